@@ -1,0 +1,158 @@
+"""What a stage leaves behind: the manifest and the index, read and verified.
+
+    <artifact>/_larder/index.jsonl     one line per file, sorted by path
+    <artifact>/_larder/manifest.json   what the artifact is; written last, so no manifest means not done
+    <artifact>/_larder/run.json        what varies from run to run: times, rates, host, versions, rejects
+
+Manifest and index hold no clock, host name or secret: the same input and settings give the same bytes.
+`docs/contract.md` describes the fields for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from larder.errors import InputError
+
+VERSION: Literal[1] = 1
+META = "_larder"
+
+Artifact = Literal["raw", "tree", "objects", "webdataset", "litdata"]
+
+
+class IndexEntry(NamedTuple):
+    """One file of an artifact. `path` is relative to the artifact; absent fields don't apply to the artifact."""
+
+    path: str
+    bytes: int
+    sha256: str
+    label: int | None = None
+    width: int | None = None
+    height: int | None = None
+    source: str | None = None
+
+    def to_json(self) -> str:
+        """One line of the index, without the newline; `label` is spelled `class` there."""
+        fields = {"class" if name == "label" else name: value for name, value in self._asdict().items()}
+        kept = {name: value for name, value in fields.items() if value is not None}
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> IndexEntry:
+        """Parse one line of the index. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        fields = json.loads(line)
+        fields["label"] = fields.pop("class", None)
+        return cls(**fields)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitSummary(_Frozen):
+    """One split: the number of samples, their bytes, and the number of samples of each class by index."""
+
+    samples: int
+    bytes: int
+    samples_per_class: list[int]
+
+
+class IndexSummary(_Frozen):
+    """The index: its length in bytes and its digest."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """What an artifact is. `input` names what it was made from, by digest where that has one."""
+
+    version: Literal[1] = VERSION
+    artifact: Artifact
+    dataset: str
+    classes: list[str]
+    splits: dict[str, SplitSummary]
+    input: dict[str, str | int]
+    settings: dict[str, str | int]
+    files: int
+    bytes: int
+    index: IndexSummary
+
+    def to_json(self) -> str:
+        """The manifest's canonical bytes as text: sorted keys, two spaces, a newline at the end."""
+        return json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+    def digest(self) -> str:
+        """sha256 of the canonical bytes: what the next stage's manifest names as its input."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def find_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an artifact, or None when there is none, which means that it isn't done.
+
+    Raises InputError when there is one that can't be read as such.
+    """
+    path = folder / META / "manifest.json"
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "file"
+        raise InputError(
+            f"{path} is not a manifest that this version reads ({where}: {fault['msg']})",
+            next_step="run the stage that made it again with --force",
+        ) from error
+
+
+def read_manifest(folder: Path, *, made_by: str) -> Manifest:
+    """The manifest of an artifact that must be there; `made_by` is the command that makes it."""
+    manifest = find_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder} holds no finished data: no {META}/manifest.json", next_step=f"run `{made_by}`")
+    return manifest
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What the last run recorded, or an empty dict: nothing depends on it but the up-to-date check."""
+    try:
+        record = json.loads((folder / META / "run.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def read_index(folder: Path, manifest: Manifest) -> Iterator[IndexEntry]:
+    """Stream the index after checking its digest. Raises InputError when it isn't what the manifest says."""
+    path = folder / META / "index.jsonl"
+    wrong = InputError(f"{path} is not what its manifest says", next_step="run the stage that made it with --force")
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != manifest.index.sha256:
+                raise wrong
+            file.seek(0)
+            for line in file:
+                yield IndexEntry.from_json(line.decode())
+    except FileNotFoundError:
+        raise wrong from None
+
+
+def first_missing(folder: Path, manifest: Manifest) -> str | None:
+    """The first path of the index that is absent or has another length; None when all files are in place."""
+    for entry in read_index(folder, manifest):
+        try:
+            if os.stat(folder / entry.path, follow_symlinks=False).st_size != entry.bytes:
+                return entry.path
+        except FileNotFoundError:
+            return entry.path
+    return None

@@ -1,0 +1,124 @@
+"""Rows of finished work on disk, so that work resumes and no stage holds all samples in memory.
+
+A ledger is an SQLite file beside the data under construction. It keeps one index entry per path, refuses a path
+twice, and gives the entries back sorted. It survives SIGKILL; after a crash of the whole machine it starts
+over, since files it names may not have reached the disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+from larder.contract import IndexEntry
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_SCHEMA = """
+PRAGMA locking_mode = EXCLUSIVE;  -- no shared memory file, which some volumes can't hold
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = OFF;         -- a killed process loses nothing; a crashed machine starts over by its boot id
+CREATE TABLE IF NOT EXISTS entries (path TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rejects (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (path TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS key (key TEXT NOT NULL);
+"""
+
+
+class Ledger:
+    """The finished entries of one piece of work, identified by `key`.
+
+    An existing file is continued when it was made for the same key on the same boot, else started over.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
+        self._key = f"{key} {boot}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.resumed = self._open()
+        except sqlite3.DatabaseError:
+            self.resumed = False
+        if not self.resumed:
+            self.clear()
+
+    def _open(self) -> bool:
+        self._db = sqlite3.connect(self.path)
+        self._db.executescript(_SCHEMA)
+        row = self._db.execute("SELECT key FROM key").fetchone()
+        return row is not None and row[0] == self._key
+
+    def clear(self) -> None:
+        """Start over without entries."""
+        self.remove()
+        self._open()
+        self._db.execute("INSERT INTO key VALUES (?)", (self._key,))
+        self._db.commit()
+
+    def add(self, entries: Iterable[IndexEntry]) -> IndexEntry | None:
+        """Record finished entries for good. Returns the first whose path is there already, and adds none then."""
+        with self._db:
+            for entry in entries:
+                try:
+                    self._db.execute("INSERT INTO entries VALUES (?, ?)", (entry.path, entry.to_json()))
+                except sqlite3.IntegrityError:
+                    self._db.rollback()
+                    return entry
+        return None
+
+    def reject(self, rejects: Iterable[tuple[str, str]]) -> None:
+        """Record rejected samples: path and reason."""
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO rejects VALUES (?, ?)", rejects)
+
+    def get(self, path: str) -> IndexEntry | None:
+        """The entry of a path, or None."""
+        row = self._db.execute("SELECT line FROM entries WHERE path = ?", (path,)).fetchone()
+        return IndexEntry.from_json(row[0]) if row else None
+
+    def __contains__(self, path: str) -> bool:
+        return self._db.execute("SELECT 1 FROM entries WHERE path = ?", (path,)).fetchone() is not None
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+    def claim(self, path: str, source: str) -> str:
+        """Reserve `path` for `source`. Returns who has it: `source`, or the one that came first."""
+        self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source))
+        return str(self._db.execute("SELECT source FROM claims WHERE path = ?", (path,)).fetchone()[0])
+
+    def is_rejected(self, path: str) -> bool:
+        """Whether a sample has been rejected already."""
+        return self._db.execute("SELECT 1 FROM rejects WHERE path = ?", (path,)).fetchone() is not None
+
+    def reject_count(self) -> int:
+        """The number of rejected samples."""
+        return int(self._db.execute("SELECT count(*) FROM rejects").fetchone()[0])
+
+    def rejects(self) -> Iterator[tuple[str, str]]:
+        """Path and reason of every rejected sample, sorted by path in UTF-8 byte order."""
+        yield from self._db.execute("SELECT path, reason FROM rejects ORDER BY path")
+
+    def entries(self) -> Iterator[IndexEntry]:
+        """Every entry, sorted by path in UTF-8 byte order."""
+        for (line,) in self._db.execute("SELECT line FROM entries ORDER BY path"):
+            yield IndexEntry.from_json(line)
+
+    def close(self) -> None:
+        """Close the file; it stays for a later run to continue."""
+        self._db.close()
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        for suffix in ("", "-wal", "-journal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,162 @@
+"""Frozen, typed settings, built once from flags and the environment.
+
+A stage declares a subclass of `Settings`. Each field's alias is its environment variable; its flag is the
+field's name. Flags win over the environment, an empty variable counts as not set, and every fault is
+reported at once with the place it came from. pydantic validates; argparse parses and writes `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from larder.errors import ConfigurationError
+from larder.progress import LogStyle
+
+
+def available_cpus() -> int:
+    """The number of CPU cores that this process may use (a container's share, not the machine's)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseModel):
+    """What every stage has. Subclass it, and call `load` once, in `__main__`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    log: LogStyle = Field(
+        "auto", alias="LARDER_LOG",
+        description="how progress is shown on stderr: auto (a bar on a terminal, else lines), line, json",
+    )  # fmt: skip
+
+    @classmethod
+    def load(cls, stage: str, argv: Sequence[str], environ: Mapping[str, str], *, about: str = "") -> Self:
+        """Build the settings of `stage` from flags and the environment.
+
+        Raises ConfigurationError that names every fault; exits for `--help` and `--version` as is usual.
+        """
+        see = f"see `python -m services.{stage} --help` and .env.example"
+        given, unknown = _parser(cls, stage, about, see).parse_known_args(list(argv))
+        faults = [f"{word}: no such flag" for word in unknown]
+        values, origin = {}, {}
+        for setting in settings_of(cls):
+            flag_value = getattr(given, setting.field)
+            if flag_value is not None:
+                values[setting.field], origin[setting.field] = flag_value, setting.flag
+                continue
+            name = next((name for name in setting.names if environ.get(name)), None)
+            if name is not None:
+                values[setting.field], origin[setting.field] = environ[name], f"{name} (environment)"
+        try:
+            settings = cls.model_validate(values, by_name=True, by_alias=False)
+        except ValidationError as error:
+            faults += [_explain(cls, fault, origin) for fault in error.errors()]
+        if faults:
+            raise ConfigurationError.of_faults(faults, next_step=see)
+        return settings
+
+
+class DataSettings(Settings):
+    """What the stages have that work on the data volume."""
+
+    volume: Path = Field(
+        Path("/mnt"), alias="LARDER_VOLUME_DIR",
+        description="where the data volume is mounted; compose and make set it",
+    )  # fmt: skip
+    workers: int = Field(
+        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
+        description="worker processes; by default one per available core",
+    )  # fmt: skip
+    force: bool = Field(
+        False, alias="LARDER_FORCE", description="do the work again even where the result is up to date"
+    )
+
+
+class Setting(NamedTuple):
+    """One setting as people see it."""
+
+    field: str
+    names: tuple[str, ...]
+    flag: str
+    unit: str
+    default: str
+    meaning: str
+    secret: bool
+
+
+def settings_of(kind: type[Settings]) -> Iterator[Setting]:
+    """Every setting of a stage, in the order of declaration, the shared ones last."""
+    fields = sorted(kind.model_fields.items(), key=lambda item: item[0] in Settings.model_fields)
+    for field, info in fields:
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        yield Setting(
+            field, _names(info), "--" + field.replace("_", "-"), str(extra.get("unit", "")), _default(info),
+            info.description or "", "SecretStr" in repr(info.annotation),
+        )  # fmt: skip
+
+
+def _names(info: FieldInfo) -> tuple[str, ...]:
+    if isinstance(info.validation_alias, AliasChoices):
+        return tuple(str(choice) for choice in info.validation_alias.choices)
+    return (str(info.alias),)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default_factory is available_cpus:
+        return "available cores"
+    if info.default in (PydanticUndefined, None):
+        return ""
+    return str(info.default).lower() if isinstance(info.default, bool) else str(info.default)
+
+
+class _Parser(argparse.ArgumentParser):
+    see = ""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError.of_faults([message], next_step=self.see)
+
+
+def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
+    from larder import __version__
+
+    parser = _Parser(
+        prog=f"python -m services.{stage}", description=about, allow_abbrev=False,
+        epilog="A flag wins over its environment variable. "
+        "Exit codes: 0 done or up to date, 2 wrong usage or configuration, 3 input missing or damaged or volume "
+        "unusable, 4 too many samples rejected, 5 a remote service failed, 130 interrupted.",
+    )  # fmt: skip
+    parser.see = see
+    parser.add_argument("--version", action="version", version=f"larder {__version__}")
+    for setting in settings_of(kind):
+        default = f"; default {setting.default}" if setting.default else ""
+        unit = f", {setting.unit}" if setting.unit else ""
+        text = f"{setting.meaning} [{' or '.join(setting.names)}{unit}{default}]".replace("%", "%%")
+        if kind.model_fields[setting.field].annotation is bool:
+            parser.add_argument(setting.flag, dest=setting.field, nargs="?", const="true", metavar="BOOL", help=text)
+        else:
+            metavar = setting.field.rsplit("_", 1)[-1].upper()
+            parser.add_argument(setting.flag, dest=setting.field, metavar=metavar, help=text)
+    return parser
+
+
+def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str:
+    """One validation fault as a line: where the value came from, what it was, what it must be."""
+    field = str(fault["loc"][0]) if fault["loc"] else ""
+    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if not field:
+        return message
+    setting = next(setting for setting in settings_of(kind) if setting.field == field)
+    if fault["type"] == "missing":
+        return f"{setting.names[0]} is not set (nor {setting.flag}): {setting.meaning}"
+    secret = setting.secret or isinstance(fault["input"], SecretStr)
+    value = "" if secret else f"={str(fault['input'])[:200]!r}"
+    return f"{origin.get(field, setting.names[0])}{value}: {message}"

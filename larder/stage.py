@@ -1,0 +1,91 @@
+"""How every stage runs: settings, signals, errors to exit codes, one summary line.
+
+A stage's `__main__` is one call of `main`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+from larder import __version__
+from larder.errors import EXIT_INTERRUPTED, LarderError, explain_os_error
+from larder.progress import LogStyle, Reporter
+from larder.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+class Outcome(NamedTuple):
+    """How a stage ended well: its summary line, what to run next, and the figures for machines."""
+
+    summary: str
+    next_step: str
+    figures: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+
+
+def main(
+    stage: str, kind: type[S], work: Callable[[S, Reporter], Outcome], about: str, argv: Sequence[str] | None = None
+) -> int:
+    """Run a stage and return its exit code (see larder.errors)."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as the first process of a container, it has no default action
+    style: LogStyle = "json" if os.environ.get("LARDER_LOG") == "json" else "auto"
+    reporter = Reporter(stage, style)
+    try:
+        settings = kind.load(stage, sys.argv[1:] if argv is None else argv, os.environ, about=about)
+        reporter = Reporter(stage, settings.log)
+        outcome = work(settings, reporter)
+    except LarderError as error:
+        return _fail(reporter, error)
+    except KeyboardInterrupt:
+        reporter.event("interrupted", "interrupted; run the same command again: it resumes")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        return _fail(reporter, explained)
+    reporter.event("done", outcome.summary, **outcome.figures)
+    if outcome.next_step:
+        reporter.event("next", f"next: {outcome.next_step}")
+    return 0
+
+
+def _fail(reporter: Reporter, error: LarderError) -> int:
+    reporter.event("error", f"error: {error.what}\n  next step: {error.next_step}", exit_code=error.exit_code)
+    return error.exit_code
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class Clock:
+    """Starts with the run and makes its record."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def record(self, **fields: Any) -> dict[str, Any]:
+        """The content of run.json: when, how long, where, with what, and the stage's own `fields`."""
+        return {
+            "started_at": self._started_at,
+            "seconds": round(self.seconds, 3),
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "larder": __version__,
+            **fields,
+        }

@@ -1,0 +1,71 @@
+"""S3: the settings of a store, its client, and URIs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+
+from larder.errors import ConfigurationError
+from larder.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_TIMEOUT_SECONDS = 30
+
+
+class StoreSettings(Settings):
+    """How to reach an S3 store. Without keys, boto3 looks where AWS tools look (profile, instance role)."""
+
+    s3_endpoint_url: str = Field(
+        "", alias="S3_ENDPOINT_URL", pattern="^(https?://.+)?$",
+        description="the S3 store's address; empty is AWS itself",
+    )  # fmt: skip
+    aws_access_key_id: str = Field("", alias="AWS_ACCESS_KEY_ID", description="the S3 store's access key")
+    aws_secret_access_key: SecretStr = Field(
+        SecretStr(""), alias="AWS_SECRET_ACCESS_KEY", description="the S3 store's secret key; never shown"
+    )
+
+    @model_validator(mode="after")
+    def _both_keys(self) -> StoreSettings:
+        if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value()):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY belong together: one of them is empty")
+        return self
+
+
+def client(settings: StoreSettings) -> S3Client:
+    """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
+
+    Path-style addresses and checksums only on request, since stores that aren't AWS need both. One attempt a
+    request: larder's own loops retry, and show that they do.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+        request_checksum_calculation="when_required", response_checksum_validation="when_required",
+        retries={"total_max_attempts": 1}, connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS,
+    )  # fmt: skip
+    session = boto3.Session(
+        aws_access_key_id=settings.aws_access_key_id or None,
+        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value() or None,
+    )
+    try:
+        return session.client(
+            "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,
+            region_name=session.region_name or "us-east-1",  # most stores ignore it, but a signature needs one
+        )  # fmt: skip
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(
+            f"no S3 client for {settings.s3_endpoint_url or 'AWS'}: {error}", next_step="check the S3 settings"
+        ) from error
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`."""
+    parts = urlsplit(uri)
+    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}/")

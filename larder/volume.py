@@ -1,0 +1,166 @@
+"""An artifact's place on a volume: built beside its final name, verified, swapped in whole.
+
+On the volume:
+
+    <volume>/<name>/                what readers see: the old data or the new, never a mix
+    <volume>/.larder/<name>/        the data under construction and its ledger
+    <volume>/.larder/lock           held while a stage writes
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from larder.contract import META, IndexEntry, IndexSummary, Manifest
+from larder.errors import StorageError
+from larder.ledger import Ledger
+
+WORK = ".larder"
+RAW = "raw"  # what extract leaves
+TREE = "Food-11"  # what transform leaves
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+class Slot:
+    """The place of one artifact, `name`, on the volume at `root`."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.folder = root / name
+        self.work = root / WORK / name
+        self.staged = self.work / "new"
+        self.ledger_path = self.work / "ledger.sqlite"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other writer off the volume. The kernel lets go of it when the process ends, however it ends.
+
+        Raises StorageError when another run holds it.
+        """
+        if not self.root.is_dir():
+            raise StorageError(
+                f"{self.root} is not a folder", next_step="mount the volume there, or set LARDER_VOLUME_DIR"
+            )
+        (self.root / WORK).mkdir(exist_ok=True)
+        with (self.root / WORK / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StorageError(
+                    f"another run is writing to {self.root}", next_step="wait until it has ended, then run again"
+                ) from None
+            yield
+
+    def resume(self, ledger: Ledger) -> bool:
+        """Whether the data under construction goes on from an earlier run; if not, its place and ledger are emptied."""
+        if ledger.resumed and self.staged.is_dir():
+            return True
+        ledger.clear()
+        for folder in (self.staged, self._meta):
+            if folder.exists():
+                shutil.rmtree(folder)
+        self.staged.mkdir(parents=True)
+        return False
+
+    def write_index(self, entries: Iterable[IndexEntry]) -> IndexSummary:
+        """Write the index of the data under construction; `entries` come sorted by path."""
+        self._meta.mkdir(parents=True, exist_ok=True)
+        digest, length = hashlib.sha256(), 0
+        with (self._meta / "index.jsonl").open("wb") as file:
+            for entry in entries:
+                line = entry.to_json().encode() + b"\n"
+                digest.update(line)
+                file.write(line)
+                length += len(line)
+        return IndexSummary(bytes=length, sha256=digest.hexdigest())
+
+    def commit(self, manifest: Manifest, run: dict[str, Any]) -> None:
+        """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data."""
+        (self._meta / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        _sync(self.root)  # data before the manifest that vouches for it
+        _write_durably(self._meta / "manifest.json", manifest.to_json().encode())
+        self._meta.rename(self.staged / META)
+        swap_in(self.staged, self.folder)
+        shutil.rmtree(self.work)  # now holds the old data
+
+    @property
+    def _meta(self) -> Path:
+        return self.work / META
+
+
+def swap_in(new: Path, place: Path) -> None:
+    """Move folder `new` to `place` in one step; what was at `place` is then at `new`."""
+    if not place.exists():
+        new.rename(place)
+    elif not _exchange(new, place):
+        old = new.with_name(new.name + ".old")
+        place.rename(old)
+        new.rename(place)
+        old.rename(new)
+    _sync_folder(place.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names atomically: renameat2(2), in Linux since 3.15. False where it isn't supported."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    fault = ctypes.get_errno()
+    if fault in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(fault, os.strerror(fault), str(one))
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(root: Path) -> None:
+    """Flush the file system of `root` alone where the C library can, else all of them."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        if syncfs(descriptor) != 0:
+            fault = ctypes.get_errno()
+            raise OSError(fault, os.strerror(fault), str(root))
+    finally:
+        os.close(descriptor)
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise StorageError unless the file system of `folder` has `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(
+            f"{what} needs {needed / 1e9:.3f} GB on {folder}, and {free / 1e9:.3f} GB are free",
+            next_step="free some space or give the volume a larger disk, then run again",
+        )
