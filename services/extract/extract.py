@@ -1,0 +1,198 @@
+"""Bring a dataset into the volume: fetch, check, unpack, and leave a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from larder.contract import IndexEntry, Manifest, find_manifest, first_missing, read_run
+from larder.engines import LocalEngine
+from larder.errors import ConfigurationError, InputError
+from larder.ledger import Ledger
+from larder.progress import Reporter, amount
+from larder.stage import Clock, Outcome
+from larder.volume import RAW, TREE, Slot, require_space
+from services.extract import sample
+from services.extract.download import download
+from services.extract.members import Source
+from services.extract.remotes import Remote
+from services.extract.remotes.http import HttpRemote, redact
+from services.extract.remotes.s3 import S3Remote
+from services.extract.settings import SAMPLE, ExtractSettings
+from services.extract.sources import FolderSource, GeneratedSource, absent, open_local
+from services.extract.unpack import unpack
+
+NEXT_STEP = "make etl-local (or `python -m services.transform`)"
+
+_SPLIT_NAMES = {"training", "validation", "evaluation", "train", "val", "valid", "test", "eval"}
+
+
+def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
+    """Run the stage. Returns at once when the volume holds the same source already."""
+    clock = Clock()
+    slot = Slot(settings.volume, RAW)
+    wanted = _wanted(settings)
+    if not settings.force and (present := _up_to_date(slot, wanted, reporter)) is not None:
+        return Outcome(f"up to date: {_size(present)} from {wanted['source']}", NEXT_STEP, {"up_to_date": True})
+    with slot.lock():
+        manifest = _make(settings, slot, wanted, clock, reporter)
+    rate = manifest.files / max(clock.seconds, 1e-9)
+    return Outcome(
+        f"{_size(manifest)} from {wanted['source']} in {clock.seconds:.1f} s ({rate:,.0f} files/s)", NEXT_STEP,
+        {"files": manifest.files, "bytes": manifest.bytes, "seconds": round(clock.seconds, 3)},
+    )  # fmt: skip
+
+
+def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: Clock, reporter: Reporter) -> Manifest:
+    """Fetch and unpack the source, and commit it."""
+    source, archive = _open_source(settings, slot, reporter)
+    with _sha256_beside(archive) as sha256, Ledger(slot.ledger_path, json.dumps(wanted, sort_keys=True)) as ledger:
+        if slot.resume(ledger):
+            reporter.event("resume", f"continuing an earlier run: {len(ledger):,} files are there")
+        engine = LocalEngine(settings.workers)
+        unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
+        made_from = _made_from(settings, source, archive, sha256)
+        return _commit(slot, ledger, made_from, clock.record(**wanted, workers=settings.workers))
+
+
+def _wanted(settings: ExtractSettings) -> dict[str, Any]:
+    """What identifies the source without reading it; kept in run.json, so that a second run sees no change."""
+    if settings.source == SAMPLE:
+        numbers = {"images": settings.sample_images, "seed": settings.seed, "generator": sample.GENERATOR_VERSION}
+        return {"source": SAMPLE, "state": numbers}
+    if settings.is_remote:
+        address = hashlib.sha256(settings.source.encode()).hexdigest()
+        return {"source": redact(settings.source), "state": {"address": address, "sha256": settings.source_sha256}}
+    path = settings.local_path
+    if path.is_dir():
+        if settings.volume.resolve().is_relative_to(path.resolve()):
+            raise ConfigurationError(
+                f"the volume {settings.volume} lies inside the source folder {path}",
+                next_step="give the folder that holds the images alone as LARDER_SOURCE",
+            )
+        return {"source": str(path), "state": {"folder": FolderSource(path, str(path)).state()}}
+    if not path.exists():
+        raise absent(str(path))
+    facts = path.stat()
+    state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
+    return {"source": str(path), "state": state}
+
+
+def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manifest | None:
+    """The manifest that is there when it is of the wanted source and all its files are in place."""
+    manifest = find_manifest(slot.folder)
+    if manifest is None:
+        return None
+    record = read_run(slot.folder)
+    if any(record.get(key) != value for key, value in wanted.items()):
+        was = record.get("source", "another source")
+        reporter.event("replace", f"the volume holds {was}, which stays until its replacement is complete")
+        return None
+    if (gone := first_missing(slot.folder, manifest)) is not None:
+        reporter.event("repair", f"{slot.folder / gone} is missing or has changed: extracting again")
+        return None
+    return manifest
+
+
+def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> tuple[Source, Path | None]:
+    """The source, and the archive's path where it is one."""
+    if settings.source == SAMPLE:
+        expected = sample.expected_bytes(settings.sample_images)
+        require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
+        return GeneratedSource(settings.sample_images, settings.seed), None
+    path, name = settings.local_path, settings.source
+    if settings.is_remote:
+        remote: Remote
+        remote = S3Remote(name, settings) if name.startswith("s3:") else HttpRemote(name)
+        folder = slot.work / f"download-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        path, name = download(remote, folder, reporter), remote.name
+    return open_local(path, name), None if path.is_dir() else path
+
+
+@contextmanager
+def _sha256_beside(archive: Path | None) -> Iterator[Future[str] | None]:
+    """The archive's sha256, computed in a thread beside the unpacking; None where there is no archive."""
+    if archive is None:
+        yield None
+        return
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(_sha256, archive)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _made_from(
+    settings: ExtractSettings, source: Source, archive: Path | None, sha256: Future[str] | None
+) -> dict[str, str | int]:
+    """The manifest's `input`. Raises InputError when the archive isn't the one that was asked for."""
+    if isinstance(source, GeneratedSource):
+        return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
+    if archive is None or sha256 is None:
+        return {"kind": "folder"}
+    found = sha256.result()
+    if settings.source_sha256 and found != settings.source_sha256:
+        if settings.is_remote:
+            archive.unlink()  # so that the next run fetches it again
+        raise InputError(
+            f"{source.name} has the sha256 {found}, expected {settings.source_sha256}",
+            next_step="correct LARDER_SOURCE_SHA256, or get the file again: it is not the one that was meant",
+        )
+    return {"kind": "archive", "sha256": found, "bytes": archive.stat().st_size}
+
+
+def _commit(slot: Slot, ledger: Ledger, made_from: dict[str, str | int], run: dict[str, Any]) -> Manifest:
+    """Take the wrapping folder away, write index and manifest, and swap the data in."""
+    if len(ledger) == 0:
+        raise InputError("the source holds no files", next_step="check LARDER_SOURCE")
+    wrapper = _wrapper(slot.staged)
+    files, total = 0, 0
+
+    def unwrapped() -> Iterator[IndexEntry]:
+        nonlocal files, total
+        for entry in ledger.entries():
+            files, total = files + 1, total + entry.bytes
+            yield entry._replace(path=entry.path.removeprefix(wrapper))
+
+    index = slot.write_index(unwrapped())
+    ledger.remove()  # it names files by their old places: from here on, a run that dies starts over
+    if wrapper:
+        inner = slot.work / "unwrapped"
+        (slot.staged / wrapper).rename(inner)
+        shutil.rmtree(slot.staged)
+        inner.rename(slot.staged)
+    manifest = Manifest(
+        artifact="raw", dataset=TREE, classes=[], splits={}, input=made_from, settings={},
+        files=files, bytes=total, index=index,
+    )  # fmt: skip
+    slot.commit(manifest, run)
+    return manifest
+
+
+def _wrapper(folder: Path) -> str:
+    """The folders around the splits that hold nothing else, as a prefix with a slash at the end, or ""."""
+    prefix = ""
+    while True:
+        items = list(_first_items(folder / prefix, 2))
+        if len(items) != 1 or items[0].name in _SPLIT_NAMES or not items[0].is_dir():
+            return prefix
+        if not any(item.is_dir() for item in items[0].iterdir()):
+            return prefix  # a folder of images: a class
+        prefix += items[0].name + "/"
+
+
+def _first_items(folder: Path, count: int) -> Iterator[Path]:
+    for _, item in zip(range(count), folder.iterdir(), strict=False):
+        yield item
+
+
+def _size(manifest: Manifest) -> str:
+    return f"{manifest.files:,} files, {amount(manifest.bytes, 'B')}"

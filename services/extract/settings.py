@@ -1,0 +1,65 @@
+"""The settings of the extract stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ByteSize, Field, StringConstraints
+
+from larder.settings import DataSettings
+from larder.store import StoreSettings
+from services.extract import sample
+
+SAMPLE = "sample"
+FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
+FOOD11_URL = "https://nyu.box.com/shared/static/m5kvcl25hfpljul3elhu6xz8y2w61op4.zip"
+
+
+def _known_source(source: str) -> str:
+    scheme, found, _ = source.partition("://")
+    if found and scheme not in ("http", "https", "s3"):
+        raise ValueError(f"{scheme}:// is no source; must be http(s)://, s3://bucket/key, a path, or sample")
+    if scheme == "s3" and found and not source.removeprefix("s3://").partition("/")[2]:
+        raise ValueError("must name bucket and key: s3://bucket/path/archive.zip")
+    return source
+
+
+class ExtractSettings(DataSettings, StoreSettings):
+    """Where the dataset comes from, and what is refused."""
+
+    source: Annotated[str, AfterValidator(_known_source)] = Field(
+        FOOD11_URL, alias="LARDER_SOURCE",
+        description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive, "
+        "a folder, or `sample`, a generated stand-in that needs no network",
+    )  # fmt: skip
+    source_sha256: Annotated[str, StringConstraints(to_lower=True, pattern="^([0-9a-fA-F]{64})?$")] = Field(
+        "", alias="LARDER_SOURCE_SHA256", description="the archive's sha256; it is refused when it has another",
+        json_schema_extra={"unit": "64 hex digits"},
+    )  # fmt: skip
+    sample_images: int = Field(
+        4000, alias="LARDER_SAMPLE_IMAGES", ge=FEWEST_IMAGES, le=10_000_000,
+        description="number of images that `sample` generates; 16643 is Food-11's size",
+        json_schema_extra={"unit": "images"},
+    )  # fmt: skip
+    seed: int = Field(
+        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of everything random; the same seed, the same bytes"
+    )
+    max_unpacked: ByteSize = Field(
+        ByteSize(500 * 10**9), alias="LARDER_MAX_UNPACKED",
+        description="a source that unpacks to more than this is refused", json_schema_extra={"unit": "bytes, or 20GB"},
+    )  # fmt: skip
+    max_files: int = Field(
+        10_000_000, alias="LARDER_MAX_FILES", ge=1,
+        description="a source with more files than this is refused", json_schema_extra={"unit": "files"},
+    )  # fmt: skip
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the source must be downloaded."""
+        return self.source.startswith(("http://", "https://", "s3://"))
+
+    @property
+    def local_path(self) -> Path:
+        """The source as a path, for those that aren't remote."""
+        return Path(self.source).expanduser()

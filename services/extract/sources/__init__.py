@@ -1,0 +1,48 @@
+"""One module per kind of source; `open_local` finds the one for a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larder.errors import InputError
+from services.extract.members import Source
+from services.extract.sources.folder import FolderSource
+from services.extract.sources.generated import GeneratedSource
+from services.extract.sources.tar import TarSource
+from services.extract.sources.tar_stream import TarStreamSource
+from services.extract.sources.zip import ZipSource
+
+__all__ = ["FolderSource", "GeneratedSource", "TarSource", "TarStreamSource", "ZipSource", "absent", "open_local"]
+
+_MAGIC_BYTES = 512
+
+
+def open_local(path: Path, name: str) -> Source:
+    """The source for a local folder or archive, told by its content, not its name.
+
+    `name` is what people are shown. Raises InputError when it is neither.
+    """
+    if path.is_dir():
+        return FolderSource(path, name)
+    if not path.is_file():
+        raise absent(name)
+    with path.open("rb") as file:
+        head = file.read(_MAGIC_BYTES)
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return ZipSource(path, name)
+    if head[257:262] == b"ustar":
+        return TarSource(path, name)
+    if head[:2] == b"\x1f\x8b":
+        return TarStreamSource(path, name, "gzip")
+    if head[:4] == b"\x28\xb5\x2f\xfd":
+        return TarStreamSource(path, name, "zstd")
+    raise InputError(
+        f"{name} is not an archive that larder reads (zip, tar, tar.gz, tar.zst): it begins with {head[:16]!r}"
+        if head else f"{name} is an empty file",
+        next_step="check the address or the file: a web page that stands in for a download looks like this, too",
+    )  # fmt: skip
+
+
+def absent(name: str) -> InputError:
+    """The error for a source that isn't there."""
+    return InputError(f"{name} does not exist", next_step="set LARDER_SOURCE to a URL, a file, a folder, or `sample`")

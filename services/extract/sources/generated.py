@@ -1,0 +1,27 @@
+"""The generated sample as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.extract import sample
+from services.extract.members import Member
+
+
+class GeneratedSource:
+    """Photo-like pictures made from a seed: see services.extract.sample."""
+
+    name = "sample"
+    parallel = True
+    counted = False
+
+    def __init__(self, images: int, seed: int) -> None:
+        self.images, self.seed = images, seed
+
+    def scan(self) -> Iterator[Member]:
+        """See `Source.scan`. The size of a picture is known once it is made: -1 until then."""
+        return (Member(image.path, -1, image) for image in sample.plan(self.images))
+
+    def read(self, member: Member) -> Iterator[bytes]:
+        """See `Source.read`."""
+        yield sample.render(self.seed, member.place)

@@ -1,0 +1,103 @@
+"""An uncompressed tar archive as a source: headers are scanned, members are read in parallel."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.extract.members import (
+    CHUNK_BYTES,
+    Member,
+    UnsafeNameError,
+    damaged,
+    is_litter,
+    link_target,
+    refuse,
+    safe_path,
+)
+
+
+class TarSource:
+    """The files of a tar archive."""
+
+    parallel = True
+    counted = True
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._descriptor: int | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "name": self.name, "_descriptor": None}  # each process opens its own
+
+    def scan(self) -> Iterator[Member]:
+        """See `Source.scan`."""
+        length = self.path.stat().st_size
+        with tarfile.open(self.path, "r:", tarinfo=EndMarking) as archive:
+            for info, member in members_of(archive, self.name):
+                if info.offset_data + member.bytes > length:
+                    raise damaged(self.name, f"{member.path!r} lies beyond the file's end, so it was cut off")
+                yield member
+
+    def read(self, member: Member) -> Iterator[bytes]:
+        """See `Source.read`."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        at, end = member.place, member.place + member.bytes
+        while at < end:
+            chunk = os.pread(self._descriptor, min(CHUNK_BYTES, end - at), at)
+            if not chunk:
+                raise damaged(self.name, f"{member.path!r} breaks off")
+            at += len(chunk)
+            yield chunk
+
+
+class EndMarking(tarfile.TarInfo):
+    """Tells whether the archive ended with its end-of-archive block: one cut off between members has none."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> EndMarking:
+        """Read the next header."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            archive.saw_end = True  # type: ignore[attr-defined]
+            raise
+
+
+def members_of(archive: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo, Member]]:
+    """Every file and link of an open archive, without litter; the archive's own list of them is kept empty.
+
+    Raises InputError for what is unsafe or damaged.
+    """
+    while True:
+        try:
+            info = archive.next()
+        except (tarfile.TarError, EOFError) as fault:
+            raise damaged(name, str(fault) or "it breaks off") from None
+        if info is None:
+            break
+        archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
+        if info.isdir() or is_litter(info.name):
+            continue
+        try:
+            yield info, _member(info)
+        except UnsafeNameError as fault:
+            raise refuse(name, [f"{info.name!r} {fault}"]) from None
+    if not getattr(archive, "saw_end", False):
+        raise damaged(name, "it has no end-of-archive block, so it was cut off")
+
+
+def _member(info: tarfile.TarInfo) -> Member:
+    path = safe_path(info.name)
+    if info.issym():
+        return Member(path, 0, info.offset_data, link=link_target(path, info.linkname))
+    if info.islnk():
+        return Member(path, 0, info.offset_data, link=safe_path(info.linkname))
+    if not info.isreg():
+        raise UnsafeNameError("is a device or pipe")
+    if info.issparse():
+        raise UnsafeNameError("is a sparse file, which no image is")
+    return Member(path, info.size, info.offset_data)

@@ -1,0 +1,55 @@
+"""A compressed tar archive as a source: one pass from front to back."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import zstandard
+from isal import igzip_threaded
+from isal.igzip_lib import IsalError
+
+from services.extract.members import CHUNK_BYTES, Member, damaged
+from services.extract.sources.tar import EndMarking, members_of
+
+
+class TarStreamSource:
+    """The files of a tar.gz or tar.zst archive."""
+
+    parallel = False
+    counted = False
+
+    def __init__(self, path: Path, name: str, codec: Literal["gzip", "zstd"]) -> None:
+        self.path, self.name, self.codec = path, name, codec
+        self._archive: tarfile.TarFile | None = None
+        self._info: tarfile.TarInfo | None = None
+
+    def scan(self) -> Iterator[Member]:
+        """See `Source.scan`. `read` gives the bytes of the member that was yielded last."""
+        try:
+            with self._decompress() as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=EndMarking) as archive:
+                self._archive = archive
+                for info, member in members_of(archive, self.name):
+                    self._info = info
+                    yield member
+        except (EOFError, OSError, IsalError, zstandard.ZstdError, tarfile.ReadError) as fault:
+            if isinstance(fault, OSError) and fault.errno is not None:
+                raise
+            raise damaged(self.name, f"it does not decompress ({fault})") from None
+
+    def _decompress(self) -> IO[bytes]:
+        if self.codec == "gzip":  # inflated in a thread of its own
+            return cast(IO[bytes], igzip_threaded.open(self.path, "rb", threads=1))  # type: ignore[no-untyped-call]
+        return cast(IO[bytes], zstandard.open(self.path, "rb"))
+
+    def read(self, member: Member) -> Iterator[bytes]:
+        """See `Source.read`."""
+        file: Any = self._archive.extractfile(self._info) if self._archive and self._info else None
+        length = 0
+        while chunk := file.read(CHUNK_BYTES):
+            length += len(chunk)
+            yield chunk
+        if length != member.bytes:
+            raise damaged(self.name, f"{member.path!r} breaks off")
