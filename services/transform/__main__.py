@@ -1,0 +1,12 @@
+"""`python -m services.transform`."""
+
+import sys
+
+from larder.stage import main
+from services.transform.settings import TransformSettings
+from services.transform.transform import transform
+
+ABOUT = "Turn the extracted files into the training-ready tree Food-11/<split>/class_XX/<file>."
+
+if __name__ == "__main__":
+    sys.exit(main("transform", TransformSettings, transform, ABOUT))

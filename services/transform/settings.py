@@ -1,0 +1,38 @@
+"""The settings of the transform stage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from larder.settings import DataSettings
+from services.transform import recipes
+from services.transform.verify import Verify
+
+
+def _known_recipe(name: str) -> str:
+    if name not in recipes.names():
+        raise ValueError(f"must be one of {', '.join(recipes.names())}")
+    return name
+
+
+class TransformSettings(DataSettings):
+    """How files become samples, and how closely they are looked at."""
+
+    recipe: Annotated[str, AfterValidator(_known_recipe)] = Field(
+        "food11", alias="LARDER_RECIPE",
+        description=f"how a file's split and class are found: {', '.join(recipes.names())}",
+    )  # fmt: skip
+    verify: Verify = Field(
+        "header", alias="LARDER_VERIFY",
+        description="how each image is checked: header (format, size, complete), decode (every pixel), none",
+    )  # fmt: skip
+    max_rejects: int = Field(
+        0, alias="LARDER_MAX_REJECTS", ge=0, description="with more rejected samples than this the stage fails",
+        json_schema_extra={"unit": "samples"},
+    )  # fmt: skip
+    csv: str = Field(
+        "", alias="LARDER_CSV",
+        description="for the recipe csv: the table's path inside the source; empty finds the only one at its top",
+    )  # fmt: skip
