@@ -1,0 +1,118 @@
+# The front door. `make` alone prints the targets. CI calls the same targets that a person calls.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
+RUNNER ?= $(if $(ENGINE),compose,host)
+ARM ?= imagefolder_local
+LARDER_DATA_VOLUME ?= food11_local_baseline
+LARDER_HOME ?= .larder
+LARDER_RESULTS ?= results
+LARDER_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+STAGES := extract transform bench
+TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
+PYTHON := .venv/bin/python
+
+# The container's user must be able to write the records; root's would be refused by the image's rules.
+LARDER_UID ?= $(shell id -u | sed 's/^0$$/1000/')
+LARDER_GID ?= $(shell id -g | sed 's/^0$$/1000/')
+export LARDER_DATA_VOLUME LARDER_REVISION LARDER_UID LARDER_GID
+
+# A local archive or folder is handed into the container read-only, under its own name.
+SOURCE_PATH = $(if $(wildcard $(LARDER_SOURCE)),$(abspath $(LARDER_SOURCE)))
+SOURCE_MOUNT = $(if $(SOURCE_PATH),-v "$(SOURCE_PATH):/source/$(notdir $(SOURCE_PATH)):ro" -e "LARDER_SOURCE=/source/$(notdir $(SOURCE_PATH))")
+
+# $(call stage,COMPOSE FILE,STAGE,COMPOSE OPTIONS,STAGE'S FLAGS) runs a stage in the chosen runner.
+ifeq ($(RUNNER),compose)
+stage = LARDER_RESULTS="$(abspath $(LARDER_RESULTS))" docker compose -f compose/$(1).yaml run --rm --no-deps $(3) $(2) $(4)
+else ifeq ($(RUNNER),host)
+stage = LARDER_VOLUME_DIR="$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)" \
+        FOOD11_DATA_DIR="$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)/Food-11" LARDER_RESULTS="$(LARDER_RESULTS)" \
+        .venv/bin/dotenv -f .env run --no-override -- $(PYTHON) -m services.$(2) $(4)
+else
+$(error RUNNER=$(RUNNER) is neither compose nor host)
+endif
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z][a-z_%-]*:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Settings are handed through: make etl-local LARDER_SOURCE=photos.zip (all of them: .env.example)"
+	@echo "RUNNER=$(RUNNER)$(if $(ENGINE),, (no container engine answers))"
+
+.PHONY: demo
+demo: ## generated images, through the pipeline, to a measured table
+	@$(MAKE) --no-print-directory etl-local bench ARM=$(ARM) \
+	    LARDER_SOURCE="$(or $(LARDER_SOURCE),sample)" LARDER_DATA_VOLUME=food11_demo
+
+.PHONY: etl-local
+etl-local: ready-extract ready-transform ## LARDER_SOURCE -> tree in the volume food11_local_baseline
+	@$(call stage,local,extract,$(SOURCE_MOUNT))
+	@$(call stage,local,transform)
+
+.PHONY: bench
+bench: ready-bench ## measure ARM (default imagefolder_local) on the tree; records in results/
+	@mkdir -p "$(LARDER_RESULTS)"
+	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" "$(LARDER_RESULTS)"; fi
+	@$(call stage,bench,bench,,--arm $(ARM))
+
+.PHONY: build
+build: $(STAGES:%=build-%) ## build every stage's image
+
+build-%: ## build one stage's image: build-extract, build-transform, build-bench
+	@docker compose -f compose/$(if $(filter bench,$*),bench,local).yaml --progress $(if $(CI),plain,auto) build $*
+
+# What a stage needs before it runs.
+ready-%: runner
+	@$(MAKE) --no-print-directory $(if $(filter compose,$(RUNNER)),build-$*,venv)
+
+.PHONY: runner
+runner:
+	@echo "runner: $(RUNNER)$(if $(filter host,$(RUNNER)), (processes in .venv/, data under $(LARDER_HOME)/))" >&2
+	@$(if $(filter host,$(RUNNER)),mkdir -p "$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)")
+
+.PHONY: venv
+venv: .venv/ready ## make the virtual environment of the host runner and the tests
+.venv/ready: requirements-dev.txt services/bench/torch.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "larder needs Python 3.11 or newer; python3 is " + sys.version)'
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --require-hashes -r requirements-dev.txt
+	$(PYTHON) -m pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r services/bench/torch.txt
+	@touch $@
+
+.PHONY: test
+test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run
+	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers, since no container engine answers (docker info)" >&2)
+	$(PYTHON) -m pytest $(TIERS:%=tests/%) $(PYTEST_ARGS)
+
+test-%: venv ## run one tier: test-unit, test-integration, test-containers (after make build)
+	$(PYTHON) -m pytest tests/$* $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, and whether generated docs are fresh
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(PYTHON) docs/generate.py --check
+
+.PHONY: docs
+docs: venv ## write .env.example and docs/settings.md from the code
+	$(PYTHON) docs/generate.py
+
+.PHONY: benchmarks
+benchmarks: venv ## measure the stages against their yardsticks; tables in results/benchmarks/
+	$(PYTHON) -m benchmarks
+
+.PHONY: lock
+lock: venv ## renew the hash-locked requirements
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    requirements-dev.in -o requirements-dev.txt
+	for stage in $(STAGES); do .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header -c requirements-dev.txt services/$$stage/requirements.in \
+	    -o services/$$stage/requirements.txt; done
+
+.PHONY: clean-local
+clean-local: runner ## remove the data volume, after asking (YES=1 does not ask)
+	@read -r -p "remove $(LARDER_DATA_VOLUME) with all its data? [y/N] " answer <<<"$(if $(YES),y,$$(head -n 1 </dev/stdin))"; \
+	[ "$$answer" = y ] || { echo "kept"; exit 1; }; \
+	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf "$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)")
