@@ -2,33 +2,42 @@
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
 
+# What make itself reads may also stand in .env; the shell and make's arguments win.
+from_env = $(shell [ -f .env ] && sed -nE 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
+$(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
+    TORCH_INDEX_URL,$(if $($(name)),,$(eval $(name) := $(call from_env,$(name)))))
+
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
-RUNNER ?= $(if $(ENGINE),compose,host)
-ARM ?= imagefolder_local
-LARDER_DATA_VOLUME ?= food11_local_baseline
-LARDER_HOME ?= .larder
-LARDER_RESULTS ?= results
-LARDER_REVISION ?= $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+RUNNER := $(or $(RUNNER),$(if $(ENGINE),compose,host))
+ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
+LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
+LARDER_HOME := $(or $(LARDER_HOME),.larder)
+LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
+LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
+# The container's user must be able to write the records; root's id would go against the images' rule.
+LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
+LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
+export LARDER_DATA_VOLUME LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL
+
 STAGES := extract transform bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
+HOST_VOLUME := $(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)
 
-# The container's user must be able to write the records; root's would be refused by the image's rules.
-LARDER_UID ?= $(shell id -u | sed 's/^0$$/1000/')
-LARDER_GID ?= $(shell id -g | sed 's/^0$$/1000/')
-export LARDER_DATA_VOLUME LARDER_REVISION LARDER_UID LARDER_GID
+MISSPELT := $(filter-out $(shell sed -nE 's/^\#?([A-Z0-9_]+)=.*/\1/p' .env.example),$(filter LARDER_%,$(.VARIABLES)))
+$(if $(MISSPELT),$(error no such setting: $(MISSPELT); .env.example names all of them))
 
 # A local archive or folder is handed into the container read-only, under its own name.
-SOURCE_PATH = $(if $(wildcard $(LARDER_SOURCE)),$(abspath $(LARDER_SOURCE)))
-SOURCE_MOUNT = $(if $(SOURCE_PATH),-v "$(SOURCE_PATH):/source/$(notdir $(SOURCE_PATH)):ro" -e "LARDER_SOURCE=/source/$(notdir $(SOURCE_PATH))")
+SOURCE_PATH := $(if $(LARDER_SOURCE),$(shell test -e "$(LARDER_SOURCE)" && realpath "$(LARDER_SOURCE)"))
+SOURCE_NAME := $(if $(SOURCE_PATH),/source/$(shell basename "$(SOURCE_PATH)"))
+SOURCE_MOUNT := $(if $(SOURCE_PATH),-v "$(SOURCE_PATH):$(SOURCE_NAME):ro" -e "LARDER_SOURCE=$(SOURCE_NAME)")
 
 # $(call stage,COMPOSE FILE,STAGE,COMPOSE OPTIONS,STAGE'S FLAGS) runs a stage in the chosen runner.
 ifeq ($(RUNNER),compose)
 stage = LARDER_RESULTS="$(abspath $(LARDER_RESULTS))" docker compose -f compose/$(1).yaml run --rm --no-deps $(3) $(2) $(4)
 else ifeq ($(RUNNER),host)
-stage = LARDER_VOLUME_DIR="$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)" \
-        FOOD11_DATA_DIR="$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)/Food-11" LARDER_RESULTS="$(LARDER_RESULTS)" \
-        .venv/bin/dotenv -f .env run --no-override -- $(PYTHON) -m services.$(2) $(4)
+stage = LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$(HOST_VOLUME)/Food-11" LARDER_RESULTS="$(LARDER_RESULTS)" \
+        $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(4)
 else
 $(error RUNNER=$(RUNNER) is neither compose nor host)
 endif
@@ -38,12 +47,13 @@ help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z][a-z_%-]*:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Settings are handed through: make etl-local LARDER_SOURCE=photos.zip (all of them: .env.example)"
-	@echo "RUNNER=$(RUNNER)$(if $(ENGINE),, (no container engine answers))"
+	@echo "Runner: $(RUNNER)$(if $(ENGINE),, (no container engine answers)); RUNNER=compose|host chooses"
 
 .PHONY: demo
 demo: ## generated images, through the pipeline, to a measured table
 	@$(MAKE) --no-print-directory etl-local bench ARM=$(ARM) \
 	    LARDER_SOURCE="$(or $(LARDER_SOURCE),sample)" LARDER_DATA_VOLUME=food11_demo
+	@echo "The records lie in $(abspath $(LARDER_RESULTS))/"
 
 .PHONY: etl-local
 etl-local: ready-extract ready-transform ## LARDER_SOURCE -> tree in the volume food11_local_baseline
@@ -64,12 +74,12 @@ build-%: ## build one stage's image: build-extract, build-transform, build-bench
 
 # What a stage needs before it runs.
 ready-%: runner
-	@$(MAKE) --no-print-directory $(if $(filter compose,$(RUNNER)),build-$*,venv)
+	@$(MAKE) --no-print-directory --silent $(if $(filter compose,$(RUNNER)),build-$*,venv)
 
 .PHONY: runner
 runner:
 	@echo "runner: $(RUNNER)$(if $(filter host,$(RUNNER)), (processes in .venv/, data under $(LARDER_HOME)/))" >&2
-	@$(if $(filter host,$(RUNNER)),mkdir -p "$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)")
+	@$(if $(filter host,$(RUNNER)),mkdir -p "$(HOST_VOLUME)")
 
 .PHONY: venv
 venv: .venv/ready ## make the virtual environment of the host runner and the tests
@@ -115,4 +125,4 @@ lock: venv ## renew the hash-locked requirements
 clean-local: runner ## remove the data volume, after asking (YES=1 does not ask)
 	@read -r -p "remove $(LARDER_DATA_VOLUME) with all its data? [y/N] " answer <<<"$(if $(YES),y,$$(head -n 1 </dev/stdin))"; \
 	[ "$$answer" = y ] || { echo "kept"; exit 1; }; \
-	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf "$(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)")
+	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf "$(HOST_VOLUME)")

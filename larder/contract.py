@@ -102,7 +102,7 @@ def find_manifest(folder: Path) -> Manifest | None:
     path = folder / META / "manifest.json"
     try:
         text = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return Manifest.model_validate_json(text)
@@ -153,6 +153,6 @@ def first_missing(folder: Path, manifest: Manifest) -> str | None:
         try:
             if os.stat(folder / entry.path, follow_symlinks=False).st_size != entry.bytes:
                 return entry.path
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return entry.path
     return None

@@ -7,8 +7,11 @@ over, since files it names may not have reached the disk.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +41,7 @@ class Ledger:
         boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
         self._key = f"{key} {boot}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(":memory:")  # stands in where opening fails
         try:
             self.resumed = self._open()
         except sqlite3.DatabaseError:
@@ -51,16 +55,23 @@ class Ledger:
         row = self._db.execute("SELECT key FROM key").fetchone()
         return row is not None and row[0] == self._key
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Raises OSError when the disk can't take it."""
+        with _explained(self.path), self._db:
+            yield
+
     def clear(self) -> None:
         """Start over without entries."""
         self.remove()
-        self._open()
-        self._db.execute("INSERT INTO key VALUES (?)", (self._key,))
-        self._db.commit()
+        with _explained(self.path):
+            self._open()
+        with self._writing():
+            self._db.execute("INSERT INTO key VALUES (?)", (self._key,))
 
     def add(self, entries: Iterable[IndexEntry]) -> IndexEntry | None:
         """Record finished entries for good. Returns the first whose path is there already, and adds none then."""
-        with self._db:
+        with self._writing():
             for entry in entries:
                 try:
                     self._db.execute("INSERT INTO entries VALUES (?, ?)", (entry.path, entry.to_json()))
@@ -71,7 +82,7 @@ class Ledger:
 
     def reject(self, rejects: Iterable[tuple[str, str]]) -> None:
         """Record rejected samples: path and reason."""
-        with self._db:
+        with self._writing():
             self._db.executemany("INSERT OR REPLACE INTO rejects VALUES (?, ?)", rejects)
 
     def get(self, path: str) -> IndexEntry | None:
@@ -87,8 +98,14 @@ class Ledger:
 
     def claim(self, path: str, source: str) -> str:
         """Reserve `path` for `source`. Returns who has it: `source`, or the one that came first."""
-        self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source))
+        with _explained(self.path):
+            self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source))
         return str(self._db.execute("SELECT source FROM claims WHERE path = ?", (path,)).fetchone()[0])
+
+    def disclaim(self) -> None:
+        """Forget every claim."""
+        with self._writing():
+            self._db.execute("DELETE FROM claims")
 
     def is_rejected(self, path: str) -> bool:
         """Whether a sample has been rejected already."""
@@ -122,3 +139,23 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_DISK_FAULTS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of the disk into the OSError that any other file would raise."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        fault = _DISK_FAULTS.get(error.sqlite_errorcode & 0xFF)  # the upper bits hold details
+        if fault is None:
+            raise
+        raise OSError(fault, os.strerror(fault), str(path)) from error

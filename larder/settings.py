@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
@@ -46,7 +47,7 @@ class Settings(BaseModel):
         """
         see = f"see `python -m services.{stage} --help` and .env.example"
         given, unknown = _parser(cls, stage, about, see).parse_known_args(list(argv))
-        faults = [f"{word}: no such flag" for word in unknown]
+        faults = list(_unknown(unknown))
         values, origin = {}, {}
         for setting in settings_of(cls):
             flag_value = getattr(given, setting.field)
@@ -148,6 +149,22 @@ def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
     return parser
 
 
+def _unknown(words: Sequence[str]) -> Iterator[str]:
+    """The faults for words that are no flag of ours. What follows a wrong flag may be a secret: it isn't shown."""
+    follows_flag = False
+    for word in words:
+        if word.startswith("-"):
+            yield f"{word.partition('=')[0]}: no such flag"
+        elif not follows_flag:
+            yield f"{word!r}: every setting is given by its flag, as --flag=value"
+        follows_flag = word.startswith("-") and "=" not in word
+
+
+def _without_secrets(value: str) -> str:
+    """A value without the user, password and query that a URL may hold."""
+    return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//…@", value)) if "//" in value else value
+
+
 def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str:
     """One validation fault as a line: where the value came from, what it was, what it must be."""
     field = str(fault["loc"][0]) if fault["loc"] else ""
@@ -158,5 +175,5 @@ def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str
     if fault["type"] == "missing":
         return f"{setting.names[0]} is not set (nor {setting.flag}): {setting.meaning}"
     secret = setting.secret or isinstance(fault["input"], SecretStr)
-    value = "" if secret else f"={str(fault['input'])[:200]!r}"
+    value = "" if secret else f"={_without_secrets(str(fault['input']))[:200]!r}"
     return f"{origin.get(field, setting.names[0])}{value}: {message}"

@@ -50,11 +50,11 @@ def client(settings: StoreSettings) -> S3Client:
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
         retries={"total_max_attempts": 1}, connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS,
     )  # fmt: skip
-    session = boto3.Session(
-        aws_access_key_id=settings.aws_access_key_id or None,
-        aws_secret_access_key=settings.aws_secret_access_key.get_secret_value() or None,
-    )
     try:
+        session = boto3.Session(
+            aws_access_key_id=settings.aws_access_key_id or None,
+            aws_secret_access_key=settings.aws_secret_access_key.get_secret_value() or None,
+        )
         return session.client(
             "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,
             region_name=session.region_name or "us-east-1",  # most stores ignore it, but a signature needs one

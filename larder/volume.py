@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Slot:
         self.folder = root / name
         self.work = root / WORK / name
         self.staged = self.work / "new"
+        self.downloads = self.work / "downloads"
         self.ledger_path = self.work / "ledger.sqlite"
 
     @contextmanager
@@ -64,13 +65,16 @@ class Slot:
             yield
 
     def resume(self, ledger: Ledger) -> bool:
-        """Whether the data under construction goes on from an earlier run; if not, its place and ledger are emptied."""
+        """Whether the data under construction goes on from an earlier run.
+
+        If not, its place and ledger are emptied; downloads stay.
+        """
         if ledger.resumed and self.staged.is_dir():
             return True
         ledger.clear()
-        for folder in (self.staged, self._meta):
-            if folder.exists():
-                shutil.rmtree(folder)
+        for item in self.work.iterdir():
+            if item.is_dir() and item != self.downloads:
+                shutil.rmtree(item)
         self.staged.mkdir(parents=True)
         return False
 
@@ -94,6 +98,17 @@ class Slot:
         self._meta.rename(self.staged / META)
         swap_in(self.staged, self.folder)
         shutil.rmtree(self.work)  # now holds the old data
+
+    def sweep(self) -> None:
+        """Remove the old data that a run left behind which was killed right after its swap."""
+        if self._is_swept():
+            return
+        with suppress(StorageError, OSError), self.lock():  # in use or read-only: some other time
+            if not self._is_swept():
+                shutil.rmtree(self.work)
+
+    def _is_swept(self) -> bool:
+        return not self.staged.is_dir() or self.ledger_path.exists()  # with a ledger, a run can still go on
 
     @property
     def _meta(self) -> Path:

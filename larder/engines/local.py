@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +37,7 @@ class LocalEngine:
             return
         # spawn: a fork would copy locks that other threads hold, and clients that must not be shared
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         try:
             yield _in_order(pool, function, tasks, self.workers * TASKS_IN_FLIGHT_PER_WORKER)
         finally:
@@ -58,8 +59,9 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
         ) from error
 
 
-def _end_with_parent() -> None:
-    """End this worker at once when its parent dies, even by SIGKILL: an orphan must not go on writing."""
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end at once when it dies, even by SIGKILL: an orphan must not go on writing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

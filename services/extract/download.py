@@ -67,10 +67,17 @@ def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter) -> No
             require_space(folder, 2 * response.total - response.offset, f"{remote.name} with its unpacked files")
         if response.offset < offset:
             reporter.event("restart", "the server can't resume this download, or the file has changed: from the start")
+        if response.offset and response.validator != validator:
+            raise ChangedError("the server continues another version of the file")
+        if not response.offset:
+            part.unlink(missing_ok=True)  # before its version is forgotten: what stays belongs to state.json
         (folder / "state.json").write_text(json.dumps({"validator": response.validator, "total": response.total}))
         _receive(response, part, reporter)
-    if response.total is not None and part.stat().st_size < response.total:
-        raise TransientError(f"the connection broke off at {part.stat().st_size:,} of {response.total:,} bytes")
+    received = part.stat().st_size
+    if response.total is not None and received < response.total:
+        raise TransientError(f"the connection broke off at {received:,} of {response.total:,} bytes")
+    if response.total is not None and received > response.total:
+        raise ChangedError(f"the server sent {received:,} bytes of a file of {response.total:,}")
 
 
 def _receive(response: Response, part: Path, reporter: Reporter) -> None:

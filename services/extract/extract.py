@@ -20,11 +20,11 @@ from larder.stage import Clock, Outcome
 from larder.volume import RAW, TREE, Slot, require_space
 from services.extract import sample
 from services.extract.download import download
-from services.extract.members import Source
+from services.extract.members import BadSourceError, Source
 from services.extract.remotes import Remote
 from services.extract.remotes.http import HttpRemote, redact
 from services.extract.remotes.s3 import S3Remote
-from services.extract.settings import SAMPLE, ExtractSettings
+from services.extract.settings import ExtractSettings
 from services.extract.sources import FolderSource, GeneratedSource, absent, open_local
 from services.extract.unpack import unpack
 
@@ -39,9 +39,15 @@ def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
     slot = Slot(settings.volume, RAW)
     wanted = _wanted(settings)
     if not settings.force and (present := _up_to_date(slot, wanted, reporter)) is not None:
+        slot.sweep()
         return Outcome(f"up to date: {_size(present)} from {wanted['source']}", NEXT_STEP, {"up_to_date": True})
     with slot.lock():
-        manifest = _make(settings, slot, wanted, clock, reporter)
+        try:
+            manifest = _make(settings, slot, wanted, clock, reporter)
+        except BadSourceError:
+            if slot.work.exists():
+                shutil.rmtree(slot.work)  # or a better copy would be mixed with what this one left
+            raise
     rate = manifest.files / max(clock.seconds, 1e-9)
     return Outcome(
         f"{_size(manifest)} from {wanted['source']} in {clock.seconds:.1f} s ({rate:,.0f} files/s)", NEXT_STEP,
@@ -53,8 +59,11 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
     """Fetch and unpack the source, and commit it."""
     source, archive = _open_source(settings, slot, reporter)
     with _sha256_beside(archive) as sha256, Ledger(slot.ledger_path, json.dumps(wanted, sort_keys=True)) as ledger:
-        if slot.resume(ledger):
+        if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run: {len(ledger):,} files are there")
+        if settings.source == sample.NAME:
+            expected = sample.expected_bytes(settings.sample_images) - sum(entry.bytes for entry in ledger.entries())
+            require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
         engine = LocalEngine(settings.workers)
         unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
         made_from = _made_from(settings, source, archive, sha256)
@@ -63,9 +72,9 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
 
 def _wanted(settings: ExtractSettings) -> dict[str, Any]:
     """What identifies the source without reading it; kept in run.json, so that a second run sees no change."""
-    if settings.source == SAMPLE:
+    if settings.source == sample.NAME:
         numbers = {"images": settings.sample_images, "seed": settings.seed, "generator": sample.GENERATOR_VERSION}
-        return {"source": SAMPLE, "state": numbers}
+        return {"source": sample.NAME, "state": numbers}
     if settings.is_remote:
         address = hashlib.sha256(settings.source.encode()).hexdigest()
         return {"source": redact(settings.source), "state": {"address": address, "sha256": settings.source_sha256}}
@@ -102,15 +111,13 @@ def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manif
 
 def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> tuple[Source, Path | None]:
     """The source, and the archive's path where it is one."""
-    if settings.source == SAMPLE:
-        expected = sample.expected_bytes(settings.sample_images)
-        require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
+    if settings.source == sample.NAME:
         return GeneratedSource(settings.sample_images, settings.seed), None
     path, name = settings.local_path, settings.source
     if settings.is_remote:
         remote: Remote
         remote = S3Remote(name, settings) if name.startswith("s3:") else HttpRemote(name)
-        folder = slot.work / f"download-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        folder = slot.downloads / hashlib.sha256(name.encode()).hexdigest()[:16]
         path, name = download(remote, folder, reporter), remote.name
     return open_local(path, name), None if path.is_dir() else path
 
@@ -133,16 +140,14 @@ def _sha256(path: Path) -> str:
 def _made_from(
     settings: ExtractSettings, source: Source, archive: Path | None, sha256: Future[str] | None
 ) -> dict[str, str | int]:
-    """The manifest's `input`. Raises InputError when the archive isn't the one that was asked for."""
+    """The manifest's `input`. Raises BadSourceError when the archive isn't the one that was asked for."""
     if isinstance(source, GeneratedSource):
         return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
     if archive is None or sha256 is None:
         return {"kind": "folder"}
     found = sha256.result()
     if settings.source_sha256 and found != settings.source_sha256:
-        if settings.is_remote:
-            archive.unlink()  # so that the next run fetches it again
-        raise InputError(
+        raise BadSourceError(
             f"{source.name} has the sha256 {found}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it is not the one that was meant",
         )
@@ -165,7 +170,7 @@ def _commit(slot: Slot, ledger: Ledger, made_from: dict[str, str | int], run: di
     index = slot.write_index(unwrapped())
     ledger.remove()  # it names files by their old places: from here on, a run that dies starts over
     if wrapper:
-        inner = slot.work / "unwrapped"
+        inner = slot.work / "unwrapped"  # `Slot.resume` clears what a killed run left there
         (slot.staged / wrapper).rename(inner)
         shutil.rmtree(slot.staged)
         inner.rename(slot.staged)

@@ -13,7 +13,7 @@ from larder.errors import InputError
 CHUNK_BYTES = 1 << 20
 
 _LITTER_FOLDERS = {"__MACOSX", META}
-_LITTER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_LITTER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini", META}
 
 
 class Member(NamedTuple):
@@ -80,16 +80,20 @@ def is_litter(path: str) -> bool:
     return file in _LITTER_FILES or file.startswith("._") or not _LITTER_FOLDERS.isdisjoint(folders)
 
 
-def refuse(source: str, faults: Iterable[str]) -> InputError:
+class BadSourceError(InputError):
+    """A source that no other try can unpack: nothing of it may be kept, a better copy must be got."""
+
+
+def refuse(source: str, faults: Iterable[str]) -> BadSourceError:
     """The error for a source that must not be unpacked, with every fault found."""
-    return InputError(
+    return BadSourceError(
         "\n".join([f"{source} is refused, and nothing of it was kept:", *(f"  - {fault}" for fault in faults)]),
         next_step="repack it without these entries, or unpack it by hand and give the folder as the source",
     )
 
 
-def damaged(source: str | Path, why: str) -> InputError:
+def damaged(source: str | Path, why: str) -> BadSourceError:
     """The error for a source that is truncated or corrupt."""
-    return InputError(
+    return BadSourceError(
         f"{source} is damaged: {why}", next_step="get the file again; give LARDER_SOURCE_SHA256 to have it checked"
     )

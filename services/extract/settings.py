@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ByteSize, Field, StringConstraints
 
@@ -11,7 +13,6 @@ from larder.settings import DataSettings
 from larder.store import StoreSettings
 from services.extract import sample
 
-SAMPLE = "sample"
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
 FOOD11_URL = "https://nyu.box.com/shared/static/m5kvcl25hfpljul3elhu6xz8y2w61op4.zip"
 
@@ -22,6 +23,11 @@ def _known_source(source: str) -> str:
         raise ValueError(f"{scheme}:// is no source; must be http(s)://, s3://bucket/key, a path, or sample")
     if scheme == "s3" and found and not source.removeprefix("s3://").partition("/")[2]:
         raise ValueError("must name bucket and key: s3://bucket/path/archive.zip")
+    try:
+        if found:
+            urlsplit(source)
+    except ValueError as fault:
+        raise ValueError(f"is not a usable URL: {fault}") from None
     return source
 
 
@@ -62,4 +68,4 @@ class ExtractSettings(DataSettings, StoreSettings):
     @property
     def local_path(self) -> Path:
         """The source as a path, for those that aren't remote."""
-        return Path(self.source).expanduser()
+        return Path(os.path.expanduser(self.source))  # leaves a user that doesn't exist as it is

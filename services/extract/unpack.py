@@ -15,7 +15,7 @@ from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
 from larder.volume import require_space
-from services.extract.members import Member, Source, damaged, refuse
+from services.extract.members import BadSourceError, Member, Source, refuse
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 8 << 20
@@ -62,8 +62,8 @@ def unpack(
     links: dict[str, str] = {}
     done = len(ledger)
     with reporter.task("unpack", total, "files", done=done) as task:
-        missing = _without_links((limits.count(member) for member in source.scan()), links)
-        todo = (member for member in missing if not done or member.path not in ledger)
+        files = _without_links((limits.count(member) for member in source.scan()), links, source.name)
+        todo = _missing(files, ledger, source.name) if done else files
         store = functools.partial(_store_batch, source, folder)
         if not source.parallel:
             engine = LocalEngine(1)
@@ -74,13 +74,25 @@ def unpack(
     _link(source.name, folder, ledger, links)
 
 
-def _without_links(members: Iterable[Member], links: dict[str, str]) -> Iterator[Member]:
+def _without_links(members: Iterable[Member], links: dict[str, str], source: str) -> Iterator[Member]:
     """The members that have bytes; the others are put into `links`."""
     for member in members:
+        if member.path in links:
+            raise _twice(source, member.path)
         if member.link is None:
             yield member
         else:
             links[member.path] = member.link
+
+
+def _missing(members: Iterable[Member], ledger: Ledger, source: str) -> Iterator[Member]:
+    """The members that an earlier run has not stored; a path that comes twice is refused, as that run would have."""
+    ledger.disclaim()
+    for number, member in enumerate(members):
+        if ledger.claim(member.path, str(number)) != str(number):
+            raise _twice(source, member.path)
+        if member.path not in ledger:
+            yield member
 
 
 def _batches(members: Iterable[Member], one_by_one: bool) -> Iterator[Sequence[Member]]:
@@ -126,7 +138,11 @@ def _create(path: str, source: str, name: str) -> int:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return os.open(path, flags, 0o644)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise damaged(source, f"{name!r} is a file and a folder at once") from None
+        raise _clash(source, name) from None
+
+
+def _clash(source: str, path: str) -> BadSourceError:
+    return refuse(source, [f"{path!r} is a file and a folder at once"])
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
@@ -137,12 +153,21 @@ def _write(descriptor: int, chunk: bytes) -> None:
 
 def _record(ledger: Ledger, entries: Sequence[IndexEntry], source: str) -> None:
     if (twice := ledger.add(entries)) is not None:
-        raise refuse(source, [f"{twice.path!r} is in it twice"])
+        raise _twice(source, twice.path)
+
+
+def _twice(source: str, path: str) -> BadSourceError:
+    return refuse(source, [f"{path!r} is in it twice"])
 
 
 def _link(source: str, folder: Path, ledger: Ledger, links: dict[str, str]) -> None:
     """Make every link a second name of the file it stands for, so that no link can point elsewhere later."""
-    waiting = {path: target for path, target in links.items() if path not in ledger}
+    waiting = {}
+    for path, target in links.items():
+        if path not in ledger:
+            waiting[path] = target
+        elif target not in ledger or not os.path.samefile(folder / path, folder / target):
+            raise _twice(source, path)  # it is a file of its own, not the link that an earlier run made
     while waiting:
         ready = [path for path, target in waiting.items() if target in ledger]
         if not ready:
@@ -151,7 +176,10 @@ def _link(source: str, folder: Path, ledger: Ledger, links: dict[str, str]) -> N
         for path in ready:
             entry = ledger.get(waiting.pop(path))
             assert entry is not None
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).unlink(missing_ok=True)
-            os.link(folder / entry.path, folder / path)
+            try:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).unlink(missing_ok=True)
+                os.link(folder / entry.path, folder / path)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise _clash(source, path) from None
             _record(ledger, [entry._replace(path=path)], source)

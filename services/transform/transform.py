@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from larder.contract import (
@@ -73,6 +73,8 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
         _build(settings, raw, manifest, slot, ledger, recipe, reporter)
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
         tree = _commit(slot, ledger, manifest, recipe.classes, wanted, clock, rejected)
+        if not rejected and (settings.volume / REJECTS).exists():
+            shutil.rmtree(settings.volume / REJECTS)  # of the tree that has just been replaced
     rate = tree.files / max(clock.seconds, 1e-9)
     aside = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return Outcome(
@@ -162,7 +164,7 @@ def _place(raw: Path, tree: Path, verify: Verify, job: Job) -> IndexEntry:
     try:
         with open(source, "rb", buffering=0) as file:
             data = file.readall()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise _changed(source, "is gone") from None
     if hashlib.sha256(data).hexdigest() != job.source.sha256:
         raise _changed(source, "has changed")
@@ -191,7 +193,9 @@ def _link(source: str, place: str) -> None:
     except OSError as fault:
         if fault.errno in _NO_LINKS:
             raise StorageError(
-                f"the file system of {place} has no hard links", next_step="put the volume on ext4, xfs or btrfs"
+                f"{source} can't be hard-linked ({os.strerror(fault.errno)}): its file system has no hard links, "
+                "or the file belongs to another user",
+                next_step="put the volume on ext4, xfs or btrfs, and run all stages as one user",
             ) from None
         raise
 
@@ -205,16 +209,15 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
     Returns their number.
     """
     folder, place, count = slot.work / REJECTS, slot.root / REJECTS, ledger.reject_count()
-    for old in (folder, *([place] if count == 0 else [])):
-        if old.exists():
-            shutil.rmtree(old)
+    if folder.exists():
+        shutil.rmtree(folder)
     if count == 0:
         return 0
     folder.mkdir()
     with (folder / "rejects.jsonl").open("w", encoding="utf-8") as file:
         for number, (path, reason) in enumerate(ledger.rejects()):
             file.write(json.dumps({"path": path, "reason": reason}, ensure_ascii=False) + "\n")
-            if (raw / path).exists():
+            if _is_inside(raw, path):
                 _link(str(raw / path), str(folder / "files" / path))
             if number < _SHOWN_REJECTS:
                 reporter.event("reject", f"rejected {path!r}: {reason}", path=path, reason=reason)
@@ -228,6 +231,12 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
             next_step=f"mend the source and extract again, or leave them out with LARDER_MAX_REJECTS={count}",
         )
     return count
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    """Whether there is a file at `path` below `folder`; a table may name anything, also places outside."""
+    wanted = PurePosixPath(path)
+    return not wanted.is_absolute() and ".." not in wanted.parts and os.path.isfile(folder / wanted)
 
 
 def _commit(

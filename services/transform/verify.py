@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import warnings
+import zlib
 from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from services.transform.recipes import RejectError
 
@@ -16,7 +22,14 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 
 _PNG_DEPTH_AT = 24  # IHDR's bit depth: PNG (third edition), 11.2.1
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the whole last chunk, with its checksum: PNG (third edition), 11.2.4
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_WITHOUT_END = ("BMP", "PPM", "TIFF")  # only decoding tells whether they are whole; they decode fast
+
+# What Pillow's decoders are known to raise on damaged data.
+_DECODERS_RAISE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def check_name(name: str) -> None:
@@ -36,30 +49,41 @@ def check_image(data: bytes, verify: Verify) -> tuple[int, int] | None:
         raise RejectError("is empty")
     if verify == "none":
         return None
-    stream = io.BytesIO(data)
+    stream = _Stream(data)
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
-            _check_end(data, str(image.format), stream.tell())
+        # Pillow's warnings of odd metadata would end up between the lines that machines read.
+        with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=_FORMATS) as image:
+            _check_end(data, str(image.format), max(stream.furthest, stream.tell()))
             _check_colours(data, image)
-            if verify == "decode":
+            if verify == "decode" or image.format in _WITHOUT_END:
                 image.load()
             return image.size
     except UnidentifiedImageError:
         raise RejectError(f"is no image that can be read: it begins with {data[:12]!r}") from None
     except Image.DecompressionBombError:
         raise RejectError(f"states more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as fault:
-        if isinstance(fault, RejectError):
-            raise
+    except RejectError:
+        raise
+    except _DECODERS_RAISE as fault:
         raise RejectError(f"does not decode: {fault}") from None
+
+
+class _Stream(io.BytesIO):
+    """Remembers how far it was read, since Pillow goes back to the start of a JPEG that holds several pictures."""
+
+    furthest = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self.furthest = max(self.furthest, self.tell())
+        return super().seek(offset, whence)
 
 
 def _check_end(data: bytes, kind: str, header_ends: int) -> None:
     """A file that was cut off lacks its end mark. `header_ends` is where PIL stopped reading, for JPEG at the scan."""
-    if kind == "JPEG":  # entropy-coded data never holds the end-of-image marker: ITU-T T.81, B.1.1.5
+    if kind in ("JPEG", "MPO"):  # entropy-coded data never holds the end-of-image marker: ITU-T T.81, B.1.1.5
         whole = data.rfind(b"\xff\xd9", header_ends) >= 0
     elif kind == "PNG":
-        whole = data.rfind(b"IEND") >= 0
+        whole = data.rfind(_PNG_END) >= 0
     elif kind == "WEBP":
         whole = int.from_bytes(data[4:8], "little") + 8 <= len(data)
     else:
@@ -71,5 +95,19 @@ def _check_end(data: bytes, kind: str, header_ends: int) -> None:
 def _check_colours(data: bytes, image: Image.Image) -> None:
     if image.mode == "CMYK":
         raise RejectError("is in CMYK, which loaders turn into different colours: convert it to RGB")
-    if image.mode in _DEEP_MODES or (image.format == "PNG" and data[_PNG_DEPTH_AT] == 16):
+    if image.mode == "LAB":
+        raise RejectError("is in CIELAB, which loaders can't turn into RGB: convert it")
+    if image.mode in _DEEP_MODES or _is_deep(data, image):
         raise RejectError("has 16 bits or more per channel, which loaders clip: convert it to 8")
+
+
+def _is_deep(data: bytes, image: Image.Image) -> bool:
+    """Whether more than 8 bits per channel hide behind an 8-bit mode of Pillow's."""
+    if image.format == "PNG":
+        return data[_PNG_DEPTH_AT] == 16
+    if isinstance(image, TiffImageFile):
+        return any(bits > 8 for bits in image.tag_v2.get(BITSPERSAMPLE, ()))
+    if isinstance(image, PpmImageFile):
+        arguments = image.tile[0].args  # with the largest value where that isn't 255
+        return isinstance(arguments, tuple) and int(arguments[1]) > 255
+    return False

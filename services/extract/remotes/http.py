@@ -43,8 +43,10 @@ class HttpRemote:
                 self._raise_for_status(answer)
                 start, total = _range(answer)
                 yield Response(start, total, _validator(answer), self._chunks(answer))
-        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema) as fault:
-            raise InputError(f"{self.name} is not a usable URL", next_step="check LARDER_SOURCE") from fault
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as fault:
+            raise InputError(
+                f"{self.name} is not a usable URL, or leads to one", next_step="check LARDER_SOURCE"
+            ) from fault
         except requests.RequestException as fault:
             raise TransientError(_brief(fault)) from fault
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from larder.errors import InputError
-from services.extract.members import Source
+from services.extract.members import BadSourceError, Source
 from services.extract.sources.folder import FolderSource
 from services.extract.sources.generated import GeneratedSource
 from services.extract.sources.tar import TarSource
@@ -36,7 +36,7 @@ def open_local(path: Path, name: str) -> Source:
         return TarStreamSource(path, name, "gzip")
     if head[:4] == b"\x28\xb5\x2f\xfd":
         return TarStreamSource(path, name, "zstd")
-    raise InputError(
+    raise BadSourceError(
         f"{name} is not an archive that larder reads (zip, tar, tar.gz, tar.zst): it begins with {head[:16]!r}"
         if head else f"{name} is an empty file",
         next_step="check the address or the file: a web page that stands in for a download looks like this, too",

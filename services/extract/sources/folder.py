@@ -40,10 +40,16 @@ class FolderSource:
 
     def state(self) -> str:
         """A digest of all names, sizes and times, independent of their order, that costs no reading."""
-        total = 0
-        for item in _walk(os.path.realpath(self.path)):
-            facts = item.stat()
-            line = f"{item.path}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        root, total = os.path.realpath(self.path), 0
+        for item in _walk(root):
+            relative = os.path.relpath(item.path, root)
+            if is_litter(relative):
+                continue
+            try:
+                facts = item.stat()
+            except OSError:  # a broken link, which `scan` refuses
+                facts = item.stat(follow_symlinks=False)
+            line = f"{relative}\0{facts.st_size}\0{facts.st_mtime_ns}"
             total += int.from_bytes(hashlib.sha256(os.fsencode(line)).digest())
         return f"{total % (1 << 256):064x}"
 

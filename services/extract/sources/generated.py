@@ -11,7 +11,7 @@ from services.extract.members import Member
 class GeneratedSource:
     """Photo-like pictures made from a seed: see services.extract.sample."""
 
-    name = "sample"
+    name = sample.NAME
     parallel = True
     counted = False
 
@@ -24,4 +24,6 @@ class GeneratedSource:
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        yield sample.render(self.seed, member.place)
+        from services.extract.sample import picture  # here, since numpy takes a while to load
+
+        yield picture.render(self.seed, member.place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.extract.members import (
@@ -35,7 +36,7 @@ class TarSource:
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
         length = self.path.stat().st_size
-        with tarfile.open(self.path, "r:", tarinfo=EndMarking) as archive:
+        with explained(self.name), tarfile.open(self.path, "r:", tarinfo=EndMarking) as archive:
             for info, member in members_of(archive, self.name):
                 if info.offset_data + member.bytes > length:
                     raise damaged(self.name, f"{member.path!r} lies beyond the file's end, so it was cut off")
@@ -52,6 +53,18 @@ class TarSource:
                 raise damaged(self.name, f"{member.path!r} breaks off")
             at += len(chunk)
             yield chunk
+
+
+@contextmanager
+def explained(name: str, *faults: type[Exception]) -> Iterator[None]:
+    """Turn what tarfile raises, and `faults`, into the error for a damaged archive; a disk's own error stays one."""
+    known: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, *faults)
+    try:
+        yield
+    except known as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
+            raise
+        raise damaged(name, str(fault) or "it breaks off") from None
 
 
 class EndMarking(tarfile.TarInfo):
@@ -72,13 +85,7 @@ def members_of(archive: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.Ta
 
     Raises InputError for what is unsafe or damaged.
     """
-    while True:
-        try:
-            info = archive.next()
-        except (tarfile.TarError, EOFError) as fault:
-            raise damaged(name, str(fault) or "it breaks off") from None
-        if info is None:
-            break
+    while (info := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
         if info.isdir() or is_litter(info.name):
             continue

@@ -9,10 +9,12 @@ from typing import IO, Any, Literal, cast
 
 import zstandard
 from isal import igzip_threaded
-from isal.igzip_lib import IsalError
 
 from services.extract.members import CHUNK_BYTES, Member, damaged
-from services.extract.sources.tar import EndMarking, members_of
+from services.extract.sources.tar import EndMarking, explained, members_of
+from services.extract.sources.zip import InflateError
+
+_FAULTS = (OSError, InflateError, zstandard.ZstdError)
 
 
 class TarStreamSource:
@@ -28,16 +30,17 @@ class TarStreamSource:
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`. `read` gives the bytes of the member that was yielded last."""
-        try:
-            with self._decompress() as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=EndMarking) as archive:
-                self._archive = archive
-                for info, member in members_of(archive, self.name):
-                    self._info = info
-                    yield member
-        except (EOFError, OSError, IsalError, zstandard.ZstdError, tarfile.ReadError) as fault:
-            if isinstance(fault, OSError) and fault.errno is not None:
-                raise
-            raise damaged(self.name, f"it does not decompress ({fault})") from None
+        with (
+            explained(self.name, *_FAULTS),
+            self._decompress() as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=EndMarking) as archive,
+        ):
+            self._archive = archive
+            for info, member in members_of(archive, self.name):
+                self._info = info
+                yield member
+            while stream.read(CHUNK_BYTES):  # its checksum comes after the last file
+                pass
 
     def _decompress(self) -> IO[bytes]:
         if self.codec == "gzip":  # inflated in a thread of its own
@@ -48,8 +51,9 @@ class TarStreamSource:
         """See `Source.read`."""
         file: Any = self._archive.extractfile(self._info) if self._archive and self._info else None
         length = 0
-        while chunk := file.read(CHUNK_BYTES):
-            length += len(chunk)
-            yield chunk
+        with explained(self.name, *_FAULTS):
+            while chunk := file.read(CHUNK_BYTES):
+                length += len(chunk)
+                yield chunk
         if length != member.bytes:
             raise damaged(self.name, f"{member.path!r} breaks off")

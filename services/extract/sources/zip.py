@@ -11,10 +11,9 @@ import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from services.extract.members import (
     CHUNK_BYTES,
@@ -26,6 +25,8 @@ from services.extract.members import (
     refuse,
     safe_path,
 )  # fmt: skip
+
+InflateError = cast(type[Exception], isal_zlib.error)  # isal's type stub calls it an instance
 
 _END = struct.Struct("<4sHHHHIIH")  # end of central directory, 4.3.16
 _END64_LOCATOR = struct.Struct("<4sIQI")  # 4.3.15
@@ -118,7 +119,8 @@ class ZipSource:
         locator_at = tail_at + at - _END64_LOCATOR.size
         locator = os.pread(descriptor, _END64_LOCATOR.size, locator_at) if locator_at >= 0 else b""
         if locator.startswith(b"PK\x06\x07"):
-            record = os.pread(descriptor, _END64.size, _END64_LOCATOR.unpack(locator)[2])
+            record_at = min(_END64_LOCATOR.unpack(locator)[2], locator_at)
+            record = os.pread(descriptor, _END64.size, record_at)
             if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
                 raise damaged(self.name, "its Zip64 end record is missing")
             *_, count, size, start = _END64.unpack(record)
@@ -144,7 +146,7 @@ class ZipSource:
                 if length > member.bytes:
                     break
                 yield chunk
-        except IsalError as fault:
+        except InflateError as fault:
             raise damaged(self.name, f"{member.path!r} does not inflate ({fault})") from None
         if length != member.bytes or crc != place.crc32:
             raise damaged(self.name, f"{member.path!r} does not have the size and CRC-32 that the archive states")
@@ -198,7 +200,8 @@ def _zip64(extra: bytes, unpacked: int, packed: int, offset: int) -> tuple[int, 
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<HH", extra, at)
         if kind == 0x0001:
-            values = iter(struct.unpack_from(f"<{size // 8}Q", extra[at + 4 : at + 4 + size]))
+            content = extra[at + 4 : at + 4 + size]
+            values = iter(value for (value,) in struct.iter_unpack("<Q", content[: len(content) // 8 * 8]))
             fields = [next(values, field) if field == 0xFFFFFFFF else field for field in fields]
         at += 4 + size
     return fields[0], fields[1], fields[2]

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from larder.contract import META
 from larder.errors import InputError
 from services.transform.recipes import Files, RejectError, Sample
 
@@ -45,7 +46,7 @@ class Table:
 
 def open(files: Files) -> Table:
     """Read the table. Raises InputError when there is none, or when it is none of the kind."""
-    table = files.csv or _find(files)
+    table = str(PurePosixPath(files.csv)) if files.csv else _find(files)
     path = files.folder / table
     if not path.is_file():
         raise InputError(f"the source has no file {table}", next_step=_NAME_IT)
@@ -79,15 +80,16 @@ def _read(files: Files, table: str) -> Iterator[tuple[int, str, str, str]]:
     """Line number, file, label and split of every row."""
     with (files.folder / table).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if not {"file", "label"} <= set(columns):
-            raise _fault(table, 1, f"has the columns {', '.join(columns)}, and file and label are needed")
         try:
+            columns = reader.fieldnames or []
+            if not {"file", "label"} <= set(columns):
+                has = f"has the columns {', '.join(columns)}" if columns else "is empty"
+                raise _fault(table, 1, f"{has}, and the columns file and label are needed")
             for row in reader:
                 name, label, split = row["file"], row["label"], row.get("split") or _DEFAULT_SPLIT
                 if not name or not label:
                     raise _fault(table, reader.line_num, "lacks the file or the label")
-                if "/" in split or split in (".", ".."):
+                if "/" in split or split in (".", "..", META) or not split.isprintable():
                     raise _fault(table, reader.line_num, f"has the split {split!r}, which can't be a folder's name")
                 yield reader.line_num, str(PurePosixPath(name)), label, split
         except (UnicodeDecodeError, csv.Error) as fault:

@@ -14,7 +14,7 @@ CLASSES = [
     "Vegetable/Fruit",
 ]  # fmt: skip
 
-_NAME = re.compile(r"(\d+)_.+")
+_NAME = re.compile(r"([0-9]+)_.+", re.DOTALL)
 
 
 class Food11:

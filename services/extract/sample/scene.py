@@ -1,59 +1,19 @@
-"""A generated stand-in for Food-11: its splits, names and class shares, with pictures that need no network.
+"""The scene in a picture of the sample: table, plate and food, painted in integers (see `picture` for why).
 
-The same seed gives the same bytes on every machine that has the pinned numpy and Pillow. Results of floating
-point (FFT, BLAS, sin, exp) depend in their last bits on the CPU's vector width and on the C library, and one
-such bit, rounded the other way, changes a file's digest. So pixels are computed with integers only: numpy's
-integer types, Pillow's fixed-point resize and blur (whose weights are polynomials rounded to 22 bits),
-libjpeg's integer DCT. Random numbers are integers from Philox, a counter-based generator, keyed by (seed,
-split, label, number): a picture depends on its own key alone, never on the order or the process that renders
-it.
-
-A picture is a small scene, painted as labels and heights at a fraction of the size (table, plate, pieces of
-food), lit, enlarged, and covered with cuts from cached textures whose octaves have equal variance. Equal
-variance per octave is an amplitude spectrum of 1/f, that of natural images (D. J. Field, J. Opt. Soc. Am. A
-4, 2379, 1987).
+It is painted as labels and heights at a fraction of the size, lit, enlarged, and covered with cuts from textures.
 """
 
-import io
-from collections.abc import Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-GENERATOR_VERSION: Final = 1  # goes into the manifest; bump it whenever a rendered byte changes
+from services.extract.sample import CLASSES
 
-SPLITS: Final = ("training", "validation", "evaluation")
-CLASSES: Final = 11
-# Images per split and class of the published Food-11 (16,643 in all).
-COUNTS: Final = (
-    (994, 429, 1500, 986, 848, 1325, 440, 280, 855, 1500, 709),
-    (362, 144, 500, 327, 326, 449, 147, 96, 347, 500, 232),
-    (368, 148, 500, 335, 287, 432, 147, 96, 303, 500, 231),
-)
-IMAGES: Final = sum(map(sum, COUNTS))
-
-# Shares, in percent, of the kinds of JPEG that readers must cope with, drawn independently for each picture.
-PROGRESSIVE_PERCENT: Final = 4
-GRAYSCALE_PERCENT: Final = 1
-ROTATED_PERCENT: Final = 2  # stored turned, with the EXIF orientation that turns it back
-FULL_CHROMA_PERCENT: Final = 6  # 4:4:4; the others are 4:2:0
-SHORT_SIDE_PIXELS: Final = (256, 640)
-LONG_SIDE_PIXELS: Final = 1024
-MEAN_BYTES: Final = 68_000  # of one file, measured over 2,000 images; a test keeps it honest
-
-_TEXTURE_PIXELS: Final = 1280
-_ASPECTS: Final = ((4, 3), (4, 3), (4, 3), (3, 4), (3, 4), (1, 1), (1, 1), (3, 2), (2, 3), (16, 9))
-_EXIF_ORIENTATION: Final = 0x0112
-# EXIF orientation -> how the upright picture is turned before it is stored; a viewer turns it back.
-_TURNS: Final = {
-    3: Image.Transpose.ROTATE_180,
-    6: Image.Transpose.ROTATE_90,
-    8: Image.Transpose.ROTATE_270,
-}
 # Directions as integer vectors of length 65 (Pythagorean triples), so that a rotation needs no sine.
 _DIRECTIONS: Final = (
     (65, 0),
@@ -71,33 +31,6 @@ _DIRECTIONS: Final = (
 Field: TypeAlias = npt.NDArray[np.int32]
 Texture: TypeAlias = npt.NDArray[np.int16]
 Images: TypeAlias = tuple[Image.Image, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SampleImage:
-    """One picture's place: its split, its class 0..10 and its number, from 0 within split and class."""
-
-    split: str
-    label: int
-    number: int
-
-    @property
-    def path(self) -> str:
-        """Its name below the data set's root, spelt as in Food-11: `training/3_17.jpg`."""
-        return f"{self.split}/{self.label}_{self.number}.jpg"
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What is decided before a pixel is drawn. `width` and `height` are pixels of the upright picture."""
-
-    width: int
-    height: int
-    quality: int
-    progressive: bool
-    grayscale: bool
-    orientation: int  # EXIF: 1 upright, else 3, 6 or 8
-    full_chroma: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,144 +82,7 @@ _TABLES: Final = (0x6B4A30, 0x8C6845, 0xB79A78, 0xD8CFC2, 0x4A4644, 0x77706A, 0x
 _PLATES: Final = (0xEDE9E2, 0xE2DDD4, 0xF2F0EC, 0xD5CCBC, 0xB9C2C8, 0x5C5450, 0xA9794E, 0xC9B79A)
 
 
-def plan(images: int) -> Iterator[SampleImage]:
-    """Yield a data set of `images` pictures, by split, class and number; nothing is held in memory.
-
-    Raises:
-        ValueError: `images` is below 33, too few for one in each class of each split.
-    """
-    for split, counts in zip(SPLITS, apportion(images), strict=True):
-        for label, count in enumerate(counts):
-            for number in range(count):
-                yield SampleImage(split, label, number)
-
-
-def apportion(images: int) -> tuple[tuple[int, ...], ...]:
-    """Divide `images` over splits (rows) and classes (columns) in Food-11's shares, at least one in each.
-
-    Largest remainders (Hamilton's method); a cell left empty takes one from the largest. Food-11's own
-    number, 16,643, gives Food-11's own counts.
-
-    Raises:
-        ValueError: `images` is below 33.
-    """
-    cells = [count for counts in COUNTS for count in counts]
-    if images < len(cells):
-        raise ValueError(f"{images} images can't fill {len(cells)} classes and splits: ask for {len(cells)} or more")
-    shares = [images * cell // IMAGES for cell in cells]
-    by_remainder = sorted(range(len(cells)), key=lambda i: (-(images * cells[i] % IMAGES), i))
-    for i in by_remainder[: images - sum(shares)]:
-        shares[i] += 1
-    while 0 in shares:
-        shares[shares.index(max(shares))] -= 1
-        shares[shares.index(0)] += 1
-    return tuple(tuple(shares[row : row + CLASSES]) for row in range(0, len(cells), CLASSES))
-
-
-def expected_bytes(images: int) -> int:
-    """Estimate the bytes of `images` rendered files, to check free space: the mean, times their number."""
-    return images * MEAN_BYTES
-
-
-def traits(seed: int, image: SampleImage) -> Traits:
-    """Decide size and kind of a picture without rendering it; `render` follows this."""
-    rng = _random(seed, image, 0)
-    across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
-    # The smaller of two draws: small pictures are commoner, as in Food-11.
-    short = int(rng.integers(SHORT_SIDE_PIXELS[0], SHORT_SIDE_PIXELS[1] + 1, 2).min())
-    aspect_percent = max(across, down) * int(rng.integers(94, 107)) // min(across, down)
-    long = max(min(short * aspect_percent // 100, LONG_SIDE_PIXELS), short)
-    percent = rng.integers(0, 100, 4).tolist()
-    return Traits(
-        width=long if across >= down else short,
-        height=short if across >= down else long,
-        quality=int(rng.integers(73, 92)),
-        progressive=percent[0] < PROGRESSIVE_PERCENT,
-        grayscale=percent[1] < GRAYSCALE_PERCENT,
-        orientation=(3, 6, 8)[rng.integers(3)] if percent[2] < ROTATED_PERCENT else 1,
-        full_chroma=percent[3] < FULL_CHROMA_PERCENT,
-    )
-
-
-def render(seed: int, image: SampleImage) -> bytes:
-    """Draw one picture and return its complete JPEG file, the same bytes for the same arguments.
-
-    Args:
-        seed: 0 to 2**64 - 1. A process keeps the last seed's textures (16 MB, made in 0.2 s).
-        image: which picture; `number` may be any from 0 to 2**32 - 1.
-
-    Raises:
-        ValueError: the split isn't one of `SPLITS`.
-    """
-    look = traits(seed, image)
-    picture = _scene(_random(seed, image, 1), image.label, look.width, look.height, _textures(seed))
-    if look.grayscale:
-        picture = picture.getchannel(0)
-    exif = Image.Exif()
-    if look.orientation != 1:
-        picture = picture.transpose(_TURNS[look.orientation])
-        exif[_EXIF_ORIENTATION] = look.orientation
-    buffer = io.BytesIO()
-    picture.save(
-        buffer,
-        "JPEG",
-        quality=look.quality,
-        progressive=look.progressive,
-        subsampling="4:4:4" if look.full_chroma else "4:2:0",
-        exif=exif.tobytes() if look.orientation != 1 else b"",
-    )
-    return buffer.getvalue()
-
-
-def _random(seed: int, image: SampleImage, stream: int) -> np.random.Generator:
-    place = SPLITS.index(image.split) << 48 | image.label << 40 | stream << 32 | image.number
-    return np.random.Generator(np.random.Philox(key=np.array([seed, place], np.uint64)))
-
-
-@lru_cache(maxsize=1)
-def _textures(seed: int) -> tuple[Images, Images]:
-    """Build the undirected and the directed textures, `L` of 1280 x 1280 pixels with mean 128."""
-    side = _TEXTURE_PIXELS
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, 1 << 63], np.uint64)))
-    plain = tuple(_octaves(rng, side, side) for _ in range(6))
-    # Streaks: octaves stretched eight-fold along x; shifting row i by i pixels lays them diagonally.
-    wide = _octaves(rng, side // 4, side).resize((side * 2, side), Image.Resampling.BICUBIC)
-    rows = np.asarray(wide)
-    slant = Image.fromarray(np.stack([row[i : i + side] for i, row in enumerate(rows)]))
-    level = wide.crop((0, 0, side, side))
-    flip, turn = Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.TRANSPOSE
-    return plain, (level, level.transpose(turn), slant, slant.transpose(flip))
-
-
-def _octaves(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Sum white noise of equal variance on grids that double, up to `width` x `height` pixels."""
-    levels = 8
-    total = Image.new("L", (width >> levels, height >> levels), 128)
-    for level in range(levels, -1, -1):
-        size = (width >> level, height >> level)
-        noise = np.frombuffer(rng.bytes(size[0] * size[1]), np.uint8).reshape(size[1], size[0])
-        coarse = np.asarray(total.resize(size, Image.Resampling.BICUBIC), np.int16)
-        # The two finest octaves are stronger by a quarter: enlarging and JPEG take about as much away.
-        gain = np.int16(20 if level < 2 else 16)
-        total = _image(coarse + ((noise - np.int16(128)) * gain >> 6))
-    return total
-
-
-def _image(values: Field | Texture) -> Image.Image:
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-
-
-def _cut(rng: np.random.Generator, texture: Image.Image, width: int, height: int, percent: int) -> Texture:
-    """Cut a random window of a texture, enlarged from `percent` of the size; (height, width), mean 0."""
-    w, h = max(width * percent // 100, 1), max(height * percent // 100, 1)
-    x, y = int(rng.integers(texture.width - w + 1)), int(rng.integers(texture.height - h + 1))
-    box = (x, y, x + w, y + h)
-    if percent == 100:
-        return np.asarray(texture.crop(box), np.int16) - np.int16(128)
-    return np.asarray(texture.resize((width, height), Image.Resampling.BICUBIC, box), np.int16) - np.int16(128)
-
-
-def _scene(
+def paint(
     rng: np.random.Generator, label: int, width: int, height: int, textures: tuple[Images, Images]
 ) -> Image.Image:
     """Compose a picture of a class and return it as `YCbCr`, upright."""
@@ -302,7 +98,7 @@ def _scene(
         _draw_ribs(rng, recipe, labels, heights, wander)
     lit = _light(rng, labels, heights, _colours(rng, label), _cut(rng, plain[0], w, h, 25))
     # Four bands enlarge faster together; CMYK is the mode whose four bands Pillow leaves alone.
-    small = Image.merge("CMYK", [_image(lit[..., band]) for band in range(4)])
+    small = Image.merge("CMYK", [as_image(lit[..., band]) for band in range(4)])
     luma, blue, red, rough = small.resize((width, height), Image.Resampling.BILINEAR).split()
     strength = np.asarray(rough, np.int16)
     sharpness = (60, 80, 100, 100, 100)[rng.integers(5)]
@@ -311,7 +107,7 @@ def _scene(
         streak = _cut(rng, directed[rng.integers(len(directed))], width, height, 100)
         grain = (grain * np.int16(128 - recipe.streak) + streak * np.int16(recipe.streak)) >> 7
     detailed = np.asarray(luma, np.int16) + (grain * strength >> 7)
-    return Image.merge("YCbCr", (_image(detailed), blue, red))
+    return Image.merge("YCbCr", (as_image(detailed), blue, red))
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Field, Field]:
@@ -422,7 +218,7 @@ def _light(rng: np.random.Generator, labels: Field, heights: Field, colours: Fie
     far = ((2 * x - w) ** 2 + (2 * y - h) ** 2) * 256 // (w * w + h * h)
     light = int(rng.integers(215, 285)) + (x * 2 - w) * gx // w + (y * 2 - h) * gy // h
     light = light - (far * int(rng.integers(10, 70)) >> 8)
-    solid = _image(heights)
+    solid = as_image(heights)
     # Edges of labels are stairs of one pixel; a light blur keeps their slopes from showing as teeth.
     heights = np.asarray(solid.filter(ImageFilter.BoxBlur(1)), np.int32)
     around = np.asarray(solid.filter(ImageFilter.BoxBlur(max(min(h, w) // 24, 1))), np.int32)
@@ -437,3 +233,18 @@ def _light(rng: np.random.Generator, labels: Field, heights: Field, colours: Fie
     lit[..., 1] = 128 + ((lit[..., 1] + (mottle >> 4)) * light >> 8)
     lit[..., 2] = 128 + ((lit[..., 2] - (mottle >> 4)) * light >> 8)
     return lit
+
+
+def as_image(values: Field | Texture) -> Image.Image:
+    """Clip to 0..255 and make a picture of it."""
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _cut(rng: np.random.Generator, texture: Image.Image, width: int, height: int, percent: int) -> Texture:
+    """Cut a random window of a texture, enlarged from `percent` of the size; (height, width), mean 0."""
+    w, h = max(width * percent // 100, 1), max(height * percent // 100, 1)
+    x, y = int(rng.integers(texture.width - w + 1)), int(rng.integers(texture.height - h + 1))
+    box = (x, y, x + w, y + h)
+    if percent == 100:
+        return np.asarray(texture.crop(box), np.int16) - np.int16(128)
+    return np.asarray(texture.resize((width, height), Image.Resampling.BICUBIC, box), np.int16) - np.int16(128)

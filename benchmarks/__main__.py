@@ -1,0 +1,35 @@
+"""`python -m benchmarks [NAME ...]`: run all benchmarks, or those that are named."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks.harness import WORK
+
+NAMES = ("second_run", "extract_speed", "transform_speed", "memory")
+
+
+def main() -> int:
+    """Run, print, save; 1 when a goal was missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the stages.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
+    names = parser.parse_args().names or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no such benchmark: {', '.join(unknown)}")
+    WORK.mkdir(parents=True, exist_ok=True)
+    missed = 0
+    for name in names:
+        report = importlib.import_module(f"benchmarks.{name}").measure()
+        path = report.save(name)
+        print(f"\n{report.question}")
+        for figure in report.figures:
+            print("  " + figure.row())
+            missed += figure.reached is False
+        print(f"  record: {path}\n", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

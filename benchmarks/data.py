@@ -1,0 +1,55 @@
+"""The archives that benchmarks work on, made once and kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.harness import WORK, stage
+from services.extract import sample
+
+FOOD11_IMAGES = sample.IMAGES
+
+
+def photos() -> Path:
+    """An archive of Food-11's size: the one that LARDER_SOURCE names, else the generated sample, deflated."""
+    given = os.environ.get("LARDER_SOURCE", "")
+    if given and given != sample.NAME:
+        return Path(given).resolve()
+    path = WORK / f"sample-{FOOD11_IMAGES}-v{sample.GENERATOR_VERSION}.zip"
+    if not path.exists():
+        volume = WORK / "sample"
+        volume.mkdir(parents=True, exist_ok=True)
+        print(f"making {path} (once)", flush=True)
+        stage("extract", volume, "--source", "sample", "--sample-images", str(FOOD11_IMAGES))
+        _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan(FOOD11_IMAGES)})
+    return path
+
+
+def tiny(images: int) -> Path:
+    """An archive of many tiny images, laid out as Food-11 is."""
+    path = WORK / f"tiny-{images}.zip"
+    if not path.exists():
+        print(f"making {path} (once)", flush=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        stream = io.BytesIO()
+        Image.new("RGB", (16, 16), (180, 120, 60)).save(stream, "JPEG")
+        start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
+        with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
+            for number, image in enumerate(sample.plan(images)):
+                # a comment segment (JPEG marker FFFE) with the number makes every file another
+                archive.writestr(image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest)
+        path.with_suffix(".part").rename(path)
+    return path
+
+
+def _zip(path: Path, files: dict[str, Path]) -> None:
+    beside = path.with_suffix(".part")
+    with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, file in files.items():
+            archive.write(file, name)
+    beside.rename(path)

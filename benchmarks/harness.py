@@ -1,0 +1,165 @@
+"""Running whole processes in turns, and reporting what they took."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+WORK = Path(os.environ.get("LARDER_HOME", ROOT / ".larder")).resolve() / "benchmarks"
+RESULTS = Path(os.environ.get("LARDER_RESULTS", ROOT / "results")).resolve() / "benchmarks"
+_SAMPLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure: the median over rounds with the smallest and the largest, and what it should reach."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    unit: str
+    goal: str
+    reached: bool | None
+
+    def row(self) -> str:
+        """The figure as a line for people."""
+        verdict = {True: "reached", False: "MISSED", None: ""}[self.reached]
+        return (
+            f"{self.name:<58} {self.median:>10,.2f} {self.unit:<12} ({self.low:,.2f} to {self.high:,.2f})"
+            f"  {self.goal} {verdict}"
+        )
+
+
+@dataclass
+class Report:
+    """What a benchmark found, with all it measured."""
+
+    question: str
+    figures: list[Figure] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self, name: str, values: Iterable[float], unit: str = "", at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:  # fmt: skip
+        """Add a figure from its value in each round."""
+        seen = list(values)
+        middle = statistics.median(seen)
+        goal, reached = "", None
+        if at_least is not None:
+            goal, reached = f"goal: at least {at_least:,g}", middle >= at_least
+        if at_most is not None:
+            goal, reached = f"goal: at most {at_most:,g}", middle <= at_most
+        self.figures.append(Figure(name, middle, min(seen), max(seen), unit, goal, reached))
+
+    def save(self, name: str) -> Path:
+        """Write the report with its provenance."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+        path.write_text(json.dumps(asdict(self) | {"provenance": provenance()}, indent=2) + "\n")
+        return path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process with all its children."""
+
+    seconds: float
+    peak_bytes: int
+    """Largest sum of the processes' proportional set sizes, 0 where it was not watched."""
+
+
+def run(command: Sequence[str | Path], *, cpus: int | None = None, watch_memory: bool = False, **environ: str) -> Run:
+    """Run a command to its end on the first `cpus` cores. Raises RuntimeError when it fails."""
+    allowed = sorted(os.sched_getaffinity(0))[:cpus]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(word) for word in command], cwd=ROOT, env=os.environ | environ, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+    )  # fmt: skip
+    watch = _Memory(process.pid) if watch_memory else None
+    _, said = process.communicate()
+    seconds = time.perf_counter() - start
+    if process.returncode != 0:
+        raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()[-2000:]}")
+    return Run(seconds, watch.stop() if watch else 0)
+
+
+def stage(name: str, volume: Path, *flags: str, **options: Any) -> Run:
+    """Run a stage on a volume, in this environment, without settings from outside."""
+    command = [sys.executable, "-m", f"services.{name}", "--volume", str(volume), "--log", "line", *flags]
+    return run(command, **options)
+
+
+def interleave(rounds: int, contestants: Mapping[str, Callable[[int], Run]]) -> list[dict[str, Run]]:
+    """Let the contestants take turns, in alternating order, after one round that isn't counted."""
+    counted = []
+    for number in range(rounds + 1):
+        order = list(contestants.items())
+        took = {}
+        for name, contestant in order if number % 2 else reversed(order):
+            os.sync()  # nobody pays for another's writing
+            took[name] = contestant(number)
+            print(
+                f"  round {number}{'' if number else ' (not counted)'}: {name} {took[name].seconds:.2f} s", flush=True
+            )
+        if number:
+            counted.append(took)
+    return counted
+
+
+class _Memory:
+    """Watches the memory of a process and its children."""
+
+    def __init__(self, pid: int) -> None:
+        self._process, self._peak, self._ended = psutil.Process(pid), 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._peak
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self._peak = max(self._peak, self._now())
+
+    def _now(self) -> int:
+        total = 0
+        try:
+            for process in (self._process, *self._process.children(recursive=True)):
+                total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return 0  # one of them has just ended: the next look counts
+        return total
+
+
+def provenance() -> dict[str, Any]:
+    """Where and on what it was measured."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "revision": revision.stdout.strip(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_at_end": os.getloadavg()[0],
+    }

@@ -1,0 +1,35 @@
+"""Does the memory of extract and transform grow with the number of images?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.harness import WORK, Report, stage
+
+ROUNDS = 3
+FEW, MANY = 20_000, 200_000
+
+
+def measure() -> Report:
+    """Peak memory at 200,000 tiny files against 20,000, of the stage with its workers, and of one process alone."""
+    report = Report(f"peak memory at {MANY:,} files / at {FEW:,}")
+    peaks: dict[tuple[str, str, int], list[int]] = {}
+    for number in range(ROUNDS):
+        for images in (FEW, MANY):
+            archive = data.tiny(images)
+            with tempfile.TemporaryDirectory(dir=WORK, prefix="memory-") as folder:
+                for workers in ("2", "1"):
+                    for name, flags in (("extract", ("--source", str(archive))), ("transform", ())):
+                        took = stage(name, Path(folder), *flags, "--force", "--workers", workers, watch_memory=True)
+                        peaks.setdefault((name, workers, images), []).append(took.peak_bytes)
+                        megabytes = took.peak_bytes / 1e6
+                        print(f"  round {number}: {name} {images:,} files, {workers} workers: {megabytes:.0f} MB")
+    for (name, workers, images), many in peaks.items():
+        if images == MANY:
+            few = peaks[name, workers, FEW]
+            ratios = [more / less for more, less in zip(many, few, strict=True)]
+            report.add(f"{name}, {workers} worker(s): peak ratio", ratios, "", at_most=1.2)
+            report.add(f"{name}, {workers} worker(s): peak", [peak / 1e6 for peak in many], "MB")
+    return report

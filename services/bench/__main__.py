@@ -1,0 +1,12 @@
+"""`python -m services.bench`."""
+
+import sys
+
+from larder.stage import main
+from services.bench.bench import bench
+from services.bench.settings import BenchSettings
+
+ABOUT = "Measure how fast one way of reading a data set feeds a training loop on this machine."
+
+if __name__ == "__main__":
+    sys.exit(main("bench", BenchSettings, bench, ABOUT))

@@ -1,0 +1,109 @@
+"""A feed by PyTorch's DataLoader over a map-style dataset, and its failures in words."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from larder.contract import Manifest
+from larder.errors import InputError, LarderError, StorageError
+from larder.progress import amount
+from services.bench import recipe
+from services.bench.settings import BenchSettings
+
+if TYPE_CHECKING:
+    from services.bench.feed import Batch
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class DataLoaderFeed:
+    """Reads a dataset of (float32 [3, 224, 224], class) with worker processes; else with DataLoader's defaults."""
+
+    def __init__(self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings) -> None:
+        self.manifest, self.recipe, self.images = manifest, recipe.NAME, images
+        self._batch_size = settings.batch_size
+        self._order = _Order(images, settings.seed)
+        self._loader = DataLoader(
+            dataset, settings.batch_size, sampler=self._order, num_workers=settings.workers, persistent_workers=True
+        )
+
+    def read(self, epoch: int, batches: int) -> Iterator[Batch]:
+        """See Feed. The order is cut before DataLoader sees it, so no worker fetches ahead of the last batch."""
+        self._order.epoch, self._order.limit = epoch, batches * self._batch_size
+        yield from map(tuple, self._loader)
+
+
+@contextmanager
+def open_dataloader(
+    manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings
+) -> Iterator[DataLoaderFeed]:
+    """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
+
+    In the block, what DataLoader raises when a worker fails or is lost becomes an error of ours. It can come up
+    anywhere in the block, not in `read` alone: DataLoader raises it from a signal handler, too.
+    """
+    # The number of workers is what is measured: more than cores is a choice, and it is in the record.
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    try:
+        yield DataLoaderFeed(manifest, dataset, images, settings)
+    except recipe.UnreadableImageError as error:
+        raise _unreadable(error) from error
+    except RuntimeError as error:
+        explained = _explain(str(error))
+        if explained is None:
+            raise
+        raise explained from error
+
+
+class _Order(Sampler[int]):
+    """A shuffle per epoch, the same for the same seed, cut at `limit` images."""
+
+    def __init__(self, images: int, seed: int) -> None:
+        self.images, self.limit, self.epoch = images, images, 0
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self.epoch)
+        yield from torch.randperm(self.images, generator=generator)[: self.limit].tolist()
+
+    def __len__(self) -> int:
+        return min(self.images, self.limit)
+
+
+def _unreadable(error: recipe.UnreadableImageError) -> InputError:
+    # DataLoader puts the worker's whole traceback in the message; what was raised is its last line.
+    what = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+    return InputError(what, next_step="make the data anew: `make etl-local LARDER_FORCE=true`")
+
+
+def _explain(message: str) -> LarderError | None:
+    """The error for a RuntimeError of DataLoader (torch/csrc/DataLoader.cpp, torch/utils/data/dataloader.py)."""
+    if "Bus error" in message or "shared memory" in message or re.search(r"</?torch_\d+", message):
+        return StorageError(
+            f"a loader's worker ran out of shared memory: {SHARED_MEMORY} has {_shared_memory_size()}, and batches "
+            "that are ready wait there",
+            next_step="give the container more (`--shm-size=2g`, or `shm_size: 2g` in compose), or set LARDER_WORKERS "
+            "or LARDER_BATCH_SIZE lower",
+        )
+    if "DataLoader worker" in message:
+        return StorageError(
+            f"a loader's worker process was lost, most likely killed for lack of memory ({message.splitlines()[0]})",
+            next_step="look for `Out of memory` in `dmesg`; set LARDER_WORKERS lower or give it more memory",
+        )
+    return None
+
+
+def _shared_memory_size() -> str:
+    try:
+        return amount(shutil.disk_usage(SHARED_MEMORY).total, "B")
+    except OSError:
+        return "an unknown size"

@@ -1,0 +1,53 @@
+"""The record of a run: the figures, and what they must be read with. README.md says what each key means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.bench.feed import Feed
+from services.bench.measure import PERCENTILES, Measurement, percentile
+from services.bench.settings import BenchSettings
+
+
+def make_record(
+    settings: BenchSettings,
+    feed: Feed,
+    measured: Measurement,
+    warmup_seconds: float,
+    provenance: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything of a run as JSON's types; keys are in the order that people read them in."""
+    manifest, batches = feed.manifest, len(measured.waits)
+    return {
+        "arm": settings.arm,
+        "imgs/s": _short(measured.images / measured.seconds),
+        "batches/s": _short(batches / measured.seconds),
+        "avg_batch_s": _short(measured.seconds / batches),
+        "batch_wait_s": {
+            **{f"p{percent}": _short(percentile(measured.waits, percent)) for percent in PERCENTILES},
+            "max": _short(max(measured.waits)),
+        },
+        "cpu_s_per_1000_imgs": _short(measured.cpu_seconds * 1000 / measured.images),
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "peak_memory_kind": measured.peak_memory_kind,
+        "images": measured.images,
+        "batches": batches,
+        "seconds": _short(measured.seconds),
+        "warmup_seconds": _short(warmup_seconds),
+        "recipe": feed.recipe,
+        "dataset": {
+            "name": manifest.dataset,
+            "artifact": manifest.artifact,
+            "manifest_sha256": manifest.digest(),
+            "split": settings.split,
+            "samples": {name: split.samples for name, split in manifest.splits.items()},
+            "bytes": {name: split.bytes for name, split in manifest.splits.items()},
+        },
+        "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision"}),
+        "provenance": provenance,
+    }
+
+
+def _short(number: float) -> float:
+    """Five significant digits: more than any two runs share."""
+    return float(f"{number:.5g}")

@@ -1,0 +1,59 @@
+"""The settings of the bench stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from larder.settings import Settings, available_cpus
+from services.bench import arms
+
+
+def _known_arm(name: str) -> str:
+    known = arms.names()
+    if name not in known:
+        raise ValueError(f"there is no such arm; must be one of: {', '.join(known)}")
+    return name
+
+
+def _about_arms() -> str:
+    return "; ".join(f"{name} ({arms.about(name)})" for name in arms.names())
+
+
+class BenchSettings(Settings):
+    """What is measured, on which data, and for how long."""
+
+    arm: Annotated[str, AfterValidator(_known_arm)] = Field(
+        "imagefolder_local", alias="LARDER_ARM", description=f"what is measured: {_about_arms()}"
+    )
+    data_dir: Path = Field(
+        Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
+    )
+    split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")
+    batch_size: int = Field(
+        64, alias="LARDER_BATCH_SIZE", ge=1, le=65536, description="how many images one batch holds",
+        json_schema_extra={"unit": "images"},
+    )  # fmt: skip
+    workers: int = Field(
+        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
+        description="worker processes; by default one per available core",
+    )  # fmt: skip
+    warmup_batches: int = Field(
+        5, alias="LARDER_WARMUP_BATCHES", ge=0,
+        description="how much is read before measuring starts, in a pass of its own that no figure counts",
+        json_schema_extra={"unit": "batches"},
+    )  # fmt: skip
+    batches: int = Field(
+        0, alias="LARDER_BENCH_BATCHES", ge=0, description="how much is measured; 0 is one whole epoch",
+        json_schema_extra={"unit": "batches"},
+    )  # fmt: skip
+    seed: int = Field(
+        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
+    )
+    results: Path = Field(Path("results"), alias="LARDER_RESULTS", description="the folder that records go to")
+    revision: str = Field(
+        "", alias="LARDER_REVISION",
+        description="the revision of this code, for the record; by default what git says of the checkout",
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Real images, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testcontainers.community.minio import MinioContainer
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("extract", "transform", "bench")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    """These tests were asked for, so what they need must be there."""
+    for command in (["docker", "info"], *(["docker", "image", "inspect", f"larder-{stage}:0.1.0"] for stage in STAGES)):
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, f"{' '.join(command)}: {found.stderr.strip()} (make build)"
+
+
+@pytest.fixture
+def data_volume() -> Iterator[str]:
+    """The name of a volume that is this test's own."""
+    name = f"larder_test_{uuid.uuid4().hex[:12]}"
+    yield name
+    subprocess.run(["docker", "volume", "rm", "--force", name], check=True, capture_output=True)
+
+
+@pytest.fixture
+def environment(data_volume: str) -> dict[str, str]:
+    """A user's environment, without settings that the machine may have."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
+    return kept | {"LARDER_DATA_VOLUME": data_volume, "LARDER_LOG": "line"}
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Run:
+    """Run a command in a folder (default: the repository) with a user's environment and some settings."""
+
+    def run(
+        *command: str, folder: Path = ROOT, check: bool = False, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            command, cwd=folder, env=environment | settings, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=600,
+        )  # fmt: skip
+        assert not check or ended.returncode == 0, f"{' '.join(command)}: {ended.stderr}{ended.stdout}"
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def stage(run: Run) -> Run:
+    """Run a stage by its compose file: `stage("extract", "--source", "sample", **settings)`."""
+
+    def stage(
+        name: str, *flags: str, options: tuple[str, ...] = (), check: bool = False, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        file = "compose/bench.yaml" if name == "bench" else "compose/local.yaml"
+        return run("docker", "compose", "-f", file, "run", "--rm", *options, name, *flags, check=check, **settings)
+
+    return stage
+
+
+@pytest.fixture
+def in_volume(run: Run, data_volume: str) -> Callable[[str], str]:
+    """Run a shell command with the data volume at /mnt and return what it prints."""
+
+    def in_volume(script: str) -> str:
+        image = "larder-extract:0.1.0"
+        shell = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt", "--entrypoint", "bash", image, "-c", script)
+        return run(*shell, check=True).stdout
+
+    return in_volume
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what git would give a new user, to run commands in that leave files behind."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    folder = tmp_path / "larder"
+    for name in filter(lambda name: name and os.path.lexists(ROOT / name), listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minio() -> Iterator[dict[str, Any]]:
+    """A real S3 server: its keys, its address for containers on Docker's own bridge, and for all the others."""
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped below
+    image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert image
+    with MinioContainer(image[1]) as server:
+        found = subprocess.check_output(["docker", "inspect", server.get_wrapped_container().id])
+        bridge = json.loads(found)[0]["NetworkSettings"]["Networks"]["bridge"]
+        yield {
+            "endpoint": f"http://{bridge['IPAddress']}:9000",
+            "published": f"http://{bridge['Gateway']}:{server.get_exposed_port(9000)}",
+            "key": server.access_key,
+            "secret": server.secret_key,
+        }

@@ -1,0 +1,73 @@
+"""Every image: who runs in it, what it says of itself, what it may do, how large it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+STAGES = ("extract", "transform", "bench")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def inspect(image: str) -> dict[str, Any]:
+    text = subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=True).stdout
+    return dict(json.loads(text)[0])
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_user_is_numeric_and_not_root(name: str) -> None:
+    assert inspect(f"larder-{name}:0.1.0")["Config"]["User"] == "1000:1000"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_entrypoint_is_the_stage(name: str) -> None:
+    assert inspect(f"larder-{name}:0.1.0")["Config"]["Entrypoint"] == ["python", "-m", f"services.{name}"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_labels_say_what_it_is(name: str) -> None:
+    labels = inspect(f"larder-{name}:0.1.0")["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"larder {name}"
+    assert labels["org.opencontainers.image.version"] == "0.1.0"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.revision"]
+
+
+@pytest.mark.parametrize("name", ["extract", "transform"])
+def test_it_adds_less_than_350_mb_to_its_base(name: str) -> None:
+    base = inspect("debian:bookworm-slim")["Size"]
+    assert inspect(f"larder-{name}:0.1.0")["Size"] - base < 350e6
+
+
+def test_images_share_the_layers_of_base_and_python() -> None:
+    layers = [inspect(f"larder-{name}:0.1.0")["RootFS"]["Layers"] for name in STAGES]
+    assert layers[0][:2] == layers[1][:2] == layers[2][:2]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_help_names_every_flag_with_its_variable(stage: Run, name: str) -> None:
+    ended = stage(name, "--help", check=True)
+    assert "LARDER_LOG" in ended.stdout
+    assert "Exit codes" in ended.stdout
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_wrong_setting_ends_with_2_and_names_every_fault(stage: Run, name: str) -> None:
+    ended = stage(name, "--bogus", "--workers=-1")
+    assert ended.returncode == 2
+    assert "--bogus" in ended.stderr
+    assert "--workers" in ended.stderr
+    assert "next step" in ended.stderr
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_root_file_system_is_read_only_and_no_capability_is_left(stage: Run, name: str) -> None:
+    probe = "touch /opt/larder/x; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status"
+    ended = stage(name, "-c", probe, options=("--entrypoint", "bash"))
+    assert "Read-only file system" in ended.stderr
+    assert "CapEff:\t0000000000000000" in ended.stdout
+    assert "NoNewPrivs:\t1" in ended.stdout

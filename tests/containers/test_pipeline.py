@@ -1,0 +1,170 @@
+"""The pipeline in containers: its volume, its failures, its signals, and a real S3 server."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SAMPLE = ("--source", "sample", "--sample-images", "120")
+DIGEST = "cd /mnt && sha256sum {0}/_larder/manifest.json {0}/_larder/index.jsonl && ls -A1 .larder"
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as target:
+        for name, data in files.items():
+            target.writestr(name, data)
+    return stream.getvalue()
+
+
+def jpeg(side: int = 32) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (side, side), (side % 256, 90, 40)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A small archive laid out as Food-11 is, under a name with a space."""
+    splits = ("training", "validation", "evaluation")
+    path = tmp_path / "my photos.zip"
+    path.write_bytes(archive({f"Food-11/{split}/{c}_{c}.jpg": jpeg(20 + c) for split in splits for c in range(11)}))
+    path.chmod(0o644)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # the container's user must reach it
+    return path
+
+
+def test_from_a_sample_to_a_record(stage: Run, tmp_path: Path, in_volume: Callable[[str], str]) -> None:
+    stage("extract", *SAMPLE, check=True)
+    stage("transform", check=True)
+    tmp_path.chmod(0o777)
+    flags = ("--arm", "imagefolder_local", "--batch-size", "8", "--warmup-batches", "1")
+    ended = stage("bench", *flags, check=True, LARDER_RESULTS=str(tmp_path))
+    assert "imgs/s" in ended.stdout
+    record = json.loads(next(tmp_path.glob("imagefolder_local-*.json")).read_text())
+    assert record["arm"] == "imagefolder_local"
+    assert record["imgs/s"] > 0
+    assert in_volume("ls /mnt/Food-11").split() == ["_larder", "evaluation", "training", "validation"]
+    assert in_volume("find /mnt/Food-11 -name '*.jpg' | wc -l").strip() == "120"
+    assert in_volume("stat -c %u:%h /mnt/Food-11/training/class_00/0_0.jpg").strip() == "1000:2"
+
+
+def test_a_second_run_has_nothing_to_do(stage: Run, in_volume: Callable[[str], str]) -> None:
+    for _ in range(2):
+        ended = [stage("extract", *SAMPLE, check=True), stage("transform", check=True)]
+    assert all("up to date" in one.stderr for one in ended)
+    assert in_volume("ls /mnt").split() == ["Food-11", "raw"]
+
+
+def test_the_exit_code_of_a_stage_is_that_of_the_command(stage: Run, photos: Path) -> None:
+    assert stage("transform").returncode == 3  # nothing extracted yet
+    mount = ("-v", f"{photos}:/source/a.zip:ro")
+    stage("extract", "--source", "/source/a.zip", options=mount, check=True)
+    assert stage("transform", "--recipe", "imagefolder").returncode == 3
+
+
+def test_killed_containers_leave_nothing_half_done(
+    stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str]
+) -> None:
+    command = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name"]
+    for number, seconds in enumerate((0.3, 0.8, 1.3)):
+        name = f"{environment['LARDER_DATA_VOLUME']}_{number}"
+        started = subprocess.Popen(
+            [*command, name, "extract", *SAMPLE], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda name=name: run("docker", "inspect", "-f", "{{.State.Running}}", name).stdout == "true\n")
+        time.sleep(seconds)  # the moment of death, not a wait for something
+        run("docker", "kill", name)
+        started.wait(timeout=60)
+    stage("extract", *SAMPLE, check=True)
+    after_kills = in_volume(DIGEST.format("raw"))
+    stage("extract", *SAMPLE, "--force", check=True)
+    assert in_volume(DIGEST.format("raw")) == after_kills
+
+
+def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str]) -> None:
+    name = f"{environment['LARDER_DATA_VOLUME']}_stop"
+    command = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name", name, "extract"]
+    started = subprocess.Popen(
+        [*command, "--source", "sample"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: len(run("docker", "top", name).stdout.splitlines()) > 2)  # its workers are there: it is at work
+    run("docker", "stop", name, check=True)
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130, said
+    assert "resumes" in said
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def test_a_read_only_volume_is_named(run: Run, stage: Run, data_volume: str) -> None:
+    stage("extract", *SAMPLE, check=True)
+    command = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt:ro")
+    ended = run(*command, "larder-transform:0.1.0")
+    assert ended.returncode == 3
+    assert "read-only" in ended.stderr
+    assert "mount it writable" in ended.stderr
+    still = run(*command, "larder-extract:0.1.0", *SAMPLE, check=True)  # what needs no writing works
+    assert "up to date" in still.stderr
+
+
+def test_a_full_disk_is_named_and_loses_nothing(run: Run, stage: Run, data_volume: str) -> None:
+    options = "size=14m,uid=1000,gid=1000,mode=0755"
+    command = ["docker", "volume", "create", "-d", "local", "-o", "type=tmpfs", "-o", "device=tmpfs"]
+    run(*command, "-o", f"o={options}", data_volume, check=True)
+    mount = ("-v", f"{data_volume}:/mnt", "--entrypoint", "sleep")  # a tmpfs lives while somebody mounts it
+    holder = run("docker", "run", "-d", *mount, "larder-extract:0.1.0", "600", check=True)
+    try:
+        stage("extract", "--source", "sample", "--sample-images", "60", check=True)
+        ended = stage("extract", "--source", "sample", "--sample-images", "190")
+        assert ended.returncode == 3
+        assert "disk" in ended.stderr or "free" in ended.stderr
+        again = stage("extract", "--source", "sample", "--sample-images", "60", check=True)
+        assert "up to date" in again.stderr
+    finally:
+        run("docker", "rm", "-f", holder.stdout.strip(), check=True)
+
+
+def test_from_an_s3_url(run: Run, data_volume: str, minio: dict[str, Any], photos: Path) -> None:
+    keys = {"aws_access_key_id": minio["key"], "aws_secret_access_key": minio["secret"]}
+    client = boto3.client("s3", endpoint_url=minio["endpoint"], region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="sources")
+    client.upload_file(str(photos), "sources", "sets/my photos.zip")
+    settings = {"S3_ENDPOINT_URL": minio["endpoint"]} | {name.upper(): value for name, value in keys.items()}
+    handed = [word for name in settings for word in ("-e", name)]
+
+    def extract(source: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        container = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt", *handed, "larder-extract:0.1.0")
+        return run(*container, "--source", source, **(settings | changed))
+
+    assert "33 files" in extract("s3://sources/sets/my photos.zip").stderr
+    refused = extract("s3://sources/other.zip", AWS_SECRET_ACCESS_KEY="not-the-secret")
+    assert refused.returncode == 2
+    assert "not-the-secret" not in refused.stderr + refused.stdout
+    assert extract("s3://sources/other.zip").returncode == 3
+
+
+def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path, photos: Path) -> None:
+    (checkout / photos.name).write_bytes(photos.read_bytes())
+    ended = run("make", "etl-local", f"LARDER_SOURCE={photos.name}", "RUNNER=compose", folder=checkout, check=True)
+    assert "33 files" in ended.stderr
+    assert "33 images in 11 classes" in ended.stderr

@@ -1,0 +1,116 @@
+"""Every command in the README, run in a fresh checkout as a new user would."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import zstandard
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Stands in for the public archive, and keeps everything small.
+DOT_ENV = """\
+LARDER_SOURCE=sample
+LARDER_SAMPLE_IMAGES=400
+LARDER_BATCH_SIZE=16
+LARDER_WARMUP_BATCHES=1
+"""
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = (line.split("  #")[0].strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+def test_the_readme_has_the_commands_that_are_tested_here() -> None:
+    assert len(commands()) == 10
+    assert commands()[:2] == ["make demo", "make test"]
+
+
+def files_as_food11() -> dict[str, bytes]:
+    return {f"{split}/{c}_{c}.jpg": _jpeg(c) for split in ("training", "validation", "evaluation") for c in range(11)}
+
+
+def files_in_folders() -> dict[str, bytes]:
+    return {f"{name}/{n}.jpg": _jpeg(n) for name in ("bread", "soup") for n in range(30)}
+
+
+def _jpeg(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (64 + number, 48), (20 * number % 256, 90, 40)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def _write_zip(path: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    path.chmod(0o644)
+
+
+def _tar_zst(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return zstandard.compress(stream.getvalue())
+
+
+def test_make_demo(run: Run, checkout: Path) -> None:
+    (checkout / ".env").write_text(DOT_ENV)
+    ended = run("make", "demo", folder=checkout, check=True)
+    assert "runner: compose" in ended.stderr
+    assert "imgs/s" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == f"The records lie in {checkout}/results/"
+    record = json.loads(next((checkout / "results").glob("*.json")).read_text())
+    assert record["dataset"]["samples"]["training"] == 238
+    assert record["provenance"]["in_container"]
+
+
+def test_make_test_is_there(run: Run, checkout: Path) -> None:
+    assert "tests/unit" in run("make", "-n", "test", folder=checkout, check=True).stdout
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line not in ("make demo", "make test")])
+def test_command(run: Run, checkout: Path, minio: dict[str, Any], command: str) -> None:
+    (checkout / ".env").write_text(DOT_ENV)
+    _write_zip(checkout / "photos.zip", files_in_folders() if "imagefolder " in command + " " else files_as_food11())
+    settings = {
+        "S3_ENDPOINT_URL": minio["published"], "AWS_ACCESS_KEY_ID": minio["key"],
+        "AWS_SECRET_ACCESS_KEY": minio["secret"], "RUNNER": "compose",
+    }  # fmt: skip
+    if "s3://" in command:
+        keys = {name.lower(): settings[name] for name in settings if name.startswith("AWS")}
+        client = boto3.client("s3", endpoint_url=minio["endpoint"], region_name="us-east-1", **keys)
+        if not any(bucket["Name"] == "bucket" for bucket in client.list_buckets()["Buckets"]):
+            client.create_bucket(Bucket="bucket")
+        client.put_object(Bucket="bucket", Key="photos.tar.zst", Body=_tar_zst(files_as_food11()))
+    before = _needed_before(command)
+    for needed in before:
+        run("bash", "-c", needed, folder=checkout, check=True, **settings)
+    run("bash", "-c", command, folder=checkout, check=True, **settings)
+
+
+def _needed_before(command: str) -> list[str]:
+    """What the README has run before: bench needs a tree, transform what was extracted."""
+    if "transform" in command:
+        return ["make etl-local RUNNER=compose"]
+    if "bench" in command:
+        return ["make etl-local RUNNER=compose", "mkdir -p results && chmod 777 results"]
+    return []

@@ -1,0 +1,143 @@
+"""The real stage over a real tree, as a process of its own."""
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from larder.contract import read_manifest
+
+
+def test_measures_an_epoch_and_keeps_the_record(run_bench, tree, tmp_path):
+    code, out, err = run_bench()
+    assert code == 0, err
+    (path,) = (tmp_path / "results").iterdir()
+    record = json.loads(path.read_text())
+    assert path.name.startswith("imagefolder_local-2")
+    assert path.name.endswith("Z.json")
+    assert (record["arm"], record["images"], record["batches"]) == ("imagefolder_local", 40, 5)
+    assert record["imgs/s"] == pytest.approx(40 / record["seconds"], rel=1e-3)
+    assert record["batches/s"] == pytest.approx(5 / record["seconds"], rel=1e-3)
+    assert record["avg_batch_s"] == pytest.approx(record["seconds"] / 5, rel=1e-3)
+    waits = record["batch_wait_s"]
+    assert 0 <= waits["p50"] <= waits["p90"] <= waits["p99"] <= waits["max"] <= record["seconds"]
+    assert record["cpu_s_per_1000_imgs"] > 0
+    assert record["peak_memory_bytes"] > 100e6
+    assert record["dataset"]["manifest_sha256"] == read_manifest(tree, made_by="").digest()
+    assert record["dataset"]["samples"] == {"training": 40, "validation": 12}
+    assert record["settings"]["workers"] == 2
+    assert record["provenance"]["torch"]
+    assert f"{record['imgs/s']:,.1f}" in out
+    assert str(path) in err
+    assert "make bench" in err
+
+
+def test_json_for_machines(run_bench, tmp_path):
+    code, out, err = run_bench("--batches", "3", "--split", "training", LARDER_LOG="json")
+    assert code == 0, err
+    (path,) = (tmp_path / "results").iterdir()
+    record = json.loads(out)  # one line, and nothing else
+    assert record == json.loads(path.read_text())
+    assert (record["images"], record["batches"]) == (24, 3)
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["event"] for event in events][-2:] == ["done", "next"]
+    assert events[-2]["imgs/s"] == record["imgs/s"]
+
+
+def test_arm_and_exit_codes_are_in_the_help(run_bench):
+    code, out, _ = run_bench("--help")
+    assert code == 0
+    assert "imagefolder_local" in out
+    assert "LARDER_BENCH_BATCHES" in out
+
+
+def drop_manifest(tree):
+    (tree / "_larder" / "manifest.json").unlink()
+
+
+def drop_image(tree):
+    (tree / "training" / "class_00" / "0.jpg").unlink()
+
+
+def add_image(tree):
+    (tree / "training" / "class_00" / "extra.jpg").write_bytes(b"")
+
+
+def drop_split(tree):
+    (tree / "training").rename(tree / "gone")
+
+
+def damage_image(tree):
+    path = tree / "training" / "class_01" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def rename_artifact(tree):
+    path = tree / "_larder" / "manifest.json"
+    path.write_text(path.read_text().replace('"tree"', '"raw"'))
+
+
+@pytest.mark.parametrize(
+    ("harm", "flags", "code", "parts"),
+    [
+        pytest.param(drop_manifest, [], 3, ["holds no finished data", "run `make etl-local`"], id="no-manifest"),
+        pytest.param(rename_artifact, [], 3, ["holds 'raw' data", "FOOD11_DATA_DIR"], id="not-a-tree"),
+        pytest.param(drop_image, [], 3, ["39 images", "says 40", "training/class_00/0.jpg is missing"], id="missing"),
+        pytest.param(add_image, [], 3, ["41 images", "says 40", "make etl-local"], id="one-too-many"),
+        pytest.param(drop_split, [], 3, ["training holds no images", "make etl-local"], id="no-folder"),
+        pytest.param(damage_image, [], 3, ["class_01/1.jpg can't be read", "next step"], id="damaged"),
+        pytest.param(None, ["--split", "test"], 2, ["FOOD11_SPLIT='test'", "training, validation"], id="no-split"),
+        pytest.param(None, ["--batch-size", "20"], 2, ["it takes 3 batches", "has 2 (40 images"], id="short-epoch"),
+        pytest.param(None, ["--arm", "nope"], 2, ["--arm='nope'", "imagefolder_local"], id="no-such-arm"),
+        pytest.param(None, ["--results", "/dev/null/x"], 3, ["LARDER_RESULTS='/dev/null/x'"], id="results-unwritable"),
+    ],
+)
+def test_errors_are_explained_and_leave_no_record(run_bench, tree, tmp_path, harm, flags, code, parts):
+    if harm:
+        harm(tree)
+    returned, out, err = run_bench(*flags)
+    assert (returned, out) == (code, ""), err
+    assert "Traceback" not in err
+    assert all(part in err for part in parts), err
+    assert not (tmp_path / "results").exists() or list((tmp_path / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("who", "sent", "code", "part"),
+    [
+        pytest.param("worker", signal.SIGKILL, 3, "worker process was lost", id="worker-killed"),
+        pytest.param("stage", signal.SIGTERM, 130, "interrupted", id="stage-stopped"),
+    ],
+)
+def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, who, sent, code, part):
+    block_image(tree)
+    with start_bench("--workers", "1", LARDER_REVISION="given, so that git is no child") as process:
+        stage = psutil.Process(process.pid)
+        worker = first_worker(stage)
+        (worker if who == "worker" else stage).send_signal(sent)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, ""), err
+    assert part in err
+    assert "Traceback" not in err
+    assert not worker.is_running()
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def block_image(tree):
+    """Whoever reads this image waits for ever."""
+    path = tree / "training" / "class_00" / "0.jpg"
+    path.unlink()
+    os.mkfifo(path)
+
+
+def first_worker(stage: psutil.Process) -> psutil.Process:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        workers = [child for child in stage.children() if child.cmdline() == stage.cmdline()]  # forked, as loaders do
+        if workers:
+            return workers[0]
+        time.sleep(0.01)
+    raise TimeoutError("the stage has started no worker")

@@ -1,0 +1,63 @@
+"""make with RUNNER=host: the pipeline as processes, for machines without a container engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("LARDER_SAMPLE_IMAGES=300", "LARDER_BATCH_SIZE=16", "LARDER_WARMUP_BATCHES=1")
+
+
+def make(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run make as a user without an engine does: nothing answers at the engine's address."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["make", *words, f"LARDER_HOME={home}/home", f"LARDER_RESULTS={home}/results"],
+        cwd=ROOT, env=kept | {"DOCKER_HOST": f"unix://{home}/no-engine.sock", "LARDER_LOG": "line"},
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300,
+    )  # fmt: skip
+
+
+def test_demo_without_an_engine(tmp_path: Path) -> None:
+    ended = make(tmp_path, "demo", *SMALL)
+    assert ended.returncode == 0, ended.stderr
+    assert "runner: host" in ended.stderr
+    assert "imgs/s" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == f"The records lie in {tmp_path}/results/"
+    record = json.loads(next((tmp_path / "results").glob("imagefolder_local-*.json")).read_text())
+    assert record["dataset"]["samples"]["training"] == 178
+    again = make(tmp_path, "demo", *SMALL)
+    assert again.stderr.count("up to date") == 2
+
+
+def test_a_stage_that_fails_fails_make(tmp_path: Path) -> None:
+    ended = make(tmp_path, "etl-local", "LARDER_SOURCE=no-such-file.zip")
+    assert ended.returncode != 0
+    assert "no-such-file.zip does not exist" in ended.stderr
+    assert "transform" not in ended.stderr
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    ended = make(tmp_path, "etl-local", "LARDER_SORCE=photos.zip")
+    assert ended.returncode != 0
+    assert "LARDER_SORCE" in ended.stderr
+
+
+def test_clean_local_asks_first(tmp_path: Path) -> None:
+    volume = tmp_path / "home/volumes/food11_local_baseline"
+    volume.mkdir(parents=True)
+    assert make(tmp_path, "clean-local").returncode != 0
+    assert volume.exists()
+    assert make(tmp_path, "clean-local", "YES=1").returncode == 0
+    assert not volume.exists()
+
+
+def test_make_alone_prints_the_targets(tmp_path: Path) -> None:
+    ended = make(tmp_path)
+    assert ended.returncode == 0
+    for target in ("demo", "test", "etl-local", "bench", "benchmarks"):
+        assert f"  {target} " in ended.stdout
+    assert "no container engine answers" in ended.stdout
