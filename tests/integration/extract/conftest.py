@@ -1,0 +1,263 @@
+"""A data set in every wrapping, an HTTP server with faults, and a small disk."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import zstandard
+
+from larder.contract import find_manifest, first_missing, read_index
+
+_RANDOM = random.Random(7)
+FILES = {f"{split}/{label}_{number}.jpg": _RANDOM.randbytes(3000) for split in ("training", "validation", "evaluation")
+         for label in range(3) for number in range(8)}  # fmt: skip
+FILES |= {"training/empty.jpg": b"", "training/a b.jpg": b"1", "training/-rf": b"2", "training/图é.jpg": b"3"}
+FILES |= {"training/new\nline.jpg": b"4"}
+LITTER = {
+    "__MACOSX/training/._0_0.jpg": b"x",
+    ".DS_Store": b"x",
+    "training/.DS_Store": b"x",
+    "_larder/index.jsonl": b"x",
+}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+Pack = Callable[[dict[str, bytes]], bytes]
+PACKERS: dict[str, Pack] = {
+    "zip": zipped,
+    "tar": tarred,
+    "tar.gz": lambda files: gzip.compress(tarred(files), 1),
+    "tar.zst": lambda files: zstandard.compress(tarred(files)),
+}
+
+
+@pytest.fixture(scope="session")
+def files() -> dict[str, bytes]:
+    """The data set: path to content."""
+    return FILES
+
+
+@pytest.fixture(scope="session")
+def litter() -> dict[str, bytes]:
+    """What desktops and archivers add to it."""
+    return LITTER
+
+
+@pytest.fixture(scope="session")
+def packers() -> dict[str, Pack]:
+    """How to pack files, by the ending of the archive's name."""
+    return PACKERS
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an archive: `pack("a.zip", files)`."""
+
+    def write(name: str, content: dict[str, bytes] | None = None) -> Path:
+        path = tmp_path / name
+        path.write_bytes(PACKERS[name.partition(".")[2]](FILES if content is None else content))
+        return path
+
+    return write
+
+
+class Raw:
+    """The `raw/` of a volume: what it must hold, whatever happens."""
+
+    def __init__(self, volume: Path) -> None:
+        self.folder = volume / "raw"
+
+    def content(self) -> dict[str, bytes]:
+        """Every file, verified against index and manifest; fails when anything differs."""
+        manifest = find_manifest(self.folder)
+        assert manifest is not None, "there is no manifest"
+        assert first_missing(self.folder, manifest) is None
+        entries = list(read_index(self.folder, manifest))
+        assert [entry.path for entry in entries] == sorted((entry.path for entry in entries), key=os.fsencode)
+        found = {}
+        for entry in entries:
+            found[entry.path] = (self.folder / entry.path).read_bytes()
+            assert hashlib.sha256(found[entry.path]).hexdigest() == entry.sha256
+        assert (manifest.files, manifest.bytes) == (len(found), sum(map(len, found.values())))
+        there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
+        assert there == found.keys() | {f"_larder/{name}" for name in ("manifest.json", "index.jsonl", "run.json")}
+        return found
+
+    def meta(self, name: str) -> bytes:
+        """A file of the contract."""
+        return (self.folder / "_larder" / name).read_bytes()
+
+
+@pytest.fixture
+def raw(volume: Path) -> Raw:
+    """The `raw/` of `volume`."""
+    return Raw(volume)
+
+
+class Asked(NamedTuple):
+    """A request that the server saw."""
+
+    path: str
+    range: str | None
+    if_range: str | None
+    sent: int
+
+
+class Faults:
+    """A file on an HTTP server, and how the server misbehaves."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.content = b""
+        self.etag: str | None = '"one"'
+        self.statuses: list[tuple[int, dict[str, str]]] = []
+        """Answers to give before the file: status and headers."""
+        self.break_after: list[int] = []
+        """For the next answers: break the connection after so many bytes."""
+        self.ignore_ranges = False
+        self.ignore_if_range = False
+        self.length: int | None = None
+        """A wrong Content-Length."""
+        self.no_length = False
+        self.asked: list[Asked] = []
+        self.after_answer: Callable[[], None] = lambda: None
+
+    def url(self, path: str = "/food.zip", user: str = "") -> str:
+        """The file's address."""
+        return f"http://{user}127.0.0.1:{self.port}{path}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        faults: Faults = self.server.faults  # type: ignore[attr-defined]
+        asked, if_range = self.headers.get("Range"), self.headers.get("If-Range")
+        self.close_connection = True
+        status, headers, body = self._answer(faults, asked, if_range)
+        # before the answer, so that who has it finds it recorded
+        faults.asked.append(Asked(self.path, asked, if_range, len(body)))
+        faults.after_answer()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):  # the client has gone
+            self.wfile.write(body)
+
+    def _answer(self, faults: Faults, asked: str | None, if_range: str | None) -> tuple[int, dict[str, str], bytes]:
+        if faults.statuses:
+            status, headers = faults.statuses.pop(0)
+            return status, headers | {"Content-Length": "0"}, b""
+        content, start = faults.content, 0
+        fresh = faults.ignore_if_range or if_range == faults.etag
+        if asked and fresh and not faults.ignore_ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return 416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"}, b""
+        headers = {"ETag": faults.etag} if faults.etag else {}
+        if not faults.no_length:
+            headers["Content-Length"] = str(faults.length or len(content) - start)
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        body = content[start:]
+        if faults.break_after:
+            body = body[: faults.break_after.pop(0)]
+        return 206 if start else 200, headers, body
+
+
+@pytest.fixture
+def server() -> Iterator[Faults]:
+    """An HTTP server on loopback whose file and faults a test sets."""
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    listening.faults = Faults(listening.server_port)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield listening.faults  # type: ignore[attr-defined]
+    listening.shutdown()
+    thread.join()
+    listening.server_close()
+
+
+class Disk:
+    """A small file system in a mount namespace of its own, so that nothing is left mounted."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        user = [] if os.geteuid() == 0 else ["-U"]
+        self._holder = subprocess.Popen(
+            ["unshare", "-m", *(["-r", *user] if user else []), "sh", "-c",
+             'mount -t tmpfs -o "size=$1" larder "$2" && mkdir "$2/volume" && echo ready && read -r _',
+             "sh", size, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n", "no file system could be mounted"
+        self._folder = folder
+        self.prefix = ["nsenter", "-m", *user, *(["--preserve-credentials"] if user else []), "-t",
+                       str(self._holder.pid), "--wd=" + os.getcwd()]  # fmt: skip
+        self.volume = folder / "volume"
+        """As the stage sees it."""
+        self.seen = Path(f"/proc/{self._holder.pid}/root{folder}/volume")
+        """As the test sees it."""
+
+    def remount(self, options: str) -> None:
+        """Change the mount: "ro", "size=50m"."""
+        command = [*self.prefix, "mount", "-o", f"remount,{options}", str(self._folder)]
+        subprocess.run(command, check=True)
+
+    def close(self) -> None:
+        """Let go of the file system."""
+        self._holder.communicate("\n")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 3 MB with a volume on it."""
+    for tool in ("unshare", "nsenter"):
+        assert shutil.which(tool), f"this test needs {tool}, of the package util-linux"
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = Disk(folder, "3m")
+    yield mounted
+    mounted.close()
+
+
+@pytest.fixture
+def raw_on(disk: Disk) -> Raw:
+    """The `raw/` of the small disk."""
+    return Raw(disk.seen)

@@ -1,0 +1,214 @@
+"""Downloads over HTTP: they resume, retry, restart, give up, and never mix two versions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from larder.stage import main
+from services.extract import download
+from services.extract.extract import extract
+from services.extract.settings import ExtractSettings
+
+NOISE = random.Random(3).randbytes(400_000)
+FILES = {"training/0_0.jpg": NOISE, "training/0_1.jpg": NOISE[:1000]}
+
+
+@pytest.fixture
+def run(volume, monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str]]]:
+    """The stage in this process, with short pauses: gives exit code and stderr."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))
+    monkeypatch.setenv("LARDER_WORKERS", "1")
+    monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.001)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run_stage(*flags: str) -> tuple[int, str]:
+        code = main("extract", ExtractSettings, extract, "", flags)
+        return code, capsys.readouterr().err
+
+    yield run_stage
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def served(server, packers):
+    """The server with an archive of `FILES`."""
+    server.content = packers["tar"](FILES)
+    return server
+
+
+def ranges(server) -> list[str | None]:
+    return [asked.range for asked in server.asked]
+
+
+def test_broken_connections_are_resumed_where_they_broke(run, served, raw) -> None:
+    served.break_after = [100_000, 50_000]
+    code, said = run(f"--source={served.url()}")
+    assert code == 0, said
+    assert raw.content() == FILES
+    assert ranges(served) == [None, "bytes=100000-", "bytes=150000-"]
+    assert [asked.if_range for asked in served.asked[1:]] == ['"one"'] * 2
+    assert sum(asked.sent for asked in served.asked) == len(served.content)
+
+
+def test_server_that_ignores_ranges(run, served, raw) -> None:
+    served.break_after, served.ignore_ranges = [100_000], True
+    code, said = run(f"--source={served.url()}")
+    assert (code, ranges(served)) == (0, [None, "bytes=100000-"])
+    assert "from the start" in said
+    assert raw.content() == FILES
+
+
+def test_server_without_a_version_is_asked_from_the_start(run, served, raw) -> None:
+    served.break_after, served.etag = [100_000], None
+    assert run(f"--source={served.url()}")[0] == 0
+    assert ranges(served) == [None, None]
+    assert raw.content() == FILES
+
+
+@pytest.mark.parametrize("ignores", [False, True], ids=["If-Range heeded", "If-Range ignored"])
+def test_file_that_changes_between_tries_is_not_mixed(run, served, raw, packers, ignores) -> None:
+    new = {"training/0_0.jpg": NOISE[::-1], "training/0_1.jpg": b"new"}
+
+    def change() -> None:
+        served.content, served.etag = packers["tar"](new), '"two"'
+
+    served.break_after, served.after_answer, served.ignore_if_range = [100_000], change, ignores
+    assert run(f"--source={served.url()}")[0] == 0
+    assert raw.content() == new
+
+
+def test_file_that_shrank_is_fetched_from_the_start(run, served, raw, packers) -> None:
+    """The server has no bytes where the download broke off: 416."""
+
+    def change() -> None:
+        served.content = packers["tar"]({"a.jpg": b"1"})
+
+    served.break_after, served.after_answer = [100_000], change
+    assert run(f"--source={served.url()}")[0] == 0
+    assert ranges(served) == [None, "bytes=100000-", None]
+    assert raw.content() == {"a.jpg": b"1"}
+
+
+def test_busy_server_is_left_alone_as_long_as_it_asks(run, served, raw, monkeypatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    served.statuses = [(503, {"Retry-After": "7"}), (500, {}), (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})]
+    assert run(f"--source={served.url()}")[0] == 0
+    assert pauses[0] == 7
+    assert all(pause < 1 for pause in pauses[1:])
+    assert raw.content() == FILES
+
+
+def test_redirect_is_followed(run, served, raw) -> None:
+    served.statuses = [(302, {"Location": "/elsewhere?token=s3cr3t"})]
+    code, said = run(f"--source={served.url()}")
+    assert (code, served.asked[1].path) == (0, "/elsewhere?token=s3cr3t")
+    assert raw.content() == FILES
+    assert "s3cr3t" not in said
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_refusal_is_not_retried(run, served, status) -> None:
+    served.statuses = [(status, {})] * 9
+    code, said = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
+    assert (code, len(served.asked)) == (3, 1)
+    assert f"answers {status}" in said
+    assert "next step: check LARDER_SOURCE" in said
+    assert "s3cr3t" not in said
+
+
+def test_failing_server_is_given_up(run, served) -> None:
+    served.statuses = [(500, {})] * 99
+    code, said = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
+    assert (code, len(served.asked)) == (5, download.TRIES)
+    assert "run again: the download resumes" in said
+    assert "s3cr3t" not in said
+
+
+def test_unreachable_address_keeps_the_old_data(run, served, raw) -> None:
+    assert run(f"--source={served.url()}")[0] == 0
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{port}/food.zip?token=s3cr3t")
+    assert code == 5
+    assert "refused" in said
+    assert "s3cr3t" not in said
+    assert raw.content() == FILES
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [("http://", 3), ("http://[::1", 2), ("http://host:port/x", 3), ("ftp://me:s3cr3t@host/x?s3cr3t", 2)],
+)
+def test_unusable_addresses(run, url, code) -> None:
+    found, said = run(f"--source={url}")
+    assert found == code, said
+    assert "next step" in said
+    assert "s3cr3t" not in said
+
+
+def test_too_long_content_length(run, served) -> None:
+    """The server promises more than it has: it never becomes complete."""
+    served.length = len(served.content) + 10
+    code, said = run(f"--source={served.url()}")
+    assert code == 5, said
+
+
+@pytest.mark.parametrize("fault", ["short Content-Length", "no Content-Length", "web page", "other file"])
+def test_bad_download_is_not_kept(run, served, raw, fault) -> None:
+    """What can't be unpacked is fetched anew by the next run, which finds the server well again."""
+    good, flags = served.content, [f"--source={served.url()}"]
+    if fault == "short Content-Length":
+        served.length = len(good) // 2
+    elif fault == "no Content-Length":
+        served.no_length, served.break_after = True, [200_000]
+    elif fault == "web page":
+        served.content = b"<!DOCTYPE html>Log in to download" * 100
+    else:
+        served.content = good.replace(NOISE[:100], NOISE[100:200])
+        flags.append(f"--source-sha256={hashlib.sha256(good).hexdigest().upper()}")
+    code, said = run(*flags)
+    assert code == 3, said
+    assert "next step" in said
+    assert not raw.folder.exists()
+    served.content, served.length, served.no_length = good, None, False
+    code, said = run(*flags)
+    assert code == 0, said
+    assert raw.content() == FILES
+
+
+def test_space_is_checked_before_the_first_byte(run, served, raw, monkeypatch) -> None:
+    assert run(f"--source={served.url()}")[0] == 0
+    served.asked.clear()
+    free = len(served.content) + 1000  # enough for the archive, not for its files
+    monkeypatch.setattr("larder.volume.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    code, said = run(f"--source={served.url('/other.tar')}")
+    assert code == 3
+    assert "with its unpacked files needs" in said
+    assert "free some space" in said
+    assert raw.content() == FILES
+
+
+def test_interrupted_download_goes_on(run, served, raw, monkeypatch) -> None:
+    served.break_after = [100_000]
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.time, "sleep", interrupt)
+        code, said = run(f"--source={served.url()}")
+    assert (code, "it resumes" in said) == (130, True)
+    assert run(f"--source={served.url()}")[0] == 0
+    assert ranges(served) == [None, "bytes=100000-"]
+    assert raw.content() == FILES

@@ -1,0 +1,182 @@
+"""What goes wrong on this side: archives, disks, settings, processes. The old data stays."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+OLD = {"training/old_0.jpg": b"old", "training/old_1.jpg": b"data"}
+
+
+@pytest.fixture
+def with_old_data(stage, pack, raw):
+    """The volume after a good run."""
+    assert stage("extract", f"--source={pack('old.tar.gz', OLD)}").code == 0
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "flags", "says"),
+    [
+        ("new.zip", lambda data: data[:-40], [], "cut off"),
+        ("new.tar.gz", lambda data: data[: len(data) // 2], [], "damaged"),
+        ("new.tar", lambda data: data[: len(data) // 2], [], "cut off"),
+        ("new.zip", lambda data: b"", [], "empty file"),
+        ("new.zip", lambda data: data, ["--source-sha256=" + "0" * 64], "expected 0000"),
+        ("new.zip", lambda data: data, ["--max-files=10"], "LARDER_MAX_FILES"),
+        ("new.tar.gz", lambda data: data, ["--max-unpacked=10kB"], "LARDER_MAX_UNPACKED"),
+        ("new.tar.zst", lambda data: data, ["--max-files=10"], "LARDER_MAX_FILES"),
+    ],
+    ids=["truncated zip", "truncated gz", "truncated tar", "empty", "sha256", "files", "bytes", "files of a stream"],
+)
+def test_bad_source_loses_nothing(stage, pack, with_old_data, volume, name, harm, flags, says) -> None:
+    path = pack(name)
+    path.write_bytes(harm(path.read_bytes()))
+    for _ in range(2):  # the second time, too
+        result = stage("extract", f"--source={path}", "--workers=1", *flags)
+        assert result.code == 3, result.stderr
+        assert says in result.stderr
+        assert "next step" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert with_old_data.content() == OLD
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "sample"])
+def test_full_disk(stage, pack, disk, raw_on, kind) -> None:
+    """3 MB for 6 MB: told before the first byte where the size is known. With more space it goes on."""
+    noise = random.Random(5).randbytes(60_000)
+    new = {f"training/{number}.jpg": noise for number in range(100)}
+    options = {"prefix": disk.prefix, "volume": disk.volume, "env": {"LARDER_WORKERS": "2"}}
+    assert stage("extract", f"--source={pack('old.zip', OLD)}", **options).code == 0
+    flags = ["--source=sample", "--sample-images=90"] if kind == "sample" else [f"--source={pack('new.' + kind, new)}"]
+    result = stage("extract", *flags, **options)
+    assert result.code == 3, result.stderr
+    assert "free some space" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert raw_on.content() == OLD
+    disk.remount("size=40m")
+    result = stage("extract", *flags, **options)
+    assert result.code == 0, result.stderr
+    assert ("continuing an earlier run" in result.stderr) == (kind == "tar.gz")
+    assert len(raw_on.content()) == (90 if kind == "sample" else 100)
+
+
+def test_read_only_volume(stage, pack, disk, raw_on) -> None:
+    options = {"prefix": disk.prefix, "volume": disk.volume, "env": {"LARDER_WORKERS": "1"}}
+    old = pack("old.zip", OLD)
+    assert stage("extract", f"--source={old}", **options).code == 0
+    disk.remount("ro")
+    result = stage("extract", f"--source={pack('new.zip')}", **options)
+    assert result.code == 3, result.stderr
+    assert "read-only" in result.stderr
+    assert "mount it writable" in result.stderr
+    assert stage("extract", f"--source={old}", **options).code == 0  # nothing to write: up to date
+    assert raw_on.content() == OLD
+
+
+def test_volume_that_is_no_folder(stage, pack, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "nothing"):
+        result = stage("extract", f"--source={pack('a.zip')}", volume=place)
+        assert result.code == 3, result.stderr
+        assert "LARDER_VOLUME_DIR" in result.stderr
+
+
+def test_every_wrong_setting_is_told_at_once(stage) -> None:
+    result = stage(
+        "extract", "--no-such=s3cr3t", "--workers=none", "--source-sha256=short", "--other", "s3cr3t",
+        env={"LARDER_SOURCE": "ftp://me:s3cr3t@host/x?s3cr3t", "LARDER_SAMPLE_IMAGES": "3", "LARDER_MAX_FILES": "0",
+             "LARDER_SEED": "", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "LARDER_LOG": "loud"},
+    )  # fmt: skip
+    assert result.code == 2
+    for name in ("--no-such", "--workers", "--source-sha256", "--other", "LARDER_SOURCE", "LARDER_SAMPLE_IMAGES",
+                 "LARDER_MAX_FILES", "LARDER_LOG"):  # fmt: skip
+        assert name in result.stderr
+    assert "LARDER_SEED" not in result.stderr
+    assert "s3cr3t" not in result.stderr
+    assert "--help" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "code"), [("/nothing/here.zip", 3), ("~nobody-here/a.zip", 3), ("/dev/null", 3), ("x" * 300, 3)]
+)
+def test_absent_source(stage, with_old_data, source, code) -> None:
+    result = stage("extract", f"--source={source}")
+    assert result.code == code, result.stderr
+    assert "next step" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert with_old_data.content() == OLD
+
+
+def test_volume_inside_the_source(stage, volume) -> None:
+    result = stage("extract", f"--source={volume.parent}")
+    assert result.code == 2
+    assert "lies inside" in result.stderr
+
+
+SAMPLE = ["--source=sample", "--sample-images=400", "--workers=2"]
+
+
+def workers_of(process) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.fixture
+def running(stage, with_old_data, volume, until):
+    """A run that has stored its first files, in a process group of its own."""
+    process = stage.start("extract", *SAMPLE, start_new_session=True)
+    until(lambda: any((volume / ".larder" / "raw" / "new").rglob("*.jpg")), "the first file is there")
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "Ctrl-C"])
+def test_interrupt(stage, with_old_data, running, how) -> None:
+    if how == "Ctrl-C":  # a terminal signals the whole group
+        os.killpg(running.pid, signal.SIGINT)
+    else:
+        running.send_signal(getattr(signal, how))
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "run the same command again: it resumes" in said
+    assert "Traceback" not in said
+    assert with_old_data.content() == OLD
+
+
+def test_killed_worker(stage, with_old_data, running) -> None:
+    os.kill(workers_of(running)[0], signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 3, said
+    assert "a worker process was killed" in said
+    assert "LARDER_WORKERS" in said
+    assert with_old_data.content() == OLD
+
+
+def test_second_run_at_once_is_told(stage, with_old_data, running, pack) -> None:
+    result = stage("extract", f"--source={pack('a.zip')}")
+    assert result.code == 3
+    assert "another run is writing" in result.stderr
+    assert running.poll() is None
+    assert with_old_data.content() == OLD
+
+
+def test_workers_end_with_a_killed_parent(with_old_data, running, until) -> None:
+    workers = workers_of(running)
+    running.kill()
+    running.wait()
+
+    def gone(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    until(lambda: all(map(gone, workers)), "no worker is left", seconds=10)
+    assert with_old_data.content() == OLD

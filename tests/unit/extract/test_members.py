@@ -1,0 +1,96 @@
+"""Names from archives: made safe, or refused; links stay inside."""
+
+from __future__ import annotations
+
+import os.path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.extract.members import UnsafeNameError, is_litter, link_target, safe_path
+
+PARTS = st.sampled_from(["..", ".", "", "/", "\\", "C:", "a", "-rf", " ", "\n", "\0", "é", "\udcff", "_larder"])
+NAMES = st.text() | st.lists(PARTS).map("/".join) | st.lists(PARTS).map("".join)
+
+
+@given(NAMES)
+def test_safe_path_stays_inside(name: str) -> None:
+    try:
+        path = safe_path(name)
+    except UnsafeNameError:
+        return
+    assert path == os.path.normpath(path)
+    assert not path.startswith("/")
+    assert ".." not in path.split("/")
+    assert "\0" not in path
+    assert path.encode().decode() == path
+    assert safe_path(path) == path
+
+
+@given(NAMES.filter(lambda name: "\0" not in name), NAMES.filter(lambda name: "\0" not in name))
+def test_link_target_stays_inside(name: str, target: str) -> None:
+    try:
+        path = safe_path(name)
+        resolved = link_target(path, target)
+    except UnsafeNameError:
+        return
+    root = "/volume/raw"
+    absolute = os.path.normpath(os.path.join(root, os.path.dirname(path), target))
+    assert absolute == root or absolute.startswith(root + "/")
+    assert os.path.normpath(os.path.join(root, resolved)) == absolute
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.jpg", "ünïcödé/图片.jpg", "-rf", "--source=x", "new\nline.jpg", "'quoted\".jpg", "a\\b.jpg", "..."]
+)
+def test_unusual_names_are_kept(name: str) -> None:
+    assert safe_path(name) == name
+
+
+@pytest.mark.parametrize("name", ["./a", "a", "a/", "a//", ".//a"])
+def test_spellings_of_one_path_are_one(name: str) -> None:
+    assert safe_path(name) == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("/etc/passwd", "absolute"),
+        ("//host/share", "absolute"),
+        ("C:\\windows", "absolute"),
+        ("c:/windows", "absolute"),
+        ("../raw2/a", "leaves"),
+        ("a/../../b", "leaves"),
+        ("a/..", "leaves"),
+        ("", "empty"),
+        ("./", "empty"),
+        ("a\0b", "NUL"),
+        ("a\udcff", "UTF-8"),
+    ],
+)
+def test_unsafe_names_are_refused(name: str, why: str) -> None:
+    with pytest.raises(UnsafeNameError, match=why):
+        safe_path(name)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "..", "../../b/x", "a/../../../x"])
+def test_links_that_leave_are_refused(target: str) -> None:
+    with pytest.raises(UnsafeNameError, match=r"leaves|absolute"):
+        link_target("b/link" if target != ".." else "link", target)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "__MACOSX/a/._b.jpg", "a/__MACOSX/b", "a/.DS_Store", "Thumbs.db", "a/desktop.ini", "a/._b.jpg",
+        "_larder/manifest.json", "a/_larder/index.jsonl", "_larder",
+    ],
+)  # fmt: skip
+def test_litter(path: str) -> None:
+    assert is_litter(path)
+
+
+@pytest.mark.parametrize("path", ["a/b.jpg", ".hidden", "a_larder/b", "MACOSX/b", "DS_Store"])
+def test_not_litter(path: str) -> None:
+    assert not is_litter(path)

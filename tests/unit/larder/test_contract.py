@@ -1,0 +1,38 @@
+"""Manifest and index: the same bytes for the same content, and clear errors for what isn't one."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from larder.contract import IndexEntry, find_manifest, read_manifest
+from larder.errors import InputError
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBER = st.none() | st.integers(0)
+
+
+@given(st.builds(IndexEntry, TEXT, st.integers(0), TEXT, NUMBER, NUMBER, NUMBER, st.none() | TEXT))
+def test_index_lines_read_back(entry: IndexEntry) -> None:
+    line = entry.to_json()
+    assert "\n" not in line
+    assert IndexEntry.from_json(line) == entry
+
+
+def test_no_manifest_is_not_done(tmp_path: Path) -> None:
+    assert find_manifest(tmp_path) is None
+    (tmp_path / "file").touch()
+    assert find_manifest(tmp_path / "file") is None
+    with pytest.raises(InputError, match="no finished data") as caught:
+        read_manifest(tmp_path, made_by="make it")
+    assert "make it" in caught.value.next_step
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 2}', b"\xff"])
+def test_what_is_no_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "_larder").mkdir()
+    (tmp_path / "_larder" / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match="is not a manifest") as caught:
+        find_manifest(tmp_path)
+    assert "--force" in caught.value.next_step

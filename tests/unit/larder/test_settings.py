@@ -1,0 +1,67 @@
+"""Settings: where they come from, every fault at once, no secrets."""
+
+import pytest
+from pydantic import Field, SecretStr, ValidationError
+
+from larder.errors import ConfigurationError
+from larder.settings import Settings, settings_of
+
+
+class Example(Settings):
+    count: int = Field(1, alias="EXAMPLE_COUNT", ge=1, description="a count")
+    key: SecretStr = Field(SecretStr("-"), alias="EXAMPLE_KEY", min_length=1, max_length=3, description="a secret")
+    force: bool = Field(False, alias="EXAMPLE_FORCE", description="a switch")
+    where: str = Field("", alias="EXAMPLE_WHERE", pattern="^http", validate_default=False, description="a URL")
+
+
+def load(*flags: str, **environ: str) -> Example:
+    return Example.load("example", flags, environ)
+
+
+def test_flag_beats_environment_beats_default() -> None:
+    assert load().count == 1
+    assert load(EXAMPLE_COUNT="2").count == 2
+    assert load("--count=3", EXAMPLE_COUNT="2").count == 3
+
+
+def test_empty_is_not_set() -> None:
+    assert load(EXAMPLE_COUNT="").count == 1
+
+
+@pytest.mark.parametrize(("flags", "value"), [([], False), (["--force"], True), (["--force=no"], False)])
+def test_switch(flags: list[str], value: bool) -> None:
+    assert load(*flags).force is value
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load().count = 2  # type: ignore[misc]
+
+
+def test_every_fault_at_once_without_secrets() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(
+            "--count=none", "--keys", "s3cr3t", "--other=s3cr3t", EXAMPLE_KEY="s3cr3t",
+            EXAMPLE_WHERE="ftp://me:s3cr3t@host/x?s3cr3t",
+        )  # fmt: skip
+    what = caught.value.what
+    assert what.startswith("the configuration has 5 faults:")
+    for part in ("--keys", "--other", "--count='none'", "EXAMPLE_KEY (environment)", "EXAMPLE_WHERE"):
+        assert part in what
+    assert "s3cr3t" not in what
+    assert "--help" in caught.value.next_step
+
+
+def test_a_word_without_a_flag() -> None:
+    with pytest.raises(ConfigurationError, match=r"'photos\.zip': every setting is given by its flag"):
+        load("photos.zip")
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for setting in settings_of(Example):
+        assert setting.flag in text
+        assert setting.names[0] in text

@@ -1,0 +1,64 @@
+"""How a stage ends: exit codes, one error, a summary and the next step, on stderr; JSON lines on request."""
+
+import errno
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from larder.errors import ServiceError
+from larder.progress import Reporter, amount
+from larder.settings import Settings
+from larder.stage import Clock, Outcome, main
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "event"),
+    [
+        (None, 0, "next"),
+        (ServiceError("what", next_step="next"), 5, "error"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "full"), 3, "error"),
+    ],
+    ids=["done", "error", "interrupted", "full disk"],
+)
+def test_ends(raised: BaseException | None, code: int, event: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(_: Settings, reporter: Reporter) -> Outcome:
+        with reporter.task("a", 10, "B") as task:
+            task.advance(3)
+            if raised is not None:
+                raise raised
+        return Outcome("all is well", "the next", {"files": 1})
+
+    assert main("example", Settings, work, "", ["--log=json"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err.splitlines()[-1])["event"] == event
+
+
+def test_a_fault_of_ours_is_not_hidden() -> None:
+    def work(_: Settings, __: Reporter) -> Outcome:
+        raise OSError(errno.EBADF, "ours")
+
+    with pytest.raises(OSError, match="ours"):
+        main("example", Settings, work, "", [])
+
+
+def test_record_has_no_secret_of_the_environment() -> None:
+    assert {"started_at", "seconds", "host", "larder", "mine"} <= Clock().record(mine=1).keys()
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [(1234, "files", "1,234 files"), (12, "B", "12 B"), (1536, "B", "1.5 KiB"), (2**51, "B", "2048.0 TiB")],
+)
+def test_amount(number: int, unit: str, text: str) -> None:
+    assert amount(number, unit) == text
