@@ -49,6 +49,17 @@ class Job(NamedTuple):
     label: int
 
 
+class Outside:
+    """The files that a recipe leaves out, since they are no part of the data set."""
+
+    def __init__(self) -> None:
+        self.files, self.first = 0, ""
+
+    def add(self, path: str) -> None:
+        """Count a file, and remember the first."""
+        self.files, self.first = self.files + 1, self.first or path
+
+
 class Reject(NamedTuple):
     """A file that isn't fit to be a sample."""
 
@@ -111,7 +122,8 @@ def _build(
 ) -> None:  # fmt: skip
     """Put every sample into the tree and the ledger, and every reject into the ledger."""
     width = max(2, len(str(len(recipe.classes) - 1)))  # sorted names must be sorted numbers
-    jobs = _jobs(read_index(raw, manifest), recipe, ledger, width)
+    outside = Outside()
+    jobs = _jobs(read_index(raw, manifest), recipe, ledger, width, outside)
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
     with (
         reporter.task("check", manifest.files, "images", done=len(ledger)) as task,
@@ -122,14 +134,20 @@ def _build(
             ledger.reject(rejects)
             task.advance(len(entries) + len(rejects))
     ledger.reject(recipe.absent())
+    if outside.files:
+        reporter.event(
+            "outside", f"files that the recipe leaves out: {outside.files:,}, such as {outside.first!r}",
+            files=outside.files,
+        )  # fmt: skip
 
 
-def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: int) -> Iterator[Job]:
+def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: int, outside: Outside) -> Iterator[Job]:
     """The files that still have to be checked, each with its place; those without one are rejected on the way."""
     for entry in entries:
         try:
             sample = recipe.assign(entry.path)
             if sample is None:
+                outside.add(entry.path)
                 continue
             check_name(sample.name)
             path = f"{sample.split}/class_{sample.label:0{width}d}/{sample.name}"

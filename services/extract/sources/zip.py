@@ -156,11 +156,11 @@ class ZipSource:
             yield from self._packed(member, place)
             return
         inflater = isal_zlib.decompressobj(-15)
+        most = min(member.bytes + 1, CHUNK_BYTES)  # a buffer that fits; one byte more shows a size that is a lie
         for packed in self._packed(member, place):
-            chunk = inflater.decompress(packed, CHUNK_BYTES)
-            while chunk:
-                yield chunk
-                chunk = inflater.decompress(inflater.unconsumed_tail, CHUNK_BYTES)
+            while packed and not inflater.eof:
+                yield inflater.decompress(packed, most)
+                packed = inflater.unconsumed_tail
         if tail := inflater.flush():
             yield tail
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -113,10 +114,10 @@ def test_errors_are_explained_and_leave_no_record(run_bench, tree, tmp_path, har
     ],
 )
 def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, who, sent, code, part):
-    block_image(tree)
-    with start_bench("--workers", "1", LARDER_REVISION="given, so that git is no child") as process:
+    image = block_image(tree)
+    with start_bench("--workers", "1") as process, held_by_reader(image):
         stage = psutil.Process(process.pid)
-        worker = first_worker(stage)
+        (worker,) = stage.children()
         (worker if who == "worker" else stage).send_signal(sent)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, ""), err
@@ -127,17 +128,26 @@ def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, who, sent, code, 
 
 
 def block_image(tree):
-    """Whoever reads this image waits for ever."""
+    """Put a pipe in the place of an image: whoever reads it waits."""
     path = tree / "training" / "class_00" / "0.jpg"
     path.unlink()
     os.mkfifo(path)
+    return path
 
 
-def first_worker(stage: psutil.Process) -> psutil.Process:
+@contextmanager
+def held_by_reader(pipe):
+    """Wait until somebody reads the pipe, and keep him waiting."""
     until = time.monotonic() + 60
-    while time.monotonic() < until:
-        workers = [child for child in stage.children() if child.cmdline() == stage.cmdline()]  # forked, as loaders do
-        if workers:
-            return workers[0]
-        time.sleep(0.01)
-    raise TimeoutError("the stage has started no worker")
+    while True:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # refused while nobody reads
+            break
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        os.close(writer)

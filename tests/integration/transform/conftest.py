@@ -1,0 +1,132 @@
+"""Volumes that the real extract stage has filled, and a close look at what transform leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from PIL import Image
+
+from larder.contract import find_manifest, read_index
+from larder.progress import Reporter
+from services.extract.extract import extract as run_extract
+from services.extract.settings import ExtractSettings
+
+
+class Tree(NamedTuple):
+    """What transform left: everything about it that must not vary from run to run."""
+
+    manifest: bytes
+    index: bytes
+    files: dict[str, str]
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """The index by path."""
+        return {line["path"]: line for line in map(json.loads, self.index.decode().splitlines())}
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], bytes]:
+    """A small JPEG; each number has its own bytes."""
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 24)).convert("RGB").save(stream, "JPEG")
+    jpeg = stream.getvalue()
+
+    def picture(number: int) -> bytes:
+        comment = f"number {number}".encode()
+        return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
+
+    return picture
+
+
+@pytest.fixture
+def extract(tmp_path: Path, volume: Path) -> Callable[[Mapping[str, bytes]], Path]:
+    """Makes a folder of files and extracts it into the volume. Returns the folder with the extracted files."""
+
+    def extract(files: Mapping[str, bytes]) -> Path:
+        source = tmp_path / "source"
+        for path, data in files.items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).write_bytes(data)
+        flags = [f"--source={source}", f"--volume={volume}", "--workers=1"]
+        run_extract(ExtractSettings.load("extract", flags, {}), Reporter("extract", "line"))
+        return volume / "raw"
+
+    return extract
+
+
+@pytest.fixture
+def food11(picture: Callable[[int], bytes]) -> dict[str, bytes]:
+    """A small Food-11: two images in each of two classes of each split."""
+    names = [f"{split}/{label}_{number}.jpg" for split in ("training", "validation", "evaluation")
+             for label in (3, 10) for number in (0, 1)]  # fmt: skip
+    return {name: picture(number) for number, name in enumerate(names)}
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below a folder."""
+    return {
+        os.fsdecode(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Callable[[Path], dict[str, str]]:
+    """The sha256 of every file below a folder."""
+    return content
+
+
+@pytest.fixture
+def tree(volume: Path) -> Callable[[], Tree]:
+    """Verifies the tree on the volume, every byte of it, and returns it."""
+
+    def tree() -> Tree:
+        folder = volume / "Food-11"
+        manifest = find_manifest(folder)
+        assert manifest is not None
+        files = {path: digest for path, digest in content(folder).items() if not path.startswith("_larder/")}
+        entries = list(read_index(folder, manifest))
+        assert {entry.path: entry.sha256 for entry in entries} == files
+        assert [entry.path for entry in entries] == sorted(files, key=str.encode)
+        for entry in entries:
+            assert (folder / entry.path).stat().st_size == entry.bytes
+        assert manifest.files == len(entries) == sum(split.samples for split in manifest.splits.values())
+        assert manifest.bytes == sum(entry.bytes for entry in entries)
+        for name, split in manifest.splits.items():
+            labels = [entry.label for entry in entries if entry.path.startswith(f"{name}/")]
+            assert split.samples == len(labels)
+            assert split.samples_per_class == [labels.count(label) for label in range(len(manifest.classes))]
+        meta = folder / "_larder"
+        return Tree((meta / "manifest.json").read_bytes(), (meta / "index.jsonl").read_bytes(), files)
+
+    return tree
+
+
+@pytest.fixture
+def transform(stage: Any) -> Callable[..., Any]:
+    """Runs the stage in one process unless told otherwise: `transform("--recipe=csv")`."""
+
+    def transform(*flags: str, **options: Any) -> Any:
+        env = {"LARDER_WORKERS": "1", "LARDER_LOG": "json"} | options.pop("env", {})
+        return stage("transform", *flags, env=env, **options)
+
+    return transform
+
+
+@pytest.fixture
+def rejects(volume: Path) -> Callable[[], dict[str, str]]:
+    """What was set aside: path and reason."""
+
+    def rejects() -> dict[str, str]:
+        lines = (volume / "rejects" / "rejects.jsonl").read_text().splitlines()
+        return {line["path"]: line["reason"] for line in map(json.loads, lines)}
+
+    return rejects

@@ -1,0 +1,41 @@
+import io
+
+import pytest
+
+
+def test_is_what_torchvision_evaluates_imagenet_models_with():
+    import torch
+    from PIL import Image
+    from torchvision.models import ResNet50_Weights
+
+    from services.bench import recipe
+
+    noise = Image.effect_noise((500, 375), 80).convert("RGB")
+    ours = recipe.transform()(noise)
+    assert (tuple(ours.shape), ours.dtype) == ((3, 224, 224), torch.float32)
+    torch.testing.assert_close(ours, ResNet50_Weights.IMAGENET1K_V1.transforms()(noise))
+
+
+def test_decodes_gray_images_as_rgb(tmp_path):
+    from PIL import Image
+
+    from services.bench import recipe
+
+    Image.new("L", (300, 300), 90).save(tmp_path / "gray.jpg")
+    assert recipe.decode(str(tmp_path / "gray.jpg")).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "absent"])
+def test_an_unreadable_image_is_named(tmp_path, kind):
+    from PIL import Image
+
+    from services.bench import recipe
+
+    buffer = io.BytesIO()
+    Image.effect_noise((300, 300), 80).save(buffer, "JPEG")
+    content = {"text": b"no image", "empty": b"", "truncated": buffer.getvalue()[:2000]}.get(kind)
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(recipe.UnreadableImageError, match=r"a\.jpg can't be read: \w+"):
+        recipe.decode(str(path))

@@ -1,0 +1,69 @@
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from services.bench import provenance, table
+from services.bench.measure import Measurement
+from services.bench.record import make_record
+
+
+@pytest.fixture
+def record(make_settings, feed):
+    settings = make_settings("--revision", "0123456789abcdef")
+    measured = Measurement(640, 2.0, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss")
+    made = provenance.collect(settings, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    return make_record(settings, feed, measured, 0.5, made)
+
+
+def test_figures(record, manifest):
+    assert (record["arm"], record["imgs/s"], record["batches/s"], record["avg_batch_s"]) == (
+        "imagefolder_local", 320.0, 5.0, 0.2,
+    )  # fmt: skip
+    assert record["batch_wait_s"] == {"p50": 0.1, "p90": 0.2, "p99": 0.9, "max": 0.9}
+    assert record["cpu_s_per_1000_imgs"] == 8.0
+    assert (record["peak_memory_bytes"], record["peak_memory_kind"]) == (1 << 30, "pss")
+    assert record["dataset"]["manifest_sha256"] == manifest.digest()
+    assert record["dataset"]["samples"] == {"training": 640}
+    assert record["settings"]["batch_size"] == 64
+
+
+def test_provenance(record):
+    made = record["provenance"]
+    assert (made["time_utc"], made["revision"], made["device"]) == (
+        "2026-01-02T03:04:05+00:00", "0123456789abcdef", "cpu",
+    )  # fmt: skip
+    assert made["cores"] >= 1
+    assert len(made["load_average"]) == 3
+    assert made["cpu_model"]
+
+
+def test_is_json_and_every_figure_is_in_the_table(record):
+    assert json.loads(json.dumps(record)) == record
+    text = table.render(record)
+    for part in ("320.0", "5.000", "0.2000", "p50 0.1000", "8.00", "1.0 GiB (PSS)", "0123456789ab", "640 images"):
+        assert part in text, part
+
+
+def test_revision_of_a_folder_that_is_no_checkout(tmp_path):
+    assert provenance.git_revision(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "expected"),
+    [
+        pytest.param("150000 100000", "1073741824", (1.5, 1 << 30), id="limits"),
+        pytest.param("max 100000", "max", (None, None), id="no-limits"),
+        pytest.param(None, None, (None, None), id="no-cgroup"),
+    ],
+)
+def test_limits_of_a_container(tmp_path, cpu, memory, expected):
+    if cpu is not None:
+        (tmp_path / "cpu.max").write_text(cpu + "\n")
+        (tmp_path / "memory.max").write_text(memory + "\n")
+    assert (provenance.cpu_quota_cores(tmp_path), provenance.memory_limit_bytes(tmp_path)) == expected
+
+
+def test_cpu_model_where_the_kernel_gives_none(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    assert provenance.cpu_model(tmp_path / "cpuinfo")

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+
+import pytest
+
+from larder.errors import ConfigurationError
+from services.bench import arms
+
+
+def test_defaults(make_settings):
+    settings = make_settings()
+    assert (settings.arm, settings.split, settings.batch_size, settings.warmup_batches, settings.batches) == (
+        "imagefolder_local", "training", 64, 5, 0,
+    )  # fmt: skip
+    assert str(settings.data_dir) == "/mnt/Food-11"
+    assert str(settings.results) == "results"
+
+
+def test_environment(make_settings):
+    settings = make_settings(
+        FOOD11_DATA_DIR="/d",
+        FOOD11_SPLIT="validation",
+        LARDER_WORKERS="3",
+        LARDER_BENCH_BATCHES="7",
+        LARDER_REVISION="r",
+    )
+    assert (str(settings.data_dir), settings.split, settings.workers, settings.batches, settings.revision) == (
+        "/d", "validation", 3, 7, "r",
+    )  # fmt: skip
+
+
+def test_every_fault_is_named_and_the_arms_listed(make_settings):
+    with pytest.raises(ConfigurationError) as caught:
+        make_settings("--arm", "nope", "--batch-size", "0", LARDER_WORKERS="many")
+    message = str(caught.value)
+    assert "--arm='nope': there is no such arm; must be one of: imagefolder_local" in message
+    assert "--batch-size='0'" in message
+    assert "LARDER_WORKERS (environment)='many'" in message
+
+
+@pytest.mark.parametrize("name", arms.names())
+def test_every_arm_has_a_line_for_help_and_opens_a_feed(name):
+    assert arms.about(name) and not arms.about(name).endswith(".")
+    assert callable(arms.load(name))
+
+
+def test_torch_is_not_imported_before_there_is_data(tmp_path):
+    code = f"""
+import sys
+from services.bench.bench import bench
+from services.bench.settings import BenchSettings
+from larder.errors import InputError
+from larder.progress import Reporter
+settings = BenchSettings.load("bench", ["--data-dir", {str(tmp_path)!r}, "--results", {str(tmp_path / "r")!r}], {{}})
+try:
+    bench(settings, Reporter("bench"))
+except InputError:
+    sys.exit("torch" in sys.modules)
+sys.exit("no error")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
