@@ -103,11 +103,11 @@ lint: venv ## ruff, mypy --strict, and whether generated docs are fresh
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	$(PYTHON) docs/generate.py --check
+	$(PYTHON) -m docs.generate --check
 
 .PHONY: docs
 docs: venv ## write .env.example and docs/settings.md from the code
-	$(PYTHON) docs/generate.py
+	$(PYTHON) -m docs.generate
 
 .PHONY: benchmarks
 benchmarks: venv ## measure the stages against their yardsticks; tables in results/benchmarks/

@@ -5,7 +5,8 @@
     ├── InputError                    3    input missing, damaged, or not what its manifest says
     ├── RejectedSamplesError          4    more samples were rejected than LARDER_MAX_REJECTS allows
     ├── ServiceError                  5    a remote service failed after retries; running again resumes
-    └── StorageError                  3    the volume is full, read-only, or in use by another run
+    ├── StorageError                  3    the volume is full, read-only, or in use by another run
+    └── ResourceError                 3    memory or a worker process was lost
 
 0 is done or already up to date; 130 is interrupted, and running again resumes.
 
@@ -60,6 +61,12 @@ class InputError(LarderError):
 
 class StorageError(LarderError):
     """The volume can't take or give the data: full, read-only, or locked by another run."""
+
+    exit_code = 3
+
+
+class ResourceError(LarderError):
+    """The machine or container has too little memory for the work, or a worker process was killed."""
 
     exit_code = 3
 

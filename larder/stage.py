@@ -44,7 +44,7 @@ def main(
     except LarderError as error:
         return _fail(reporter, error)
     except KeyboardInterrupt:
-        reporter.event("interrupted", "interrupted; run the same command again: it resumes")
+        reporter.event("interrupted", "interrupted; nothing is lost, run the same command again")
         return EXIT_INTERRUPTED
     except OSError as error:
         explained = explain_os_error(error)

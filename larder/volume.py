@@ -74,7 +74,7 @@ class Slot:
         ledger.clear()
         for item in self.work.iterdir():
             if item.is_dir() and item != self.downloads:
-                shutil.rmtree(item)
+                remove_tree(item)
         self.staged.mkdir(parents=True)
         return False
 
@@ -97,7 +97,7 @@ class Slot:
         _write_durably(self._meta / "manifest.json", manifest.to_json().encode())
         self._meta.rename(self.staged / META)
         swap_in(self.staged, self.folder)
-        shutil.rmtree(self.work)  # now holds the old data
+        remove_tree(self.work)  # now holds the old data
 
     def sweep(self) -> None:
         """Remove the old data that a run left behind which was killed right after its swap."""
@@ -105,7 +105,7 @@ class Slot:
             return
         with suppress(StorageError, OSError), self.lock():  # in use or read-only: some other time
             if not self._is_swept():
-                shutil.rmtree(self.work)
+                remove_tree(self.work)
 
     def _is_swept(self) -> bool:
         return not self.staged.is_dir() or self.ledger_path.exists()  # with a ledger, a run can still go on
@@ -125,6 +125,17 @@ def swap_in(new: Path, place: Path) -> None:
         new.rename(place)
         old.rename(new)
     _sync_folder(place.parent)
+
+
+def remove_tree(folder: Path | str) -> None:
+    """Delete a folder with all that is in it. shutil.rmtree lists each folder whole, which grows with the images."""
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                remove_tree(item.path)
+            else:
+                os.unlink(item.path)
+    os.rmdir(folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:

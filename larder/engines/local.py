@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TypeVar
 
-from larder.errors import StorageError
+from larder.errors import ResourceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
             yield pending.popleft().result()
             pending.extend(pool.submit(function, task) for task in itertools.islice(remaining, 1))
     except BrokenProcessPool as error:
-        raise StorageError(
+        raise ResourceError(
             "a worker process was killed, most likely because memory ran out",
             next_step="give the stage more memory or fewer workers (LARDER_WORKERS), then run again: it resumes",
         ) from error

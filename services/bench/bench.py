@@ -34,7 +34,8 @@ def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
     print(json.dumps(record, ensure_ascii=False) if reporter.json else table.render(record), flush=True)
     return Outcome(
         f"{settings.arm}: {record['imgs/s']:,.0f} imgs/s over {record['images']:,} images "
-        f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {settings.workers} workers); record in {place.path}",
+        f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {settings.workers} workers); "
+        f"record in {settings.results.name}/{place.path.name}",  # in a container, the path before that is another
         f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",
         {"imgs/s": record["imgs/s"], "images": record["images"], "record": str(place.path)},
     )

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from larder.contract import Manifest
-from larder.errors import InputError, LarderError, StorageError
+from larder.errors import InputError, LarderError, ResourceError
 from larder.progress import amount
 from services.bench import recipe
 from services.bench.settings import BenchSettings
@@ -88,14 +88,14 @@ def _unreadable(error: recipe.UnreadableImageError) -> InputError:
 def _explain(message: str) -> LarderError | None:
     """The error for a RuntimeError of DataLoader (torch/csrc/DataLoader.cpp, torch/utils/data/dataloader.py)."""
     if "Bus error" in message or "shared memory" in message or re.search(r"</?torch_\d+", message):
-        return StorageError(
+        return ResourceError(
             f"a loader's worker ran out of shared memory: {SHARED_MEMORY} has {_shared_memory_size()}, and batches "
             "that are ready wait there",
             next_step="give the container more (`--shm-size=2g`, or `shm_size: 2g` in compose), or set LARDER_WORKERS "
             "or LARDER_BATCH_SIZE lower",
         )
     if "DataLoader worker" in message:
-        return StorageError(
+        return ResourceError(
             f"a loader's worker process was lost, most likely killed for lack of memory ({message.splitlines()[0]})",
             next_step="look for `Out of memory` in `dmesg`; set LARDER_WORKERS lower or give it more memory",
         )

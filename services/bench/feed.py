@@ -33,6 +33,6 @@ class Feed(Protocol):
         Nothing is under way before the first is asked for, nor after the last is given, so that what the pass costs
         is what lies between. Worker processes outlive the pass.
 
-        The block that the feed was opened in raises InputError for an image that can't be read, and StorageError when
+        The block that the feed was opened in raises InputError for an image that can't be read, and ResourceError when
         a worker process is lost.
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
-from larder.volume import RAW, TREE, Slot, require_space
+from larder.volume import RAW, TREE, Slot, remove_tree, require_space
 from services.extract import sample
 from services.extract.download import download
 from services.extract.members import BadSourceError, Source
@@ -46,7 +45,7 @@ def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
             manifest = _make(settings, slot, wanted, clock, reporter)
         except BadSourceError:
             if slot.work.exists():
-                shutil.rmtree(slot.work)  # or a better copy would be mixed with what this one left
+                remove_tree(slot.work)  # or a better copy would be mixed with what this one left
             raise
     rate = manifest.files / max(clock.seconds, 1e-9)
     return Outcome(
@@ -172,7 +171,7 @@ def _commit(slot: Slot, ledger: Ledger, made_from: dict[str, str | int], run: di
     if wrapper:
         inner = slot.work / "unwrapped"  # `Slot.resume` clears what a killed run left there
         (slot.staged / wrapper).rename(inner)
-        shutil.rmtree(slot.staged)
+        remove_tree(slot.staged)
         inner.rename(slot.staged)
     manifest = Manifest(
         artifact="raw", dataset=TREE, classes=[], splits={}, input=made_from, settings={},

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from larder.errors import InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
 from larder.progress import Reporter
 from larder.stage import Clock, Outcome
-from larder.volume import RAW, TREE, Slot, swap_in
+from larder.volume import RAW, TREE, Slot, remove_tree, swap_in
 from services.transform import recipes
 from services.transform.recipes import Files, Recipe, RejectError
 from services.transform.settings import TransformSettings
@@ -85,7 +84,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
         tree = _commit(slot, ledger, manifest, recipe.classes, wanted, clock, rejected)
         if not rejected and (settings.volume / REJECTS).exists():
-            shutil.rmtree(settings.volume / REJECTS)  # of the tree that has just been replaced
+            remove_tree(settings.volume / REJECTS)  # of the tree that has just been replaced
     rate = tree.files / max(clock.seconds, 1e-9)
     aside = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return Outcome(
@@ -113,7 +112,12 @@ def _open_recipe(settings: TransformSettings, raw: Path, manifest: Manifest, slo
     def paths() -> Iterator[str]:
         return (entry.path for entry in read_index(raw, manifest))
 
-    return recipes.load(settings.recipe, Files(raw, paths, slot.work, settings.csv))
+    def require_intact(path: str) -> None:
+        listed = next((entry for entry in read_index(raw, manifest) if entry.path == path), None)
+        if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
+            raise _changed(str(raw / path), "has changed")
+
+    return recipes.load(settings.recipe, Files(raw, paths, require_intact, slot.work, settings.csv))
 
 
 def _build(
@@ -228,7 +232,7 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
     """
     folder, place, count = slot.work / REJECTS, slot.root / REJECTS, ledger.reject_count()
     if folder.exists():
-        shutil.rmtree(folder)
+        remove_tree(folder)
     if count == 0:
         return 0
     folder.mkdir()

@@ -47,6 +47,13 @@ class HttpRemote:
             raise InputError(
                 f"{self.name} is not a usable URL, or leads to one", next_step="check LARDER_SOURCE"
             ) from fault
+        except requests.exceptions.SSLError as fault:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(fault):
+                raise TransientError(_brief(fault)) from fault
+            raise InputError(
+                f"{self.name}: the server's certificate is not trusted ({_brief(fault)})",
+                next_step="check the address and this machine's clock; REQUESTS_CA_BUNDLE names other authorities",
+            ) from fault
         except requests.RequestException as fault:
             raise TransientError(_brief(fault)) from fault
 

@@ -33,6 +33,8 @@ class Files(NamedTuple):
     """Where the extracted files lie."""
     paths: Callable[[], Iterator[str]]
     """Every file's path below `folder`, sorted; a new pass with each call."""
+    require_intact: Callable[[str], None]
+    """Raises InputError unless the file at a path is what was extracted; for files that a recipe reads."""
     scratch: Path
     """A folder for a recipe's temporary files."""
     csv: str

@@ -50,6 +50,7 @@ def open(files: Files) -> Table:
     path = files.folder / table
     if not path.is_file():
         raise InputError(f"the source has no file {table}", next_step=_NAME_IT)
+    files.require_intact(table)
     database = files.scratch / "csv.sqlite"
     database.unlink(missing_ok=True)
     rows = sqlite3.connect(database)

@@ -7,9 +7,14 @@ import os
 import random
 import signal
 import socket
+import ssl
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import trustme
 
 from larder.stage import main
 from services.extract import download
@@ -23,6 +28,8 @@ FILES = {"training/0_0.jpg": NOISE, "training/0_1.jpg": NOISE[:1000]}
 @pytest.fixture
 def run(volume, monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str]]]:
     """The stage in this process, with short pauses: gives exit code and stderr."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_")):
             monkeypatch.delenv(name)
@@ -208,7 +215,45 @@ def test_interrupted_download_goes_on(run, served, raw, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(download.time, "sleep", interrupt)
         code, said = run(f"--source={served.url()}")
-    assert (code, "it resumes" in said) == (130, True)
+    assert (code, "run the same command again" in said) == (130, True)
     assert run(f"--source={served.url()}")[0] == 0
     assert ranges(served) == [None, "bytes=100000-"]
+    assert raw.content() == FILES
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def behind_tls(authority: trustme.CA, packers, tmp_path) -> Iterator[str]:
+    """The URL of an archive of `FILES` on a server whose certificate only `authority` vouches for."""
+    (tmp_path / "food.tar").write_bytes(packers["tar"](FILES))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    secure = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    thread = threading.Thread(target=secure.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"https://localhost:{secure.server_port}/food.tar"
+    secure.shutdown()
+    thread.join()
+    secure.server_close()
+
+
+def test_an_untrusted_certificate_is_not_tried_again(run, behind_tls) -> None:
+    code, said = run(f"--source={behind_tls}")
+    assert code == 3
+    assert "certificate is not trusted" in said
+    assert "REQUESTS_CA_BUNDLE" in said
+    assert "trying again" not in said
+
+
+def test_a_certificate_of_a_named_authority_is_trusted(run, behind_tls, authority, raw, tmp_path, monkeypatch) -> None:
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    code, said = run(f"--source={behind_tls}")
+    assert code == 0, said
     assert raw.content() == FILES

@@ -129,3 +129,11 @@ def test_new_data_replaces_the_tree(extract: Any, transform: Any, tree: Any, foo
     extract({"training/5_9.jpg": picture(99)})
     assert transform().code == 0
     assert "training/class_05/5_9.jpg" in tree().lines() and len(tree().files) == 13
+
+
+def test_csv_table_that_changed_after_extract(extract: Any, transform: Any, picture: Any, volume: Path) -> None:
+    extract({"a.jpg": picture(0), "t.csv": b"file,label\na.jpg,bread\n"})
+    (volume / "raw/t.csv").write_text("file,label\na.jpg,soup\n")
+    result = transform("--recipe=csv")
+    assert result.code == 3
+    assert "t.csv has changed since it was extracted" in result.stderr

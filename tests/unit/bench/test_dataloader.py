@@ -2,7 +2,7 @@
 
 import pytest
 
-from larder.errors import StorageError
+from larder.errors import ResourceError
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_lost_workers_become_storage_errors(make_settings, manifest, message, wh
     from services.bench.dataloader import open_dataloader
 
     with (
-        pytest.raises(StorageError, match=what) as caught,
+        pytest.raises(ResourceError, match=what) as caught,
         open_dataloader(manifest, [], 640, make_settings("--workers", "1")),
     ):
         raise RuntimeError(message)

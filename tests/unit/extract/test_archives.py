@@ -163,10 +163,10 @@ def test_every_kind_reads_back(opened: Callable[[bytes], Source], build: Archive
     assert contents(pickle.loads(pickle.dumps(opened(build(FILES))))) == FILES
 
 
-@pytest.mark.parametrize("build", KINDS.values(), ids=KINDS.keys())
-def test_no_files(opened: Callable[[bytes], Source], build: Archive) -> None:
-    if build is zip64:
-        pytest.skip("an empty Zip64 archive begins with its end record, which no archiver writes")
+# no archiver writes an empty archive as Zip64
+@pytest.mark.parametrize("kind", [kind for kind, build in KINDS.items() if build is not zip64])
+def test_no_files(opened: Callable[[bytes], Source], kind: str) -> None:
+    build = KINDS[kind]
     try:
         assert contents(opened(build({}))) == {}
     except InputError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from larder.engines import LocalEngine
-from larder.errors import StorageError
+from larder.errors import ResourceError
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -35,5 +35,5 @@ def test_a_failure_is_raised(workers: int) -> None:
 
 
 def test_a_killed_worker_is_told() -> None:
-    with pytest.raises(StorageError, match="killed"), LocalEngine(2)(os._exit, [1, 1]) as results:
+    with pytest.raises(ResourceError, match="killed"), LocalEngine(2)(os._exit, [1, 1]) as results:
         list(results)

@@ -25,7 +25,7 @@ def open_recipe(tmp_path: Path) -> Open:
         for path, text in content.items():
             (raw / path).parent.mkdir(parents=True, exist_ok=True)
             (raw / path).write_bytes(text.encode() if isinstance(text, str) else text)
-        return recipes.load(name, Files(raw, lambda: iter(sorted(content)), scratch, csv))
+        return recipes.load(name, Files(raw, lambda: iter(sorted(content)), lambda _: None, scratch, csv))
 
     return open_recipe
 
@@ -42,7 +42,7 @@ def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     )
     monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path)])
     assert recipes.names() == ["csv", "flat", "food11", "imagefolder"]
-    recipe = recipes.load("flat", Files(tmp_path, lambda: iter(()), tmp_path, ""))
+    recipe = recipes.load("flat", Files(tmp_path, lambda: iter(()), lambda _: None, tmp_path, ""))
     assert recipe.assign("a.jpg") == Sample("training", 0, "a.jpg")
 
 
