@@ -65,6 +65,7 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
             require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
         engine = LocalEngine(settings.workers)
         unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
+        reporter.event("commit", "checking the digest, writing the index, flushing to disk")
         made_from = _made_from(settings, source, archive, sha256)
         return _commit(slot, ledger, made_from, clock.record(**wanted, workers=settings.workers))
 

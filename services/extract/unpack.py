@@ -54,8 +54,10 @@ def unpack(
     total = None
     if source.counted:
         census = Limits(source.name, max_files, max_bytes)
-        for member in source.scan():
-            census.count(member)
+        with reporter.task("list", None, "files") as task:
+            for member in source.scan():
+                census.count(member)
+                task.advance()
         total = census.files
         require_space(folder, census.bytes - sum(entry.bytes for entry in ledger.entries()), f"{source.name}, unpacked")
     limits = Limits(source.name, max_files, max_bytes)

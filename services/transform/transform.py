@@ -82,6 +82,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
         recipe = _open_recipe(settings, raw, manifest, slot)
         _build(settings, raw, manifest, slot, ledger, recipe, reporter)
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
+        reporter.event("commit", "writing the index, flushing to disk")
         tree = _commit(slot, ledger, manifest, recipe.classes, wanted, clock, rejected)
         if not rejected and (settings.volume / REJECTS).exists():
             remove_tree(settings.volume / REJECTS)  # of the tree that has just been replaced

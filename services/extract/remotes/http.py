@@ -11,7 +11,7 @@ import requests
 import urllib3
 
 from larder import __version__
-from larder.errors import InputError
+from larder.errors import ConfigurationError, InputError
 from services.extract.members import CHUNK_BYTES
 from services.extract.remotes import ChangedError, Response, TransientError
 
@@ -38,11 +38,14 @@ class HttpRemote:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"larder/{__version__}"}
         if offset and validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+        with self._ask(headers) as answer:
+            self._raise_for_status(answer)
+            start, total = _range(answer)
+            yield Response(start, total, _validator(answer), self._chunks(answer))
+
+    def _ask(self, headers: dict[str, str]) -> requests.Response:
         try:
-            with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
-                self._raise_for_status(answer)
-                start, total = _range(answer)
-                yield Response(start, total, _validator(answer), self._chunks(answer))
+            return requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as fault:
             raise InputError(
                 f"{self.name} is not a usable URL, or leads to one", next_step="check LARDER_SOURCE"
@@ -56,6 +59,8 @@ class HttpRemote:
             ) from fault
         except requests.RequestException as fault:
             raise TransientError(_brief(fault)) from fault
+        except OSError as fault:  # a bundle of certificates that isn't there
+            raise ConfigurationError(str(fault), next_step="correct REQUESTS_CA_BUNDLE, or unset it") from fault
 
     def _raise_for_status(self, answer: requests.Response) -> None:
         status = answer.status_code

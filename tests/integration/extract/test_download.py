@@ -257,3 +257,10 @@ def test_a_certificate_of_a_named_authority_is_trusted(run, behind_tls, authorit
     code, said = run(f"--source={behind_tls}")
     assert code == 0, said
     assert raw.content() == FILES
+
+
+def test_a_missing_bundle_of_authorities_is_named(run, behind_tls, monkeypatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    code, said = run(f"--source={behind_tls}")
+    assert code == 2
+    assert "REQUESTS_CA_BUNDLE" in said

@@ -208,3 +208,38 @@ def test_accepts_names(name: str) -> None:
 def test_rejects_names(name: str, reason: str) -> None:
     with pytest.raises(RejectError, match=reason):
         check_name(name)
+
+
+def decodes(data: bytes) -> bool:
+    """What a loader finds that decodes every pixel to RGB."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except Exception:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"keep_rgb": True}], ids=["baseline", "progressive", "RGB"]
+)
+def test_decoding_luma_finds_the_damage_that_decoding_to_rgb_finds(options: dict[str, Any]) -> None:
+    chance = random.Random(7)
+    stream = io.BytesIO()
+    Image.frombytes("RGB", (96, 80), chance.randbytes(96 * 80 * 3)).save(stream, "JPEG", quality=80, **options)
+    whole, found = stream.getvalue(), {True: 0, False: 0}
+    for _ in range(300):
+        data = bytearray(whole)
+        at = chance.randrange(2, len(data) - 2)
+        length = chance.randrange(1, 400)
+        data[at : at + length] = b"" if chance.random() < 0.3 else chance.randbytes(min(length, len(data) - at - 2))
+        if not data.endswith(b"\xff\xd9"):
+            data += b"\xff\xd9"  # or the missing end alone would tell
+        try:
+            check_image(bytes(data), "decode")
+            passes = True
+        except RejectError:
+            passes = False
+        assert passes == decodes(bytes(data))
+        found[passes] += 1
+    assert min(found.values()) > 10
