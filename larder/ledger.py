@@ -99,7 +99,8 @@ class Ledger:
     def claim(self, path: str, source: str) -> str:
         """Reserve `path` for `source`. Returns who has it: `source`, or the one that came first."""
         with _explained(self.path):
-            self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source))
+            if self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source)).rowcount == 1:
+                return source
         return str(self._db.execute("SELECT source FROM claims WHERE path = ?", (path,)).fetchone()[0])
 
     def disclaim(self) -> None:

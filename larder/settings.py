@@ -66,16 +66,21 @@ class Settings(BaseModel):
         return settings
 
 
-class DataSettings(Settings):
+class WorkerSettings(Settings):
+    """What the stages have that spread their work."""
+
+    workers: int = Field(
+        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
+        description="worker processes; by default one per available core",
+    )  # fmt: skip
+
+
+class DataSettings(WorkerSettings):
     """What the stages have that work on the data volume."""
 
     volume: Path = Field(
         Path("/mnt"), alias="LARDER_VOLUME_DIR",
         description="where the data volume is mounted; compose and make set it",
-    )  # fmt: skip
-    workers: int = Field(
-        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
-        description="worker processes; by default one per available core",
     )  # fmt: skip
     force: bool = Field(
         False, alias="LARDER_FORCE", description="do the work again even where the result is up to date"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from larder.settings import Settings, available_cpus
+from larder.settings import WorkerSettings
 from services.bench import arms
 
 
@@ -22,7 +22,7 @@ def _about_arms() -> str:
     return "; ".join(f"{name} ({arms.about(name)})" for name in arms.names())
 
 
-class BenchSettings(Settings):
+class BenchSettings(WorkerSettings):
     """What is measured, on which data, and for how long."""
 
     arm: Annotated[str, AfterValidator(_known_arm)] = Field(
@@ -35,10 +35,6 @@ class BenchSettings(Settings):
     batch_size: int = Field(
         64, alias="LARDER_BATCH_SIZE", ge=1, le=65536, description="how many images one batch holds",
         json_schema_extra={"unit": "images"},
-    )  # fmt: skip
-    workers: int = Field(
-        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
-        description="worker processes; by default one per available core",
     )  # fmt: skip
     warmup_batches: int = Field(
         5, alias="LARDER_WARMUP_BATCHES", ge=0,

@@ -128,10 +128,13 @@ def _build(
     """Put every sample into the tree and the ledger, and every reject into the ledger."""
     width = max(2, len(str(len(recipe.classes) - 1)))  # sorted names must be sorted numbers
     outside = Outside()
+    done = len(ledger) + ledger.reject_count()
     jobs = _jobs(read_index(raw, manifest), recipe, ledger, width, outside)
+    if done:
+        jobs = (job for job in jobs if job.path not in ledger and not ledger.is_rejected(job.source.path))
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
     with (
-        reporter.task("check", manifest.files, "images", done=len(ledger)) as task,
+        reporter.task("check", manifest.files, "images", done=done) as task,
         LocalEngine(settings.workers)(check, _batches(jobs)) as results,
     ):
         for entries, rejects in results:
@@ -147,7 +150,7 @@ def _build(
 
 
 def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: int, outside: Outside) -> Iterator[Job]:
-    """The files that still have to be checked, each with its place; those without one are rejected on the way."""
+    """The files to check, each with its place; those without one are rejected on the way."""
     for entry in entries:
         try:
             sample = recipe.assign(entry.path)
@@ -161,8 +164,7 @@ def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: 
         except RejectError as fault:
             ledger.reject([(entry.path, str(fault))])
             continue
-        if path not in ledger and not ledger.is_rejected(entry.path):
-            yield Job(entry, path, sample.label)
+        yield Job(entry, path, sample.label)
 
 
 def _batches(jobs: Iterator[Job]) -> Iterator[list[Job]]:

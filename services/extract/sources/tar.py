@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from services.extract.members import (
-    CHUNK_BYTES,
-    Member,
-    UnsafeNameError,
-    damaged,
-    is_litter,
-    link_target,
-    refuse,
-    safe_path,
-)
+from services.extract.members import Member, UnsafeNameError, damaged, is_litter, link_target, refuse, safe_path
+from services.extract.sources.positioned import PositionedFile
 
 
-class TarSource:
+class TarSource(PositionedFile):
     """The files of a tar archive."""
-
-    parallel = True
-    counted = True
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-        self._descriptor: int | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "name": self.name, "_descriptor": None}  # each process opens its own
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
@@ -44,15 +24,7 @@ class TarSource:
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        at, end = member.place, member.place + member.bytes
-        while at < end:
-            chunk = os.pread(self._descriptor, min(CHUNK_BYTES, end - at), at)
-            if not chunk:
-                raise damaged(self.name, f"{member.path!r} breaks off")
-            at += len(chunk)
-            yield chunk
+        return self.chunks_at(member.place, member.place + member.bytes, member.path)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple, cast
 
 from isal import isal_zlib
@@ -25,6 +24,7 @@ from services.extract.members import (
     refuse,
     safe_path,
 )  # fmt: skip
+from services.extract.sources.positioned import PositionedFile
 
 InflateError = cast(type[Exception], isal_zlib.error)  # isal's type stub calls it an instance
 
@@ -50,18 +50,8 @@ class Place(NamedTuple):
     crc32: int
 
 
-class ZipSource:
+class ZipSource(PositionedFile):
     """The files of a zip archive."""
-
-    parallel = True
-    counted = True
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-        self._descriptor: int | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "name": self.name, "_descriptor": None}  # each process opens its own
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
@@ -136,8 +126,6 @@ class ZipSource:
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`. Checks the size and the CRC-32."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         place: Place = member.place
         crc, length = 0, 0
         try:
@@ -166,22 +154,16 @@ class ZipSource:
 
     def _packed(self, member: Member, place: Place) -> Iterator[bytes]:
         """The member's bytes as they lie in the archive. The first read takes header and data in one."""
-        assert self._descriptor is not None
         guess = _LOCAL.size + len(member.path.encode()) + _NEXT_PROBE_BYTES
-        head = os.pread(self._descriptor, min(guess + place.bytes, guess + CHUNK_BYTES), place.offset)
+        head = self.bytes_at(place.offset, guess + min(place.bytes, CHUNK_BYTES))
         if len(head) < _LOCAL.size or not head.startswith(b"PK\x03\x04"):
             raise damaged(self.name, f"{member.path!r} is not where the directory says")
         *_, names, extras = _LOCAL.unpack_from(head)
         start = _LOCAL.size + names + extras
         first = head[start : start + place.bytes]
-        at, end = place.offset + start + len(first), place.offset + start + place.bytes
         yield first
-        while at < end:
-            chunk = os.pread(self._descriptor, min(CHUNK_BYTES, end - at), at)
-            if not chunk:
-                raise damaged(self.name, f"{member.path!r} breaks off")
-            at += len(chunk)
-            yield chunk
+        end = place.offset + start + place.bytes
+        yield from self.chunks_at(place.offset + start + len(first), end, member.path)
 
 
 def _is_utf8(raw: bytes) -> bool:

@@ -34,7 +34,7 @@ def test_makes_the_tree_of_hard_links(
     assert snapshot(raw) == before
     assert not (volume / "rejects").exists()
     assert not (volume / ".larder" / "Food-11").exists()
-    left_out, done, following = result.events[-3:]
+    left_out, _, done, following = result.events[-4:]
     assert left_out["files"] == 1 and "'README.txt'" in left_out["message"]
     assert done["event"] == "done" and done["images"] == 12 and done["rejects"] == 0
     assert following["event"] == "next" and "make bench" in following["message"]
