@@ -1,43 +1,51 @@
 # The front door. `make` alone prints the targets. CI calls the same targets that a person calls.
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 
-# What make itself reads may also stand in .env; the shell and make's arguments win.
-from_env = $(shell [ -f .env ] && sed -nE 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
+# What make itself reads may also stand in .env, read as compose reads it; the shell and make's arguments win.
+from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:space:]]+$$//' \
+    -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
-    TORCH_INDEX_URL,$(if $($(name)),,$(eval $(name) := $(call from_env,$(name)))))
+    TORCH_INDEX_URL,$(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
-RUNNER := $(or $(RUNNER),$(if $(ENGINE),compose,host))
-ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
-LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
-LARDER_HOME := $(or $(LARDER_HOME),.larder)
-LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
+DEMO_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_demo)
+# override: an empty value given on the command line is no value, too
+override RUNNER := $(or $(RUNNER),$(if $(ENGINE),compose,host))
+override ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
+override LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
+override LARDER_HOME := $(or $(LARDER_HOME),.larder)
+override LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
 LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 # The container's user must be able to write the records; root's id would go against the images' rule.
-LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
-LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
-export LARDER_DATA_VOLUME LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL
+override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
+override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
+export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL
 
 STAGES := extract transform bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUME := $(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)
 
-MISSPELT := $(filter-out $(shell sed -nE 's/^\#?([A-Z0-9_]+)=.*/\1/p' .env.example),$(filter LARDER_%,$(.VARIABLES)))
+KNOWN := $(shell sed -nE 's/^\#?([A-Z0-9_]+)=.*/\1/p' .env.example)
+GIVEN := $(filter LARDER_%,$(.VARIABLES)) $(shell [ -f .env ] && sed -nE 's/^(LARDER_[A-Za-z0-9_]+)=.*/\1/p' .env)
+MISSPELT := $(sort $(filter-out $(KNOWN),$(GIVEN)))
 $(if $(MISSPELT),$(error no such setting: $(MISSPELT); .env.example names all of them))
+$(if $(shell printf %s '$(LARDER_DATA_VOLUME)' | grep -E '^[A-Za-z0-9][A-Za-z0-9_.-]+$$'),,\
+    $(error LARDER_DATA_VOLUME=$(LARDER_DATA_VOLUME) is no name for a volume: letters, digits, _ . -))
 
-# A local archive or folder is handed into the container read-only, under its own name.
-SOURCE_PATH := $(if $(LARDER_SOURCE),$(shell test -e "$(LARDER_SOURCE)" && realpath "$(LARDER_SOURCE)"))
-SOURCE_NAME := $(if $(SOURCE_PATH),/source/$(shell basename "$(SOURCE_PATH)"))
-SOURCE_MOUNT := $(if $(SOURCE_PATH),-v "$(SOURCE_PATH):$(SOURCE_NAME):ro" -e "LARDER_SOURCE=$(SOURCE_NAME)")
-
-# $(call stage,COMPOSE FILE,STAGE,COMPOSE OPTIONS,STAGE'S FLAGS) runs a stage in the chosen runner.
+# $(call stage,COMPOSE FILE,STAGE,STAGE'S FLAGS) runs a stage in the chosen runner. In a container, a local archive or
+# folder is mounted read-only under its own name; the shell reads the name from the environment, so it may hold anything.
 ifeq ($(RUNNER),compose)
-stage = LARDER_RESULTS="$(abspath $(LARDER_RESULTS))" docker compose -f compose/$(1).yaml run --rm --no-deps $(3) $(2) $(4)
+stage = mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; then \
+        inside="/source/$$(basename -- "$$LARDER_SOURCE")"; \
+        mount=(-v "$$(realpath -- "$$LARDER_SOURCE"):$$inside:ro" -e "LARDER_SOURCE=$$inside"); fi; \
+    LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" \
+        docker compose -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
 else ifeq ($(RUNNER),host)
-stage = LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$(HOST_VOLUME)/Food-11" LARDER_RESULTS="$(LARDER_RESULTS)" \
-        $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(4)
+stage = LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
+        $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(3)
 else
 $(error RUNNER=$(RUNNER) is neither compose nor host)
 endif
@@ -51,20 +59,21 @@ help: ## print the targets
 
 .PHONY: demo
 demo: ## generated images, through the pipeline, to a measured table
-	@$(MAKE) --no-print-directory etl-local bench ARM=$(ARM) \
-	    LARDER_SOURCE="$(or $(LARDER_SOURCE),sample)" LARDER_DATA_VOLUME=food11_demo
-	@echo "The records lie in $(abspath $(LARDER_RESULTS))/"
+	@$(MAKE) --no-print-directory etl-local bench ARM=$(ARM) LARDER_DATA_VOLUME=$(DEMO_VOLUME) \
+	    LARDER_SOURCE="$(or $(if $(filter command environment,$(origin LARDER_SOURCE)),$(LARDER_SOURCE)),sample)"
+	@printf 'The records lie in %s/\n' "$$(realpath -m -- "$$LARDER_RESULTS")"
 
 .PHONY: etl-local
 etl-local: ready-extract ready-transform ## LARDER_SOURCE -> tree in the volume food11_local_baseline
-	@$(call stage,local,extract,$(SOURCE_MOUNT))
+	@$(call stage,local,transform,--check)
+	@$(call stage,local,extract)
 	@$(call stage,local,transform)
 
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local) on the tree; records in results/
-	@mkdir -p "$(LARDER_RESULTS)"
-	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" "$(LARDER_RESULTS)"; fi
-	@$(call stage,bench,bench,,--arm $(ARM))
+	@mkdir -p -- "$$LARDER_RESULTS"
+	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS"; fi
+	@$(call stage,bench,bench,--arm $(ARM))
 
 .PHONY: build
 build: $(STAGES:%=build-%) ## build every stage's image
@@ -72,31 +81,37 @@ build: $(STAGES:%=build-%) ## build every stage's image
 build-%: ## build one stage's image: build-extract, build-transform, build-bench
 	@docker compose -f compose/$(if $(filter bench,$*),bench,local).yaml --progress $(if $(CI),plain,auto) build $*
 
-# What a stage needs before it runs.
+# What a stage needs before it runs; stdout is for results. An image that is there is brought up to date silently.
 ready-%: runner
-	@$(MAKE) --no-print-directory --silent $(if $(filter compose,$(RUNNER)),build-$*,venv)
+	@if [ $(RUNNER) = host ]; then $(MAKE) --no-print-directory --silent venv >&2; \
+	elif docker image inspect larder-$*:0.1.0 >/dev/null 2>&1; then \
+	    docker compose -f compose/$(if $(filter bench,$*),bench,local).yaml build --quiet $* >&2; \
+	else $(MAKE) --no-print-directory build-$* >&2; fi
 
 .PHONY: runner
 runner:
 	@echo "runner: $(RUNNER)$(if $(filter host,$(RUNNER)), (processes in .venv/, data under $(LARDER_HOME)/))" >&2
-	@$(if $(filter host,$(RUNNER)),mkdir -p "$(HOST_VOLUME)")
+	@$(if $(filter host,$(RUNNER)),mkdir -p -- "$(HOST_VOLUME)")
 
 .PHONY: venv
 venv: .venv/ready ## make the virtual environment of the host runner and the tests
 .venv/ready: requirements-dev.txt services/bench/torch.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "larder needs Python 3.11 or newer; python3 is " + sys.version)'
+	@python3 -c 'import ensurepip' || { echo "python3 lacks venv: install the package python3-venv" >&2; exit 1; }
+	@echo "making .venv/, once: tools first, then torch (about 3 GB; TORCH_INDEX_URL may name an index of CPU wheels)" >&2
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --require-hashes -r requirements-dev.txt
-	$(PYTHON) -m pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) -r services/bench/torch.txt
+	$(PYTHON) -m pip install $(if $(CI),--quiet) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) \
+	    -r services/bench/torch.txt
 	@touch $@
 
 .PHONY: test
 test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run
 	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers, since no container engine answers (docker info)" >&2)
-	$(PYTHON) -m pytest $(TIERS:%=tests/%) $(PYTEST_ARGS)
+	REQUIRE=$(REQUIRE) $(PYTHON) -m pytest $(TIERS:%=tests/%) $(PYTEST_ARGS)
 
 test-%: venv ## run one tier: test-unit, test-integration, test-containers (after make build)
-	$(PYTHON) -m pytest tests/$* $(PYTEST_ARGS)
+	REQUIRE=all $(PYTHON) -m pytest tests/$* $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, and whether generated docs are fresh
@@ -110,7 +125,7 @@ docs: venv ## write .env.example and docs/settings.md from the code
 	$(PYTHON) -m docs.generate
 
 .PHONY: benchmarks
-benchmarks: venv ## measure the stages against their yardsticks; tables in results/benchmarks/
+benchmarks: venv ## measure the stages against their yardsticks; records in results/benchmarks/
 	$(PYTHON) -m benchmarks
 
 .PHONY: lock
@@ -122,7 +137,8 @@ lock: venv ## renew the hash-locked requirements
 	    -o services/$$stage/requirements.txt; done
 
 .PHONY: clean-local
-clean-local: runner ## remove the data volume, after asking (YES=1 does not ask)
-	@read -r -p "remove $(LARDER_DATA_VOLUME) with all its data? [y/N] " answer <<<"$(if $(YES),y,$$(head -n 1 </dev/stdin))"; \
-	[ "$$answer" = y ] || { echo "kept"; exit 1; }; \
-	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf "$(HOST_VOLUME)")
+clean-local: ## remove the data volume, after asking (YES=1 does not ask)
+	@printf 'Remove the %s volume %s with all its data? [y/N] ' $(RUNNER) "$(LARDER_DATA_VOLUME)" >&2; \
+	$(if $(YES),answer=y; echo y >&2,read -r answer || true); \
+	[ "$$answer" = y ] || { echo "kept" >&2; exit 1; }; \
+	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf -- "$(HOST_VOLUME)")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.harness import WORK, stage
+from benchmarks.harness import WORK, CannotRunError, stage
 from services.extract import sample
 
 FOOD11_IMAGES = sample.IMAGES
@@ -19,6 +19,8 @@ def photos() -> Path:
     """An archive of Food-11's size: the one that LARDER_SOURCE names, else the generated sample, deflated."""
     given = os.environ.get("LARDER_SOURCE", "")
     if given and given != sample.NAME:
+        if not Path(given).is_file():
+            raise CannotRunError(f"LARDER_SOURCE={given} is no file; benchmarks need a local zip")
         return Path(given).resolve()
     path = WORK / f"sample-{FOOD11_IMAGES}-v{sample.GENERATOR_VERSION}.zip"
     if not path.exists():

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, Run, interleave, run, stage
+from benchmarks.harness import WORK, CannotRunError, Report, Run, interleave, run, stage
 
 ROUNDS = 5
 
@@ -15,7 +15,7 @@ ROUNDS = 5
 def measure() -> Report:
     """extract against `unzip` and `unzip` with `sync`, with one core and with two, on the same disk."""
     if shutil.which("unzip") is None:
-        raise SystemExit("this benchmark compares with Info-ZIP's unzip, which is missing: apt-get install unzip")
+        raise CannotRunError("this benchmark compares with Info-ZIP's unzip, which is missing: apt-get install unzip")
     archive = data.photos()
     report = Report(f"extract of {archive.name} against unzip (speed ratios)")
     # Nothing is deleted between runs: ext4 is slow to hand out inodes that have just been freed.

@@ -24,6 +24,10 @@ RESULTS = Path(os.environ.get("LARDER_RESULTS", ROOT / "results")).resolve() / "
 _SAMPLE_SECONDS = 0.05
 
 
+class CannotRunError(Exception):
+    """What a benchmark needs isn't there."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One measured figure: the median over rounds with the smallest and the largest, and what it should reach."""
@@ -89,7 +93,7 @@ def run(command: Sequence[str | Path], *, cpus: int | None = None, watch_memory:
     allowed = sorted(os.sched_getaffinity(0))[:cpus]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, env=os.environ | environ, stdout=subprocess.DEVNULL,
+        [str(word) for word in command], cwd=ROOT, env=_clean_environment() | environ, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )  # fmt: skip
     watch = _Memory(process.pid) if watch_memory else None
@@ -98,6 +102,12 @@ def run(command: Sequence[str | Path], *, cpus: int | None = None, watch_memory:
     if process.returncode != 0:
         raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()[-2000:]}")
     return Run(seconds, watch.stop() if watch else 0)
+
+
+def _clean_environment() -> dict[str, str]:
+    """This environment without a user's settings."""
+    ours = ("LARDER_", "FOOD11_", "AWS_", "S3_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def stage(name: str, volume: Path, *flags: str, **options: Any) -> Run:

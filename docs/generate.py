@@ -31,7 +31,7 @@ BUILD_SETTINGS = (
 IMAGES = (
     ("BASE_IMAGE", "debian:bookworm-slim", "base of every image; pin it by digest where builds must repeat (compose)"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
-     "S3 server of the tests: the last community image, frozen with known security holes, so on loopback only"),
+     "S3 server of the tests: the last community image, frozen with known security holes, so not for open networks"),
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ required, so an error without a remedy can't be raised.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 
 EXIT_INTERRUPTED = 130
@@ -87,7 +88,7 @@ _STORAGE_FAULTS = {
     errno.ENOSPC: ("the disk is full", "free some space, then run the same command again: it resumes"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again: it resumes"),
     errno.EROFS: ("the volume is mounted read-only", "mount it writable for this stage, then run again"),
-    errno.EACCES: ("permission denied", "give this user (see `id -u`) the right to it, then run again"),
+    errno.EACCES: ("permission denied", f"give user {os.getuid()} the right to it, then run again"),
     errno.EPERM: ("the operation is not permitted", "check who owns the volume and how it is mounted, then run again"),
     errno.EIO: ("the disk reports a read or write error", "check the disk's health (`dmesg`), then run again"),
     errno.ENAMETOOLONG: ("a file name is too long for this file system", "shorten the name in the source"),

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from larder.contract import IndexEntry
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+from larder.machine import boot_id
 
 _SCHEMA = """
 PRAGMA locking_mode = EXCLUSIVE;  -- no shared memory file, which some volumes can't hold
@@ -38,8 +37,7 @@ class Ledger:
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
-        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
-        self._key = f"{key} {boot}"
+        self._key = f"{key} {boot_id()}"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(":memory:")  # stands in where opening fails
         try:
@@ -58,13 +56,13 @@ class Ledger:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction. Raises OSError when the disk can't take it."""
-        with _explained(self.path), self._db:
+        with explained(self.path), self._db:
             yield
 
     def clear(self) -> None:
         """Start over without entries."""
         self.remove()
-        with _explained(self.path):
+        with explained(self.path):
             self._open()
         with self._writing():
             self._db.execute("INSERT INTO key VALUES (?)", (self._key,))
@@ -98,7 +96,7 @@ class Ledger:
 
     def claim(self, path: str, source: str) -> str:
         """Reserve `path` for `source`. Returns who has it: `source`, or the one that came first."""
-        with _explained(self.path):
+        with explained(self.path):
             if self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?)", (path, source)).rowcount == 1:
                 return source
         return str(self._db.execute("SELECT source FROM claims WHERE path = ?", (path,)).fetchone()[0])
@@ -151,8 +149,8 @@ _DISK_FAULTS = {
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of the disk into the OSError that any other file would raise."""
+def explained(path: Path) -> Iterator[None]:
+    """For SQLite files: turn what SQLite says of the disk into the OSError that any other file would raise."""
     try:
         yield
     except sqlite3.OperationalError as error:

@@ -8,7 +8,6 @@ reported at once with the place it came from. pydantic validates; argparse parse
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,14 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from larder.errors import ConfigurationError
+from larder.machine import available_cpus
 from larder.progress import LogStyle
-
-
-def available_cpus() -> int:
-    """The number of CPU cores that this process may use (a container's share, not the machine's)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Settings(BaseModel):
@@ -141,6 +134,7 @@ def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
         "unusable, 4 too many samples rejected, 5 a remote service failed, 130 interrupted.",
     )  # fmt: skip
     parser.see = see
+    parser.add_argument("--check", action="store_true", help="check the settings and end")
     parser.add_argument("--version", action="version", version=f"larder {__version__}")
     for setting in settings_of(kind):
         default = f"; default {setting.default}" if setting.default else ""

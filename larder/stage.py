@@ -37,8 +37,11 @@ def main(
     signal.signal(signal.SIGTERM, _interrupt)  # as the first process of a container, it has no default action
     style: LogStyle = "json" if os.environ.get("LARDER_LOG") == "json" else "auto"
     reporter = Reporter(stage, style)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        settings = kind.load(stage, sys.argv[1:] if argv is None else argv, os.environ, about=about)
+        settings = kind.load(stage, words, os.environ, about=about)
+        if "--check" in words:
+            return 0
         reporter = Reporter(stage, settings.log)
         outcome = work(settings, reporter)
     except LarderError as error:

@@ -48,7 +48,7 @@ class Slot:
     def lock(self) -> Iterator[None]:
         """Keep every other writer off the volume. The kernel lets go of it when the process ends, however it ends.
 
-        Raises StorageError when another run holds it.
+        A swap that an earlier run was killed in is completed. Raises StorageError when another run holds the lock.
         """
         if not self.root.is_dir():
             raise StorageError(
@@ -62,7 +62,15 @@ class Slot:
                 raise StorageError(
                     f"another run is writing to {self.root}", next_step="wait until it has ended, then run again"
                 ) from None
+            if self._mark.exists():
+                self._complete_swap()
             yield
+
+    def recover(self) -> None:
+        """Complete the swap that an earlier run was killed in, if any: call it before looking at what is there."""
+        if self._mark.exists():
+            with suppress(StorageError, OSError), self.lock():  # in use or read-only: some other time
+                pass
 
     def resume(self, ledger: Ledger) -> bool:
         """Whether the data under construction goes on from an earlier run.
@@ -90,29 +98,45 @@ class Slot:
                 length += len(line)
         return IndexSummary(bytes=length, sha256=digest.hexdigest())
 
-    def commit(self, manifest: Manifest, run: dict[str, Any]) -> None:
-        """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data."""
+    def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger, inner: str = "") -> None:
+        """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data.
+
+        `inner` is the folder of the staged data that becomes the artifact, "" for all of it. Until the mark is
+        written, a run that dies is resumed from `ledger`; from then on, the next run completes the swap.
+        """
         (self._meta / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         _sync(self.root)  # data before the manifest that vouches for it
         _write_durably(self._meta / "manifest.json", manifest.to_json().encode())
-        self._meta.rename(self.staged / META)
-        swap_in(self.staged, self.folder)
-        remove_tree(self.work)  # now holds the old data
+        new = self.staged / inner
+        if (new / META).exists():
+            remove_tree(new / META)  # of a run that was killed right here
+        self._meta.rename(new / META)
+        _sync_folder(new)
+        _write_durably(self._mark, json.dumps({"inner": inner, "inode": new.stat().st_ino}).encode())
+        ledger.remove()
+        self._complete_swap()
 
-    def sweep(self) -> None:
-        """Remove the old data that a run left behind which was killed right after its swap."""
-        if self._is_swept():
-            return
-        with suppress(StorageError, OSError), self.lock():  # in use or read-only: some other time
-            if not self._is_swept():
-                remove_tree(self.work)
-
-    def _is_swept(self) -> bool:
-        return not self.staged.is_dir() or self.ledger_path.exists()  # with a ledger, a run can still go on
+    def _complete_swap(self) -> None:
+        mark = json.loads(self._mark.read_bytes())
+        new = self.staged / mark["inner"]
+        if new.is_dir() and new.stat().st_ino == mark["inode"]:  # a folder keeps its inode when it is renamed
+            swap_in(new, self.folder)
+        for item in self.work.iterdir():  # the old data, and all that was needed on the way
+            if item.is_dir():
+                remove_tree(item)
+            elif item != self._mark:
+                item.unlink()
+        self._mark.unlink()
+        self.work.rmdir()
 
     @property
     def _meta(self) -> Path:
         return self.work / META
+
+    @property
+    def _mark(self) -> Path:
+        """Says that the staged data are complete, and which they are."""
+        return self.work / "commit.json"
 
 
 def swap_in(new: Path, place: Path) -> None:
@@ -127,15 +151,24 @@ def swap_in(new: Path, place: Path) -> None:
     _sync_folder(place.parent)
 
 
-def remove_tree(folder: Path | str) -> None:
-    """Delete a folder with all that is in it. shutil.rmtree lists each folder whole, which grows with the images."""
-    with os.scandir(folder) as items:
-        for item in items:
-            if item.is_dir(follow_symlinks=False):
-                remove_tree(item.path)
-            else:
-                os.unlink(item.path)
-    os.rmdir(folder)
+def remove_tree(folder: Path) -> None:
+    """Delete a folder with all that is in it.
+
+    shutil.rmtree lists each folder whole, which grows with the images, and calls itself for each level.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        inside = []
+        with os.scandir(waiting[-1]) as items:
+            for item in items:
+                if item.is_dir(follow_symlinks=False):
+                    inside.append(item.path)
+                else:
+                    os.unlink(item.path)
+        if inside:
+            waiting += inside
+        else:
+            os.rmdir(waiting.pop())
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -152,10 +185,12 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    beside.rename(path)
     _sync_folder(path.parent)
 
 

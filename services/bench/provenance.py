@@ -13,11 +13,10 @@ from typing import Any
 import psutil
 
 from larder import __version__
-from larder.settings import available_cpus
+from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 from services.bench.settings import BenchSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-CGROUP = Path("/sys/fs/cgroup")
 LIBRARIES = ("torch", "torchvision", "pillow")
 
 
@@ -61,12 +60,6 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def cpu_quota_cores(cgroup: Path) -> float | None:
-    """How many cores' time a container may use (`docker run --cpus`), or None without a limit (cgroup v2, cpu.max)."""
-    quota, _, period = _read(cgroup / "cpu.max").partition(" ")
-    return round(int(quota) / int(period), 3) if quota.isdigit() and period.isdigit() else None
 
 
 def memory_limit_bytes(cgroup: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def reserve(folder: Path, stem: str) -> Iterator[Place]:
         cause = known.what if known else f"{error.strerror}: {error.filename!r}"
         raise StorageError(
             f"LARDER_RESULTS={str(folder)!r}: records can't be written there: {cause}",
-            next_step="set LARDER_RESULTS to a folder that this user can write",
+            next_step=f"set LARDER_RESULTS to a folder that user {os.getuid()} can write, or make it so",
         ) from error
     try:
         yield Place(path, beside)

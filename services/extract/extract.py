@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from larder.contract import IndexEntry, Manifest, find_manifest, first_missing, read_run
+from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, read_run
 from larder.engines import LocalEngine
 from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
-from larder.volume import RAW, TREE, Slot, remove_tree, require_space
+from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import sample
 from services.extract.download import download
 from services.extract.members import BadSourceError, Source
@@ -27,7 +29,7 @@ from services.extract.settings import ExtractSettings
 from services.extract.sources import FolderSource, GeneratedSource, absent, open_local
 from services.extract.unpack import unpack
 
-NEXT_STEP = "make etl-local (or `python -m services.transform`)"
+NEXT_STEP = "transform (make etl-local runs it by itself)"
 
 _SPLIT_NAMES = {"training", "validation", "evaluation", "train", "val", "valid", "test", "eval"}
 
@@ -37,8 +39,8 @@ def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
     clock = Clock()
     slot = Slot(settings.volume, RAW)
     wanted = _wanted(settings)
+    slot.recover()
     if not settings.force and (present := _up_to_date(slot, wanted, reporter)) is not None:
-        slot.sweep()
         return Outcome(f"up to date: {_size(present)} from {wanted['source']}", NEXT_STEP, {"up_to_date": True})
     with slot.lock():
         try:
@@ -67,30 +69,40 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
         unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
         made_from = _made_from(settings, source, archive, sha256)
-        return _commit(slot, ledger, made_from, clock.record(**wanted, workers=settings.workers))
+        return _commit(slot, ledger, wanted["dataset"], made_from, clock.record(**wanted, workers=settings.workers))
 
 
 def _wanted(settings: ExtractSettings) -> dict[str, Any]:
     """What identifies the source without reading it; kept in run.json, so that a second run sees no change."""
     if settings.source == sample.NAME:
         numbers = {"images": settings.sample_images, "seed": settings.seed, "generator": sample.GENERATOR_VERSION}
-        return {"source": sample.NAME, "state": numbers}
+        return {"source": sample.NAME, "dataset": sample.NAME, "state": numbers}
     if settings.is_remote:
         address = hashlib.sha256(settings.source.encode()).hexdigest()
-        return {"source": redact(settings.source), "state": {"address": address, "sha256": settings.source_sha256}}
+        source, state = redact(settings.source), {"address": address, "sha256": settings.source_sha256}
+    else:
+        source, state = str(settings.local_path), _state_of(settings)
+    return {"source": source, "dataset": settings.dataset, "state": state}
+
+
+def _state_of(settings: ExtractSettings) -> dict[str, Any]:
+    """What tells a local source from the same one after a change."""
     path = settings.local_path
-    if path.is_dir():
-        if settings.volume.resolve().is_relative_to(path.resolve()):
-            raise ConfigurationError(
-                f"the volume {settings.volume} lies inside the source folder {path}",
-                next_step="give the folder that holds the images alone as LARDER_SOURCE",
-            )
-        return {"source": str(path), "state": {"folder": FolderSource(path, str(path)).state()}}
+    if path.is_file():
+        facts = path.stat()
+        return {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
     if not path.exists():
         raise absent(str(path))
-    facts = path.stat()
-    state = {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
-    return {"source": str(path), "state": state}
+    if settings.source_sha256:
+        raise ConfigurationError(
+            f"LARDER_SOURCE_SHA256 is of an archive, and {path} is a folder", next_step="leave it out"
+        )
+    if settings.volume.resolve().is_relative_to(path.resolve()):
+        raise ConfigurationError(
+            f"the volume {settings.volume} lies inside the source folder {path}",
+            next_step="give the folder that holds the images alone as LARDER_SOURCE",
+        )
+    return {"folder": FolderSource(path, str(path)).state()}
 
 
 def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manifest | None:
@@ -154,7 +166,7 @@ def _made_from(
     return {"kind": "archive", "sha256": found, "bytes": archive.stat().st_size}
 
 
-def _commit(slot: Slot, ledger: Ledger, made_from: dict[str, str | int], run: dict[str, Any]) -> Manifest:
+def _commit(slot: Slot, ledger: Ledger, dataset: str, made_from: dict[str, str | int], run: dict[str, Any]) -> Manifest:
     """Take the wrapping folder away, write index and manifest, and swap the data in."""
     if len(ledger) == 0:
         raise InputError("the source holds no files", next_step="check LARDER_SOURCE")
@@ -168,17 +180,11 @@ def _commit(slot: Slot, ledger: Ledger, made_from: dict[str, str | int], run: di
             yield entry._replace(path=entry.path.removeprefix(wrapper))
 
     index = slot.write_index(unwrapped())
-    ledger.remove()  # it names files by their old places: from here on, a run that dies starts over
-    if wrapper:
-        inner = slot.work / "unwrapped"  # `Slot.resume` clears what a killed run left there
-        (slot.staged / wrapper).rename(inner)
-        remove_tree(slot.staged)
-        inner.rename(slot.staged)
     manifest = Manifest(
-        artifact="raw", dataset=TREE, classes=[], splits={}, input=made_from, settings={},
+        artifact="raw", dataset=dataset, classes=[], splits={}, input=made_from, settings={},
         files=files, bytes=total, index=index,
     )  # fmt: skip
-    slot.commit(manifest, run)
+    slot.commit(manifest, run, ledger, inner=wrapper)
     return manifest
 
 
@@ -186,17 +192,22 @@ def _wrapper(folder: Path) -> str:
     """The folders around the splits that hold nothing else, as a prefix with a slash at the end, or ""."""
     prefix = ""
     while True:
-        items = list(_first_items(folder / prefix, 2))
+        items = _first_items(folder / prefix, 2)
         if len(items) != 1 or items[0].name in _SPLIT_NAMES or not items[0].is_dir():
             return prefix
-        if not any(item.is_dir() for item in items[0].iterdir()):
+        if not _has_folder(items[0].path):
             return prefix  # a folder of images: a class
         prefix += items[0].name + "/"
 
 
-def _first_items(folder: Path, count: int) -> Iterator[Path]:
-    for _, item in zip(range(count), folder.iterdir(), strict=False):
-        yield item
+def _first_items(folder: Path, count: int) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as items:
+        return list(itertools.islice((item for item in items if item.name != META), count))
+
+
+def _has_folder(path: str) -> bool:
+    with os.scandir(path) as items:
+        return any(item.is_dir() and item.name != META for item in items)
 
 
 def _size(manifest: Manifest) -> str:

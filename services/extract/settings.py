@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ByteSize, Field, StringConstraints
+from pydantic import AfterValidator, ByteSize, Field, model_validator
 
 from larder.settings import DataSettings
 from larder.store import StoreSettings
@@ -31,6 +32,12 @@ def _known_source(source: str) -> str:
     return source
 
 
+def _a_sha256(digest: str) -> str:
+    if digest and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+        raise ValueError("must be 64 hexadecimal digits")
+    return digest.lower()
+
+
 class ExtractSettings(DataSettings, StoreSettings):
     """Where the dataset comes from, and what is refused."""
 
@@ -39,9 +46,13 @@ class ExtractSettings(DataSettings, StoreSettings):
         description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive, "
         "a folder, or `sample`, a generated stand-in that needs no network",
     )  # fmt: skip
-    source_sha256: Annotated[str, StringConstraints(to_lower=True, pattern="^([0-9a-fA-F]{64})?$")] = Field(
+    source_sha256: Annotated[str, AfterValidator(_a_sha256)] = Field(
         "", alias="LARDER_SOURCE_SHA256", description="the archive's sha256; it is refused when it has another",
         json_schema_extra={"unit": "64 hex digits"},
+    )  # fmt: skip
+    dataset: str = Field(
+        "Food-11", alias="LARDER_DATASET", min_length=1,
+        description="the data set's name, for manifests and records; `sample` is called sample",
     )  # fmt: skip
     sample_images: int = Field(
         4000, alias="LARDER_SAMPLE_IMAGES", ge=FEWEST_IMAGES, le=10_000_000,
@@ -59,6 +70,12 @@ class ExtractSettings(DataSettings, StoreSettings):
         10_000_000, alias="LARDER_MAX_FILES", ge=1,
         description="a source with more files than this is refused", json_schema_extra={"unit": "files"},
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _digest_of_an_archive(self) -> Self:
+        if self.source_sha256 and self.source == sample.NAME:
+            raise ValueError("LARDER_SOURCE_SHA256 is of an archive, and LARDER_SOURCE=sample is none")
+        return self
 
     @property
     def is_remote(self) -> bool:

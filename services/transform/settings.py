@@ -26,7 +26,7 @@ class TransformSettings(DataSettings):
     )  # fmt: skip
     verify: Verify = Field(
         "header", alias="LARDER_VERIFY",
-        description="how each image is checked: header (format, size, complete), decode (every pixel), none",
+        description="how each image is checked: header (format, size, complete), decode (what a decoder notices), none",
     )  # fmt: skip
     max_rejects: int = Field(
         0, alias="LARDER_MAX_REJECTS", ge=0, description="with more rejected samples than this the stage fails",

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -74,18 +75,19 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     wanted: dict[str, str | int] = {"recipe": settings.recipe, "verify": settings.verify}
     if settings.recipe == "csv":
         wanted["csv"] = settings.csv
+    slot.recover()
     if not settings.force and (tree := _up_to_date(slot, manifest, wanted, settings.max_rejects, reporter)) is not None:
+        _drop_stale_rejects(slot)
         return Outcome(f"up to date: {_size(tree)}", NEXT_STEP, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([manifest.digest(), wanted])) as ledger:
-        if slot.resume(ledger):
+        if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run: {len(ledger):,} images are done")
         recipe = _open_recipe(settings, raw, manifest, slot)
         _build(settings, raw, manifest, slot, ledger, recipe, reporter)
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
         reporter.event("commit", "writing the index, flushing to disk")
         tree = _commit(slot, ledger, manifest, recipe.classes, wanted, clock, rejected)
-        if not rejected and (settings.volume / REJECTS).exists():
-            remove_tree(settings.volume / REJECTS)  # of the tree that has just been replaced
+    _drop_stale_rejects(slot)
     rate = tree.files / max(clock.seconds, 1e-9)
     aside = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return Outcome(
@@ -201,7 +203,7 @@ def _place(raw: Path, tree: Path, verify: Verify, job: Job) -> IndexEntry:
 
 def _changed(path: str, how: str) -> InputError:
     return InputError(
-        f"{path} {how} since it was extracted", next_step="run `python -m services.extract --force`, then this again"
+        f"{path} {how} since it was extracted", next_step="extract it again (LARDER_FORCE=true), then run this again"
     )
 
 
@@ -213,8 +215,9 @@ def _link(source: str, place: str) -> None:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.link(source, place)
-    except FileExistsError:
-        pass  # an earlier run that was stopped before it could note it: places are claimed, so it is this file
+    except FileExistsError:  # an earlier run was stopped before it could note it, or the file system folds case
+        if not os.path.samefile(source, place):
+            raise RejectError(f"takes the same place as another file on this file system: {place}") from None
     except OSError as fault:
         if fault.errno in _NO_LINKS:
             raise StorageError(
@@ -243,7 +246,8 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
         for number, (path, reason) in enumerate(ledger.rejects()):
             file.write(json.dumps({"path": path, "reason": reason}, ensure_ascii=False) + "\n")
             if _is_inside(raw, path):
-                _link(str(raw / path), str(folder / "files" / path))
+                with suppress(RejectError):  # two names for one place: the first one stands there
+                    _link(str(raw / path), str(folder / "files" / path))
             if number < _SHOWN_REJECTS:
                 reporter.event("reject", f"rejected {path!r}: {reason}", path=path, reason=reason)
     if count > _SHOWN_REJECTS:
@@ -251,11 +255,19 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
     swap_in(folder, place)
     if count > max_rejects:
         raise RejectedSamplesError(
-            f"{count:,} samples were rejected, and LARDER_MAX_REJECTS allows {max_rejects:,}; "
-            f"all are listed in {place}/rejects.jsonl, with the files beside it",
+            f"rejected samples: {count:,}, and LARDER_MAX_REJECTS allows {max_rejects:,}; "
+            f"all are listed in {place}/rejects.jsonl on the data volume, with the files beside it",
             next_step=f"mend the source and extract again, or leave them out with LARDER_MAX_REJECTS={count}",
         )
     return count
+
+
+def _drop_stale_rejects(slot: Slot) -> None:
+    """Remove the rejects of an earlier tree when the present one has none."""
+    place = slot.root / REJECTS
+    if place.exists() and read_run(slot.folder).get("rejects") == 0:
+        with suppress(StorageError, OSError), slot.lock():  # in use or read-only: some other time
+            remove_tree(place)
 
 
 def _is_inside(folder: Path, path: str) -> bool:
@@ -273,13 +285,12 @@ def _commit(
         raise InputError("no file of the source is a sample", next_step="check LARDER_SOURCE and LARDER_RECIPE")
     splits: dict[str, SplitSummary] = {}
     index = slot.write_index(_count(ledger.entries(), splits, len(classes)))
-    ledger.remove()
     manifest = Manifest(
-        artifact="tree", dataset=TREE, classes=classes, splits=splits, settings=wanted,
+        artifact="tree", dataset=raw.dataset, classes=classes, splits=splits, settings=wanted,
         input={"kind": "raw", "manifest": raw.digest()}, index=index,
         files=sum(split.samples for split in splits.values()), bytes=sum(split.bytes for split in splits.values()),
     )  # fmt: skip
-    slot.commit(manifest, clock.record(rejects=rejected))
+    slot.commit(manifest, clock.record(rejects=rejected), ledger)
     return manifest
 
 

@@ -39,13 +39,10 @@ def test_labels_say_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["extract", "transform"])
 def test_it_adds_less_than_350_mb_to_its_base(name: str) -> None:
-    base = inspect("debian:bookworm-slim")["Size"]
-    assert inspect(f"larder-{name}:0.1.0")["Size"] - base < 350e6
-
-
-def test_images_share_the_layers_of_base_and_python() -> None:
-    layers = [inspect(f"larder-{name}:0.1.0")["RootFS"]["Layers"] for name in STAGES]
-    assert layers[0][:2] == layers[1][:2] == layers[2][:2]
+    history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:0.1.0"]
+    layers = subprocess.run(history, capture_output=True, check=True, text=True).stdout.split()
+    base = next(int(size) for size in reversed(layers) if int(size))  # its one layer; the image itself may not be here
+    assert sum(map(int, layers)) - base < 350e6
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -112,5 +112,5 @@ def _needed_before(command: str) -> list[str]:
     if "transform" in command:
         return ["make etl-local RUNNER=compose"]
     if "bench" in command:
-        return ["make etl-local RUNNER=compose", "mkdir -p results && chmod 777 results"]
+        return ["make etl-local RUNNER=compose"]
     return []

@@ -203,3 +203,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="session")
+def mounts() -> None:
+    """What mounts a small disk needs: root, or user namespaces, which some systems keep from ordinary users."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    command = ["unshare", "--mount", *user, "mount", "-t", "tmpfs", "larder", "/mnt"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        why = f"no file system can be mounted here ({tried.stderr.strip()}); tests/containers fills a disk, too"
+        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)

@@ -30,6 +30,8 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """
     manifest = read_tree(settings.data_dir, settings.split)
     samples = manifest.splits[settings.split].samples
+    import torchvision  # noqa: F401  (takes seconds, which are not the listing's)
+
     with reporter.task(f"listing {settings.split}", samples, "images") as task:
         dataset = list_images(settings.data_dir / settings.split, task.advance)
     if len(dataset) != samples:

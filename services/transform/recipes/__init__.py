@@ -13,6 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+SPLITS = {
+    "training": "training", "train": "training",
+    "validation": "validation", "val": "validation", "valid": "validation",
+    "evaluation": "evaluation", "eval": "evaluation", "test": "evaluation",
+}  # fmt: skip
+"""The names that people give the three splits, and those that Food-11 gives them."""
+
 
 class Sample(NamedTuple):
     """Where a file goes: `<split>/class_<label>/<name>`."""

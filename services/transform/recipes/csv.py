@@ -1,7 +1,8 @@
 """A table at hand: a CSV file with the columns `file`, `label` and, optionally, `split`.
 
 `file` is a path below the source's top, or below the table's folder. Labels may be names or numbers; classes are
-numbered in the order of the sorted labels (as numbers where all are). Without `split`, everything is `training`.
+numbered in the order of the sorted labels (as numbers where all are). Without `split`, everything is `training`; the
+usual short names of the splits (train, val, test) mean Food-11's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import PurePosixPath
 
 from larder.contract import META
 from larder.errors import InputError
-from services.transform.recipes import Files, RejectError, Sample
+from larder.ledger import explained
+from services.transform.recipes import SPLITS, Files, RejectError, Sample
 
 _DEFAULT_SPLIT = "training"
 _NAME_IT = "set LARDER_CSV to the table's path in the source"
@@ -51,6 +53,12 @@ def open(files: Files) -> Table:
     if not path.is_file():
         raise InputError(f"the source has no file {table}", next_step=_NAME_IT)
     files.require_intact(table)
+    with explained(files.scratch):
+        return Table(_load(files, table), table)
+
+
+def _load(files: Files, table: str) -> sqlite3.Connection:
+    """The table's rows in a database."""
     database = files.scratch / "csv.sqlite"
     database.unlink(missing_ok=True)
     rows = sqlite3.connect(database)
@@ -64,7 +72,7 @@ def open(files: Files) -> Table:
             rows.execute("INSERT INTO rows VALUES (?, ?, ?, ?, 0)", (place, label, split, line))
         except sqlite3.IntegrityError:
             raise _fault(table, line, f"names {file!r} a second time") from None
-    return Table(rows, table)
+    return rows
 
 
 def _find(files: Files) -> str:
@@ -92,7 +100,7 @@ def _read(files: Files, table: str) -> Iterator[tuple[int, str, str, str]]:
                     raise _fault(table, reader.line_num, "lacks the file or the label")
                 if "/" in split or split in (".", "..", META) or not split.isprintable():
                     raise _fault(table, reader.line_num, f"has the split {split!r}, which can't be a folder's name")
-                yield reader.line_num, str(PurePosixPath(name)), label, split
+                yield reader.line_num, str(PurePosixPath(name)), label, SPLITS.get(split, split)
         except (UnicodeDecodeError, csv.Error) as fault:
             raise _fault(table, reader.line_num + 1, f"is no CSV in UTF-8 ({fault})") from None
 

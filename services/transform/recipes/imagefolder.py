@@ -8,13 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from larder.errors import InputError
-from services.transform.recipes import Files, RejectError, Sample
+from services.transform.recipes import SPLITS, Files, RejectError, Sample
 
-_SPLITS = {
-    "training": "training", "train": "training",
-    "validation": "validation", "val": "validation", "valid": "validation",
-    "evaluation": "evaluation", "eval": "evaluation", "test": "evaluation",
-}  # fmt: skip
 _DEFAULT_SPLIT = "training"
 
 
@@ -28,9 +23,9 @@ class ImageFolder:
     def assign(self, path: str) -> Sample | None:
         """See `Recipe.assign`."""
         parts = path.split("/")
-        if len(parts) == 1 or (self._with_splits and parts[0] not in _SPLITS):
+        if len(parts) == 1 or (self._with_splits and parts[0] not in SPLITS):
             return None
-        split = _SPLITS[parts.pop(0)] if self._with_splits else _DEFAULT_SPLIT
+        split = SPLITS[parts.pop(0)] if self._with_splits else _DEFAULT_SPLIT
         if len(parts) != 2 or parts[0] not in self._labels:
             wanted = "<split>/<class>/<file>" if self._with_splits else "<class>/<file>"
             raise RejectError(f"lies {'deeper' if len(parts) > 2 else 'higher'} than {wanted}")
@@ -44,7 +39,7 @@ class ImageFolder:
 def open(files: Files) -> ImageFolder:
     """Find out whether there are splits, and collect the classes."""
     folders = {path.split("/")[0] for path in files.paths() if "/" in path}
-    with_splits = any(name in _SPLITS for name in folders)
+    with_splits = any(name in SPLITS for name in folders)
     classes = {name for path in files.paths() if (name := _class_of(path, with_splits)) is not None}
     if not classes:
         raise InputError(
@@ -58,5 +53,5 @@ def open(files: Files) -> ImageFolder:
 def _class_of(path: str, with_splits: bool) -> str | None:
     parts = path.split("/")
     if with_splits:
-        return parts[1] if len(parts) == 3 and parts[0] in _SPLITS else None
+        return parts[1] if len(parts) == 3 and parts[0] in SPLITS else None
     return parts[0] if len(parts) == 2 else None

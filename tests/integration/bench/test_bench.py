@@ -32,7 +32,7 @@ def test_measures_an_epoch_and_keeps_the_record(run_bench, tree, tmp_path):
     assert record["settings"]["workers"] == 2
     assert record["provenance"]["torch"]
     assert f"{record['imgs/s']:,.1f}" in out
-    assert f"results/{path.name}" in err
+    assert f"record {path.name}" in err
     assert "make bench" in err
 
 

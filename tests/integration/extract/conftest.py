@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import random
-import shutil
 import subprocess
 import tarfile
 import threading
@@ -246,10 +245,8 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
+def disk(mounts: None, tmp_path: Path) -> Iterator[Disk]:
     """A disk of 3 MB with a volume on it."""
-    for tool in ("unshare", "nsenter"):
-        assert shutil.which(tool), f"this test needs {tool}, of the package util-linux"
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = Disk(folder, "3m")

@@ -45,7 +45,7 @@ def test_every_fault_is_listed_and_set_aside(
     assert result.code == 4
     error = result.events[-1]
     assert error["exit_code"] == 4
-    assert "11 samples were rejected" in error["message"] and "LARDER_MAX_REJECTS=11" in error["message"]
+    assert "rejected samples: 11" in error["message"] and "LARDER_MAX_REJECTS=11" in error["message"]
     assert {event["path"] for event in result.events if event["event"] == "reject"} == set(REASONS)
     found = rejects()
     assert list(found) == sorted(REASONS, key=str.encode)

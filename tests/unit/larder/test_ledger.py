@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from larder import ledger as module
+from larder import machine
 from larder.contract import IndexEntry
 from larder.ledger import Ledger
 
@@ -32,7 +32,7 @@ def test_another_key_another_boot_or_damage_starts_over(tmp_path: Path, monkeypa
             ledger.add(ENTRIES)
         if harm == "boot":
             (tmp_path / "boot").write_text("another")
-            monkeypatch.setattr(module, "_BOOT_ID", tmp_path / "boot")
+            monkeypatch.setattr(machine, "_BOOT_ID", tmp_path / "boot")
         if harm == "damage":
             path.write_bytes(b"not a database" * 100)
         with Ledger(path, "other" if harm == "key" else "key") as ledger:

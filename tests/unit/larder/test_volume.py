@@ -1,6 +1,11 @@
 """The slot: locked, swapped in whole, and cleared of what dead runs left."""
 
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +13,7 @@ from larder import volume
 from larder.contract import IndexEntry, Manifest, find_manifest, first_missing, read_index
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
-from larder.volume import Slot, require_space, swap_in
+from larder.volume import Slot, remove_tree, require_space, swap_in
 
 
 @pytest.fixture
@@ -16,18 +21,19 @@ def slot(tmp_path: Path) -> Slot:
     return Slot(tmp_path, "raw")
 
 
-def make(slot: Slot, content: bytes) -> Manifest:
+def make(slot: Slot, content: bytes, inner: str = "") -> Manifest:
     with Ledger(slot.ledger_path, content.hex()) as ledger:
         slot.resume(ledger)
-        (slot.staged / "file").write_bytes(content)
-        ledger.add([IndexEntry("file", len(content), "0" * 64)])
+        (slot.staged / inner).mkdir(exist_ok=True)
+        (slot.staged / inner / "file").write_bytes(content)
+        if "file" not in ledger:
+            ledger.add([IndexEntry("file", len(content), hashlib.sha256(content).hexdigest())])
         index = slot.write_index(ledger.entries())
-        ledger.remove()
-    manifest = Manifest(
-        artifact="raw", dataset="x", classes=[], splits={}, input={}, settings={}, files=1, bytes=len(content),
-        index=index,
-    )  # fmt: skip
-    slot.commit(manifest, {"a": 1})
+        manifest = Manifest(
+            artifact="raw", dataset="x", classes=[], splits={}, input={}, settings={}, files=1, bytes=len(content),
+            index=index,
+        )  # fmt: skip
+        slot.commit(manifest, {"a": 1}, ledger, inner)
     return manifest
 
 
@@ -69,17 +75,83 @@ def test_only_one_writer(slot: Slot) -> None:
         pass
 
 
-def test_sweep_takes_only_what_is_dead(slot: Slot) -> None:
-    slot.staged.mkdir(parents=True)
-    slot.ledger_path.touch()
-    slot.sweep()
-    assert slot.staged.exists()
-    slot.ledger_path.unlink()
-    with slot.lock():
-        slot.sweep()
-        assert slot.staged.exists()
-    slot.sweep()
-    assert not slot.work.exists()
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that the code does can catch it."""
+
+
+@pytest.mark.parametrize("inner", ["", "wrapper"])
+@pytest.mark.parametrize("atomic", [True, False], ids=["exchange", "no exchange"])
+def test_killed_at_any_step_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool, inner: str
+) -> None:
+    if not atomic:
+        monkeypatch.setattr(volume, "_exchange", lambda *_: False)
+    outcomes = []
+    for step in range(40):
+        slot = Slot(tmp_path / str(step), "raw")
+        slot.root.mkdir()
+        contents = {make(slot, b"old").digest(): b"old"}
+        with monkeypatch.context() as patched, suppress(Killed):
+            _kill_at(patched, step)
+            make(slot, b"new", inner)
+        slot.recover()
+        manifest = find_manifest(slot.folder)
+        assert manifest is not None, step
+        found = contents.get(manifest.digest(), b"new")
+        assert (slot.folder / "file").read_bytes() == found
+        assert first_missing(slot.folder, manifest) is None
+        outcomes.append(found)
+        assert make(slot, b"new", inner) == find_manifest(slot.folder)  # and the next run gets through
+        assert (slot.folder / "file").read_bytes() == b"new"
+        assert not slot.work.exists()
+    assert outcomes == sorted(outcomes, reverse=True)  # old up to some step, new from there on
+    assert set(outcomes) == {b"old", b"new"}
+
+
+def _kill_at(patched: pytest.MonkeyPatch, step: int) -> None:
+    """Die just before the file-system change number `step`."""
+    left = iter(range(step, -1, -1))
+
+    def guarded(change: Callable[..., Any]) -> Callable[..., Any]:
+        def guard(*args: Any, **options: Any) -> Any:
+            if next(left, 0) == 0:
+                raise Killed
+            return change(*args, **options)
+
+        return guard
+
+    for owner, name in ((Path, "rename"), (Path, "unlink"), (Path, "rmdir"), (os, "unlink"), (os, "rmdir")):
+        patched.setattr(owner, name, guarded(getattr(owner, name)))
+    for name in ("_sync", "_sync_folder", "_exchange"):
+        patched.setattr(volume, name, guarded(getattr(volume, name)))
+
+
+def test_the_same_data_again_are_swapped_in_too(slot: Slot) -> None:
+    make(slot, b"new")
+    (slot.folder / "file").unlink()
+    make(slot, b"new")
+    assert (slot.folder / "file").exists()
+
+
+def test_killed_while_flushing_resumes(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(volume, "_sync", lambda _: (_ for _ in ()).throw(Killed))
+        make(slot, b"new")
+    with Ledger(slot.ledger_path, b"new".hex()) as ledger:
+        assert slot.resume(ledger)
+        assert len(ledger) == 1
+
+
+def test_a_deep_tree_is_deleted(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):  # deeper than Python's stack
+        os.mkdir("d", dir_fd=descriptor)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = deeper
+    os.close(descriptor)
+    remove_tree(tmp_path / "d")
+    assert not any(tmp_path.iterdir())
 
 
 def test_require_space(tmp_path: Path) -> None:
