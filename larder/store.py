@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from larder.errors import ConfigurationError
 from larder.settings import Settings
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 30
 
 
+def _an_endpoint(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^@\s]+", url):
+        raise ValueError("must be http:// or https:// and a host, without user and password: those have settings")
+    return url
+
+
 class StoreSettings(Settings):
     """How to reach an S3 store. Without keys, boto3 looks where AWS tools look (profile, instance role)."""
 
-    s3_endpoint_url: str = Field(
-        "", alias="S3_ENDPOINT_URL", pattern="^(https?://.+)?$",
+    s3_endpoint_url: Annotated[str, AfterValidator(_an_endpoint)] = Field(
+        "", alias="S3_ENDPOINT_URL",
         description="the S3 store's address; empty is AWS itself",
     )  # fmt: skip
     aws_access_key_id: str = Field("", alias="AWS_ACCESS_KEY_ID", description="the S3 store's access key")
     aws_secret_access_key: SecretStr = Field(
         SecretStr(""), alias="AWS_SECRET_ACCESS_KEY", description="the S3 store's secret key; never shown"
+    )
+    aws_session_token: SecretStr = Field(
+        SecretStr(""), alias="AWS_SESSION_TOKEN", description="the token of temporary keys; never shown"
     )
 
     @model_validator(mode="after")
@@ -54,6 +64,7 @@ def client(settings: StoreSettings) -> S3Client:
         session = boto3.Session(
             aws_access_key_id=settings.aws_access_key_id or None,
             aws_secret_access_key=settings.aws_secret_access_key.get_secret_value() or None,
+            aws_session_token=settings.aws_session_token.get_secret_value() or None,
         )
         return session.client(
             "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,

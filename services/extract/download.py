@@ -8,11 +8,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from larder.errors import ServiceError
+from larder.machine import boot_id
 from larder.progress import Reporter
 from larder.volume import require_space
 from services.extract.remotes import ChangedError, Remote, Response, TransientError
@@ -30,12 +33,13 @@ def download(remote: Remote, folder: Path, reporter: Reporter) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     done, part = folder / "archive", folder / "archive.part"
-    if done.exists():
+    if done.exists() and done.stat().st_size == _state(folder).get("total", done.stat().st_size):
         return done
     failures, furthest = 0, 0
     while True:
         try:
             _attempt(remote, folder, part, reporter)
+            _flush(part)
             part.rename(done)
             return done
         except TransientError as fault:
@@ -71,7 +75,8 @@ def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter) -> No
             raise ChangedError("the server continues another version of the file")
         if not response.offset:
             part.unlink(missing_ok=True)  # before its version is forgotten: what stays belongs to state.json
-        (folder / "state.json").write_text(json.dumps({"validator": response.validator, "total": response.total}))
+        state = {"validator": response.validator, "total": response.total, "boot": boot_id()}
+        (folder / "state.json").write_text(json.dumps(state))
         _receive(response, part, reporter)
     received = part.stat().st_size
     if response.total is not None and received < response.total:
@@ -94,12 +99,26 @@ def _receive(response: Response, part: Path, reporter: Reporter) -> None:
 
 def _resume_point(folder: Path, part: Path) -> tuple[int, str, int | None]:
     """How many bytes are there, of which version and length; 0 when they can't be continued."""
+    state = _state(folder)
+    if not part.exists() or not state.get("validator"):
+        return 0, "", None
+    if state.get("boot") != boot_id():  # what was not flushed when the machine went down may be zeros now
+        return 0, "", None
+    return part.stat().st_size, str(state["validator"]), state.get("total")
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What is known of the file that is on its way."""
     try:
         state = json.loads((folder / "state.json").read_text())
-        offset, validator, total = part.stat().st_size, str(state["validator"]), state["total"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return 0, "", None
-    return (offset, validator, total) if validator else (0, "", None)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _flush(part: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _pause_seconds(failures: int) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,13 +22,13 @@ from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import sample
 from services.extract.download import download
-from services.extract.members import BadSourceError, Source
+from services.extract.members import CHUNK_BYTES, BadSourceError, Source
 from services.extract.remotes import Remote
 from services.extract.remotes.http import HttpRemote, redact
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
 from services.extract.sources import FolderSource, GeneratedSource, absent, open_local
-from services.extract.unpack import unpack
+from services.extract.unpack import TooLargeError, unpack
 
 NEXT_STEP = "transform (make etl-local runs it by itself)"
 
@@ -66,7 +67,12 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
             expected = sample.expected_bytes(settings.sample_images) - sum(entry.bytes for entry in ledger.entries())
             require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
         engine = LocalEngine(settings.workers)
-        unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
+        try:
+            unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
+        except TooLargeError:  # nothing of it is kept but a download, for a run with other limits
+            remove_tree(slot.staged)
+            ledger.clear()
+            raise
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
         made_from = _made_from(settings, source, archive, sha256)
         return _commit(slot, ledger, wanted["dataset"], made_from, clock.record(**wanted, workers=settings.workers))
@@ -88,11 +94,11 @@ def _wanted(settings: ExtractSettings) -> dict[str, Any]:
 def _state_of(settings: ExtractSettings) -> dict[str, Any]:
     """What tells a local source from the same one after a change."""
     path = settings.local_path
-    if path.is_file():
-        facts = path.stat()
-        return {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
     if not path.exists():
         raise absent(str(path))
+    if not path.is_dir():
+        facts = path.stat()
+        return {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
     if settings.source_sha256:
         raise ConfigurationError(
             f"LARDER_SOURCE_SHA256 is of an archive, and {path} is a folder", next_step="leave it out"
@@ -140,13 +146,20 @@ def _sha256_beside(archive: Path | None) -> Iterator[Future[str] | None]:
     if archive is None:
         yield None
         return
+    ended = threading.Event()
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(_sha256, archive)
+        try:
+            yield thread.submit(_sha256, archive, ended)
+        finally:
+            ended.set()  # nobody waits for the digest of an archive that was refused
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, ended: threading.Event) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while (chunk := file.read(CHUNK_BYTES)) and not ended.is_set():
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _made_from(

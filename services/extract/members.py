@@ -11,6 +11,7 @@ from larder.contract import META
 from larder.errors import InputError
 
 CHUNK_BYTES = 1 << 20
+_DEEPEST = 64  # no image lies deeper, and a path has an end
 
 _LITTER_FOLDERS = {"__MACOSX", META}
 _LITTER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini", META}
@@ -32,6 +33,10 @@ class Source(Protocol):
     name: str
     parallel: bool
     """False: members can only be read while scanning, in order."""
+    verb: str
+    """What is done with its files, in a word."""
+    total: int | None
+    """The number of its files, where that is known before looking."""
     counted: bool
     """False: the number and size of all members isn't known before the last one is read."""
 
@@ -48,24 +53,31 @@ class UnsafeNameError(ValueError):
 
 def safe_path(name: str) -> str:
     """A member's name as a clean relative path. Raises UnsafeNameError for one that could leave the folder."""
+    _check_characters(name)
+    if name.startswith("/") or (len(name) > 1 and name[1] == ":" and name[2:3] in ("/", "\\")):
+        raise UnsafeNameError("is an absolute path")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UnsafeNameError("leaves the folder by '..'")
+    if len(parts) > _DEEPEST:
+        raise UnsafeNameError(f"lies more than {_DEEPEST} folders deep")
+    if not parts:
+        raise UnsafeNameError("is empty")
+    return "/".join(parts)
+
+
+def _check_characters(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
         raise UnsafeNameError("is not valid UTF-8") from None
     if "\0" in name:
         raise UnsafeNameError("holds a NUL character")
-    if name.startswith("/") or (len(name) > 1 and name[1] == ":" and name[2:3] in ("/", "\\")):
-        raise UnsafeNameError("is an absolute path")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise UnsafeNameError("leaves the folder by '..'")
-    if not parts:
-        raise UnsafeNameError("is empty")
-    return "/".join(parts)
 
 
 def link_target(path: str, target: str) -> str:
     """The path that a symbolic link at `path` stands for. Raises UnsafeNameError when it leaves the folder."""
+    _check_characters(target)
     if target.startswith("/"):
         raise UnsafeNameError(f"is a link to the absolute path {target!r}")
     resolved = os.path.normpath(str(PurePosixPath(path).parent / target))

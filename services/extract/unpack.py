@@ -21,6 +21,10 @@ _BATCH_FILES = 64
 _BATCH_BYTES = 8 << 20
 
 
+class TooLargeError(InputError):
+    """A source that unpacks to more than is allowed."""
+
+
 class Limits:
     """Refuses a source that holds more than is stated."""
 
@@ -29,7 +33,7 @@ class Limits:
         self.files = self.bytes = 0
 
     def count(self, member: Member) -> Member:
-        """Add a member. Raises InputError at the first one beyond a limit."""
+        """Add a member. Raises TooLargeError at the first one beyond a limit."""
         self.files, self.bytes = self.files + 1, self.bytes + max(member.bytes, 0)
         if self.files > self._max_files:
             raise self._beyond(f"more than {self._max_files:,} files", "LARDER_MAX_FILES")
@@ -37,8 +41,8 @@ class Limits:
             raise self._beyond(f"more than {amount(self._max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
         return member
 
-    def _beyond(self, what: str, setting: str) -> InputError:
-        return InputError(
+    def _beyond(self, what: str, setting: str) -> TooLargeError:
+        return TooLargeError(
             f"{self._source} unpacks to {what}", next_step=f"if you trust it, raise {setting} and run again"
         )
 
@@ -51,7 +55,7 @@ def unpack(
     Raises InputError for a source that is unsafe, damaged, or beyond the limits, StorageError when the disk is too
     small.
     """
-    total = None
+    total = source.total
     if source.counted:
         census = Limits(source.name, max_files, max_bytes)
         with reporter.task("list", None, "files") as task:
@@ -63,7 +67,7 @@ def unpack(
     limits = Limits(source.name, max_files, max_bytes)
     links: dict[str, str] = {}
     done = len(ledger)
-    with reporter.task("unpack", total, "files", done=done) as task:
+    with reporter.task(source.verb, total, "files", done=done) as task:
         files = _without_links((limits.count(member) for member in source.scan()), links, source.name)
         todo = _missing(files, ledger, source.name) if done else files
         store = functools.partial(_store_batch, source, folder)

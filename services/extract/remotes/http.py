@@ -110,5 +110,6 @@ def _brief(fault: BaseException) -> str:
     reason = getattr(fault, "reason", None) or (fault.args[0] if fault.args else None)
     if isinstance(reason, BaseException):
         return _brief(reason)
-    text = re.sub(r"<[^>]*>:? ?", "", str(fault))
+    first = fault.args[0] if fault.args and isinstance(fault.args[0], str) else str(fault)
+    text = re.sub(r"<[^>]*>:? ?", "", first)
     return re.sub(r"\?\S*", "", text) or type(fault).__name__

@@ -34,7 +34,7 @@ def open_local(path: Path, name: str) -> Source:
         return TarSource(path, name)
     if head[:2] == b"\x1f\x8b":
         return TarStreamSource(path, name, "gzip")
-    if head[:4] == b"\x28\xb5\x2f\xfd":
+    if head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18":  # a frame, or one to skip: RFC 8878, 3.1
         return TarStreamSource(path, name, "zstd")
     raise BadSourceError(
         f"{name} is not an archive that larder reads (zip, tar, tar.gz, tar.zst): it begins with {head[:16]!r}"

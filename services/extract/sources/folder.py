@@ -16,6 +16,8 @@ class FolderSource:
 
     parallel = True
     counted = True
+    verb = "copy"
+    total: int | None = None
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name

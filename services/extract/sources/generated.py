@@ -14,9 +14,11 @@ class GeneratedSource:
     name = sample.NAME
     parallel = True
     counted = False
+    verb = "generate"
 
     def __init__(self, images: int, seed: int) -> None:
         self.images, self.seed = images, seed
+        self.total: int | None = images
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`. The size of a picture is known once it is made: -1 until then."""

@@ -14,6 +14,8 @@ class PositionedFile:
 
     parallel = True
     counted = True
+    verb = "unpack"
+    total: int | None = None
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name

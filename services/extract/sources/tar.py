@@ -6,7 +6,16 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.extract.members import Member, UnsafeNameError, damaged, is_litter, link_target, refuse, safe_path
+from services.extract.members import (
+    CHUNK_BYTES,
+    Member,
+    UnsafeNameError,
+    damaged,
+    is_litter,
+    link_target,
+    refuse,
+    safe_path,
+)
 from services.extract.sources.positioned import PositionedFile
 
 
@@ -67,6 +76,10 @@ def members_of(archive: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.Ta
             raise refuse(name, [f"{info.name!r} {fault}"]) from None
     if not getattr(archive, "saw_end", False):
         raise damaged(name, "it has no end-of-archive block, so it was cut off")
+    # To the end: a compressed file's checksum comes last, and another archive may have been appended.
+    while chunk := archive.fileobj.read(CHUNK_BYTES):
+        if chunk.strip(b"\0"):
+            raise damaged(name, "it goes on after its end: are there several archives in one file?")
 
 
 def _member(info: tarfile.TarInfo) -> Member:

@@ -22,6 +22,8 @@ class TarStreamSource:
 
     parallel = False
     counted = False
+    verb = "unpack"
+    total: int | None = None
 
     def __init__(self, path: Path, name: str, codec: Literal["gzip", "zstd"]) -> None:
         self.path, self.name, self.codec = path, name, codec
@@ -39,13 +41,12 @@ class TarStreamSource:
             for info, member in members_of(archive, self.name):
                 self._info = info
                 yield member
-            while stream.read(CHUNK_BYTES):  # its checksum comes after the last file
-                pass
 
     def _decompress(self) -> IO[bytes]:
         if self.codec == "gzip":  # inflated in a thread of its own
             return cast(IO[bytes], igzip_threaded.open(self.path, "rb", threads=1))  # type: ignore[no-untyped-call]
-        return cast(IO[bytes], zstandard.open(self.path, "rb"))
+        reader = zstandard.ZstdDecompressor().stream_reader(self.path.open("rb"), read_across_frames=True, closefd=True)
+        return cast(IO[bytes], reader)
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""

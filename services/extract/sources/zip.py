@@ -80,9 +80,11 @@ class ZipSource(PositionedFile):
         """Name, Unix mode (0 when unknown), unpacked size and place of every entry of the central directory."""
         with self.path.open("rb") as file:
             length = file.seek(0, os.SEEK_END)
-            count, start = self._find_directory(file.fileno(), length)
+            count, start, end, wide = self._find_directory(file.fileno(), length)
             file.seek(start)
-            for _ in range(count):
+            entries = 0
+            while file.tell() < end:
+                entries += 1
                 head = file.read(_ENTRY.size)
                 if len(head) < _ENTRY.size or not head.startswith(b"PK\x01\x02"):
                     raise damaged(self.name, "its directory of files breaks off")
@@ -97,9 +99,12 @@ class ZipSource(PositionedFile):
                     raise damaged(self.name, f"{name!r} lies beyond the file's end")
                 mode = attributes >> 16 if made_by >> 8 == _UNIX else 0
                 yield name, mode, unpacked, Place(offset, packed, method, crc)
+            # Some archivers write more files than 16 bits count without Zip64's wider record.
+            if file.tell() != end or (entries != count and (wide or entries % 0x10000 != count)):
+                raise damaged(self.name, f"its directory lists {entries:,} files, and its end record states {count:,}")
 
-    def _find_directory(self, descriptor: int, length: int) -> tuple[int, int]:
-        """Number of entries and offset of the central directory."""
+    def _find_directory(self, descriptor: int, length: int) -> tuple[int, int, int, bool]:
+        """The central directory: number of entries, start, end, and whether Zip64 states them."""
         tail_at = max(0, length - _END.size - _LONGEST_COMMENT)
         tail = os.pread(descriptor, length - tail_at, tail_at)
         at = tail.rfind(b"PK\x05\x06")
@@ -108,7 +113,8 @@ class ZipSource(PositionedFile):
         _, _, _, _, count, size, start, _ = _END.unpack_from(tail, at)
         locator_at = tail_at + at - _END64_LOCATOR.size
         locator = os.pread(descriptor, _END64_LOCATOR.size, locator_at) if locator_at >= 0 else b""
-        if locator.startswith(b"PK\x06\x07"):
+        wide = locator.startswith(b"PK\x06\x07")
+        if wide:
             record_at = min(_END64_LOCATOR.unpack(locator)[2], locator_at)
             record = os.pread(descriptor, _END64.size, record_at)
             if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
@@ -116,7 +122,7 @@ class ZipSource(PositionedFile):
             *_, count, size, start = _END64.unpack(record)
         if start + size > tail_at + at:
             raise damaged(self.name, "its directory of files is not where the end record says: bytes are missing")
-        return count, start
+        return count, start, start + size, wide
 
     def _refuse_unreadable(self, name: str, flags: int, method: int) -> None:
         if flags & _ENCRYPTED:

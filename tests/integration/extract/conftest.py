@@ -173,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         faults.asked.append(Asked(self.path, asked, if_range, len(body)))
         faults.after_answer()
         self.send_response(status)
+        self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

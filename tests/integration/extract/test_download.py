@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
+from larder import machine
 from larder.stage import main
 from services.extract import download
 from services.extract.extract import extract
@@ -264,3 +265,26 @@ def test_a_missing_bundle_of_authorities_is_named(run, behind_tls, monkeypatch) 
     code, said = run(f"--source={behind_tls}")
     assert code == 2
     assert "REQUESTS_CA_BUNDLE" in said
+
+
+def test_after_a_crash_of_the_machine_a_download_starts_over(run, served, raw, volume, monkeypatch, tmp_path) -> None:
+    served.break_after = [100_000] + [0] * 10
+    assert run(f"--source={served.url()}")[0] == 5
+    (part,) = volume.glob(".larder/raw/downloads/*/archive.part")
+    part.write_bytes(b"\0" * part.stat().st_size)  # what a disk may hold of writes that were not flushed
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(machine, "_BOOT_ID", tmp_path / "boot")
+    served.break_after = []
+    code, said = run(f"--source={served.url()}")
+    assert code == 0, said
+    assert raw.content() == FILES
+    assert served.asked[-1].range is None
+
+
+def test_beyond_a_limit_nothing_but_the_download_stays(run, served, volume) -> None:
+    code, said = run(f"--source={served.url()}", "--max-files=1")
+    assert code == 3, said
+    assert not list(volume.glob(".larder/raw/new/*"))
+    asked = len(served.asked)
+    assert run(f"--source={served.url()}")[0] == 0
+    assert len(served.asked) == asked, "it was there already"

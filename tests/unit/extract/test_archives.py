@@ -419,3 +419,42 @@ def test_state_of_a_folder_sees_changes_and_ignores_litter(folder: Path) -> None
     assert source.state() == before
     (folder / "training" / "0_0.jpg").write_bytes(b"other")
     assert source.state() != before
+
+
+def test_more_files_than_the_end_record_counts_are_damage(opened: Callable[[bytes], Source]) -> None:
+    archive = bytearray(plain_zip(FILES))
+    end = archive.rfind(b"PK\x05\x06")
+    for at in (end + 8, end + 10):  # entries on this disk, entries in all
+        archive[at : at + 2] = (len(FILES) - 1).to_bytes(2, "little")
+    with pytest.raises(InputError, match="end record states"):
+        contents(opened(bytes(archive)))
+
+
+def test_more_files_than_16_bits_count_without_zip64(opened: Callable[[bytes], Source]) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as writer:
+        for number in range(70_000):
+            writer.writestr(f"{number}", b"")
+    wide = stream.getvalue()
+    end = wide.rfind(b"PK\x05\x06")
+    start = wide.rfind(b"PK\x06\x06")  # leave Zip64's record and locator out
+    narrow = bytearray(wide[:start] + wide[end:])
+    end = narrow.rfind(b"PK\x05\x06")
+    directory = narrow.find(b"PK\x01\x02")
+    struct.pack_into("<HHII", narrow, end + 8, 70_000 % 65_536, 70_000 % 65_536, start - directory, directory)
+    assert sum(1 for _ in opened(bytes(narrow)).scan()) == 70_000
+
+
+def test_an_appended_archive_is_not_dropped_silently(opened: Callable[[bytes], Source]) -> None:
+    one, two = pax(FILES), pax({"other.jpg": b"x"})
+    for archive in (one + two, gzip.compress(one + two)):
+        with pytest.raises(InputError, match="several archives"):
+            contents(opened(archive))
+
+
+def test_zstd_of_several_frames_is_read_whole(opened: Callable[[bytes], Source]) -> None:
+    archive = pax(FILES)
+    half = len(archive) // 2
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"pzst"
+    frames = skippable + zstandard.compress(archive[:half]) + zstandard.compress(archive[half:])
+    assert contents(opened(frames)) == FILES

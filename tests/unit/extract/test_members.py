@@ -94,3 +94,15 @@ def test_litter(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/b.jpg", ".hidden", "a_larder/b", "MACOSX/b", "DS_Store"])
 def test_not_litter(path: str) -> None:
     assert not is_litter(path)
+
+
+def test_names_too_deep_for_any_image_are_refused() -> None:
+    assert safe_path("d/" * 63 + "x.jpg")
+    with pytest.raises(UnsafeNameError, match="folders deep"):
+        safe_path("d/" * 64 + "x.jpg")
+
+
+@pytest.mark.parametrize("target", ["a\udcff", "a\0b"])
+def test_link_targets_that_are_no_names_are_refused(target: str) -> None:
+    with pytest.raises(UnsafeNameError):
+        link_target("b/link", target)

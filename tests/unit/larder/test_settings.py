@@ -5,6 +5,7 @@ from pydantic import Field, SecretStr, ValidationError
 
 from larder.errors import ConfigurationError
 from larder.settings import Settings, settings_of
+from larder.store import StoreSettings, client
 
 
 class Example(Settings):
@@ -65,3 +66,16 @@ def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     for setting in settings_of(Example):
         assert setting.flag in text
         assert setting.names[0] in text
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        StoreSettings.load("extract", [], {"S3_ENDPOINT_URL": "http://me:s3cr3t@localhost:9000"})
+    assert "without user and password" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_temporary_keys_are_used_whole() -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
+    found = client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
+    assert (found.access_key, found.secret_key, found.token) == ("k", "s", "t")
