@@ -23,7 +23,7 @@ override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL
 
-STAGES := extract transform bench
+STAGES := extract transform load s3 mount bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUME := $(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)

@@ -37,6 +37,7 @@ class IndexEntry(NamedTuple):
     width: int | None = None
     height: int | None = None
     source: str | None = None
+    etag: str | None = None
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -104,13 +105,18 @@ def find_manifest(folder: Path) -> Manifest | None:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    """The manifest that `text`, found at `name`, holds. Raises InputError when it isn't one."""
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
         raise InputError(
-            f"{path} is not a manifest that this version reads ({where}: {fault['msg']})",
+            f"{name} is not a manifest that this version reads ({where}: {fault['msg']})",
             next_step="run the stage that made it again with --force",
         ) from error
 
@@ -132,9 +138,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def index_name(manifest: Manifest) -> str:
+    """The index's file name. In a store, where nothing replaces two objects in one step, it carries the digest, so that
+    the manifest that is in place always finds its own.
+    """
+    return f"index-{manifest.index.sha256}.jsonl" if manifest.artifact == "objects" else "index.jsonl"
+
+
 def read_index(folder: Path, manifest: Manifest) -> Iterator[IndexEntry]:
     """Stream the index after checking its digest. Raises InputError when it isn't what the manifest says."""
-    path = folder / META / "index.jsonl"
+    path = folder / META / index_name(manifest)
     wrong = InputError(f"{path} is not what its manifest says", next_step="run the stage that made it with --force")
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""S3: the settings of a store, its client, and URIs."""
+"""S3: the settings of a store and a bucket, the client, and URIs. `larder.bucket` works in a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
 from larder.errors import ConfigurationError
 from larder.settings import Settings
@@ -14,13 +14,28 @@ from larder.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+DEFAULT_REGION = "us-east-1"
+"""Most stores ignore the region, but a signature needs one."""
 _TIMEOUT_SECONDS = 30
 
 
 def _an_endpoint(url: str) -> str:
-    if url and not re.fullmatch(r"https?://[^@\s]+", url):
+    if url and not re.fullmatch(r"https?://[^@\s/]+/?", url):
         raise ValueError("must be http:// or https:// and a host, without user and password: those have settings")
-    return url
+    return url.rstrip("/")
+
+
+def _a_bucket(name: str) -> str:
+    if name and not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name):
+        raise ValueError("must be a bucket's name: letters, digits, dots, hyphens and underscores")
+    return name
+
+
+def _a_prefix(prefix: str) -> str:
+    parts = prefix.strip("/").split("/")
+    if prefix and not all(part and part not in (".", "..") and part.isprintable() for part in parts):
+        raise ValueError("must be names with slashes between them, as in team/food")
+    return prefix.strip("/")
 
 
 class StoreSettings(Settings):
@@ -37,6 +52,10 @@ class StoreSettings(Settings):
     aws_session_token: SecretStr = Field(
         SecretStr(""), alias="AWS_SESSION_TOKEN", description="the token of temporary keys; never shown"
     )
+    aws_region: str = Field(
+        "", validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"),
+        description=f"the S3 store's region; empty is the profile's, or {DEFAULT_REGION}, which most stores take",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _both_keys(self) -> StoreSettings:
@@ -45,11 +64,23 @@ class StoreSettings(Settings):
         return self
 
 
-def client(settings: StoreSettings) -> S3Client:
+class BucketSettings(StoreSettings):
+    """Where in the store."""
+
+    bucket: Annotated[str, AfterValidator(_a_bucket)] = Field(
+        validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), min_length=1,
+        description="the bucket; RCLONE_CONTAINER is another name for it",
+    )  # fmt: skip
+    prefix: Annotated[str, AfterValidator(_a_prefix)] = Field(
+        "", alias="S3_PREFIX", description="what stands before Food-11/ in the bucket; empty for nothing"
+    )
+
+
+def client(settings: StoreSettings, attempts: int = 1) -> S3Client:
     """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
 
-    Path-style addresses and checksums only on request, since stores that aren't AWS need both. One attempt a
-    request: larder's own loops retry, and show that they do.
+    Path-style addresses and checksums only on request, since stores that aren't AWS need both. By default one attempt
+    a request, for callers with retries of their own.
     """
     import boto3
     from botocore.config import Config
@@ -58,7 +89,8 @@ def client(settings: StoreSettings) -> S3Client:
     config = Config(
         s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
-        retries={"total_max_attempts": 1}, connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, max_pool_connections=64,
     )  # fmt: skip
     try:
         session = boto3.Session(
@@ -68,7 +100,7 @@ def client(settings: StoreSettings) -> S3Client:
         )
         return session.client(
             "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,
-            region_name=session.region_name or "us-east-1",  # most stores ignore it, but a signature needs one
+            region_name=settings.aws_region or session.region_name or DEFAULT_REGION,
         )  # fmt: skip
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from larder.batches import batches
 from larder.contract import (
     IndexEntry,
     Manifest,
@@ -137,7 +138,7 @@ def _build(
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
     with (
         reporter.task("check", manifest.files, "images", done=done) as task,
-        LocalEngine(settings.workers)(check, _batches(jobs)) as results,
+        LocalEngine(settings.workers)(check, batches(jobs, _BATCH_FILES)) as results,
     ):
         for entries, rejects in results:
             ledger.add(entries)
@@ -167,11 +168,6 @@ def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: 
             ledger.reject([(entry.path, str(fault))])
             continue
         yield Job(entry, path, sample.label)
-
-
-def _batches(jobs: Iterator[Job]) -> Iterator[list[Job]]:
-    while batch := list(itertools.islice(jobs, _BATCH_FILES)):
-        yield batch
 
 
 def _check_batch(raw: Path, tree: Path, verify: Verify, jobs: Sequence[Job]) -> tuple[list[IndexEntry], list[Reject]]:

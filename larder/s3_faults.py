@@ -1,0 +1,200 @@
+"""What an S3 store refuses or fails at, in words: its error codes and botocore's exceptions as our errors."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from larder.errors import ConfigurationError, LarderError, ServiceError
+
+FAULTS = (ClientError, BotoCoreError, ResponseParserError, HTTPError)
+"""What boto3's calls, and reading the bodies that they return, may raise."""
+
+_KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to S3_ENDPOINT_URL"
+_AGAIN = "run the same command again: it resumes; `make s3-check` looks closer"
+
+
+class _Fault(NamedTuple):
+    kind: type[LarderError]
+    cause: str
+    next_step: str
+
+
+# Codes as AWS, Ceph RGW, MinIO and SeaweedFS spell them
+# (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and each project's source).
+_BY_CODE = {
+    "InvalidAccessKeyId": _Fault(ConfigurationError, "the store doesn't know the access key", _KEYS),
+    "SignatureDoesNotMatch": _Fault(
+        ConfigurationError, "the secret key is wrong: the store can't verify the signature", _KEYS
+    ),
+    "RequestTimeTooSkewed": _Fault(
+        ConfigurationError, "this machine's clock and the store's differ too much for the store to accept a signature",
+        "set the clock (`timedatectl set-ntp true`), then run again",
+    ),
+    "ExpiredToken": _Fault(
+        ConfigurationError, "the temporary keys have expired", "get new ones and set AWS_SESSION_TOKEN, too"
+    ),
+    "InvalidToken": _Fault(
+        ConfigurationError, "the store refuses AWS_SESSION_TOKEN", "unset it, or get new temporary keys"
+    ),
+    "AccessDenied": _Fault(
+        ConfigurationError, "access is denied: these keys have no right to it, or the bucket belongs to another",
+        "check S3_BUCKET, or ask the bucket's owner to allow these keys to read, list, write and delete",
+    ),
+    "NoSuchBucket": _Fault(
+        ConfigurationError, "there is no such bucket", "check S3_BUCKET, or make the bucket: `make s3-bucket`"
+    ),
+    "InvalidBucketName": _Fault(
+        ConfigurationError, "the store takes no bucket of this name",
+        "set S3_BUCKET to 3 to 63 lower-case letters, digits and hyphens",
+    ),
+    "BucketAlreadyExists": _Fault(
+        ConfigurationError, "the bucket's name is taken: it belongs to another", "choose another name for S3_BUCKET"
+    ),
+    "AuthorizationHeaderMalformed": _Fault(
+        ConfigurationError, "the store expects another region", "set AWS_REGION to the bucket's region"
+    ),
+    "PermanentRedirect": _Fault(
+        ConfigurationError, "the bucket lies in another region", "set AWS_REGION to the bucket's region"
+    ),
+    "IllegalLocationConstraintException": _Fault(
+        ConfigurationError, "the store makes no bucket in this region", "set AWS_REGION to a region that it serves"
+    ),
+    "XMinioStorageFull": _Fault(ServiceError, "the store's disk is full", f"free space on the store, then {_AGAIN}"),
+    "QuotaExceeded": _Fault(ServiceError, "the store's quota is used up", f"have it raised, then {_AGAIN}"),
+    "SlowDown": _Fault(ServiceError, "the store asks to slow down", f"set LARDER_TRANSFERS lower, and {_AGAIN}"),
+}  # fmt: skip
+_SAME_AS = {
+    "InvalidSecurity": "InvalidAccessKeyId", "SignatureDoesNotMatchException": "SignatureDoesNotMatch",
+    "RequestExpired": "RequestTimeTooSkewed", "AllAccessDisabled": "AccessDenied", "Forbidden": "AccessDenied",
+    "403": "AccessDenied", "MethodNotAllowed": "AccessDenied", "404": "NoSuchBucket",
+    "301": "PermanentRedirect", "InsufficientStorage": "XMinioStorageFull", "507": "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded": "QuotaExceeded", "503": "SlowDown", "ServiceUnavailable": "SlowDown",
+    "SlowDownRead": "SlowDown", "SlowDownWrite": "SlowDown", "TooManyRequests": "SlowDown",
+    "InvalidLocationConstraint": "IllegalLocationConstraintException",
+}  # fmt: skip
+
+ABSENT = frozenset({"NoSuchKey", "404"})
+
+
+def code_of(error: ClientError) -> str:
+    """The store's error code, or the HTTP status where a response has no body (HEAD)."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_final(code: str) -> bool:
+    """Whether a request that failed with this code would only fail again."""
+    fault = _BY_CODE.get(_SAME_AS.get(code, code))
+    return fault is not None and (fault.kind is ConfigurationError or code not in _PASSING)
+
+
+_PASSING = {"SlowDown", *(name for name, same in _SAME_AS.items() if same == "SlowDown")}
+
+
+def explain_code(code: str, message: str, what: str) -> LarderError:
+    """The error for a store's answer to `what`, as in "writing to s3://bucket/key"."""
+    fault = _BY_CODE.get(_SAME_AS.get(code, code))
+    if fault is None:
+        return ServiceError(f"{what}: the store answers {code}: {message}".rstrip(": "), next_step=_AGAIN)
+    return fault.kind(f"{what}: {fault.cause} ({code})", next_step=fault.next_step)
+
+
+def explain(error: Exception, what: str, endpoint: str) -> LarderError:
+    """The error for one of FAULTS that a request raised; `what` was wanted of the store at `endpoint`."""
+    if isinstance(error, ClientError):
+        return _explain_answer(error, what, endpoint)
+    if isinstance(error, SSLError):
+        return _explain_tls(error, what, endpoint)
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        return ConfigurationError(
+            f"{what}: there are no credentials", next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if isinstance(error, ResponseParserError):
+        return ConfigurationError(
+            f"{what}: {endpoint} answers, but not as an S3 store does",
+            next_step="check S3_ENDPOINT_URL: it must be the S3 port, without a path",
+        )
+    if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
+        return _unreachable(what, endpoint)
+    if isinstance(error, (HTTPClientError, HTTPError)):
+        return ServiceError(f"{what}: the connection to {_name(endpoint)} broke: {_short(error)}", next_step=_AGAIN)
+    return ServiceError(f"{what}: {_short(error)}", next_step=_AGAIN)
+
+
+def _explain_answer(error: ClientError, what: str, endpoint: str) -> LarderError:
+    code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
+    if "HTTP request to an HTTPS server" in message or "plain HTTP request was sent to HTTPS" in message:
+        return ConfigurationError(
+            f"{what}: {endpoint} speaks TLS, and the address says http://",
+            next_step="write S3_ENDPOINT_URL with https://",
+        )
+    explained = explain_code(code, message, what)
+    skew = clock_skew_seconds(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+    if _SAME_AS.get(code, code) == "RequestTimeTooSkewed" and skew is not None:
+        direction = "ahead of" if skew > 0 else "behind"
+        explained = type(explained)(
+            f"{explained.what}: it is {abs(skew) / 60:.0f} minutes {direction} the store's",
+            next_step=explained.next_step,
+        )
+    return explained
+
+
+def clock_skew_seconds(headers: Mapping[str, str]) -> float | None:
+    """How far this machine's clock is ahead of the store's, by an answer's `Date`; None where it has none."""
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(headers["date"])).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _explain_tls(error: SSLError, what: str, endpoint: str) -> LarderError:
+    text = str(error)
+    if any(sign in text for sign in ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "record layer failure")):
+        return ConfigurationError(
+            f"{what}: {endpoint} doesn't speak TLS: it is a plain http port",
+            next_step="write S3_ENDPOINT_URL with http://, or give the port that speaks TLS",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return ConfigurationError(
+            f"{what}: the certificate of {endpoint} can't be verified: {_verify_fault(text)}",
+            next_step="set AWS_CA_BUNDLE to a file with the certificate of the authority that signed it",
+        )
+    return ServiceError(f"{what}: no TLS connection to {endpoint}: {text}", next_step=_AGAIN)
+
+
+def _verify_fault(text: str) -> str:
+    _, _, tail = text.partition("certificate verify failed: ")
+    return tail.partition(" (_ssl")[0] or ssl.SSLCertVerificationError.__name__
+
+
+def _unreachable(what: str, endpoint: str) -> LarderError:
+    hint = "start the store (`make s3-up` for the local one), or check S3_ENDPOINT_URL, the network and the firewall"
+    if urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1") and Path("/.dockerenv").exists():
+        hint = "inside a container, localhost is the container itself: write the host's name or address instead"
+    return ServiceError(f"{what}: {_name(endpoint)} doesn't answer", next_step=hint)
+
+
+def _name(endpoint: str) -> str:
+    return endpoint or "AWS"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
