@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from testcontainers.community.minio import MinioContainer
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract", "transform", "bench")
@@ -98,20 +94,3 @@ def checkout(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     return folder
-
-
-@pytest.fixture(scope="session")
-def minio() -> Iterator[dict[str, Any]]:
-    """A real S3 server: its keys, its address for containers on Docker's own bridge, and for all the others."""
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped below
-    image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
-    assert image
-    with MinioContainer(image[1]) as server:
-        found = subprocess.check_output(["docker", "inspect", server.get_wrapped_container().id])
-        bridge = json.loads(found)[0]["NetworkSettings"]["Networks"]["bridge"]
-        yield {
-            "endpoint": f"http://{bridge['IPAddress']}:9000",
-            "published": f"http://{bridge['Gateway']}:{server.get_exposed_port(9000)}",
-            "key": server.access_key,
-            "secret": server.secret_key,
-        }

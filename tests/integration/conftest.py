@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 import pytest
-import requests
-from botocore.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 120.0
@@ -112,97 +107,6 @@ def kill_at_random(stage: Stage) -> Kill:
             check(number, True)
 
     return kill
-
-
-class Store(NamedTuple):
-    """A running S3 server."""
-
-    endpoint: str
-    access_key: str
-    secret_key: str
-    client: Any
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The settings that reach it."""
-        return {
-            "S3_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-        }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Wait for a condition; fail the test when it doesn't come about."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"after {seconds:.0f} s: {what}")
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[..., None]:
-    """Waits for a condition: `until(lambda: path.exists(), "the file is there")`."""
-    return wait_until
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """An S3 server on loopback, one per session. Tests use a bucket or a prefix of their own."""
-    weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    access, secret = "larder-tests", "a-secret-of-the-tests"
-    names = ("s3", "master", "volume", "filer")
-    ports = free_ports(2 * len(names))
-    flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
-    flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[len(names) :], strict=False)]
-    environment = {
-        "PATH": os.environ["PATH"], "HOME": str(folder), "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret,
-    }  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
-             "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *flags],
-            cwd=folder, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        endpoint = f"http://127.0.0.1:{ports[0]}"
-        client = boto3.client(
-            "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
-        )  # fmt: skip
-
-        def answers() -> bool:
-            if server.poll() is not None:
-                pytest.fail(f"the S3 server ended: {(folder / 'log').read_text()[-2000:]}")
-            try:
-                requests.get(endpoint, timeout=2, proxies={"http": ""})
-                client.create_bucket(Bucket="larder-tests-ready")
-                client.put_object(Bucket="larder-tests-ready", Key="ready", Body=b"ready")
-            except Exception:  # whatever a server says that has not started yet
-                return False
-            return True
-
-        wait_until(answers, "the S3 server answers")
-        yield Store(endpoint, access, secret, client)
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,184 @@
+"""What all tiers share: real S3 servers, and waiting for conditions.
+
+`store` runs a test against every kind of store there is: SeaweedFS from PyPI, MinIO in a container, and the one at
+LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), where that is set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("seaweedfs", "minio", *(["given"] if os.environ.get("LARDER_TEST_S3") else []))
+
+
+class Store(NamedTuple):
+    """A running S3 server."""
+
+    kind: str
+    endpoint: str
+    access_key: str
+    secret_key: str
+    client: Any
+    container: str = ""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The settings that reach it."""
+        return {
+            "S3_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
+
+def make_store(kind: str, endpoint: str, access: str, secret: str, container: str = "") -> Store:
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
+    )  # fmt: skip
+    return Store(kind, endpoint, access, secret, client, container)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Wait for a condition; fail the test when it doesn't come about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"after {seconds:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Waits for a condition: `until(lambda: path.exists(), "the file is there")`."""
+    return wait_until
+
+
+def takes_objects(client: Any) -> bool:
+    """Whether a server that is starting takes an object already."""
+    try:
+        client.create_bucket(Bucket="larder-tests-ready")
+        client.put_object(Bucket="larder-tests-ready", Key="ready", Body=b"ready")
+    except Exception:  # whatever a server says that has not started yet
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """SeaweedFS on loopback, one per session. Tests use a bucket or a prefix of their own."""
+    weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    access, secret = "larder-tests", "a-secret-of-the-tests"
+    names = ("s3", "master", "volume", "filer")
+    ports = free_ports(2 * len(names))
+    flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
+    flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[len(names) :], strict=False)]
+    environment = {
+        "PATH": os.environ["PATH"], "HOME": str(folder), "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret,
+    }  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
+             "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *flags],
+            cwd=folder, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        store = make_store("seaweedfs", f"http://127.0.0.1:{ports[0]}", access, secret)
+
+        def ready() -> bool:
+            if server.poll() is not None:
+                pytest.fail(f"the S3 server ended: {(folder / 'log').read_text()[-2000:]}")
+            return takes_objects(store.client)
+
+        wait_until(ready, "the S3 server answers")
+        yield store
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="session")
+def minio_server() -> Iterator[Store]:
+    """MinIO in a container, one per session, published on loopback; needs a container engine."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        why = "MinIO runs in a container, and no container engine answers (docker info)"
+        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped below
+    # Else testcontainers takes a development container for a place without published ports.
+    os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+    from testcontainers.community.minio import MinioContainer
+
+    image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert image
+    with MinioContainer(image[1]) as server:
+        endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
+        container = server.get_wrapped_container().id
+        store = make_store("minio", endpoint, server.access_key, server.secret_key, container)
+        wait_until(lambda: takes_objects(store.client), "MinIO answers")
+        yield store
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def store(request: pytest.FixtureRequest) -> Store:
+    """Every kind of store, one after the other. Tests use the fixture `bucket`, or a bucket of their own."""
+    if request.param == "given":
+        keys = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+        return make_store("given", os.environ["LARDER_TEST_S3"], *keys)
+    found: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
+    return found
+
+
+@pytest.fixture
+def bucket(store: Store) -> Iterator[str]:
+    """The name of an empty bucket in `store` that is this test's own; emptied and removed afterwards."""
+    name = f"larder-test-{uuid.uuid4().hex[:12]}"
+    store.client.create_bucket(Bucket=name)
+    yield name
+    for page in store.client.get_paginator("list_objects_v2").paginate(Bucket=name):
+        for item in page.get("Contents", ()):
+            store.client.delete_object(Bucket=name, Key=item["Key"])
+    store.client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture(scope="session")
+def minio(minio_server: Store) -> dict[str, Any]:
+    """MinIO's keys, its address for containers on Docker's own bridge, and for all other containers."""
+    found = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
+    bridge = found[0]["NetworkSettings"]["Networks"]["bridge"]
+    return {
+        "endpoint": f"http://{bridge['IPAddress']}:9000",
+        "published": f"http://{bridge['Gateway']}:{minio_server.endpoint.rsplit(':', 1)[1]}",
+        "key": minio_server.access_key,
+        "secret": minio_server.secret_key,
+    }
