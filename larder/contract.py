@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -153,11 +153,27 @@ def read_index(folder: Path, manifest: Manifest) -> Iterator[IndexEntry]:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest.index.sha256:
                 raise wrong
-            file.seek(0)
-            for line in file:
-                yield IndexEntry.from_json(line.decode())
     except FileNotFoundError:
         raise wrong from None
+    yield from parse_index(path)
+
+
+def write_index(path: Path, entries: Iterable[IndexEntry]) -> IndexSummary:
+    """Write an index file; `entries` come sorted by path."""
+    digest, length = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for entry in entries:
+            line = entry.to_json().encode() + b"\n"
+            digest.update(line)
+            length += file.write(line)
+    return IndexSummary(bytes=length, sha256=digest.hexdigest())
+
+
+def parse_index(path: Path) -> Iterator[IndexEntry]:
+    """Stream the entries of an index file."""
+    with path.open("rb") as file:
+        for line in file:
+            yield IndexEntry.from_json(line.decode())
 
 
 def first_missing(folder: Path, manifest: Manifest) -> str | None:

@@ -1,7 +1,6 @@
 """Rows of finished work on disk, so that work resumes and no stage holds all samples in memory.
 
-A ledger is an SQLite file beside the data under construction. It keeps one index entry per path, refuses a path
-twice, and gives the entries back sorted. It survives SIGKILL; after a crash of the whole machine it starts
+Work is noted in an SQLite file beside the data. It survives SIGKILL; after a crash of the whole machine it starts
 over, since files it names may not have reached the disk.
 """
 
@@ -13,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from larder.contract import IndexEntry
 from larder.machine import boot_id
@@ -22,18 +21,17 @@ _SCHEMA = """
 PRAGMA locking_mode = EXCLUSIVE;  -- no shared memory file, which some volumes can't hold
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = OFF;         -- a killed process loses nothing; a crashed machine starts over by its boot id
-CREATE TABLE IF NOT EXISTS entries (path TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rejects (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (path TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS key (key TEXT NOT NULL);
 """
 
 
-class Ledger:
-    """The finished entries of one piece of work, identified by `key`.
+class WorkFile:
+    """Notes on one piece of work, identified by `key`. A subclass says in `tables` what they are.
 
     An existing file is continued when it was made for the same key on the same boot, else started over.
     """
+
+    tables: ClassVar[str]
 
     def __init__(self, path: Path, key: str) -> None:
         self.path = path
@@ -49,7 +47,7 @@ class Ledger:
 
     def _open(self) -> bool:
         self._db = sqlite3.connect(self.path)
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + self.tables)
         row = self._db.execute("SELECT key FROM key").fetchone()
         return row is not None and row[0] == self._key
 
@@ -66,6 +64,32 @@ class Ledger:
             self._open()
         with self._writing():
             self._db.execute("INSERT INTO key VALUES (?)", (self._key,))
+
+    def close(self) -> None:
+        """Close the file; it stays for a later run to continue."""
+        self._db.close()
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        for suffix in ("", "-wal", "-journal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Ledger(WorkFile):
+    """The finished entries of one piece of work: one per path, a path never twice, given back sorted."""
+
+    tables = """
+    CREATE TABLE IF NOT EXISTS entries (path TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS rejects (path TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS claims (path TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
+    """
 
     def add(self, entries: Iterable[IndexEntry]) -> IndexEntry | None:
         """Record finished entries for good. Returns the first whose path is there already, and adds none then."""
@@ -122,22 +146,6 @@ class Ledger:
         """Every entry, sorted by path in UTF-8 byte order."""
         for (line,) in self._db.execute("SELECT line FROM entries ORDER BY path"):
             yield IndexEntry.from_json(line)
-
-    def close(self) -> None:
-        """Close the file; it stays for a later run to continue."""
-        self._db.close()
-
-    def remove(self) -> None:
-        """Close and delete the file."""
-        self.close()
-        for suffix in ("", "-wal", "-journal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _DISK_FAULTS = {

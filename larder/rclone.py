@@ -18,11 +18,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from larder.errors import ConfigurationError, ServiceError
+from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.s3_faults import explain_code
 from larder.store import DEFAULT_REGION, StoreSettings
 
 REMOTE = "larder"
 """The store's name in rclone's configuration: `larder:bucket/key`."""
+CUTOFF_BYTES = 200 << 20
+"""Files of this size and larger go up in parts."""
+PART_BYTES = 16 << 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -33,8 +37,6 @@ class Limits(NamedTuple):
     """Files under way at a time."""
     bytes_per_second: int
     """0 for no limit."""
-    part_bytes: int
-    """Larger files go up in parts of this size."""
 
 
 class Failure(NamedTuple):
@@ -90,7 +92,7 @@ def copy(
         command(
             "copy", source, destination, "--files-from-raw=-", "--no-traverse", "--no-check-dest", "--retries=1",
             f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head",
-            f"--s3-chunk-size={limits.part_bytes}B", f"--s3-upload-cutoff={limits.part_bytes}B",
+            f"--s3-chunk-size={PART_BYTES}B", f"--s3-upload-cutoff={CUTOFF_BYTES}B",
             f"--bwlimit={limits.bytes_per_second}B" if limits.bytes_per_second else "--bwlimit=off",
             "--use-json-log", "--stats=1s", "--stats-log-level=NOTICE", *flags,
         ),
@@ -153,10 +155,8 @@ def end_with_parent() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def raise_failure(failure: Failure, what: str) -> None:
-    """Raise the error for a failure of rclone at `what`."""
-    from larder.s3_faults import explain_code
-
+def explain(failure: Failure, what: str) -> LarderError:
+    """The error for a failure of rclone at `what`."""
     if failure.code:
-        raise explain_code(failure.code, failure.message, what)
-    raise ServiceError(f"{what}: {failure.message}", next_step="run the same command again: it resumes")
+        return explain_code(failure.code, failure.message, what)
+    return ServiceError(f"{what}: {failure.message}", next_step="run the same command again: it resumes")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from larder.contract import META, IndexEntry, IndexSummary, Manifest
+from larder.contract import META, IndexEntry, IndexSummary, Manifest, write_index
 from larder.errors import StorageError
 from larder.ledger import Ledger
 
@@ -89,14 +88,7 @@ class Slot:
     def write_index(self, entries: Iterable[IndexEntry]) -> IndexSummary:
         """Write the index of the data under construction; `entries` come sorted by path."""
         self._meta.mkdir(parents=True, exist_ok=True)
-        digest, length = hashlib.sha256(), 0
-        with (self._meta / "index.jsonl").open("wb") as file:
-            for entry in entries:
-                line = entry.to_json().encode() + b"\n"
-                digest.update(line)
-                file.write(line)
-                length += len(line)
-        return IndexSummary(bytes=length, sha256=digest.hexdigest())
+        return write_index(self._meta / "index.jsonl", entries)
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger, inner: str = "") -> None:
         """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data.

@@ -6,18 +6,23 @@ LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -169,6 +174,114 @@ def bucket(store: Store) -> Iterator[str]:
         for item in page.get("Contents", ()):
             store.client.delete_object(Bucket=name, Key=item["Key"])
     store.client.delete_bucket(Bucket=name)
+
+
+Fault = Callable[[str, str, int], "int | str | None"]
+"""Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
+"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body."""
+
+
+class Proxy(ThreadingHTTPServer):
+    """Stands in front of a store: notes requests and bytes, and injects faults."""
+
+    daemon_threads = True
+
+    def __init__(self, target: str) -> None:
+        super().__init__(("127.0.0.1", 0), _ProxyHandler)
+        self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
+        self.target = urlsplit(target).netloc
+        self.requests: list[tuple[str, str]] = []
+        self.body_bytes_sent = 0
+        """Bytes of answers' bodies."""
+        self.fault: Fault = lambda method, path, number: None
+        self.lock = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that were killed, and connections that were reset."""
+
+    def count(self, method: str, part: str = "") -> int:
+        """How many requests with this method had `part` in their path."""
+        return sum(made == method and part in path for made, path in self.requests)
+
+
+class _ProxyHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Proxy
+
+    def do_any(self) -> None:
+        with self.server.lock:
+            self.server.requests.append((self.command, self.path))
+            number = len(self.server.requests)
+        fault = self.server.fault(self.command, self.path, number)
+        length = int(self.headers.get("Content-Length", 0))
+        if fault == "reset-request":
+            self.rfile.read(length // 2)
+            return self._reset()
+        body = self.rfile.read(length)
+        if isinstance(fault, int):
+            code = {503: "SlowDown", 500: "InternalError", 507: "XMinioStorageFull"}[fault]
+            return self._answer(
+                fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
+            )
+        status, headers, answer = self._forward(body)
+        return self._answer(status, headers, answer, broken=fault == "reset-response")
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if not hasattr(self, "upstream"):
+            self.upstream = http.client.HTTPConnection(self.server.target, timeout=60)
+        self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in ("expect", "connection"):
+                self.upstream.putheader(name, value)
+        self.upstream.endheaders(body)
+        answer = self.upstream.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, broken: bool = False) -> None:
+        self.send_response_only(status)
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
+        dropped = ("content-length", "transfer-encoding", "connection")
+        for name, value in headers.items():
+            if name.lower() not in dropped:
+                self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        if broken:
+            self.wfile.write(body[: len(body) // 2])
+            return self._reset()
+        self.wfile.write(body)
+        with self.server.lock:
+            self.server.body_bytes_sent += len(body)
+        return None
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[Store], Proxy]]:
+    """Puts a proxy in front of a store: `proxy(store).endpoint`; set its `fault` to break things."""
+    running = []
+
+    def start(store: Store) -> Proxy:
+        server = Proxy(store.endpoint)
+        running.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return server
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,346 @@
+"""The load stage: upload what is missing or different, verify every object, and put the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from larder import rclone
+from larder.batches import batches
+from larder.bucket import Folder
+from larder.contract import (
+    META,
+    IndexSummary,
+    Manifest,
+    index_name,
+    parse_index,
+    read_index,
+    read_manifest,
+    write_index,
+)
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.progress import Reporter, amount
+from larder.s3_faults import is_final
+from larder.stage import Clock, Outcome
+from larder.volume import WORK, Slot
+from services.load.fingerprint import Fingerprint, fingerprint
+from services.load.settings import LoadSettings
+from services.load.state import State, Trust, Wanted
+
+T = TypeVar("T")
+
+MADE_BY = "make etl-local"
+NEXT_STEP = "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount"
+MANIFEST, RUN, PROBE = f"{META}/manifest.json", f"{META}/run.json", f"{META}/probe"
+ETAG_SETTINGS: dict[str, str | int] = {"cutoff_bytes": rclone.CUTOFF_BYTES, "part_bytes": rclone.PART_BYTES}
+"""What the ETags of the index depend on."""
+PASSES = 5
+"""Looks at the store: after the first, what is still missing or different is sent again, four times at most."""
+BATCH_FILES = 10_000
+"""Files of one rclone process, whose memory grows with them."""
+_READ_AT_ONCE = 1000
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
+_SHOWN = 3
+
+
+def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
+    """Run the stage. Nothing is sent when the store holds all of it already."""
+    slot = Slot(settings.volume, settings.folder)
+    with slot.lock():  # nobody changes the data under our hands
+        source = read_manifest(slot.folder, made_by=MADE_BY)
+        there = Folder(settings, settings.folder)
+        key = json.dumps([source.digest(), settings.s3_endpoint_url, there.uri, ETAG_SETTINGS])
+        with State(slot.root / WORK / "load" / f"{settings.folder}.sqlite", key) as state:
+            outcome = Load(settings, reporter, slot.folder, source, there, state).run()
+            state.remove()
+    return outcome
+
+
+class Load:
+    """One run: the data on the volume, their place in the store, and what is known of both."""
+
+    def __init__(
+        self, settings: LoadSettings, reporter: Reporter, data: Path, source: Manifest, there: Folder, state: State
+    ) -> None:
+        self._settings, self._reporter, self._clock = settings, reporter, Clock()
+        self._data, self._source, self._there, self._state = data, source, there, state
+        self._incoming = f"{META}/incoming-{source.digest()[:16]}/"
+        self._old: Manifest | None = None
+        self._trust: Trust = "sent" if settings.verify_remote == "list" else "etag"
+        self._probed = False
+        self._failure: rclone.Failure | None = None
+        self._sent_files = self._sent_bytes = 0
+
+    def run(self) -> Outcome:
+        """Everything in its order."""
+        self._old = self._find_old()
+        with self._reporter.task("reading the index", self._source.files, "files") as task:
+            self._state.want(_counted(read_index(self._data, self._source), task.advance))
+        self._compare_with_old()
+        self._send_until_right()
+        self._commit()
+        self._sweep()
+        return self._outcome(self._see_to_extras())
+
+    def _find_old(self) -> Manifest | None:
+        """The manifest that is in place. Raises ConfigurationError when it is another data set's."""
+        try:
+            old = self._there.find_manifest()
+        except InputError:
+            if self._settings.force:
+                return None
+            raise
+        if old is not None and old.dataset != self._source.dataset and not self._settings.force:
+            raise ConfigurationError(
+                f"{self._there.uri} holds the data set {old.dataset!r}, and this is {self._source.dataset!r}",
+                next_step="set S3_PREFIX or another S3_BUCKET, or LARDER_FORCE=true to put this one in its place",
+            )
+        return old
+
+    def _compare_with_old(self) -> None:
+        """Learn from the index in the store which objects have the wanted content already, and their ETags."""
+        if self._old is None:
+            return
+        place = self._state.path.with_suffix(".index")
+        try:
+            digest = self._there.download(f"{META}/{index_name(self._old)}", place)
+            if digest == self._old.index.sha256 and self._old.settings == ETAG_SETTINGS:
+                self._state.compare(parse_index(place))
+            else:
+                self._reporter.event("repair", f"the index in {self._there.uri} is missing or damaged: not relied on")
+                self._old = None
+        finally:
+            place.unlink(missing_ok=True)
+
+    def _send_until_right(self) -> None:
+        """Look, send what is missing or different, look again. Raises LarderError when that comes to no end."""
+        for number in range(1, PASSES + 1):
+            self._look(blind=self._settings.force and number == 1)
+            wrong = self._state.count_wrong(self._trust)[0]
+            if wrong and not self._probed:
+                self._probe()
+                wrong = self._state.count_wrong(self._trust)[0]
+            wrong = wrong or self._read_back()
+            if not wrong:
+                return
+            if number == PASSES:
+                raise self._given_up(wrong)
+            if number > 1:
+                self._say_again(number - 1, wrong)
+            self._send()
+
+    def _look(self, blind: bool) -> None:
+        """List what is there; `blind` is to take it for nothing, so that all is sent again."""
+        with self._reporter.task("listing", None, "objects") as task:
+            self._state.note_listing(() if blind else _counted(self._there.list(), task.advance))
+        if self._trust == "etag":
+            self._hash(self._state.unhashed())
+
+    def _probe(self) -> None:
+        """Write a small object: whether we may, and whether the store's ETags are MD5s."""
+        self._probed = True
+        data = secrets.token_bytes(16)
+        etag = self._there.write(PROBE, data)
+        if self._trust == "etag" and etag != hashlib.md5(data, usedforsecurity=False).hexdigest():
+            self._trust = "sent"
+            self._reporter.event(
+                "no_checksums", "this store gives no checksums (its ETags are no MD5s, as where it encrypts by KMS): "
+                "objects are verified by size; LARDER_VERIFY_REMOTE=read fetches and hashes them",
+            )  # fmt: skip
+
+    def _read_back(self) -> int:
+        """With LARDER_VERIFY_REMOTE=read, fetch and hash every object. Returns the number of wrong ones."""
+        if self._settings.verify_remote != "read":
+            return 0
+        wrong = 0
+        with (
+            self._reporter.task("reading back", self._source.bytes, "B") as task,
+            ThreadPoolExecutor(self._settings.transfers) as pool,
+        ):
+            for some in batches(self._state.wanted(), _READ_AT_ONCE):
+                found = pool.map(self._there.digest, [file.path for file in some])
+                for file, content in zip(some, found, strict=True):
+                    task.advance(file.bytes)
+                    if content != (file.bytes, file.sha256):
+                        self._state.distrust(file.path)
+                        wrong += 1
+        return wrong
+
+    def _send(self) -> None:
+        """Send what is wrong: first what disturbs nobody, then what replaces objects of the data set in place."""
+        self._failure = None
+        protected = self._old is not None
+        self._copy(str(self._data), "", self._trust, replacing=False if protected else None)
+        if protected and self._failure is None and self._state.count_wrong(self._trust, replacing=True)[0]:
+            self._replace()
+
+    def _replace(self) -> None:
+        """Send new content for objects that the manifest in place names: beside them, then into their places.
+
+        It is verified before anything is replaced. From then on until the new manifest is put, there is none.
+        """
+        trust: Trust = "etag" if self._trust == "etag" else "size"
+        self._look_at_incoming()
+        self._copy(str(self._data), self._incoming, trust, replacing=True)
+        self._look_at_incoming()
+        if self._state.count_wrong(trust, self._incoming, replacing=True)[0]:
+            return  # the next pass sends them again
+        self._reporter.event("replace", "replacing objects that have changed: there is no manifest until that is done")
+        self._there.delete([MANIFEST])
+        self._old = None
+        self._copy(self._remote(self._incoming), "", self._trust, replacing=True)
+
+    def _look_at_incoming(self) -> None:
+        self._state.note_listing(self._there.list(self._incoming.rstrip("/")), self._incoming)
+
+    def _remote(self, below: str) -> str:
+        """A folder in the store as rclone names it."""
+        return f"{rclone.REMOTE}:{self._there.bucket}/{self._there.key}/{below}"
+
+    def _copy(self, origin: str, below: str, trust: Trust, *, replacing: bool | None) -> None:
+        """Copy the wrong files from `origin` to the folder `below` in the store, in batches."""
+        files, size = self._state.count_wrong(trust, below, replacing=replacing)
+        if not files:
+            return
+        limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth)
+        # The ETag says afterwards whether the store has the right bytes; where it won't, let the store check an MD5.
+        flags = ("--s3-disable-checksum", "--ignore-checksum") if trust == "etag" else ()
+        with self._reporter.task(f"uploading {files:,} files", size, "B") as task:
+            for some in batches(self._state.wrong(trust, below, replacing=replacing), BATCH_FILES):
+                self._hash(file for file in some if not self._state.is_hashed(file.path))
+                names = [file.path for file in some]
+                failure = rclone.copy(
+                    self._settings, origin, self._remote(below), names, limits, task.advance, is_final, *flags
+                )
+                if failure is not None and is_final(failure.code):
+                    raise self._explain(failure)
+                self._failure = self._failure or failure
+                if failure is None and not below:
+                    self._state.sent(names)
+                    self._sent_files += len(some)
+                    self._sent_bytes += sum(file.bytes for file in some)
+
+    def _hash(self, files: Iterable[Wanted]) -> None:
+        """Read files: their ETags, and that they are what the index says. Raises InputError for one that isn't."""
+        with ThreadPoolExecutor(self._settings.workers) as pool:  # reading and hashing let go of Python's lock
+            for some in batches(files, BATCH_FILES):
+                prints = pool.map(self._fingerprint, some)
+                self._state.hashed([(file.path, found) for file, found in zip(some, prints, strict=True)])
+
+    def _fingerprint(self, file: Wanted) -> Fingerprint:
+        path = self._data / file.path
+        try:
+            found = fingerprint(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _changed(path, "is gone") from None
+        if (found.bytes, found.sha256) != (file.bytes, file.sha256):
+            raise _changed(path, "has changed")
+        return found
+
+    def _say_again(self, times: int, wrong: int) -> None:
+        """Say what is sent again, and why; where the store failed, leave it some time."""
+        why = self._failure.message if self._failure else "they are missing or different in the store"
+        pause = min(_FIRST_PAUSE_SECONDS * 2**times, _LONGEST_PAUSE_SECONDS) if self._failure else 0
+        self._reporter.event("retry", f"sending {wrong:,} files again: {why}", files=wrong, tries=times)
+        time.sleep(pause)
+
+    def _given_up(self, wrong: int) -> LarderError:
+        if self._failure is not None:
+            return self._explain(self._failure)
+        example = next(self._state.wrong(self._trust), None)
+        return ServiceError(
+            f"{self._there.uri}: {wrong:,} objects are still missing or different after {PASSES - 1} uploads"
+            + (f", such as {example.path}" if example else ""),
+            next_step="look whether something else writes to the bucket, then run the same command again: it resumes",
+        )
+
+    def _explain(self, failure: rclone.Failure) -> LarderError:
+        return rclone.explain(failure, f"uploading to {self._there.uri}")
+
+    def _commit(self) -> None:
+        """Put the index, then the manifest, unless they are there."""
+        place = self._state.path.with_suffix(".index")
+        try:
+            manifest = self._manifest(write_index(place, self._state.entries()))
+            meta = {item.path: item for item in self._state.objects("meta")}
+            index = f"{META}/{index_name(manifest)}"
+            there = meta.get(index)
+            if there is None or there.bytes != manifest.index.bytes:
+                self._there.upload(index, place, "application/x-ndjson")
+            if manifest != self._old:
+                run = self._clock.record(
+                    sent_files=self._sent_files, sent_bytes=self._sent_bytes, verified=self._verified_by()
+                )
+                self._there.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
+                self._there.write(MANIFEST, manifest.to_json().encode(), "application/json")
+            self._keep = {MANIFEST, RUN, index}
+        finally:
+            place.unlink(missing_ok=True)
+
+    def _manifest(self, index: IndexSummary) -> Manifest:
+        source = self._source
+        return Manifest(
+            artifact="objects", dataset=source.dataset, classes=source.classes, splits=source.splits,
+            input={"kind": source.artifact, "manifest": source.digest()}, settings=ETAG_SETTINGS,
+            files=source.files, bytes=source.bytes, index=index,
+        )  # fmt: skip
+
+    def _sweep(self) -> None:
+        """Delete what larder itself has left on the way, now or earlier: probes, what came in, indexes of the past."""
+        litter = [item.path for item in self._state.objects("meta") if item.path not in self._keep]
+        if self._probed:
+            litter.append(PROBE)
+        self._there.delete(dict.fromkeys(litter))
+
+    def _see_to_extras(self) -> int:
+        """Report, or delete if asked to, what lies there and isn't named by the manifest. Returns how many."""
+        first: list[str] = []
+        extra = 0
+        for extra, item in enumerate(self._state.objects("data"), start=1):
+            if extra <= _SHOWN:
+                first.append(item.path)
+        if not extra:
+            return 0
+        such = f"{extra:,} objects in {self._there.uri} that the manifest doesn't name, such as {', '.join(first)}"
+        if self._settings.delete_extra:
+            self._reporter.event("delete", f"deleting {such}", objects=extra)
+            self._there.delete(item.path for item in self._state.objects("data"))
+        else:
+            self._reporter.event("extra", f"in the way: {such}; --delete-extra deletes them", objects=extra)
+        return extra
+
+    def _verified_by(self) -> str:
+        by = {"sent": "size", "etag": "size and checksum", "size": "size"}[self._trust]
+        return "size and content" if self._settings.verify_remote == "read" else by
+
+    def _outcome(self, extra: int) -> Outcome:
+        sent = f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})" if self._sent_files else "up to date"
+        seconds = self._clock.seconds
+        return Outcome(
+            f"{self._source.files:,} objects in {self._there.uri}: {sent}, all verified by {self._verified_by()}, "
+            f"in {seconds:.1f} s",
+            NEXT_STEP,
+            {
+                "objects": self._source.files, "sent": self._sent_files, "sent_bytes": self._sent_bytes,
+                "extra": extra, "up_to_date": not self._sent_files, "seconds": round(seconds, 3),
+            },
+        )  # fmt: skip
+
+
+def _counted(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:
+    for item in items:
+        advance(1)
+        yield item
+
+
+def _changed(path: Path, how: str) -> InputError:
+    return InputError(
+        f"{path} {how} since its manifest was written",
+        next_step=f"make the data anew (`{MADE_BY} LARDER_FORCE=true`), then run this again",
+    )

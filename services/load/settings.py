@@ -1,0 +1,39 @@
+"""The settings of the load stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ByteSize, Field
+
+from larder.settings import DataSettings
+from larder.store import BucketSettings
+from larder.volume import TREE
+
+VerifyRemote = Literal["list", "etag", "read"]
+
+
+class LoadSettings(DataSettings, BucketSettings):
+    """What goes where, how fast, and how closely it is looked at afterwards."""
+
+    folder: str = Field(
+        TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="the finished folder on the data volume that is loaded; it keeps its name in the bucket",
+    )  # fmt: skip
+    verify_remote: VerifyRemote = Field(
+        "etag", alias="LARDER_VERIFY_REMOTE",
+        description="how each object is checked in the store: list (there, with its size), etag (its checksum as well, "
+        "where the store gives one), read (fetched and hashed)",
+    )  # fmt: skip
+    delete_extra: bool = Field(
+        False, alias="LARDER_DELETE_EXTRA",
+        description="delete the objects below the folder that the new manifest doesn't name, once it is in place",
+    )  # fmt: skip
+    transfers: int = Field(
+        32, alias="LARDER_TRANSFERS", ge=1, le=256, description="how many files go up at a time",
+        json_schema_extra={"unit": "files"},
+    )  # fmt: skip
+    bandwidth: ByteSize = Field(
+        ByteSize(0), alias="LARDER_BANDWIDTH", ge=0, description="limit of the upload; 0 for none",
+        json_schema_extra={"unit": "bytes/s, or 20MB"},
+    )  # fmt: skip
