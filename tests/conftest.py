@@ -178,7 +178,8 @@ def bucket(store: Store) -> Iterator[str]:
 
 Fault = Callable[[str, str, int], "int | str | None"]
 """Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
-"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body."""
+"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "spoilt" answers with
+zeros."""
 
 
 class Proxy(ThreadingHTTPServer):
@@ -211,9 +212,10 @@ class _ProxyHandler(BaseHTTPRequestHandler):
 
     def do_any(self) -> None:
         with self.server.lock:
-            self.server.requests.append((self.command, self.path))
+            path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
+            self.server.requests.append((self.command, path))
             number = len(self.server.requests)
-        fault = self.server.fault(self.command, self.path, number)
+        fault = self.server.fault(self.command, path, number)
         length = int(self.headers.get("Content-Length", 0))
         if fault == "reset-request":
             self.rfile.read(length // 2)
@@ -225,6 +227,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
                 fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
             )
         status, headers, answer = self._forward(body)
+        if fault == "spoilt":
+            answer = bytes(len(answer))
         return self._answer(status, headers, answer, broken=fault == "reset-response")
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any
