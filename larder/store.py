@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
@@ -25,7 +25,8 @@ def _an_endpoint(url: str) -> str:
     return url.rstrip("/")
 
 
-def _a_bucket(name: str) -> str:
+def a_bucket(name: str) -> str:
+    """`name`, when it may be a bucket's; raises ValueError otherwise. Empty is for "not set"."""
     if name and not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name):
         raise ValueError("must be a bucket's name: letters, digits, dots, hyphens and underscores")
     return name
@@ -67,7 +68,7 @@ class StoreSettings(Settings):
 class BucketSettings(StoreSettings):
     """Where in the store."""
 
-    bucket: Annotated[str, AfterValidator(_a_bucket)] = Field(
+    bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
         validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), min_length=1,
         description="the bucket; RCLONE_CONTAINER is another name for it",
     )  # fmt: skip
@@ -76,18 +77,20 @@ class BucketSettings(StoreSettings):
     )
 
 
-def client(settings: StoreSettings, attempts: int = 1) -> S3Client:
+def client(
+    settings: StoreSettings, attempts: int = 1, style: Literal["auto", "path", "virtual"] | None = None
+) -> S3Client:
     """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
 
-    Path-style addresses and checksums only on request, since stores that aren't AWS need both. By default one attempt
-    a request, for callers with retries of their own.
+    Path-style addresses (unless `style` names another) and checksums only on request, since stores
+    that aren't AWS need both. By default one attempt a request, for callers with retries of their own.
     """
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+        s3={"addressing_style": style or ("path" if settings.s3_endpoint_url else "auto")},
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, max_pool_connections=64,
