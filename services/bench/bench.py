@@ -12,7 +12,7 @@ from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.bench import arms, provenance, table
-from services.bench.feed import Feed
+from services.bench.feed import Feed, Network
 from services.bench.measure import measure
 from services.bench.record import make_record
 from services.bench.results import reserve
@@ -46,9 +46,17 @@ def run(feed: Feed, settings: BenchSettings, origin: dict[str, Any], reporter: R
     batches = plan(feed.images, settings)
     warmup_seconds = _warm_up(feed, min(settings.warmup_batches, batches), reporter)
     images = min(batches * settings.batch_size, feed.images)
+    before = feed.network()
     with reporter.task("measuring", images, "images") as task:
         measured = measure(feed.read(MEASURED_EPOCH, batches), task.advance)
-    return make_record(settings, feed, measured, warmup_seconds, origin)
+    return make_record(settings, feed, measured, warmup_seconds, origin, _since(before, feed.network()))
+
+
+def _since(before: Network | None, after: Network | None) -> Network | None:
+    """What came over the network between two readings."""
+    if before is None or after is None:
+        return None
+    return Network(after.bytes - before.bytes, after.requests - before.requests)
 
 
 def plan(images: int, settings: BenchSettings) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,22 +15,36 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from larder.contract import Manifest
-from larder.errors import InputError, LarderError, ResourceError
+from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
 from larder.progress import amount
 from services.bench import recipe
+from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
     from services.bench.feed import Batch
 
 SHARED_MEMORY = Path("/dev/shm")
+_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError)}
+
+
+class CarriedError(Exception):
+    """An error of ours on its way out of a worker; its one argument, for DataLoader's sake, is a line of JSON."""
+
+    @classmethod
+    def of(cls, error: LarderError) -> CarriedError:
+        """Pack a ConfigurationError, InputError or ServiceError; the block of `open_dataloader` raises it again."""
+        return cls(json.dumps([type(error).__name__, error.what, error.next_step]))
 
 
 class DataLoaderFeed:
     """Reads a dataset of (float32 [3, 224, 224], class) with worker processes; else with DataLoader's defaults."""
 
-    def __init__(self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings) -> None:
-        self.manifest, self.recipe, self.images = manifest, recipe.NAME, images
+    def __init__(
+        self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings,
+        network: Callable[[], Network | None],
+    ) -> None:  # fmt: skip
+        self.manifest, self.recipe, self.images, self.network = manifest, recipe.NAME, images, network
         self._batch_size = settings.batch_size
         self._order = _Order(images, settings.seed)
         self._loader = DataLoader(
@@ -44,9 +59,12 @@ class DataLoaderFeed:
 
 @contextmanager
 def open_dataloader(
-    manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings
-) -> Iterator[DataLoaderFeed]:
+    manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings, made_by: str,
+    network: Callable[[], Network | None] = lambda: None,
+) -> Iterator[DataLoaderFeed]:  # fmt: skip
     """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
+
+    `made_by` is the command that makes the data; `network` tells what came over the network so far.
 
     In the block, what DataLoader raises when a worker fails or is lost becomes an error of ours. It can come up
     anywhere in the block, not in `read` alone: DataLoader raises it from a signal handler, too.
@@ -54,9 +72,12 @@ def open_dataloader(
     # The number of workers is what is measured: more than cores is a choice, and it is in the record.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     try:
-        yield DataLoaderFeed(manifest, dataset, images, settings)
+        yield DataLoaderFeed(manifest, dataset, images, settings, network)
     except recipe.UnreadableImageError as error:
-        raise _unreadable(error) from error
+        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
+    except CarriedError as error:
+        kind, what, next_step = json.loads(_raised(error))
+        raise _CARRIED[kind](what, next_step=next_step) from error
     except RuntimeError as error:
         explained = _explain(str(error))
         if explained is None:
@@ -79,10 +100,9 @@ class _Order(Sampler[int]):
         return min(self.images, self.limit)
 
 
-def _unreadable(error: recipe.UnreadableImageError) -> InputError:
-    # DataLoader puts the worker's whole traceback in the message; what was raised is its last line.
-    what = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
-    return InputError(what, next_step="make the data anew: `make etl-local LARDER_FORCE=true`")
+def _raised(error: Exception) -> str:
+    """The argument of what a worker raised: DataLoader puts its whole traceback before it, and it is the last line."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 
 def _explain(message: str) -> LarderError | None:

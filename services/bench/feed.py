@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from larder.contract import Manifest
 
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     """Images, float32 [B, 3, 224, 224], normalized; their classes, int64 [B]."""
 
 
-class Feed(Protocol):
-    """An arm that is ready to be measured.
+class Network(NamedTuple):
+    """What came over the network since the feed was opened. README.md says what each arm counts."""
 
-    What only some arms can tell, as bytes over the network or requests made, is a further member here.
-    """
+    bytes: int
+    requests: int
+
+
+class Feed(Protocol):
+    """An arm that is ready to be measured."""
 
     manifest: Manifest
     """Of the data that is read."""
@@ -35,4 +39,10 @@ class Feed(Protocol):
 
         The block that the feed was opened in raises InputError for an image that can't be read, and ResourceError when
         a worker process is lost.
+        """
+
+    def network(self) -> Network | None:
+        """What has come over the network so far, warm-up included; None for an arm that uses none.
+
+        It is asked while nothing is under way. Raises ServiceError when it can't be had.
         """

@@ -7,14 +7,14 @@ part, so each run does the same work.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from PIL import Image
 from torchvision import transforms
-from torchvision.datasets.folder import pil_loader
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
 NAME = "PIL decode, Resize(256), CenterCrop(224), ImageNet normalization"
@@ -29,7 +29,11 @@ class UnreadableImageError(Exception):
     """An image that can't be decoded. It has one argument, so that DataLoader can carry it out of a worker."""
 
 
-def transform() -> Callable[[Image], Tensor]:
+class UnreadableFileError(UnreadableImageError):
+    """An image's file that the file system doesn't give, whatever is in it."""
+
+
+def transform() -> Callable[[Image.Image], Tensor]:
     """From an RGB image of any size to float32 [3, 224, 224], normalized."""
     steps = [
         transforms.Resize(RESIZE_PIXELS),
@@ -37,15 +41,19 @@ def transform() -> Callable[[Image], Tensor]:
         transforms.ToTensor(),
         transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
     ]
-    composed: Callable[[Image], Tensor] = transforms.Compose(steps)
+    composed: Callable[[Image.Image], Tensor] = transforms.Compose(steps)
     return composed
 
 
-def decode(path: str) -> Image:
-    """Decode a file with PIL, as RGB. Raises UnreadableImageError that names it."""
+def decode(source: str | bytes, name: str = "") -> Image.Image:
+    """Decode a file's path or its bytes with PIL, as RGB, in torchvision's way (`torchvision.datasets.folder
+    .pil_loader`). Raises UnreadableImageError that names it: by `name`, or by its path.
+    """
     try:
-        image: Image = pil_loader(path)
+        with open(source, "rb") if isinstance(source, str) else io.BytesIO(source) as file:
+            return Image.open(file).convert("RGB")
     except Exception as error:  # PIL raises nearly anything on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnreadableImageError(f"{path} can't be read: {reason}") from None
-    return image
+        # PIL's own OSErrors have no number: the system's have.
+        kind = UnreadableFileError if isinstance(error, OSError) and error.errno else UnreadableImageError
+        raise kind(f"{name or source!s} can't be read: {reason}") from None

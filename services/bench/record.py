@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.bench.feed import Feed
+from services.bench.feed import Feed, Network
 from services.bench.measure import PERCENTILES, Measurement, percentile
-from services.bench.settings import BenchSettings
+from services.bench.settings import SECRETS, BenchSettings
 
 
 def make_record(
@@ -15,6 +15,7 @@ def make_record(
     measured: Measurement,
     warmup_seconds: float,
     provenance: dict[str, Any],
+    network: Network | None,
 ) -> dict[str, Any]:
     """Everything of a run as JSON's types; keys are in the order that people read them in."""
     manifest, batches = feed.manifest, len(measured.waits)
@@ -30,6 +31,8 @@ def make_record(
         "cpu_s_per_1000_imgs": _short(measured.cpu_seconds * 1000 / measured.images),
         "peak_memory_bytes": measured.peak_memory_bytes,
         "peak_memory_kind": measured.peak_memory_kind,
+        "network_bytes": None if network is None else network.bytes,
+        "network_requests": None if network is None else network.requests,
         "images": measured.images,
         "batches": batches,
         "seconds": _short(measured.seconds),
@@ -43,7 +46,7 @@ def make_record(
             "samples": {name: split.samples for name, split in manifest.splits.items()},
             "bytes": {name: split.bytes for name, split in manifest.splits.items()},
         },
-        "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision"}),
+        "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision", *SECRETS}),
         "provenance": provenance,
     }
 

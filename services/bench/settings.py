@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from larder.settings import WorkerSettings
+from larder.store import BucketSettings
 from services.bench import arms
 
 
@@ -22,7 +23,11 @@ def _about_arms() -> str:
     return "; ".join(f"{name} ({arms.about(name)})" for name in arms.names())
 
 
-class BenchSettings(WorkerSettings):
+SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
+"""The fields that no record may show."""
+
+
+class BenchSettings(WorkerSettings, BucketSettings):
     """What is measured, on which data, and for how long."""
 
     arm: Annotated[str, AfterValidator(_known_arm)] = Field(
@@ -31,6 +36,15 @@ class BenchSettings(WorkerSettings):
     data_dir: Path = Field(
         Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
     )
+    bucket: str = Field(
+        "", validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), pattern=r"^[A-Za-z0-9._-]{0,255}$",
+        description="the bucket; RCLONE_CONTAINER is another name for it",
+    )  # fmt: skip
+    """Empty for arms that read no bucket."""
+    mount_dir: Path = Field(
+        Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
+        description="where `make mount` mounts the bucket, in a folder of the bucket's name",
+    )  # fmt: skip
     split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")
     batch_size: int = Field(
         64, alias="LARDER_BATCH_SIZE", ge=1, le=65536, description="how many images one batch holds",

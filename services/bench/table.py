@@ -25,6 +25,7 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "batch wait, s": ", ".join(f"{name} {seconds:.4f}" for name, seconds in waits.items()),
         "CPU s per 1,000 imgs": f"{record['cpu_s_per_1000_imgs']:.2f}",
         "peak memory": f"{amount(record['peak_memory_bytes'], 'B')} ({record['peak_memory_kind'].upper()})",
+        "network": _network(record),
         "measured": f"{record['images']:,} images in {record['batches']:,} batches of {settings['batch_size']}, "
         f"{record['seconds']:.1f} s, after {settings['warmup_batches']} batches of warm-up",
         "data": f"{dataset['name']}, {dataset['split']} split, manifest {dataset['manifest_sha256'][:12]}",
@@ -35,3 +36,9 @@ def _rows(record: dict[str, Any]) -> dict[str, str]:
         "software": f"torch {made['torch']}, torchvision {made['torchvision']}, pillow {made['pillow']}, "
         f"Python {made['python']}, larder {made['larder']} at {(made['revision'] or 'no known revision')[:17]}",
     }
+
+
+def _network(record: dict[str, Any]) -> str:
+    if record["network_requests"] is None:
+        return "none"
+    return f"{amount(record['network_bytes'], 'B')}, {record['network_requests']:,} requests"

@@ -13,6 +13,7 @@ from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSumma
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"training": 40, "validation": 12}
 CLASSES = 3
+OURS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def start_bench(tree, tmp_path):
     """Start the stage as people do; flags as arguments, environment variables by keyword."""
 
     def start(*flags: str, **environ: str) -> subprocess.Popen[str]:
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("LARDER_", "FOOD11_"))}
+        known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         ours = {
             "FOOD11_DATA_DIR": str(tree),
             "LARDER_RESULTS": str(tmp_path / "results"),

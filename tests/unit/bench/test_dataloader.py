@@ -2,7 +2,7 @@
 
 import pytest
 
-from larder.errors import ResourceError
+from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_lost_workers_become_storage_errors(make_settings, manifest, message, wh
 
     with (
         pytest.raises(ResourceError, match=what) as caught,
-        open_dataloader(manifest, [], 640, make_settings("--workers", "1")),
+        open_dataloader(manifest, [], 640, make_settings("--workers", "1"), "make etl-local"),
     ):
         raise RuntimeError(message)
     assert remedy in caught.value.next_step
@@ -40,8 +40,39 @@ def test_lost_workers_become_storage_errors(make_settings, manifest, message, wh
 def test_other_errors_stay_as_they_are(make_settings, manifest):
     from services.bench.dataloader import open_dataloader
 
-    with pytest.raises(RuntimeError, match="a fault"), open_dataloader(manifest, [], 640, make_settings()):
+    with (
+        pytest.raises(RuntimeError, match="a fault"),
+        open_dataloader(manifest, [], 640, make_settings(), "make etl-local"),
+    ):
         raise RuntimeError("a fault")
+
+
+class Failing:
+    """A dataset whose every image fails, in the worker that reads it."""
+
+    def __init__(self, error: LarderError) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 640
+
+    def __getitem__(self, number: int) -> None:
+        from services.bench.dataloader import CarriedError
+
+        raise CarriedError.of(self.error) from self.error
+
+
+@pytest.mark.parametrize("kind", [ConfigurationError, InputError, ServiceError])
+def test_errors_come_out_of_workers_whole(make_settings, manifest, kind):
+    from services.bench.dataloader import open_dataloader
+
+    error = kind("s3://b/k: Gemüse\nis gone", next_step="look, then 'run' again")
+    with (
+        pytest.raises(kind) as caught,
+        open_dataloader(manifest, Failing(error), 640, make_settings("--workers", "1"), "make etl-load") as feed,
+    ):
+        next(feed.read(0, 1))
+    assert (type(caught.value), caught.value.what, caught.value.next_step) == (kind, error.what, error.next_step)
 
 
 def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start():

@@ -25,6 +25,28 @@ def test_decodes_gray_images_as_rgb(tmp_path):
     assert recipe.decode(str(tmp_path / "gray.jpg")).mode == "RGB"
 
 
+def test_decodes_bytes_as_it_decodes_files(tmp_path):
+    from PIL import Image
+
+    from services.bench import recipe
+
+    path = tmp_path / "noise.jpg"
+    Image.effect_noise((301, 299), 80).convert("RGB").save(path)
+    assert recipe.decode(path.read_bytes()).tobytes() == recipe.decode(str(path)).tobytes()
+
+
+def test_a_file_that_the_system_does_not_give_is_told_from_one_that_is_damaged(tmp_path):
+    from services.bench import recipe
+
+    (tmp_path / "text.jpg").write_text("no image")
+    for name, kind in (("text.jpg", recipe.UnreadableImageError), ("absent.jpg", recipe.UnreadableFileError)):
+        with pytest.raises(recipe.UnreadableImageError) as caught:
+            recipe.decode(str(tmp_path / name))
+        assert caught.type is kind
+    with pytest.raises(recipe.UnreadableImageError, match=r"^training/a\.jpg can't be read: UnidentifiedImageError"):
+        recipe.decode(b"no image", "training/a.jpg")
+
+
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "absent"])
 def test_an_unreadable_image_is_named(tmp_path, kind):
     from PIL import Image

@@ -4,16 +4,25 @@ from datetime import UTC, datetime
 import pytest
 
 from services.bench import provenance, table
+from services.bench.feed import Network
 from services.bench.measure import Measurement
 from services.bench.record import make_record
+
+SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
 
 @pytest.fixture
 def record(make_settings, feed):
-    settings = make_settings("--revision", "0123456789abcdef")
+    return record_of(make_settings, feed, Network(3 << 20, 1234))
+
+
+def record_of(make_settings, feed, network):
+    settings = make_settings(
+        "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
+    )
     measured = Measurement(640, 2.0, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss")
     made = provenance.collect(settings, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    return make_record(settings, feed, measured, 0.5, made)
+    return make_record(settings, feed, measured, 0.5, made, network)
 
 
 def test_figures(record, manifest):
@@ -26,6 +35,18 @@ def test_figures(record, manifest):
     assert record["dataset"]["manifest_sha256"] == manifest.digest()
     assert record["dataset"]["samples"] == {"training": 640}
     assert record["settings"]["batch_size"] == 64
+    assert (record["network_bytes"], record["network_requests"]) == (3 << 20, 1234)
+
+
+def test_says_where_the_data_lie_and_no_secret(record):
+    assert (record["settings"]["bucket"], record["settings"]["s3_endpoint_url"]) == ("food", "http://store:9000")
+    assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
+
+
+def test_no_network(make_settings, feed):
+    record = record_of(make_settings, feed, None)
+    assert (record["network_bytes"], record["network_requests"]) == (None, None)
+    assert "network               none" in table.render(record)
 
 
 def test_provenance(record):
@@ -41,7 +62,17 @@ def test_provenance(record):
 def test_is_json_and_every_figure_is_in_the_table(record):
     assert json.loads(json.dumps(record)) == record
     text = table.render(record)
-    for part in ("320.0", "5.000", "0.2000", "p50 0.1000", "8.00", "1.0 GiB (PSS)", "0123456789ab", "640 images"):
+    for part in (
+        "320.0",
+        "5.000",
+        "0.2000",
+        "p50 0.1000",
+        "8.00",
+        "1.0 GiB (PSS)",
+        "0123456789ab",
+        "640 images",
+        "3.0 MiB, 1,234",
+    ):
         assert part in text, part
 
 

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from larder.errors import ConfigurationError
+from larder.progress import Reporter
 from services.bench import arms
 
 
@@ -27,6 +28,24 @@ def test_environment(make_settings):
     assert (str(settings.data_dir), settings.split, settings.workers, settings.batches, settings.revision) == (
         "/d", "validation", 3, 7, "r",
     )  # fmt: skip
+
+
+def test_a_bucket_is_for_those_who_need_one(make_settings):
+    assert make_settings().bucket == ""
+    assert make_settings(RCLONE_CONTAINER="object-chi-netID").bucket == "object-chi-netID"
+    assert make_settings(RCLONE_CONTAINER="a", S3_BUCKET="b").bucket == "b"
+    with pytest.raises(ConfigurationError, match="S3_BUCKET"):
+        make_settings(S3_BUCKET="a/b")
+
+
+@pytest.mark.parametrize("arm", ["imagefolder_rclone_mount", "remote_one_sample"])
+def test_an_arm_without_its_bucket(make_settings, arm):
+    with (
+        pytest.raises(ConfigurationError, match=f"S3_BUCKET is not set .*{arm} reads") as caught,
+        arms.load(arm)(make_settings("--arm", arm), Reporter("bench")),
+    ):
+        pass
+    assert "RCLONE_CONTAINER" in caught.value.next_step
 
 
 def test_every_fault_is_named_and_the_arms_listed(make_settings):

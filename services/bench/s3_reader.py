@@ -1,0 +1,127 @@
+"""Reads whole objects from S3 with s3fs: one GET each, counted, repeated when it fails in passing.
+
+A reader belongs to the process that made it, since s3fs runs an event loop in a thread, and no thread survives a fork.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from typing import Any
+
+import aiohttp
+import s3fs  # type: ignore[import-untyped]
+from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError, HTTPClientError
+
+from larder.errors import InputError, LarderError, ServiceError
+from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+from larder.store import DEFAULT_REGION
+from services.bench.feed import Network
+from services.bench.settings import BenchSettings
+
+ATTEMPTS = 6
+"""Tries of one object, repeats of what broke off included."""
+FIRST_PAUSE_SECONDS = 0.2
+"""Before the second try; each further one is twice as long."""
+
+
+class Traffic:
+    """Totals that processes share: those that are started with it add, their parent reads."""
+
+    def __init__(self) -> None:
+        self._totals = multiprocessing.Array("q", 2)
+
+    def add(self, bytes: int = 0, requests: int = 0) -> None:
+        """Count more."""
+        with self._totals.get_lock():
+            self._totals[0] += bytes
+            self._totals[1] += requests
+
+    def read(self) -> Network:
+        """What was counted so far."""
+        with self._totals.get_lock():
+            return Network(self._totals[0], self._totals[1])
+
+
+class Reader:
+    """Gives the content of objects in one bucket."""
+
+    def __init__(self, settings: BenchSettings, region: str, traffic: Traffic) -> None:
+        self._settings, self._traffic = settings, traffic
+        self._body: Any = None
+        session = AioSession()
+        session.register("before-send.s3", self._on_request)
+        session.register("before-parse.s3", self._on_answer)
+        self._files = s3fs.S3FileSystem(
+            key=settings.aws_access_key_id or None,
+            secret=settings.aws_secret_access_key.get_secret_value() or None,
+            token=settings.aws_session_token.get_secret_value() or None,
+            endpoint_url=settings.s3_endpoint_url or None,
+            client_kwargs={"region_name": region},
+            config_kwargs={
+                "s3": {"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+                "request_checksum_calculation": "when_required", "response_checksum_validation": "when_required",
+                "retries": {"mode": "standard", "total_max_attempts": 1},  # `read` repeats: it sees the body, too
+            },
+            max_concurrency=1,  # with more, s3fs asks for each object's length first
+            session=session, skip_instance_cache=True, use_listings_cache=False,
+        )  # fmt: skip
+        self._files.retries = 1
+
+    def read(self, key: str) -> bytes:
+        """The content of an object. Raises InputError when it isn't there, ConfigurationError or ServiceError."""
+        pause = FIRST_PAUSE_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                content: bytes = self._files.cat_file(f"{self._settings.bucket}/{key}")
+                return content
+            except (OSError, aiohttp.ClientError, *FAULTS) as fault:
+                error = self._explain(fault, key)
+                if attempt == ATTEMPTS or not isinstance(error, ServiceError):
+                    raise error from fault
+            finally:
+                self._count_body()
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("unreachable")
+
+    def _on_request(self, **_: Any) -> None:
+        self._traffic.add(requests=1)
+
+    def _on_answer(self, response_dict: dict[str, Any], **_: Any) -> None:
+        body = response_dict["body"]
+        if isinstance(body, bytes):  # an error's, which is here already
+            self._traffic.add(bytes=len(body))
+        else:
+            self._body = body.raw_stream
+
+    def _count_body(self) -> None:
+        """Count what came of the last body: of one that broke off, too."""
+        if self._body is not None:
+            self._traffic.add(bytes=self._body.content.total_bytes)
+            self._body = None
+
+    def _explain(self, fault: Exception, key: str) -> LarderError:
+        uri = f"s3://{self._settings.bucket}/{key}"
+        # s3fs makes Python's errors of a store's answers and keeps those as the cause.
+        cause = fault.__cause__ if isinstance(fault.__cause__, ClientError) else fault
+        if not isinstance(cause, ClientError):
+            broken = cause if isinstance(cause, FAULTS) else HTTPClientError(error=cause)
+            return explain(broken, f"reading {uri}", self._settings.s3_endpoint_url)
+        if code_of(cause) in ABSENT:
+            return InputError(
+                f"{uri} is gone: it was deleted after the load", next_step="run `make etl-load`, which puts it back"
+            )
+        error = explain(cause, f"reading {uri}", self._settings.s3_endpoint_url)
+        if isinstance(error, ServiceError):
+            next_step = "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`"
+            return ServiceError(f"{error.what}, {ATTEMPTS} times in a row", next_step=next_step)
+        return error
+
+
+def region_of(settings: BenchSettings) -> str:
+    """The region that requests are signed for, as `larder.store.client` finds it."""
+    import boto3
+
+    return settings.aws_region or boto3.Session().region_name or DEFAULT_REGION
