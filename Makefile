@@ -7,7 +7,7 @@ SHELL := /bin/bash -o pipefail
 from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:space:]]+$$//' \
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
-    TORCH_INDEX_URL,$(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
+    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT,$(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
 DEMO_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_demo)
@@ -16,12 +16,25 @@ override RUNNER := $(or $(RUNNER),$(if $(ENGINE),compose,host))
 override ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
 override LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
 override LARDER_HOME := $(or $(LARDER_HOME),.larder)
+override LARDER_STORE_DIR := $(or $(LARDER_STORE_DIR),$(LARDER_HOME)/store)
+override LARDER_MINIO_PORT := $(or $(LARDER_MINIO_PORT),9000)
 override LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
 LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 # The container's user must be able to write the records; root's id would go against the images' rule.
 override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
-export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL
+export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
+    LARDER_STORE_DIR LARDER_MINIO_PORT
+export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
+
+# Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
+STORE_SETTINGS := S3_ENDPOINT_URL S3_BUCKET RCLONE_CONTAINER AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \
+    AWS_SESSION_TOKEN AWS_PROFILE
+STORE_IS_SET := $(sort $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),$(name))) $(shell [ -f .env ] && \
+    sed -nE 's/^($(subst $() ,|,$(STORE_SETTINGS)))=["'\'']?[^"'\''[:space:]\#].*/\1/p' .env))
+STORE_ENV := $(LARDER_HOME)/s3-$(RUNNER).env
+# An empty variable is not set; handed on, it would hide what a file sets.
+$(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))))
 
 STAGES := extract transform load s3 mount bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
@@ -35,16 +48,22 @@ $(if $(MISSPELT),$(error no such setting: $(MISSPELT); .env.example names all of
 $(if $(shell printf %s '$(LARDER_DATA_VOLUME)' | grep -E '^[A-Za-z0-9][A-Za-z0-9_.-]+$$'),,\
     $(error LARDER_DATA_VOLUME=$(LARDER_DATA_VOLUME) is no name for a volume: letters, digits, _ . -))
 
+compose_file = compose/$(if $(filter extract transform,$(1)),local,$(1)).yaml
+
 # $(call stage,COMPOSE FILE,STAGE,STAGE'S FLAGS) runs a stage in the chosen runner. In a container, a local archive or
 # folder is mounted read-only under its own name; the shell reads the name from the environment, so it may hold anything.
 ifeq ($(RUNNER),compose)
-stage = mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; then \
+store = store=(); $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then \
+        store=($(if $(wildcard .env),--env-file .env) --env-file "$(STORE_ENV)"); \
+    else export AWS_ACCESS_KEY_ID= AWS_SECRET_ACCESS_KEY=; fi;)
+stage = $(store) mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; then \
         inside="/source/$$(basename -- "$$LARDER_SOURCE")"; \
         mount=(-v "$$(realpath -- "$$LARDER_SOURCE"):$$inside:ro" -e "LARDER_SOURCE=$$inside"); fi; \
     LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" \
-        docker compose -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
+        docker compose "$${store[@]}" -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
 else ifeq ($(RUNNER),host)
-stage = LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
+store = $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then set -a; . "$(STORE_ENV)"; set +a; fi;)
+stage = $(store) LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
         $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(3)
 else
 $(error RUNNER=$(RUNNER) is neither compose nor host)
@@ -52,7 +71,7 @@ endif
 
 .PHONY: help
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z][a-z_%-]*:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9_%-]*:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Settings are handed through: make etl-local LARDER_SOURCE=photos.zip (all of them: .env.example)"
 	@echo "Runner: $(RUNNER)$(if $(ENGINE),, (no container engine answers)); RUNNER=compose|host chooses"
@@ -75,17 +94,61 @@ bench: ready-bench ## measure ARM (default imagefolder_local) on the tree; recor
 	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS"; fi
 	@$(call stage,bench,bench,--arm $(ARM))
 
+.PHONY: s3-up
+s3-up: s3-keys ready-s3 ## start a store on this machine (MinIO; RUNNER=host: SeaweedFS) and make its bucket
+ifeq ($(RUNNER),compose)
+	@$(store) start=(docker compose "$${store[@]}" -f compose/s3.yaml); \
+	    "$${start[@]}" up -d --wait minio >&2 || { "$${start[@]}" logs --tail 9 minio >&2; exit 1; }
+	@$(call stage,s3,s3,--task bucket)
+	@echo "The store: http://127.0.0.1:$(LARDER_MINIO_PORT) for this machine, http://minio:9000 for the project's containers"
+else
+	@$(call stage,s3,s3,--task up)
+endif
+	@$(if $(STORE_IS_SET),,echo "Its address, bucket and keys: $(STORE_ENV), which make uses by itself")
+	@$(if $(filter compose,$(RUNNER)),$(if $(STORE_IS_SET),,echo "Without make: docker compose --env-file $(STORE_ENV)" \
+	    "-f compose/load.yaml run --rm load"))
+	@echo "Next: make s3-check, or make etl-load"
+
+.PHONY: s3-down
+s3-down: $(if $(filter host,$(RUNNER)),ready-s3) ## stop the store on this machine; its data stay
+	@$(if $(filter compose,$(RUNNER)),AWS_ACCESS_KEY_ID= docker compose -f compose/s3.yaml rm --stop --force minio >&2,\
+	    $(call stage,s3,s3,--task down))
+
+.PHONY: s3-check
+s3-check: ready-s3 ## diagnose the store of the settings: reach, keys, clock, bucket, writing, parts, ranges, speed
+	@$(call stage,s3,s3,--task check)
+
+.PHONY: s3-bucket
+s3-bucket: ready-s3 ## make the bucket in the store of the settings
+	@$(call stage,s3,s3,--task bucket)
+
+# Keys are made up once, and only when no setting of a store is there. printf is the shell's own: no process shows them.
+.PHONY: s3-keys
+s3-keys: random = $$(od -An -N$(1) -tx1 /dev/urandom | tr -d ' \n')
+s3-keys:
+ifeq ($(STORE_IS_SET),)
+	@mkdir -p -- "$(LARDER_HOME)"; umask 077; [ -f "$(STORE_ENV)" ] || { \
+	    printf '%s=%s\n' S3_ENDPOINT_URL $(if $(filter host,$(RUNNER)),http://127.0.0.1:8333,http://minio:9000) \
+	        S3_BUCKET larder AWS_ACCESS_KEY_ID "larder$(call random,7)" \
+	        AWS_SECRET_ACCESS_KEY "$(call random,20)" >"$(STORE_ENV).new" && \
+	    mv -- "$(STORE_ENV).new" "$(STORE_ENV)"; }
+else
+	@$(if $(filter host http://minio:9000,$(RUNNER) $(or $(S3_ENDPOINT_URL),$(call from_env,S3_ENDPOINT_URL))),, \
+	    echo "The store's settings are yours ($(STORE_IS_SET)), and not those of the store that s3-up starts." >&2; \
+	    echo "  next step: unset them, and s3-up makes its own; or set S3_ENDPOINT_URL=http://minio:9000, too" >&2; exit 1)
+endif
+
 .PHONY: build
 build: $(STAGES:%=build-%) ## build every stage's image
 
-build-%: ## build one stage's image: build-extract, build-transform, build-bench
-	@docker compose -f compose/$(if $(filter bench,$*),bench,local).yaml --progress $(if $(CI),plain,auto) build $*
+build-%: ## build one stage's image: build-extract, build-transform, build-s3, build-bench
+	@AWS_ACCESS_KEY_ID= docker compose -f $(call compose_file,$*) --progress $(if $(CI),plain,auto) build $*
 
 # What a stage needs before it runs; stdout is for results. An image that is there is brought up to date silently.
 ready-%: runner
 	@if [ $(RUNNER) = host ]; then $(MAKE) --no-print-directory --silent venv >&2; \
 	elif docker image inspect larder-$*:0.1.0 >/dev/null 2>&1; then \
-	    docker compose -f compose/$(if $(filter bench,$*),bench,local).yaml build --quiet $* >&2; \
+	    AWS_ACCESS_KEY_ID= docker compose -f $(call compose_file,$*) build --quiet $* >&2; \
 	else $(MAKE) --no-print-directory build-$* >&2; fi
 
 .PHONY: runner
@@ -142,3 +205,16 @@ clean-local: ## remove the data volume, after asking (YES=1 does not ask)
 	$(if $(YES),answer=y; echo y >&2,read -r answer || true); \
 	[ "$$answer" = y ] || { echo "kept" >&2; exit 1; }; \
 	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf -- "$(HOST_VOLUME)")
+
+.PHONY: clean-s3
+clean-s3: $(if $(filter host,$(RUNNER)),ready-s3) ## remove the store on this machine with its data and keys, after asking (YES=1: not)
+	@printf 'Remove the %s store with all its objects, and its keys? [y/N] ' $(RUNNER) >&2; \
+	$(if $(YES),answer=y; echo y >&2,read -r answer || true); \
+	[ "$$answer" = y ] || { echo "kept" >&2; exit 1; }
+ifeq ($(RUNNER),compose)
+	@AWS_ACCESS_KEY_ID= docker compose -f compose/s3.yaml down --volumes >&2
+else
+	@$(call stage,s3,s3,--task down)
+	@cd -- "$(LARDER_STORE_DIR)" && rm -rf data log pid lock
+endif
+	@rm -f -- "$(STORE_ENV)"

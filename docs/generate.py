@@ -8,12 +8,14 @@ from pathlib import Path
 from larder.settings import Setting, Settings, settings_of
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
+from services.s3.settings import S3Settings
 from services.transform.settings import TransformSettings
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, type[Settings]] = {
     "extract": ExtractSettings,
     "transform": TransformSettings,
+    "s3": S3Settings,
     "bench": BenchSettings,
 }
 
@@ -21,17 +23,34 @@ STAGES: dict[str, type[Settings]] = {
 BUILD_SETTINGS = (
     ("RUNNER", "compose, or host without an engine", "compose: containers; host: processes in .venv/ (make)"),
     ("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume (make, compose)"),
-    ("LARDER_HOME", ".larder", "where the host runner keeps its volumes (make)"),
+    ("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `make s3-up` its keys (make)"),
     ("LARDER_UID", "your user id", "user id that writes the records; never 0 (make, compose)"),
     ("LARDER_GID", "your group id", "group id that writes the records; never 0 (make, compose)"),
     ("LARDER_SHM_SIZE", "8gb", "limit of bench's shared memory (compose)"),
+    ("LARDER_MINIO_PORT", "9000", "port of this machine's loopback on which compose/s3.yaml publishes its store "
+     "(make, compose)"),
     ("TORCH_INDEX_URL", "", "index for torch's wheels; empty is pip's own, with CUDA builds of about 3 GB that run on "
      "CPUs, too. PyTorch's CPU index saves that: its address is on pytorch.org under Get Started (make, compose)"),
 )  # fmt: skip
 IMAGES = (
     ("BASE_IMAGE", "debian:bookworm-slim", "base of every image; pin it by digest where builds must repeat (compose)"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
-     "S3 server of the tests: the last community image, frozen with known security holes, so not for open networks"),
+     "S3 server of `make s3-up` and the tests: the last community image, frozen with known security holes, so not for "
+     "open networks"),
+)  # fmt: skip
+
+# The kinds of stores, each a block to fill in: what it is, and its settings.
+STORES = (
+    ("a store on this machine, with keys of your choice (`make s3-up` does without this block and makes keys up)",
+     ("S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=larder")),
+    ("Ceph RGW at Chameleon (CHI@TACC); `openstack ec2 credentials create` makes the keys",
+     ("S3_ENDPOINT_URL=https://chi.tacc.chameleoncloud.org:7480", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=",
+      "S3_BUCKET=object-chi-netID")),
+    ("AWS; S3_ENDPOINT_URL stays empty",
+     ("AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=")),
+    ("Cloudflare R2; an API token of the kind \"Object Read & Write\" gives the keys",
+     ("S3_ENDPOINT_URL=https://<account id>.r2.cloudflarestorage.com", "AWS_REGION=auto", "AWS_ACCESS_KEY_ID=",
+      "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=")),
 )  # fmt: skip
 
 
@@ -54,6 +73,9 @@ def env_example() -> str:
         unit = f" [{setting.unit}]" if setting.unit else ""
         shown = "" if setting.default == "available cores" else setting.default
         lines += ["", f"# {setting.meaning}{unit} ({', '.join(stages)})", f"#{name}={shown}"]
+    lines += ["", "", "# --- stores: one of these blocks, filled in; `make s3-check` says whether it works ---"]
+    for about, settings in STORES:
+        lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
     lines += ["", "", "# --- make and compose ---"]
     for name, default, meaning in BUILD_SETTINGS:
         lines += ["", f"# {meaning}; default: {default or '(empty)'}", f"#{name}="]

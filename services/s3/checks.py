@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -147,7 +147,7 @@ def path_style(probe: Probe) -> Finding:
     raise Blocked("bucket")
 
 
-def _lists(probe: Probe, name: str, style: str) -> bool:
+def _lists(probe: Probe, name: str, style: Literal["path", "virtual"]) -> bool:
     """Whether the bucket is listed with its name in that place. What doesn't know the place lists something else."""
     try:
         return client(probe.settings, 1, style).list_objects_v2(Bucket=name, MaxKeys=1).get("Name") == name
