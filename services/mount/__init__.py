@@ -1,0 +1,1 @@
+"""The mount stage: a bucket as a read-only folder, by rclone and FUSE."""

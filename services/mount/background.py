@@ -1,0 +1,101 @@
+"""Starts the same stage in the background, and comes back when its mount answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import IO, Any
+
+from pydantic import SecretStr
+
+from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from larder.progress import Reporter
+from larder.settings import settings_of
+from larder.stage import Outcome
+from services.mount.place import Place
+from services.mount.settings import MountSettings
+
+_PAUSE_SECONDS = 0.05
+_END_SECONDS = 30.0
+_BY_CODE: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
+
+
+def detach(settings: MountSettings, reporter: Reporter) -> Outcome:
+    """Mount in a process of its own, which outlives this one. Raises what that process fails with."""
+    place = Place(settings.mount_dir)
+    place.make()
+    with place.claim() as mine:
+        if mine:  # nobody writes to it
+            place.log.unlink(missing_ok=True)
+    with place.log.open("ab") as log, place.log.open("rb") as lines:
+        lines.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.mount"], env=_environment(settings), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+        try:
+            path, entry = _wait(process, lines, reporter)
+        except BaseException:
+            process.terminate()
+            process.wait(_END_SECONDS)
+            raise
+    if process.poll():
+        raise _failure(process.returncode, entry, place)
+    print(path, flush=True)
+    if entry.get("event") == "done":
+        return Outcome(entry["message"], "")
+    return Outcome(f"in the background: process {process.pid}, log {place.log}", "`make unmount` takes it away")
+
+
+def _environment(settings: MountSettings) -> dict[str, str]:
+    """The environment for the process: settings given as flags are in it, too, since arguments are for all to see."""
+    given = {}
+    for setting in settings_of(MountSettings):
+        value = getattr(settings, setting.field)
+        given[setting.names[0]] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    return os.environ | given | {"LARDER_DETACH": "false", "LARDER_LOG": "json"}
+
+
+def _wait(process: subprocess.Popen[bytes], lines: IO[bytes], reporter: Reporter) -> tuple[str, dict[str, Any]]:
+    """Wait until the process has printed its path or has ended, and say what it says.
+
+    Returns the path, and the last of its events.
+    """
+    assert process.stdout
+    os.set_blocking(process.stdout.fileno(), False)
+    path: bytes | None = None
+    last: dict[str, Any] = {}
+    while path is None:
+        path = process.stdout.read()  # None: nothing yet; b"": it has ended
+        for last in _entries(lines):
+            if last.get("event") not in ("error", "done"):  # which this process says itself
+                reporter.event(last.get("event", "log"), last.get("message", ""))
+        if path is None:
+            time.sleep(_PAUSE_SECONDS)
+    if not path or last.get("event") == "done":
+        process.wait(_END_SECONDS)
+    for entry in _entries(lines):
+        last = entry
+    return path.decode().strip(), last
+
+
+def _entries(lines: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The events in the log since the last look."""
+    for line in lines:
+        try:
+            yield dict(json.loads(line))
+        except ValueError:  # a traceback
+            yield {"event": "log", "message": line.decode(errors="replace").rstrip()}
+
+
+def _failure(code: int, entry: dict[str, Any], place: Place) -> LarderError:
+    """The error that the process ended with, as its log says."""
+    what, _, next_step = str(entry.get("message", "")).partition("\n  next step: ")
+    if entry.get("event") != "error":
+        what, next_step = f"the process in the background ended with {code}", ""
+    kind = _BY_CODE.get(code, ServiceError)
+    return kind(what.removeprefix("error: "), next_step=next_step or f"read {place.log}")
