@@ -188,7 +188,7 @@ def _verify_fault(text: str) -> str:
 def _unreachable(what: str, endpoint: str) -> LarderError:
     hint = "start the store (`make s3-up` for the local one), or check S3_ENDPOINT_URL, the network and the firewall"
     if urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1") and Path("/.dockerenv").exists():
-        hint = "inside a container, localhost is the container itself: write the host's name or address instead"
+        hint += "; inside a container, localhost is the container itself"
     return ServiceError(f"{what}: {_name(endpoint)} doesn't answer", next_step=hint)
 
 

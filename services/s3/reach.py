@@ -18,6 +18,7 @@ from larder.store import client
 from services.s3.settings import S3Settings
 
 _TLS_SECONDS = 5
+_GATEWAY = frozenset({502, 503, 504})
 
 
 class Answer(NamedTuple):
@@ -54,12 +55,14 @@ def _refuse_strangers(fault: ClientError, what: str, endpoint: str) -> None:
     """Raise for an answer that is no store's. Stores refuse in XML with a code in words, or number their answers."""
     metadata = fault.response["ResponseMetadata"]
     status, code = metadata["HTTPStatusCode"], fault.response.get("Error", {}).get("Code", "")
-    if status >= 500:
+    numbered = any(name.startswith("x-amz-") for name in metadata["HTTPHeaders"])
+    if status in _GATEWAY or (status >= 500 and numbered):
         raise ServiceError(
             f"{what}: {endpoint or 'AWS'} answers {status}",
             next_step="it may be starting, or a proxy finds no store behind it: look at its log, then check again",
         ) from fault
-    if code.isdecimal() and not any(name.startswith("x-amz-") for name in metadata["HTTPHeaders"]):
+    # A page with 200 is among them: botocore makes 500 of what it can't read.
+    if not numbered and (code.isdecimal() or status >= 500):
         raise _not_a_store(fault, what, endpoint) from fault
 
 
