@@ -7,6 +7,7 @@ part, so each run does the same work.
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ class UnreadableImageError(Exception):
 
 
 class UnreadableFileError(UnreadableImageError):
-    """An image's file that the file system doesn't give, whatever is in it."""
+    """An image's file that is there, and that the file system doesn't give."""
 
 
 def transform() -> Callable[[Image.Image], Tensor]:
@@ -54,6 +55,7 @@ def decode(source: str | bytes, name: str = "") -> Image.Image:
             return Image.open(file).convert("RGB")
     except Exception as error:  # PIL raises nearly anything on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        # PIL's own OSErrors have no number: the system's have.
-        kind = UnreadableFileError if isinstance(error, OSError) and error.errno else UnreadableImageError
+        # PIL's own OSErrors have no number, the system's have.
+        of_the_system = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+        kind = UnreadableFileError if of_the_system else UnreadableImageError
         raise kind(f"{name or source!s} can't be read: {reason}") from None

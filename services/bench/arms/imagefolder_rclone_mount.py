@@ -59,7 +59,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
 def check_mount(mount: Path) -> None:
     """Raise InputError unless something is mounted at `mount`, ServiceError when its rclone has died."""
     try:
-        os.stat(mount)
+        os.statvfs(mount)  # which, unlike stat, the kernel always asks rclone for
     except FileNotFoundError:
         raise InputError(f"nothing is mounted at {mount}: there is no such folder", next_step=_MOUNT) from None
     except PermissionError:

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from larder import rclone
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSummary
+from larder.store import BucketSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"training": 40, "validation": 12}
@@ -92,3 +95,71 @@ def run_bench(start_bench):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture
+def loaded(tree, store, bucket):
+    """The tree in a bucket, put there by the load stage; the settings that name it."""
+    return load(tree, store, bucket)
+
+
+def load(tree: Path, store, bucket: str) -> dict[str, str]:
+    environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
+    command = [sys.executable, "-m", "services.load"]
+    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    subprocess.run(command, cwd=ROOT, env=known | environ | {"LARDER_VOLUME_DIR": str(tree.parent)}, check=True)
+    return environ
+
+
+@pytest.fixture
+def fuse():
+    """What a mount needs; without it these tests have nothing to run on."""
+    lacking = [name for name in ("/dev/fuse", shutil.which("fusermount3") or "fusermount3") if not os.path.exists(name)]
+    if lacking:
+        why = f"no FUSE mount can be made here: {', '.join(lacking)} is missing"
+        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+
+
+class Mount:
+    """A bucket mounted by a real rclone, as the mount stage does it."""
+
+    def __init__(self, folder: Path, settings: BucketSettings, flags: tuple[str, ...]) -> None:
+        self.folder, self.place = folder, folder / settings.bucket
+        self.place.mkdir(parents=True)
+        command = rclone.command(
+            "mount", f"{rclone.REMOTE}:{settings.bucket}", str(self.place), "--read-only", "--vfs-cache-mode=off",
+            "--dir-cache-time=10s", *flags,
+        )  # fmt: skip
+        self.log = (folder / "log").open("w+")
+        self.rclone = subprocess.Popen(command, env=rclone.environment(settings), stdout=self.log, stderr=self.log)
+
+    def is_there(self) -> bool:
+        assert self.rclone.poll() is None, (self.folder / "log").read_text()
+        return os.path.ismount(self.place) and (self.folder / ".rclone.sock").exists()
+
+    def kill(self) -> None:
+        """End rclone as the kernel does when memory is short: the mount stays, dead."""
+        self.rclone.kill()
+        self.rclone.wait()
+
+    def end(self) -> None:
+        self.kill()
+        self.log.close()
+        subprocess.run(["fusermount3", "-u", "-z", str(self.place)], check=False, capture_output=True)
+
+
+@pytest.fixture
+def mount(fuse, tmp_path, until):
+    """Mount a store's bucket: `mount(endpoint, environ)`, with more of rclone's flags."""
+    made = []
+
+    def mount_bucket(endpoint: str, environ: dict[str, str], *flags: str) -> Mount:
+        settings = BucketSettings.load("mount", [], environ | {"S3_ENDPOINT_URL": endpoint})
+        folder = tmp_path / f"mount-{len(made)}"
+        made.append(Mount(folder, settings, (f"--metrics-addr=unix://{folder}/.rclone.sock", *flags)))
+        until(made[-1].is_there, "the bucket is mounted")
+        return made[-1]
+
+    yield mount_bucket
+    for one in made:
+        one.end()

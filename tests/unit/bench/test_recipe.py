@@ -35,14 +35,17 @@ def test_decodes_bytes_as_it_decodes_files(tmp_path):
     assert recipe.decode(path.read_bytes()).tobytes() == recipe.decode(str(path)).tobytes()
 
 
-def test_a_file_that_the_system_does_not_give_is_told_from_one_that_is_damaged(tmp_path):
+def test_a_file_that_the_system_does_not_give_is_told_from_one_that_is_damaged_or_gone(tmp_path):
     from services.bench import recipe
 
     (tmp_path / "text.jpg").write_text("no image")
-    for name, kind in (("text.jpg", recipe.UnreadableImageError), ("absent.jpg", recipe.UnreadableFileError)):
+    damaged = (tmp_path / "text.jpg", tmp_path / "absent.jpg")
+    for path, kind in [(path, recipe.UnreadableImageError) for path in damaged] + [
+        ("/proc/self/mem", recipe.UnreadableFileError)  # its first page gives EIO
+    ]:
         with pytest.raises(recipe.UnreadableImageError) as caught:
-            recipe.decode(str(tmp_path / name))
-        assert caught.type is kind
+            recipe.decode(str(path))
+        assert caught.type is kind, path
     with pytest.raises(recipe.UnreadableImageError, match=r"^training/a\.jpg can't be read: UnidentifiedImageError"):
         recipe.decode(b"no image", "training/a.jpg")
 

@@ -1,0 +1,158 @@
+"""ImageFolder over real mounts by rclone of real stores."""
+
+import json
+
+import pytest
+
+from services.bench import rclone_metrics
+
+ARM = "imagefolder_rclone_mount"
+TRAINING = "team/food/Food-11/training"
+
+
+@pytest.fixture
+def run(run_bench, loaded, tmp_path):
+    """Run the arm over a mount: its exit code, output and record."""
+
+    def run(folder, *flags, **environ):
+        code, out, err = run_bench("--arm", ARM, *flags, **(loaded | {"LARDER_MOUNT_DIR": str(folder)} | environ))
+        records = sorted((tmp_path / "results").glob("*.json"))
+        return code, out, err, json.loads(records[-1].read_text()) if records else None
+
+    return run
+
+
+def test_reads_the_network_anew_in_each_pass_and_says_how_much(run, mount, store, proxy, loaded):
+    front = proxy(store)
+    mounted = mount(front.endpoint, loaded)
+    code, out, err, record = run(mounted.folder, "--warmup-batches", "5")  # all images, before the same ones again
+    assert code == 0, err
+    assert record["dataset"]["artifact"] == "objects"
+    whole = record["dataset"]["bytes"]["training"]
+    assert record["images"] == 40
+    assert record["network_bytes"] == whole
+    assert 40 <= record["network_requests"] <= 2 * 40 + 10  # a GET each, at most a HEAD each, and listings
+    assert f"{record['network_requests']} requests" in out
+    assert front.count("GET", ".jpg") == 80
+    # What rclone told is what went over the wire, all in all.
+    total = rclone_metrics.read(mounted.folder / ".rclone.sock")
+    assert total.requests == len(front.requests)
+    told, sent = total.bytes, front.body_bytes_sent
+    listings = sent - told
+    assert 2 * whole < told < sent
+    assert listings < 0.2 * sent
+    secrets = {store.secret_key, store.access_key}
+    assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
+
+
+def test_rclone_gets_over_resets_and_bursts_of_503(run, mount, store, proxy, loaded):
+    front = proxy(store)
+
+    def fault(method, path, number):
+        if method != "GET" or not path.endswith(".jpg"):
+            return None
+        return 503 if number % 13 == 0 else "reset-response" if number % 17 == 0 else None
+
+    front.fault = fault
+    mounted = mount(front.endpoint, loaded)
+    code, _, err, record = run(mounted.folder, "--warmup-batches", "0")
+    assert code == 0, err
+    assert front.count("GET", ".jpg") > 40
+    assert record["network_bytes"] >= record["dataset"]["bytes"]["training"]
+
+
+def plain_folder(folder, loaded):
+    (folder / loaded["S3_BUCKET"]).mkdir(parents=True)
+
+
+def nothing(folder, loaded):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "environ", "code", "parts"),
+    [
+        pytest.param(nothing, {}, 3, ["nothing is mounted at", "make mount"], id="no-folder"),
+        pytest.param(plain_folder, {}, 3, ["it is a plain folder", "make mount"], id="plain-folder"),
+        pytest.param(nothing, {"S3_BUCKET": ""}, 2, ["S3_BUCKET is not set"], id="bucket-not-set"),
+    ],
+)
+def test_without_a_mount(run, tmp_path, loaded, prepare, environ, code, parts):
+    folder = tmp_path / "elsewhere"
+    prepare(folder, loaded)
+    returned, out, err, record = run(folder, **environ)
+    assert (returned, out, record) == (code, "", None), err
+    assert all(part in err for part in parts), err
+    assert "Traceback" not in err
+
+
+def drop_manifest(store, bucket, mounted):
+    store.client.delete_object(Bucket=bucket, Key="team/food/Food-11/_larder/manifest.json")
+
+
+def drop_image(store, bucket, mounted):
+    store.client.delete_object(Bucket=bucket, Key=f"{TRAINING}/class_00/0.jpg")
+
+
+def add_image(store, bucket, mounted):
+    store.client.put_object(Bucket=bucket, Key=f"{TRAINING}/class_00/extra.jpg", Body=b"x")
+
+
+def spoil_image(store, bucket, mounted):
+    store.client.put_object(Bucket=bucket, Key=f"{TRAINING}/class_00/0.jpg", Body=b"x")
+
+
+def kill_rclone(store, bucket, mounted):
+    mounted.kill()
+
+
+def drop_socket(store, bucket, mounted):
+    (mounted.folder / ".rclone.sock").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "code", "parts"),
+    [
+        pytest.param(drop_manifest, 3, ["holds no finished data", "run `make etl-load`"], id="no-manifest"),
+        pytest.param(drop_image, 3, ["39 images", "says 40", "class_00/0.jpg is missing", "etl-load"], id="deleted"),
+        pytest.param(add_image, 3, ["41 images", "says 40", "make etl-load"], id="one-too-many"),
+        pytest.param(spoil_image, 3, ["class_00/0.jpg can't be read", "make etl-load LARDER_FORCE=true"], id="spoilt"),
+        pytest.param(kill_rclone, 5, ["is dead: Transport endpoint is not connected", "make mount"], id="dead"),
+        pytest.param(drop_socket, 5, ["rclone doesn't tell its traffic", "make mount"], id="no-metrics"),
+    ],
+)
+def test_errors_are_explained(run, mount, store, loaded, harm, code, parts):
+    mounted = mount(store.endpoint, loaded)
+    harm(store, loaded["S3_BUCKET"], mounted)
+    returned, out, err, record = run(mounted.folder)
+    assert (returned, out, record) == (code, "", None), err
+    assert all(part in err for part in parts), err
+    assert "Traceback" not in err
+
+
+def test_rclone_killed_in_the_middle_of_a_run(run, mount, store, proxy, loaded):
+    front = proxy(store)
+    mounted = mount(front.endpoint, loaded)
+
+    def fault(method, path, number):
+        if method == "GET" and front.count("GET", ".jpg") == 20:
+            mounted.rclone.kill()
+        return
+
+    front.fault = fault
+    code, out, err, record = run(mounted.folder, "--warmup-batches", "0")
+    assert (code, out, record) == (5, "", None), err
+    assert "is dead: Transport endpoint is not connected" in err
+    assert "make mount" in err
+    assert "Traceback" not in err
+
+
+def test_the_store_fails_for_good_in_the_middle_of_a_run(run, mount, store, proxy, loaded):
+    front = proxy(store)
+    front.fault = lambda method, path, number: 500 if method == "GET" and "/class_01/" in path else None
+    mounted = mount(front.endpoint, loaded, "--low-level-retries=1")
+    code, out, err, record = run(mounted.folder)
+    assert (code, out, record) == (5, "", None), err
+    assert "can't be read: OSError: [Errno 5] Input/output error" in err
+    assert "make s3-check" in err
+    assert "Traceback" not in err

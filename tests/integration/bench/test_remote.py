@@ -1,0 +1,271 @@
+"""One GET per image, over real stores, with a proxy between that counts and breaks."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from larder.contract import read_index, read_manifest
+from larder.errors import ConfigurationError, InputError, ServiceError
+from services.bench import s3_reader
+from services.bench.s3_reader import ATTEMPTS, Reader, Traffic
+from services.bench.settings import BenchSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+ARM = "remote_one_sample"
+FOLDER = "team/food/Food-11"
+
+
+@pytest.fixture
+def run(run_bench, loaded, tmp_path):
+    """Run the arm over the loaded bucket: its exit code, output and record."""
+
+    def run(*flags, **environ):
+        code, out, err = run_bench("--arm", ARM, *flags, **(loaded | environ))
+        records = sorted((tmp_path / "results").glob("*.json"))
+        return code, out, err, json.loads(records[-1].read_text()) if records else None
+
+    return run
+
+
+def images(proxy):
+    """How often each image was asked for, by its path below the folder."""
+    paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in proxy.requests if method == "GET")
+    return Counter(path for path in paths if path.endswith(".jpg"))
+
+
+def test_one_get_per_image_and_nothing_else(run, store, proxy, tree):
+    front = proxy(store)
+    code, out, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+    assert code == 0, err
+    listed = [entry for entry in read_index(tree, read_manifest(tree, made_by="")) if entry.path.startswith("training")]
+    assert images(front) == {entry.path: 1 for entry in listed}
+    # The manifest, its index and one listing, all before the clock starts.
+    assert len(front.requests) == 40 + 3
+    assert {method for method, _ in front.requests} == {"GET"}
+    assert record["network_requests"] == 40 == record["images"]
+    assert record["network_bytes"] == sum(entry.bytes for entry in listed)
+    assert record["dataset"]["artifact"] == "objects"
+    assert (record["settings"]["bucket"], record["settings"]["prefix"]) == (front_bucket(front), "team/food")
+    assert "40 requests" in out
+    secrets = {store.secret_key, store.access_key}
+    assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
+
+
+def front_bucket(proxy):
+    return proxy.requests[0][1].split("/")[1]
+
+
+def test_the_warm_up_is_not_counted(run, store, proxy):
+    front = proxy(store)
+    code, _, err, record = run("--warmup-batches", "2", "--batches", "3", S3_ENDPOINT_URL=front.endpoint)
+    assert code == 0, err
+    assert sum(images(front).values()) == 16 + 24
+    assert record["network_requests"] == 24
+
+
+def test_resets_and_bursts_of_503_are_got_over_and_counted(run, store, proxy):
+    front = proxy(store)
+
+    def fault(method, path, number):
+        if not path.endswith(".jpg"):
+            return None
+        if 10 <= number < 15:
+            return 503
+        return "reset-response" if number % 7 == 0 else None
+
+    front.fault = fault
+    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+    assert code == 0, err
+    tries = sum(images(front).values())
+    assert tries > 40
+    assert len(images(front)) == 40 == record["images"]
+    assert record["network_requests"] == tries
+    whole = record["dataset"]["bytes"]["training"]
+    assert whole < record["network_bytes"] < 1.3 * whole  # what came before a connection broke counts, too
+
+
+def test_connections_that_are_lost_between_requests_are_opened_anew(run, store, proxy):
+    front = proxy(store)
+    front.fault = lambda method, path, number: "reset-request" if path.endswith(".jpg") and number % 5 == 0 else None
+    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+    assert code == 0, err
+    # Before any answer has begun, aiohttp repeats by itself, once: that counts as one request.
+    assert 40 <= record["network_requests"] < sum(images(front).values())
+
+
+def test_a_lasting_fault_comes_out_of_the_workers_in_words(run, store, proxy):
+    front = proxy(store)
+    front.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
+    code, out, err, record = run(S3_ENDPOINT_URL=front.endpoint)
+    assert (code, out, record) == (5, "", None), err
+    assert "Traceback" not in err
+    for part in (f"reading s3://{front_bucket(front)}/{FOLDER}/training/class_01/", "SlowDown", "LARDER_WORKERS"):
+        assert part in err
+    assert max(images(front).values()) == ATTEMPTS
+
+
+def delete_one(store, bucket, path="training/class_00/0.jpg"):
+    store.client.delete_object(Bucket=bucket, Key=f"{FOLDER}/{path}")
+
+
+def overwrite_one(store, bucket):
+    store.client.put_object(Bucket=bucket, Key=f"{FOLDER}/training/class_00/0.jpg", Body=b"another")
+
+
+def delete_manifest(store, bucket):
+    store.client.delete_object(Bucket=bucket, Key=f"{FOLDER}/_larder/manifest.json")
+
+
+def spoil_index(store, bucket):
+    for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{FOLDER}/_larder/index-")["Contents"]:
+        store.client.put_object(Bucket=bucket, Key=item["Key"], Body=b"{}\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "environ", "code", "parts"),
+    [
+        pytest.param(delete_one, {}, 3, ["class_00/0.jpg is missing", "make etl-load"], id="deleted"),
+        pytest.param(overwrite_one, {}, 3, ["class_00/0.jpg is missing or has another length"], id="overwritten"),
+        pytest.param(delete_manifest, {}, 3, ["holds no finished data", "run `make etl-load`"], id="no-manifest"),
+        pytest.param(spoil_index, {}, 3, ["not what its manifest says", "LARDER_FORCE=true"], id="spoilt-index"),
+        pytest.param(None, {"S3_PREFIX": "other"}, 3, ["/other/Food-11 holds no finished data"], id="other-prefix"),
+        pytest.param(None, {"FOOD11_SPLIT": "test"}, 2, ["FOOD11_SPLIT='test'", "validation"], id="no-split"),
+        pytest.param(None, {"S3_BUCKET": "larder-no-such-bucket"}, 2, ["no such bucket", "S3_BUCKET"], id="no-bucket"),
+        pytest.param(None, {"S3_BUCKET": ""}, 2, ["S3_BUCKET is not set", "make etl-load"], id="bucket-not-set"),
+        pytest.param(
+            None, {"AWS_SECRET_ACCESS_KEY": "another-s3cr3t"}, 2, ["AWS_SECRET_ACCESS_KEY"], id="wrong-secret"
+        ),
+    ],
+)
+def test_what_is_wrong_before_the_first_image_is_explained(run, store, loaded, harm, environ, code, parts):
+    if harm:
+        harm(store, loaded["S3_BUCKET"])
+    returned, out, err, record = run(**environ)
+    assert (returned, out, record) == (code, "", None), err
+    assert all(part in err for part in parts), err
+    assert "Traceback" not in err
+    assert store.secret_key not in err
+    assert "s3cr3t" not in err
+
+
+def test_an_object_deleted_in_the_middle_of_a_run(run, store, proxy, loaded, tree):
+    front = proxy(store)
+    deleted = []
+
+    def fault(method, path, number):
+        asked = images(front)
+        if asked.total() == 20 and not deleted:
+            index = read_index(tree, read_manifest(tree, made_by=""))
+            deleted.append(next(e.path for e in index if e.path.startswith("training/") and e.path not in asked))
+            delete_one(store, loaded["S3_BUCKET"], deleted[0])  # behind everybody's back
+
+    front.fault = fault
+    code, out, err, _ = run("--warmup-batches", "0", "--workers", "1", S3_ENDPOINT_URL=front.endpoint)
+    assert (code, out) == (3, ""), err
+    assert f"{deleted[0]} is gone" in err
+    assert "make etl-load" in err
+    assert "Traceback" not in err
+
+
+def test_an_image_that_is_spoilt_on_the_way(run, store, proxy):
+    front = proxy(store)
+    front.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
+    code, out, err, _ = run(S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0")
+    assert (code, out) == (3, ""), err
+    assert f"{FOLDER}/training/class_02/2.jpg can't be read: UnidentifiedImageError" in err
+    assert "make etl-load LARDER_FORCE=true" in err
+
+
+@pytest.fixture
+def reader(loaded, monkeypatch):
+    """A reader in this process, and what it counts; settings by keyword."""
+    monkeypatch.setattr(s3_reader, "FIRST_PAUSE_SECONDS", 0.001)
+
+    def make(**environ):
+        settings, traffic = BenchSettings.load("bench", [], loaded | environ), Traffic()
+        return Reader(settings, "us-east-1", traffic), traffic
+
+    return make
+
+
+KEY = f"{FOLDER}/training/class_00/0.jpg"
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [
+        pytest.param("reset-response", "the connection to .* broke", id="reset-in-the-answer"),
+        pytest.param(503, f"SlowDown.*{ATTEMPTS} times in a row", id="slow-down"),
+        pytest.param(500, f"InternalError.*{ATTEMPTS} times in a row", id="internal-error"),
+    ],
+)
+def test_tries_are_limited_and_all_counted(reader, store, proxy, fault, part):
+    front = proxy(store)
+    front.fault = lambda method, path, number: fault
+    one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
+    with pytest.raises(ServiceError, match=rf"reading s3://.*/0\.jpg: .*{part}"):
+        one.read(KEY)
+    assert traffic.read().requests == ATTEMPTS == len(front.requests)
+
+
+def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
+    front = proxy(store)
+    front.fault = lambda method, path, number: "reset-response" if number <= 2 else None
+    one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
+    content = (tree / "training/class_00/0.jpg").read_bytes()
+    assert one.read(KEY) == content
+    assert traffic.read().requests == 3
+    assert len(content) <= traffic.read().bytes <= 2 * len(content)
+
+
+@pytest.mark.parametrize(
+    ("environ", "key", "kind", "part"),
+    [
+        pytest.param({}, f"{FOLDER}/nothing.jpg", InputError, "nothing.jpg is gone", id="no-object"),
+        pytest.param({"S3_BUCKET": "larder-no-such-bucket"}, KEY, ConfigurationError, "no such bucket", id="no-bucket"),
+        pytest.param({"AWS_SECRET_ACCESS_KEY": "s3cr3t"}, KEY, ConfigurationError, "secret key", id="wrong-secret"),
+        pytest.param({"AWS_ACCESS_KEY_ID": "nobody"}, KEY, ConfigurationError, "key", id="wrong-key"),
+    ],
+)
+def test_what_only_fails_again_is_tried_once(reader, environ, key, kind, part):
+    one, traffic = reader(**environ)
+    with pytest.raises(kind, match=part) as caught:
+        one.read(key)
+    assert traffic.read().requests == 1
+    assert traffic.read().bytes > 0  # the answer that says so
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_store_that_is_down(reader):
+    one, _ = reader(S3_ENDPOINT_URL="http://127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9 doesn't answer"):
+        one.read(KEY)
+
+
+FORKS = """
+import os, sys
+from larder.progress import Reporter
+from services.bench import arms
+from services.bench.settings import BenchSettings
+
+settings = BenchSettings.load("bench", ["--arm", "remote_one_sample"], os.environ)
+for number in range(2):
+    with arms.load(settings.arm)(settings, Reporter("bench")) as feed:
+        dataset = feed._loader.dataset
+        image, label = dataset[0]  # in the parent: its event loop and thread are there when it forks
+        for epoch in range(2):
+            print(sum(len(labels) for _, labels in feed.read(epoch, 5)), feed.network().requests, flush=True)
+"""
+
+
+def test_forks_twice_while_the_parent_reads_itself(loaded, run_bench):
+    environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout.split() == ["40", "41", "40", "81"] * 2, done.stderr
