@@ -7,7 +7,8 @@ SHELL := /bin/bash -o pipefail
 from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:space:]]+$$//' \
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
-    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT,$(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
+    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR,\
+    $(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
 DEMO_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_demo)
@@ -18,13 +19,14 @@ override LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
 override LARDER_HOME := $(or $(LARDER_HOME),.larder)
 override LARDER_STORE_DIR := $(or $(LARDER_STORE_DIR),$(LARDER_HOME)/store)
 override LARDER_MINIO_PORT := $(or $(LARDER_MINIO_PORT),9000)
+override LARDER_MOUNT_DIR := $(or $(LARDER_MOUNT_DIR),$(LARDER_HOME)/mount)
 override LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
 LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 # The container's user must be able to write the records; root's id would go against the images' rule.
 override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
-    LARDER_STORE_DIR LARDER_MINIO_PORT
+    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR
 export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
@@ -59,7 +61,7 @@ store = store=(); $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then \
 stage = $(store) mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; then \
         inside="/source/$$(basename -- "$$LARDER_SOURCE")"; \
         mount=(-v "$$(realpath -- "$$LARDER_SOURCE"):$$inside:ro" -e "LARDER_SOURCE=$$inside"); fi; \
-    LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" \
+    LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" LARDER_MOUNT_DIR="$$(realpath -m -- "$$LARDER_MOUNT_DIR")" \
         docker compose "$${store[@]}" -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
 else ifeq ($(RUNNER),host)
 store = $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then set -a; . "$(STORE_ENV)"; set +a; fi;)
@@ -137,6 +139,28 @@ else
 	    echo "The store's settings are yours ($(STORE_IS_SET)), and not those of the store that s3-up starts." >&2; \
 	    echo "  next step: unset them, and s3-up makes its own; or set S3_ENDPOINT_URL=http://minio:9000, too" >&2; exit 1)
 endif
+
+.PHONY: mount
+mount: ready-mount ## the bucket as a read-only folder in LARDER_MOUNT_DIR (default .larder/mount)
+ifeq ($(RUNNER),compose)
+	@mkdir -p -- "$$LARDER_MOUNT_DIR"; export LARDER_MOUNT_DIR="$$(realpath -- "$$LARDER_MOUNT_DIR")"; \
+	case "$$(findmnt -n -o PROPAGATION -T "$$LARDER_MOUNT_DIR" || echo shared)" in *shared*) ;; *) \
+	    echo "error: what a container mounts in $$LARDER_MOUNT_DIR stays in it: the folder lies on no shared mount" >&2; \
+	    echo "  next step: sudo mount --make-rshared $$(findmnt -n -o TARGET -T "$$LARDER_MOUNT_DIR") (until the next" \
+	        "boot), or RUNNER=host" >&2; exit 1;; esac; \
+	$(store) start=(docker compose "$${store[@]}" -f compose/mount.yaml); "$${start[@]}" up -d --wait mount >&2 || { \
+	    "$${start[@]}" logs --no-log-prefix mount >&2; "$${start[@]}" rm --stop --force mount >&2; exit 1; }; \
+	inside="$$(docker logs "$$("$${start[@]}" ps -q mount)" 2>/dev/null | tail -n 1)"; \
+	printf '%s\n' "$$LARDER_MOUNT_DIR$${inside#/mount}"
+else
+	@$(call stage,mount,mount,--detach)
+endif
+
+.PHONY: unmount
+unmount: $(if $(wildcard $(LARDER_MOUNT_DIR)/.),ready-mount,runner) ## take the mount away, also a dead one
+	@$(if $(filter compose,$(RUNNER)),docker compose -f compose/mount.yaml rm --stop --force mount >&2)
+	@if [ -d "$$LARDER_MOUNT_DIR" ]; then $(call stage,mount,mount,--unmount); \
+	    else echo "nothing is mounted in $$LARDER_MOUNT_DIR" >&2; fi
 
 .PHONY: build
 build: $(STAGES:%=build-%) ## build every stage's image

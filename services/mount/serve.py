@@ -58,12 +58,14 @@ def serve(settings: MountSettings, reporter: Reporter) -> Outcome:
 
 def look(settings: MountSettings, reporter: Reporter) -> None:
     """See that the bucket is there and may be listed: rclone itself would mount, and fail at the first read."""
+    where = f"s3://{settings.bucket}"
+    reporter.event("look", f"looking at {where} on {settings.s3_endpoint_url or 'AWS'}")
     try:
         answer = client(settings, attempts=2).list_objects_v2(Bucket=settings.bucket, MaxKeys=1)
     except FAULTS as fault:
-        raise explain(fault, f"listing s3://{settings.bucket}", settings.s3_endpoint_url) from fault
+        raise explain(fault, f"listing {where}", settings.s3_endpoint_url) from fault
     if not answer.get("KeyCount", len(answer.get("Contents", ()))):
-        reporter.event("empty", f"s3://{settings.bucket} is empty so far")
+        reporter.event("empty", f"{where} is empty so far")
 
 
 def _joined(settings: MountSettings, place: Place) -> bool:
