@@ -14,37 +14,64 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in (ROOT / "compose").glob("*.yaml") if path.name != "stage.yaml")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SERVERS = {"minio"}
+"""Others' images, with commands and variables of their own."""
+ROOT_OF_A_VOLUME = {"minio"}
+"""Root, since a new volume is root's; without capabilities as all are."""
+NO_SETTINGS = {
+    "LARDER_REVISION": "the image knows it",
+    "LARDER_STORE_DIR": "for the embedded server, without an engine",
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  # s3.yaml asks for them
 
 
 @pytest.fixture(params=FILES)
 def config(request: pytest.FixtureRequest, run: Run) -> dict[str, Any]:
-    ended = run("docker", "compose", "-f", f"compose/{request.param}", "config", "--format", "json", check=True)
+    command = ("docker", "compose", "-f", f"compose/{request.param}", "config", "--format", "json")
+    ended = run(*command, check=True, **KEYS)
     return dict(json.loads(ended.stdout))
 
 
 def test_services_are_locked_down(config: dict[str, Any]) -> None:
-    for service in config["services"].values():
+    for name, service in config["services"].items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"])
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME
 
 
 def test_images_are_pinned_and_containers_unnamed(config: dict[str, Any]) -> None:
-    for service in config["services"].values():
+    for name, service in config["services"].items():
         assert not service["image"].endswith(":latest")
         assert ":" in service["image"]
         assert "container_name" not in service
-        assert "command" not in service or service["command"] is None
+        assert "command" not in service or service["command"] is None or name in SERVERS
+
+
+def test_servers_are_published_on_loopback_and_have_a_health_check(config: dict[str, Any]) -> None:
+    for name, service in config["services"].items():
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ()))
+        assert ("healthcheck" in service) == (name in SERVERS | {"mount"})
+
+
+def test_the_server_is_the_pinned_one_and_has_no_keys_that_everybody_knows(run: Run) -> None:
+    command = ("docker", "compose", "-f", "compose/s3.yaml", "config", "--format", "json")
+    server = json.loads(run(*command, check=True, **KEYS).stdout)["services"]["minio"]
+    assert f"MINIO_IMAGE={server['image']}\n" in (ROOT / ".env.example").read_text()
+    assert server["environment"]["MINIO_ROOT_USER"] == "key"
+    assert server["environment"]["MINIO_ROOT_PASSWORD"] == "secret"
+    without = run(*command)
+    assert without.returncode != 0
+    assert "make s3-up" in without.stderr
 
 
 def test_stages_with_nothing_to_fetch_have_no_network(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
-        assert (service.get("network_mode") == "none") == (name in ("transform", "bench"))
+        assert (service.get("network_mode") == "none") == (name == "transform")
 
 
 def test_the_volume_has_the_contracts_name(run: Run) -> None:
-    for file in FILES:
+    for file in ("local.yaml", "bench.yaml"):
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", LARDER_DATA_VOLUME="")
         assert json.loads(ended.stdout)["volumes"]["baseline"]["name"] == "food11_local_baseline"
 
@@ -52,24 +79,26 @@ def test_the_volume_has_the_contracts_name(run: Run) -> None:
 def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     documented = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-    for service in config["services"].values():
-        assert set(service["environment"]) <= documented | fixed
+    fixed |= {"RCLONE_CONTAINER", "AWS_DEFAULT_REGION"}  # other names of settings
+    for name, service in config["services"].items():
+        assert set(service["environment"]) <= documented | fixed or name in SERVERS
 
 
 def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from larder.settings import settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
+    from services.s3.settings import S3Settings
     from services.transform.settings import TransformSettings
 
-    stages = {"extract": ExtractSettings, "transform": TransformSettings, "bench": BenchSettings}
+    stages = {"extract": ExtractSettings, "transform": TransformSettings, "s3": S3Settings, "bench": BenchSettings}
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
     found: dict[str, dict[str, Any]] = {}
     for file in FILES:
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", check=True, **given)
         found |= json.loads(ended.stdout)["services"]
     for stage, kind in stages.items():
-        wanted = {setting.names[0] for setting in settings_of(kind)} - {"LARDER_REVISION"}  # the image knows it
+        wanted = {setting.names[0] for setting in settings_of(kind)} - set(NO_SETTINGS)
         assert wanted <= set(found[stage]["environment"]), stage
 
 

@@ -1,0 +1,166 @@
+"""make s3-up, s3-check and s3-down with a container engine, as a user runs them in a fresh checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+KEYS = Path(".larder/s3-compose.env")
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+@pytest.fixture
+def make(run: Run, checkout: Path) -> Iterator[Run]:
+    """Runs make in the checkout, as a compose project of its own on a port of its own; all of it goes afterwards."""
+    own = {"COMPOSE_PROJECT_NAME": f"larder-test-{uuid.uuid4().hex[:8]}", "LARDER_MINIO_PORT": free_port()}
+
+    def make(*words: str, command: tuple[str, ...] = ("make",), **settings: str) -> subprocess.CompletedProcess[str]:
+        return run(*command, *words, folder=checkout, **({"RUNNER": "compose"} | own | settings))
+
+    yield make
+    (checkout / ".env").unlink(missing_ok=True)
+    assert make("clean-s3", "YES=1").returncode == 0
+    left = ("--all", "--quiet", "--filter", f"label=com.docker.compose.project={own['COMPOSE_PROJECT_NAME']}")
+    assert run("docker", "ps", *left, check=True).stdout == ""
+    assert run("docker", "volume", "ls", *left[1:], check=True).stdout == ""
+
+
+def keys_of(checkout: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in (checkout / KEYS).read_text().splitlines())
+
+
+def client_of(endpoint: str, keys: dict[str, str]) -> Any:
+    return boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, proxies={}),
+    )  # fmt: skip
+
+
+def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
+    ended = make("s3-up", S3_BUCKET="")  # an empty variable is not set
+    assert ended.returncode == 0, ended.stderr
+    address = re.search(r"http://127\.0\.0\.1:\d+", ended.stdout)
+    assert address
+    assert "http://minio:9000" in ended.stdout
+    assert f"--env-file {KEYS}" in ended.stdout
+    assert "Next: make" in ended.stdout
+    assert (checkout / KEYS).stat().st_mode & 0o777 == 0o600
+    keys = keys_of(checkout)
+    said = [ended]
+    client = client_of(address[0], keys)
+    client.put_object(Bucket="larder", Key="kept", Body=b"content")
+
+    for target in ("s3-check", "s3-up", "s3-bucket", "s3-down"):
+        said.append(make(target))
+        assert said[-1].returncode == 0, said[-1].stderr
+    assert len([line for line in said[1].stdout.splitlines() if line.startswith("ok ")]) == 13
+    assert "already there" in said[2].stderr
+    assert keys_of(checkout) == keys
+
+    stopped = make("s3-check")
+    assert stopped.returncode == 2
+    assert "has no address" in stopped.stdout
+    said += [stopped, make("s3-up")]
+    client = client_of(address[0], keys)
+    assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
+    for one in said:
+        assert keys["AWS_SECRET_ACCESS_KEY"] not in one.stdout + one.stderr
+
+
+def test_its_keys_without_make(make: Run, checkout: Path) -> None:
+    assert make("s3-up").returncode == 0
+    compose = ("docker", "compose", "--env-file", str(KEYS), "-f", "compose/s3.yaml", "run", "--rm", "s3")
+    ended = make("--task", "check", command=compose)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert keys_of(checkout)["AWS_SECRET_ACCESS_KEY"] not in ended.stdout + ended.stderr
+
+
+def test_made_up_keys_go_with_no_setting_of_a_users_store(make: Run, checkout: Path) -> None:
+    assert make("s3-keys").returncode == 0
+    (checkout / ".env").write_text("LARDER_LOG=json\nS3_BUCKET='food'\n")
+    ended = make("s3-bucket")
+    assert ended.returncode != 0
+    assert "AWS_ACCESS_KEY_ID is missing" in ended.stderr  # compose's own words: there is none but ours
+    refused = make("s3-up")
+    assert refused.returncode != 0
+    assert "(S3_BUCKET)" in refused.stderr
+
+
+def test_keys_of_the_users_own_choice(make: Run, checkout: Path) -> None:
+    secret = uuid.uuid4().hex
+    (checkout / ".env").write_text(
+        f"S3_ENDPOINT_URL=http://minio:9000\nAWS_ACCESS_KEY_ID=mine\nAWS_SECRET_ACCESS_KEY={secret}\nS3_BUCKET=food\n"
+    )
+    for target in ("s3-up", "s3-check"):
+        ended = make(target)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert secret not in ended.stdout + ended.stderr
+    assert "s3://food at http://minio:9000 is fine" in ended.stderr
+    assert not (checkout / KEYS).exists()
+
+
+def test_without_a_store_check_says_how_to_get_one(make: Run) -> None:
+    ended = make("s3-check")
+    assert ended.returncode == 2
+    assert "make s3-up" in ended.stderr
+
+
+def test_a_server_that_does_not_start_says_why(make: Run) -> None:
+    ended = make(
+        "s3-up", S3_ENDPOINT_URL="http://minio:9000", AWS_ACCESS_KEY_ID="mine", AWS_SECRET_ACCESS_KEY="short",
+        S3_BUCKET="food",
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert "length at least 8" in ended.stderr
+
+
+def test_the_server_is_root_without_rights(make: Run, run: Run) -> None:
+    assert make("s3-up").returncode == 0
+    found = make("ps", "--quiet", "minio", command=("docker", "compose", "-f", "compose/s3.yaml"), AWS_ACCESS_KEY_ID="")
+    container = found.stdout.strip()
+    status = run("docker", "exec", container, "cat", "/proc/1/status", check=True).stdout
+    assert re.search(r"^CapEff:\t0000000000000000$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
+    assert run("docker", "exec", container, "touch", "/usr/x").returncode != 0
+    ports = json.loads(run("docker", "inspect", container, check=True).stdout)[0]["NetworkSettings"]["Ports"]
+    assert {one["HostIp"] for published in ports.values() for one in published or ()} == {"127.0.0.1"}
+
+
+NOTING = """#!/bin/sh
+printf '%s\\n' "$0 $*" >>"{trace}"
+exec {program} "$@"
+"""
+
+
+def test_no_secret_in_any_command_line(make: Run, checkout: Path, tmp_path: Path) -> None:
+    trace, noting = tmp_path / "programs", tmp_path / "noting"
+    noting.mkdir()
+    for name in ("docker", "mkdir", "mv", "od", "realpath", "sed", "tr"):  # all that the targets start
+        (noting / name).write_text(NOTING.format(trace=trace, program=shutil.which(name)))
+        (noting / name).chmod(0o755)
+    for target in ("s3-up", "s3-check", "s3-down"):
+        assert make(target, PATH=f"{noting}:{os.environ['PATH']}").returncode == 0
+    keys = keys_of(checkout)
+    text = trace.read_text()
+    assert "docker compose --env-file .larder/s3-compose.env -f compose/s3.yaml up" in text
+    assert "od -An" in text
+    assert keys["AWS_SECRET_ACCESS_KEY"] not in text
+    assert keys["AWS_ACCESS_KEY_ID"] not in text
