@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
@@ -15,13 +16,18 @@ from botocore.response import StreamingBody
 
 from larder.batches import batches
 from larder.contract import META, Manifest, parse_manifest
-from larder.s3_faults import ABSENT, FAULTS, code_of, explain, explain_code
+from larder.errors import ServiceError
+from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+Q = TypeVar("Q")
 R = TypeVar("R")
 
-ATTEMPTS = 5
-"""Tries of one request; botocore's pauses between them grow to some seconds."""
+_PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
+"""Between the tries of one request."""
 _DELETED_AT_ONCE = 1000  # the protocol's limit
 _CHUNK_BYTES = 1 << 20
 
@@ -45,16 +51,23 @@ class Folder:
         self.bucket = settings.bucket
         self.key = "/".join(part for part in (settings.prefix, name) if part)
         self.uri = f"s3://{self.bucket}/{self.key}"
-        self._client = client(settings, ATTEMPTS)
+        self._client = client(settings)
+        self._answered = False
 
     def list(self, below: str = "") -> Iterator[Listed]:
         """Every object below the folder `below`, one request per thousand."""
         start = f"{self.key}/"
-        prefix = f"{start}{below}/" if below else start
-        with self._explained(f"listing {self.uri}/{below}"):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for item in page.get("Contents", ()):
-                    yield Listed(item["Key"].removeprefix(start), item["Size"], item.get("ETag", "").strip('"'))
+        prefix, what = (f"{start}{below}/" if below else start), f"listing {self.uri}/{below}"
+        token: dict[str, Any] = {}
+        while True:
+            page = self._ask(
+                what, lambda more: self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more), token
+            )
+            for item in page.get("Contents", ()):
+                yield Listed(item["Key"].removeprefix(start), item["Size"], item.get("ETag", "").strip('"'))
+            if not page["IsTruncated"]:
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, path: str) -> bytes | None:
         """The content of an object, or None when there is none."""
@@ -70,47 +83,48 @@ class Folder:
         return found and found[1]
 
     def _get(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
-        """What `use` makes of an object's body. It is asked for again when it breaks off."""
-        with self._explained(f"reading {self.uri}/{path}"):
-            for attempt in range(1, ATTEMPTS + 1):  # botocore's own retries end where the body begins
-                try:
-                    with self._client.get_object(Bucket=self.bucket, Key=f"{self.key}/{path}")["Body"] as body:
-                        return use(body)
-                except ClientError as fault:
-                    if code_of(fault) in ABSENT:
-                        return None
-                    raise
-                except FAULTS:
-                    if attempt == ATTEMPTS:
-                        raise
-        raise AssertionError("unreachable")
+        """What `use` makes of an object's body, or None when there is no such object."""
+
+        def get(key: str) -> R | None:
+            try:
+                with self._client.get_object(Bucket=self.bucket, Key=key)["Body"] as body:
+                    return use(body)
+            except ClientError as fault:
+                if code_of(fault) in ABSENT:
+                    return None
+                raise
+
+        return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
 
     def write(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Put an object; returns its ETag."""
-        with self._explained(f"writing {self.uri}/{path}"):
-            answer = self._client.put_object(
-                Bucket=self.bucket, Key=f"{self.key}/{path}", Body=data, ContentType=content_type
-            )
-        return answer["ETag"].strip('"')
+
+        def put(key: str) -> str:
+            answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+            return answer["ETag"].strip('"')
+
+        return self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
         """Put a file, in parts when it is large."""
-        with self._explained(f"writing {self.uri}/{path}"):
+
+        def put(key: str) -> None:
             try:
-                self._client.upload_file(
-                    str(file), self.bucket, f"{self.key}/{path}", ExtraArgs={"ContentType": content_type}
-                )
-            except S3UploadFailedError as fault:
+                self._client.upload_file(str(file), self.bucket, key, ExtraArgs={"ContentType": content_type})
+            except S3UploadFailedError as fault:  # hides what happened
                 raise fault.__context__ or fault from None
+
+        self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, a thousand per request; those that are gone already count as deleted."""
         for some in batches(paths, _DELETED_AT_ONCE):
-            with self._explained(f"deleting {self.uri}/{some[0]}"):
-                answer = self._client.delete_objects(
-                    Bucket=self.bucket,
-                    Delete={"Objects": [{"Key": f"{self.key}/{path}"} for path in some], "Quiet": True},
-                )
+            keys: list[ObjectIdentifierTypeDef] = [{"Key": f"{self.key}/{path}"} for path in some]
+            answer = self._ask(
+                f"deleting {self.uri}/{some[0]}",
+                lambda keys: self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}),
+                keys,
+            )
             if faults := answer.get("Errors"):
                 code, key = faults[0].get("Code", ""), faults[0].get("Key", "")
                 raise explain_code(code, faults[0].get("Message", ""), f"deleting s3://{self.bucket}/{key}")
@@ -123,12 +137,24 @@ class Folder:
         text = self.read(f"{META}/manifest.json")
         return None if text is None else parse_manifest(text, f"{self.uri}/{META}/manifest.json")
 
-    @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FAULTS as fault:
-            raise explain(fault, what, self.settings.s3_endpoint_url) from fault
+    def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
+        """`request(argument)`, again after growing pauses where that may help; its last failure in words.
+
+        A store that has never answered is not waited for: its address is more likely wrong than its network.
+        """
+        for pause in (*_PAUSES_SECONDS, None):
+            try:
+                answer = request(argument)
+            except FAULTS as fault:
+                error = explain(fault, what, self.settings.s3_endpoint_url)
+                passing = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
+                if pause is None or not passing:
+                    raise error from fault
+                time.sleep(pause * random.uniform(0.5, 1.5))
+            else:
+                self._answered = True
+                return answer
+        raise AssertionError("unreachable")
 
 
 def _copy(body: StreamingBody, place: Path) -> tuple[int, str]:

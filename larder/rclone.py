@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -37,6 +38,8 @@ class Limits(NamedTuple):
     """Files under way at a time."""
     bytes_per_second: int
     """0 for no limit."""
+    stall_seconds: int
+    """Without progress for so long, it is given up."""
 
 
 class Failure(NamedTuple):
@@ -75,8 +78,8 @@ def environment(settings: StoreSettings) -> dict[str, str]:
 
 
 def command(*words: str) -> list[str]:
-    """An rclone command line that reads no configuration file."""
-    return [binary(), *words, "--config=", "--s3-no-check-bucket"]
+    """An rclone command line that reads no configuration file, and takes names as they are."""
+    return [binary(), *words, "--config=", "--s3-no-check-bucket", "--s3-encoding=None", "--local-encoding=None"]
 
 
 def copy(
@@ -91,6 +94,7 @@ def copy(
     process = subprocess.Popen(
         command(
             "copy", source, destination, "--files-from-raw=-", "--no-traverse", "--no-check-dest", "--retries=1",
+            "--low-level-retries=5", f"--timeout={limits.stall_seconds}s", f"--contimeout={limits.stall_seconds}s",
             f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head",
             f"--s3-chunk-size={PART_BYTES}B", f"--s3-upload-cutoff={CUTOFF_BYTES}B",
             f"--bwlimit={limits.bytes_per_second}B" if limits.bytes_per_second else "--bwlimit=off",
@@ -102,7 +106,7 @@ def copy(
     assert process.stdin and process.stderr
     try:
         _tell(process.stdin, names)
-        failure = _follow(process, process.stderr, advance, is_final)
+        failure = _follow(process, process.stderr, limits.stall_seconds, advance, is_final)
         if process.wait() != 0 and failure is None:
             failure = Failure("", f"rclone ended with {process.returncode}")
     finally:
@@ -120,18 +124,21 @@ def _tell(stdin: IO[str], names: Iterable[str]) -> None:
 
 
 def _follow(
-    process: subprocess.Popen[str], log: IO[str], advance: Callable[[int], None], is_final: Callable[[str], bool]
-) -> Failure | None:
-    """Read rclone's log to its end. Returns the first failure, or the final one that it was stopped for."""
-    failure, seen = None, 0
+    process: subprocess.Popen[str], log: IO[str], stall_seconds: int, advance: Callable[[int], None],
+    is_final: Callable[[str], bool],
+) -> Failure | None:  # fmt: skip
+    """Read rclone's log to its end. Returns the first failure, or the one that it was stopped for."""
+    failure, progress = None, _Progress(advance)
     for line in log:
         try:
             entry = json.loads(line)
         except ValueError:  # not from its logger: a crash
             entry = {"level": "error", "msg": line.strip()}
         if "stats" in entry:
-            advance(max(entry["stats"]["bytes"] - seen, 0))
-            seen = max(entry["stats"]["bytes"], seen)
+            # While a store asks to slow down, rclone waits and tries again, without a word and without an end.
+            if progress.idle_seconds(entry["stats"]) >= stall_seconds:
+                process.terminate()
+                return failure or Failure("", f"no progress for {stall_seconds} s: the store is busy or gone")
         elif entry.get("level") in ("error", "critical", "fatal"):
             this = _failure_of(entry)
             failure = failure or this
@@ -139,6 +146,21 @@ def _follow(
                 process.terminate()
                 return this
     return failure
+
+
+class _Progress:
+    """What rclone's statistics say was moved, and when that last grew."""
+
+    def __init__(self, advance: Callable[[int], None]) -> None:
+        self._advance, self._seen, self._files, self._when = advance, 0, 0, time.monotonic()
+
+    def idle_seconds(self, stats: dict[str, int]) -> float:
+        """Take in new statistics; how long nothing has moved."""
+        if stats["bytes"] > self._seen or stats["transfers"] > self._files:
+            self._advance(max(stats["bytes"] - self._seen, 0))
+            self._seen, self._files = max(stats["bytes"], self._seen), stats["transfers"]
+            self._when = time.monotonic()
+        return time.monotonic() - self._when
 
 
 def _failure_of(entry: dict[str, str]) -> Failure:

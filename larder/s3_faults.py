@@ -28,6 +28,9 @@ from larder.errors import ConfigurationError, LarderError, ServiceError
 FAULTS = (ClientError, BotoCoreError, ResponseParserError, HTTPError)
 """What boto3's calls, and reading the bodies that they return, may raise."""
 
+NO_CONTACT = (EndpointConnectionError, ConnectTimeoutError, SSLError)
+"""Those where no answer of the store has been heard."""
+
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to S3_ENDPOINT_URL"
 _AGAIN = "run the same command again: it resumes; `make s3-check` looks closer"
 

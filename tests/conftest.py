@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("seaweedfs", "minio", *(["given"] if os.environ.get("LARDER_TEST_S3") else []))
@@ -41,6 +42,9 @@ class Store(NamedTuple):
     secret_key: str
     client: Any
     container: str = ""
+    """Where MinIO runs."""
+    shell: tuple[str, ...] = ()
+    """The command of SeaweedFS's shell."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -52,12 +56,12 @@ class Store(NamedTuple):
         }
 
 
-def make_store(kind: str, endpoint: str, access: str, secret: str, container: str = "") -> Store:
+def make_store(kind: str, endpoint: str, access: str, secret: str, **details: Any) -> Store:
     client = boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
     )  # fmt: skip
-    return Store(kind, endpoint, access, secret, client, container)
+    return Store(kind, endpoint, access, secret, client, **details)
 
 
 def free_ports(count: int) -> list[int]:
@@ -114,7 +118,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             cwd=folder, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        store = make_store("seaweedfs", f"http://127.0.0.1:{ports[0]}", access, secret)
+        address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
+        shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
+        store = make_store("seaweedfs", f"http://127.0.0.1:{ports[0]}", access, secret, shell=shell)
 
         def ready() -> bool:
             if server.poll() is not None:
@@ -149,7 +155,7 @@ def minio_server() -> Iterator[Store]:
     with MinioContainer(image[1]) as server:
         endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
         container = server.get_wrapped_container().id
-        store = make_store("minio", endpoint, server.access_key, server.secret_key, container)
+        store = make_store("minio", endpoint, server.access_key, server.secret_key, container=container)
         wait_until(lambda: takes_objects(store.client), "MinIO answers")
         yield store
 
@@ -171,9 +177,49 @@ def bucket(store: Store) -> Iterator[str]:
     store.client.create_bucket(Bucket=name)
     yield name
     for page in store.client.get_paginator("list_objects_v2").paginate(Bucket=name):
-        for item in page.get("Contents", ()):
-            store.client.delete_object(Bucket=name, Key=item["Key"])
+        if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
+            store.client.delete_objects(Bucket=name, Delete={"Objects": keys})
     store.client.delete_bucket(Bucket=name)
+
+
+MINIO_USER = """
+set -e; export MC_CONFIG_DIR=/tmp/mc
+mc alias set here http://127.0.0.1:9000 "$1" "$2"; mc admin user add here "$3" "$4"
+cat > "/tmp/$3.json"; mc admin policy create here "$3" "/tmp/$3.json"; mc admin policy attach here "$3" --user "$3"
+"""
+
+
+@pytest.fixture
+def reader(store: Store, bucket: str) -> dict[str, str]:
+    """The settings of a user of `store` who may read and list `bucket`, and do nothing else anywhere."""
+    key, secret = f"reader-{uuid.uuid4().hex[:8]}", "a-secret-of-a-reader"
+    if store.kind == "given":
+        pytest.skip("users of a given store are its owner's to make")
+    if store.kind == "seaweedfs":
+        command, text = list(store.shell), (
+            f"s3.configure -user {key} -access_key {key} -secret_key {secret} -actions Read,List -buckets {bucket} "
+            "-apply\n"
+        )  # fmt: skip
+    else:
+        resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        allowed = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": resources}
+        command = ["docker", "exec", "-i", store.container, "sh", "-c", MINIO_USER, "sh"]
+        command += [store.access_key, store.secret_key, key, secret]
+        text = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    settings = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+    client = make_store("reader", store.endpoint, key, secret).client
+    wait_until(lambda: _lists(client, bucket), "the store knows the new user")
+    return settings
+
+
+def _lists(client: Any, bucket: str) -> bool:
+    try:
+        client.list_objects_v2(Bucket=bucket)
+    except ClientError:
+        return False
+    return True
 
 
 Fault = Callable[[str, str, int], "int | str | None"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 import time
@@ -40,8 +41,8 @@ NEXT_STEP = "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder
 MANIFEST, RUN, PROBE = f"{META}/manifest.json", f"{META}/run.json", f"{META}/probe"
 ETAG_SETTINGS: dict[str, str | int] = {"cutoff_bytes": rclone.CUTOFF_BYTES, "part_bytes": rclone.PART_BYTES}
 """What the ETags of the index depend on."""
-PASSES = 5
-"""Looks at the store: after the first, what is still missing or different is sent again, four times at most."""
+TRIES = 3
+"""Uploads in a row that mend nothing, before it is given up."""
 BATCH_FILES = 10_000
 """Files of one rclone process, whose memory grows with them."""
 _READ_AT_ONCE = 1000
@@ -120,7 +121,8 @@ class Load:
 
     def _send_until_right(self) -> None:
         """Look, send what is missing or different, look again. Raises LarderError when that comes to no end."""
-        for number in range(1, PASSES + 1):
+        fewest, idle = None, 0
+        for number in itertools.count(1):
             self._look(blind=self._settings.force and number == 1)
             wrong = self._state.count_wrong(self._trust)[0]
             if wrong and not self._probed:
@@ -129,10 +131,12 @@ class Load:
             wrong = wrong or self._read_back()
             if not wrong:
                 return
-            if number == PASSES:
+            idle = 0 if fewest is None or wrong < fewest else idle + 1
+            fewest = wrong if fewest is None else min(wrong, fewest)
+            if idle == TRIES:
                 raise self._given_up(wrong)
             if number > 1:
-                self._say_again(number - 1, wrong)
+                self._say_again(idle, wrong)
             self._send()
 
     def _look(self, blind: bool) -> None:
@@ -208,7 +212,7 @@ class Load:
         files, size = self._state.count_wrong(trust, below, replacing=replacing)
         if not files:
             return
-        limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth)
+        limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth, self._settings.stall_seconds)
         # The ETag says afterwards whether the store has the right bytes; where it won't, let the store check an MD5.
         flags = ("--s3-disable-checksum", "--ignore-checksum") if trust == "etag" else ()
         with self._reporter.task(f"uploading {files:,} files", size, "B") as task:
@@ -243,11 +247,11 @@ class Load:
             raise _changed(path, "has changed")
         return found
 
-    def _say_again(self, times: int, wrong: int) -> None:
+    def _say_again(self, idle: int, wrong: int) -> None:
         """Say what is sent again, and why; where the store failed, leave it some time."""
         why = self._failure.message if self._failure else "they are missing or different in the store"
-        pause = min(_FIRST_PAUSE_SECONDS * 2**times, _LONGEST_PAUSE_SECONDS) if self._failure else 0
-        self._reporter.event("retry", f"sending {wrong:,} files again: {why}", files=wrong, tries=times)
+        pause = min(_FIRST_PAUSE_SECONDS * 2**idle, _LONGEST_PAUSE_SECONDS) if self._failure else 0
+        self._reporter.event("retry", f"sending {wrong:,} files again: {why}", files=wrong, tries=idle)
         time.sleep(pause)
 
     def _given_up(self, wrong: int) -> LarderError:
@@ -255,9 +259,10 @@ class Load:
             return self._explain(self._failure)
         example = next(self._state.wrong(self._trust), None)
         return ServiceError(
-            f"{self._there.uri}: {wrong:,} objects are still missing or different after {PASSES - 1} uploads"
+            f"{self._there.uri}: {wrong:,} objects are still missing or different after {TRIES} uploads in a row"
             + (f", such as {example.path}" if example else ""),
-            next_step="look whether something else writes to the bucket, then run the same command again: it resumes",
+            next_step="look whether something else writes to the bucket, or the store can't hold such a name; then run "
+            "the same command again: it resumes",
         )
 
     def _explain(self, failure: rclone.Failure) -> LarderError:

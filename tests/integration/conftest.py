@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 120.0
@@ -75,6 +77,20 @@ def volume(tmp_path: Path) -> Path:
 def stage(volume: Path) -> Stage:
     """Runs stages on `volume`: `stage("extract", "--source=sample")`."""
     return Stage(volume)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], bytes]:
+    """A small JPEG; each number has its own bytes."""
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((32, 24)).convert("RGB").save(stream, "JPEG")
+    jpeg = stream.getvalue()
+
+    def picture(number: int) -> bytes:
+        comment = f"number {number}".encode()
+        return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
+
+    return picture
 
 
 Kill = Callable[..., None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
 
 from larder.contract import find_manifest, read_index
 from larder.progress import Reporter
@@ -29,20 +27,6 @@ class Tree(NamedTuple):
     def lines(self) -> dict[str, dict[str, Any]]:
         """The index by path."""
         return {line["path"]: line for line in map(json.loads, self.index.decode().splitlines())}
-
-
-@pytest.fixture(scope="session")
-def picture() -> Callable[[int], bytes]:
-    """A small JPEG; each number has its own bytes."""
-    stream = io.BytesIO()
-    Image.linear_gradient("L").resize((32, 24)).convert("RGB").save(stream, "JPEG")
-    jpeg = stream.getvalue()
-
-    def picture(number: int) -> bytes:
-        comment = f"number {number}".encode()
-        return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
-
-    return picture
 
 
 @pytest.fixture

@@ -1,0 +1,230 @@
+"""What a store refuses, and what breaks on the way: a clear error, nothing lost, and the next run completes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+SHIFTED_CLOCK = """
+import datetime, os, time
+offset = float(os.environ["SHIFT_SECONDS"])
+now = time.time
+time.time = lambda: now() + offset
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(time.time(), tz)
+    @classmethod
+    def utcnow(cls):
+        return cls.now(datetime.timezone.utc).replace(tzinfo=None)
+datetime.datetime = Shifted
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "nobody-knows-me"}, "doesn't know the access key"),
+        ({"AWS_SECRET_ACCESS_KEY": "a-wrong-secret"}, "secret key is wrong"),
+        ({"S3_BUCKET": "larder-no-such-bucket"}, "no such bucket"),
+        ({"AWS_SESSION_TOKEN": "", "AWS_SECRET_ACCESS_KEY": ""}, "belong together"),
+        ({"S3_BUCKET": ""}, "S3_BUCKET is not set"),
+        ({"S3_BUCKET": "a/b"}, "must be a bucket's name"),
+    ],
+    ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name"],
+)
+def test_what_is_wrong_is_named(load: Any, tree: Any, files: Any, keys: dict[str, str], says: str) -> None:
+    tree(files(5))
+    result = load(env=keys)
+    assert result.code == 2
+    assert says in result.stderr
+    assert "next step" in result.stderr
+
+
+def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:
+    tree(files(5))
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        endpoint = f"http://127.0.0.1:{place.getsockname()[1]}"
+    result = load(env={"S3_ENDPOINT_URL": endpoint})
+    assert result.code == 5
+    assert f"{endpoint} doesn't answer" in result.stderr
+
+
+def test_tls_to_a_plain_port(load: Any, tree: Any, files: Any, store: Any) -> None:
+    tree(files(5))
+    result = load(env={"S3_ENDPOINT_URL": store.endpoint.replace("http://", "https://")})
+    assert result.code == 2
+    assert "doesn't speak TLS" in result.stderr
+    assert "http://" in result.stderr
+
+
+@pytest.mark.parametrize("minutes", [20, -20])
+def test_a_clock_that_is_off(load: Any, tree: Any, files: Any, tmp_path: Path, minutes: int, there: Any) -> None:
+    tree(files(5))
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock/sitecustomize.py").write_text(SHIFTED_CLOCK)
+    result = load(env={"PYTHONPATH": str(tmp_path / "clock"), "SHIFT_SECONDS": str(60 * minutes)})
+    assert result.code == 2
+    assert "clock" in result.stderr
+    assert f"20 minutes {'ahead of' if minutes > 0 else 'behind'}" in result.stderr
+    assert there.keys() == []
+
+
+def test_a_bucket_of_another(load: Any, tree: Any, files: Any, reader: dict[str, str]) -> None:
+    tree(files(5))
+    result = load(env=reader | {"S3_BUCKET": "larder-tests-ready"})
+    assert result.code == 2
+    assert "access is denied" in result.stderr
+
+
+def test_a_bucket_that_may_only_be_read(load: Any, tree: Any, files: Any, there: Any, reader: dict[str, str]) -> None:
+    tree(files(5))
+    result = load(env=reader)
+    assert result.code == 2
+    assert "access is denied" in result.stderr
+    assert "writing" in result.stderr
+    assert there.keys() == []
+
+
+def test_resets_and_busy_answers_are_got_over(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    """One request in four fails, in one of four ways."""
+    made = tree(files(120))
+    watched, moments, lock = proxy(store), random.Random(5), threading.Lock()
+
+    def fault(method: str, path: str, number: int) -> int | str | None:
+        with lock:
+            return moments.choice((503, 500, "reset-request", "reset-response")) if moments.random() < 0.25 else None
+
+    watched.fault = fault
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0, result.stderr
+    assert there.data() == made
+    assert set(there.require_whole()) == set(made)
+
+
+def test_a_burst_of_slow_down(load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any) -> None:
+    made = tree(files(60))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: 503 if 20 < number < 35 else None
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0, result.stderr
+    assert there.data() == made
+
+
+@pytest.mark.parametrize("fault", [503, "reset-request"])
+def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, fault: int | str
+) -> None:
+    made = tree(files(20))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: fault if method == "PUT" and number > 15 else None
+    result = load("--stall-seconds=1", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 5
+    assert "error" in result.stderr
+    assert there.manifest() is None
+    before = there.data()
+    assert before
+    watched = proxy(store)
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert watched.count("PUT", ".jpg") == len(made) - len(before), "what had arrived is not sent again"
+    assert there.data() == made
+
+
+def test_an_object_that_vanishes_during_the_load_is_sent_again(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    made = tree(files(30))
+    watched, deleted = proxy(store), []
+
+    def fault(method: str, path: str, number: int) -> None:
+        if method == "GET" and "list-type" in path and watched.count("PUT", ".jpg") and not deleted:
+            deleted.append(path)
+            there.delete("training/class_00/0_0.jpg")
+
+    watched.fault = fault
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert deleted
+    assert there.data() == made
+
+
+def test_two_loads_from_one_volume(
+    load: Any, tree: Any, files: Any, stage: Any, store: Any, bucket: str, proxy: Any
+) -> None:
+    tree(files(30))
+    watched, waiting, go = proxy(store), threading.Event(), threading.Event()
+
+    def fault(method: str, path: str, number: int) -> None:
+        waiting.set()
+        go.wait(60)
+
+    watched.fault = fault
+    first = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
+    try:
+        assert waiting.wait(60)
+        second = load()
+        assert second.code == 3
+        assert "another run" in second.stderr
+    finally:
+        go.set()
+        assert first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_the_store_speaks_tls(
+    load: Any, tree: Any, files: Any, there: Any, store: Any, tls: Any, tmp_path: Path
+) -> None:
+    made = tree(files(20))
+    endpoint, authority = tls(store)
+    refused = load(env={"S3_ENDPOINT_URL": endpoint})
+    assert refused.code == 2
+    assert "AWS_CA_BUNDLE" in refused.stderr
+    plain = load(env={"S3_ENDPOINT_URL": endpoint.replace("https", "http")})
+    assert plain.code != 0
+    result = load(env={"S3_ENDPOINT_URL": endpoint, "AWS_CA_BUNDLE": str(authority)})
+    assert result.code == 0, result.stderr
+    assert there.data() == made
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Callable[[Any], tuple[str, Path]]]:
+    """Puts TLS before a store: gives the endpoint and the authority's certificate."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def start(store: Any) -> tuple[str, Path]:
+        authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        host, port = store.endpoint.removeprefix("http://").split(":")
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+            writer.close()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            store_reader, store_writer = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(pump(reader, store_writer), pump(store_reader, writer))
+
+        serving = asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+        server = asyncio.run_coroutine_threadsafe(serving, loop).result(30)
+        return f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path / "ca.pem"
+
+    yield start
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(30)

@@ -1,0 +1,280 @@
+"""What load leaves in a store, and what it does not send twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import pytest
+
+
+def own(keys: list[str]) -> list[str]:
+    return sorted(key for key in keys if key.startswith("_larder/"))
+
+
+def test_every_file_becomes_an_object_and_the_manifest_names_them(load: Any, tree: Any, files: Any, there: Any) -> None:
+    made = tree(files(60))
+    result = load()
+    assert result.code == 0, result.stderr
+    assert there.data() == made
+    assert set(there.require_whole()) == set(made)
+    manifest = there.manifest()
+    assert manifest["artifact"] == "objects"
+    assert manifest["files"] == 60
+    assert own(there.keys()) == [
+        f"_larder/index-{manifest['index']['sha256']}.jsonl", "_larder/manifest.json", "_larder/run.json",
+    ]  # fmt: skip
+    head = there.client.head_object(Bucket=there.bucket, Key="Food-11/training/class_00/0_0.jpg")
+    assert head["ContentType"] == "image/jpeg"
+
+
+def test_the_index_carries_the_stores_checksums(load: Any, tree: Any, files: Any, there: Any) -> None:
+    made = tree(files(12))
+    assert load().code == 0
+    index = there.read(f"_larder/index-{there.manifest()['index']['sha256']}.jsonl").decode()
+    for line in map(json.loads, index.splitlines()):
+        assert line["etag"] == hashlib.md5(made[line["path"]]).hexdigest()
+
+
+def test_a_second_load_sends_nothing_and_asks_little(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(1500))
+    assert load().code == 0
+    before = there.read("_larder/manifest.json"), there.read("_larder/run.json")
+    watched = proxy(store)
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0
+    assert "up to date" in result.stderr
+    assert len(watched.requests) <= 1500 / 1000 + 10
+    assert {method for method, _ in watched.requests} == {"GET"}
+    assert (there.read("_larder/manifest.json"), there.read("_larder/run.json")) == before
+
+
+def test_a_changed_file_goes_up_alone(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(40))
+    assert load().code == 0
+    made = tree(files(40) | {"training/0_0.jpg": picture(1000)})
+    watched = proxy(store)
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0, result.stderr
+    sent = {path for method, path in watched.requests if method == "PUT" and path.endswith(".jpg")}
+    assert {path.rsplit("/", 1)[1] for path in sent} == {"0_0.jpg"}
+    assert "1 sent" in result.stderr
+    assert there.data() == made
+    assert set(there.require_whole()) == set(made)
+    assert len(own(there.keys())) == 3, "nothing is left of the way there"
+
+
+def test_the_old_data_stay_whole_until_the_new_are_all_there(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(16))
+    assert load().code == 0
+    old = there.require_whole()
+    tree({path: picture(1000 + number) for number, path in enumerate(files(20))})
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: 503 if method == "PUT" and "incoming" in path and number > 10 else None
+    assert load("--stall-seconds=2", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 5
+    assert there.require_whole() == old
+    assert load().code == 0
+    assert set(there.require_whole()) > set(old)
+
+
+def test_what_is_in_the_way_is_reported_and_deleted_on_request(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(30))
+    assert load().code == 0
+    made = tree(files(20))
+    there.put("notes.txt", b"mine")
+    result = load()
+    assert result.code == 0
+    assert "11 objects" in result.stderr
+    assert "--delete-extra" in result.stderr
+    assert len(there.data()) == 31
+    watched = proxy(store)
+    assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert there.data() == made
+    assert own(there.keys())
+
+
+def test_extras_are_deleted_only_after_the_manifest_is_in_place(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(30))
+    assert load().code == 0
+    tree(files(20))
+    watched = proxy(store)
+    assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    made = [(method, path) for method, path in watched.requests]
+    put = next(n for n, (method, path) in enumerate(made) if method == "PUT" and path.endswith("manifest.json"))
+    deleted = [n for n, (method, path) in enumerate(made) if method == "POST" and "delete" in path]
+    assert deleted
+    assert min(deleted) > put
+
+
+def test_a_tree_without_a_manifest_is_refused(load: Any, tree: Any, files: Any, there: Any, volume: Any) -> None:
+    tree(files(5))
+    (volume / "Food-11/_larder/manifest.json").unlink()
+    result = load()
+    assert result.code == 3
+    assert "make etl-local" in result.stderr
+    assert there.keys() == []
+
+
+@pytest.mark.parametrize("how", ["changed", "grown", "gone"])
+def test_a_file_that_is_not_what_the_index_says_is_refused(
+    load: Any, tree: Any, files: Any, there: Any, volume: Any, how: str
+) -> None:
+    tree(files(5))
+    victim = volume / "Food-11/training/class_00/0_0.jpg"
+    data = victim.read_bytes()
+    victim.unlink()
+    if how != "gone":
+        victim.write_bytes(data[:-1] + b"x" if how == "changed" else data + b"x")
+    result = load()
+    assert result.code == 3
+    assert "0_0.jpg" in result.stderr
+    assert there.manifest() is None
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten", "truncated"])
+def test_what_happened_behind_our_back_is_mended(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, how: str
+) -> None:
+    made = tree(files(20))
+    assert load().code == 0
+    victim = "training/class_00/0_0.jpg"
+    if how == "deleted":
+        there.delete(victim)
+    else:
+        there.put(victim, bytes(len(made[victim])) if how == "overwritten" else made[victim][:10])
+    watched = proxy(store)
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0
+    assert "1 sent" in result.stderr
+    assert there.data() == made
+
+
+def test_reading_back_fetches_every_object(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    made = tree(files(20))
+    watched = proxy(store)
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0
+    assert "verified by size and content" in result.stderr
+    assert sum(method == "GET" and path.endswith(".jpg") for method, path in watched.requests) == 20
+    assert there.data() == made
+
+
+def test_reading_back_finds_what_a_listing_hides(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    """A store that gives other bytes than it took, once: the listing shows the right checksum all the same."""
+    made = tree(files(20))
+    watched = proxy(store)
+    spoilt = []
+
+    def spoil(method: str, path: str, number: int) -> str | None:
+        if method == "GET" and path.endswith("/0_0.jpg") and not spoilt:
+            spoilt.append(path)
+            return "spoilt"
+        return None
+
+    watched.fault = spoil
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0, result.stderr
+    assert spoilt
+    assert watched.count("PUT", "/0_0.jpg") == 2
+    assert there.data() == made
+
+
+def test_verifying_by_listing_alone_notices_a_wrong_size(load: Any, tree: Any, files: Any, there: Any) -> None:
+    made = tree(files(20))
+    assert load("--verify-remote=list").code == 0
+    there.put("training/class_00/0_0.jpg", b"short")
+    result = load("--verify-remote=list")
+    assert result.code == 0
+    assert "1 sent" in result.stderr
+    assert "verified by size" in result.stderr
+    assert there.data() == made
+
+
+ODD_NAMES = ["with space", "plus+sign", "per%cent", "per%20cent", "#hash", "[brackets]", "{braces}", "star*", "quo'te",
+             'quo"te', "ümlaut", "图片", "emoji😀", "semi;colon", "amp&er", "q?mark", "e=q", "at@", "a..b", "~tilde",
+             "back\\slash", "trailing ", "！wide", "‛quote", "100％"]  # fmt: skip
+
+
+def test_any_name_keeps_its_name(load: Any, tree: Any, picture: Any, there: Any, store: Any) -> None:
+    names = [name for name in ODD_NAMES if store.kind != "seaweedfs" or "\\" not in name]  # it makes a / of a \\
+    images = {f"soup/{name}.jpg": picture(number) for number, name in enumerate(names)}
+    made = tree(images, LARDER_RECIPE="imagefolder")
+    result = load()
+    assert result.code == 0, result.stderr
+    assert there.data() == made
+    assert "up to date" in load().stderr
+
+
+def test_a_large_file_goes_up_in_parts(load: Any, tree: Any, picture: Any, there: Any) -> None:
+    made = tree(
+        {"soup/0_0.jpg": os.urandom(1 << 20) * 201, "tart/1_1.jpg": picture(1)},
+        LARDER_VERIFY="none",
+        LARDER_RECIPE="imagefolder",
+    )
+    result = load()
+    assert result.code == 0, result.stderr
+    victim = "training/class_00/0_0.jpg"
+    listed = there.client.head_object(Bucket=there.bucket, Key=f"Food-11/{victim}")
+    assert listed["ContentLength"] == 201 << 20
+    assert there.read(victim) == made[victim]
+    assert "up to date" in load().stderr
+    assert load("--force").code == 0
+
+
+def test_a_prefix_stands_before_the_folder(load: Any, tree: Any, files: Any, there: Any) -> None:
+    tree(files(5))
+    assert load("--prefix=team/a b").code == 0
+    assert there.keys() == []
+    found = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
+    assert found["KeyCount"] == 8
+
+
+def test_another_data_set_is_not_replaced_by_mistake(load: Any, tree: Any, files: Any, there: Any) -> None:
+    tree(files(5))
+    assert load().code == 0
+    made = tree(files(8), LARDER_DATASET="Other")
+    result = load()
+    assert result.code == 2
+    assert "'Food-11'" in result.stderr
+    assert len(there.data()) == 5
+    assert load("--force").code == 0
+    assert there.data() == made
+
+
+def test_the_labs_name_for_the_bucket_works(stage: Any, tree: Any, files: Any, store: Any, bucket: str) -> None:
+    tree(files(5))
+    result = stage("load", env=store.env | {"RCLONE_CONTAINER": bucket})
+    assert result.code == 0
+    assert f"s3://{bucket}/Food-11" in result.stderr
+
+
+def test_a_bandwidth_limit_is_kept(load: Any, tree: Any, there: Any) -> None:
+    tree({f"soup/{n}.jpg": os.urandom(200_000) for n in range(20)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
+    result = load("--bandwidth=1MB")
+    assert result.code == 0
+    assert result.seconds > 2.5, "4 MB at 1 MB/s, after a burst that rclone allows itself"
+
+
+def test_progress_comes_from_rclones_log(load: Any, tree: Any, there: Any) -> None:
+    tree({f"soup/{n}.jpg": os.urandom(300_000) for n in range(30)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
+    result = load("--bandwidth=1500kB", env={"LARDER_LOG": "json"})
+    said = [event for event in result.events if event["event"] == "progress" and "uploading" in event["task"]]
+    assert said
+    assert 0 < said[0]["done"] < said[0]["total"] == 9_000_000
+    assert result.events[-2]["sent"] == 30
