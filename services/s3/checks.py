@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -159,7 +160,8 @@ def write(probe: Probe) -> Finding:
     """Whether an object may be put."""
     probe.written.add(_SMALL)
     try:
-        probe.etag = probe.folder.write(_SMALL, probe.content)
+        with _to_its_answer():
+            probe.etag = probe.folder.write(_SMALL, probe.content)
     except ConfigurationError:  # refused; after other failures it may be there all the same
         probe.written.clear()
         raise
@@ -232,16 +234,21 @@ def multipart(probe: Probe) -> Finding:
     store: Any = probe.client
     probe.written.add(_PARTS)
     with probe.asking(f"writing {probe.folder.uri}/{_PARTS} in two parts"):
-        where["UploadId"] = store.create_multipart_upload(**where)["UploadId"]
+        upload = ""
         try:
+            with _to_its_answer():
+                upload = where["UploadId"] = store.create_multipart_upload(**where)["UploadId"]
             done = []
             for number, part in enumerate(parts, 1):
-                answer = store.upload_part(**where, PartNumber=number, Body=part)
+                with _to_its_answer():
+                    answer = store.upload_part(**where, PartNumber=number, Body=part)
                 done.append({"PartNumber": number, "ETag": answer["ETag"]})
-            store.complete_multipart_upload(**where, MultipartUpload={"Parts": done})
+            with _to_its_answer():
+                store.complete_multipart_upload(**where, MultipartUpload={"Parts": done})
         except BaseException:  # parts that nobody completes are paid for, and no listing of objects shows them
             with suppress(*FAULTS):  # what went wrong before says more
-                store.abort_multipart_upload(**where)
+                if upload:
+                    store.abort_multipart_upload(**where)
             raise
     _same(probe.folder.read(_PARTS), b"".join(parts), f"{probe.folder.uri}/{_PARTS}")
     return Finding(f"{amount(_PART_BYTES, 'B')} and {amount(_LAST_PART_BYTES, 'B')} came back as one object")
@@ -257,6 +264,27 @@ def delete(probe: Probe) -> Finding:
         )
     probe.written.clear()
     return Finding("deleted objects are gone")
+
+
+@contextmanager
+def _to_its_answer() -> Iterator[None]:
+    """Lets a request that writes come to its answer before a signal interrupts: the store could carry out one that was
+    left under way after the clean-up. A second signal interrupts at once."""
+    held: list[int] = []
+
+    def hold(number: int, _: object) -> None:
+        held.append(number)
+        if len(held) > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            raise KeyboardInterrupt
 
 
 def _same(found: bytes | None, wanted: bytes, what: str) -> None:

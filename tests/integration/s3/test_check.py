@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
 import re
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -145,6 +147,63 @@ def test_a_store_behind_tls(check: Any, tls: tuple[str, str]) -> None:
 def test_http_to_a_tls_port(check: Any, tls: tuple[str, str]) -> None:
     ended = check(S3_ENDPOINT_URL=tls[0].replace("https://", "http://"))
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "speaks TLS", "https://")
+
+
+class HostStyle(http.server.BaseHTTPRequestHandler):
+    """An HTTP proxy before a store that knows the bucket by the host's name alone, as some are set up."""
+
+    protocol_version = "HTTP/1.1"
+    target, domain = "", "store.test"
+
+    def do_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        url = urlsplit(self.path)
+        status, headers, answer = 404, {}, b"<Error><Code>NoSuchBucket</Code></Error>"
+        if url.netloc != self.domain or url.path == "/":
+            upstream = http.client.HTTPConnection(self.target, timeout=60)
+            path = url.path + (f"?{url.query}" if url.query else "")
+            upstream.request(self.command, path, body, dict(self.headers.items()))
+            found = upstream.getresponse()
+            status, headers, answer = found.status, dict(found.getheaders()), found.read()
+            upstream.close()
+        self.send_response_only(status)
+        for name in headers.keys() - {"Content-Length", "Transfer-Encoding", "Connection"}:
+            self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_any
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the tests' output clean."""
+
+
+def test_a_store_that_takes_no_path_style(
+    stage: Any, minio_server: Any, until: Callable[..., None], tmp_path: Path
+) -> None:
+    image = subprocess.check_output(["docker", "inspect", "-f", "{{.Config.Image}}", minio_server.container], text=True)
+    keys = {"AWS_ACCESS_KEY_ID": "domain-user", "AWS_SECRET_ACCESS_KEY": "domain-secret"}
+    values = ("MINIO_ROOT_USER=domain-user", "MINIO_ROOT_PASSWORD=domain-secret", "MINIO_DOMAIN=store.test")
+    command = ["docker", "run", "-d", "--rm", "-p", "127.0.0.1::9000"]
+    handed = [word for value in values for word in ("-e", value)]
+    container = subprocess.check_output([*command, *handed, image.strip(), "server", "/data"], text=True).strip()
+    try:
+        target = subprocess.check_output(["docker", "port", container, "9000"], text=True).split()[0]
+        settings = keys | {"S3_BUCKET": "food", "S3_ENDPOINT_URL": f"http://{target}"}
+        until(lambda: stage("s3", "--task=bucket", env=settings).code == 0, "the store takes a bucket")
+        handler = type("Handler", (HostStyle,), {"target": target})
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            through = {"S3_ENDPOINT_URL": "http://store.test", "HTTP_PROXY": f"http://127.0.0.1:{server.server_port}"}
+            ended = stage("s3", env=settings | through)
+            server.shutdown()
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", container], check=True, capture_output=True)
+    assert outcomes(ended.stdout)["credentials"] == "ok", ended
+    assert outcomes(ended.stdout)["bucket"] == outcomes(ended.stdout)["path style"] == "FAILED"
+    assert "wants the bucket in the host's name" in line_of(ended.stdout, "path style")
+    assert ended.code == 2
 
 
 class Page(http.server.BaseHTTPRequestHandler):
