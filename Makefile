@@ -90,6 +90,10 @@ etl-local: ready-extract ready-transform ## LARDER_SOURCE -> tree in the volume 
 	@$(call stage,local,extract)
 	@$(call stage,local,transform)
 
+.PHONY: etl-load
+etl-load: ready-load ## the tree -> one object per image in s3://S3_BUCKET/Food-11/, every one verified
+	@$(call stage,load,load)
+
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local) on the tree; records in results/
 	@mkdir -p -- "$$LARDER_RESULTS"

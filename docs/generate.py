@@ -8,6 +8,7 @@ from pathlib import Path
 from larder.settings import Setting, Settings, settings_of
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
+from services.load.settings import LoadSettings
 from services.mount.settings import MountSettings
 from services.s3.settings import S3Settings
 from services.transform.settings import TransformSettings
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 STAGES: dict[str, type[Settings]] = {
     "extract": ExtractSettings,
     "transform": TransformSettings,
+    "load": LoadSettings,
     "s3": S3Settings,
     "mount": MountSettings,
     "bench": BenchSettings,

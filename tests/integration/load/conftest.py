@@ -75,7 +75,7 @@ class InStore:
     def __init__(self, client: Any, bucket: str) -> None:
         self.client, self.bucket = client, bucket
 
-    def keys(self) -> list[str]:
+    def list(self) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="Food-11/")
         return [item["Key"].removeprefix("Food-11/") for page in pages for item in page.get("Contents", ())]
 
@@ -90,10 +90,10 @@ class InStore:
 
     def data(self) -> dict[str, bytes]:
         """All objects but larder's own."""
-        return {path: self.read(path) for path in self.keys() if not path.startswith("_larder/")}
+        return {path: self.read(path) for path in self.list() if not path.startswith("_larder/")}
 
     def manifest(self) -> dict[str, Any] | None:
-        if "_larder/manifest.json" not in self.keys():
+        if "_larder/manifest.json" not in self.list():
             return None
         return dict(json.loads(self.read("_larder/manifest.json")))
 

@@ -77,7 +77,7 @@ def test_a_clock_that_is_off(load: Any, tree: Any, files: Any, tmp_path: Path, m
     assert result.code == 2
     assert "clock" in result.stderr
     assert f"20 minutes {'ahead of' if minutes > 0 else 'behind'}" in result.stderr
-    assert there.keys() == []
+    assert there.list() == []
 
 
 def test_a_bucket_of_another(load: Any, tree: Any, files: Any, reader: dict[str, str]) -> None:
@@ -93,7 +93,7 @@ def test_a_bucket_that_may_only_be_read(load: Any, tree: Any, files: Any, there:
     assert result.code == 2
     assert "access is denied" in result.stderr
     assert "writing" in result.stderr
-    assert there.keys() == []
+    assert there.list() == []
 
 
 def test_resets_and_busy_answers_are_got_over(

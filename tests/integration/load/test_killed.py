@@ -1,0 +1,119 @@
+"""SIGKILL at any moment: what was whole stays whole, and the next run completes."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import signal
+import subprocess
+import time
+from typing import Any
+
+KILLS = 20
+
+
+def digests(made: dict[str, bytes]) -> dict[str, str]:
+    return {path: hashlib.sha256(data).hexdigest() for path, data in made.items()}
+
+
+def kill_while_loading(stage: Any, env: dict[str, str], seconds: float) -> bool:
+    """Start a load and kill it after `seconds`. Returns whether it was still running."""
+    process = stage.start("load", env=env)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    return bool(process.returncode == -signal.SIGKILL)
+
+
+def test_a_first_load_killed_again_and_again(
+    load: Any, tree: Any, files: Any, there: Any, stage: Any, store: Any, bucket: str
+) -> None:
+    made, moments = tree(files(150)), random.Random(7)
+    env = store.env | {"S3_BUCKET": bucket}
+    seconds = load("--prefix=undisturbed").seconds
+    kills, arrived = 0, 0
+    for _ in range(KILLS):
+        kills += kill_while_loading(stage, env, moments.uniform(0.2, seconds))
+        found = there.require_whole()
+        assert found in (None, digests(made)), "a manifest is there only when all it names is"
+        now = len(there.data())
+        assert now >= arrived, "what has arrived stays"
+        arrived = now
+        if found:  # begin anew
+            for path in ("_larder/manifest.json", *there.data()):
+                there.delete(path)
+            arrived = 0
+    assert kills > KILLS / 3
+    assert load().code == 0
+    assert there.require_whole() == digests(made)
+    assert there.data() == made
+    assert len([key for key in there.list() if key.startswith("_larder/")]) == 3, "no litter"
+
+
+def test_a_load_over_an_earlier_one_killed_again_and_again(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, store: Any, bucket: str
+) -> None:
+    """Each round changes, adds and removes images. The old data stay whole until the new are in the store."""
+    moments, env = random.Random(11), store.env | {"S3_BUCKET": bucket}
+    whole = digests(tree(files(60)))
+    assert load().code == 0
+    for number in range(1, KILLS // 2 + 1):
+        kept = dict(list(files(60 + number % 7).items())[number % 5 :])
+        changed = {path: picture(1000 * number + at) for at, path in enumerate(list(kept)[number % 3 :: 4])}
+        made = tree(kept | changed)
+        kill_while_loading(stage, env, moments.uniform(0.3, 1.6))
+        require_old_or_new(there, whole, digests(made))
+        result = load("--delete-extra")
+        assert result.code == 0, result.stderr
+        assert there.data() == made
+        whole = digests(made)
+        assert there.require_whole() == whole
+
+
+def require_old_or_new(there: Any, old: dict[str, str], new: dict[str, str]) -> None:
+    """The manifest names the old data or the new, all in place. Without one, all of the new are in the store."""
+    found = there.require_whole()
+    if found is not None:
+        assert found in (old, new)
+        return
+    incoming = {path.split("/", 2)[2]: path for path in there.list() if path.startswith("_larder/incoming-")}
+    for path, digest in new.items():
+        places = [place for place in (path, incoming.get(path)) if place in there.list()]
+        assert digest in {hashlib.sha256(there.read(place)).hexdigest() for place in places}, path
+
+
+def test_rclone_ends_with_its_parent(
+    tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
+) -> None:
+    tree(files(20))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: time.sleep(5) if path.endswith(".jpg") else None
+    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
+    until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    words = [open(f"/proc/{child}/cmdline").read() for child in children]  # noqa: SIM115
+    assert any("rclone" in line for line in words)
+    assert not any(store.secret_key in line or store.access_key in line for line in words)
+    process.kill()
+    process.communicate(timeout=60)
+    until(lambda: not any(alive(child) for child in children), "rclone has ended")
+
+
+def alive(pid: str) -> bool:
+    return subprocess.run(["kill", "-0", pid], capture_output=True).returncode == 0
+
+
+def test_interrupted_it_says_so(
+    tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
+) -> None:
+    tree(files(20))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: time.sleep(1) if path.endswith(".jpg") else None
+    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
+    until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in said
