@@ -94,11 +94,15 @@ class Place:
         server = self.server()
         if server is None or server.pids != _pids() or server.pid == os.getpid():
             return None
-        try:
-            words = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return None
-        return server.pid if b"services.mount" in words else None
+        return server.pid if runs(server.pid) else None
+
+
+def runs(pid: int) -> bool:
+    """Whether a process of this stage has this id: the kernel gives ids again."""
+    try:
+        return b"services.mount" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _pids() -> str:

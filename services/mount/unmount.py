@@ -11,7 +11,7 @@ from larder.progress import Reporter
 from larder.stage import Outcome
 from larder.volume import remove_tree
 from services.mount import mounts
-from services.mount.place import Place
+from services.mount.place import Place, runs
 from services.mount.serve import GRACE_SECONDS
 from services.mount.settings import MountSettings
 
@@ -45,21 +45,22 @@ def _end(place: Place, reporter: Reporter) -> bool:
     reporter.event("ending", f"ending process {pid}, which serves it")
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    if not _wait_for(place, _END_SECONDS):
+    if not _wait_for(place, _END_SECONDS, pid):
         reporter.event("killing", f"process {pid} hangs: killing it")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        _wait_for(place, _END_SECONDS)
+        _wait_for(place, _END_SECONDS, pid)
     return True
 
 
-def _wait_for(place: Place, seconds: float) -> bool:
-    """Whether the folder is nobody's, at the latest after `seconds`."""
+def _wait_for(place: Place, seconds: float, pid: int | None = None) -> bool:
+    """Whether the folder is nobody's and the process has ended, at the latest after `seconds`."""
     end = time.monotonic() + seconds
     while True:
         with place.claim() as mine:
-            if mine or time.monotonic() > end:
-                return mine
+            gone = mine and not (pid and runs(pid))
+        if gone or time.monotonic() > end:
+            return gone
         time.sleep(_PAUSE_SECONDS)
 
 
