@@ -1,5 +1,8 @@
 """What DataLoader says when its workers fail, in torch 2.14's own words."""
 
+import gc
+import multiprocessing
+
 import pytest
 
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
@@ -73,6 +76,9 @@ def test_errors_come_out_of_workers_whole(make_settings, manifest, kind):
     ):
         next(feed.read(0, 1))
     assert (type(caught.value), caught.value.what, caught.value.next_step) == (kind, error.what, error.next_step)
+    del feed, caught
+    gc.collect()  # the traceback holds the loader, whose worker other tests would count
+    assert not multiprocessing.active_children()
 
 
 def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start():
