@@ -263,7 +263,7 @@ for number in range(2):
 """
 
 
-def test_forks_twice_while_the_parent_reads_itself(loaded, run_bench):
+def test_forks_twice_while_the_parent_reads_itself(loaded):
     environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
     done = subprocess.run(
         [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False
