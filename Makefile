@@ -95,8 +95,8 @@ etl-load: ready-load ## the tree -> one object per image in s3://S3_BUCKET/Food-
 	@$(call stage,load,load)
 
 .PHONY: bench
-bench: ready-bench ## measure ARM (default imagefolder_local) on the tree; records in results/
-	@mkdir -p -- "$$LARDER_RESULTS"
+bench: ready-bench ## measure ARM (default imagefolder_local); records in results/
+	@mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR"
 	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS"; fi
 	@$(call stage,bench,bench,--arm $(ARM))
 

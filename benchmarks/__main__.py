@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import WORK, CannotRunError
 
-NAMES = ("second_run", "extract_speed", "transform_speed", "memory")
+NAMES = ("second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory")
 
 
 def main() -> int:

@@ -88,13 +88,16 @@ class Run:
     """Largest sum of the processes' proportional set sizes, 0 where it was not watched."""
 
 
-def run(command: Sequence[str | Path], *, cpus: int | None = None, watch_memory: bool = False, **environ: str) -> Run:
-    """Run a command to its end on the first `cpus` cores. Raises RuntimeError when it fails."""
+def run(
+    command: Sequence[str | Path], *, cpus: int | None = None, watch_memory: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> Run:  # fmt: skip
+    """Run a command to its end on the first `cpus` cores, with `environ` added. Raises RuntimeError when it fails."""
     allowed = sorted(os.sched_getaffinity(0))[:cpus]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, env=_clean_environment() | environ, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+        [str(word) for word in command], cwd=ROOT, env=_clean_environment() | dict(environ or {}),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )  # fmt: skip
     watch = _Memory(process.pid) if watch_memory else None
     _, said = process.communicate()
@@ -114,6 +117,12 @@ def stage(name: str, volume: Path, *flags: str, **options: Any) -> Run:
     """Run a stage on a volume, in this environment, without settings from outside."""
     command = [sys.executable, "-m", f"services.{name}", "--volume", str(volume), "--log", "line", *flags]
     return run(command, **options)
+
+
+def run_stage(name: str, settings: Mapping[str, str], *flags: str, watch_memory: bool = False) -> Run:
+    """Run a stage by its settings' variables, which no other process sees, unlike flags."""
+    command = [sys.executable, "-m", f"services.{name}", "--log", "line", *flags]
+    return run(command, watch_memory=watch_memory, environ=settings)
 
 
 def interleave(rounds: int, contestants: Mapping[str, Callable[[int], Run]]) -> list[dict[str, Run]]:

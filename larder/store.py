@@ -92,7 +92,7 @@ def client(
     config = Config(
         s3={"addressing_style": style or ("path" if settings.s3_endpoint_url else "auto")},
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
-        retries={"total_max_attempts": 1},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, max_pool_connections=64,
     )  # fmt: skip
     try:

@@ -26,9 +26,11 @@ def fingerprint(path: Path, cutoff_bytes: int = CUTOFF_BYTES, part_bytes: int = 
     with keys of their customers give others.
     """
     with path.open("rb") as file:
-        in_parts = os.fstat(file.fileno()).st_size >= cutoff_bytes
+        size = os.fstat(file.fileno()).st_size
+        in_parts = size >= cutoff_bytes
+        step = min(part_bytes, size + 1)  # a larger buffer than needed takes time, too
         length, sha256, md5, parts = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False), []
-        while chunk := file.read(part_bytes):
+        while chunk := file.read(step):
             length += len(chunk)
             sha256.update(chunk)
             if in_parts:

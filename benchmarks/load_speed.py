@@ -1,0 +1,50 @@
+"""Does load keep up with rclone alone, verification included, and end at once when nothing has changed?"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import WORK, Report, Run, interleave, run, run_stage, stage
+from benchmarks.store import bucket_settings, loopback_store
+from larder import rclone
+
+ROUNDS = 5
+IMAGES = 4000
+TRANSFERS = "32"
+
+
+def measure() -> Report:
+    """load of the tree into new places of one store, in turns with `rclone copy`, and load of what is there already."""
+    report = Report(f"load of {IMAGES:,} images into a loopback store against rclone copy --transfers {TRANSFERS}")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="load-") as folder:
+        volume = Path(folder) / "volume"
+        volume.mkdir()
+        stage("extract", volume, "--source", "sample", "--sample-images", str(IMAGES))
+        stage("transform", volume)
+        tree, places = volume / "Food-11", itertools.count()
+        with loopback_store(Path(folder) / "store") as store:
+            keys = rclone.environment(bucket_settings(store))
+            settings = {"LARDER_VOLUME_DIR": str(volume)} | store
+
+            def load(_: int) -> Run:
+                return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"}, "--transfers", TRANSFERS)
+
+            def alone(_: int) -> Run:
+                place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}/Food-11"
+                command = [rclone.binary(), "copy", "--config=", "--transfers", TRANSFERS, str(tree), place]
+                return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
+
+            def unchanged(_: int) -> Run:
+                return run_stage("load", settings | {"S3_PREFIX": "unchanged"})
+
+            run_stage("load", settings | {"S3_PREFIX": "unchanged"})
+            rounds = interleave(ROUNDS, {"rclone copy": alone, "load": load, "load again": unchanged})
+    ratios = [took["rclone copy"].seconds / took["load"].seconds for took in rounds]
+    report.add("load / rclone copy (speed)", ratios, "", at_least=0.95)
+    report.add("load", [IMAGES / took["load"].seconds for took in rounds], "images/s")
+    report.add("load of an unchanged tree", [took["load again"].seconds for took in rounds], "s", at_most=3.0)
+    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    return report
