@@ -28,7 +28,8 @@ def unmount(settings: MountSettings, reporter: Reporter) -> Outcome:
     done = [str(place.point(server.bucket))] if server and _end(place, reporter) else []
     for item in reversed(mounts.mounted_in(place.folder)):
         if item.ours or item.point == place.point(settings.bucket):
-            mounts.take_away(item.point, GRACE_SECONDS, lambda: reporter.event("busy", "files are open: waiting"))
+            grace = 0 if mounts.is_dead(item.point) else GRACE_SECONDS  # nobody can read from a dead one
+            mounts.take_away(item.point, grace, lambda: reporter.event("busy", "files are open: waiting"))
             done.append(str(item.point))
             _wait_for(place, GRACE_SECONDS)  # whoever served it, in a container perhaps, now ends by itself
     with place.claim() as mine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("extract", "transform", "s3", "bench")
+STAGES = ("extract", "transform", "s3", "mount", "bench")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -57,14 +58,33 @@ def run(environment: dict[str, str]) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def shared_folder() -> Iterator[Path]:
+    """A folder on a shared mount, open to other users: what a container mounts in it appears on this machine."""
+    folder = Path(tempfile.mkdtemp(prefix="larder-mount-"))
+    folder.chmod(0o755)
+    find = ["findmnt", "-n", "-o", "PROPAGATION", "-T", str(folder)]
+    made = "shared" not in subprocess.run(find, check=True, capture_output=True, text=True).stdout
+    if made:
+        assert os.geteuid() == 0, "run the tests as root, or once before them: sudo mount --make-rshared /"
+        subprocess.run(["mount", "--bind", folder, folder], check=True)
+        subprocess.run(["mount", "--make-rshared", folder], check=True)
+    yield folder
+    if made:
+        subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-def stage(run: Run) -> Run:
+def stage(run: Run, request: pytest.FixtureRequest) -> Run:
     """Run a stage by its compose file: `stage("extract", "--source", "sample", **settings)`."""
 
     def stage(
         name: str, *flags: str, options: tuple[str, ...] = (), check: bool = False, **settings: str
     ) -> subprocess.CompletedProcess[str]:
         file = f"compose/{'local' if name in ('extract', 'transform') else name}.yaml"
+        if name == "mount":
+            settings = {"LARDER_MOUNT_DIR": str(request.getfixturevalue("shared_folder"))} | settings
         settings = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""} | settings  # not set, for s3.yaml's server
         return run("docker", "compose", "-f", file, "run", "--rm", *options, name, *flags, check=check, **settings)
 

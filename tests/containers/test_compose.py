@@ -18,6 +18,8 @@ SERVERS = {"minio"}
 """Others' images, with commands and variables of their own."""
 ROOT_OF_A_VOLUME = {"minio"}
 """Root, since a new volume is root's; without capabilities as all are."""
+MAY_MOUNT = {"mount"}
+"""Root with two capabilities, since mounting takes that: SYS_ADMIN, and DAC_OVERRIDE in a folder of the user's."""
 NO_SETTINGS = {
     "LARDER_REVISION": "the image knows it",
     "LARDER_STORE_DIR": "for the embedded server, without an engine",
@@ -36,8 +38,11 @@ def test_services_are_locked_down(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
-        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME
+        unconfined = ["apparmor:unconfined"] if name in MAY_MOUNT else []
+        assert service["security_opt"] == ["no-new-privileges:true", *unconfined]
+        assert service.get("cap_add", []) == (["SYS_ADMIN", "DAC_OVERRIDE"] if name in MAY_MOUNT else [])
+        assert bool(service.get("devices")) == (name in MAY_MOUNT)
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME | MAY_MOUNT
 
 
 def test_images_are_pinned_and_containers_unnamed(config: dict[str, Any]) -> None:
@@ -88,10 +93,14 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from larder.settings import settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
+    from services.mount.settings import MountSettings
     from services.s3.settings import S3Settings
     from services.transform.settings import TransformSettings
 
-    stages = {"extract": ExtractSettings, "transform": TransformSettings, "s3": S3Settings, "bench": BenchSettings}
+    stages = {
+        "extract": ExtractSettings, "transform": TransformSettings, "s3": S3Settings, "mount": MountSettings,
+        "bench": BenchSettings,
+    }  # fmt: skip
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
     found: dict[str, dict[str, Any]] = {}
     for file in FILES:

@@ -1,0 +1,167 @@
+"""The mount in a container, as this machine and other containers see it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+COMPOSE = ("docker", "compose", "-f", "compose/mount.yaml")
+PIXELS = os.urandom(300_000)
+
+
+def mounted(folder: Path) -> list[str]:
+    """The mount points in `folder`."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
+class Mount:
+    """A bucket, the folder in which it appears, and commands with the settings of both."""
+
+    def __init__(self, run: Run, folder: Path, settings: dict[str, str]) -> None:
+        self._run, self.folder, self.settings = run, folder, settings
+        self.point = folder / settings["S3_BUCKET"]
+
+    def run(self, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        ended = self._run(*command, **(self.settings | settings))
+        assert self.settings["AWS_SECRET_ACCESS_KEY"] not in ended.stdout + ended.stderr
+        return ended
+
+    def up(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*COMPOSE, "up", "-d", "--wait", "mount", **settings)
+
+    def kill(self) -> None:
+        container = self.run(*COMPOSE, "ps", "-q", "mount").stdout.strip()
+        subprocess.run(["docker", "kill", "--signal", "KILL", container], check=True, capture_output=True)
+
+
+@pytest.fixture
+def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: Any) -> Iterator[Mount]:
+    """A bucket with one object, in a project and a folder of this test's own; nothing of it stays."""
+    name = f"larder-test-{uuid.uuid4().hex[:12]}"
+    folder = shared_folder / name
+    folder.mkdir()
+    os.chown(folder, 1000, 1000)  # as that of a user of this machine
+    minio_server.client.create_bucket(Bucket=name)
+    minio_server.client.put_object(Bucket=name, Key="Food-11/training/class_00/0_0.jpg", Body=PIXELS)
+    it = Mount(
+        run, folder,
+        {"S3_BUCKET": name, "S3_ENDPOINT_URL": minio["published"], "AWS_ACCESS_KEY_ID": minio["key"],
+         "AWS_SECRET_ACCESS_KEY": minio["secret"], "LARDER_MOUNT_DIR": str(folder), "COMPOSE_PROJECT_NAME": name,
+         "RUNNER": "compose"},
+    )  # fmt: skip
+    try:
+        yield it
+    finally:
+        it.run(*COMPOSE, "down", "--timeout", "1")
+        for point in reversed(mounted(folder)):
+            subprocess.run(["umount", "--lazy", point], check=False)
+
+
+def test_others_read_it_and_down_leaves_nothing(mount: Mount) -> None:
+    up = mount.up()
+    assert up.returncode == 0, up.stderr
+    assert (mount.point / "Food-11/training/class_00/0_0.jpg").read_bytes() == PIXELS
+    reader = subprocess.run(
+        ["docker", "run", "--rm", "--user", "1000:1000", "--cap-drop", "ALL", "--network", "none",
+         "--mount", f"type=bind,src={mount.point},dst=/data,readonly", "--entrypoint", "cat", "larder-extract:0.1.0",
+         "/data/Food-11/training/class_00/0_0.jpg"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert reader.stdout == PIXELS, reader.stderr
+    down = mount.run(*COMPOSE, "down")
+    assert down.returncode == 0
+    assert mounted(mount.folder) == []
+    assert os.listdir(mount.folder) == []
+
+
+def test_a_container_that_runs_sees_a_later_mount_and_its_metrics(mount: Mount) -> None:
+    sleeping = subprocess.check_output(
+        ["docker", "run", "--rm", "--detach", "--user", "1000:1000", "--cap-drop", "ALL", "--network", "none",
+         "--mount", f"type=bind,src={mount.folder},dst=/data,readonly,bind-propagation=rslave",
+         "--entrypoint", "sleep", "larder-extract:0.1.0", "600"], text=True,
+    ).strip()  # fmt: skip
+    try:
+        assert mount.up().returncode == 0
+        ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/data/.rclone.sock'); print('connected')"
+        path = f"/data/{mount.point.name}/Food-11/training/class_00/0_0.jpg"
+        read = subprocess.run(["docker", "exec", sleeping, "cat", path], capture_output=True, check=False)
+        assert read.stdout == PIXELS, read.stderr
+        asked = subprocess.run(["docker", "exec", sleeping, "python", "-c", ask], capture_output=True, check=False)
+        assert asked.stdout == b"connected\n", asked.stderr
+    finally:
+        subprocess.run(["docker", "rm", "--force", sleeping], check=True, capture_output=True)
+
+
+def test_down_leaves_nothing_although_a_file_is_open(mount: Mount) -> None:
+    assert mount.up().returncode == 0
+    handle = os.open(mount.point / "Food-11/training/class_00/0_0.jpg", os.O_RDONLY)
+    try:
+        assert mount.run(*COMPOSE, "down").returncode == 0
+        assert mounted(mount.folder) == []
+    finally:
+        with suppress(OSError):  # its mount is gone
+            os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "not-the-secret"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"S3_BUCKET": "larder-no-such-bucket"}, "no such bucket"),
+        ({"S3_BUCKET": ""}, "S3_BUCKET is not set"),
+    ],
+    ids=["secret", "bucket", "unset"],
+)
+def test_what_can_not_work_fails_and_the_log_says_why(mount: Mount, settings: dict[str, str], words: str) -> None:
+    assert mount.up(**settings).returncode != 0
+    assert words in mount.run(*COMPOSE, "logs", "mount").stdout
+    assert mounted(mount.folder) == []
+    made = mount.run("make", "mount", **settings)
+    assert made.returncode != 0
+    assert words in made.stderr
+    assert made.stdout == ""
+    assert mount.run(*COMPOSE, "ps", "--all", "-q").stdout == ""
+
+
+@pytest.mark.parametrize("remedy", ["mount", "unmount"])
+def test_make_clears_a_dead_mount(mount: Mount, remedy: str) -> None:
+    made = mount.run("make", "mount")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == f"{mount.point}\n"
+    handle = os.open(mount.point / "Food-11/training/class_00/0_0.jpg", os.O_RDONLY)  # so that nothing can unmount it
+    try:
+        mount.kill()
+        assert mounted(mount.folder) == [str(mount.point)]
+        with pytest.raises(OSError, match=r"not connected|aborted"):
+            os.listdir(mount.point)
+        cleared = mount.run("make", remedy)
+        assert cleared.returncode == 0, cleared.stderr
+    finally:
+        with suppress(OSError):
+            os.close(handle)
+    if remedy == "mount":
+        assert (mount.point / "Food-11/training/class_00/0_0.jpg").read_bytes() == PIXELS
+        assert mounted(mount.folder) == [str(mount.point)]
+        assert mount.run("make", "unmount").returncode == 0
+    assert mounted(mount.folder) == []
+    assert os.listdir(mount.folder) == []
+    assert mount.run("make", "unmount").returncode == 0
+
+
+def test_a_folder_that_is_not_shared_is_explained(mount: Mount) -> None:
+    private = mount.folder / "private"
+    private.mkdir()
+    subprocess.run(["mount", "--bind", private, private], check=True)
+    subprocess.run(["mount", "--make-private", private], check=True)
+    made = mount.run("make", "mount", LARDER_MOUNT_DIR=str(private))
+    assert made.returncode != 0
+    assert f"mount --make-rshared {private}" in made.stderr
