@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.mount.conftest import Mount, arguments, held_open, mounted
 
+ROOT = Path(__file__).resolve().parents[3]
 CONTENTS = {"Food-11__big": os.urandom(9_000_001)}
 
 
@@ -153,3 +154,20 @@ def test_health_is_what_a_listing_says(mount: Mount) -> None:
     process.terminate()
     process.communicate(timeout=40)
     assert not mount.mounted()
+
+
+def test_make_mounts_and_unmounts_without_an_engine(mount: Mount, tmp_path: Path) -> None:
+    mount.put(photo=b"pixels")
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env = kept | mount.env | {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock", "LARDER_HOME": str(tmp_path)}
+
+    def make(target: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["make", target], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+    for _ in range(2):
+        made = make("mount")
+        assert (made.returncode, made.stdout) == (0, f"{mount.point}\n"), made.stderr
+        assert (mount.point / "photo").read_bytes() == b"pixels"
+    for _ in range(2):
+        assert make("unmount").returncode == 0
+        assert not mount.mounted()
