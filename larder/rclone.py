@@ -95,7 +95,7 @@ def copy(
         command(
             "copy", source, destination, "--files-from-raw=-", "--no-traverse", "--no-check-dest", "--retries=1",
             "--low-level-retries=5", f"--timeout={limits.stall_seconds}s", f"--contimeout={limits.stall_seconds}s",
-            f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head",
+            f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head", "--ignore-checksum",
             f"--s3-chunk-size={PART_BYTES}B", f"--s3-upload-cutoff={CUTOFF_BYTES}B",
             f"--bwlimit={limits.bytes_per_second}B" if limits.bytes_per_second else "--bwlimit=off",
             "--use-json-log", "--stats=1s", "--stats-log-level=NOTICE", *flags,

@@ -32,7 +32,7 @@ NO_CONTACT = (EndpointConnectionError, ConnectTimeoutError, SSLError)
 """Those where no answer of the store has been heard."""
 
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to S3_ENDPOINT_URL"
-_AGAIN = "run the same command again: it resumes; `make s3-check` looks closer"
+_AGAIN = "run the same command again; `make s3-check` looks closer"
 
 
 class _Fault(NamedTuple):
@@ -83,7 +83,10 @@ _BY_CODE = {
     ),
     "XMinioStorageFull": _Fault(ServiceError, "the store's disk is full", f"free space on the store, then {_AGAIN}"),
     "QuotaExceeded": _Fault(ServiceError, "the store's quota is used up", f"have it raised, then {_AGAIN}"),
-    "SlowDown": _Fault(ServiceError, "the store asks to slow down", f"set LARDER_TRANSFERS lower, and {_AGAIN}"),
+    "SlowDown": _Fault(
+        ServiceError, "the store asks to slow down",
+        f"ask for less at a time (LARDER_TRANSFERS, LARDER_WORKERS), and {_AGAIN}",
+    ),
 }  # fmt: skip
 _SAME_AS = {
     "InvalidSecurity": "InvalidAccessKeyId", "SignatureDoesNotMatchException": "SignatureDoesNotMatch",
@@ -114,6 +117,8 @@ _PASSING = {"SlowDown", *(name for name, same in _SAME_AS.items() if same == "Sl
 
 def explain_code(code: str, message: str, what: str) -> LarderError:
     """The error for a store's answer to `what`, as in "writing to s3://bucket/key"."""
+    if "no space left" in message:  # MinIO's InternalError, when the disk fills up under its hands
+        code = "XMinioStorageFull"
     fault = _BY_CODE.get(_SAME_AS.get(code, code))
     if fault is None:
         return ServiceError(f"{what}: the store answers {code}: {message}".rstrip(": "), next_step=_AGAIN)

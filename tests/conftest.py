@@ -6,6 +6,7 @@ LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), 
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -19,6 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,9 +140,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
             server.wait()
 
 
-@pytest.fixture(scope="session")
-def minio_server() -> Iterator[Store]:
-    """MinIO in a container, one per session, published on loopback; needs a container engine."""
+@contextmanager
+def run_minio(environment: dict[str, str], disk: str = "") -> Iterator[Store]:
+    """MinIO in a container, published on loopback, perhaps on a disk of a given size; needs a container engine."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
@@ -152,11 +154,34 @@ def minio_server() -> Iterator[Store]:
 
     image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert image
-    with MinioContainer(image[1]) as server:
+    container = MinioContainer(image[1]).with_envs(**environment)
+    with container.with_tmpfs_mount("/data", disk) if disk else container as server:
         endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
-        container = server.get_wrapped_container().id
-        store = make_store("minio", endpoint, server.access_key, server.secret_key, container=container)
+        name = server.get_wrapped_container().id
+        store = make_store("minio", endpoint, server.access_key, server.secret_key, container=name)
         wait_until(lambda: takes_objects(store.client), "MinIO answers")
+        yield store
+
+
+@pytest.fixture(scope="session")
+def minio_server() -> Iterator[Store]:
+    """MinIO, one per session."""
+    with run_minio({}) as store:
+        yield store
+
+
+@pytest.fixture
+def small_minio() -> Iterator[Store]:
+    """MinIO whose disk has 128 MiB."""
+    with run_minio({}, disk="size=128m") as store:
+        yield store
+
+
+@pytest.fixture
+def encrypting_minio() -> Iterator[Store]:
+    """MinIO that encrypts every object, so that no ETag is an MD5."""
+    key = base64.b64encode(bytes(range(32))).decode()
+    with run_minio({"MINIO_KMS_SECRET_KEY": f"key:{key}", "MINIO_KMS_AUTO_ENCRYPTION": "on"}) as store:
         yield store
 
 

@@ -214,7 +214,7 @@ class Load:
             return
         limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth, self._settings.stall_seconds)
         # The ETag says afterwards whether the store has the right bytes; where it won't, let the store check an MD5.
-        flags = ("--s3-disable-checksum", "--ignore-checksum") if trust == "etag" else ()
+        flags = ("--s3-disable-checksum",) if trust == "etag" else ()
         with self._reporter.task(f"uploading {files:,} files", size, "B") as task:
             for some in batches(self._state.wrong(trust, below, replacing=replacing), BATCH_FILES):
                 self._hash(file for file in some if not self._state.is_hashed(file.path))

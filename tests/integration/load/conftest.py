@@ -116,3 +116,9 @@ class InStore:
 def there(store: Any, bucket: str) -> InStore:
     """What is in the store."""
     return InStore(store.client, bucket)
+
+
+@pytest.fixture
+def in_bucket() -> type[InStore]:
+    """What is in a bucket of another store: `in_bucket(client, "images")`."""
+    return InStore

@@ -1,0 +1,63 @@
+"""Stores that run full, and stores whose ETags are no checksums."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def full(stage: Any, small_minio: Any) -> Any:
+    """A store with 128 MiB, 100 of which are taken."""
+    client = small_minio.client
+    client.create_bucket(Bucket="images")
+    for number in range(100):
+        client.put_object(Bucket="images", Key=f"something else/{number}", Body=bytes(1 << 20))
+    return small_minio
+
+
+def test_a_full_disk_under_the_store(stage: Any, tree: Any, full: Any, in_bucket: Any) -> None:
+    made = tree(
+        {f"soup/{n}.jpg": os.urandom(1 << 20) for n in range(40)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder"
+    )
+    env = full.env | {"S3_BUCKET": "images"}
+    result = stage("load", env=env)
+    assert result.code == 5
+    assert "the store's disk is full" in result.stderr
+    assert "free space" in result.stderr
+    there = in_bucket(full.client, "images")
+    assert there.manifest() is None
+    arrived = there.data()
+    others = [{"Key": f"something else/{number}"} for number in range(100)]
+    full.client.delete_objects(Bucket="images", Delete={"Objects": others})
+    result = stage("load", env=env)
+    assert result.code == 0, result.stderr
+    assert f"{40 - len(arrived)} sent" in result.stderr
+    assert there.data() == made
+    there.require_whole()
+
+
+def test_a_store_that_encrypts_gives_no_checksums(
+    stage: Any, tree: Any, files: Any, encrypting_minio: Any, in_bucket: Any, proxy: Any
+) -> None:
+    store = encrypting_minio
+    store.client.create_bucket(Bucket="images")
+    made = tree(files(30))
+    there = in_bucket(store.client, "images")
+    env = store.env | {"S3_BUCKET": "images"}
+    result = stage("load", env=env)
+    assert result.code == 0, result.stderr
+    assert "gives no checksums" in result.stderr
+    assert "verified by size, " in result.stderr
+    assert there.data() == made
+    watched = proxy(store)
+    again = stage("load", env=env | {"S3_ENDPOINT_URL": watched.endpoint})
+    assert again.code == 0
+    assert "up to date" in again.stderr
+    assert watched.count("PUT", ".jpg") == 0
+    victim = "training/class_00/0_0.jpg"
+    there.put(victim, bytes(len(made[victim])))
+    assert "1 sent" in stage("load", "--verify-remote=read", env=env).stderr
+    assert there.data() == made
