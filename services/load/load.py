@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -217,11 +218,11 @@ class Load:
         flags = ("--s3-disable-checksum",) if trust == "etag" else ()
         with self._reporter.task(f"uploading {files:,} files", size, "B") as task:
             for some in batches(self._state.wrong(trust, below, replacing=replacing), BATCH_FILES):
-                self._hash(file for file in some if not self._state.is_hashed(file.path))
                 names = [file.path for file in some]
-                failure = rclone.copy(
-                    self._settings, origin, self._remote(below), names, limits, task.advance, is_final, *flags
-                )
+                with self._hashing([file for file in some if not self._state.is_hashed(file.path)]):
+                    failure = rclone.copy(
+                        self._settings, origin, self._remote(below), names, limits, task.advance, is_final, *flags
+                    )
                 if failure is not None and is_final(failure.code):
                     raise self._explain(failure)
                 self._failure = self._failure or failure
@@ -232,10 +233,20 @@ class Load:
 
     def _hash(self, files: Iterable[Wanted]) -> None:
         """Read files: their ETags, and that they are what the index says. Raises InputError for one that isn't."""
+        for some in batches(files, BATCH_FILES):
+            with self._hashing(some):
+                pass
+
+    @contextmanager
+    def _hashing(self, files: list[Wanted]) -> Iterator[None]:
+        """Read files while the block runs, and note what was found when it has ended: see `_hash`."""
         with ThreadPoolExecutor(self._settings.workers) as pool:  # reading and hashing let go of Python's lock
-            for some in batches(files, BATCH_FILES):
-                prints = pool.map(self._fingerprint, some)
-                self._state.hashed([(file.path, found) for file, found in zip(some, prints, strict=True)])
+            prints = pool.map(self._fingerprint, files)
+            try:
+                yield
+                self._state.hashed([(file.path, found) for file, found in zip(files, prints, strict=True)])
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _fingerprint(self, file: Wanted) -> Fingerprint:
         path = self._data / file.path
