@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import uuid
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("extract", "transform", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "s3", "mount", "bench")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -73,6 +74,20 @@ def shared_folder() -> Iterator[Path]:
     if made:
         subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_project() -> Iterator[dict[str, str]]:
+    """A compose project and a port of this test's own; what of it is left is removed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    project = f"larder-test-{uuid.uuid4().hex[:8]}"
+    yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port)}
+    label = f"label=com.docker.compose.project={project}"
+    for kind in ("container", "network"):
+        command = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
+        for name in subprocess.check_output(command, text=True).split():
+            subprocess.run(["docker", kind, "rm", "--force", name], check=True, capture_output=True)
 
 
 @pytest.fixture
