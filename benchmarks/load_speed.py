@@ -11,7 +11,7 @@ from benchmarks.harness import WORK, Report, Run, interleave, run, run_stage, st
 from benchmarks.store import bucket_settings, loopback_store
 from larder import rclone
 
-ROUNDS = 9
+ROUNDS = 7
 IMAGES = 4000
 TRANSFERS = "32"
 
