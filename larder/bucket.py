@@ -65,7 +65,7 @@ class Folder:
             )
             for item in page.get("Contents", ()):
                 yield Listed(item["Key"].removeprefix(start), item["Size"], item.get("ETag", "").strip('"'))
-            if not page["IsTruncated"]:
+            if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 

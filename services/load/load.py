@@ -112,9 +112,9 @@ class Load:
         place = self._state.path.with_suffix(".index")
         try:
             digest = self._there.download(f"{META}/{index_name(self._old)}", place)
-            if digest == self._old.index.sha256 and self._old.settings == ETAG_SETTINGS:
-                self._state.compare(parse_index(place))
-            else:
+            if digest == self._old.index.sha256:
+                self._state.compare(parse_index(place), etags=self._old.settings == ETAG_SETTINGS)
+            else:  # then no reader can follow it, either
                 self._reporter.event("repair", f"the index in {self._there.uri} is missing or damaged: not relied on")
                 self._old = None
         finally:

@@ -44,31 +44,30 @@ class State(WorkFile):
     """
 
     def want(self, entries: Iterable[IndexEntry]) -> None:
-        """Note the files that are wanted, unless an earlier run has."""
+        """Note the files that are wanted. What an earlier run learned of them stays, but each is read once more."""
         with self._writing():
+            self._db.execute("UPDATE wanted SET hashed = 0")
             self._db.executemany(
                 "INSERT OR IGNORE INTO wanted (path, bytes, sha256, line) VALUES (?, ?, ?, ?)",
                 ((entry.path, entry.bytes, entry.sha256, entry.to_json()) for entry in entries),
             )
 
-    def compare(self, entries: Iterable[IndexEntry]) -> None:
-        """Note what the manifest that is in place names: the same content, whose ETag is known then, or another."""
+    def compare(self, entries: Iterable[IndexEntry], *, etags: bool) -> None:
+        """Note what the manifest that is in place names: the same content, or another.
+
+        `etags` says whether it was loaded in parts of the same sizes, so that its ETags are those wanted now.
+        """
         with self._writing():
             self._db.execute("UPDATE wanted SET replaces = 0")
             for some in batches(entries, _WRITTEN_AT_ONCE):
                 self._db.executemany(
                     "UPDATE wanted SET sent = 1, etag = ? WHERE path = ? AND sha256 = ?",
-                    ((entry.etag, entry.path, entry.sha256) for entry in some),
+                    ((entry.etag if etags else None, entry.path, entry.sha256) for entry in some),
                 )
                 self._db.executemany(
-                    "UPDATE wanted SET replaces = 1 WHERE path = ? AND sha256 <> ?",
+                    "UPDATE wanted SET replaces = 1, sent = 0 WHERE path = ? AND sha256 <> ?",
                     ((entry.path, entry.sha256) for entry in some),
                 )
-
-    def replace_nothing(self) -> None:
-        """Note that no manifest is in place any more, so nothing that is there is part of a finished whole."""
-        with self._writing():
-            self._db.execute("UPDATE wanted SET replaces = 0")
 
     def note_listing(self, objects: Iterable[Listed], below: str = "") -> None:
         """Note what is in the store below the folder `below`, in place of what was noted before."""

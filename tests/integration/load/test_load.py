@@ -278,3 +278,17 @@ def test_progress_comes_from_rclones_log(load: Any, tree: Any, there: Any) -> No
     assert said
     assert 0 < said[0]["done"] < said[0]["total"] == 9_000_000
     assert result.events[-2]["sent"] == 30
+
+
+def test_what_rclone_copied_by_hand_is_taken_over(
+    load: Any, tree: Any, files: Any, there: Any, volume: Any, proxy: Any, store: Any
+) -> None:
+    made = tree(files(20))
+    for path in (volume / "Food-11").rglob("*"):
+        if path.is_file():
+            there.put(str(path.relative_to(volume / "Food-11")), path.read_bytes())
+    watched = proxy(store)
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0, result.stderr
+    assert watched.count("PUT", ".jpg") == 0
+    assert set(there.require_whole()) == set(made)
