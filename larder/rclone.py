@@ -17,11 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.s3_faults import explain_code
-from larder.store import DEFAULT_REGION, StoreSettings
+from larder.store import StoreSettings, region_of
 
 REMOTE = "larder"
 """The store's name in rclone's configuration: `larder:bucket/key`."""
@@ -29,6 +29,9 @@ CUTOFF_BYTES = 200 << 20
 """Files of this size and larger go up in parts."""
 PART_BYTES = 16 << 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: after a fork, locks may be held for good
+_GRACE_SECONDS = 10
+"""For rclone to abort uploads in parts, which would lie in the store unseen."""
 
 
 class Limits(NamedTuple):
@@ -65,7 +68,7 @@ def environment(settings: StoreSettings) -> dict[str, str]:
         # "Other" uses only what every store has; it serves AWS's, Ceph's, MinIO's and SeaweedFS's alike.
         "PROVIDER": "Other" if settings.s3_endpoint_url else "AWS",
         "ENDPOINT": settings.s3_endpoint_url,
-        "REGION": settings.aws_region or os.environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+        "REGION": region_of(settings),
         "ACCESS_KEY_ID": settings.aws_access_key_id,
         "SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
         "SESSION_TOKEN": settings.aws_session_token.get_secret_value(),
@@ -80,17 +83,18 @@ def environment(settings: StoreSettings) -> dict[str, str]:
 
 def command(*words: str) -> list[str]:
     """An rclone command line that reads no configuration file, and takes names as they are."""
-    return [binary(), *words, "--config=", "--s3-no-check-bucket", "--s3-encoding=None", "--local-encoding=None"]
+    return [binary(), *words, "--config=", "--s3-no-check-bucket", "--s3-encoding=Raw", "--local-encoding=Raw"]
 
 
 def copy(
     settings: StoreSettings, source: str, destination: str, names: Iterable[str], limits: Limits,
-    advance: Callable[[int], None], is_final: Callable[[str], bool], *flags: str,
+    advance: Callable[[int], None], arrived: Callable[[str], None], is_final: Callable[[str], bool], *flags: str,
 ) -> Failure | None:  # fmt: skip
     """Copy the files `names` from `source` to `destination`, whatever is there already; paths, or `REMOTE:bucket/key`.
 
-    `advance` is told the bytes as they go. rclone repeats single requests, but not the whole: the caller looks what
-    is missing and asks again. At a failure whose code `is_final`, the rest isn't tried.
+    `advance` is told the bytes as they go, `arrived` the name of each file that is there. rclone repeats single
+    requests, but not the whole: the caller looks what is missing and asks again. At a failure whose code `is_final`,
+    the rest isn't tried.
     """
     process = subprocess.Popen(
         command(
@@ -99,7 +103,7 @@ def copy(
             f"--transfers={limits.transfers}", f"--checkers={limits.transfers}", "--s3-no-head", "--ignore-checksum",
             f"--s3-chunk-size={PART_BYTES}B", f"--s3-upload-cutoff={CUTOFF_BYTES}B",
             f"--bwlimit={limits.bytes_per_second}B" if limits.bytes_per_second else "--bwlimit=off",
-            "--use-json-log", "--stats=1s", "--stats-log-level=NOTICE", *flags,
+            "--use-json-log", "--log-level=INFO", "--stats=1s", *flags,
         ),
         env=environment(settings), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True, encoding="utf-8", errors="replace", preexec_fn=end_with_parent,
@@ -107,13 +111,23 @@ def copy(
     assert process.stdin and process.stderr
     try:
         _tell(process.stdin, names)
-        failure = _follow(process, process.stderr, limits.stall_seconds, advance, is_final)
-        if process.wait() != 0 and failure is None:
+        process.stdin = None  # closed
+        failure = _Follower(limits, advance, arrived, is_final).follow(process.stderr)
+        if failure is None and process.wait() != 0:
             failure = Failure("", f"rclone ended with {process.returncode}")
     finally:
-        process.kill()
-        process.wait()
+        _end(process)
     return failure
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End rclone, which is given time to tidy up, and to say what it does."""
+    process.terminate()
+    try:
+        process.communicate(timeout=_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _tell(stdin: IO[str], names: Iterable[str]) -> None:
@@ -124,58 +138,68 @@ def _tell(stdin: IO[str], names: Iterable[str]) -> None:
         pass
 
 
-def _follow(
-    process: subprocess.Popen[str], log: IO[str], stall_seconds: int, advance: Callable[[int], None],
-    is_final: Callable[[str], bool],
-) -> Failure | None:  # fmt: skip
-    """Read rclone's log to its end. Returns the first failure, or the one that it was stopped for."""
-    failure, progress = None, _Progress(advance)
-    for line in log:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # not from its logger: a crash
-            entry = {"level": "error", "msg": line.strip()}
-        if "stats" in entry:
-            # While a store asks to slow down, rclone waits and tries again, without a word and without an end.
-            if progress.idle_seconds(entry["stats"]) >= stall_seconds:
-                process.terminate()
-                return failure or Failure("", f"no progress for {stall_seconds} s: the store is busy or gone")
-        elif entry.get("level") in ("error", "critical", "fatal"):
-            this = _failure_of(entry)
-            failure = failure or this
-            if is_final(this.code):
-                process.terminate()
-                return this
-    return failure
+class _Follower:
+    """Reads rclone's log: what moves, what has arrived, what fails, and whether anything moves at all."""
 
+    def __init__(
+        self, limits: Limits, advance: Callable[[int], None], arrived: Callable[[str], None],
+        is_final: Callable[[str], bool],
+    ) -> None:  # fmt: skip
+        self._limits, self._advance, self._arrived, self._is_final = limits, advance, arrived, is_final
+        self._failures, self._bytes = 0, 0
+        self._under_way: dict[str, int] = {}
+        """The most bytes that were seen of each file under way: a repeat begins again, and moves nothing on."""
+        self._moved = time.monotonic()
 
-class _Progress:
-    """What rclone's statistics say was moved, and when that last grew."""
+    def follow(self, log: IO[str]) -> Failure | None:
+        """Read to the end, or to where going on makes no sense. Returns the first failure, or the final one."""
+        first = None
+        for line in log:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # not from its logger: a crash
+                entry = {"level": "error", "msg": line.strip()}
+            if "stats" in entry:
+                self._look_at(entry["stats"])
+            elif entry.get("level") in ("error", "critical", "fatal"):
+                failure = _failure_of(entry)
+                first = first or failure
+                self._failures += 1
+                if self._is_final(failure.code):
+                    return failure
+            elif str(entry.get("msg")).startswith("Copied"):
+                self._arrived(entry["object"])
+                self._failures, self._moved = 0, time.monotonic()
+            # A store that answers nothing but errors, or asks to slow down, which rclone obeys in silence.
+            if self._failures > 2 * self._limits.transfers:
+                return first
+            if time.monotonic() - self._moved >= self._limits.stall_seconds:
+                return first or Failure(
+                    "", f"no progress for {self._limits.stall_seconds} s: the store is busy or doesn't answer"
+                )
+        return first
 
-    def __init__(self, advance: Callable[[int], None]) -> None:
-        self._advance, self._seen, self._files, self._when = advance, 0, 0, time.monotonic()
-
-    def idle_seconds(self, stats: dict[str, int]) -> float:
-        """Take in new statistics; how long nothing has moved."""
-        if stats["bytes"] > self._seen or stats["transfers"] > self._files:
-            self._advance(max(stats["bytes"] - self._seen, 0))
-            self._seen, self._files = max(stats["bytes"], self._seen), stats["transfers"]
-            self._when = time.monotonic()
-        return time.monotonic() - self._when
+    def _look_at(self, stats: dict[str, Any]) -> None:
+        now = min(stats["bytes"], stats["totalBytes"])  # repeats count again
+        self._advance(max(now - self._bytes, 0))
+        self._bytes = max(now, self._bytes)
+        under_way = {item["name"]: item["bytes"] for item in stats.get("transferring") or () if item.get("bytes")}
+        if any(moved > self._under_way.get(name, 0) for name, moved in under_way.items()):
+            self._moved = time.monotonic()
+        self._under_way = {name: max(moved, self._under_way.get(name, 0)) for name, moved in under_way.items()}
 
 
 def _failure_of(entry: dict[str, str]) -> Failure:
     message = str(entry.get("msg", ""))
-    found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: (\d+)", message)
+    found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
     about = f"{entry['object']}: " if entry.get("object") else ""
     return Failure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
 
 
 def end_with_parent() -> None:
     """In a child, before its program starts: have the kernel end it when the parent dies, even by SIGKILL."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:  # Linux
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _PRCTL is not None:  # Linux
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def explain(failure: Failure, what: str) -> LarderError:

@@ -108,12 +108,23 @@ def client(
         )
         return session.client(
             "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,
-            region_name=settings.aws_region or session.region_name or DEFAULT_REGION,
+            region_name=region_of(settings),
         )  # fmt: skip
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(
             f"no S3 client for {settings.s3_endpoint_url or 'AWS'}: {error}", next_step="check the S3 settings"
         ) from error
+
+
+def region_of(settings: StoreSettings) -> str:
+    """The region that requests are signed for: the setting's, the profile's, or the one that most stores take."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return settings.aws_region or boto3.Session().region_name or DEFAULT_REGION
+    except BotoCoreError:  # a profile that isn't there, which `client` reports
+        return DEFAULT_REGION
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from torch.utils.data import Dataset
 
 from larder.errors import LarderError
+from larder.store import region_of
 from services.bench import recipe
 from services.bench.dataloader import CarriedError
 from services.bench.objects import Objects
-from services.bench.s3_reader import Reader, Traffic, region_of
+from services.bench.s3_reader import Reader, Traffic
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from larder.errors import InputError, LarderError, ServiceError
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
-from larder.store import DEFAULT_REGION
 from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
@@ -118,10 +117,3 @@ class Reader:
             next_step = "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`"
             return ServiceError(f"{error.what}, {ATTEMPTS} times in a row", next_step=next_step)
         return error
-
-
-def region_of(settings: BenchSettings) -> str:
-    """The region that requests are signed for, as `larder.store.client` finds it."""
-    import boto3
-
-    return settings.aws_region or boto3.Session().region_name or DEFAULT_REGION

@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +47,7 @@ TRIES = 3
 BATCH_FILES = 10_000
 """Files of one rclone process, whose memory grows with them."""
 _READ_AT_ONCE = 1000
+_NOTED_AT_ONCE = 100
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 30.0
 _SHOWN = 3
 
@@ -74,8 +75,10 @@ class Load:
         self._data, self._source, self._there, self._state = data, source, there, state
         self._incoming = f"{META}/incoming-{source.digest()[:16]}/"
         self._old: Manifest | None = None
+        self._unreliable = False
+        """Whether there is a manifest that no reader can follow."""
         self._trust: Trust = "sent" if settings.verify_remote == "list" else "etag"
-        self._probed = False
+        self._probed = self._placed = self._put = False
         self._failure: rclone.Failure | None = None
         self._sent_files = self._sent_bytes = 0
 
@@ -95,9 +98,10 @@ class Load:
         try:
             old = self._there.find_manifest()
         except InputError:
-            if self._settings.force:
-                return None
-            raise
+            if not self._settings.force:
+                raise
+            self._unreliable = True
+            return None
         if old is not None and old.dataset != self._source.dataset and not self._settings.force:
             raise ConfigurationError(
                 f"{self._there.uri} holds the data set {old.dataset!r}, and this is {self._source.dataset!r}",
@@ -116,7 +120,7 @@ class Load:
                 self._state.compare(parse_index(place), etags=self._old.settings == ETAG_SETTINGS)
             else:  # then no reader can follow it, either
                 self._reporter.event("repair", f"the index in {self._there.uri} is missing or damaged: not relied on")
-                self._old = None
+                self._old, self._unreliable = None, True
         finally:
             place.unlink(missing_ok=True)
 
@@ -144,8 +148,11 @@ class Load:
         """List what is there; `blind` is to take it for nothing, so that all is sent again."""
         with self._reporter.task("listing", None, "objects") as task:
             self._state.note_listing(() if blind else _counted(self._there.list(), task.advance))
+        if blind:
+            self._state.trust_nothing()
         if self._trust == "etag":
             self._hash(self._state.unhashed())
+            self._hash(self._state.unhashed(self._incoming))
 
     def _probe(self) -> None:
         """Write a small object: whether we may, and whether the store's ETags are MD5s."""
@@ -180,9 +187,15 @@ class Load:
     def _send(self) -> None:
         """Send what is wrong: first what disturbs nobody, then what replaces objects of the data set in place."""
         self._failure = None
-        protected = self._old is not None
-        self._copy(str(self._data), "", self._trust, replacing=False if protected else None)
-        if protected and self._failure is None and self._state.count_wrong(self._trust, replacing=True)[0]:
+        if self._unreliable:  # what it names is about to change under it
+            self._there.delete([MANIFEST])
+            self._unreliable = False
+        if self._old is None:
+            if self._placed or not self._place_incoming():  # else an earlier run was stopped at just that
+                self._upload("", self._state.wrong(self._trust))
+            return
+        self._upload("", self._state.wrong(self._trust, replacing=False))
+        if self._failure is None and self._state.count_wrong(self._trust, replacing=True)[0]:
             self._replace()
 
     def _replace(self) -> None:
@@ -190,16 +203,33 @@ class Load:
 
         It is verified before anything is replaced. From then on until the new manifest is put, there is none.
         """
-        trust: Trust = "etag" if self._trust == "etag" else "size"
         self._look_at_incoming()
-        self._copy(str(self._data), self._incoming, trust, replacing=True)
+        self._upload(self._incoming, self._state.wrong(self._trust_incoming, self._incoming, replacing=True))
         self._look_at_incoming()
-        if self._state.count_wrong(trust, self._incoming, replacing=True)[0]:
+        if self._state.count_wrong(self._trust_incoming, self._incoming, replacing=True)[0]:
             return  # the next pass sends them again
         self._reporter.event("replace", "replacing objects that have changed: there is no manifest until that is done")
         self._there.delete([MANIFEST])
         self._old = None
-        self._copy(self._remote(self._incoming), "", self._trust, replacing=True)
+        self._place_incoming()
+
+    def _place_incoming(self) -> bool:
+        """Have the store copy into their places what came in and is right. Whether there was anything to copy.
+
+        It is done once: a copy that is not right, as stores make of what came in parts, is uploaded instead.
+        """
+        self._placed = True
+        files = self._state.ready(self._trust, self._incoming)
+        first = next(files, None)
+        if first is None:
+            return False
+        self._copy(self._remote(self._incoming), "", itertools.chain([first], files))
+        return True
+
+    @property
+    def _trust_incoming(self) -> Trust:
+        """The folder is this very data set's, so that what is in it with the right size was sent for it."""
+        return "etag" if self._trust == "etag" else "size"
 
     def _look_at_incoming(self) -> None:
         self._state.note_listing(self._there.list(self._incoming.rstrip("/")), self._incoming)
@@ -208,28 +238,36 @@ class Load:
         """A folder in the store as rclone names it."""
         return f"{rclone.REMOTE}:{self._there.bucket}/{self._there.key}/{below}"
 
-    def _copy(self, origin: str, below: str, trust: Trust, *, replacing: bool | None) -> None:
-        """Copy the wrong files from `origin` to the folder `below` in the store, in batches."""
-        files, size = self._state.count_wrong(trust, below, replacing=replacing)
-        if not files:
-            return
+    def _upload(self, below: str, files: Iterator[Wanted]) -> None:
+        self._copy(str(self._data), below, files)
+
+    def _copy(self, origin: str, below: str, files: Iterator[Wanted]) -> None:
+        """Copy files from `origin` to the folder `below` in the store, in batches."""
         limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth, self._settings.stall_seconds)
         # The ETag says afterwards whether the store has the right bytes, so nobody needs to hash them on the way, too.
-        flags = ("--s3-disable-checksum", "--s3-use-unsigned-payload=true") if trust == "etag" else ()
-        with self._reporter.task(f"uploading {files:,} files", size, "B") as task:
-            for some in batches(self._state.wrong(trust, below, replacing=replacing), BATCH_FILES):
-                names = [file.path for file in some]
-                with self._hashing([file for file in some if not self._state.is_hashed(file.path)]):
-                    failure = rclone.copy(
-                        self._settings, origin, self._remote(below), names, limits, task.advance, is_final, *flags
-                    )
-                if failure is not None and is_final(failure.code):
-                    raise self._explain(failure)
+        flags = ("--s3-disable-checksum", "--s3-use-unsigned-payload=true") if self._trust == "etag" else ()
+        for some in batches(files, BATCH_FILES):
+            sizes = {file.path: file.bytes for file in some}
+            arrivals = _Arrivals(self._state, sizes, counts=not below)
+            with (
+                self._reporter.task(f"uploading {len(some):,} files", sum(sizes.values()), "B") as task,
+                self._hashing([file for file in some if not self._state.is_hashed(file.path)]),
+                arrivals,
+            ):
+                failure = rclone.copy(
+                    self._settings, origin, self._remote(below), sizes, limits, task.advance, arrivals.add, is_final,
+                    *flags,
+                )  # fmt: skip
+            self._sent_files += arrivals.files
+            self._sent_bytes += arrivals.bytes
+            if failure is not None and is_final(failure.code):
+                raise self._explain(failure)
+            if failure is not None:
                 self._failure = self._failure or failure
-                if failure is None and not below:
-                    self._state.sent(names)
-                    self._sent_files += len(some)
-                    self._sent_bytes += sum(file.bytes for file in some)
+                left = len(some) - len(arrivals.seen)
+                self._reporter.event(
+                    "broke_off", f"{left:,} of {len(some):,} files did not go up: {failure.message}", files=left
+                )
 
     def _hash(self, files: Iterable[Wanted]) -> None:
         """Read files: their ETags, and that they are what the index says. Raises InputError for one that isn't."""
@@ -286,18 +324,28 @@ class Load:
             manifest = self._manifest(write_index(place, self._state.entries()))
             meta = {item.path: item for item in self._state.objects("meta")}
             index = f"{META}/{index_name(manifest)}"
-            there = meta.get(index)
-            if there is None or there.bytes != manifest.index.bytes:
+            if index not in meta or self._old != manifest:  # else its content was looked at
                 self._there.upload(index, place, "application/x-ndjson")
-            if manifest != self._old:
+            self._put = manifest != self._old
+            if self._put:
                 run = self._clock.record(
                     sent_files=self._sent_files, sent_bytes=self._sent_bytes, verified=self._verified_by()
                 )
                 self._there.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
                 self._there.write(MANIFEST, manifest.to_json().encode(), "application/json")
-            self._keep = {MANIFEST, RUN, index}
+                self._require_alone(index)
+            before = {f"{META}/{index_name(self._old)}"} if self._old else set()  # a reader may be about to open it
+            self._keep = {MANIFEST, RUN, index} | before
         finally:
             place.unlink(missing_ok=True)
+
+    def _require_alone(self, index: str) -> None:
+        """Raises ServiceError when another load has tidied up after us, which one at the same time does."""
+        if index not in {item.path for item in self._there.list(META)}:
+            raise ServiceError(
+                f"{self._there.uri}: another load has written to the same place at the same time",
+                next_step="wait until it has ended, then run this again; two data sets need an S3_PREFIX each",
+            )
 
     def _manifest(self, index: IndexSummary) -> Manifest:
         source = self._source
@@ -328,7 +376,9 @@ class Load:
             self._reporter.event("delete", f"deleting {such}", objects=extra)
             self._there.delete(item.path for item in self._state.objects("data"))
         else:
-            self._reporter.event("extra", f"in the way: {such}; --delete-extra deletes them", objects=extra)
+            self._reporter.event(
+                "extra", f"in the way: {such}; LARDER_DELETE_EXTRA=true (--delete-extra) deletes them", objects=extra
+            )
         return extra
 
     def _verified_by(self) -> str:
@@ -336,7 +386,11 @@ class Load:
         return "size and content" if self._settings.verify_remote == "read" else by
 
     def _outcome(self, extra: int) -> Outcome:
-        sent = f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})" if self._sent_files else "up to date"
+        sent = (
+            f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})"
+            if self._sent_files
+            else ("nothing to send, new manifest put" if self._put else "up to date")
+        )
         seconds = self._clock.seconds
         return Outcome(
             f"{self._source.files:,} objects in {self._there.uri}: {sent}, all verified by {self._verified_by()}, "
@@ -344,9 +398,37 @@ class Load:
             NEXT_STEP,
             {
                 "objects": self._source.files, "sent": self._sent_files, "sent_bytes": self._sent_bytes,
-                "extra": extra, "up_to_date": not self._sent_files, "seconds": round(seconds, 3),
+                "extra": extra, "up_to_date": not self._sent_files and not self._put, "seconds": round(seconds, 3),
             },
         )  # fmt: skip
+
+
+class _Arrivals:
+    """Notes in the state what has arrived at its place, some at a time: a run that is killed then forgets little."""
+
+    def __init__(self, state: State, sizes: Mapping[str, int], *, counts: bool) -> None:
+        self._state, self._sizes, self._counts = state, sizes, counts
+        self._new: list[str] = []
+        self.seen: set[str] = set()
+        self.files = self.bytes = 0
+
+    def add(self, path: str) -> None:
+        """Note one file."""
+        self.seen.add(path)
+        if self._counts and path in self._sizes:
+            self.files, self.bytes = self.files + 1, self.bytes + self._sizes[path]
+            self._new.append(path)
+        if len(self._new) >= _NOTED_AT_ONCE:
+            self._note()
+
+    def _note(self) -> None:
+        self._state.sent(self._new)
+        self._new.clear()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._note()
 
 
 def _counted(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:

@@ -17,11 +17,11 @@ Trust = Literal["size", "etag", "sent"]
 _WRITTEN_AT_ONCE = 10_000
 
 # `sent`: the store is known to have taken just this content. `replaces`: the manifest that is in place names another.
-_WRONG = """
-FROM wanted AS w LEFT JOIN listed AS l ON l.path = :below || w.path
-WHERE (l.path IS NULL OR l.bytes <> w.bytes OR CASE :trust
+_IS_WRONG = """
+(l.path IS NULL OR l.bytes <> w.bytes OR CASE :trust
     WHEN 'etag' THEN l.etag IS NOT w.etag WHEN 'sent' THEN NOT w.sent ELSE 0 END)
 """
+_WRONG = f"FROM wanted AS w LEFT JOIN listed AS l ON l.path = :below || w.path WHERE {_IS_WRONG}"
 
 
 class Wanted(NamedTuple):
@@ -75,11 +75,12 @@ class State(WorkFile):
             self._db.execute("DELETE FROM listed WHERE substr(path, 1, ?) = ?", (len(below), below))
             self._db.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?)", objects)
 
-    def unhashed(self) -> Iterator[Wanted]:
-        """Files whose object has the right size, and whose right ETag isn't known."""
+    def unhashed(self, below: str = "") -> Iterator[Wanted]:
+        """Files whose object below the folder `below` has the right size, and whose right ETag isn't known."""
         yield from self._pages(
-            "SELECT w.path, w.bytes, w.sha256 FROM wanted AS w JOIN listed AS l USING (path) "
-            "WHERE w.etag IS NULL AND l.bytes = w.bytes AND w.path > :after ORDER BY w.path LIMIT :limit"
+            "SELECT w.path, w.bytes, w.sha256 FROM wanted AS w JOIN listed AS l ON l.path = :below || w.path "
+            "WHERE w.etag IS NULL AND l.bytes = w.bytes AND w.path > :after ORDER BY w.path LIMIT :limit",
+            below=below,
         )
 
     def wrong(self, trust: Trust, below: str = "", *, replacing: bool | None = None) -> Iterator[Wanted]:
@@ -89,6 +90,21 @@ class State(WorkFile):
             f"SELECT w.path, w.bytes, w.sha256 {_WRONG} {which} AND w.path > :after ORDER BY w.path LIMIT :limit",
             trust=trust, below=below,
         )  # fmt: skip
+
+    def ready(self, trust: Trust, below: str) -> Iterator[Wanted]:
+        """Files whose object is wrong, while another below the folder `below` is right."""
+        yield from self._pages(
+            "SELECT w.path, w.bytes, w.sha256 FROM wanted AS w "
+            "JOIN listed AS i ON i.path = :below || w.path AND i.bytes = w.bytes "
+            "AND (:trust <> 'etag' OR i.etag IS w.etag) LEFT JOIN listed AS l ON l.path = w.path "
+            f"WHERE {_IS_WRONG} AND w.path > :after ORDER BY w.path LIMIT :limit",
+            trust=trust, below=below,
+        )  # fmt: skip
+
+    def trust_nothing(self) -> None:
+        """Forget what the store is known to have taken."""
+        with self._writing():
+            self._db.execute("UPDATE wanted SET sent = 0")
 
     def count_wrong(self, trust: Trust, below: str = "", *, replacing: bool | None = None) -> tuple[int, int]:
         """How many those are, and their bytes."""
