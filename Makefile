@@ -136,7 +136,7 @@ ifeq ($(STORE_IS_SET),)
 	@mkdir -p -- "$(LARDER_HOME)"; umask 077; [ -f "$(STORE_ENV)" ] || { \
 	    printf '%s=%s\n' S3_ENDPOINT_URL $(if $(filter host,$(RUNNER)),http://127.0.0.1:8333,http://minio:9000) \
 	        S3_BUCKET larder AWS_ACCESS_KEY_ID "larder$(call random,7)" \
-	        AWS_SECRET_ACCESS_KEY "$(call random,20)" >"$(STORE_ENV).new" && \
+	        AWS_SECRET_ACCESS_KEY "$(call random,20)" COMPOSE_IGNORE_ORPHANS 1 >"$(STORE_ENV).new" && \
 	    mv -- "$(STORE_ENV).new" "$(STORE_ENV)"; }
 else
 	@$(if $(filter host http://minio:9000,$(RUNNER) $(or $(S3_ENDPOINT_URL),$(call from_env,S3_ENDPOINT_URL))),, \
@@ -169,7 +169,7 @@ unmount: $(if $(wildcard $(LARDER_MOUNT_DIR)/.),ready-mount,runner) ## take the 
 .PHONY: build
 build: $(STAGES:%=build-%) ## build every stage's image
 
-build-%: ## build one stage's image: build-extract, build-transform, build-s3, build-bench
+build-%: ## build one stage's image: build-extract, build-load, build-bench, …
 	@AWS_ACCESS_KEY_ID= docker compose -f $(call compose_file,$*) --progress $(if $(CI),plain,auto) build $*
 
 # What a stage needs before it runs; stdout is for results. An image that is there is brought up to date silently.

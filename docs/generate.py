@@ -81,6 +81,8 @@ def env_example() -> str:
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
     lines += ["", "", "# --- make and compose ---"]
+    lines += ["", "# a server of one compose file is no orphan of the others: never let compose remove such (compose)"]
+    lines += ["COMPOSE_IGNORE_ORPHANS=1"]
     for name, default, meaning in BUILD_SETTINGS:
         lines += ["", f"# {meaning}; default: {default or '(empty)'}", f"#{name}="]
     lines += ["", "", "# --- images of others, each pinned here and nowhere else ---"]
@@ -94,8 +96,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Environment variables; each is also a flag of its stages (`python -m services.<stage> --help`). A flag wins",
-        "over its variable, an empty variable counts as not set. `make` hands all of them through:",
+        "Environment variables; each but secrets is also a flag of its stages (`python -m services.<stage> --help`). A",
+        "flag wins over its variable, an empty variable counts as not set. `make` hands all of them through:",
         "`make etl-local LARDER_SOURCE=photos.zip`. Written by `make docs`.",
         "",
         "| variable | flag | unit | default | meaning | stages |",
@@ -103,7 +105,8 @@ def settings_page() -> str:
     ]
     for name, (setting, stages) in settings_by_name().items():
         default = f"`{setting.default}`" if setting.default else ""
-        cells = (f"`{name}`", f"`{setting.flag}`", setting.unit, default, setting.meaning, ", ".join(stages))
+        flag = "" if setting.secret else f"`{setting.flag}`"
+        cells = (f"`{name}`", flag, setting.unit, default, setting.meaning, ", ".join(stages))
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## make and compose", "", "| variable | default | meaning |", "|---|---|---|"]
     for name, default, meaning in BUILD_SETTINGS + IMAGES:

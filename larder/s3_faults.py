@@ -133,13 +133,12 @@ def explain(error: Exception, what: str, endpoint: str) -> LarderError:
         return _explain_tls(error, what, endpoint)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return ConfigurationError(
-            f"{what}: there are no credentials", next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"{what}: there are no credentials for {_name(endpoint)}",
+            next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and S3_ENDPOINT_URL for a store other than "
+            "AWS: .env.example has a block for each kind",
         )
     if isinstance(error, ResponseParserError):
-        return ConfigurationError(
-            f"{what}: {endpoint} answers, but not as an S3 store does",
-            next_step="check S3_ENDPOINT_URL: it must be the S3 port, without a path",
-        )
+        return _not_a_store(what, endpoint)
     if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
         return _unreachable(what, endpoint)
     if isinstance(error, (HTTPClientError, HTTPError)):
@@ -154,8 +153,11 @@ def _explain_answer(error: ClientError, what: str, endpoint: str) -> LarderError
             f"{what}: {endpoint} speaks TLS, and the address says http://",
             next_step="write S3_ENDPOINT_URL with https://",
         )
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if code.isdecimal() and code < "500" and not any(name.startswith("x-amz-") for name in headers):
+        return _not_a_store(what, endpoint)
     explained = explain_code(code, message, what)
-    skew = clock_skew_seconds(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+    skew = clock_skew_seconds(headers)
     if _SAME_AS.get(code, code) == "RequestTimeTooSkewed" and skew is not None:
         direction = "ahead of" if skew > 0 else "behind"
         explained = type(explained)(
@@ -163,6 +165,13 @@ def _explain_answer(error: ClientError, what: str, endpoint: str) -> LarderError
             next_step=explained.next_step,
         )
     return explained
+
+
+def _not_a_store(what: str, endpoint: str) -> LarderError:
+    return ConfigurationError(
+        f"{what}: {endpoint} answers, but not as an S3 store does",
+        next_step="check S3_ENDPOINT_URL: it must be the S3 port, without a path",
+    )
 
 
 def clock_skew_seconds(headers: Mapping[str, str]) -> float | None:
@@ -194,7 +203,10 @@ def _verify_fault(text: str) -> str:
 
 
 def _unreachable(what: str, endpoint: str) -> LarderError:
-    hint = "start the store (`make s3-up` for the local one), or check S3_ENDPOINT_URL, the network and the firewall"
+    hint = (
+        "start the store (`make s3-up` for the local one), or check S3_ENDPOINT_URL, the network and the firewall; "
+        "then run again: what is done stays done"
+    )
     if urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1") and Path("/.dockerenv").exists():
         hint += "; inside a container, localhost is the container itself"
     return ServiceError(f"{what}: {_name(endpoint)} doesn't answer", next_step=hint)

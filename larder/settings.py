@@ -1,8 +1,8 @@
 """Frozen, typed settings, built once from flags and the environment.
 
 A stage declares a subclass of `Settings`. Each field's alias is its environment variable; its flag is the
-field's name. Flags win over the environment, an empty variable counts as not set, and every fault is
-reported at once with the place it came from. pydantic validates; argparse parses and writes `--help`.
+field's name; a secret has none. Flags win over the environment, an empty variable counts as not set, and every
+fault is reported at once with the place it came from. pydantic validates; argparse parses and writes `--help`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Settings(BaseModel):
         faults = list(_unknown(unknown))
         values, origin = {}, {}
         for setting in settings_of(cls):
-            flag_value = getattr(given, setting.field)
+            flag_value = getattr(given, setting.field, None)
             if flag_value is not None:
                 values[setting.field], origin[setting.field] = flag_value, setting.flag
                 continue
@@ -127,9 +127,11 @@ class _Parser(argparse.ArgumentParser):
 def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
     from larder import __version__
 
+    names = ", ".join(setting.names[0] for setting in settings_of(kind) if setting.secret)
+    secrets = f"Secrets are variables alone: {names}. " if names else ""
     parser = _Parser(
         prog=f"python -m services.{stage}", description=about, allow_abbrev=False,
-        epilog="A flag wins over its environment variable. "
+        epilog=f"A flag wins over its environment variable. {secrets}"
         "Exit codes: 0 done or up to date, 2 wrong usage or configuration, 3 input missing or damaged or volume "
         "unusable, 4 too many samples rejected, 5 a remote service failed, 130 interrupted.",
     )  # fmt: skip
@@ -137,6 +139,8 @@ def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
     parser.add_argument("--check", action="store_true", help="check the settings and end")
     parser.add_argument("--version", action="version", version=f"larder {__version__}")
     for setting in settings_of(kind):
+        if setting.secret:
+            continue  # other users of the machine see a process's arguments
         default = f"; default {setting.default}" if setting.default else ""
         unit = f", {setting.unit}" if setting.unit else ""
         text = f"{setting.meaning} [{' or '.join(setting.names)}{unit}{default}]".replace("%", "%%")

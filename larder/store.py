@@ -70,7 +70,7 @@ class BucketSettings(StoreSettings):
 
     bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
         validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), min_length=1,
-        description="the bucket; RCLONE_CONTAINER is another name for it",
+        description="the bucket; RCLONE_CONTAINER is another name for it (`make s3-up` starts a store and makes one)",
     )  # fmt: skip
     prefix: Annotated[str, AfterValidator(_a_prefix)] = Field(
         "", alias="S3_PREFIX", description="what stands before Food-11/ in the bucket; empty for nothing"

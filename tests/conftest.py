@@ -263,6 +263,8 @@ class Proxy(ThreadingHTTPServer):
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
         self.target = urlsplit(target).netloc
         self.requests: list[tuple[str, str]] = []
+        self.copies = 0
+        """Objects that the store was asked to copy by itself."""
         self.body_bytes_sent = 0
         """Bytes of answers' bodies."""
         self.fault: Fault = lambda method, path, number: None
@@ -285,6 +287,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         with self.server.lock:
             path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
             self.server.requests.append((self.command, path))
+            self.server.copies += "x-amz-copy-source" in self.headers
             number = len(self.server.requests)
         fault = self.server.fault(self.command, path, number)
         length = int(self.headers.get("Content-Length", 0))
@@ -293,7 +296,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return self._reset()
         body = self.rfile.read(length)
         if isinstance(fault, int):
-            code = {503: "SlowDown", 500: "InternalError", 507: "XMinioStorageFull"}[fault]
+            code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}[fault]
             return self._answer(
                 fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
             )

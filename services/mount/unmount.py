@@ -35,7 +35,7 @@ def unmount(settings: MountSettings, reporter: Reporter) -> Outcome:
     with place.claim() as mine:
         if mine:
             _tidy(place, settings.bucket or (server.bucket if server else ""))
-    return Outcome(f"unmounted {', '.join(done)}" if done else f"nothing is mounted in {place.folder}", "")
+    return Outcome(f"unmounted {', '.join(done)}" if done else f"nothing is left mounted in {place.folder}", "")
 
 
 def _end(place: Place, reporter: Reporter) -> bool:

@@ -81,7 +81,7 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.folder.delete(sorted(self.written))
+            self.folder.delete([*sorted(self.written), ""])  # "": the folder itself, which some stores keep
         except LarderError as error:
             self._reporter.event("left", f"may be left behind: {self.folder.uri}/: {error.what}", uri=self.folder.uri)
 

@@ -18,6 +18,8 @@ from larder.store import client
 from services.s3.settings import S3Settings
 
 _TLS_SECONDS = 5
+_LOCAL_STORE = "minio"
+"""The name of the server of compose/s3.yaml for other containers."""
 _GATEWAY = frozenset({502, 503, 504})
 
 
@@ -84,6 +86,8 @@ def _closer(error: LarderError, what: str, endpoint: str) -> LarderError:
             f"{what}: {endpoint} speaks TLS, and the address says http://",
             next_step="write S3_ENDPOINT_URL with https://",
         )
+    if url.hostname == _LOCAL_STORE and not _has_address(url.hostname):
+        return ServiceError(f"{what}: the store of `make s3-up` is not running", next_step="run `make s3-up`")
     if url.hostname and not _has_address(url.hostname) and not _proxied():
         return ConfigurationError(
             f"{what}: the name {url.hostname} has no address", next_step="check the spelling of S3_ENDPOINT_URL"

@@ -77,7 +77,8 @@ def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
 
     stopped = make("s3-check")
     assert stopped.returncode == 2
-    assert "has no address" in stopped.stdout
+    assert "is not running" in stopped.stdout
+    assert "run `make s3-up`" in stopped.stdout
     said += [stopped, make("s3-up")]
     client = client_of(address[0], keys)
     assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"

@@ -79,7 +79,7 @@ def test_it_goes_on_in_the_background(mount: Mount) -> None:
     assert arguments(server) == ""
     again = mount.run("--unmount")
     assert again.code == 0
-    assert "nothing is mounted" in again.stderr
+    assert "nothing is left mounted" in again.stderr
 
 
 def test_many_at_once_make_one_mount(mount: Mount) -> None:

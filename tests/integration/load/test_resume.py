@@ -1,0 +1,180 @@
+"""Stopped at each step on the way, load goes on from there, whatever it goes by."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Step = Callable[[str, str], bool]
+
+# What a load that replaces objects asks of the store, in its order: method and path.
+STEPS: dict[str, Step] = {
+    "the first incoming object": lambda method, path: method == "PUT" and "incoming" in path,
+    "the manifest is withdrawn": lambda method, path: method == "POST" and "delete" in path,
+    "the first object is replaced": lambda method, path: method == "PUT" and path.endswith(".jpg"),
+    "the index": lambda method, path: method == "PUT" and "/index-" in path,
+    "the record": lambda method, path: method == "PUT" and path.endswith("run.json"),
+    "the manifest": lambda method, path: method == "PUT" and path.endswith("manifest.json"),
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step_of_a_replacement(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, proxy: Any, store: Any, bucket: str,
+    step: str, late: bool,
+) -> None:  # fmt: skip
+    tree(files(20))
+    assert load().code == 0
+    old = there.require_whole()
+    made = tree({path: picture(1000 + number) for number, path in enumerate(files(20))})
+    watched, reached, go = proxy(store), threading.Event(), threading.Event()
+    replacing = list(STEPS).index(step) >= 2
+
+    def hold(method: str, path: str, number: int) -> str | None:
+        if reached.is_set() and not late:
+            go.wait(60)
+            return "reset-request"  # what was on its way when the process died doesn't count
+        wanted = STEPS[step](method, path) and ("incoming" in path or "/class_" not in path or replacing)
+        if wanted and "incoming" in path and replacing:
+            return None
+        if wanted and not reached.is_set():
+            reached.set()
+            if not late:
+                go.wait(60)
+                return "reset-request"
+        return None
+
+    watched.fault = hold
+    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
+    assert reached.wait(60), process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    go.set()
+    found = there.require_whole()
+    assert found is None or set(found) == set(old)
+    uploads = proxy(store)
+    assert load(env={"S3_ENDPOINT_URL": uploads.endpoint}).code == 0
+    if replacing:
+        assert not uploads.count("PUT", "incoming"), "what came in is used"
+    assert there.data() == made
+    assert set(there.require_whole()) == set(made)
+
+
+def test_what_came_in_is_copied_into_place_and_not_sent_again(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(20))
+    assert load().code == 0
+    made = tree({path: picture(1000 + number) for number, path in enumerate(files(20))})
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: (
+        403 if method == "PUT" and path.endswith(".jpg") and "incoming" not in path else None
+    )
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
+    assert there.manifest() is None, "it was withdrawn: all of the new are in the store"
+    watched = proxy(store)
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert watched.copies == 20
+    assert watched.count("PUT", ".jpg") == 20, "each of them a copy"
+    assert there.data() == made
+
+
+@pytest.mark.parametrize("verify", ["list", "etag"])
+def test_one_file_that_fails_does_not_make_the_others_go_again(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, verify: str
+) -> None:
+    made = tree(files(30))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: 500 if method == "PUT" and path.endswith("/0_0.jpg") else None
+    result = load(f"--verify-remote={verify}", "--stall-seconds=20", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 5
+    sent = [path for method, path in watched.requests if method == "PUT" and path.endswith(".jpg")]
+    assert sum(not path.endswith("/0_0.jpg") for path in sent) == 29
+    watched.fault = lambda method, path, number: None
+    watched.requests.clear()
+    result = load(f"--verify-remote={verify}", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 0
+    assert "1 sent" in result.stderr
+    assert watched.count("PUT", ".jpg") == 1
+    assert there.data() == made
+
+
+def test_a_store_that_only_asks_to_slow_down_is_noticed(
+    load: Any, tree: Any, files: Any, proxy: Any, store: Any
+) -> None:
+    """rclone tries again for hours; that it puts the same bytes again is no progress."""
+    tree(files(40))
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: 503 if method == "PUT" and path.endswith(".jpg") else None
+    result = load("--stall-seconds=6", "--transfers=4", env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 5
+    assert result.seconds < 100
+
+
+@pytest.mark.parametrize("how", ["spoilt", "gone"])
+def test_a_damaged_index_is_put_again_and_nothing_is_replaced_under_its_manifest(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any, how: str
+) -> None:
+    tree(files(20))
+    assert load().code == 0
+    index = f"_larder/index-{there.manifest()['index']['sha256']}.jsonl"
+    spoilt = bytes(len(there.read(index)))
+    there.put(index, spoilt) if how == "spoilt" else there.delete(index)
+    assert load().code == 0
+    assert there.require_whole()
+    there.put(index, spoilt) if how == "spoilt" else there.delete(index)
+    made = tree({path: picture(1000 + number) for number, path in enumerate(files(20))})
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: (
+        403 if path.endswith(".jpg") and watched.count("PUT", ".jpg") > 5 else None
+    )
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
+    assert there.manifest() is None, "what it named has changed"
+    assert load().code == 0
+    assert set(there.require_whole()) == set(made)
+
+
+def test_a_load_that_another_tidied_up_after_is_told(
+    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+) -> None:
+    tree(files(10))
+    watched = proxy(store)
+
+    def tidy(method: str, path: str, number: int) -> None:
+        if method == "PUT" and path.endswith("manifest.json"):
+            for name in there.list():
+                if name.startswith("_larder/index-"):
+                    there.delete(name)
+
+    watched.fault = tidy
+    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    assert result.code == 5
+    assert "another load" in result.stderr
+    assert load().code == 0
+    assert there.require_whole()
+
+
+def test_stopped_in_the_middle_of_a_large_file_nothing_is_left_unseen(
+    stage: Any, tree: Any, there: Any, proxy: Any, store: Any, bucket: str
+) -> None:
+    """Parts of an upload that nobody completes lie in a store for good."""
+    tree({"soup/0.jpg": bytes(1 << 20) * 201}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
+    watched, begun = proxy(store), threading.Event()
+
+    def fault(method: str, path: str, number: int) -> None:
+        if "partNumber=3" in path:
+            begun.set()
+
+    watched.fault = fault
+    env = store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint, "LARDER_BANDWIDTH": "40MB"}
+    process = stage.start("load", env=env)
+    assert begun.wait(60)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not there.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
