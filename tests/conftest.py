@@ -1,7 +1,7 @@
 """What all tiers share: real S3 servers, and waiting for conditions.
 
 `store` runs a test against every kind of store there is: SeaweedFS from PyPI, MinIO in a container, and the one at
-LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), where that is set.
+LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps AWS_REGION), where that is set.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Store(NamedTuple):
 
 def make_store(kind: str, endpoint: str, access: str, secret: str, **details: Any) -> Store:
     client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name="us-east-1",
+        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret,
+        region_name=os.environ.get("AWS_REGION", "us-east-1"),
         config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
     )  # fmt: skip
     return Store(kind, endpoint, access, secret, client, **details)
@@ -261,7 +262,7 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _ProxyHandler)
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-        self.target = urlsplit(target).netloc
+        self.target = urlsplit(target)
         self.requests: list[tuple[str, str]] = []
         self.copies = 0
         """Objects that the store was asked to copy by itself."""
@@ -309,7 +310,9 @@ class _ProxyHandler(BaseHTTPRequestHandler):
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if not hasattr(self, "upstream"):
-            self.upstream = http.client.HTTPConnection(self.server.target, timeout=60)
+            target = self.server.target
+            kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+            self.upstream = kind(target.netloc, timeout=60)
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("expect", "connection"):

@@ -46,7 +46,8 @@ class Stage:
         prefix: Sequence[str] = (), **options: Any,
     ) -> subprocess.Popen[str]:  # fmt: skip
         """Start a stage; `prefix` is a command that starts it in another place."""
-        clean = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
+        clean = {key: os.environ[key] for key in kept if key in os.environ}
         clean |= {"LANG": "C.UTF-8", "LARDER_VOLUME_DIR": str(volume or self.volume)} | dict(env or {})
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,
