@@ -192,9 +192,9 @@ class Load:
             self._unreliable = False
         if self._old is None:
             if self._placed or not self._place_incoming():  # else an earlier run was stopped at just that
-                self._upload("", self._state.wrong(self._trust))
+                self._upload("", self._trust)
             return
-        self._upload("", self._state.wrong(self._trust, replacing=False))
+        self._upload("", self._trust, replacing=False)
         if self._failure is None and self._state.count_wrong(self._trust, replacing=True)[0]:
             self._replace()
 
@@ -204,7 +204,7 @@ class Load:
         It is verified before anything is replaced. From then on until the new manifest is put, there is none.
         """
         self._look_at_incoming()
-        self._upload(self._incoming, self._state.wrong(self._trust_incoming, self._incoming, replacing=True))
+        self._upload(self._incoming, self._trust_incoming, replacing=True)
         self._look_at_incoming()
         if self._state.count_wrong(self._trust_incoming, self._incoming, replacing=True)[0]:
             return  # the next pass sends them again
@@ -223,7 +223,8 @@ class Load:
         first = next(files, None)
         if first is None:
             return False
-        self._copy(self._remote(self._incoming), "", itertools.chain([first], files))
+        with self._reporter.task("copying into place", None, "B") as task:
+            self._copy(self._remote(self._incoming), "", itertools.chain([first], files), task.advance)
         return True
 
     @property
@@ -238,36 +239,36 @@ class Load:
         """A folder in the store as rclone names it."""
         return f"{rclone.REMOTE}:{self._there.bucket}/{self._there.key}/{below}"
 
-    def _upload(self, below: str, files: Iterator[Wanted]) -> None:
-        self._copy(str(self._data), below, files)
+    def _upload(self, below: str, trust: Trust, *, replacing: bool | None = None) -> None:
+        """Send the files whose object below the folder `below` in the store is wrong."""
+        number, size = self._state.count_wrong(trust, below, replacing=replacing)
+        files = self._state.wrong(trust, below, replacing=replacing)
+        with self._reporter.task(f"uploading {number:,} files", size, "B") as task:
+            self._copy(str(self._data), below, files, task.advance)
 
-    def _copy(self, origin: str, below: str, files: Iterator[Wanted]) -> None:
-        """Copy files from `origin` to the folder `below` in the store, in batches."""
+    def _copy(self, origin: str, below: str, files: Iterator[Wanted], advance: Callable[[int], None]) -> None:
+        """Copy files from `origin` to the folder `below` in the store, in batches; `advance` is told the bytes."""
         limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth, self._settings.stall_seconds)
         # The ETag says afterwards whether the store has the right bytes, so nobody needs to hash them on the way, too.
         flags = ("--s3-disable-checksum", "--s3-use-unsigned-payload=true") if self._trust == "etag" else ()
         for some in batches(files, BATCH_FILES):
             sizes = {file.path: file.bytes for file in some}
             arrivals = _Arrivals(self._state, sizes, counts=not below)
-            with (
-                self._reporter.task(f"uploading {len(some):,} files", sum(sizes.values()), "B") as task,
-                self._hashing([file for file in some if not self._state.is_hashed(file.path)]),
-                arrivals,
-            ):
+            with self._hashing([file for file in some if not self._state.is_hashed(file.path)]), arrivals:
                 failure = rclone.copy(
-                    self._settings, origin, self._remote(below), sizes, limits, task.advance, arrivals.add, is_final,
-                    *flags,
-                )  # fmt: skip
+                    self._settings, origin, self._remote(below), sizes, limits, advance, arrivals.add, is_final, *flags
+                )
             self._sent_files += arrivals.files
             self._sent_bytes += arrivals.bytes
-            if failure is not None and is_final(failure.code):
-                raise self._explain(failure)
             if failure is not None:
-                self._failure = self._failure or failure
-                left = len(some) - len(arrivals.seen)
-                self._reporter.event(
-                    "broke_off", f"{left:,} of {len(some):,} files did not go up: {failure.message}", files=left
-                )
+                self._note_failure(failure, len(some) - len(arrivals.seen))
+
+    def _note_failure(self, failure: rclone.Failure, left: int) -> None:
+        """Remember why `left` files did not go up. Raises the error for it where trying again won't help."""
+        if is_final(failure.code):
+            raise self._explain(failure)
+        self._failure = self._failure or failure
+        self._reporter.event("broke_off", f"{left:,} files did not go up: {failure.message}", files=left)
 
     def _hash(self, files: Iterable[Wanted]) -> None:
         """Read files: their ETags, and that they are what the index says. Raises InputError for one that isn't."""
