@@ -44,6 +44,10 @@ class Finding(NamedTuple):
     figures: dict[str, Any] = {}  # noqa: RUF012  (never changed)
 
 
+_FOLDER = ""
+"""The folder itself, which some stores keep when its last object goes."""
+
+
 class Blocked(Exception):
     """A check can't tell anything since the one that it names failed."""
 
@@ -81,7 +85,8 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.folder.delete([*sorted(self.written), ""])  # "": the folder itself, which some stores keep
+            if self.written:
+                self.folder.delete([*sorted(self.written), _FOLDER])
         except LarderError as error:
             self._reporter.event("left", f"may be left behind: {self.folder.uri}/: {error.what}", uri=self.folder.uri)
 
@@ -256,7 +261,7 @@ def multipart(probe: Probe) -> Finding:
 
 def delete(probe: Probe) -> Finding:
     """Whether the check's objects go when they are deleted."""
-    probe.folder.delete(sorted(probe.written))
+    probe.folder.delete([*sorted(probe.written), _FOLDER])
     if left := [item.path for item in probe.folder.list()]:
         raise ServiceError(
             f"{probe.folder.uri}/ still shows {left} after they were deleted",
