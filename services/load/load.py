@@ -89,8 +89,7 @@ class Load:
             self._state.want(_counted(read_index(self._data, self._source), task.advance))
         self._compare_with_old()
         self._send_until_right()
-        self._commit()
-        self._sweep()
+        self._sweep(keep=self._commit())
         return self._outcome(self._see_to_extras())
 
     def _find_old(self) -> Manifest | None:
@@ -318,8 +317,8 @@ class Load:
     def _explain(self, failure: rclone.Failure) -> LarderError:
         return rclone.explain(failure, f"uploading to {self._there.uri}")
 
-    def _commit(self) -> None:
-        """Put the index, then the manifest, unless they are there."""
+    def _commit(self) -> set[str]:
+        """Put the index, then the manifest, unless they are there. Returns larder's own objects that belong there."""
         place = self._state.path.with_suffix(".index")
         try:
             manifest = self._manifest(write_index(place, self._state.entries()))
@@ -336,7 +335,7 @@ class Load:
                 self._there.write(MANIFEST, manifest.to_json().encode(), "application/json")
                 self._require_alone(index)
             before = {f"{META}/{index_name(self._old)}"} if self._old else set()  # a reader may be about to open it
-            self._keep = {MANIFEST, RUN, index} | before
+            return {MANIFEST, RUN, index} | before
         finally:
             place.unlink(missing_ok=True)
 
@@ -356,9 +355,9 @@ class Load:
             files=source.files, bytes=source.bytes, index=index,
         )  # fmt: skip
 
-    def _sweep(self) -> None:
+    def _sweep(self, keep: set[str]) -> None:
         """Delete what larder itself has left on the way, now or earlier: probes, what came in, indexes of the past."""
-        litter = [item.path for item in self._state.objects("meta") if item.path not in self._keep]
+        litter = [item.path for item in self._state.objects("meta") if item.path not in keep]
         if self._probed:
             litter.append(PROBE)
         self._there.delete(dict.fromkeys(litter))
@@ -383,15 +382,14 @@ class Load:
         return extra
 
     def _verified_by(self) -> str:
-        by = {"sent": "size", "etag": "size and checksum", "size": "size"}[self._trust]
-        return "size and content" if self._settings.verify_remote == "read" else by
+        if self._settings.verify_remote == "read":
+            return "size and content"
+        return "size and checksum" if self._trust == "etag" else "size"
 
     def _outcome(self, extra: int) -> Outcome:
-        sent = (
-            f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})"
-            if self._sent_files
-            else ("nothing to send, new manifest put" if self._put else "up to date")
-        )
+        sent = "nothing to send, new manifest put" if self._put else "up to date"
+        if self._sent_files:
+            sent = f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})"
         seconds = self._clock.seconds
         return Outcome(
             f"{self._source.files:,} objects in {self._there.uri}: {sent}, all verified by {self._verified_by()}, "
