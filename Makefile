@@ -38,7 +38,7 @@ STORE_ENV := $(LARDER_HOME)/s3-$(RUNNER).env
 # An empty variable is not set; handed on, it would hide what a file sets.
 $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))))
 
-STAGES := extract transform load s3 mount bench
+STAGES := extract transform load shard optimize s3 mount bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUME := $(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)
@@ -191,7 +191,7 @@ venv: .venv/ready ## make the virtual environment of the host runner and the tes
 	@python3 -c 'import ensurepip' || { echo "python3 lacks venv: install the package python3-venv" >&2; exit 1; }
 	@echo "making .venv/, once: tools first, then torch (about 3 GB; TORCH_INDEX_URL may name an index of CPU wheels)" >&2
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --require-hashes -r requirements-dev.txt
+	$(PYTHON) -m pip install --quiet --require-hashes --no-deps -r requirements-dev.txt
 	$(PYTHON) -m pip install $(if $(CI),--quiet) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) \
 	    -r services/bench/torch.txt
 	@touch $@
@@ -219,12 +219,12 @@ docs: venv ## write .env.example and docs/settings.md from the code
 benchmarks: venv ## measure the stages against their yardsticks; records in results/benchmarks/
 	$(PYTHON) -m benchmarks
 
+COMPILE := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-header --override services/overrides.txt
 .PHONY: lock
 lock: venv ## renew the hash-locked requirements
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	    requirements-dev.in -o requirements-dev.txt
-	for stage in $(STAGES); do .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header -c requirements-dev.txt services/$$stage/requirements.in \
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	for stage in $(STAGES); do $(COMPILE) -c requirements-dev.txt services/$$stage/requirements.in \
 	    -o services/$$stage/requirements.txt; done
 
 .PHONY: clean-local

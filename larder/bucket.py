@@ -7,8 +7,9 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
@@ -16,12 +17,13 @@ from botocore.response import StreamingBody
 
 from larder.batches import batches
 from larder.contract import META, Manifest, parse_manifest
-from larder.errors import ServiceError
+from larder.errors import LarderError, ServiceError
+from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -96,14 +98,61 @@ class Folder:
 
         return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
 
-    def write(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+    def write(self, path: str, data: bytes | bytearray, content_type: str = "application/octet-stream") -> str:
         """Put an object; returns its ETag."""
 
         def put(key: str) -> str:
-            answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+            answer = self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=cast(bytes, data), ContentType=content_type
+            )
             return answer["ETag"].strip('"')
 
         return self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+
+    def write_parts(self, path: str, parts: Iterable[bytes | bytearray]) -> str:
+        """Put an object in parts, each sent as it comes; returns its ETag. When that fails, nothing of it is left."""
+        return self._in_parts(
+            path, parts, lambda place, part: self._client.upload_part(**place, Body=cast(bytes, part))["ETag"]
+        )
+
+    def copy(self, source: str, path: str, size: int) -> str:
+        """Have the store copy an object of `size` bytes to `path`; returns the ETag that it has there.
+
+        A large one is copied in the parts that it was uploaded in, which its ETag depends on.
+        """
+        origin: CopySourceTypeDef = {"Bucket": self.bucket, "Key": f"{self.key}/{source}"}
+        if size >= CUTOFF_BYTES:
+            ranges = (f"bytes={at}-{min(at + PART_BYTES, size) - 1}" for at in range(0, size, PART_BYTES))
+            return self._in_parts(
+                path, ranges, lambda place, part: self._client.upload_part_copy(
+                    **place, CopySource=origin, CopySourceRange=part
+                )["CopyPartResult"]["ETag"],
+            )  # fmt: skip
+
+        def copy(key: str) -> str:
+            answer = self._client.copy_object(Bucket=self.bucket, Key=key, CopySource=origin)
+            return answer["CopyObjectResult"]["ETag"].strip('"')
+
+        return self._ask(f"copying {self.uri}/{source}", copy, f"{self.key}/{path}")
+
+    def _in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
+        """Put an object whose parts are sent by `send(<where they belong>, <part>)`; returns its ETag."""
+        what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": f"{self.key}/{path}"}
+        client: Any = self._client
+        upload = self._ask(what, lambda place: client.create_multipart_upload(**place)["UploadId"], place)
+        place["UploadId"] = upload
+        done = []
+        try:
+            for number, part in enumerate(parts, start=1):
+                etag = self._ask(what, lambda job: send(*job), (place | {"PartNumber": number}, part))
+                done.append({"ETag": etag, "PartNumber": number})
+            finish = place | {"MultipartUpload": {"Parts": done}}
+            etag = self._ask(what, lambda all_of_it: client.complete_multipart_upload(**all_of_it)["ETag"], finish)
+        except BaseException:
+            with suppress(LarderError):
+                self._ask(what, lambda place: client.abort_multipart_upload(**place), place)
+            raise
+        return str(etag).strip('"')
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
         """Put a file, in parts when it is large."""

@@ -1,6 +1,7 @@
 """What a stage leaves behind: the manifest and the index, read and verified.
 
     <artifact>/_larder/index.jsonl     one line per file, sorted by path
+    <artifact>/_larder/samples.jsonl   of packed artifacts: one line per sample, in the order in which they lie
     <artifact>/_larder/manifest.json   what the artifact is; written last, so no manifest means not done
     <artifact>/_larder/run.json        what varies from run to run: times, rates, host, versions, rejects
 
@@ -20,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from larder.errors import InputError
+from larder.fingerprint import ETAG_SETTINGS
 
 VERSION: Literal[1] = 1
 META = "_larder"
@@ -50,6 +52,29 @@ class IndexEntry(NamedTuple):
         """Parse one line of the index. Raises ValueError, TypeError or KeyError on a line that isn't one."""
         fields = json.loads(line)
         fields["label"] = fields.pop("class", None)
+        return cls(**fields)
+
+
+class SampleEntry(NamedTuple):
+    """One sample of a packed artifact: its image lies in `file` from `offset` on, and was `source` in the tree."""
+
+    file: str
+    offset: int
+    bytes: int
+    sha256: str
+    label: int
+    source: str
+
+    def to_json(self) -> str:
+        """One line of the index of samples, without the newline; `label` is spelled `class` there."""
+        fields = {"class" if name == "label" else name: value for name, value in self._asdict().items()}
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> SampleEntry:
+        """Parse one line of the index of samples. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        fields = json.loads(line)
+        fields["label"] = fields.pop("class")
         return cls(**fields)
 
 
@@ -85,14 +110,33 @@ class Manifest(_Frozen):
     files: int
     bytes: int
     index: IndexSummary
+    samples: IndexSummary | None = None
+    """The index of samples, which only packed artifacts have."""
 
     def to_json(self) -> str:
         """The manifest's canonical bytes as text: sorted keys, two spaces, a newline at the end."""
-        return json.dumps(self.model_dump(), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 
     def digest(self) -> str:
         """sha256 of the canonical bytes: what the next stage's manifest names as its input."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @property
+    def in_store(self) -> bool:
+        """Whether it describes objects of a store: then the settings say how their ETags come about."""
+        return ETAG_SETTINGS.keys() <= self.settings.keys()
+
+    def stored(self, index: IndexSummary) -> Manifest:
+        """The manifest of this artifact's copy in a store, where `index` has the ETags.
+
+        Packed artifacts keep their name and what they were made from; of a tree become objects, made from that tree.
+        """
+        if self.samples is not None:
+            return self.model_copy(update={"settings": self.settings | ETAG_SETTINGS, "index": index})
+        return self.model_copy(update={
+            "artifact": "objects", "input": {"kind": self.artifact, "manifest": self.digest()},
+            "settings": ETAG_SETTINGS, "index": index,
+        })  # fmt: skip
 
 
 def find_manifest(folder: Path) -> Manifest | None:
@@ -142,31 +186,71 @@ def index_name(manifest: Manifest) -> str:
     """The index's file name. In a store, where nothing replaces two objects in one step, it carries the digest, so that
     the manifest that is in place always finds its own.
     """
-    return f"index-{manifest.index.sha256}.jsonl" if manifest.artifact == "objects" else "index.jsonl"
+    return f"index-{manifest.index.sha256}.jsonl" if manifest.in_store else "index.jsonl"
+
+
+def samples_name(manifest: Manifest) -> str:
+    """The file name of a packed artifact's index of samples, with its digest in a store: see `index_name`."""
+    if manifest.samples is None:
+        raise ValueError(f"{manifest.artifact} data have no index of samples")
+    return f"samples-{manifest.samples.sha256}.jsonl" if manifest.in_store else "samples.jsonl"
 
 
 def read_index(folder: Path, manifest: Manifest) -> Iterator[IndexEntry]:
     """Stream the index after checking its digest. Raises InputError when it isn't what the manifest says."""
     path = folder / META / index_name(manifest)
+    require_digest(path, manifest.index)
+    yield from parse_index(path)
+
+
+def read_samples(folder: Path, manifest: Manifest) -> Iterator[SampleEntry]:
+    """Stream a packed artifact's index of samples after checking its digest. Raises InputError when that is wrong."""
+    path = folder / META / samples_name(manifest)
+    require_digest(path, manifest.samples)
+    yield from parse_samples(path)
+
+
+def require_digest(path: Path, summary: IndexSummary | None) -> None:
+    """Raise InputError unless an index file is what its manifest says."""
     wrong = InputError(f"{path} is not what its manifest says", next_step="run the stage that made it with --force")
     try:
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != manifest.index.sha256:
+            if summary is None or hashlib.file_digest(file, "sha256").hexdigest() != summary.sha256:
                 raise wrong
     except FileNotFoundError:
         raise wrong from None
-    yield from parse_index(path)
+
+
+class IndexWriter:
+    """Writes an index line by line; `summary` says what was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._digest, self._length = path.open("wb"), hashlib.sha256(), 0
+
+    def add(self, entry: IndexEntry | SampleEntry) -> None:
+        """Write one line."""
+        line = entry.to_json().encode() + b"\n"
+        self._digest.update(line)
+        self._length += self._file.write(line)
+
+    @property
+    def summary(self) -> IndexSummary:
+        """Length and digest of what was written so far."""
+        return IndexSummary(bytes=self._length, sha256=self._digest.hexdigest())
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def write_index(path: Path, entries: Iterable[IndexEntry]) -> IndexSummary:
     """Write an index file; `entries` come sorted by path."""
-    digest, length = hashlib.sha256(), 0
-    with path.open("wb") as file:
+    with IndexWriter(path) as index:
         for entry in entries:
-            line = entry.to_json().encode() + b"\n"
-            digest.update(line)
-            length += file.write(line)
-    return IndexSummary(bytes=length, sha256=digest.hexdigest())
+            index.add(entry)
+    return index.summary
 
 
 def parse_index(path: Path) -> Iterator[IndexEntry]:
@@ -174,6 +258,13 @@ def parse_index(path: Path) -> Iterator[IndexEntry]:
     with path.open("rb") as file:
         for line in file:
             yield IndexEntry.from_json(line.decode())
+
+
+def parse_samples(path: Path) -> Iterator[SampleEntry]:
+    """Stream the entries of an index of samples."""
+    with path.open("rb") as file:
+        for line in file:
+            yield SampleEntry.from_json(line.decode())
 
 
 def first_missing(folder: Path, manifest: Manifest) -> str | None:

@@ -112,6 +112,11 @@ class Ledger(WorkFile):
         row = self._db.execute("SELECT line FROM entries WHERE path = ?", (path,)).fetchone()
         return IndexEntry.from_json(row[0]) if row else None
 
+    def drop(self, path: str) -> None:
+        """Forget the entry of a path, if there is one."""
+        with self._writing():
+            self._db.execute("DELETE FROM entries WHERE path = ?", (path,))
+
     def __contains__(self, path: str) -> bool:
         return self._db.execute("SELECT 1 FROM entries WHERE path = ?", (path,)).fetchone() is not None
 

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.s3_faults import explain_code
 from larder.store import StoreSettings, region_of
 
 REMOTE = "larder"
 """The store's name in rclone's configuration: `larder:bucket/key`."""
-CUTOFF_BYTES = 200 << 20
-"""Files of this size and larger go up in parts."""
-PART_BYTES = 16 << 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: after a fork, locks may be held for good
 _GRACE_SECONDS = 10

@@ -27,6 +27,8 @@ from larder.ledger import Ledger
 WORK = ".larder"
 RAW = "raw"  # what extract leaves
 TREE = "Food-11"  # what transform leaves
+SHARDS = "Food-11-webdataset"  # what shard leaves
+CHUNKS = "Food-11-litdata"  # what optimize leaves
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -87,8 +89,8 @@ class Slot:
 
     def write_index(self, entries: Iterable[IndexEntry]) -> IndexSummary:
         """Write the index of the data under construction; `entries` come sorted by path."""
-        self._meta.mkdir(parents=True, exist_ok=True)
-        return write_index(self._meta / "index.jsonl", entries)
+        self.meta.mkdir(parents=True, exist_ok=True)
+        return write_index(self.meta / "index.jsonl", entries)
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger, inner: str = "") -> None:
         """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data.
@@ -96,17 +98,21 @@ class Slot:
         `inner` is the folder of the staged data that becomes the artifact, "" for all of it. Until the mark is
         written, a run that dies is resumed from `ledger`; from then on, the next run completes the swap.
         """
-        (self._meta / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        (self.meta / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         _sync(self.root)  # data before the manifest that vouches for it
-        _write_durably(self._meta / "manifest.json", manifest.to_json().encode())
+        _write_durably(self.meta / "manifest.json", manifest.to_json().encode())
         new = self.staged / inner
         if (new / META).exists():
             remove_tree(new / META)  # of a run that was killed right here
-        self._meta.rename(new / META)
+        self.meta.rename(new / META)
         _sync_folder(new)
         _write_durably(self._mark, json.dumps({"inner": inner, "inode": new.stat().st_ino}).encode())
         ledger.remove()
         self._complete_swap()
+
+    def discard(self) -> None:
+        """Forget the work: what it was for is done elsewhere."""
+        remove_tree(self.work)
 
     def _complete_swap(self) -> None:
         mark = json.loads(self._mark.read_bytes())
@@ -122,7 +128,8 @@ class Slot:
         self.work.rmdir()
 
     @property
-    def _meta(self) -> Path:
+    def meta(self) -> Path:
+        """Where the index and the manifest of the data under construction are written."""
         return self.work / META
 
     @property

@@ -18,30 +18,33 @@ from larder.batches import batches
 from larder.bucket import Folder
 from larder.contract import (
     META,
-    IndexSummary,
     Manifest,
     index_name,
     parse_index,
     read_index,
     read_manifest,
+    require_digest,
+    samples_name,
     write_index,
 )
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.fingerprint import ETAG_SETTINGS, Fingerprint, fingerprint
 from larder.progress import Reporter, amount
 from larder.s3_faults import is_final
 from larder.stage import Clock, Outcome
-from larder.volume import WORK, Slot
-from services.load.fingerprint import Fingerprint, fingerprint
+from larder.volume import CHUNKS, SHARDS, TREE, WORK, Slot
 from services.load.settings import LoadSettings
 from services.load.state import State, Trust, Wanted
 
 T = TypeVar("T")
 
-MADE_BY = "make etl-local"
-NEXT_STEP = "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount"
+MADE_BY = {TREE: "make etl-local", SHARDS: "make etl-wds", CHUNKS: "make etl-lit"}
+NEXT_STEP = {
+    TREE: "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
+    SHARDS: "make bench ARM=webdataset",
+    CHUNKS: "make bench ARM=litdata_streaming",
+}
 MANIFEST, RUN, PROBE = f"{META}/manifest.json", f"{META}/run.json", f"{META}/probe"
-ETAG_SETTINGS: dict[str, str | int] = {"cutoff_bytes": rclone.CUTOFF_BYTES, "part_bytes": rclone.PART_BYTES}
-"""What the ETags of the index depend on."""
 TRIES = 3
 """Uploads in a row that mend nothing, before it is given up."""
 BATCH_FILES = 10_000
@@ -56,7 +59,7 @@ def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Nothing is sent when the store holds all of it already."""
     slot = Slot(settings.volume, settings.folder)
     with slot.lock():  # nobody changes the data under our hands
-        source = read_manifest(slot.folder, made_by=MADE_BY)
+        source = read_manifest(slot.folder, made_by=_made_by(settings.folder))
         there = Folder(settings, settings.folder)
         key = json.dumps([source.digest(), settings.s3_endpoint_url, there.uri, ETAG_SETTINGS])
         with State(slot.root / WORK / "load" / f"{settings.folder}.sqlite", key) as state:
@@ -116,7 +119,7 @@ class Load:
         try:
             digest = self._there.download(f"{META}/{index_name(self._old)}", place)
             if digest == self._old.index.sha256:
-                self._state.compare(parse_index(place), etags=self._old.settings == ETAG_SETTINGS)
+                self._state.compare(parse_index(place), etags=self._old.settings.items() >= ETAG_SETTINGS.items())
             else:  # then no reader can follow it, either
                 self._reporter.event("repair", f"the index in {self._there.uri} is missing or damaged: not relied on")
                 self._old, self._unreliable = None, True
@@ -291,10 +294,16 @@ class Load:
         try:
             found = fingerprint(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise _changed(path, "is gone") from None
+            raise self._changed(path, "is gone") from None
         if (found.bytes, found.sha256) != (file.bytes, file.sha256):
-            raise _changed(path, "has changed")
+            raise self._changed(path, "has changed")
         return found
+
+    def _changed(self, path: Path, how: str) -> InputError:
+        return InputError(
+            f"{path} {how} since its manifest was written",
+            next_step=f"make the data anew (`{_made_by(self._settings.folder)} LARDER_FORCE=true`), then run again",
+        )
 
     def _say_again(self, idle: int, wrong: int) -> None:
         """Say what is sent again, and why; where the store failed, leave it some time."""
@@ -321,11 +330,13 @@ class Load:
         """Put the index, then the manifest, unless they are there. Returns larder's own objects that belong there."""
         place = self._state.path.with_suffix(".index")
         try:
-            manifest = self._manifest(write_index(place, self._state.entries()))
-            meta = {item.path: item for item in self._state.objects("meta")}
-            index = f"{META}/{index_name(manifest)}"
-            if index not in meta or self._old != manifest:  # else its content was looked at
-                self._there.upload(index, place, "application/x-ndjson")
+            manifest = self._source.stored(write_index(place, self._state.entries()))
+            indexes = {f"{META}/{index_name(manifest)}": place}
+            if manifest.samples:
+                own = self._data / META / samples_name(self._source)
+                require_digest(own, manifest.samples)
+                indexes[f"{META}/{samples_name(manifest)}"] = own
+            self._put_indexes(manifest, indexes)
             self._put = manifest != self._old
             if self._put:
                 run = self._clock.record(
@@ -333,27 +344,26 @@ class Load:
                 )
                 self._there.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
                 self._there.write(MANIFEST, manifest.to_json().encode(), "application/json")
-                self._require_alone(index)
-            before = {f"{META}/{index_name(self._old)}"} if self._old else set()  # a reader may be about to open it
-            return {MANIFEST, RUN, index} | before
+                self._require_alone(indexes)
+            before = _indexes(self._old) if self._old else set()  # a reader may be about to open them
+            return {MANIFEST, RUN, *indexes} | before
         finally:
             place.unlink(missing_ok=True)
 
-    def _require_alone(self, index: str) -> None:
+    def _put_indexes(self, manifest: Manifest, indexes: Mapping[str, Path]) -> None:
+        """Put the indexes that `manifest` names, each with the file that holds it, unless they are there."""
+        there = {item.path: item.bytes for item in self._state.objects("meta")}
+        for path, file in indexes.items():
+            if self._old != manifest or there.get(path) != file.stat().st_size:  # else it was put by an earlier load
+                self._there.upload(path, file, "application/x-ndjson")
+
+    def _require_alone(self, indexes: Iterable[str]) -> None:
         """Raises ServiceError when another load has tidied up after us, which one at the same time does."""
-        if index not in {item.path for item in self._there.list(META)}:
+        if not {item.path for item in self._there.list(META)}.issuperset(indexes):
             raise ServiceError(
                 f"{self._there.uri}: another load has written to the same place at the same time",
                 next_step="wait until it has ended, then run this again; two data sets need an S3_PREFIX each",
             )
-
-    def _manifest(self, index: IndexSummary) -> Manifest:
-        source = self._source
-        return Manifest(
-            artifact="objects", dataset=source.dataset, classes=source.classes, splits=source.splits,
-            input={"kind": source.artifact, "manifest": source.digest()}, settings=ETAG_SETTINGS,
-            files=source.files, bytes=source.bytes, index=index,
-        )  # fmt: skip
 
     def _sweep(self, keep: set[str]) -> None:
         """Delete what larder itself has left on the way, now or earlier: probes, what came in, indexes of the past."""
@@ -394,7 +404,7 @@ class Load:
         return Outcome(
             f"{self._source.files:,} objects in {self._there.uri}: {sent}, all verified by {self._verified_by()}, "
             f"in {seconds:.1f} s",
-            NEXT_STEP,
+            NEXT_STEP.get(self._settings.folder, "make s3-check"),
             {
                 "objects": self._source.files, "sent": self._sent_files, "sent_bytes": self._sent_bytes,
                 "extra": extra, "up_to_date": not self._sent_files and not self._put, "seconds": round(seconds, 3),
@@ -430,14 +440,16 @@ class _Arrivals:
         self._note()
 
 
+def _indexes(manifest: Manifest) -> set[str]:
+    """The objects beside a manifest in a store that it names."""
+    return {f"{META}/{index_name(manifest)}"} | ({f"{META}/{samples_name(manifest)}"} if manifest.samples else set())
+
+
 def _counted(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:
     for item in items:
         advance(1)
         yield item
 
 
-def _changed(path: Path, how: str) -> InputError:
-    return InputError(
-        f"{path} {how} since its manifest was written",
-        next_step=f"make the data anew (`{MADE_BY} LARDER_FORCE=true`), then run this again",
-    )
+def _made_by(folder: str) -> str:
+    return MADE_BY.get(folder, MADE_BY[TREE])

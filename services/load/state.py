@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from larder.batches import batches
 from larder.bucket import Listed
 from larder.contract import META, IndexEntry
+from larder.fingerprint import Fingerprint
 from larder.ledger import WorkFile
-from services.load.fingerprint import Fingerprint
 
 Trust = Literal["size", "etag", "sent"]
 """What makes an object that is there with the right size the right one: nothing more; its ETag; that we sent it."""

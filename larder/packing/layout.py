@@ -1,0 +1,45 @@
+"""What a pack looks like: the interface that each format has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from larder.contract import Artifact, IndexEntry
+
+if TYPE_CHECKING:
+    from larder.packing.plan import Pack
+
+
+class Layout(Protocol):
+    """A format. It is picklable, since workers write the packs."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """What the packs are."""
+
+    @property
+    def folder(self) -> str:
+        """The name of the artifact's folder."""
+
+    @property
+    def frame_bytes(self) -> int:
+        """What a pack holds beside its samples."""
+
+    def path(self, split: str, number: int) -> str:
+        """Where the pack with this number goes, below the artifact."""
+
+    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
+        """Raise InputError when the format can't hold a sample; `before` is the split's last one, sorted by path."""
+
+    def sample_bytes(self, entry: IndexEntry) -> int:
+        """What a sample adds to a pack's length."""
+
+    def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
+        """Where each sample's image begins in a pack of these."""
+
+    def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
+        """The pack's bytes, piece by piece; `contents` are the samples' images."""
+
+    def extras(self, packs: Sequence[Pack]) -> dict[str, bytes]:
+        """Small files beside the packs, by path."""

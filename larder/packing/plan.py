@@ -1,0 +1,106 @@
+"""Which samples go into which pack, in which order: a function of the tree's index and the settings alone."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from larder.contract import IndexEntry
+from larder.errors import ConfigurationError
+from larder.packing.layout import Layout
+
+_OFFSET_BITS = 48
+
+
+class Limits(NamedTuple):
+    """Where a pack ends."""
+
+    bytes: int
+    samples: int
+    """0 for no limit."""
+    setting: str
+    """The name of the setting that says how many bytes, for messages."""
+
+
+class Pack(NamedTuple):
+    """One file to write. `lines` are those of the tree's index, in the order of the samples: compact, for many wait."""
+
+    path: str
+    size: int
+    """In bytes."""
+    samples: int
+    lines: bytes
+
+    def entries(self) -> list[IndexEntry]:
+        """The samples."""
+        return [IndexEntry.from_json(line) for line in self.lines.decode().splitlines()]
+
+
+def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Iterator[Pack]:
+    """Every pack, split by split. With a `seed` the samples are shuffled, else they keep the index's order.
+
+    Raises InputError when the format can't hold a sample, ConfigurationError when a sample is larger than a pack.
+    """
+    with index.open("rb") as file:
+        if not index.stat().st_size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
+            for split, found in itertools.groupby(_checked(lines, layout), key=lambda item: item[0]):
+                places = _order(found, seed)
+                yield from _cut(split, (_line(lines, place) for place in places), layout, limits)
+
+
+def _checked(lines: mmap.mmap, layout: Layout) -> Iterator[tuple[str, int, str]]:
+    """Split, offset and path of every line."""
+    place, before = 0, None
+    while line := lines.readline():
+        entry = IndexEntry.from_json(line.decode())
+        split = entry.path.partition("/")[0]
+        same = before is not None and before.path.startswith(f"{split}/")
+        layout.check(entry, before if same else None)
+        yield split, place, entry.path
+        place, before = place + len(line), entry
+
+
+def _order(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
+    """The offsets as they come, or in the order of a keyed hash of the paths (BLAKE2b): it depends on no library's
+    random numbers, and takes about 50 bytes of memory for each sample of a split.
+    """
+    if seed is None:
+        return (place for _, place, _ in found)
+    key = str(seed).encode()
+    ranks = [
+        int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8, key=key).digest()) << _OFFSET_BITS | place
+        for _, place, path in found
+    ]
+    ranks.sort()
+    return (rank & ((1 << _OFFSET_BITS) - 1) for rank in ranks)
+
+
+def _line(lines: mmap.mmap, place: int) -> bytes:
+    return lines[place : lines.find(b"\n", place) + 1]
+
+
+def _cut(split: str, lines: Iterator[bytes], layout: Layout, limits: Limits) -> Iterator[Pack]:
+    numbers = itertools.count()
+    held: list[bytes] = []
+    size = layout.frame_bytes
+    for line in lines:
+        entry = IndexEntry.from_json(line.decode())
+        more = layout.sample_bytes(entry)
+        if layout.frame_bytes + more > limits.bytes:
+            raise ConfigurationError(
+                f"{limits.setting}={limits.bytes}: {entry.path} takes {layout.frame_bytes + more:,} bytes by itself",
+                next_step=f"set {limits.setting} to at least that; ten times as much is a start",
+            )
+        if held and (size + more > limits.bytes or len(held) == limits.samples):
+            yield Pack(layout.path(split, next(numbers)), size, len(held), b"".join(held))
+            held, size = [], layout.frame_bytes
+        held.append(line)
+        size += more
+    if held:
+        yield Pack(layout.path(split, next(numbers)), size, len(held), b"".join(held))

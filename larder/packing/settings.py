@@ -1,0 +1,72 @@
+"""The settings that packing stages share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from larder.settings import DataSettings
+from larder.store import BucketSettings, StoreSettings
+
+
+def _a_place(uri: str) -> str:
+    if uri.startswith("s3:") and not re.fullmatch(r"s3://[A-Za-z0-9._-]+(/[^/]+)+/?", uri):
+        raise ValueError("must name a folder in a bucket, as in s3://bucket/Food-11, with a prefix or without")
+    return uri.rstrip("/")
+
+
+def _a_bucket_place(uri: str) -> str:
+    if uri and not uri.startswith("s3://"):
+        raise ValueError("must be empty, for the volume, or begin with s3://")
+    return _a_place(uri)
+
+
+def a_ray_address(address: str) -> str:
+    """`address`, when it may be a Ray cluster's; raises ValueError otherwise."""
+    if not re.fullmatch(r"(auto|[A-Za-z0-9.-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5})?", address):
+        raise ValueError("must be a head's host:port, auto for the cluster that runs on this machine, or empty")
+    return address
+
+
+class PackSettings(DataSettings, StoreSettings):
+    """From where, to where, in which order, and by what."""
+
+    input: Annotated[str, AfterValidator(_a_place)] = Field(
+        "", alias="LARDER_INPUT",
+        description="the tree: a folder, or s3://bucket/[prefix/]Food-11 as `load` leaves it; empty is Food-11 on the "
+        "volume",
+    )  # fmt: skip
+    dest: Annotated[str, AfterValidator(_a_bucket_place)] = Field(
+        "", alias="LARDER_DEST",
+        description="where the result goes: empty is the volume; s3://bucket/[prefix/]name streams it to the store, "
+        "without a copy here",
+    )  # fmt: skip
+    shuffle: Literal["seed", "none"] = Field(
+        "seed", alias="LARDER_SHUFFLE",
+        description="the order of the samples: seed (shuffled, the same for the same LARDER_SEED), none (by path)",
+    )  # fmt: skip
+    seed: int = Field(
+        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
+    )
+    engine: Literal["local", "ray"] = Field(
+        "local", alias="LARDER_ENGINE", description="what spreads the work: local (processes here), ray (a Ray cluster)"
+    )
+    ray_address: Annotated[str, AfterValidator(a_ray_address)] = Field(
+        "", alias="RAY_ADDRESS",
+        description="the head of a Ray cluster, as host:port; auto for the one on this machine; empty starts one",
+    )  # fmt: skip
+
+    @property
+    def tree(self) -> str:
+        """The tree: a folder or a URI."""
+        return self.input or str(self.volume / "Food-11")
+
+
+def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:
+    """The bucket's settings for a folder `s3://bucket/[prefix/]name`, and the folder's name."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    prefix, _, name = key.rpartition("/")
+    shared = {field: getattr(settings, field) for field in StoreSettings.model_fields}
+    return BucketSettings.model_validate(shared | {"bucket": bucket, "prefix": prefix}, by_name=True), name

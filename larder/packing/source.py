@@ -1,0 +1,155 @@
+"""Where images are read from: a tree in a folder, or its objects in a bucket."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from larder.bucket import Folder
+from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
+from larder.errors import InputError
+from larder.packing.settings import PackSettings, place_in_store
+from larder.store import BucketSettings
+
+_READ_AT_ONCE = 16
+"""Objects that are fetched at a time, since each takes a round trip."""
+
+
+class FolderSource(NamedTuple):
+    """A tree on a file system. Workers need it under the same path."""
+
+    folder: str
+
+    def contents(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
+        """The images, as long as the index says. Raises InputError for one that is gone or has another length."""
+        for entry in entries:
+            yield self.read(entry)
+
+    def read(self, entry: IndexEntry) -> bytes:
+        """One image; see `contents`."""
+        path = f"{self.folder}/{entry.path}"
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self.changed(entry, "is gone") from None
+        try:
+            data = os.read(descriptor, entry.bytes + 1)
+            while 0 < len(data) < entry.bytes and (more := os.read(descriptor, entry.bytes - len(data) + 1)):
+                data += more
+        except OSError as fault:
+            fault.filename = path
+            raise
+        finally:
+            os.close(descriptor)
+        if len(data) != entry.bytes:
+            raise self.changed(entry, "has changed")
+        return data
+
+    def changed(self, entry: IndexEntry, how: str) -> InputError:
+        """The error for an image that isn't what the index says."""
+        return InputError(
+            f"{self.folder}/{entry.path} {how} since its manifest was written",
+            next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
+        )
+
+
+class BucketSource(NamedTuple):
+    """A tree's objects in a bucket. Each process has a client of its own."""
+
+    settings: BucketSettings
+    name: str
+
+    def contents(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
+        """See FolderSource. Raises ServiceError or ConfigurationError when the store fails or refuses."""
+        waiting: deque[Future[bytes]] = deque()
+        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+            try:
+                for entry in entries:
+                    waiting.append(pool.submit(self.read, entry))
+                    if len(waiting) > _READ_AT_ONCE:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def read(self, entry: IndexEntry) -> bytes:
+        """One image; see `contents`."""
+        data = open_folder(self.settings, self.name).read(entry.path)
+        if data is None:
+            raise self.changed(entry, "is gone")
+        if len(data) != entry.bytes:
+            raise self.changed(entry, "has changed")
+        return data
+
+    def changed(self, entry: IndexEntry, how: str) -> InputError:
+        """The error for an object that isn't what the index says."""
+        return InputError(
+            f"{open_folder(self.settings, self.name).uri}/{entry.path} {how} since its manifest was written",
+            next_step="load the tree again (`make etl-load`), then run this again",
+        )
+
+
+Source = FolderSource | BucketSource
+
+
+class Tree(NamedTuple):
+    """The input: where its images are, and what it is."""
+
+    source: Source
+    manifest: Manifest
+    digest: str
+    """Of the tree's own manifest, also where it is its objects that are read."""
+
+    def index_file(self, work: Path) -> Path:
+        """Its index as a file on this machine, which for objects is put into the folder `work`.
+
+        Raises InputError when it isn't what the manifest says.
+        """
+        name = f"{META}/{index_name(self.manifest)}"
+        if isinstance(self.source, FolderSource):
+            require_digest(Path(self.source.folder, name), self.manifest.index)
+            return Path(self.source.folder, name)
+        folder = open_folder(*self.source)
+        if folder.download(name, work / "input.jsonl") != self.manifest.index.sha256:
+            raise InputError(
+                f"{folder.uri}/{name} is missing or not what its manifest says",
+                next_step="run `make etl-load LARDER_FORCE=true`, which puts everything in place again",
+            )
+        return work / "input.jsonl"
+
+
+@lru_cache(maxsize=8)
+def open_folder(settings: BucketSettings, name: str) -> Folder:
+    """A bucket's folder with a client that this process keeps."""
+    return Folder(settings, name)
+
+
+def find_tree(settings: PackSettings) -> Tree:
+    """The input. Raises InputError when there is no finished tree."""
+    if not settings.tree.startswith("s3://"):
+        manifest = _require(find_manifest(Path(settings.tree)), "tree", settings.tree, "make etl-local")
+        return Tree(FolderSource(settings.tree), manifest, manifest.digest())
+    bucket, name = place_in_store(settings, settings.tree)
+    folder = open_folder(bucket, name)
+    manifest = _require(folder.find_manifest(), "objects", folder.uri, "make etl-load")
+    return Tree(BucketSource(bucket, name), manifest, str(manifest.input["manifest"]))
+
+
+def _require(manifest: Manifest | None, artifact: str, where: str, made_by: str) -> Manifest:
+    if manifest is None:
+        raise InputError(
+            f"{where} holds no finished data: no {META}/manifest.json",
+            next_step=f"run `{made_by}`, or set LARDER_INPUT",
+        )
+    if manifest.artifact != artifact:
+        raise InputError(
+            f"{where} holds {manifest.artifact!r} data, and a tree is needed ({artifact!r})",
+            next_step=f"set LARDER_INPUT to what `{made_by}` made",
+        )
+    return manifest

@@ -1,0 +1,138 @@
+"""How a packing stage runs: plan, write what isn't there yet, commit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
+from larder.engines import Engine, open_engine
+from larder.errors import InputError
+from larder.ledger import Ledger
+from larder.packing.layout import Layout
+from larder.packing.plan import Limits, Pack, plan
+from larder.packing.settings import PackSettings
+from larder.packing.source import Tree, find_tree
+from larder.packing.store import StoreTarget
+from larder.packing.target import Target
+from larder.packing.volume import VolumeTarget
+from larder.progress import Reporter, Task, amount
+from larder.stage import Clock, Outcome
+from larder.volume import Slot
+
+Shaping = dict[str, str | int]
+"""Settings that the bytes depend on."""
+
+
+def pack(
+    settings: PackSettings, layout: Layout, limits: Limits, shaping: Shaping, next_step: str, reporter: Reporter
+) -> Outcome:
+    """Run a packing stage. Returns at once when the same packs of the same tree are in place already.
+
+    `shaping` are the format's own settings that the bytes depend on.
+    """
+    clock = Clock()
+    slot = Slot(settings.volume, layout.folder)
+    slot.recover()
+    tree = find_tree(settings)
+    wanted = _order(settings) | shaping
+    target = _target(settings, slot, reporter)
+    if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
+        return Outcome(f"up to date: {_size(done, target)}", next_step, {"up_to_date": True})
+    with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
+        if slot.resume(ledger) and len(ledger):
+            reporter.event("resume", f"continuing an earlier run: {len(ledger):,} files are done")
+        slot.meta.mkdir(parents=True, exist_ok=True)
+        manifest = _Packing(settings, tree, layout, limits, target, ledger, reporter).run(slot, wanted, clock)
+    images = tree.manifest.files
+    rate = images / max(clock.seconds, 1e-9)
+    return Outcome(
+        f"{images:,} images in {_size(manifest, target)}, in {clock.seconds:.1f} s ({rate:,.0f} images/s)", next_step,
+        {
+            "images": images, "files": manifest.files, "bytes": manifest.bytes,
+            "seconds": round(clock.seconds, 3),
+        },
+    )  # fmt: skip
+
+
+def _target(settings: PackSettings, slot: Slot, reporter: Reporter) -> Target:
+    return StoreTarget(settings, slot, reporter) if settings.dest else VolumeTarget(slot, reporter)
+
+
+def _order(settings: PackSettings) -> Shaping:
+    return {"shuffle": "seed", "seed": settings.seed} if settings.shuffle == "seed" else {"shuffle": "none"}
+
+
+def _size(manifest: Manifest, target: Target) -> str:
+    return f"{manifest.files:,} files ({amount(manifest.bytes, 'B')}) in {target.name}"
+
+
+class _Packing:
+    """One run: a tree, the packs of it that are done, and where they go."""
+
+    def __init__(
+        self, settings: PackSettings, tree: Tree, layout: Layout, limits: Limits, target: Target, ledger: Ledger,
+        reporter: Reporter,
+    ) -> None:  # fmt: skip
+        self._settings, self._tree, self._layout, self._limits = settings, tree, layout, limits
+        self._target, self._ledger, self._reporter = target, ledger, reporter
+        self._planned: dict[str, Pack] = {}
+        """Every pack by its path, without its samples."""
+
+    def run(self, slot: Slot, wanted: Shaping, clock: Clock) -> Manifest:
+        """Everything in its order."""
+        index = self._tree.index_file(slot.work)
+        self._target.begin(self._tree.manifest, self._ledger)
+        with IndexWriter(slot.meta / "samples.jsonl") as samples:
+            self._write(index, samples)
+        for path, content in self._layout.extras(list(self._planned.values())).items():
+            if path not in self._ledger:
+                self._ledger.add([self._target.put(path, content)])
+        self._reporter.event("commit", f"committing {len(self._ledger):,} files")
+        summary = write_index(slot.meta / "index.jsonl", self._target.settle(self._ledger.entries()))
+        source, total = self._tree.manifest, sum(entry.bytes for entry in self._ledger.entries())
+        manifest = Manifest(
+            artifact=self._layout.artifact, dataset=source.dataset, classes=source.classes, splits=source.splits,
+            input={"kind": "tree", "manifest": self._tree.digest}, settings=wanted, files=len(self._ledger),
+            bytes=total, index=summary, samples=samples.summary,
+        )  # fmt: skip
+        return self._target.commit(manifest, clock.record(engine=self._settings.engine), self._ledger)
+
+    def _write(self, index: Path, samples: IndexWriter) -> None:
+        """Write the packs that aren't there yet, and a line for each sample of all of them."""
+        seed = self._settings.seed if self._settings.shuffle == "seed" else None
+        images = self._tree.manifest.files
+        writer = self._target.writer(self._layout, self._tree.source)
+        with self._reporter.task("packing", images, "images") as task:
+            packs = self._missing(plan(index, self._layout, self._limits, seed), samples, task)
+            first = next(packs, None)
+            if first is not None:
+                with self._open_engine()(writer, itertools.chain([first], packs)) as results:
+                    for entry in results:
+                        self._ledger.add([entry])
+                        task.advance(self._planned[entry.path].samples)
+        if (planned := sum(pack.samples for pack in self._planned.values())) != images:
+            raise InputError(
+                f"the tree's index lists {planned:,} images, and its manifest says {images:,}",
+                next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
+            )
+
+    def _open_engine(self) -> Engine:
+        settings = self._settings
+        return open_engine(settings.engine, settings.workers, settings.ray_address, self._reporter.event)
+
+    def _missing(self, packs: Iterator[Pack], samples: IndexWriter, task: Task) -> Iterator[Pack]:
+        """Those of `packs` that are to be written; each one's samples are noted on the way."""
+        for pack in packs:
+            self._planned[pack.path] = pack._replace(lines=b"")
+            entries = pack.entries()
+            for entry, offset in zip(entries, self._layout.offsets(entries), strict=True):
+                samples.add(SampleEntry(pack.path, offset, entry.bytes, entry.sha256, entry.label or 0, entry.path))
+            done = self._ledger.get(pack.path)
+            if done is not None and self._target.has(done):
+                task.advance(pack.samples)
+                continue
+            self._ledger.drop(pack.path)
+            yield pack

@@ -1,0 +1,226 @@
+"""Packs in a bucket: each streamed there as it is made, and compared with what the store says it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from larder.bucket import Listed
+from larder.contract import META, IndexEntry, Manifest, index_name, parse_index, samples_name
+from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
+from larder.ledger import Ledger
+from larder.packing.layout import Layout
+from larder.packing.plan import Pack
+from larder.packing.settings import PackSettings, place_in_store
+from larder.packing.source import Source, open_folder
+from larder.progress import Reporter
+from larder.store import BucketSettings
+from larder.volume import Slot
+
+MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
+INCOMING = f"{META}/incoming/"
+"""Where packs wait while another data set is in place."""
+
+
+class StoreTarget:
+    """A folder in a bucket. Notes of unfinished work lie on the stage's volume."""
+
+    def __init__(self, settings: PackSettings, slot: Slot, reporter: Reporter) -> None:
+        self._place = place_in_store(settings, settings.dest)
+        self._folder = open_folder(*self._place)
+        self._slot, self._reporter, self._force = slot, reporter, settings.force
+        self._old_index = slot.work / "old.jsonl"
+        self._there: dict[str, Listed] = {}
+        self._below = ""
+        self.name = self._folder.uri
+
+    def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
+        """See Target."""
+        manifest = self._find_manifest()
+        if manifest is None or manifest.input.get("manifest") != tree or not manifest.in_store:
+            return None
+        if not manifest.settings.items() >= wanted.items():
+            return None
+        self._slot.work.mkdir(parents=True, exist_ok=True)
+        place = self._slot.work / "found.jsonl"
+        try:
+            if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
+                self._look()
+                samples = self._there.get(f"{META}/{samples_name(manifest)}") if manifest.samples else None
+                if samples and all(map(self._is_there, parse_index(place))):
+                    return manifest
+        finally:
+            place.unlink(missing_ok=True)
+        self._reporter.event("repair", f"objects in {self.name} are missing or have changed: making all anew")
+        return None
+
+    def begin(self, tree: Manifest, ledger: Ledger) -> None:
+        """See Target. Raises ConfigurationError when the place holds another data set."""
+        old = self._find_manifest()
+        if old is not None and old.dataset != tree.dataset and not self._force:
+            raise ConfigurationError(
+                f"{self.name} holds the data set {old.dataset!r}, and this is {tree.dataset!r}",
+                next_step="set another LARDER_DEST, or LARDER_FORCE=true to put this one in its place",
+            )
+        if old is not None:
+            self._below = INCOMING
+            self._folder.download(f"{META}/{index_name(old)}", self._old_index)
+        self._look()
+
+    def has(self, entry: IndexEntry) -> bool:
+        """See Target."""
+        return self._is_there(entry) or self._is_there(entry, INCOMING)
+
+    def writer(self, layout: Layout, source: Source) -> StoreWriter:
+        """See Target."""
+        return StoreWriter(*self._place, self._below, layout, source)
+
+    def put(self, path: str, content: bytes) -> IndexEntry:
+        """See Target."""
+        return send(*self._place, self._below, path, len(content), [content])
+
+    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+        """See Target: what came in beside a data set is copied by the store. Until `commit`, there is no manifest then.
+
+        Raises ServiceError when an object isn't what was sent.
+        """
+        self._look()
+        withdrawn = False
+        for entry in entries:
+            if self._is_there(entry):
+                yield entry
+                continue
+            if not self._is_there(entry, INCOMING):
+                raise ServiceError(
+                    f"{self.name}/{entry.path} is not what was sent: something else writes to the same place",
+                    next_step="wait until that has ended, then run this again: it resumes",
+                )
+            if not withdrawn:
+                self._reporter.event(
+                    "replace", "replacing the data set in place: there is no manifest until that is done"
+                )
+                self._folder.delete([MANIFEST])
+                withdrawn = True
+            etag = self._folder.copy(f"{INCOMING}{entry.path}", entry.path, entry.bytes)
+            if etag != entry.etag and self._folder.digest(entry.path) != (entry.bytes, entry.sha256):
+                raise ServiceError(
+                    f"{self.name}/{entry.path} is not what the store was asked to copy",
+                    next_step="run `make s3-check`, then this again",
+                )
+            yield entry._replace(etag=etag)
+
+    def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
+        """See Target. Then what larder left on the way is deleted, and what was in place before and is no more."""
+        stored = manifest.stored(manifest.index)
+        meta = self._slot.meta
+        for name, file in ((index_name(stored), "index.jsonl"), (samples_name(stored), "samples.jsonl")):
+            self._folder.upload(f"{META}/{name}", meta / file, "application/x-ndjson")
+        self._folder.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
+        self._folder.write(MANIFEST, stored.to_json().encode(), "application/json")
+        self._sweep(stored)
+        ledger.remove()
+        self._slot.discard()
+        return stored
+
+    def _sweep(self, manifest: Manifest) -> None:
+        named = {entry.path for entry in parse_index(self._slot.meta / "index.jsonl")}
+        keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
+        old = {entry.path for entry in parse_index(self._old_index)} if self._old_index.exists() else set()
+        self._look()
+        own = [path for path in self._there if path.startswith(f"{META}/") and path not in keep]
+        self._folder.delete([*own, *sorted(old - named)])
+        extra = [path for path in self._there if not path.startswith(f"{META}/") and path not in named | old]
+        if extra:
+            self._reporter.event(
+                "extra", f"in the way: {len(extra):,} objects in {self.name} that the manifest doesn't name, such as "
+                f"{extra[0]}", objects=len(extra),
+            )  # fmt: skip
+
+    def _find_manifest(self) -> Manifest | None:
+        try:
+            return self._folder.find_manifest()
+        except InputError:
+            if not self._force:
+                raise
+            return None
+
+    def _look(self) -> None:
+        self._there = {item.path: item for item in self._folder.list()}
+
+    def _is_there(self, entry: IndexEntry, below: str = "") -> bool:
+        found = self._there.get(below + entry.path)
+        return found is not None and (found.bytes, found.etag) == (entry.bytes, entry.etag)
+
+
+@dataclass(frozen=True)
+class StoreWriter:
+    """Makes packs and sends them below `below` in a bucket's folder. Each process has a client of its own."""
+
+    settings: BucketSettings
+    name: str
+    below: str
+    layout: Layout
+    source: Source
+
+    def __call__(self, pack: Pack) -> IndexEntry:
+        """Make and send a pack. Raises InputError for an image that has changed, ServiceError where the store fails."""
+        entries = pack.entries()
+        pieces = self.layout.encode(entries, self._verified(entries))
+        return send(self.settings, self.name, self.below, pack.path, pack.size, pieces)
+
+    def _verified(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
+        for entry, data in zip(entries, self.source.contents(entries), strict=True):
+            if hashlib.sha256(data).hexdigest() != entry.sha256:
+                raise self.source.changed(entry, "has changed")
+            yield data
+
+
+def send(settings: BucketSettings, name: str, below: str, path: str, size: int, pieces: Iterable[bytes]) -> IndexEntry:
+    """Put a file of `size` bytes that comes in pieces: whole from memory, or, when it is large, in parts as they come.
+
+    The store's ETag is compared with the content's. Where that is no checksum, the object is fetched and hashed. Raises
+    ServiceError when it arrives wrong.
+    """
+    folder = open_folder(settings, name)
+    if size < CUTOFF_BYTES:
+        [data] = _parts(pieces, size, size)
+        digest, expected = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest()
+        etag = folder.write(below + path, data)
+    else:
+        sha256, md5s = hashlib.sha256(), []
+
+        def noted() -> Iterator[bytearray]:
+            for part in _parts(pieces, size, PART_BYTES):
+                sha256.update(part)
+                md5s.append(hashlib.md5(part, usedforsecurity=False).digest())
+                yield part
+
+        etag = folder.write_parts(below + path, noted())
+        digest, expected = sha256.hexdigest(), etag_of_parts(md5s)
+    if etag != expected and folder.digest(below + path) != (size, digest):
+        raise ServiceError(
+            f"{folder.uri}/{path}: the store holds other bytes than were sent",
+            next_step="run `make s3-check`, then this again: it resumes",
+        )
+    return IndexEntry(path, size, digest, etag=etag)
+
+
+def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[bytearray]:
+    """A file of `size` bytes that comes in pieces, in parts of `part_bytes`, the last one shorter."""
+    part, filled, left = bytearray(min(size, part_bytes)), 0, size
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            count = min(len(view), len(part) - filled)
+            part[filled : filled + count] = view[:count]
+            view, filled, left = view[count:], filled + count, left - count
+            if filled == len(part) and left:
+                yield part
+                part, filled = bytearray(min(left, part_bytes)), 0
+    if filled != len(part) or left:
+        raise ValueError(f"{size - left} bytes came of {size}")
+    yield part

@@ -1,0 +1,155 @@
+"""Packs on a volume: each written beside its name, read back, renamed; the whole is swapped in at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any, NoReturn
+
+from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, require_digest, samples_name
+from larder.errors import InputError, StorageError
+from larder.ledger import Ledger
+from larder.packing.layout import Layout
+from larder.packing.plan import Pack
+from larder.packing.source import Source
+from larder.progress import Reporter
+from larder.volume import Slot, require_space
+
+_WRITE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
+
+
+class VolumeTarget:
+    """The place of an artifact on the stage's volume."""
+
+    def __init__(self, slot: Slot, reporter: Reporter) -> None:
+        self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
+
+    def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
+        """See Target."""
+        manifest = find_manifest(self._slot.folder)
+        if manifest is None or manifest.input.get("manifest") != tree or manifest.settings != wanted:
+            return None
+        if (gone := first_missing(self._slot.folder, manifest)) is not None:
+            self._reporter.event("repair", f"{self._slot.folder / gone} is missing or has changed: making all anew")
+            return None
+        try:
+            require_digest(self._slot.folder / META / samples_name(manifest), manifest.samples)
+        except InputError:
+            self._reporter.event("repair", f"{self._slot.folder}'s index of samples is damaged: making all anew")
+            return None
+        return manifest
+
+    def begin(self, tree: Manifest, ledger: Ledger) -> None:
+        """See Target. Raises StorageError when the volume hasn't room for the images."""
+        done = sum(entry.bytes for entry in ledger.entries())
+        require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {tree.files:,} images")
+
+    def has(self, entry: IndexEntry) -> bool:
+        """See Target."""
+        try:
+            return (self._slot.staged / entry.path).stat().st_size == entry.bytes
+        except FileNotFoundError:
+            return False
+
+    def writer(self, layout: Layout, source: Source) -> VolumeWriter:
+        """See Target."""
+        return VolumeWriter(str(self._slot.staged), layout, source)
+
+    def put(self, path: str, content: bytes) -> IndexEntry:
+        """See Target."""
+        (self._slot.staged / path).write_bytes(content)
+        return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest())
+
+    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+        """See Target: the files lie where they are swapped in."""
+        return entries
+
+    def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
+        """See Target."""
+        self._slot.commit(manifest, run, ledger)
+        return manifest
+
+
+@dataclass(frozen=True)
+class VolumeWriter:
+    """Writes packs below a folder. Workers need it under the same path."""
+
+    folder: str
+    layout: Layout
+    source: Source
+
+    def __call__(self, pack: Pack) -> IndexEntry:
+        """Write a pack. Raises InputError for an image that has changed, StorageError where the disk fails."""
+        entries = pack.entries()
+        place = Path(self.folder, pack.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f"{place.name}.part")
+        with beside.open("wb", buffering=0) as file:
+            for piece in _joined(self.layout.encode(entries, self.source.contents(entries))):
+                _write(file, piece)
+        digest = self._verify(beside, pack, entries)
+        beside.rename(place)
+        return IndexEntry(pack.path, pack.size, digest)
+
+    def _verify(self, path: Path, pack: Pack, entries: Sequence[IndexEntry]) -> str:
+        """Read a pack back: every image must be where it should and what the tree's index says. Returns its sha256."""
+        whole, place, buffer = hashlib.sha256(), 0, bytearray(_READ_BYTES)
+        with path.open("rb", buffering=0) as file:
+            for entry, offset in zip(entries, self.layout.offsets(entries), strict=True):
+                for piece in _pieces(file, buffer, offset - place):
+                    whole.update(piece)
+                own = hashlib.sha256()
+                for piece in _pieces(file, buffer, entry.bytes):
+                    whole.update(piece)
+                    own.update(piece)
+                place = offset + entry.bytes
+                if own.hexdigest() != entry.sha256:
+                    self._explain(path, entry)
+            for piece in _pieces(file, buffer, pack.size - place):
+                whole.update(piece)
+            if file.read(1) or file.tell() != pack.size:
+                raise StorageError(f"{path} has another length than was written", next_step=_LOOK)
+        return whole.hexdigest()
+
+    def _explain(self, path: Path, entry: IndexEntry) -> NoReturn:
+        if hashlib.sha256(self.source.read(entry)).hexdigest() != entry.sha256:
+            raise self.source.changed(entry, "has changed")
+        raise StorageError(f"{path} doesn't hold what was written to it, at {entry.path}", next_step=_LOOK)
+
+
+_LOOK = "look whether something else writes there, or the disk fails (`dmesg`); then run again"
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer pieces."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _WRITE_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as fault:
+        fault.filename = file.name
+        raise
+
+
+def _pieces(file: FileIO, buffer: bytearray, length: int) -> Iterator[memoryview]:
+    """The next `length` bytes of a file, or fewer at its end; each piece is good until the next."""
+    view = memoryview(buffer)
+    while length and (count := file.readinto(view[:length])):
+        yield view[:count]
+        length -= count

@@ -1,0 +1,1 @@
+"""shard: packs the tree's images as WebDataset tar shards."""

@@ -1,0 +1,98 @@
+"""The shard stage: WebDataset's layout in deterministic tar files.
+
+`<split>/shard-%06d.tar` holds `<key>.jpg` and `<key>.cls` for each sample, one after the other: the image as it is, and
+its label in decimal digits. The format: https://github.com/webdataset/webdataset#the-webdataset-format
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from larder import tar
+from larder.contract import Artifact, IndexEntry
+from larder.errors import InputError
+from larder.packing import Limits, Pack, pack
+from larder.progress import Reporter
+from larder.stage import Outcome
+from larder.volume import SHARDS
+from services.shard.settings import ShardSettings
+
+NEXT_STEP = "make etl-wds loads them, then make bench ARM=webdataset"
+
+
+def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:
+    """Run the stage."""
+    limits = Limits(settings.shard_bytes, settings.shard_samples, "LARDER_SHARD_BYTES")
+    shaping: dict[str, str | int] = {"shard_bytes": int(limits.bytes), "shard_samples": limits.samples}
+    return pack(settings, TarShards(), limits, shaping, NEXT_STEP, reporter)
+
+
+class TarShards(NamedTuple):
+    """WebDataset's layout. See larder.packing.Layout."""
+
+    artifact: Artifact = "webdataset"
+    folder: str = SHARDS
+    frame_bytes: int = len(tar.END)
+
+    def path(self, split: str, number: int) -> str:
+        """See Layout."""
+        return f"{split}/shard-{number:06d}.tar"
+
+    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
+        """Raises InputError for a key with a dot, which readers would cut there, and for one that is there already."""
+        key, _, extension = entry.path.rpartition(".")
+        if not key or "/" in extension:
+            raise InputError(
+                f"{entry.path} has no extension, by which WebDataset readers know what a file is",
+                next_step="name the file in the source as what it is (.jpg, .png), then extract again",
+            )
+        if "." in key.rpartition("/")[2]:
+            raise InputError(
+                f"{entry.path} can't be a sample's key: WebDataset readers end a key at the first dot of the file name",
+                next_step="rename the file in the source, with one dot, before its extension; then extract again",
+            )
+        if before is not None and before.path.rpartition(".")[0] == key:
+            raise InputError(
+                f"{before.path} and {entry.path} have the same key: they would be one sample",
+                next_step="rename one of them in the source, then extract again",
+            )
+
+    def sample_bytes(self, entry: IndexEntry) -> int:
+        """See Layout."""
+        image, label = _names(entry)
+        return tar.member_bytes(image, entry.bytes) + tar.member_bytes(label, len(str(entry.label)))
+
+    def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
+        """See Layout."""
+        place = 0
+        for entry in entries:
+            yield place + tar.header_bytes(_names(entry)[0])
+            place += self.sample_bytes(entry)
+
+    def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
+        """See Layout."""
+        for entry, content in zip(entries, contents, strict=True):
+            image, label = _names(entry)
+            yield tar.header(image, len(content))
+            yield content
+            text = str(entry.label).encode()
+            yield tar.padding(len(content)) + tar.header(label, len(text)) + _padded(text)
+        yield tar.END
+
+    def extras(self, packs: Sequence[Pack]) -> dict[str, bytes]:
+        """See Layout: there are none."""
+        return {}
+
+
+def _names(entry: IndexEntry) -> tuple[str, str]:
+    """The members of a sample: the path below the split, with a lower-case extension, and the label's."""
+    key, _, extension = entry.path.partition("/")[2].rpartition(".")
+    extension = extension.lower()
+    return f"{key}.{'jpg' if extension == 'jpeg' else extension}", f"{key}.cls"
+
+
+@lru_cache
+def _padded(text: bytes) -> bytes:
+    return text + tar.padding(len(text))
