@@ -32,6 +32,7 @@ CHUNKS = "Food-11-litdata"  # what optimize leaves
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 class Slot:
@@ -214,6 +215,13 @@ def _sync(root: Path) -> None:
             raise OSError(fault, os.strerror(fault), str(root))
     finally:
         os.close(descriptor)
+
+
+def start_writeback(descriptor: int) -> None:
+    """Have the kernel write to disk what it holds of a file, without waiting for that (Linux; elsewhere nothing)."""
+    start = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if start is not None:
+        start(descriptor, ctypes.c_longlong(0), ctypes.c_longlong(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -15,7 +15,7 @@ from larder.engines.local import LocalEngine
 T = TypeVar("T")
 R = TypeVar("R")
 
-__all__ = ["Engine", "LocalEngine", "open_engine"]
+__all__ = ["Engine", "LocalEngine"]
 
 
 class Engine(Protocol):
@@ -27,10 +27,3 @@ class Engine(Protocol):
         `function` and tasks must be picklable. Leaving the context stops the workers.
         Raises whatever `function` raises.
         """
-
-
-def open_engine(
-    name: str, workers: int, address: str = "", say: Callable[[str, str], None] = lambda name, message: None
-) -> Engine:
-    """The engine `name`, local or ray; `say` is told events, by name and message."""
-    return LocalEngine(workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from larder.contract import Artifact, IndexEntry
@@ -41,5 +41,5 @@ class Layout(Protocol):
     def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
         """The pack's bytes, piece by piece; `contents` are the samples' images."""
 
-    def extras(self, packs: Sequence[Pack]) -> dict[str, bytes]:
-        """Small files beside the packs, by path."""
+    def extras(self, packs: Sequence[Pack], digests: Mapping[str, str]) -> dict[str, bytes]:
+        """Small files beside the packs, by path; `digests` are the packs' sha256s."""

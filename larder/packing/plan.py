@@ -37,7 +37,7 @@ class Pack(NamedTuple):
 
     def entries(self) -> list[IndexEntry]:
         """The samples."""
-        return [IndexEntry.from_json(line) for line in self.lines.decode().splitlines()]
+        return [IndexEntry.from_json(line) for line in self.lines.splitlines()]
 
 
 def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Iterator[Pack]:
@@ -58,7 +58,7 @@ def _checked(lines: mmap.mmap, layout: Layout) -> Iterator[tuple[str, int, str]]
     """Split, offset and path of every line."""
     place, before = 0, None
     while line := lines.readline():
-        entry = IndexEntry.from_json(line.decode())
+        entry = IndexEntry.from_json(line)
         split = entry.path.partition("/")[0]
         same = before is not None and before.path.startswith(f"{split}/")
         layout.check(entry, before if same else None)
@@ -90,7 +90,7 @@ def _cut(split: str, lines: Iterator[bytes], layout: Layout, limits: Limits) -> 
     held: list[bytes] = []
     size = layout.frame_bytes
     for line in lines:
-        entry = IndexEntry.from_json(line.decode())
+        entry = IndexEntry.from_json(line)
         more = layout.sample_bytes(entry)
         if layout.frame_bytes + more > limits.bytes:
             raise ConfigurationError(

@@ -23,15 +23,8 @@ def _a_bucket_place(uri: str) -> str:
     return _a_place(uri)
 
 
-def a_ray_address(address: str) -> str:
-    """`address`, when it may be a Ray cluster's; raises ValueError otherwise."""
-    if not re.fullmatch(r"(auto|[A-Za-z0-9.-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5})?", address):
-        raise ValueError("must be a head's host:port, auto for the cluster that runs on this machine, or empty")
-    return address
-
-
 class PackSettings(DataSettings, StoreSettings):
-    """From where, to where, in which order, and by what."""
+    """From where, to where, and in which order."""
 
     input: Annotated[str, AfterValidator(_a_place)] = Field(
         "", alias="LARDER_INPUT",
@@ -50,13 +43,6 @@ class PackSettings(DataSettings, StoreSettings):
     seed: int = Field(
         0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
     )
-    engine: Literal["local", "ray"] = Field(
-        "local", alias="LARDER_ENGINE", description="what spreads the work: local (processes here), ray (a Ray cluster)"
-    )
-    ray_address: Annotated[str, AfterValidator(a_ray_address)] = Field(
-        "", alias="RAY_ADDRESS",
-        description="the head of a Ray cluster, as host:port; auto for the one on this machine; empty starts one",
-    )  # fmt: skip
 
     @property
     def tree(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
-from larder.engines import Engine, open_engine
+from larder.engines import LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
@@ -87,7 +87,8 @@ class _Packing:
         self._target.begin(self._tree.manifest, self._ledger)
         with IndexWriter(slot.meta / "samples.jsonl") as samples:
             self._write(index, samples)
-        for path, content in self._layout.extras(list(self._planned.values())).items():
+        digests = {entry.path: entry.sha256 for entry in self._ledger.entries()}
+        for path, content in self._layout.extras(list(self._planned.values()), digests).items():
             if path not in self._ledger:
                 self._ledger.add([self._target.put(path, content)])
         self._reporter.event("commit", f"committing {len(self._ledger):,} files")
@@ -98,7 +99,7 @@ class _Packing:
             input={"kind": "tree", "manifest": self._tree.digest}, settings=wanted, files=len(self._ledger),
             bytes=total, index=summary, samples=samples.summary,
         )  # fmt: skip
-        return self._target.commit(manifest, clock.record(engine=self._settings.engine), self._ledger)
+        return self._target.commit(manifest, clock.record(), self._ledger)
 
     def _write(self, index: Path, samples: IndexWriter) -> None:
         """Write the packs that aren't there yet, and a line for each sample of all of them."""
@@ -109,7 +110,7 @@ class _Packing:
             packs = self._missing(plan(index, self._layout, self._limits, seed), samples, task)
             first = next(packs, None)
             if first is not None:
-                with self._open_engine()(writer, itertools.chain([first], packs)) as results:
+                with LocalEngine(self._settings.workers)(writer, itertools.chain([first], packs)) as results:
                     for entry in results:
                         self._ledger.add([entry])
                         task.advance(self._planned[entry.path].samples)
@@ -118,10 +119,6 @@ class _Packing:
                 f"the tree's index lists {planned:,} images, and its manifest says {images:,}",
                 next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
             )
-
-    def _open_engine(self) -> Engine:
-        settings = self._settings
-        return open_engine(settings.engine, settings.workers, settings.ray_address, self._reporter.event)
 
     def _missing(self, packs: Iterator[Pack], samples: IndexWriter, task: Task) -> Iterator[Pack]:
         """Those of `packs` that are to be written; each one's samples are noted on the way."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, require_digest, samples_name
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
+from larder.packing.hashing import Hashing, joined
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.source import Source
 from larder.progress import Reporter
-from larder.volume import Slot, require_space
+from larder.volume import Slot, require_space, start_writeback
 
 _WRITE_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
@@ -88,68 +90,30 @@ class VolumeWriter:
         place = Path(self.folder, pack.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         beside = place.with_name(f"{place.name}.part")
-        with beside.open("wb", buffering=0) as file:
-            for piece in _joined(self.layout.encode(entries, self.source.contents(entries))):
+        with beside.open("w+b", buffering=0) as file, Hashing(self.source) as hashing:
+            for piece in joined(self.layout.encode(entries, hashing.images(entries))):
+                hashing.add(piece)
                 _write(file, piece)
-        digest = self._verify(beside, pack, entries)
+            digest, size = hashing.digest(), file.tell()
+            start_writeback(file.fileno())  # at the end, less is left to flush
+        if size != pack.size:
+            raise ValueError(f"{pack.path} has {size} bytes, and {pack.size} were planned")
         beside.rename(place)
-        return IndexEntry(pack.path, pack.size, digest)
-
-    def _verify(self, path: Path, pack: Pack, entries: Sequence[IndexEntry]) -> str:
-        """Read a pack back: every image must be where it should and what the tree's index says. Returns its sha256."""
-        whole, place, buffer = hashlib.sha256(), 0, bytearray(_READ_BYTES)
-        with path.open("rb", buffering=0) as file:
-            for entry, offset in zip(entries, self.layout.offsets(entries), strict=True):
-                for piece in _pieces(file, buffer, offset - place):
-                    whole.update(piece)
-                own = hashlib.sha256()
-                for piece in _pieces(file, buffer, entry.bytes):
-                    whole.update(piece)
-                    own.update(piece)
-                place = offset + entry.bytes
-                if own.hexdigest() != entry.sha256:
-                    self._explain(path, entry)
-            for piece in _pieces(file, buffer, pack.size - place):
-                whole.update(piece)
-            if file.read(1) or file.tell() != pack.size:
-                raise StorageError(f"{path} has another length than was written", next_step=_LOOK)
-        return whole.hexdigest()
-
-    def _explain(self, path: Path, entry: IndexEntry) -> NoReturn:
-        if hashlib.sha256(self.source.read(entry)).hexdigest() != entry.sha256:
-            raise self.source.changed(entry, "has changed")
-        raise StorageError(f"{path} doesn't hold what was written to it, at {entry.path}", next_step=_LOOK)
-
-
-_LOOK = "look whether something else writes there, or the disk fails (`dmesg`); then run again"
-
-
-def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer pieces."""
-    held: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size >= _WRITE_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
+        return IndexEntry(pack.path, size, digest)
 
 
 def _write(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
+    """Write and read back. Raises StorageError when that isn't the same."""
+    place, view = file.tell(), memoryview(data)
     try:
         while view:
             view = view[file.write(view) :]
+        same = os.pread(file.fileno(), len(data), place) == data
     except OSError as fault:
         fault.filename = file.name
         raise
-
-
-def _pieces(file: FileIO, buffer: bytearray, length: int) -> Iterator[memoryview]:
-    """The next `length` bytes of a file, or fewer at its end; each piece is good until the next."""
-    view = memoryview(buffer)
-    while length and (count := file.readinto(view[:length])):
-        yield view[:count]
-        length -= count
+    if not same:
+        raise StorageError(
+            f"{file.name!r} doesn't hold what was written to it",
+            next_step="look whether something else writes there, or the disk fails (`dmesg`); then run again",
+        )

@@ -6,7 +6,7 @@ its label in decimal digits. The format: https://github.com/webdataset/webdatase
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -81,7 +81,7 @@ class TarShards(NamedTuple):
             yield tar.padding(len(content)) + tar.header(label, len(text)) + _padded(text)
         yield tar.END
 
-    def extras(self, packs: Sequence[Pack]) -> dict[str, bytes]:
+    def extras(self, packs: Sequence[Pack], digests: Mapping[str, str]) -> dict[str, bytes]:
         """See Layout: there are none."""
         return {}
 

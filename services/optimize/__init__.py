@@ -1,0 +1,1 @@
+"""optimize: packs the tree's images as LitData chunks."""

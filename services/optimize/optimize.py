@@ -1,0 +1,109 @@
+"""The optimize stage: LitData's chunks, written by LitData's own writer.
+
+`<split>/chunk-0-<n>.bin` and `<split>/index.json`; a sample is `{"image": <JPEG bytes>, "label": <int>}`.
+The format: https://github.com/Lightning-AI/litData, litdata/streaming/writer.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from larder.contract import Artifact, IndexEntry
+from larder.packing import Limits, Pack, pack
+from larder.progress import Reporter
+from larder.stage import Outcome
+from larder.volume import CHUNKS
+from services.optimize.settings import OptimizeSettings
+
+NEXT_STEP = "make etl-lit loads them, then train from them with litdata.StreamingDataset"
+WRITER = "0.2.76"
+"""The release of litdata whose bytes these are."""
+_LABEL_BYTES = 8  # an int64
+_SIZES_BYTES = 2 * 4  # a sample begins with the sizes of its two values
+_OFFSET_BYTES = 4
+
+
+def optimize(settings: OptimizeSettings, reporter: Reporter) -> Outcome:
+    """Run the stage."""
+    limits = Limits(settings.chunk_bytes, settings.chunk_samples, "LARDER_CHUNK_BYTES")
+    shaping: dict[str, str | int] = {
+        "chunk_bytes": int(limits.bytes), "chunk_samples": limits.samples, "litdata": WRITER
+    }  # fmt: skip
+    return pack(settings, Chunks(limits.bytes), limits, shaping, NEXT_STEP, reporter)
+
+
+class Chunks(NamedTuple):
+    """LitData's layout. See larder.packing.Layout."""
+
+    chunk_bytes: int
+    artifact: Artifact = "litdata"
+    folder: str = CHUNKS
+    frame_bytes: int = 2 * _OFFSET_BYTES
+    """The number of samples, and the offset at which the last one ends."""
+
+    def path(self, split: str, number: int) -> str:
+        """See Layout. LitData names a chunk by the rank of its writer and its number."""
+        return f"{split}/chunk-0-{number}.bin"
+
+    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
+        """See Layout: a chunk holds no names, so that any will do."""
+
+    def sample_bytes(self, entry: IndexEntry) -> int:
+        """See Layout."""
+        return _OFFSET_BYTES + _SIZES_BYTES + entry.bytes + _LABEL_BYTES
+
+    def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
+        """See Layout."""
+        place = self.frame_bytes + _OFFSET_BYTES * len(entries) + _SIZES_BYTES
+        for entry in entries:
+            yield place
+            place += entry.bytes + _LABEL_BYTES + _SIZES_BYTES
+
+    def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
+        """See Layout."""
+        labels = (entry.label or 0 for entry in entries)
+        yield _write(self.chunk_bytes, zip(contents, labels, strict=True))[0]
+
+    def extras(self, packs: Sequence[Pack], digests: Mapping[str, str]) -> dict[str, bytes]:
+        """See Layout: LitData's index of each split.
+
+        LitData notes the time of writing there, and readers drop what they have cached when it changes. A digest of the
+        chunks serves for it here, so that the same chunks have the same index.
+        """
+        config = _write(self.chunk_bytes, [(b"", 0)])[1]
+        found = {}
+        for split, some in itertools.groupby(packs, key=lambda pack: pack.path.partition("/")[0]):
+            chunks, content = [], hashlib.sha256()
+            for chunk in some:
+                content.update(digests[chunk.path].encode())
+                name = chunk.path.partition("/")[2]
+                chunks.append({"chunk_bytes": chunk.size, "chunk_size": chunk.samples, "dim": None, "filename": name})
+            index = {"chunks": chunks, "config": config, "updated_at": content.hexdigest()[:16]}
+            found[f"{split}/index.json"] = json.dumps(index, sort_keys=True).encode()
+        return found
+
+
+def _write(chunk_bytes: int, samples: Iterable[tuple[bytes, int]]) -> tuple[bytes, dict[str, Any]]:
+    """One chunk's bytes as LitData's writer makes them, and the writer's configuration for LitData's index."""
+    from litdata.streaming.writer import BinaryWriter  # imports torch, which takes seconds
+
+    chunks: list[bytes] = []
+
+    class InMemory(BinaryWriter):  # type: ignore[misc]  # litdata has no types
+        """Keeps what the writer would put into a file."""
+
+        def write_chunk_to_file(self, raw_data: bytes, filename: str, compress: bool | None = None) -> None:
+            chunks.append(raw_data)
+
+    with tempfile.TemporaryDirectory(prefix="larder-") as folder:  # the writer wants one, for an index of its own
+        writer = InMemory(folder, chunk_bytes=chunk_bytes)
+        for number, (image, label) in enumerate(samples):
+            writer.add_item(number, {"image": image, "label": label})
+        writer.done()
+    [data] = chunks
+    return data, writer.get_config()
