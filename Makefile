@@ -7,7 +7,8 @@ SHELL := /bin/bash -o pipefail
 from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:space:]]+$$//' \
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
-    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR,\
+    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME LARDER_DEST \
+    LARDER_INPUT,\
     $(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
@@ -16,6 +17,8 @@ DEMO_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_demo)
 override RUNNER := $(or $(RUNNER),$(if $(ENGINE),compose,host))
 override ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
 override LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
+override LARDER_WDS_VOLUME := $(or $(LARDER_WDS_VOLUME),food11-webdataset_wds_out)
+override LARDER_LIT_VOLUME := $(or $(LARDER_LIT_VOLUME),food11-litdata_lit_out)
 override LARDER_HOME := $(or $(LARDER_HOME),.larder)
 override LARDER_STORE_DIR := $(or $(LARDER_STORE_DIR),$(LARDER_HOME)/store)
 override LARDER_MINIO_PORT := $(or $(LARDER_MINIO_PORT),9000)
@@ -26,7 +29,7 @@ LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty
 override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
-    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR
+    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
 export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
@@ -41,16 +44,22 @@ $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))
 STAGES := extract transform load shard optimize s3 mount bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
-HOST_VOLUME := $(LARDER_HOME)/volumes/$(LARDER_DATA_VOLUME)
+HOST_VOLUMES := $(LARDER_HOME)/volumes
+HOST_VOLUME := $(HOST_VOLUMES)/$(LARDER_DATA_VOLUME)
+# What a packing pipeline, wds or lit, writes: its volume and its folder there.
+volume_of = $(if $(filter wds,$(1)),$(LARDER_WDS_VOLUME),$(if $(filter lit,$(1)),$(LARDER_LIT_VOLUME),$(LARDER_DATA_VOLUME)))
+folder_of = $(if $(filter wds,$(1)),Food-11-webdataset,$(if $(filter lit,$(1)),Food-11-litdata))
 
 KNOWN := $(shell sed -nE 's/^\#?([A-Z0-9_]+)=.*/\1/p' .env.example)
 GIVEN := $(filter LARDER_%,$(.VARIABLES)) $(shell [ -f .env ] && sed -nE 's/^(LARDER_[A-Za-z0-9_]+)=.*/\1/p' .env)
 MISSPELT := $(sort $(filter-out $(KNOWN),$(GIVEN)))
 $(if $(MISSPELT),$(error no such setting: $(MISSPELT); .env.example names all of them))
-$(if $(shell printf %s '$(LARDER_DATA_VOLUME)' | grep -E '^[A-Za-z0-9][A-Za-z0-9_.-]+$$'),,\
-    $(error LARDER_DATA_VOLUME=$(LARDER_DATA_VOLUME) is no name for a volume: letters, digits, _ . -))
+$(foreach name,LARDER_DATA_VOLUME LARDER_WDS_VOLUME LARDER_LIT_VOLUME,\
+    $(if $(shell printf %s '$($(name))' | grep -E '^[A-Za-z0-9][A-Za-z0-9_.-]+$$'),,\
+        $(error $(name)=$($(name)) is no name for a volume: letters, digits, _ . -)))
 
-compose_file = compose/$(if $(filter extract transform,$(1)),local,$(1)).yaml
+compose_file = compose/$(or $(if $(filter extract transform,$(1)),local),$(if $(filter shard,$(1)),wds),\
+    $(if $(filter optimize,$(1)),lit),$(1)).yaml
 
 # $(call stage,COMPOSE FILE,STAGE,STAGE'S FLAGS) runs a stage in the chosen runner. In a container, a local archive or
 # folder is mounted read-only under its own name; the shell reads the name from the environment, so it may hold anything.
@@ -65,7 +74,9 @@ stage = $(store) mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; th
         docker compose "$${store[@]}" -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
 else ifeq ($(RUNNER),host)
 store = $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then set -a; . "$(STORE_ENV)"; set +a; fi;)
-stage = $(store) LARDER_VOLUME_DIR="$(HOST_VOLUME)" FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
+stage = $(store) LARDER_VOLUME_DIR="$(HOST_VOLUMES)/$(call volume_of,$(1))" \
+        $(if $(filter wds lit,$(1)),LARDER_INPUT="$(or $(LARDER_INPUT),$(HOST_VOLUME)/Food-11)") \
+        $(if $(filter load,$(2)),$(if $(call folder_of,$(1)),LARDER_LOAD=$(call folder_of,$(1)))) FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
         $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(3)
 else
 $(error RUNNER=$(RUNNER) is neither compose nor host)
@@ -93,6 +104,16 @@ etl-local: ready-extract ready-transform ## LARDER_SOURCE -> tree in the volume 
 .PHONY: etl-load
 etl-load: ready-load ## the tree -> one object per image in s3://S3_BUCKET/Food-11/, every one verified
 	@$(call stage,load,load)
+
+.PHONY: etl-wds
+etl-wds: ready-shard ready-load ## the tree -> WebDataset tar shards -> s3://S3_BUCKET/Food-11-webdataset/
+	@$(call stage,wds,shard)
+	@$(if $(LARDER_DEST),,$(call stage,wds,load))
+
+.PHONY: etl-lit
+etl-lit: ready-optimize ready-load ## the tree -> LitData chunks -> s3://S3_BUCKET/Food-11-litdata/
+	@$(call stage,lit,optimize)
+	@$(if $(LARDER_DEST),,$(call stage,lit,load))
 
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local); records in results/
@@ -182,7 +203,8 @@ ready-%: runner
 .PHONY: runner
 runner:
 	@echo "runner: $(RUNNER)$(if $(filter host,$(RUNNER)), (processes in .venv/, data under $(LARDER_HOME)/))" >&2
-	@$(if $(filter host,$(RUNNER)),mkdir -p -- "$(HOST_VOLUME)")
+	@$(if $(filter host,$(RUNNER)),mkdir -p -- "$(HOST_VOLUME)" "$(HOST_VOLUMES)/$(LARDER_WDS_VOLUME)" \
+	    "$(HOST_VOLUMES)/$(LARDER_LIT_VOLUME)")
 
 .PHONY: venv
 venv: .venv/ready ## make the virtual environment of the host runner and the tests
@@ -233,6 +255,33 @@ clean-local: ## remove the data volume, after asking (YES=1 does not ask)
 	$(if $(YES),answer=y; echo y >&2,read -r answer || true); \
 	[ "$$answer" = y ] || { echo "kept" >&2; exit 1; }; \
 	$(if $(filter compose,$(RUNNER)),docker volume rm "$(LARDER_DATA_VOLUME)",rm -rf -- "$(HOST_VOLUME)")
+
+.PHONY: clean
+clean: clean-wds clean-lit ## remove the volumes of shards and of chunks, which are in the store
+
+.PHONY: clean-wds
+clean-wds: ready-load ## remove the volume of shards, after looking that the store has them (YES=1: without asking)
+	@$(call remove_staged,wds)
+
+.PHONY: clean-lit
+clean-lit: ready-load ## remove the volume of chunks, after looking that the store has them (YES=1: without asking)
+	@$(call remove_staged,lit)
+
+# $(call remove_staged,PIPELINE) removes what wds or lit has staged, unless it is in use or the store lacks any of it.
+define remove_staged
+volume=$(call volume_of,$(1)); \
+$(if $(filter compose,$(RUNNER)),docker volume inspect "$$volume" >/dev/null 2>&1,[ -e "$(HOST_VOLUMES)/$$volume/$(call folder_of,$(1))" ]) \
+    || { echo "nothing to remove: no $(RUNNER) volume $$volume with data" >&2; exit 0; }; \
+users="$$($(if $(filter compose,$(RUNNER)),docker ps --all --filter "volume=$$volume" --format '{{.Names}} ({{.Status}})'))"; \
+[ -z "$$users" ] || { printf 'error: containers use the volume %s:\n%s\n  next step: stop and remove them, then run this again\n' \
+    "$$volume" "$$users" >&2; exit 1; }; \
+($(call stage,$(1),load,--task check)) || { \
+    echo "kept $$volume: only what is loaded and verified is removed (docker volume rm removes anything)" >&2; exit 1; }; \
+printf 'Remove the $(RUNNER) volume %s? The store has all of it, verified just now. [y/N] ' "$$volume" >&2; \
+$(if $(YES),answer=y; echo y >&2,read -r answer || true); \
+[ "$$answer" = y ] || { echo "kept" >&2; exit 1; }; \
+$(if $(filter compose,$(RUNNER)),docker volume rm "$$volume",rm -rf -- "$(HOST_VOLUMES)/$$volume")
+endef
 
 .PHONY: clean-s3
 clean-s3: $(if $(filter host,$(RUNNER)),ready-s3) ## remove the store on this machine with its data and keys, after asking (YES=1: not)

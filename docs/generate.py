@@ -10,7 +10,9 @@ from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
 from services.load.settings import LoadSettings
 from services.mount.settings import MountSettings
+from services.optimize.settings import OptimizeSettings
 from services.s3.settings import S3Settings
+from services.shard.settings import ShardSettings
 from services.transform.settings import TransformSettings
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +20,8 @@ STAGES: dict[str, type[Settings]] = {
     "extract": ExtractSettings,
     "transform": TransformSettings,
     "load": LoadSettings,
+    "shard": ShardSettings,
+    "optimize": OptimizeSettings,
     "s3": S3Settings,
     "mount": MountSettings,
     "bench": BenchSettings,
@@ -27,6 +31,8 @@ STAGES: dict[str, type[Settings]] = {
 BUILD_SETTINGS = (
     ("RUNNER", "compose, or host without an engine", "compose: containers; host: processes in .venv/ (make)"),
     ("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume (make, compose)"),
+    ("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards (make, compose)"),
+    ("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks (make, compose)"),
     ("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `make s3-up` its keys (make)"),
     ("LARDER_UID", "your user id", "user id that writes the records; never 0 (make, compose)"),
     ("LARDER_GID", "your group id", "group id that writes the records; never 0 (make, compose)"),

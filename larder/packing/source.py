@@ -41,6 +41,8 @@ class FolderSource(NamedTuple):
             data = os.read(descriptor, entry.bytes + 1)
             while 0 < len(data) < entry.bytes and (more := os.read(descriptor, entry.bytes - len(data) + 1)):
                 data += more
+        except IsADirectoryError:
+            raise self.changed(entry, "is no file any more") from None
         except OSError as fault:
             fault.filename = path
             raise

@@ -41,8 +41,8 @@ T = TypeVar("T")
 MADE_BY = {TREE: "make etl-local", SHARDS: "make etl-wds", CHUNKS: "make etl-lit"}
 NEXT_STEP = {
     TREE: "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
-    SHARDS: "make bench ARM=webdataset",
-    CHUNKS: "make bench ARM=litdata_streaming",
+    SHARDS: "make clean-wds, if the volume's space is needed",
+    CHUNKS: "make clean-lit, if the volume's space is needed",
 }
 MANIFEST, RUN, PROBE = f"{META}/manifest.json", f"{META}/run.json", f"{META}/probe"
 TRIES = 3
@@ -91,9 +91,26 @@ class Load:
         with self._reporter.task("reading the index", self._source.files, "files") as task:
             self._state.want(_counted(read_index(self._data, self._source), task.advance))
         self._compare_with_old()
+        if self._settings.task == "check":
+            return self._check()
         self._send_until_right()
         self._sweep(keep=self._commit())
         return self._outcome(self._see_to_extras())
+
+    def _check(self) -> Outcome:
+        """Whether the store has all of it. Raises InputError when it hasn't."""
+        self._look(blind=False)
+        wrong = self._state.count_wrong(self._trust)[0] or self._read_back()
+        if self._old is None or self._old != self._source.stored(self._old.index) or wrong:
+            raise InputError(
+                f"{self._there.uri} doesn't hold what {self._data} does: "
+                + (f"{wrong:,} objects are missing or different" if wrong else "its manifest is missing or another"),
+                next_step=f"run `{_made_by(self._settings.folder)}`",
+            )
+        return Outcome(
+            f"{self._source.files:,} objects in {self._there.uri}: all there, verified by {self._verified_by()}", "",
+            {"objects": self._source.files},
+        )  # fmt: skip
 
     def _find_old(self) -> Manifest | None:
         """The manifest that is in place. Raises ConfigurationError when it is another data set's."""

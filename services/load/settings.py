@@ -16,6 +16,10 @@ VerifyRemote = Literal["list", "etag", "read"]
 class LoadSettings(DataSettings, BucketSettings):
     """What goes where, how fast, and how closely it is looked at afterwards."""
 
+    task: Literal["load", "check"] = Field(
+        "load", alias="LARDER_LOAD_TASK",
+        description="load, or check: say whether the store has all of it, and send nothing",
+    )  # fmt: skip
     folder: str = Field(
         TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="the finished folder on the data volume that is loaded; it keeps its name in the bucket",

@@ -20,7 +20,7 @@ from larder.stage import Outcome
 from larder.volume import CHUNKS
 from services.optimize.settings import OptimizeSettings
 
-NEXT_STEP = "make etl-lit loads them, then train from them with litdata.StreamingDataset"
+NEXT_STEP = "make etl-lit, which loads them, too"
 WRITER = "0.2.76"
 """The release of litdata whose bytes these are."""
 _LABEL_BYTES = 8  # an int64

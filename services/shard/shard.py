@@ -19,7 +19,7 @@ from larder.stage import Outcome
 from larder.volume import SHARDS
 from services.shard.settings import ShardSettings
 
-NEXT_STEP = "make etl-wds loads them, then make bench ARM=webdataset"
+NEXT_STEP = "make etl-wds, which loads them, too"
 
 
 def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("extract", "transform", "load", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "shard", "optimize", "s3", "mount", "bench")
+FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
+"""The compose files of stages that have another name than their own."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,14 +34,16 @@ def data_volume() -> Iterator[str]:
     """The name of a volume that is this test's own."""
     name = f"larder_test_{uuid.uuid4().hex[:12]}"
     yield name
-    subprocess.run(["docker", "volume", "rm", "--force", name], check=True, capture_output=True)
+    names = [name, f"{name}_wds", f"{name}_lit"]
+    subprocess.run(["docker", "volume", "rm", "--force", *names], check=True, capture_output=True)
 
 
 @pytest.fixture
 def environment(data_volume: str) -> dict[str, str]:
     """A user's environment, without settings that the machine may have."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
-    return kept | {"LARDER_DATA_VOLUME": data_volume, "LARDER_LOG": "line"}
+    packed = {"LARDER_WDS_VOLUME": f"{data_volume}_wds", "LARDER_LIT_VOLUME": f"{data_volume}_lit"}
+    return kept | {"LARDER_DATA_VOLUME": data_volume, "LARDER_LOG": "line"} | packed
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def stage(run: Run, request: pytest.FixtureRequest) -> Run:
     def stage(
         name: str, *flags: str, options: tuple[str, ...] = (), check: bool = False, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        file = f"compose/{'local' if name in ('extract', 'transform') else name}.yaml"
+        file = f"compose/{FILES.get(name, name)}.yaml"
         if name == "mount":
             settings = {"LARDER_MOUNT_DIR": str(request.getfixturevalue("shared_folder"))} | settings
         settings = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""} | settings  # not set, for s3.yaml's server

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-STAGES = ("extract", "transform", "load", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "shard", "optimize", "s3", "mount", "bench")
 ROOTS = {"mount": "0000000000200002"}
 """Who mounts is root, with SYS_ADMIN and DAC_OVERRIDE of root's capabilities."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -39,7 +39,7 @@ def test_labels_say_what_it_is(name: str) -> None:
     assert labels["org.opencontainers.image.revision"]
 
 
-@pytest.mark.parametrize("name", ["extract", "transform", "load", "s3", "mount"])
+@pytest.mark.parametrize("name", ["extract", "transform", "load", "shard", "s3", "mount"])
 def test_it_adds_less_than_350_mb_to_its_base(name: str) -> None:
     history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:0.1.0"]
     layers = subprocess.run(history, capture_output=True, check=True, text=True).stdout.split()

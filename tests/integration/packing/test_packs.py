@@ -1,0 +1,296 @@
+"""What both packing stages promise: the same bytes every time, an index that leads to every image, nothing lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+
+def test_the_index_leads_to_every_image(
+    stage: Any, volume: Path, tree: Path, packing: Any, images: dict[str, bytes], lines: Any
+) -> None:
+    result = stage(packing.stage, packing.size)
+    assert result.code == 0, result.stderr
+    folder = volume / packing.folder
+    samples = lines(folder / "_larder/samples.jsonl")
+    assert {sample["source"] for sample in samples} == set(images)
+    assert len(samples) == len(images)
+    for sample in samples:
+        with (folder / sample["file"]).open("rb") as file:
+            file.seek(sample["offset"])
+            assert file.read(sample["bytes"]) == images[sample["source"]]
+        assert hashlib.sha256(images[sample["source"]]).hexdigest() == sample["sha256"]
+        assert sample["source"].split("/")[1] == f"class_{sample['class']:02d}"
+        assert sample["source"].split("/")[0] == sample["file"].split("/")[0]
+    files = lines(folder / "_larder/index.jsonl")
+    for file_line in files:
+        content = (folder / file_line["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file_line["bytes"], file_line["sha256"])
+    assert max(line["bytes"] for line in files) <= 60000
+    manifest = json.loads((folder / "_larder/manifest.json").read_text())
+    assert manifest["files"] == len(files)
+    tree_manifest = (tree / "_larder/manifest.json").read_bytes()
+    assert manifest["input"] == {"kind": "tree", "manifest": hashlib.sha256(tree_manifest).hexdigest()}
+    assert manifest["splits"] == json.loads(tree_manifest)["splits"]
+
+
+def test_the_same_bytes_with_any_number_of_workers(
+    stage: Any, volume: Path, tree: Path, packing: Any, digests: Any
+) -> None:
+    found = []
+    for workers in ("1", "3"):
+        assert stage(packing.stage, packing.size, f"--workers={workers}", "--force").code == 0
+        found.append(digests(volume / packing.folder))
+    assert found[0] == found[1]
+
+
+def test_a_second_run_does_nothing(stage: Any, volume: Path, tree: Path, packing: Any) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    before = (volume / packing.folder / "_larder/run.json").read_bytes()
+    again = stage(packing.stage, packing.size)
+    assert again.code == 0
+    assert "up to date" in again.stderr
+    assert (volume / packing.folder / "_larder/run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter", "samples"])
+def test_what_is_missing_afterwards_is_made_again(
+    stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, damage: str
+) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    whole = digests(volume / packing.folder)
+    one = volume / packing.folder / next(path for path in sorted(whole) if path.startswith("training/"))
+    if damage == "gone":
+        one.unlink()
+    elif damage == "shorter":
+        os.truncate(one, 1000)
+    else:
+        (volume / packing.folder / "_larder/samples.jsonl").write_text("")
+    result = stage(packing.stage, packing.size)
+    assert result.code == 0, result.stderr
+    assert "making all anew" in result.stderr
+    assert digests(volume / packing.folder) == whole
+
+
+def test_order(stage: Any, volume: Path, tree: Path, packing: Any, images: dict[str, bytes], lines: Any) -> None:
+    found = {}
+    for flags in ("--shuffle=none", "--seed=0", "--seed=1"):
+        assert stage(packing.stage, packing.size, flags).code == 0
+        found[flags] = [line["source"] for line in lines(volume / packing.folder / "_larder/samples.jsonl")]
+    assert found["--shuffle=none"] == sorted(images)
+    assert len({tuple(order) for order in found.values()}) == 3
+    first = [line.split("/")[1] for line in found["--seed=0"][:15]]
+    assert len(set(first)) == 3, "a pack of class-ordered data is mixed"
+
+
+def test_packs_end_by_count(stage: Any, volume: Path, tree: Path, packing: Any, lines: Any) -> None:
+    count = packing.size.replace("bytes=60000", "samples=7")
+    assert stage(packing.stage, count).code == 0
+    held: dict[str, int] = {}
+    for line in lines(volume / packing.folder / "_larder/samples.jsonl"):
+        held[line["file"]] = held.get(line["file"], 0) + 1
+    assert sorted(held.values())[-31:] == [7] * 31
+    assert len(held) == 32 + 12
+
+
+def test_killed_at_random_moments(
+    stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, kill_at_random: Callable[..., None]
+) -> None:
+    undisturbed = stage(packing.stage, packing.size, "--workers=2")
+    assert undisturbed.code == 0
+    whole = digests(volume / packing.folder)
+
+    def check(_: int, complete: bool) -> None:
+        assert digests(volume / packing.folder) == whole, "what can be seen is whole"
+
+    times = 20 if packing.stage == "shard" else 8
+    flags = [packing.size, "--workers=2", "--force"]
+    kill_at_random(packing.stage, lambda _: flags, times, undisturbed.seconds, check)
+
+
+def test_goes_on_where_it_was_killed(stage: Any, volume: Path, tree: Path, digests: Any, until: Any) -> None:
+    flags = ("--shard-bytes=12000", "--workers=1")
+    staged = volume / ".larder/Food-11-webdataset/new/training"
+    process = stage.start("shard", *flags)
+    until(lambda: len(list(staged.glob("*.tar"))) > 3 or process.poll() is not None, "some shards are there")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if process.returncode == 0:
+        pytest.fail("it ended before it could be killed")
+    kept = {path.name: path.stat().st_ino for path in sorted(staged.glob("*.tar"))[:3]}
+    result = stage("shard", *flags)
+    assert result.code == 0
+    assert "continuing an earlier run" in result.stderr
+    placed = volume / "Food-11-webdataset/training"
+    assert {name: (placed / name).stat().st_ino for name in kept} == kept, "they were not written again"
+
+
+def test_a_killed_worker(stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, until: Any) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    whole = digests(volume / packing.folder)
+    process = stage.start(packing.stage, packing.size, "--workers=2", "--force")
+
+    def workers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children()
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    until(lambda: process.poll() is not None or bool(workers()), "a worker runs")
+    workers()[0].kill()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    assert "worker process was killed" in stderr
+    assert stage(packing.stage, packing.size, "--force").code == 0
+    assert digests(volume / packing.folder) == whole
+
+
+@pytest.mark.parametrize("how", ["same-size", "longer", "gone", "a-folder"])
+def test_an_input_that_changed(
+    stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, how: str, images: dict[str, bytes]
+) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    whole = digests(volume / packing.folder)
+    path = "training/class_01/1_100.jpg"
+    (tree / path).unlink()
+    if how == "same-size":
+        (tree / path).write_bytes(bytes(len(images[path])))
+    elif how == "longer":
+        (tree / path).write_bytes(images[path] + b"x")
+    elif how == "a-folder":
+        (tree / path).mkdir()
+    result = stage(packing.stage, packing.size, "--force")
+    assert result.code == 3, result.stderr
+    assert path in result.stderr
+    assert "etl-local" in result.stderr
+    assert digests(volume / packing.folder) == whole
+
+
+def test_an_unreadable_file(stage: Any, volume: Path, tree: Path, packing: Any) -> None:
+    path = tree / "training/class_01/1_100.jpg"
+    path.chmod(0)
+    without_rights = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    result = stage(packing.stage, packing.size, prefix=without_rights)
+    assert result.code == 3, result.stderr
+    assert str(path) in result.stderr
+    assert "permission denied" in result.stderr
+
+
+def test_a_sample_larger_than_a_pack(stage: Any, volume: Path, make_tree: Any, packing: Any) -> None:
+    make_tree({"training/class_00/0_1.jpg": bytes(100), "training/class_01/1_1.jpg": bytes(60000)})
+    result = stage(packing.stage, packing.size)
+    assert result.code == 2, result.stderr
+    assert "training/class_01/1_1.jpg" in result.stderr
+    assert packing.size.split("=")[0].strip("-").replace("-", "_").upper() in result.stderr
+    assert not (volume / packing.folder).exists()
+
+
+def test_no_space_left(stage: Any, volume: Path, tree: Path, packing: Any, mounts: None, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    script = 'mount -t tmpfs -o size=200k larder "$0" && exec "$@"'
+    prefix = ["unshare", "--mount", *user, "sh", "-c", script, str(small)]
+    result = stage(packing.stage, packing.size, f"--input={tree}", volume=small, prefix=prefix)
+    assert result.code == 3, result.stderr
+    assert "packing 300 images needs" in result.stderr
+
+
+def test_no_tree(stage: Any, volume: Path, packing: Any) -> None:
+    result = stage(packing.stage)
+    assert result.code == 3
+    assert "etl-local" in result.stderr
+
+
+def test_a_tree_of_another_kind(stage: Any, volume: Path, tree: Path, packing: Any) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    result = stage(packing.stage, f"--input={volume / packing.folder}")
+    assert result.code == 3
+    assert "LARDER_INPUT" in result.stderr
+
+
+def test_gnu_tar_reads_shards(stage: Any, volume: Path, tree: Path, images: dict[str, bytes], tmp_path: Path) -> None:
+    assert stage("shard", "--shard-bytes=60000").code == 0
+    for split in ("training", "validation"):
+        (tmp_path / split).mkdir()
+        for shard in sorted((volume / "Food-11-webdataset" / split).glob("*.tar")):
+            ended = subprocess.run(["tar", "xvf", shard, "-C", tmp_path / split], capture_output=True, text=True)
+            assert ended.returncode == 0
+            assert not ended.stderr
+    for path, content in images.items():
+        assert (tmp_path / path).read_bytes() == content
+        assert (tmp_path / path).with_suffix(".cls").read_text() == str(int(path.split("/")[1][-2:]))
+    listed = subprocess.run(
+        ["tar", "tvf", volume / "Food-11-webdataset/training/shard-000000.tar"], capture_output=True, text=True
+    )
+    assert all(line.startswith("-rw-r--r-- 0/0 ") and "1970-01-01" in line for line in listed.stdout.splitlines())
+
+
+def test_webdataset_reads_shards(stage: Any, volume: Path, tree: Path, images: dict[str, bytes]) -> None:
+    import webdataset
+    import wids
+
+    assert stage("shard", "--shard-bytes=60000").code == 0
+    shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
+    found = {
+        sample["__key__"]: (sample["jpg"], sample["cls"])
+        for sample in webdataset.WebDataset(shards, shardshuffle=False).decode(
+            webdataset.handle_extension("cls", lambda data: int(data))
+        )
+    }
+    wanted = {path: content for path, content in images.items() if path.startswith("training/")}
+    assert len(found) == len(wanted)
+    for path, content in wanted.items():
+        label = int(path.split("/")[1][-2:])
+        assert found[path.partition("/")[2].removesuffix(".jpg")] == (content, label)
+
+    with_index = wids.ShardListDataset([{"url": shards[0], "nsamples": 15}])
+    sample = with_index[3]
+    assert sample[".jpg"].read() in wanted.values()
+
+
+def test_litdata_reads_chunks(stage: Any, volume: Path, tree: Path, images: dict[str, bytes], lines: Any) -> None:
+    from litdata import StreamingDataset
+
+    assert stage("optimize", "--chunk-bytes=60000").code == 0
+    folder = volume / "Food-11-litdata"
+    dataset = StreamingDataset(str(folder / "training"))
+    samples = [line for line in lines(folder / "_larder/samples.jsonl") if line["file"].startswith("training/")]
+    assert len(dataset) == len(samples) == 220
+    for number in (0, 17, 100, 219):
+        assert bytes(dataset[number]["image"]) == images[samples[number]["source"]]
+        assert dataset[number]["label"] == samples[number]["class"]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [(["a.b.jpg"], "first dot"), (["a.jpg", "a.png"], "same key"), (["a"], "no extension")],
+    ids=["dot", "twice", "no-extension"],
+)
+def test_keys_that_webdataset_cannot_have(
+    stage: Any, volume: Path, make_tree: Any, names: list[str], says: str
+) -> None:
+    make_tree({f"training/class_00/{name}": b"x" for name in [*names, "z.jpg"]})
+    result = stage("shard")
+    assert result.code == 3, result.stderr
+    assert says in result.stderr
+    assert all(name in result.stderr for name in names)
+    assert not (volume / "Food-11-webdataset").exists()
+
+
+def test_long_and_foreign_names(stage: Any, volume: Path, make_tree: Any, tmp_path: Path) -> None:
+    names = ["ß" * 45, "n" * 120, "é" * 100, "7"]
+    make_tree({f"training/class_01/{name}.jpg": name.encode() for name in names})
+    assert stage("shard").code == 0
+    shard = volume / "Food-11-webdataset/training/shard-000000.tar"
+    subprocess.run(["tar", "xf", shard, "-C", tmp_path], check=True)
+    for name in names:
+        assert (tmp_path / f"class_01/{name}.jpg").read_text() == name
+        assert (tmp_path / f"class_01/{name}.cls").read_text() == "1"

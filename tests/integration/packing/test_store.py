@@ -1,0 +1,192 @@
+"""Packs straight into a bucket, from a bucket, and by way of a volume and load: the same objects in the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def objects(store: Any, bucket: str) -> Any:
+    """The objects below a folder of the bucket: path and content, without run.json."""
+
+    def objects(folder: str) -> dict[str, bytes]:
+        found = {}
+        for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
+            path = item["Key"].removeprefix(f"{folder}/")
+            if not path.endswith("run.json"):
+                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        return found
+
+    return objects
+
+
+@pytest.fixture
+def env(store: Any, bucket: str) -> dict[str, str]:
+    """The settings that reach the bucket."""
+    return store.env | {"S3_BUCKET": bucket}
+
+
+def test_streamed_is_what_load_leaves(
+    stage: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any
+) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    loaded = stage("load", f"--folder={packing.folder}", env=env)
+    assert loaded.code == 0, loaded.stderr
+    streamed = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
+    assert streamed.code == 0, streamed.stderr
+    assert objects(f"direct/{packing.folder}") == objects(packing.folder)
+    assert not (volume / ".larder" / packing.folder).exists()
+    again = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
+    assert "up to date" in again.stderr
+    checked = stage("load", f"--folder={packing.folder}", "--task=check", env=env | {"S3_PREFIX": "direct"})
+    assert checked.code == 0, checked.stderr
+
+
+def test_from_store_to_store(
+    stage: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path
+) -> None:
+    assert stage("load", env=env).code == 0
+    dest = f"--dest=s3://{bucket}/{packing.folder}"
+    assert stage(packing.stage, packing.size, dest, env=env).code == 0
+    from_volume = objects(packing.folder)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    flags = (packing.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/far/{packing.folder}")
+    result = stage(packing.stage, *flags, env=env, volume=empty)
+    assert result.code == 0, result.stderr
+    assert objects(f"far/{packing.folder}") == from_volume
+
+
+def test_an_object_that_changed_in_the_input(
+    stage: Any, store: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], images: dict[str, bytes]
+) -> None:
+    assert stage("load", env=env).code == 0
+    path = "training/class_01/1_100.jpg"
+    store.client.put_object(Bucket=bucket, Key=f"Food-11/{path}", Body=bytes(len(images[path])))
+    result = stage(packing.stage, packing.size, f"--input=s3://{bucket}/Food-11", env=env)
+    assert result.code == 3, result.stderr
+    assert path in result.stderr
+    assert "make etl-load" in result.stderr
+
+
+def test_a_data_set_is_replaced_whole(
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, bucket: str, env: dict[str, str],
+    objects: Any,
+) -> None:  # fmt: skip
+    make_tree(images)
+    dest = f"--dest=s3://{bucket}/{packing.folder}"
+    assert stage(packing.stage, packing.size, dest, env=env).code == 0
+    before = objects(packing.folder)
+    fewer = dict(list(images.items())[:100])
+    for path in images.keys() - fewer.keys():
+        (volume / "Food-11" / path).unlink()
+    make_tree(fewer)
+    result = stage(packing.stage, packing.size, dest, env=env)
+    assert result.code == 0, result.stderr
+    assert "there is no manifest until" in result.stderr
+    after = objects(packing.folder)
+    assert json.loads(after["_larder/manifest.json"])["splits"]["training"]["samples"] == 100
+    assert not [path for path in after if "incoming" in path]
+    elsewhere = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/other/{packing.folder}", env=env)
+    assert elsewhere.code == 0
+    assert after == objects(f"other/{packing.folder}"), "nothing of the old data set is left"
+    assert after != before
+
+
+def test_killed_while_sending(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, until: Any
+) -> None:
+    assert stage("shard", "--shard-bytes=12000", f"--dest=s3://{bucket}/whole/x", env=env).code == 0
+    between = proxy(store)
+    flags = ("shard", "--shard-bytes=12000", "--workers=2", f"--dest=s3://{bucket}/killed/x")
+    process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    until(lambda: between.count("PUT", ".tar") > 10 or process.poll() is not None, "some shards were sent")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "_larder/manifest.json" not in objects("killed/x")
+    sent = between.count("PUT", ".tar")
+    result = stage(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert "continuing" in result.stderr
+    total = len([path for path in objects("whole/x") if path.endswith(".tar")])
+    assert between.count("PUT", ".tar") < sent + total, "not everything was sent again"
+    assert objects("killed/x") == objects("whole/x")
+
+
+@pytest.mark.parametrize("fault", ["reset-request", 503])
+def test_a_store_that_fails_in_passing(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, fault: Any
+) -> None:
+    between = proxy(store)
+    broken: set[str] = set()
+
+    def once(method: str, path: str, number: int) -> Any:
+        if method == "PUT" and path.endswith((".tar", "3.tar?x")) and path not in broken:
+            broken.add(path)
+            return fault
+        return None
+
+    between.fault = once
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert broken
+    assert stage("shard", "--shard-bytes=100000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
+    assert objects("x/shards") == objects("y/shards")
+
+
+def test_a_store_that_fails_for_good(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+) -> None:
+    between = proxy(store)
+    between.fault = lambda method, path, number: 403 if method == "PUT" and "000002.tar" in path else None
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 2, result.stderr
+    assert "shard-000002.tar" in result.stderr
+    assert "_larder/manifest.json" not in objects("x/shards")
+    assert stage("shard", "--shard-bytes=100000", dest, env=env).code == 0
+
+
+def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str, monkeypatch: Any) -> None:
+    from larder import bucket as module
+    from larder.packing import store as packs
+    from larder.store import BucketSettings
+
+    part = 5 << 20
+    for where in (module, packs):
+        monkeypatch.setattr(where, "CUTOFF_BYTES", part + 1)
+        monkeypatch.setattr(where, "PART_BYTES", part)
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket})
+    pieces = [bytes([number]) * (1 << 20) for number in range(11)]
+    entry = packs.send(settings, "folder", "in/", "large.tar", 11 << 20, pieces)
+    folder = module.Folder(settings, "folder")
+    assert folder.digest("in/large.tar") == (11 << 20, entry.sha256)
+    assert entry.etag is not None
+    assert entry.etag.endswith("-3")
+    folder.copy("in/large.tar", "large.tar", 11 << 20)
+    assert folder.digest("large.tar") == (11 << 20, entry.sha256)
+    [found] = [item for item in folder.list() if item.path == "in/large.tar"]
+    assert found.etag == entry.etag
+
+
+def test_check_says_what_the_store_lacks(
+    stage: Any, store: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str]
+) -> None:
+    assert stage(packing.stage, packing.size).code == 0
+    check = ("load", f"--folder={packing.folder}", "--task=check")
+    assert stage(*check, env=env).code == 3
+    assert not store.client.list_objects_v2(Bucket=bucket).get("Contents"), "a check sends nothing"
+    assert stage("load", f"--folder={packing.folder}", env=env).code == 0
+    assert stage(*check, env=env).code == 0
+    keys = [item["Key"] for item in store.client.list_objects_v2(Bucket=bucket)["Contents"]]
+    store.client.delete_object(Bucket=bucket, Key=next(key for key in keys if "/training/" in key))
+    result = stage(*check, env=env)
+    assert result.code == 3
+    assert "1 objects are missing or different" in result.stderr
