@@ -235,25 +235,50 @@ def test_gnu_tar_reads_shards(stage: Any, volume: Path, tree: Path, images: dict
 
 def test_webdataset_reads_shards(stage: Any, volume: Path, tree: Path, images: dict[str, bytes]) -> None:
     import webdataset
-    import wids
 
     assert stage("shard", "--shard-bytes=60000").code == 0
     shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
-    found = {
-        sample["__key__"]: (sample["jpg"], sample["cls"])
-        for sample in webdataset.WebDataset(shards, shardshuffle=False).decode(
-            webdataset.handle_extension("cls", lambda data: int(data))
-        )
-    }
-    wanted = {path: content for path, content in images.items() if path.startswith("training/")}
-    assert len(found) == len(wanted)
-    for path, content in wanted.items():
-        label = int(path.split("/")[1][-2:])
-        assert found[path.partition("/")[2].removesuffix(".jpg")] == (content, label)
+    reader = webdataset.WebDataset(shards, shardshuffle=False)
+    found = {sample["__key__"]: (sample["jpg"], sample["cls"]) for sample in reader}
+    assert found == by_key(images)
 
-    with_index = wids.ShardListDataset([{"url": shards[0], "nsamples": 15}])
-    sample = with_index[3]
-    assert sample[".jpg"].read() in wanted.values()
+
+def test_wids_reads_shards(stage: Any, volume: Path, tree: Path, images: dict[str, bytes], tmp_path: Path) -> None:
+    import wids
+
+    assert stage("shard", "--shard-samples=22").code == 0
+    shards = sorted((volume / "Food-11-webdataset/training").glob("*.tar"))
+    listed = [{"url": str(shard), "nsamples": 22} for shard in shards]
+    dataset = wids.ShardListDataset(listed, cache_dir=str(tmp_path / "cache"), transformations=[])
+    samples = [dataset[number] for number in range(len(dataset))]
+    found = {sample["__key__"]: (sample[".jpg"].read(), sample[".cls"].read()) for sample in samples}
+    assert found == by_key(images)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_datapipes_read_shards(stage: Any, volume: Path, tree: Path, images: dict[str, bytes]) -> None:
+    from torchdata.datapipes.iter import FileOpener, IterableWrapper
+
+    assert stage("shard", "--shard-bytes=60000").code == 0
+    shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
+    pipe = FileOpener(IterableWrapper(shards), mode="b").load_from_tar().webdataset()
+    found = {
+        sample["__key__"].partition("training/")[2].partition(".tar/")[2]: (
+            sample[".jpg"].read(),
+            sample[".cls"].read(),
+        )
+        for sample in pipe
+    }
+    assert found == by_key(images)
+
+
+def by_key(images: dict[str, bytes]) -> dict[str, tuple[bytes, bytes]]:
+    """The training samples as readers give them: image and label by key."""
+    return {
+        path.partition("/")[2].removesuffix(".jpg"): (content, str(int(path.split("/")[1][-2:])).encode())
+        for path, content in images.items()
+        if path.startswith("training/")
+    }
 
 
 def test_litdata_reads_chunks(stage: Any, volume: Path, tree: Path, images: dict[str, bytes], lines: Any) -> None:
