@@ -63,13 +63,13 @@ class Artifact:
 
     def samples(self) -> Iterator[tuple[SampleEntry, bytes]]:
         """Stream a packed artifact's index of samples: each with its line."""
+        if self.manifest.samples is None:
+            raise self.broken(MANIFEST, "the digest of an index of samples", "none", again=FORCE)
         name, summary = samples_name(self.manifest), self.manifest.samples
         return self._stream(name, summary, lambda line: (SampleEntry.from_json(line), line))
 
-    def _stream(self, name: str, summary: IndexSummary | None, parse: Callable[[bytes], T]) -> Iterator[T]:
+    def _stream(self, name: str, summary: IndexSummary, parse: Callable[[bytes], T]) -> Iterator[T]:
         path = f"{META}/{name}"
-        if summary is None:
-            raise self.broken(MANIFEST, "the digest of an index of samples", "none", again=FORCE)
         if path not in self._sound:
             digest, length = hashlib.sha256(), 0
             for piece in self._pieces(path, summary.bytes + 1):  # one more, which must not be there
