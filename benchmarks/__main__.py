@@ -8,7 +8,10 @@ import sys
 
 from benchmarks.harness import WORK, CannotRunError
 
-NAMES = ("second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory")
+NAMES = (
+    "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
+    "shard_store_speed", "shard_memory", "optimize_speed",
+)  # fmt: skip
 
 
 def main() -> int:

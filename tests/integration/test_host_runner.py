@@ -61,3 +61,20 @@ def test_make_alone_prints_the_targets(tmp_path: Path) -> None:
     for target in ("demo", "test", "etl-local", "bench", "benchmarks"):
         assert f"  {target} " in ended.stdout
     assert "no container engine answers" in ended.stdout
+
+
+def test_packs_without_an_engine(tmp_path: Path) -> None:
+    """The store of s3-up, both pipelines, and what removes their volumes."""
+    store = [f"LARDER_STORE_DIR={tmp_path}/store"]
+    try:
+        for target in ("etl-local", "s3-up", "etl-wds", "etl-lit"):
+            ended = make(tmp_path, target, "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store)
+            assert ended.returncode == 0, ended.stderr
+        staged = [tmp_path / "home/volumes" / name for name in ("food11-webdataset_wds_out", "food11-litdata_lit_out")]
+        assert (staged[0] / "Food-11-webdataset/training/shard-000000.tar").exists()
+        assert (staged[1] / "Food-11-litdata/training/index.json").exists()
+        ended = make(tmp_path, "clean", "YES=1", *store)
+        assert ended.returncode == 0, ended.stderr
+        assert not any(folder.exists() for folder in staged)
+    finally:
+        make(tmp_path, "s3-down", *store)

@@ -1,0 +1,62 @@
+"""Does optimize keep up with a bare litdata.optimize of the same images, with the same number of workers?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.harness import WORK, Report, Run, interleave, run, stage
+
+ROUNDS = 3
+WORKERS = 2
+BARE = """
+import sys
+from pathlib import Path
+import litdata
+
+def sample(path):
+    return {"image": Path(path).read_bytes(), "label": int(Path(path).parent.name[-2:])}
+
+if __name__ == "__main__":
+    for split in sorted(path for path in Path(sys.argv[1]).iterdir() if path.name != "_larder"):
+        paths = [str(path) for path in sorted(split.rglob("*.jpg"))]
+        litdata.optimize(
+            sample, paths, f"{sys.argv[2]}/{split.name}", chunk_bytes="64MB", num_workers=int(sys.argv[3]),
+            verbose=False,
+        )
+"""
+
+
+def measure() -> Report:
+    """optimize, hashing, reading back and flushing included, in turns with litdata.optimize split by split."""
+    report = Report(f"optimize of Food-11's size against litdata.optimize, {WORKERS} workers each")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="optimize-") as folder:
+        volume, places, script = Path(folder) / "volume", Path(folder) / "places", Path(folder) / "bare.py"
+        script.write_text(BARE)  # workers import it: it can't come by -c
+        volume.mkdir()
+        places.mkdir()
+        stage("extract", volume, "--source", str(data.photos()))
+        stage("transform", volume)
+        tree = volume / "Food-11"
+
+        def place() -> Path:
+            """An empty folder; what the last contestant left is deleted."""
+            shutil.rmtree(places)
+            places.mkdir()
+            return places
+
+        def optimize(_: int) -> Run:
+            return stage("optimize", place(), "--input", str(tree), "--workers", str(WORKERS), cpus=2)
+
+        def bare(_: int) -> Run:
+            cache = {"DATA_OPTIMIZER_CACHE_FOLDER": str(Path(folder) / "cache")}
+            return run([sys.executable, script, tree, place(), str(WORKERS)], cpus=2, environ=cache)
+
+        rounds = interleave(ROUNDS, {"litdata.optimize": bare, "optimize": optimize})
+    ratios = [took["litdata.optimize"].seconds / took["optimize"].seconds for took in rounds]
+    report.add("optimize / litdata.optimize (speed)", ratios, "", at_least=1.0)
+    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    return report

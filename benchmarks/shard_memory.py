@@ -1,0 +1,25 @@
+"""How much memory does shard take for a million tiny samples?"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.harness import WORK, Report, stage
+
+IMAGES = 1_000_000
+WORKERS = 2
+
+
+def measure() -> Report:
+    """Peak memory of shard, its workers included, shuffled."""
+    report = Report(f"peak memory of shard at {IMAGES:,} tiny samples, {WORKERS} workers")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-memory-") as folder:
+        volume = Path(folder)
+        stage("extract", volume, "--source", str(data.tiny(IMAGES)))
+        stage("transform", volume)
+        took = stage("shard", volume, "--workers", str(WORKERS), watch_memory=True)
+    report.add("peak", [took.peak_bytes / 1e6], "MB", at_most=400)
+    report.add("rate", [IMAGES / took.seconds], "images/s")
+    return report

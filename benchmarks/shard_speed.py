@@ -1,0 +1,64 @@
+"""Does shard keep up with GNU tar on one worker, and beat webdataset's own writer on two?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.harness import WORK, Report, Run, interleave, run, stage
+
+ROUNDS = 5
+SHARD_WRITER = """
+import sys
+from pathlib import Path
+from webdataset import ShardWriter
+
+tree, place = Path(sys.argv[1]), sys.argv[2]
+for split in sorted(path for path in tree.iterdir() if path.name != "_larder"):
+    with ShardWriter(f"{place}/{split.name}-%06d.tar", maxsize=64 << 20, maxcount=10**9, verbose=0) as writer:
+        for path in sorted(split.rglob("*.jpg")):
+            writer.write({"__key__": path.stem, "jpg": path.read_bytes(), "cls": int(path.parent.name[-2:])})
+"""
+
+
+def measure() -> Report:
+    """shard, hashing, reading back and flushing included, against `tar cf`, and against ShardWriter in one process."""
+    report = Report("shard of Food-11's size against GNU tar and webdataset.ShardWriter")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-") as folder:
+        volume, places = Path(folder) / "volume", Path(folder) / "places"
+        volume.mkdir()
+        places.mkdir()
+        stage("extract", volume, "--source", str(data.photos()))
+        stage("transform", volume)
+        tree = volume / "Food-11"
+
+        def place() -> Path:
+            """An empty folder; what the last contestant left is deleted."""
+            shutil.rmtree(places)
+            places.mkdir()
+            return places
+
+        def shard(workers: int) -> Run:
+            return stage("shard", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
+
+        def tar(command: str) -> Run:
+            return run(["sh", "-c", command, "sh", place() / "all.tar", tree], cpus=2)
+
+        rounds = interleave(ROUNDS, {
+            "tar": lambda _: tar('tar cf "$1" -C "$2" .'),
+            "tar and sync": lambda _: tar('tar cf "$1" -C "$2" . && sync'),
+            "shard, one worker": lambda _: shard(1),
+            "shard, two workers": lambda _: shard(2),
+            "ShardWriter": lambda _: run([sys.executable, "-c", SHARD_WRITER, tree, place()], cpus=2),
+        })  # fmt: skip
+    for name, yardstick, goal in (
+        ("shard, one worker", "tar", 0.7), ("shard, one worker", "tar and sync", None),
+        ("shard, two workers", "ShardWriter", 1.5),
+    ):  # fmt: skip
+        ratios = [took[yardstick].seconds / took[name].seconds for took in rounds]
+        report.add(f"{name} / {yardstick} (speed)", ratios, "", at_least=goal)
+    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    return report

@@ -1,0 +1,48 @@
+"""Do shards stream from the tree into a store as fast as ready shards are copied, and faster than single images?"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+from benchmarks import data
+from benchmarks.harness import WORK, Report, Run, interleave, run, run_stage, stage
+from benchmarks.store import bucket_settings, loopback_store
+from larder import rclone
+
+ROUNDS = 3
+
+
+def measure() -> Report:
+    """shard with LARDER_DEST, verified, in turns with `rclone copy` of ready shards and load of the tree."""
+    report = Report("shards of Food-11's size from the tree into a loopback store")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-store-") as folder:
+        volume, places = Path(folder) / "volume", itertools.count()
+        volume.mkdir()
+        stage("extract", volume, "--source", str(data.photos()))
+        stage("transform", volume)
+        stage("shard", volume)
+        with loopback_store(Path(folder) / "store") as store:
+            keys = rclone.environment(bucket_settings(store))
+            settings = {"LARDER_VOLUME_DIR": str(volume)} | store
+
+            def shard(_: int) -> Run:
+                dest = f"s3://{store['S3_BUCKET']}/shard/{next(places)}/Food-11-webdataset"
+                return run_stage("shard", settings | {"LARDER_DEST": dest})
+
+            def copy(_: int) -> Run:
+                place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}"
+                command = [rclone.binary(), "copy", "--config=", str(volume / "Food-11-webdataset"), place]
+                return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
+
+            def load(_: int) -> Run:
+                return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"})
+
+            rounds = interleave(ROUNDS, {"rclone copy of shards": copy, "shard": shard, "load of images": load})
+    for yardstick, goal in (("rclone copy of shards", 0.9), ("load of images", 3.0)):
+        ratios = [took[yardstick].seconds / took["shard"].seconds for took in rounds]
+        report.add(f"shard / {yardstick} (speed)", ratios, "", at_least=goal)
+    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    return report

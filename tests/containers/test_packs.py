@@ -1,0 +1,80 @@
+"""Shards and chunks by make, and what removes them."""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+SMALL = {"RUNNER": "compose", "LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "60"}
+PIPELINES = {"wds": "Food-11-webdataset", "lit": "Food-11-litdata"}
+
+
+@pytest.fixture
+def settings(minio: dict[str, Any], minio_server: Any) -> dict[str, str]:
+    """A store with an empty bucket."""
+    bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
+    minio_server.client.create_bucket(Bucket=bucket)
+    return SMALL | {
+        "S3_ENDPOINT_URL": minio["published"], "AWS_ACCESS_KEY_ID": minio["key"],
+        "AWS_SECRET_ACCESS_KEY": minio["secret"], "S3_BUCKET": bucket,
+    }  # fmt: skip
+
+
+def volumes() -> set[str]:
+    return set(subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split())
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_packed_loaded_and_removed(
+    run: Run, checkout: Path, settings: dict[str, str], data_volume: str, pipeline: str, minio_server: Any
+) -> None:
+    volume, folder = f"{data_volume}_{pipeline}", PIPELINES[pipeline]
+    make = ("make", f"clean-{pipeline}")
+    run("make", "etl-local", folder=checkout, check=True, **settings)
+    run("docker", "compose", "-f", f"compose/{pipeline}.yaml", "run", "--rm",
+        "shard" if pipeline == "wds" else "optimize", folder=checkout, check=True, **settings)  # fmt: skip
+    kept = run(*make, "YES=1", folder=checkout, **settings)
+    assert kept.returncode != 0
+    assert f"kept {volume}" in kept.stderr
+    assert volume in volumes()
+
+    loaded = run("make", f"etl-{pipeline}", folder=checkout, check=True, **settings)
+    assert f"objects in s3://{settings['S3_BUCKET']}/{folder}" in loaded.stderr
+    listed = minio_server.client.list_objects_v2(Bucket=settings["S3_BUCKET"], Prefix=f"{folder}/_larder/manifest.json")
+    assert listed["KeyCount"] == 1
+
+    user = f"larder-test-{uuid.uuid4().hex[:8]}"
+    run("docker", "create", "--name", user, "-v", f"{volume}:/mnt", "larder-extract:0.1.0", check=True)
+    try:
+        refused = run(*make, "YES=1", folder=checkout, **settings)
+        assert refused.returncode != 0
+        assert user in refused.stderr
+        assert volume in volumes()
+    finally:
+        run("docker", "rm", user, check=True)
+
+    asked = run(*make, folder=checkout, **settings)
+    assert asked.returncode != 0
+    assert f"Remove the compose volume {volume}? The store has all of it, verified just now." in asked.stderr
+    assert volume in volumes()
+    assert run(*make, "YES=1", folder=checkout, **settings).returncode == 0
+    assert volume not in volumes()
+    assert data_volume in volumes()
+    again = run(*make, "YES=1", folder=checkout, **settings)
+    assert again.returncode == 0
+    assert "nothing to remove" in again.stderr
+
+
+def test_straight_into_the_store(run: Run, checkout: Path, settings: dict[str, str], minio_server: Any) -> None:
+    run("make", "etl-local", folder=checkout, check=True, **settings)
+    dest = f"s3://{settings['S3_BUCKET']}/Food-11-webdataset"
+    ended = run("make", "etl-wds", f"LARDER_DEST={dest}", folder=checkout, check=True, **settings)
+    assert "60 images in 3 files" in ended.stderr
+    listed = minio_server.client.list_objects_v2(Bucket=settings["S3_BUCKET"])["Contents"]
+    assert len([item for item in listed if item["Key"].endswith(".tar")]) == 3
