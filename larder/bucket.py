@@ -31,6 +31,7 @@ R = TypeVar("R")
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
 """Between the tries of one request."""
 _DELETED_AT_ONCE = 1000  # the protocol's limit
+_PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
 
 
@@ -74,6 +75,23 @@ class Folder:
     def read(self, path: str) -> bytes | None:
         """The content of an object, or None when there is none."""
         return self._get(path, lambda body: body.read())
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes | None:
+        """`length` bytes of an object from `offset` on, or fewer where it ends before; None when there is none."""
+
+        def get(key: str) -> bytes | None:
+            try:
+                with self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"] as body:
+                    return body.read()
+            except ClientError as fault:
+                if code_of(fault) in ABSENT:
+                    return None
+                if code_of(fault) in _PAST_THE_END:
+                    return b""
+                raise
+
+        wanted = f"bytes={offset}-{offset + length - 1}"
+        return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
 
     def digest(self, path: str) -> tuple[int, str] | None:
         """Length and sha256 of an object's content, which is read; None when there is none."""

@@ -38,7 +38,7 @@ def pack(
     slot.recover()
     tree = find_tree(settings)
     wanted = _order(settings) | shaping
-    target = _target(settings, slot, reporter)
+    target = _target(settings, slot, layout, reporter)
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
         return Outcome(f"up to date: {_size(done, target)}", next_step, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
@@ -57,8 +57,8 @@ def pack(
     )  # fmt: skip
 
 
-def _target(settings: PackSettings, slot: Slot, reporter: Reporter) -> Target:
-    return StoreTarget(settings, slot, reporter) if settings.dest else VolumeTarget(slot, reporter)
+def _target(settings: PackSettings, slot: Slot, layout: Layout, reporter: Reporter) -> Target:
+    return StoreTarget(settings, slot, layout.artifact, reporter) if settings.dest else VolumeTarget(slot, reporter)
 
 
 def _order(settings: PackSettings) -> Shaping:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from larder.bucket import Listed
-from larder.contract import META, IndexEntry, Manifest, index_name, parse_index, samples_name
+from larder.contract import META, Artifact, IndexEntry, Manifest, index_name, parse_index, samples_name
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
 from larder.ledger import Ledger
@@ -29,10 +31,10 @@ INCOMING = f"{META}/incoming/"
 class StoreTarget:
     """A folder in a bucket. Notes of unfinished work lie on the stage's volume."""
 
-    def __init__(self, settings: PackSettings, slot: Slot, reporter: Reporter) -> None:
+    def __init__(self, settings: PackSettings, slot: Slot, artifact: Artifact, reporter: Reporter) -> None:
         self._place = place_in_store(settings, settings.dest)
         self._folder = open_folder(*self._place)
-        self._slot, self._reporter, self._force = slot, reporter, settings.force
+        self._slot, self._artifact, self._reporter, self._force = slot, artifact, reporter, settings.force
         self._old_index = slot.work / "old.jsonl"
         self._there: dict[str, Listed] = {}
         self._below = ""
@@ -45,22 +47,24 @@ class StoreTarget:
             return None
         if not manifest.settings.items() >= wanted.items():
             return None
-        self._slot.work.mkdir(parents=True, exist_ok=True)
-        place = self._slot.work / "found.jsonl"
-        try:
+        with tempfile.TemporaryDirectory(prefix="larder-") as folder:
+            place = Path(folder) / "index.jsonl"
             if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
                 self._look()
                 samples = self._there.get(f"{META}/{samples_name(manifest)}") if manifest.samples else None
                 if samples and all(map(self._is_there, parse_index(place))):
                     return manifest
-        finally:
-            place.unlink(missing_ok=True)
         self._reporter.event("repair", f"objects in {self.name} are missing or have changed: making all anew")
         return None
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
-        """See Target. Raises ConfigurationError when the place holds another data set."""
+        """See Target. Raises ConfigurationError when the place holds another data set, or data of another kind."""
         old = self._find_manifest()
+        if old is not None and old.artifact != self._artifact:
+            raise ConfigurationError(
+                f"{self.name} holds {old.artifact!r} data, and {self._artifact!r} data would replace them",
+                next_step=f"set LARDER_DEST to a folder of its own, such as s3://{self._folder.bucket}/{self._slot.folder.name}",
+            )
         if old is not None and old.dataset != tree.dataset and not self._force:
             raise ConfigurationError(
                 f"{self.name} holds the data set {old.dataset!r}, and this is {tree.dataset!r}",
@@ -68,7 +72,8 @@ class StoreTarget:
             )
         if old is not None:
             self._below = INCOMING
-            self._folder.download(f"{META}/{index_name(old)}", self._old_index)
+            if self._folder.download(f"{META}/{index_name(old)}", self._old_index) != old.index.sha256:
+                self._old_index.unlink(missing_ok=True)
         self._look()
 
     def has(self, entry: IndexEntry) -> bool:

@@ -270,7 +270,7 @@ class Load:
         limits = rclone.Limits(self._settings.transfers, self._settings.bandwidth, self._settings.stall_seconds)
         # The ETag says afterwards whether the store has the right bytes, so nobody needs to hash them on the way, too.
         flags = ("--s3-disable-checksum", "--s3-use-unsigned-payload=true") if self._trust == "etag" else ()
-        for some in batches(files, BATCH_FILES):
+        for some in self._in_order(files):
             sizes = {file.path: file.bytes for file in some}
             arrivals = _Arrivals(self._state, sizes, counts=not below)
             with self._hashing([file for file in some if not self._state.is_hashed(file.path)]), arrivals:
@@ -281,6 +281,21 @@ class Load:
             self._sent_bytes += arrivals.bytes
             if failure is not None:
                 self._note_failure(failure, len(some) - len(arrivals.seen))
+
+    def _in_order(self, files: Iterator[Wanted]) -> Iterator[list[Wanted]]:
+        """Batches of files; what LitData's readers look at first goes last, once all that it names is there."""
+        last: list[Wanted] = []
+
+        def others() -> Iterator[Wanted]:
+            for file in files:
+                if self._source.artifact == "litdata" and file.path.endswith("/index.json"):
+                    last.append(file)
+                else:
+                    yield file
+
+        yield from batches(others(), BATCH_FILES)
+        if last and self._failure is None:  # else they go with the next try
+            yield last
 
     def _note_failure(self, failure: rclone.Failure, left: int) -> None:
         """Remember why `left` files did not go up. Raises the error for it where trying again won't help."""

@@ -190,3 +190,36 @@ def test_check_says_what_the_store_lacks(
     result = stage(*check, env=env)
     assert result.code == 3
     assert "1 objects are missing or different" in result.stderr
+
+
+def test_another_kind_of_data_is_not_replaced(
+    stage: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any
+) -> None:
+    assert stage("load", env=env).code == 0
+    before = objects("Food-11")
+    result = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/Food-11", "--force", env=env)
+    assert result.code == 2, result.stderr
+    assert f"s3://{bucket}/{packing.folder}" in result.stderr
+    assert objects("Food-11") == before
+
+
+def test_litdatas_index_comes_after_its_chunks(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any
+) -> None:
+    assert stage("optimize", "--chunk-bytes=60000").code == 0
+    between = proxy(store)
+    failed: set[str] = set()
+
+    def once(method: str, path: str, number: int) -> Any:
+        if method == "PUT" and "chunk-0-3.bin" in path and len(failed) < 4:
+            failed.add(f"{number}")
+            return 503
+        return None
+
+    between.fault = once
+    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    loaded = stage("load", "--folder=Food-11-litdata", env=env)
+    assert loaded.code == 0, loaded.stderr
+    puts = [path for method, path in between.requests if method == "PUT" and "Food-11-litdata/" in path]
+    first_index = next(number for number, path in enumerate(puts) if "/index.json" in path)
+    assert not [path for path in puts[first_index:] if "chunk-0-" in path]
