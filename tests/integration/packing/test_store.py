@@ -48,53 +48,53 @@ def test_streamed_is_what_load_leaves(
 
 
 def test_from_store_to_store(
-    stage: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path
+    stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path
 ) -> None:
     assert stage("load", env=env).code == 0
-    dest = f"--dest=s3://{bucket}/{packing.folder}"
-    assert stage(packing.stage, packing.size, dest, env=env).code == 0
-    from_volume = objects(packing.folder)
+    dest = f"--dest=s3://{bucket}/{sharding.folder}"
+    assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
+    from_volume = objects(sharding.folder)
     empty = tmp_path / "empty"
     empty.mkdir()
-    flags = (packing.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/far/{packing.folder}")
-    result = stage(packing.stage, *flags, env=env, volume=empty)
+    flags = (sharding.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/far/{sharding.folder}")
+    result = stage(sharding.stage, *flags, env=env, volume=empty)
     assert result.code == 0, result.stderr
-    assert objects(f"far/{packing.folder}") == from_volume
+    assert objects(f"far/{sharding.folder}") == from_volume
 
 
 def test_an_object_that_changed_in_the_input(
-    stage: Any, store: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], images: dict[str, bytes]
+    stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], images: dict[str, bytes]
 ) -> None:
     assert stage("load", env=env).code == 0
     path = "training/class_01/1_100.jpg"
     store.client.put_object(Bucket=bucket, Key=f"Food-11/{path}", Body=bytes(len(images[path])))
-    result = stage(packing.stage, packing.size, f"--input=s3://{bucket}/Food-11", env=env)
+    result = stage(sharding.stage, sharding.size, f"--input=s3://{bucket}/Food-11", env=env)
     assert result.code == 3, result.stderr
     assert path in result.stderr
     assert "make etl-load" in result.stderr
 
 
 def test_a_data_set_is_replaced_whole(
-    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, bucket: str, env: dict[str, str],
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], sharding: Any, bucket: str, env: dict[str, str],
     objects: Any,
 ) -> None:  # fmt: skip
     make_tree(images)
-    dest = f"--dest=s3://{bucket}/{packing.folder}"
-    assert stage(packing.stage, packing.size, dest, env=env).code == 0
-    before = objects(packing.folder)
+    dest = f"--dest=s3://{bucket}/{sharding.folder}"
+    assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
+    before = objects(sharding.folder)
     fewer = dict(list(images.items())[:100])
     for path in images.keys() - fewer.keys():
         (volume / "Food-11" / path).unlink()
     make_tree(fewer)
-    result = stage(packing.stage, packing.size, dest, env=env)
+    result = stage(sharding.stage, sharding.size, dest, env=env)
     assert result.code == 0, result.stderr
     assert "there is no manifest until" in result.stderr
-    after = objects(packing.folder)
+    after = objects(sharding.folder)
     assert json.loads(after["_larder/manifest.json"])["splits"]["training"]["samples"] == 100
     assert not [path for path in after if "incoming" in path]
-    elsewhere = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/other/{packing.folder}", env=env)
+    elsewhere = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/other/{sharding.folder}", env=env)
     assert elsewhere.code == 0
-    assert after == objects(f"other/{packing.folder}"), "nothing of the old data set is left"
+    assert after == objects(f"other/{sharding.folder}"), "nothing of the old data set is left"
     assert after != before
 
 
@@ -193,13 +193,13 @@ def test_check_says_what_the_store_lacks(
 
 
 def test_another_kind_of_data_is_not_replaced(
-    stage: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any
 ) -> None:
     assert stage("load", env=env).code == 0
     before = objects("Food-11")
-    result = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/Food-11", "--force", env=env)
+    result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/Food-11", "--force", env=env)
     assert result.code == 2, result.stderr
-    assert f"s3://{bucket}/{packing.folder}" in result.stderr
+    assert f"s3://{bucket}/{sharding.folder}" in result.stderr
     assert objects("Food-11") == before
 
 
@@ -223,3 +223,20 @@ def test_litdatas_index_comes_after_its_chunks(
     puts = [path for method, path in between.requests if method == "PUT" and "Food-11-litdata/" in path]
     first_index = next(number for number, path in enumerate(puts) if "/index.json" in path)
     assert not [path for path in puts[first_index:] if "chunk-0-" in path]
+
+
+def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: Any, monkeypatch: Any) -> None:
+    from larder.errors import ConfigurationError
+    from larder.packing import store as packs
+    from larder.store import BucketSettings
+
+    monkeypatch.setattr(packs, "CUTOFF_BYTES", 5 << 20)
+    monkeypatch.setattr(packs, "PART_BYTES", 5 << 20)
+    between = proxy(store)
+    between.fault = lambda method, path, number: 403 if "partNumber=2" in path else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    with pytest.raises(ConfigurationError, match=r"folder/large\.tar"):
+        packs.send(settings, "folder", "", "large.tar", 11 << 20, [bytes(11 << 20)])
+    assert between.count("PUT", "partNumber=1") == 1
+    assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")

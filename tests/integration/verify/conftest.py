@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 SPLITS = ("training", "validation", "evaluation")
 FOLDERS = ("Food-11", "Food-11-webdataset", "Food-11-litdata")
-BUCKET = "larder-test-chain"
 IMAGES = 90
 
 
@@ -107,7 +107,7 @@ def verify(stage: Any, copy: Copy) -> Verify:
 @pytest.fixture(scope="session")
 def loaded(store: Any, chain: Path) -> Iterator[dict[str, str]]:
     """The settings of a bucket in `store` that holds the whole chain; emptied and removed at the end."""
-    settings = store.env | {"S3_BUCKET": f"{BUCKET}-{store.kind}"}
+    settings = store.env | {"S3_BUCKET": f"larder-test-{uuid.uuid4().hex[:12]}"}
     store.client.create_bucket(Bucket=settings["S3_BUCKET"])
     for folder in FOLDERS:
         run("load", LARDER_VOLUME_DIR=str(chain / "mnt"), LARDER_LOAD=folder, **settings)
