@@ -8,7 +8,7 @@ from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:s
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
     TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME LARDER_DEST \
-    LARDER_INPUT,\
+    LARDER_INPUT LARDER_RAY_STAGE,\
     $(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
@@ -19,6 +19,7 @@ override ARM := $(or $(ARM),$(LARDER_ARM),imagefolder_local)
 override LARDER_DATA_VOLUME := $(or $(LARDER_DATA_VOLUME),food11_local_baseline)
 override LARDER_WDS_VOLUME := $(or $(LARDER_WDS_VOLUME),food11-webdataset_wds_out)
 override LARDER_LIT_VOLUME := $(or $(LARDER_LIT_VOLUME),food11-litdata_lit_out)
+override LARDER_RAY_STAGE := $(or $(LARDER_RAY_STAGE),shard)
 override LARDER_HOME := $(or $(LARDER_HOME),.larder)
 override LARDER_STORE_DIR := $(or $(LARDER_STORE_DIR),$(LARDER_HOME)/store)
 override LARDER_MINIO_PORT := $(or $(LARDER_MINIO_PORT),9000)
@@ -114,6 +115,20 @@ etl-wds: ready-shard ready-load ## the tree -> WebDataset tar shards -> s3://S3_
 etl-lit: ready-optimize ready-load ## the tree -> LitData chunks -> s3://S3_BUCKET/Food-11-litdata/
 	@$(call stage,lit,optimize)
 	@$(if $(LARDER_DEST),,$(call stage,lit,load))
+
+# Ray runs the packing stages on more machines than one; here, on containers of their own image.
+.PHONY: ray-up
+ray-up: $(if $(filter compose,$(RUNNER)),ready-$(LARDER_RAY_STAGE)) ## start a Ray cluster for LARDER_RAY_STAGE=shard (default) or optimize
+ifeq ($(RUNNER),compose)
+	@LARDER_RAY_STAGE=$(LARDER_RAY_STAGE) docker compose -f compose/ray.yaml up -d --wait >&2
+	@echo "Next: make $(if $(filter optimize,$(LARDER_RAY_STAGE)),etl-lit,etl-wds) LARDER_ENGINE=ray RAY_ADDRESS=ray-head:6379"
+else
+	@echo "The host runner needs none: LARDER_ENGINE=ray starts one for the run. For a cluster of machines: .venv/bin/ray start"
+endif
+
+.PHONY: ray-down
+ray-down: ## stop the Ray cluster
+	@$(if $(filter compose,$(RUNNER)),docker compose -f compose/ray.yaml rm --stop --force ray-head ray-worker >&2)
 
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local); records in results/

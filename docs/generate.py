@@ -33,6 +33,8 @@ BUILD_SETTINGS = (
     ("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume (make, compose)"),
     ("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards (make, compose)"),
     ("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks (make, compose)"),
+    ("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for, shard or optimize: its image and its volume "
+     "(make, compose)"),
     ("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `make s3-up` its keys (make)"),
     ("LARDER_UID", "your user id", "user id that writes the records; never 0 (make, compose)"),
     ("LARDER_GID", "your group id", "group id that writes the records; never 0 (make, compose)"),

@@ -1,13 +1,17 @@
-"""What the machine or the container gives: cores, and the identity of its boot."""
+"""What the machine or the container gives: cores, the identity of its boot, children that end with their parent."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import signal
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: after a fork, locks may be held for good
 
 
 def available_cpus(cgroup: Path = CGROUP) -> int:
@@ -32,3 +36,9 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return "unknown"
+
+
+def end_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
+    """In a child, before its program starts: have the kernel send it a signal when the parent dies, even by SIGKILL."""
+    if _PRCTL is not None:  # Linux
+        _PRCTL(_PR_SET_PDEATHSIG, how)

@@ -6,12 +6,10 @@ argument or log line.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,13 +19,12 @@ from typing import IO, Any, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
+from larder.machine import end_with_parent
 from larder.s3_faults import explain_code
 from larder.store import StoreSettings, region_of
 
 REMOTE = "larder"
 """The store's name in rclone's configuration: `larder:bucket/key`."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: after a fork, locks may be held for good
 _GRACE_SECONDS = 10
 """For rclone to abort uploads in parts, which would lie in the store unseen."""
 
@@ -192,12 +189,6 @@ def _failure_of(entry: dict[str, str]) -> Failure:
     found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
     about = f"{entry['object']}: " if entry.get("object") else ""
     return Failure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
-
-
-def end_with_parent() -> None:
-    """In a child, before its program starts: have the kernel end it when the parent dies, even by SIGKILL."""
-    if _PRCTL is not None:  # Linux
-        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def explain(failure: Failure, what: str) -> LarderError:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from larder.engines.local import LocalEngine
+from larder.engines.ray import RayEngine
+from larder.engines.ray_cluster import is_address
 
 T = TypeVar("T")
 R = TypeVar("R")
+EngineName = Literal["local", "ray"]
 
-__all__ = ["Engine", "LocalEngine"]
+__all__ = ["Engine", "EngineName", "LocalEngine", "RayEngine", "is_address", "open_engine"]
 
 
 class Engine(Protocol):
@@ -27,3 +30,15 @@ class Engine(Protocol):
         `function` and tasks must be picklable. Leaving the context stops the workers.
         Raises whatever `function` raises.
         """
+
+
+def open_engine(
+    name: EngineName, workers: int, address: str = "", say: Callable[[str, str], None] | None = None
+) -> Engine:
+    """The engine of that name.
+
+    `local` runs `workers` processes on this machine. `ray` uses all CPUs of the Ray cluster at `address` (`host:port`,
+    or `auto`), or starts one with `workers` CPUs on this machine; `say` is told an event's name and message when the
+    cluster changes.
+    """
+    return RayEngine(workers, address, say) if name == "ray" else LocalEngine(workers)

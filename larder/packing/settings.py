@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from larder.engines import EngineName, is_address
 from larder.settings import DataSettings
 from larder.store import BucketSettings, StoreSettings
 
@@ -21,6 +22,12 @@ def _a_bucket_place(uri: str) -> str:
     if uri and not uri.startswith("s3://"):
         raise ValueError("must be empty, for the volume, or begin with s3://")
     return _a_place(uri)
+
+
+def _an_address(address: str) -> str:
+    if not is_address(address):
+        raise ValueError("must be host:port, auto for the cluster of this machine, or empty")
+    return address
 
 
 class PackSettings(DataSettings, StoreSettings):
@@ -43,6 +50,15 @@ class PackSettings(DataSettings, StoreSettings):
     seed: int = Field(
         0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
     )
+    engine: EngineName = Field(
+        "local", alias="LARDER_ENGINE",
+        description="what does the work: local (LARDER_WORKERS processes here), ray (the CPUs of a Ray cluster)",
+    )  # fmt: skip
+    ray_address: Annotated[str, AfterValidator(_an_address)] = Field(
+        "", alias="RAY_ADDRESS",
+        description="the Ray cluster's head, as host:port; auto is the cluster of this machine; empty makes one of "
+        "LARDER_WORKERS processes for this run",
+    )  # fmt: skip
 
     @property
     def tree(self) -> str:

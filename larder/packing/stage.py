@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
-from larder.engines import LocalEngine
+from larder.engines import open_engine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
@@ -110,7 +110,10 @@ class _Packing:
             packs = self._missing(plan(index, self._layout, self._limits, seed), samples, task)
             first = next(packs, None)
             if first is not None:
-                with LocalEngine(self._settings.workers)(writer, itertools.chain([first], packs)) as results:
+                engine = open_engine(
+                    self._settings.engine, self._settings.workers, self._settings.ray_address, self._reporter.event
+                )
+                with engine(writer, itertools.chain([first], packs)) as results:
                     for entry in results:
                         self._ledger.add([entry])
                         task.advance(self._planned[entry.path].samples)

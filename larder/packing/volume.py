@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import FileIO
@@ -18,7 +20,7 @@ from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.source import Source
 from larder.progress import Reporter
-from larder.volume import Slot, require_space, start_writeback
+from larder.volume import Slot, remove_tree, require_space, start_writeback
 
 _WRITE_BYTES = 1 << 20
 _READ_BYTES = 1 << 20
@@ -29,6 +31,7 @@ class VolumeTarget:
 
     def __init__(self, slot: Slot, reporter: Reporter) -> None:
         self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
+        self._parts = slot.work / "parts"
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """See Target."""
@@ -47,6 +50,9 @@ class VolumeTarget:
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
         """See Target. Raises StorageError when the volume hasn't room for the images."""
+        if self._parts.exists():
+            remove_tree(self._parts)  # a worker of an earlier run that still writes fails now
+        self._parts.mkdir()
         done = sum(entry.bytes for entry in ledger.entries())
         require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {tree.files:,} images")
 
@@ -59,7 +65,7 @@ class VolumeTarget:
 
     def writer(self, layout: Layout, source: Source) -> VolumeWriter:
         """See Target."""
-        return VolumeWriter(str(self._slot.staged), layout, source)
+        return VolumeWriter(str(self._slot.staged), str(self._parts), layout, source)
 
     def put(self, path: str, content: bytes) -> IndexEntry:
         """See Target."""
@@ -78,9 +84,10 @@ class VolumeTarget:
 
 @dataclass(frozen=True)
 class VolumeWriter:
-    """Writes packs below a folder. Workers need it under the same path."""
+    """Writes packs below `folder`, first in `parts`. Workers need both under the same path."""
 
     folder: str
+    parts: str
     layout: Layout
     source: Source
 
@@ -88,9 +95,9 @@ class VolumeWriter:
         """Write a pack. Raises InputError for an image that has changed, StorageError where the disk fails."""
         entries = pack.entries()
         place = Path(self.folder, pack.path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.with_name(f"{place.name}.part")
-        with beside.open("w+b", buffering=0) as file, Hashing(self.source) as hashing:
+        # A name of its own: a worker that is thought dead may still be writing the same pack.
+        part = Path(self.parts, f"{uuid.uuid4().hex}-{place.name}")
+        with _open_new(part) as file, Hashing(self.source) as hashing:
             for piece in joined(self.layout.encode(entries, hashing.images(entries))):
                 hashing.add(piece)
                 _write(file, piece)
@@ -98,8 +105,20 @@ class VolumeWriter:
             start_writeback(file.fileno())  # at the end, less is left to flush
         if size != pack.size:
             raise ValueError(f"{pack.path} has {size} bytes, and {pack.size} were planned")
-        beside.rename(place)
+        place.parent.mkdir(exist_ok=True)
+        part.rename(place)
         return IndexEntry(pack.path, size, digest)
+
+
+def _open_new(part: Path) -> FileIO:
+    """Open a file of our own. Raises StorageError where the run's folder isn't."""
+    try:
+        return part.open("x+b", buffering=0)
+    except FileNotFoundError:
+        raise StorageError(
+            f"{part.parent} is not on {platform.node()}, or the run that made it has ended",
+            next_step="give all nodes of the cluster the same volume at the same path, or set LARDER_DEST=s3://…",
+        ) from None
 
 
 def _write(file: FileIO, data: bytes) -> None:

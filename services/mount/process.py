@@ -9,8 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from larder.machine import end_with_parent
 from larder.progress import Reporter
-from larder.rclone import REMOTE, command, end_with_parent, environment
+from larder.rclone import REMOTE, command, environment
 from services.mount.place import Place
 from services.mount.settings import MountSettings
 

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.name for path in (ROOT / "compose").glob("*.yaml") if path.name != "stage.yaml")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-SERVERS = {"minio"}
-"""Others' images, with commands and variables of their own."""
+SERVERS = {"minio", "ray-head"}
+"""What others' commands run, with health checks and variables of their own."""
 ROOT_OF_A_VOLUME = {"minio"}
 """Root, since a new volume is root's; without capabilities as all are."""
 MAY_MOUNT = {"mount"}
@@ -84,7 +84,7 @@ def test_the_volume_has_the_contracts_name(run: Run) -> None:
 def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     documented = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
-    fixed |= {"RCLONE_CONTAINER", "AWS_DEFAULT_REGION"}  # other names of settings
+    fixed |= {"RCLONE_CONTAINER", "AWS_DEFAULT_REGION", "RAY_USAGE_STATS_ENABLED"}  # other names of settings; Ray's
     for name, service in config["services"].items():
         assert set(service["environment"]) <= documented | fixed or name in SERVERS
 

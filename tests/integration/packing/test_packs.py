@@ -14,6 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
+from larder.errors import StorageError
+from larder.packing.plan import Limits, plan
+from larder.packing.source import FolderSource
+from larder.packing.volume import VolumeWriter
+from services.shard.shard import TarShards
+
 
 def test_the_index_leads_to_every_image(
     stage: Any, volume: Path, tree: Path, packing: Any, images: dict[str, bytes], lines: Any
@@ -43,14 +49,34 @@ def test_the_index_leads_to_every_image(
     assert manifest["splits"] == json.loads(tree_manifest)["splits"]
 
 
-def test_the_same_bytes_with_any_number_of_workers(
+def test_the_same_bytes_with_any_number_of_workers_and_either_engine(
     stage: Any, volume: Path, tree: Path, packing: Any, digests: Any
 ) -> None:
     found = []
-    for workers in ("1", "3"):
-        assert stage(packing.stage, packing.size, f"--workers={workers}", "--force").code == 0
+    for flags in (["--workers=1"], ["--workers=3"], ["--engine=ray", "--workers=2"]):
+        result = stage(packing.stage, packing.size, *flags, "--force")
+        assert result.code == 0, result.stderr
         found.append(digests(volume / packing.folder))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port", "head:6379/x"])
+def test_no_address_of_a_cluster(stage: Any, address: str) -> None:
+    result = stage("shard", "--engine=ray", f"--ray-address={address}")
+    assert result.code == 2
+    assert "must be host:port" in result.stderr
+
+
+def test_a_worker_without_the_volume(tmp_path: Path, tree: Path) -> None:
+    """A node of a cluster that has another volume than the run writes nothing there."""
+    source, layout = FolderSource(str(tree)), TarShards()
+    folder = tmp_path / "new"
+    folder.mkdir()
+    writer = VolumeWriter(str(folder), str(tmp_path / "parts"), layout, source)
+    packs = plan(tree / "_larder/index.jsonl", layout, Limits(60000, 0, ""), None)
+    with pytest.raises(StorageError, match="is not on"):
+        writer(next(packs))
+    assert not list(folder.iterdir())
 
 
 def test_a_second_run_does_nothing(stage: Any, volume: Path, tree: Path, packing: Any) -> None:

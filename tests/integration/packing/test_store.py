@@ -47,9 +47,11 @@ def test_streamed_is_what_load_leaves(
     assert checked.code == 0, checked.stderr
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
 def test_from_store_to_store(
-    stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path
-) -> None:
+    stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path,
+    engine: str,
+) -> None:  # fmt: skip
     assert stage("load", env=env).code == 0
     dest = f"--dest=s3://{bucket}/{sharding.folder}"
     assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
@@ -57,7 +59,7 @@ def test_from_store_to_store(
     empty = tmp_path / "empty"
     empty.mkdir()
     flags = (sharding.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/far/{sharding.folder}")
-    result = stage(sharding.stage, *flags, env=env, volume=empty)
+    result = stage(sharding.stage, *flags, f"--engine={engine}", env=env, volume=empty)
     assert result.code == 0, result.stderr
     assert objects(f"far/{sharding.folder}") == from_volume
 

@@ -1,0 +1,172 @@
+"""Joining a Ray cluster and leaving it as it was, or having one on this machine for as long as it is needed.
+
+A driver needs a node of the cluster beside it. So that it never depends on somebody else's, this process starts one of
+its own: a node without CPUs, on which no task runs, in a process group and a folder of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.machine import end_with_parent
+
+INSTALL = "pip install 'ray~=2.55.1'"
+START = "docker compose -f compose/ray.yaml up -d --wait"
+_ADDRESS = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
+_REACH_SECONDS = 10.0
+"""For a head that is just starting to listen."""
+_JOIN_SECONDS = 20.0
+"""For a node of our own to start; it takes 3 s on an idle machine."""
+_GRACE_SECONDS = 10.0
+"""For that node to say goodbye: else the cluster counts missed heartbeats before it knows."""
+_OBJECT_STORE_BYTES = 256 << 20
+"""Shared memory for the tasks that wait; what is beyond goes to the temporary folder."""
+
+
+def is_address(address: str) -> bool:
+    """Whether this can be a cluster's address: host:port, auto, or empty."""
+    return address in ("", "auto") or re.fullmatch(_ADDRESS, address) is not None
+
+
+def import_ray() -> Any:
+    """The module `ray`. Raises ConfigurationError when it isn't installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it tells its makers about the machine
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigurationError(f"LARDER_ENGINE=ray needs Ray ({error})", next_step=f"run `{INSTALL}`") from error
+
+
+@contextmanager
+def driver(address: str, cpus: int) -> Iterator[str]:
+    """Make this process a driver of the cluster at `address`; empty is one with `cpus` CPUs that ends with the context.
+
+    Yields the address of the cluster's head. Raises ConfigurationError when Ray isn't installed, or the cluster's is
+    another version; ServiceError when the cluster can't be joined.
+    """
+    import_ray()
+    # A name this short because the path of a socket below it may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        if address:
+            with _node(address, Path(folder)) as head, _connection(address=head, _temp_dir=folder):
+                yield head
+        else:
+            options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+            with _connection(address="local", _temp_dir=folder, **options) as head:
+                yield head
+
+
+@contextmanager
+def _connection(**options: Any) -> Iterator[str]:
+    """The connection of this process to a cluster, without Ray's words on the terminal."""
+    ray = import_ray()
+    worker: Any = importlib.import_module("ray._private.worker")
+    worker._worker_logs_enabled = False  # else it prints to stdout what happens to nodes, whatever it is told
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own there, which ends the process
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _node(address: str, folder: Path) -> Iterator[str]:
+    """A node of the cluster at `address`, without CPUs and with its files in `folder`; yields the head's address."""
+    if address != "auto":
+        _reach(address)
+    log = folder / "start.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--temp-dir={folder}",
+                "--num-cpus=0", "--num-gpus=0", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--log-color=false",
+                "--block",
+            ],
+            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},  # it overrides --address
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,  # Ctrl-C is for us, not for it
+            preexec_fn=partial(end_with_parent, signal.SIGKILL),  # Ray may hang on SIGTERM; its children end with it
+        )  # fmt: skip
+    try:
+        yield _joined(process, address, folder / "ray_current_cluster", log)
+    finally:
+        _end(process)
+
+
+def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Path) -> str:
+    """Wait until the node has joined, when Ray writes the head's address to the file `sign`."""
+    end = time.monotonic() + _JOIN_SECONDS
+    while not (sign.exists() and (head := sign.read_text())):
+        if process.poll() is not None:
+            raise _not_joined(address, log.read_text(errors="replace"))
+        if time.monotonic() > end:
+            raise _not_joined(address, f"no answer of a Ray head within {_JOIN_SECONDS:.0f} s")
+        time.sleep(0.05)
+    return head
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the kernel ends its children with it
+        process.wait()
+
+
+def _not_joined(address: str, words: str) -> LarderError:
+    """The error for a cluster that can't be joined, from what Ray said."""
+    versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", words)
+    if len(versions) == 2:
+        (ray, python), (our_ray, our_python) = versions
+        return ConfigurationError(
+            f"the Ray cluster at {address} runs Ray {ray} on Python {python}, and this process Ray {our_ray} on Python "
+            f"{our_python}: they must be the same",
+            next_step="run all of the cluster's nodes and this stage from the same image",
+        )
+    reason = (words.strip().splitlines() or ["no reason given"])[-1]
+    return ServiceError(
+        f"the Ray cluster at {address} can't be joined: {reason}",
+        next_step=f"start it (`{START}`) or correct RAY_ADDRESS, then run again: it resumes",
+    )
+
+
+def _reach(address: str) -> None:
+    """Wait until something listens at `address`. Raises ServiceError."""
+    end = time.monotonic() + _REACH_SECONDS
+    while (fault := listens(address)) is not None:
+        if time.monotonic() > end:
+            raise _not_joined(address, str(fault))
+        time.sleep(0.2)
+
+
+def listens(address: str, seconds: float = 2.0) -> OSError | None:
+    """Why nothing can be heard from a port within so many seconds, or None."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except OSError as error:
+        return error
+    return None

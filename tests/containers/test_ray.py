@@ -1,0 +1,59 @@
+"""A stage on a Ray cluster of containers, one of which is killed."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+CLUSTER = ("docker", "compose", "-f", "compose/ray.yaml")
+DIGESTS = "cd /mnt/Food-11-webdataset && find . -type f ! -name run.json -exec sha256sum {} + | sort -k 2"
+FLAGS = ("--shard-samples=1", "--force")
+
+
+@pytest.fixture
+def on_ray(run: Run, own_project: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A head and two workers; the settings of a stage that works on them."""
+    run(*CLUSTER, "up", "-d", "--wait", check=True, **own_project)
+    yield own_project | {"LARDER_ENGINE": "ray", "RAY_ADDRESS": "ray-head:6379"}
+    run(*CLUSTER, "kill", **own_project)  # at once: nobody waits for their goodbye
+
+
+def test_a_worker_is_killed_and_the_bytes_are_those_of_the_local_engine(
+    run: Run, stage: Run, data_volume: str, on_ray: dict[str, str], environment: dict[str, str], until: Any
+) -> None:
+    stage("extract", "--source=sample", "--sample-images=1000", check=True)
+    stage("transform", check=True)
+    stage("shard", *FLAGS, check=True)
+    local = packed(data_volume, DIGESTS)
+    assert local.count("shard-") > 50
+
+    command = ("docker", "compose", "-f", "compose/wds.yaml", "run", "--rm", "shard", *FLAGS)
+    with subprocess.Popen(command, env=environment | on_ray, stderr=subprocess.PIPE, text=True) as process:
+        [worker, _] = run(*CLUSTER, "ps", "--quiet", "ray-worker", check=True, **on_ray).stdout.split()
+        done = ("docker", "exec", worker, "sh", "-c", "ls /mnt/.larder/Food-11-webdataset/new/* | grep -c tar")
+        until(lambda: int(run(*done).stdout or 0) > 2, "some shards are written")
+        run("docker", "kill", worker, check=True)
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert "the Ray cluster at ray-head:6379 has" in stderr
+    assert "CPUs now" in stderr, "it was killed in the middle"
+    assert packed(data_volume, DIGESTS) == local
+
+
+def packed(data_volume: str, script: str) -> str:
+    """What a command prints that looks at the shards."""
+    command = (
+        "docker",
+        "run",
+        "--rm",
+        "-v",
+        f"{data_volume}_wds:/mnt:ro",
+        "--entrypoint",
+        "sh",
+        "larder-extract:0.1.0",
+    )
+    return subprocess.run([*command, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,84 @@
+"""A Ray cluster of two nodes, real processes on this machine, and the engines on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from larder.engines import Engine, LocalEngine, RayEngine
+from tests.conftest import free_ports, wait_until
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Cluster(NamedTuple):
+    """A head without CPUs, and the nodes that are added."""
+
+    address: str
+
+    @contextmanager
+    def node(self, cpus: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+        """One more node, for as long as the context lasts."""
+        with _running(f"--address={self.address}", f"--num-cpus={cpus}") as process:
+            yield process
+
+
+@contextmanager
+def _running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    # A folder each: in one, two nodes that start together take the same socket.
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={folder}",
+                "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
+            ],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: (Path(folder) / "ray_current_cluster").exists(), "the node has started")
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its children end with it
+                process.wait()
+
+
+@contextmanager
+def start_cluster() -> Iterator[Cluster]:
+    """A head alone."""
+    [port] = free_ports(1)
+    quick = json.dumps({"health_check_period_ms": 500, "health_check_failure_threshold": 3})  # to miss a node sooner
+    with _running("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--system-config={quick}"):
+        yield Cluster(f"127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A head, and a node with two CPUs. Whoever breaks a cluster starts one of its own."""
+    with start_cluster() as cluster, cluster.node():
+        yield cluster
+
+
+ENGINES = ["local, one worker", "local, two workers", "ray, no cluster", "ray, a cluster"]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Runs a test with each engine."""
+    name = request.param
+    if name.startswith("local"):
+        return LocalEngine(1 if "one" in name else 2)
+    return RayEngine(2, request.getfixturevalue("cluster").address if "a cluster" in name else "")

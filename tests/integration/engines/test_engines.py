@@ -1,0 +1,144 @@
+"""What every engine promises: in order, bounded, every failure raised. And what only Ray can meet: nodes that go."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from larder.engines import Engine, LocalEngine, RayEngine
+from larder.errors import InputError, ResourceError, ServiceError
+from tests.integration.engines import work
+from tests.integration.engines.conftest import Cluster, start_cluster
+
+
+def test_results_come_in_order_and_tasks_are_taken_as_needed(engine: Engine) -> None:
+    taken = 0
+
+    def tasks() -> Iterator[float]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield number * number
+
+    with engine(math.sqrt, tasks()) as results:
+        assert list(itertools.islice(results, 100)) == list(range(100))
+    assert taken < 120
+
+
+def test_a_failure_is_raised_as_it_was(engine: Engine) -> None:
+    with engine(math.sqrt, [4.0, -1.0]) as results:
+        assert next(results) == 2
+        with pytest.raises(ValueError, match=r"math domain|nonnegative"):
+            next(results)
+    with engine(work.refuse, [3]) as results, pytest.raises(InputError, match="3 is not wanted") as caught:
+        next(results)
+    assert caught.value.next_step == "give another number"
+
+
+def test_a_killed_worker_ends_the_local_engine() -> None:
+    with pytest.raises(ResourceError, match="killed"), LocalEngine(2)(os._exit, [1, 1]) as results:
+        list(results)
+
+
+def test_a_killed_workers_task_is_done_again_by_ray(cluster: Cluster, tmp_path: Path) -> None:
+    with RayEngine(2, cluster.address)(partial(work.die_once, tmp_path), range(8)) as results:
+        assert list(results) == list(range(8))
+    assert (tmp_path / "died").exists()
+
+
+def test_a_task_that_kills_every_worker_is_given_up(cluster: Cluster) -> None:
+    with pytest.raises(ResourceError, match="6 times"), RayEngine(2, cluster.address)(work.die, [1]) as results:
+        list(results)
+
+
+def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster) -> None:
+    said: list[str] = []
+    with RayEngine(1, cluster.address, lambda _, message: said.append(message))(work.whose, range(20)) as results:
+        workers = set(results)
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert len(said) == 1
+    assert said[0].endswith("has 2 CPUs")
+
+
+def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
+    with start_cluster() as cluster, cluster.node(1) as node, cluster.node(1):
+        driver = _stage(cluster, tmp_path)
+        until(lambda: len(list(tmp_path.iterdir())) == 2, "both nodes work")
+        node.kill()  # all of it ends with it
+        until(lambda: sum(map(psutil.pid_exists, _pids(tmp_path))) == 1, "one node's task is gone")
+        (tmp_path / "go").touch()
+        _, stderr = driver.communicate(timeout=120)
+    assert driver.returncode == 0, stderr
+    assert f"hold: {sum(range(20))}" in stderr
+
+
+def test_a_cluster_without_cpus() -> None:
+    said: list[str] = []
+    with start_cluster() as cluster:
+        engine = RayEngine(1, cluster.address, lambda _, message: said.append(message), patience_seconds=3)
+        with pytest.raises(ServiceError, match="no CPUs for 3 s") as caught, engine(math.sqrt, [1.0]) as results:
+            list(results)
+    assert "add nodes" in caught.value.next_step
+    assert len(said) == 1
+    assert said[0].endswith("has no CPUs: waiting up to 3 s for a node")
+
+
+def test_nothing_listens() -> None:
+    begin = time.monotonic()
+    with pytest.raises(ServiceError, match="can't be joined") as caught, RayEngine(1, "127.0.0.1:9")(math.sqrt, [1.0]):
+        pass
+    assert "docker compose -f compose/ray.yaml up" in caught.value.next_step
+    assert time.monotonic() - begin < 20
+
+
+def test_killed_drivers_leave_no_process(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    driver = _stage(cluster, tmp_path)
+    until(lambda: len(list(tmp_path.iterdir())) >= 2, "the tasks run")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    tasks = _pids(tmp_path)
+    until(lambda: not any(map(psutil.pid_exists, tasks)), "the tasks are ended")
+    until(lambda: not _ray_nodes(before), "the driver's node is gone")
+
+
+def test_interrupted(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
+    driver = _stage(cluster, tmp_path)
+    until(lambda: len(list(tmp_path.iterdir())) >= 2, "the tasks run")
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(30) == 130
+    assert "nothing is lost" in driver.communicate()[1]
+
+
+def _stage(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.engines.work"], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"RAY_ADDRESS": cluster.address, "LARDER_TEST_FOLDER": str(folder)},
+    )  # fmt: skip
+
+
+def _pids(folder: Path) -> list[int]:
+    return [int(path.read_text()) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def _ray_nodes(before: set[int]) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.pid not in before and "raylet" in process.name():
+                found.append(process.pid)
+    return found

@@ -1,0 +1,75 @@
+"""What workers do in these tests, and a stage that has them do it: a module that workers can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field
+
+from larder.engines import open_engine
+from larder.errors import InputError
+from larder.progress import Reporter
+from larder.settings import Settings
+from larder.stage import Outcome, main
+
+
+def refuse(number: int) -> int:
+    """Fail as a stage's work does."""
+    raise InputError(f"{number} is not wanted", next_step="give another number")
+
+
+def whose(number: int) -> int:
+    """The worker's process id, after a moment in which others may take tasks, too."""
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def die_once(folder: Path, number: int) -> int:
+    """Be killed at the first try of the third task."""
+    mark = folder / "died"
+    if number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die(number: int) -> int:
+    """Be killed at every try."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def hold(folder: Path, number: int) -> int:
+    """Leave the worker's process id in `folder`, and take until the file `go` is there."""
+    note = folder / f"{number}.new"
+    note.write_text(str(os.getpid()))
+    note.rename(folder / str(number))
+    while not (folder / "go").exists():
+        time.sleep(0.02)
+    return number
+
+
+class HoldSettings(Settings):
+    """What the stage `hold` is told."""
+
+    address: str = Field("", alias="RAY_ADDRESS", description="the cluster")
+    folder: Path = Field(alias="LARDER_TEST_FOLDER", description="where its workers leave their process ids")
+
+
+def hold_all(settings: HoldSettings, reporter: Reporter) -> Outcome:
+    """Run `hold` for twenty tasks on a cluster."""
+    engine = open_engine("ray", 2, settings.address, reporter.event)
+    with engine(partial(hold, settings.folder), range(20)) as results:
+        return Outcome(f"{sum(results)}", "")
+
+
+if __name__ == "__main__":
+    # From the module by its name: a worker has another __main__.
+    from tests.integration.engines import work
+
+    sys.exit(main("hold", work.HoldSettings, work.hold_all, "Holds until it is let go."))
