@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -116,12 +117,16 @@ class Folder:
 
         return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
 
-    def write(self, path: str, data: bytes | bytearray, content_type: str = "application/octet-stream") -> str:
-        """Put an object; returns its ETag."""
+    def write(
+        self, path: str, data: bytes | bytearray, content_type: str = "application/octet-stream",
+        md5: bytes | None = None,
+    ) -> str:  # fmt: skip
+        """Put an object; returns its ETag. The store refuses what arrives with another MD5 than `md5`, or the data's."""
+        content_md5 = b64encode(md5 or hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
         def put(key: str) -> str:
             answer = self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=cast(bytes, data), ContentType=content_type
+                Bucket=self.bucket, Key=key, Body=cast(bytes, data), ContentType=content_type, ContentMD5=content_md5
             )
             return answer["ETag"].strip('"')
 

@@ -83,7 +83,8 @@ def client(
     """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
 
     Path-style addresses (unless `style` names another) and checksums only on request, since stores
-    that aren't AWS need both. By default one attempt a request, for callers with retries of their own.
+    that aren't AWS need both. Signatures leave bodies out, since over http botocore would hash each once more: whoever
+    writes compares digests. By default one attempt a request, for callers with retries of their own.
     """
     import boto3
     import botocore.session
@@ -91,7 +92,10 @@ def client(
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        s3={"addressing_style": style or ("path" if settings.s3_endpoint_url else "auto")},
+        s3={
+            "addressing_style": style or ("path" if settings.s3_endpoint_url else "auto"),
+            "payload_signing_enabled": False,
+        },
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, max_pool_connections=64,

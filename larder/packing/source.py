@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from larder.bucket import Folder
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import InputError
 from larder.packing.settings import PackSettings, place_in_store
 from larder.store import BucketSettings
+
+if TYPE_CHECKING:
+    from larder.bucket import Folder
 
 _READ_AT_ONCE = 16
 """Objects that are fetched at a time, since each takes a round trip."""
@@ -129,6 +131,8 @@ class Tree(NamedTuple):
 @lru_cache(maxsize=8)
 def open_folder(settings: BucketSettings, name: str) -> Folder:
     """A bucket's folder with a client that this process keeps."""
+    from larder.bucket import Folder  # here, since boto3 takes a tenth of a second to import, and most runs need none
+
     return Folder(settings, name)
 
 

@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from larder.bucket import Listed
 from larder.contract import META, Artifact, IndexEntry, Manifest, index_name, parse_index, samples_name
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
@@ -22,6 +21,9 @@ from larder.packing.source import Source, open_folder
 from larder.progress import Reporter
 from larder.store import BucketSettings
 from larder.volume import Slot
+
+if TYPE_CHECKING:
+    from larder.bucket import Listed
 
 MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
 INCOMING = f"{META}/incoming/"
@@ -193,8 +195,8 @@ def send(settings: BucketSettings, name: str, below: str, path: str, size: int, 
     folder = open_folder(settings, name)
     if size < CUTOFF_BYTES:
         [data] = _parts(pieces, size, size)
-        digest, expected = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest()
-        etag = folder.write(below + path, data)
+        digest, md5 = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False)
+        expected, etag = md5.hexdigest(), folder.write(below + path, data, md5=md5.digest())
     else:
         sha256, md5s = hashlib.sha256(), []
 

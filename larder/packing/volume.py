@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, require_digest, samples_name
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
-from larder.packing.hashing import Hashing, joined
+from larder.packing.checks import Checks, joined
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.source import Source
@@ -97,11 +96,12 @@ class VolumeWriter:
         place = Path(self.folder, pack.path)
         # A name of its own: a worker that is thought dead may still be writing the same pack.
         part = Path(self.parts, f"{uuid.uuid4().hex}-{place.name}")
-        with _open_new(part) as file, Hashing(self.source) as hashing:
-            for piece in joined(self.layout.encode(entries, hashing.images(entries))):
-                hashing.add(piece)
+        with _open_new(part) as file, Checks(self.source, file) as checks:
+            for piece in joined(self.layout.encode(entries, checks.images(entries))):
+                begin = file.tell()
                 _write(file, piece)
-            digest, size = hashing.digest(), file.tell()
+                checks.written(begin, piece)
+            digest, size = checks.digest(), file.tell()
             start_writeback(file.fileno())  # at the end, less is left to flush
         if size != pack.size:
             raise ValueError(f"{pack.path} has {size} bytes, and {pack.size} were planned")
@@ -122,17 +122,10 @@ def _open_new(part: Path) -> FileIO:
 
 
 def _write(file: FileIO, data: bytes) -> None:
-    """Write and read back. Raises StorageError when that isn't the same."""
-    place, view = file.tell(), memoryview(data)
+    view = memoryview(data)
     try:
         while view:
             view = view[file.write(view) :]
-        same = os.pread(file.fileno(), len(data), place) == data
     except OSError as fault:
         fault.filename = file.name
         raise
-    if not same:
-        raise StorageError(
-            f"{file.name!r} doesn't hold what was written to it",
-            next_step="look whether something else writes there, or the disk fails (`dmesg`); then run again",
-        )
