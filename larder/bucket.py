@@ -121,7 +121,7 @@ class Folder:
         self, path: str, data: bytes | bytearray, content_type: str = "application/octet-stream",
         md5: bytes | None = None,
     ) -> str:  # fmt: skip
-        """Put an object; returns its ETag. The store refuses what arrives with another MD5 than `md5`, or the data's."""
+        """Put an object; returns its ETag. The store refuses data with another digest than `md5`, by default theirs."""
         content_md5 = b64encode(md5 or hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
         def put(key: str) -> str:
