@@ -24,7 +24,9 @@ from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, expla
 from larder.store import BucketSettings, client
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef
+    from hashlib import _Hash
+
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef, PutObjectOutputTypeDef
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -34,6 +36,9 @@ _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
 _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
+_BINARY = "application/octet-stream"
+_UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
+"""What stores may say that take no checksum but the MD5."""
 
 
 class Listed(NamedTuple):
@@ -117,20 +122,54 @@ class Folder:
 
         return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
 
-    def write(
-        self, path: str, data: bytes | bytearray, content_type: str = "application/octet-stream",
-        md5: bytes | None = None,
-    ) -> str:  # fmt: skip
-        """Put an object; returns its ETag. The store refuses data with another digest than `md5`, by default theirs."""
-        content_md5 = b64encode(md5 or hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    def write(self, path: str, data: bytes, content_type: str = _BINARY) -> str:
+        """Put an object; returns its ETag. The store refuses what arrives with another MD5."""
+        return self._ask(
+            f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], f"{self.key}/{path}"
+        ).strip('"')
 
-        def put(key: str) -> str:
-            answer = self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=cast(bytes, data), ContentType=content_type, ContentMD5=content_md5
+    def write_verified(self, path: str, data: bytes | bytearray, sha256: str) -> str:
+        """Put an object with this digest, in hexadecimal; returns its ETag.
+
+        The store is asked to confirm the digest. Where it can't, its ETag is compared with the MD5; where the ETag is
+        none, the object is read back. Raises ServiceError when other bytes have arrived.
+        """
+        wanted = b64encode(bytes.fromhex(sha256)).decode()
+
+        def put(key: str) -> PutObjectOutputTypeDef:
+            try:
+                return self._put(key, data, _BINARY, wanted)
+            except ClientError as fault:
+                if code_of(fault) not in _UNKNOWN_CHECKSUM:
+                    raise
+                return self._put(key, data, _BINARY)
+
+        answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+        etag = answer["ETag"].strip('"')
+        confirmed = answer.get("ChecksumSHA256") == wanted
+        if not confirmed and etag != _md5(data).hexdigest():
+            self.require(path, len(data), sha256)
+        return etag
+
+    def require(self, path: str, length: int, sha256: str) -> None:
+        """Read an object back. Raises ServiceError when it isn't what was sent: of this length, with this digest."""
+        if self.digest(path) != (length, sha256):
+            raise ServiceError(
+                f"{self.uri}/{path}: the store holds other bytes than were sent",
+                next_step="run `make s3-check`, then this again: it resumes",
             )
-            return answer["ETag"].strip('"')
 
-        return self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+    def _put(self, key: str, data: bytes | bytearray, content_type: str, sha256: str = "") -> PutObjectOutputTypeDef:
+        """Put an object with a digest that the store compares: this sha256 in base 64, or its MD5."""
+        body = cast(bytes, data)  # botocore takes both
+        if sha256:
+            return self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumSHA256=sha256
+            )
+        return self._client.put_object(
+            Bucket=self.bucket, Key=key, Body=body, ContentType=content_type,
+            ContentMD5=b64encode(_md5(data).digest()).decode(),
+        )  # fmt: skip
 
     def write_parts(self, path: str, parts: Iterable[bytes | bytearray]) -> str:
         """Put an object in parts, each sent as it comes; returns its ETag. When that fails, nothing of it is left."""
@@ -227,6 +266,10 @@ class Folder:
                 self._answered = True
                 return answer
         raise AssertionError("unreachable")
+
+
+def _md5(data: bytes | bytearray) -> _Hash:
+    return hashlib.md5(data, usedforsecurity=False)
 
 
 def _copy(body: StreamingBody, place: Path) -> tuple[int, str]:

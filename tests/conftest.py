@@ -251,7 +251,7 @@ def _lists(client: Any, bucket: str) -> bool:
 Fault = Callable[[str, str, int], "int | str | None"]
 """Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
 "reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "spoilt" answers with
-zeros."""
+zeros, "spoilt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none, either."""
 
 
 class Proxy(ThreadingHTTPServer):
@@ -297,13 +297,16 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return self._reset()
         body = self.rfile.read(length)
         if isinstance(fault, int):
-            code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}[fault]
+            code = {403: "AccessDenied", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}[fault]
             return self._answer(
                 fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
             )
-        status, headers, answer = self._forward(body)
+        status, headers, answer = self._forward(bytes(len(body)) if fault == "spoilt-request" else body)
         if fault == "spoilt":
             answer = bytes(len(answer))
+        if fault in ("no-checksum", "no-digest"):
+            headers = {name: value for name, value in headers.items() if "checksum" not in name.lower()}
+            headers |= {"ETag": '"0123"'} if fault == "no-digest" else {}
         return self._answer(status, headers, answer, broken=fault == "reset-response")
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any

@@ -156,6 +156,47 @@ def test_a_store_that_fails_for_good(
     assert stage("shard", "--shard-bytes=100000", dest, env=env).code == 0
 
 
+@pytest.mark.parametrize(
+    ("faults", "puts"),
+    [
+        pytest.param([501], 2, id="takes-no-checksum"),
+        pytest.param(["no-checksum"], 1, id="confirms-nothing"),
+        pytest.param(["spoilt-request"], 2, id="got-other-bytes"),
+        pytest.param([501, "spoilt-request"], 3, id="takes-no-checksum-and-got-other-bytes"),
+    ],
+)
+def test_what_arrives_is_verified(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, faults: list[Any],
+    puts: int,
+) -> None:  # fmt: skip
+    between, waiting = proxy(store), list(faults)
+    between.fault = lambda method, path, number: (
+        waiting.pop(0) if waiting and method == "PUT" and "training/shard-000001.tar" in path else None
+    )
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert not waiting
+    assert between.count("PUT", "training/shard-000001.tar") == puts
+    assert not between.count("GET", "training/shard-000001.tar"), "its ETag vouches for it"
+    assert stage("shard", "--shard-bytes=300000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
+    assert objects("x/shards") == objects("y/shards")
+
+
+def test_other_bytes_in_a_store_that_gives_no_checksums(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+) -> None:
+    between = proxy(store)
+    between.fault = lambda method, path, number: (
+        {"PUT": "no-digest", "GET": "spoilt"}.get(method) if "training/shard-000001.tar" in path else None
+    )
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 5, result.stderr
+    assert "holds other bytes than were sent" in result.stderr
+    assert "_larder/manifest.json" not in objects("x/shards")
+
+
 def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str, monkeypatch: Any) -> None:
     from larder import bucket as module
     from larder.packing import store as packs
