@@ -125,6 +125,16 @@ def run_stage(name: str, settings: Mapping[str, str], *flags: str, watch_memory:
     return run(command, watch_memory=watch_memory, environ=settings)
 
 
+def drop_from_cache(folder: Path) -> None:
+    """Have the kernel forget what it holds of the files below a folder, so that they are read from disk."""
+    os.sync()  # what isn't written yet stays
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
+
 def interleave(rounds: int, contestants: Mapping[str, Callable[[int], Run]]) -> list[dict[str, Run]]:
     """Let the contestants take turns, in alternating order, after one round that isn't counted."""
     counted = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import data
 from benchmarks.harness import WORK, Report, Run, interleave, run, run_stage, stage
-from benchmarks.store import bucket_settings, loopback_store
+from benchmarks.store import bucket_settings, stores
 from larder import rclone
 
 ROUNDS = 3
@@ -17,32 +17,37 @@ ROUNDS = 3
 
 def measure() -> Report:
     """shard with LARDER_DEST, verified, in turns with `rclone copy` of ready shards and load of the tree."""
-    report = Report("shards of Food-11's size from the tree into a loopback store")
+    report = Report("shards of Food-11's size from the tree into a store on this machine")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-store-") as folder:
-        volume, places = Path(folder) / "volume", itertools.count()
+        volume = Path(folder) / "volume"
         volume.mkdir()
         stage("extract", volume, "--source", str(data.photos()))
         stage("transform", volume)
         stage("shard", volume)
-        with loopback_store(Path(folder) / "store") as store:
-            keys = rclone.environment(bucket_settings(store))
-            settings = {"LARDER_VOLUME_DIR": str(volume)} | store
-
-            def shard(_: int) -> Run:
-                dest = f"s3://{store['S3_BUCKET']}/shard/{next(places)}/Food-11-webdataset"
-                return run_stage("shard", settings | {"LARDER_DEST": dest})
-
-            def copy(_: int) -> Run:
-                place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}"
-                command = [rclone.binary(), "copy", "--config=", str(volume / "Food-11-webdataset"), place]
-                return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
-
-            def load(_: int) -> Run:
-                return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"})
-
-            rounds = interleave(ROUNDS, {"rclone copy of shards": copy, "shard": shard, "load of images": load})
-    for yardstick, goal in (("rclone copy of shards", 0.9), ("load of images", 3.0)):
-        ratios = [took[yardstick].seconds / took["shard"].seconds for took in rounds]
-        report.add(f"shard / {yardstick} (speed)", ratios, "", at_least=goal)
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+        for name, opened in stores().items():
+            with opened(Path(folder) / name) as store:
+                rounds = _rounds(volume, store)
+            for yardstick, goal in (("rclone copy of shards", 0.9), ("load of images", 3.0)):
+                ratios = [took[yardstick].seconds / took["shard"].seconds for took in rounds]
+                report.add(f"{name}: shard / {yardstick} (speed)", ratios, "", at_least=goal)
+            report.rounds += [{"store": name} | {who: one.seconds for who, one in took.items()} for took in rounds]
     return report
+
+
+def _rounds(volume: Path, store: dict[str, str]) -> list[dict[str, Run]]:
+    keys, settings = rclone.environment(bucket_settings(store)), {"LARDER_VOLUME_DIR": str(volume)} | store
+    places = itertools.count()
+
+    def shard(_: int) -> Run:
+        dest = f"s3://{store['S3_BUCKET']}/shard/{next(places)}/Food-11-webdataset"
+        return run_stage("shard", settings | {"LARDER_DEST": dest})
+
+    def copy(_: int) -> Run:
+        place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}"
+        command = [rclone.binary(), "copy", "--config=", str(volume / "Food-11-webdataset"), place]
+        return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
+
+    def load(_: int) -> Run:
+        return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"})
+
+    return interleave(ROUNDS, {"rclone copy of shards": copy, "shard": shard, "load of images": load})

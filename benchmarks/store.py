@@ -1,34 +1,63 @@
-"""A loopback S3 store for the benchmarks: the embedded server that the host runner uses."""
+"""S3 stores on this machine for the benchmarks: the host runner's SeaweedFS, and MinIO where an engine answers."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.harness import run_stage
+from benchmarks.harness import ROOT, run_stage
 from larder.store import BucketSettings
+
+_COMPOSE = ("docker", "compose", "--project-name", "larder-benchmarks", "--file", str(ROOT / "compose/s3.yaml"))
+_ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+
+
+def stores() -> Mapping[str, Callable[[Path], AbstractContextManager[dict[str, str]]]]:
+    """What opens each store that this machine can run, by its name; called with a folder that it may use."""
+    engine = subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    return {"SeaweedFS": loopback_store} | ({"MinIO": minio_store} if engine else {})
 
 
 @contextmanager
 def loopback_store(folder: Path) -> Iterator[dict[str, str]]:
-    """Start a store with its data in `folder`; gives the settings that reach it."""
+    """Start SeaweedFS with its data in `folder`; gives the settings that reach it."""
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
-    settings = {
-        "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "S3_BUCKET": "benchmarks",
-        "AWS_ACCESS_KEY_ID": "benchmarks",
-        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-        "LARDER_STORE_DIR": str(folder),
-    }
+    settings = _settings(f"http://127.0.0.1:{port}") | {"LARDER_STORE_DIR": str(folder)}
     run_stage("s3", settings, "--task", "up")
     try:
         yield settings
     finally:
         run_stage("s3", settings, "--task", "down")
+
+
+@contextmanager
+def minio_store(folder: Path) -> Iterator[dict[str, str]]:
+    """Start MinIO as `make s3-up` does, with a volume of its own; gives the settings that reach it without a proxy."""
+    settings = _settings("")
+    environ = os.environ | settings | {"LARDER_MINIO_PORT": "0"}
+
+    def docker(*words: str) -> str:
+        return subprocess.run(words, env=environ, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+    docker(*_COMPOSE, "--progress", "quiet", "up", "--detach", "--wait", "minio")
+    try:
+        address = docker("docker", "inspect", "--format", _ADDRESS, docker(*_COMPOSE, "ps", "--quiet", "minio"))
+        settings["S3_ENDPOINT_URL"] = f"http://{address}:9000"
+        run_stage("s3", settings, "--task", "bucket")
+        yield settings
+    finally:
+        docker(*_COMPOSE, "--progress", "quiet", "down", "--volumes")
+
+
+def _settings(endpoint: str) -> dict[str, str]:
+    keys = {"AWS_ACCESS_KEY_ID": "benchmarks", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    return {"S3_ENDPOINT_URL": endpoint, "S3_BUCKET": "benchmarks"} | keys
 
 
 def bucket_settings(settings: dict[str, str]) -> BucketSettings:
