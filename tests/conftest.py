@@ -251,7 +251,8 @@ def _lists(client: Any, bucket: str) -> bool:
 Fault = Callable[[str, str, int], "int | str | None"]
 """Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
 "reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "spoilt" answers with
-zeros, "spoilt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none, either."""
+zeros, "spoilt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none,
+either."""
 
 
 class Proxy(ThreadingHTTPServer):
