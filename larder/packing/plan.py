@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from larder.contract import IndexEntry
 from larder.errors import ConfigurationError
 from larder.packing.layout import Layout
 
 _OFFSET_BITS = 48
+_LINE_BYTES = 512  # most are shorter
 
 
 class Limits(NamedTuple):
@@ -46,18 +47,15 @@ def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Itera
     Raises InputError when the format can't hold a sample, ConfigurationError when a sample is larger than a pack.
     """
     with index.open("rb") as file:
-        if not index.stat().st_size:
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
-            for split, found in itertools.groupby(_checked(lines, layout), key=lambda item: item[0]):
-                places = _order(found, seed)
-                yield from _cut(split, (_line(lines, place) for place in places), layout, limits)
+        for split, found in itertools.groupby(_checked(file, layout), key=lambda item: item[0]):
+            places = _order(found, seed)
+            yield from _cut(split, (_line(file, place) for place in places), layout, limits)
 
 
-def _checked(lines: mmap.mmap, layout: Layout) -> Iterator[tuple[str, int, str]]:
+def _checked(lines: BinaryIO, layout: Layout) -> Iterator[tuple[str, int, str]]:
     """Split, offset and path of every line."""
     place, before = 0, None
-    while line := lines.readline():
+    for line in lines:
         entry = IndexEntry.from_json(line)
         split = entry.path.partition("/")[0]
         same = before is not None and before.path.startswith(f"{split}/")
@@ -81,8 +79,12 @@ def _order(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[
     return (rank & ((1 << _OFFSET_BITS) - 1) for rank in ranks)
 
 
-def _line(lines: mmap.mmap, place: int) -> bytes:
-    return lines[place : lines.find(b"\n", place) + 1]
+def _line(file: BinaryIO, place: int) -> bytes:
+    """The line at an offset, whatever else is read of the file. Not by mmap: then all of it counted as our memory."""
+    length = _LINE_BYTES
+    while b"\n" not in (read := os.pread(file.fileno(), length, place)) and len(read) == length:
+        length *= 2
+    return read[: read.find(b"\n") + 1]
 
 
 def _cut(split: str, lines: Iterator[bytes], layout: Layout, limits: Limits) -> Iterator[Pack]:

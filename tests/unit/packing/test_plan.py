@@ -62,3 +62,11 @@ def test_the_order_stays_the_same_from_release_to_release(tmp_path: Path) -> Non
 def test_the_largest_sample_alone_must_fit(index: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"SIZE=2000: .* takes 3,584 bytes"):
         list(plan(index, TarShards(), Limits(2000, 0, "SIZE"), None))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_long_lines(tmp_path: Path, seed: int | None) -> None:
+    names = sorted(f"t/c/{letter * length}.jpg" for letter in "ab" for length in (1, 400, 512, 1100, 5000))
+    write_index(tmp_path / "index.jsonl", [IndexEntry(name, 1, "0" * 64, 0) for name in names])
+    packs = list(plan(tmp_path / "index.jsonl", Chunks(1 << 20), Limits(1 << 20, 0, "SIZE"), seed))
+    assert sorted(paths(packs)) == names
