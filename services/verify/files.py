@@ -192,7 +192,7 @@ def _require_classes(paper: Paper) -> None:
         if not re.fullmatch(rf"[^/]+/class_0*{entry.label}/[^/]+", entry.path):
             raise BreakError(
                 Fault(
-                    "a sample doesn't lie in the folder of its class", where, entry.path, found=f"class {entry.label}"
+                    "a sample lies in the folder of another class", where, entry.path, found=f"class {entry.label}"
                 )
             )
     require_counts(paper, map(sample_of, paper.index), where)
