@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from larder.contract import META, IndexSummary, SampleEntry, find_manifest
 from larder.progress import Reporter
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
+from services.load.load import load
+from services.load.settings import LoadSettings
 from services.optimize.optimize import optimize
 from services.optimize.settings import OptimizeSettings
 from services.shard.settings import ShardSettings
@@ -193,3 +196,68 @@ class Tools(NamedTuple):
 def tools() -> Tools:
     """Breaks files: `tools.flip(path, 10)`."""
     return Tools(flip, edit)
+
+
+@pytest.fixture(scope="session")
+def chain_of() -> Callable[[Path], Copy]:
+    """A chain that lies elsewhere."""
+    return Copy
+
+
+class Loaded(NamedTuple):
+    """A chain in a bucket of a store, below the prefix `team`."""
+
+    client: Any
+    bucket: str
+    env: dict[str, str]
+
+    def key(self, path: str) -> str:
+        return f"team/{path}"
+
+    def read(self, path: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"].read())
+
+    def put(self, path: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
+
+    def delete(self, path: str) -> None:
+        self.client.delete_object(Bucket=self.bucket, Key=self.key(path))
+
+    def all(self) -> dict[str, bytes]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return {key.removeprefix("team/"): self.read(key.removeprefix("team/")) for key in keys}
+
+
+@pytest.fixture(scope="session")
+def loaded(pristine: Copy, store: Any) -> Iterator[Loaded]:
+    """The chain's end in `store`: objects, shards and chunks."""
+    bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
+    store.client.create_bucket(Bucket=bucket)
+    env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team"}
+    found = Loaded(store.client, bucket, env)
+    for folder in (pristine.tree, pristine.shards, pristine.chunks):
+        settings = env | {"LARDER_VOLUME_DIR": str(folder.parent), "LARDER_LOAD": folder.name}
+        load(LoadSettings.load("load", [], settings), Reporter("load", "line"))
+    yield found
+    for path in found.all():
+        found.delete(path)
+    store.client.delete_bucket(Bucket=bucket)
+
+
+@pytest.fixture
+def there(loaded: Loaded, objects: dict[str, bytes]) -> Iterator[Loaded]:
+    """What is in the store; whatever a test does to it, it is as it was afterwards."""
+    yield loaded
+    after = loaded.all()
+    for path in after.keys() - objects.keys():
+        loaded.delete(path)
+    for path, data in objects.items():
+        if after.get(path) != data:
+            loaded.put(path, data)
+
+
+@pytest.fixture(scope="session")
+def objects(loaded: Loaded) -> dict[str, bytes]:
+    """All that is in the store, by path."""
+    return loaded.all()
