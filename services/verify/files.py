@@ -127,13 +127,15 @@ def require_length(place: Place, look: Look) -> None:
     if look.bytes != entry.bytes:
         raise BreakError(
             Fault("a file has another length than the index says", where, entry.path, f"{entry.bytes:,} bytes",
-                  f"{look.bytes:,} bytes", place.cause)
+                  f"{look.bytes:,} bytes", place.cause, forced=False)
         )  # fmt: skip
 
 
 def gone(place: Place, path: str) -> BreakError:
     """The error for a file that the index names and that isn't there."""
-    return BreakError(Fault("a file that the index names isn't there", f"{place.name}/{path}", cause="it was deleted"))
+    return BreakError(
+        Fault("a file that the index names isn't there", f"{place.name}/{path}", cause="it was deleted", forced=False)
+    )
 
 
 def require_content(place: Place, entry: IndexEntry) -> int:
@@ -191,9 +193,7 @@ def _require_classes(paper: Paper) -> None:
     for entry in paper.index:
         if not re.fullmatch(rf"[^/]+/class_0*{entry.label}/[^/]+", entry.path):
             raise BreakError(
-                Fault(
-                    "a sample lies in the folder of another class", where, entry.path, found=f"class {entry.label}"
-                )
+                Fault("a sample lies in the folder of another class", where, entry.path, found=f"class {entry.label}")
             )
     require_counts(paper, map(sample_of, paper.index), where)
 

@@ -39,6 +39,8 @@ class Fault(NamedTuple):
     """The likely one."""
     next_step: str = ""
     """Where it isn't the link's own."""
+    forced: bool = True
+    """Whether the stage that mends it must be told to do its work again, since it wouldn't see that by itself."""
 
 
 class BreakError(InputError):
@@ -68,4 +70,4 @@ def changed(what: str, place: str, expected: str, found: str, cause: str, sample
 
 def as_figures(fault: Fault) -> dict[str, Any]:
     """For machines: what is known of a break."""
-    return {name: value for name, value in fault._asdict().items() if value}
+    return {name: value for name, value in fault._asdict().items() if value and name != "forced"}

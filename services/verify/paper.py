@@ -99,7 +99,7 @@ def require_source(paper: Paper, digest: str, before: str) -> None:
             Fault(
                 f"these data were made from another {before} than the one that is there",
                 f"{paper.place.name}/{MANIFEST}, input.manifest", "", f"sha256 {digest}", f"sha256 {named}",
-                f"the {before} was made anew since, or its manifest was edited",
+                f"the {before} was made anew since, or its manifest was edited", forced=False,
             )
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ from services.verify.settings import VerifySettings
 
 
 class Link(NamedTuple):
-    """One link: what follows it, the artifact at its end, and the command that makes that anew."""
+    """One link: what follows it, the artifact at its end, and the command that mends it, with a place for force."""
 
     name: str
     follow: Callable[[Chain], Checked]
@@ -35,16 +35,16 @@ def _packs(name: str, kept: Kept, mend: str) -> Link:
     return Link(name, functools.partial(packs, kept), kept, mend)
 
 
-_ANEW = "LARDER_FORCE=true"
-_LOCAL = f"make etl-local {_ANEW}, with the LARDER_SOURCE that it had; then this again"
-_WDS, _LIT = f"make etl-wds {_ANEW}; then this again", f"make etl-lit {_ANEW}; then this again"
+_AGAIN = "; then this again"
+_LOCAL = "make etl-local{force} with the LARDER_SOURCE that it had" + _AGAIN
+_WDS, _LIT = ("make etl-wds{force}" + _AGAIN, "make etl-lit{force}" + _AGAIN)
 LINKS = (
-    Link("archive", archive, None, f"name the right source in LARDER_SOURCE, or make etl-local {_ANEW} with this one"),
+    Link("archive", archive, None, "name the right source in LARDER_SOURCE, or make etl-local{force} with this one"),
     Link("raw", files.raw, RAW_FILES, _LOCAL),
     Link("tree", files.tree, TREE_FILES, _LOCAL),
     _packs("shards", packed("webdataset", in_store=False), _WDS),
     _packs("chunks", packed("litdata", in_store=False), _LIT),
-    Link("objects in the store", files.objects, OBJECTS, f"make etl-load {_ANEW}; then this again"),
+    Link("objects in the store", files.objects, OBJECTS, "make etl-load{force}" + _AGAIN),
     _packs("shards in the store", packed("webdataset", in_store=True), _WDS),
     _packs("chunks in the store", packed("litdata", in_store=True), _LIT),
 )
@@ -108,9 +108,8 @@ def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
             chain.store_failed = link.name
         return Line(link.name, "FAILED", error.what, None, error)
     known = error.fault if isinstance(error, BreakError) else Fault(error.what, "", next_step=error.next_step)
-    broken = known._replace(
-        what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or link.mend
-    )
+    mend = link.mend.format(force=" LARDER_FORCE=true" if known.forced else "")
+    broken = known._replace(what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or mend)
     return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
 
 

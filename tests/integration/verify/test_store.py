@@ -49,7 +49,7 @@ REPLACED = "something else wrote to the same place"
 CASES = (
     Case("an object replaced", "{image}", other_bytes, OBJECTS, ("{image}", "expected  sha256", "found", REPLACED)),
     Case("an object cut off", "{image}", shorter, OBJECTS, ("another length", "{image}")),
-    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "make etl-load")),
+    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "next step: make etl-load;")),
     Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("that the manifest names isn't there",)),
     Case("the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("isn't what the manifest says",)),
     Case("objects of another tree", "Food-11/_larder/manifest.json", of_another_tree, OBJECTS, ("another tree",)),
@@ -64,8 +64,13 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("samples", ["all", "33"])
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not in case.of]
+
+
+@pytest.mark.parametrize(
+    ("case", "samples"), [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
+    ids=lambda value: value.name if isinstance(value, Case) else value,
+)  # fmt: skip
 def test_the_first_break_is_named(
     verify: Any, there: Any, objects: dict[str, bytes], broken: Any, outcome: Any, case: Case, samples: str
 ) -> None:
@@ -99,7 +104,13 @@ def test_bytes_that_go_wrong_on_the_way(
     """Length and ETag are right: only what is read and hashed tells."""
     server = proxy(store)
     server.fault = lambda method, path, number: "spoilt" if method == "GET" and part in path else None
-    broken(verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), link, "sha256", part)
+    broken(
+        verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}),
+        link,
+        "expected  ",
+        "found     ",
+        part,
+    )
 
 
 def test_each_file_is_read_once_and_nothing_is_written(
@@ -148,6 +159,18 @@ def test_the_store_alone(verify: Any, chain: Any, there: Any, objects: Any, outc
     assert [found[link] for link in LOCAL[1:]] == ["not there"] * 4
     of_another_tree(there, path := "Food-11-litdata/_larder/manifest.json", objects[path])
     broken(verify(env=there.env), CHUNKS, "made from another tree")
+
+
+def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, there: Any, objects: dict[str, bytes]) -> None:
+    images = [path for path in objects if path.startswith("Food-11/training/")]
+    other_bytes(there, images[0], objects[images[0]])
+    assert "next step: make etl-load LARDER_FORCE=true;" in verify(env=there.env).stderr
+    env = there.env | {"LARDER_VOLUME_DIR": str(chain.root / "data")}
+    assert stage("load", env=env | {"LARDER_FORCE": "true"}).code == 0
+    there.delete(images[1])
+    assert "next step: make etl-load;" in verify(env=there.env).stderr
+    assert stage("load", env=env).code == 0
+    assert verify(env=there.env).code == 0
 
 
 def test_nothing_loaded(verify: Any, store: Any, bucket: str, outcome: Any) -> None:
