@@ -18,7 +18,7 @@ from services.verify.places import Place, StorePlace, VolumePlace
 from services.verify.settings import VerifySettings
 from services.verify.spread import Spread
 
-_READS_AT_ONCE, _REQUESTS_AT_ONCE = 4, 16
+_REQUESTS_AT_ONCE = 16
 
 
 class Kept(NamedTuple):
@@ -81,7 +81,7 @@ class Chain:
     def spread(self, place: Place, batch: int = 64) -> Spread:
         """How reading is spread, so many tasks in a batch. A sample is read sooner than processes are started."""
         workers = 1 if self.settings.samples else self.settings.workers
-        return Spread(workers, batch, _REQUESTS_AT_ONCE if isinstance(place, StorePlace) else _READS_AT_ONCE)
+        return Spread(workers, batch, _REQUESTS_AT_ONCE if isinstance(place, StorePlace) else 1)
 
     def _place(self, kept: Kept) -> Place:
         settings = self.settings

@@ -18,9 +18,11 @@ from services.verify.findings import BreakError, Checked, Fault, changed
 from services.verify.formats import FORMATS, Extent, Format, Mismatch, Numbered
 from services.verify.index import Marks
 from services.verify.paper import Paper, Sample, require_counts, require_file, require_same, require_source
-from services.verify.places import Place, Take
+from services.verify.places import Place, StorePlace, Take
 
-_PACKS_AT_ONCE, _TASKS_AT_ONCE = 4, 64
+_PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
+"""Of packs that are read whole, few wait in memory with all their samples."""
+_STREAMS_OF_A_BATCH = 4
 _SAMPLES_OF_A_TASK = 8
 """Where not all are read: they share the reading of a chunk's head."""
 
@@ -148,12 +150,17 @@ class _Packs:
         check = functools.partial(check_pack, self._paper.place, self._form)
         total = self.samples if choice.paths is None else len(choice.paths)
         samples = read = 0
-        spread = self._chain.spread(self._paper.place, batch=_PACKS_AT_ONCE if choice.whole else _TASKS_AT_ONCE)
+        spread = self._chain.spread(self._paper.place, batch=self._batch(choice))
         with self._chain.reporter.task(self._paper.manifest.artifact, total, "samples") as task:
             for done in spread(check, self._tasks(choice, others)):
                 samples, read = samples + done.samples, read + done.bytes
                 task.advance(done.samples)
         return Done(samples, read)
+
+    def _batch(self, choice: Choice) -> int:
+        if not choice.whole:
+            return _TASKS_OF_A_BATCH
+        return _STREAMS_OF_A_BATCH if isinstance(self._paper.place, StorePlace) else _PACKS_OF_A_BATCH
 
     def _tasks(self, choice: Choice, others: Set[str]) -> Iterator[Task]:
         for entry, samples in self._packs():

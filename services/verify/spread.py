@@ -1,4 +1,4 @@
-"""How reading is spread: batches over processes, each over threads, since disks and stores answer many at once."""
+"""How reading is spread: batches over processes, each over threads where it is a store, which answers many at once."""
 
 from __future__ import annotations
 
