@@ -42,7 +42,7 @@ STORE_ENV := $(LARDER_HOME)/s3-$(RUNNER).env
 # An empty variable is not set; handed on, it would hide what a file sets.
 $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))))
 
-STAGES := extract transform load shard optimize s3 mount bench
+STAGES := extract transform load shard optimize verify s3 mount bench
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUMES := $(LARDER_HOME)/volumes
@@ -68,7 +68,7 @@ ifeq ($(RUNNER),compose)
 store = store=(); $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then \
         store=($(if $(wildcard .env),--env-file .env) --env-file "$(STORE_ENV)"); \
     else export AWS_ACCESS_KEY_ID= AWS_SECRET_ACCESS_KEY=; fi;)
-stage = $(store) mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; then \
+stage = $(store) mount=(); if [ "$(filter extract verify,$(2))" ] && [ -e "$$LARDER_SOURCE" ]; then \
         inside="/source/$$(basename -- "$$LARDER_SOURCE")"; \
         mount=(-v "$$(realpath -- "$$LARDER_SOURCE"):$$inside:ro" -e "LARDER_SOURCE=$$inside"); fi; \
     LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" LARDER_MOUNT_DIR="$$(realpath -m -- "$$LARDER_MOUNT_DIR")" \
@@ -77,6 +77,8 @@ else ifeq ($(RUNNER),host)
 store = $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then set -a; . "$(STORE_ENV)"; set +a; fi;)
 stage = $(store) LARDER_VOLUME_DIR="$(HOST_VOLUMES)/$(call volume_of,$(1))" \
         $(if $(filter wds lit,$(1)),LARDER_INPUT="$(or $(LARDER_INPUT),$(HOST_VOLUME)/Food-11)") \
+        $(if $(filter verify,$(2)),LARDER_WDS_DIR="$(HOST_VOLUMES)/$(LARDER_WDS_VOLUME)" \
+            LARDER_LIT_DIR="$(HOST_VOLUMES)/$(LARDER_LIT_VOLUME)") \
         $(if $(filter load,$(2)),$(if $(call folder_of,$(1)),LARDER_LOAD=$(call folder_of,$(1)))) FOOD11_DATA_DIR="$${FOOD11_DATA_DIR:-$(HOST_VOLUME)/Food-11}" \
         $(if $(wildcard .env),.venv/bin/dotenv -f .env run --no-override --) $(PYTHON) -m services.$(2) $(3)
 else
@@ -115,6 +117,12 @@ etl-wds: ready-shard ready-load ## the tree -> WebDataset tar shards -> s3://S3_
 etl-lit: ready-optimize ready-load ## the tree -> LitData chunks -> s3://S3_BUCKET/Food-11-litdata/
 	@$(call stage,lit,optimize)
 	@$(if $(LARDER_DEST),,$(call stage,lit,load))
+
+# A volume that isn't there isn't made: in its place, the data volume is mounted, which has no shards and no chunks.
+.PHONY: verify
+verify: ready-verify ## follow the chain, archive to object, hash by hash (LARDER_VERIFY_SAMPLES=1000, or all)
+	@$(if $(filter compose,$(RUNNER)),$(foreach kind,WDS LIT,docker volume inspect "$(LARDER_$(kind)_VOLUME)" \
+	    >/dev/null 2>&1 || export VERIFY_$(kind)=baseline;)) $(call stage,verify,verify)
 
 # Ray runs the packing stages on more machines than one; here, on containers of their own image.
 .PHONY: ray-up

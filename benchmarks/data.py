@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.harness import WORK, CannotRunError, stage
-from services.extract import sample
+from larder import sample
 
 FOOD11_IMAGES = sample.IMAGES
 

@@ -14,6 +14,7 @@ from services.optimize.settings import OptimizeSettings
 from services.s3.settings import S3Settings
 from services.shard.settings import ShardSettings
 from services.transform.settings import TransformSettings
+from services.verify.settings import VerifySettings
 
 ROOT = Path(__file__).parent.parent
 STAGES: dict[str, type[Settings]] = {
@@ -22,6 +23,7 @@ STAGES: dict[str, type[Settings]] = {
     "load": LoadSettings,
     "shard": ShardSettings,
     "optimize": OptimizeSettings,
+    "verify": VerifySettings,
     "s3": S3Settings,
     "mount": MountSettings,
     "bench": BenchSettings,

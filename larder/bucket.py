@@ -80,7 +80,7 @@ class Folder:
 
     def read(self, path: str) -> bytes | None:
         """The content of an object, or None when there is none."""
-        return self._get(path, lambda body: body.read())
+        return self.with_body(path, lambda body: body.read())
 
     def read_range(self, path: str, offset: int, length: int) -> bytes | None:
         """`length` bytes of an object from `offset` on, or fewer where it ends before; None when there is none."""
@@ -101,15 +101,15 @@ class Folder:
 
     def digest(self, path: str) -> tuple[int, str] | None:
         """Length and sha256 of an object's content, which is read; None when there is none."""
-        return self._get(path, lambda body: _copy(body, Path(os.devnull)))
+        return self.with_body(path, lambda body: _copy(body, Path(os.devnull)))
 
     def download(self, path: str, place: Path) -> str | None:
         """Write an object's content to the file `place`. Returns its sha256, or None when there is no such object."""
-        found = self._get(path, lambda body: _copy(body, place))
+        found = self.with_body(path, lambda body: _copy(body, place))
         return found and found[1]
 
-    def _get(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
-        """What `use` makes of an object's body, or None when there is no such object."""
+    def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
+        """What `use` makes of an object's body, or None when there is no such object. After a fault it starts anew."""
 
         def get(key: str) -> R | None:
             try:

@@ -68,13 +68,18 @@ class WorkerSettings(Settings):
     )  # fmt: skip
 
 
-class DataSettings(WorkerSettings):
-    """What the stages have that work on the data volume."""
+class VolumeSettings(WorkerSettings):
+    """What the stages have that read the data volume."""
 
     volume: Path = Field(
         Path("/mnt"), alias="LARDER_VOLUME_DIR",
         description="where the data volume is mounted; compose and make set it",
     )  # fmt: skip
+
+
+class DataSettings(VolumeSettings):
+    """What the stages have that work on the data volume."""
+
     force: bool = Field(
         False, alias="LARDER_FORCE", description="do the work again even where the result is up to date"
     )

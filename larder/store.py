@@ -77,6 +77,15 @@ class BucketSettings(StoreSettings):
     )
 
 
+class OptionalBucketSettings(BucketSettings):
+    """The same where a bucket may be missing: the stage says so among its results."""
+
+    bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
+        "", validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"),
+        description="the bucket; RCLONE_CONTAINER is another name for it",
+    )  # fmt: skip
+
+
 def client(
     settings: StoreSettings, attempts: int = 1, style: Literal["auto", "path", "virtual"] | None = None
 ) -> S3Client:

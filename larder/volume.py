@@ -62,7 +62,7 @@ class Slot:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StorageError(
-                    f"another run is writing to {self.root}", next_step="wait until it has ended, then run again"
+                    f"another run is using {self.root}", next_step="wait until it has ended, then run again"
                 ) from None
             if self._mark.exists():
                 self._complete_swap()
@@ -137,6 +137,27 @@ class Slot:
     def _mark(self) -> Path:
         """Says that the staged data are complete, and which they are."""
         return self.work / "commit.json"
+
+
+@contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Keep writers off the volume, and let other readers be. Nothing is written, so that it may be read-only.
+
+    Raises StorageError when a run is writing there.
+    """
+    try:
+        file = (root / WORK / "lock").open()
+    except (FileNotFoundError, NotADirectoryError):  # no stage has ever written there
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another run is writing to {root}", next_step="wait until it has ended, then run again"
+            ) from None
+        yield
 
 
 def swap_in(new: Path, place: Path) -> None:

@@ -13,21 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from larder import sample
 from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, read_run
 from larder.engines import LocalEngine
 from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
+from larder.sources import FolderSource, GeneratedSource, absent, open_local
+from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
-from services.extract import sample
 from services.extract.download import download
-from services.extract.members import CHUNK_BYTES, BadSourceError, Source
 from services.extract.remotes import Remote
 from services.extract.remotes.http import HttpRemote, redact
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
-from services.extract.sources import FolderSource, GeneratedSource, absent, open_local
 from services.extract.unpack import TooLargeError, unpack
 
 NEXT_STEP = "transform (make etl-local runs it by itself)"

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ByteSize, Field, model_validator
 
+from larder import sample
 from larder.settings import DataSettings
 from larder.store import StoreSettings
-from services.extract import sample
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
 FOOD11_URL = "https://nyu.box.com/shared/static/m5kvcl25hfpljul3elhu6xz8y2w61op4.zip"

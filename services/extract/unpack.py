@@ -14,8 +14,8 @@ from larder.engines import Engine, LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
+from larder.sources.members import BadSourceError, Member, Source, refuse
 from larder.volume import require_space
-from services.extract.members import BadSourceError, Member, Source, refuse
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 8 << 20

@@ -1,7 +1,7 @@
 """The shard stage: WebDataset's layout in deterministic tar files.
 
 `<split>/shard-%06d.tar` holds `<key>.jpg` and `<key>.cls` for each sample, one after the other: the image as it is, and
-its label in decimal digits. The format: https://github.com/webdataset/webdataset#the-webdataset-format
+its label in decimal digits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from larder.contract import Artifact, IndexEntry
 from larder.errors import InputError
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
+from larder.shards import member_names
 from larder.stage import Outcome
 from larder.volume import SHARDS
 from services.shard.settings import ShardSettings
@@ -61,20 +62,20 @@ class TarShards(NamedTuple):
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """See Layout."""
-        image, label = _names(entry)
+        image, label = member_names(entry.path)
         return tar.member_bytes(image, entry.bytes) + tar.member_bytes(label, len(str(entry.label)))
 
     def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
         """See Layout."""
         place = 0
         for entry in entries:
-            yield place + tar.header_bytes(_names(entry)[0])
+            yield place + tar.header_bytes(member_names(entry.path)[0])
             place += self.sample_bytes(entry)
 
     def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
         """See Layout."""
         for entry, content in zip(entries, contents, strict=True):
-            image, label = _names(entry)
+            image, label = member_names(entry.path)
             yield tar.header(image, len(content))
             yield content
             text = str(entry.label).encode()
@@ -84,13 +85,6 @@ class TarShards(NamedTuple):
     def extras(self, packs: Sequence[Pack], digests: Mapping[str, str]) -> dict[str, bytes]:
         """See Layout: there are none."""
         return {}
-
-
-def _names(entry: IndexEntry) -> tuple[str, str]:
-    """The members of a sample: the path below the split, with a lower-case extension, and the label's."""
-    key, _, extension = entry.path.partition("/")[2].rpartition(".")
-    extension = extension.lower()
-    return f"{key}.{'jpg' if extension == 'jpeg' else extension}", f"{key}.cls"
 
 
 @lru_cache

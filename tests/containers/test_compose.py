@@ -99,10 +99,12 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from services.s3.settings import S3Settings
     from services.shard.settings import ShardSettings
     from services.transform.settings import TransformSettings
+    from services.verify.settings import VerifySettings
 
     stages = {
         "extract": ExtractSettings, "transform": TransformSettings, "load": LoadSettings, "s3": S3Settings,
         "mount": MountSettings, "bench": BenchSettings, "shard": ShardSettings, "optimize": OptimizeSettings,
+        "verify": VerifySettings,
     }  # fmt: skip
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
     found: dict[str, dict[str, Any]] = {}

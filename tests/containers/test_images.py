@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-STAGES = ("extract", "transform", "load", "shard", "optimize", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench")
 ROOTS = {"mount": "0000000000200002"}
 """Who mounts is root, with SYS_ADMIN and DAC_OVERRIDE of root's capabilities."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -41,7 +41,15 @@ def test_labels_say_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "megabytes"),
-    [("extract", 350), ("transform", 350), ("load", 350), ("s3", 350), ("mount", 350), ("shard", 600)],  # Ray: 264
+    [
+        ("extract", 350),
+        ("transform", 350),
+        ("load", 350),
+        ("s3", 350),
+        ("mount", 350),
+        ("verify", 350),
+        ("shard", 600),
+    ],  # Ray: 264
 )
 def test_it_adds_little_to_its_base(name: str, megabytes: int) -> None:
     history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:0.1.0"]

@@ -58,7 +58,7 @@ def test_clean_local_asks_first(tmp_path: Path) -> None:
 def test_make_alone_prints_the_targets(tmp_path: Path) -> None:
     ended = make(tmp_path)
     assert ended.returncode == 0
-    for target in ("demo", "test", "etl-local", "bench", "benchmarks"):
+    for target in ("demo", "test", "etl-local", "verify", "bench", "benchmarks"):
         assert f"  {target} " in ended.stdout
     assert "no container engine answers" in ended.stdout
 
@@ -73,6 +73,15 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         staged = [tmp_path / "home/volumes" / name for name in ("food11-webdataset_wds_out", "food11-litdata_lit_out")]
         assert (staged[0] / "Food-11-webdataset/training/shard-000000.tar").exists()
         assert (staged[1] / "Food-11-litdata/training/index.json").exists()
+        ended = make(tmp_path, "verify", "LARDER_VERIFY_SAMPLES=all", *store)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("60 of 60") == 7  # no single objects are loaded here
+        (staged[0] / "Food-11-webdataset/training/shard-000000.tar").unlink()
+        ended = make(tmp_path, "verify", *store)
+        assert "Error 3" in ended.stderr
+        assert "the chain breaks at shards: a file that the index names isn't there" in ended.stderr
+        ended = make(tmp_path, "etl-wds", *store)  # as it says
+        assert ended.returncode == 0, ended.stderr
         ended = make(tmp_path, "clean", "YES=1", *store)
         assert ended.returncode == 0, ended.stderr
         assert not any(folder.exists() for folder in staged)

@@ -12,7 +12,7 @@ import urllib3
 
 from larder import __version__
 from larder.errors import ConfigurationError, InputError
-from services.extract.members import CHUNK_BYTES
+from larder.sources.members import CHUNK_BYTES
 from services.extract.remotes import ChangedError, Response, TransientError
 
 _TIMEOUT_SECONDS = (15, 60)  # to connect, between bytes

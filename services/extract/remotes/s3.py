@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from larder import store
 from larder.errors import ConfigurationError, InputError
-from services.extract.members import CHUNK_BYTES
+from larder.sources.members import CHUNK_BYTES
 from services.extract.remotes import ChangedError, Response, TransientError
 
 _CREDENTIAL_FAULTS = {

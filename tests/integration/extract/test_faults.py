@@ -162,7 +162,7 @@ def test_killed_worker(stage, with_old_data, running) -> None:
 def test_second_run_at_once_is_told(stage, with_old_data, running, pack) -> None:
     result = stage("extract", f"--source={pack('a.zip')}")
     assert result.code == 3
-    assert "another run is writing" in result.stderr
+    assert "another run is using" in result.stderr
     assert running.poll() is None
     assert with_old_data.content() == OLD
 

@@ -233,7 +233,7 @@ def test_two_runs_at_once(stage: Any, extract: Any, transform: Any, tree: Any, f
         fcntl.flock(lock, fcntl.LOCK_EX)
         result = transform()
         assert result.code == 3
-        assert f"another run is writing to {volume}" in message(result) and "wait until" in message(result)
+        assert f"another run is using {volume}" in message(result) and "wait until" in message(result)
     assert transform().code == 0
     assert len(tree().files) == 12
 

@@ -13,7 +13,7 @@ from larder.engines import LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter
-from services.extract.sources import open_local
+from larder.sources import open_local
 from services.extract.unpack import unpack
 
 Entry = tuple[str, bytes, str]  # name, type, content or target

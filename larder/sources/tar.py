@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.extract.members import (
+from larder.sources.members import (
     CHUNK_BYTES,
     Member,
     UnsafeNameError,
@@ -16,7 +16,7 @@ from services.extract.members import (
     refuse,
     safe_path,
 )
-from services.extract.sources.positioned import PositionedFile
+from larder.sources.positioned import PositionedFile
 
 
 class TarSource(PositionedFile):

@@ -24,8 +24,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from services.extract.sample import SPLITS, SampleImage
-from services.extract.sample.scene import Images, as_image, paint
+from larder.sample import SPLITS, SampleImage
+from larder.sample.scene import Images, as_image, paint
 
 # Shares, in percent, of the kinds of JPEG that readers must cope with, drawn independently for each picture.
 PROGRESSIVE_PERCENT: Final = 4

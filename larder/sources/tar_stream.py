@@ -10,9 +10,9 @@ from typing import IO, Any, Literal, cast
 import zstandard
 from isal import igzip_threaded
 
-from services.extract.members import CHUNK_BYTES, Member, damaged
-from services.extract.sources.tar import EndMarking, explained, members_of
-from services.extract.sources.zip import InflateError
+from larder.sources.members import CHUNK_BYTES, Member, damaged
+from larder.sources.tar import EndMarking, explained, members_of
+from larder.sources.zip import InflateError
 
 _FAULTS = (OSError, InflateError, zstandard.ZstdError)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.extract.members import UnsafeNameError, is_litter, link_target, safe_path
+from larder.sources.members import UnsafeNameError, is_litter, link_target, safe_path
 
 PARTS = st.sampled_from(["..", ".", "", "/", "\\", "C:", "a", "-rf", " ", "\n", "\0", "é", "\udcff", "_larder"])
 NAMES = st.text() | st.lists(PARTS).map("/".join) | st.lists(PARTS).map("".join)

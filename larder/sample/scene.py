@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from services.extract.sample import CLASSES
+from larder.sample import CLASSES
 
 # Directions as integer vectors of length 65 (Pythagorean triples), so that a rotation needs no sine.
 _DIRECTIONS: Final = (

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.extract.members import CHUNK_BYTES, Member, UnsafeNameError, is_litter, refuse, safe_path
+from larder.sources.members import CHUNK_BYTES, Member, UnsafeNameError, is_litter, refuse, safe_path
 
 
 class FolderSource:

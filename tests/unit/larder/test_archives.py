@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from larder.errors import InputError, LarderError
-from services.extract.members import Source
-from services.extract.sources import FolderSource, open_local
+from larder.sources import FolderSource, open_local
+from larder.sources.members import Source
 
 NOISE = random.Random(1).randbytes(3_000_000)
 FILES = {

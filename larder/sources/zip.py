@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 from isal import isal_zlib
 
-from services.extract.members import (
+from larder.sources.members import (
     CHUNK_BYTES,
     Member,
     UnsafeNameError,
@@ -24,7 +24,7 @@ from services.extract.members import (
     refuse,
     safe_path,
 )  # fmt: skip
-from services.extract.sources.positioned import PositionedFile
+from larder.sources.positioned import PositionedFile
 
 InflateError = cast(type[Exception], isal_zlib.error)  # isal's type stub calls it an instance
 

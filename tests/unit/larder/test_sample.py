@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from services.extract import sample
-from services.extract.sample import SampleImage, picture
+from larder import sample
+from larder.sample import SampleImage, picture
 
 SEED = 0
 PER_CLASS = 26
@@ -74,7 +74,7 @@ def test_the_same_bytes_in_any_order_and_process() -> None:
     picture.render(SEED + 1, places[0])  # evicts the cached textures
     assert [picture.render(SEED, place) for place in reversed(places)] == forward[::-1]
     program = (
-        "import sys; from services.extract import sample; from services.extract.sample import picture; "
+        "import sys; from larder import sample; from larder.sample import picture; "
         f"sys.stdout.buffer.write(picture.render({SEED}, sample.SampleImage('evaluation', 8, 0)))"
     )
     elsewhere = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, check=True)

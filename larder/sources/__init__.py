@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from larder.errors import InputError
-from services.extract.members import BadSourceError, Source
-from services.extract.sources.folder import FolderSource
-from services.extract.sources.generated import GeneratedSource
-from services.extract.sources.tar import TarSource
-from services.extract.sources.tar_stream import TarStreamSource
-from services.extract.sources.zip import ZipSource
+from larder.sources.folder import FolderSource
+from larder.sources.generated import GeneratedSource
+from larder.sources.members import BadSourceError, Source
+from larder.sources.tar import TarSource
+from larder.sources.tar_stream import TarStreamSource
+from larder.sources.zip import ZipSource
 
 __all__ = ["FolderSource", "GeneratedSource", "TarSource", "TarStreamSource", "ZipSource", "absent", "open_local"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.extract.members import CHUNK_BYTES, damaged
+from larder.sources.members import CHUNK_BYTES, damaged
 
 
 class PositionedFile:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.extract import sample
-from services.extract.members import Member
+from larder import sample
+from larder.sources.members import Member
 
 
 class GeneratedSource:
-    """Photo-like pictures made from a seed: see services.extract.sample."""
+    """Photo-like pictures made from a seed: see larder.sample."""
 
     name = sample.NAME
     parallel = True
@@ -26,6 +26,6 @@ class GeneratedSource:
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        from services.extract.sample import picture  # here, since numpy takes a while to load
+        from larder.sample import picture  # here, since numpy takes a while to load
 
         yield picture.render(self.seed, member.place)

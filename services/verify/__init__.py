@@ -1,0 +1,1 @@
+"""verify: follows every sample back along the chain, hash by hash, and names the first break."""

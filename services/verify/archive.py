@@ -1,0 +1,139 @@
+"""The link archive: raw's files are what the source's members hold."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from larder import sample
+from larder.contract import META, IndexEntry, index_name
+from larder.sources import FolderSource, GeneratedSource, open_local
+from larder.sources.members import Member, Source
+from services.verify.chain import RAW_FILES, TREE_FILES, Chain
+from services.verify.files import chosen_of_raw
+from services.verify.findings import BreakError, Checked, Fault, UnfollowedError, changed
+from services.verify.index import Marks
+from services.verify.paper import Paper
+from services.verify.spread import Spread
+
+_AT_ONCE = 64
+_OTHER = "LARDER_SOURCE names another source than the one that raw was extracted from"
+
+
+def archive(chain: Chain) -> Checked:
+    """The archive has the sha256 that raw's manifest names; its members are raw's files, by name and, those that are
+    chosen, by sha256. A folder is compared alike, and the sample's pictures are made anew.
+    """
+    raw = chain.known(RAW_FILES)
+    if raw is None:
+        raise UnfollowedError("no raw/ that could be compared with it")
+    source = _source(chain, raw)
+    read = 0 if isinstance(source, GeneratedSource | FolderSource) else _require_archive(chain, raw)
+    choice = chosen_of_raw(chain, raw, chain.known(TREE_FILES))
+    # A compressed tar is read front to back, each member while it is the one at hand.
+    spread = Spread(chain.settings.workers, _AT_ONCE, 1) if source.parallel else Spread(1, 1, 1)
+    looked_at = 0
+    with chain.reporter.task(f"members of {source.name}", raw.manifest.files, "files") as task:
+        jobs = (job for job in _jobs(raw, source, task.advance) if job.entry.path in choice)
+        for size in spread(functools.partial(_check, source, raw.place.name), jobs):
+            looked_at, read = looked_at + 1, read + size
+    return Checked(looked_at, raw.manifest.files, "files", read)
+
+
+class Job(NamedTuple):
+    """A member, and what raw's index says of it."""
+
+    member: Member
+    entry: IndexEntry
+
+
+def _source(chain: Chain, raw: Paper) -> Source:
+    """What raw was extracted from, as far as it can be had."""
+    made_from, named = raw.manifest.input, chain.settings.source_path
+    kind = made_from.get("kind")
+    if kind == "sample":
+        if made_from.get("generator") != sample.GENERATOR_VERSION:
+            raise UnfollowedError("the sample was made by another release of its generator")
+        return GeneratedSource(int(made_from["images"]), int(made_from["seed"]))
+    if named is None:
+        raise UnfollowedError(f"the {kind} isn't kept; LARDER_SOURCE=<its path on this machine> follows it")
+    if named.is_dir() != (kind == "folder"):
+        raise BreakError(Fault(f"raw was extracted from another source: {kind}", str(named), cause=_OTHER))
+    return open_local(named, str(named))
+
+
+def _require_archive(chain: Chain, raw: Paper) -> int:
+    """Hash the archive, and return its length."""
+    path = chain.settings.source_path or Path()
+    with chain.reporter.task(f"hashing {path}", path.stat().st_size, "B") as task, path.open("rb", buffering=0) as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            task.advance(len(chunk))
+    if digest.hexdigest() != (expected := str(raw.manifest.input.get("sha256"))):
+        cause = f"{_OTHER}; or one of them was edited"
+        raise changed(
+            "the archive isn't the one that raw's manifest names", str(path), expected, digest.hexdigest(), cause
+        )
+    return path.stat().st_size
+
+
+def _jobs(raw: Paper, source: Source, advance: Callable[[], None]) -> Iterator[Job]:
+    """Each member that is no link, with its file.
+
+    Raises BreakError for a member without a file, and at last for a file without a member.
+    """
+    met, prefix = Marks(raw.index), None
+    for member in source.scan():
+        advance()
+        if prefix is None:
+            prefix = _prefix(raw, member.path)
+        path = member.path.removeprefix(prefix)
+        place = raw.index.place(path)
+        if place is None:
+            raise BreakError(Fault("raw's index lacks a member of the source", _index_of(raw), f"{member.path}"))
+        met.add(place)
+        entry = raw.index.at(place)
+        if member.link is None:
+            yield Job(member, entry)
+        else:
+            _require_link(raw, entry, member.link.removeprefix(prefix))
+    if (missing := met.first_missing()) is not None:
+        raise BreakError(Fault("raw's index names a file that the source hasn't", _index_of(raw), missing.path))
+
+
+def _require_link(raw: Paper, entry: IndexEntry, target: str) -> None:
+    """Raise BreakError unless a link became a second name of what it points to."""
+    pointed_to = raw.index.find(target)
+    if pointed_to is None or pointed_to.sha256 != entry.sha256:
+        raise BreakError(
+            Fault(f"raw's index has other bytes than the link's target {target!r}", _index_of(raw), entry.path)
+        )
+
+
+def _prefix(raw: Paper, path: str) -> str:
+    """The folders around the data set in the source, which extract took away; told by the first member's path."""
+    parts = path.split("/")
+    prefixes = ("".join(f"{part}/" for part in parts[:count]) for count in range(len(parts)))
+    return next((prefix for prefix in prefixes if raw.index.find(path.removeprefix(prefix)) is not None), "")
+
+
+def _check(source: Source, raw: str, job: Job) -> int:
+    """Read a member and return its length. Raises BreakError when raw's file isn't made of its bytes."""
+    digest, length = hashlib.sha256(), 0
+    for chunk in source.read(job.member):
+        digest.update(chunk)
+        length += len(chunk)
+    if digest.hexdigest() != job.entry.sha256:
+        raise changed(
+            "raw's index has another sha256 than the source's member", f"{source.name}: {job.member.path}",
+            digest.hexdigest(), job.entry.sha256, "raw's index was edited, or the source has changed", job.entry.path,
+        )  # fmt: skip
+    return length
+
+
+def _index_of(raw: Paper) -> str:
+    return f"{raw.place.name}/{META}/{index_name(raw.manifest)}"

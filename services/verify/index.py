@@ -1,0 +1,89 @@
+"""An artifact's index as a file in which entries are found by their paths: it is sorted, and never held in memory."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from larder.contract import IndexEntry
+
+_BLOCK_BYTES = 16 << 10
+_SHORTEST_LINE_BYTES = 64
+"""A line holds a sha256, and is longer."""
+
+
+class SortedIndex:
+    """The lines of an index. One path for each block of lines is kept, and a block is searched as bytes."""
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as lines:
+            self._lines = mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
+        self._blocks: list[int] = []
+        self._first: list[bytes] = []
+        begin = 0
+        while begin < len(self._lines):
+            self._blocks.append(begin)
+            self._first.append(self.at(begin).path.encode())
+            begin = self.after(begin + _BLOCK_BYTES)
+        self._blocks.append(len(self._lines))
+
+    def __len__(self) -> int:
+        """In bytes."""
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[IndexEntry]:
+        """Every entry. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        begin = 0
+        while begin < len(self._lines):
+            end = self.after(begin)
+            yield IndexEntry.from_json(self._lines[begin:end])
+            begin = end
+
+    def place(self, path: str) -> int | None:
+        """Where the line of a path begins; None when it isn't in the index."""
+        block = bisect.bisect_right(self._first, path.encode()) - 1
+        if block < 0:
+            return None
+        start = f'{{"path":{json.dumps(path, ensure_ascii=False)},'.encode()
+        place = self._lines.find(start, self._blocks[block], self._blocks[block + 1])
+        return place if place >= 0 else None
+
+    def at(self, place: int) -> IndexEntry:
+        """The entry whose line begins there."""
+        return IndexEntry.from_json(self._lines[place : self.after(place)])
+
+    def find(self, path: str) -> IndexEntry | None:
+        """The entry of a path."""
+        place = self.place(path)
+        return None if place is None else self.at(place)
+
+    def after(self, place: int) -> int:
+        """Where the line after the one that holds `place` begins."""
+        return self._lines.find(b"\n", min(place, len(self._lines) - 1)) + 1 or len(self._lines)
+
+
+class Marks:
+    """Which entries of an index were met: one bit for each that could be there."""
+
+    def __init__(self, index: SortedIndex) -> None:
+        self._index = index
+        self._bits = bytearray(len(index) // (8 * _SHORTEST_LINE_BYTES) + 1)
+
+    def add(self, place: int) -> bool:
+        """Mark the entry whose line begins at `place`. False when it was marked already."""
+        byte, bit = divmod(place // _SHORTEST_LINE_BYTES, 8)
+        new = not self._bits[byte] >> bit & 1
+        self._bits[byte] |= 1 << bit
+        return new
+
+    def first_missing(self) -> IndexEntry | None:
+        """The first entry that isn't marked."""
+        place = 0
+        while place < len(self._index):
+            if self.add(place):
+                return self._index.at(place)
+            place = self._index.after(place)
+        return None

@@ -1,0 +1,152 @@
+"""The verify stage: every link of the chain in its order, a line on stdout for each."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError, explain_os_error
+from larder.progress import Reporter, amount
+from larder.stage import Clock, Outcome
+from larder.volume import reading
+from services.verify import files
+from services.verify.archive import archive
+from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept, packed
+from services.verify.findings import AbsentError, BreakError, Checked, Fault, UnfollowedError, as_figures
+from services.verify.packs import packs
+from services.verify.settings import VerifySettings
+
+
+class Link(NamedTuple):
+    """One link: what follows it, the artifact at its end, and the command that mends it, with a place for force."""
+
+    name: str
+    follow: Callable[[Chain], Checked]
+    kept: Kept | None
+    mend: str
+
+
+def _packs(name: str, kept: Kept, mend: str) -> Link:
+    return Link(name, functools.partial(packs, kept), kept, mend)
+
+
+_AGAIN = "; then this again"
+_LOCAL = "make etl-local{force} with the LARDER_SOURCE that it had" + _AGAIN
+_WDS, _LIT = ("make etl-wds{force}" + _AGAIN, "make etl-lit{force}" + _AGAIN)
+LINKS = (
+    Link("archive", archive, None, "name the right source in LARDER_SOURCE, or make etl-local{force} with this one"),
+    Link("raw", files.raw, RAW_FILES, _LOCAL),
+    Link("tree", files.tree, TREE_FILES, _LOCAL),
+    _packs("shards", packed("webdataset", in_store=False), _WDS),
+    _packs("chunks", packed("litdata", in_store=False), _LIT),
+    Link("objects in the store", files.objects, OBJECTS, "make etl-load{force}" + _AGAIN),
+    _packs("shards in the store", packed("webdataset", in_store=True), _WDS),
+    _packs("chunks in the store", packed("litdata", in_store=True), _LIT),
+)
+_WIDTH = max(len(link.name) for link in LINKS)
+
+
+class Line(NamedTuple):
+    """How a link ended: ok, BROKEN, FAILED, not there, not followed."""
+
+    link: str
+    result: str
+    message: str
+    checked: Checked | None = None
+    error: LarderError | None = None
+
+
+def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
+    """Follow the chain. Raises the first break or failure, in the order of the chain, after all was followed."""
+    clock, lines = Clock(), list[Line]()
+    with ExitStack() as held:
+        for volume in dict.fromkeys((settings.volume, settings.wds, settings.lit)):
+            held.enter_context(reading(volume))
+        chain = Chain(settings, reporter, Path(held.enter_context(tempfile.TemporaryDirectory(prefix="larder-"))))
+        for link in LINKS:
+            lines.append(_follow(link, chain))
+            _say(lines[-1], reporter.json)
+    for line in lines:
+        if line.error is not None:
+            raise line.error
+    if not any(line.checked for line in lines):
+        raise InputError(
+            f"nothing to verify: no finished data in {settings.volume}, {settings.wds}, {settings.lit}, "
+            + (f"or s3://{settings.bucket}" if settings.bucket else "and no store is set"),
+            next_step="make etl-local, or set LARDER_DATA_VOLUME to the volume that holds the data",
+        )
+    return _outcome(settings, lines, clock)
+
+
+def _follow(link: Link, chain: Chain) -> Line:
+    try:
+        checked = link.follow(chain)
+    except AbsentError as absent:
+        return Line(link.name, "not there", str(absent))
+    except UnfollowedError as unfollowed:
+        return Line(link.name, "not followed", str(unfollowed))
+    except LarderError as error:
+        return _failed(link, chain, error)
+    except OSError as fault:
+        explained = explain_os_error(fault)
+        if explained is None:
+            raise
+        return _failed(link, chain, explained)
+    if link.kept is not None:
+        chain.sound.add(link.kept)
+    return Line(link.name, "ok", checked.remark, checked)
+
+
+def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
+    if not isinstance(error, InputError):
+        if isinstance(error, ServiceError | ConfigurationError):
+            chain.store_failed = link.name
+        return Line(link.name, "FAILED", error.what, None, error)
+    known = error.fault if isinstance(error, BreakError) else Fault(error.what, "", next_step=error.next_step)
+    mend = link.mend.format(force=" LARDER_FORCE=true" if known.forced else "")
+    broken = known._replace(what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or mend)
+    return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
+
+
+def _say(line: Line, as_json: bool) -> None:
+    if as_json:
+        print(
+            json.dumps({"link": line.link, "result": line.result, "message": line.message} | _figures(line)), flush=True
+        )
+        return
+    done, checked = "", line.checked
+    if checked is not None:
+        done = f"{checked.looked_at:,} of {checked.of:,} {checked.unit}, {amount(checked.bytes, 'B')} read"
+    message = "; ".join(part for part in (done, " ".join(line.message.split())) if part)
+    print(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}", flush=True)
+
+
+def _figures(line: Line) -> dict[str, Any]:
+    """For machines."""
+    if line.checked is not None:
+        return line.checked._asdict()
+    if isinstance(line.error, BreakError):
+        return as_figures(line.error.fault)
+    return {} if line.error is None else {"next_step": line.error.next_step}
+
+
+def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outcome:
+    followed = [line.checked for line in lines if line.checked is not None]
+    looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
+    share = looked_at / max(of, 1)
+    read = sum(checked.bytes for checked in followed)
+    how = "every sample" if share >= 1 else f"{looked_at:,} of {of:,} samples ({share:.1%})"
+    return Outcome(
+        f"the chain holds: {len(followed)} of {len(LINKS)} links followed, {how} read at each, "
+        f"{amount(read, 'B')} in {clock.seconds:.1f} s",
+        "" if share >= 1 else "make verify LARDER_VERIFY_SAMPLES=all, which reads every byte",
+        {
+            "followed": len(followed), "links": {line.link: line.result for line in lines}, "bytes": read,
+            "share": round(share, 4), "seconds": round(clock.seconds, 3),
+        },
+    )  # fmt: skip

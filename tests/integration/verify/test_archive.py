@@ -1,0 +1,186 @@
+"""The link from raw back to what it was extracted from."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+SPLITS = ("training", "validation", "evaluation")
+CHANGED = "training/0_0.jpg"
+Write = Callable[[Path, Mapping[str, bytes]], Path]
+
+
+@pytest.fixture(scope="session")
+def files(picture: Callable[[int], bytes]) -> dict[str, bytes]:
+    """Images as in Food-11's archive, in a folder of its own, with what a desktop leaves."""
+    images = {f"Food-11/{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(60)}
+    return images | {"Food-11/.DS_Store": b"litter", "__MACOSX/Food-11/._x": b"litter"}
+
+
+def as_zip(path: Path, files: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tar_bytes(files: Mapping[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("Food-11/training/0_1000.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "0_0.jpg"
+        archive.addfile(link)
+    return stream.getvalue()
+
+
+def as_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    path.write_bytes(tar_bytes(files))
+    return path
+
+
+def as_tar_zst(path: Path, files: Mapping[str, bytes]) -> Path:
+    path.write_bytes(zstandard.compress(tar_bytes(files)))
+    return path
+
+
+def as_folder(path: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+@pytest.fixture(params=[as_zip, as_tar, as_tar_zst, as_folder])
+def write(request: pytest.FixtureRequest) -> Write:
+    """Runs a test with every kind of source."""
+    found: Write = request.param
+    return found
+
+
+@pytest.fixture
+def follow(stage: Any, volume: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Runs the stage on the data volume alone: `follow(source, samples="20")`."""
+
+    def follow(source: Path | None, samples: str = "all", **env: str) -> Any:
+        nothing = {"LARDER_WDS_DIR": str(tmp_path / "wds"), "LARDER_LIT_DIR": str(tmp_path / "lit")}
+        given = {"LARDER_SOURCE": str(source)} if source else {}
+        return stage("verify", env=nothing | given | {"LARDER_VERIFY_SAMPLES": samples} | env)
+
+    return follow
+
+
+def extract(stage: Any, source: Path, transform: bool = True) -> None:
+    ended = stage("extract", env={"LARDER_SOURCE": str(source)})
+    assert ended.code == 0, ended.stderr
+    if transform:
+        ended = stage("transform")
+        assert ended.code == 0, ended.stderr
+
+
+@pytest.mark.parametrize("samples", ["all", "35"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_members_are_followed_to_their_files(
+    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any, write: Write, samples: str, workers: str
+) -> None:
+    source = write(tmp_path / "photos", files)
+    extract(stage, source)
+    ended = follow(source, samples, LARDER_WORKERS=workers)
+    assert ended.code == 0, ended.stderr
+    assert outcome(ended.stdout)["archive"] == outcome(ended.stdout)["raw"] == "ok"
+
+
+def test_without_a_tree_raw_is_followed_by_itself(
+    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any
+) -> None:
+    extract(stage, source := as_zip(tmp_path / "photos", files), transform=False)
+    ended = follow(source, "20")
+    assert ended.code == 0, ended.stderr
+    assert outcome(ended.stdout)["archive"] == "ok"
+    assert "20 of 60 files" in ended.stdout
+
+
+def test_an_archive_that_is_gone_is_not_followed(
+    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any
+) -> None:
+    source = as_zip(tmp_path / "photos", files)
+    extract(stage, source)
+    source.unlink()
+    for named in (None, source):
+        ended = follow(named)
+        assert ended.code == 0, ended.stderr
+        assert outcome(ended.stdout)["archive"] == "not followed"
+        assert "the archive isn't kept; LARDER_SOURCE=" in ended.stdout
+
+
+def test_another_archive(stage: Any, follow: Any, broken: Any, tmp_path: Path, files: Any) -> None:
+    extract(stage, source := as_zip(tmp_path / "photos", files))
+    before = sha256(source.read_bytes()).hexdigest()
+    after = sha256(as_zip(source, files | {"Food-11/training/0_99.jpg": b"more"}).read_bytes()).hexdigest()
+    ended = follow(source)
+    broken(ended, "archive", before, after, str(source), "LARDER_SOURCE names another source", "next step: name the")
+
+
+def test_a_folder_in_place_of_an_archive(stage: Any, follow: Any, broken: Any, tmp_path: Path, files: Any) -> None:
+    extract(stage, as_zip(tmp_path / "photos", files))
+    broken(follow(as_folder(tmp_path / "other", files)), "archive", "another source: archive")
+
+
+def other_bytes(files: dict[str, bytes]) -> dict[str, bytes]:
+    path = f"Food-11/{CHANGED}"
+    return files | {path: files[path][:-1] + b"x"}
+
+
+def one_less(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: data for path, data in files.items() if not path.endswith("1_1.jpg")}
+
+
+def one_more(files: dict[str, bytes]) -> dict[str, bytes]:
+    return files | {"Food-11/training/0_99.jpg": b"more"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_bytes, ("than the source's member", CHANGED, "expected  sha256", "found     sha256")),
+        (one_less, ("a file that the source hasn't", "1_1.jpg")),
+        (one_more, ("lacks a member of the source", "0_99.jpg")),
+    ],
+)
+def test_a_source_whose_members_are_others(
+    stage: Any, follow: Any, broken: Any, chain_of: Any, volume: Path, tmp_path: Path, files: Any, write: Write,
+    change: Any, words: tuple[str, ...],
+) -> None:  # fmt: skip
+    """The manifest vouches for the changed archive: then only its members tell."""
+    source = tmp_path / "photos"
+    extract(stage, write(source, files))
+    if source.is_dir():
+        shutil.rmtree(source)
+    write(source, change(files))
+    if source.is_file():
+        made_from = {"kind": "archive", "sha256": sha256(source.read_bytes()).hexdigest(), "bytes": 1}
+        chain_of(volume).forge(volume / "raw", input=made_from)
+    broken(follow(source), "archive", *words)
+
+
+def test_the_sample_by_another_generator_is_not_followed(verify: Any, outcome: Any, chain: Any) -> None:
+    chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 0, "generator": 0})
+    found = outcome(verify().stdout)
+    assert (found["archive"], found["raw"], found["tree"]) == ("not followed", "ok", "BROKEN")
+
+
+def test_the_sample_by_another_seed(verify: Any, broken: Any, chain: Any) -> None:
+    chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 1, "generator": 1})
+    broken(verify(), "archive", "than the source's member", "place     sample: training/0_0.jpg")

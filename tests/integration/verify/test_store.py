@@ -1,0 +1,243 @@
+"""The links in the store: objects, shards and chunks, each broken in its own way, in every kind of store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+LOCAL = ("archive", "raw", "tree", "shards", "chunks")
+STORED = ("objects in the store", "shards in the store", "chunks in the store")
+OBJECTS, SHARDS, CHUNKS = STORED
+
+
+class Case(NamedTuple):
+    """A way to break what is in the store; `path` and `data` are of the file that `of` names."""
+
+    name: str
+    of: str
+    damage: Callable[[Any, str, bytes], None]
+    link: str
+    words: tuple[str, ...]
+
+
+def other_bytes(there: Any, path: str, data: bytes) -> None:
+    there.put(path, data[:-2000] + bytes(byte ^ 1 for byte in data[-2000:-1900]) + data[-1900:])
+
+
+def shorter(there: Any, path: str, data: bytes) -> None:
+    there.put(path, data[:-1])
+
+
+def gone(there: Any, path: str, data: bytes) -> None:
+    there.delete(path)
+
+
+def of_another_tree(there: Any, path: str, data: bytes) -> None:
+    manifest = json.loads(data)
+    manifest["input"]["manifest"] = "0" * 64
+    there.put(path, (json.dumps(manifest, sort_keys=True, indent=2) + "\n").encode())
+
+
+SHARD, CHUNK = "Food-11-webdataset/training/shard-000000.tar", "Food-11-litdata/training/chunk-0-0.bin"
+REPLACED = "something else wrote to the same place"
+CASES = (
+    Case("an object replaced", "{image}", other_bytes, OBJECTS, ("{image}", "expected  sha256", "found", REPLACED)),
+    Case("an object cut off", "{image}", shorter, OBJECTS, ("another length", "{image}")),
+    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "next step: make etl-load;")),
+    Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("that the manifest names isn't there",)),
+    Case("the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("isn't what the manifest says",)),
+    Case("objects of another tree", "Food-11/_larder/manifest.json", of_another_tree, OBJECTS, ("another tree",)),
+    Case("a shard replaced", SHARD, other_bytes, SHARDS, (SHARD, "make etl-wds")),
+    Case("a shard cut off", SHARD, shorter, SHARDS, ("another length", SHARD)),
+    Case("a shard gone", SHARD, gone, SHARDS, ("isn't there", SHARD)),
+    Case("the index of samples gone", "Food-11-webdataset/_larder/samples-*", gone, SHARDS, ("isn't there",)),
+    Case("shards of another tree", "Food-11-webdataset/_larder/manifest.json", of_another_tree, SHARDS,
+         ("another tree",)),
+    Case("a chunk replaced", CHUNK, other_bytes, CHUNKS, (CHUNK, "make etl-lit")),
+    Case("LitData's index gone", "Food-11-litdata/training/index.json", gone, CHUNKS, ("isn't there", "index.json")),
+)  # fmt: skip
+
+
+LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not in case.of]
+
+
+@pytest.mark.parametrize(
+    ("case", "samples"), [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
+    ids=lambda value: value.name if isinstance(value, Case) else value,
+)  # fmt: skip
+def test_the_first_break_is_named(
+    verify: Any, there: Any, objects: dict[str, bytes], broken: Any, outcome: Any, case: Case, samples: str
+) -> None:
+    """Whether its sample was chosen or not: length and ETag, which a listing shows, are compared for all."""
+    image = next(path for path in objects if path.startswith("Food-11/training/"))
+    start = case.of.format(image=image).removesuffix("*")
+    path = next(path for path in objects if path.startswith(start))
+    case.damage(there, path, objects[path])
+    ended = verify(samples=samples, env=there.env)
+    broken(ended, case.link, *(word.format(image=image) for word in case.words))
+    found = outcome(ended.stdout)
+    assert [found[link] for link in LOCAL] == ["ok"] * 5
+    assert [link for link in STORED if found[link] != "ok"] == [case.link]
+
+
+@pytest.mark.parametrize("samples", ["all", "33"])
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_a_chain_that_holds(verify: Any, loaded: Any, outcome: Any, samples: str, workers: str) -> None:
+    ended = verify(samples=samples, env=loaded.env | {"LARDER_WORKERS": workers})
+    assert ended.code == 0, ended.stderr
+    assert outcome(ended.stdout) == dict.fromkeys(LOCAL + STORED, "ok")
+    assert "8 of 8 links followed" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "link"), [("evaluation/class_", OBJECTS), ("shard-000000.tar", SHARDS), ("chunk-0-0.bin", CHUNKS)]
+)
+def test_bytes_that_go_wrong_on_the_way(
+    verify: Any, store: Any, loaded: Any, broken: Any, proxy: Any, part: str, link: str
+) -> None:
+    """Length and ETag are right: only what is read and hashed tells."""
+    server = proxy(store)
+    server.fault = lambda method, path, number: "spoilt" if method == "GET" and part in path else None
+    broken(
+        verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}),
+        link,
+        "expected  ",
+        "found     ",
+        part,
+    )
+
+
+def test_each_file_is_read_once_and_nothing_is_written(
+    verify: Any, store: Any, loaded: Any, objects: dict[str, bytes], proxy: Any
+) -> None:
+    server = proxy(store)
+    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}).code == 0
+    assert {method for method, _ in server.requests} <= {"GET", "HEAD"}
+    for path in objects:
+        if "/_larder/" not in path:
+            assert server.count("GET", f"/{loaded.key(path)}") == 1, path
+    assert loaded.all() == objects
+
+
+def test_a_store_that_stumbles(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+    server = proxy(store)
+    faults: list[int | str] = [503, "reset-response", 500]
+    server.fault = lambda method, path, number: faults.pop() if number % 20 == 0 and faults else None
+    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}).code == 0
+    assert not faults
+
+
+def test_the_same_bytes_under_another_etag_are_no_break(verify: Any, there: Any, objects: dict[str, bytes]) -> None:
+    """As after a copy of the bucket, or in a store that encrypts."""
+    for path in (SHARD, next(path for path in objects if path.startswith("Food-11/training/"))):
+        where = {"Bucket": there.bucket, "Key": there.key(path)}
+        upload = there.client.create_multipart_upload(**where)["UploadId"]
+        part = there.client.upload_part(**where, UploadId=upload, PartNumber=1, Body=objects[path])
+        parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+        there.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
+    for samples in ("33", "all"):
+        ended = verify(samples=samples, env=there.env)
+        assert ended.code == 0, ended.stderr
+    for path in (SHARD, next(path for path in objects if path.startswith("Food-11/training/"))):
+        there.put(path, objects[path])  # for the tests that follow
+
+
+def test_the_store_alone(verify: Any, chain: Any, there: Any, objects: Any, outcome: Any, broken: Any) -> None:
+    """On another machine: what is in the store is followed as far as it goes, shards to the objects' index."""
+    for folder in ("data", "wds", "lit"):
+        shutil.rmtree(chain.root / folder)
+    ended = verify(samples="33", env=there.env)
+    assert ended.code == 0, ended.stderr
+    found = outcome(ended.stdout)
+    assert [found[link] for link in STORED] == ["ok"] * 3
+    assert [found[link] for link in LOCAL[1:]] == ["not there"] * 4
+    of_another_tree(there, path := "Food-11-litdata/_larder/manifest.json", objects[path])
+    broken(verify(env=there.env), CHUNKS, "made from another tree")
+
+
+def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, there: Any, objects: dict[str, bytes]) -> None:
+    images = [path for path in objects if path.startswith("Food-11/training/")]
+    other_bytes(there, images[0], objects[images[0]])
+    assert "next step: make etl-load LARDER_FORCE=true;" in verify(env=there.env).stderr
+    env = there.env | {"LARDER_VOLUME_DIR": str(chain.root / "data")}
+    assert stage("load", env=env | {"LARDER_FORCE": "true"}).code == 0
+    there.delete(images[1])
+    assert "next step: make etl-load;" in verify(env=there.env).stderr
+    assert stage("load", env=env).code == 0
+    assert verify(env=there.env).code == 0
+
+
+def test_nothing_loaded(verify: Any, store: Any, bucket: str, outcome: Any) -> None:
+    ended = verify(env=store.env | {"S3_BUCKET": bucket})
+    assert ended.code == 0, ended.stderr
+    assert [outcome(ended.stdout)[link] for link in STORED] == ["not there"] * 3
+
+
+def test_a_break_on_a_volume_comes_first(
+    verify: Any, chain: Any, tools: Any, there: Any, objects: Any, broken: Any
+) -> None:
+    path = next(path for path in objects if path.startswith("Food-11/training/"))
+    there.delete(path)
+    shard = chain.shards / "training/shard-000000.tar"
+    tools.flip(shard, 600)
+    broken(verify(env=there.env), "shards", "the bytes of an image have changed")
+
+
+def failed(ended: Any, code: int, *words: str) -> None:
+    """What was verified before is shown, and the links after are said to be left out."""
+    assert ended.code == code, ended.stdout + ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["ok"] * 5
+    assert lines[5].startswith(f"FAILED       {OBJECTS}")
+    assert all(f"since {OBJECTS} failed" in line for line in lines[6:])
+    for word in (*words, "next step"):
+        assert word in ended.stderr
+
+
+def test_a_store_that_is_down(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+    server = proxy(store)
+    server.shutdown()
+    server.server_close()
+    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), 5, "doesn't answer")
+
+
+def test_a_store_that_is_down_and_a_break_before(
+    verify: Any, store: Any, loaded: Any, proxy: Any, chain: Any, tools: Any, broken: Any
+) -> None:
+    server = proxy(store)
+    server.shutdown()
+    server.server_close()
+    tools.flip(chain.shards / "training/shard-000000.tar", 600)
+    broken(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), "shards")
+
+
+def test_a_store_that_fails_in_the_middle(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+    server = proxy(store)
+    server.fault = lambda method, path, number: 503 if "evaluation/class_" in path else None
+    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), 5)
+
+
+def test_a_wrong_secret(verify: Any, loaded: Any) -> None:
+    failed(verify(env=loaded.env | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"}), 2, "secret key is wrong")
+
+
+def test_a_missing_bucket(verify: Any, loaded: Any) -> None:
+    failed(verify(env=loaded.env | {"S3_BUCKET": "larder-not-there"}), 2, "no such bucket")
+
+
+def test_interrupted_while_the_store_is_silent(stage: Any, chain: Any, loaded: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = stage.start("verify", env=chain.env | loaded.env | {"S3_ENDPOINT_URL": endpoint})
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 130, stderr
+    assert stdout.count("\n") == 5
