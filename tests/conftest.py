@@ -297,7 +297,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return self._reset()
         body = self.rfile.read(length)
         if isinstance(fault, int):
-            code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}[fault]
+            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[fault]
             return self._answer(
                 fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
             )

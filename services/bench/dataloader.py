@@ -1,18 +1,21 @@
-"""A feed by PyTorch's DataLoader over a map-style dataset, and its failures in words."""
+"""Feeds by PyTorch's DataLoader, over map-style and over iterable datasets, and its failures in words."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import multiprocessing
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from larder.contract import Manifest
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
@@ -22,6 +25,8 @@ from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from services.bench.feed import Batch
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -40,6 +45,8 @@ class CarriedError(Exception):
 class DataLoaderFeed:
     """Reads a dataset of (float32 [3, 224, 224], class) with worker processes; else with DataLoader's defaults."""
 
+    passes: tuple[str, ...] = ("epoch",)
+
     def __init__(
         self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings,
         network: Callable[[], Network | None],
@@ -57,6 +64,76 @@ class DataLoaderFeed:
         yield from map(tuple, self._loader)
 
 
+class Stream(IterableDataset["tuple[Tensor, int]"]):
+    """An iterable dataset whose workers are told, pass by pass, what to read."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        # Shared, since workers outlive a pass: its epoch, and how many batches; -1 for all.
+        self._asked = multiprocessing.Array("q", [0, -1])
+
+    def ask(self, epoch: int, batches: int | None) -> None:
+        """Say what the next pass reads: all of an epoch, or so many batches of it, all workers' together."""
+        with self._asked.get_lock():
+            self._asked[:] = [epoch, -1 if batches is None else batches]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        epoch, batches = self._asked[:]
+        # DataLoader takes batches from its workers in turns.
+        share = None if batches < 0 else max(0, -((worker - batches) // workers)) * self._batch_size
+        return itertools.islice(self.samples(epoch, worker, workers), share)
+
+    def samples(self, epoch: int, worker: int, workers: int) -> Iterator[tuple[Tensor, int]]:
+        """A worker's part of an epoch."""
+        raise NotImplementedError
+
+
+class StreamFeed:
+    """Reads a `Stream` of `images` samples with worker processes, each of which makes batches of its own."""
+
+    passes: tuple[str, ...] = ("epoch",)
+
+    def __init__(
+        self, manifest: Manifest, stream: Stream, images: int, settings: BenchSettings,
+        network: Callable[[], Network | None], loader: Callable[..., Iterable[Any]] = DataLoader,
+    ) -> None:  # fmt: skip
+        self.manifest, self.recipe, self.images, self.network = manifest, recipe.NAME, images, network
+        self._stream, self._whole = stream, math.ceil(images / settings.batch_size)
+        self._loader = loader(
+            stream, batch_size=settings.batch_size, num_workers=settings.workers, persistent_workers=True
+        )
+
+    def read(self, epoch: int, batches: int) -> Iterator[Batch]:
+        """See Feed."""
+        self._stream.ask(epoch, batches if batches < self._whole else None)
+        yield from map(tuple, self._loader)
+
+
+@contextmanager
+def explained(made_by: str) -> Iterator[None]:
+    """A block in which what DataLoader raises when a worker fails or is lost becomes an error of ours.
+
+    It can come up anywhere in the block, not in `Feed.read` alone: DataLoader raises it from a signal handler, too.
+    `made_by` is the command that makes the data.
+    """
+    # The number of workers is what is measured: more than cores is a choice, and it is in the record.
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    try:
+        yield
+    except recipe.UnreadableImageError as error:
+        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
+    except CarriedError as error:
+        kind, what, next_step = json.loads(_raised(error))
+        raise _CARRIED[kind](what, next_step=next_step) from error
+    except RuntimeError as error:
+        known = _explain(str(error))
+        if known is None:
+            raise
+        raise known from error
+
+
 @contextmanager
 def open_dataloader(
     manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings, made_by: str,
@@ -65,24 +142,9 @@ def open_dataloader(
     """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
 
     `made_by` is the command that makes the data; `network` tells what came over the network so far.
-
-    In the block, what DataLoader raises when a worker fails or is lost becomes an error of ours. It can come up
-    anywhere in the block, not in `read` alone: DataLoader raises it from a signal handler, too.
     """
-    # The number of workers is what is measured: more than cores is a choice, and it is in the record.
-    warnings.filterwarnings("ignore", "This DataLoader will create")
-    try:
+    with explained(made_by):
         yield DataLoaderFeed(manifest, dataset, images, settings, network)
-    except recipe.UnreadableImageError as error:
-        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
-    except CarriedError as error:
-        kind, what, next_step = json.loads(_raised(error))
-        raise _CARRIED[kind](what, next_step=next_step) from error
-    except RuntimeError as error:
-        explained = _explain(str(error))
-        if explained is None:
-            raise
-        raise explained from error
 
 
 class _Order(Sampler[int]):
@@ -114,7 +176,7 @@ def _explain(message: str) -> LarderError | None:
             next_step="give the container more (`--shm-size=2g`, or `shm_size: 2g` in compose), or set LARDER_WORKERS "
             "or LARDER_BATCH_SIZE lower",
         )
-    if "DataLoader worker" in message:
+    if "DataLoader worker (pid" in message:
         return ResourceError(
             f"a loader's worker process was lost, most likely killed for lack of memory ({message.splitlines()[0]})",
             next_step="look for `Out of memory` in `dmesg`; set LARDER_WORKERS lower or give it more memory",

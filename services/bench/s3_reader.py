@@ -1,4 +1,4 @@
-"""Reads whole objects from S3 with s3fs: one GET each, counted, repeated when it fails in passing.
+"""Reads objects from S3 with s3fs, whole or as streams; requests are counted, and repeated when they fail in passing.
 
 A reader belongs to the process that made it, since s3fs runs an event loop in a thread, and no thread survives a fork.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import s3fs  # type: ignore[import-untyped]
@@ -23,6 +23,9 @@ ATTEMPTS = 6
 """Tries of one object, repeats of what broke off included."""
 FIRST_PAUSE_SECONDS = 0.2
 """Before the second try; each further one is twice as long."""
+
+FAULTS_OF_STREAMS = (OSError, aiohttp.ClientError, *FAULTS)
+"""What reading from s3fs may raise."""
 
 
 class Traffic:
@@ -49,6 +52,8 @@ class Reader:
     def __init__(self, settings: BenchSettings, region: str, traffic: Traffic) -> None:
         self._settings, self._traffic = settings, traffic
         self._body: Any = None
+        self.opened = ""
+        """The URI of the last stream."""
         session = AioSession()
         session.register("before-send.s3", self._on_request)
         session.register("before-parse.s3", self._on_answer)
@@ -75,8 +80,8 @@ class Reader:
             try:
                 content: bytes = self._files.cat_file(f"{self._settings.bucket}/{key}")
                 return content
-            except (OSError, aiohttp.ClientError, *FAULTS) as fault:
-                error = self._explain(fault, key)
+            except FAULTS_OF_STREAMS as fault:
+                error = self._explain(fault, f"s3://{self._settings.bucket}/{key}")
                 if attempt == ATTEMPTS or not isinstance(error, ServiceError):
                     raise error from fault
             finally:
@@ -85,10 +90,23 @@ class Reader:
             pause *= 2
         raise AssertionError("unreachable")
 
+    def open(self, key: str) -> IO[bytes]:
+        """An object as a stream, fetched in blocks as it is read. One at a time; what it raises, `explain` explains."""
+        self._count_body()
+        self.opened = f"s3://{self._settings.bucket}/{key}"
+        self._files.retries = ATTEMPTS  # of each block, by s3fs itself
+        file: IO[bytes] = self._files.open(f"{self._settings.bucket}/{key}", "rb")
+        return file
+
+    def close(self) -> None:
+        """Count what came last."""
+        self._count_body()
+
     def _on_request(self, **_: Any) -> None:
         self._traffic.add(requests=1)
 
     def _on_answer(self, response_dict: dict[str, Any], **_: Any) -> None:
+        self._count_body()  # of the block before
         body = response_dict["body"]
         if isinstance(body, bytes):  # an error's, which is here already
             self._traffic.add(bytes=len(body))
@@ -101,8 +119,11 @@ class Reader:
             self._traffic.add(bytes=self._body.content.total_bytes)
             self._body = None
 
-    def _explain(self, fault: Exception, key: str) -> LarderError:
-        uri = f"s3://{self._settings.bucket}/{key}"
+    def explain(self, fault: Exception) -> LarderError:
+        """The error for what the last stream raised."""
+        return self._explain(fault, self.opened)
+
+    def _explain(self, fault: Exception, uri: str) -> LarderError:
         # s3fs makes Python's errors of a store's answers and keeps those as the cause.
         cause = fault.__cause__ if isinstance(fault.__cause__, ClientError) else fault
         if not isinstance(cause, ClientError):
@@ -110,7 +131,8 @@ class Reader:
             return explain(broken, f"reading {uri}", self._settings.s3_endpoint_url)
         if code_of(cause) in ABSENT:
             return InputError(
-                f"{uri} is gone: it was deleted after the load", next_step="run `make etl-load`, which puts it back"
+                f"{uri} is gone: it was deleted after the load",
+                next_step="run what loaded it (`make etl-load`, `make etl-wds`), which puts it back",
             )
         error = explain(cause, f"reading {uri}", self._settings.s3_endpoint_url)
         if isinstance(error, ServiceError):

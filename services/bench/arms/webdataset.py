@@ -1,0 +1,39 @@
+"""WebDataset tar shards from the bucket, streamed through tar by an IterableDataset, or by the webdataset library.
+
+LARDER_WEBDATASET_LOADER chooses: `larder` reads what fsspec opens with the standard library's tarfile; `webdataset` is
+that library's own WebDataset and WebLoader, which reads the same streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from larder.progress import Reporter
+from larder.volume import SHARDS
+from services.bench.feed import Feed
+from services.bench.packs import find_packs
+from services.bench.settings import BenchSettings
+
+MADE_BY = "make etl-wds"
+
+
+@contextmanager
+def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
+    """A feed over `s3://<bucket>/[<prefix>/]Food-11-webdataset/<split>/shard-*.tar`. Raises as `find_packs` does."""
+    folder, manifest, packs = find_packs(settings, SHARDS, "webdataset", MADE_BY, reporter)
+    from services.bench.dataloader import StreamFeed, explained
+    from services.bench.s3_reader import Traffic
+    from services.bench.shards import LibraryShards, Shards
+
+    traffic, images = Traffic(), manifest.splits[settings.split].samples
+    keys = [f"{folder.key}/{pack.path}" for pack in packs]
+    with explained(MADE_BY):
+        if settings.webdataset_loader == "webdataset":
+            from webdataset import WebLoader
+
+            stream: Shards = LibraryShards(settings, keys, traffic)
+            yield StreamFeed(manifest, stream, images, settings, traffic.read, WebLoader)
+        else:
+            stream = Shards(settings, keys, traffic)
+            yield StreamFeed(manifest, stream, images, settings, traffic.read)
