@@ -108,7 +108,7 @@ def _too_small(settings: BenchSettings, limit: int, least: int, ahead: int, tota
     )
     if settings.max_cache_size is None:
         return StorageError(
-            f"LARDER_CACHE_DIR={str(settings.cache_dir)!r} may grow to three quarters of what is free, {limit:,} bytes: "
+            f"LARDER_CACHE_DIR={str(settings.cache_dir)!r} may grow to {limit:,} bytes, three quarters of what is free: "
             f"{need}",
             next_step="free some space, or set another LARDER_CACHE_DIR, or a lower LARDER_WORKERS",
         )

@@ -153,9 +153,7 @@ def test_how_many_chunks_are_fetched_ahead(run, store, proxy, ahead, most):
     front = proxy(store)
     # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
     flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
-    code, _, err, _ = run(
-        "litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=front.endpoint
-    )
+    code, _, err, _ = run("litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
     chunks = {path for _, path in fetched(front, CHUNKS)}
     assert len(chunks) == 5 if not ahead else len(chunks) <= 3
@@ -228,14 +226,12 @@ def small_disk(tmp_path):
 @one_store
 def test_a_cache_without_room(run, small_disk):
     (small_disk / "other").write_bytes(bytes(3 << 20))
-    code, out, err, record = run(
-        "litdata_streaming", LARDER_CACHE_DIR=str(small_disk), LARDER_MAX_CACHE_SIZE="1GiB"
-    )
+    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), LARDER_MAX_CACHE_SIZE="1GiB")
     assert (code, out, record) == (3, "", None), err
     assert "MiB free, and the cache may grow to" in err
     code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk))
     assert (code, out, record) == (3, "", None), err
-    assert "may grow to three quarters of what is free" in err
+    assert "three quarters of what is free" in err
 
 
 @one_store
@@ -253,9 +249,7 @@ def test_a_disk_that_fills_up(run, store, proxy, small_disk):
                         return
 
     front.fault = fault
-    code, out, err, record = run(
-        "litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=front.endpoint
-    )
+    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=front.endpoint)
     assert (code, out, record) == (3, "", None), err
     assert "the disk is full" in err
     assert [path.name for path in small_disk.iterdir() if path.is_dir()] == []
@@ -333,7 +327,9 @@ anew = "LARDER_FORCE=true"
         pytest.param(ARMS, put_other_kind, ["data; ", " reads '", "run `make"], id="another-kind"),
         pytest.param(ARMS, delete_pack, listed_wrong, id="missing"),
         pytest.param(ARMS, shorter, listed_wrong, id="shorter"),
-        pytest.param(["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", anew], id="zeros-in-tar"),
+        pytest.param(
+            ["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", anew], id="zeros-in-tar"
+        ),
         pytest.param(["library"], zeros_from_the_middle, ["its manifest says 40", anew], id="zeros-in-tar-library"),
         pytest.param(["litdata_streaming"], zeros_from_the_middle, ["image", anew], id="zeros-in-chunk"),
         pytest.param(["webdataset"], edit(damage_second_header), ["shard-000000.tar is damaged", anew], id="header"),
