@@ -107,9 +107,9 @@ def _too_small(settings: BenchSettings, limit: int, least: int, ahead: int, tota
         f"{total + 1:,}, which hold the whole split"
     )
     if settings.max_cache_size is None:
+        place = f"LARDER_CACHE_DIR={str(settings.cache_dir)!r}"
         return StorageError(
-            f"LARDER_CACHE_DIR={str(settings.cache_dir)!r} may grow to {limit:,} bytes, three quarters of what is free: "
-            f"{need}",
+            f"{place} may grow to {limit:,} bytes, three quarters of what is free: {need}",
             next_step="free some space, or set another LARDER_CACHE_DIR, or a lower LARDER_WORKERS",
         )
     return ConfigurationError.of_faults(
