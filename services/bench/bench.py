@@ -1,4 +1,4 @@
-"""The bench stage: open an arm, warm it up, measure one pass, keep the record."""
+"""The bench stage: open an arm, warm it up, measure its passes, keep the record."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-from larder.errors import ConfigurationError
+from larder.errors import ConfigurationError, InputError
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.bench import arms, provenance, table
 from services.bench.feed import Feed, Network
-from services.bench.measure import measure
-from services.bench.record import make_record
+from services.bench.measure import Measurement, measure
+from services.bench.record import Warmup, make_record, passes_of
 from services.bench.results import reserve
 from services.bench.settings import BenchSettings
 
@@ -32,8 +32,9 @@ def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
             record = run(feed, settings, origin, reporter)
         place.write(record)
     print(json.dumps(record, ensure_ascii=False) if reporter.json else table.render(record), flush=True)
+    rates = (f"{one['imgs/s']:,.0f} imgs/s" + f" {one['pass']}" * bool(record["then"]) for one in passes_of(record))
     return Outcome(
-        f"{settings.arm}: {record['imgs/s']:,.0f} imgs/s over {record['images']:,} images "
+        f"{settings.arm}: {', '.join(rates)} over {record['images']:,} images "
         f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {settings.workers} workers); "
         f"record {place.path.name}",
         f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",
@@ -42,21 +43,37 @@ def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
 
 
 def run(feed: Feed, settings: BenchSettings, origin: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    """Warm the feed up, measure one pass, and give the record."""
+    """Warm the feed up, measure its passes, and give the record."""
     batches = plan(feed.images, settings)
-    warmup_seconds = _warm_up(feed, min(settings.warmup_batches, batches), reporter)
-    images = min(batches * settings.batch_size, feed.images)
+    warmup = Warmup(0, 0.0) if len(feed.passes) > 1 else _warm_up(feed, min(settings.warmup_batches, batches), reporter)
+    passes = {}
+    for epoch, name in enumerate(feed.passes, MEASURED_EPOCH):
+        passes[name] = _measure(feed, epoch, name, batches, settings, reporter)
+    return make_record(settings, feed, passes, warmup, origin)
+
+
+def _measure(
+    feed: Feed, epoch: int, name: str, batches: int, settings: BenchSettings, reporter: Reporter
+) -> tuple[Measurement, Network | None]:
+    """Measure one pass. Raises InputError when it gives other images than the manifest counts."""
     before = feed.network()
-    with reporter.task("measuring", images, "images") as task:
-        measured = measure(feed.read(MEASURED_EPOCH, batches), task.advance)
-    return make_record(settings, feed, measured, warmup_seconds, origin, _since(before, feed.network()))
+    images = min(batches * settings.batch_size, feed.images)
+    with reporter.task("measuring" if len(feed.passes) == 1 else f"measuring, {name}", images, "images") as task:
+        measured = measure(feed.read(epoch, batches), task.advance)
+    if images == feed.images != measured.images:
+        raise InputError(
+            f"an epoch of {settings.split!r} gave {measured.images:,} images, and its manifest says {feed.images:,}",
+            next_step="make the data anew, with LARDER_FORCE=true",
+        )
+    return measured, _since(before, feed.network())
 
 
 def _since(before: Network | None, after: Network | None) -> Network | None:
     """What came over the network between two readings."""
     if before is None or after is None:
         return None
-    return Network(after.bytes - before.bytes, after.requests - before.requests)
+    requests = None if before.requests is None or after.requests is None else after.requests - before.requests
+    return Network(after.bytes - before.bytes, requests)
 
 
 def plan(images: int, settings: BenchSettings) -> int:
@@ -78,11 +95,11 @@ def plan(images: int, settings: BenchSettings) -> int:
     return settings.batches or epoch
 
 
-def _warm_up(feed: Feed, batches: int, reporter: Reporter) -> float:
-    """Start workers, fill caches of names, open connections; returns the seconds it took."""
+def _warm_up(feed: Feed, batches: int, reporter: Reporter) -> Warmup:
+    """Start workers, fill caches of names, open connections."""
     start = perf_counter()
     if batches:
         with reporter.task("warming up", batches, "batches") as task:
             for _ in feed.read(WARMUP_EPOCH, batches):
                 task.advance()
-    return perf_counter() - start
+    return Warmup(batches, perf_counter() - start)

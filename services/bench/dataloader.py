@@ -1,4 +1,4 @@
-"""A feed by PyTorch's DataLoader over a map-style dataset, and its failures in words."""
+"""A feed by PyTorch's DataLoader over a map-style dataset, and the failures of all its loaders in words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from larder.contract import Manifest
-from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.progress import amount
 from services.bench import recipe
 from services.bench.feed import Network
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from services.bench.feed import Batch
 
 SHARED_MEMORY = Path("/dev/shm")
-_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError)}
+_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
 
 
 class CarriedError(Exception):
@@ -33,12 +33,14 @@ class CarriedError(Exception):
 
     @classmethod
     def of(cls, error: LarderError) -> CarriedError:
-        """Pack a ConfigurationError, InputError or ServiceError; the block of `open_dataloader` raises it again."""
+        """Pack one of those in `_CARRIED`; the block of `explained` raises it again."""
         return cls(json.dumps([type(error).__name__, error.what, error.next_step]))
 
 
 class DataLoaderFeed:
     """Reads a dataset of (float32 [3, 224, 224], class) with worker processes; else with DataLoader's defaults."""
+
+    passes: tuple[str, ...] = ("epoch",)
 
     def __init__(
         self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings,
@@ -58,6 +60,29 @@ class DataLoaderFeed:
 
 
 @contextmanager
+def explained(made_by: str) -> Iterator[None]:
+    """A block in which what DataLoader raises when a worker fails or is lost becomes an error of ours.
+
+    It can come up anywhere in the block, not in `Feed.read` alone: DataLoader raises it from a signal handler, too.
+    `made_by` is the command that makes the data.
+    """
+    # The number of workers is what is measured: more than cores is a choice, and it is in the record.
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    try:
+        yield
+    except recipe.UnreadableImageError as error:
+        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
+    except CarriedError as error:
+        kind, what, next_step = json.loads(_raised(error))
+        raise _CARRIED[kind](what, next_step=next_step) from error
+    except RuntimeError as error:
+        known = _explain(str(error))
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
 def open_dataloader(
     manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings, made_by: str,
     network: Callable[[], Network | None] = lambda: None,
@@ -65,24 +90,9 @@ def open_dataloader(
     """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
 
     `made_by` is the command that makes the data; `network` tells what came over the network so far.
-
-    In the block, what DataLoader raises when a worker fails or is lost becomes an error of ours. It can come up
-    anywhere in the block, not in `read` alone: DataLoader raises it from a signal handler, too.
     """
-    # The number of workers is what is measured: more than cores is a choice, and it is in the record.
-    warnings.filterwarnings("ignore", "This DataLoader will create")
-    try:
+    with explained(made_by):
         yield DataLoaderFeed(manifest, dataset, images, settings, network)
-    except recipe.UnreadableImageError as error:
-        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
-    except CarriedError as error:
-        kind, what, next_step = json.loads(_raised(error))
-        raise _CARRIED[kind](what, next_step=next_step) from error
-    except RuntimeError as error:
-        explained = _explain(str(error))
-        if explained is None:
-            raise
-        raise explained from error
 
 
 class _Order(Sampler[int]):
@@ -114,7 +124,7 @@ def _explain(message: str) -> LarderError | None:
             next_step="give the container more (`--shm-size=2g`, or `shm_size: 2g` in compose), or set LARDER_WORKERS "
             "or LARDER_BATCH_SIZE lower",
         )
-    if "DataLoader worker" in message:
+    if "DataLoader worker (pid" in message:
         return ResourceError(
             f"a loader's worker process was lost, most likely killed for lack of memory ({message.splitlines()[0]})",
             next_step="look for `Out of memory` in `dmesg`; set LARDER_WORKERS lower or give it more memory",

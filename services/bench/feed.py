@@ -18,7 +18,8 @@ class Network(NamedTuple):
     """What came over the network since the feed was opened. README.md says what each arm counts."""
 
     bytes: int
-    requests: int
+    requests: int | None
+    """None where the arm's library doesn't tell."""
 
 
 class Feed(Protocol):
@@ -30,9 +31,16 @@ class Feed(Protocol):
     """What is done to each image, in words."""
     images: int
     """How many one epoch has."""
+    passes: tuple[str, ...]
+    """What is measured, by names for the record: one epoch after another. More than one, where they differ in more than
+    their order; then there is no warm-up, which would be the first of them.
+    """
 
     def read(self, epoch: int, batches: int) -> Iterator[Batch]:
         """The first `batches` batches of an epoch, each epoch in an order of its own.
+
+        Arms whose workers make batches by themselves leave up to one short batch for each; a whole epoch, which it is
+        when `batches` of full size hold it, has then some more.
 
         Nothing is under way before the first is asked for, nor after the last is given, so that what the pass costs
         is what lies between. Worker processes outlive the pass.

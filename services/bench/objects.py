@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from larder.bucket import Folder, Listed
@@ -58,14 +58,14 @@ class Objects:
         return self._paths[self._ends[number] : self._ends[number + 1]]
 
 
-def read_objects(folder: Folder, manifest: Manifest, split: str, advance: Callable[[], None]) -> Objects:
-    """Fetch the index that the manifest names. Raises InputError when it isn't what that says."""
+def read_index(folder: Folder, manifest: Manifest, made_by: str) -> Iterator[IndexEntry]:
+    """Fetch the index that the manifest names, and stream it. Raises InputError when it isn't what that says."""
     name = f"{META}/{index_name(manifest)}"
     with tempfile.TemporaryDirectory(prefix="larder-") as temporary:
         place = Path(temporary) / "index.jsonl"
         if folder.download(name, place) != manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step="run `make etl-load LARDER_FORCE=true`, which puts everything in place again",
+                next_step=f"run `{made_by} LARDER_FORCE=true`, which puts everything in place again",
             )
-        return Objects(parse_index(place), split, advance)
+        yield from parse_index(place)

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from services.bench.feed import Feed, Network
 from services.bench.measure import PERCENTILES, Measurement, percentile
 from services.bench.settings import SECRETS, BenchSettings
 
 
+class Warmup(NamedTuple):
+    """What was read before anything was measured."""
+
+    batches: int
+    seconds: float
+
+
 def make_record(
     settings: BenchSettings,
     feed: Feed,
-    measured: Measurement,
-    warmup_seconds: float,
+    passes: Mapping[str, tuple[Measurement, Network | None]],
+    warmup: Warmup,
     provenance: dict[str, Any],
-    network: Network | None,
 ) -> dict[str, Any]:
-    """Everything of a run as JSON's types; keys are in the order that people read them in."""
-    manifest, batches = feed.manifest, len(measured.waits)
+    """Everything of a run as JSON's types; keys are in the order that people read them in.
+
+    The first pass's figures stand on top, those of the others, by name, in `then`.
+    """
+    manifest = feed.manifest
+    first, *others = ({"pass": name} | _figures(*found) for name, found in passes.items())
     return {
         "arm": settings.arm,
+        **first,
+        "then": others,
+        "warmup_batches": warmup.batches,
+        "warmup_seconds": _short(warmup.seconds),
+        "recipe": feed.recipe,
+        "dataset": {
+            "name": manifest.dataset,
+            "artifact": manifest.artifact,
+            "manifest_sha256": manifest.digest(),
+            "split": settings.split,
+            "samples": {name: split.samples for name, split in manifest.splits.items()},
+            "bytes": {name: split.bytes for name, split in manifest.splits.items()},
+        },
+        "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision", *SECRETS}),
+        "provenance": provenance,
+    }
+
+
+def passes_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each pass, in their order."""
+    return [record, *record["then"]]
+
+
+def _figures(measured: Measurement, network: Network | None) -> dict[str, Any]:
+    batches = len(measured.waits)
+    return {
         "imgs/s": _short(measured.images / measured.seconds),
         "batches/s": _short(batches / measured.seconds),
         "avg_batch_s": _short(measured.seconds / batches),
@@ -36,18 +73,6 @@ def make_record(
         "images": measured.images,
         "batches": batches,
         "seconds": _short(measured.seconds),
-        "warmup_seconds": _short(warmup_seconds),
-        "recipe": feed.recipe,
-        "dataset": {
-            "name": manifest.dataset,
-            "artifact": manifest.artifact,
-            "manifest_sha256": manifest.digest(),
-            "split": settings.split,
-            "samples": {name: split.samples for name, split in manifest.splits.items()},
-            "bytes": {name: split.bytes for name, split in manifest.splits.items()},
-        },
-        "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision", *SECRETS}),
-        "provenance": provenance,
     }
 
 

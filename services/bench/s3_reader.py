@@ -1,4 +1,4 @@
-"""Reads whole objects from S3 with s3fs: one GET each, counted, repeated when it fails in passing.
+"""Reads objects from S3 with s3fs, whole or as streams; requests are counted, and repeated when they fail in passing.
 
 A reader belongs to the process that made it, since s3fs runs an event loop in a thread, and no thread survives a fork.
 """
@@ -6,6 +6,7 @@ A reader belongs to the process that made it, since s3fs runs an event loop in a
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from typing import Any
 
@@ -15,7 +16,8 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, HTTPClientError
 
 from larder.errors import InputError, LarderError, ServiceError
-from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+from larder.s3_faults import ABSENT, FAULTS, code_of, explain, is_final
+from larder.store import region_of
 from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
@@ -23,6 +25,9 @@ ATTEMPTS = 6
 """Tries of one object, repeats of what broke off included."""
 FIRST_PAUSE_SECONDS = 0.2
 """Before the second try; each further one is twice as long."""
+
+FAULTS_OF_STREAMS = (OSError, aiohttp.ClientError, *FAULTS)
+"""What reading from s3fs may raise."""
 
 
 class Traffic:
@@ -49,6 +54,8 @@ class Reader:
     def __init__(self, settings: BenchSettings, region: str, traffic: Traffic) -> None:
         self._settings, self._traffic = settings, traffic
         self._body: Any = None
+        self.opened = ""
+        """The URI of the object that was opened last."""
         session = AioSession()
         session.register("before-send.s3", self._on_request)
         session.register("before-parse.s3", self._on_answer)
@@ -75,8 +82,8 @@ class Reader:
             try:
                 content: bytes = self._files.cat_file(f"{self._settings.bucket}/{key}")
                 return content
-            except (OSError, aiohttp.ClientError, *FAULTS) as fault:
-                error = self._explain(fault, key)
+            except FAULTS_OF_STREAMS as fault:
+                error = self._explain(fault, f"s3://{self._settings.bucket}/{key}")
                 if attempt == ATTEMPTS or not isinstance(error, ServiceError):
                     raise error from fault
             finally:
@@ -85,10 +92,21 @@ class Reader:
             pause *= 2
         raise AssertionError("unreachable")
 
+    def open(self, key: str) -> Any:
+        """An object as s3fs's file, fetched in blocks as it is read. What reading it raises, `explain` explains."""
+        self.opened = f"s3://{self._settings.bucket}/{key}"
+        self._files.retries = ATTEMPTS  # of each request, by s3fs itself
+        return self._files.open(f"{self._settings.bucket}/{key}", "rb")
+
+    def settle(self) -> None:
+        """Count what came last: call it when a pass is over."""
+        self._count_body()
+
     def _on_request(self, **_: Any) -> None:
         self._traffic.add(requests=1)
 
     def _on_answer(self, response_dict: dict[str, Any], **_: Any) -> None:
+        self._count_body()  # of the block before
         body = response_dict["body"]
         if isinstance(body, bytes):  # an error's, which is here already
             self._traffic.add(bytes=len(body))
@@ -101,8 +119,11 @@ class Reader:
             self._traffic.add(bytes=self._body.content.total_bytes)
             self._body = None
 
-    def _explain(self, fault: Exception, key: str) -> LarderError:
-        uri = f"s3://{self._settings.bucket}/{key}"
+    def explain(self, fault: Exception) -> LarderError:
+        """The error for what the object that was opened last has raised."""
+        return self._explain(fault, self.opened)
+
+    def _explain(self, fault: Exception, uri: str) -> LarderError:
         # s3fs makes Python's errors of a store's answers and keeps those as the cause.
         cause = fault.__cause__ if isinstance(fault.__cause__, ClientError) else fault
         if not isinstance(cause, ClientError):
@@ -110,10 +131,37 @@ class Reader:
             return explain(broken, f"reading {uri}", self._settings.s3_endpoint_url)
         if code_of(cause) in ABSENT:
             return InputError(
-                f"{uri} is gone: it was deleted after the load", next_step="run `make etl-load`, which puts it back"
+                f"{uri} is gone: it was deleted after the load",
+                next_step="run what loaded it, which puts it back: `make etl-load`, or `make etl-wds` for shards",
             )
         error = explain(cause, f"reading {uri}", self._settings.s3_endpoint_url)
         if isinstance(error, ServiceError):
             next_step = "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`"
             return ServiceError(f"{error.what}, {ATTEMPTS} times in a row", next_step=next_step)
         return error
+
+
+def _passes(fault: Exception) -> bool:
+    """Whether s3fs should ask again: it knows some of a store's answers by itself, by no means all."""
+    return isinstance(fault, ClientError) and code_of(fault) not in ABSENT and not is_final(code_of(fault))
+
+
+s3fs.core.set_custom_error_handler(_passes)
+
+
+class Readers:
+    """A reader for each process that reads, made when it first does.
+
+    A fork's copy of its parent's is neither used nor closed, both of which would wait for a thread that isn't there.
+    """
+
+    def __init__(self, settings: BenchSettings, traffic: Traffic) -> None:
+        self._settings, self._region, self._traffic = settings, region_of(settings), traffic
+        self._by_process: dict[int, Reader] = {}
+
+    def own(self) -> Reader:
+        """This process's."""
+        reader = self._by_process.get(os.getpid())
+        if reader is None:
+            reader = self._by_process[os.getpid()] = Reader(self._settings, self._region, self._traffic)
+        return reader

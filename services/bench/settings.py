@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, ByteSize, Field
 
 from larder.settings import WorkerSettings
 from larder.store import BucketSettings
@@ -44,6 +44,25 @@ class BenchSettings(WorkerSettings, BucketSettings):
     mount_dir: Path = Field(
         Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
         description="where `make mount` mounts the bucket, in a folder of the bucket's name",
+    )  # fmt: skip
+    webdataset_loader: Literal["larder", "webdataset"] = Field(
+        "larder", alias="LARDER_WEBDATASET_LOADER",
+        description="who reads shards: larder (an IterableDataset over fsspec and tarfile), webdataset (that library)",
+    )  # fmt: skip
+    cache_dir: Path = Field(
+        Path(".larder/cache"), alias="LARDER_CACHE_DIR",
+        description="where litdata_streaming keeps chunks, in a folder of its own that it empties",
+    )  # fmt: skip
+    max_cache_size: ByteSize | None = Field(
+        None, alias="LARDER_MAX_CACHE_SIZE",
+        description="the most that LitData keeps there; empty leaves it to LitData: three quarters of the free space",
+        json_schema_extra={"unit": "bytes, or 10GiB"},
+    )  # fmt: skip
+    max_pre_download: int | None = Field(
+        None, alias="LARDER_MAX_PRE_DOWNLOAD", ge=2,  # with 1, LitData waits for good
+        description="how many chunks each of LitData's workers fetches ahead; empty leaves it to LitData: up to 32, of "
+        "3 GiB together, fewer in a small cache",
+        json_schema_extra={"unit": "chunks"},
     )  # fmt: skip
     split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")
     batch_size: int = Field(

@@ -116,9 +116,14 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         for command in STORE:
             run("bash", "-c", command, folder=checkout, check=True, **settings)
         records = [json.loads(path.read_text()) for path in (checkout / "results").glob("*.json")]
-        assert {record["arm"] for record in records} == {"remote_one_sample", "imagefolder_rclone_mount"}
+        by_arm = {record["arm"]: record for record in records}
+        one_by_one, streamed = ["imagefolder_rclone_mount", "remote_one_sample"], ["litdata_streaming", "webdataset"]
+        assert sorted(by_arm) == sorted([*one_by_one, *streamed])
         assert {record["dataset"]["samples"]["training"] for record in records} == {238}
-        assert all(record["network_bytes"] > 0 and record["network_requests"] >= 238 for record in records)
+        assert {record["images"] for record in records} == {238}
+        assert all(record["network_bytes"] > 0 for record in records)
+        assert all(by_arm[arm]["network_requests"] >= 238 for arm in one_by_one)
+        assert by_arm["litdata_streaming"]["then"][0]["network_bytes"] == 0
     finally:
         run("make", "unmount", folder=checkout, **settings)
         run("make", "clean-s3", "YES=1", folder=checkout, **settings)

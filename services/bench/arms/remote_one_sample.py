@@ -27,13 +27,13 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """
     bucket_of(settings)
     from larder.bucket import Folder
-    from services.bench.objects import read_objects
+    from services.bench.objects import Objects, read_index
 
     folder = Folder(settings, TREE)
     manifest = check_manifest(folder.find_manifest(), "objects", settings, folder.uri, MADE_BY)
     samples = manifest.splits[settings.split].samples
     with reporter.task("reading the index", samples, "images") as task:
-        objects = read_objects(folder, manifest, settings.split, task.advance)
+        objects = Objects(read_index(folder, manifest, MADE_BY), settings.split, task.advance)
     with reporter.task(f"listing {settings.split}", samples, "images") as task:
         missing = objects.first_missing(folder.list(settings.split), task.advance)
     if missing is not None:

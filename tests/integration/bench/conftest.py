@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from larder import rclone
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSummary
 from larder.store import BucketSettings
+from larder.volume import CHUNKS, SHARDS
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"training": 40, "validation": 12}
@@ -105,10 +107,54 @@ def loaded(tree, store, bucket):
 
 def load(tree: Path, store, bucket: str) -> dict[str, str]:
     environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
-    command = [sys.executable, "-m", "services.load"]
-    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    subprocess.run(command, cwd=ROOT, env=known | environ | {"LARDER_VOLUME_DIR": str(tree.parent)}, check=True)
+    run_stage("load", **environ, LARDER_VOLUME_DIR=str(tree.parent))
     return environ
+
+
+class Packs(NamedTuple):
+    """A tree, and its images as shards and as chunks, on volumes."""
+
+    tree: Path
+    volumes: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory) -> Packs:
+    """A tree, and about five shards and five chunks for training."""
+    folder = tmp_path_factory.mktemp("packs")
+    tree = make_tree(folder / "Food-11")
+    size = str(sum(path.stat().st_size for path in (tree / "training").rglob("*.jpg")) // 4)
+    volumes = {"shard": folder / "shard", "optimize": folder / "optimize"}
+    for (stage, volume), flag in zip(volumes.items(), ("--shard-bytes", "--chunk-bytes"), strict=True):
+        volume.mkdir()
+        run_stage(stage, flag, size, LARDER_VOLUME_DIR=str(volume), LARDER_INPUT=str(tree))
+    return Packs(tree, volumes)
+
+
+@pytest.fixture(scope="session")
+def packed_objects(packs, s3) -> dict[str, bytes]:
+    """The objects that the load stage leaves of the shards and the chunks, by key."""
+    name = "larder-test-packs"
+    s3.client.create_bucket(Bucket=name)
+    for stage, folder in (("shard", SHARDS), ("optimize", CHUNKS)):
+        environ = s3.env | {"S3_BUCKET": name, "S3_PREFIX": "team/food"}
+        run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=folder)
+    keys = [item["Key"] for item in s3.client.list_objects_v2(Bucket=name)["Contents"]]
+    return {key: s3.client.get_object(Bucket=name, Key=key)["Body"].read() for key in keys}
+
+
+@pytest.fixture
+def packed(packs, packed_objects, store, bucket, tmp_path):
+    """The shards and the chunks in a bucket, as the load stage leaves them; the settings that name them."""
+    for key, content in packed_objects.items():
+        store.client.put_object(Bucket=bucket, Key=key, Body=content)
+    environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
+    return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
+
+
+def run_stage(stage: str, *flags: str, **environ: str) -> None:
+    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    subprocess.run([sys.executable, "-m", f"services.{stage}", *flags], cwd=ROOT, env=known | environ, check=True)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from services.bench import provenance, table
 from services.bench.feed import Network
 from services.bench.measure import Measurement
-from services.bench.record import make_record
+from services.bench.record import Warmup, make_record, passes_of
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
@@ -16,13 +16,17 @@ def record(make_settings, feed):
     return record_of(make_settings, feed, Network(3 << 20, 1234))
 
 
-def record_of(make_settings, feed, network):
+def record_of(make_settings, feed, *networks):
     settings = make_settings(
         "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
     )
-    measured = Measurement(640, 2.0, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss")
+    names = ("epoch",) if len(networks) == 1 else ("cold", "warm")
+    passes = {
+        name: (Measurement(640, 2.0 / number, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss"), network)
+        for number, (name, network) in enumerate(zip(names, networks, strict=True), 1)
+    }
     made = provenance.collect(settings, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    return make_record(settings, feed, measured, 0.5, made, network)
+    return make_record(settings, feed, passes, Warmup(5, 0.5), made)
 
 
 def test_figures(record, manifest):
@@ -35,6 +39,7 @@ def test_figures(record, manifest):
     assert record["dataset"]["manifest_sha256"] == manifest.digest()
     assert record["dataset"]["samples"] == {"training": 640}
     assert record["settings"]["batch_size"] == 64
+    assert (record["pass"], record["then"], record["warmup_batches"]) == ("epoch", [], 5)
     assert (record["network_bytes"], record["network_requests"]) == (3 << 20, 1234)
 
 
@@ -47,6 +52,16 @@ def test_no_network(make_settings, feed):
     record = record_of(make_settings, feed, None)
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
     assert "network               none" in table.render(record)
+
+
+def test_two_passes(make_settings, feed):
+    record = record_of(make_settings, feed, Network(3 << 20, None), Network(0, None))
+    assert [(one["pass"], one["imgs/s"]) for one in passes_of(record)] == [("cold", 320.0), ("warm", 640.0)]
+    assert record["then"][0].keys() < record.keys()
+    lines = table.render(record).splitlines()
+    assert ["pass", "cold", "warm"] in [line.split() for line in lines]
+    assert ["imgs/s", "320.0", "640.0"] in [line.split() for line in lines]
+    assert not [line for line in lines if line.startswith("requests")], "nobody knows how many"
 
 
 def test_provenance(record):
@@ -66,12 +81,13 @@ def test_is_json_and_every_figure_is_in_the_table(record):
         "320.0",
         "5.000",
         "0.2000",
-        "p50 0.1000",
+        "batch wait p50, s     0.1000",
         "8.00",
-        "1.0 GiB (PSS)",
+        "1.0 GiB PSS",
         "0123456789ab",
-        "640 images",
-        "3.0 MiB, 1,234",
+        "images                640",
+        "3.0 MiB",
+        "1,234",
     ):
         assert part in text, part
 
