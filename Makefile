@@ -245,13 +245,16 @@ venv: .venv/ready ## make the virtual environment of the host runner and the tes
 	    -r services/bench/torch.txt
 	@touch $@
 
+# One process more than there are cores: most tests wait for a server half of their time.
+PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),$$(($$(nproc) + 1))) --dist worksteal
+
 .PHONY: test
 test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run
 	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers, since no container engine answers (docker info)" >&2)
-	REQUIRE=$(REQUIRE) $(PYTHON) -m pytest $(TIERS:%=tests/%) $(PYTEST_ARGS)
+	REQUIRE=$(REQUIRE) $(PYTEST) $(TIERS:%=tests/%) $(PYTEST_ARGS)
 
 test-%: venv ## run one tier: test-unit, test-integration, test-containers (after make build)
-	REQUIRE=all $(PYTHON) -m pytest tests/$* $(PYTEST_ARGS)
+	REQUIRE=all $(PYTEST) tests/$* $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, and whether generated docs are fresh

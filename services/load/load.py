@@ -41,8 +41,8 @@ T = TypeVar("T")
 MADE_BY = {TREE: "make etl-local", SHARDS: "make etl-wds", CHUNKS: "make etl-lit"}
 NEXT_STEP = {
     TREE: "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
-    SHARDS: "make clean-wds, if the volume's space is needed",
-    CHUNKS: "make clean-lit, if the volume's space is needed",
+    SHARDS: "make bench ARM=webdataset; make clean-wds, if the volume's space is needed",
+    CHUNKS: "make bench ARM=litdata_streaming; make clean-lit, if the volume's space is needed",
 }
 MANIFEST, RUN, PROBE = f"{META}/manifest.json", f"{META}/run.json", f"{META}/probe"
 TRIES = 3
