@@ -7,8 +7,8 @@ SHELL := /bin/bash -o pipefail
 from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:space:]]+$$//' \
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
-    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME LARDER_DEST \
-    LARDER_INPUT LARDER_RAY_STAGE,\
+    TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME \
+    LARDER_LIT_VOLUME LARDER_DEST LARDER_INPUT LARDER_RAY_STAGE,\
     $(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
@@ -24,13 +24,15 @@ override LARDER_HOME := $(or $(LARDER_HOME),.larder)
 override LARDER_STORE_DIR := $(or $(LARDER_STORE_DIR),$(LARDER_HOME)/store)
 override LARDER_MINIO_PORT := $(or $(LARDER_MINIO_PORT),9000)
 override LARDER_MOUNT_DIR := $(or $(LARDER_MOUNT_DIR),$(LARDER_HOME)/mount)
+# Without it, containers have a volume for that.
+override LARDER_CACHE_DIR := $(or $(LARDER_CACHE_DIR),$(if $(filter host,$(RUNNER)),$(LARDER_HOME)/cache))
 override LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
 LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 # The container's user must be able to write the records; root's id would go against the images' rule.
 override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
-    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
+    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
 export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
@@ -72,6 +74,7 @@ stage = $(store) mount=(); if [ $(2) = extract ] && [ -e "$$LARDER_SOURCE" ]; th
         inside="/source/$$(basename -- "$$LARDER_SOURCE")"; \
         mount=(-v "$$(realpath -- "$$LARDER_SOURCE"):$$inside:ro" -e "LARDER_SOURCE=$$inside"); fi; \
     LARDER_RESULTS="$$(realpath -m -- "$$LARDER_RESULTS")" LARDER_MOUNT_DIR="$$(realpath -m -- "$$LARDER_MOUNT_DIR")" \
+        LARDER_CACHE_DIR="$${LARDER_CACHE_DIR:+$$(realpath -m -- "$$LARDER_CACHE_DIR")}" \
         docker compose "$${store[@]}" -f compose/$(1).yaml run --rm --no-deps "$${mount[@]}" $(2) $(3)
 else ifeq ($(RUNNER),host)
 store = $(if $(STORE_IS_SET),,if [ -f "$(STORE_ENV)" ]; then set -a; . "$(STORE_ENV)"; set +a; fi;)
@@ -132,8 +135,9 @@ ray-down: ## stop the Ray cluster
 
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local); records in results/
-	@mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR"
-	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS"; fi
+	@mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR" $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}
+	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS" \
+	    $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}; fi
 	@$(call stage,bench,bench,--arm $(ARM))
 
 .PHONY: s3-up

@@ -299,7 +299,9 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if isinstance(fault, int):
             code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[fault]
             return self._answer(
-                fault, {"Content-Type": "application/xml"}, f"<Error><Code>{code}</Code></Error>".encode()
+                fault,
+                {"Content-Type": "application/xml", "x-amz-request-id": "0"},
+                f"<Error><Code>{code}</Code></Error>".encode(),
             )
         status, headers, answer = self._forward(body)
         if fault == "spoilt":

@@ -14,7 +14,7 @@ from larder.stage import Outcome
 from services.bench import arms, provenance, table
 from services.bench.feed import Feed, Network
 from services.bench.measure import Measurement, measure
-from services.bench.record import Warmup, make_record
+from services.bench.record import Warmup, make_record, passes_of
 from services.bench.results import reserve
 from services.bench.settings import BenchSettings
 
@@ -32,8 +32,9 @@ def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
             record = run(feed, settings, origin, reporter)
         place.write(record)
     print(json.dumps(record, ensure_ascii=False) if reporter.json else table.render(record), flush=True)
+    rates = (f"{one['imgs/s']:,.0f} imgs/s" + f" {one['pass']}" * bool(record["then"]) for one in passes_of(record))
     return Outcome(
-        f"{settings.arm}: {record['imgs/s']:,.0f} imgs/s over {record['images']:,} images "
+        f"{settings.arm}: {', '.join(rates)} over {record['images']:,} images "
         f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {settings.workers} workers); "
         f"record {place.path.name}",
         f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",

@@ -6,21 +6,28 @@ import itertools
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from botocore.config import Config
+from filelock import FileLock, Timeout
 from litdata import StreamingDataLoader, StreamingDataset
-from litdata.streaming import downloader
+from litdata.exceptions import ChunkWaitTimeoutError
+from litdata.streaming import downloader, reader
+from obstore.exceptions import BaseError, NotFoundError
 
 from larder.contract import Manifest
-from larder.errors import ServiceError
+from larder.errors import InputError, LarderError, ServiceError, explain_os_error
 from larder.s3_faults import FAULTS, explain, explain_code
 from larder.store import region_of
 from services.bench import recipe
+from services.bench.cache import Budget
+from services.bench.dataloader import CarriedError
 from services.bench.feed import Network
-from services.bench.s3_reader import Traffic
+from services.bench.s3_reader import ATTEMPTS, Traffic
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -28,41 +35,36 @@ if TYPE_CHECKING:
 
     from services.bench.feed import Batch
 
+_ANEW = "run `make etl-lit LARDER_FORCE=true`, which makes the chunks anew"
+_AGAIN = "run the same command again; `make s3-check` looks closer"
+
 
 class ChunksFeed:
-    """Reads the chunks at `uri` through a cache in the folder `cache`."""
+    """Reads the chunks at `uri` through a cache in the folder `cache`, within `budget`."""
 
     passes: tuple[str, ...] = ("cold", "warm")
 
-    def __init__(self, settings: BenchSettings, uri: str, manifest: Manifest, cache: Path) -> None:
+    def __init__(self, settings: BenchSettings, uri: str, manifest: Manifest, cache: Path, budget: Budget) -> None:
         self.manifest, self.recipe = manifest, recipe.NAME
         self.images = manifest.splits[settings.split].samples
-        self._settings, self._uri, self._whole = settings, uri, math.ceil(self.images / settings.batch_size)
+        self._settings, self._epoch_batches = settings, math.ceil(self.images / settings.batch_size)
         self._traffic = Traffic()
-        _count_in(self._traffic)
-        # obstore, which fetches the chunks, refuses plain http unless told, and LitData has no setting for it.
-        downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
-        # Its threads print what they fail at, with tracebacks; what matters comes out of the workers, too.
-        logging.getLogger("litdata").setLevel(logging.CRITICAL)
-        with _explained(uri, settings.s3_endpoint_url):
-            self._dataset = StreamingDataset(
-                uri, cache_dir=str(cache), shuffle=True, seed=settings.seed, drop_last=False,
-                storage_options=_storage_options(settings), max_pre_download=settings.max_pre_download,
-                max_cache_size=settings.max_cache_size and int(settings.max_cache_size), transform=_Decode(uri),
-            )  # fmt: skip
+        _adjust_litdata(settings, budget.ahead, self._traffic)
+        self._dataset = Images(
+            uri, cache_dir=str(cache), shuffle=True, seed=settings.seed, drop_last=False,
+            storage_options=_storage_options(settings), max_cache_size=budget.bytes,
+        )  # fmt: skip
         self._loader: Any = None
 
     def read(self, epoch: int, batches: int) -> Iterator[Batch]:
-        """See Feed. A pass that is cut short ends its workers, which would read on."""
+        """See Feed. LitData counts epochs itself. A pass that is cut short ends its workers, which would read on."""
         if self._loader is None:
             self._loader = StreamingDataLoader(
                 self._dataset, batch_size=self._settings.batch_size, num_workers=self._settings.workers,
                 persistent_workers=True,
             )  # fmt: skip
-        whole = batches >= self._whole
-        with _explained(self._uri, self._settings.s3_endpoint_url):
-            yield from map(tuple, self._loader if whole else itertools.islice(self._loader, batches))
-        if not whole:
+        yield from map(tuple, itertools.islice(self._loader, batches if batches < self._epoch_batches else None))
+        if batches < self._epoch_batches:
             self.close()
 
     def network(self) -> Network:
@@ -70,57 +72,114 @@ class ChunksFeed:
         return self._traffic.read()._replace(requests=None)
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, which write to the cache: now, and not when the last reference to their loader goes."""
+        workers = getattr(self._loader, "_iterator", None)
+        if workers is not None:
+            workers._shutdown_workers()
         self._loader = None
+
+
+class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
+    """LitData's dataset, of images as tensors and their classes."""
+
+    def __init__(self, uri: str, **settings: Any) -> None:
+        self._uri, self._transform = uri, recipe.transform()
+        super().__init__(uri, **settings)
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, int]:
+        """An image that LitData asks for by its number in the split and its chunk's. Raises what DataLoader carries."""
+        name = f"image {index.index:,} of {self._uri}, in chunk {index.chunk_index:,}"
+        try:
+            sample = super().__getitem__(index)
+        except Exception as fault:  # LitData raises nearly anything on damaged chunks
+            cause = fault.__cause__  # what its thread that fetches has raised
+            raise cause if isinstance(cause, CarriedError) else CarriedError.of(_explain_read(fault, name)) from fault
+        # A copy: samples are views of a file that is mapped into memory, and bytes are what PIL takes.
+        return self._transform(recipe.decode(bytes(sample["image"]), name)), int(sample["label"])
+
+
+def _explain_read(fault: Exception, name: str) -> LarderError:
+    if isinstance(fault, ChunkWaitTimeoutError):
+        return ServiceError(f"{name}: the chunk didn't come within {fault.waited_s:.0f} s", next_step=_AGAIN)
+    known = explain_os_error(fault) if isinstance(fault, OSError) else None
+    return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=_ANEW)
+
+
+def _adjust_litdata(settings: BenchSettings, ahead: int | None, traffic: Traffic) -> None:
+    """Have LitData count what it fetches and say why it fails, here and in workers that are forked from here."""
+
+    class Counting(downloader.S3Downloader):  # type: ignore[misc]
+        """LitData's way to S3."""
+
+        async def adownload_file(self, remote_filepath: str, local_filepath: str) -> None:
+            with _explained(remote_filepath, settings.s3_endpoint_url):
+                await super().adownload_file(remote_filepath, local_filepath)
+
+        def download_file(self, remote_filepath: str, local_filepath: str) -> None:
+            with _explained(remote_filepath, settings.s3_endpoint_url):
+                super().download_file(remote_filepath, local_filepath)
+                # It takes "not found" for "another worker fetches it", and all then wait for good.
+                with suppress(Timeout), FileLock(f"{local_filepath}.lock", timeout=0):
+                    if not os.path.exists(local_filepath):
+                        raise FileNotFoundError(remote_filepath)
+
+        def _publish_file(self, tmp_path: str, local_filepath: str) -> None:
+            size, wanted = os.path.getsize(tmp_path), downloader._indexed_object_bytes(self._chunks, local_filepath)
+            traffic.add(bytes=size)
+            if wanted and size != wanted:  # a shorter one would be waited for until it has grown
+                name = os.path.basename(local_filepath)
+                raise CarriedError.of(
+                    InputError(
+                        f"{self._remote_dir}/{name} has {size:,} bytes, and LitData's index says {wanted:,}",
+                        next_step="run `make etl-lit`, which puts it back",
+                    )
+                )
+            super()._publish_file(tmp_path, local_filepath)
+
+    downloader.register_downloader("s3://", Counting, overwrite=True)
+    # obstore, which fetches the chunks, refuses plain http unless told, and LitData has no setting for it.
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+    # LitData raises what it is given to what it thinks best: for remote chunks, nearly always to 32.
+    if ahead is not None:
+        reader.adaptive_pre_download = lambda *_, **__: ahead
+    # Its thread that fetches prints tracebacks of what comes out of `Images`, too; so does asyncio.
+    reader.PrepareChunksThread._report_crash = lambda *_: None
+    for name in ("litdata", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
 def _explained(uri: str, endpoint: str) -> Iterator[None]:
-    """A block in which what LitData raises becomes an error of ours: botocore's errors, and in workers those of obstore,
-    which arrive as text.
-    """
+    """A block in which what fetching `uri` raises becomes a CarriedError."""
     try:
         yield
-    except FAULTS as fault:
-        raise explain(fault, f"reading {uri}", endpoint) from fault
-    except (RuntimeError, OSError) as error:
-        text = str(error)
-        if isinstance(error, RuntimeError) and "Caught" not in text:
-            raise
-        code = next((code for sign, code in _SIGNS.items() if sign in text), None)
-        if code is None:
-            reason = text.strip().splitlines()[-1]
-            raise ServiceError(f"reading {uri}: LitData failed: {reason}", next_step="run `make s3-check`") from error
-        raise explain_code(code, "", f"reading {uri}") from error
+    except CarriedError:
+        raise
+    except Exception as fault:
+        raise CarriedError.of(_explain_fetch(fault, uri, endpoint)) from fault
 
 
-_SIGNS = {"AccessDenied": "AccessDenied", "SlowDown": "SlowDown", "NoSuchKey": "NoSuchKey"}
-"""What obstore's messages have of a store's answer, and its code."""
+def _explain_fetch(fault: Exception, uri: str, endpoint: str) -> LarderError:
+    what = f"reading {uri}"
+    if isinstance(fault, FAULTS):
+        return explain(fault, what, endpoint)
+    if isinstance(fault, (NotFoundError, FileNotFoundError)):
+        return InputError(
+            f"{uri} is gone: it was deleted after the load", next_step="run `make etl-lit`, which puts it back"
+        )
+    if isinstance(fault, BaseError):
+        code = re.search(r"<Code>(\w+)</Code>", str(fault))
+        if code:
+            return explain_code(code[1], "", what)
+    known = explain_os_error(fault) if isinstance(fault, OSError) else None
+    return known or ServiceError(f"{what}: {_short(fault)}", next_step=_AGAIN)
 
 
-class _Decode:
-    """From a sample to its image as a tensor, and its class."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri, self._transform = uri, recipe.transform()
-
-    def __call__(self, sample: dict[str, Any]) -> tuple[Tensor, int]:
-        image = recipe.decode(bytes(sample["image"]), f"an image of {self._uri}")
-        return self._transform(image), int(sample["label"])
+def _short(fault: Exception) -> str:
+    return " ".join(f"{type(fault).__name__}: {fault}".split())[:300]
 
 
-def _count_in(traffic: Traffic) -> None:
-    """Have LitData's way to S3 count what it fetches, here and in workers that are forked from here."""
-
-    class Counting(downloader.S3Downloader):  # type: ignore[misc]
-        def _publish_file(self, tmp_path: str, local_filepath: str) -> None:
-            traffic.add(bytes=os.path.getsize(tmp_path))
-            super()._publish_file(tmp_path, local_filepath)
-
-    downloader.register_downloader("s3://", Counting, overwrite=True)
-
-
-def _storage_options(settings: BenchSettings) -> dict[str, str]:
+def _storage_options(settings: BenchSettings) -> dict[str, Any]:
     """What LitData hands on to boto3's client, and takes from it for obstore."""
     given = {
         "endpoint_url": settings.s3_endpoint_url,
@@ -128,5 +187,7 @@ def _storage_options(settings: BenchSettings) -> dict[str, str]:
         "aws_access_key_id": settings.aws_access_key_id,
         "aws_secret_access_key": settings.aws_secret_access_key.get_secret_value(),
         "aws_session_token": settings.aws_session_token.get_secret_value(),
+        # LitData's own would ask for its index a thousand times.
+        "config": Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}),
     }
     return {name: value for name, value in given.items() if value}

@@ -1,36 +1,31 @@
-"""Feeds by PyTorch's DataLoader, over map-style and over iterable datasets, and its failures in words."""
+"""A feed by PyTorch's DataLoader over a map-style dataset, and the failures of all its loaders in words."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-import multiprocessing
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from larder.contract import Manifest
-from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.progress import amount
 from services.bench import recipe
 from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from services.bench.feed import Batch
 
 SHARED_MEMORY = Path("/dev/shm")
-_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError)}
+_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
 
 
 class CarriedError(Exception):
@@ -38,7 +33,7 @@ class CarriedError(Exception):
 
     @classmethod
     def of(cls, error: LarderError) -> CarriedError:
-        """Pack a ConfigurationError, InputError or ServiceError; the block of `open_dataloader` raises it again."""
+        """Pack one of those in `_CARRIED`; the block of `explained` raises it again."""
         return cls(json.dumps([type(error).__name__, error.what, error.next_step]))
 
 
@@ -61,53 +56,6 @@ class DataLoaderFeed:
     def read(self, epoch: int, batches: int) -> Iterator[Batch]:
         """See Feed. The order is cut before DataLoader sees it, so no worker fetches ahead of the last batch."""
         self._order.epoch, self._order.limit = epoch, batches * self._batch_size
-        yield from map(tuple, self._loader)
-
-
-class Stream(IterableDataset["tuple[Tensor, int]"]):
-    """An iterable dataset whose workers are told, pass by pass, what to read."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        # Shared, since workers outlive a pass: its epoch, and how many batches; -1 for all.
-        self._asked = multiprocessing.Array("q", [0, -1])
-
-    def ask(self, epoch: int, batches: int | None) -> None:
-        """Say what the next pass reads: all of an epoch, or so many batches of it, all workers' together."""
-        with self._asked.get_lock():
-            self._asked[:] = [epoch, -1 if batches is None else batches]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        epoch, batches = self._asked[:]
-        # DataLoader takes batches from its workers in turns.
-        share = None if batches < 0 else max(0, -((worker - batches) // workers)) * self._batch_size
-        return itertools.islice(self.samples(epoch, worker, workers), share)
-
-    def samples(self, epoch: int, worker: int, workers: int) -> Iterator[tuple[Tensor, int]]:
-        """A worker's part of an epoch."""
-        raise NotImplementedError
-
-
-class StreamFeed:
-    """Reads a `Stream` of `images` samples with worker processes, each of which makes batches of its own."""
-
-    passes: tuple[str, ...] = ("epoch",)
-
-    def __init__(
-        self, manifest: Manifest, stream: Stream, images: int, settings: BenchSettings,
-        network: Callable[[], Network | None], loader: Callable[..., Iterable[Any]] = DataLoader,
-    ) -> None:  # fmt: skip
-        self.manifest, self.recipe, self.images, self.network = manifest, recipe.NAME, images, network
-        self._stream, self._whole = stream, math.ceil(images / settings.batch_size)
-        self._loader = loader(
-            stream, batch_size=settings.batch_size, num_workers=settings.workers, persistent_workers=True
-        )
-
-    def read(self, epoch: int, batches: int) -> Iterator[Batch]:
-        """See Feed."""
-        self._stream.ask(epoch, batches if batches < self._whole else None)
         yield from map(tuple, self._loader)
 
 

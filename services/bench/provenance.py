@@ -17,7 +17,7 @@ from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 from services.bench.settings import BenchSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("torch", "torchvision", "pillow", "s3fs")
+LIBRARIES = ("torch", "torchvision", "pillow", "s3fs", "litdata", "webdataset")
 
 
 def collect(settings: BenchSettings, started: datetime) -> dict[str, Any]:

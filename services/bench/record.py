@@ -50,6 +50,11 @@ def make_record(
     }
 
 
+def passes_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each pass, in their order."""
+    return [record, *record["then"]]
+
+
 def _figures(measured: Measurement, network: Network | None) -> dict[str, Any]:
     batches = len(measured.waits)
     return {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
 from larder.errors import LarderError
-from larder.store import region_of
 from services.bench import recipe
 from services.bench.dataloader import CarriedError
 from services.bench.objects import Objects
-from services.bench.s3_reader import Reader, Traffic
+from services.bench.s3_reader import Readers, Traffic
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -23,12 +21,8 @@ class RemoteImages(Dataset["tuple[Tensor, int]"]):
     """Images below the key `folder`. Opens a reader in each process that reads, and none before."""
 
     def __init__(self, settings: BenchSettings, folder: str, objects: Objects, traffic: Traffic) -> None:
-        self._settings, self._folder, self._objects, self._traffic = settings, folder, objects, traffic
-        self._region = region_of(settings)
+        self._folder, self._objects, self._readers = folder, objects, Readers(settings, traffic)
         self._transform = recipe.transform()
-        # By process: a fork's copy of its parent's is neither used nor closed, both of which would wait for a thread
-        # that isn't there.
-        self._readers: dict[int, Reader] = {}
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -36,13 +30,7 @@ class RemoteImages(Dataset["tuple[Tensor, int]"]):
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         key = f"{self._folder}/{self._objects.path(number)}"
         try:
-            content = self._reader().read(key)
+            content = self._readers.own().read(key)
         except LarderError as error:
             raise CarriedError.of(error) from error
         return self._transform(recipe.decode(content, key)), self._objects.label(number)
-
-    def _reader(self) -> Reader:
-        reader = self._readers.get(os.getpid())
-        if reader is None:
-            reader = self._readers[os.getpid()] = Reader(self._settings, self._region, self._traffic)
-        return reader

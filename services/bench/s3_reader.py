@@ -6,8 +6,9 @@ A reader belongs to the process that made it, since s3fs runs an event loop in a
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
-from typing import IO, Any
+from typing import Any
 
 import aiohttp
 import s3fs  # type: ignore[import-untyped]
@@ -15,7 +16,8 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, HTTPClientError
 
 from larder.errors import InputError, LarderError, ServiceError
-from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+from larder.s3_faults import ABSENT, FAULTS, code_of, explain, is_final
+from larder.store import region_of
 from services.bench.feed import Network
 from services.bench.settings import BenchSettings
 
@@ -53,7 +55,7 @@ class Reader:
         self._settings, self._traffic = settings, traffic
         self._body: Any = None
         self.opened = ""
-        """The URI of the last stream."""
+        """The URI of the object that was opened last."""
         session = AioSession()
         session.register("before-send.s3", self._on_request)
         session.register("before-parse.s3", self._on_answer)
@@ -90,16 +92,14 @@ class Reader:
             pause *= 2
         raise AssertionError("unreachable")
 
-    def open(self, key: str) -> IO[bytes]:
-        """An object as a stream, fetched in blocks as it is read. One at a time; what it raises, `explain` explains."""
-        self._count_body()
+    def open(self, key: str) -> Any:
+        """An object as s3fs's file, fetched in blocks as it is read. What reading it raises, `explain` explains."""
         self.opened = f"s3://{self._settings.bucket}/{key}"
-        self._files.retries = ATTEMPTS  # of each block, by s3fs itself
-        file: IO[bytes] = self._files.open(f"{self._settings.bucket}/{key}", "rb")
-        return file
+        self._files.retries = ATTEMPTS  # of each request, by s3fs itself
+        return self._files.open(f"{self._settings.bucket}/{key}", "rb")
 
-    def close(self) -> None:
-        """Count what came last."""
+    def settle(self) -> None:
+        """Count what came last: call it when a pass is over."""
         self._count_body()
 
     def _on_request(self, **_: Any) -> None:
@@ -120,7 +120,7 @@ class Reader:
             self._body = None
 
     def explain(self, fault: Exception) -> LarderError:
-        """The error for what the last stream raised."""
+        """The error for what the object that was opened last has raised."""
         return self._explain(fault, self.opened)
 
     def _explain(self, fault: Exception, uri: str) -> LarderError:
@@ -132,10 +132,36 @@ class Reader:
         if code_of(cause) in ABSENT:
             return InputError(
                 f"{uri} is gone: it was deleted after the load",
-                next_step="run what loaded it (`make etl-load`, `make etl-wds`), which puts it back",
+                next_step="run what loaded it, which puts it back: `make etl-load`, or `make etl-wds` for shards",
             )
         error = explain(cause, f"reading {uri}", self._settings.s3_endpoint_url)
         if isinstance(error, ServiceError):
             next_step = "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`"
             return ServiceError(f"{error.what}, {ATTEMPTS} times in a row", next_step=next_step)
         return error
+
+
+def _passes(fault: Exception) -> bool:
+    """Whether s3fs should ask again: it knows some of a store's answers by itself, by no means all."""
+    return isinstance(fault, ClientError) and code_of(fault) not in ABSENT and not is_final(code_of(fault))
+
+
+s3fs.core.set_custom_error_handler(_passes)
+
+
+class Readers:
+    """A reader for each process that reads, made when it first does.
+
+    A fork's copy of its parent's is neither used nor closed, both of which would wait for a thread that isn't there.
+    """
+
+    def __init__(self, settings: BenchSettings, traffic: Traffic) -> None:
+        self._settings, self._region, self._traffic = settings, region_of(settings), traffic
+        self._by_process: dict[int, Reader] = {}
+
+    def own(self) -> Reader:
+        """This process's."""
+        reader = self._by_process.get(os.getpid())
+        if reader is None:
+            reader = self._by_process[os.getpid()] = Reader(self._settings, self._region, self._traffic)
+        return reader

@@ -58,8 +58,10 @@ class BenchSettings(WorkerSettings, BucketSettings):
         description="the most that LitData keeps there; empty leaves it to LitData: three quarters of the free space",
         json_schema_extra={"unit": "bytes, or 10GiB"},
     )  # fmt: skip
-    max_pre_download: int = Field(
-        2, alias="LARDER_MAX_PRE_DOWNLOAD", ge=1, description="how many chunks each of LitData's workers fetches ahead",
+    max_pre_download: int | None = Field(
+        None, alias="LARDER_MAX_PRE_DOWNLOAD", ge=2,  # with 1, LitData waits for good
+        description="how many chunks each of LitData's workers fetches ahead; empty leaves it to LitData: up to 32, of "
+        "3 GiB together, fewer in a small cache",
         json_schema_extra={"unit": "chunks"},
     )  # fmt: skip
     split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")

@@ -22,18 +22,8 @@ MADE_BY = "make etl-wds"
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `s3://<bucket>/[<prefix>/]Food-11-webdataset/<split>/shard-*.tar`. Raises as `find_packs` does."""
     folder, manifest, packs = find_packs(settings, SHARDS, "webdataset", MADE_BY, reporter)
-    from services.bench.dataloader import StreamFeed, explained
-    from services.bench.s3_reader import Traffic
-    from services.bench.shards import LibraryShards, Shards
+    from services.bench.dataloader import explained
+    from services.bench.shards import ShardsFeed
 
-    traffic, images = Traffic(), manifest.splits[settings.split].samples
-    keys = [f"{folder.key}/{pack.path}" for pack in packs]
     with explained(MADE_BY):
-        if settings.webdataset_loader == "webdataset":
-            from webdataset import WebLoader
-
-            stream: Shards = LibraryShards(settings, keys, traffic)
-            yield StreamFeed(manifest, stream, images, settings, traffic.read, WebLoader)
-        else:
-            stream = Shards(settings, keys, traffic)
-            yield StreamFeed(manifest, stream, images, settings, traffic.read)
+        yield ShardsFeed(settings, manifest, [f"{folder.key}/{pack.path}" for pack in packs])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from larder import rclone
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSummary
 from larder.store import BucketSettings
+from larder.volume import CHUNKS, SHARDS
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"training": 40, "validation": 12}
@@ -105,10 +107,42 @@ def loaded(tree, store, bucket):
 
 def load(tree: Path, store, bucket: str) -> dict[str, str]:
     environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
-    command = [sys.executable, "-m", "services.load"]
-    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    subprocess.run(command, cwd=ROOT, env=known | environ | {"LARDER_VOLUME_DIR": str(tree.parent)}, check=True)
+    run_stage("load", **environ, LARDER_VOLUME_DIR=str(tree.parent))
     return environ
+
+
+class Packs(NamedTuple):
+    """A tree, and its images as shards and as chunks, on volumes."""
+
+    tree: Path
+    volumes: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory) -> Packs:
+    """A tree, and about five shards and five chunks for training."""
+    folder = tmp_path_factory.mktemp("packs")
+    tree = make_tree(folder / "Food-11")
+    size = str(sum(path.stat().st_size for path in (tree / "training").rglob("*.jpg")) // 4)
+    volumes = {"shard": folder / "shard", "optimize": folder / "optimize"}
+    for (stage, volume), flag in zip(volumes.items(), ("--shard-bytes", "--chunk-bytes"), strict=True):
+        volume.mkdir()
+        run_stage(stage, flag, size, LARDER_VOLUME_DIR=str(volume), LARDER_INPUT=str(tree))
+    return Packs(tree, volumes)
+
+
+@pytest.fixture
+def packed(packs, store, bucket, tmp_path):
+    """The shards and the chunks in a bucket, put there by the load stage; the settings that name them."""
+    environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
+    for stage, name in (("shard", SHARDS), ("optimize", CHUNKS)):
+        run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=name)
+    return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
+
+
+def run_stage(stage: str, *flags: str, **environ: str) -> None:
+    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    subprocess.run([sys.executable, "-m", f"services.{stage}", *flags], cwd=ROOT, env=known | environ, check=True)
 
 
 @pytest.fixture

@@ -2,48 +2,48 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.bench.conftest import OURS
+from services.bench.s3_reader import ATTEMPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
 ARMS = {"webdataset": ({}, SHARDS), "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
         "litdata_streaming": ({}, CHUNKS)}  # fmt: skip
 one_store = pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)
+all_arms = pytest.mark.parametrize("arm", ARMS)
 
 
 @pytest.fixture
-def packed(tree, store, bucket, tmp_path):
-    """The tree as shards and as chunks in a bucket, about five of each; the settings that name it."""
-    environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food", "LARDER_CACHE_DIR": str(tmp_path / "cache")}
-    known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+def start(start_bench, packed):
+    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword."""
 
-    def stage(*command, **settings):
-        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=known | environ | settings, check=True)
+    def start(arm, *flags, **environ):
+        name = "webdataset" if arm == "library" else arm
+        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | environ))
 
-    for name, flag, folder in (("shard", "--shard-bytes", SHARDS), ("optimize", "--chunk-bytes", CHUNKS)):
-        volume = tmp_path / name
-        volume.mkdir()
-        size = str(sum(path.stat().st_size for path in (tree / "training").rglob("*.jpg")) // 4)
-        stage(f"services.{name}", flag, size, LARDER_VOLUME_DIR=str(volume), LARDER_INPUT=str(tree))
-        stage("services.load", LARDER_VOLUME_DIR=str(volume), LARDER_LOAD=Path(folder).name)
-    return environ
+    return start
 
 
 @pytest.fixture
-def run(run_bench, packed, tmp_path):
-    """Run an arm: its exit code, stdout, stderr, and its record if there is one."""
+def run(start, tmp_path):
+    """Run an arm to its end: its exit code, stdout, stderr, and its record if there is one."""
 
     def run(arm, *flags, **environ):
-        name = "webdataset" if arm == "library" else arm
-        code, out, err = run_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | environ))
+        with start(arm, *flags, **environ) as process:
+            out, err = process.communicate(timeout=200)
+        assert "Traceback" not in err
+        assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
         records = sorted((tmp_path / "results").glob("*.json"))
-        return code, out, err, json.loads(records[-1].read_text()) if records else None
+        return process.returncode, out, err, json.loads(records[-1].read_text()) if records else None
 
     return run
 
@@ -55,8 +55,9 @@ from services.bench import arms
 from services.bench.settings import BenchSettings
 
 found = {}
-for name, workers in (("imagefolder_local", 1), ("webdataset", 1), ("webdataset", 7), ("library", 1), ("library", 7),
-                      ("litdata_streaming", 1), ("litdata_streaming", 3)):
+for name, workers in (("imagefolder_local", 1), ("webdataset", 1), ("webdataset", 2), ("webdataset", 7),
+                      ("library", 1), ("library", 2), ("library", 7),
+                      ("litdata_streaming", 1), ("litdata_streaming", 2), ("litdata_streaming", 7)):
     loader = "webdataset" if name == "library" else "larder"
     arm = "webdataset" if name == "library" else name
     flags = ["--arm", arm, "--workers", str(workers), "--webdataset-loader", loader]
@@ -72,23 +73,27 @@ print(json.dumps(found))
 """
 
 
-def test_every_image_once_with_its_label_whatever_the_workers(packed, tree):
-    environ = {"PATH": "/usr/bin:/bin", "LARDER_BATCH_SIZE": "8", "FOOD11_DATA_DIR": str(tree), **packed}
+def test_every_image_once_with_its_label_whatever_the_workers(packed):
+    environ = {"PATH": "/usr/bin:/bin", "LARDER_BATCH_SIZE": "8", **packed}
     done = subprocess.run(
-        [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     expected = sorted(found.pop("imagefolder_local 1")[0])
-    assert len(expected) == 40
+    assert len(set(map(tuple, expected))) == 40
     for name, epochs in found.items():
         assert [sorted(epoch) for epoch in epochs] == [expected, expected], name
         assert epochs[0] != epochs[1], f"{name}: each epoch has an order of its own"
 
 
 def fetched(proxy, folder):
-    """The requests for packs."""
-    return [path for method, path in proxy.requests if method == "GET" and f"{folder}/training/" in path]
+    """The requests for packs of the split."""
+    return [(method, path) for method, path in proxy.requests if is_pack(path) and f"{folder}/training/" in path]
+
+
+def is_pack(path):
+    return path.endswith((".tar", ".bin"))
 
 
 @one_store
@@ -101,17 +106,21 @@ def test_shards_are_measured(run, store, proxy, arm):
     assert (record["pass"], record["then"]) == ("epoch", [])
     sizes = record["dataset"]["bytes"]["training"]
     assert sizes < record["network_bytes"] < 1.3 * sizes
-    # one GET and one HEAD for each shard
-    assert record["network_requests"] == 2 * len(set(fetched(front, SHARDS))) == 2 * len(fetched(front, SHARDS))
+    asked = fetched(front, SHARDS)
+    assert len(asked) == record["network_requests"] == 2 * len({path for _, path in asked}), "one HEAD and one GET each"
     assert record["settings"]["webdataset_loader"] == ("webdataset" if arm == "library" else "larder")
-    assert "requests" in out
+    assert f"requests              {record['network_requests']}\n" in out
+    assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
 
 
 @one_store
-def test_part_of_an_epoch(run):
-    code, _, err, record = run("webdataset", "--warmup-batches", "1", "--batches", "3")
+@pytest.mark.parametrize("arm", ["webdataset", "library"])
+@pytest.mark.parametrize("workers", ["2", "7"], ids=["2-workers", "more-workers-than-shards"])
+def test_part_of_an_epoch(run, arm, workers):
+    code, _, err, record = run(arm, "--warmup-batches", "1", "--batches", "4", "--workers", workers)
     assert code == 0, err
-    assert (record["images"], record["batches"], record["warmup_batches"]) == (24, 3, 1)
+    assert (record["batches"], record["warmup_batches"]) == (4, 1)
+    assert 4 < record["images"] <= 32
 
 
 @one_store
@@ -124,11 +133,11 @@ def test_litdata_cold_and_warm(run, store, proxy, tmp_path):
     assert (record["images"], warm["images"]) == (40, 40)
     assert record["network_bytes"] >= record["dataset"]["bytes"]["training"]
     assert (warm["network_bytes"], warm["network_requests"], record["network_requests"]) == (0, None, None)
-    assert record["warmup_batches"] == 0
-    assert "cold" in out
-    assert "warm" in out
-    assert not (tmp_path / "cache/larder-litdata").exists()
-    assert store.secret_key not in out + err + json.dumps(record)
+    assert (record["warmup_batches"], record["warmup_seconds"]) == (0, 0)
+    assert "\npass                  cold            warm\n" in out
+    assert "imgs/s cold, " in err
+    assert (tmp_path / "cache").is_dir()
+    assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
 
 
 @one_store
@@ -139,82 +148,248 @@ def test_litdata_of_part_of_an_epoch(run):
 
 
 @one_store
-def test_a_cache_that_is_too_small_or_in_use(run, tmp_path):
-    code, _, err, _ = run("litdata_streaming", "--max-cache-size", "1000")
-    assert code == 2, err
-    assert "LARDER_MAX_CACHE_SIZE=1000: 2 workers" in err
-    (tmp_path / "cache").mkdir(exist_ok=True)
-    lock = tmp_path / "cache/.larder-litdata.lock"
-    holder = subprocess.Popen(["flock", str(lock), "-c", "echo held; read _"], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE)  # fmt: skip
-    assert holder.stdout.readline() == b"held\n"
-    code, _, err, _ = run("litdata_streaming")
-    holder.communicate(b"\n")
-    assert code == 3, err
-    assert "another run uses" in err
+@pytest.mark.parametrize(("ahead", "most"), [("", 5), ("2", 4)], ids=["litdata's-choice", "2"])
+def test_how_many_chunks_are_fetched_ahead(run, store, proxy, ahead, most):
+    front = proxy(store)
+    # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
+    flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
+    code, _, err, _ = run(
+        "litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=front.endpoint
+    )
+    assert code == 0, err
+    chunks = {path for _, path in fetched(front, CHUNKS)}
+    assert len(chunks) == 5 if not ahead else len(chunks) <= 3
 
 
-def harm(store, bucket, folder, how):
-    """Spoil the first pack of the split, behind the manifest's back."""
-    listed = store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/training/")["Contents"]
-    key = min(item["Key"] for item in listed if not item["Key"].endswith(".json"))
-    content = store.client.get_object(Bucket=bucket, Key=key)["Body"].read()
-    if how == "gone":
-        store.client.delete_object(Bucket=bucket, Key=key)
-    elif how == "shorter":
-        store.client.put_object(Bucket=bucket, Key=key, Body=content[:-3000])
-    elif how == "no tar":
-        store.client.put_object(Bucket=bucket, Key=key, Body=content[:20000] + bytes(len(content) - 20000))
-    return key
+@one_store
+def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
+    largest = max(path.stat().st_size for path in (packs.volumes["optimize"] / "Food-11-litdata/training").iterdir())
+    code, _, err, record = run("litdata_streaming", "--workers", "1", "--max-cache-size", str(4 * largest))
+    assert code == 0, err
+    assert record["then"][0]["network_bytes"] > largest
+    assert record["then"][0]["images"] == 40
 
 
 @one_store
 @pytest.mark.parametrize(
-    ("arm", "how", "parts"),
+    ("flags", "part"),
     [
-        ("webdataset", "gone", ["is missing or has another length", "make etl-wds"]),
-        ("litdata_streaming", "shorter", ["is missing or has another length", "make etl-lit"]),
+        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers that fetch 2", id="small"),
+        pytest.param(
+            ["--max-cache-size", "1.5MB", "--max-pre-download", "9"],
+            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers that fetch 9 chunks ahead need", id="small-for-so-many-ahead",
+        ),
+        pytest.param(["--max-pre-download", "1"], "--max-pre-download='1': ", id="one-ahead"),
+        pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),
+    ],
+)  # fmt: skip
+def test_caches_in_which_litdata_would_wait_for_good(run, flags, part):
+    code, out, err, record = run("litdata_streaming", *flags)
+    assert (code, out, record) == (2, "", None), err
+    assert part in err
+
+
+@one_store
+def test_a_cache_that_another_run_uses(run, tmp_path):
+    (tmp_path / "cache").mkdir()
+    lock = tmp_path / "cache/.larder-litdata.lock"
+    with subprocess.Popen(
+        ["flock", str(lock), "-c", "echo held; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        code, _, err, _ = run("litdata_streaming")
+        holder.stdin.write(b"\n")
+    assert code == 3, err
+    assert "another run uses" in err
+    assert "LARDER_CACHE_DIR" in err
+
+
+@one_store
+@pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
+def test_a_cache_that_cannot_be_written(run, place):
+    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=place)
+    assert (code, out, record) == (3, "", None), err
+    assert f"LARDER_CACHE_DIR='{place}' can't be used" in err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, for the tests that fill it: 2 MiB more than the chunks."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, f"run the tests as root, or as root of a user namespace: {made.stderr}"
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@one_store
+def test_a_cache_without_room(run, small_disk):
+    (small_disk / "other").write_bytes(bytes(3 << 20))
+    code, out, err, record = run(
+        "litdata_streaming", LARDER_CACHE_DIR=str(small_disk), LARDER_MAX_CACHE_SIZE="1GiB"
+    )
+    assert (code, out, record) == (3, "", None), err
+    assert "MiB free, and the cache may grow to" in err
+    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk))
+    assert (code, out, record) == (3, "", None), err
+    assert "may grow to three quarters of what is free" in err
+
+
+@one_store
+def test_a_disk_that_fills_up(run, store, proxy, small_disk):
+    front = proxy(store)
+
+    def fault(method, path, number):
+        if path.endswith(".bin"):
+            with (small_disk / "other").open("ab") as file:
+                while True:
+                    try:
+                        file.write(bytes(1 << 12))
+                        file.flush()
+                    except OSError:
+                        return
+
+    front.fault = fault
+    code, out, err, record = run(
+        "litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=front.endpoint
+    )
+    assert (code, out, record) == (3, "", None), err
+    assert "the disk is full" in err
+    assert [path.name for path in small_disk.iterdir() if path.is_dir()] == []
+
+
+@one_store
+@all_arms
+@pytest.mark.parametrize(
+    ("environ", "code", "parts"),
+    [
+        pytest.param({"S3_PREFIX": "other"}, 3, ["holds no finished data", "run `make etl-"], id="no-data"),
+        pytest.param({"FOOD11_SPLIT": "test"}, 2, ["FOOD11_SPLIT='test'", "validation"], id="no-split"),
+        pytest.param({"S3_BUCKET": ""}, 2, ["S3_BUCKET is not set"], id="bucket-not-set"),
+        pytest.param({"S3_BUCKET": "larder-no-such-bucket"}, 2, ["no such bucket"], id="no-bucket"),
+        pytest.param({"AWS_SECRET_ACCESS_KEY": "s3cr3t"}, 2, ["AWS_SECRET_ACCESS_KEY"], id="wrong-secret"),
+        pytest.param({"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, 5, ["127.0.0.1:9 doesn't answer"], id="no-store"),
     ],
 )
-def test_packs_that_are_not_what_the_manifest_says(run, store, bucket, arm, how, parts):
-    key = harm(store, bucket, ARMS[arm][1], how)
-    code, out, err, record = run(arm)
-    assert (code, out, record) == (3, "", None), err
-    assert all(part in err for part in [key, *parts]), err
-    assert "Traceback" not in err
+def test_what_is_wrong_from_the_start(run, arm, environ, code, parts):
+    returned, out, err, record = run(arm, **environ)
+    assert (returned, out, record) == (code, "", None), err
+    assert all(part in err for part in parts), err
+
+
+def put_other_kind(store, bucket, folder):
+    """Leave the other kind's manifest in the place of this kind's."""
+    other = CHUNKS if folder == SHARDS else SHARDS
+    found = store.client.get_object(Bucket=bucket, Key=f"{other}/_larder/manifest.json")["Body"].read()
+    store.client.put_object(Bucket=bucket, Key=f"{folder}/_larder/manifest.json", Body=found)
+
+
+def first_pack(store, bucket, folder):
+    listed = store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/training/")["Contents"]
+    return min(item["Key"] for item in listed if is_pack(item["Key"]))
+
+
+def delete_pack(store, bucket, folder):
+    store.client.delete_object(Bucket=bucket, Key=first_pack(store, bucket, folder))
+
+
+def edit(change):
+    """A harm: change a pack's bytes."""
+
+    def harm(store, bucket, folder):
+        key = first_pack(store, bucket, folder)
+        content = bytearray(store.client.get_object(Bucket=bucket, Key=key)["Body"].read())
+        store.client.put_object(Bucket=bucket, Key=key, Body=bytes(change(content)))
+
+    return harm
+
+
+def damage_image(content):
+    place = content.rindex(b"\xff\xd8\xff")  # the last JPEG's first bytes
+    content[place : place + 200] = bytes(200)
+    return content
+
+
+def damage_second_header(content):
+    place = content.index(b"ustar", 600)
+    content[place - 200 : place] = b"x" * 200
+    return content
+
+
+shorter = edit(lambda content: content[:-3000])
+zeros_from_the_middle = edit(lambda content: content[:20000] + bytes(len(content) - 20000))
+nonsense = edit(lambda content: b"\xc3\x28" * (len(content) // 2) + content[: len(content) % 2])
+listed_wrong = ["is missing or has another length", "run `make etl-"]
+anew = "LARDER_FORCE=true"
 
 
 @one_store
-@pytest.mark.parametrize("arm", ["webdataset", "library"])
-def test_a_shard_whose_rest_is_zeros(run, store, bucket, arm):
-    harm(store, bucket, SHARDS, "no tar")
-    code, out, err, record = run(arm)
-    assert (code, out, record) == (3, "", None), err
-    assert "Traceback" not in err
-    assert "make etl-wds" in err or "LARDER_FORCE=true" in err
+@pytest.mark.parametrize(
+    ("arms", "harm", "parts"),
+    [
+        pytest.param(ARMS, put_other_kind, ["data; ", " reads '", "run `make"], id="another-kind"),
+        pytest.param(ARMS, delete_pack, listed_wrong, id="missing"),
+        pytest.param(ARMS, shorter, listed_wrong, id="shorter"),
+        pytest.param(["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", anew], id="zeros-in-tar"),
+        pytest.param(["library"], zeros_from_the_middle, ["its manifest says 40", anew], id="zeros-in-tar-library"),
+        pytest.param(["litdata_streaming"], zeros_from_the_middle, ["image", anew], id="zeros-in-chunk"),
+        pytest.param(["webdataset"], edit(damage_second_header), ["shard-000000.tar is damaged", anew], id="header"),
+        pytest.param(["library"], edit(damage_second_header), [anew], id="header-library"),
+        pytest.param(["webdataset", "library"], nonsense, ["shard-000000.tar is damaged", anew], id="no-tar"),
+        pytest.param(["litdata_streaming"], nonsense, ["the chunk is damaged", "in chunk 0", anew], id="no-chunk"),
+        pytest.param(
+            ["webdataset", "library"], edit(damage_image), ["shard-000000.tar", ".jpg can't be read", anew], id="image"
+        ),
+        pytest.param(
+            ["litdata_streaming"], edit(damage_image), ["image ", "in chunk 0 can't be read", anew], id="image-in-chunk"
+        ),
+    ],
+)
+def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, parts):
+    for arm in arms:
+        if arm in ("webdataset", "litdata_streaming") or len(arms) == 1:
+            harm(store, packed["S3_BUCKET"], ARMS[arm][1])
+        code, out, err, record = run(arm, "--warmup-batches", "0")
+        assert (code, out, record) == (3, "", None), err
+        assert all(part in err for part in parts), err
 
 
 @one_store
-@pytest.mark.parametrize("arm", list(ARMS))
-def test_a_store_that_refuses_packs(run, store, proxy, arm):
+@all_arms
+@pytest.mark.parametrize(
+    ("answer", "code", "parts"),
+    [
+        pytest.param(403, 2, ["access is denied"], id="refused"),
+        pytest.param(404, 3, ["is gone: it was deleted after the load", "run "], id="gone"),
+        pytest.param("spoilt", 3, [anew], id="spoilt"),
+    ],
+)
+def test_a_pack_in_the_middle_that_does_not_come(run, store, proxy, arm, answer, code, parts):
     front = proxy(store)
-    front.fault = lambda method, path, number: 403 if "/training/" in path and "list-type" not in path else None
-    code, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
-    assert (code, out, record) == (2, "", None), err
-    assert "Traceback" not in err
-    assert "AccessDenied" in err or "may not" in err, err
+    third = ("shard-000002.tar", "chunk-0-2.bin")
+    # Bodies alone are spoilt; HEAD has none.
+    front.fault = lambda method, path, number: answer if path.endswith(third) else None
+    returned, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
+    assert (returned, out, record) == (code, "", None), err
+    assert all(part in err for part in parts), err
+    if answer != "spoilt":
+        assert f"s3://{front.requests[0][1].split('/')[1]}/{ARMS[arm][1]}/training/" in err
 
 
 @one_store
-@pytest.mark.parametrize("arm", list(ARMS))
-def test_a_burst_of_503_is_got_over(run, store, proxy, arm):
+@all_arms
+@pytest.mark.parametrize("answer", [503, 500, "reset-response", "reset-request"])
+def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
     front = proxy(store)
     failed = []
 
     def fault(method, path, number):
-        if method == "GET" and "/training/" in path and "list-type" not in path and len(failed) < 4:
+        if is_pack(path) and len(failed) < 4:
             failed.append(path)
-            return 503
+            return answer
         return None
 
     front.fault = fault
@@ -222,3 +397,90 @@ def test_a_burst_of_503_is_got_over(run, store, proxy, arm):
     assert code == 0, err
     assert len(failed) == 4
     assert record["images"] == 40
+
+
+@one_store
+@all_arms
+@pytest.mark.parametrize("answer", [503, "reset-response"])
+def test_faults_that_stay_end_the_run(run, store, proxy, arm, answer):
+    front = proxy(store)
+    front.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
+    start = time.monotonic()
+    code, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
+    assert (code, out, record) == (5, "", None), err
+    assert "reading s3://" in err
+    assert time.monotonic() - start < 100
+    assert len(fetched(front, ARMS[arm][1])) < 5 * (ATTEMPTS + 6)
+
+
+@pytest.fixture
+def stuck(start, store, proxy, until):
+    """An arm that runs and whose packs don't come: the process, and its workers."""
+    front = proxy(store)
+    waiting = []
+
+    def fault(method, path, number):
+        if path.endswith((".tar", ".bin")) and len(waiting) >= 2:
+            waiting.append(path)
+            until(lambda: False, "the test has ended", 100)
+        if path.endswith((".tar", ".bin")):
+            waiting.append(path)
+
+    front.fault = fault
+    started = []
+
+    def start_stuck(arm, **environ):
+        process = start(arm, S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
+        started.append(process)
+        until(lambda: len(waiting) > 2, "a pack is waited for")
+        return process, psutil.Process(process.pid).children(recursive=True)
+
+    yield start_stuck
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@one_store
+@all_arms
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(stuck, tmp_path, until, arm, sent):
+    process, workers = stuck(arm)
+    assert len(workers) >= 2
+    for one in (process, *workers) if sent == signal.SIGINT else (process,):  # Ctrl-C reaches all that a terminal runs
+        one.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    until(lambda: not any(worker.is_running() for worker in workers), "no worker is left")
+    assert list((tmp_path / "cache").glob("larder-*")) == []
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+@one_store
+def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck, run, tmp_path):
+    process, _ = stuck("litdata_streaming")
+    process.kill()
+    process.wait()
+    left = tmp_path / "cache/larder-litdata"
+    assert left.is_dir()
+    (left / "mark").touch()
+    code, _, err, record = run("litdata_streaming")
+    assert code == 0, err
+    assert record["network_bytes"] > 0
+    assert not left.exists()
+
+
+@one_store
+def test_what_another_user_left_in_the_cache(run, tmp_path):
+    place = tmp_path / "cache/larder-litdata"
+    place.mkdir(parents=True)
+    subprocess.run(["chattr", "+i", str(place)], check=True)
+    try:
+        code, _, err, _ = run("litdata_streaming")
+    finally:
+        subprocess.run(["chattr", "-i", str(place)], check=True)
+    shutil.rmtree(place)
+    assert code == 3, err
+    assert "LARDER_CACHE_DIR" in err
