@@ -336,7 +336,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if broken:
             self.wfile.write(body[: len(body) // 2])
             return self._reset()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         with self.server.lock:
             self.server.body_bytes_sent += len(body)
         return None
