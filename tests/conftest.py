@@ -298,10 +298,13 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return self._reset()
         body = self.rfile.read(length)
         if isinstance(fault, int):
-            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
-            headers = {"Content-Type": "application/xml", "x-amz-request-id": "0"}
-            return self._answer(fault, headers, f"<Error><Code>{code[fault]}</Code></Error>".encode())
-        status, headers, answer = self._forward(bytes(len(body)) if fault == "spoilt-request" else body)
+            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[fault]
+            return self._answer(
+                fault,
+                {"Content-Type": "application/xml", "x-amz-request-id": "0"},
+                f"<Error><Code>{code}</Code></Error>".encode(),
+            )
+        status, headers, answer = self._forward(body)
         if fault == "spoilt":
             answer = bytes(len(answer))
         if fault in ("no-checksum", "no-digest"):
@@ -337,7 +340,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if broken:
             self.wfile.write(body[: len(body) // 2])
             return self._reset()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         with self.server.lock:
             self.server.body_bytes_sent += len(body)
         return None

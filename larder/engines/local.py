@@ -60,8 +60,13 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end at once when it dies, even by SIGKILL: an orphan must not go on writing."""
+    """Leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Have this process end at once when its parent dies, even by SIGKILL: an orphan must not go on writing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -15,8 +15,8 @@ from larder.errors import ConfigurationError, LarderError, StorageError, explain
 from larder.progress import amount
 from services.bench.settings import BenchSettings
 
-PATIENCE_SECONDS = 15.0
-"""How long a lock is waited for: the workers of a run that was killed hold it until they notice, which takes 5 s."""
+PATIENCE_SECONDS = 5.0
+"""How long a lock is waited for: the workers of a run that was killed hold it until they have ended, too."""
 
 
 @contextmanager
@@ -107,9 +107,9 @@ def _too_small(settings: BenchSettings, limit: int, least: int, ahead: int, tota
         f"{total + 1:,}, which hold the whole split"
     )
     if settings.max_cache_size is None:
-        place = f"LARDER_CACHE_DIR={str(settings.cache_dir)!r}"
         return StorageError(
-            f"{place} may grow to {limit:,} bytes, three quarters of what is free: {need}",
+            f"LARDER_CACHE_DIR={str(settings.cache_dir)!r} may grow to {limit:,} bytes, three quarters of what is "
+            f"free: {need}",
             next_step="free some space, or set another LARDER_CACHE_DIR, or a lower LARDER_WORKERS",
         )
     return ConfigurationError.of_faults(

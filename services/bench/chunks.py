@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import math
@@ -16,7 +17,7 @@ from botocore.config import Config
 from filelock import FileLock, Timeout
 from litdata import StreamingDataLoader, StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
-from litdata.streaming import downloader, reader
+from litdata.streaming import async_prefetch, downloader, reader
 from obstore.exceptions import BaseError, NotFoundError
 
 from larder.contract import Manifest
@@ -25,7 +26,7 @@ from larder.s3_faults import FAULTS, explain, explain_code
 from larder.store import region_of
 from services.bench import recipe
 from services.bench.cache import Budget
-from services.bench.dataloader import CarriedError
+from services.bench.dataloader import CarriedError, start_worker
 from services.bench.feed import Network
 from services.bench.s3_reader import ATTEMPTS, Traffic
 from services.bench.settings import BenchSettings
@@ -61,7 +62,7 @@ class ChunksFeed:
         if self._loader is None:
             self._loader = StreamingDataLoader(
                 self._dataset, batch_size=self._settings.batch_size, num_workers=self._settings.workers,
-                persistent_workers=True,
+                persistent_workers=True, worker_init_fn=start_worker,
             )  # fmt: skip
         yield from map(tuple, itertools.islice(self._loader, batches if batches < self._epoch_batches else None))
         if batches < self._epoch_batches:
@@ -84,16 +85,20 @@ class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
 
     def __init__(self, uri: str, **settings: Any) -> None:
         self._uri, self._transform = uri, recipe.transform()
+        self._failure: Exception | None = None
         super().__init__(uri, **settings)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, int]:
         """An image that LitData asks for by its number in the split and its chunk's. Raises what DataLoader carries."""
+        if self._failure is not None:  # a worker goes on with what it was asked for before; LitData would hang in that
+            raise self._failure
         name = f"image {index.index:,} of {self._uri}, in chunk {index.chunk_index:,}"
         try:
             sample = super().__getitem__(index)
         except Exception as fault:  # LitData raises nearly anything on damaged chunks
             cause = fault.__cause__  # what its thread that fetches has raised
-            raise cause if isinstance(cause, CarriedError) else CarriedError.of(_explain_read(fault, name)) from fault
+            self._failure = cause if isinstance(cause, CarriedError) else CarriedError.of(_explain_read(fault, name))
+            raise self._failure from fault
         # A copy: samples are views of a file that is mapped into memory, and bytes are what PIL takes.
         return self._transform(recipe.decode(bytes(sample["image"]), name)), int(sample["label"])
 
@@ -101,7 +106,7 @@ class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
 def _explain_read(fault: Exception, name: str) -> LarderError:
     if isinstance(fault, ChunkWaitTimeoutError):
         return ServiceError(f"{name}: the chunk didn't come within {fault.waited_s:.0f} s", next_step=_AGAIN)
-    known = explain_os_error(fault) if isinstance(fault, OSError) else None
+    known = next(filter(None, map(_explain_storage, (fault, fault.__cause__))), None)
     return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=_ANEW)
 
 
@@ -144,8 +149,19 @@ def _adjust_litdata(settings: BenchSettings, ahead: int | None, traffic: Traffic
         reader.adaptive_pre_download = lambda *_, **__: ahead
     # Its thread that fetches prints tracebacks of what comes out of `Images`, too; so does asyncio.
     reader.PrepareChunksThread._report_crash = lambda *_: None
+    reader.close_thread_event_loop = _close_loop
     for name in ("litdata", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _close_loop() -> None:
+    """End what else is being fetched, then close the loop: obstore's threads print tracebacks when it isn't there."""
+    loop = getattr(async_prefetch._THREAD_LOOPS, "loop", None)
+    if loop is not None and (pending := asyncio.all_tasks(loop)):
+        for task in pending:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+    async_prefetch.close_thread_event_loop()
 
 
 @contextmanager
@@ -171,12 +187,16 @@ def _explain_fetch(fault: Exception, uri: str, endpoint: str) -> LarderError:
         code = re.search(r"<Code>(\w+)</Code>", str(fault))
         if code:
             return explain_code(code[1], "", what)
-    known = explain_os_error(fault) if isinstance(fault, OSError) else None
-    return known or ServiceError(f"{what}: {_short(fault)}", next_step=_AGAIN)
+    return _explain_storage(fault) or ServiceError(f"{what}: {_short(fault)}", next_step=_AGAIN)
+
+
+def _explain_storage(fault: BaseException | None) -> LarderError | None:
+    return explain_os_error(fault) if isinstance(fault, OSError) else None
 
 
 def _short(fault: Exception) -> str:
-    return " ".join(f"{type(fault).__name__}: {fault}".split())[:300]
+    said = str(fault).partition(" Debug source:")[0]  # obstore adds one
+    return " ".join(f"{type(fault).__name__}: {said}".split())[:300]
 
 
 def _storage_options(settings: BenchSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from larder.contract import Manifest
+from larder.engines.local import end_with_parent
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.progress import amount
 from services.bench import recipe
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")
 _CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
+
+
+def start_worker(_number: int) -> None:
+    """What every loader's workers begin with."""
+    end_with_parent()
 
 
 class CarriedError(Exception):
@@ -50,8 +56,9 @@ class DataLoaderFeed:
         self._batch_size = settings.batch_size
         self._order = _Order(images, settings.seed)
         self._loader = DataLoader(
-            dataset, settings.batch_size, sampler=self._order, num_workers=settings.workers, persistent_workers=True
-        )
+            dataset, settings.batch_size, sampler=self._order, num_workers=settings.workers, persistent_workers=True,
+            worker_init_fn=start_worker,
+        )  # fmt: skip
 
     def read(self, epoch: int, batches: int) -> Iterator[Batch]:
         """See Feed. The order is cut before DataLoader sees it, so no worker fetches ahead of the last batch."""

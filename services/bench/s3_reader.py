@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import s3fs  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
 from larder.errors import InputError, LarderError, ServiceError
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain, is_final
@@ -126,10 +126,10 @@ class Reader:
     def _explain(self, fault: Exception, uri: str) -> LarderError:
         # s3fs makes Python's errors of a store's answers and keeps those as the cause.
         cause = fault.__cause__ if isinstance(fault.__cause__, ClientError) else fault
-        if not isinstance(cause, ClientError):
+        if not isinstance(cause, (ClientError, FileNotFoundError)):
             broken = cause if isinstance(cause, FAULTS) else HTTPClientError(error=cause)
             return explain(broken, f"reading {uri}", self._settings.s3_endpoint_url)
-        if code_of(cause) in ABSENT:
+        if isinstance(cause, FileNotFoundError) or code_of(cause) in ABSENT:
             return InputError(
                 f"{uri} is gone: it was deleted after the load",
                 next_step="run what loaded it, which puts it back: `make etl-load`, or `make etl-wds` for shards",
@@ -142,7 +142,9 @@ class Reader:
 
 
 def _passes(fault: Exception) -> bool:
-    """Whether s3fs should ask again: it knows some of a store's answers by itself, by no means all."""
+    """Whether s3fs should ask again: it knows some faults by itself, by no means all."""
+    if isinstance(fault, EndpointConnectionError):  # among others, a connection that is reset before any answer
+        return True
     return isinstance(fault, ClientError) and code_of(fault) not in ABSENT and not is_final(code_of(fault))
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from larder.contract import Manifest
 from larder.errors import InputError, LarderError
 from services.bench import recipe
-from services.bench.dataloader import CarriedError
+from services.bench.dataloader import CarriedError, start_worker
 from services.bench.s3_reader import FAULTS_OF_STREAMS, Reader, Readers, Traffic
 from services.bench.settings import BenchSettings
 
@@ -47,8 +47,9 @@ class ShardsFeed:
         by_library = settings.webdataset_loader == "webdataset"
         self._shards = (LibraryShards if by_library else Shards)(settings, keys, self._traffic)
         self._loader = _loader_class(by_library)(
-            self._shards, batch_size=settings.batch_size, num_workers=settings.workers, persistent_workers=True
-        )
+            self._shards, batch_size=settings.batch_size, num_workers=settings.workers, persistent_workers=True,
+            worker_init_fn=start_worker,
+        )  # fmt: skip
 
     def read(self, epoch: int, batches: int) -> Iterator[Batch]:
         """See Feed."""

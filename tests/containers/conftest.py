@@ -88,7 +88,7 @@ def own_project() -> Iterator[dict[str, str]]:
     project = f"larder-test-{uuid.uuid4().hex[:8]}"
     yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port)}
     label = f"label=com.docker.compose.project={project}"
-    for kind in ("container", "network"):
+    for kind in ("container", "network", "volume"):
         command = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
         for name in subprocess.check_output(command, text=True).split():
             subprocess.run(["docker", kind, "rm", "--force", name], check=True, capture_output=True)

@@ -81,6 +81,21 @@ def test_the_volume_has_the_contracts_name(run: Run) -> None:
         assert json.loads(ended.stdout)["volumes"]["baseline"]["name"] == "food11_local_baseline"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param("", ("volume", "bench_cache"), id="a-volume"),
+        pytest.param("/fast/disk", ("bind", "/fast/disk"), id="a-folder-of-the-host"),
+    ],
+)
+def test_the_cache_is_a_volume_or_a_folder(run: Run, given: str, expected: tuple[str, str]) -> None:
+    command = ("docker", "compose", "-f", "compose/bench.yaml", "config", "--format", "json")
+    service = json.loads(run(*command, check=True, LARDER_CACHE_DIR=given).stdout)["services"]["bench"]
+    [mount] = [mount for mount in service["volumes"] if mount["target"] == "/cache"]
+    assert (mount["type"], mount["source"]) == expected
+    assert service["environment"]["LARDER_CACHE_DIR"] == "/cache"
+
+
 def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     documented = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
@@ -107,6 +122,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
         "verify": VerifySettings,
     }  # fmt: skip
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
+    given["LARDER_CACHE_DIR"] = "/7"  # a name would be a volume's
     found: dict[str, dict[str, Any]] = {}
     for file in FILES:
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", check=True, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -69,6 +70,53 @@ def test_packed_loaded_and_removed(
     again = run(*make, "YES=1", folder=checkout, **settings)
     assert again.returncode == 0
     assert "nothing to remove" in again.stderr
+
+
+@pytest.fixture
+def loaded(run: Run, checkout: Path, settings: dict[str, str], own_project: dict[str, str]) -> dict[str, str]:
+    """Shards and chunks in the store, and what measures them."""
+    settings = settings | own_project | {"LARDER_BATCH_SIZE": "8", "LARDER_WARMUP_BATCHES": "1"}
+    run("make", "etl-local", folder=checkout, check=True, **settings)
+    for pipeline in PIPELINES:
+        run("make", f"etl-{pipeline}", folder=checkout, check=True, **settings)
+    return settings
+
+
+def records(checkout: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((checkout / "results").glob("*.json"))]
+
+
+def test_measured(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Path) -> None:
+    for loader in ("larder", "webdataset"):
+        run("make", "bench", "ARM=webdataset", folder=checkout, check=True, **loaded, LARDER_WEBDATASET_LOADER=loader)
+    assert [record["settings"]["webdataset_loader"] for record in records(checkout)] == ["larder", "webdataset"]
+    assert all(record["network_bytes"] > record["dataset"]["bytes"]["training"] for record in records(checkout))
+
+    table = run("make", "bench", "ARM=litdata_streaming", folder=checkout, check=True, **loaded).stdout
+    assert "\npass                  cold            warm\n" in table
+    [record] = [record for record in records(checkout) if record["arm"] == "litdata_streaming"]
+    assert record["network_bytes"] > record["then"][0]["network_bytes"] == 0
+    assert record["images"] == record["then"][0]["images"] == record["dataset"]["samples"]["training"]
+    assert record["settings"]["cache_dir"] == "/cache"
+    assert record["provenance"]["in_container"]
+
+
+@pytest.mark.parametrize("user", ["1000", "4321"])
+def test_any_user_has_a_cache(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Path, user: str) -> None:
+    (tmp_path / "results").mkdir(mode=0o777)
+    (tmp_path / "results").chmod(0o777)
+    compose = ("docker", "compose", "-f", "compose/bench.yaml", "run", "--rm", "bench", "--arm", "litdata_streaming")
+    by_hand = loaded | {"LARDER_UID": user, "LARDER_GID": user, "LARDER_RESULTS": str(tmp_path / "results")}
+    run(*compose, folder=checkout, check=True, **by_hand)
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    refused = run(*compose, folder=checkout, **by_hand, LARDER_CACHE_DIR=str(cache))
+    assert refused.returncode == 3
+    assert "LARDER_CACHE_DIR='/cache' can't be used" in refused.stderr
+    run("make", "bench", "ARM=litdata_streaming", folder=checkout, check=True, **by_hand, LARDER_CACHE_DIR=str(cache))
+    assert (cache / ".larder-litdata.lock").stat().st_uid == int(user)
+    assert [path.name for path in cache.iterdir()] == [".larder-litdata.lock"]
 
 
 def test_straight_into_the_store(run: Run, checkout: Path, settings: dict[str, str], minio_server: Any) -> None:

@@ -116,14 +116,12 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         for command in STORE:
             run("bash", "-c", command, folder=checkout, check=True, **settings)
         records = [json.loads(path.read_text()) for path in (checkout / "results").glob("*.json")]
-        by_arm = {record["arm"]: record for record in records}
-        one_by_one, streamed = ["imagefolder_rclone_mount", "remote_one_sample"], ["litdata_streaming", "webdataset"]
-        assert sorted(by_arm) == sorted([*one_by_one, *streamed])
+        requests = {record["arm"]: record["network_requests"] for record in records}
+        assert set(requests) == {"remote_one_sample", "imagefolder_rclone_mount", "webdataset", "litdata_streaming"}
         assert {record["dataset"]["samples"]["training"] for record in records} == {238}
-        assert {record["images"] for record in records} == {238}
         assert all(record["network_bytes"] > 0 for record in records)
-        assert all(by_arm[arm]["network_requests"] >= 238 for arm in one_by_one)
-        assert by_arm["litdata_streaming"]["then"][0]["network_bytes"] == 0
+        assert min(requests["remote_one_sample"], requests["imagefolder_rclone_mount"]) >= 238
+        assert (requests["webdataset"], requests["litdata_streaming"]) == (2, None)
     finally:
         run("make", "unmount", folder=checkout, **settings)
         run("make", "clean-s3", "YES=1", folder=checkout, **settings)

@@ -131,24 +131,12 @@ def packs(tmp_path_factory) -> Packs:
     return Packs(tree, volumes)
 
 
-@pytest.fixture(scope="session")
-def packed_objects(packs, s3) -> dict[str, bytes]:
-    """The objects that the load stage leaves of the shards and the chunks, by key."""
-    name = "larder-test-packs"
-    s3.client.create_bucket(Bucket=name)
-    for stage, folder in (("shard", SHARDS), ("optimize", CHUNKS)):
-        environ = s3.env | {"S3_BUCKET": name, "S3_PREFIX": "team/food"}
-        run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=folder)
-    keys = [item["Key"] for item in s3.client.list_objects_v2(Bucket=name)["Contents"]]
-    return {key: s3.client.get_object(Bucket=name, Key=key)["Body"].read() for key in keys}
-
-
 @pytest.fixture
-def packed(packs, packed_objects, store, bucket, tmp_path):
-    """The shards and the chunks in a bucket, as the load stage leaves them; the settings that name them."""
-    for key, content in packed_objects.items():
-        store.client.put_object(Bucket=bucket, Key=key, Body=content)
+def packed(packs, store, bucket, tmp_path):
+    """The shards and the chunks in a bucket, put there by the load stage; the settings that name them."""
     environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
+    for stage, name in (("shard", SHARDS), ("optimize", CHUNKS)):
+        run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=name)
     return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
 
 

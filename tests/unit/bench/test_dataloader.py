@@ -5,7 +5,7 @@ import multiprocessing
 
 import pytest
 
-from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ class Failing:
         raise CarriedError.of(self.error) from self.error
 
 
-@pytest.mark.parametrize("kind", [ConfigurationError, InputError, ServiceError])
+@pytest.mark.parametrize("kind", [ConfigurationError, InputError, ServiceError, StorageError])
 def test_errors_come_out_of_workers_whole(make_settings, manifest, kind):
     from services.bench.dataloader import open_dataloader
 

@@ -13,18 +13,17 @@ SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS
 
 @pytest.fixture
 def record(make_settings, feed):
-    return record_of(make_settings, feed, Network(3 << 20, 1234))
+    return record_of(make_settings, feed, {"epoch": (measured(2.0), Network(3 << 20, 1234))})
 
 
-def record_of(make_settings, feed, *networks):
+def measured(seconds):
+    return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss")
+
+
+def record_of(make_settings, feed, passes):
     settings = make_settings(
         "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
     )
-    names = ("epoch",) if len(networks) == 1 else ("cold", "warm")
-    passes = {
-        name: (Measurement(640, 2.0 / number, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss"), network)
-        for number, (name, network) in enumerate(zip(names, networks, strict=True), 1)
-    }
     made = provenance.collect(settings, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     return make_record(settings, feed, passes, Warmup(5, 0.5), made)
 
@@ -48,10 +47,24 @@ def test_says_where_the_data_lie_and_no_secret(record):
     assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
 
 
+def test_each_pass_has_its_figures_and_a_column(make_settings, feed):
+    passes = {"cold": (measured(4.0), Network(3 << 20, None)), "warm": (measured(2.0), Network(0, None))}
+    record = record_of(make_settings, feed, passes)
+    assert [(one["pass"], one["imgs/s"], one["network_bytes"]) for one in passes_of(record)] == [
+        ("cold", 160.0, 3 << 20), ("warm", 320.0, 0),
+    ]  # fmt: skip
+    assert set(record["then"][0]) < set(record)
+    text = table.render(record)
+    assert "pass                  cold            warm\nimgs/s                160.0           320.0\n" in text
+    assert "network               3.0 MiB         0 B\nimages " in text, "requests are unknown"
+    assert max(map(len, text.splitlines()[:16])) < 80
+
+
 def test_no_network(make_settings, feed):
-    record = record_of(make_settings, feed, None)
+    record = record_of(make_settings, feed, {"epoch": (measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
-    assert "network               none" in table.render(record)
+    assert "network               none\n" in table.render(record)
+    assert "requests" not in table.render(record)
 
 
 def test_two_passes(make_settings, feed):
@@ -82,12 +95,12 @@ def test_is_json_and_every_figure_is_in_the_table(record):
         "5.000",
         "0.2000",
         "batch wait p50, s     0.1000",
+        "batch wait max, s     0.9000",
         "8.00",
         "1.0 GiB PSS",
         "0123456789ab",
-        "images                640",
-        "3.0 MiB",
-        "1,234",
+        "network               3.0 MiB\nrequests              1,234\nimages                640\n",
+        "warm-up               5 batches",
     ):
         assert part in text, part
 

@@ -38,7 +38,15 @@ def test_a_bucket_is_for_those_who_need_one(make_settings):
         make_settings(S3_BUCKET="a/b")
 
 
-@pytest.mark.parametrize("arm", ["imagefolder_rclone_mount", "remote_one_sample"])
+def test_sizes_of_the_cache(make_settings):
+    assert (make_settings().max_cache_size, make_settings().max_pre_download) == (None, None)
+    assert make_settings(LARDER_MAX_CACHE_SIZE="2GiB").max_cache_size == 2 << 30
+    assert make_settings(LARDER_MAX_CACHE_SIZE="2000").max_cache_size == 2000
+    with pytest.raises(ConfigurationError, match=r"2 faults(?s:.*)LARDER_MAX_CACHE_SIZE(?s:.*)LARDER_MAX_PRE_DOWNLOAD"):
+        make_settings(LARDER_MAX_CACHE_SIZE="much", LARDER_MAX_PRE_DOWNLOAD="1")
+
+
+@pytest.mark.parametrize("arm", ["imagefolder_rclone_mount", "remote_one_sample", "webdataset", "litdata_streaming"])
 def test_an_arm_without_its_bucket(make_settings, arm):
     with (
         pytest.raises(ConfigurationError, match=f"S3_BUCKET is not set .*{arm} reads") as caught,
