@@ -32,7 +32,8 @@ def a_bucket(name: str) -> str:
     return name
 
 
-def _a_prefix(prefix: str) -> str:
+def a_prefix(prefix: str) -> str:
+    """`prefix` without slashes around it; raises ValueError when it can't be one."""
     parts = prefix.strip("/").split("/")
     if prefix and not all(part and part not in (".", "..") and part.isprintable() for part in parts):
         raise ValueError("must be names with slashes between them, as in team/food")
@@ -72,7 +73,7 @@ class BucketSettings(StoreSettings):
         validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), min_length=1,
         description="the bucket; RCLONE_CONTAINER is another name for it (`make s3-up` starts a store and makes one)",
     )  # fmt: skip
-    prefix: Annotated[str, AfterValidator(_a_prefix)] = Field(
+    prefix: Annotated[str, AfterValidator(a_prefix)] = Field(
         "", alias="S3_PREFIX", description="what stands before Food-11/ in the bucket; empty for nothing"
     )
 

@@ -298,13 +298,10 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             return self._reset()
         body = self.rfile.read(length)
         if isinstance(fault, int):
-            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}[fault]
-            return self._answer(
-                fault,
-                {"Content-Type": "application/xml", "x-amz-request-id": "0"},
-                f"<Error><Code>{code}</Code></Error>".encode(),
-            )
-        status, headers, answer = self._forward(body)
+            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
+            headers = {"Content-Type": "application/xml", "x-amz-request-id": "0"}
+            return self._answer(fault, headers, f"<Error><Code>{code[fault]}</Code></Error>".encode())
+        status, headers, answer = self._forward(bytes(len(body)) if fault == "spoilt-request" else body)
         if fault == "spoilt":
             answer = bytes(len(answer))
         if fault in ("no-checksum", "no-digest"):

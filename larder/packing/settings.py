@@ -9,12 +9,14 @@ from pydantic import AfterValidator, Field
 
 from larder.engines import EngineName, is_address
 from larder.settings import DataSettings
-from larder.store import BucketSettings, StoreSettings
+from larder.store import BucketSettings, StoreSettings, a_prefix
 
 
 def _a_place(uri: str) -> str:
     if uri.startswith("s3:") and not re.fullmatch(r"s3://[A-Za-z0-9._-]+(/[^/]+)+/?", uri):
         raise ValueError("must name a folder in a bucket, as in s3://bucket/Food-11, with a prefix or without")
+    if uri.startswith("s3:"):
+        a_prefix(uri.removeprefix("s3://").partition("/")[2])
     return uri.rstrip("/")
 
 

@@ -89,7 +89,9 @@ class _Packing:
             self._write(index, samples)
         digests = {entry.path: entry.sha256 for entry in self._ledger.entries()}
         for path, content in self._layout.extras(list(self._planned.values()), digests).items():
-            if path not in self._ledger:
+            done = self._ledger.get(path)
+            if done is None or not self._target.has(done):
+                self._ledger.drop(path)
                 self._ledger.add([self._target.put(path, content)])
         self._reporter.event("commit", f"committing {len(self._ledger):,} files")
         summary = write_index(slot.meta / "index.jsonl", self._target.settle(self._ledger.entries()))

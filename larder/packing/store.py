@@ -38,7 +38,8 @@ class StoreTarget:
         self._place = place_in_store(settings, settings.dest)
         self._folder = open_folder(*self._place)
         self._slot, self._artifact, self._reporter, self._force = slot, artifact, reporter, settings.force
-        self._old_index = slot.work / "old.jsonl"
+        # By its place, since notes of work for another one may lie there, too.
+        self._old_index = slot.work / f"old-{hashlib.sha256(self._folder.uri.encode()).hexdigest()[:16]}.jsonl"
         self._there: dict[str, Listed] = {}
         self._below = ""
         self.name = self._folder.uri
@@ -222,6 +223,8 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
         view = memoryview(piece)
         while view:
             count = min(len(view), len(part) - filled)
+            if not count:
+                raise ValueError(f"more than {size} bytes came")
             part[filled : filled + count] = view[:count]
             view, filled, left = view[count:], filled + count, left - count
             if filled == len(part) and left:

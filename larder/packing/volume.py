@@ -72,8 +72,14 @@ class VolumeTarget:
         return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest())
 
     def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
-        """See Target: the files lie where they are swapped in."""
-        return entries
+        """See Target: the files lie where they are swapped in. Raises StorageError for one that doesn't."""
+        for entry in entries:
+            if not self.has(entry):
+                raise StorageError(
+                    f"{self._slot.staged / entry.path} is not here, though a worker has written it: elsewhere",
+                    next_step="give all nodes of the cluster the same volume at the same path, or set LARDER_DEST=s3://…",
+                )
+            yield entry
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
         """See Target."""
