@@ -245,8 +245,8 @@ venv: .venv/ready ## make the virtual environment of the host runner and the tes
 	    -r services/bench/torch.txt
 	@touch $@
 
-# One process more than there are cores: most tests wait for a server half of their time.
-PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),$$(($$(nproc) + 1))) --dist worksteal
+# A process for each core, since most tests wait for servers.
+PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),auto) --dist worksteal
 
 .PHONY: test
 test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run

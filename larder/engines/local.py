@@ -53,6 +53,9 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
             yield pending.popleft().result()
             pending.extend(pool.submit(function, task) for task in itertools.islice(remaining, 1))
     except BrokenProcessPool as error:
+        # The pool ends its workers, but not one that it was just starting, and then waits for that for good.
+        for worker in multiprocessing.active_children():
+            worker.kill()
         raise ResourceError(
             "a worker process was killed, most likely because memory ran out",
             next_step="give the stage more memory or fewer workers (LARDER_WORKERS), then run again: it resumes",
