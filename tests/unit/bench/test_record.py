@@ -38,7 +38,6 @@ def test_figures(record, manifest):
     assert record["dataset"]["manifest_sha256"] == manifest.digest()
     assert record["dataset"]["samples"] == {"training": 640}
     assert record["settings"]["batch_size"] == 64
-    assert (record["pass"], record["then"], record["warmup_batches"]) == ("epoch", [], 5)
     assert (record["network_bytes"], record["network_requests"]) == (3 << 20, 1234)
 
 
@@ -65,16 +64,6 @@ def test_no_network(make_settings, feed):
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
     assert "network               none\n" in table.render(record)
     assert "requests" not in table.render(record)
-
-
-def test_two_passes(make_settings, feed):
-    record = record_of(make_settings, feed, Network(3 << 20, None), Network(0, None))
-    assert [(one["pass"], one["imgs/s"]) for one in passes_of(record)] == [("cold", 320.0), ("warm", 640.0)]
-    assert record["then"][0].keys() < record.keys()
-    lines = table.render(record).splitlines()
-    assert ["pass", "cold", "warm"] in [line.split() for line in lines]
-    assert ["imgs/s", "320.0", "640.0"] in [line.split() for line in lines]
-    assert not [line for line in lines if line.startswith("requests")], "nobody knows how many"
 
 
 def test_provenance(record):
