@@ -40,6 +40,7 @@ def pack(
     wanted = _order(settings) | shaping
     target = _target(settings, slot, layout, reporter)
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
+        target.tidy(done)
         return Outcome(f"up to date: {_size(done, target)}", next_step, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
         if slot.resume(ledger) and len(ledger):

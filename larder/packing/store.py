@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from larder.bucket import Listed
 
 MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
+_INDEX = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 INCOMING = f"{META}/incoming/"
 """Where packs wait while another data set is in place."""
 
@@ -38,8 +40,6 @@ class StoreTarget:
         self._place = place_in_store(settings, settings.dest)
         self._folder = open_folder(*self._place)
         self._slot, self._artifact, self._reporter, self._force = slot, artifact, reporter, settings.force
-        # By its place, since notes of work for another one may lie there, too.
-        self._old_index = slot.work / f"old-{hashlib.sha256(self._folder.uri.encode()).hexdigest()[:16]}.jsonl"
         self._there: dict[str, Listed] = {}
         self._below = ""
         self.name = self._folder.uri
@@ -76,8 +76,6 @@ class StoreTarget:
             )
         if old is not None:
             self._below = INCOMING
-            if self._folder.download(f"{META}/{index_name(old)}", self._old_index) != old.index.sha256:
-                self._old_index.unlink(missing_ok=True)
         self._look()
 
     def has(self, entry: IndexEntry) -> bool:
@@ -130,24 +128,55 @@ class StoreTarget:
             self._folder.upload(f"{META}/{name}", meta / file, "application/x-ndjson")
         self._folder.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
         self._folder.write(MANIFEST, stored.to_json().encode(), "application/json")
-        self._sweep(stored)
+        self._sweep(stored, meta / "index.jsonl")
         ledger.remove()
         self._slot.discard()
         return stored
 
-    def _sweep(self, manifest: Manifest) -> None:
-        named = {entry.path for entry in parse_index(self._slot.meta / "index.jsonl")}
-        keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
-        old = {entry.path for entry in parse_index(self._old_index)} if self._old_index.exists() else set()
+    def tidy(self, manifest: Manifest) -> None:
+        """See Target."""
         self._look()
-        own = [path for path in self._there if path.startswith(f"{META}/") and path not in keep]
-        self._folder.delete([*own, *sorted(old - named)])
+        if not self._leftovers(manifest):
+            return
+        with self._slot.lock(), tempfile.TemporaryDirectory(prefix="larder-") as folder:
+            place = Path(folder) / "index.jsonl"
+            if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
+                self._reporter.event("tidy", f"deleting what an earlier run has left in {self.name}/{META}/")
+                self._sweep(manifest, place)
+
+    def _sweep(self, manifest: Manifest, index: Path) -> None:
+        """Delete what was in place before, by the indexes of it that are still there; then these, and all else of ours.
+
+        `index` is that of the manifest in place.
+        """
+        self._look()
+        named = {entry.path for entry in parse_index(index)}
+        own = self._leftovers(manifest)
+        old = set[str]().union(*map(self._named_before, own))
+        self._folder.delete(sorted((old - named) & self._there.keys()))
+        self._folder.delete(own)
         extra = [path for path in self._there if not path.startswith(f"{META}/") and path not in named | old]
         if extra:
             self._reporter.event(
                 "extra", f"in the way: {len(extra):,} objects in {self.name} that the manifest doesn't name, such as "
                 f"{extra[0]}", objects=len(extra),
             )  # fmt: skip
+
+    def _leftovers(self, manifest: Manifest) -> list[str]:
+        """What lies beside the manifest and belongs to another one, or was on its way."""
+        keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
+        return [path for path in self._there if path.startswith(f"{META}/") and path not in keep]
+
+    def _named_before(self, path: str) -> set[str]:
+        """What an index that lies in the store names; nothing, if it isn't one or has changed."""
+        found = _INDEX.fullmatch(path)
+        if found is None:
+            return set()
+        with tempfile.TemporaryDirectory(prefix="larder-") as folder:
+            place = Path(folder) / "index.jsonl"
+            if self._folder.download(path, place) != found[1]:
+                return set()
+            return {entry.path for entry in parse_index(place)}
 
     def _find_manifest(self) -> Manifest | None:
         try:

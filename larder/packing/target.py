@@ -22,6 +22,9 @@ class Target(Protocol):
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """The manifest in place, when it is of the tree with this digest, made as wanted, and no file is missing."""
 
+    def tidy(self, manifest: Manifest) -> None:
+        """Delete what a run left that was killed after it had put the manifest, which is up to date."""
+
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
         """Make ready for packs of a tree. Raises LarderError when the place can't take them."""
 

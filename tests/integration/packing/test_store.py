@@ -100,6 +100,36 @@ def test_a_data_set_is_replaced_whole(
     assert after != before
 
 
+def test_what_a_run_that_ended_after_its_manifest_has_left(
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], sharding: Any, bucket: str, env: dict[str, str],
+    objects: Any, store: Any, proxy: Any,
+) -> None:  # fmt: skip
+    make_tree(images)
+    dest = f"--dest=s3://{bucket}/x/{sharding.folder}"
+    assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
+    store.client.put_object(Bucket=bucket, Key=f"x/{sharding.folder}/training/shard-000099.tar", Body=b"another's")
+    fewer = dict(list(images.items())[:100])
+    for path in images.keys() - fewer.keys():
+        (volume / "Food-11" / path).unlink()
+    make_tree(fewer)
+    between = proxy(store)
+    # The withdrawal of the old manifest is the first deletion; what follows the new one fails.
+    between.fault = lambda method, path, number: 403 if method == "POST" and between.copies else None
+    failed = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert failed.code == 2, failed.stderr
+    left = objects(f"x/{sharding.folder}")
+    assert [path for path in left if "/incoming/" in path]
+    assert json.loads(left["_larder/manifest.json"])["splits"]["training"]["samples"] == 100
+    again = stage(sharding.stage, sharding.size, dest, env=env)
+    assert again.code == 0, again.stderr
+    assert "deleting what an earlier run has left" in again.stderr
+    assert stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/y/{sharding.folder}", env=env).code == 0
+    found = objects(f"x/{sharding.folder}")
+    assert found.pop("training/shard-000099.tar") == b"another's", "what no manifest has named stays"
+    assert found == objects(f"y/{sharding.folder}")
+    assert "deleting" not in stage(sharding.stage, sharding.size, dest, env=env).stderr
+
+
 def test_killed_while_sending(
     stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, until: Any
 ) -> None:
