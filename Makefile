@@ -305,6 +305,9 @@ $(if $(filter compose,$(RUNNER)),docker volume inspect "$$volume" >/dev/null 2>&
 users="$$($(if $(filter compose,$(RUNNER)),docker ps --all --filter "volume=$$volume" --format '{{.Names}} ({{.Status}})'))"; \
 [ -z "$$users" ] || { printf 'error: containers use the volume %s:\n%s\n  next step: stop and remove them, then run this again\n' \
     "$$volume" "$$users" >&2; exit 1; }; \
+$(if $(filter compose,$(RUNNER)),docker run --rm -v "$$volume:/mnt:ro" --entrypoint sh larder-load:0.1.0 \
+        -c 'test -e "/mnt/$$1" || test -e "/mnt/.larder/$$1"' sh $(call folder_of,$(1)) \
+    || { docker volume rm "$$volume" >/dev/null && echo "removed $$volume, which held nothing" >&2; exit; };) \
 ($(call stage,$(1),load,--task check)) || { \
     echo "kept $$volume: only what is loaded and verified is removed (docker volume rm removes anything)" >&2; exit 1; }; \
 printf 'Remove the $(RUNNER) volume %s? The store has all of it, verified just now. [y/N] ' "$$volume" >&2; \

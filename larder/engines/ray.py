@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from larder.engines.ray_cluster import START, driver, import_ray, listens
-from larder.errors import ResourceError, ServiceError
+from larder.errors import ConfigurationError, ResourceError, ServiceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -122,6 +122,12 @@ def _get(reference: Any) -> Any:
     except errors.GetTimeoutError:
         raise
     except errors.RayTaskError as error:
+        if isinstance(error.cause, ModuleNotFoundError):
+            raise ConfigurationError(
+                f"the cluster's nodes don't have this stage's code: {error.cause}",
+                next_step="start the cluster from this stage's image: `make ray-up`, for optimize with "
+                "LARDER_RAY_STAGE=optimize; other nodes need the same code and packages",
+            ) from error
         raise error.cause from error
     except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
         raise ResourceError(

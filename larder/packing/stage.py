@@ -24,6 +24,8 @@ from larder.volume import Slot
 
 Shaping = dict[str, str | int]
 """Settings that the bytes depend on."""
+_READ_BY = {"webdataset": "webdataset", "litdata": "litdata_streaming"}
+"""The bench arm that reads each artifact from a store."""
 
 
 def pack(
@@ -31,9 +33,10 @@ def pack(
 ) -> Outcome:
     """Run a packing stage. Returns at once when the same packs of the same tree are in place already.
 
-    `shaping` are the format's own settings that the bytes depend on.
+    `shaping` are the format's own settings that the bytes depend on; `next_step` is for packs on a volume.
     """
     clock = Clock()
+    next_step = f"make bench ARM={_READ_BY[layout.artifact]}, or make verify" if settings.dest else next_step
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
     tree = find_tree(settings)

@@ -20,7 +20,7 @@ from larder.stage import Outcome
 from larder.volume import CHUNKS
 from services.optimize.settings import OptimizeSettings
 
-NEXT_STEP = "make etl-lit, which loads them, too"
+NEXT_STEP = "load (make etl-lit runs it by itself)"
 WRITER = "0.2.76"
 """The release of litdata whose bytes these are."""
 _LABEL_BYTES = 8  # an int64

@@ -20,7 +20,7 @@ from larder.stage import Outcome
 from larder.volume import SHARDS
 from services.shard.settings import ShardSettings
 
-NEXT_STEP = "make etl-wds, which loads them, too"
+NEXT_STEP = "load (make etl-wds runs it by itself)"
 
 
 def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:

@@ -119,10 +119,16 @@ def test_any_user_has_a_cache(run: Run, checkout: Path, loaded: dict[str, str], 
     assert [path.name for path in cache.iterdir()] == [".larder-litdata.lock"]
 
 
-def test_straight_into_the_store(run: Run, checkout: Path, settings: dict[str, str], minio_server: Any) -> None:
+def test_straight_into_the_store(
+    run: Run, checkout: Path, settings: dict[str, str], minio_server: Any, data_volume: str
+) -> None:
     run("make", "etl-local", folder=checkout, check=True, **settings)
     dest = f"s3://{settings['S3_BUCKET']}/Food-11-webdataset"
     ended = run("make", "etl-wds", f"LARDER_DEST={dest}", folder=checkout, check=True, **settings)
     assert "60 images in 3 files" in ended.stderr
     listed = minio_server.client.list_objects_v2(Bucket=settings["S3_BUCKET"])["Contents"]
     assert len([item for item in listed if item["Key"].endswith(".tar")]) == 3
+    assert "next: make bench ARM=webdataset" in ended.stderr
+    cleaned = run("make", "clean", "YES=1", folder=checkout, check=True, **settings)
+    assert "which held nothing" in cleaned.stderr
+    assert f"{data_volume}_wds" not in volumes()

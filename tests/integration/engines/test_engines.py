@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from larder.engines import Engine, LocalEngine, RayEngine
-from larder.errors import InputError, ResourceError, ServiceError
+from larder.errors import ConfigurationError, InputError, ResourceError, ServiceError
 from tests.integration.engines import work
 from tests.integration.engines.conftest import Cluster, start_cluster
 
@@ -61,6 +61,15 @@ def test_a_killed_workers_task_is_done_again_by_ray(cluster: Cluster, tmp_path: 
 def test_a_task_that_kills_every_worker_is_given_up(cluster: Cluster) -> None:
     with pytest.raises(ResourceError, match="6 times"), RayEngine(2, cluster.address)(work.die, [1]) as results:
         list(results)
+
+
+def test_nodes_without_the_code(cluster: Cluster) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"services\.no_such_stage") as caught,
+        RayEngine(2, cluster.address)(work.lack, [1]) as results,
+    ):
+        list(results)
+    assert "LARDER_RAY_STAGE" in caught.value.next_step
 
 
 def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster) -> None:

@@ -23,6 +23,13 @@ def refuse(number: int) -> int:
     raise InputError(f"{number} is not wanted", next_step="give another number")
 
 
+def lack(number: int) -> int:
+    """Ask for code that isn't on the node."""
+    import services.no_such_stage  # type: ignore[import-not-found]
+
+    return number + len(services.no_such_stage.__name__)
+
+
 def whose(number: int) -> int:
     """The worker's process id, after a moment in which others may take tasks, too."""
     time.sleep(0.1)
