@@ -307,7 +307,7 @@ users="$$($(if $(filter compose,$(RUNNER)),docker ps --all --filter "volume=$$vo
     "$$volume" "$$users" >&2; exit 1; }; \
 $(if $(filter compose,$(RUNNER)),docker run --rm -v "$$volume:/mnt:ro" --entrypoint sh larder-load:0.1.0 \
         -c 'test -e "/mnt/$$1" || test -e "/mnt/.larder/$$1"' sh $(call folder_of,$(1)) \
-    || { docker volume rm "$$volume" >/dev/null && echo "removed $$volume, which held nothing" >&2; exit; };) \
+    || { docker volume rm "$$volume" >/dev/null && echo "removed $$volume: it held nothing" >&2; exit; };) \
 ($(call stage,$(1),load,--task check)) || { \
     echo "kept $$volume: only what is loaded and verified is removed (docker volume rm removes anything)" >&2; exit 1; }; \
 printf 'Remove the $(RUNNER) volume %s? The store has all of it, verified just now. [y/N] ' "$$volume" >&2; \
