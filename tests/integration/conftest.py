@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,3 +135,44 @@ def mounts() -> None:
     if tried.returncode:
         why = f"no file system can be mounted here ({tried.stderr.strip()}); tests/containers fills a disk, too"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+
+
+class Disk:
+    """A small file system in a mount namespace of its own, so that nothing is left mounted."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        user = [] if os.geteuid() == 0 else ["-U"]
+        self._holder = subprocess.Popen(
+            ["unshare", "-m", *(["-r", *user] if user else []), "sh", "-c",
+             'mount -t tmpfs -o "size=$1" larder "$2" && mkdir "$2/volume" && echo ready && read -r _',
+             "sh", size, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n", "no file system could be mounted"
+        self._folder = folder
+        self.prefix = ["nsenter", "-m", *user, *(["--preserve-credentials"] if user else []), "-t",
+                       str(self._holder.pid), "--wd=" + os.getcwd()]  # fmt: skip
+        self.volume = folder / "volume"
+        """As the stage sees it."""
+        self.seen = Path(f"/proc/{self._holder.pid}/root{folder}/volume")
+        """As the test sees it."""
+
+    def remount(self, options: str) -> None:
+        """Change the mount: "ro", "size=50m"."""
+        command = [*self.prefix, "mount", "-o", f"remount,{options}", str(self._folder)]
+        subprocess.run(command, check=True)
+
+    def close(self) -> None:
+        """Let go of the file system."""
+        self._holder.communicate("\n")
+
+
+@pytest.fixture
+def disk(mounts: None, tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 3 MB with a volume on it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = Disk(folder, "3m")
+    yield mounted
+    mounted.close()

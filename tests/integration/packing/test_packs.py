@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -133,14 +134,24 @@ def test_killed_at_random_moments(
 ) -> None:
     undisturbed = stage(packing.stage, packing.size, "--workers=2")
     assert undisturbed.code == 0
-    whole = digests(volume / packing.folder)
+    place = volume / packing.folder
+    whole = digests(place)
+    shutil.rmtree(place)
 
-    def check(_: int, complete: bool) -> None:
-        assert digests(volume / packing.folder) == whole, "what can be seen is whole"
+    def replaces(number: int) -> bool:
+        """Every other run begins with nothing in place."""
+        return number % 2 == 1
 
-    times = 20 if packing.stage == "shard" else 5  # each import of torch takes seconds
-    flags = [packing.size, "--workers=2", "--force"]
-    kill_at_random(packing.stage, lambda _: flags, times, undisturbed.seconds, check)
+    def check(number: int, complete: bool) -> None:
+        if complete or replaces(number) or place.exists():
+            assert digests(place) == whole, "what can be seen is whole"
+        if complete and not replaces(number + 1):
+            shutil.rmtree(place)
+
+    def flags(number: int) -> list[str]:
+        return [packing.size, "--workers=2", *(["--force"] if replaces(number) else [])]
+
+    kill_at_random(packing.stage, flags, 20, undisturbed.seconds, check)
 
 
 def test_goes_on_where_it_was_killed(stage: Any, volume: Path, tree: Path, digests: Any, until: Any) -> None:
@@ -227,6 +238,33 @@ def test_no_space_left(stage: Any, volume: Path, tree: Path, packing: Any, mount
     result = stage(packing.stage, packing.size, f"--input={tree}", volume=small, prefix=prefix)
     assert result.code == 3, result.stderr
     assert "packing 300 images needs" in result.stderr
+
+
+def test_a_disk_that_fills_up(
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, digests: Any, disk: Any
+) -> None:
+    def pack() -> Any:
+        return stage(
+            packing.stage, packing.size, f"--input={volume / 'Food-11'}", volume=disk.volume, prefix=disk.prefix
+        )
+
+    make_tree(dict(list(images.items())[:30]))
+    assert pack().code == 0
+    whole = digests(disk.seen / packing.folder)
+    shutil.rmtree(volume / "Food-11")
+    # So small that what stands around them, which no look at the disk beforehand counts, is more than they are.
+    make_tree({f"training/class_00/0_{number}.jpg": b"%0100d" % number for number in range(1500)})
+    disk.remount(f"size={shutil.disk_usage(disk.seen).used + 260_000}")
+    full = pack()
+    assert full.code == 3, full.stderr
+    assert "is full" in full.stderr, "while it was writing"
+    assert digests(disk.seen / packing.folder) == whole
+    disk.remount("size=50m")
+    assert pack().code == 0
+    again = digests(disk.seen / packing.folder)
+    assert again.keys() != whole.keys()
+    assert stage(*flags).code == 0
+    assert digests(volume / packing.folder) == again
 
 
 def test_no_tree(stage: Any, volume: Path, packing: Any) -> None:
