@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, write_index
 from larder.errors import StorageError
@@ -58,12 +58,7 @@ class Slot:
             )
         (self.root / WORK).mkdir(exist_ok=True)
         with (self.root / WORK / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"another run is using {self.root}", next_step="wait until it has ended, then run again"
-                ) from None
+            _flock(file, fcntl.LOCK_EX, f"another run is using {self.root}")
             if self._mark.exists():
                 self._complete_swap()
             yield
@@ -151,13 +146,16 @@ def reading(root: Path) -> Iterator[None]:
         yield
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                f"another run is writing to {root}", next_step="wait until it has ended, then run again"
-            ) from None
+        _flock(file, fcntl.LOCK_SH, f"another run is writing to {root}")
         yield
+
+
+def _flock(file: IO[str], how: int, held: str) -> None:
+    """Take a lock, or raise StorageError with the words `held` when another process holds it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StorageError(held, next_step="wait until it has ended, then run again") from None
 
 
 def swap_in(new: Path, place: Path) -> None:

@@ -43,7 +43,7 @@ class Chain:
     """One run. `work` is a folder for indexes that are fetched from the store."""
 
     def __init__(self, settings: VerifySettings, reporter: Reporter, work: Path) -> None:
-        self.settings, self.reporter, self._work = settings, reporter, work
+        self.settings, self.reporter, self.work = settings, reporter, work
         self._found: dict[Kept, Paper | InputError | AbsentError] = {}
         self.sound: set[Kept] = set()
         """What was followed to its end, and holds."""
@@ -55,7 +55,7 @@ class Chain:
         if kept not in self._found:
             place = self._place(kept)
             try:
-                self._found[kept] = read_paper(place, kept.artifact, self._work)
+                self._found[kept] = read_paper(place, kept.artifact, self.work)
             except (InputError, AbsentError) as error:
                 self._found[kept] = error
         found = self._found[kept]
@@ -69,10 +69,6 @@ class Chain:
             return self.paper(kept)
         except (InputError, AbsentError, UnfollowedError):
             return None
-
-    def fetched(self) -> Path:
-        """Where files that were fetched may lie."""
-        return self._work
 
     def choose(self, paper: Paper, samples: Iterable[Sample]) -> Choice:
         """What is read of an artifact's samples."""

@@ -100,7 +100,7 @@ def _read_files(chain: Chain, paper: Paper, jobs: Iterator[Job], unit: str) -> C
         for done in spread(check, jobs):
             looked_at, read, twins = looked_at + done.looked_at, read + done.bytes, twins + done.twins
             task.advance()
-    remark = f"{'all' if twins == looked_at else f'{twins:,}'} raw's own files" if twins else ""
+    remark = f"{'all' if twins == looked_at else f'{twins:,}'} the same files as raw's" if twins else ""
     return Checked(looked_at, paper.manifest.files, unit, read, remark)
 
 

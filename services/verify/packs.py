@@ -62,7 +62,7 @@ def packs(kept: Kept, chain: Chain) -> Checked:
         require_same(paper, tree.manifest)
     if paper.manifest.samples is None:
         raise BreakError(Fault("the manifest names no index of samples", f"{paper.place.name}/{META}/manifest.json"))
-    file = require_file(paper.place, samples_name(paper.manifest), paper.manifest.samples, chain.fetched())
+    file = require_file(paper.place, samples_name(paper.manifest), paper.manifest.samples, chain.work)
     link = _Packs(chain, paper, file, FORMATS[kept.artifact])
     link.require_samples(tree)
     _require_copy(paper, chain.known(kept._replace(in_store=False)) if kept.in_store else None)
