@@ -297,6 +297,9 @@ clean-wds: ready-load ## remove the volume of shards, after looking that the sto
 clean-lit: ready-load ## remove the volume of chunks, after looking that the store has them (YES=1: without asking)
 	@$(call remove_staged,lit)
 
+# What is about to be the only copy isn't taken on trust: LARDER_VERIFY_REMOTE may ask for more here, and not for less.
+CLEAN_VERIFIES_BY = $(or $(filter read,$(or $(LARDER_VERIFY_REMOTE),$(call from_env,LARDER_VERIFY_REMOTE))),etag)
+
 # $(call remove_staged,PIPELINE) removes what wds or lit has staged, unless it is in use or the store lacks any of it.
 define remove_staged
 volume=$(call volume_of,$(1)); \
@@ -308,7 +311,7 @@ users="$$($(if $(filter compose,$(RUNNER)),docker ps --all --filter "volume=$$vo
 $(if $(filter compose,$(RUNNER)),docker run --rm -v "$$volume:/mnt:ro" --entrypoint sh larder-load:0.1.0 \
         -c 'test -e "/mnt/$$1" || test -e "/mnt/.larder/$$1"' sh $(call folder_of,$(1)) \
     || { docker volume rm "$$volume" >/dev/null && echo "removed $$volume: it held nothing" >&2; exit; };) \
-($(call stage,$(1),load,--task check)) || { \
+($(call stage,$(1),load,--task check --verify-remote $(CLEAN_VERIFIES_BY))) || { \
     echo "kept $$volume: only what is loaded and verified is removed (docker volume rm removes anything)" >&2; exit 1; }; \
 printf 'Remove the $(RUNNER) volume %s? The store has all of it, verified just now. [y/N] ' "$$volume" >&2; \
 $(if $(YES),answer=y; echo y >&2,read -r answer || true); \

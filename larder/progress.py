@@ -97,14 +97,19 @@ class _Lines:
 
 
 def amount(number: float, unit: str) -> str:
-    """A number with its unit as people read it: 1,234 images, 1.2 GiB."""
+    """A number with its unit, "B" or a plural, as people read it: 1,234 images, 1 image, 1.2 GiB."""
     if unit != "B":
-        return f"{number:,.0f} {unit}"
+        shown = f"{number:,.0f}"
+        return f"{shown} {_singular(unit) if shown == '1' else unit}"
     for prefix in ("B", "KiB", "MiB", "GiB"):
         if abs(number) < 1024:
             return f"{number:.0f} {prefix}" if prefix == "B" else f"{number:.1f} {prefix}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def _singular(plural: str) -> str:
+    return plural.removesuffix("es") if plural.endswith(("batches", "classes")) else plural.removesuffix("s")
 
 
 def _write(line: str) -> None:

@@ -82,8 +82,9 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         assert "the chain breaks at shards: a file that the index names isn't there" in ended.stderr
         ended = make(tmp_path, "etl-wds", *store)  # as it says
         assert ended.returncode == 0, ended.stderr
-        ended = make(tmp_path, "clean", "YES=1", *store)
+        ended = make(tmp_path, "clean", "YES=1", "LARDER_VERIFY_REMOTE=list", *store)
         assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count("verified by size and checksum") == 2
         assert not any(folder.exists() for folder in staged)
     finally:
         make(tmp_path, "s3-down", *store)

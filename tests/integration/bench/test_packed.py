@@ -173,10 +173,10 @@ def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers that fetch 2", id="small"),
+        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers fetching 2", id="small"),
         pytest.param(
             ["--max-cache-size", "1.5MB", "--max-pre-download", "9"],
-            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers that fetch 9 chunks ahead need", id="small-for-so-many-ahead",
+            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers fetching 9 chunks ahead, each", id="small-for-so-many-ahead",
         ),
         pytest.param(["--max-pre-download", "1"], "--max-pre-download='1': ", id="one-ahead"),
         pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),

@@ -43,6 +43,7 @@ def test_streamed_is_what_load_leaves(
     assert not (volume / ".larder" / packing.folder).exists()
     again = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
     assert "up to date" in again.stderr
+    assert "by their sizes and ETags" in again.stderr
     checked = stage("load", f"--folder={packing.folder}", "--task=check", env=env | {"S3_PREFIX": "direct"})
     assert checked.code == 0, checked.stderr
 
@@ -262,7 +263,7 @@ def test_check_says_what_the_store_lacks(
     store.client.delete_object(Bucket=bucket, Key=next(key for key in keys if "/training/" in key))
     result = stage(*check, env=env)
     assert result.code == 3
-    assert "1 objects are missing or different" in result.stderr
+    assert "missing or different there: 1 object\n" in result.stderr
 
 
 def test_another_kind_of_data_is_not_replaced(

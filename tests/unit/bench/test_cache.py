@@ -48,7 +48,7 @@ def test_a_cache_with_room_for_more_fetches_more_ahead(make_settings, tmp_path):
     [
         pytest.param(
             ["--max-cache-size", "7999"], 1_000_000, ConfigurationError,
-            "=7999: 2 workers that fetch 2 chunks ahead need 8,000 bytes of cache, or 9,101", id="too-small",
+            "=7999: 2 workers fetching 2 chunks ahead, each, take 8,000 bytes of cache; 9,101", id="too-small",
         ),
         pytest.param(
             ["--max-cache-size", "9000", "--max-pre-download", "3"], 1_000_000, ConfigurationError,
