@@ -71,16 +71,16 @@ class BucketSource(NamedTuple):
     def contents(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
         """See FolderSource. Raises ServiceError or ConfigurationError when the store fails or refuses."""
         waiting: deque[Future[bytes]] = deque()
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            try:
-                for entry in entries:
-                    waiting.append(pool.submit(self.read, entry))
-                    if len(waiting) > _READ_AT_ONCE:
-                        yield waiting.popleft().result()
-                while waiting:
+        pool = ThreadPoolExecutor(_READ_AT_ONCE)
+        try:
+            for entry in entries:
+                waiting.append(pool.submit(self.read, entry))
+                if len(waiting) > _READ_AT_ONCE:
                     yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # nobody waits for a silent store any more
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
