@@ -113,11 +113,13 @@ etl-load: ready-load ## the tree -> one object per image in s3://S3_BUCKET/Food-
 
 .PHONY: etl-wds
 etl-wds: ready-shard ready-load ## the tree -> WebDataset tar shards -> s3://S3_BUCKET/Food-11-webdataset/
+	@$(if $(LARDER_DEST),,$(call stage,wds,load,--task reach))
 	@$(call stage,wds,shard)
 	@$(if $(LARDER_DEST),,$(call stage,wds,load))
 
 .PHONY: etl-lit
 etl-lit: ready-optimize ready-load ## the tree -> LitData chunks -> s3://S3_BUCKET/Food-11-litdata/
+	@$(if $(LARDER_DEST),,$(call stage,lit,load,--task reach))
 	@$(call stage,lit,optimize)
 	@$(if $(LARDER_DEST),,$(call stage,lit,load))
 
@@ -173,8 +175,8 @@ s3-check: ready-s3 ## diagnose the store of the settings: reach, keys, clock, bu
 	@$(call stage,s3,s3,--task check)
 
 .PHONY: s3-bucket
-s3-bucket: ready-s3 ## make the bucket in the store of the settings
-	@$(call stage,s3,s3,--task bucket)
+s3-bucket: ready-s3 ## make the bucket in the store of the settings (BUCKET=name: another one)
+	@$(call stage,s3,s3,--task bucket $(if $(BUCKET),--bucket "$(BUCKET)"))
 
 # Keys are made up once, and only when no setting of a store is there. printf is the shell's own: no process shows them.
 .PHONY: s3-keys

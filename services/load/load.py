@@ -58,6 +58,8 @@ _SHOWN = 3
 
 def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Nothing is sent when the store holds all of it already."""
+    if settings.task == "reach":
+        return reach(settings)
     slot = Slot(settings.volume, settings.folder)
     with slot.lock():  # nobody changes the data under our hands
         source = read_manifest(slot.folder, made_by=_made_by(settings.folder))
@@ -67,6 +69,18 @@ def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
             outcome = Load(settings, reporter, slot.folder, source, there, state).run()
             state.remove()
     return outcome
+
+
+def reach(settings: LoadSettings) -> Outcome:
+    """Whether the store answers, knows the keys, has the bucket, and may be written and read.
+
+    Raises ConfigurationError or ServiceError when not, with the next step.
+    """
+    there = Folder(settings, settings.folder)
+    there.read(MANIFEST)
+    there.write(PROBE, b"larder")
+    there.delete([PROBE])
+    return Outcome(f"{there.uri} can be written", "")
 
 
 class Load:

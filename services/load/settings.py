@@ -16,9 +16,10 @@ VerifyRemote = Literal["list", "etag", "read"]
 class LoadSettings(DataSettings, BucketSettings):
     """What goes where, how fast, and how closely it is looked at afterwards."""
 
-    task: Literal["load", "check"] = Field(
+    task: Literal["load", "check", "reach"] = Field(
         "load", alias="LARDER_LOAD_TASK",
-        description="load, or check: say whether the store has all of it, and send nothing",
+        description="load; check (say whether the store has all of it, and send nothing); reach (say whether the store "
+        "can be written, before there is anything to send)",
     )  # fmt: skip
     folder: str = Field(
         TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",

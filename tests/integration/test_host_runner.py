@@ -67,7 +67,12 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
     """The store of s3-up, both pipelines, and what removes their volumes."""
     store = [f"LARDER_STORE_DIR={tmp_path}/store"]
     try:
-        for target in ("etl-local", "s3-up", "etl-wds", "etl-lit"):
+        assert make(tmp_path, "etl-local", "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store).returncode == 0
+        early = make(tmp_path, "etl-wds", *store)
+        assert early.returncode != 0
+        assert "S3_BUCKET is not set" in early.stderr
+        assert "shard: " not in early.stderr, "nothing is packed for a store that isn't there"
+        for target in ("s3-up", "etl-wds", "etl-lit"):
             ended = make(tmp_path, target, "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store)
             assert ended.returncode == 0, ended.stderr
         staged = [tmp_path / "home/volumes" / name for name in ("food11-webdataset_wds_out", "food11-litdata_lit_out")]
