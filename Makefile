@@ -33,7 +33,6 @@ override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
     LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
-export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
 STORE_SETTINGS := S3_ENDPOINT_URL S3_BUCKET RCLONE_CONTAINER AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \
@@ -186,7 +185,7 @@ ifeq ($(STORE_IS_SET),)
 	@mkdir -p -- "$(LARDER_HOME)"; umask 077; [ -f "$(STORE_ENV)" ] || { \
 	    printf '%s=%s\n' S3_ENDPOINT_URL $(if $(filter host,$(RUNNER)),http://127.0.0.1:8333,http://minio:9000) \
 	        S3_BUCKET larder AWS_ACCESS_KEY_ID "larder$(call random,7)" \
-	        AWS_SECRET_ACCESS_KEY "$(call random,20)" COMPOSE_IGNORE_ORPHANS 1 >"$(STORE_ENV).new" && \
+	        AWS_SECRET_ACCESS_KEY "$(call random,20)" >"$(STORE_ENV).new" && \
 	    mv -- "$(STORE_ENV).new" "$(STORE_ENV)"; }
 else
 	@$(if $(filter host http://minio:9000,$(RUNNER) $(or $(S3_ENDPOINT_URL),$(call from_env,S3_ENDPOINT_URL))),, \
