@@ -64,7 +64,8 @@ _BY_CODE = {
         "check S3_BUCKET, or ask the bucket's owner to allow these keys to read, list, write and delete",
     ),
     "NoSuchBucket": _Fault(
-        ConfigurationError, "there is no such bucket", "check the bucket's name, or make it: `make s3-bucket{bucket}`"
+        ConfigurationError, "there is no such bucket",
+        "check the name (S3_BUCKET, LARDER_INPUT, LARDER_DEST), or make the bucket: `make s3-bucket{bucket}`"
     ),
     "InvalidBucketName": _Fault(
         ConfigurationError, "the store takes no bucket of this name",

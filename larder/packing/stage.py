@@ -9,7 +9,7 @@ from pathlib import Path
 
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
 from larder.engines import open_engine
-from larder.errors import InputError
+from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
 from larder.packing.plan import Limits, Pack, plan
@@ -127,7 +127,7 @@ class _Packing:
         if (planned := sum(pack.samples for pack in self._planned.values())) != images:
             raise InputError(
                 f"the tree's index lists {amount(planned, 'images')}, and its manifest says {images:,}",
-                next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
+                next_step=f"{TREE_ANEW}, then run this again",
             )
 
     def _missing(self, packs: Iterator[Pack], samples: IndexWriter, task: Task) -> Iterator[Pack]:

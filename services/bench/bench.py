@@ -63,7 +63,7 @@ def _measure(
     if images == feed.images != measured.images:
         raise InputError(
             f"an epoch of {settings.split!r} gave {measured.images:,} images, and its manifest says {feed.images:,}",
-            next_step="make the data anew, with LARDER_FORCE=true",
+            next_step="make the data anew: what made them, as in `make etl-wds`, with LARDER_FORCE=true",
         )
     return measured, _since(before, feed.network())
 

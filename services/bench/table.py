@@ -52,6 +52,7 @@ def _circumstances(record: dict[str, Any]) -> dict[str, str]:
     return {
         "warm-up": amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",
         "data": f"{dataset['name']}, {dataset['split']} split, manifest {dataset['manifest_sha256'][:12]}",
+        "loader": record["loader"],
         "recipe": record["recipe"],
         "workers": f"{settings['workers']}, in batches of {settings['batch_size']}",
         "machine": f"{made['cpu_model']}, {made['cores']} cores{quota}, {amount(made['memory_bytes'], 'B')}, "

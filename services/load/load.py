@@ -27,7 +27,7 @@ from larder.contract import (
     samples_name,
     write_index,
 )
-from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.errors import TREE_ANEW, ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import ETAG_SETTINGS, Fingerprint, fingerprint
 from larder.progress import Reporter, amount
 from larder.s3_faults import is_final
@@ -362,9 +362,12 @@ class Load:
         return found
 
     def _changed(self, path: Path, how: str) -> InputError:
+        made_by = _made_by(self._settings.folder)
+        # Who packs misses a file that is gone by itself, but not other bytes of the same length.
+        again = f"run `{made_by}{'' if how == 'is gone' else ' LARDER_FORCE=true'}`, which makes them anew"
         return InputError(
             f"{path} {how} since its manifest was written",
-            next_step=f"make the data anew (`{_made_by(self._settings.folder)} LARDER_FORCE=true`), then run again",
+            next_step=f"{TREE_ANEW}, then run again" if made_by == MADE_BY[TREE] else again,
         )
 
     def _say_again(self, idle: int, wrong: int) -> None:

@@ -25,7 +25,7 @@ from larder.contract import (
     read_run,
 )  # fmt: skip
 from larder.engines import LocalEngine
-from larder.errors import InputError, RejectedSamplesError, StorageError
+from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
@@ -198,9 +198,7 @@ def _place(raw: Path, tree: Path, verify: Verify, job: Job) -> IndexEntry:
 
 
 def _changed(path: str, how: str) -> InputError:
-    return InputError(
-        f"{path} {how} since it was extracted", next_step="extract it again (LARDER_FORCE=true), then run this again"
-    )
+    return InputError(f"{path} {how} since it was extracted", next_step=f"{TREE_ANEW}, which extracts it again")
 
 
 def _link(source: str, place: str) -> None:

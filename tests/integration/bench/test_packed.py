@@ -49,6 +49,14 @@ def run(start, tmp_path):
     return run
 
 
+@one_store
+def test_workers_without_a_shard_are_named(run):
+    code, _, err, _ = run("webdataset", "--workers", "7")
+    assert code == 0, err
+    assert "of them read nothing" in err
+    assert "of them read nothing" not in run("webdataset", "--workers", "1")[2]
+
+
 FEEDS = """
 import json, os
 from larder.progress import Reporter
@@ -110,6 +118,8 @@ def test_shards_are_measured(run, store, proxy, arm):
     asked = fetched(front, SHARDS)
     assert len(asked) == record["network_requests"] == 2 * len({path for _, path in asked}), "one HEAD and one GET each"
     assert record["settings"]["webdataset_loader"] == ("webdataset" if arm == "library" else "larder")
+    assert ("of webdataset " if arm == "library" else "larder's own") in record["loader"] or arm == "litdata_streaming"
+    assert f"\nloader                {record['loader']}\n" in out
     assert f"requests              {record['network_requests']}\n" in out
     assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
 
