@@ -23,7 +23,8 @@ class LoadSettings(DataSettings, BucketSettings):
     )  # fmt: skip
     folder: str = Field(
         TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="the finished folder on the data volume that is loaded; it keeps its name in the bucket",
+        description="the finished folder on the volume that is loaded (Food-11, Food-11-webdataset, Food-11-litdata); "
+        "it keeps its name in the bucket",
     )  # fmt: skip
     verify_remote: VerifyRemote = Field(
         "etag", alias="LARDER_VERIFY_REMOTE",
