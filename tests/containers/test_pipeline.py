@@ -172,17 +172,8 @@ def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path,
 
 def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str) -> None:
     stage("extract", "--source=sample", "--sample-images=40", check=True)
-    hold = (
-        "docker",
-        "run",
-        "--detach",
-        "--rm",
-        "-v",
-        f"{data_volume}:/mnt",
-        "--entrypoint=flock",
-        "larder-extract:0.1.0",
-    )
-    holder = run(*hold, "/mnt/.larder/lock", "sleep", "60", check=True).stdout.strip()
+    hold = ("docker", "run", "--detach", "--rm", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
+    holder = run(*hold, "larder-extract:0.1.0", "/mnt/.larder/lock", "sleep", "60", check=True).stdout.strip()
     try:
         refused = stage("extract", "--source=sample", "--sample-images=40", "--force")
         assert refused.returncode == 3
