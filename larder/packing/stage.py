@@ -36,7 +36,10 @@ def pack(
     `shaping` are the format's own settings that the bytes depend on; `next_step` is for packs on a volume.
     """
     clock = Clock()
-    next_step = f"make bench ARM={_READ_BY[layout.artifact]}, or make verify" if settings.dest else next_step
+    if settings.dest:
+        prefix = settings.dest.removeprefix("s3://").partition("/")[2].rpartition("/")[0]
+        there = f" S3_PREFIX={prefix}" if prefix else ""
+        next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
     tree = find_tree(settings)
