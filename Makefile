@@ -33,7 +33,6 @@ override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
     LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
-export COMPOSE_IGNORE_ORPHANS := 1# a server of one compose file is no orphan of the others
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
 STORE_SETTINGS := S3_ENDPOINT_URL S3_BUCKET RCLONE_CONTAINER AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \
@@ -113,11 +112,13 @@ etl-load: ready-load ## the tree -> one object per image in s3://S3_BUCKET/Food-
 
 .PHONY: etl-wds
 etl-wds: ready-shard ready-load ## the tree -> WebDataset tar shards -> s3://S3_BUCKET/Food-11-webdataset/
+	@$(if $(LARDER_DEST),,$(call stage,wds,load,--task reach))
 	@$(call stage,wds,shard)
 	@$(if $(LARDER_DEST),,$(call stage,wds,load))
 
 .PHONY: etl-lit
 etl-lit: ready-optimize ready-load ## the tree -> LitData chunks -> s3://S3_BUCKET/Food-11-litdata/
+	@$(if $(LARDER_DEST),,$(call stage,lit,load,--task reach))
 	@$(call stage,lit,optimize)
 	@$(if $(LARDER_DEST),,$(call stage,lit,load))
 
@@ -173,8 +174,8 @@ s3-check: ready-s3 ## diagnose the store of the settings: reach, keys, clock, bu
 	@$(call stage,s3,s3,--task check)
 
 .PHONY: s3-bucket
-s3-bucket: ready-s3 ## make the bucket in the store of the settings
-	@$(call stage,s3,s3,--task bucket)
+s3-bucket: ready-s3 ## make the bucket in the store of the settings (BUCKET=name: another one)
+	@$(call stage,s3,s3,--task bucket $(if $(BUCKET),--bucket "$(BUCKET)"))
 
 # Keys are made up once, and only when no setting of a store is there. printf is the shell's own: no process shows them.
 .PHONY: s3-keys
@@ -184,7 +185,7 @@ ifeq ($(STORE_IS_SET),)
 	@mkdir -p -- "$(LARDER_HOME)"; umask 077; [ -f "$(STORE_ENV)" ] || { \
 	    printf '%s=%s\n' S3_ENDPOINT_URL $(if $(filter host,$(RUNNER)),http://127.0.0.1:8333,http://minio:9000) \
 	        S3_BUCKET larder AWS_ACCESS_KEY_ID "larder$(call random,7)" \
-	        AWS_SECRET_ACCESS_KEY "$(call random,20)" COMPOSE_IGNORE_ORPHANS 1 >"$(STORE_ENV).new" && \
+	        AWS_SECRET_ACCESS_KEY "$(call random,20)" >"$(STORE_ENV).new" && \
 	    mv -- "$(STORE_ENV).new" "$(STORE_ENV)"; }
 else
 	@$(if $(filter host http://minio:9000,$(RUNNER) $(or $(S3_ENDPOINT_URL),$(call from_env,S3_ENDPOINT_URL))),, \
@@ -297,6 +298,9 @@ clean-wds: ready-load ## remove the volume of shards, after looking that the sto
 clean-lit: ready-load ## remove the volume of chunks, after looking that the store has them (YES=1: without asking)
 	@$(call remove_staged,lit)
 
+# What is about to be the only copy isn't taken on trust: LARDER_VERIFY_REMOTE may ask for more here, and not for less.
+CLEAN_VERIFIES_BY = $(or $(filter read,$(or $(LARDER_VERIFY_REMOTE),$(call from_env,LARDER_VERIFY_REMOTE))),etag)
+
 # $(call remove_staged,PIPELINE) removes what wds or lit has staged, unless it is in use or the store lacks any of it.
 define remove_staged
 volume=$(call volume_of,$(1)); \
@@ -308,7 +312,7 @@ users="$$($(if $(filter compose,$(RUNNER)),docker ps --all --filter "volume=$$vo
 $(if $(filter compose,$(RUNNER)),docker run --rm -v "$$volume:/mnt:ro" --entrypoint sh larder-load:0.1.0 \
         -c 'test -e "/mnt/$$1" || test -e "/mnt/.larder/$$1"' sh $(call folder_of,$(1)) \
     || { docker volume rm "$$volume" >/dev/null && echo "removed $$volume: it held nothing" >&2; exit; };) \
-($(call stage,$(1),load,--task check)) || { \
+($(call stage,$(1),load,--task check --verify-remote $(CLEAN_VERIFIES_BY))) || { \
     echo "kept $$volume: only what is loaded and verified is removed (docker volume rm removes anything)" >&2; exit 1; }; \
 printf 'Remove the $(RUNNER) volume %s? The store has all of it, verified just now. [y/N] ' "$$volume" >&2; \
 $(if $(YES),answer=y; echo y >&2,read -r answer || true); \

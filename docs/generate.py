@@ -91,8 +91,6 @@ def env_example() -> str:
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
     lines += ["", "", "# --- make and compose ---"]
-    lines += ["", "# a server of one compose file is no orphan of the others: never let compose remove such (compose)"]
-    lines += ["COMPOSE_IGNORE_ORPHANS=1"]
     for name, default, meaning in BUILD_SETTINGS:
         lines += ["", f"# {meaning}; default: {default or '(empty)'}", f"#{name}="]
     lines += ["", "", "# --- images of others, each pinned here and nowhere else ---"]

@@ -23,6 +23,7 @@ from pydantic_core import from_json  # three times as fast as json.loads
 
 from larder.errors import InputError
 from larder.fingerprint import ETAG_SETTINGS
+from larder.settings import in_words
 
 VERSION: Literal[1] = 1
 META = "_larder"
@@ -167,8 +168,8 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
         raise InputError(
-            f"{name} is not a manifest that this version reads ({where}: {fault['msg']})",
-            next_step="run the stage that made it again with --force",
+            f"{name} is not a manifest that this version reads ({where}: {in_words(fault)})",
+            next_step="run the command that made it once more, with LARDER_FORCE=true",
         ) from error
 
 

@@ -21,6 +21,8 @@ import os
 from collections.abc import Sequence
 
 EXIT_INTERRUPTED = 130
+TREE_ANEW = "make the tree anew (`make etl-local LARDER_FORCE=true` with the LARDER_SOURCE that it had)"
+"""A next step. Without its source, the command would put another data set in its place."""
 
 
 class LarderError(Exception):

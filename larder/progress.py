@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol
 
 from tqdm import tqdm
@@ -40,6 +40,13 @@ class Reporter:
             _write(json.dumps({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
             tqdm.write(f"{self.stage}: {message}", file=sys.stderr)
+
+    def event_at_once(self, name: str, message: str) -> None:
+        """The same from a signal handler: past buffers and locks that what it interrupted may hold."""
+        line = json.dumps({"stage": self.stage, "event": name, "message": message})
+        text = line if self.json else f"{chr(10) if self._bar else ''}{self.stage}: {message}"
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode())
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
@@ -97,14 +104,19 @@ class _Lines:
 
 
 def amount(number: float, unit: str) -> str:
-    """A number with its unit as people read it: 1,234 images, 1.2 GiB."""
+    """A number with its unit, "B" or a plural, as people read it: 1,234 images, 1 image, 1.2 GiB."""
     if unit != "B":
-        return f"{number:,.0f} {unit}"
+        shown = f"{number:,.0f}"
+        return f"{shown} {_singular(unit) if shown == '1' else unit}"
     for prefix in ("B", "KiB", "MiB", "GiB"):
         if abs(number) < 1024:
             return f"{number:.0f} {prefix}" if prefix == "B" else f"{number:.1f} {prefix}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def _singular(plural: str) -> str:
+    return plural.removesuffix("es") if plural.endswith(("batches", "classes")) else plural.removesuffix("s")
 
 
 def _write(line: str) -> None:

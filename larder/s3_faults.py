@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -63,7 +64,8 @@ _BY_CODE = {
         "check S3_BUCKET, or ask the bucket's owner to allow these keys to read, list, write and delete",
     ),
     "NoSuchBucket": _Fault(
-        ConfigurationError, "there is no such bucket", "check S3_BUCKET, or make the bucket: `make s3-bucket`"
+        ConfigurationError, "there is no such bucket",
+        "check the name (S3_BUCKET, LARDER_INPUT, LARDER_DEST), or make the bucket: `make s3-bucket{bucket}`"
     ),
     "InvalidBucketName": _Fault(
         ConfigurationError, "the store takes no bucket of this name",
@@ -122,7 +124,9 @@ def explain_code(code: str, message: str, what: str) -> LarderError:
     fault = _BY_CODE.get(_SAME_AS.get(code, code))
     if fault is None:
         return ServiceError(f"{what}: the store answers {code}: {message}".rstrip(": "), next_step=_AGAIN)
-    return fault.kind(f"{what}: {fault.cause} ({code})", next_step=fault.next_step)
+    bucket = re.search(r"s3://([^/:]+)", what)
+    step = fault.next_step.format(bucket=f" BUCKET={bucket[1]}" if bucket else "")
+    return fault.kind(f"{what}: {fault.cause} ({code})", next_step=step)
 
 
 def explain(error: Exception, what: str, endpoint: str) -> LarderError:

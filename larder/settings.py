@@ -173,10 +173,40 @@ def _without_secrets(value: str) -> str:
     return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//…@", value)) if "//" in value else value
 
 
+_BYTES = "must be a number of bytes, as in 5000, 20MB or 64MiB"
+_WORDS = {
+    "bool_parsing": "must be true or false",
+    "byte_size": _BYTES,
+    "byte_size_unit": _BYTES,
+    "float_parsing": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "literal_error": "must be {expected}",
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "json_invalid": "no JSON: {error}",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_too_short": "must not be empty",
+}
+"""What pydantic finds, by its kind (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
+
+
+def in_words(fault: Any) -> str:
+    """What is wrong with a value, as people say it. `fault` is one of a ValidationError's."""
+    words = _WORDS.get(fault["type"])
+    if words is None:
+        return str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
+    return words.format(**fault.get("ctx", {}))
+
+
 def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str:
     """One validation fault as a line: where the value came from, what it was, what it must be."""
     field = str(fault["loc"][0]) if fault["loc"] else ""
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = in_words(fault)
     if not field:
         return message
     setting = next(setting for setting in settings_of(kind) if setting.field == field)

@@ -5,6 +5,7 @@ A stage's `__main__` is one call of `main`.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import signal
@@ -34,10 +35,21 @@ def main(
     stage: str, kind: type[S], work: Callable[[S, Reporter], Outcome], about: str, argv: Sequence[str] | None = None
 ) -> int:
     """Run a stage and return its exit code (see larder.errors)."""
-    signal.signal(signal.SIGTERM, _interrupt)  # as the first process of a container, it has no default action
     style: LogStyle = "json" if os.environ.get("LARDER_LOG") == "json" else "auto"
     reporter = Reporter(stage, style)
     words = sys.argv[1:] if argv is None else argv
+    owner = os.getpid()
+
+    def interrupt(*_: object) -> None:
+        if os.getpid() == owner:  # and none of its forks
+            reporter.event_at_once(
+                "ending", "interrupted: ending within seconds, once what is under way has been called off"
+            )
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # as the first process of a container, it has no default action
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it has it ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         settings = kind.load(stage, words, os.environ, about=about)
         if "--check" in words:
@@ -48,6 +60,9 @@ def main(
         return _fail(reporter, error)
     except KeyboardInterrupt:
         reporter.event("interrupted", "interrupted; nothing is lost, run the same command again")
+        if argv is None and not multiprocessing.active_children():
+            sys.stdout.flush()
+            os._exit(EXIT_INTERRUPTED)  # else Python waits for threads that wait for a silent store
         return EXIT_INTERRUPTED
     except OSError as error:
         explained = explain_os_error(error)
@@ -63,10 +78,6 @@ def main(
 def _fail(reporter: Reporter, error: LarderError) -> int:
     reporter.event("error", f"error: {error.what}\n  next step: {error.next_step}", exit_code=error.exit_code)
     return error.exit_code
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 class Clock:

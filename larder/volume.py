@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,7 +59,7 @@ class Slot:
             )
         (self.root / WORK).mkdir(exist_ok=True)
         with (self.root / WORK / "lock").open("w") as file:
-            _flock(file, fcntl.LOCK_EX, f"another run is using {self.root}")
+            _flock(file, fcntl.LOCK_EX, "using", self.root)
             if self._mark.exists():
                 self._complete_swap()
             yield
@@ -146,16 +147,35 @@ def reading(root: Path) -> Iterator[None]:
         yield
         return
     with file:
-        _flock(file, fcntl.LOCK_SH, f"another run is writing to {root}")
+        _flock(file, fcntl.LOCK_SH, "writing to", root)
         yield
 
 
-def _flock(file: IO[str], how: int, held: str) -> None:
-    """Take a lock, or raise StorageError with the words `held` when another process holds it."""
+def _flock(file: IO[str], how: int, doing: str, root: Path) -> None:
+    """Take a lock, or raise StorageError when another process holds it, which is `doing` something to `root`."""
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StorageError(held, next_step="wait until it has ended, then run again") from None
+        name = volume_name(root)
+        held = f"the volume {name} ({root})" if name else str(root)
+        see = f"docker ps --filter volume={name}" if name else f"fuser -v {root}/{WORK}/lock"
+        raise StorageError(
+            f"another run is {doing} {held}",
+            next_step=f"wait until it has ended, or end it (`{see}` shows it), then run again",
+        ) from None
+
+
+def volume_name(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """What a container engine calls the volume that is mounted at `root`; empty where nothing tells, or it is none.
+
+    Engines keep a volume in .../volumes/<name>/_data, which the kernel names in its table of mounts (proc(5)).
+    """
+    with suppress(OSError):
+        for line in mounts.read_text().splitlines():
+            origin, place = line.split(" ", 5)[3:5]
+            if place == str(root) and (found := re.fullmatch(r".*/volumes/([^/]+)/_data", origin)):
+                return found[1]
+    return ""
 
 
 def swap_in(new: Path, place: Path) -> None:

@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 TASKS_IN_FLIGHT_PER_WORKER = 4
+GRACE_SECONDS = 2.0
+"""For workers to call off what they have under way."""
 
 
 class LocalEngine:
@@ -39,9 +43,23 @@ class LocalEngine:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         try:
-            yield _in_order(pool, function, tasks, self.workers * TASKS_IN_FLIGHT_PER_WORKER)
+            yield _in_order(pool, partial(_call, function), tasks, self.workers * TASKS_IN_FLIGHT_PER_WORKER)
+        except BaseException:
+            _drop_work()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _drop_work() -> None:
+    """End the workers now: nobody wants what they have under way, and a pack may take half a minute."""
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.terminate()
+    wait_until = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        worker.join(max(0.0, wait_until - time.monotonic()))
+        worker.kill()
 
 
 def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterable[T], ahead: int) -> Iterator[R]:
@@ -63,9 +81,22 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent."""
+    """Leave Ctrl-C to the parent, which sends SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_worker)
     end_with_parent()
+
+
+def _end_worker(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool sends one more
+    raise SystemExit  # and not an end at once, so that uploads in parts are called off
+
+
+def _call(function: Callable[[T], R], task: T) -> R:
+    try:
+        return function(task)
+    except SystemExit:
+        os._exit(1)  # threads that still read would hold it up
 
 
 def end_with_parent() -> None:

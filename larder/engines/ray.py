@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from larder.engines.ray_cluster import START, driver, import_ray, listens
+from larder.engines.ray_cluster import START, Say, driver, import_ray, listens
 from larder.errors import ConfigurationError, ResourceError, ServiceError
+from larder.progress import amount
 
 T = TypeVar("T")
 R = TypeVar("R")
-Say = Callable[[str, str], None]
-"""Told an event's name and message, as `larder.progress.Reporter.event` is."""
 
 TASKS_IN_FLIGHT_PER_CPU = 3
 RETRIES = 5
@@ -41,7 +40,7 @@ class RayEngine:
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:
         """See `larder.engines.Engine`. Raises ServiceError when the cluster is lost or has no CPUs."""
-        with driver(self.address, self.workers) as head:
+        with driver(self.address, self.workers, self._say) as head:
             # Leaving is enough to stop what is under way: the cluster ends the workers of a driver that has gone.
             # ray.cancel is not for this: with tasks that are just ending it can bring this process down.
             yield _in_order(function, tasks, _Watch(head, self._say, self._patience_seconds))
@@ -89,9 +88,9 @@ class _Watch:
             wait = f"waiting up to {self._patience_seconds:.0f} s for a node"
             self._say("cluster", f"the Ray cluster at {self._head} has no CPUs: {wait}")
         elif before < 0:
-            self._say("cluster", f"the Ray cluster at {self._head} has {cpus} CPUs")
+            self._say("cluster", f"the Ray cluster at {self._head} has {amount(cpus, 'CPUs')}")
         else:
-            self._say("cluster", f"the Ray cluster has {cpus} CPUs now, {before} before")
+            self._say("cluster", f"the Ray cluster has {amount(cpus, 'CPUs')} now, {before} before")
 
 
 def _in_order(function: Callable[[T], R], tasks: Iterable[T], watch: _Watch) -> Iterator[R]:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,13 @@ from larder.machine import end_with_parent
 
 INSTALL = "pip install 'ray~=2.55.1'"
 START = "docker compose -f compose/ray.yaml up -d --wait"
+Say = Callable[[str, str], None]
+"""Told an event's name and message, as `larder.progress.Reporter.event` is."""
 _ADDRESS = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
-_REACH_SECONDS = 10.0
-"""For a head that is just starting to listen."""
-_JOIN_SECONDS = 20.0
+_JOIN_SECONDS = 60.0
 """For a node of our own to start; it takes 3 s on an idle machine."""
+_SAY_SECONDS = 5.0
+"""Between words while it starts."""
 _GRACE_SECONDS = 10.0
 """For that node to say goodbye: else the cluster counts missed heartbeats before it knows."""
 _OBJECT_STORE_BYTES = 256 << 20
@@ -55,17 +57,17 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def driver(address: str, cpus: int) -> Iterator[str]:
+def driver(address: str, cpus: int, say: Say) -> Iterator[str]:
     """Make this process a driver of the cluster at `address`; empty is one with `cpus` CPUs that ends with the context.
 
-    Yields the address of the cluster's head. Raises ConfigurationError when Ray isn't installed, or the cluster's is
-    another version; ServiceError when the cluster can't be joined.
+    `say` is told when that takes its time. Yields the address of the cluster's head. Raises ConfigurationError when Ray
+    isn't installed, or the cluster's is another version; ServiceError when the cluster can't be joined.
     """
     import_ray()
     # A name this short because the path of a socket below it may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if address:
-            with _node(address, Path(folder)) as head, _connection(address=head, _temp_dir=folder):
+            with _node(address, Path(folder), say) as head, _connection(address=head, _temp_dir=folder):
                 yield head
         else:
             options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
@@ -92,10 +94,13 @@ def _connection(**options: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _node(address: str, folder: Path) -> Iterator[str]:
+def _node(address: str, folder: Path, say: Say) -> Iterator[str]:
     """A node of the cluster at `address`, without CPUs and with its files in `folder`; yields the head's address."""
-    if address != "auto":
-        _reach(address)
+    if address != "auto" and (fault := listens(address)) is not None:
+        raise ServiceError(
+            f"nothing answers at {address}, where RAY_ADDRESS says that a Ray cluster is: {fault}",
+            next_step=f"start the cluster (`{START}`) or correct RAY_ADDRESS, then run again: it resumes",
+        )
     log = folder / "start.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -110,19 +115,25 @@ def _node(address: str, folder: Path) -> Iterator[str]:
             preexec_fn=partial(end_with_parent, signal.SIGKILL),  # Ray may hang on SIGTERM; its children end with it
         )  # fmt: skip
     try:
-        yield _joined(process, address, folder / "ray_current_cluster", log)
+        yield _joined(process, address, folder / "ray_current_cluster", log, say)
     finally:
         _end(process)
 
 
-def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Path) -> str:
+def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Path, say: Say) -> str:
     """Wait until the node has joined, when Ray writes the head's address to the file `sign`."""
-    end = time.monotonic() + _JOIN_SECONDS
+    begin = said = time.monotonic()
     while not (sign.exists() and (head := sign.read_text())):
         if process.poll() is not None:
             raise _not_joined(address, log.read_text(errors="replace"))
-        if time.monotonic() > end:
-            raise _not_joined(address, f"no answer of a Ray head within {_JOIN_SECONDS:.0f} s")
+        now = time.monotonic()
+        if now - begin > _JOIN_SECONDS:
+            raise _not_joined(
+                address, f"something answers there, but no Ray head has taken this node within {_JOIN_SECONDS:.0f} s"
+            )
+        if now - said > _SAY_SECONDS:
+            said = now
+            say("join", f"joining the Ray cluster at {address}: waiting for its head, {now - begin:.0f} s so far")
         time.sleep(0.05)
     return head
 
@@ -151,15 +162,6 @@ def _not_joined(address: str, words: str) -> LarderError:
         f"the Ray cluster at {address} can't be joined: {reason}",
         next_step=f"start it (`{START}`) or correct RAY_ADDRESS, then run again: it resumes",
     )
-
-
-def _reach(address: str) -> None:
-    """Wait until something listens at `address`. Raises ServiceError."""
-    end = time.monotonic() + _REACH_SECONDS
-    while (fault := listens(address)) is not None:
-        if time.monotonic() > end:
-            raise _not_joined(address, str(fault))
-        time.sleep(0.2)
 
 
 def listens(address: str, seconds: float = 2.0) -> OSError | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
-from larder.errors import InputError
+from larder.errors import TREE_ANEW, InputError
 from larder.packing.settings import PackSettings, place_in_store
 from larder.store import BucketSettings
 
@@ -58,7 +58,7 @@ class FolderSource(NamedTuple):
         """The error for an image that isn't what the index says."""
         return InputError(
             f"{self.folder}/{entry.path} {how} since its manifest was written",
-            next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
+            next_step=f"{TREE_ANEW}, then run this again",
         )
 
 
@@ -71,16 +71,16 @@ class BucketSource(NamedTuple):
     def contents(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
         """See FolderSource. Raises ServiceError or ConfigurationError when the store fails or refuses."""
         waiting: deque[Future[bytes]] = deque()
-        with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-            try:
-                for entry in entries:
-                    waiting.append(pool.submit(self.read, entry))
-                    if len(waiting) > _READ_AT_ONCE:
-                        yield waiting.popleft().result()
-                while waiting:
+        pool = ThreadPoolExecutor(_READ_AT_ONCE)
+        try:
+            for entry in entries:
+                waiting.append(pool.submit(self.read, entry))
+                if len(waiting) > _READ_AT_ONCE:
                     yield waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # nobody waits for a silent store any more
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
@@ -123,7 +123,7 @@ class Tree(NamedTuple):
         if folder.download(name, work / "input.jsonl") != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step="run `make etl-load LARDER_FORCE=true`, which puts everything in place again",
+                next_step="run `make etl-load`, which puts it back",
             )
         return work / "input.jsonl"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
 from larder.engines import open_engine
-from larder.errors import InputError
+from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
 from larder.packing.plan import Limits, Pack, plan
@@ -36,7 +36,10 @@ def pack(
     `shaping` are the format's own settings that the bytes depend on; `next_step` is for packs on a volume.
     """
     clock = Clock()
-    next_step = f"make bench ARM={_READ_BY[layout.artifact]}, or make verify" if settings.dest else next_step
+    if settings.dest:
+        prefix = settings.dest.removeprefix("s3://").partition("/")[2].rpartition("/")[0]
+        there = f" S3_PREFIX={prefix}" if prefix else ""
+        next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
     tree = find_tree(settings)
@@ -44,16 +47,17 @@ def pack(
     target = _target(settings, slot, layout, reporter)
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
         target.tidy(done)
-        return Outcome(f"up to date: {_size(done, target)}", next_step, {"up_to_date": True})
+        return Outcome(f"up to date: {_size(done, target)}, {target.seen}", next_step, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
         if slot.resume(ledger) and len(ledger):
-            reporter.event("resume", f"continuing an earlier run: {len(ledger):,} files are done")
+            reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'files')}")
         slot.meta.mkdir(parents=True, exist_ok=True)
         manifest = _Packing(settings, tree, layout, limits, target, ledger, reporter).run(slot, wanted, clock)
     images = tree.manifest.files
     rate = images / max(clock.seconds, 1e-9)
     return Outcome(
-        f"{images:,} images in {_size(manifest, target)}, in {clock.seconds:.1f} s ({rate:,.0f} images/s)", next_step,
+        f"{amount(images, 'images')} in {_size(manifest, target)}, in {clock.seconds:.1f} s ({rate:,.0f} images/s)",
+        next_step,
         {
             "images": images, "files": manifest.files, "bytes": manifest.bytes,
             "seconds": round(clock.seconds, 3),
@@ -70,7 +74,7 @@ def _order(settings: PackSettings) -> Shaping:
 
 
 def _size(manifest: Manifest, target: Target) -> str:
-    return f"{manifest.files:,} files ({amount(manifest.bytes, 'B')}) in {target.name}"
+    return f"{amount(manifest.files, 'files')} ({amount(manifest.bytes, 'B')}) in {target.name}"
 
 
 class _Packing:
@@ -97,7 +101,7 @@ class _Packing:
             if done is None or not self._target.has(done):
                 self._ledger.drop(path)
                 self._ledger.add([self._target.put(path, content)])
-        self._reporter.event("commit", f"committing {len(self._ledger):,} files")
+        self._reporter.event("commit", f"committing {amount(len(self._ledger), 'files')}")
         summary = write_index(slot.meta / "index.jsonl", self._target.settle(self._ledger.entries()))
         source, total = self._tree.manifest, sum(entry.bytes for entry in self._ledger.entries())
         manifest = Manifest(
@@ -125,8 +129,8 @@ class _Packing:
                         task.advance(self._planned[entry.path].samples)
         if (planned := sum(pack.samples for pack in self._planned.values())) != images:
             raise InputError(
-                f"the tree's index lists {planned:,} images, and its manifest says {images:,}",
-                next_step="make the tree anew (`make etl-local LARDER_FORCE=true`), then run this again",
+                f"the tree's index lists {amount(planned, 'images')}, and its manifest says {images:,}",
+                next_step=f"{TREE_ANEW}, then run this again",
             )
 
     def _missing(self, packs: Iterator[Pack], samples: IndexWriter, task: Task) -> Iterator[Pack]:

@@ -20,7 +20,7 @@ from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.settings import PackSettings, place_in_store
 from larder.packing.source import Source, open_folder
-from larder.progress import Reporter
+from larder.progress import Reporter, amount
 from larder.store import BucketSettings
 from larder.volume import Slot
 
@@ -43,6 +43,8 @@ class StoreTarget:
         self._there: dict[str, Listed] = {}
         self._below = ""
         self.name = self._folder.uri
+
+    seen = "by their sizes and ETags: `make verify` reads them"
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """See Target."""
@@ -158,8 +160,8 @@ class StoreTarget:
         extra = [path for path in self._there if not path.startswith(f"{META}/") and path not in named | old]
         if extra:
             self._reporter.event(
-                "extra", f"in the way: {len(extra):,} objects in {self.name} that the manifest doesn't name, such as "
-                f"{extra[0]}", objects=len(extra),
+                "extra", f"in the way: {amount(len(extra), 'objects')} in {self.name} that the manifest doesn't name, "
+                f"such as {extra[0]}", objects=len(extra),
             )  # fmt: skip
 
     def _leftovers(self, manifest: Manifest) -> list[str]:

@@ -19,6 +19,10 @@ class Target(Protocol):
     def name(self) -> str:
         """For people."""
 
+    @property
+    def seen(self) -> str:
+        """What `up_to_date` compares of each file, for people."""
+
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """The manifest in place, when it is of the tree with this digest, made as wanted, and no file is missing."""
 

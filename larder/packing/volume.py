@@ -18,7 +18,7 @@ from larder.packing.checks import Checks, joined
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.source import Source
-from larder.progress import Reporter
+from larder.progress import Reporter, amount
 from larder.volume import Slot, remove_tree, require_space, start_writeback
 
 _WRITE_BYTES = 1 << 20
@@ -31,6 +31,8 @@ class VolumeTarget:
     def __init__(self, slot: Slot, reporter: Reporter) -> None:
         self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
         self._parts = slot.work / "parts"
+
+    seen = "by their sizes: `make verify` reads them"
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """See Target."""
@@ -56,7 +58,7 @@ class VolumeTarget:
             remove_tree(self._parts)  # a worker of an earlier run that still writes fails now
         self._parts.mkdir()
         done = sum(entry.bytes for entry in ledger.entries())
-        require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {tree.files:,} images")
+        require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {amount(tree.files, 'images')}")
 
     def has(self, entry: IndexEntry) -> bool:
         """See Target."""

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from larder.errors import ConfigurationError, InputError
-from larder.progress import Reporter
+from larder.progress import Reporter, amount
 from larder.stage import Outcome
 from services.bench import arms, provenance, table
 from services.bench.feed import Feed, Network
@@ -34,8 +34,8 @@ def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
     print(json.dumps(record, ensure_ascii=False) if reporter.json else table.render(record), flush=True)
     rates = (f"{one['imgs/s']:,.0f} imgs/s" + f" {one['pass']}" * bool(record["then"]) for one in passes_of(record))
     return Outcome(
-        f"{settings.arm}: {', '.join(rates)} over {record['images']:,} images "
-        f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {settings.workers} workers); "
+        f"{settings.arm}: {', '.join(rates)} over {amount(record['images'], 'images')} "
+        f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {amount(settings.workers, 'workers')}); "
         f"record {place.path.name}",
         f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",
         {"imgs/s": record["imgs/s"], "images": record["images"], "record": str(place.path)},
@@ -63,7 +63,7 @@ def _measure(
     if images == feed.images != measured.images:
         raise InputError(
             f"an epoch of {settings.split!r} gave {measured.images:,} images, and its manifest says {feed.images:,}",
-            next_step="make the data anew, with LARDER_FORCE=true",
+            next_step="make the data anew: what made them, as in `make etl-wds`, with LARDER_FORCE=true",
         )
     return measured, _since(before, feed.network())
 
@@ -82,7 +82,8 @@ def plan(images: int, settings: BenchSettings) -> int:
     Raises ConfigurationError when an epoch is too short for what is asked.
     """
     epoch = math.ceil(images / settings.batch_size)
-    has = f"an epoch of {settings.split!r} has {epoch:,} ({images:,} images in batches of {settings.batch_size:,})"
+    size = f"{amount(images, 'images')} in batches of {settings.batch_size:,}"
+    has = f"an epoch of {settings.split!r} has {epoch:,} ({size})"
     faults = []
     if epoch < FEWEST_BATCHES:
         faults.append(

@@ -103,8 +103,8 @@ def plan_budget(settings: BenchSettings, chunks: Sequence[int], folder: Path) ->
 
 def _too_small(settings: BenchSettings, limit: int, least: int, ahead: int, total: int) -> LarderError:
     need = (
-        f"{settings.workers} workers that fetch {ahead} chunks ahead need {least:,} bytes of cache, or "
-        f"{total + 1:,}, which hold the whole split"
+        f"{amount(settings.workers, 'workers')} fetching {amount(ahead, 'chunks')} ahead, each, take {least:,} bytes "
+        f"of cache; {total + 1:,} hold the whole split"
     )
     if settings.max_cache_size is None:
         return StorageError(

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from services.bench import recipe
 from services.bench.cache import Budget
 from services.bench.dataloader import CarriedError, start_worker
 from services.bench.feed import Network
+from services.bench.inputs import mend
 from services.bench.s3_reader import ATTEMPTS, Traffic
 from services.bench.settings import BenchSettings
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from services.bench.feed import Batch
 
-_ANEW = "run `make etl-lit LARDER_FORCE=true`, which makes the chunks anew"
+_ANEW = mend("make etl-lit")
 _AGAIN = "run the same command again; `make s3-check` looks closer"
 
 
@@ -47,6 +49,7 @@ class ChunksFeed:
 
     def __init__(self, settings: BenchSettings, uri: str, manifest: Manifest, cache: Path, budget: Budget) -> None:
         self.manifest, self.recipe = manifest, recipe.NAME
+        self.loader = f"StreamingDataset and StreamingDataLoader of litdata {version('litdata')}"
         self.images = manifest.splits[settings.split].samples
         self._settings, self._epoch_batches = settings, math.ceil(self.images / settings.batch_size)
         self._traffic = Traffic()

@@ -20,6 +20,7 @@ from larder.errors import ConfigurationError, InputError, LarderError, ResourceE
 from larder.progress import amount
 from services.bench import recipe
 from services.bench.feed import Network
+from services.bench.inputs import mend
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class DataLoaderFeed:
         self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings,
         network: Callable[[], Network | None],
     ) -> None:  # fmt: skip
+        self.loader = "torch's DataLoader over files or objects"
         self.manifest, self.recipe, self.images, self.network = manifest, recipe.NAME, images, network
         self._batch_size = settings.batch_size
         self._order = _Order(images, settings.seed)
@@ -78,7 +80,7 @@ def explained(made_by: str) -> Iterator[None]:
     try:
         yield
     except recipe.UnreadableImageError as error:
-        raise InputError(_raised(error), next_step=f"make the data anew: `{made_by} LARDER_FORCE=true`") from error
+        raise InputError(_raised(error), next_step=mend(made_by)) from error
     except CarriedError as error:
         kind, what, next_step = json.loads(_raised(error))
         raise _CARRIED[kind](what, next_step=next_step) from error

@@ -29,6 +29,8 @@ class Feed(Protocol):
     """Of the data that is read."""
     recipe: str
     """What is done to each image, in words."""
+    loader: str
+    """What reads, in words, with the release of a library of others."""
     images: int
     """How many one epoch has."""
     passes: tuple[str, ...]

@@ -11,7 +11,7 @@ from larder.contract import Artifact, Manifest, find_manifest, read_index
 from larder.errors import InputError
 from larder.progress import Reporter
 from services.bench.feed import Feed, Network
-from services.bench.inputs import check_manifest
+from services.bench.inputs import check_manifest, mend
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -73,7 +73,5 @@ def _not_as_listed(folder: Path, split: str, manifest: Manifest, dataset: ImageF
     return InputError(
         f"{folder / split} holds {len(dataset):,} images, and its manifest says {manifest.splits[split].samples:,}"
         + (f"; {missing} is missing" if missing else ""),
-        next_step=f"run `{made_by} LARDER_FORCE=true`, which makes it anew"
-        if missing
-        else f"remove what is there beside what `{made_by}` made",
+        next_step=mend(made_by) if missing else f"remove what is there beside what `{made_by}` made",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from larder.contract import META, Artifact, Manifest
-from larder.errors import ConfigurationError, InputError
+from larder.errors import TREE_ANEW, ConfigurationError, InputError
 from services.bench.settings import BenchSettings
 
 
@@ -27,6 +27,13 @@ def check_manifest(
             next_step=f"set it to one of: {', '.join(sorted(manifest.splits))}",
         )
     return manifest
+
+
+def mend(made_by: str) -> str:
+    """The next step for data that `made_by` made and that have gone wrong: it sees by itself what a listing shows."""
+    if made_by == "make etl-local":
+        return TREE_ANEW
+    return f"run `{made_by}`, which sends again what differs; if it finds nothing, `{made_by} LARDER_FORCE=true`"
 
 
 def bucket_of(settings: BenchSettings) -> str:

@@ -36,6 +36,7 @@ def make_record(
         "then": others,
         "warmup_batches": warmup.batches,
         "warmup_seconds": _short(warmup.seconds),
+        "loader": feed.loader,
         "recipe": feed.recipe,
         "dataset": {
             "name": manifest.dataset,

@@ -11,6 +11,7 @@ import random
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -19,6 +20,7 @@ from larder.contract import Manifest
 from larder.errors import InputError, LarderError
 from services.bench import recipe
 from services.bench.dataloader import CarriedError, start_worker
+from services.bench.inputs import mend
 from services.bench.s3_reader import FAULTS_OF_STREAMS, Reader, Readers, Traffic
 from services.bench.settings import BenchSettings
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from services.bench.feed import Batch
 
 LABEL = "cls"
-_ANEW = "run `make etl-wds LARDER_FORCE=true`, which makes the shards anew"
+_ANEW = mend("make etl-wds")
 
 Sample = tuple[str, bytes, int]
 """A name for messages, an image, its class."""
@@ -45,6 +47,8 @@ class ShardsFeed:
         self._traffic = Traffic()
         self.network = self._traffic.read
         by_library = settings.webdataset_loader == "webdataset"
+        library = f"WebDataset and WebLoader of webdataset {version('webdataset')}" if by_library else ""
+        self.loader = library or "larder's own IterableDataset, by torch's DataLoader"
         self._shards = (LibraryShards if by_library else Shards)(settings, keys, self._traffic)
         self._loader = _loader_class(by_library)(
             self._shards, batch_size=settings.batch_size, num_workers=settings.workers, persistent_workers=True,

@@ -50,8 +50,9 @@ def _circumstances(record: dict[str, Any]) -> dict[str, str]:
     made, dataset, settings = record["provenance"], record["dataset"], record["settings"]
     quota = f", of which {made['cpu_quota_cores']:g} may be used" if made["cpu_quota_cores"] else ""
     return {
-        "warm-up": f"{record['warmup_batches']} batches" if record["warmup_batches"] else "none",
+        "warm-up": amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",
         "data": f"{dataset['name']}, {dataset['split']} split, manifest {dataset['manifest_sha256'][:12]}",
+        "loader": record["loader"],
         "recipe": record["recipe"],
         "workers": f"{settings['workers']}, in batches of {settings['batch_size']}",
         "machine": f"{made['cpu_model']}, {made['cores']} cores{quota}, {amount(made['memory_bytes'], 'B')}, "

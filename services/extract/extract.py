@@ -62,7 +62,7 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
     source, archive = _open_source(settings, slot, reporter)
     with _sha256_beside(archive) as sha256, Ledger(slot.ledger_path, json.dumps(wanted, sort_keys=True)) as ledger:
         if slot.resume(ledger) and len(ledger):
-            reporter.event("resume", f"continuing an earlier run: {len(ledger):,} files are there")
+            reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'files')}")
         if settings.source == sample.NAME:
             expected = sample.expected_bytes(settings.sample_images) - sum(entry.bytes for entry in ledger.entries())
             require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
@@ -224,4 +224,4 @@ def _has_folder(path: str) -> bool:
 
 
 def _size(manifest: Manifest) -> str:
-    return f"{manifest.files:,} files, {amount(manifest.bytes, 'B')}"
+    return f"{amount(manifest.files, 'files')}, {amount(manifest.bytes, 'B')}"

@@ -6,7 +6,7 @@ from larder.stage import main
 from services.load.load import load
 from services.load.settings import LoadSettings
 
-ABOUT = "Put the training-ready tree into an S3 store, one object per image, and verify every object there."
+ABOUT = "Put finished data into an S3 store, and verify every object there: the tree, tar shards or LitData chunks."
 
 if __name__ == "__main__":
     sys.exit(main("load", LoadSettings, load, ABOUT))

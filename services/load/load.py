@@ -27,7 +27,7 @@ from larder.contract import (
     samples_name,
     write_index,
 )
-from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.errors import TREE_ANEW, ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import ETAG_SETTINGS, Fingerprint, fingerprint
 from larder.progress import Reporter, amount
 from larder.s3_faults import is_final
@@ -39,6 +39,7 @@ from services.load.state import State, Trust, Wanted
 T = TypeVar("T")
 
 MADE_BY = {TREE: "make etl-local", SHARDS: "make etl-wds", CHUNKS: "make etl-lit"}
+LOADED_BY = MADE_BY | {TREE: "make etl-load"}
 NEXT_STEP = {
     TREE: "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
     SHARDS: "make bench ARM=webdataset; make clean-wds, if the volume's space is needed",
@@ -57,6 +58,8 @@ _SHOWN = 3
 
 def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Nothing is sent when the store holds all of it already."""
+    if settings.task == "reach":
+        return reach(settings)
     slot = Slot(settings.volume, settings.folder)
     with slot.lock():  # nobody changes the data under our hands
         source = read_manifest(slot.folder, made_by=_made_by(settings.folder))
@@ -66,6 +69,18 @@ def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
             outcome = Load(settings, reporter, slot.folder, source, there, state).run()
             state.remove()
     return outcome
+
+
+def reach(settings: LoadSettings) -> Outcome:
+    """Whether the store answers, knows the keys, has the bucket, and may be written and read.
+
+    Raises ConfigurationError or ServiceError when not, with the next step.
+    """
+    there = Folder(settings, settings.folder)
+    there.read(MANIFEST)
+    there.write(PROBE, b"larder")
+    there.delete([PROBE])
+    return Outcome(f"{there.uri} can be written", "")
 
 
 class Load:
@@ -83,7 +98,7 @@ class Load:
         self._trust: Trust = "sent" if settings.verify_remote == "list" else "etag"
         self._probed = self._placed = self._put = False
         self._failure: rclone.Failure | None = None
-        self._sent_files = self._sent_bytes = 0
+        self._sent_files = self._sent_bytes = self._hashed_files = 0
 
     def run(self) -> Outcome:
         """Everything in its order."""
@@ -98,17 +113,32 @@ class Load:
         return self._outcome(self._see_to_extras())
 
     def _check(self) -> Outcome:
-        """Whether the store has all of it. Raises InputError when it hasn't."""
+        """Whether the store has all of it. Raises InputError when it hasn't.
+
+        An object with another ETag is read: where the store encrypts, an ETag says nothing.
+        """
         self._look(blind=False)
-        wrong = self._state.count_wrong(self._trust)[0] or self._read_back()
-        if self._old is None or self._old != self._source.stored(self._old.index) or wrong:
+        wrong, size = doubtful, _ = self._state.count_wrong(self._trust)
+        known = self._old is not None and self._old == self._source.stored(self._old.index)
+        by = self._verified_by()
+        if known and self._settings.verify_remote == "read":
+            wrong = self._read_back(self._state.wanted(), self._source.bytes)
+        elif known and doubtful:
+            wrong = self._read_back(self._state.wrong(self._trust), size)
+            by += f", {doubtful:,} of them by content"
+        if wrong or not known:
             raise InputError(
                 f"{self._there.uri} doesn't hold what {self._data} does: "
-                + (f"{wrong:,} objects are missing or different" if wrong else "its manifest is missing or another"),
-                next_step=f"run `{_made_by(self._settings.folder)}`",
+                + (
+                    f"missing or different there: {amount(wrong, 'objects')}"
+                    if wrong
+                    else "its manifest is missing or another"
+                ),
+                next_step=f"run `{LOADED_BY.get(self._settings.folder, LOADED_BY[TREE])}`",
             )
         return Outcome(
-            f"{self._source.files:,} objects in {self._there.uri}: all there, verified by {self._verified_by()}", "",
+            f"{amount(self._source.files, 'objects')} in {self._there.uri}: all there, verified by {by}{self._unread}",
+            "",
             {"objects": self._source.files},
         )  # fmt: skip
 
@@ -152,7 +182,8 @@ class Load:
             if wrong and not self._probed:
                 self._probe()
                 wrong = self._state.count_wrong(self._trust)[0]
-            wrong = wrong or self._read_back()
+            if not wrong and self._settings.verify_remote == "read":
+                wrong = self._read_back(self._state.wanted(), self._source.bytes)
             if not wrong:
                 return
             idle = 0 if fewest is None or wrong < fewest else idle + 1
@@ -185,16 +216,14 @@ class Load:
                 "objects are verified by size; LARDER_VERIFY_REMOTE=read fetches and hashes them",
             )  # fmt: skip
 
-    def _read_back(self) -> int:
-        """With LARDER_VERIFY_REMOTE=read, fetch and hash every object. Returns the number of wrong ones."""
-        if self._settings.verify_remote != "read":
-            return 0
+    def _read_back(self, files: Iterator[Wanted], size: int) -> int:
+        """Fetch and hash these objects, of so many bytes. Returns the number of wrong ones."""
         wrong = 0
         with (
-            self._reporter.task("reading back", self._source.bytes, "B") as task,
+            self._reporter.task("reading back", size, "B") as task,
             ThreadPoolExecutor(self._settings.transfers) as pool,
         ):
-            for some in batches(self._state.wanted(), _READ_AT_ONCE):
+            for some in batches(files, _READ_AT_ONCE):
                 found = pool.map(self._there.digest, [file.path for file in some])
                 for file, content in zip(some, found, strict=True):
                     task.advance(file.bytes)
@@ -262,7 +291,7 @@ class Load:
         """Send the files whose object below the folder `below` in the store is wrong."""
         number, size = self._state.count_wrong(trust, below, replacing=replacing)
         files = self._state.wrong(trust, below, replacing=replacing)
-        with self._reporter.task(f"uploading {number:,} files", size, "B") as task:
+        with self._reporter.task(f"uploading {amount(number, 'files')}", size, "B") as task:
             self._copy(str(self._data), below, files, task.advance)
 
     def _copy(self, origin: str, below: str, files: Iterator[Wanted], advance: Callable[[int], None]) -> None:
@@ -302,7 +331,7 @@ class Load:
         if is_final(failure.code):
             raise self._explain(failure)
         self._failure = self._failure or failure
-        self._reporter.event("broke_off", f"{left:,} files did not go up: {failure.message}", files=left)
+        self._reporter.event("broke_off", f"{amount(left, 'files')} did not go up: {failure.message}", files=left)
 
     def _hash(self, files: Iterable[Wanted]) -> None:
         """Read files: their ETags, and that they are what the index says. Raises InputError for one that isn't."""
@@ -313,6 +342,7 @@ class Load:
     @contextmanager
     def _hashing(self, files: list[Wanted]) -> Iterator[None]:
         """Read files while the block runs, and note what was found when it has ended: see `_hash`."""
+        self._hashed_files += len(files)
         with ThreadPoolExecutor(self._settings.workers) as pool:  # reading and hashing let go of Python's lock
             prints = pool.map(self._fingerprint, files)
             try:
@@ -332,16 +362,19 @@ class Load:
         return found
 
     def _changed(self, path: Path, how: str) -> InputError:
+        made_by = _made_by(self._settings.folder)
+        # Who packs misses a file that is gone by itself, but not other bytes of the same length.
+        again = f"run `{made_by}{'' if how == 'is gone' else ' LARDER_FORCE=true'}`, which makes them anew"
         return InputError(
             f"{path} {how} since its manifest was written",
-            next_step=f"make the data anew (`{_made_by(self._settings.folder)} LARDER_FORCE=true`), then run again",
+            next_step=f"{TREE_ANEW}, then run again" if made_by == MADE_BY[TREE] else again,
         )
 
     def _say_again(self, idle: int, wrong: int) -> None:
         """Say what is sent again, and why; where the store failed, leave it some time."""
         why = self._failure.message if self._failure else "they are missing or different in the store"
         pause = min(_FIRST_PAUSE_SECONDS * 2**idle, _LONGEST_PAUSE_SECONDS) if self._failure else 0
-        self._reporter.event("retry", f"sending {wrong:,} files again: {why}", files=wrong, tries=idle)
+        self._reporter.event("retry", f"sending {amount(wrong, 'files')} again: {why}", files=wrong, tries=idle)
         time.sleep(pause)
 
     def _given_up(self, wrong: int) -> LarderError:
@@ -349,7 +382,7 @@ class Load:
             return self._explain(self._failure)
         example = next(self._state.wrong(self._trust), None)
         return ServiceError(
-            f"{self._there.uri}: {wrong:,} objects are still missing or different after {TRIES} uploads in a row"
+            f"{self._there.uri}: still missing or different after {TRIES} uploads in a row: {amount(wrong, 'objects')}"
             + (f", such as {example.path}" if example else ""),
             next_step="look whether something else writes to the bucket, or the store can't hold such a name; then run "
             "the same command again: it resumes",
@@ -413,7 +446,8 @@ class Load:
                 first.append(item.path)
         if not extra:
             return 0
-        such = f"{extra:,} objects in {self._there.uri} that the manifest doesn't name, such as {', '.join(first)}"
+        objects = f"{amount(extra, 'objects')} in {self._there.uri}"
+        such = f"{objects} that the manifest doesn't name, such as {', '.join(first)}"
         if self._settings.delete_extra:
             self._reporter.event("delete", f"deleting {such}", objects=extra)
             self._there.delete(item.path for item in self._state.objects("data"))
@@ -428,14 +462,19 @@ class Load:
             return "size and content"
         return "size and checksum" if self._trust == "etag" else "size"
 
+    @property
+    def _unread(self) -> str:
+        """What wasn't looked at, in words."""
+        return "" if self._hashed_files else "; of the volume, only the index was read"
+
     def _outcome(self, extra: int) -> Outcome:
         sent = "nothing to send, new manifest put" if self._put else "up to date"
         if self._sent_files:
             sent = f"{self._sent_files:,} sent ({amount(self._sent_bytes, 'B')})"
         seconds = self._clock.seconds
         return Outcome(
-            f"{self._source.files:,} objects in {self._there.uri}: {sent}, all verified by {self._verified_by()}, "
-            f"in {seconds:.1f} s",
+            f"{amount(self._source.files, 'objects')} in {self._there.uri}: {sent}, "
+            f"all verified by {self._verified_by()}, in {seconds:.1f} s{self._unread}",
             NEXT_STEP.get(self._settings.folder, "make s3-check"),
             {
                 "objects": self._source.files, "sent": self._sent_files, "sent_bytes": self._sent_bytes,

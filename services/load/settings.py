@@ -16,13 +16,15 @@ VerifyRemote = Literal["list", "etag", "read"]
 class LoadSettings(DataSettings, BucketSettings):
     """What goes where, how fast, and how closely it is looked at afterwards."""
 
-    task: Literal["load", "check"] = Field(
+    task: Literal["load", "check", "reach"] = Field(
         "load", alias="LARDER_LOAD_TASK",
-        description="load, or check: say whether the store has all of it, and send nothing",
+        description="load; check (say whether the store has all of it, and send nothing); reach (say whether the store "
+        "can be written, before there is anything to send)",
     )  # fmt: skip
     folder: str = Field(
         TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="the finished folder on the data volume that is loaded; it keeps its name in the bucket",
+        description="the finished folder on the volume that is loaded (Food-11, Food-11-webdataset, Food-11-litdata); "
+        "it keeps its name in the bucket",
     )  # fmt: skip
     verify_remote: VerifyRemote = Field(
         "etag", alias="LARDER_VERIFY_REMOTE",

@@ -25,9 +25,9 @@ from larder.contract import (
     read_run,
 )  # fmt: skip
 from larder.engines import LocalEngine
-from larder.errors import InputError, RejectedSamplesError, StorageError
+from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
-from larder.progress import Reporter
+from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, TREE, Slot, remove_tree, swap_in
 from services.transform import recipes
@@ -82,7 +82,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
         return Outcome(f"up to date: {_size(tree)}", NEXT_STEP, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([manifest.digest(), wanted])) as ledger:
         if slot.resume(ledger) and len(ledger):
-            reporter.event("resume", f"continuing an earlier run: {len(ledger):,} images are done")
+            reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'images')}")
         recipe = _open_recipe(settings, raw, manifest, slot)
         _build(settings, raw, manifest, slot, ledger, recipe, reporter)
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
@@ -198,9 +198,7 @@ def _place(raw: Path, tree: Path, verify: Verify, job: Job) -> IndexEntry:
 
 
 def _changed(path: str, how: str) -> InputError:
-    return InputError(
-        f"{path} {how} since it was extracted", next_step="extract it again (LARDER_FORCE=true), then run this again"
-    )
+    return InputError(f"{path} {how} since it was extracted", next_step=f"{TREE_ANEW}, which extracts it again")
 
 
 def _link(source: str, place: str) -> None:
@@ -303,4 +301,4 @@ def _count(entries: Iterator[IndexEntry], splits: dict[str, SplitSummary], class
 
 def _size(tree: Manifest) -> str:
     per_split = ", ".join(f"{name} {split.samples:,}" for name, split in sorted(tree.splits.items()))
-    return f"{tree.files:,} images in {len(tree.classes)} classes ({per_split})"
+    return f"{amount(tree.files, 'images')} in {amount(len(tree.classes), 'classes')} ({per_split})"

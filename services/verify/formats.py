@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from larder import tar
 from larder.contract import SampleEntry
+from larder.progress import amount
 from larder.shards import member_names
 
 
@@ -165,7 +166,9 @@ class Chunks:
 
 
 def _in_words(extent: Extent | None) -> str:
-    return "no such chunk" if extent is None else f"{extent.samples:,} samples, {extent.bytes:,} bytes"
+    return (
+        "no such chunk" if extent is None else f"{amount(extent.samples, 'samples')}, {amount(extent.bytes, 'bytes')}"
+    )
 
 
 FORMATS: Mapping[str, Format] = {"webdataset": Shards(), "litdata": Chunks()}

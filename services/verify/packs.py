@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from larder.batches import batches
 from larder.contract import META, IndexEntry, SampleEntry, parse_samples, samples_name
+from larder.progress import amount
 from services.verify.chain import OBJECTS, TREE_FILES, Chain, Kept
 from services.verify.choice import Choice
 from services.verify.files import gone, require_length
@@ -23,6 +24,8 @@ from services.verify.places import Place, StorePlace, Take
 _PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
 """Of packs that are read whole, few wait in memory with all their samples."""
 _STREAMS_OF_A_BATCH = 4
+_TYPES = (str, int, int, str, int, str)
+"""Of the values of a sample's line."""
 _SAMPLES_OF_A_TASK = 8
 """Where not all are read: they share the reading of a chunk's head."""
 
@@ -53,8 +56,8 @@ class Done(NamedTuple):
 def packs(kept: Kept, chain: Chain) -> Checked:
     """Every sample: what the tree's index says, in a pack that is there; those that are chosen, by their bytes.
 
-    Read whole, a pack holds its samples one after the other and nothing else, and has its own sha256, too. So is one
-    with another ETag than when it was sent: ETags can change where bytes don't.
+    Read whole, a pack holds its samples one after the other and nothing else, and has its own sha256, too. So are some
+    with another ETag than when they were sent, with as many samples as are chosen: ETags can change where bytes don't.
     """
     paper, tree = chain.paper(kept), chain.known(TREE_FILES) or (chain.known(OBJECTS) if kept.in_store else None)
     if tree is not None:
@@ -66,15 +69,17 @@ def packs(kept: Kept, chain: Chain) -> Checked:
     link = _Packs(chain, paper, file, FORMATS[kept.artifact])
     link.require_samples(tree)
     _require_copy(paper, chain.known(kept._replace(in_store=False)) if kept.in_store else None)
-    others = set()
+    others = list[str]()
     for look in paper.place.look(paper.index):
         require_length(paper.place, look)
         if look.etag != (look.entry.etag or ""):
-            others.add(look.entry.path)
+            others.append(look.entry.path)
     extras = link.read_extras()
     choice = chain.choose(paper, map(_sample_of, parse_samples(file)))
-    done = link.read(choice, others)
-    return Checked(done.samples, link.samples, "samples", done.bytes + extras)
+    doubted = frozenset[str]() if choice.whole else link.within(chain.settings.samples, others)
+    done = link.read(choice, doubted)
+    remark = f"{len(doubted):,} of {amount(len(others), 'packs')} with other ETags read whole" if doubted else ""
+    return Checked(done.samples, link.samples, "samples", done.bytes + extras, remark)
 
 
 class _Packs:
@@ -142,6 +147,16 @@ class _Packs:
             read += len(data)
         return read
 
+    def within(self, samples: int, paths: Sequence[str]) -> frozenset[str]:
+        """The first of these packs that hold so many samples together, and one at least."""
+        found, left = set[str](), samples
+        for path in filter(self._extents.__contains__, paths):
+            left -= self._extents[path].samples
+            if found and left < 0:
+                break
+            found.add(path)
+        return frozenset(found)
+
     def read(self, choice: Choice, others: Set[str]) -> Done:
         """Read what is chosen, and `others`, packs by their paths, whole.
 
@@ -172,11 +187,22 @@ class _Packs:
                 yield Task(entry, few, len(samples), False)
 
     def _packs(self) -> Iterator[Pack]:
-        for path, group in itertools.groupby(parse_samples(self._file), key=lambda sample: sample.file):
+        for path, group in itertools.groupby(self._listed(), key=lambda sample: sample.file):
             entry = self._paper.index.find(path)
             if entry is None:
                 raise self._wrong("a sample lies in a file that the index doesn't name", path)
             yield Pack(entry, [Numbered(number, sample) for number, sample in enumerate(group)])
+
+    def _listed(self) -> Iterator[SampleEntry]:
+        number, samples = 0, parse_samples(self._file)
+        try:
+            for number, sample in enumerate(samples, start=1):
+                if tuple(map(type, sample)) != _TYPES:
+                    raise self._wrong(f"line {number:,} of the index of samples has a value of another kind", "")
+                yield sample
+        except (ValueError, TypeError, KeyError) as fault:
+            what = f"line {number + 1:,} of the index of samples is none: {type(fault).__name__}, {fault}"
+            raise self._wrong(what, "") from None
 
     def _wrong(self, what: str, sample: str) -> BreakError:
         return BreakError(Fault(what, self._where, sample, cause="the index was edited"))

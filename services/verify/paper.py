@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from larder.contract import META, Artifact, IndexEntry, IndexSummary, Manifest, SplitSummary, index_name, parse_manifest
 from larder.errors import InputError
+from larder.progress import amount
 from services.verify.findings import EDITED, AbsentError, BreakError, Fault, changed
 from services.verify.index import SortedIndex
 from services.verify.places import Place
@@ -83,7 +84,7 @@ def _require_index(place: Place, manifest: Manifest, index: SortedIndex) -> None
             raise BreakError(Fault(f"the index isn't sorted at {entry.path!r}", where))
         files, size, before = files + 1, size + entry.bytes, path
     if (files, size) != (manifest.files, manifest.bytes):
-        expected, found = (f"{one:,} files of {other:,} bytes" for one, other in (
+        expected, found = (f"{amount(one, 'files')} of {amount(other, 'bytes')}" for one, other in (
             (manifest.files, manifest.bytes), (files, size)))  # fmt: skip
         raise BreakError(Fault("the manifest counts other files than the index lists", where, "", expected, found))
 
@@ -168,7 +169,7 @@ class SplitCount:
 def _in_words(split: SplitSummary | None) -> str:
     if split is None:
         return "no such split"
-    return f"{split.samples:,} samples of {split.bytes:,} bytes, by class {split.samples_per_class}"
+    return f"{amount(split.samples, 'samples')} of {amount(split.bytes, 'bytes')}, by class {split.samples_per_class}"
 
 
 def sample_of(entry: IndexEntry) -> Sample:

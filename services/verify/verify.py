@@ -121,7 +121,7 @@ def _say(line: Line, as_json: bool) -> None:
         return
     done, checked = "", line.checked
     if checked is not None:
-        done = f"{checked.looked_at:,} of {checked.of:,} {checked.unit}, {amount(checked.bytes, 'B')} read"
+        done = f"{checked.looked_at:,} of {amount(checked.of, checked.unit)}, {amount(checked.bytes, 'B')} read"
     message = "; ".join(part for part in (done, " ".join(line.message.split())) if part)
     print(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}", flush=True)
 
@@ -140,7 +140,7 @@ def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outco
     looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
     share = looked_at / max(of, 1)
     read = sum(checked.bytes for checked in followed)
-    how = "every sample" if share >= 1 else f"{looked_at:,} of {of:,} samples ({share:.1%})"
+    how = "every sample" if share >= 1 else f"{looked_at:,} of {amount(of, 'samples')} ({share:.1%})"
     return Outcome(
         f"the chain holds: {len(followed)} of {len(LINKS)} links followed, {how} read at each, "
         f"{amount(read, 'B')} in {clock.seconds:.1f} s",

@@ -24,6 +24,11 @@ NO_SETTINGS = {
     "LARDER_REVISION": "the image knows it",
     "LARDER_STORE_DIR": "for the embedded server, without an engine",
 }
+PROJECT = "COMPOSE_PROJECT_NAME"
+STAGE_OF = {
+    "local": "extract", "load": "load", "wds": "shard", "lit": "optimize", "verify": "verify", "bench": "bench",
+    "s3": "s3",
+}  # fmt: skip
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  # s3.yaml asks for them
 
 
@@ -137,3 +142,19 @@ def test_env_file_in_the_repository_is_read(checkout: Path, run: Run) -> None:
     command = ("docker", "compose", "-f", "compose/local.yaml", "config", "--format", "json")
     services = json.loads(run(*command, folder=checkout, check=True).stdout)["services"]
     assert services["extract"]["environment"]["LARDER_SOURCE"] == "s3://bucket/photos.zip"
+
+
+def test_no_server_is_an_orphan_of_another_file(run: Run, own_project: dict[str, str], tmp_path: Path) -> None:
+    """Compose would advise to remove it, and do so when told."""
+    settings = own_project | KEYS | {"LARDER_MOUNT_DIR": str(tmp_path)}
+    for file, servers in (("s3", ["minio"]), ("mount", ["mount"]), ("ray", ["ray-head", "ray-worker"])):
+        run("docker", "compose", "-f", f"compose/{file}.yaml", "create", *servers, check=True, **settings)
+    names = ("docker", "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={own_project[PROJECT]}")
+    servers_there = run(*names, check=True).stdout
+    assert len(servers_there.split()) == 5
+    for file, stage in STAGE_OF.items():
+        command = ("docker", "compose", "-f", f"compose/{file}.yaml", "run", "--rm", stage, "--version")
+        ended = run(*command, check=True, **settings)
+        assert "orphan" not in ended.stderr
+    run("docker", "compose", "-f", "compose/local.yaml", "down", check=False, **settings)
+    assert run(*names, check=True).stdout == servers_there

@@ -67,7 +67,12 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
     """The store of s3-up, both pipelines, and what removes their volumes."""
     store = [f"LARDER_STORE_DIR={tmp_path}/store"]
     try:
-        for target in ("etl-local", "s3-up", "etl-wds", "etl-lit"):
+        assert make(tmp_path, "etl-local", "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store).returncode == 0
+        early = make(tmp_path, "etl-wds", *store)
+        assert early.returncode != 0
+        assert "S3_BUCKET is not set" in early.stderr
+        assert "shard: " not in early.stderr, "nothing is packed for a store that isn't there"
+        for target in ("s3-up", "etl-wds", "etl-lit"):
             ended = make(tmp_path, target, "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store)
             assert ended.returncode == 0, ended.stderr
         staged = [tmp_path / "home/volumes" / name for name in ("food11-webdataset_wds_out", "food11-litdata_lit_out")]
@@ -82,8 +87,9 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         assert "the chain breaks at shards: a file that the index names isn't there" in ended.stderr
         ended = make(tmp_path, "etl-wds", *store)  # as it says
         assert ended.returncode == 0, ended.stderr
-        ended = make(tmp_path, "clean", "YES=1", *store)
+        ended = make(tmp_path, "clean", "YES=1", "LARDER_VERIFY_REMOTE=list", *store)
         assert ended.returncode == 0, ended.stderr
+        assert ended.stderr.count("verified by size and checksum") == 2
         assert not any(folder.exists() for folder in staged)
     finally:
         make(tmp_path, "s3-down", *store)

@@ -49,6 +49,14 @@ def run(start, tmp_path):
     return run
 
 
+@one_store
+def test_workers_without_a_shard_are_named(run):
+    code, _, err, _ = run("webdataset", "--workers", "7")
+    assert code == 0, err
+    assert "of them read nothing" in err
+    assert "of them read nothing" not in run("webdataset", "--workers", "1")[2]
+
+
 FEEDS = """
 import json, os
 from larder.progress import Reporter
@@ -110,6 +118,8 @@ def test_shards_are_measured(run, store, proxy, arm):
     asked = fetched(front, SHARDS)
     assert len(asked) == record["network_requests"] == 2 * len({path for _, path in asked}), "one HEAD and one GET each"
     assert record["settings"]["webdataset_loader"] == ("webdataset" if arm == "library" else "larder")
+    assert ("of webdataset " if arm == "library" else "larder's own") in record["loader"] or arm == "litdata_streaming"
+    assert f"\nloader                {record['loader']}\n" in out
     assert f"requests              {record['network_requests']}\n" in out
     assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
 
@@ -173,10 +183,10 @@ def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers that fetch 2", id="small"),
+        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers fetching 2", id="small"),
         pytest.param(
             ["--max-cache-size", "1.5MB", "--max-pre-download", "9"],
-            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers that fetch 9 chunks ahead need", id="small-for-so-many-ahead",
+            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers fetching 9 chunks ahead, each", id="small-for-so-many-ahead",
         ),
         pytest.param(["--max-pre-download", "1"], "--max-pre-download='1': ", id="one-ahead"),
         pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),

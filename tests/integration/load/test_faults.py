@@ -36,7 +36,7 @@ datetime.datetime = Shifted
     [
         ({"AWS_ACCESS_KEY_ID": "nobody-knows-me"}, "doesn't know the access key"),
         ({"AWS_SECRET_ACCESS_KEY": "a-wrong-secret"}, "secret key is wrong"),
-        ({"S3_BUCKET": "larder-no-such-bucket"}, "no such bucket"),
+        ({"S3_BUCKET": "larder-no-such-bucket"}, "make s3-bucket BUCKET=larder-no-such-bucket"),
         ({"AWS_SESSION_TOKEN": "", "AWS_SECRET_ACCESS_KEY": ""}, "belong together"),
         ({"S3_BUCKET": ""}, "S3_BUCKET is not set"),
         ({"S3_BUCKET": "a/b"}, "must be a bucket's name"),
@@ -44,11 +44,22 @@ datetime.datetime = Shifted
     ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name"],
 )
 def test_what_is_wrong_is_named(load: Any, tree: Any, files: Any, keys: dict[str, str], says: str) -> None:
+    early = load("--task=reach", env=keys)
     tree(files(5))
-    result = load(env=keys)
-    assert result.code == 2
-    assert says in result.stderr
-    assert "next step" in result.stderr
+    for result in (early, load(env=keys)):
+        assert result.code == 2
+        assert says in result.stderr
+        assert "next step" in result.stderr
+
+
+def test_a_store_that_can_be_written(load: Any, there: Any, reader: dict[str, str]) -> None:
+    """Before there is anything to load."""
+    result = load("--task=reach")
+    assert result.code == 0, result.stderr
+    assert there.list() == []
+    refused = load("--task=reach", env=reader)
+    assert refused.code == 2
+    assert "access is denied" in refused.stderr
 
 
 def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:

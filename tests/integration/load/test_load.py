@@ -47,7 +47,8 @@ def test_a_second_load_sends_nothing_and_asks_little(
     watched = proxy(store)
     result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
     assert result.code == 0
-    assert "up to date" in result.stderr
+    assert "up to date, all verified by size and checksum" in result.stderr
+    assert "of the volume, only the index was read" in result.stderr
     assert len(watched.requests) <= 1500 / 1000 + 10
     assert {method for method, _ in watched.requests} == {"GET"}
     assert (there.read("_larder/manifest.json"), there.read("_larder/run.json")) == before

@@ -57,7 +57,11 @@ def test_a_store_that_encrypts_gives_no_checksums(
     assert again.code == 0
     assert "up to date" in again.stderr
     assert watched.count("PUT", ".jpg") == 0
+    checked = stage("load", "--task=check", env=env)
+    assert checked.code == 0, checked.stderr
+    assert "verified by size and checksum, 30 of them by content" in checked.stderr
     victim = "training/class_00/0_0.jpg"
     there.put(victim, bytes(len(made[victim])))
+    assert "missing or different there: 1 object\n" in stage("load", "--task=check", env=env).stderr
     assert "1 sent" in stage("load", "--verify-remote=read", env=env).stderr
     assert there.data() == made

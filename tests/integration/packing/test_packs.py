@@ -86,6 +86,7 @@ def test_a_second_run_does_nothing(stage: Any, volume: Path, tree: Path, packing
     again = stage(packing.stage, packing.size)
     assert again.code == 0
     assert "up to date" in again.stderr
+    assert "by their sizes: `make verify` reads them" in again.stderr
     assert (volume / packing.folder / "_larder/run.json").read_bytes() == before
 
 
@@ -263,7 +264,7 @@ def test_a_disk_that_fills_up(
     assert pack().code == 0
     again = digests(disk.seen / packing.folder)
     assert again.keys() != whole.keys()
-    assert stage(*flags).code == 0
+    assert stage(packing.stage, packing.size).code == 0
     assert digests(volume / packing.folder) == again
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def test_streamed_is_what_load_leaves(
     assert not (volume / ".larder" / packing.folder).exists()
     again = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
     assert "up to date" in again.stderr
+    assert "by their sizes and ETags" in again.stderr
+    assert "or make verify S3_PREFIX=direct\n" in again.stderr
     checked = stage("load", f"--folder={packing.folder}", "--task=check", env=env | {"S3_PREFIX": "direct"})
     assert checked.code == 0, checked.stderr
 
@@ -149,6 +152,45 @@ def test_killed_while_sending(
     total = len([path for path in objects("whole/x") if path.endswith(".tar")])
     assert between.count("PUT", ".tar") < sent + total, "not everything was sent again"
     assert objects("killed/x") == objects("whole/x")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("method", "part", "sent"), [("PUT", ".tar", signal.SIGINT), ("GET", ".jpg", signal.SIGTERM)],
+    ids=["sending", "reading"],
+)  # fmt: skip
+def test_interrupted_it_ends_at_once_and_goes_on(
+    stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, proxy: Any,
+    until: Any, tmp_path: Path, workers: str, method: str, part: str, sent: signal.Signals,
+) -> None:  # fmt: skip
+    """Whatever it waits for: here, a store that has fallen silent."""
+    assert stage("load", env=env).code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    between, held, go = proxy(store), threading.Semaphore(0), threading.Event()
+
+    def hold(made: str, path: str, number: int) -> None:
+        if made == method and part in path and between.count(method, part) > 2:
+            held.release()
+            go.wait(60)
+
+    between.fault = hold
+    flags = (sharding.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/{sharding.folder}")
+    options = {"env": env | {"S3_ENDPOINT_URL": between.endpoint, "LARDER_WORKERS": workers}, "volume": empty}
+    process = stage.start(sharding.stage, *flags, **options)
+    try:
+        assert held.acquire(timeout=60)
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=10)
+    finally:
+        go.set()
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted: ending within seconds" in stderr
+    assert stderr.rstrip().endswith("interrupted; nothing is lost, run the same command again")
+    assert stage(sharding.stage, *flags, **options).code == 0
+    assert stage(sharding.stage, sharding.size, env=env).code == 0
+    assert stage("load", f"--folder={sharding.folder}", "--task=check", env=env).code == 0
 
 
 @pytest.mark.parametrize("fault", ["reset-request", 503])
@@ -262,7 +304,7 @@ def test_check_says_what_the_store_lacks(
     store.client.delete_object(Bucket=bucket, Key=next(key for key in keys if "/training/" in key))
     result = stage(*check, env=env)
     assert result.code == 3
-    assert "1 objects are missing or different" in result.stderr
+    assert "missing or different there: 1 object\n" in result.stderr
 
 
 def test_another_kind_of_data_is_not_replaced(

@@ -100,7 +100,7 @@ def test_a_wrong_secret(check: Any) -> None:
 
 def test_a_missing_bucket(check: Any) -> None:
     ended = check(S3_BUCKET="larder-not-there")
-    assert_failed(ended, 2, "bucket", AFTER_BUCKET, "no such bucket", "make s3-bucket")
+    assert_failed(ended, 2, "bucket", AFTER_BUCKET, "no such bucket", "make s3-bucket BUCKET=larder-not-there")
 
 
 def test_no_bucket_is_set(check: Any) -> None:

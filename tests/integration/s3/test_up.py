@@ -270,7 +270,7 @@ def test_two_homes_have_different_keys(tmp_path: Path) -> None:
         assert make(tmp_path / name, "s3-keys").returncode == 0
         lines = (tmp_path / name / "s3-host.env").read_text().splitlines()
         texts.append(dict(line.split("=", 1) for line in lines))
-    names = ["S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "COMPOSE_IGNORE_ORPHANS"]
+    names = ["S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
     assert [list(text) for text in texts] == [names, names]
     first, second = (text["AWS_SECRET_ACCESS_KEY"] for text in texts)
     assert len(first) == len(second) == 40

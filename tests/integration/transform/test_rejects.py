@@ -58,7 +58,7 @@ def test_every_fault_is_listed_and_set_aside(
     assert transform("--max-rejects=10").code == 4
     raised = transform("--max-rejects=11")
     assert raised.code == 0
-    assert raised.events[0]["event"] == "resume" and "12 images are done" in raised.events[0]["message"]
+    assert raised.events[0]["event"] == "resume" and "has done 12 images" in raised.events[0]["message"]
     assert len(tree().files) == 12
     assert rejects() == found
     assert transform("--max-rejects=11").events[0]["up_to_date"] is True

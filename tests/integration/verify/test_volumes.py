@@ -169,6 +169,16 @@ def edited_sample(**changes: Any) -> Callable[[Any, Any, str], None]:
     return damage
 
 
+def malformed_sample(text: str) -> Callable[[Any, Any, str], None]:
+    def damage(chain: Any, tools: Any, path: str) -> None:
+        samples = chain.shards / "_larder/samples.jsonl"
+        lines = samples.read_text().splitlines()
+        samples.write_text("\n".join([*lines[:2], text, *lines[3:]]) + "\n")
+        chain.forge(chain.shards)
+
+    return damage
+
+
 def counts_of(artifact: str) -> Callable[[Any, Any, str], None]:
     return lambda chain, tools, path: chain.forge(getattr(chain, artifact), files=67)
 
@@ -218,6 +228,8 @@ CASES = (
     Case("a sample before its shard", edited_sample(offset=0), "shards", ("outside of its pack", "{path}")),
     Case("an unknown sample", edited_sample(source="evaluation/x.jpg"), "shards", ("is none of", "x.jpg")),
     Case("a sample in no shard", edited_sample(file="training/x.tar"), "shards", ("index doesn't name", "x.tar")),
+    *(Case(f"a line of samples that is none: {text}", malformed_sample(text), "shards", ("line 3 of", "samples.jsonl"))
+      for text in ("no JSON", "[1]", "{}", '{"class":"1","file":"a","offset":1,"bytes":1,"sha256":"0","source":5}')),
     Case("an image in a chunk", image_in("chunks"), "chunks", (*IMAGE, "make etl-lit LARDER_FORCE=true"), True),
     Case("a label in a chunk", image_in("chunks", 1), "chunks", ("another label stands behind", "{path}"), True),
     Case("the sizes in a chunk", image_in("chunks", -8), "chunks", ("sizes before an image", "{path}"), True),

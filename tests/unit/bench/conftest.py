@@ -40,7 +40,7 @@ def manifest():
 
 @pytest.fixture
 def feed(manifest):
-    return SimpleNamespace(manifest=manifest, recipe="PIL decode", images=640)
+    return SimpleNamespace(manifest=manifest, recipe="PIL decode", loader="torch's DataLoader", images=640)
 
 
 @pytest.fixture

@@ -48,11 +48,11 @@ def test_a_cache_with_room_for_more_fetches_more_ahead(make_settings, tmp_path):
     [
         pytest.param(
             ["--max-cache-size", "7999"], 1_000_000, ConfigurationError,
-            "=7999: 2 workers that fetch 2 chunks ahead need 8,000 bytes of cache, or 9,101", id="too-small",
+            "=7999: 2 workers fetching 2 chunks ahead, each, take 8,000 bytes of cache; 9,101", id="too-small",
         ),
         pytest.param(
             ["--max-cache-size", "9000", "--max-pre-download", "3"], 1_000_000, ConfigurationError,
-            "fetch 3 chunks ahead need 12,000 bytes", id="too-small-for-three-ahead",
+            "fetching 3 chunks ahead, each, take 12,000 bytes", id="too-small-for-three-ahead",
         ),
         pytest.param([], 10_000, StorageError, "may grow to 7,500 bytes, three quarters of what is free", id="disk"),
         pytest.param(["--max-cache-size", "9101"], 9000, StorageError, "8.8 KiB free, and the cache may", id="full"),

@@ -35,4 +35,4 @@ def test_what_is_no_manifest_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "_larder" / "manifest.json").write_bytes(content)
     with pytest.raises(InputError, match="is not a manifest") as caught:
         find_manifest(tmp_path)
-    assert "--force" in caught.value.next_step
+    assert "LARDER_FORCE=true" in caught.value.next_step

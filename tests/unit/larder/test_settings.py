@@ -53,6 +53,23 @@ def test_every_fault_at_once_without_secrets() -> None:
     assert "--help" in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"EXAMPLE_COUNT": "none"}, "EXAMPLE_COUNT (environment)='none': must be a whole number"),
+        ({"EXAMPLE_COUNT": "0"}, "='0': must be 1 or more"),
+        ({"EXAMPLE_FORCE": "maybe"}, "='maybe': must be true or false"),
+        ({"EXAMPLE_WHERE": "ftp"}, "='ftp': must match the pattern ^http"),
+        ({"LARDER_LOG": "loud"}, "='loud': must be 'auto', 'line' or 'json'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_faults_are_in_words(given: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**given)
+    assert caught.value.what.endswith(says)
+
+
 def test_a_word_without_a_flag() -> None:
     with pytest.raises(ConfigurationError, match=r"'photos\.zip': every setting is given by its flag"):
         load("photos.zip")

@@ -15,9 +15,10 @@ from larder.stage import Clock, Outcome, main
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,14 @@ def test_record_has_no_secret_of_the_environment() -> None:
 
 @pytest.mark.parametrize(
     ("number", "unit", "text"),
-    [(1234, "files", "1,234 files"), (12, "B", "12 B"), (1536, "B", "1.5 KiB"), (2**51, "B", "2048.0 TiB")],
+    [
+        (1234, "files", "1,234 files"),
+        (1, "files", "1 file"),
+        (1, "batches", "1 batch"),
+        (12, "B", "12 B"),
+        (1536, "B", "1.5 KiB"),
+        (2**51, "B", "2048.0 TiB"),
+    ],
 )
 def test_amount(number: int, unit: str, text: str) -> None:
     assert amount(number, unit) == text

@@ -13,7 +13,7 @@ from larder import volume
 from larder.contract import IndexEntry, Manifest, find_manifest, first_missing, read_index
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
-from larder.volume import Slot, remove_tree, require_space, swap_in
+from larder.volume import Slot, remove_tree, require_space, swap_in, volume_name
 
 
 @pytest.fixture
@@ -68,9 +68,18 @@ def test_resume_clears_all_but_downloads(slot: Slot) -> None:
         assert slot.resume(ledger)
 
 
-def test_only_one_writer(slot: Slot) -> None:
-    with slot.lock(), pytest.raises(StorageError, match="another run"), slot.lock():
+def test_only_one_writer(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    with slot.lock(), pytest.raises(StorageError, match=f"another run is using {slot.root}") as caught, slot.lock():
         pass
+    assert f"fuser -v {slot.root}/.larder/lock" in caught.value.next_step
+    monkeypatch.setattr(volume, "volume_name", lambda root: "food11")
+    with (
+        slot.lock(),
+        pytest.raises(StorageError, match=rf"using the volume food11 \({slot.root}\)") as caught,
+        slot.lock(),
+    ):
+        pass
+    assert "docker ps --filter volume=food11" in caught.value.next_step
     with slot.lock():
         pass
 
@@ -165,3 +174,16 @@ def test_a_changed_index_is_told(slot: Slot) -> None:
     (slot.folder / "_larder" / "index.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match="not what its manifest says"):
         list(read_index(slot.folder, manifest))
+
+
+def test_the_name_of_a_volume(tmp_path: Path) -> None:
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "94 78 0:5 / /dev rw - devtmpfs udev rw\n"
+        "95 78 254:0 /var/lib/docker/volumes/food11_local_baseline/_data /mnt rw master:1 - ext4 /dev/vda rw\n"
+        "96 78 254:0 /home/me/data /data rw master:1 - ext4 /dev/vda rw\n"
+    )
+    assert volume_name(Path("/mnt"), table) == "food11_local_baseline"
+    assert volume_name(Path("/data"), table) == ""
+    assert volume_name(Path("/elsewhere"), table) == ""
+    assert volume_name(Path("/mnt"), tmp_path / "no table") == ""
