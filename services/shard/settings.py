@@ -26,7 +26,8 @@ class ShardSettings(PackSettings):
 
     shard_bytes: Annotated[ByteSize, AfterValidator(_that_fits_a_store)] = Field(
         ByteSize(64 << 20), alias="LARDER_SHARD_BYTES", ge=10 << 10,
-        description=f"the most that a shard holds, at most {MOST_BYTES / (1 << 30):g} GiB", json_schema_extra={"unit": "bytes, or 64MiB"},
+        description=f"the most that a shard holds, at most {MOST_BYTES / (1 << 30):g} GiB",
+        json_schema_extra={"unit": "bytes, or 64MiB"},
     )  # fmt: skip
     shard_samples: int = Field(
         0, alias="LARDER_SHARD_SAMPLES", ge=0, description="the most samples in a shard; 0 lets the bytes decide alone",
