@@ -368,7 +368,7 @@ def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: 
 
 @pytest.fixture
 def begin_upload(store: Any, bucket: str) -> Any:
-    """Begins an upload in parts, as one that SIGKILL ended leaves it; `uploads()` are the paths of those."""
+    """Begins an upload in parts, as one that SIGKILL ended leaves it."""
 
     def begin(path: str) -> None:
         place = {"Bucket": bucket, "Key": path}
