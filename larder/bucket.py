@@ -216,6 +216,28 @@ class Folder:
             raise
         return str(etag).strip('"')
 
+    def drop_uploads(self, which: Callable[[str], bool]) -> None:
+        """Abort the unfinished uploads in parts whose path `which` says yes to.
+
+        The whole bucket's are listed: of those below a folder MinIO lists none.
+        """
+        start, token = f"{self.key}/", dict[str, Any]()
+        while True:
+            page = self._ask(
+                f"listing unfinished uploads to s3://{self.bucket}",
+                lambda more: self._client.list_multipart_uploads(Bucket=self.bucket, **more), token,
+            )  # fmt: skip
+            for item in page.get("Uploads", ()):
+                if item["Key"].startswith(start) and which(item["Key"].removeprefix(start)):
+                    place: dict[str, Any] = {
+                        "Bucket": self.bucket, "Key": item["Key"], "UploadId": item["UploadId"]
+                    }  # fmt: skip
+                    what = f"dropping parts of s3://{self.bucket}/{item['Key']}"
+                    self._ask(what, lambda place: self._client.abort_multipart_upload(**place), place)
+            if not page.get("IsTruncated"):
+                return
+            token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     def upload(self, path: str, file: Path, content_type: str) -> None:
         """Put a file, in parts when it is large."""
 

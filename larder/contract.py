@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,8 @@ from larder.settings import in_words
 
 VERSION: Literal[1] = 1
 META = "_larder"
+INDEX_IN_STORE = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
+"""The path of an index in a store, and in it the index's digest: see `index_name`."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -236,10 +239,14 @@ class IndexWriter:
         self._file, self._digest, self._length = path.open("wb"), hashlib.sha256(), 0
 
     def add(self, entry: IndexEntry | SampleEntry) -> None:
-        """Write one line."""
+        """Write one line. Raises OSError with the file's name when the disk can't take it."""
         line = entry.to_json().encode() + b"\n"
         self._digest.update(line)
-        self._length += self._file.write(line)
+        try:
+            self._length += self._file.write(line)
+        except OSError as fault:
+            fault.filename = self._file.name
+            raise
 
     @property
     def summary(self) -> IndexSummary:
@@ -250,7 +257,11 @@ class IndexWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        try:
+            self._file.close()  # writes what is left
+        except OSError as fault:
+            fault.filename = self._file.name
+            raise
 
 
 def write_index(path: Path, entries: Iterable[IndexEntry]) -> IndexSummary:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 CUTOFF_BYTES = 200 << 20
 """Files of this size and larger go up in parts."""
 PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
+"""Of one upload (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 ETAG_SETTINGS: dict[str, str | int] = {"cutoff_bytes": CUTOFF_BYTES, "part_bytes": PART_BYTES}
 """What ETags depend on beside the content, as manifests note it."""
 

@@ -5,6 +5,9 @@ The format: https://github.com/webdataset/webdataset#the-webdataset-format
 
 from __future__ import annotations
 
+LABEL = "cls"
+"""The extension of labels."""
+
 
 def member_names(path: str) -> tuple[str, str]:
     """The members of the sample that is at `path` in the tree: its image's and its label's.
@@ -13,4 +16,4 @@ def member_names(path: str) -> tuple[str, str]:
     """
     key, _, extension = path.partition("/")[2].rpartition(".")
     extension = extension.lower()
-    return f"{key}.{'jpg' if extension == 'jpeg' else extension}", f"{key}.cls"
+    return f"{key}.{'jpg' if extension == 'jpeg' else extension}", f"{key}.{LABEL}"

@@ -29,8 +29,12 @@ class Layout(Protocol):
     def path(self, split: str, number: int) -> str:
         """Where the pack with this number goes, below the artifact."""
 
-    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
-        """Raise InputError when the format can't hold a sample; `before` is the split's last one, sorted by path."""
+    @property
+    def remedy(self) -> str:
+        """What helps against any `fault`."""
+
+    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> str | None:
+        """Why the format can't hold a sample, or None; `before` is the last one, sorted by path, that it can hold."""
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """What a sample adds to a pack's length."""

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from larder.contract import IndexEntry
-from larder.errors import ConfigurationError
+from larder.contract import IndexEntry, parse_index
+from larder.errors import ConfigurationError, InputError
 from larder.packing.layout import Layout
 
 _OFFSET_BITS = 48
 _LINE_BYTES = 512  # most are shorter
+_SHOWN = 20
 
 
 class Limits(NamedTuple):
@@ -41,27 +42,60 @@ class Pack(NamedTuple):
         return [IndexEntry.from_json(line) for line in self.lines.splitlines()]
 
 
-def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Iterator[Pack]:
-    """Every pack, split by split. With a `seed` the samples are shuffled, else they keep the index's order.
+def require_packable(index: Path, layout: Layout, limits: Limits) -> None:
+    """Look at every sample, before anything is written.
 
-    Raises InputError when the format can't hold a sample, ConfigurationError when a sample is larger than a pack.
+    Raises InputError when the format can't hold some, ConfigurationError when some are only larger than a pack: it
+    names all of both kinds, or the first of many.
+    """
+    shown: list[str] = []
+    refused = oversize = largest = 0
+    before: IndexEntry | None = None
+    for entry in parse_index(index):
+        size = layout.frame_bytes + layout.sample_bytes(entry)
+        if (fault := layout.fault(entry, before)) is not None:
+            refused += 1
+        else:
+            before = entry
+            if size > limits.bytes:
+                fault = f"{limits.setting}={limits.bytes}: {entry.path} takes {size:,} bytes by itself"
+                oversize, largest = oversize + 1, max(largest, size)
+        if fault is not None and len(shown) < _SHOWN:
+            shown.append(fault)
+    if shown:
+        raise _unpackable(shown, refused, oversize, largest, limits, layout)
+
+
+def _unpackable(
+    shown: list[str], refused: int, oversize: int, largest: int, limits: Limits, layout: Layout
+) -> ConfigurationError | InputError:
+    count = refused + oversize
+    first = f", of which the first {len(shown)} are" if count > len(shown) else ""
+    what = "\n".join([f"{count:,} samples can't be packed{first}:", *(f"  - {fault}" for fault in shown)])
+    steps = [layout.remedy] if refused else []
+    if oversize:
+        steps.append(f"set {limits.setting} to at least {largest}; ten times as much is a start")
+    return (InputError if refused else ConfigurationError)(what, next_step="; ".join(steps))
+
+
+def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Iterator[Pack]:
+    """Every pack of samples that `require_packable` let pass, split by split.
+
+    With a `seed` the samples are shuffled, else they keep the index's order.
     """
     with index.open("rb") as file:
-        for split, found in itertools.groupby(_checked(file, layout), key=lambda item: item[0]):
+        for split, found in itertools.groupby(_places(file), key=lambda item: item[0]):
             places = _order(found, seed)
             yield from _cut(split, (_line(file, place) for place in places), layout, limits)
 
 
-def _checked(lines: BinaryIO, layout: Layout) -> Iterator[tuple[str, int, str]]:
+def _places(lines: BinaryIO) -> Iterator[tuple[str, int, str]]:
     """Split, offset and path of every line."""
-    place, before = 0, None
+    place = 0
     for line in lines:
-        entry = IndexEntry.from_json(line)
-        split = entry.path.partition("/")[0]
-        same = before is not None and before.path.startswith(f"{split}/")
-        layout.check(entry, before if same else None)
-        yield split, place, entry.path
-        place, before = place + len(line), entry
+        path = IndexEntry.from_json(line).path
+        yield path.partition("/")[0], place, path
+        place += len(line)
 
 
 def _order(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
@@ -94,11 +128,6 @@ def _cut(split: str, lines: Iterator[bytes], layout: Layout, limits: Limits) -> 
     for line in lines:
         entry = IndexEntry.from_json(line)
         more = layout.sample_bytes(entry)
-        if layout.frame_bytes + more > limits.bytes:
-            raise ConfigurationError(
-                f"{limits.setting}={limits.bytes}: {entry.path} takes {layout.frame_bytes + more:,} bytes by itself",
-                next_step=f"set {limits.setting} to at least that; ten times as much is a start",
-            )
         if held and (size + more > limits.bytes or len(held) == limits.samples):
             yield Pack(layout.path(split, next(numbers)), size, len(held), b"".join(held))
             held, size = [], layout.frame_bytes

@@ -12,7 +12,7 @@ from larder.engines import open_engine
 from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
-from larder.packing.plan import Limits, Pack, plan
+from larder.packing.plan import Limits, Pack, plan, require_packable
 from larder.packing.settings import PackSettings
 from larder.packing.source import Tree, find_tree
 from larder.packing.store import StoreTarget
@@ -92,6 +92,7 @@ class _Packing:
     def run(self, slot: Slot, wanted: Shaping, clock: Clock) -> Manifest:
         """Everything in its order."""
         index = self._tree.index_file(slot.work)
+        require_packable(index, self._layout, self._limits)
         self._target.begin(self._tree.manifest, self._ledger)
         with IndexWriter(slot.meta / "samples.jsonl") as samples:
             self._write(index, samples)

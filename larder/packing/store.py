@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from larder.contract import META, Artifact, IndexEntry, Manifest, index_name, parse_index, samples_name
-from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.contract import INDEX_IN_STORE, META, Artifact, IndexEntry, Manifest, index_name, parse_index, samples_name
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from larder.bucket import Listed
 
 MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
-_INDEX = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 INCOMING = f"{META}/incoming/"
 """Where packs wait while another data set is in place."""
 
@@ -145,16 +143,19 @@ class StoreTarget:
             if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
                 self._reporter.event("tidy", f"deleting what an earlier run has left in {self.name}/{META}/")
                 self._sweep(manifest, place)
+                if self._slot.work.exists():
+                    self._slot.discard()
 
     def _sweep(self, manifest: Manifest, index: Path) -> None:
         """Delete what was in place before, by the indexes of it that are still there; then these, and all else of ours.
 
-        `index` is that of the manifest in place.
+        `index` is that of the manifest in place. What a later run needs to do this again goes last.
         """
         self._look()
         named = {entry.path for entry in parse_index(index)}
         own = self._leftovers(manifest)
         old = set[str]().union(*map(self._named_before, own))
+        self._drop_uploads(named | old)
         self._folder.delete(sorted((old - named) & self._there.keys()))
         self._folder.delete(own)
         extra = [path for path in self._there if not path.startswith(f"{META}/") and path not in named | old]
@@ -164,6 +165,13 @@ class StoreTarget:
                 f"such as {extra[0]}", objects=len(extra),
             )  # fmt: skip
 
+    def _drop_uploads(self, packs: set[str]) -> None:
+        """Have the store drop the parts of packs that a killed run was sending. Where it won't, that is only said."""
+        try:
+            self._folder.drop_uploads(lambda path: path.startswith(INCOMING) or path in packs)
+        except LarderError as fault:
+            self._reporter.event("left", f"parts of unfinished uploads may be left behind: {fault.what}")
+
     def _leftovers(self, manifest: Manifest) -> list[str]:
         """What lies beside the manifest and belongs to another one, or was on its way."""
         keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
@@ -171,7 +179,7 @@ class StoreTarget:
 
     def _named_before(self, path: str) -> set[str]:
         """What an index that lies in the store names; nothing, if it isn't one or has changed."""
-        found = _INDEX.fullmatch(path)
+        found = INDEX_IN_STORE.fullmatch(path)
         if found is None:
             return set()
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:

@@ -30,7 +30,7 @@ class VolumeTarget:
 
     def __init__(self, slot: Slot, reporter: Reporter) -> None:
         self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
-        self._parts = slot.work / "parts"
+        self._parts = slot.work / f"parts-{uuid.uuid4().hex}"  # no other run's, whose workers may still write
 
     seen = "by their sizes: `make verify` reads them"
 
@@ -39,13 +39,14 @@ class VolumeTarget:
         manifest = find_manifest(self._slot.folder)
         if manifest is None or manifest.input.get("manifest") != tree or manifest.settings != wanted:
             return None
-        if (gone := first_missing(self._slot.folder, manifest)) is not None:
-            self._reporter.event("repair", f"{self._slot.folder / gone} is missing or has changed: making all anew")
-            return None
         try:
+            gone = first_missing(self._slot.folder, manifest)
             require_digest(self._slot.folder / META / samples_name(manifest), manifest.samples)
-        except InputError:
-            self._reporter.event("repair", f"{self._slot.folder}'s index of samples is damaged: making all anew")
+        except InputError as damage:  # one of its own two indexes
+            self._reporter.event("repair", f"{damage.what}: making all anew")
+            return None
+        if gone is not None:
+            self._reporter.event("repair", f"{self._slot.folder / gone} is missing or has changed: making all anew")
             return None
         return manifest
 
@@ -54,8 +55,8 @@ class VolumeTarget:
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
         """See Target. Raises StorageError when the volume hasn't room for the images."""
-        if self._parts.exists():
-            remove_tree(self._parts)  # a worker of an earlier run that still writes fails now
+        for stale in self._slot.work.glob("parts-*"):
+            remove_tree(stale)  # a worker of an earlier run that still writes fails now
         self._parts.mkdir()
         done = sum(entry.bytes for entry in ledger.entries())
         require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {amount(tree.files, 'images')}")

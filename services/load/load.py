@@ -17,6 +17,7 @@ from larder import rclone
 from larder.batches import batches
 from larder.bucket import Folder
 from larder.contract import (
+    INDEX_IN_STORE,
     META,
     Manifest,
     index_name,
@@ -109,7 +110,7 @@ class Load:
         if self._settings.task == "check":
             return self._check()
         self._send_until_right()
-        self._sweep(keep=self._commit())
+        self._sweep(self._commit())
         return self._outcome(self._see_to_extras())
 
     def _check(self) -> Outcome:
@@ -391,8 +392,8 @@ class Load:
     def _explain(self, failure: rclone.Failure) -> LarderError:
         return rclone.explain(failure, f"uploading to {self._there.uri}")
 
-    def _commit(self) -> set[str]:
-        """Put the index, then the manifest, unless they are there. Returns larder's own objects that belong there."""
+    def _commit(self) -> Manifest:
+        """Put the index, then the manifest, unless they are there. Returns the manifest."""
         place = self._state.path.with_suffix(".index")
         try:
             manifest = self._source.stored(write_index(place, self._state.entries()))
@@ -410,8 +411,7 @@ class Load:
                 self._there.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
                 self._there.write(MANIFEST, manifest.to_json().encode(), "application/json")
                 self._require_alone(indexes)
-            before = _indexes(self._old) if self._old else set()  # a reader may be about to open them
-            return {MANIFEST, RUN, *indexes} | before
+            return manifest
         finally:
             place.unlink(missing_ok=True)
 
@@ -430,12 +430,36 @@ class Load:
                 next_step="wait until it has ended, then run this again; two data sets need an S3_PREFIX each",
             )
 
-    def _sweep(self, keep: set[str]) -> None:
-        """Delete what larder itself has left on the way, now or earlier: probes, what came in, indexes of the past."""
+    def _sweep(self, manifest: Manifest) -> None:
+        """Delete what data sets that were in place before have named and this one doesn't, by their indexes that are
+        still there; then what larder itself has left on the way, now or earlier: probes, what came in, these indexes.
+        """
+        own = _indexes(manifest)
+        for item in self._state.objects("meta"):
+            if item.path not in own and (found := INDEX_IN_STORE.fullmatch(item.path)) is not None:
+                self._note_before(item.path, found[1])
+        if replaced := sum(1 for _ in self._state.objects("before")):
+            self._reporter.event(
+                "delete", f"deleting {replaced:,} objects of the data set that was in {self._there.uri} before",
+                objects=replaced,
+            )  # fmt: skip
+            self._there.delete(item.path for item in self._state.objects("before"))
+        keep = {MANIFEST, RUN} | own
+        if self._old:  # a reader may be about to open its indexes
+            keep |= _indexes(self._old)
         litter = [item.path for item in self._state.objects("meta") if item.path not in keep]
         if self._probed:
             litter.append(PROBE)
         self._there.delete(dict.fromkeys(litter))
+
+    def _note_before(self, path: str, sha256: str) -> None:
+        """Note what an index in the store names; nothing, if it is gone or has changed."""
+        place = self._state.path.with_suffix(".index")
+        try:
+            if self._there.download(path, place) == sha256:
+                self._state.named_before(parse_index(place))
+        finally:
+            place.unlink(missing_ok=True)
 
     def _see_to_extras(self) -> int:
         """Report, or delete if asked to, what lies there and isn't named by the manifest. Returns how many."""

@@ -41,6 +41,7 @@ class State(WorkFile):
         hashed INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, replaces INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS listed (path TEXT PRIMARY KEY, bytes INTEGER NOT NULL, etag TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS before (path TEXT PRIMARY KEY) WITHOUT ROWID;
     """
 
     def want(self, entries: Iterable[IndexEntry]) -> None:
@@ -150,12 +151,20 @@ class State(WorkFile):
         for line, etag in self._db.execute("SELECT line, etag FROM wanted ORDER BY path"):
             yield IndexEntry.from_json(line)._replace(etag=etag)
 
-    def objects(self, where: Literal["data", "meta"]) -> Iterator[Listed]:
-        """What is in the store: objects that are no wanted file, or those of larder itself."""
+    def named_before(self, entries: Iterable[IndexEntry]) -> None:
+        """Note the files of a data set that was in place before."""
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO before VALUES (?)", ((entry.path,) for entry in entries))
+
+    def objects(self, where: Literal["data", "before", "meta"]) -> Iterator[Listed]:
+        """What is in the store: objects that are no wanted file and no data set has named, those that one has named
+        that was in place before, or those of larder itself.
+        """
         rows = self._db.execute(
-            "SELECT l.path, l.bytes, l.etag FROM listed AS l LEFT JOIN wanted AS w USING (path) "
-            "WHERE w.path IS NULL AND (substr(l.path, 1, ?) = ?) = ? ORDER BY l.path",
-            (len(META) + 1, f"{META}/", where == "meta"),
+            "SELECT l.path, l.bytes, l.etag FROM listed AS l "
+            "LEFT JOIN wanted AS w USING (path) LEFT JOIN before AS b USING (path) "
+            "WHERE w.path IS NULL AND (substr(l.path, 1, ?) = ?) = ? AND (b.path IS NOT NULL) = ? ORDER BY l.path",
+            (len(META) + 1, f"{META}/", where == "meta", where == "before"),
         )
         for row in rows:
             yield Listed(*row)

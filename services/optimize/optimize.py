@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from larder.contract import Artifact, IndexEntry
+from larder.errors import ConfigurationError
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
 from larder.stage import Outcome
@@ -29,7 +33,8 @@ _OFFSET_BYTES = 4
 
 
 def optimize(settings: OptimizeSettings, reporter: Reporter) -> Outcome:
-    """Run the stage."""
+    """Run the stage. Raises ConfigurationError when litdata isn't the release that chunks are made by."""
+    _require_release()
     limits = Limits(settings.chunk_bytes, settings.chunk_samples, "LARDER_CHUNK_BYTES")
     shaping: dict[str, str | int] = {
         "chunk_bytes": int(limits.bytes), "chunk_samples": limits.samples, "litdata": WRITER
@@ -45,12 +50,13 @@ class Chunks(NamedTuple):
     folder: str = CHUNKS
     frame_bytes: int = 2 * _OFFSET_BYTES
     """The number of samples, and the offset at which the last one ends."""
+    remedy: str = ""
 
     def path(self, split: str, number: int) -> str:
         """See Layout. LitData names a chunk by the rank of its writer and its number."""
         return f"{split}/chunk-0-{number}.bin"
 
-    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
+    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> None:
         """See Layout: a chunk holds no names, so that any will do."""
 
     def sample_bytes(self, entry: IndexEntry) -> int:
@@ -88,8 +94,19 @@ class Chunks(NamedTuple):
         return found
 
 
+@cache
+def _require_release() -> None:
+    """Also asked by each worker, whose node may have packages of its own."""
+    if (found := version("litdata")) != WRITER:
+        raise ConfigurationError(
+            f"litdata {found} is installed on {platform.node()}, and chunks are those of {WRITER}: others would differ",
+            next_step=f"`pip install litdata=={WRITER}`, or use this stage's image; nodes of a cluster need it, too",
+        )
+
+
 def _write(chunk_bytes: int, samples: Iterable[tuple[bytes, int]]) -> tuple[bytes, dict[str, Any]]:
     """One chunk's bytes as LitData's writer makes them, and the writer's configuration for LitData's index."""
+    _require_release()
     from litdata.streaming.writer import BinaryWriter  # imports torch, which takes seconds
 
     chunks: list[bytes] = []

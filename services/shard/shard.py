@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from larder import tar
 from larder.contract import Artifact, IndexEntry
-from larder.errors import InputError
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
-from larder.shards import member_names
+from larder.shards import LABEL, member_names
 from larder.stage import Outcome
 from larder.volume import SHARDS
 from services.shard.settings import ShardSettings
@@ -36,29 +35,30 @@ class TarShards(NamedTuple):
     artifact: Artifact = "webdataset"
     folder: str = SHARDS
     frame_bytes: int = len(tar.END)
+    remedy: str = (
+        "name the files in the source as what they are, with one dot, before the extension (.jpg, .png), and no two of "
+        "a folder alike before it; then extract again"
+    )
 
     def path(self, split: str, number: int) -> str:
         """See Layout."""
         return f"{split}/shard-{number:06d}.tar"
 
-    def check(self, entry: IndexEntry, before: IndexEntry | None) -> None:
-        """Raises InputError for a key with a dot, which readers would cut there, and for one that is there already."""
+    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> str | None:
+        """See Layout: a key with a dot, which readers would cut there, one that is there already, and the like."""
         key, _, extension = entry.path.rpartition(".")
+        name = key.rpartition("/")[2]
         if not key or "/" in extension:
-            raise InputError(
-                f"{entry.path} has no extension, by which WebDataset readers know what a file is",
-                next_step="name the file in the source as what it is (.jpg, .png), then extract again",
-            )
-        if "." in key.rpartition("/")[2]:
-            raise InputError(
-                f"{entry.path} can't be a sample's key: WebDataset readers end a key at the first dot of the file name",
-                next_step="rename the file in the source, with one dot, before its extension; then extract again",
-            )
+            return f"{entry.path} has no extension, by which WebDataset readers know what a file is"
+        if not name:
+            return f"{entry.path} has no name before its extension, which WebDataset readers need for a key"
+        if "." in name:
+            return f"{entry.path} has two dots: WebDataset readers end a sample's key at the first dot of the file name"
+        if extension.lower() == LABEL:
+            return f"{entry.path} has the extension of labels: it and its own label would be one file"
         if before is not None and before.path.rpartition(".")[0] == key:
-            raise InputError(
-                f"{before.path} and {entry.path} have the same key: they would be one sample",
-                next_step="rename one of them in the source, then extract again",
-            )
+            return f"{before.path} and {entry.path} have the same key: they would be one sample"
+        return None
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """See Layout."""

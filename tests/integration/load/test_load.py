@@ -93,11 +93,12 @@ def test_what_is_in_the_way_is_reported_and_deleted_on_request(
     assert load().code == 0
     made = tree(files(20))
     there.put("notes.txt", b"mine")
+    there.put("training/more.txt", b"mine, too")
     result = load()
     assert result.code == 0
-    assert "11 objects" in result.stderr
+    assert "2 objects" in result.stderr
     assert "--delete-extra" in result.stderr
-    assert len(there.data()) == 31
+    assert len(there.data()) == 22
     watched = proxy(store)
     assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
     assert there.data() == made
@@ -110,13 +111,37 @@ def test_extras_are_deleted_only_after_the_manifest_is_in_place(
     tree(files(30))
     assert load().code == 0
     tree(files(20))
+    there.put("notes.txt", b"mine")
     watched = proxy(store)
     assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert len(there.data()) == 20
     made = [(method, path) for method, path in watched.requests]
     put = next(n for n, (method, path) in enumerate(made) if method == "PUT" and path.endswith("manifest.json"))
     deleted = [n for n, (method, path) in enumerate(made) if method == "POST" and "delete" in path]
     assert deleted
     assert min(deleted) > put
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["fewer", "fewer-and-changed"])
+def test_what_the_data_set_before_had_goes_with_the_next_load_if_this_one_is_stopped(
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any, changed: bool
+) -> None:
+    tree(files(30))
+    assert load().code == 0
+    there.put("notes.txt", b"mine")
+    made = tree({path: picture(1000 * changed + number) for number, path in enumerate(files(20))})
+    watched = proxy(store)
+    watched.fault = lambda method, path, number: (
+        403 if method == "POST" and watched.count("PUT", "manifest.json") else None
+    )
+    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
+    assert set(there.require_whole()) == set(made)
+    assert len(there.data()) == 31
+    again = load()
+    assert again.code == 0
+    assert "deleting 10 objects" in again.stderr
+    assert there.data() == made | {"notes.txt": b"mine"}
+    assert "deleting" not in load().stderr
 
 
 def test_a_tree_without_a_manifest_is_refused(load: Any, tree: Any, files: Any, there: Any, volume: Any) -> None:

@@ -15,10 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
+from larder.contract import read_manifest
 from larder.errors import StorageError
+from larder.ledger import Ledger
 from larder.packing.plan import Limits, plan
 from larder.packing.source import FolderSource
-from larder.packing.volume import VolumeWriter
+from larder.packing.volume import VolumeTarget, VolumeWriter
+from larder.progress import Reporter
+from larder.volume import Slot
 from services.shard.shard import TarShards
 
 
@@ -80,6 +84,48 @@ def test_a_worker_without_the_volume(tmp_path: Path, tree: Path) -> None:
     assert not list(folder.iterdir())
 
 
+def test_a_worker_of_an_earlier_run(volume: Path, tree: Path) -> None:
+    """One that still writes when the next run has begun writes nothing there."""
+    source, layout, slot = FolderSource(str(tree)), TarShards(), Slot(volume, "Food-11-webdataset")
+    slot.staged.mkdir(parents=True)
+    packs = plan(tree / "_larder/index.jsonl", layout, Limits(60000, 0, ""), None)
+    manifest = read_manifest(tree, made_by="")
+    with Ledger(slot.ledger_path, "key") as ledger:
+        writers = []
+        for _ in range(2):
+            target = VolumeTarget(slot, Reporter("shard", "line"))
+            target.begin(manifest, ledger)
+            writers.append(target.writer(layout, source))
+    with pytest.raises(StorageError, match="the run that made it has ended"):
+        writers[0](next(packs))
+    assert not list(slot.staged.iterdir())
+    assert len(list(slot.work.glob("parts*"))) == 1, "the earlier run's is swept"
+    writers[1](next(packs))
+
+
+def test_all_faults_are_named_before_anything_is_written(
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], sharding: Any
+) -> None:
+    make_tree(images | {"training/class_00/a.b.jpg": b"x", "validation/class_01/z.jpg": bytes(60000)})
+    result = stage(sharding.stage, sharding.size)
+    assert result.code == 3, result.stderr
+    assert "class_00/a.b.jpg" in result.stderr
+    assert "class_01/z.jpg takes" in result.stderr
+    assert not list(volume.rglob("*.tar"))
+
+
+def test_another_release_of_litdata(stage: Any, volume: Path, tree: Path, tmp_path: Path) -> None:
+    from services.optimize.optimize import WRITER
+
+    (tmp_path / "litdata-9.9.9.dist-info").mkdir()
+    (tmp_path / "litdata-9.9.9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: litdata\nVersion: 9.9.9\n")
+    result = stage("optimize", env={"PYTHONPATH": str(tmp_path)})
+    assert result.code == 2, result.stderr
+    assert "litdata 9.9.9" in result.stderr
+    assert f"pip install litdata=={WRITER}" in result.stderr
+    assert not (volume / "Food-11-litdata").exists()
+
+
 def test_a_second_run_does_nothing(stage: Any, volume: Path, tree: Path, packing: Any) -> None:
     assert stage(packing.stage, packing.size).code == 0
     before = (volume / packing.folder / "_larder/run.json").read_bytes()
@@ -90,7 +136,7 @@ def test_a_second_run_does_nothing(stage: Any, volume: Path, tree: Path, packing
     assert (volume / packing.folder / "_larder/run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("damage", ["gone", "shorter", "samples"])
+@pytest.mark.parametrize("damage", ["gone", "shorter", "samples", "index", "no-index"])
 def test_what_is_missing_afterwards_is_made_again(
     stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, damage: str
 ) -> None:
@@ -101,6 +147,10 @@ def test_what_is_missing_afterwards_is_made_again(
         one.unlink()
     elif damage == "shorter":
         os.truncate(one, 1000)
+    elif damage == "index":
+        os.truncate(volume / packing.folder / "_larder/index.jsonl", 1000)
+    elif damage == "no-index":
+        (volume / packing.folder / "_larder/index.jsonl").unlink()
     else:
         (volume / packing.folder / "_larder/samples.jsonl").write_text("")
     result = stage(packing.stage, packing.size)
@@ -361,8 +411,14 @@ def test_litdata_reads_chunks(stage: Any, volume: Path, tree: Path, images: dict
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(["a.b.jpg"], "first dot"), (["a.jpg", "a.png"], "same key"), (["a"], "no extension")],
-    ids=["dot", "twice", "no-extension"],
+    [
+        (["a.b.jpg"], "first dot"),
+        (["a.jpg", "a.png"], "same key"),
+        (["a"], "no extension"),
+        ([".jpg"], "no name"),
+        (["a.cls"], "extension of labels"),
+    ],
+    ids=["dot", "twice", "no-extension", "no-name", "a-label"],
 )
 def test_keys_that_webdataset_cannot_have(
     stage: Any, volume: Path, make_tree: Any, names: list[str], says: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,55 @@ def test_what_a_run_that_ended_after_its_manifest_has_left(
     assert found.pop("training/shard-000099.tar") == b"another's", "what no manifest has named stays"
     assert found == objects(f"y/{sharding.folder}")
     assert "deleting" not in stage(sharding.stage, sharding.size, dest, env=env).stderr
+
+
+# What a replacement asks of the store, once the new packs have come in: method, path, and how many copies there were.
+MOMENTS: dict[str, Callable[[str, str, int], bool]] = {
+    "the manifest is withdrawn": lambda method, path, copies: method == "POST" and "delete" in path,
+    "half of the packs are copied": lambda method, path, copies: copies == 3,
+    "the new manifest is put": lambda method, path, copies: method == "PUT" and path.endswith("manifest.json"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_replacement_that_is_killed_is_completed(
+    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, bucket: str, env: dict[str, str],
+    objects: Any, store: Any, proxy: Any, moment: str,
+) -> None:  # fmt: skip
+    def pack(place: str) -> tuple[str, ...]:
+        return packing.stage, packing.size, f"--dest=s3://{bucket}/{place}/{packing.folder}"
+
+    make_tree(images)
+    for place in ("undisturbed", "killed"):
+        assert stage(*pack(place), env=env).code == 0
+    fewer = dict(list(images.items())[:150])
+    for path in images.keys() - fewer.keys():
+        (volume / "Food-11" / path).unlink()
+    make_tree(fewer)
+    assert stage(*pack("undisturbed"), env=env).code == 0
+    between, reached, following, go = proxy(store), threading.Event(), threading.Event(), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> str | None:
+        if reached.is_set():
+            following.set()  # so the one before has been answered
+            go.wait(60)
+            return "reset-request"  # what was on its way when the process died doesn't count
+        if MOMENTS[moment](method, path, between.copies):
+            reached.set()
+        return None
+
+    between.fault = hold
+    process = stage.start(*pack("killed"), env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert following.wait(60), process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    go.set()
+    left = objects(f"killed/{packing.folder}")
+    assert ("_larder/manifest.json" in left) == (moment == "the new manifest is put")
+    again = stage(*pack("killed"), env=env)
+    assert again.code == 0, again.stderr
+    assert objects(f"killed/{packing.folder}") == objects(f"undisturbed/{packing.folder}")
+    assert not (volume / ".larder" / packing.folder).exists(), "nothing is left to go on with"
 
 
 def test_killed_while_sending(
@@ -355,3 +405,67 @@ def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: 
     assert between.count("PUT", "partNumber=1") == 1
     assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")
+
+
+@pytest.fixture
+def begin_upload(store: Any, bucket: str) -> Any:
+    """Begins an upload in parts, as one that SIGKILL ended leaves it."""
+
+    def begin(path: str) -> None:
+        place = {"Bucket": bucket, "Key": path}
+        upload = store.client.create_multipart_upload(**place)["UploadId"]
+        store.client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part")
+
+    yield begin
+    for item in store.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
+        store.client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+
+
+def test_parts_that_a_killed_run_has_left(
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, begin_upload: Any
+) -> None:
+    folder = sharding.folder
+    others = [f"{folder}/training/another.tar", f"x/{folder}/_larder/incoming/training/shard-000000.tar"]
+    ours = [f"{folder}/_larder/incoming/training/shard-000077.tar", f"{folder}/training/shard-000000.tar"]
+    for path in others + ours:
+        begin_upload(path)
+    result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{folder}", env=env)
+    assert result.code == 0, result.stderr
+    left = [item["Key"] for item in store.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
+    assert sorted(left) == sorted(others)
+
+
+def test_a_store_that_lists_no_uploads(
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any
+) -> None:
+    between = proxy(store)
+    between.fault = lambda method, path, number: 403 if method == "GET" and "uploads" in path else None
+    dest = f"--dest=s3://{bucket}/{sharding.folder}"
+    result = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert "may be left behind" in result.stderr
+
+
+def test_packed_anew_and_loaded_leaves_what_streaming_leaves(
+    stage: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], store: Any, objects: Any, images: Any
+) -> None:
+    """Fewer packs than before: the surplus of the data set before goes, whichever way the new one came."""
+    larger = packing.size.replace("60000", "200000")
+    streams = [(packing.stage, size, f"--dest=s3://{bucket}/x/{packing.folder}") for size in (packing.size, larger)]
+    load = ("load", f"--folder={packing.folder}")
+    assert stage(packing.stage, packing.size).code == 0
+    assert stage(*load, env=env).code == 0
+    assert stage(*streams[0], env=env).code == 0
+    before = objects(packing.folder)
+    for place in ("", "x/"):
+        store.client.put_object(Bucket=bucket, Key=f"{place}{packing.folder}/training/mine.txt", Body=b"mine")
+    assert stage(packing.stage, larger).code == 0
+    loaded = stage(*load, env=env)
+    assert loaded.code == 0, loaded.stderr
+    assert "in the way: 1 objects" in loaded.stderr
+    streamed = stage(*streams[1], env=env)
+    assert "in the way: 1 objects" in streamed.stderr
+    after = objects(packing.folder)
+    assert after == objects(f"x/{packing.folder}")
+    assert len(after) < len(before)
+    assert after["training/mine.txt"] == b"mine", "what no manifest of ours has named stays"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larder.contract import IndexEntry, find_manifest, read_manifest
+from larder.contract import IndexEntry, IndexWriter, find_manifest, read_manifest
 from larder.errors import InputError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -36,3 +36,11 @@ def test_what_is_no_manifest_is_told(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InputError, match="is not a manifest") as caught:
         find_manifest(tmp_path)
     assert "LARDER_FORCE=true" in caught.value.next_step
+
+
+@pytest.mark.parametrize("lines", [1, 1000], ids=["at-the-end", "on-the-way"])
+def test_a_full_disk_is_named(lines: int) -> None:
+    with pytest.raises(OSError, match="No space") as caught, IndexWriter(Path("/dev/full")) as index:
+        for number in range(lines):
+            index.add(IndexEntry(f"t/c/{number}.jpg", 1, "0" * 64))
+    assert caught.value.filename == "/dev/full"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from larder.contract import IndexEntry, write_index
-from larder.errors import ConfigurationError
-from larder.packing.plan import Limits, Pack, plan
+from larder.errors import ConfigurationError, InputError
+from larder.packing.plan import Limits, Pack, plan, require_packable
 from services.optimize.optimize import Chunks
 from services.shard.shard import TarShards
 
@@ -60,8 +60,28 @@ def test_the_order_stays_the_same_from_release_to_release(tmp_path: Path) -> Non
 
 
 def test_the_largest_sample_alone_must_fit(index: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"SIZE=2000: .* takes 3,584 bytes"):
-        list(plan(index, TarShards(), Limits(2000, 0, "SIZE"), None))
+    with pytest.raises(ConfigurationError, match=r"SIZE=2000: .* takes 3,584 bytes") as caught:
+        require_packable(index, TarShards(), Limits(2000, 0, "SIZE"))
+    lines = caught.value.what.splitlines()
+    assert lines[0] == "400 samples can't be packed, of which the first 20 are:"
+    assert len(lines) == 21
+    assert "SIZE to at least 4096" in caught.value.next_step
+    require_packable(index, TarShards(), Limits(4096, 0, "SIZE"))
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    faulty = [".jpg", "a.cls", "b.CLS", "c.d.jpg", "e.jpeg", "e.jpg", "e.k.jpg", "e.png", "f", "large.jpg"]
+    names = sorted([*faulty, "good.jpg", "e.jpg.cls"])
+    entries = [IndexEntry(f"t/c/{name}", 9000 if name == "large.jpg" else 1, "0" * 64, 0) for name in names]
+    write_index(tmp_path / "index.jsonl", entries)
+    with pytest.raises(InputError) as caught:
+        require_packable(tmp_path / "index.jsonl", TarShards(), Limits(9000, 0, "SIZE"))
+    assert "good.jpg" not in caught.value.what
+    assert caught.value.what.splitlines()[0] == "10 samples can't be packed:"
+    assert [name for name in faulty if f"t/c/{name} " not in caught.value.what] == []
+    assert caught.value.what.count("the same key") == 2
+    assert "one dot" in caught.value.next_step
+    assert "SIZE to at least" in caught.value.next_step
 
 
 @pytest.mark.parametrize("seed", [None, 0])

@@ -23,6 +23,12 @@ def test_parts_of_a_file_that_is_longer_or_shorter_than_planned(pieces: list[byt
             list(_parts(pieces, 7, part_bytes))
 
 
+def test_a_shard_that_no_store_takes() -> None:
+    with pytest.raises(ConfigurationError, match=r"at most 156\.25 GiB \(167772160000 bytes\): S3 takes 10,000 parts"):
+        ShardSettings.load("shard", [], {"LARDER_SHARD_BYTES": "167772160001"})
+    ShardSettings.load("shard", [], {"LARDER_SHARD_BYTES": "156.25GiB"})
+
+
 @pytest.mark.parametrize("name", ["INPUT", "DEST"])
 @pytest.mark.parametrize("place", ["s3://b/../x", "s3://b/./x", "s3://b/x/..", "s3://b", "s3://b//x", "s3:/b/x"])
 def test_a_place_that_is_none(name: str, place: str) -> None:
