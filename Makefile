@@ -144,10 +144,18 @@ ray-down: ## stop the Ray cluster
 
 .PHONY: bench
 bench: ready-bench ## measure ARM (default imagefolder_local); records in results/
-	@mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR" $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}
-	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS" \
-	    $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}; fi
+	@$(call results)
 	@$(call stage,bench,bench,--arm $(ARM))
+
+# Folders that a measuring container needs; what it writes to belongs to its user.
+results = mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR" $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}; \
+    if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_RESULTS" \
+        $${LARDER_CACHE_DIR:+"$$LARDER_CACHE_DIR"}; fi
+
+.PHONY: train
+train: ready-bench ## train a small network through ARM: accuracy, and the share of time spent waiting for data
+	@$(call results)
+	@$(call stage,bench,bench,--task train --arm $(ARM))
 
 .PHONY: s3-up
 s3-up: s3-keys ready-s3 ## start a store on this machine (MinIO; RUNNER=host: SeaweedFS) and make its bucket

@@ -17,6 +17,7 @@ from services.bench.measure import Measurement, measure
 from services.bench.record import Warmup, make_record, passes_of
 from services.bench.results import reserve
 from services.bench.settings import BenchSettings
+from services.bench.train import train
 
 FEWEST_BATCHES = 3
 """An epoch of fewer says nothing about a rate."""
@@ -24,6 +25,11 @@ WARMUP_EPOCH, MEASURED_EPOCH = 0, 1
 
 
 def bench(settings: BenchSettings, reporter: Reporter) -> Outcome:
+    """Do what `settings.task` says."""
+    return {"bench": measure_arm, "train": train}[settings.task](settings, reporter)
+
+
+def measure_arm(settings: BenchSettings, reporter: Reporter) -> Outcome:
     """Measure `settings.arm`; the record goes to `<results>/<arm>-<UTC time>.json` and to stdout."""
     started = datetime.now(UTC)
     origin = provenance.collect(settings, started)
@@ -59,7 +65,7 @@ def _measure(
     before = feed.network()
     images = min(batches * settings.batch_size, feed.images)
     with reporter.task("measuring" if len(feed.passes) == 1 else f"measuring, {name}", images, "images") as task:
-        measured = measure(feed.read(epoch, batches), task.advance)
+        measured = measure(feed.read(epoch, batches), task.advance, feed.received)
     if images == feed.images != measured.images:
         raise InputError(
             f"an epoch of {settings.split!r} gave {measured.images:,} images, and its manifest says {feed.images:,}",

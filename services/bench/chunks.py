@@ -30,6 +30,7 @@ from services.bench.cache import Budget
 from services.bench.dataloader import CarriedError, start_worker
 from services.bench.feed import Network
 from services.bench.inputs import mend
+from services.bench.received import interface_bytes
 from services.bench.s3_reader import ATTEMPTS, Traffic
 from services.bench.settings import BenchSettings
 
@@ -46,6 +47,7 @@ class ChunksFeed:
     """Reads the chunks at `uri` through a cache in the folder `cache`, within `budget`."""
 
     passes: tuple[str, ...] = ("cold", "warm")
+    received = staticmethod(interface_bytes)
 
     def __init__(self, settings: BenchSettings, uri: str, manifest: Manifest, cache: Path, budget: Budget) -> None:
         self.manifest, self.recipe = manifest, recipe.NAME

@@ -21,6 +21,7 @@ from larder.progress import amount
 from services.bench import recipe
 from services.bench.feed import Network
 from services.bench.inputs import mend
+from services.bench.received import interface_bytes
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class DataLoaderFeed:
 
     def __init__(
         self, manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings,
-        network: Callable[[], Network | None],
+        network: Callable[[], Network | None], received: Callable[[], int],
     ) -> None:  # fmt: skip
         self.loader = "torch's DataLoader over files or objects"
         self.manifest, self.recipe, self.images, self.network = manifest, recipe.NAME, images, network
+        self.received = received
         self._batch_size = settings.batch_size
         self._order = _Order(images, settings.seed)
         self._loader = DataLoader(
@@ -94,14 +96,14 @@ def explained(made_by: str) -> Iterator[None]:
 @contextmanager
 def open_dataloader(
     manifest: Manifest, dataset: Dataset[Any], images: int, settings: BenchSettings, made_by: str,
-    network: Callable[[], Network | None] = lambda: None,
+    network: Callable[[], Network | None] = lambda: None, received: Callable[[], int] = interface_bytes,
 ) -> Iterator[DataLoaderFeed]:  # fmt: skip
     """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
 
-    `made_by` is the command that makes the data; `network` tells what came over the network so far.
+    `made_by` is the command that makes the data; `network` and `received` are Feed's.
     """
     with explained(made_by):
-        yield DataLoaderFeed(manifest, dataset, images, settings, network)
+        yield DataLoaderFeed(manifest, dataset, images, settings, network, received)
 
 
 class _Order(Sampler[int]):

@@ -56,3 +56,9 @@ class Feed(Protocol):
 
         It is asked while nothing is under way. Raises ServiceError when it can't be had.
         """
+
+    def received(self) -> int:
+        """The counter of received bytes that is sampled while a pass is measured: that of whoever fetches for this arm.
+
+        Raises ServiceError when it can't be had.
+        """

@@ -12,6 +12,7 @@ from larder.errors import InputError
 from larder.progress import Reporter
 from services.bench.feed import Feed, Network
 from services.bench.inputs import check_manifest, mend
+from services.bench.received import interface_bytes
 from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @contextmanager
 def open_imagefolder(
     folder: Path, artifact: Artifact, made_by: str, settings: BenchSettings, reporter: Reporter,
-    network: Callable[[], Network | None] = lambda: None,
+    network: Callable[[], Network | None] = lambda: None, received: Callable[[], int] = interface_bytes,
 ) -> Iterator[Feed]:  # fmt: skip
     """A feed over `<folder>/<split>/class_XX/*.jpg`; `made_by` is the command that makes it.
 
@@ -38,7 +39,7 @@ def open_imagefolder(
 
     from services.bench.dataloader import open_dataloader
 
-    with open_dataloader(manifest, dataset, samples, settings, made_by, network) as feed:
+    with open_dataloader(manifest, dataset, samples, settings, made_by, network, received) as feed:
         yield feed
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from services.bench.received import ReceivedSeries, interface_bytes
 from services.bench.usage import PeakMemory, cpu_seconds
 
 if TYPE_CHECKING:
@@ -26,16 +27,21 @@ class Measurement(NamedTuple):
     """User and system time of this process and its workers."""
     peak_memory_bytes: int
     peak_memory_kind: str
+    received: dict[str, Any]
+    """Bytes received over time: see ReceivedSeries.as_record."""
 
 
-def measure(batches: Iterable[Batch], advance: Callable[[int], None]) -> Measurement:
+def measure(
+    batches: Iterable[Batch], advance: Callable[[int], None], received: Callable[[], int] = interface_bytes
+) -> Measurement:
     """Read a pass to its end, as fast as it comes: a consumer that takes no time of its own.
 
-    `advance` is told the images of each batch; its time counts in the whole but in no wait.
+    `advance` is told the images of each batch; its time counts in the whole but in no wait. `received` is a counter of
+    bytes, which is sampled.
     """
     images, waits = 0, []
     cpu_before = cpu_seconds()
-    with PeakMemory() as memory:
+    with PeakMemory() as memory, ReceivedSeries(received) as series:
         iterator = iter(batches)
         start = asked = had = perf_counter()
         while (batch := next(iterator, None)) is not None:
@@ -44,8 +50,8 @@ def measure(batches: Iterable[Batch], advance: Callable[[int], None]) -> Measure
             images += _count(batch)
             advance(len(batch[1]))
             asked = perf_counter()
-    cpu = cpu_seconds() - cpu_before - memory.own_cpu_seconds
-    return Measurement(images, had - start, waits, cpu, memory.peak_bytes, memory.kind)
+    cpu = cpu_seconds() - cpu_before - memory.own_cpu_seconds - series.own_cpu_seconds
+    return Measurement(images, had - start, waits, cpu, memory.peak_bytes, memory.kind, series.as_record())
 
 
 def _count(batch: Batch) -> int:

@@ -28,7 +28,6 @@ def make_record(
 
     The first pass's figures stand on top, those of the others, by name, in `then`.
     """
-    manifest = feed.manifest
     first, *others = ({"pass": name} | _figures(*found) for name, found in passes.items())
     return {
         "arm": settings.arm,
@@ -36,6 +35,15 @@ def make_record(
         "then": others,
         "warmup_batches": warmup.batches,
         "warmup_seconds": _short(warmup.seconds),
+        **describe(settings, feed),
+        "provenance": provenance,
+    }
+
+
+def describe(settings: BenchSettings, feed: Feed) -> dict[str, Any]:
+    """What was read, by what, and how."""
+    manifest = feed.manifest
+    return {
         "loader": feed.loader,
         "recipe": feed.recipe,
         "dataset": {
@@ -47,7 +55,6 @@ def make_record(
             "bytes": {name: split.bytes for name, split in manifest.splits.items()},
         },
         "settings": settings.model_dump(mode="json", exclude={"arm", "log", "revision", *SECRETS}),
-        "provenance": provenance,
     }
 
 
@@ -71,6 +78,7 @@ def _figures(measured: Measurement, network: Network | None) -> dict[str, Any]:
         "peak_memory_kind": measured.peak_memory_kind,
         "network_bytes": None if network is None else network.bytes,
         "network_requests": None if network is None else network.requests,
+        "received": measured.received,
         "images": measured.images,
         "batches": batches,
         "seconds": _short(measured.seconds),

@@ -64,6 +64,17 @@ class BenchSettings(WorkerSettings, BucketSettings):
         "3 GiB together, fewer in a small cache",
         json_schema_extra={"unit": "chunks"},
     )  # fmt: skip
+    task: Literal["bench", "train"] = Field(
+        "bench", alias="LARDER_BENCH_TASK",
+        description="bench (measure the arm alone), train (train a small network through it: `make train`)",
+    )  # fmt: skip
+    epochs: int = Field(
+        3, alias="LARDER_EPOCHS", ge=1, description="how long train trains", json_schema_extra={"unit": "epochs"}
+    )
+    held_out: str = Field("validation", alias="LARDER_HELD_OUT", description="the split that train scores on")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", alias="LARDER_DEVICE", description="where train computes; auto takes CUDA where torch sees it"
+    )
     split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")
     batch_size: int = Field(
         64, alias="LARDER_BATCH_SIZE", ge=1, le=65536, description="how many images one batch holds",

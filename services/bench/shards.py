@@ -21,6 +21,7 @@ from larder.errors import InputError, LarderError
 from services.bench import recipe
 from services.bench.dataloader import CarriedError, start_worker
 from services.bench.inputs import mend
+from services.bench.received import interface_bytes
 from services.bench.s3_reader import FAULTS_OF_STREAMS, Reader, Readers, Traffic
 from services.bench.settings import BenchSettings
 
@@ -40,6 +41,7 @@ class ShardsFeed:
     """Reads the shards at `keys`, which hold a split's images, with worker processes that make batches of their own."""
 
     passes: tuple[str, ...] = ("epoch",)
+    received = staticmethod(interface_bytes)
 
     def __init__(self, settings: BenchSettings, manifest: Manifest, keys: list[str]) -> None:
         self.manifest, self.recipe, self.images = manifest, recipe.NAME, manifest.splits[settings.split].samples

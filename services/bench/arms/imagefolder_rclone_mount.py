@@ -41,7 +41,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     try:
         with open_imagefolder(
             mount / settings.prefix / TREE, "objects", "make etl-load", settings, reporter,
-            lambda: rclone_metrics.read(socket),
+            lambda: rclone_metrics.read(socket), lambda: rclone_metrics.read(socket).bytes,
         ) as feed:  # fmt: skip
             yield feed
     except OSError as error:

@@ -10,6 +10,8 @@ from services.bench.record import Warmup, make_record, passes_of
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
+SERIES = {"t_s": [0.1, 0.3], "bytes_per_s": [1000, 2000]}
+
 
 @pytest.fixture
 def record(make_settings, feed):
@@ -17,7 +19,7 @@ def record(make_settings, feed):
 
 
 def measured(seconds):
-    return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss")
+    return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss", SERIES)
 
 
 def record_of(make_settings, feed, passes):
@@ -39,6 +41,7 @@ def test_figures(record, manifest):
     assert record["dataset"]["samples"] == {"training": 640}
     assert record["settings"]["batch_size"] == 64
     assert (record["network_bytes"], record["network_requests"]) == (3 << 20, 1234)
+    assert record["received"] == SERIES
 
 
 def test_says_where_the_data_lie_and_no_secret(record):
