@@ -8,7 +8,8 @@ from_env = $(shell [ -f .env ] && sed -nE -e 's/[[:space:]]+\#.*$$//' -e 's/[[:s
     -e 's/^$(1)=["'\'']?([^"'\'']*)["'\'']?$$/\1/p' .env | tail -n 1)
 $(foreach name,RUNNER LARDER_SOURCE LARDER_ARM LARDER_DATA_VOLUME LARDER_HOME LARDER_RESULTS LARDER_UID LARDER_GID \
     TORCH_INDEX_URL LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME \
-    LARDER_LIT_VOLUME LARDER_DEST LARDER_INPUT LARDER_RAY_STAGE,\
+    LARDER_LIT_VOLUME LARDER_DEST LARDER_INPUT LARDER_RAY_STAGE LARDER_WORKSPACE LARDER_JUPYTER_BIND \
+    LARDER_JUPYTER_PORT,\
     $(if $($(name)),,$(eval override $(name) := $(call from_env,$(name)))))
 
 ENGINE := $(shell docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 && echo yes)
@@ -27,12 +28,17 @@ override LARDER_MOUNT_DIR := $(or $(LARDER_MOUNT_DIR),$(LARDER_HOME)/mount)
 # Without it, containers have a volume for that.
 override LARDER_CACHE_DIR := $(or $(LARDER_CACHE_DIR),$(if $(filter host,$(RUNNER)),$(LARDER_HOME)/cache))
 override LARDER_RESULTS := $(or $(LARDER_RESULTS),results)
+override LARDER_WORKSPACE := $(or $(LARDER_WORKSPACE),workspace)
+override LARDER_JUPYTER_BIND := $(or $(LARDER_JUPYTER_BIND),127.0.0.1)
+override LARDER_JUPYTER_PORT := $(or $(LARDER_JUPYTER_PORT),8888)
+JUPYTER_TOKEN := $(LARDER_HOME)/jupyter-token
 LARDER_REVISION := $(or $(LARDER_REVISION),$(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 # The container's user must be able to write the records; root's id would go against the images' rule.
 override LARDER_UID := $(or $(LARDER_UID),$(patsubst 0,1000,$(shell id -u)))
 override LARDER_GID := $(or $(LARDER_GID),$(patsubst 0,1000,$(shell id -g)))
 export LARDER_SOURCE LARDER_DATA_VOLUME LARDER_RESULTS LARDER_REVISION LARDER_UID LARDER_GID TORCH_INDEX_URL \
-    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME
+    LARDER_STORE_DIR LARDER_MINIO_PORT LARDER_MOUNT_DIR LARDER_CACHE_DIR LARDER_WDS_VOLUME LARDER_LIT_VOLUME \
+    LARDER_WORKSPACE LARDER_JUPYTER_BIND LARDER_JUPYTER_PORT
 
 # Whoever sets one of these has a store, and nothing of it is made up. Otherwise stages use the one of `make s3-up`.
 STORE_SETTINGS := S3_ENDPOINT_URL S3_BUCKET RCLONE_CONTAINER AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY \
@@ -43,7 +49,7 @@ STORE_ENV := $(LARDER_HOME)/s3-$(RUNNER).env
 # An empty variable is not set; handed on, it would hide what a file sets.
 $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))))
 
-STAGES := extract transform load shard optimize verify s3 mount bench
+STAGES := extract transform load shard optimize verify s3 mount bench jupyter
 TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUMES := $(LARDER_HOME)/volumes
@@ -156,6 +162,62 @@ results = mkdir -p -- "$$LARDER_RESULTS" "$$LARDER_MOUNT_DIR" $${LARDER_CACHE_DI
 train: ready-bench ## train a small network through ARM: accuracy, and the share of time spent waiting for data
 	@$(call results)
 	@$(call stage,bench,bench,--task train --arm $(ARM))
+
+.PHONY: jupyter
+jupyter: jupyter-token ready-jupyter ## start JupyterLab beside the data, and print its address
+	@$(call results); mkdir -p -- "$$LARDER_WORKSPACE"
+ifeq ($(RUNNER),compose)
+	@if [ "$$(id -u)" = 0 ] && [ "$$(stat -c %u -- "$$LARDER_WORKSPACE")" = 0 ]; then \
+	    chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE"; fi
+	@$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml up -d --wait jupyter >"$$log" 2>&1 || { \
+	    if grep -q -e 'already allocated' -e 'already in use' "$$log"; then \
+	        echo "error: LARDER_JUPYTER_PORT=$(LARDER_JUPYTER_PORT) is taken by another program" >&2; \
+	        echo "  next step: stop that, or make jupyter LARDER_JUPYTER_PORT=8889" >&2; \
+	    else docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix --tail 15 jupyter >&2; \
+	        tail -n 3 "$$log" >&2; fi; \
+	    docker compose "$${store[@]}" -f compose/jupyter.yaml rm --stop --force jupyter >/dev/null 2>&1; exit 1; }
+	@$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix jupyter 2>/dev/null | grep '^jupyter: ' >&2 || true
+	@$(MAKE) --no-print-directory --silent jupyter-url
+else
+	@$(call lab_task,up)
+	@$(call lab_task,url)
+endif
+
+.PHONY: jupyter-url
+jupyter-url: ## print the address of JupyterLab, with the token that opens it
+ifeq ($(RUNNER),compose)
+	@docker compose -f compose/jupyter.yaml ps --quiet jupyter 2>/dev/null | grep -q . || { \
+	    echo "JupyterLab isn't running" >&2; echo "  next step: make jupyter" >&2; exit 1; }
+	@echo "http://$(subst 0.0.0.0,127.0.0.1,$(LARDER_JUPYTER_BIND)):$(LARDER_JUPYTER_PORT)/lab?token=$$(cat -- "$(JUPYTER_TOKEN)")"
+else
+	@$(call lab_task,url)
+endif
+
+.PHONY: jupyter-logs
+jupyter-logs: ## print what JupyterLab has logged
+	@$(if $(filter compose,$(RUNNER)),$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix jupyter,\
+	    $(call lab_task,logs))
+
+.PHONY: jupyter-down
+jupyter-down: ## stop JupyterLab; the workspace stays
+	@$(if $(filter compose,$(RUNNER)),$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml rm --stop --force jupyter >&2,\
+	    $(call lab_task,down))
+
+# The token is made up once. printf is the shell's own: no process shows it.
+.PHONY: jupyter-token
+jupyter-token:
+	@mkdir -p -- "$(LARDER_HOME)"; umask 077; [ -s "$(JUPYTER_TOKEN)" ] || { \
+	    printf '%s\n' "$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >"$(JUPYTER_TOKEN).new" && \
+	    mv -- "$(JUPYTER_TOKEN).new" "$(JUPYTER_TOKEN)"; }
+	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$(JUPYTER_TOKEN)"; fi
+
+# compose's environment for JupyterLab: the store, and folders as absolute paths.
+lab = $(store) log="$(LARDER_HOME)/jupyter-up.log"; $(foreach name,LARDER_RESULTS LARDER_MOUNT_DIR LARDER_WORKSPACE,\
+    export $(name)="$$(realpath -m -- "$$$(name)")";) \
+    export LARDER_CACHE_DIR="$${LARDER_CACHE_DIR:+$$(realpath -m -- "$$LARDER_CACHE_DIR")}" \
+    LARDER_JUPYTER_TOKEN_FILE="$$(realpath -m -- "$(JUPYTER_TOKEN)")"
+lab_task = LARDER_JUPYTER_TOKEN_FILE="$(JUPYTER_TOKEN)" LARDER_JUPYTER_DIR="$(LARDER_HOME)/jupyter"; \
+    export LARDER_JUPYTER_TOKEN_FILE LARDER_JUPYTER_DIR; $(call stage,jupyter,jupyter,--task $(1))
 
 .PHONY: s3-up
 s3-up: s3-keys ready-s3 ## start a store on this machine (MinIO; RUNNER=host: SeaweedFS) and make its bucket

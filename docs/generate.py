@@ -8,6 +8,7 @@ from pathlib import Path
 from larder.settings import Setting, Settings, settings_of
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
+from services.jupyter.settings import JupyterSettings
 from services.load.settings import LoadSettings
 from services.mount.settings import MountSettings
 from services.optimize.settings import OptimizeSettings
@@ -27,6 +28,7 @@ STAGES: dict[str, type[Settings]] = {
     "s3": S3Settings,
     "mount": MountSettings,
     "bench": BenchSettings,
+    "jupyter": JupyterSettings,
 }
 
 # What make, compose and the tests read beside the stages' own settings: name, default, meaning.
@@ -40,7 +42,7 @@ BUILD_SETTINGS = (
     ("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `make s3-up` its keys (make)"),
     ("LARDER_UID", "your user id", "user id that writes the records; never 0 (make, compose)"),
     ("LARDER_GID", "your group id", "group id that writes the records; never 0 (make, compose)"),
-    ("LARDER_SHM_SIZE", "8gb", "limit of bench's shared memory (compose)"),
+    ("LARDER_SHM_SIZE", "8gb", "limit of the shared memory of bench and JupyterLab (compose)"),
     ("LARDER_MINIO_PORT", "9000", "port of this machine's loopback on which compose/s3.yaml publishes its store "
      "(make, compose)"),
     ("TORCH_INDEX_URL", "", "index for torch's wheels; empty is pip's own, with CUDA builds of about 3 GB that run on "

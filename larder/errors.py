@@ -39,6 +39,10 @@ class LarderError(Exception):
         # Errors cross process borders; pickle would call __init__ without the keyword.
         return _rebuild, (type(self), self.what, self.next_step)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook's cell shows in a traceback's place: IPython asks for it by this name."""
+        return [f"error: {self.what}", f"  next step: {self.next_step}"]
+
 
 def _rebuild(kind: type[LarderError], what: str, next_step: str) -> LarderError:
     return kind(what, next_step=next_step)

@@ -1,8 +1,8 @@
 """Train a small network through an arm: what a training has of it, in accuracy and in time spent waiting for data.
 
 The network averages 4 x 4 pixels, then has three strided convolutions, global average pooling and one linear layer:
-small enough for a CPU, so that feeding it, and not computing, is what differs between arms. It is trained by Adam on the arm's own split, and scored on
-the held-out split through the same arm.
+small enough for a CPU, so that feeding it, and not computing, is what differs between arms. It is trained by Adam on
+the arm's own split, and scored on the held-out split through the same arm.
 """
 
 from __future__ import annotations

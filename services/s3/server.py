@@ -15,12 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from larder.errors import ConfigurationError, ResourceError, ServiceError
+from larder.ports import LOOPBACK, free_above, holder, is_free
 from larder.progress import Reporter, Task
 from larder.s3_faults import FAULTS, explain
 from larder.stage import Outcome
 from larder.store import client
 from services.s3.bucket import make_bucket
-from services.s3.ports import LOOPBACK, free_above, holder, is_free
 from services.s3.settings import S3Settings
 
 _START_SECONDS, _STOP_SECONDS, _PAUSE_SECONDS = 60, 30, 0.1

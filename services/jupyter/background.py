@@ -1,0 +1,100 @@
+"""JupyterLab as a process in the background, for machines without a container engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from larder.errors import ResourceError, ServiceError
+from larder.progress import Reporter
+from larder.stage import Outcome
+from services.jupyter.settings import JupyterSettings
+
+_START_SECONDS, _STOP_SECONDS, _PAUSE_SECONDS = 60, 20, 0.2
+_LOG_LINES = 15
+
+
+def up(settings: JupyterSettings, reporter: Reporter) -> Outcome:
+    """Start it unless it runs, and wait until it answers. Raises ServiceError with the end of its log if it doesn't."""
+    if _running(settings) is not None:
+        return Outcome(f"JupyterLab already runs on port {settings.port}", "make jupyter-url")
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _log(settings).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.jupyter", "--task", "serve"], stdin=subprocess.DEVNULL, stdout=log,
+            stderr=log, start_new_session=True,  # a terminal's Ctrl-C isn't for it
+        )  # fmt: skip
+    with reporter.task("waiting for JupyterLab", None, "seconds") as task:
+        begin = time.monotonic()
+        while not is_ready(settings):
+            if process.poll() is not None or time.monotonic() - begin > _START_SECONDS:
+                process.kill()
+                raise ServiceError(
+                    f"JupyterLab didn't start:\n{_end_of_log(settings)}", next_step=f"see {_log(settings)}"
+                )
+            time.sleep(_PAUSE_SECONDS)
+            task.advance()
+    return Outcome(f"JupyterLab answers on port {settings.port}", "make jupyter-url")
+
+
+def down(settings: JupyterSettings, _: Reporter) -> Outcome:
+    """Stop it. Raises ResourceError when it doesn't stop."""
+    pid = _running(settings)
+    if pid is None:
+        return Outcome("no JupyterLab runs in the background", "")
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + _STOP_SECONDS
+    while _running(settings) is not None:
+        if time.monotonic() > end:
+            raise ResourceError(
+                f"JupyterLab (process {pid}) did not stop in {_STOP_SECONDS} s",
+                next_step=f"`kill -9 {pid}` ends it at once",
+            )
+        time.sleep(_PAUSE_SECONDS)
+    return Outcome(f"JupyterLab is stopped; the work stays in {settings.workspace}", "")
+
+
+def logs(settings: JupyterSettings, _: Reporter) -> Outcome:
+    """Print its log, on stdout."""
+    if _log(settings).exists():
+        print(_log(settings).read_text(errors="replace"), end="", flush=True)
+    return Outcome(f"the log is {_log(settings)}", "")
+
+
+def is_ready(settings: JupyterSettings) -> bool:
+    """Whether a Jupyter server answers on the port."""
+    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
+    connection = HTTPConnection(host, settings.port, timeout=5)
+    try:
+        connection.request("GET", "/api")  # open to all: it tells the version
+        return "version" in json.loads(connection.getresponse().read())
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+
+
+def _running(settings: JupyterSettings) -> int | None:
+    """The process id by the server's own notes (jupyter_server's `jpserver-<pid>.json`); None when it has ended."""
+    for note in (settings.home / "runtime").glob("jpserver-*.json"):
+        pid = int(note.stem.rpartition("-")[2])
+        try:
+            if b"jupyterlab" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        except OSError:  # it was killed before it could tidy up
+            note.unlink(missing_ok=True)
+    return None
+
+
+def _log(settings: JupyterSettings) -> Path:
+    return settings.home / "log"
+
+
+def _end_of_log(settings: JupyterSettings) -> str:
+    return "\n".join(_log(settings).read_text(errors="replace").splitlines()[-_LOG_LINES:])

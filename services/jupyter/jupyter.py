@@ -1,0 +1,143 @@
+"""JupyterLab: what must be right before it starts, its command, and its address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from larder.errors import ConfigurationError, ResourceError, StorageError
+from larder.ports import holder, is_free
+from larder.progress import Reporter, amount
+from larder.stage import Outcome
+from services.jupyter.background import down, is_ready, logs, up
+from services.jupyter.settings import JupyterSettings
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = ROOT / "workspace"
+SHARED_MEMORY, LEAST_SHARED_BYTES = Path("/dev/shm"), 256 << 20
+FOLDERS = {"FOOD11_DATA_DIR": "/mnt/Food-11", "LARDER_RESULTS": "results", "LARDER_MOUNT_DIR": ".larder/mount",
+           "LARDER_CACHE_DIR": ".larder/cache"}  # fmt: skip
+"""Settings that name folders, with their defaults. Notebooks run in the workspace, where a relative one misleads."""
+
+
+def jupyter(settings: JupyterSettings, reporter: Reporter) -> Outcome:
+    """Do what `settings.task` says."""
+    tasks = {"serve": serve, "ready": ready, "url": url, "up": up, "down": down, "logs": logs}
+    return tasks[settings.task](settings, reporter)
+
+
+def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
+    """Become JupyterLab. Raises LarderError when it could not work."""
+    read_token(settings)
+    _require_writable(settings.workspace)
+    if not is_free(settings.port):
+        raise ResourceError(
+            f"port {settings.port} is taken by {holder(settings.port)}",
+            next_step="stop that, or set LARDER_JUPYTER_PORT to another port",
+        )
+    hand_out(NOTEBOOKS, settings.workspace, reporter)
+    _look_at_shared_memory(reporter)
+    os.execve(sys.executable, command(settings), environment(settings, os.environ))
+
+
+def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
+    """Raises ResourceError unless it answers."""
+    if not is_ready(settings):
+        raise ResourceError(
+            f"JupyterLab doesn't answer on port {settings.port}",
+            next_step="`make jupyter` starts it; `make jupyter-logs`",
+        )
+    return Outcome(f"JupyterLab answers on port {settings.port}", "")
+
+
+def url(settings: JupyterSettings, _: Reporter) -> Outcome:
+    """Print the address with the token, on stdout."""
+    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
+    print(f"http://{host}:{settings.port}/lab?token={read_token(settings)}", flush=True)
+    running = is_ready(settings)
+    return Outcome("it answers" if running else "nothing answers there", "" if running else "make jupyter")
+
+
+def read_token(settings: JupyterSettings) -> str:
+    """The token. Raises ConfigurationError without one: whoever reached the port could do anything."""
+    try:
+        token = settings.token_file.read_text().strip()
+    except (FileNotFoundError, IsADirectoryError):
+        token = ""
+    if not token:
+        raise ConfigurationError(
+            f"{settings.token_file} holds no token, without which JupyterLab doesn't start",
+            next_step="`make jupyter` makes one up; by hand: (umask 077; openssl rand -hex 24 > .larder/jupyter-token)",
+        )
+    return token
+
+
+def hand_out(notebooks: Path, workspace: Path, reporter: Reporter) -> None:
+    """Copy to the workspace the notebooks that it lacks. What is there stays as a person left it."""
+    if not notebooks.is_dir() or (workspace / ".").samefile(notebooks):
+        return
+    edited = []
+    for notebook in sorted(notebooks.glob("*.ipynb")):
+        place = workspace / notebook.name
+        if not place.exists():
+            shutil.copyfile(notebook, place)
+        elif place.read_bytes() != notebook.read_bytes():
+            edited.append(notebook.name)
+    if edited:
+        reporter.event(
+            "kept", f"{', '.join(edited)} in the workspace: kept as they are, though larder brings others; to have "
+            "one of those, rename yours and start again", notebooks=edited,
+        )  # fmt: skip
+
+
+def command(settings: JupyterSettings) -> list[str]:
+    """JupyterLab's command line."""
+    return [
+        sys.executable, "-m", "jupyterlab", "--no-browser", f"--ServerApp.ip={settings.bind}",
+        f"--ServerApp.port={settings.port}", "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={settings.workspace.resolve()}",
+        "--ServerApp.allow_root=True",  # only the host runner can be root: the image's user isn't
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None",
+        "--Application.log_level=WARN",
+    ]  # fmt: skip
+
+
+def environment(settings: JupyterSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment, which kernels inherit: our code, and folders as absolute paths."""
+    folders = {name: str(Path(environ.get(name) or default).resolve()) for name, default in FOLDERS.items()}
+    own = {
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_TOKEN_FILE": str(settings.token_file.resolve()),
+        "JUPYTER_RUNTIME_DIR": str((settings.home / "runtime").resolve()),
+        # What a person sets in the menus is kept with the work.
+        "JUPYTERLAB_SETTINGS_DIR": str((settings.workspace / ".jupyter" / "settings").resolve()),
+        "JUPYTERLAB_WORKSPACES_DIR": str((settings.workspace / ".jupyter" / "workspaces").resolve()),
+    }
+    inherited = {name: value for name, value in environ.items() if name not in ("JUPYTER_TOKEN", "LARDER_LOG")}
+    return inherited | folders | own
+
+
+def _require_writable(workspace: Path) -> None:
+    """Raises StorageError unless a file can be made in the workspace."""
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=workspace).close()
+    except OSError as error:
+        raise StorageError(
+            f"user {os.getuid()} can't write to the workspace {workspace}: {error.strerror}",
+            next_step="give that user the folder of LARDER_WORKSPACE (`sudo chown -R` it), or set LARDER_UID and "
+            "LARDER_GID to its owner's ids",
+        ) from error
+
+
+def _look_at_shared_memory(reporter: Reporter) -> None:
+    size = shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.exists() else LEAST_SHARED_BYTES
+    if size < LEAST_SHARED_BYTES:
+        reporter.event(
+            "shared_memory", f"{SHARED_MEMORY} has {amount(size, 'B')}: loaders' workers hand batches over there, and "
+            "will fail; set LARDER_SHM_SIZE (8gb is the default), then make jupyter", bytes=size,
+        )  # fmt: skip

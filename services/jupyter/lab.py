@@ -1,0 +1,178 @@
+"""What the notebooks call: measure an arm as `make bench` does, look at a batch, draw what was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+
+from larder.contract import IndexEntry, Manifest, read_index, read_manifest
+from larder.errors import LarderError, ServiceError
+from larder.progress import Reporter, amount
+from services.bench import arms
+from services.bench.compare import Comparison, compare, read_records
+from services.bench.record import passes_of
+from services.bench.settings import BenchSettings
+from services.bench.table import render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+COLUMNS = 6
+_MIB = 1 << 20
+
+
+class StageError(LarderError):
+    """What a stage that was run ended with, in its words."""
+
+
+def settings(arm: str = "imagefolder_local", **given: Any) -> BenchSettings:
+    """bench's settings as `make bench` has them, from the environment; `given` are flags: batches=40, workers=2."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    return BenchSettings.load("bench", [f"--arm={arm}", *flags], os.environ)
+
+
+def measure(arm: str, **given: Any) -> dict[str, Any]:
+    """Measure an arm by a process of its own, the very one of `make bench`, show the table, and give the record.
+
+    Raises StageError with the stage's own words.
+    """
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stdout is not None
+        last = deque[str](maxlen=15)
+        for line in process.stderr:
+            last.append(line)
+            _tell(line)
+        output = process.stdout.read()
+    if process.returncode:
+        raise _failure(process.returncode, last)
+    record: dict[str, Any] = json.loads(output)
+    print(render(record))
+    return record
+
+
+def _tell(line: str) -> None:
+    try:
+        event = json.loads(line)
+    except ValueError:  # a library's own words
+        return
+    if event["event"] not in ("error", "next"):
+        print(event["message"], flush=True)
+
+
+def _failure(code: int, last: Sequence[str]) -> LarderError:
+    for line in reversed(last):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if event["event"] == "error":
+            what, _, next_step = event["message"].removeprefix("error: ").partition("\n  next step: ")
+            return StageError(what, next_step=next_step)
+    return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
+
+
+def first_batch(arm: str, **given: Any) -> tuple[Tensor, Tensor, list[str]]:
+    """The first batch of an epoch through an arm: images float32 [B, 3, 224, 224], labels int64 [B]; class names."""
+    chosen = settings(arm, **{"workers": 1, "batch_size": 12} | given)
+    with arms.load(arm)(chosen, Reporter("lab", "line")) as feed:
+        images, labels = next(iter(feed.read(0, 1)))
+        return images, labels, feed.manifest.classes
+
+
+def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
+    """A batch as pictures with their labels: the recipe's normalization is taken back."""
+    from services.bench.recipe import IMAGENET_MEAN, IMAGENET_STD
+
+    rows = -(-len(images) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(1.9 * COLUMNS, 2.1 * rows), squeeze=False, layout="constrained")
+    for place in axes.flat:
+        place.axis("off")
+    for place, image, label in zip(axes.flat, images, labels, strict=False):
+        pixels = image.permute(1, 2, 0) * image.new_tensor(IMAGENET_STD) + image.new_tensor(IMAGENET_MEAN)
+        place.imshow(pixels.clamp(0, 1).numpy())
+        place.set_title(f"{classes[int(label)]} ({int(label)})", fontsize=9)
+    return figure
+
+
+def tree() -> tuple[Path, Manifest]:
+    """The tree's folder and its manifest. Raises InputError when there is none."""
+    folder = settings().data_dir
+    return folder, read_manifest(folder, made_by="make etl-local")
+
+
+def index() -> list[IndexEntry]:
+    """Every image of the tree, from its index: no folder is walked, no image opened. Raises InputError without one."""
+    return list(read_index(*tree()))
+
+
+def class_counts(manifest: Manifest) -> Figure:
+    """Images of each class, a bar for each split."""
+    figure, axis = plt.subplots(figsize=(10, 3.2), layout="constrained")
+    width = 0.8 / len(manifest.splits)
+    for number, (name, split) in enumerate(manifest.splits.items()):
+        places = [place + number * width for place in range(len(manifest.classes))]
+        axis.bar(places, split.samples_per_class, width, label=f"{name}: {split.samples:,}")
+    middle = (len(manifest.splits) - 1) * width / 2
+    axis.set_xticks(
+        [place + middle for place in range(len(manifest.classes))], manifest.classes, rotation=30, ha="right"
+    )
+    axis.set_ylabel("images")
+    axis.legend(frameon=False)
+    return figure
+
+
+def file_sizes(entries: Sequence[IndexEntry]) -> Figure:
+    """How large the images are."""
+    figure, axis = plt.subplots(figsize=(10, 2.6), layout="constrained")
+    axis.hist([entry.bytes / 1024 for entry in entries], bins=60)
+    axis.set_xlabel("KiB per image")
+    axis.set_ylabel("images")
+    return figure
+
+
+def network(record: dict[str, Any]) -> Figure:
+    """Bytes received per second while each pass was measured: what nload would have shown."""
+    passes = passes_of(record)
+    figure, places = plt.subplots(
+        1, len(passes), figsize=(10, 2.8), squeeze=False, sharey=True, layout="constrained"
+    )  # fmt: skip
+    for place, figures in zip(places.flat, passes, strict=True):
+        rates = [rate / _MIB for rate in figures["received"]["bytes_per_s"]]
+        place.fill_between(figures["received"]["t_s"], rates, step="mid", alpha=0.35)
+        place.step(figures["received"]["t_s"], rates, where="mid")
+        fetched = figures["network_bytes"]
+        told = "no network" if fetched is None else f"{amount(fetched, 'B')} of data"
+        place.set_title(f"{record['arm']}, {figures['pass']}: {told} in {figures['seconds']:.1f} s", fontsize=10)
+        place.set_xlabel("seconds")
+        place.set_ylim(bottom=0)
+    places[0][0].set_ylabel("MiB/s received")
+    return figure
+
+
+def comparisons() -> list[Comparison]:
+    """The records in LARDER_RESULTS, by the circumstances under which they can be compared. Raises InputError."""
+    return compare(read_records(settings().results))
+
+
+def throughput(comparison: Comparison) -> Figure:
+    """Median images/s of each arm, with its lowest and highest run."""
+    found = comparison.arms[::-1]
+    figure, axis = plt.subplots(figsize=(10, 0.7 + 0.55 * len(found)), layout="constrained")
+    medians = [arm.median for arm in found]
+    spread = [[arm.median - arm.rates[0] for arm in found], [arm.rates[-1] - arm.median for arm in found]]
+    names = [f"{arm.name}, {amount(len(arm.rates), 'runs')}" for arm in found]
+    axis.barh(names, medians, xerr=spread, capsize=4, height=0.6)
+    axis.set_xlabel("images/s: median, with lowest and highest run")
+    axis.set_title(comparison.circumstances, fontsize=9, loc="left")
+    return figure

@@ -1,0 +1,38 @@
+"""The settings of the jupyter stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from larder.settings import Settings
+
+
+class JupyterSettings(Settings):
+    """Where JupyterLab listens, what opens it, and where work is kept."""
+
+    task: Literal["serve", "ready", "url", "up", "down", "logs"] = Field(
+        "serve", alias="LARDER_JUPYTER_TASK",
+        description="serve (run it here), ready (does it answer?), url (print its address with the token); up, down "
+        "and logs are for a server in the background, without a container engine",
+    )  # fmt: skip
+    workspace: Path = Field(
+        Path("workspace"), alias="LARDER_WORKSPACE",
+        description="the folder of notebooks and of what is made with them; what is in it outlives the container",
+    )  # fmt: skip
+    bind: str = Field(
+        "127.0.0.1", alias="LARDER_JUPYTER_BIND",
+        description="the address that it listens on; with another than loopback's, all who reach it see the login",
+        pattern=r"^[0-9A-Fa-f.:]+$",
+    )  # fmt: skip
+    port: int = Field(8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that it listens on")
+    token_file: Path = Field(
+        Path(".larder/jupyter-token"), alias="LARDER_JUPYTER_TOKEN_FILE",
+        description="the file that holds the token, which is the password; make makes one up",
+    )  # fmt: skip
+    home: Path = Field(
+        Path(".larder/jupyter"), alias="LARDER_JUPYTER_DIR",
+        description="where a server in the background keeps its log and its process id",
+    )  # fmt: skip
