@@ -32,7 +32,7 @@ def jupyter(settings: JupyterSettings, reporter: Reporter) -> Outcome:
 
 def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
     """Become JupyterLab. Raises LarderError when it could not work."""
-    read_token(settings)
+    token = read_token(settings)
     _require_writable(settings.workspace)
     if not is_free(settings.port):
         raise ResourceError(
@@ -41,7 +41,7 @@ def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
         )
     hand_out(NOTEBOOKS, settings.workspace, reporter)
     _look_at_shared_memory(reporter)
-    os.execve(sys.executable, command(settings), environment(settings, os.environ))
+    os.execve(sys.executable, command(settings), environment(settings, os.environ, _keep(settings.home, token)))
 
 
 def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
@@ -106,12 +106,12 @@ def command(settings: JupyterSettings) -> list[str]:
     ]  # fmt: skip
 
 
-def environment(settings: JupyterSettings, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(settings: JupyterSettings, environ: Mapping[str, str], token_file: Path) -> dict[str, str]:
     """The server's environment, which kernels inherit: our code, and folders as absolute paths."""
     folders = {name: str(Path(environ.get(name) or default).resolve()) for name, default in FOLDERS.items()}
     own = {
         "PYTHONPATH": str(ROOT),
-        "JUPYTER_TOKEN_FILE": str(settings.token_file.resolve()),
+        "JUPYTER_TOKEN_FILE": str(token_file),
         "JUPYTER_RUNTIME_DIR": str((settings.home / "runtime").resolve()),
         # What a person sets in the menus is kept with the work.
         "JUPYTERLAB_SETTINGS_DIR": str((settings.workspace / ".jupyter" / "settings").resolve()),
@@ -119,6 +119,16 @@ def environment(settings: JupyterSettings, environ: Mapping[str, str]) -> dict[s
     }
     inherited = {name: value for name, value in environ.items() if name not in ("JUPYTER_TOKEN", "LARDER_LOG")}
     return inherited | folders | own
+
+
+def _keep(home: Path, token: str) -> Path:
+    """Write the token to a file of the server's own: it takes all of a file, an editor's newline at its end, too."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = home.resolve() / "token"
+    place.unlink(missing_ok=True)
+    with open(place, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        file.write(token)
+    return place
 
 
 def _require_writable(workspace: Path) -> None:

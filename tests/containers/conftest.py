@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
 """The compose files of stages that have another name than their own."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench")
+STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 ROOTS = {"mount": "0000000000200002"}
 """Who mounts is root, with SYS_ADMIN and DAC_OVERRIDE of root's capabilities."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -1,0 +1,290 @@
+"""JupyterLab in its container: every notebook from top to bottom against a real store, and a browser in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+ARMS = ("imagefolder_local", "imagefolder_rclone_mount", "remote_one_sample", "webdataset", "litdata_streaming")
+CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync")  # fmt: skip
+
+
+class Lab:
+    """One user's project: volumes, store, mount and JupyterLab of its own, driven by make."""
+
+    def __init__(self, folder: Path, mount: Path) -> None:
+        self.folder, self.name = folder, f"larder-test-{uuid.uuid4().hex[:8]}"
+        self.ports = [_free_port(), _free_port()]
+        self.environment = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ} | {
+            "COMPOSE_PROJECT_NAME": self.name, "LARDER_HOME": str(folder / "home"), "LARDER_LOG": "line",
+            "LARDER_MINIO_PORT": str(self.ports[0]), "LARDER_JUPYTER_PORT": str(self.ports[1]),
+            "LARDER_RESULTS": str(folder / "results"), "LARDER_WORKSPACE": str(folder / "workspace"),
+            "LARDER_MOUNT_DIR": str(mount),
+            **{f"LARDER_{kind}_VOLUME": f"{self.name}_{kind.lower()}" for kind in ("DATA", "WDS", "LIT")},
+        }  # fmt: skip
+
+    def make(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run make in the checkout."""
+        ended = subprocess.run(
+            ["make", *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=600,
+        )  # fmt: skip
+        assert not check or ended.returncode == 0, f"make {' '.join(words)}: {ended.stderr}{ended.stdout}"
+        return ended
+
+    def start(self) -> str:
+        """Start JupyterLab; its address with the token."""
+        return self.make("jupyter").stdout.strip().splitlines()[-1]
+
+    def execute(self, notebook: str, **settings: str) -> list[dict[str, Any]]:
+        """Run a notebook in the container, going on after errors; what its cells show."""
+        given = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
+        command = ["docker", "exec", "-w", "/workspace", *given, f"{self.name}-jupyter-1", "jupyter", "nbconvert", "--to",
+                   "notebook", "--execute", "--allow-errors", "--stdout", f"{notebook}.ipynb"]  # fmt: skip
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        cells = nbformat.reads(ended.stdout, as_version=4).cells
+        return [dict(output) for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+
+    def status(self, path: str) -> int:
+        """What the server answers without more than the address."""
+        try:
+            return int(urlopen(f"http://127.0.0.1:{self.ports[1]}{path}", timeout=10).status)
+        except HTTPError as error:
+            return error.code
+
+    def close(self) -> None:
+        """Remove all of it."""
+        self.make("unmount", check=False)
+        label = f"label=com.docker.compose.project={self.name}"
+        for kind in ("container", "network", "volume"):
+            listed = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
+            names = subprocess.check_output(listed, text=True).split()
+            if names:
+                subprocess.run(["docker", kind, "rm", "--force", *names], check=False, capture_output=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[Lab]:
+    """Generated images in all layouts, in a store, and mounted; JupyterLab runs."""
+    folder, mount = tmp_path_factory.mktemp("lab"), shared_folder / uuid.uuid4().hex[:8]
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    mount.mkdir()
+    project = Lab(folder, mount)
+    try:
+        project.make("etl-local", "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=660")
+        project.make("s3-up", "etl-load", "mount")
+        project.make("etl-wds", "LARDER_SHARD_BYTES=4MiB")
+        project.make("etl-lit", "LARDER_CHUNK_BYTES=4MiB")
+        project.start()
+        yield project
+    finally:
+        project.close()
+
+
+def text_of(outputs: list[dict[str, Any]]) -> str:
+    return json.dumps(outputs)
+
+
+def errors_of(outputs: list[dict[str, Any]]) -> list[str]:
+    return ["\n".join(output["traceback"]) for output in outputs if output["output_type"] == "error"]
+
+
+def pictures_of(outputs: list[dict[str, Any]]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("notebook", ["look", *ARMS])
+def test_a_notebook_runs_from_top_to_bottom(lab: Lab, notebook: str) -> None:
+    outputs = lab.execute(notebook, LARDER_BENCH_BATCHES="4")
+    assert errors_of(outputs) == []
+    assert pictures_of(outputs) == (3 if notebook == "look" else 2)
+    secrets = [line.partition("=")[2] for line in (lab.folder / "home" / "s3-compose.env").read_text().splitlines()
+               if "SECRET" in line]  # fmt: skip
+    assert secrets
+    assert all(secret not in text_of(outputs) for secret in secrets)
+    if notebook in ARMS:
+        records = [json.loads(path.read_text()) for path in (lab.folder / "results").glob(f"{notebook}-*.json")]
+        assert records, "as make bench leaves them"
+        assert all(len(record["received"]["t_s"]) == len(record["received"]["bytes_per_s"]) for record in records)
+
+
+def test_records_are_compared(lab: Lab) -> None:
+    for arm in ("imagefolder_local", "webdataset"):
+        lab.make("bench", f"ARM={arm}", "LARDER_BENCH_BATCHES=5")
+    outputs = lab.execute("compare")
+    assert errors_of(outputs) == []
+    assert pictures_of(outputs) >= 1
+    assert " times as fast as " in text_of(outputs)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "settings", "told"),
+    [
+        pytest.param("look", {"FOOD11_DATA_DIR": "/nowhere"}, "make etl-local", id="no-data"),
+        pytest.param("webdataset", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9", id="store-down"),
+        pytest.param("remote_one_sample", {"S3_BUCKET": ""}, "S3_BUCKET", id="no-bucket-named"),
+        pytest.param("litdata_streaming", {"S3_BUCKET": "not-there"}, "not-there", id="no-such-bucket"),
+        pytest.param("imagefolder_rclone_mount", {"LARDER_MOUNT_DIR": "/nowhere"}, "make mount", id="no-mount"),
+        pytest.param("compare", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
+    ],
+)
+def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: dict[str, str], told: str) -> None:
+    errors = errors_of(lab.execute(notebook, **settings))
+    assert errors
+    assert any(told in error and "next step" in error for error in errors), errors
+    ours = [error for error in errors if "next step" in error]
+    assert all(len(error.splitlines()) <= 4 for error in ours)
+    assert all("NameError" in error or error in ours for error in errors), "the rest only follows from it"
+
+
+def test_a_dead_mount(lab: Lab) -> None:
+    container = f"{lab.name}-mount-1"
+    subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+    try:
+        errors = errors_of(lab.execute("imagefolder_rclone_mount"))
+    finally:
+        lab.make("mount")
+        lab.start()
+    assert any("make mount" in error for error in errors), errors
+
+
+def test_the_token_is_needed(lab: Lab) -> None:
+    token = (lab.folder / "home" / "jupyter-token").read_text().strip()
+    assert len(token) == 48
+    assert (lab.folder / "home" / "jupyter-token").stat().st_mode & 0o777 == 0o600
+    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/look.ipynb"):
+        assert lab.status(path) in (403, 404) or "login" in path
+        assert lab.status(f"{path}?token=wrong") in (403, 404)
+    assert lab.status(f"/api/contents?token={token}") == 200
+    assert token not in subprocess.check_output(["docker", "inspect", f"{lab.name}-jupyter-1"], text=True)
+    assert lab.make("jupyter-url").stdout.strip().endswith(f"/lab?token={token}")
+
+
+def test_a_person_with_a_browser(lab: Lab, tmp_path: Path) -> None:
+    place = Path(os.environ.get("LARDER_TEST_ARTEFACTS", str(tmp_path)))
+    place.mkdir(parents=True, exist_ok=True)
+    address = lab.make("jupyter-url").stdout.strip()
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "a browser is needed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(address.replace("/lab?", "/lab/tree/look.ipynb?"))
+        page.locator(".jp-Notebook").wait_for(timeout=60_000)
+        page.get_by_text("Images of each class").wait_for(timeout=60_000)
+        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+        pictures = page.locator(".jp-OutputArea img")
+        pictures.nth(0).wait_for(timeout=60_000)
+        pictures.last.scroll_into_view_if_needed()
+        page.get_by_text("error:").wait_for(state="detached", timeout=5_000)
+        page.screenshot(path=place / "jupyter-look.png")
+        browser.close()
+    assert (place / "jupyter-look.png").stat().st_size > 50_000
+
+
+def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
+    lab.execute("demo")
+    token = (lab.folder / "home" / "jupyter-token").read_text().strip()
+    body = json.dumps({"type": "file", "format": "text", "content": "by hand"}).encode()
+    saved = Request(f"http://127.0.0.1:{lab.ports[1]}/api/contents/notes.txt?token={token}", body, method="PUT")
+    assert urlopen(saved, timeout=20).status == 201
+    lab.make("jupyter-down")
+    assert "make jupyter" in lab.make("jupyter-url", check=False).stderr
+    lab.start()
+    lab.execute("demo")
+    workspace = lab.folder / "workspace"
+    assert (workspace / "notes.txt").read_text() == "by hand"
+    assert len((workspace / "persisted.txt").read_text().splitlines()) == 2
+    assert (workspace / "persisted.txt").stat().st_uid == (os.getuid() or 1000), (
+        "the person on the host can write it, too"
+    )
+
+
+def test_notebooks_of_ours_are_handed_out_and_edited_ones_stay(lab: Lab) -> None:
+    workspace = lab.folder / "workspace"
+    ours = {path.name for path in (ROOT / "workspace").glob("*.ipynb")}
+    assert ours <= {path.name for path in workspace.iterdir()}
+    edited = workspace / "demo.ipynb"
+    before = edited.read_text()
+    edited.write_text(before.replace("Work that lasts", "My own words"))
+    try:
+        (workspace / "look.ipynb").unlink()
+        lab.make("jupyter-down")
+        assert "demo.ipynb" in lab.make("jupyter").stderr
+        assert "My own words" in edited.read_text()
+        assert (workspace / "look.ipynb").exists()
+    finally:
+        edited.write_text(before)
+
+
+def test_a_port_that_is_taken(lab: Lab) -> None:
+    lab.make("jupyter-down")
+    with socket.create_server(("127.0.0.1", lab.ports[1])):
+        failed = lab.make("jupyter", check=False)
+    assert failed.returncode != 0
+    assert f"LARDER_JUPYTER_PORT={lab.ports[1]} is taken" in failed.stderr
+    lab.start()
+
+
+def test_a_workspace_of_somebody_else(lab: Lab, tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.fail("only root can give a folder away")
+    workspace = tmp_path / "theirs"
+    workspace.mkdir(mode=0o700)
+    os.chown(workspace, 4242, 4242)
+    failed = lab.make("jupyter", f"LARDER_WORKSPACE={workspace}", check=False)
+    lab.start()
+    assert failed.returncode != 0
+    assert "can't write to the workspace" in failed.stderr
+    assert "LARDER_WORKSPACE" in failed.stderr
+
+
+def test_too_little_shared_memory(lab: Lab) -> None:
+    lab.environment["LARDER_SHM_SIZE"] = "16mb"
+    try:
+        lab.make("jupyter-down")
+        assert "LARDER_SHM_SIZE" in lab.make("jupyter").stderr
+        errors = errors_of(lab.execute("imagefolder_local"))
+        assert any("shared memory" in error for error in errors), errors
+    finally:
+        del lab.environment["LARDER_SHM_SIZE"]
+        lab.make("jupyter-down")
+        lab.start()
+
+
+def test_all_arms_train_to_the_same_accuracy(lab: Lab) -> None:
+    """They give the same images in other orders: chance is 1 in 11, and three epochs come to about a half."""
+    for arm in ARMS:
+        lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=32")
+    found = {}
+    for arm in ARMS:
+        [path] = (lab.folder / "results").glob(f"train-{arm}-*.json")
+        record = json.loads(path.read_text())
+        found[arm] = record["accuracy"]
+        assert 0 < record["wait_share"] < 1
+        assert [one["images"] for one in record["epochs"]] == [390] * 3
+    assert min(found.values()) > 0.3, found
+    assert max(found.values()) - min(found.values()) < 0.2, found

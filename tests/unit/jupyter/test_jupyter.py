@@ -1,0 +1,96 @@
+"""What is looked at before JupyterLab starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from larder.errors import ConfigurationError, ResourceError, StorageError
+from larder.progress import Reporter
+from services.jupyter import jupyter as stage
+from services.jupyter.settings import JupyterSettings
+
+
+def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
+    (tmp_path / "token").write_text("a-token\n")
+    given = [f"--workspace={tmp_path / 'work'}", f"--token-file={tmp_path / 'token'}", f"--home={tmp_path / 'home'}"]
+    return JupyterSettings.load("jupyter", [*given, *flags], {})
+
+
+def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    for name in ("look", "demo", "compare"):
+        (ours / f"{name}.ipynb").write_text(f"{name} of larder")
+    (theirs / "look.ipynb").write_text("edited")
+    (theirs / "demo.ipynb").write_text("demo of larder")
+    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    assert (theirs / "look.ipynb").read_text() == "edited"
+    assert (theirs / "compare.ipynb").read_text() == "compare of larder"
+    told = capsys.readouterr().err
+    assert "look.ipynb" in told
+    assert "demo.ipynb" not in told
+
+
+def test_the_repositorys_own_workspace_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "look.ipynb").write_text("edited in place")
+    stage.hand_out(tmp_path, tmp_path, Reporter("jupyter", "line"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"], ids=["absent", "empty", "blank"])
+def test_without_a_token_it_does_not_start(tmp_path: Path, content: str | None) -> None:
+    chosen = settings(tmp_path)
+    (tmp_path / "token").unlink() if content is None else (tmp_path / "token").write_text(content)
+    with pytest.raises(ConfigurationError, match="holds no token") as caught:
+        stage.serve(chosen, Reporter("jupyter", "line"))
+    assert "make jupyter" in caught.value.next_step
+
+
+def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
+    chosen = settings(tmp_path)
+    (tmp_path / "work").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match=r"can't write to the workspace") as caught:
+        stage.serve(chosen, Reporter("jupyter", "line"))
+    assert "LARDER_WORKSPACE" in caught.value.next_step
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        chosen = settings(tmp_path, f"--port={server.getsockname()[1]}")
+        with pytest.raises(ResourceError, match=f"is taken by .*process {os.getpid()}"):
+            stage.serve(chosen, Reporter("jupyter", "line"))
+
+
+def test_too_little_shared_memory_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage, "LEAST_SHARED_BYTES", 1 << 60)
+    stage._look_at_shared_memory(Reporter("jupyter", "line"))
+    assert "LARDER_SHM_SIZE" in capsys.readouterr().err
+
+
+def test_kernels_find_the_code_and_the_folders_and_not_the_token(tmp_path: Path) -> None:
+    given = {"LARDER_RESULTS": "results", "JUPYTER_TOKEN": "another", "LARDER_LOG": "json", "S3_BUCKET": "food"}
+    kept = stage._keep(tmp_path / "home", "a-token")
+    found = stage.environment(settings(tmp_path), given, kept)
+    assert found["LARDER_RESULTS"] == str(Path("results").resolve())
+    assert found["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())
+    assert found["PYTHONPATH"] == str(stage.ROOT)
+    assert found["S3_BUCKET"] == "food"
+    assert "a-token" not in str(found)
+    assert "another" not in str(found)
+    assert kept.read_text() == "a-token", "the server takes every byte of it"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_errors_of_ours_are_short_in_a_cell() -> None:
+    error = ConfigurationError("the bucket isn't set", next_step="set S3_BUCKET")
+    assert error._render_traceback_() == ["error: the bucket isn't set", "  next step: set S3_BUCKET"]
