@@ -10,7 +10,7 @@ from benchmarks.harness import WORK, CannotRunError
 
 NAMES = (
     "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
-    "shard_store_speed", "shard_memory", "optimize_speed",
+    "shard_store_speed", "shard_memory", "optimize_speed", "jupyter_speed",
 )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def test_images_are_pinned_and_containers_unnamed(config: dict[str, Any]) -> Non
 def test_servers_are_published_on_loopback_and_have_a_health_check(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ()))
-        assert ("healthcheck" in service) == (name in SERVERS | {"mount"})
+        assert ("healthcheck" in service) == (name in SERVERS | {"mount", "jupyter"})
 
 
 def test_the_server_is_the_pinned_one_and_has_no_keys_that_everybody_knows(run: Run) -> None:
@@ -113,6 +113,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from larder.settings import settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
+    from services.jupyter.settings import JupyterSettings
     from services.load.settings import LoadSettings
     from services.mount.settings import MountSettings
     from services.optimize.settings import OptimizeSettings
@@ -124,10 +125,11 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     stages = {
         "extract": ExtractSettings, "transform": TransformSettings, "load": LoadSettings, "s3": S3Settings,
         "mount": MountSettings, "bench": BenchSettings, "shard": ShardSettings, "optimize": OptimizeSettings,
-        "verify": VerifySettings,
+        "verify": VerifySettings, "jupyter": JupyterSettings,
     }  # fmt: skip
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
     given["LARDER_CACHE_DIR"] = "/7"  # a name would be a volume's
+    given["LARDER_JUPYTER_BIND"] = "127.0.0.7"  # compose looks at it
     found: dict[str, dict[str, Any]] = {}
     for file in FILES:
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", check=True, **given)

@@ -30,7 +30,8 @@ class Lab:
     def __init__(self, folder: Path, mount: Path) -> None:
         self.folder, self.name = folder, f"larder-test-{uuid.uuid4().hex[:8]}"
         self.ports = [_free_port(), _free_port()]
-        self.environment = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ} | {
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
+        self.environment = kept | {
             "COMPOSE_PROJECT_NAME": self.name, "LARDER_HOME": str(folder / "home"), "LARDER_LOG": "line",
             "LARDER_MINIO_PORT": str(self.ports[0]), "LARDER_JUPYTER_PORT": str(self.ports[1]),
             "LARDER_RESULTS": str(folder / "results"), "LARDER_WORKSPACE": str(folder / "workspace"),
@@ -54,8 +55,17 @@ class Lab:
     def execute(self, notebook: str, **settings: str) -> list[dict[str, Any]]:
         """Run a notebook in the container, going on after errors; what its cells show."""
         given = [word for name, value in settings.items() for word in ("-e", f"{name}={value}")]
-        command = ["docker", "exec", "-w", "/workspace", *given, f"{self.name}-jupyter-1", "jupyter", "nbconvert", "--to",
-                   "notebook", "--execute", "--allow-errors", "--stdout", f"{notebook}.ipynb"]  # fmt: skip
+        convert = ["jupyter", "nbconvert", "--to", "notebook", "--execute", "--allow-errors", "--stdout"]
+        command = [
+            "docker",
+            "exec",
+            "-w",
+            "/workspace",
+            *given,
+            f"{self.name}-jupyter-1",
+            *convert,
+            f"{notebook}.ipynb",
+        ]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert ended.returncode == 0, ended.stderr
         cells = nbformat.reads(ended.stdout, as_version=4).cells

@@ -1,0 +1,66 @@
+"""Does a notebook's timed loop give what `make bench` gives, and how soon does JupyterLab answer?"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from benchmarks.harness import ROOT, WORK, Report, Run, interleave, run_stage, stage
+
+ROUNDS = 5
+CELL = "from services.jupyter import lab\nrecord = lab.measure('imagefolder_local')"
+
+
+def measure() -> Report:
+    """Images/s of imagefolder_local by bench, in turns with a notebook's cell; seconds until JupyterLab answers."""
+    report = Report("a notebook's loop against bench, and JupyterLab's start (host runner)")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="jupyter-") as folder:
+        place = Path(folder)
+        volume = place / "volume"
+        volume.mkdir()
+        stage("extract", volume, "--source", "sample", "--sample-images", "2000")
+        stage("transform", volume)
+        settings = {"FOOD11_DATA_DIR": str(volume / "Food-11")}
+
+        def bench(_: int) -> Run:
+            command = ["--arm", "imagefolder_local", "--results", str(place / "bench")]
+            return run_stage("bench", settings, *command)
+
+        def notebook(_: int) -> Run:
+            begin = time.perf_counter()
+            cells = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+            os.environ.update(settings | {"LARDER_RESULTS": str(place / "notebook"), "PYTHONPATH": str(ROOT)})
+            NotebookClient(cells, timeout=600, kernel_name="python3").execute(cwd=str(place))
+            return Run(time.perf_counter() - begin, 0)
+
+        interleave(ROUNDS, {"bench": bench, "notebook": notebook})
+        by_bench, by_notebook = _rates(place / "bench"), _rates(place / "notebook")
+        report.add("notebook / bench (images/s)", [a / b for a, b in zip(by_notebook, by_bench, strict=True)])
+        report.add("bench's own spread: largest / smallest", [max(by_bench) / min(by_bench)])
+        starts = [_start(place, number) for number in range(ROUNDS)]
+        report.add("make jupyter: until it answers", starts, "s", at_most=15.0)
+        report.rounds = [{"bench": a, "notebook": b} for a, b in zip(by_bench, by_notebook, strict=True)]
+    return report
+
+
+def _rates(folder: Path) -> list[float]:
+    """imgs/s of the counted rounds, in their order."""
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [record["imgs/s"] for record in records][1:]
+
+
+def _start(folder: Path, number: int) -> float:
+    (folder / "token").write_text("a-token")
+    settings = {
+        "LARDER_WORKSPACE": str(folder / "workspace"), "LARDER_JUPYTER_TOKEN_FILE": str(folder / "token"),
+        "LARDER_JUPYTER_DIR": str(folder / "jupyter"), "LARDER_JUPYTER_PORT": str(18800 + number),
+    }  # fmt: skip
+    seconds = run_stage("jupyter", settings, "--task", "up").seconds
+    run_stage("jupyter", settings, "--task", "down")
+    return seconds
