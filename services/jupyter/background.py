@@ -31,7 +31,7 @@ def up(settings: JupyterSettings, reporter: Reporter) -> Outcome:
             stderr=log, start_new_session=True,  # a terminal's Ctrl-C isn't for it
         )  # fmt: skip
     with reporter.task("waiting for JupyterLab", None, "seconds") as task:
-        begin = time.monotonic()
+        begin = said = time.monotonic()
         while not is_ready(settings):
             if process.poll() is not None or time.monotonic() - begin > _START_SECONDS:
                 process.kill()
@@ -39,7 +39,9 @@ def up(settings: JupyterSettings, reporter: Reporter) -> Outcome:
                     f"JupyterLab didn't start:\n{_end_of_log(settings)}", next_step=f"see {_log(settings)}"
                 )
             time.sleep(_PAUSE_SECONDS)
-            task.advance()
+            if time.monotonic() - said >= 1:
+                said += 1
+                task.advance()
     return Outcome(f"JupyterLab answers on port {settings.port}", "make jupyter-url")
 
 

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import nbformat
@@ -72,11 +72,12 @@ class Lab:
         return [dict(output) for cell in cells if cell.cell_type == "code" for output in cell.outputs]
 
     def status(self, path: str) -> int:
-        """What the server answers without more than the address."""
-        try:
-            return int(urlopen(f"http://127.0.0.1:{self.ports[1]}{path}", timeout=10).status)
-        except HTTPError as error:
-            return error.code
+        """What the server answers to somebody who has no more than the address; redirections are not followed."""
+        connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=10)
+        connection.request("GET", path)
+        status = connection.getresponse().status
+        connection.close()
+        return status
 
     def close(self) -> None:
         """Remove all of it."""
@@ -184,9 +185,10 @@ def test_the_token_is_needed(lab: Lab) -> None:
     token = (lab.folder / "home" / "jupyter-token").read_text().strip()
     assert len(token) == 48
     assert (lab.folder / "home" / "jupyter-token").stat().st_mode & 0o777 == 0o600
-    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/look.ipynb"):
-        assert lab.status(path) in (403, 404) or "login" in path
-        assert lab.status(f"{path}?token=wrong") in (403, 404)
+    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/look.ipynb", "/lab"):
+        refused = 403 if path.startswith("/api") else 302  # to the login
+        assert lab.status(path) == refused
+        assert lab.status(f"{path}?token=wrong") == refused
     assert lab.status(f"/api/contents?token={token}") == 200
     assert token not in subprocess.check_output(["docker", "inspect", f"{lab.name}-jupyter-1"], text=True)
     assert lab.make("jupyter-url").stdout.strip().endswith(f"/lab?token={token}")
@@ -203,7 +205,7 @@ def test_a_person_with_a_browser(lab: Lab, tmp_path: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(address.replace("/lab?", "/lab/tree/look.ipynb?"))
         page.locator(".jp-Notebook").wait_for(timeout=60_000)
-        page.get_by_text("Images of each class").wait_for(timeout=60_000)
+        page.get_by_role("heading", name="Images of each class").wait_for(timeout=60_000)
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
         page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
         pictures = page.locator(".jp-OutputArea img")
@@ -286,15 +288,15 @@ def test_too_little_shared_memory(lab: Lab) -> None:
 
 
 def test_all_arms_train_to_the_same_accuracy(lab: Lab) -> None:
-    """They give the same images in other orders: chance is 1 in 11, and three epochs come to about a half."""
+    """They give the same images in other orders: chance is 1 in 11, and two epochs come to four times that."""
     for arm in ARMS:
-        lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=32")
+        lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=32", "LARDER_EPOCHS=2")
     found = {}
     for arm in ARMS:
         [path] = (lab.folder / "results").glob(f"train-{arm}-*.json")
         record = json.loads(path.read_text())
         found[arm] = record["accuracy"]
         assert 0 < record["wait_share"] < 1
-        assert [one["images"] for one in record["epochs"]] == [390] * 3
-    assert min(found.values()) > 0.3, found
+        assert [one["images"] for one in record["epochs"]] == [390] * 2
+    assert min(found.values()) > 0.25, found
     assert max(found.values()) - min(found.values()) < 0.2, found

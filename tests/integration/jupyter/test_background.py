@@ -1,0 +1,79 @@
+"""JupyterLab without a container engine: a process in the background."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+Task = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def task(tmp_path: Path, port: int) -> Iterator[Task]:
+    """Runs `python -m services.jupyter --task …`; ends with `down`."""
+    (tmp_path / "token").write_text("a-token\n")
+    settings = {
+        "LARDER_WORKSPACE": str(tmp_path / "work"), "LARDER_JUPYTER_TOKEN_FILE": str(tmp_path / "token"),
+        "LARDER_JUPYTER_DIR": str(tmp_path / "jupyter"), "LARDER_JUPYTER_PORT": str(port), "LARDER_LOG": "line",
+    }  # fmt: skip
+    environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | settings
+
+    def run(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "services.jupyter", "--task", name]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+    yield run
+    run("down")
+
+
+def status(address: str) -> int:
+    try:
+        return int(urlopen(address, timeout=10).status)
+    except HTTPError as error:
+        return error.code
+
+
+def test_it_starts_once_and_stops(task: Task, tmp_path: Path, port: int) -> None:
+    started = task("up")
+    assert started.returncode == 0, started.stderr
+    assert "already runs" in task("up").stderr
+    assert task("url").stdout == f"http://127.0.0.1:{port}/lab?token=a-token\n"
+    assert status(f"http://127.0.0.1:{port}/api/contents?token=a-token") == 200
+    assert status(f"http://127.0.0.1:{port}/api/contents?token=b-token") == 403
+    assert (tmp_path / "work" / "look.ipynb").exists()
+    assert task("ready").returncode == 0
+    assert task("down").returncode == 0
+    assert task("ready").returncode == 3
+    assert "no JupyterLab runs" in task("down").stderr
+
+
+def test_a_port_that_is_taken(task: Task, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        failed = task("up")
+    assert failed.returncode == 5
+    assert f"port {port} is taken by" in failed.stderr
+    assert "LARDER_JUPYTER_PORT" in failed.stderr
+
+
+def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path) -> None:
+    assert task("up").returncode == 0
+    [note] = (tmp_path / "jupyter" / "runtime").glob("jpserver-*.json")
+    os.kill(json.loads(note.read_text())["pid"], 9)
+    assert task("up").returncode == 0, "it starts anew"
+    assert task("ready").returncode == 0
