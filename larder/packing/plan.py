@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 from larder.contract import IndexEntry, parse_index
 from larder.errors import ConfigurationError, InputError
 from larder.packing.layout import Layout
+from larder.progress import amount
 
 _OFFSET_BITS = 48
 _LINE_BYTES = 512  # most are shorter
@@ -58,7 +59,7 @@ def require_packable(index: Path, layout: Layout, limits: Limits) -> None:
         else:
             before = entry
             if size > limits.bytes:
-                fault = f"{limits.setting}={limits.bytes}: {entry.path} takes {size:,} bytes by itself"
+                fault = f"{entry.path} takes {size:,} bytes by itself, and {limits.setting} is {limits.bytes:,}"
                 oversize, largest = oversize + 1, max(largest, size)
         if fault is not None and len(shown) < _SHOWN:
             shown.append(fault)
@@ -71,7 +72,7 @@ def _unpackable(
 ) -> ConfigurationError | InputError:
     count = refused + oversize
     first = f", of which the first {len(shown)} are" if count > len(shown) else ""
-    what = "\n".join([f"{count:,} samples can't be packed{first}:", *(f"  - {fault}" for fault in shown)])
+    what = "\n".join([f"{amount(count, 'samples')} can't be packed{first}:", *(f"  - {fault}" for fault in shown)])
     steps = [layout.remedy] if refused else []
     if oversize:
         steps.append(f"set {limits.setting} to at least {largest}; ten times as much is a start")

@@ -137,12 +137,14 @@ def _figures(line: Line) -> dict[str, Any]:
 
 def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outcome:
     followed = [line.checked for line in lines if line.checked is not None]
+    others = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
+    left = f" ({others})" if others else ""
     looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
     share = looked_at / max(of, 1)
     read = sum(checked.bytes for checked in followed)
     how = "every sample" if share >= 1 else f"{looked_at:,} of {amount(of, 'samples')} ({share:.1%})"
     return Outcome(
-        f"the chain holds: {len(followed)} of {len(LINKS)} links followed, {how} read at each, "
+        f"the chain holds: {len(followed)} of {len(LINKS)} links followed{left}, {how} read at each, "
         f"{amount(read, 'B')} in {clock.seconds:.1f} s",
         "" if share >= 1 else "make verify LARDER_VERIFY_SAMPLES=all, which reads every byte",
         {

@@ -462,9 +462,9 @@ def test_packed_anew_and_loaded_leaves_what_streaming_leaves(
     assert stage(packing.stage, larger).code == 0
     loaded = stage(*load, env=env)
     assert loaded.code == 0, loaded.stderr
-    assert "in the way: 1 objects" in loaded.stderr
+    assert "in the way: 1 object " in loaded.stderr
     streamed = stage(*streams[1], env=env)
-    assert "in the way: 1 objects" in streamed.stderr
+    assert "in the way: 1 object " in streamed.stderr
     after = objects(packing.folder)
     assert after == objects(f"x/{packing.folder}")
     assert len(after) < len(before)
