@@ -82,11 +82,11 @@ def shared_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def own_project() -> Iterator[dict[str, str]]:
-    """A compose project and a port of this test's own; what of it is left is removed."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    """A compose project and ports of this test's own; what of it is left is removed."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as another:
+        port, jupyter = server.getsockname()[1], another.getsockname()[1]
     project = f"larder-test-{uuid.uuid4().hex[:8]}"
-    yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port)}
+    yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port), "LARDER_JUPYTER_PORT": str(jupyter)}
     label = f"label=com.docker.compose.project={project}"
     for kind in ("container", "network", "volume"):
         command = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
