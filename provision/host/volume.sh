@@ -16,7 +16,7 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
   unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
-  grow      extend partition and file system to the disk's size, while mounted
+  grow      extend partition and file system to the disk's size; it may stay mounted and in use
 
   --serial ID       the volume's id; disks show at least its first 20 characters as serial
   --device PATH     the disk itself, by hand
@@ -162,7 +162,10 @@ partition_nodes() {
         partx --update "$device" 2>/dev/null || true # fails where the table has no partitions
         settle
     fi
-    list_partitions
+    list_partitions | while read -r node; do
+        for _ in {1..50}; do [[ ! -b $node ]] || break; sleep 0.1; done # /dev may lag
+        printf '%s\n' "$node"
+    done
 }
 
 # lsblk knows types from udev, which isn't everywhere: sysfs tells partitions from all else.
@@ -499,10 +502,17 @@ grow() {
     await_size
     inspect
     [[ $state == ready ]] || refuse "has no file system that can grow" "look shows what stands on it"
-    [[ $(mount_points) ]] || fail 3 "$place isn't mounted, and ext4 grows safely only while it is" "mount it, then run this again"
     if [[ $place != "$device" ]]; then grow_partition; fi
+    if [[ ! $(mount_points) ]]; then check_file_system; fi
     text=$(resize2fs "$place" 2>&1) || fail 3 "resize2fs $place failed: $text" "check the disk (dmesg), then run this again"
-    say "the file system has $(words "$(df --output=size --block-size=1 "$(mount_points | head -n 1)" | tail -n 1)")"
+    say "the file system fills $place, $(words "$(blockdev --getsize64 "$place")")"
+}
+
+# resize2fs wants that of a file system that isn't mounted.
+check_file_system() {
+    local text code=0
+    text=$(e2fsck -f -p "$place" 2>&1) || code=$? # 1: it mended something
+    ((code <= 1)) || fail 3 "e2fsck $place found what it doesn't mend by itself: $text" "run e2fsck $place by hand"
 }
 
 # The kernel hears of the new size a moment after the cloud grew the volume.
