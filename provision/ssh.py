@@ -125,7 +125,7 @@ class Ssh:
     def __init__(self, address: Address, state_folder: Path) -> None:
         self.address = address
         self.state_folder = state_folder.absolute()
-        self.alias = f"larder-{self.state_folder.name}"
+        self.alias = "larder-" + re.sub(r"[^A-Za-z0-9._-]+", "-", self.state_folder.name)
         """The server's name in the fragment."""
         self.fragment = self.state_folder / "ssh_config"
         self.known_hosts = self.state_folder / "known_hosts"
@@ -155,7 +155,7 @@ class Ssh:
                 f"{self}: `{shlex.join(argv)[:80]}` was not done after {seconds:.0f} s",
                 next_step="run the same command again: what was done stays, and it goes on from there",
             )
-        if code == SSH_FAILED:
+        if code == SSH_FAILED or code < 0:  # or OpenSSH was killed
             raise self._error(fault_of(said), said, f"while `{shlex.join(argv)[:80]}` was to run")
         return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 

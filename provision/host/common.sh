@@ -17,7 +17,7 @@ need_root() { ((EUID == 0)) || fail 2 "only root can do this" "sudo $0 ${ARGUMEN
 # One run at a time: after a lost connection, the step that it left behind may still be at work.
 take_turn() {
     exec 9>"/run/lock/larder-${0##*/}"
-    flock --wait "${1:-300}" 9 || fail 5 "another ${0##*/} is still at work" "wait for it (ps aux), then run this again"
+    flock --wait 300 9 || fail 5 "another ${0##*/} is still at work" "wait for it (ps aux), then run this again"
 }
 
 # need_packages NAME…: install those that are missing.

@@ -63,8 +63,9 @@ update() {
         return
     fi
     [[ ! $revision ]] || switch_to_revision
-    git -C "$into" rev-parse --quiet --verify '@{upstream}' >/dev/null 2>&1 || { say "found $into at $(where)"; return; }
-    if git -C "$into" merge --quiet --ff-only '@{upstream}' >/dev/null 2>&1; then
+    if ! git -C "$into" rev-parse --quiet --verify '@{upstream}' >/dev/null 2>&1; then # a tag or a commit
+        say "found $into at $(where)"
+    elif git -C "$into" merge --quiet --ff-only '@{upstream}' >/dev/null 2>&1; then
         say "found or brought $into up to date: $(where)"
     else
         say "left $into as it is, $(where): it has commits that the origin doesn't have"
@@ -75,10 +76,12 @@ switch_to_revision() {
     git -C "$into" checkout --quiet "$revision" -- || unknown_revision
 }
 
-where() { git -C "$into" log -1 --format='%h %s' 2>/dev/null || git -C "$into.larder-part" log -1 --format='%h %s'; }
+where() { git -C "$into" log -1 --format='%h %s'; }
 
 unreachable() { fail 5 "git can't read $url" "check the address, and that the server may reach it"; }
 
-unknown_revision() { fail 3 "$url has no revision $revision, or it can't be checked out" "git -C $into branch --all shows what there is"; }
+unknown_revision() {
+    fail 3 "$url has no revision $revision, or it can't be checked out" "git ls-remote $url shows what there is"
+}
 
 main "$@"

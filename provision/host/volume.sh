@@ -47,7 +47,7 @@ main() {
     done
     check_options
     need_root
-    take_turn "$((seconds + 240))"
+    take_turn
     case $command in
         look) look ;;
         prepare) prepare ;;

@@ -1,4 +1,4 @@
-"""The volume script on loop devices: what is formatted, what is refused with nothing changed, what resumes, what grows."""
+"""The volume script on loop devices: what is formatted, what is refused, what resumes, what grows."""
 
 from __future__ import annotations
 
@@ -314,10 +314,10 @@ def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Mach
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ([], "no command"), (["look"], "neither --serial nor --device"), (["look", "--serial", "vdb"], "shorter than 20"),
-        (["look", "--device"], "--device lacks its value"), (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"),
-        (["mount", "--device", "/dev/loop0", "--mount", "/mnt/a b"], "plain letters"), (["melt", "--device", "x"], "melt"),
-        (["look", "--devise", "x"], "unknown option --devise"),
+        ([], "no command"), (["melt", "--device", "x"], "melt"), (["look"], "neither --serial nor --device"),
+        (["look", "--serial", "vdb"], "shorter than 20"), (["look", "--device"], "--device lacks its value"),
+        (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"), (["look", "--devise", "x"], "unknown option"),
+        (["mount", "--device", "/dev/loop0", "--mount", "/mnt/a b"], "plain letters"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_told(machine: Machine, options: list[str], fault: str) -> None:
