@@ -28,18 +28,21 @@ def make_key(folder: Path) -> Path:
 
 
 class Guest:
-    """One guest; its files and its disks lie in `folder`."""
+    """One guest. Its console and QEMU's socket lie in `folder`, its disks in `disks`, which may outlive it."""
 
-    def __init__(self, folder: Path, public_key: str, listen: str, network: str = "host") -> None:
-        """Start it: its SSH answers at `listen` ("127.0.0.1:2222") in the network of a container, or this machine's."""
+    def __init__(self, folder: Path, disks: Path, public_key: str, listen: str, network: str = "host") -> None:
+        """Start it: its SSH answers at `listen` ("127.0.0.1:2222") in a Docker network, or in this machine's own."""
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.disks = disks
+        for place in (folder, disks):
+            place.mkdir(parents=True, exist_ok=True)
         self.name = f"larder-guest-{uuid.uuid4().hex[:12]}"
         image = build_image("larder-test-guest")
         subprocess.run(
             ["docker", "run", "--detach", "--rm", "--name", self.name, "--network", network,
              "--user", f"{os.getuid()}:{os.getgid()}", "--cap-drop=ALL", "--cap-add=NET_BIND_SERVICE",
-             "--volume", f"{folder}:/run/guest", "--tmpfs", "/var/tmp:mode=1777", image, listen, public_key],
+             "--volume", f"{folder}:/run/guest", "--volume", f"{disks}:/run/disks", "--tmpfs", "/var/tmp:mode=1777",
+             image, listen, public_key],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self._qmp = connect(folder / "qmp")
@@ -57,19 +60,16 @@ class Guest:
             if "return" in answer:
                 return answer["return"]
 
-    def plug(self, serial: str, size_bytes: int) -> Path:
-        """Attach a disk, as a cloud attaches a volume; its file is kept by its serial and made when it isn't there."""
-        file = self.folder / f"{serial}.raw"
-        with file.open("ab") as stream:
-            stream.truncate(size_bytes)
-        self.plug_file(serial, file.name)
-        return file
-
-    def plug_file(self, serial: str, file: str) -> None:
-        """Attach a disk whose file lies in the folder."""
-        node = {"driver": "file", "filename": f"/run/guest/{file}"}
+    def plug(self, serial: str, size_bytes: int = 0) -> Path:
+        """Attach a disk, as a cloud attaches a volume: a file named by its serial, made when it isn't there."""
+        file = self.disks / serial
+        if not file.exists():
+            file.touch()
+            os.truncate(file, size_bytes)
+        node = {"driver": "file", "filename": f"/run/disks/{serial}"}
         self.qmp("blockdev-add", **{"driver": "raw", "node-name": node_of(serial), "file": node})
         self.qmp("device_add", driver="virtio-blk-pci", drive=node_of(serial), id=device_of(serial), serial=serial)
+        return file
 
     def unplug(self, serial: str) -> None:
         """Detach a disk, and wait until the guest has let go of it."""

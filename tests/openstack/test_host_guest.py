@@ -42,7 +42,8 @@ def guest(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         missing("the guest runs in a container, and no container engine answers (docker info)")
     port = free_ports(1)[0]
-    made = Guest(tmp_path_factory.mktemp("guest"), key.with_suffix(".pub").read_text().strip(), f"127.0.0.1:{port}")
+    folder, public_key = tmp_path_factory.mktemp("guest"), key.with_suffix(".pub").read_text().strip()
+    made = Guest(folder / "guest", folder / "disks", public_key, f"127.0.0.1:{port}")
     made.port = port
     yield made
     made.close()
@@ -212,7 +213,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
         hosts.unmount(ssh, ours)
     guest.unplug(disk.serial)
     assert hosts.looks(ssh, ours).state == "absent"
-    guest.plug_file(disk.serial, f"{disk.serial}.raw")
+    guest.plug(disk.serial)
     hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
     assert marked == [disk]
