@@ -111,24 +111,24 @@ def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callab
 def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None]) -> None:
     """Prepare the disk if it is blank, and mount it, now and after each boot."""
     if disk.blank:
-        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank"))
+        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS))
         formatted(disk)
-    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib)))
+    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
 
 
 def unmount(ssh: Ssh, disk: Disk) -> None:
     """Unmount the disk and let Docker start without it; StorageError names who uses it."""
-    _tell(_volume(ssh, "unmount", disk))
+    _tell(_volume(ssh, "unmount", disk, seconds=0))
 
 
 def grow(ssh: Ssh, disk: Disk) -> None:
     """Extend partition and file system to the disk's size, `disk.gib`; it may stay mounted and in use."""
-    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib)))
+    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
 
 
 def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
     """What stands on the disk, which may take `seconds` to appear; reads only."""
-    answer = _volume(ssh, "look", disk, wait=seconds)
+    answer = _volume(ssh, "look", disk, seconds=seconds)
     try:
         seen: dict[str, Any] = json.loads(answer)
         return Look(**seen | {"users": tuple(seen["users"]), "evidence": tuple(seen["evidence"])})
@@ -139,9 +139,9 @@ def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
         ) from None
 
 
-def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, wait: int = APPEAR_SECONDS) -> str:
+def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:
     return _run_script(
-        ssh, "volume.sh", command, "--serial", disk.serial, "--mount", disk.mount, "--wait", str(wait), *options,
+        ssh, "volume.sh", command, "--serial", disk.serial, "--mount", disk.mount, "--wait", str(seconds), *options,
         root=True, seconds=DISK_SECONDS,
     )  # fmt: skip
 

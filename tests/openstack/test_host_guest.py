@@ -108,13 +108,16 @@ def test_wrong_key_and_wrong_user_are_told(another: Callable[..., Ssh], tmp_path
         assert str(other.address.key) in told.value.next_step
 
 
-def test_key_file_that_is_missing_or_that_others_may_read_is_told(another: Callable[..., Ssh], tmp_path: Path) -> None:
+def test_key_file_that_is_missing_or_that_others_may_read_is_told(
+    another: Callable[..., Ssh], key: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigurationError, match="private key can't be read"):
         another(key=tmp_path / "none").run(["true"])
-    key = make_key(tmp_path)
-    key.chmod(0o644)
+    loose = tmp_path / "loose"
+    loose.write_bytes(key.read_bytes())
+    loose.chmod(0o644)
     with pytest.raises(ConfigurationError, match="others may read the private key"):
-        another(key=key).run(["true"])
+        another(key=loose).run(["true"])
 
 
 def test_refused_and_unknown_addresses_are_told(another: Callable[..., Ssh]) -> None:
