@@ -24,12 +24,12 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   --mount DIR       default /mnt/block
   --blank           the volume was created blank and has not been formatted: permits formatting, if it looks blank, too
   --owner UID:GID   owns the folders workspace and docker-volumes of a new file system; default: who called sudo
-  --wait SECONDS    for the disk to appear, or to show its new size; default 60
+  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look and unmount: 0)
 X
 }
 
 main() {
-    command=${1:-} serial='' device='' gib='' mount=/mnt/block blank='' seconds=60
+    command=${1:-} serial='' device='' gib='' mount=/mnt/block blank='' seconds=''
     owner=${SUDO_UID:-0}:${SUDO_GID:-0}
     [[ " $* " == *" --help "* ]] && { usage; exit; }
     shift || wrong_usage "no command"
@@ -59,6 +59,10 @@ main() {
 }
 
 check_options() {
+    case $command in
+        look | unmount) seconds=${seconds:-0} ;;
+        *) seconds=${seconds:-60} ;;
+    esac
     [[ $serial || $device ]] || wrong_usage "neither --serial nor --device"
     [[ ! $serial || ! $device ]] || wrong_usage "both --serial and --device"
     [[ ! $serial || ${#serial} -ge 20 ]] || wrong_usage "--serial $serial is shorter than 20 characters"
@@ -327,7 +331,7 @@ prepare() {
 
 keep() {
     [[ ! $blank || $label == "$OUR_NAME" ]] || refuse "was declared blank, but somebody made a file system on it" \
-        "if the data are yours, mount it as it is: the same command without --blank"
+        "if the data are yours, mount it as it is, without --blank (openstack volume set --property larder:blank=no ${serial:-ID})"
     say "found ext4 on $place, and left it as it is"
 }
 

@@ -220,6 +220,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
     assert marked == [disk]
+    hosts.unmount(ssh, ours)
 
 
 def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
@@ -269,13 +270,56 @@ def ssh_is_back(ssh: Ssh) -> bool:
 def test_everything_is_set_up_and_the_second_time_only_found(
     ssh: Ssh, guest: Guest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    on_server(ssh, "mkdir -p /srv/repo")
-    wanted = HostSetup(docker=True, rclone=True, tools=("nload",), repository=None, revision=None)
+    mounted(ssh, guest)
+    hosts.set_up(ssh, HostSetup(True, True, ("nload", "git"), None, None), [], marks()[1])
+    on_server(
+        ssh, "git init -q -b main /srv/work && cd /srv/work && git config user.email a@b && git config user.name a"
+    )
+    on_server(ssh, "cd /srv/work && git commit -q --allow-empty -m one && chown -R cc /srv/work")
+    wanted = HostSetup(True, True, ("nload",), "file:///srv/work", "main")
     hosts.set_up(ssh, wanted, [], marks()[1])
     capsys.readouterr()
     hosts.set_up(ssh, wanted, [], marks()[1])
     told = capsys.readouterr().err.splitlines()
     assert told and not [line for line in told if " found " not in line]
-    assert "Docker Compose version v2" in ssh.run(["docker", "compose", "version"]).stdout
-    assert on_server(ssh, "grep -x user_allow_other /etc/fuse.conf; command -v rclone nload")
-    assert on_server(ssh, "systemctl show docker -p RequiresMountsFor").strip() == f"RequiresMountsFor={MOUNT}"
+    assert ssh.run(["git", "-C", "work", "log", "-1", "--format=%s"]).stdout == "one\n"
+    assert "Docker Compose version" in ssh.run(["docker", "compose", "version"]).stdout
+    assert on_server(ssh, "grep -x user_allow_other /etc/fuse.conf && command -v rclone nload")
+    assert on_server(ssh, "systemctl show docker -p RequiresMountsFor").split("=")[1].split() == [MOUNT]
+
+
+def test_container_keeps_the_volume_from_being_unmounted_and_is_named(ssh: Ssh, guest: Guest) -> None:
+    """A named volume that is bound to a folder of the block volume, as provision/host/README.md says."""
+    disk = mounted(ssh, guest)
+    on_server(ssh, "tar -C / -c bin/busybox usr/bin/busybox 2>/dev/null | docker import - busybox >/dev/null")
+    folder = f"{MOUNT}/docker-volumes/lab"
+    on_server(
+        ssh, f"mkdir -p {folder} && docker volume create -o type=none -o o=bind -o device={folder} lab >/dev/null"
+    )
+    on_server(ssh, "docker run -d --name holder -v lab:/lab busybox /usr/bin/busybox sleep 600")
+    on_server(ssh, "docker exec holder /usr/bin/busybox touch /lab/saved")
+    with pytest.raises(StorageError, match=rf"{MOUNT} is in use by container holder"):
+        hosts.unmount(ssh, disk)
+    on_server(ssh, f"test -e {folder}/saved && docker rm -f holder")
+    hosts.unmount(ssh, disk)
+    assert on_server(ssh, "systemctl is-active docker") == "active\n"
+
+
+def test_docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
+    disk = mounted(ssh, guest)
+    on_server(ssh, f"systemctl stop docker.socket docker && umount {MOUNT}")
+    guest.unplug(disk.serial)
+    assert "ended 1" in on_server(ssh, "systemctl start docker || echo ended $?")
+    guest.plug(disk.serial)
+    on_server(ssh, "systemctl start docker")
+    assert hosts.looks(ssh, disk).mounted_at == MOUNT
+    hosts.unmount(ssh, disk)
+
+
+def mounted(ssh: Ssh, guest: Guest) -> Disk:
+    """A disk with a file system, plugged in and mounted, the same one each time."""
+    serial = "5eed0000-0000-4000-8000-000000000000"
+    if hosts.looks(ssh, Disk(serial, 1, MOUNT, True)).state == "absent":
+        guest.plug(serial, GIB)
+    hosts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
+    return Disk(serial, 1, MOUNT, blank=False)
