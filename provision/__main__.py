@@ -24,14 +24,18 @@ from provision.stack import Stack
 THING_TO_DO = 2
 SEE = "see `python -m provision --help`"
 EXITS = (
-    "Exit codes: 0 done; 2 wrong usage or configuration, or (plan) there is something to do; 3 something is missing, taken "
-    "or not as declared; 5 a cloud or a connection failed: running again goes on; 130 interrupted: the same."
+    "Exit codes: 0 done; 2 wrong usage or configuration, or (plan) there is something to do; 3 something is missing, "
+    "taken or not as declared; 5 a cloud or a connection failed: running again goes on; 130 interrupted: the same."
 )
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError.of_faults([message], next_step=SEE)
+
+
+Run = Callable[[Stack, argparse.Namespace], int]
+Commands = argparse._SubParsersAction[_Parser]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
         "--adopt", action="store_true", help="mark what has a declared name and carries no mark, and manage it"
     )
     parser.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
-                        help="the address or network that this machine has in the cloud's eyes [LARDER_CALLER]")  # fmt: skip
+                        help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def add(name: str, run: Callable[[Stack, argparse.Namespace], int], text: str, to: argparse._SubParsersAction[_Parser] = commands,
+    def add(name: str, run: Run, text: str, to: Commands = commands,
             asks: bool = False) -> _Parser:  # fmt: skip
         command = to.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
@@ -55,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--yes", action="store_true", help="don't ask for the name")
         return command
 
-    def group(name: str, text: str) -> argparse._SubParsersAction[_Parser]:
+    def group(name: str, text: str) -> Commands:
         return commands.add_parser(name, help=text, description=text).add_subparsers(
             required=True, metavar="COMMAND", parser_class=_Parser
         )
@@ -65,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
     add("up", _up, "find, create and wait until all is as declared").add_argument(
-        "--replace", action="store_true", help="delete a server that isn't as declared, or is in ERROR, and make another one")  # fmt: skip
+        "--replace", action="store_true", help="delete a server that isn't as declared or is in ERROR, and start another")  # fmt: skip
     add("status", _status, "what there is, declared or not").add_argument(
         "--json", action="store_true", help="for machines"
     )
@@ -100,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _volume_commands(to: argparse._SubParsersAction[_Parser], add: Callable[..., _Parser]) -> None:
+def _volume_commands(to: Commands, add: Callable[..., _Parser]) -> None:
     add("list", _volume_list, "the stack's volumes", to)
-    texts: tuple[tuple[str, Callable[[Stack, argparse.Namespace], int], str], ...] = (
+    texts: tuple[tuple[str, Run, str], ...] = (
         ("create", _volume_create, "make a declared volume"),
         ("attach", _volume_attach, "attach it to the server"),
         ("mount", _volume_mount, "mount it on the server; format it if it was made blank and never formatted"),

@@ -1,7 +1,7 @@
 """One connection per site, and what clouds answer put in words.
 
-openstacksdk is typed in parts only: what comes from it is `Any` here and in the modules that call it, and leaves them as
-frozen values.
+openstacksdk is typed in parts only: what comes from it is `Any` here and in the modules that call it, and leaves
+them as frozen values.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
         return ConfigurationError(
             f"{head}: {message}",
-            next_step="name an entry of clouds.yaml (in ., ~/.config/openstack or /etc/openstack), or set the OS_* variables",
+            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack), or set the OS_* variables",
         )
     if status == 401:
         return ConfigurationError(
@@ -190,12 +190,12 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     if is_quota(message):
         return InputError(
             f"{head}: the project's quota is used up: {message[:300]}",
-            next_step="free something (`python -m provision doctor` shows the quota), declare less, or ask the site for more",
+            next_step="free something (`doctor` shows the quota), declare less, or ask the site for more",
         )
     if status == 403:
         return ConfigurationError(
             f"{head}: not allowed: {message[:300]}",
-            next_step="an application credential must be unrestricted to make leases and keys; else ask who runs the project",
+            next_step="an application credential must be unrestricted to make leases and keys; else ask who runs it",
         )
     if status == 413:
         return ServiceError(f"{head}: the cloud asks for fewer requests: {message[:200]}", next_step=AGAIN)

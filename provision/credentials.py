@@ -56,8 +56,8 @@ def create(stack: Stack) -> Keys:
     if cloud.restricted:
         raise ConfigurationError(
             f"{cloud}: a restricted application credential can't make S3 keys",
-            next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or log "
-            "in with the password",
+            next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or "
+            "log in with the password",
         )  # fmt: skip
     return find(stack) or make(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
 

@@ -102,9 +102,10 @@ def _quota(stack: Stack) -> str:
     with stack.step("read the quota"):
         compute = connection.compute.get_limits().absolute
         storage = connection.block_storage.get_limits().absolute
+    gib_left = storage.max_total_volume_gigabytes - storage.total_gigabytes_used
     new = [item for item in stack.declaration.volumes if volumes.find(stack, item.name) is None]
     needs = [("volumes", len(new), storage.max_total_volumes - storage.total_volumes_used),
-             ("GiB of volumes", sum(item.gib for item in new), storage.max_total_volume_gigabytes - storage.total_gigabytes_used)]  # fmt: skip
+             ("GiB of volumes", sum(item.gib for item in new), gib_left)]  # fmt: skip
     if stack.declaration.server and servers.find(stack) is None:
         flavor = servers.flavor(stack, stack.declaration.server.flavor)
         needs += [("servers", 1, compute.instances - compute.instances_used),
@@ -129,7 +130,7 @@ def _lease(stack: Stack) -> str:
 def _unrestricted(cloud: Cloud, what: str) -> str:
     if cloud.restricted:
         raise ConfigurationError(f"the application credential is restricted: it can't make {what}",
-                                 next_step="make an unrestricted one (Identity → Application Credentials), or use the password")  # fmt: skip
+                                 next_step="make an unrestricted one, or use the password")  # fmt: skip
     return "allowed"
 
 

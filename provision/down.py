@@ -30,7 +30,10 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     """
     known = {item.name: item for item in (*status.volumes, *status.buckets)}
     known |= {volumes.part(item): item for item in status.volumes if volumes.part(item)}
-    unknown = [name for name in data if name not in known]
+    declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
+    declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
+    # A declared one may be gone already.
+    unknown = [name for name in data if name not in known and name not in declared]
     if unknown:
         raise ConfigurationError.of_faults(
             [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
@@ -40,7 +43,7 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     found += [Removal(item, _bind(servers.delete, stack, item)) for item in status.servers]
     found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in status.leases]
     found += [Removal(item, _bind(networks.delete_group, stack, item)) for item in status.groups]
-    chosen = {known[name].id: known[name] for name in data}.values()
+    chosen = {known[name].id: known[name] for name in data if name in known}.values()
     return found + [Removal(item, _bind(_delete_data, stack, item)) for item in chosen]
 
 
@@ -75,7 +78,8 @@ def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
             faults.append(f"{item.thing}: {error.what}")
             stack.say("error", faults[-1])
     if faults:
-        raise ServiceError(f"{len(faults)} not removed:\n" + "\n".join(f"  - {fault}" for fault in faults) + _left(stack, removed),
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise ServiceError(f"{len(faults)} not removed:\n{listed}{_left(stack, removed)}",
                            next_step="run `down` again: it goes on with what is left")  # fmt: skip
 
 

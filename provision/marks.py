@@ -1,7 +1,7 @@
 """Ownership: how a thing in a cloud says that this stack made it.
 
-A mark is set in the request that makes the thing, so nothing of ours is ever without: metadata of servers and volumes, the
-description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key of
+A mark is set in the request that makes the thing, so nothing of ours is ever without: metadata of servers and volumes,
+the description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key of
 credentials. `--adopt` marks what somebody else made: as metadata, header, or tag.
 """
 
@@ -82,7 +82,7 @@ def one(things: Sequence[Thing], adopt: bool) -> Thing | None:
     if not adopt:
         raise InputError(
             f"the name is taken by something that this stack did not make:\n{_listed(things)}",
-            next_step="give the declared one another name; or --adopt, if it is yours: then it is marked and managed from here",
+            next_step="give the declared one another name; or --adopt, if it is yours: then it is marked and managed",
         )
     return things[0]
 

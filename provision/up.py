@@ -60,7 +60,7 @@ def _refuse_to_replace(stack: Stack, steps: list[Step]) -> None:
             raise servers.failed(stack, found)
         raise InputError(
             f"the {step.kind} {step.name} isn't as declared, and only another one can be: {step.detail}",
-            next_step="`up --replace` deletes it, with its root disk, and makes another one; volumes stay. Or declare what there is",
+            next_step="`up --replace` deletes it, with its root disk, and makes another; volumes stay",
         )
 
 

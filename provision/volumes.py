@@ -47,10 +47,11 @@ def part(volume: Thing) -> str:
 
 def find(stack: Stack, name: str) -> Thing | None:
     """The declared volume of that name."""
-    found = all_volumes(stack)
-    return marks.one([
-        item for item in found if (item.ours and part(item) == name) or (not item.ours and item.name == cloud_name(stack, name))
-    ], stack.adopt)  # fmt: skip
+
+    def meant(item: Thing) -> bool:
+        return part(item) == name if item.ours else item.name == cloud_name(stack, name)
+
+    return marks.one([item for item in all_volumes(stack) if meant(item)], stack.adopt)
 
 
 def need(stack: Stack, name: str) -> Thing:
@@ -80,7 +81,8 @@ def create_boot(stack: Stack, wanted: BootVolume, image_id: str) -> Thing:
 def _create(stack: Stack, name: str, **body: Any) -> Thing:
     made = make(
         stack.clouds.compute, f"make the volume {name}",
-        lambda: thing(stack, _api(stack).create_volume(name=cloud_name(stack, name), **body)), lambda: find(stack, name),
+        lambda: thing(stack, _api(stack).create_volume(name=cloud_name(stack, name), **body)),
+        lambda: find(stack, name),
     )  # fmt: skip
     return wait_for(stack, made, "available")
 
@@ -98,7 +100,7 @@ def wait_for(stack: Stack, volume: Thing, status: str) -> Thing:
         if "error" in now.status:
             raise ServiceError(
                 f"{now} is in {now.status}{f' after {last}' if (last := _message(stack, now)) else ''}",
-                next_step="its data may be whole: ask the site to reset its state; one that never held data: `volume delete`",
+                next_step="its data may be whole: ask the site to reset its state",
             )
         return now if now.status == status else None
 

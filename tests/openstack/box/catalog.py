@@ -36,7 +36,7 @@ def catalog(cloud):
             )
 
 
-def until(step, seconds=90):
+def until(step, seconds=300):
     """Repeat what can't succeed before a service is up."""
     end = time.monotonic() + seconds
     while True:
