@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from larder import __version__
 from larder.errors import EXIT_INTERRUPTED, ConfigurationError, InputError, LarderError, explain_os_error
@@ -35,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 Run = Callable[[Stack, argparse.Namespace], int]
-Commands = argparse._SubParsersAction[_Parser]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[_Parser]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,9 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     def group(name: str, text: str) -> Commands:
-        return commands.add_parser(name, help=text, description=text).add_subparsers(
-            required=True, metavar="COMMAND", parser_class=_Parser
-        )
+        parser = commands.add_parser(name, help=text, description=text)
+        return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     add(
         "doctor", _doctor, "check logins, quota, image, flavor, network, key, lease, bucket: each fault with its remedy"

@@ -1,8 +1,8 @@
 """Ownership: how a thing in a cloud says that this stack made it.
 
 A mark is set in the request that makes the thing, so nothing of ours is ever without: metadata of servers and volumes,
-the description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key of
-credentials. `--adopt` marks what somebody else made: as metadata, header, or tag.
+the description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key
+of credentials. `--adopt` marks what somebody else made: as metadata, header, or tag.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def flavor(stack: Stack, name: str) -> Any:
 def key_pair(stack: Stack, name: str) -> Any:
     with stack.step("look for the key pair"):
         return _pick("key pair", name, list(stack.clouds.compute.connection.compute.keypairs()),
-                     "correct [server] key, or upload the key: `openstack keypair create --public-key FILE …`")  # fmt: skip
+                     "correct [server] key, or upload the key: `openstack keypair create`")  # fmt: skip
 
 
 def network(stack: Stack, name: str) -> Any:
@@ -155,7 +155,7 @@ def failed(stack: Stack, server: Thing) -> ServiceError:
     if end := console(stack, server):
         lines += ["  the end of its console:", *(f"  | {line}" for line in end)]
     return ServiceError(
-        "\n".join(lines), next_step="`up --replace` deletes it and starts another; `down` only deletes it. Volumes stay",
+        "\n".join(lines), next_step="`up --replace` deletes it and starts another; volumes stay",
     )  # fmt: skip
 
 
