@@ -1,6 +1,6 @@
 """Host set-up over SSH on a real server: every script, twice, and what goes wrong on the way.
 
-One guest serves all tests of this module, which run in the order of a server's life.
+One guest serves all tests of this module; each leaves the mount point free.
 """
 
 from __future__ import annotations
@@ -264,10 +264,17 @@ def is_mounted(ssh: Ssh) -> bool:
 # --- packages ---------------------------------------------------------------------------------------------------------
 
 
-def test_everything_is_set_up_and_the_second_time_only_found(
+def test_server_is_set_up_and_its_containers_depend_on_the_volume(
     ssh: Ssh, guest: Guest, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One test, because installing Docker takes minutes here."""
     mounted(ssh, guest)
+    everything_is_set_up_and_the_second_time_only_found(ssh, capsys)
+    container_keeps_the_volume_from_being_unmounted(ssh, guest)
+    docker_does_not_start_without_the_volume(ssh, guest)
+
+
+def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest.CaptureFixture[str]) -> None:
     hosts.set_up(ssh, HostSetup(True, True, ("nload", "git"), None, None), [], marks()[1])
     on_server(
         ssh, "git init -q -b main /srv/work && cd /srv/work && git config user.email a@b && git config user.name a"
@@ -285,7 +292,7 @@ def test_everything_is_set_up_and_the_second_time_only_found(
     assert on_server(ssh, "systemctl show docker -p RequiresMountsFor").split("=")[1].split() == [MOUNT]
 
 
-def test_container_keeps_the_volume_from_being_unmounted_and_is_named(ssh: Ssh, guest: Guest) -> None:
+def container_keeps_the_volume_from_being_unmounted(ssh: Ssh, guest: Guest) -> None:
     """A named volume that is bound to a folder of the block volume, as provision/host/README.md says."""
     disk = mounted(ssh, guest)
     on_server(ssh, "tar -C / -c bin/busybox usr/bin/busybox 2>/dev/null | docker import - busybox >/dev/null")
@@ -302,7 +309,7 @@ def test_container_keeps_the_volume_from_being_unmounted_and_is_named(ssh: Ssh, 
     assert on_server(ssh, "systemctl is-active docker") == "active\n"
 
 
-def test_docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
+def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
     disk = mounted(ssh, guest)
     on_server(ssh, f"systemctl stop docker.socket docker && umount {MOUNT}")
     guest.unplug(disk.serial)
