@@ -472,7 +472,7 @@ unmount_remains() {
     local source
     source=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted
     [[ ! $source || ! -b $source ]] || fail 3 "$source is mounted at $mount, and isn't the disk with the serial ${serial:0:20}" \
-        "check which volume is meant: $0 look --serial ID"
+        "check which volume is meant: volume.sh look --serial ID, lsblk -o PATH,SERIAL,MOUNTPOINTS"
     [[ ! $source ]] || umount --lazy "$mount"
     say "found no disk with the serial ${serial:0:20}${source:+, and unmounted what was left of it}"
 }
