@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
     add("up", _up, "find, create and wait until all is as declared").add_argument(
-        "--replace", action="store_true", help="delete a server that isn't as declared or is in ERROR, and start another")  # fmt: skip
+        "--replace", action="store_true", help="delete a server that isn't as declared or in ERROR; start another"
+    )
     add("status", _status, "what there is, declared or not").add_argument(
         "--json", action="store_true", help="for machines"
     )

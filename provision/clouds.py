@@ -67,7 +67,7 @@ class Cloud:
             config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
             region = config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
             connection = openstack.connection.Connection(config=region)
-            connection.authorize()
+            connection.session.get_token()  # authorize() hides what went wrong
         return connection
 
     @property

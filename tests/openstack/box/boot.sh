@@ -110,7 +110,7 @@ bind_ip = 0.0.0.0
 bind_port = 8080
 workers = 1
 [pipeline:main]
-pipeline = catch_errors gatekeeper proxy-logging cache listing_formats bulk s3api s3token authtoken keystoneauth copy slo dlo proxy-logging proxy-server
+pipeline = catch_errors gatekeeper proxy-logging cache listing_formats bulk authtoken s3api s3token keystoneauth copy slo dlo proxy-logging proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
