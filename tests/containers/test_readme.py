@@ -35,7 +35,7 @@ def blocks() -> list[list[str]]:
     return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in found]
 
 
-FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK = blocks()
+FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK, CLOUD = blocks()
 
 
 def test_the_first_commands_are_two() -> None:

@@ -1,0 +1,369 @@
+"""`python -m provision`: makes, keeps and takes down what a declaration names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from larder import __version__
+from larder.errors import EXIT_INTERRUPTED, ConfigurationError, InputError, LarderError, explain_os_error
+from larder.progress import Reporter
+from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
+from provision import down as take_down
+from provision.clouds import connect
+from provision.declaration import load
+from provision.marks import Thing
+from provision.stack import Stack
+
+THING_TO_DO = 2
+SEE = "see `python -m provision --help`"
+EXITS = (
+    "Exit codes: 0 done; 2 wrong usage or configuration, or (plan) there is something to do; 3 something is missing, "
+    "taken or not as declared; 5 a cloud or a connection failed: running again goes on; 130 interrupted: the same."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError.of_faults([message], next_step=SEE)
+
+
+Run = Callable[[Stack, argparse.Namespace], int]
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[_Parser]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"larder {__version__}")
+    parser.add_argument(
+        "--file", "-f", type=Path, default=Path("provision.toml"), help="the declaration; default provision.toml"
+    )
+    parser.add_argument(
+        "--adopt", action="store_true", help="mark what has a declared name and carries no mark, and manage it"
+    )
+    parser.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
+                        help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, run: Run, text: str, to: Commands = commands,
+            asks: bool = False) -> _Parser:  # fmt: skip
+        command = to.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        if asks:
+            command.add_argument("--yes", action="store_true", help="don't ask for the name")
+        return command
+
+    def group(name: str, text: str) -> Commands:
+        parser = commands.add_parser(name, help=text, description=text)
+        return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    add(
+        "doctor", _doctor, "check logins, quota, image, flavor, network, key, lease, bucket: each fault with its remedy"
+    )
+    add("plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
+    add("up", _up, "find, create and wait until all is as declared").add_argument(
+        "--replace", action="store_true", help="delete a server that isn't as declared or in ERROR; start another"
+    )
+    add("status", _status, "what there is, declared or not").add_argument(
+        "--json", action="store_true", help="for machines"
+    )
+    add("ssh", _ssh, "a shell on the server, or a command there").add_argument("argv", nargs="*", metavar="COMMAND")
+    tunnel = add("tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
+    tunnel.add_argument("--port", type=int, default=8888, help="of Jupyter on the server; default 8888")
+    tunnel.add_argument("--local-port", type=int, help="on this machine; default the same")
+    lease = group("lease", "the reservation")
+    add("extend", _lease_extend, "move the lease's end", lease).add_argument(
+        "hours", type=float, help="by so many hours"
+    )
+    _volume_commands(group("volume", "block volumes"), add)
+    bucket = group("bucket", "the bucket")
+    add("create", _bucket_create, "make the bucket", bucket)
+    add("empty", _bucket_empty, "delete every object in the bucket", bucket, asks=True)
+    add("delete", _bucket_delete, "delete the bucket, which must be empty", bucket, asks=True)
+    keys = group("credentials", "S3 keys for the bucket")
+    add(
+        "create",
+        _credentials_create,
+        "make S3 keys, write them to .env and rclone's configuration, show them once",
+        keys,
+    )
+    add("show", _credentials_show, "the access key and the files; no secret", keys)
+    add("revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", keys, asks=True)
+    down = add(
+        "down", _down, "delete server, floating IP, lease and security groups; keep volumes and buckets", asks=True
+    )
+    down.add_argument(
+        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
+    )
+    return parser
+
+
+def _volume_commands(to: Commands, add: Callable[..., _Parser]) -> None:
+    add("list", _volume_list, "the stack's volumes", to)
+    texts: tuple[tuple[str, Run, str], ...] = (
+        ("create", _volume_create, "make a declared volume"),
+        ("attach", _volume_attach, "attach it to the server"),
+        ("mount", _volume_mount, "mount it on the server; format it if it was made blank and never formatted"),
+        ("unmount", _volume_unmount, "unmount it on the server"),
+        ("detach", _volume_detach, "detach it from the server; refused while it is mounted"),
+        ("grow", _volume_grow, "extend volume, partition and file system"),
+        ("delete", _volume_delete, "delete it with its data"),
+    )
+    for name, run, text in texts:
+        command = add(name, run, text, to, asks=name == "delete")
+        command.add_argument("name", help="the declared name")
+        if name == "grow":
+            command.add_argument("--gib", type=int, help="the new size; default the declared one")
+        if name == "detach":
+            command.add_argument("--force", action="store_true", help="without looking whether it is mounted")
+
+
+def _doctor(stack: Stack, given: argparse.Namespace) -> int:
+    code = 0
+    for check in doctor.examine(stack):
+        print(
+            f"{'fault' if check.fault else 'ok':5}  {check.name}: {check.fault.what if check.fault else check.found}",
+            flush=True,
+        )
+        if check.fault:
+            print(f"         next step: {check.fault.next_step}", flush=True)
+            code = code or check.fault.exit_code
+    return code
+
+
+def _plan(stack: Stack, given: argparse.Namespace) -> int:
+    steps = plan.plan(stack)
+    print(status.table([(step.action, step.kind, step.name, step.detail) for step in steps]))
+    return THING_TO_DO if any(step.to_do for step in steps) else 0
+
+
+def _up(stack: Stack, given: argparse.Namespace) -> int:
+    done = sum(step.to_do for step in up.up(stack, given.replace))
+    stack.say("done", f"{stack.name} is as declared: {f'{done} things done' if done else 'nothing was to do'}")
+    _show(stack, as_json=False)
+    return 0
+
+
+def _status(stack: Stack, given: argparse.Namespace) -> int:
+    _show(stack, given.json)
+    return 0
+
+
+def _show(stack: Stack, as_json: bool) -> None:
+    found = status.look(stack)
+    print(
+        json.dumps(found.json(), indent=1)
+        if as_json
+        else status.as_table(found.things) or f"nothing carries the mark of {stack.name}"
+    )
+    for warning in found.warnings:
+        stack.say("warning", warning)
+
+
+def _ssh(stack: Stack, given: argparse.Namespace) -> int:
+    _warn(stack)
+    return machine.reach(stack).interactive(given.argv)
+
+
+def _tunnel(stack: Stack, given: argparse.Namespace) -> int:
+    _warn(stack)
+    local = given.local_port or given.port
+    stack.say("tunnel", f"http://127.0.0.1:{local} is port {given.port} of the server, until Ctrl-C")
+    return machine.reach(stack).tunnel(local, given.port)
+
+
+def _warn(stack: Stack) -> None:
+    """Say when the lease ends soon."""
+    for lease in leases.find_all(stack) if stack.declaration.lease else ():
+        if text := leases.warning(lease):
+            stack.say("warning", text)
+
+
+def _lease_extend(stack: Stack, given: argparse.Namespace) -> int:
+    if given.hours <= 0:
+        raise ConfigurationError(f"{given.hours:g} hours: leases are extended", next_step="give a number above 0")
+    print(leases.extend(stack, given.hours).thing.detail)
+    return 0
+
+
+def _volume_list(stack: Stack, given: argparse.Namespace) -> int:
+    print(status.as_table(volumes.ours(stack)) or f"no volume carries the mark of {stack.name}")
+    return 0
+
+
+def _volume_create(stack: Stack, given: argparse.Namespace) -> int:
+    print(up.bring_volume_up(stack, given.name).id)
+    return 0
+
+
+def _volume_attach(stack: Stack, given: argparse.Namespace) -> int:
+    stack.declaration.volume(given.name)
+    print(volumes.attach(stack, volumes.need(stack, given.name), machine.need_server(stack)).detail)
+    return 0
+
+
+def _volume_mount(stack: Stack, given: argparse.Namespace) -> int:
+    machine.mount(stack, stack.declaration.volume(given.name))
+    return 0
+
+
+def _volume_unmount(stack: Stack, given: argparse.Namespace) -> int:
+    machine.unmount(stack, stack.declaration.volume(given.name))
+    return 0
+
+
+def _volume_detach(stack: Stack, given: argparse.Namespace) -> int:
+    if not given.force:
+        machine.refuse_if_mounted(stack, stack.declaration.volume(given.name))
+    print(volumes.detach(stack, volumes.need(stack, given.name)).status)
+    return 0
+
+
+def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
+    wanted = stack.declaration.volume(given.name)
+    grown = volumes.grow(stack, volumes.need(stack, given.name), given.gib or wanted.gib)
+    if wanted.mount and volumes.server_of(grown):
+        machine.grow(stack, wanted)
+    print(grown.detail)
+    return 0
+
+
+def _volume_delete(stack: Stack, given: argparse.Namespace) -> int:
+    found = volumes.need(stack, given.name)
+    _confirm(given, f"{found}, {found.detail}, with all its data", given.name)
+    volumes.delete(stack, found)
+    return 0
+
+
+def _need_bucket(stack: Stack) -> Thing:
+    if stack.declaration.bucket is None:
+        raise ConfigurationError(f"{stack.name} declares no bucket", next_step="declare it as [bucket]")
+    found = objects.find(stack)
+    if found is None:
+        raise InputError(
+            f"the bucket {stack.declaration.bucket.name} doesn't exist", next_step="`bucket create` or `up` makes it"
+        )
+    return found
+
+
+def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
+    if stack.declaration.bucket is None:
+        _need_bucket(stack)
+    found = objects.find(stack)
+    if found is None or not found.ours:
+        objects.create(stack)
+    return 0
+
+
+def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
+    found = _need_bucket(stack)
+    _confirm(given, f"all of {found}: {found.detail}", found.name)
+    print(f"{objects.empty(stack, found)} objects deleted")
+    return 0
+
+
+def _bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
+    found = _need_bucket(stack)
+    _confirm(given, str(found), found.name)
+    objects.delete(stack, found)
+    return 0
+
+
+def _need_credentials(stack: Stack) -> None:
+    if stack.declaration.credentials is None:
+        raise ConfigurationError(f"{stack.name} declares no credentials", next_step="declare them as [credentials]")
+
+
+def _credentials_create(stack: Stack, given: argparse.Namespace) -> int:
+    _need_credentials(stack)
+    new = credentials.find(stack) is None
+    keys = up.bring_credentials_up(stack)
+    print(
+        credentials.shown(keys, credentials.settings(stack, keys))
+        if new
+        else f"{keys.access} was there; the files have it"
+    )
+    return 0
+
+
+def _credentials_show(stack: Stack, given: argparse.Namespace) -> int:
+    _need_credentials(stack)
+    keys = credentials.find(stack)
+    if keys is None:
+        raise InputError(f"{stack.name} has no S3 keys", next_step="`credentials create` makes them")
+    print(f"access key {keys.access}; the files {'have' if credentials.up_to_date(stack, keys) else 'lack'} it")
+    return 0
+
+
+def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
+    keys = credentials.find(stack)
+    if keys is None:
+        stack.say("done", "there are no S3 keys to revoke")
+        return 0
+    _confirm(given, f"the S3 keys {keys.access}", stack.name)
+    credentials.revoke(stack)
+    for path in credentials.remove(stack, keys):
+        stack.say("write", f"{path}: the keys are out")
+    return 0
+
+
+def _down(stack: Stack, given: argparse.Namespace) -> int:
+    found = status.look(stack)
+    removed = take_down.removals(stack, found, given.delete_data)
+    stays = take_down.kept(found, removed)
+    if stays:
+        print(f"stays:\n{status.as_table(stays)}")
+    if not removed:
+        stack.say("done", f"nothing of {stack.name} is to be removed")
+        return 0
+    print(f"goes:\n{status.as_table([item.thing for item in removed])}", flush=True)
+    _confirm(given, f"{len(removed)} things of the stack {stack.name}", stack.name)
+    take_down.down(stack, removed, found)
+    stack.say("done", f"{len(removed)} things removed, {len(stays)} stay")
+    return 0
+
+
+def _confirm(given: argparse.Namespace, what: str, name: str) -> None:
+    """Ask for the name, unless --yes; ConfigurationError where the answer is another one."""
+    if given.yes:
+        return
+    print(f"This deletes {what}. Type {name} to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != name:
+        raise ConfigurationError("not confirmed: nothing was deleted", next_step=f"type {name}, or give --yes")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
+    try:
+        given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+        declared = load(given.file)
+        stack = Stack(declared, connect(declared.sites, declared.limits), reporter, given.adopt, given.caller)
+        return int(given.run(stack, given))
+    except LarderError as error:
+        return _fail(reporter, error)
+    except KeyboardInterrupt:
+        reporter.event("interrupted", "interrupted; what was made is marked: run the same command again, it goes on")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        explained = explain_os_error(error)
+        if explained is None:
+            raise
+        return _fail(reporter, explained)
+
+
+def _fail(reporter: Reporter, error: LarderError) -> int:
+    reporter.event("error", f"error: {error.what}\n  next step: {error.next_step}", exit_code=error.exit_code)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""S3 keys for the object store, made at Keystone, and the files that get them.
+
+The access key follows from stack, user and project (see marks): it is found again without a file, and made once. The
+secret is random; Keystone keeps it, so lost files are written anew.
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from openstack import exceptions as sdk
+
+from larder.errors import ConfigurationError
+from provision import marks
+from provision.clouds import make
+from provision.stack import Stack
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One pair of S3 keys."""
+
+    id: str
+    access: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Keys({self.access})"
+
+
+def find(stack: Stack) -> Keys | None:
+    """This stack's keys, as Keystone has them."""
+    cloud = stack.clouds.objects
+    access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
+    with stack.step("look for the S3 keys", cloud):
+        answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
+        sdk.raise_from_response(answer)
+    found = [(item["id"], json.loads(item["blob"])) for item in answer.json()["credentials"]]
+    return next((Keys(id, blob["access"], blob["secret"]) for id, blob in found if blob["access"] == access), None)
+
+
+def create(stack: Stack) -> Keys:
+    """Make keys, or return those that are there."""
+    cloud = stack.clouds.objects
+    if cloud.restricted:
+        raise ConfigurationError(
+            f"{cloud}: a restricted application credential can't make S3 keys",
+            next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or "
+            "log in with the password",
+        )  # fmt: skip
+    return find(stack) or make(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
+
+
+def _create(stack: Stack) -> Keys:
+    cloud = stack.clouds.objects
+    access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
+    secret = secrets.token_hex(16)
+    blob = json.dumps({"access": access, "secret": secret})
+    body = {"type": "ec2", "user_id": cloud.user_id, "project_id": cloud.project_id, "blob": blob}
+    answer = cloud.connection.identity.post("/credentials", json={"credential": body})
+    sdk.raise_from_response(answer)
+    return Keys(answer.json()["credential"]["id"], access, secret)
+
+
+def revoke(stack: Stack) -> Keys | None:
+    """Delete the keys at Keystone; returns them, or None when there were none."""
+    found = find(stack)
+    if found is not None:
+        with stack.step("revoke the S3 keys", stack.clouds.objects):
+            sdk.raise_from_response(stack.clouds.objects.connection.identity.delete(f"/credentials/{found.id}"))
+    return found
+
+
+def s3_endpoint(stack: Stack) -> str:
+    """The S3 interface's address: as declared, or Swift's host and port, as Ceph and Swift have it."""
+    assert stack.declaration.credentials
+    address = urlsplit(stack.clouds.objects.endpoint("object-store"))
+    return stack.declaration.credentials.s3_endpoint or f"{address.scheme}://{address.netloc}"
+
+
+def settings(stack: Stack, keys: Keys) -> dict[str, str]:
+    """What `.env` gets."""
+    assert stack.declaration.bucket
+    return {
+        "S3_ENDPOINT_URL": s3_endpoint(stack), "S3_BUCKET": stack.declaration.bucket.name,
+        "AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret,
+    }  # fmt: skip
+
+
+def _section(stack: Stack, keys: Keys) -> dict[str, str]:
+    return {
+        "type": "s3", "provider": "Ceph", "endpoint": s3_endpoint(stack), "access_key_id": keys.access,
+        "secret_access_key": keys.secret,
+    }  # fmt: skip
+
+
+def up_to_date(stack: Stack, keys: Keys) -> bool:
+    """Whether both files have the keys."""
+    wanted = stack.declaration.credentials
+    assert wanted
+    env = read(wanted.env_file)
+    return (with_settings(env, settings(stack, keys)) == env
+            and dict(_parsed(wanted.rclone_config)[wanted.rclone_remote]) == _section(stack, keys)
+            if _parsed(wanted.rclone_config).has_section(wanted.rclone_remote) else False)  # fmt: skip
+
+
+def write(stack: Stack, keys: Keys) -> list[Path]:
+    """Put the keys into `.env` and rclone's configuration; whatever else stands there stays."""
+    wanted = stack.declaration.credentials
+    assert wanted
+    replace(wanted.env_file, with_settings(read(wanted.env_file), settings(stack, keys)))
+    remotes = _parsed(wanted.rclone_config)
+    remotes[wanted.rclone_remote] = _section(stack, keys)
+    _write_remotes(wanted.rclone_config, remotes)
+    return [wanted.env_file, wanted.rclone_config]
+
+
+def remove(stack: Stack, keys: Keys) -> list[Path]:
+    """Take the keys out of both files, where they stand there; returns the files that changed."""
+    wanted = stack.declaration.credentials
+    changed: list[Path] = []
+    if wanted is None:
+        return changed
+    before = read(wanted.env_file)
+    if f"AWS_ACCESS_KEY_ID={keys.access}" in before.splitlines():
+        replace(wanted.env_file, without_settings(before, settings(stack, keys)))
+        changed.append(wanted.env_file)
+    remotes = _parsed(wanted.rclone_config)
+    if remotes.get(wanted.rclone_remote, "access_key_id", fallback="") == keys.access:
+        remotes.remove_section(wanted.rclone_remote)
+        _write_remotes(wanted.rclone_config, remotes)
+        changed.append(wanted.rclone_config)
+    return changed
+
+
+def read(path: Path) -> str:
+    """A file's text, empty when there is none."""
+    return path.read_text() if path.exists() else ""
+
+
+def with_settings(text: str, values: Mapping[str, str]) -> str:
+    """`.env` with the values set, each in the place where it stood; all other lines as they were."""
+    lines, left = text.splitlines(), dict(values)
+    for at, line in enumerate(lines):
+        name = _name(line)
+        if name in values:
+            lines[at] = f"{name}={values[name]}"  # every one, since the last counts
+            left.pop(name, None)
+    return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items()), ""])
+
+
+def without_settings(text: str, values: Mapping[str, str]) -> str:
+    """`.env` without those lines that set exactly these values."""
+    return "".join(line for line in text.splitlines(keepends=True)
+                   if line.strip() not in {f"{name}={value}" for name, value in values.items()})  # fmt: skip
+
+
+def _name(line: str) -> str:
+    found = re.match(r"\s*(?:export\s+)?([A-Z0-9_]+)\s*=", line)
+    return found[1] if found else ""
+
+
+def _parsed(path: Path) -> configparser.RawConfigParser:
+    """rclone's configuration."""
+    remotes = configparser.RawConfigParser(default_section="", delimiters=("=",), interpolation=None)
+    remotes.optionxform = str  # type: ignore[assignment,method-assign]
+    text = read(path)
+    try:
+        remotes.read_string(text)
+    except configparser.Error as error:
+        encrypted = "RCLONE_ENCRYPT" in text
+        raise ConfigurationError(
+            f"{path}: {'it is encrypted, which only rclone reads' if encrypted else error}",
+            next_step="name another file as [credentials] rclone_config" if encrypted else "correct that file",
+        ) from None
+    return remotes
+
+
+def _write_remotes(path: Path, remotes: configparser.RawConfigParser) -> None:
+    text = io.StringIO()
+    remotes.write(text)
+    replace(path, text.getvalue())
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file that holds a secret: mode 0600, whole or not at all. Through a link, the file that it names."""
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600 from the first byte on
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def shown(keys: Keys, settings: Mapping[str, Any]) -> str:
+    """The keys for a person's eyes, secret included: once, when they are made."""
+    return "\n".join(f"{name}={value}" for name, value in settings.items())

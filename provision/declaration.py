@@ -1,0 +1,271 @@
+"""What a user declares: one TOML file, read into frozen values.
+
+Everything is checked before any cloud is asked, and every fault is named at once. `examples/` holds a file for each
+common case.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from larder.errors import ConfigurationError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+CALLER = "caller"
+"""As a source of a security group: the address that this machine has in the cloud's eyes."""
+
+
+class Part(BaseModel):
+    """A table of the declaration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Site(Part):
+    """A cloud, or one region of it. Nothing set: OS_CLOUD, or the other OS_* variables."""
+
+    cloud: str | None = None
+    """The entry in clouds.yaml."""
+    region: str | None = None
+
+
+class Sites(Part):
+    """Where things are made; the two may be one."""
+
+    compute: Site = Site()
+    objects: Site = Site()
+
+
+class Lease(Part):
+    """A reservation of Blazar for the server's flavor."""
+
+    hours: float = Field(gt=0, le=24 * 30)
+
+
+class BootVolume(Part):
+    """The server starts from a volume that is made from its image."""
+
+    gib: int = Field(ge=1)
+    delete_on_termination: bool = True
+    """False keeps it when the server goes: `up` starts the next server from it."""
+    type: str | None = None
+
+
+class Server(Part):
+    """A virtual machine."""
+
+    image: str = "CC-Ubuntu24.04"
+    flavor: str = "m1.medium"
+    network: str = "sharednet1"
+    key: str
+    """The key pair's name in the cloud."""
+    user: str = "cc"
+    """Who logs in."""
+    private_key: Path | None = None
+    """The key's private part on this machine; None leaves the choice to OpenSSH."""
+    security_groups: tuple[str, ...] = ("allow-ssh",)
+    boot_volume: BootVolume | None = None
+
+    @field_validator("private_key", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return Path(value).expanduser() if isinstance(value, str) else value
+
+    @field_validator("security_groups", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class FloatingIp(Part):
+    """An address that is reachable from outside."""
+
+    network: str = "public"
+
+
+class SecurityGroup(Part):
+    """Who may reach which TCP ports."""
+
+    name: str = Field(pattern=NAME)
+    ports: tuple[int, ...]
+    sources: tuple[str, ...] = (CALLER,)
+
+    @field_validator("ports", "sources", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("ports")
+    @classmethod
+    def _ports(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
+        if not ports or not all(0 < port < 65536 for port in ports):
+            raise ValueError("ports are numbers from 1 to 65535, at least one")
+        return ports
+
+    @field_validator("sources")
+    @classmethod
+    def _sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(source if source == CALLER else network(source) for source in sources)
+
+
+class Volume(Part):
+    """A block volume that outlives the server."""
+
+    name: str = Field(pattern=NAME)
+    gib: int = Field(ge=1)
+    type: str | None = None
+    mount: str | None = None
+    """Where the server mounts it; None only attaches it."""
+
+    @field_validator("mount")
+    @classmethod
+    def _absolute(cls, mount: str | None) -> str | None:
+        if mount is not None and not re.match(r"^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", mount):
+            raise ValueError("is an absolute path such as /mnt/block")
+        return mount
+
+
+class Bucket(Part):
+    """A container of the object store: what S3 calls a bucket."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{2,62}$")
+
+
+class Credentials(Part):
+    """S3 keys for the object store, and the files that get them."""
+
+    env_file: Path = Path(".env")
+    rclone_config: Path = Path("~/.config/rclone/rclone.conf")
+    rclone_remote: str = Field("larder", pattern=NAME)
+    s3_endpoint: str | None = None
+    """The S3 interface's address; None is the host and port of the site's Swift."""
+
+    @field_validator("env_file", "rclone_config", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return Path(value) if isinstance(value, str) else value
+
+    @field_validator("env_file", "rclone_config")
+    @classmethod
+    def _expanded(cls, value: Path) -> Path:
+        return value.expanduser()
+
+
+class Host(Part):
+    """How the server is set up over SSH."""
+
+    docker: bool = True
+    rclone: bool = True
+    tools: tuple[str, ...] = ("nload",)
+    repository: str | None = None
+    revision: str | None = None
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Limits(Part):
+    """How long a step may take, in seconds."""
+
+    lease: float = Field(default=300, gt=0)
+    server: float = Field(default=900, gt=0)
+    volume: float = Field(default=300, gt=0)
+    ssh: float = Field(default=600, gt=0)
+    request: float = Field(default=60, gt=0)
+    """One request to the cloud."""
+
+
+class Declaration(Part):
+    """All that one stack consists of."""
+
+    name: str = Field(pattern=NAME)
+    """Everything that is made carries it as a mark."""
+    sites: Sites = Sites()
+    lease: Lease | None = None
+    server: Server | None = None
+    floating_ip: FloatingIp | None = None
+    security_groups: tuple[SecurityGroup, ...] = Field((), alias="security_group")
+    volumes: tuple[Volume, ...] = Field((), alias="volume")
+    bucket: Bucket | None = None
+    credentials: Credentials | None = None
+    host: Host | None = None
+    caller_service: str = "https://checkip.amazonaws.com"
+    """Answers with the address that a request comes from; asked when this machine is behind a router."""
+    limits: Limits = Limits()
+
+    @field_validator("security_groups", "volumes", mode="before")
+    @classmethod
+    def _tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = []
+        if self.server is None:
+            needing = [name for name in ("lease", "floating_ip", "host") if getattr(self, name)]
+            faults += [f"[{name}] is of no use without [server]" for name in needing]
+            faults += [f"volume {item.name}: mount needs [server]" for item in self.volumes if item.mount]
+        faults += _twice("[[security_group]] name", [item.name for item in self.security_groups])
+        faults += _twice("[[volume]] name", [item.name for item in self.volumes])
+        faults += _twice("[[volume]] mount", [item.mount for item in self.volumes if item.mount])
+        if self.server and self.server.boot_volume and any(item.name == "boot" for item in self.volumes):
+            faults.append("volume boot: the name is taken by [server.boot_volume]")
+        if self.credentials and not self.bucket:
+            faults.append("[credentials] needs a [bucket] to point at")
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def volume(self, name: str) -> Volume:
+        """The declared volume of that name."""
+        found = [item for item in self.volumes if item.name == name]
+        if not found:
+            names = ", ".join(item.name for item in self.volumes) or "none"
+            raise ConfigurationError(f"no volume {name!r} is declared (declared: {names})",
+                                     next_step="name one of them, or declare it as [[volume]]")  # fmt: skip
+        return found[0]
+
+
+def _twice(what: str, names: list[str]) -> list[str]:
+    return [f"{what} {name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+
+
+def network(text: str) -> str:
+    """An address or a network, as a network: 192.0.2.7 is 192.0.2.7/32."""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is neither {CALLER!r} nor an address nor a network such as 192.0.2.0/24") from None
+
+
+def load(path: Path) -> Declaration:
+    """Read a declaration; ConfigurationError names every fault."""
+    see = "examples stand in provision/examples/, every key in provision/README.md"
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no declaration {path}",
+                                 next_step=f"copy one to it, or name yours with --file; {see}") from None  # fmt: skip
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
+    try:
+        return Declaration.model_validate(table)
+    except ValidationError as error:
+        faults = [line for fault in error.errors() for line in _explain(fault)]
+    raise ConfigurationError.of_faults([f"{path}: {fault}" for fault in faults], next_step=see)
+
+
+def _explain(fault: Any) -> list[str]:
+    """One fault of pydantic as lines: the place, and what must stand there."""
+    place = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in fault["loc"])
+    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    message = {"extra_forbidden": "no such key", "missing": "is missing"}.get(fault["type"], message)
+    return [f"{place}: {message}"] if place else message.splitlines()

@@ -1,0 +1,92 @@
+"""`down`: takes away what this stack made, and nothing else.
+
+Volumes and buckets stay unless they are named. An error stops nothing: the rest is done, and what is left is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from larder.errors import ConfigurationError, LarderError, ServiceError
+from provision import leases, machine, networks, objects, servers, volumes
+from provision.marks import Thing
+from provision.stack import Stack
+from provision.status import Status, look
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing that goes."""
+
+    thing: Thing
+    remove: Callable[[], object]
+
+
+def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]:
+    """What `down` removes, in order; `data` names the volumes and buckets that go, too.
+
+    ConfigurationError where a name is none of this stack's.
+    """
+    known = {item.name: item for item in (*status.volumes, *status.buckets)}
+    known |= {volumes.part(item): item for item in status.volumes if volumes.part(item)}
+    declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
+    declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
+    # A declared one may be gone already.
+    unknown = [name for name in data if name not in known and name not in declared]
+    if unknown:
+        raise ConfigurationError.of_faults(
+            [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
+            next_step=f"there are: {', '.join(sorted(known)) or 'none'}",
+        )
+    found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
+    found += [Removal(item, _bind(servers.delete, stack, item)) for item in status.servers]
+    found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in status.leases]
+    found += [Removal(item, _bind(networks.delete_group, stack, item)) for item in status.groups]
+    chosen = {known[name].id: known[name] for name in data if name in known}.values()
+    return found + [Removal(item, _bind(_delete_data, stack, item)) for item in chosen]
+
+
+def _bind(remove: Callable[..., object], stack: Stack, item: object) -> Callable[[], object]:
+    return lambda: remove(stack, item)
+
+
+def _delete_data(stack: Stack, item: Thing) -> None:
+    if item.kind == "volume":
+        volumes.delete(stack, volumes.wait_for(stack, volumes.detach(stack, item), "available"))
+    else:
+        objects.empty(stack, item)
+        objects.delete(stack, item)
+
+
+def kept(status: Status, removed: Sequence[Removal]) -> list[Thing]:
+    ids = {item.thing.id for item in removed}
+    return [item for item in status.things if item.id not in ids]
+
+
+def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
+    """Remove. Raises ServiceError in the end when something was not."""
+    faults = []
+    for server in status.servers:
+        for why in machine.unmount_all(stack, server):
+            stack.say("warning", f"not unmounted before the server goes: {why}")
+    for item in removed:
+        stack.say("delete", f"{item.thing} {item.thing.detail}".rstrip())
+        try:
+            item.remove()
+        except LarderError as error:
+            faults.append(f"{item.thing}: {error.what}")
+            stack.say("error", faults[-1])
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise ServiceError(f"{len(faults)} not removed:\n{listed}{_left(stack, removed)}",
+                           next_step="run `down` again: it goes on with what is left")  # fmt: skip
+
+
+def _left(stack: Stack, removed: Sequence[Removal]) -> str:
+    ids = {item.thing.id for item in removed}
+    try:
+        left = [item for item in look(stack).things if item.id in ids]
+    except LarderError as error:
+        return f"\nwhat is left can't be listed: {error.what}"
+    return "\nstill there:\n" + "\n".join(f"  - {item} {item.status}" for item in left) if left else ""

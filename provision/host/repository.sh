@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# A git repository, cloned or brought up to date. Nothing that was changed here is ever lost: it is left as it is.
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+usage() {
+    cat <<'X'
+repository.sh --url ADDRESS [--revision BRANCH|TAG|COMMIT] [--into FOLDER]
+
+  --revision   default: the repository's default branch, or the branch that is checked out
+  --into       default: a folder in the home directory, named like the repository
+Run it as the user whose repository it is, not as root.
+X
+}
+
+main() {
+    local url='' revision='' into='' name
+    [[ " $* " == *" --help "* ]] && { usage; exit; }
+    while (($#)); do
+        (($# > 1)) || wrong_usage "$1 lacks its value"
+        case $1 in --url) url=$2 ;; --revision) revision=$2 ;; --into) into=$2 ;; *) wrong_usage "unknown option $1" ;; esac
+        shift 2
+    done
+    [[ $url ]] || wrong_usage "--url is missing"
+    [[ $revision != -* ]] || wrong_usage "--revision $revision is no revision"
+    command -v git >/dev/null || fail 2 "git isn't installed" "sudo apt-get install git (tools.sh git), then run this again"
+    name=${url%/} name=${name##*/} name=${name##*:}
+    into=${into:-$HOME/${name%.git}}
+    export GIT_TERMINAL_PROMPT=0
+    if [[ -e $into ]]; then
+        check_folder
+        update
+    else
+        clone
+    fi
+}
+
+# An interrupted clone leaves a folder of another name, and the next run makes a new one.
+clone() {
+    rm -rf -- "$into.larder-part"
+    git clone --quiet -- "$url" "$into.larder-part" || unreachable
+    if [[ $revision ]]; then
+        git -C "$into.larder-part" checkout --quiet "$revision" -- || unknown_revision
+    fi
+    mv -- "$into.larder-part" "$into"
+    say "cloned $url to $into: $(where)"
+}
+
+check_folder() {
+    local origin
+    origin=$(git -C "$into" config --get remote.origin.url 2>/dev/null) ||
+        fail 3 "$into is there and is no clone" "move it away, or choose another folder (--into)"
+    [[ $origin == "$url" ]] ||
+        fail 3 "$into is a clone of $origin, not of $url" "move it away, or choose another folder (--into)"
+}
+
+update() {
+    local changes
+    git -C "$into" fetch --quiet --tags origin || unreachable
+    changes=$(git -C "$into" status --porcelain --untracked-files=no)
+    if [[ $changes ]]; then
+        say "left $into as it is, $(where): it has changes that aren't committed"
+        return
+    fi
+    [[ ! $revision ]] || switch_to_revision
+    if ! git -C "$into" rev-parse --quiet --verify '@{upstream}' >/dev/null 2>&1; then # a tag or a commit
+        say "found $into at $(where)"
+    elif git -C "$into" merge --quiet --ff-only '@{upstream}' >/dev/null 2>&1; then
+        say "found or brought $into up to date: $(where)"
+    else
+        say "left $into as it is, $(where): it has commits that the origin doesn't have"
+    fi
+}
+
+switch_to_revision() {
+    git -C "$into" checkout --quiet "$revision" -- || unknown_revision
+}
+
+where() { git -C "$into" log -1 --format='%h %s'; }
+
+unreachable() { fail 5 "git can't read $url" "check the address, and that the server may reach it"; }
+
+unknown_revision() {
+    fail 3 "$url has no revision $revision, or it can't be checked out" "git ls-remote $url shows what there is"
+}
+
+main "$@"

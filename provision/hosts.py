@@ -1,0 +1,188 @@
+"""Setting up a server over SSH: sends `provision/host/*.sh`, runs them, reads what they print.
+
+Every script may run again after any interruption: it finds what is done and goes on. Their exit codes say whose fault
+it is: 2 wrong usage, 3 a disk or a folder that isn't what it should be, 5 something remote.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from larder.progress import Reporter
+from provision.ssh import Ssh
+
+SCRIPTS = Path(__file__).with_name("host")
+APPEAR_SECONDS = 60
+"""How long an attached disk may take to appear, and a grown one to show its size."""
+INSTALL_SECONDS = 1800
+DISK_SECONDS = 900
+ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
+
+# The scripts arrive as one archive: when the connection is lost on the way, none of them runs.
+RECEIVE = """
+set -e
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+tar -xzf - -C "$folder"
+script=$folder/$1
+shift
+"$script" "$@" </dev/null
+"""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A volume as the server is to have it."""
+
+    serial: str
+    """The volume's id, of which a virtio disk shows the first 20 characters."""
+    gib: int
+    mount: str
+    """Where it is mounted: /mnt/block."""
+    blank: bool
+    """Made blank by us and not formatted yet: only then may it be formatted."""
+
+
+@dataclass(frozen=True)
+class HostSetup:
+    """What a server is to have."""
+
+    docker: bool
+    rclone: bool
+    tools: tuple[str, ...]
+    """Debian packages: nload, htop."""
+    repository: str | None
+    """Address of a git repository to clone into the user's home."""
+    revision: str | None
+    """Branch, tag or commit; None is the repository's default branch."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stands on a disk."""
+
+    state: str
+    """absent: no such disk is there · blank · half-made: an interrupted formatting of ours · ready: a file system
+    that can be mounted · mounted · foreign: data that we neither mount nor touch."""
+    device: str
+    """/dev/vdb; empty when absent."""
+    size_bytes: int
+    filesystem: str
+    """ext4, or empty."""
+    mounted_at: str
+    used_bytes: int
+    """Of the file system; 0 unless mounted."""
+    users: tuple[str, ...]
+    """Processes and containers that use it: "container jupyter", "process 4711 (bash)"."""
+    evidence: tuple[str, ...]
+    """What was found where, in words."""
+
+
+def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callable[[Disk], None]) -> None:
+    """Bring the server to what is wanted; running it again changes nothing.
+
+    `formatted(disk)` is called as soon as a disk that was `blank` has its file system, before anything is put on it,
+    also when an interrupted run had formatted it: mark the volume then. Raises ServiceError when the connection is
+    lost or a step fails (running again goes on), StorageError when a disk isn't what it should be.
+    """
+    for disk in disks:  # before Docker, whose unit waits for them
+        mount(ssh, disk, formatted)
+    if wanted.docker:
+        _tell(_run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS))
+    if wanted.rclone:
+        _tell(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS))
+    tools = [*wanted.tools, *(["git", "ca-certificates"] if wanted.repository else [])]
+    if tools:
+        _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS))
+    if wanted.repository:
+        revision = ["--revision", wanted.revision] if wanted.revision else []
+        _tell(_run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS))
+
+
+def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None]) -> None:
+    """Prepare the disk if it is blank, and mount it, now and after each boot."""
+    if disk.blank:
+        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS))
+        formatted(disk)
+    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+
+
+def unmount(ssh: Ssh, disk: Disk) -> None:
+    """Unmount the disk and let Docker start without it; StorageError names who uses it."""
+    _tell(_volume(ssh, "unmount", disk, seconds=0))
+
+
+def grow(ssh: Ssh, disk: Disk) -> None:
+    """Extend partition and file system to the disk's size, `disk.gib`; it may stay mounted and in use."""
+    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+
+
+def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
+    """What stands on the disk, which may take `seconds` to appear; reads only."""
+    answer = _volume(ssh, "look", disk, seconds=seconds)
+    try:
+        seen: dict[str, Any] = json.loads(answer)
+        return Look(**seen | {"users": tuple(seen["users"]), "evidence": tuple(seen["evidence"])})
+    except (ValueError, TypeError, KeyError):
+        raise ServiceError(
+            f"{ssh}: volume.sh look answered something else than expected: {answer[:200]!r}",
+            next_step="log in and run it by hand (provision/host/README.md)",
+        ) from None
+
+
+def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:
+    return _run_script(
+        ssh, "volume.sh", command, "--serial", disk.serial, "--mount", disk.mount, "--wait", str(seconds), *options,
+        root=True, seconds=DISK_SECONDS,
+    )  # fmt: skip
+
+
+def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float) -> str:
+    """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
+    command = [*(["sudo", "-n"] if root else []), "bash", "-c", RECEIVE, "larder", name, *arguments]
+    ended = ssh.run(command, stdin=_archive(), seconds=seconds)
+    if ended.code:
+        raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
+    return ended.stdout
+
+
+def _archive() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for script in sorted(SCRIPTS.glob("*.sh")):
+            archive.add(script, script.name)
+    return stream.getvalue()
+
+
+def _error(ssh: Ssh, name: str, code: int, stdout: str, stderr: str) -> LarderError:
+    if "sudo:" in stderr and "password" in stderr:
+        return ConfigurationError(
+            f"{ssh}: sudo asks for a password there",
+            next_step=f"give {ssh.address.user} sudo without one, as cloud images do",
+        )
+    told = re.search(r"^error: (.*)\n  next step: (.*)", stderr, re.MULTILINE)
+    if told is None:
+        last = "; ".join((stdout + stderr).strip().splitlines()[-3:])
+        return ServiceError(
+            f"{ssh}: {name} ended with code {code}: {last}",
+            next_step="run the same command again: its steps may be repeated; if it stays so, run the script by hand",
+        )
+    before = "; ".join(line for line in stderr[: told.start()].strip().splitlines())
+    what = f"{ssh.address.host}: {told[1]}" + (f" ({before})" if before else "")
+    return ERRORS.get(code, ServiceError)(what, next_step=told[2])
+
+
+def _tell(stdout: str) -> None:
+    """What a script did and found is for people, so it goes to stderr."""
+    reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
+    for line in stdout.splitlines():
+        reporter.event("host", line)

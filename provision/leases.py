@@ -1,0 +1,161 @@
+"""Leases: a small client of Blazar's API, version 1, over keystoneauth.
+
+openstacksdk has none for it. Version 2 knows no "now", so the catalog's address is used as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from keystoneauth1 import exceptions as ksa
+from keystoneauth1.adapter import Adapter
+
+from larder.errors import ConfigurationError, InputError, ServiceError
+from provision import marks
+from provision.clouds import AGAIN, make, wait
+from provision.marks import Thing
+from provision.stack import Stack
+
+FORMAT = "%Y-%m-%d %H:%M"
+OVER = ("TERMINATED", "ERROR", "DELETING")
+WARN_HOURS = 2.0
+NO_HOSTS = "Not enough hosts available"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease of ours."""
+
+    id: str
+    status: str
+    end: datetime
+    reservation: str
+    """The reservation's id; the flavor to boot with is named after it."""
+
+    @property
+    def over(self) -> bool:
+        return self.status in OVER or self.end <= datetime.now(UTC)
+
+    @property
+    def hours_left(self) -> float:
+        return (self.end - datetime.now(UTC)).total_seconds() / 3600
+
+    @property
+    def thing(self) -> Thing:
+        left = "over" if self.over else f"ends {self.end:%Y-%m-%d %H:%M} UTC, in {self.hours_left:.1f} h"
+        return Thing("lease", "", self.id, self.status, left, raw=self)
+
+
+def adapter(stack: Stack) -> Any:
+    """Speaks to Blazar; ConfigurationError where the site has none."""
+    address = stack.clouds.compute.endpoint("reservation")
+    if not address:
+        raise ConfigurationError(
+            f"{stack.clouds.compute} offers no leases: its catalog has no service 'reservation'",
+            next_step="remove [lease] from the declaration: servers start without one there; or check the region",
+        )
+    return Adapter(stack.clouds.compute.connection.session, service_type="reservation", endpoint_override=address)
+
+
+def find_all(stack: Stack) -> list[Lease]:
+    """Our leases, those that are over included."""
+    with stack.step("list leases"):
+        found = adapter(stack).get("/leases").json()["leases"]
+    name, project = marks.lease_name(stack.name), stack.clouds.compute.project_id
+    return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
+
+
+def find(stack: Stack) -> Lease | None:
+    """Our lease that isn't over."""
+    things = [lease.thing for lease in find_all(stack) if not lease.over]
+    found = marks.one(things, stack.adopt)
+    return found.raw if found else None
+
+
+def _lease(item: Any) -> Lease:
+    end = datetime.fromisoformat(item["end_date"]).replace(tzinfo=UTC)
+    reservations = item.get("reservations") or [{}]
+    return Lease(item["id"], item["status"], end, reservations[0].get("id", ""))
+
+
+def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
+    """Make a lease from now on and wait until it is active."""
+    end = (datetime.now(UTC) + timedelta(hours=hours)).strftime(FORMAT)
+    reservation = {"resource_type": "flavor:instance", "flavor_id": flavor_id, "amount": 1, "affinity": None}
+    body = {
+        "name": marks.lease_name(stack.name), "start_date": "now", "end_date": end, "before_end_date": None,
+        "events": [], "reservations": [reservation],
+    }  # fmt: skip
+
+    def ask() -> Lease:
+        try:
+            return _lease(adapter(stack).post("/leases", json=body).json()["lease"])
+        except ksa.HttpError as error:
+            raise _no_capacity(error) if NO_HOSTS in str(error) else error from None
+
+    lease = make(stack.clouds.compute, "make a lease", ask, lambda: find(stack))
+    return wait_active(stack, lease)
+
+
+def wait_active(stack: Stack, lease: Lease) -> Lease:
+    """Wait until the lease is active, which is when its flavor can be used."""
+
+    def look() -> Lease | None:
+        now = next((item for item in find_all(stack) if item.id == lease.id), None)
+        if now is None or now.over:
+            raise ServiceError(f"the lease {lease.id} ended before it was active ({now.status if now else 'gone'})",
+                               next_step="run `up` again: it makes another one")  # fmt: skip
+        return now if now.status == "ACTIVE" else None
+
+    return wait(stack.reporter, f"the lease {lease.id} is active", look, stack.declaration.limits.lease, AGAIN)
+
+
+def _no_capacity(error: Exception) -> InputError:
+    return InputError(
+        f"there is no room for the lease: {str(error)[:200]}",
+        next_step="ask for a smaller flavor or fewer hours, look into the site's calendar of leases, or try later",
+    )
+
+
+def extend(stack: Stack, hours: float) -> Lease:
+    """Move the end of our lease by `hours`."""
+    lease = find(stack)
+    if lease is None:
+        raise InputError(
+            f"the stack {stack.name} has no lease that runs", next_step="`up` makes one, where [lease] is declared"
+        )
+    end = lease.end + timedelta(hours=hours)
+    try:
+        with stack.step("extend the lease"):
+            # An end date, not a duration: sent twice, it is the same.
+            adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end.strftime(FORMAT)})
+    except ServiceError as error:
+        if NO_HOSTS in error.what:
+            raise _no_capacity(error) from error
+        raise
+    return next(item for item in find_all(stack) if item.id == lease.id)
+
+
+def delete(stack: Stack, lease: Lease) -> None:
+    """Delete a lease, and with it its server, and wait until it is gone."""
+    with stack.step("delete the lease"):
+        answer = adapter(stack).delete(f"/leases/{lease.id}", raise_exc=False)
+        if answer.status_code not in (200, 202, 204, 404):
+            raise ksa.from_response(answer, "DELETE", f"/leases/{lease.id}")
+
+    def gone() -> bool | None:
+        return None if any(item.id == lease.id for item in find_all(stack)) else True
+
+    wait(stack.reporter, f"the lease {lease.id} is gone", gone, stack.declaration.limits.lease, AGAIN)
+
+
+def warning(lease: Lease) -> str:
+    """What to say when a lease ends soon; empty when it doesn't."""
+    if lease.over:
+        return f"the lease {lease.id} is over: the server went with it; `up` makes both anew"
+    if lease.hours_left < WARN_HOURS:
+        return (f"the lease ends in {lease.hours_left * 60:.0f} minutes, and with it the server is deleted; "
+                "`lease extend HOURS` moves the end")  # fmt: skip
+    return ""

@@ -1,0 +1,91 @@
+"""Ownership: how a thing in a cloud says that this stack made it.
+
+A mark is set in the request that makes the thing, so nothing of ours is ever without: metadata of servers and volumes,
+the description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key
+of credentials. `--adopt` marks what somebody else made: as metadata, header, or tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from larder.errors import InputError
+
+STACK = "larder:stack"
+PART = "larder:part"
+"""Which declared volume this is."""
+BLANK = "larder:blank"
+"""yes: made blank by us, and not formatted yet."""
+HEADER = "larder-stack"
+"""Of a bucket, behind X-Container-Meta-."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something in a cloud, as the tables show it."""
+
+    kind: str
+    name: str
+    id: str
+    status: str
+    detail: str = ""
+    ours: bool = True
+    raw: Any = None
+    """What the cloud said of it."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} ({self.id})"
+
+
+def text(stack: str) -> str:
+    """The mark as one word, for descriptions and tags."""
+    return f"{STACK}={stack}"
+
+
+def on_text(stack: str, thing: Any) -> bool:
+    """Whether an address, a security group or a rule carries the mark."""
+    return bool(thing.description == text(stack) or text(stack) in (thing.tags or ()))
+
+
+def lease_name(stack: str) -> str:
+    return f"larder:{stack}"
+
+
+def access_key(stack: str, user_id: str, project_id: str) -> str:
+    """The access key of a stack's credentials. It follows from whose it is, so it is found again, and made once."""
+    return hashlib.sha256(f"larder:{stack}:{user_id}:{project_id}".encode()).hexdigest()[:32]
+
+
+def one(things: Sequence[Thing], adopt: bool) -> Thing | None:
+    """The one thing that is meant: ours, or with `adopt` the only one of that name. None when there is none.
+
+    `things` are all that carry our mark or have the name. InputError, with the candidates, where that is not one.
+    """
+    ours = [thing for thing in things if thing.ours]
+    if len(ours) == 1:
+        return ours[0]
+    if len(ours) > 1:
+        raise InputError(
+            f"there are {len(ours)} with the mark of this stack, and only one can be meant:\n{_listed(ours)}",
+            next_step="delete the ones you don't need in the site's web interface, by id; then run this again",
+        )
+    if not things:
+        return None
+    if len(things) > 1:
+        raise InputError(
+            f"{len(things)} have this name, none with the mark of this stack:\n{_listed(things)}",
+            next_step="give the declared one another name, or remove or rename all but one, then --adopt that one",
+        )
+    if not adopt:
+        raise InputError(
+            f"the name is taken by something that this stack did not make:\n{_listed(things)}",
+            next_step="give the declared one another name; or --adopt, if it is yours: then it is marked and managed",
+        )
+    return things[0]
+
+
+def _listed(things: Sequence[Thing]) -> str:
+    return "\n".join(f"  - {thing}: {thing.status} {thing.detail}".rstrip() for thing in things)

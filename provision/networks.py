@@ -1,0 +1,183 @@
+"""Security groups, floating addresses, and the address that we come from."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+from openstack import exceptions as sdk
+
+from larder.errors import ConfigurationError, InputError
+from provision import marks
+from provision.clouds import make
+from provision.declaration import CALLER, SecurityGroup
+from provision.declaration import network as as_network
+from provision.marks import Thing
+from provision.servers import network
+from provision.stack import Stack
+
+Rule = tuple[int, str]
+"""A TCP port and the network that may reach it."""
+
+
+def caller(stack: Stack) -> str:
+    """The network that stands for this machine in security groups.
+
+    What the user names (--caller, LARDER_CALLER) counts. Else it is our own address on the way to the cloud, if that is
+    public or the cloud is in a private network, too; behind a router, `caller_service` is asked.
+    """
+    if stack.caller:
+        return as_network(stack.caller)
+    address = urlsplit(stack.clouds.compute.connection.config.get_auth_args()["auth_url"])
+    port = address.port or 443
+    try:
+        family, _, _, _, target = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect(target)  # of UDP: it chooses the way, and sends nothing
+            own = ipaddress.ip_address(way.getsockname()[0])
+        if own.is_global or ipaddress.ip_address(target[0]).is_private:
+            return str(ipaddress.ip_network(own))
+        with urllib.request.urlopen(stack.declaration.caller_service, timeout=10) as answer:
+            return as_network(answer.read(100).decode().strip())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the address that the cloud sees this machine come from can't be found: {error}",
+            next_step="give it as --caller 192.0.2.7 or LARDER_CALLER, or write sources into [[security_group]]",
+        ) from error
+
+
+def wanted_rules(stack: Stack, group: SecurityGroup) -> set[Rule]:
+    sources = {caller(stack) if source == CALLER else source for source in group.sources}
+    return {(port, source) for port in group.ports for source in sources}
+
+
+def group_candidates(stack: Stack, name: str) -> list[Thing]:
+    with stack.step("list security groups"):
+        found = list(stack.clouds.compute.connection.network.security_groups(
+            name=name, project_id=stack.clouds.compute.project_id))  # fmt: skip
+    return [
+        Thing("security group", item.name, item.id, "", "", marks.on_text(stack.name, item), item) for item in found
+    ]
+
+
+def our_groups(stack: Stack) -> list[Thing]:
+    """All security groups that carry our mark, declared or not."""
+    with stack.step("list security groups"):
+        found = list(
+            stack.clouds.compute.connection.network.security_groups(project_id=stack.clouds.compute.project_id)
+        )
+    ours = [item for item in found if marks.on_text(stack.name, item)]
+    return [Thing("security group", item.name, item.id, "", "", True, item) for item in ours]
+
+
+def _rules(group: Thing) -> dict[Rule, Any]:
+    """The rules of a group that let TCP in on one port."""
+    return {
+        (rule["port_range_min"], rule["remote_ip_prefix"] or "0.0.0.0/0"): rule
+        for rule in group.raw.security_group_rules
+        if rule["direction"] == "ingress" and rule["protocol"] == "tcp" and not rule["remote_group_id"]
+        and rule["port_range_min"] == rule["port_range_max"]
+    }  # fmt: skip
+
+
+def lacking(stack: Stack, group: SecurityGroup, found: Thing) -> tuple[set[Rule], dict[Rule, Any]]:
+    """The rules that a group needs yet, and those of ours in it that it doesn't need any more."""
+    wanted, there = wanted_rules(stack, group), _rules(found)
+    stale = {key: rule for key, rule in there.items() if key not in wanted and rule["description"] == stack.mark}
+    return wanted - set(there), stale
+
+
+def find_group(stack: Stack, group: SecurityGroup) -> Thing | None:
+    """The group of that name. One without our mark that lets in what it should is used as it is, and never changed."""
+    candidates = group_candidates(stack, group.name)
+    unmarked = [item for item in candidates if not item.ours]
+    if len(candidates) == 1 and unmarked and not stack.adopt and not lacking(stack, group, unmarked[0])[0]:
+        return unmarked[0]
+    return marks.one(candidates, stack.adopt)
+
+
+def create_group(stack: Stack, group: SecurityGroup) -> None:
+    api = stack.clouds.compute.connection.network
+    make(
+        stack.clouds.compute, f"make the security group {group.name}",
+        lambda: api.create_security_group(name=group.name, description=stack.mark), lambda: find_group(stack, group),
+    )  # fmt: skip
+
+
+def bring_group_up(stack: Stack, group: SecurityGroup, found: Thing) -> None:
+    """Give a group the rules that it lacks, and take ours from it that it doesn't need any more."""
+    api = stack.clouds.compute.connection.network
+    missing, stale = lacking(stack, group, found)
+    with stack.step(f"change the security group {group.name}"):
+        if not found.ours:
+            api.set_tags(found.raw, [*(found.raw.tags or ()), stack.mark])
+        for port, source in sorted(missing):
+            _add_rule(stack, found, port, source)
+        for rule in stale.values():
+            api.delete_security_group_rule(rule["id"])
+
+
+def _add_rule(stack: Stack, group: Thing, port: int, source: str) -> None:
+    try:
+        stack.clouds.compute.connection.network.create_security_group_rule(
+            security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=port, port_range_max=port,
+            remote_ip_prefix=source, description=stack.mark,
+            ether_type="IPv6" if ":" in source else "IPv4",
+        )  # fmt: skip
+    except sdk.ConflictException as error:
+        if "already exists" not in str(error):
+            raise
+
+
+def delete_group(stack: Stack, group: Thing) -> None:
+    with stack.step(f"delete the security group {group.name}"):
+        stack.clouds.compute.connection.network.delete_security_group(group.id)
+
+
+def _address(stack: Stack, item: Any) -> Thing:
+    place = f"at port {item.port_id}" if item.port_id else "unused"
+    return Thing(
+        "floating IP", item.floating_ip_address, item.id, item.status, place, marks.on_text(stack.name, item), item
+    )
+
+
+def our_addresses(stack: Stack) -> list[Thing]:
+    with stack.step("list floating IPs"):
+        found = list(stack.clouds.compute.connection.network.ips(project_id=stack.clouds.compute.project_id))
+    return [item for item in (_address(stack, ip) for ip in found) if item.ours]
+
+
+def find_address(stack: Stack) -> Thing | None:
+    return marks.one(our_addresses(stack), stack.adopt)
+
+
+def port_of(stack: Stack, server: Thing) -> str:
+    """The id of a server's network port."""
+    with stack.step("look for the server's port"):
+        ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
+    if not ports:
+        raise InputError(f"{server} has no network port", next_step="`up --replace` starts another one")
+    return str(ports[0].id)
+
+
+def bring_address_up(stack: Stack, found: Thing | None, server: Thing) -> Thing:
+    """A floating IP of ours at the server's port."""
+    assert stack.declaration.floating_ip
+    api, port = stack.clouds.compute.connection.network, port_of(stack, server)
+    with stack.step("give the server a floating IP"):
+        if found is not None:
+            return found if found.raw.port_id == port else _address(stack, api.update_ip(found.id, port_id=port))
+        pool = network(stack, stack.declaration.floating_ip.network)
+        return make(
+            stack.clouds.compute, "get a floating IP",
+            lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
+            lambda: find_address(stack),
+        )  # fmt: skip
+
+
+def delete_address(stack: Stack, address: Thing) -> None:
+    with stack.step(f"give back the floating IP {address.name}"):
+        stack.clouds.compute.connection.network.delete_ip(address.id)

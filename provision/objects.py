@@ -1,0 +1,149 @@
+"""The bucket: a container of Swift, which S3 shows under the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from openstack import exceptions as sdk
+
+from larder.errors import ConfigurationError, InputError, ServiceError
+from provision import marks
+from provision.clouds import AGAIN, wait
+from provision.marks import Thing
+from provision.stack import Stack
+
+HEADER = f"X-Container-Meta-{marks.HEADER}"
+PER_CALL = 1000
+"""Names in one bulk delete; Swift takes 10,000, but answers late then."""
+EMPTY_SECONDS = 60.0
+
+
+def _api(stack: Stack) -> Any:
+    if not stack.clouds.objects.endpoint("object-store"):
+        raise ConfigurationError(
+            f"{stack.clouds.objects} has no object store in its catalog",
+            next_step='name the site that has one: [sites] objects = { cloud = "…" }; at Chameleon it is CHI@TACC',
+        )
+    return stack.clouds.objects.connection.object_store
+
+
+def _read(stack: Stack, name: str) -> Thing | None:
+    answer = _api(stack).head(f"/{quote(name)}")
+    if answer.status_code == 404:
+        return None
+    sdk.raise_from_response(answer)
+    count, size = (int(answer.headers.get(f"X-Container-{what}", 0)) for what in ("Object-Count", "Bytes-Used"))
+    ours = answer.headers.get(HEADER) == stack.name
+    return Thing("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers)
+
+
+def find(stack: Stack) -> Thing | None:
+    """The declared bucket."""
+    assert stack.declaration.bucket
+    with stack.step("look at the bucket", stack.clouds.objects):
+        found = _read(stack, stack.declaration.bucket.name)
+    return marks.one([found] if found else [], stack.adopt)
+
+
+def ours(stack: Stack) -> list[Thing]:
+    """All buckets that carry our mark, declared or not."""
+    if not stack.clouds.objects.endpoint("object-store"):
+        return []
+    with stack.step("list buckets", stack.clouds.objects):
+        names = [item.name for item in _api(stack).containers()]
+        found = [_read(stack, name) for name in names]
+    return [item for item in found if item is not None and item.ours]
+
+
+def create(stack: Stack) -> None:
+    """Make the bucket, or mark the one that is adopted. Done twice, it is the same."""
+    assert stack.declaration.bucket
+    name = stack.declaration.bucket.name
+    with stack.step(f"make the bucket {name}", stack.clouds.objects):
+        sdk.raise_from_response(_api(stack).put(f"/{quote(name)}", headers={HEADER: stack.name}))
+
+
+def empty(stack: Stack, bucket: Thing) -> int:
+    """Delete every object of a bucket; returns how many there were."""
+    deleted = 0
+    with stack.reporter.task(f"empty {bucket.name}", None, "objects") as task:
+        for names in _pages(stack, bucket):
+            _delete(stack, bucket, names)
+            deleted += len(names)
+            task.advance(len(names))
+    return deleted
+
+
+def _pages(stack: Stack, bucket: Thing) -> Iterator[list[str]]:
+    """The names of a bucket's objects, again and again from the first on, until there are none."""
+    before: list[str] = []
+    while True:
+        with stack.step(f"list the bucket {bucket.name}", stack.clouds.objects):
+            answer = _api(stack).get(f"/{quote(bucket.name)}", params={"format": "json", "limit": PER_CALL})
+            sdk.raise_from_response(answer)
+            names = [item["name"] for item in answer.json()] if answer.status_code == 200 else []
+        if not names:
+            return
+        if names == before:
+            raise ServiceError(
+                f"bucket {bucket.name}: {len(names)} objects stay although they were deleted", next_step=AGAIN
+            )
+        yield names
+        before = names
+
+
+def _delete(stack: Stack, bucket: Thing, names: Sequence[str]) -> None:
+    """Delete objects. Swift's bulk delete answers 200 whatever happens: what counts stands in its body."""
+    with stack.step(f"empty the bucket {bucket.name}", stack.clouds.objects):
+        listed = "\n".join(quote(f"{bucket.name}/{name}") for name in names)
+        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
+        answer = _api(stack).post("?bulk-delete", data=listed.encode(), headers=headers)
+        if answer.status_code in (404, 405, 501) or not _is_result(answer):
+            errors = _delete_singly(stack, bucket, names)
+        else:
+            result = answer.json()
+            errors = [f"{name}: {status}" for name, status in result["Errors"]]
+            if not errors and not result["Response Status"].startswith("2"):
+                errors = [result["Response Status"] + " " + result.get("Response Body", "")]
+    if errors:
+        shown = "\n".join(f"  - {error}" for error in errors[:10])
+        raise ServiceError(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:\n{shown}",
+                           next_step=f"look at their causes above; {AGAIN}")  # fmt: skip
+
+
+def _is_result(answer: Any) -> bool:
+    """Whether a bulk delete was understood: a store without it takes the request for another one."""
+    sdk.raise_from_response(answer)
+    try:
+        return "Response Status" in answer.json()
+    except ValueError:
+        return False
+
+
+def _delete_singly(stack: Stack, bucket: Thing, names: Sequence[str]) -> list[str]:
+    answers = ((name, _api(stack).delete(f"/{quote(bucket.name)}/{quote(name)}")) for name in names)
+    return [f"{name}: {answer.status_code}" for name, answer in answers if answer.status_code not in (204, 404)]
+
+
+def delete(stack: Stack, bucket: Thing) -> None:
+    """Delete an empty bucket; InputError when it isn't."""
+
+    def gone() -> bool | None:
+        with stack.step(f"delete the bucket {bucket.name}", stack.clouds.objects):
+            answer = _api(stack).delete(f"/{quote(bucket.name)}")
+            if answer.status_code == 409:
+                _refuse_if_full(stack, bucket)
+                return None  # the store hasn't noticed yet that it is empty
+            if answer.status_code != 404:
+                sdk.raise_from_response(answer)
+        return True
+
+    wait(stack.reporter, f"the bucket {bucket.name} is gone", gone, EMPTY_SECONDS, AGAIN)
+
+
+def _refuse_if_full(stack: Stack, bucket: Thing) -> None:
+    if any(_pages(stack, bucket)):
+        raise InputError(f"the bucket {bucket.name} is not empty",
+                         next_step="`bucket empty` deletes its objects, after asking")  # fmt: skip

@@ -1,0 +1,169 @@
+"""What `up` would do. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provision import credentials, leases, networks, objects, servers, volumes
+from provision.declaration import SecurityGroup, Volume
+from provision.leases import Lease
+from provision.marks import Thing
+from provision.stack import Stack
+
+TO_DO = ("create", "change", "replace", "adopt")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan."""
+
+    action: str
+    """create, keep, change, replace, adopt; use: it is there, somebody else's, and stays as it is."""
+    kind: str
+    name: str
+    detail: str = ""
+
+    @property
+    def to_do(self) -> bool:
+        return self.action in TO_DO
+
+
+def plan(stack: Stack) -> list[Step]:
+    """Every declared thing, in the order in which `up` brings it about.
+
+    Raises before anything is made where what the declaration names doesn't exist, or a name is taken.
+    """
+    check(stack)
+    wanted = stack.declaration
+    steps = [_group(stack, group) for group in wanted.security_groups]
+    steps += [_volume(stack, volume) for volume in wanted.volumes]
+    if wanted.server:
+        steps += _machine(stack)
+    if wanted.bucket:
+        found = objects.find(stack)
+        steps.append(_simple("bucket", wanted.bucket.name, found))
+    if wanted.credentials:
+        steps.append(_credentials(stack))
+    return steps
+
+
+def check(stack: Stack) -> None:
+    """Whether the sites have what the declaration names; raises the first fault."""
+    for cloud in stack.clouds.both:
+        cloud.check_region()
+    wanted = stack.declaration.server
+    if wanted:
+        servers.image(stack, wanted.image)
+        servers.flavor(stack, wanted.flavor)
+        servers.key_pair(stack, wanted.key)
+        servers.network(stack, wanted.network)
+    if stack.declaration.floating_ip:
+        servers.network(stack, stack.declaration.floating_ip.network)
+    for name in undeclared_groups(stack):
+        if not networks.group_candidates(stack, name):
+            raise servers.missing("security group", name, [], "declare it as [[security_group]], or correct the name")
+
+
+def undeclared_groups(stack: Stack) -> list[str]:
+    """The security groups that the server names and the declaration doesn't make."""
+    declared = {group.name for group in stack.declaration.security_groups}
+    named = stack.declaration.server.security_groups if stack.declaration.server else ()
+    return [name for name in named if name not in declared]
+
+
+def _simple(kind: str, name: str, found: Thing | None) -> Step:
+    if found is None:
+        return Step("create", kind, name)
+    return Step("keep" if found.ours else "adopt", kind, name, f"{found.id} {found.detail}".strip())
+
+
+def _group(stack: Stack, group: SecurityGroup) -> Step:
+    found = networks.find_group(stack, group)
+    rules = sorted(networks.wanted_rules(stack, group))
+    if found is None:
+        return Step("create", "security group", group.name, _in_words(rules))
+    missing, stale = networks.lacking(stack, group, found)
+    changes = [f"let in {_in_words(sorted(missing))}"] if missing else []
+    changes += [f"shut out {_in_words(sorted(stale))}"] if stale else []
+    if not found.ours:
+        return Step(
+            "adopt" if stack.adopt else "use", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip()
+        )
+    return Step("change" if changes else "keep", "security group", group.name, "; ".join(changes) or found.id)
+
+
+def _in_words(rules: list[networks.Rule]) -> str:
+    return ", ".join(f"{port} from {source}" for port, source in rules)
+
+
+def _volume(stack: Stack, volume: Volume) -> Step:
+    found = volumes.find(stack, volume.name)
+    if found is None:
+        return Step("create", "volume", volume.name, f"{volume.gib} GiB")
+    if not found.ours:
+        return Step("adopt", "volume", volume.name, f"{found.id} {found.detail}")
+    if found.raw.size < volume.gib:
+        return Step("change", "volume", volume.name, f"{found.id} grow from {found.raw.size} to {volume.gib} GiB")
+    return Step("keep", "volume", volume.name, f"{found.id} {found.detail}")
+
+
+def _machine(stack: Stack) -> Iterator[Step]:
+    """Boot volume, lease, server, address, and the volumes at the server."""
+    wanted = stack.declaration.server
+    assert wanted
+    if wanted.boot_volume and not wanted.boot_volume.delete_on_termination:
+        yield _simple("volume", volumes.cloud_name(stack, volumes.BOOT), volumes.find(stack, volumes.BOOT))
+    lease = None
+    if stack.declaration.lease:
+        lease = leases.find(stack)
+        yield _lease(stack, lease)
+    found = servers.find(stack)
+    server = _server(stack, found, lease)
+    yield server
+    if stack.declaration.floating_ip:
+        yield _address(stack, found if server.action in ("keep", "adopt") else None)
+    for volume in stack.declaration.volumes:
+        yield _attachment(stack, volume, found if server.action in ("keep", "adopt") else None)
+
+
+def _lease(stack: Stack, lease: Lease | None) -> Step:
+    assert stack.declaration.lease
+    if lease is None:
+        return Step("create", "lease", f"for {stack.declaration.lease.hours:g} h")
+    return Step("keep", "lease", lease.id, lease.thing.detail)
+
+
+def _server(stack: Stack, found: Thing | None, lease: Lease | None) -> Step:
+    if found is None:
+        return Step("create", "server", stack.name)
+    if not found.ours:
+        return Step("adopt", "server", stack.name, found.id)
+    differences = servers.differences(stack, found, lease)
+    return Step("replace" if differences else "keep", "server", stack.name, "; ".join([found.id, *differences]))
+
+
+def _address(stack: Stack, server: Thing | None) -> Step:
+    found = networks.find_address(stack)
+    if found is None:
+        return Step("create", "floating IP", "")
+    if server is None or found.raw.port_id != networks.port_of(stack, server):
+        return Step("change", "floating IP", found.name, "to the server")
+    return Step("keep", "floating IP", found.name, found.id)
+
+
+def _attachment(stack: Stack, volume: Volume, server: Thing | None) -> Step:
+    found = volumes.find(stack, volume.name)
+    at_server = found is not None and server is not None and volumes.server_of(found) == server.id
+    return Step(
+        "keep" if at_server else "create", "attachment", volume.name, f"at {volume.mount}" if volume.mount else ""
+    )
+
+
+def _credentials(stack: Stack) -> Step:
+    found = credentials.find(stack)
+    if found is None:
+        return Step("create", "credentials", "S3 keys")
+    if not credentials.up_to_date(stack, found):
+        return Step("change", "credentials", found.access, "write the files")
+    return Step("keep", "credentials", found.access)

@@ -1,0 +1,203 @@
+"""The virtual machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openstack import exceptions as sdk
+
+from larder.errors import InputError, ServiceError
+from provision import marks
+from provision.clouds import AGAIN, make, wait
+from provision.declaration import Server
+from provision.leases import Lease
+from provision.marks import Thing
+from provision.stack import Stack
+
+GONE = ("DELETED", "SOFT_DELETED")
+CONSOLE_LINES = 20
+
+
+def thing(stack: Stack, server: Any) -> Thing:
+    ours = (server.metadata or {}).get(marks.STACK) == stack.name
+    return Thing("server", server.name, server.id, server.status, _task(server), ours, server)
+
+
+def _task(server: Any) -> str:
+    return f"({server.task_state})" if server.task_state else ""
+
+
+def candidates(stack: Stack) -> list[Thing]:
+    """The servers that carry our mark or have our name."""
+    with stack.step("list servers"):
+        servers = [thing(stack, item) for item in stack.clouds.compute.connection.compute.servers()]
+    return [item for item in servers if item.status not in GONE and (item.ours or item.name == stack.name)]
+
+
+def find(stack: Stack) -> Thing | None:
+    return marks.one(candidates(stack), stack.adopt)
+
+
+def adopt(stack: Stack, server: Thing) -> None:
+    with stack.step("mark the server"):
+        stack.clouds.compute.connection.compute.set_server_metadata(server.raw, **stack.metadata)
+
+
+def missing(what: str, name: str, existing: list[str], next_step: str) -> InputError:
+    """The error for something that the site doesn't have."""
+    listed = ", ".join(sorted(existing)[:20]) or "none"
+    return InputError(f"there is no {what} {name!r}; there are: {listed}", next_step=next_step)
+
+
+def _pick(what: str, name: str, things: list[Any], next_step: str) -> Any:
+    found = [item for item in things if name in (item.name, item.id)]
+    if not found:
+        raise missing(what, name, [item.name for item in things if item.name], next_step)
+    if len(found) > 1:
+        listed = "\n".join(f"  - {item.name} ({item.id})" for item in found)
+        raise InputError(
+            f"{len(found)} of kind {what} are called {name!r}:\n{listed}",
+            next_step="declare the id in place of the name",
+        )
+    return found[0]
+
+
+def image(stack: Stack, name: str) -> Any:
+    with stack.step("look for the image"):
+        return _pick("image", name, list(stack.clouds.compute.connection.image.images()),
+                     "correct [server] image; names change when a site renews its images")  # fmt: skip
+
+
+def flavor(stack: Stack, name: str) -> Any:
+    with stack.step("look for the flavor"):
+        return _pick("flavor", name, list(stack.clouds.compute.connection.compute.flavors()), "correct [server] flavor")
+
+
+def key_pair(stack: Stack, name: str) -> Any:
+    with stack.step("look for the key pair"):
+        return _pick("key pair", name, list(stack.clouds.compute.connection.compute.keypairs()),
+                     "correct [server] key, or upload the key: `openstack keypair create`")  # fmt: skip
+
+
+def network(stack: Stack, name: str) -> Any:
+    with stack.step("look for the network"):
+        return _pick(
+            "network", name, list(stack.clouds.compute.connection.network.networks()), "correct the network's name"
+        )
+
+
+def create(stack: Stack, wanted: Server, lease: Lease | None, boot_volume: str | None) -> Thing:
+    """Start a server; returns it as it is then, still building."""
+    compute = stack.clouds.compute.connection.compute
+    what = image(stack, wanted.image)
+    size = flavor(stack, f"reservation:{lease.reservation}" if lease else wanted.flavor)
+    body: dict[str, Any] = {
+        "name": stack.name, "flavor_id": size.id, "key_name": key_pair(stack, wanted.key).name,
+        "networks": [{"uuid": network(stack, wanted.network).id}], "metadata": stack.metadata,
+        "security_groups": [{"name": item} for item in wanted.security_groups],
+    }  # fmt: skip
+    if lease:
+        body["scheduler_hints"] = {"reservation": lease.reservation}
+    if boot_volume:
+        body["block_device_mapping"] = [_boot_from("volume", boot_volume, delete=False)]
+    elif wanted.boot_volume:
+        source = _boot_from("image", what.id, delete=True)
+        body["block_device_mapping"] = [source | {"volume_size": wanted.boot_volume.gib}]
+    else:
+        body["image_id"] = what.id
+    made = make(
+        stack.clouds.compute,
+        "start the server",
+        lambda: thing(stack, compute.create_server(**body)),
+        lambda: find(stack),
+    )
+    return _read(stack, made.id)
+
+
+def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:
+    return {
+        "boot_index": 0,
+        "uuid": id,
+        "source_type": source,
+        "destination_type": "volume",
+        "delete_on_termination": delete,
+    }
+
+
+def _read(stack: Stack, id: str) -> Thing:
+    with stack.step("read the server"):
+        return thing(stack, stack.clouds.compute.connection.compute.get_server(id))
+
+
+def wait_active(stack: Stack, server: Thing) -> Thing:
+    """Wait until the server runs; ServiceError with its fault and the end of its console when it can't."""
+
+    def look() -> Thing | None:
+        now = _read(stack, server.id)
+        if now.status == "ERROR":
+            raise failed(stack, now)
+        return now if now.status == "ACTIVE" and not now.raw.task_state else None
+
+    limit = stack.declaration.limits.server
+    return wait(
+        stack.reporter,
+        f"the server {stack.name} runs",
+        look,
+        limit,
+        f"look at `status` and the site's web interface; {AGAIN}",
+    )
+
+
+def failed(stack: Stack, server: Thing) -> ServiceError:
+    """What is known of a server in ERROR."""
+    fault = server.raw.fault or {}
+    lines = [f"the server {server.name} ({server.id}) is in ERROR: {fault.get('message', 'no fault is given')}"]
+    if end := console(stack, server):
+        lines += ["  the end of its console:", *(f"  | {line}" for line in end)]
+    return ServiceError(
+        "\n".join(lines), next_step="`up --replace` deletes it and starts another; volumes stay",
+    )  # fmt: skip
+
+
+def console(stack: Stack, server: Thing) -> list[str]:
+    """The last lines of a server's console; none where there is no console."""
+    try:
+        answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=CONSOLE_LINES)
+    except sdk.HttpException:
+        return []  # a server without a host has none, and the fault is what counts
+    text = answer.get("output", "") if isinstance(answer, dict) else str(answer or "")
+    return text.strip().splitlines()[-CONSOLE_LINES:]
+
+
+def delete(stack: Stack, server: Thing) -> None:
+    """Delete a server and wait until it is gone, so that its volumes are free."""
+    compute = stack.clouds.compute.connection.compute
+    with stack.step("delete the server"):
+        compute.delete_server(server.id)
+
+    def gone() -> bool | None:
+        return None if any(item.id == server.id for item in candidates(stack)) else True
+
+    wait(stack.reporter, f"the server {server.name} is gone", gone, stack.declaration.limits.server, AGAIN)
+
+
+def differences(stack: Stack, server: Thing, lease: Lease | None) -> list[str]:
+    """What of the server isn't as declared and can't be changed while it lives."""
+    wanted, raw = stack.declaration.server, server.raw
+    assert wanted
+    found = []
+    if server.status == "ERROR":
+        found.append("it is in ERROR")
+    flavor_name = f"reservation:{lease.reservation}" if lease else wanted.flavor
+    if (name := raw.flavor.original_name or raw.flavor.name) != flavor_name:
+        found.append(f"its flavor is {name}, not {flavor_name}")
+    if raw.key_name != wanted.key:
+        found.append(f"its key is {raw.key_name}, not {wanted.key}")
+    if wanted.network not in raw.addresses and raw.addresses:
+        found.append(f"its network is {', '.join(raw.addresses)}, not {wanted.network}")
+    image_id = raw.image.id if raw.image and raw.image.id else None
+    if image_id and not wanted.boot_volume and image_id != image(stack, wanted.image).id:
+        found.append(f"its image is {image_id}, not {wanted.image}")
+    if bool(wanted.boot_volume) == bool(image_id):
+        found.append("it starts from its image" if image_id else "it starts from a volume")
+    return found

@@ -1,0 +1,237 @@
+"""The way to a server: the system's OpenSSH as a subprocess.
+
+The host key is recorded at first contact and checked ever after. The ssh_config fragment that is written for a server
+can be included in ~/.ssh/config; what we run reads it first and then that file, so jump hosts and agents work.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.machine import end_with_parent
+
+CONNECT_SECONDS = 10
+POLL_SECONDS = 1.0
+SSH_FAILED = 255
+TIMEOUT_EXITS = (124, 137)
+"""Of `timeout`, when the command was ended, and when it had to be killed."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server's SSH answers, and who logs in."""
+
+    host: str
+    user: str
+    port: int = 22
+    key: Path | None = None
+    """The private key; None leaves the choice to OpenSSH: the agent, ~/.ssh/config, the usual files."""
+    options: tuple[str, ...] = ()
+    """More of ssh_config's options, each as "Name=value": "ControlMaster=auto", "ProxyJump=bastion"."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command on the server ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Fault(NamedTuple):
+    """A way in which a connection fails."""
+
+    signs: str
+    """A pattern of what OpenSSH says."""
+    kind: type[LarderError]
+    cause: str
+    next_step: str
+    patience_seconds: float = 0
+    """How long it may pass by itself, on a server that starts."""
+
+
+AGAIN = "run the same command again: its steps may be repeated, and it goes on where it was"
+FAULTS = (
+    Fault("IDENTIFICATION HAS CHANGED|Host key verification failed", ConfigurationError,
+          "the server's host key is another one than at first contact",
+          "if the server was rebuilt or its address belongs to a new server now, remove {known_hosts} and try again; "
+          "if not, somebody may be in between: don't go on"),
+    Fault("UNPROTECTED PRIVATE KEY|bad permissions", ConfigurationError, "others may read the private key",
+          "chmod 600 {key}"),
+    Fault("no such identity|Load key .*(invalid|error)", ConfigurationError,
+          "the private key can't be read", "check the path {key}"),
+    Fault("Bad configuration option|bad configuration options|keyword .* extra arguments", ConfigurationError,
+          "OpenSSH doesn't understand the options", "correct them, or your ~/.ssh/config"),
+    Fault("Permission denied|Too many authentication failures", ConfigurationError,
+          "the server refused the key, or the user",
+          "check that the server was made with this key pair ({key}), that its image has the user {address.user}, and "
+          "that a key with a passphrase is in the agent (ssh-add)", 60),
+    Fault("Could not resolve hostname", ConfigurationError, "the name of the server isn't known",
+          "check the address {address.host}"),
+    Fault("Connection refused", ServiceError, "nothing answers at the SSH port: the connection was refused",
+          "wait until the server has started; look at its console if it stays so", math.inf),
+    Fault("[Cc]onnection timed out|Operation timed out|No route to host|Network is unreachable", ServiceError,
+          "no answer: the connection timed out",
+          "check that the server runs, that it has this floating IP, and that its security group lets your address in",
+          math.inf),
+    Fault("Address already in use|cannot listen to port|Could not request local forwarding", ConfigurationError,
+          "the local port is in use", "choose another local port"),
+)  # fmt: skip
+LOST = Fault("", ServiceError, "the connection was lost", AGAIN, math.inf)
+
+
+def fault_of(said: str) -> Fault:
+    """What OpenSSH's words mean; anything unknown is a lost connection."""
+    return next((fault for fault in FAULTS if re.search(fault.signs, said)), LOST)
+
+
+def check_free(port: int) -> None:
+    """Refuse a local port that something listens on."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"port {port} of this machine can't be used: {error.strerror}", next_step="choose another local port"
+        ) from None
+
+
+def quoted(path: Path) -> str:
+    """A path as ssh_config takes it."""
+    return '"' + str(path).replace("%", "%%").replace('"', '\\"') + '"'
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only we may read, unless it is there already; OpenSSH refuses one that others may write."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        path.chmod(0o600)
+
+
+class Ssh:
+    """One server; `known_hosts` and the ssh_config fragment lie in `state_folder`, its own."""
+
+    def __init__(self, address: Address, state_folder: Path) -> None:
+        self.address = address
+        self.state_folder = state_folder.absolute()
+        self.alias = "larder-" + re.sub(r"[^A-Za-z0-9._-]+", "-", self.state_folder.name)
+        """The server's name in the fragment."""
+        self.fragment = self.state_folder / "ssh_config"
+        self.known_hosts = self.state_folder / "known_hosts"
+        self._config = self.state_folder / "config"
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the server lets us in; raises with the cause when it hasn't after `seconds`."""
+        begin = time.monotonic()
+        while True:
+            code, said, _, _ = self._attempt(["true"], b"", max(CONNECT_SECONDS, begin + seconds - time.monotonic()))
+            if code == 0:
+                return
+            fault = fault_of(said)
+            if time.monotonic() - begin >= min(seconds, fault.patience_seconds):
+                raise self._error(fault, said, f"after {time.monotonic() - begin:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 600) -> Completed:
+        """Run a command there and return how it ended, whatever its exit code is.
+
+        Raises ServiceError when the connection fails or is lost, or when the command isn't done after `seconds`;
+        ConfigurationError when the key is refused or the server's own key is another one than before.
+        """
+        code, said, stdout, stderr = self._attempt(argv, stdin, seconds)
+        if code in TIMEOUT_EXITS:
+            raise ServiceError(
+                f"{self}: `{shlex.join(argv)[:80]}` was not done after {seconds:.0f} s",
+                next_step="run the same command again: what was done stays, and it goes on from there",
+            )
+        if code == SSH_FAILED or code < 0:  # or OpenSSH was killed
+            raise self._error(fault_of(said), said, f"while `{shlex.join(argv)[:80]}` was to run")
+        return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+    def _attempt(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:
+        """Exit code, what OpenSSH itself said, and the command's stdout and stderr."""
+        self.write_fragment()
+        # The server ends what takes too long itself, so what a lost connection leaves behind ends, too.
+        remote = ["timeout", "--kill-after=10", f"{seconds:.0f}", *argv]
+        with tempfile.NamedTemporaryFile("r", prefix="larder-ssh-") as log:
+            command = self._command("-o", "BatchMode=yes", "-T", "-E", log.name)
+            try:
+                ended = subprocess.run(
+                    [*command, shlex.join(remote)], input=stdin, capture_output=True, check=False,
+                    timeout=seconds + 2 * CONNECT_SECONDS, preexec_fn=end_with_parent,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return TIMEOUT_EXITS[0], log.read(), b"", b""
+            return ended.returncode, log.read(), ended.stdout, ended.stderr
+
+    def _error(self, fault: Fault, said: str, when: str) -> LarderError:
+        lines = [line.strip() for line in said.splitlines() if line.strip(" @") and "Permanently added" not in line]
+        words = " ".join(lines)[-300:]
+        next_step = fault.next_step.format(known_hosts=self.known_hosts, key=self.address.key or "your usual keys",
+                                           address=self.address)  # fmt: skip
+        return fault.kind(f"{self}: {fault.cause}, {when}{f' ({words})' if words else ''}", next_step=next_step)
+
+    def interactive(self, argv: Sequence[str] = ()) -> int:
+        """A shell there, or a command with a terminal, for a person; returns its exit code."""
+        self.write_fragment()
+        return subprocess.call([*self._command("-t"), *([shlex.join(argv)] if argv else [])])
+
+    def tunnel(self, local_port: int, remote_port: int) -> int:
+        """Lead 127.0.0.1:`local_port` here to the loopback port `remote_port` there, until Ctrl-C.
+
+        Returns 0 when it was ended; raises when it can't be made, or the connection is lost.
+        """
+        self.write_fragment()
+        check_free(local_port)
+        forward = f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"
+        with tempfile.NamedTemporaryFile("r", prefix="larder-ssh-") as log:
+            flags = ("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, "-E", log.name)
+            with subprocess.Popen(self._command(*flags), preexec_fn=end_with_parent) as process:
+                try:
+                    code = process.wait()
+                except KeyboardInterrupt:
+                    process.terminate()
+                    return 0
+            if code == SSH_FAILED:
+                said = log.read()
+                raise self._error(fault_of(said), said, "in the tunnel")
+        return code
+
+    def forget_host_key(self) -> None:
+        """Forget the recorded host key: for a server that was deleted or rebuilt, and its address used again."""
+        self.known_hosts.unlink(missing_ok=True)
+
+    def write_fragment(self) -> None:
+        """Write the ssh_config fragment, and the file that leads OpenSSH to it."""
+        self.state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self.fragment, self._fragment_text())
+        write_private(self._config, f"Include {quoted(self.fragment)}\nHost *\nInclude ~/.ssh/config\n")
+
+    def _fragment_text(self) -> str:
+        key = [f"IdentityFile {quoted(self.address.key.absolute())}", "IdentitiesOnly yes"] if self.address.key else []
+        more = [" ".join(option.split("=", 1)) for option in self.address.options]
+        lines = [
+            *more, f"HostName {self.address.host}", f"User {self.address.user}", f"Port {self.address.port}", *key,
+            f"UserKnownHostsFile {quoted(self.known_hosts)}", "GlobalKnownHostsFile /dev/null", "CheckHostIP no",
+            f"HostKeyAlias {self.alias}", "StrictHostKeyChecking accept-new", f"ConnectTimeout {CONNECT_SECONDS}",
+            "ServerAliveInterval 10", "ServerAliveCountMax 3",
+        ]  # fmt: skip
+        head = f"# `Include` this in ~/.ssh/config, and `ssh {self.alias}` works by hand."
+        return "\n".join([head, f"Host {self.alias}", *(f"    {line}" for line in lines), ""])
+
+    def _command(self, *flags: str) -> list[str]:
+        return ["ssh", "-F", str(self._config), *flags, self.alias]
+
+    def __str__(self) -> str:
+        return f"{self.address.user}@{self.address.host}:{self.address.port}"

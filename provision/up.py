@@ -1,0 +1,143 @@
+"""`up`: finds, creates, waits. Run again it changes nothing, and goes on where it was interrupted.
+
+What outlives the server comes first, so that no minute of a lease is spent on it.
+"""
+
+from __future__ import annotations
+
+from larder.errors import InputError
+from provision import credentials, leases, machine, networks, objects, servers, volumes
+from provision.leases import Lease
+from provision.marks import Thing
+from provision.plan import Step, plan
+from provision.stack import Stack
+
+
+def up(stack: Stack, replace: bool = False) -> list[Step]:
+    """Bring the stack about; returns what there was to do."""
+    steps = plan(stack)
+    if not replace:
+        _refuse_to_replace(stack, steps)
+    wanted = stack.declaration
+    for group in wanted.security_groups:
+        if networks.find_group(stack, group) is None:
+            stack.say("create", f"security group {group.name}")
+            networks.create_group(stack, group)
+        found = networks.find_group(stack, group)
+        assert found
+        if not _as_it_is(stack, found):
+            networks.bring_group_up(stack, group, found)
+    for volume in wanted.volumes:
+        bring_volume_up(stack, volume.name)
+    if wanted.server:
+        server = _server(stack, _boot_volume(stack), _lease(stack))
+        _connect(stack, server)
+    if wanted.bucket and _missing_mark(objects.find(stack)):
+        stack.say("create", f"bucket {wanted.bucket.name}")
+        objects.create(stack)
+    if wanted.credentials:
+        bring_credentials_up(stack)
+    if wanted.host:
+        machine.set_up(stack)
+    return steps
+
+
+def _as_it_is(stack: Stack, group: Thing) -> bool:
+    """Whether a group is somebody else's, which is used and never changed."""
+    return not group.ours and not stack.adopt
+
+
+def _missing_mark(found: Thing | None) -> bool:
+    return found is None or not found.ours
+
+
+def _refuse_to_replace(stack: Stack, steps: list[Step]) -> None:
+    for step in steps:
+        if step.action != "replace":
+            continue
+        found = servers.find(stack)
+        if found is not None and found.status == "ERROR":
+            raise servers.failed(stack, found)
+        raise InputError(
+            f"the {step.kind} {step.name} isn't as declared, and only another one can be: {step.detail}",
+            next_step="`up --replace` deletes it, with its root disk, and makes another; volumes stay",
+        )
+
+
+def bring_volume_up(stack: Stack, name: str) -> Thing:
+    """A declared volume, with at least its declared size."""
+    wanted, found = stack.declaration.volume(name), volumes.find(stack, name)
+    if found is None:
+        stack.say("create", f"volume {name}, {wanted.gib} GiB")
+        return volumes.create(stack, wanted)
+    if not found.ours:
+        volumes.adopt(stack, found, name)
+    if found.status in ("creating", "downloading"):  # of a run that was interrupted
+        found = volumes.wait_for(stack, found, "available")
+    if found.status == "error":
+        volumes.wait_for(stack, found, "available")
+    return volumes.grow(stack, found, wanted.gib) if found.raw.size < wanted.gib else found
+
+
+def _boot_volume(stack: Stack) -> str | None:
+    """The id of the volume that the server starts from and that outlives it."""
+    assert stack.declaration.server
+    wanted = stack.declaration.server.boot_volume
+    if wanted is None or wanted.delete_on_termination:
+        return None
+    found = volumes.find(stack, volumes.BOOT)
+    if found is None:
+        stack.say("create", f"volume {volumes.cloud_name(stack, volumes.BOOT)}, {wanted.gib} GiB")
+        return volumes.create_boot(stack, wanted, servers.image(stack, stack.declaration.server.image).id).id
+    if not found.ours:
+        volumes.adopt(stack, found, volumes.BOOT)
+    if volumes.server_of(found) is None:
+        volumes.wait_for(stack, found, "available")
+    return found.id
+
+
+def _lease(stack: Stack) -> Lease | None:
+    wanted = stack.declaration.lease
+    if wanted is None:
+        return None
+    assert stack.declaration.server
+    found = leases.find(stack)
+    if found is not None:
+        return leases.wait_active(stack, found)
+    for ended in leases.find_all(stack):
+        leases.delete(stack, ended)
+    stack.say("create", f"lease for {wanted.hours:g} h")
+    return leases.create(stack, servers.flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
+
+
+def _server(stack: Stack, boot_volume: str | None, lease: Lease | None) -> Thing:
+    wanted, found = stack.declaration.server, servers.find(stack)
+    assert wanted
+    if found is not None and found.ours and servers.differences(stack, found, lease):
+        stack.say("delete", f"{found}, to replace it")
+        servers.delete(stack, found)
+        found = None
+    if found is None:
+        stack.say("create", f"server {stack.name}")
+        found = servers.create(stack, wanted, lease, boot_volume)
+        machine.forget_host_key(stack)
+    elif not found.ours:
+        servers.adopt(stack, found)
+    return servers.wait_active(stack, found)
+
+
+def _connect(stack: Stack, server: Thing) -> None:
+    """Address and volumes."""
+    if stack.declaration.floating_ip:
+        networks.bring_address_up(stack, networks.find_address(stack), server)
+    for volume in stack.declaration.volumes:
+        volumes.attach(stack, volumes.need(stack, volume.name), server)
+
+
+def bring_credentials_up(stack: Stack) -> credentials.Keys:
+    """S3 keys, in both files."""
+    keys = credentials.create(stack)
+    if not credentials.up_to_date(stack, keys):
+        for path in credentials.write(stack, keys):
+            stack.say("write", f"the S3 keys: {path}")
+    return keys

@@ -1,0 +1,81 @@
+"""Fills the box: first (`catalog`) users and endpoints, then (`contents`) what a site offers."""
+
+import os
+import sys
+import time
+
+import openstack
+
+HOST = os.environ["BOX_ADDRESS"]
+SERVICES = (
+    ("object-store", "swift", "8080/v1/AUTH_%(project_id)s"),
+    ("block-storage", "cinder", "8776/v3/%(project_id)s"),
+    ("volumev3", "cinderv3", "8776/v3/%(project_id)s"),
+    ("image", "glance", "9292"),
+    ("placement", "placement", "8778"),
+    ("compute", "nova", "8774/v2.1"),
+    ("network", "neutron", "9696"),
+    ("reservation", "blazar", "1234/v1"),
+)
+
+
+def catalog(cloud):
+    identity = cloud.identity
+    domain = identity.find_domain("Default").id
+    project = identity.create_project(name="service", domain_id=domain)
+    user = identity.create_user(name="svc", password="pw", domain_id=domain, default_project_id=project.id)
+    # service: without it, Cinder takes no detaching from Nova
+    for role in ("admin", "service"):
+        found = identity.find_role(role) or identity.create_role(name=role)
+        identity.assign_project_role_to_user(project, user, found)
+    for kind, name, rest in SERVICES:
+        service = identity.create_service(name=name, type=kind)
+        for interface in ("public", "internal", "admin"):
+            identity.create_endpoint(
+                service_id=service.id, interface=interface, url=f"http://{HOST}:{rest}", region_id="RegionOne"
+            )
+
+
+def until(step, seconds=300):
+    """Repeat what can't succeed before a service is up."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return step()
+        except Exception as error:
+            if time.monotonic() > end:
+                raise
+            print("waiting:", str(error)[:120], flush=True)
+            time.sleep(0.5)
+
+
+def contents(cloud):
+    until(lambda: cloud.block_storage.create_type(name="ceph-ssd"))
+    for name, ram, cpus in (("m1.medium", 4096, 2), ("m1.xlarge", 16384, 8)):
+        until(lambda name=name, ram=ram, cpus=cpus: cloud.compute.create_flavor(name=name, ram=ram, vcpus=cpus, disk=1))
+    until(lambda: list(cloud.network.networks()))
+    public = cloud.network.create_network(
+        name="public", is_router_external=True, provider_network_type="flat", provider_physical_network="ext"
+    )
+    cloud.network.create_subnet(network_id=public.id, ip_version=4, cidr="203.0.113.0/24", is_dhcp_enabled=False)
+    shared = cloud.network.create_network(name="sharednet1", is_shared=True)
+    subnet = cloud.network.create_subnet(network_id=shared.id, ip_version=4, cidr="10.9.0.0/16")
+    router = cloud.network.create_router(name="router", external_gateway_info={"network_id": public.id})
+    cloud.network.add_interface_to_router(router, subnet_id=subnet.id)
+    cloud.image.create_image(
+        name="CC-Ubuntu24.04", data=bytes(1 << 20), disk_format="raw", container_format="bare", visibility="public",
+        validate_checksum=False,
+    )  # fmt: skip
+    # Before the host is registered, and the host before any server runs on it.
+    until(lambda: cloud.compute.create_aggregate(name="freepool"))
+    until(lambda: register_host(cloud))
+
+
+def register_host(cloud):
+    url = f"http://{HOST}:1234/v1/os-hosts"
+    answer = cloud.session.post(url, json={"name": "localhost"}, raise_exc=False)
+    if not answer.ok:
+        raise RuntimeError(f"Blazar: {answer.status_code} {answer.text[:200]}")
+
+
+{"catalog": catalog, "contents": contents}[sys.argv[1]](openstack.connect())

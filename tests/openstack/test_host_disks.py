@@ -1,0 +1,327 @@
+"""The volume script on loop devices: what is formatted, what is refused, what resumes, what grows."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.openstack.disks import GIB, MIB, Machine, digest, missing, unpack_debian
+
+MOUNT = "/mnt/block"
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Debian, unpacked; needs loop devices, so it needs root."""
+    if os.geteuid():
+        missing("loop devices need root")
+    if subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode:
+        missing("this machine gives no loop devices (losetup --find)")
+    return unpack_debian(tmp_path_factory.mktemp("debian") / "root")
+
+
+@pytest.fixture
+def machine(debian: Path, tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(debian, tmp_path)
+    yield made
+    made.close()
+
+
+def test_blank_disk_is_formatted_once_and_mounted_by_uuid(machine: Machine) -> None:
+    device = machine.disk()
+    assert machine.look(device)["state"] == "blank"
+    first = machine.volume("mount", device, "--gib", "1", "--blank")
+    assert first.code == 0, first.stderr
+    machine.run("sh", "-c", f"echo kept >{MOUNT}/workspace/note")
+    before = machine.run("blkid", f"{device}p1")
+    again = machine.volume("mount", device, "--gib", "1", "--blank")
+    assert again.code == 0
+    assert not [line for line in again.stdout.splitlines() if not line.startswith("found")]
+    assert machine.run("blkid", f"{device}p1") == before
+    assert machine.run("cat", f"{MOUNT}/workspace/note") == "kept\n"
+    seen = machine.look(device)
+    assert (seen["state"], seen["mounted_at"], seen["filesystem"]) == ("mounted", MOUNT, "ext4")
+    uuid = machine.run("blkid", "-s", "UUID", "-o", "value", f"{device}p1").strip()
+    assert f"UUID={uuid} {MOUNT} ext4 defaults,nofail" in (machine.root / "etc/fstab").read_text()
+    unit = machine.root / "etc/systemd/system/docker.service.d/larder-mnt-block.conf"
+    assert unit.read_text() == f"[Unit]\nRequiresMountsFor={MOUNT}\n"
+
+
+def test_unmount_undoes_what_mount_did(machine: Machine) -> None:
+    device = machine.disk()
+    fstab = (machine.root / "etc/fstab").read_text()
+    assert machine.volume("mount", device, "--blank").code == 0
+    for _ in range(2):
+        assert machine.volume("unmount", device).code == 0
+        assert machine.look(device)["state"] == "ready"
+        assert (machine.root / "etc/fstab").read_text() == fstab
+        assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
+
+
+def test_folders_of_a_new_file_system_have_their_owner_and_later_nothing_is_owned_anew(machine: Machine) -> None:
+    device = machine.disk()
+    machine.volume("mount", device, "--blank")
+    folders = [f"{MOUNT}/workspace", f"{MOUNT}/docker-volumes"]
+    assert machine.run("stat", "-c", "%u:%g", *folders).split() == ["1000:1000"] * 2
+    machine.run("chown", "999:999", *folders)
+    machine.volume("unmount", device)
+    assert machine.volume("mount", device, "--blank").code == 0
+    assert machine.run("stat", "-c", "%u:%g", *folders).split() == ["999:999"] * 2
+
+
+def test_formatting_needs_the_word_of_the_caller(machine: Machine) -> None:
+    device = machine.disk()
+    before = digest(device)
+    ended = machine.volume("mount", device, "--gib", "1")
+    assert (ended.code, digest(device)) == (3, before)
+    assert "is blank, but formatting it wasn't permitted" in ended.stderr
+
+
+def file_system(machine: Machine, device: str) -> str:
+    machine.run("mkfs.ext4", "-q", "-L", "theirs", device)
+    return "ext4, label 'theirs'"
+
+
+def foreign_partition(machine: Machine, device: str) -> str:
+    machine.partition(device, "label: gpt\nname=larder\n")
+    machine.run("mkfs.vfat", f"{device}p1")
+    return "vfat"
+
+
+def empty_partition(machine: Machine, device: str) -> str:
+    machine.partition(device, "label: gpt\nname=theirs\n")
+    return "the partition isn't of our making"
+
+
+def two_partitions(machine: Machine, device: str) -> str:
+    machine.partition(device, "label: gpt\nsize=100M\nsize=100M\n")
+    return "a partition table (gpt) with 2 partitions"
+
+
+def no_partitions(machine: Machine, device: str) -> str:
+    machine.partition(device, "label: dos\n")
+    return "a partition table (dos) with 0 partitions"
+
+
+def lvm(machine: Machine, device: str) -> str:
+    machine.run("pvcreate", "--quiet", "--devices", device, "--config", "global{locking_type=0}", device)
+    return "LVM2_member"
+
+
+def luks(machine: Machine, device: str) -> str:
+    header = machine.root / "luks"
+    with header.open("wb") as stream:
+        stream.truncate(32 * MIB)
+    argv = ("luksFormat", "--batch-mode", "--pbkdf=pbkdf2", "--pbkdf-force-iterations=1000", "/luks", "-")
+    machine.run("cryptsetup", *argv, stdin="secret")
+    machine.run("dd", "if=/luks", f"of={device}", "bs=1M", "status=none")
+    header.unlink()
+    return "crypto_LUKS"
+
+
+def swap(machine: Machine, device: str) -> str:
+    machine.run("mkswap", device)
+    return "swap"
+
+
+def raw_at(offset: int) -> Callable[[Machine, str], str]:
+    def write(machine: Machine, device: str) -> str:
+        with open(device, "r+b") as stream:
+            stream.seek(offset)
+            stream.write(b"\x07" * 16)
+        return f"data without a signature, at byte {offset}"
+
+    write.__name__ = f"raw_at_{offset}"
+    return write
+
+
+def raw_in_our_partition(machine: Machine, device: str) -> str:
+    machine.partition(device, "label: gpt\nname=larder\n")
+    with open(f"{device}p1", "r+b") as stream:
+        stream.write(b"somebody's data")
+    return "p1: data without a signature, at byte 0"
+
+
+THEIRS = [
+    file_system, foreign_partition, empty_partition, two_partitions, no_partitions, lvm, luks, swap,
+    raw_at(0), raw_at(700_000), raw_at(GIB // 2 - 4 * MIB // 8), raw_at(GIB - 16), raw_in_our_partition,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", THEIRS, ids=lambda make: make.__name__)
+def test_data_of_somebody_are_refused_with_the_evidence_and_not_touched(
+    machine: Machine, make: Callable[[Machine, str], str]
+) -> None:
+    device = machine.disk()
+    evidence = make(machine, device)
+    before = digest(device)
+    ended = machine.volume("mount", device, "--gib", "1", "--blank")
+    assert ended.code == 3
+    assert evidence in ended.stderr
+    assert "nothing was changed" in ended.stderr and "next step:" in ended.stderr
+    assert digest(device) == before
+    assert machine.run("findmnt", "--raw", "--noheadings", "-o", "TARGET").find(MOUNT) == -1
+
+
+def test_file_system_made_by_hand_is_mounted_as_it_is(machine: Machine) -> None:
+    device = machine.disk()
+    machine.run("mkfs.ext4", "-q", "-L", "theirs", device)
+    ended = machine.volume("mount", device, "--gib", "1")
+    assert ended.code == 0, ended.stderr
+    assert machine.run("ls", MOUNT) == "lost+found\n"
+
+
+def test_disk_of_another_size_is_refused_with_both_sizes(machine: Machine) -> None:
+    device = machine.disk()
+    before = digest(device)
+    ended = machine.volume("mount", device, "--gib", "2", "--blank")
+    assert (ended.code, digest(device)) == (3, before)
+    assert f"{GIB} bytes (1.0GiB), declared are 2 GiB" in ended.stderr
+
+
+def test_half_made_partition_is_completed(machine: Machine) -> None:
+    device = machine.disk()
+    machine.partition(device, "label: gpt\ntype=linux, name=larder\n")
+    assert machine.look(device)["state"] == "half-made"
+    refused = machine.volume("mount", device)
+    assert refused.code == 3 and "formatting it wasn't permitted" in refused.stderr
+    ended = machine.volume("mount", device, "--blank")
+    assert ended.code == 0, ended.stderr
+    assert machine.look(device)["state"] == "mounted"
+
+
+def test_killed_at_random_moments_it_goes_on_or_refuses_and_ends_mounted(machine: Machine) -> None:
+    """SIGKILL to script and children; a second run then completes what the first one began."""
+    moments = random.Random(0)
+    for _ in range(12):
+        device = machine.disk(256 * MIB)
+        argv = machine.command("/provision/host/volume.sh", "mount", "--device", device, "--blank")
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(moments.uniform(0.1, 0.9))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+        ended = machine.volume("mount", device, "--blank")
+        assert ended.code == 0, ended.stderr
+        assert machine.run("ls", MOUNT).split() == ["docker-volumes", "lost+found", "workspace"]
+        assert machine.volume("unmount", device).code == 0
+
+
+def size_of_file_system(machine: Machine, device: str) -> int:
+    fields = dict(
+        line.split(":", 1) for line in machine.run("dumpe2fs", "-h", f"{device}p1").splitlines() if ":" in line
+    )
+    return int(fields["Block count"]) * int(fields["Block size"])
+
+
+# Growing while it is mounted needs CAP_SYS_RESOURCE, which not every machine gives: the guest does that.
+def test_growing_extends_partition_and_file_system_and_keeps_the_data(machine: Machine) -> None:
+    device = machine.disk()
+    machine.volume("mount", device, "--blank")
+    machine.run("sh", "-c", f"head -c 50000000 /dev/urandom >{MOUNT}/workspace/data")
+    before = machine.run("sha256sum", f"{MOUNT}/workspace/data")
+    machine.volume("unmount", device)
+    machine.grow_disk(device, 2 * GIB)
+    ended = machine.volume("grow", device, "--gib", "2")
+    assert ended.code == 0, ended.stderr
+    again = machine.volume("grow", device, "--gib", "2")
+    assert again.code == 0 and "found the partition as large as the disk" in again.stdout
+    assert size_of_file_system(machine, device) > 2 * GIB - 4 * MIB
+    assert machine.volume("mount", device, "--gib", "2").code == 0
+    assert machine.run("sha256sum", f"{MOUNT}/workspace/data") == before
+    machine.volume("unmount", device)
+    machine.run("e2fsck", "-f", "-n", f"{device}p1")
+    machine.run("sfdisk", "--verify", device)
+
+
+def test_growing_goes_on_after_only_the_partition_grew(machine: Machine) -> None:
+    device = machine.disk()
+    machine.volume("mount", device, "--blank")
+    machine.volume("unmount", device)
+    machine.grow_disk(device, 2 * GIB)
+    machine.run("sfdisk", "--quiet", "--no-reread", "-N", "1", device, stdin=", +\n")
+    ended = machine.volume("grow", device, "--gib", "2")
+    assert ended.code == 0, ended.stderr
+    assert size_of_file_system(machine, device) > 2 * GIB - 4 * MIB
+
+
+def test_growing_before_the_cloud_grew_the_volume_names_both_sizes(machine: Machine) -> None:
+    device = machine.disk()
+    machine.volume("mount", device, "--blank")
+    ended = machine.volume("grow", device, "--gib", "2", "--wait", "1")
+    assert ended.code == 3
+    assert "(1.0GiB), declared are 2 GiB" in ended.stderr
+
+
+def test_unmounting_what_is_in_use_names_the_process(machine: Machine) -> None:
+    device = machine.disk()
+    machine.volume("mount", device, "--blank")
+    argv = machine.command("sh", "-c", f"exec 3>{MOUNT}/workspace/open; echo open; read -r _")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        ended = machine.volume("unmount", device)
+        assert ended.code == 3
+        assert f"{MOUNT} is in use by process {process.pid} (sh)" in ended.stderr
+        assert machine.look(device)["users"] == [f"process {process.pid} (sh)"]
+        process.communicate("\n")
+    assert machine.volume("unmount", device).code == 0
+
+
+def test_mount_point_with_files_of_the_root_disk_is_refused(machine: Machine) -> None:
+    device = machine.disk()
+    (machine.root / "mnt/block").mkdir()
+    (machine.root / "mnt/block/theirs").write_text("")
+    ended = machine.volume("mount", device, "--blank")
+    assert ended.code == 3
+    assert "holds files of another disk, which mounting would hide: theirs" in ended.stderr
+
+
+def test_mount_point_of_another_disk_is_refused(machine: Machine) -> None:
+    first, second = machine.disk(), machine.disk()
+    assert machine.volume("mount", first, "--blank").code == 0
+    ended = machine.volume("mount", second, "--blank")
+    assert ended.code == 3 and f"{first}p1 is mounted at {MOUNT} already" in ended.stderr
+    elsewhere = machine.volume("mount", first, "--blank", "--mount", "/mnt/other")
+    assert elsewhere.code == 3 and f"{first}p1 is mounted at {MOUNT}" in elsewhere.stderr
+
+
+def test_line_of_somebody_in_fstab_is_left_alone(machine: Machine) -> None:
+    device = machine.disk()
+    line = f"UUID=0000 {MOUNT} ext4 defaults 0 2\n"
+    (machine.root / "etc/fstab").write_text(line)
+    ended = machine.volume("mount", device, "--blank")
+    assert ended.code == 3 and "/etc/fstab mounts something else" in ended.stderr
+    assert machine.volume("unmount", device).code == 0
+    assert (machine.root / "etc/fstab").read_text() == line
+
+
+def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Machine) -> None:
+    begin = time.monotonic()
+    argv = ["/provision/host/volume.sh", "mount", "--serial", "0b5a7c1e-0000-4000-8000-000000000000", "--wait", "2"]
+    ended = subprocess.run(machine.command(*argv), capture_output=True, text=True, check=False)
+    assert ended.returncode == 3
+    assert "after 2 s there is no disk with the serial 0b5a7c1e-0000-4000-8; disks here: " in ended.stderr
+    assert 1 <= time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ([], "no command"), (["melt", "--device", "x"], "melt"), (["look"], "neither --serial nor --device"),
+        (["look", "--serial", "vdb"], "shorter than 20"), (["look", "--device"], "--device lacks its value"),
+        (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"), (["look", "--devise", "x"], "unknown option"),
+        (["mount", "--device", "/dev/loop0", "--mount", "/mnt/a b"], "plain letters"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_told(machine: Machine, options: list[str], fault: str) -> None:
+    argv = machine.command("/provision/host/volume.sh", *options)
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert fault in ended.stderr and "next step: volume.sh --help" in ended.stderr

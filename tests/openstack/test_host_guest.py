@@ -1,0 +1,329 @@
+"""Host set-up over SSH on a real server: every script, twice, and what goes wrong on the way.
+
+One guest serves all tests of this module; each leaves the mount point free.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from provision import hosts
+from provision.hosts import Disk, HostSetup
+from provision.ssh import Address, Ssh
+from tests.conftest import free_ports, wait_until
+from tests.openstack.disks import GIB, ROOT, missing
+from tests.openstack.guest import BOOT_SECONDS, Guest, make_key
+
+MOUNT = "/mnt/block"
+NOTHING = HostSetup(docker=False, rclone=False, tools=(), repository=None, revision=None)
+
+
+def new_disk(gib: int = 1) -> Disk:
+    return Disk(str(uuid.uuid4()), gib, MOUNT, blank=True)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(scope="module")
+def guest(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        missing("the guest runs in a container, and no container engine answers (docker info)")
+    port = free_ports(1)[0]
+    folder, public_key = tmp_path_factory.mktemp("guest"), key.with_suffix(".pub").read_text().strip()
+    made = Guest(folder / "guest", folder / "disks", public_key, f"127.0.0.1:{port}")
+    made.port = port
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def ssh(guest: Guest, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Ssh:
+    made = Ssh(Address("127.0.0.1", "cc", guest.port, key), tmp_path_factory.mktemp("state") / "server")
+    made.wait(BOOT_SECONDS)
+    return made
+
+
+@pytest.fixture
+def another(ssh: Ssh, tmp_path: Path) -> Callable[..., Ssh]:
+    """The same server, reached in another way."""
+    return lambda **changes: Ssh(Address(**{**vars(ssh.address), **changes}), tmp_path / "other server")
+
+
+def on_server(ssh: Ssh, command: str) -> str:
+    ended = ssh.run(["sudo", "sh", "-c", command])
+    assert ended.code == 0, ended.stderr
+    return ended.stdout
+
+
+def marks() -> tuple[list[Disk], Callable[[Disk], None]]:
+    marked: list[Disk] = []
+    return marked, marked.append
+
+
+# --- the connection ---------------------------------------------------------------------------------------------------
+
+
+def test_command_gets_its_words_and_its_input_and_its_exit_code_comes_back(ssh: Ssh) -> None:
+    ended = ssh.run(["sh", "-c", 'echo "$1"; cat; echo bad >&2; exit 7', "sh", "a  'b' $HOME"], stdin=b"in")
+    assert (ended.code, ended.stdout, ended.stderr) == (7, "a  'b' $HOME\nin", "bad\n")
+
+
+def test_ssh_by_hand_works_with_the_fragment_included(ssh: Ssh, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f'Include "{ssh.fragment}"\n')
+    assert subprocess.check_output(["ssh", "-F", str(config), ssh.alias, "whoami"], text=True) == "cc\n"
+
+
+def test_changed_host_key_is_refused_with_what_to_do(ssh: Ssh, another: Callable[..., Ssh]) -> None:
+    other = another()
+    other.wait(10)
+    theirs = re.sub(
+        r"AAAA\S+", ssh.address.key.with_suffix(".pub").read_text().split()[1], other.known_hosts.read_text()
+    )
+    other.known_hosts.write_text(theirs)
+    with pytest.raises(ConfigurationError, match="host key is another one than at first contact") as told:
+        other.wait(60)
+    assert str(other.known_hosts) in told.value.next_step
+    other.forget_host_key()
+    other.wait(10)
+
+
+def test_wrong_key_and_wrong_user_are_told(another: Callable[..., Ssh], tmp_path: Path) -> None:
+    for other in (another(key=make_key(tmp_path)), another(user="nobody-here")):
+        with pytest.raises(ConfigurationError, match="refused the key, or the user") as told:
+            other.run(["true"])
+        assert str(other.address.key) in told.value.next_step
+
+
+def test_key_file_that_is_missing_or_that_others_may_read_is_told(
+    another: Callable[..., Ssh], key: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="private key can't be read"):
+        another(key=tmp_path / "none").run(["true"])
+    loose = tmp_path / "loose"
+    loose.write_bytes(key.read_bytes())
+    loose.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="others may read the private key"):
+        another(key=loose).run(["true"])
+
+
+def test_refused_and_unknown_addresses_are_told(another: Callable[..., Ssh]) -> None:
+    with pytest.raises(ServiceError, match="connection was refused"):
+        another(port=free_ports(1)[0]).wait(1)
+    with pytest.raises(ConfigurationError, match="name of the server isn't known"):
+        another(host="no-such-server.invalid").wait(60)
+
+
+def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh) -> None:
+    with pytest.raises(ServiceError, match="was not done after 2 s"):
+        ssh.run(["sleep", "4711"], seconds=2)
+    wait_until(lambda: ssh.run(["pgrep", "-f", "^sleep 4711"]).code == 1, "the server ended it", 20)
+
+
+def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
+    port = free_ports(1)[0]
+    code = (
+        "import sys; from pathlib import Path; from provision.ssh import *\n"
+        "host, user, there, key, folder, here = sys.argv[1:]\n"
+        "sys.exit(Ssh(Address(host, user, int(there), Path(key)), Path(folder)).tunnel(int(here), 22))"
+    )
+    address = ssh.address
+    argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder), str(port)]
+    process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT)
+    try:
+        through = Ssh(Address("127.0.0.1", "cc", port, address.key), ssh.state_folder)
+        through.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+    with pytest.raises(ServiceError):
+        through.run(["true"])
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_disk_that_never_appears_is_named(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = new_disk()
+    monkeypatch.setattr(hosts, "APPEAR_SECONDS", 2)
+    with pytest.raises(StorageError, match=f"no disk with the serial {disk.serial[:20]}; disks here: /dev/vda"):
+        hosts.mount(ssh, disk, marks()[1])
+    assert hosts.looks(ssh, disk).state == "absent"
+
+
+def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest: Guest) -> None:
+    disk = new_disk()
+    file = guest.plug(disk.serial, GIB)
+    with pytest.raises(StorageError, match="declared are 2 GiB"):
+        hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, True), marks()[1])
+    device = hosts.looks(ssh, disk, 30).device
+    on_server(ssh, f"pvcreate -qq {device}")
+    before = file.read_bytes()[: 1 << 20]
+    marked, mark = marks()
+    with pytest.raises(StorageError, match="LVM2_member"):
+        hosts.mount(ssh, disk, mark)
+    on_server(ssh, "sync")
+    assert (file.read_bytes()[: 1 << 20], marked) == (before, [])
+    guest.unplug(disk.serial)
+
+
+def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts(ssh: Ssh, guest: Guest) -> None:
+    disk = new_disk()
+    guest.plug(disk.serial, GIB)
+    killed_on_the_way(ssh, disk)
+    marked, mark = marks()
+    hosts.mount(ssh, disk, mark)
+    assert marked == [disk]
+    ours = Disk(disk.serial, 1, MOUNT, blank=False)
+    hosts.mount(ssh, ours, mark)
+    assert marked == [disk]
+    assert on_server(ssh, f"stat -c %U {MOUNT}/workspace {MOUNT}/docker-volumes").split() == ["cc", "cc"]
+    on_server(ssh, f"echo kept >{MOUNT}/workspace/note; chown 999 {MOUNT}/workspace; sync")
+    seen = hosts.looks(ssh, ours)
+    assert (seen.state, seen.mounted_at, seen.users) == ("mounted", MOUNT, ())
+
+    guest.grow(disk.serial, 2 * GIB)
+    for _ in range(2):
+        hosts.grow(ssh, Disk(disk.serial, 2, MOUNT, False))
+    assert int(on_server(ssh, f"df --output=size -B1 {MOUNT}").split()[1]) > 1.8 * GIB
+
+    on_server(ssh, f"cd {MOUNT}; setsid sleep 600 </dev/null >/dev/null 2>&1 &")
+    with pytest.raises(StorageError, match=rf"{MOUNT} is in use by process \d+ \(sleep\)"):
+        hosts.unmount(ssh, ours)
+    on_server(ssh, "pkill -f '^sleep 600'")
+
+    guest.reset()
+    wait_until(lambda: is_mounted(ssh), "the guest has booted and mounted it", BOOT_SECONDS)
+    assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
+    for _ in range(2):
+        hosts.unmount(ssh, ours)
+    guest.unplug(disk.serial)
+    assert hosts.looks(ssh, ours).state == "absent"
+    guest.plug(disk.serial)
+    hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
+    assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
+    assert marked == [disk]
+    hosts.unmount(ssh, ours)
+
+
+def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
+    """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at others."""
+    for seconds in (1.0, 2.5, 5.0):
+        cut = threading.Timer(seconds, cut_connections, [ssh])
+        cut.start()
+        try:
+            hosts.mount(ssh, disk, marks()[1])
+        except LarderError as error:
+            assert isinstance(error, ServiceError), error
+            assert "connection was lost" in error.what and "run the same command again" in error.next_step
+        cut.join()
+    code = (
+        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
+        "port, key, folder, serial = sys.argv[1:]\n"
+        f"hosts.mount(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
+        f" hosts.Disk(serial, 1, '{MOUNT}', True), print)"
+    )
+    argv = [str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder), disk.serial]
+    for seconds in (1.5,):
+        process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0 or "KeyboardInterrupt" in told
+
+
+def cut_connections(ssh: Ssh) -> None:
+    """Kill every connection on the server's side, this one included."""
+    with pytest.raises(ServiceError, match="connection was lost"):
+        ssh.run(["sudo", "pkill", "-KILL", "-f", "^sshd-session: cc"])
+
+
+def is_mounted(ssh: Ssh) -> bool:
+    try:
+        return ssh.run(["findmnt", MOUNT]).code == 0
+    except ServiceError:
+        return False
+
+
+# --- packages ---------------------------------------------------------------------------------------------------------
+
+
+def test_server_is_set_up_and_its_containers_depend_on_the_volume(
+    ssh: Ssh, guest: Guest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One test, because installing Docker takes minutes here."""
+    mounted(ssh, guest)
+    everything_is_set_up_and_the_second_time_only_found(ssh, capsys)
+    container_keeps_the_volume_from_being_unmounted(ssh, guest)
+    docker_does_not_start_without_the_volume(ssh, guest)
+
+
+def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest.CaptureFixture[str]) -> None:
+    hosts.set_up(ssh, HostSetup(True, True, ("nload", "git"), None, None), [], marks()[1])
+    on_server(
+        ssh, "git init -q -b main /srv/work && cd /srv/work && git config user.email a@b && git config user.name a"
+    )
+    on_server(ssh, "cd /srv/work && git commit -q --allow-empty -m one && chown -R cc /srv/work")
+    wanted = HostSetup(True, True, ("nload",), "file:///srv/work", "main")
+    hosts.set_up(ssh, wanted, [], marks()[1])
+    capsys.readouterr()
+    hosts.set_up(ssh, wanted, [], marks()[1])
+    told = capsys.readouterr().err.splitlines()
+    assert told and not [line for line in told if " found " not in line]
+    assert ssh.run(["git", "-C", "work", "log", "-1", "--format=%s"]).stdout == "one\n"
+    assert "Docker Compose version" in ssh.run(["docker", "compose", "version"]).stdout
+    assert on_server(ssh, "grep -x user_allow_other /etc/fuse.conf && command -v rclone nload")
+    assert on_server(ssh, "systemctl show docker -p RequiresMountsFor").split("=")[1].split() == [MOUNT]
+
+
+def container_keeps_the_volume_from_being_unmounted(ssh: Ssh, guest: Guest) -> None:
+    """A named volume that is bound to a folder of the block volume, as provision/host/README.md says."""
+    disk = mounted(ssh, guest)
+    on_server(ssh, "tar -C / -c bin/busybox usr/bin/busybox 2>/dev/null | docker import - busybox >/dev/null")
+    folder = f"{MOUNT}/docker-volumes/lab"
+    on_server(
+        ssh, f"mkdir -p {folder} && docker volume create -o type=none -o o=bind -o device={folder} lab >/dev/null"
+    )
+    on_server(ssh, "docker run -d --name holder -v lab:/lab busybox /usr/bin/busybox sleep 600")
+    on_server(ssh, "docker exec holder /usr/bin/busybox touch /lab/saved")
+    with pytest.raises(StorageError, match=rf"{MOUNT} is in use by container holder"):
+        hosts.unmount(ssh, disk)
+    on_server(ssh, f"test -e {folder}/saved && docker rm -f holder")
+    hosts.unmount(ssh, disk)
+    assert on_server(ssh, "systemctl is-active docker") == "active\n"
+
+
+def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
+    disk = mounted(ssh, guest)
+    on_server(ssh, f"systemctl stop docker.socket docker && umount {MOUNT}")
+    guest.unplug(disk.serial)
+    assert "ended 1" in on_server(ssh, "systemctl start docker || echo ended $?")
+    guest.plug(disk.serial)
+    on_server(ssh, "systemctl start docker")
+    assert hosts.looks(ssh, disk).mounted_at == MOUNT
+    hosts.unmount(ssh, disk)
+
+
+def mounted(ssh: Ssh, guest: Guest) -> Disk:
+    """A disk with a file system, plugged in and mounted, the same one each time."""
+    serial = "5eed0000-0000-4000-8000-000000000000"
+    if hosts.looks(ssh, Disk(serial, 1, MOUNT, True)).state == "absent":
+        guest.plug(serial, GIB)
+    hosts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
+    return Disk(serial, 1, MOUNT, blank=False)

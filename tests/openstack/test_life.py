@@ -1,0 +1,151 @@
+"""The life of a stack: planned, made, kept, taken down, and never anything of others touched."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import stat
+
+import boto3
+from botocore.config import Config
+
+from tests.openstack.conftest import Site
+
+WHOLE = """
+[server]
+key = "laptop"
+[floating_ip]
+[[security_group]]
+name = "allow-ssh"
+ports = [22]
+[[volume]]
+name = "block"
+gib = 1
+[bucket]
+name = "data"
+[credentials]
+rclone_config = "rclone.conf"
+"""
+MADE = {"servers": 1, "volumes": 1, "addresses": 1, "groups": 1, "buckets": 1, "keys": 1}
+KEPT = {"volumes": 1, "buckets": 1, "keys": 1}
+
+
+def test_a_stack_from_plan_to_down(site: Site) -> None:
+    site.declare(WHOLE)
+    (site.folder / ".env").write_text("# mine\nLARDER_SEED=7\nAWS_ACCESS_KEY_ID=old\n")
+    planned = site.run("plan")
+    assert planned.code == 2 and "create  server" in " ".join(planned.out.split("\n")).replace("         ", "  ")
+    assert site.counts == {}
+
+    up = site.succeeds("up")
+    assert site.counts == MADE
+    assert site.run("plan").code == 0
+    first = site.things
+    site.succeeds("up")
+    assert site.things == first
+
+    server = site.cloud.compute.get_server(first["servers"][0])
+    volume = site.cloud.block_storage.get_volume(first["volumes"][0])
+    assert server.status == "ACTIVE" and server.metadata["larder:stack"] == "lab" and server.id in up
+    assert volume.attachments[0]["server_id"] == server.id and volume.metadata["larder:blank"] == "yes"
+    rules = site.cloud.network.security_group_rules(project_id=site.project, direction="ingress", protocol="tcp")
+    sources = [rule.remote_ip_prefix for rule in rules]
+    assert len(sources) == 1 and sources[0].endswith("/32")
+
+    shown = json.loads(site.succeeds("status", "--json"))
+    assert {thing["kind"] for thing in shown["things"]} == {
+        "server", "volume", "floating IP", "security group", "bucket", "credentials"
+    }  # fmt: skip
+
+    assert "stays" in site.succeeds("down", "--yes")
+    assert site.counts == KEPT
+    assert site.run("down", "--yes").code == 0
+
+    site.succeeds("up")
+    assert site.things["volumes"] == first["volumes"] and site.things["keys"] == first["keys"]
+    site.cloud.object_store.upload_object("data", "a b/ü", data=b"x")
+    site.succeeds("down", "--yes", "--delete-data", "block", "--delete-data", "data")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {}
+    assert (site.folder / ".env").read_text() == "# mine\nLARDER_SEED=7\n"
+
+
+def test_credentials_work_and_are_shown_once(site: Site) -> None:
+    site.declare('[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n')
+    (site.folder / ".env").write_text("LARDER_SEED=7\n")
+    (site.folder / "rclone.conf").write_text("[other]\ntype = local\n\n")
+    site.succeeds("bucket", "create")
+    shown = dict(line.split("=", 1) for line in site.succeeds("credentials", "create").splitlines())
+    secret = shown["AWS_SECRET_ACCESS_KEY"]
+    lines = (site.folder / ".env").read_text().splitlines()
+    assert lines[0] == "LARDER_SEED=7" and f"AWS_SECRET_ACCESS_KEY={secret}" in lines
+    remotes = configparser.ConfigParser()
+    remotes.read(site.folder / "rclone.conf")
+    assert remotes["other"]["type"] == "local" and remotes["larder"]["secret_access_key"] == secret
+    for name in (".env", "rclone.conf"):
+        assert stat.S_IMODE((site.folder / name).stat().st_mode) == 0o600
+
+    client = boto3.client(
+        "s3", endpoint_url=shown["S3_ENDPOINT_URL"], aws_access_key_id=shown["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=secret, region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
+    )  # fmt: skip
+    client.put_object(Bucket="data", Key="k", Body=b"x")
+    assert site.cloud.object_store.download_object("k", "data") == b"x"
+
+    assert secret not in site.succeeds("credentials", "create") and secret not in site.succeeds("credentials", "show")
+    (site.folder / ".env").unlink()
+    assert "lack" in site.succeeds("credentials", "show")
+    site.succeeds("credentials", "create")
+    assert f"AWS_SECRET_ACCESS_KEY={secret}" in (site.folder / ".env").read_text()
+    assert site.run("bucket", "delete", "--yes").code == 3
+    assert "1 objects deleted" in site.succeeds("bucket", "empty", "--yes")
+    site.succeeds("bucket", "delete", "--yes")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {}
+
+
+def test_volume_commands(site: Site) -> None:
+    site.declare('[server]\nkey = "laptop"\nsecurity_groups = ["default"]\n[[volume]]\nname = "block"\ngib = 1\n')
+    id = site.succeeds("volume", "create", "block").strip()
+    assert site.run("volume", "attach", "block").code == 3  # no server yet
+    site.succeeds("up")
+    assert id in site.succeeds("volume", "list") and site.cloud.block_storage.get_volume(id).status == "in-use"
+    assert site.run("volume", "delete", "block", "--yes").code == 3  # attached
+    site.succeeds("volume", "grow", "block", "--gib", "2")
+    assert site.cloud.block_storage.get_volume(id).size == 2
+    shrunk = site.run("volume", "grow", "block", "--gib", "1")
+    assert shrunk.code == 3 and "can't shrink" in shrunk.err
+    site.succeeds("volume", "detach", "block")
+    site.succeeds("volume", "detach", "block")
+    site.succeeds("volume", "grow", "block", "--gib", "3")
+    site.succeeds("volume", "attach", "block")
+    site.succeeds("volume", "detach", "block")
+    refused = site.run("volume", "delete", "block")
+    assert refused.code == 2 and "not confirmed" in refused.err and site.counts["volumes"] == 1
+    site.succeeds("volume", "delete", "block", "--yes")
+    assert site.counts == {"servers": 1}
+    unknown = site.run("volume", "create", "blok")
+    assert unknown.code == 2 and "declared: block" in unknown.err
+
+
+def test_boot_volume_that_outlives_the_server(site: Site) -> None:
+    declared = (
+        '[server]\nkey = "laptop"\nsecurity_groups = ["default"]\n'
+        "[server.boot_volume]\ngib = 2\ndelete_on_termination = {}\n"
+    )
+    site.declare(declared.format("false"))
+    site.succeeds("up")
+    first = site.things
+    assert site.run("plan").code == 0
+    site.succeeds("down", "--yes")
+    assert site.counts == {"volumes": 1} and site.things["volumes"] == first["volumes"]
+    site.succeeds("up")
+    assert site.things["volumes"] == first["volumes"]
+    site.succeeds("down", "--yes", "--delete-data", "lab-boot")
+    assert site.counts == {}
+    site.declare(declared.format("true"))
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "volumes": 1} and site.run("plan").code == 0
+    site.succeeds("down", "--yes")
+    assert site.counts == {}

@@ -1,0 +1,95 @@
+"""The declaration: the examples are valid, and every fault is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from larder.errors import ConfigurationError
+from provision.declaration import Declaration, load
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "provision" / "examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid(path: Path) -> None:
+    assert load(path).name
+
+
+def test_there_is_an_example_for_each_case() -> None:
+    assert [path.stem for path in EXAMPLES] == ["any-cloud", "block", "boot-volume", "object"]
+
+
+def _load(folder: Path, text: str) -> Declaration:
+    path = folder / "provision.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    declared = _load(tmp_path, 'name = "a"\n[server]\nkey = "k"\n[[security_group]]\nname = "s"\nports = [22]\n')
+    assert declared.server and declared.server.image == "CC-Ubuntu24.04" and declared.server.boot_volume is None
+    assert declared.security_groups[0].sources == ("caller",)
+    assert declared.lease is None and declared.sites.compute == declared.sites.objects
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    text = """
+name = "a b"
+colour = "red"
+[lease]
+hours = 0
+[server]
+flavor = 3
+[[volume]]
+name = "v"
+gib = 1.5
+mount = "mnt"
+[[security_group]]
+name = "s"
+ports = [70000]
+sources = ["everybody"]
+[bucket]
+name = "x"
+"""
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, text)
+    for place in (
+        "name:", "colour: no such key", "lease.hours:", "server.flavor:", "server.key: is missing", "volume.1.gib:",
+        "volume.1.mount:", "security_group.1.ports:", "security_group.1.sources:", "bucket.name:",
+    ):  # fmt: skip
+        assert place in caught.value.what, place
+    assert caught.value.exit_code == 2 and "provision/examples" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[lease]\nhours = 1", "[lease] is of no use without [server]"),
+        ("[floating_ip]", "[floating_ip] is of no use without [server]"),
+        ("[host]", "[host] is of no use without [server]"),
+        ('[[volume]]\nname = "v"\ngib = 1\nmount = "/v"', "volume v: mount needs [server]"),
+        ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' stands there twice"),
+        ("[credentials]", "[credentials] needs a [bucket]"),
+        ("name", "is no TOML"),
+    ],
+    ids=["lease", "address", "host", "mount", "twice", "credentials", "toml"],
+)
+def test_what_does_not_fit_together(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, f'name = "a"\n{text}\n')
+    assert says in caught.value.what
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path / "none.toml")
+    assert "none.toml" in caught.value.what and "--file" in caught.value.next_step
+
+
+def test_addresses_become_networks(tmp_path: Path) -> None:
+    declared = _load(
+        tmp_path, 'name = "a"\n[[security_group]]\nname = "s"\nports = [22]\nsources = ["192.0.2.7", "2001:db8::/32"]\n'
+    )
+    assert declared.security_groups[0].sources == ("192.0.2.7/32", "2001:db8::/32")

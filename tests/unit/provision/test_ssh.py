@@ -1,0 +1,70 @@
+"""What is written for OpenSSH, and what its words mean."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from larder.errors import ConfigurationError, ServiceError
+from provision.ssh import Address, Ssh, check_free, fault_of
+from tests.conftest import free_ports
+
+
+def effective(ssh: Ssh) -> dict[str, str]:
+    """The settings as OpenSSH itself reads them."""
+    ssh.write_fragment()
+    text = subprocess.check_output(["ssh", "-G", "-F", str(ssh.fragment), ssh.alias], text=True)
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+
+
+def test_fragment_says_what_openssh_needs(tmp_path: Path) -> None:
+    key = tmp_path / "my key"
+    ssh = Ssh(Address("203.0.113.7", "cc", 2222, key, ("ServerAliveInterval=3",)), tmp_path / "state of 100% lab")
+    seen = effective(ssh)
+    assert ssh.alias == "larder-state-of-100-lab"
+    assert (seen["hostname"], seen["user"], seen["port"]) == ("203.0.113.7", "cc", "2222")
+    assert (seen["stricthostkeychecking"], seen["identitiesonly"]) == ("accept-new", "yes")
+    assert seen["serveraliveinterval"] == "3"
+    assert seen["identityfile"] == str(key)
+    assert seen["userknownhostsfile"] == str(ssh.known_hosts)
+
+
+def test_what_is_written_is_private_and_follows_the_address(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    effective(Ssh(Address("203.0.113.7", "cc"), folder))
+    changed = Ssh(Address("203.0.113.8", "cc"), folder)
+    assert effective(changed)["hostname"] == "203.0.113.8"
+    assert [path.stat().st_mode & 0o77 for path in (folder, *folder.iterdir())] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "cause"),
+    [
+        ("ssh: connect to host 203.0.113.7 port 22: Connection refused", ServiceError, "refused"),
+        ("ssh: connect to host 203.0.113.7 port 22: Connection timed out", ServiceError, "timed out"),
+        ("ssh: connect to host 203.0.113.7 port 22: No route to host", ServiceError, "no answer"),
+        ("Connection to 203.0.113.7 closed by remote host.", ServiceError, "connection was lost"),
+        ("client_loop: send disconnect: Broken pipe", ServiceError, "connection was lost"),
+        ("Timeout, server 203.0.113.7 not responding.", ServiceError, "connection was lost"),
+        ("kex_exchange_identification: read: Connection reset by peer", ServiceError, "connection was lost"),
+        ("", ServiceError, "connection was lost"),
+        ("cc@203.0.113.7: Permission denied (publickey).", ConfigurationError, "refused the key"),
+        ("ssh: Could not resolve hostname vm: Name or service not known", ConfigurationError, "name of the server"),
+        ("Host key verification failed.", ConfigurationError, "another one than at first contact"),
+        ('Load key "/home/me/key": invalid format', ConfigurationError, "can't be read"),
+    ],
+)
+def test_openssh_s_words_have_a_cause_and_a_next_step(said: str, kind: type, cause: str) -> None:
+    fault = fault_of(said)
+    assert (fault.kind, cause in fault.cause) == (kind, True)
+    assert fault.next_step
+
+
+def test_port_in_use_is_told() -> None:
+    (port,) = free_ports(1)
+    check_free(port)
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=f"port {port}"):
+        check_free(port)
