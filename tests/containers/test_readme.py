@@ -148,3 +148,12 @@ def _needed_before(command: str) -> list[str]:
     if "bench" in command:
         return ["make etl-local RUNNER=compose"]
     return []
+
+
+def test_the_clouds_commands_are_there(run: Run) -> None:
+    """tests/openstack runs them against a cloud."""
+    copy, *commands = CLOUD
+    assert (ROOT / copy.split()[1]).is_file()
+    for command in commands:
+        python, *words = command.split()
+        run(str(ROOT / python), *words, "--help", check=True)
