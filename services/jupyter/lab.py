@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -59,16 +60,19 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None and process.stdout is not None
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,  # a pipe that nobody reads yet would fill up
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stderr is not None
         last = deque[str](maxlen=15)
         for line in process.stderr:
             last.append(line)
             _tell(line)
-        output = process.stdout.read()
-    if process.returncode:
-        raise _failure(process.returncode, last)
-    record: dict[str, Any] = json.loads(output)
+        if process.wait():
+            raise _failure(process.returncode, last)
+        output.seek(0)
+        record: dict[str, Any] = json.load(output)
     print(render(record))
     return record
 
