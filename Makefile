@@ -167,8 +167,8 @@ train: ready-bench ## train a small network through ARM: accuracy, and the share
 jupyter: jupyter-token ready-jupyter ## start JupyterLab beside the data, and print its address
 	@$(call results); mkdir -p -- "$$LARDER_WORKSPACE"
 ifeq ($(RUNNER),compose)
-	@if [ "$$(id -u)" = 0 ] && [ "$$(stat -c %u -- "$$LARDER_WORKSPACE")" = 0 ]; then \
-	    chown "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE"; fi
+	@if [ "$$(id -u)" = 0 ]; then shopt -s nullglob; \
+	    chown -h --from=0 "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE" "$$LARDER_WORKSPACE"/*.ipynb; fi
 	@$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml up -d --wait jupyter >"$$log" 2>&1 || { \
 	    if grep -q -e 'already allocated' -e 'already in use' "$$log"; then \
 	        echo "error: LARDER_JUPYTER_PORT=$(LARDER_JUPYTER_PORT) is taken by another program" >&2; \
@@ -186,9 +186,9 @@ endif
 .PHONY: jupyter-url
 jupyter-url: ## print the address of JupyterLab, with the token that opens it
 ifeq ($(RUNNER),compose)
-	@docker compose -f compose/jupyter.yaml ps --quiet jupyter 2>/dev/null | grep -q . || { \
-	    echo "JupyterLab isn't running" >&2; echo "  next step: make jupyter" >&2; exit 1; }
-	@echo "http://$(subst 0.0.0.0,127.0.0.1,$(LARDER_JUPYTER_BIND)):$(LARDER_JUPYTER_PORT)/lab?token=$$(cat -- "$(JUPYTER_TOKEN)")"
+	@place="$$(docker compose -f compose/jupyter.yaml port jupyter 8888 2>/dev/null)" || { \
+	    echo "JupyterLab isn't running" >&2; echo "  next step: make jupyter" >&2; exit 1; }; \
+	echo "http://$${place/#0.0.0.0:/127.0.0.1:}/lab?token=$$(cat -- "$(JUPYTER_TOKEN)")"
 else
 	@$(call lab_task,url)
 endif
@@ -211,11 +211,12 @@ jupyter-token:
 	    mv -- "$(JUPYTER_TOKEN).new" "$(JUPYTER_TOKEN)"; }
 	@if [ "$(RUNNER) $$(id -u)" = "compose 0" ]; then chown "$(LARDER_UID):$(LARDER_GID)" -- "$(JUPYTER_TOKEN)"; fi
 
-# compose's environment for JupyterLab: the store, and folders as absolute paths.
+# compose's environment for JupyterLab: the store, folders as absolute paths, and whether it can see later mounts, too.
 lab = $(store) log="$(LARDER_HOME)/jupyter-up.log"; $(foreach name,LARDER_RESULTS LARDER_MOUNT_DIR LARDER_WORKSPACE,\
     export $(name)="$$(realpath -m -- "$$$(name)")";) \
     export LARDER_CACHE_DIR="$${LARDER_CACHE_DIR:+$$(realpath -m -- "$$LARDER_CACHE_DIR")}" \
-    LARDER_JUPYTER_TOKEN_FILE="$$(realpath -m -- "$(JUPYTER_TOKEN)")"
+    LARDER_JUPYTER_TOKEN_FILE="$$(realpath -m -- "$(JUPYTER_TOKEN)")" MOUNT_PROPAGATION="$$(findmnt -n -o PROPAGATION \
+        -T "$$LARDER_MOUNT_DIR" | grep -q -e shared -e slave && echo rslave)"
 lab_task = LARDER_JUPYTER_TOKEN_FILE="$(JUPYTER_TOKEN)" LARDER_JUPYTER_DIR="$(LARDER_HOME)/jupyter"; \
     export LARDER_JUPYTER_TOKEN_FILE LARDER_JUPYTER_DIR; $(call stage,jupyter,jupyter,--task $(1))
 

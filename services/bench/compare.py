@@ -77,12 +77,18 @@ def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
         sizes[where] = sizes.get(where, 0) + 1
         for figures in passes_of(record):
             several = f" ({figures['pass']})" if record["then"] else ""
-            groups.setdefault(where, {}).setdefault(f"{record['arm']}{several}", []).append(figures["imgs/s"])
+            groups.setdefault(where, {}).setdefault(f"{_loop(record)}{several}", []).append(figures["imgs/s"])
     found = []
     for where in sorted(groups, key=lambda each: -sizes[each]):
         arms = [Arm(name, sorted(rates)) for name, rates in groups[where].items()]
         found.append(Comparison(where, sorted(arms, key=lambda arm: -arm.median)))
     return found
+
+
+def _loop(record: dict[str, Any]) -> str:
+    """The arm, and who read for it where there is a choice."""
+    loader = record["settings"]["webdataset_loader"] if record["arm"] == "webdataset" else ""
+    return f"{record['arm']} by {loader}" if loader == "webdataset" else str(record["arm"])
 
 
 def circumstances(record: dict[str, Any]) -> str:

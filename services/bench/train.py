@@ -54,6 +54,7 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
     with reserve(settings.results, f"train-{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as place:
         open_feed = arms.load(settings.arm)
         with open_feed(settings, reporter) as feed:
+            _require_held_out(settings, feed)
             network = Training(len(feed.manifest.classes), settings)
             epochs = [network.train(feed, number, reporter) for number in range(1, settings.epochs + 1)]
             described = describe(settings, feed)
@@ -68,6 +69,15 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
         "make train ARM=… through another arm, to see what feeding changes",
         {"accuracy": accuracy, "wait_share": record["wait_share"], "record": str(place.path)},
     )
+
+
+def _require_held_out(settings: BenchSettings, feed: Feed) -> None:
+    """Raises ConfigurationError without the split that is scored on: before the training, not after it."""
+    if not feed.manifest.splits.get(settings.held_out):
+        raise ConfigurationError(
+            f"LARDER_HELD_OUT={settings.held_out!r}: the data have no such split",
+            next_step=f"set it to one of: {', '.join(sorted(set(feed.manifest.splits) - {settings.split}))}",
+        )
 
 
 class Training:

@@ -10,8 +10,10 @@ import sys
 import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import NamedTuple
 
 from larder.errors import ResourceError, ServiceError
+from larder.ports import holder, is_free
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.jupyter.settings import JupyterSettings
@@ -20,10 +22,26 @@ _START_SECONDS, _STOP_SECONDS, _PAUSE_SECONDS = 60, 20, 0.2
 _LOG_LINES = 15
 
 
+class Server(NamedTuple):
+    """A server that runs in the background."""
+
+    pid: int
+    port: int
+
+
 def up(settings: JupyterSettings, reporter: Reporter) -> Outcome:
-    """Start it unless it runs, and wait until it answers. Raises ServiceError with the end of its log if it doesn't."""
-    if _running(settings) is not None:
-        return Outcome(f"JupyterLab already runs on port {settings.port}", "make jupyter-url")
+    """Start it unless it runs, and wait until it answers.
+
+    Raises ResourceError when it can't have the port, ServiceError with the end of its log when it doesn't start.
+    """
+    if (server := running(settings)) is not None:
+        if server.port != settings.port:
+            raise ResourceError(
+                f"JupyterLab already runs on port {server.port}",
+                next_step=f"`make jupyter-down` stops it; then start it on port {settings.port}",
+            )
+        return Outcome(f"JupyterLab already runs on port {server.port}", "make jupyter-url")
+    require_free_port(settings)  # another Jupyter's answer would be taken for ours
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _log(settings).open("wb") as log:
         process = subprocess.Popen(
@@ -47,16 +65,16 @@ def up(settings: JupyterSettings, reporter: Reporter) -> Outcome:
 
 def down(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Stop it. Raises ResourceError when it doesn't stop."""
-    pid = _running(settings)
-    if pid is None:
+    server = running(settings)
+    if server is None:
         return Outcome("no JupyterLab runs in the background", "")
-    os.kill(pid, signal.SIGTERM)
+    os.kill(server.pid, signal.SIGTERM)
     end = time.monotonic() + _STOP_SECONDS
-    while _running(settings) is not None:
+    while running(settings) is not None:
         if time.monotonic() > end:
             raise ResourceError(
-                f"JupyterLab (process {pid}) did not stop in {_STOP_SECONDS} s",
-                next_step=f"`kill -9 {pid}` ends it at once",
+                f"JupyterLab (process {server.pid}) did not stop in {_STOP_SECONDS} s",
+                next_step=f"`kill -9 {server.pid}` ends it at once",
             )
         time.sleep(_PAUSE_SECONDS)
     return Outcome(f"JupyterLab is stopped; the work stays in {settings.workspace}", "")
@@ -82,13 +100,22 @@ def is_ready(settings: JupyterSettings) -> bool:
         connection.close()
 
 
-def _running(settings: JupyterSettings) -> int | None:
-    """The process id by the server's own notes (jupyter_server's `jpserver-<pid>.json`); None when it has ended."""
+def require_free_port(settings: JupyterSettings) -> None:
+    """Raises ResourceError when another program listens on the port."""
+    if not is_free(settings.port):
+        raise ResourceError(
+            f"port {settings.port} is taken by {holder(settings.port)}",
+            next_step="stop that, or set LARDER_JUPYTER_PORT to another port",
+        )
+
+
+def running(settings: JupyterSettings) -> Server | None:
+    """The server by its own notes (jupyter_server's `jpserver-<pid>.json`); None when it has ended."""
     for note in (settings.home / "runtime").glob("jpserver-*.json"):
         pid = int(note.stem.rpartition("-")[2])
         try:
             if b"jupyterlab" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
+                return Server(pid, int(json.loads(note.read_text())["port"]))
         except OSError:  # it was killed before it could tidy up
             note.unlink(missing_ok=True)
     return None

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from larder.errors import ConfigurationError, ResourceError, StorageError
-from larder.ports import holder, is_free
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
-from services.jupyter.background import down, is_ready, logs, up
+from services.jupyter.background import down, is_ready, logs, require_free_port, running, up
 from services.jupyter.settings import JupyterSettings
 
 ROOT = Path(__file__).parents[2]
@@ -34,11 +33,7 @@ def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
     """Become JupyterLab. Raises LarderError when it could not work."""
     token = read_token(settings)
     _require_writable(settings.workspace)
-    if not is_free(settings.port):
-        raise ResourceError(
-            f"port {settings.port} is taken by {holder(settings.port)}",
-            next_step="stop that, or set LARDER_JUPYTER_PORT to another port",
-        )
+    require_free_port(settings)
     hand_out(NOTEBOOKS, settings.workspace, reporter)
     _look_at_shared_memory(reporter)
     os.execve(sys.executable, command(settings), environment(settings, os.environ, _keep(settings.home, token)))
@@ -57,9 +52,9 @@ def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
 def url(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Print the address with the token, on stdout."""
     host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
-    print(f"http://{host}:{settings.port}/lab?token={read_token(settings)}", flush=True)
-    running = is_ready(settings)
-    return Outcome("it answers" if running else "nothing answers there", "" if running else "make jupyter")
+    server = running(settings)
+    print(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}", flush=True)
+    return Outcome("it runs" if server else "it doesn't run", "" if server else "make jupyter")
 
 
 def read_token(settings: JupyterSettings) -> str:

@@ -6,18 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 
-from larder.contract import IndexEntry, Manifest, read_index, read_manifest
+from larder.bucket import Folder
+from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
 from larder.errors import LarderError, ServiceError
 from larder.progress import Reporter, amount
+from larder.volume import CHUNKS, SHARDS, TREE
 from services.bench import arms
+from services.bench.arms.imagefolder_rclone_mount import check_mount
 from services.bench.compare import Comparison, compare, read_records
+from services.bench.inputs import bucket_of, check_manifest
 from services.bench.record import passes_of
 from services.bench.settings import BenchSettings
 from services.bench.table import render
@@ -27,6 +34,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COLUMNS = 6
+STORED: dict[str, tuple[str, Artifact, str]] = {
+    "remote_one_sample": (TREE, "objects", "make etl-load"),
+    "webdataset": (SHARDS, "webdataset", "make etl-wds"),
+    "litdata_streaming": (CHUNKS, "litdata", "make etl-lit"),
+}
+"""What arms over a bucket read: the folder, what is in it, and who puts it there."""
 _MIB = 1 << 20
 
 
@@ -47,16 +60,19 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None and process.stdout is not None
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,  # a pipe that nobody reads yet would fill up
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stderr is not None
         last = deque[str](maxlen=15)
         for line in process.stderr:
             last.append(line)
             _tell(line)
-        output = process.stdout.read()
-    if process.returncode:
-        raise _failure(process.returncode, last)
-    record: dict[str, Any] = json.loads(output)
+        if process.wait():
+            raise _failure(process.returncode, last)
+        output.seek(0)
+        record: dict[str, Any] = json.load(output)
     print(render(record))
     return record
 
@@ -80,6 +96,32 @@ def _failure(code: int, last: Sequence[str]) -> LarderError:
             what, _, next_step = event["message"].removeprefix("error: ").partition("\n  next step: ")
             return StageError(what, next_step=next_step)
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
+
+
+def stored(arm: str) -> tuple[Folder, Manifest]:
+    """An arm's folder in the bucket, and its manifest. Raises InputError when there is none, as bench does."""
+    name, artifact, made_by = STORED[arm]
+    chosen = settings(arm)
+    bucket_of(chosen)
+    folder = Folder(chosen, name)
+    return folder, check_manifest(folder.find_manifest(), artifact, chosen, folder.uri, made_by)
+
+
+def mounted() -> Path:
+    """The tree's folder on the mount. Raises InputError when nothing is mounted, ServiceError when its rclone died."""
+    chosen = settings("imagefolder_rclone_mount")
+    mount = chosen.mount_dir / bucket_of(chosen)
+    check_mount(mount)
+    return mount / chosen.prefix / TREE
+
+
+def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:
+    """Name and size of the first members of a shard, read as the arm reads it."""
+    from services.bench.s3_reader import Readers, Traffic
+
+    reader = Readers(settings("webdataset"), Traffic()).own()
+    with reader.open(f"{folder.key}/{shard}") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        return [(member.name, member.size) for member in islice(archive, count)]
 
 
 def first_batch(arm: str, **given: Any) -> tuple[Tensor, Tensor, list[str]]:

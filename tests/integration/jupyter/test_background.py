@@ -66,7 +66,7 @@ def test_it_starts_once_and_stops(task: Task, tmp_path: Path, port: int) -> None
 def test_a_port_that_is_taken(task: Task, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
         failed = task("up")
-    assert failed.returncode == 5
+    assert failed.returncode == 3
     assert f"port {port} is taken by" in failed.stderr
     assert "LARDER_JUPYTER_PORT" in failed.stderr
 

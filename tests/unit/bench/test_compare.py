@@ -6,12 +6,12 @@ from larder.errors import InputError
 from services.bench.compare import compare, read_records
 
 
-def record(arm, *rates, workers=2, time="2026-01-01T00:00:00", passes=("epoch",)):
+def record(arm, *rates, workers=2, time="2026-01-01T00:00:00", passes=("epoch",), loader="larder"):
     first, *others = ({"pass": name, "imgs/s": rate} for name, rate in zip(passes, rates, strict=True))
     return {
         "arm": arm, **first, "then": others,
         "dataset": {"name": "Food-11", "split": "training", "samples": {"training": 640}},
-        "settings": {"batch_size": 64, "workers": workers, "batches": 0},
+        "settings": {"batch_size": 64, "workers": workers, "batches": 0, "webdataset_loader": loader},
         "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2},
     }  # fmt: skip
 
@@ -37,6 +37,13 @@ def test_other_circumstances_are_not_mixed():
 def test_each_pass_is_an_arm_of_its_own():
     [found] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
     assert [arm.name for arm in found.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
+
+
+def test_two_loaders_of_one_arm_are_no_spread():
+    [found] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
+    assert [(arm.name, arm.rates) for arm in found.arms] == [
+        ("webdataset by webdataset", [300.0]), ("webdataset", [100.0]),
+    ]  # fmt: skip
 
 
 def test_records_are_read_by_their_time_without_trainings(tmp_path):

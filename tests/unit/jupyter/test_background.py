@@ -1,0 +1,72 @@
+"""JupyterLab in the background, where another server is in the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from larder.errors import ResourceError
+from larder.progress import Reporter
+from services.jupyter import background
+from services.jupyter.jupyter import url
+from services.jupyter.settings import JupyterSettings
+
+REPORTER = Reporter("jupyter", "line")
+
+
+class AnotherJupyter(BaseHTTPRequestHandler):
+    """Answers as every Jupyter server does."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"version": "2.21.1"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def settings(tmp_path: Path, port: int) -> JupyterSettings:
+    (tmp_path / "token").write_text("a-token\n")
+    return JupyterSettings.load(
+        "jupyter", [f"--token-file={tmp_path / 'token'}", f"--home={tmp_path / 'home'}", f"--port={port}"], {}
+    )
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[int]:
+    """A process that has left the note of a server on port 4242."""
+    with subprocess.Popen([sys.executable, "-c", "input()", "jupyterlab"], stdin=subprocess.PIPE) as process:
+        note = tmp_path / "home" / "runtime" / f"jpserver-{process.pid}.json"
+        note.parent.mkdir(parents=True)
+        note.write_text(json.dumps({"port": 4242}))
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def test_another_jupyter_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AnotherJupyter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chosen = settings(tmp_path, server.server_address[1])
+        assert background.is_ready(chosen)
+        with pytest.raises(ResourceError, match="is taken by") as caught:
+            background.up(chosen, REPORTER)
+        server.shutdown()
+    assert "LARDER_JUPYTER_PORT" in caught.value.next_step
+    assert not (tmp_path / "home" / "log").exists(), "nothing was started"
+
+
+def test_a_server_that_runs_keeps_its_port(tmp_path: Path, ours: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert background.running(settings(tmp_path, 4242)) == (ours, 4242)
+    assert "already runs on port 4242" in background.up(settings(tmp_path, 4242), REPORTER).summary
+    with pytest.raises(ResourceError, match="already runs on port 4242") as caught:
+        background.up(settings(tmp_path, 4243), REPORTER)
+    assert "make jupyter-down" in caught.value.next_step
+    url(settings(tmp_path, 4243), REPORTER)
+    assert capsys.readouterr().out == "http://127.0.0.1:4242/lab?token=a-token\n"
