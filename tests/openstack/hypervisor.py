@@ -20,9 +20,12 @@ GIB = 1 << 30
 
 
 class Hypervisor:
-    """Follows the cloud that `connection` sees (openstacksdk's) until it is closed."""
+    """Follows the cloud that `connection` sees (openstacksdk's) until it is closed.
 
-    def __init__(self, connection: Any, folder: Path) -> None:
+    `admin` sees the external network's subnet, which no project does.
+    """
+
+    def __init__(self, connection: Any, admin: Any, folder: Path) -> None:
         self.guests: dict[str, Guest] = {}
         """By the servers' ids."""
         self.volumes = folder / "volumes"
@@ -33,7 +36,7 @@ class Hypervisor:
         self._addresses: dict[str, str] = {}  # floating IP -> container
         self._sizes: dict[str, int] = {}
         self._plugged: dict[str, str] = {}  # volume -> server
-        self._network = self._make_network()
+        self._network = self._make_network(admin)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -48,9 +51,9 @@ class Hypervisor:
         if self.failed:
             raise self.failed
 
-    def _make_network(self) -> str:
-        external = next(self._cloud.network.networks(is_router_external=True))
-        subnet = self._cloud.network.get_subnet(external.subnet_ids[0])
+    def _make_network(self, admin: Any) -> str:
+        external = next(admin.network.networks(is_router_external=True))
+        subnet = admin.network.get_subnet(external.subnet_ids[0])
         return docker("network", "create", "--subnet", subnet.cidr, "--gateway", subnet.gateway_ip,
                       f"larder-floating-{external.id[:8]}")  # fmt: skip
 

@@ -52,7 +52,7 @@ def lab(site: Site, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) ->
     key = make_key(tmp_path)
     site.cloud.compute.create_keypair(name="lab", public_key=key.with_suffix(".pub").read_text().strip())
     site.declare(LAB.format(key=key, seconds=2 * BOOT_SECONDS))
-    machines = Hypervisor(site.cloud, tmp_path_factory.mktemp("machines"))
+    machines = Hypervisor(site.cloud, site.admin, tmp_path_factory.mktemp("machines"))
     yield site
     machines.close()
 
