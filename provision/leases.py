@@ -113,7 +113,7 @@ def wait_active(stack: Stack, lease: Lease) -> Lease:
 
 
 def _lacks_hosts(error: ksa.HttpError) -> bool:
-    """Whether Blazar has no room, which it says as a fault of its own (500), in a form that keystoneauth doesn't know."""
+    """Whether Blazar has no room: it says so as a fault of its own (500), in a form that keystoneauth can't read."""
     return error.response is not None and NO_HOSTS in error.response.text
 
 
