@@ -93,7 +93,7 @@ def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
         try:
             return _lease(adapter(stack).post("/leases", json=body).json()["lease"])
         except ksa.HttpError as error:
-            raise _no_capacity(error) if NO_HOSTS in str(error) else error from None
+            raise _no_capacity() if _lacks_hosts(error) else error from None
 
     lease = make(stack.clouds.compute, "make a lease", ask, lambda: find(stack))
     return wait_active(stack, lease)
@@ -112,9 +112,14 @@ def wait_active(stack: Stack, lease: Lease) -> Lease:
     return wait(stack.reporter, f"the lease {lease.id} is active", look, stack.declaration.limits.lease, AGAIN)
 
 
-def _no_capacity(error: Exception) -> InputError:
+def _lacks_hosts(error: ksa.HttpError) -> bool:
+    """Whether Blazar has no room: it says so as a fault of its own (500), in a form that keystoneauth can't read."""
+    return error.response is not None and NO_HOSTS in error.response.text
+
+
+def _no_capacity() -> InputError:
     return InputError(
-        f"there is no room for the lease: {str(error)[:200]}",
+        f"there is no room for the lease: {NO_HOSTS.lower()}",
         next_step="ask for a smaller flavor or fewer hours, look into the site's calendar of leases, or try later",
     )
 
@@ -127,14 +132,12 @@ def extend(stack: Stack, hours: float) -> Lease:
             f"the stack {stack.name} has no lease that runs", next_step="`up` makes one, where [lease] is declared"
         )
     end = lease.end + timedelta(hours=hours)
-    try:
-        with stack.step("extend the lease"):
+    with stack.step("extend the lease"):
+        try:
             # An end date, not a duration: sent twice, it is the same.
             adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end.strftime(FORMAT)})
-    except ServiceError as error:
-        if NO_HOSTS in error.what:
-            raise _no_capacity(error) from error
-        raise
+        except ksa.HttpError as error:
+            raise _no_capacity() if _lacks_hosts(error) else error from None
     return next(item for item in find_all(stack) if item.id == lease.id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keystoneauth1 import exceptions as ksa
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
@@ -150,7 +151,7 @@ def wait_active(stack: Stack, server: Thing) -> Thing:
 
 def failed(stack: Stack, server: Thing) -> ServiceError:
     """What is known of a server in ERROR."""
-    fault = server.raw.fault or {}
+    fault = _read(stack, server.id).raw.fault or {}  # lists of servers lack it
     lines = [f"the server {server.name} ({server.id}) is in ERROR: {fault.get('message', 'no fault is given')}"]
     if end := console(stack, server):
         lines += ["  the end of its console:", *(f"  | {line}" for line in end)]
@@ -163,7 +164,7 @@ def console(stack: Stack, server: Thing) -> list[str]:
     """The last lines of a server's console; none where there is no console."""
     try:
         answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=CONSOLE_LINES)
-    except sdk.HttpException:
+    except (sdk.HttpException, ksa.ClientException):
         return []  # a server without a host has none, and the fault is what counts
     text = answer.get("output", "") if isinstance(answer, dict) else str(answer or "")
     return text.strip().splitlines()[-CONSOLE_LINES:]

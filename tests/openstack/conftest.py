@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import subprocess
 import sys
@@ -175,10 +176,12 @@ class Site:
         path.write_text(f'name = "{self.name}"\n{text}')
         return path
 
-    def run(self, *words: str) -> Ended:
+    def run(self, *words: str, typed: str = "") -> Ended:
         """One command, in this process: what it costs is the cloud's time."""
         self.capfd.readouterr()
-        code = main(words)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(typed))
+            code = main(words)
         out, err = self.capfd.readouterr()
         return Ended(code, out, err)
 

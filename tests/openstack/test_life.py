@@ -123,7 +123,7 @@ def test_volume_commands(site: Site) -> None:
     site.succeeds("volume", "detach", "block")
     refused = site.run("volume", "delete", "block")
     assert refused.code == 2 and "not confirmed" in refused.err and site.counts["volumes"] == 1
-    site.succeeds("volume", "delete", "block", "--yes")
+    assert site.run("volume", "delete", "block", typed="block\n").code == 0
     assert site.counts == {"servers": 1}
     unknown = site.run("volume", "create", "blok")
     assert unknown.code == 2 and "declared: block" in unknown.err

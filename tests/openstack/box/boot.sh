@@ -42,9 +42,10 @@ X
     tokens
 }
 
-# Plain HTTP: clients of another kind of uwsgi's sockets fail at keep-alive.
+# Plain HTTP: clients of another kind of uwsgi's sockets fail at keep-alive. One thread: with more, answers to Nova's
+# calls over RabbitMQ arrive in one that sleeps, and attaching a volume times out.
 web() {
-    uwsgi --plugins python3 --master --die-on-term --enable-threads --threads 4 --processes 2 --lazy-apps \
+    uwsgi --plugins python3 --master --die-on-term --enable-threads --threads 1 --processes 3 --lazy-apps \
         --buffer-size 65535 --http-socket "0.0.0.0:$2" --wsgi-file "$3" --add-header "Connection: close" \
         --logto "$BOX/log/$1.log" &
 }
