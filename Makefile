@@ -50,7 +50,7 @@ STORE_ENV := $(LARDER_HOME)/s3-$(RUNNER).env
 $(foreach name,$(STORE_SETTINGS),$(if $(value $(name)),,$(eval unexport $(name))))
 
 STAGES := extract transform load shard optimize verify s3 mount bench jupyter
-TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers openstack)
+TIERS := unit integration $(if $(ENGINE)$(filter all,$(REQUIRE)),containers)
 PYTHON := .venv/bin/python
 HOST_VOLUMES := $(LARDER_HOME)/volumes
 HOST_VOLUME := $(HOST_VOLUMES)/$(LARDER_DATA_VOLUME)
@@ -322,7 +322,7 @@ PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),auto) --dist 
 
 .PHONY: test
 test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run
-	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers and tests/openstack, since no container engine answers (docker info)" >&2)
+	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers, since no container engine answers (docker info)" >&2)
 	REQUIRE=$(REQUIRE) $(PYTEST) $(TIERS:%=tests/%) $(PYTEST_ARGS)
 
 test-%: venv ## run one tier: test-unit, test-integration, test-openstack, test-containers (after make build)
