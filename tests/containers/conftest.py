@@ -104,6 +104,10 @@ def stage(run: Run, request: pytest.FixtureRequest) -> Run:
         file = f"compose/{FILES.get(name, name)}.yaml"
         if name == "mount":
             settings = {"LARDER_MOUNT_DIR": str(request.getfixturevalue("shared_folder"))} | settings
+        if name == "jupyter":
+            token = request.getfixturevalue("tmp_path") / "token"
+            token.write_text("a-token")
+            settings = {"LARDER_JUPYTER_TOKEN_FILE": str(token)} | settings
         settings = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""} | settings  # not set, for s3.yaml's server
         return run("docker", "compose", "-f", file, "run", "--rm", *options, name, *flags, check=check, **settings)
 

@@ -58,6 +58,19 @@ def test_it_adds_little_to_its_base(name: str, megabytes: int) -> None:
     assert sum(map(int, layers)) - base < megabytes * 1e6
 
 
+def test_jupyter_adds_little_to_the_layers_that_it_shares_with_bench() -> None:
+    shared = set(inspect("larder-bench:0.1.0")["RootFS"]["Layers"])
+    show = ("--human=false", "--format", "{{.Size}} {{.CreatedBy}}")
+    history = ["docker", "image", "history", *show, "larder-jupyter:0.1.0"]
+    lines = subprocess.run(history, capture_output=True, check=True, text=True).stdout.splitlines()[::-1]
+    made = [line.split() for line in lines]
+    filled = [int(words[0]) for words in made if words[0] != "0" or words[1:2] == ["WORKDIR"]]
+    layers = inspect("larder-jupyter:0.1.0")["RootFS"]["Layers"]
+    own = [size for size, layer in zip(filled, layers, strict=True) if layer not in shared]
+    assert max(size for size, layer in zip(filled, layers, strict=True) if layer in shared) > 500e6, "torch"
+    assert sum(own) < 600e6
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_help_names_every_flag_with_its_variable(stage: Run, name: str) -> None:
     ended = stage(name, "--help", check=True)
