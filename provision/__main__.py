@@ -236,10 +236,20 @@ def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _volume_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = volumes.need(stack, given.name)
+    found = _need_ours(volumes.need(stack, given.name))
     _confirm(given, f"{found}, {found.detail}, with all its data", given.name)
     volumes.delete(stack, found)
     return 0
+
+
+def _need_ours(found: Thing) -> Thing:
+    """What is about to be destroyed must carry our mark already: --adopt doesn't give it one here."""
+    if not found.ours:
+        raise InputError(
+            f"{found} was not made by this stack: it is not deleted",
+            next_step="`--adopt up` makes it this stack's; then run this again",
+        )
+    return found
 
 
 def _need_bucket(stack: Stack) -> Thing:
@@ -263,14 +273,14 @@ def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
-    found = _need_bucket(stack)
+    found = _need_ours(_need_bucket(stack))
     _confirm(given, f"all of {found}: {found.detail}", found.name)
     print(f"{objects.empty(stack, found)} objects deleted")
     return 0
 
 
 def _bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = _need_bucket(stack)
+    found = _need_ours(_need_bucket(stack))
     _confirm(given, str(found), found.name)
     objects.delete(stack, found)
     return 0

@@ -119,11 +119,24 @@ def write(stack: Stack, keys: Keys) -> list[Path]:
     """Put the keys into `.env` and rclone's configuration; whatever else stands there stays."""
     wanted = stack.declaration.credentials
     assert wanted
+    _keep_others(stack, wanted.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(wanted.env_file).splitlines())
     replace(wanted.env_file, with_settings(read(wanted.env_file), settings(stack, keys)))
     remotes = _parsed(wanted.rclone_config)
+    theirs = remotes.has_section(wanted.rclone_remote) and (
+        remotes.get(wanted.rclone_remote, "access_key_id", fallback="") != keys.access
+    )
+    _keep_others(stack, wanted.rclone_config, theirs)
     remotes[wanted.rclone_remote] = _section(stack, keys)
     _write_remotes(wanted.rclone_config, remotes)
     return [wanted.env_file, wanted.rclone_config]
+
+
+def _keep_others(stack: Stack, path: Path, changes: bool) -> None:
+    """Copy a file beside itself, once, before keys of others in it give way to ours."""
+    place = path.with_name(f"{path.name}.before-{stack.name}")
+    if changes and path.exists() and not place.exists():
+        replace(place, read(path))
+        stack.say("keep", f"a copy of {path} as it was: {place}")
 
 
 def remove(stack: Stack, keys: Keys) -> list[Path]:

@@ -39,6 +39,13 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
             [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
             next_step=f"there are: {', '.join(sorted(known)) or 'none'}",
         )
+    for name in data:
+        named = [item for item in (*status.volumes, *status.buckets) if name in (item.name, volumes.part(item))]
+        if len({item.id for item in named}) > 1:
+            raise ConfigurationError.of_faults(
+                [f"--delete-data {name}: {item}" for item in named],
+                next_step="delete the one that is meant in the site's web interface, by its id",
+            )
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
     found += [Removal(item, _bind(servers.delete, stack, item)) for item in status.servers]
     found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in status.leases]

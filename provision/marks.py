@@ -87,5 +87,14 @@ def one(things: Sequence[Thing], adopt: bool) -> Thing | None:
     return things[0]
 
 
+def refuse_others(stack: str, thing: Thing) -> None:
+    """InputError when the metadata of a server or volume carry the mark of another stack of larder."""
+    owner = (getattr(thing.raw, "metadata", None) or {}).get(STACK)
+    if owner not in (None, stack):
+        raise InputError(
+            f"{thing} belongs to the stack {owner}", next_step=f"work with the declaration whose name is {owner}"
+        )
+
+
 def _listed(things: Sequence[Thing]) -> str:
     return "\n".join(f"  - {thing}: {thing.status} {thing.detail}".rstrip() for thing in things)

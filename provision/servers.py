@@ -7,13 +7,16 @@ from typing import Any
 from keystoneauth1 import exceptions as ksa
 from openstack import exceptions as sdk
 
-from larder.errors import InputError, ServiceError
+from larder.errors import InputError, LarderError, ServiceError
 from provision import marks
 from provision.clouds import AGAIN, make, wait
 from provision.declaration import Server
 from provision.leases import Lease
 from provision.marks import Thing
 from provision.stack import Stack
+
+SHUT_DOWN_SECONDS = 60
+"""A system that takes longer to end is deleted as it is."""
 
 GONE = ("DELETED", "SOFT_DELETED")
 CONSOLE_LINES = 20
@@ -40,6 +43,7 @@ def find(stack: Stack) -> Thing | None:
 
 
 def adopt(stack: Stack, server: Thing) -> None:
+    marks.refuse_others(stack.name, server)
     with stack.step("mark the server"):
         stack.clouds.compute.connection.compute.set_server_metadata(server.raw, **stack.metadata)
 
@@ -173,6 +177,7 @@ def console(stack: Stack, server: Thing) -> list[str]:
 def delete(stack: Stack, server: Thing) -> None:
     """Delete a server and wait until it is gone, so that its volumes are free."""
     compute = stack.clouds.compute.connection.compute
+    _shut_down(stack, server)
     with stack.step("delete the server"):
         compute.delete_server(server.id)
 
@@ -180,6 +185,24 @@ def delete(stack: Stack, server: Thing) -> None:
         return None if any(item.id == server.id for item in candidates(stack)) else True
 
     wait(stack.reporter, f"the server {server.name} is gone", gone, stack.declaration.limits.server, AGAIN)
+
+
+def _shut_down(stack: Stack, server: Thing) -> None:
+    """Have a running server end by itself, as far as it does: it writes to its volumes what it still has in memory."""
+    if server.status != "ACTIVE":
+        return
+    compute = stack.clouds.compute.connection.compute
+
+    def ended() -> bool | None:
+        found = compute.find_server(server.id)
+        return None if found is not None and found.status == "ACTIVE" else True
+
+    try:
+        with stack.step("shut the server down"):
+            compute.stop_server(server.id)
+        wait(stack.reporter, f"the server {server.name} has shut down", ended, SHUT_DOWN_SECONDS, AGAIN)
+    except LarderError as error:
+        stack.say("warning", f"not shut down before it goes: {error.what}")
 
 
 def differences(stack: Stack, server: Thing, lease: Lease | None) -> list[str]:

@@ -119,8 +119,8 @@ def _server(stack: Stack, boot_volume: str | None, lease: Lease | None) -> Thing
         found = None
     if found is None:
         stack.say("create", f"server {stack.name}")
+        machine.forget_host_key(stack)  # first: the new one's is another, whatever comes between
         found = servers.create(stack, wanted, lease, boot_volume)
-        machine.forget_host_key(stack)
     elif not found.ours:
         servers.adopt(stack, found)
     return servers.wait_active(stack, found)

@@ -128,8 +128,9 @@ def _message(stack: Stack, volume: Thing) -> str:
 
 def adopt(stack: Stack, volume: Thing, name: str) -> None:
     """Mark a volume as ours; never as blank, since it may hold data."""
+    marks.refuse_others(stack.name, volume)
     with stack.step("mark the volume"):
-        _api(stack).set_volume_metadata(volume.raw, **stack.metadata, **{marks.PART: name})
+        _api(stack).set_volume_metadata(volume.raw, **stack.metadata, **{marks.PART: name, marks.BLANK: "no"})
 
 
 def mark_formatted(stack: Stack, volume_id: str) -> None:

@@ -5,7 +5,7 @@ ARGUMENTS="$*"
 . "$(dirname "$0")/common.sh"
 
 OUR_NAME=larder # of the partition and of the file system that this script makes
-GIB=$((1 << 30)) MIB=$((1 << 20))
+GIB=$((1 << 30)) MIB=$((1 << 20)) ENDS_BYTES=$((16 << 20))
 SAMPLES=512 SAMPLE_BYTES=65536
 
 usage() {
@@ -133,9 +133,19 @@ inspect() {
         inspect_partitions
     elif [[ $type || ${#found[@]} -gt 0 ]]; then
         judge_file_system
+    elif [[ $(list_partitions) || $(list_holders) ]]; then
+        state=foreign
+        evidence+=("$device: no signature, but the kernel knows parts of it: $(list_partitions) $(list_holders)")
     else
         judge_zeros blank
     fi
+}
+
+# What the kernel has built on the device: LVM, RAID, an encrypted disk.
+list_holders() {
+    local name
+    name=$(basename "$(readlink -f "$device")")
+    ls "/sys/class/block/$name/holders" 2>/dev/null || true
 }
 
 inspect_partitions() {
@@ -217,7 +227,7 @@ judge_zeros() {
         evidence+=("$place: data without a signature, at byte $at")
     else
         state=$1
-        evidence+=("$place: no signature, and zeros in its first and last MiB and in $SAMPLES samples between")
+        evidence+=("$place: no signature, and zeros in its first and last 16 MiB and in $SAMPLES samples between")
     fi
 }
 
@@ -241,7 +251,7 @@ first_data() {
                 $at += $got;
                 $count -= $got;
             }
-        }' "$1" "$bytes" "$MIB" "$SAMPLES" "$SAMPLE_BYTES" || fail 3 "$1 can't be read" "check the disk (dmesg)"
+        }' "$1" "$bytes" "$ENDS_BYTES" "$SAMPLES" "$SAMPLE_BYTES" || fail 3 "$1 can't be read" "check the disk (dmesg)"
 }
 
 # Where it is mounted, one a line; Docker mounts folders of it for its volumes.
@@ -458,11 +468,11 @@ unmount_volume() {
             who=$(users)
             [[ ! $who ]] || fail 3 "$mount is in use by ${who//$'\n'/, }" "stop them, then run this again"
             umount "$mount" || fail 3 "$mount is in use" "lsof +f -- $mount may show by whom; stop that, then run this again"
-            check_let_go
             say "unmounted $mount"
         else
             say "found it not mounted at $mount"
         fi
+        check_let_go
     fi
     forget_volume
 }

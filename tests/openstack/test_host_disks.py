@@ -150,7 +150,7 @@ def raw_in_our_partition(machine: Machine, device: str) -> str:
 
 THEIRS = [
     file_system, foreign_partition, empty_partition, two_partitions, no_partitions, lvm, luks, swap,
-    raw_at(0), raw_at(700_000), raw_at(GIB // 2 - 4 * MIB // 8), raw_at(GIB - 16), raw_in_our_partition,
+    raw_at(0), raw_at(700_000), raw_at(GIB // 2 - 8 * MIB), raw_at(GIB - 16), raw_in_our_partition,
 ]  # fmt: skip
 
 
