@@ -89,7 +89,7 @@ def test_damaged_contract_says_how_to_go_on(stage, raw, pack, files, volume, har
     (volume / "raw" / "_larder" / harm).write_bytes(b"{}")
     result = stage("extract", f"--source={path}", "--workers=1")
     assert result.code == 3
-    assert "--force" in result.stderr
+    assert "LARDER_FORCE=true" in result.stderr
     assert stage("extract", f"--source={path}", "--workers=1", "--force").code == 0
     assert raw.content() == files
 

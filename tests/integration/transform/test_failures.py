@@ -27,7 +27,7 @@ def message(result: Any) -> str:
         (["--recipe=food12"], {}, ["--recipe", "'food12'", "csv, food11, imagefolder"]),
         (["--verify=deep"], {}, ["--verify", "'header', 'decode' or 'none'"]),
         ([], {"LARDER_MAX_REJECTS": "-1", "LARDER_VERIFY": "x"}, ["LARDER_MAX_REJECTS", "LARDER_VERIFY", "2 faults"]),
-        (["--max-rejects=few"], {}, ["--max-rejects", "integer"]),
+        (["--max-rejects=few"], {}, ["--max-rejects", "whole number"]),
         (["--workers=0"], {}, ["--workers"]),
         (["--no-such-flag"], {}, ["--no-such-flag: no such flag"]),
     ],
@@ -137,7 +137,7 @@ def test_harm_to_the_result_is_named_and_forced_away(
     whole = tree()
     harm(volume / "Food-11")
     result = transform()
-    assert result.code == 3 and "--force" in message(result)
+    assert result.code == 3 and "LARDER_FORCE=true" in message(result)
     assert transform("--force").code == 0
     assert tree() == whole
 
