@@ -223,7 +223,10 @@ def read_samples(folder: Path, manifest: Manifest) -> Iterator[SampleEntry]:
 
 def require_digest(path: Path, summary: IndexSummary | None) -> None:
     """Raise InputError unless an index file is what its manifest says."""
-    wrong = InputError(f"{path} is not what its manifest says", next_step="run the command that made it once more, with LARDER_FORCE=true")
+    wrong = InputError(
+        f"{path} is not what its manifest says",
+        next_step="run the command that made it once more, with LARDER_FORCE=true",
+    )
     try:
         with path.open("rb") as file:
             if summary is None or hashlib.file_digest(file, "sha256").hexdigest() != summary.sha256:
