@@ -40,7 +40,8 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
             next_step=f"there are: {', '.join(sorted(known)) or 'none'}",
         )
     for name in data:
-        named = [item for item in (*status.volumes, *status.buckets) if name in (item.name, volumes.part(item))]
+        named = [item for item in status.volumes if name in (item.name, volumes.part(item))]
+        named += [item for item in status.buckets if item.name == name]
         if len({item.id for item in named}) > 1:
             raise ConfigurationError.of_faults(
                 [f"--delete-data {name}: {item}" for item in named],

@@ -76,7 +76,8 @@ class Guest:
         self.qmp("device_del", id=device_of(serial))
         end = time.monotonic() + UNPLUG_SECONDS
         while any(
-            device["qdev"].endswith(f"/{device_of(serial)}/virtio-backend") for device in self.qmp("query-block")
+            device.get("qdev", "").endswith(f"/{device_of(serial)}/virtio-backend")
+            for device in self.qmp("query-block")
         ):
             if time.monotonic() > end:
                 raise TimeoutError(f"the guest doesn't let go of {serial}")
