@@ -207,10 +207,11 @@ def test_a_person_with_a_browser(lab: Lab, tmp_path: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(240_000)  # torch is imported on a machine that runs other tests, too
+        page.set_default_timeout(120_000)  # torch is imported on a machine that runs other tests, too
         page.goto(address.replace("/lab?", "/lab/tree/look.ipynb?"))
         page.locator(".jp-Notebook").wait_for()
         page.get_by_role("heading", name="Images of each class").wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, there is nothing that could run cells
         page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
         page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
         page.locator(".jp-OutputArea img").first.wait_for()  # JupyterLab shows only cells that are in view
