@@ -25,6 +25,8 @@ from services.s3.settings import S3Settings
 
 _START_SECONDS, _STOP_SECONDS, _PAUSE_SECONDS = 60, 30, 0.1
 _READY = "_larder-ready"
+_CONTENT = b"ready"
+"""An empty object would not do: it takes no volume, and volumes are there last."""
 _LOG_LINES = 15
 
 
@@ -142,7 +144,7 @@ def _command(home: Path, port: int) -> list[str]:
 def _wait_until_ready(
     settings: S3Settings, home: Path, process: subprocess.Popen[bytes] | None, reporter: Reporter
 ) -> None:
-    """Wait until the bucket is there and takes an object; a server listens some time before that."""
+    """Wait until the bucket takes an object and gives it back; a server listens some time before that."""
     with reporter.task("waiting for the store", None, "seconds") as task:
         for left in _ticks(task, _START_SECONDS):
             if process is not None and process.poll() is not None:
@@ -163,12 +165,13 @@ def _unready(settings: S3Settings) -> ServiceError | None:
     store = client(settings)
     try:
         make_bucket(settings, attempts=1)
-        store.put_object(Bucket=settings.bucket, Key=_READY, Body=b"")
+        store.put_object(Bucket=settings.bucket, Key=_READY, Body=_CONTENT)
+        store.get_object(Bucket=settings.bucket, Key=_READY)["Body"].read()
         store.delete_object(Bucket=settings.bucket, Key=_READY)
     except ServiceError as error:
         return error
     except FAULTS as fault:
-        explained = explain(fault, f"writing to s3://{settings.bucket}", settings.s3_endpoint_url)
+        explained = explain(fault, f"writing to and reading from s3://{settings.bucket}", settings.s3_endpoint_url)
         if isinstance(explained, ServiceError):
             return explained
         raise explained from fault
