@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
+import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -83,6 +84,13 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
         if time.monotonic() > end:
             pytest.fail(f"after {seconds:.0f} s: {what}")
         time.sleep(0.02)
+
+
+def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+    """A stage's worker processes: forks of the server that it starts for them."""
+    children = psutil.Process(process.pid).children()
+    servers = [child for child in children if "forkserver" in " ".join(child.cmdline())]
+    return [worker for server in servers for worker in server.children()]
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,10 @@ class Layout(Protocol):
     def frame_bytes(self) -> int:
         """What a pack holds beside its samples."""
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules that only `encode` imports, so that workers needn't do it one by one."""
+
     def path(self, split: str, number: int) -> str:
         """Where the pack with this number goes, below the artifact."""
 

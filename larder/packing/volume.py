@@ -102,6 +102,11 @@ class VolumeWriter:
     layout: Layout
     source: Source
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """See Layout."""
+        return self.layout.imports
+
     def __call__(self, pack: Pack) -> IndexEntry:
         """Write a pack. Raises InputError for an image that has changed, StorageError where the disk fails."""
         entries = pack.entries()

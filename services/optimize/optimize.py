@@ -51,6 +51,7 @@ class Chunks(NamedTuple):
     frame_bytes: int = 2 * _OFFSET_BYTES
     """The number of samples, and the offset at which the last one ends."""
     remedy: str = ""
+    imports: tuple[str, ...] = ("litdata.streaming.writer",)
 
     def path(self, split: str, number: int) -> str:
         """See Layout. LitData names a chunk by the rank of its writer and its number."""
@@ -112,7 +113,16 @@ def _write(chunk_bytes: int, samples: Iterable[tuple[bytes, int]]) -> tuple[byte
     chunks: list[bytes] = []
 
     class InMemory(BinaryWriter):  # type: ignore[misc]  # litdata has no types
-        """Keeps what the writer would put into a file."""
+        """Keeps what the writer would put into a file, which is the same whether pyarrow is installed or not.
+
+        Where it is, LitData would write samples as rows of Arrow.
+        """
+
+        def _create_chunk(self, on_done: bool = False) -> tuple[bytes, bool, dict[str, Any]]:
+            for item in self._serialized_items.values():
+                item.sample = None  # the row
+            chunk: tuple[bytes, bool, dict[str, Any]] = super()._create_chunk(on_done)
+            return chunk
 
         def write_chunk_to_file(self, raw_data: bytes, filename: str, compress: bool | None = None) -> None:
             chunks.append(raw_data)

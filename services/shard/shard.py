@@ -35,6 +35,7 @@ class TarShards(NamedTuple):
     artifact: Artifact = "webdataset"
     folder: str = SHARDS
     frame_bytes: int = len(tar.END)
+    imports: tuple[str, ...] = ()
     remedy: str = (
         "name the files in the source as what they are, with one dot, before the extension (.jpg, .png), and no two of "
         "a folder alike before it; then extract again"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-from pathlib import Path
 
+import psutil
 import pytest
+
+from tests.conftest import workers_of
 
 OLD = {"training/old_0.jpg": b"old", "training/old_1.jpg": b"data"}
 
@@ -121,11 +123,6 @@ def test_volume_inside_the_source(stage, volume) -> None:
 SAMPLE = ["--source=sample", "--sample-images=400", "--workers=2"]
 
 
-def workers_of(process) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 @pytest.fixture
 def running(stage, with_old_data, volume, until):
     """A run that has stored its first files, in a process group of its own."""
@@ -151,7 +148,7 @@ def test_interrupt(stage, with_old_data, running, how) -> None:
 
 
 def test_killed_worker(stage, with_old_data, running) -> None:
-    os.kill(workers_of(running)[0], signal.SIGKILL)
+    workers_of(running)[0].kill()
     _, said = running.communicate(timeout=60)
     assert running.returncode == 3, said
     assert "a worker process was killed" in said
@@ -167,16 +164,12 @@ def test_second_run_at_once_is_told(stage, with_old_data, running, pack) -> None
     assert with_old_data.content() == OLD
 
 
-def test_workers_end_with_a_killed_parent(with_old_data, running, until) -> None:
+def test_workers_end_with_a_killed_parent(with_old_data, running) -> None:
     workers = workers_of(running)
+    assert workers
+    processes = [*workers, workers[0].parent()]
     running.kill()
     running.wait()
-
-    def gone(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-
-    until(lambda: all(map(gone, workers)), "no worker is left", seconds=10)
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert with_old_data.content() == OLD

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from larder.contract import read_manifest
@@ -24,6 +23,7 @@ from larder.packing.volume import VolumeTarget, VolumeWriter
 from larder.progress import Reporter
 from larder.volume import Slot
 from services.shard.shard import TarShards
+from tests.conftest import workers_of
 
 
 def test_the_index_leads_to_every_image(
@@ -226,13 +226,8 @@ def test_a_killed_worker(stage: Any, volume: Path, tree: Path, packing: Any, dig
     assert stage(packing.stage, packing.size).code == 0
     whole = digests(volume / packing.folder)
     process = stage.start(packing.stage, packing.size, "--workers=2", "--force")
-
-    def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-    until(lambda: process.poll() is not None or bool(workers()), "a worker runs")
-    workers()[0].kill()
+    until(lambda: process.poll() is not None or bool(workers_of(process)), "a worker runs")
+    workers_of(process)[0].kill()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr
     assert "worker process was killed" in stderr

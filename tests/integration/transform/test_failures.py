@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import workers_of
+
 NEW_NAMESPACE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
 Harm = Callable[[Path], None]
 
@@ -270,9 +272,7 @@ def test_interrupted(
 def test_killed_worker(stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path) -> None:
     process = stage.start("transform", env={"LARDER_WORKERS": "2", "LARDER_LOG": "json"})
     until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(int(workers[0]), signal.SIGKILL)
+    workers_of(process)[0].kill()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr
     error = json.loads(stderr.splitlines()[-1])["message"]
