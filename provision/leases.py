@@ -131,14 +131,24 @@ def extend(stack: Stack, hours: float) -> Lease:
         raise InputError(
             f"the stack {stack.name} has no lease that runs", next_step="`up` makes one, where [lease] is declared"
         )
-    end = lease.end + timedelta(hours=hours)
-    with stack.step("extend the lease"):
+    end = (lease.end + timedelta(hours=hours)).strftime(FORMAT)
+    stack.say("extend", f"the lease from {lease.end:{FORMAT}} to {end} UTC")
+
+    def ask() -> Lease:
         try:
-            # An end date, not a duration: sent twice, it is the same.
-            adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end.strftime(FORMAT)})
+            adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end})
         except ksa.HttpError as error:
             raise _no_capacity() if _lacks_hosts(error) else error from None
-    return next(item for item in find_all(stack) if item.id == lease.id)
+        return next(item for item in find_all(stack) if item.id == lease.id)
+
+    def moved() -> Lease | None:
+        return next((item for item in find_all(stack) if item.id == lease.id and f"{item.end:{FORMAT}}" == end), None)
+
+    try:
+        return make(stack.clouds.compute, "extend the lease", ask, moved)
+    except ServiceError as error:  # run again it would count from the new end, if there is one
+        raise ServiceError(error.what, next_step=f"see in `status` whether the lease ends at {end} UTC already; "
+                           "extend it again only if it doesn't") from error  # fmt: skip
 
 
 def delete(stack: Stack, lease: Lease) -> None:

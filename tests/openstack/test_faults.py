@@ -335,3 +335,20 @@ def test_interrupted_at_random_moments(site: Site) -> None:
         site.succeeds(*words)
         assert site.counts == (MADE if words[0] == "up" else {"keys": 1})
     assert 130 in ends
+
+
+def test_a_lease_is_extended_once_although_the_answer_gets_lost(site: Site, wire: Wire) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    before = datetime.fromisoformat(site.leases[0]["end_date"])
+
+    def lose(request: Any) -> Exception | None:
+        return requests.exceptions.ConnectionError("lost") if request.method == "PUT" else None
+
+    wire.after = lose
+    assert f"ends {before + timedelta(hours=2):%Y-%m-%d %H:%M}" in site.succeeds("lease", "extend", "2")
+    wire.after, wire.before = lambda request: None, lose
+    ended = site.run("lease", "extend", "2")
+    end = before + timedelta(hours=4)
+    assert ended.code == 5 and f"`status` whether the lease ends at {end:%Y-%m-%d %H:%M}" in ended.err, ended
+    assert datetime.fromisoformat(site.leases[0]["end_date"]) == before + timedelta(hours=2)
