@@ -314,13 +314,14 @@ def _credentials_show(stack: Stack, given: argparse.Namespace) -> int:
 
 def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
     keys = credentials.find(stack)
-    if keys is None:
-        stack.say("done", "there are no S3 keys to revoke")
-        return 0
-    _confirm(given, f"the S3 keys {keys.access}", stack.name)
-    credentials.revoke(stack)
-    for path in credentials.remove(stack, keys):
+    if keys is not None:
+        _confirm(given, f"the S3 keys {keys.access}", stack.name)
+        credentials.revoke(stack, keys)
+    changed = credentials.remove(stack)  # last: keys that work are never lost from the files
+    for path in changed:
         stack.say("write", f"{path}: the keys are out")
+    if keys is None and not changed:
+        stack.say("done", "there are no S3 keys to revoke")
     return 0
 
 

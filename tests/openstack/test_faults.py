@@ -352,3 +352,43 @@ def test_a_lease_is_extended_once_although_the_answer_gets_lost(site: Site, wire
     end = before + timedelta(hours=4)
     assert ended.code == 5 and f"`status` whether the lease ends at {end:%Y-%m-%d %H:%M}" in ended.err, ended
     assert datetime.fromisoformat(site.leases[0]["end_date"]) == before + timedelta(hours=2)
+
+
+KEYS = '[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n'
+
+
+def test_revoking_goes_on_where_it_failed(
+    site: Site, wire: Wire, answers: Callable[..., Callable[[Any], requests.Response]]
+) -> None:
+    site.declare(KEYS)
+    env, remotes = site.folder / ".env", site.folder / "rclone.conf"
+    env.write_text("LARDER_SEED=7\n")
+    site.succeeds("credentials", "create")
+    before = env.read_text(), remotes.read_text()
+
+    wire.before = lambda request: answers(503, "busy")(request) if request.method == "DELETE" else None
+    assert site.run("credentials", "revoke", "--yes").code == 5
+    assert (env.read_text(), remotes.read_text()) == before and site.counts == {"keys": 1}
+    wire.before = lambda request: None
+
+    remotes.write_text("RCLONE_ENCRYPT_V0:\nx\n")
+    assert site.run("credentials", "revoke", "--yes").code == 2
+    assert site.counts == {} and env.read_text() == before[0]
+    remotes.write_text(before[1])
+    site.succeeds("credentials", "revoke", "--yes")
+    assert env.read_text() == "LARDER_SEED=7\n" and "larder" not in remotes.read_text()
+    assert "no S3 keys" in site.run("credentials", "revoke", "--yes").err
+
+
+def test_credentials_of_others_may_hold_anything(site: Site) -> None:
+    site.declare(KEYS)
+    for blob in ("[]", '"text"', "{}", '{"access": "a"}'):
+        body = {"type": "cert", "user_id": site.user, "project_id": site.project, "blob": blob}
+        made = site.cloud.identity.post("/credentials", json={"credential": body}).json()["credential"]
+        # Keystone checks what it is given as EC2's, but not what becomes it. What is no JSON it can't list itself.
+        changed = site.cloud.identity.patch(f"/credentials/{made['id']}", json={"credential": {"type": "ec2"}})
+        assert changed.status_code == 200, changed.text
+    theirs = site.counts["keys"]
+    site.succeeds("credentials", "create")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {"keys": theirs}
