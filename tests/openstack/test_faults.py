@@ -392,3 +392,20 @@ def test_credentials_of_others_may_hold_anything(site: Site) -> None:
     site.succeeds("credentials", "create")
     site.succeeds("credentials", "revoke", "--yes")
     assert site.counts == {"keys": theirs}
+
+
+def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wire: Wire) -> None:
+    site.declare('[bucket]\nname = "data"\n')
+
+    def theirs_first(request: Any) -> None:
+        if request.method == "PUT":
+            wire.before = lambda request: None
+            site.cloud.object_store.create_container("data", metadata={"owner": "them"})
+
+    wire.before = theirs_first
+    ended = site.run("up")
+    assert ended.code == 3 and "somebody else" in ended.err, ended
+    headers = site.cloud.object_store.head("/data").headers
+    assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
+    assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0
+    assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == "lab"
