@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -409,3 +410,62 @@ def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wi
     assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
     assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0
     assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == "lab"
+
+
+BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"
+GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
+
+
+@pytest.mark.parametrize(
+    ("declared", "service", "quota", "says"),
+    [
+        (SERVER + BOOT.format("true"), "block_storage", {"gigabytes": 2}, "2 GiB of volumes left, 3 needed"),
+        (SERVER + BOOT.format("false"), "block_storage", {"volumes": 0}, "0 volumes left, 1 needed"),
+        (SERVER + "[floating_ip]\n", "network", {"floating_ips": 0}, "0 floating IPs left, 1 needed"),
+        (GROUP, "network", {"security_groups": 1}, "0 security groups left, 1 needed"),
+    ],
+    ids=["boot volume", "boot volume that stays", "floating IP", "security group"],
+)
+def test_doctor_counts_what_up_would_make(
+    site: Site, declared: str, service: str, quota: dict[str, int], says: str
+) -> None:
+    site.declare(declared)
+    api = getattr(site.admin, service)
+    limit = api.update_quota_set if service == "block_storage" else api.update_quota
+    limit(site.project, **quota)
+    ended = site.run("doctor")
+    assert ended.code == 3 and says in ended.out, ended
+    limit(site.project, **dict.fromkeys(quota, -1))
+    assert "without limit" in site.succeeds("doctor")
+    limit(site.project, **{name: count + 3 for name, count in quota.items()})
+    site.succeeds("up")
+    overdrawn = service == "network"  # Cinder takes no quota below what is used
+    limit(site.project, **{name: count if overdrawn else count + 1 for name, count in quota.items()})
+    assert "quota is too small" not in site.run("doctor").out  # since it needs nothing more
+
+
+def test_doctor_tells_of_room_for_a_lease(
+    site: Site, wire: Wire, answers: Callable[..., Callable[[Any], requests.Response]]
+) -> None:
+    lease = "[lease]\nhours = 2\n"
+    site.declare(SERVER + lease)
+    assert "this site doesn't tell" in site.succeeds("doctor")
+    site.admin.identity.assign_project_role_to_user(site.project, site.user, site.admin.identity.find_role("admin"))
+    assert "large enough" in site.succeeds("doctor")
+
+    huge = f"room-{site.project[:8]}"
+    flavor = site.admin.compute.create_flavor(name=huge, ram=1 << 30, vcpus=1, disk=1)
+    site.declare(SERVER.replace("[server]", f'[server]\nflavor = "{huge}"') + lease)
+    ended = site.run("doctor")
+    site.admin.compute.delete_flavor(flavor)
+    assert ended.code == 3 and "no room for the lease" in ended.out, ended
+
+    site.declare(SERVER + lease)
+    for hours, says in ((1, "reserved, in part"), (3, "there is room: 1 of 1 hosts")):
+        start, end = (
+            f"{datetime.now(UTC) + timedelta(hours=hours + more):%Y-%m-%dT%H:%M:00.000000}" for more in (0, 9)
+        )
+        held = [{"lease_id": "l", "id": "r", "start_date": start, "end_date": end}]
+        given = answers(200, json.dumps({"allocations": [{"resource_id": "1", "reservations": held}]}))
+        wire.before = lambda request, given=given: given(request) if "/allocations" in request.url else None
+        assert says in site.succeeds("doctor")
