@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[_Parser]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"larder {__version__}")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"larder {__version__}")
+    top.add_argument(
         "--file", "-f", type=Path, default=Path("provision.toml"), help="the declaration; default provision.toml"
     )
-    parser.add_argument(
+    top.add_argument(
         "--adopt", action="store_true", help="mark what has a declared name and carries no mark, and manage it"
     )
-    parser.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
+    top.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
                         help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, run: Run, text: str, to: Commands = commands,
             asks: bool = False) -> _Parser:  # fmt: skip
@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     def group(name: str, text: str) -> Commands:
-        parser = commands.add_parser(name, help=text, description=text)
-        return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+        command = commands.add_parser(name, help=text, description=text)
+        return command.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     add(
         "doctor", _doctor, "check logins, quota, image, flavor, network, key, lease, bucket: each fault with its remedy"
@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     add("status", _status, "what there is, declared or not").add_argument(
         "--json", action="store_true", help="for machines"
     )
-    add("ssh", _ssh, "a shell on the server, or a command there").add_argument("argv", nargs="*", metavar="COMMAND")
+    add("ssh", _ssh, "a shell on the server, or a command there").add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="COMMAND",
+        help="all words from the first on, joined by spaces for the server's shell, as OpenSSH does: `ssh 'a && b'`",
+    )  # fmt: skip
     tunnel = add("tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
     tunnel.add_argument("--port", type=int, default=8888, help="of Jupyter on the server; default 8888")
     tunnel.add_argument("--local-port", type=int, help="on this machine; default the same")
@@ -102,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument(
         "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
     )
-    return parser
+    return top
 
 
 def _volume_commands(to: Commands, add: Callable[..., _Parser]) -> None:
@@ -355,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     try:
-        given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
+        given = parser().parse_args(sys.argv[1:] if argv is None else argv)
         declared = load(given.file)
         stack = Stack(declared, connect(declared.sites, declared.limits), reporter, given.adopt, given.caller)
         return int(given.run(stack, given))
