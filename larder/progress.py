@@ -31,6 +31,10 @@ class Reporter:
 
     def __init__(self, stage: str, style: LogStyle = "auto") -> None:
         self.stage = stage
+        self.speak(style)
+
+    def speak(self, style: LogStyle) -> None:
+        """Change how it speaks, from here on."""
         self.json = style == "json"
         self._bar = style == "auto" and sys.stderr.isatty()
 

@@ -50,29 +50,41 @@ def main(
     signal.signal(signal.SIGTERM, interrupt)  # as the first process of a container, it has no default action
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started it has it ignored
         signal.signal(signal.SIGINT, interrupt)
-    try:
+
+    def run() -> int:
         settings = kind.load(stage, words, os.environ, about=about)
-        if "--check" in words:
-            return 0
-        reporter = Reporter(stage, settings.log)
-        outcome = work(settings, reporter)
+        if "--check" not in words:
+            reporter.speak(settings.log)
+            _finish(reporter, work(settings, reporter))
+        return 0
+
+    code = ended(reporter, run, "interrupted; nothing is lost, run the same command again")
+    if code == EXIT_INTERRUPTED and argv is None and not multiprocessing.active_children():
+        sys.stdout.flush()
+        os._exit(code)  # else Python waits for threads that wait for a silent store
+    return code
+
+
+def ended(reporter: Reporter, work: Callable[[], int], interrupted: str) -> int:
+    """Do the work of a program and return its exit code; what ends it is said in words, `interrupted` for Ctrl-C."""
+    try:
+        return work()
     except LarderError as error:
         return _fail(reporter, error)
     except KeyboardInterrupt:
-        reporter.event("interrupted", "interrupted; nothing is lost, run the same command again")
-        if argv is None and not multiprocessing.active_children():
-            sys.stdout.flush()
-            os._exit(EXIT_INTERRUPTED)  # else Python waits for threads that wait for a silent store
+        reporter.event("interrupted", interrupted)
         return EXIT_INTERRUPTED
     except OSError as error:
         explained = explain_os_error(error)
         if explained is None:
             raise
         return _fail(reporter, explained)
+
+
+def _finish(reporter: Reporter, outcome: Outcome) -> None:
     reporter.event("done", outcome.summary, **outcome.figures)
     if outcome.next_step:
         reporter.event("next", f"next: {outcome.next_step}")
-    return 0
 
 
 def _fail(reporter: Reporter, error: LarderError) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from larder import __version__
-from larder.errors import EXIT_INTERRUPTED, ConfigurationError, InputError, LarderError, explain_os_error
+from larder.errors import ConfigurationError, InputError
 from larder.progress import Reporter
+from larder.stage import ended
 from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
 from provision import down as take_down
 from provision.clouds import connect
@@ -39,74 +40,71 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[_Parser]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"larder {__version__}")
-    parser.add_argument(
-        "--file", "-f", type=Path, default=Path("provision.toml"), help="the declaration; default provision.toml"
-    )
-    parser.add_argument(
-        "--adopt", action="store_true", help="mark what has a declared name and carries no mark, and manage it"
-    )
-    parser.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
-                        help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options; what runs each is its default `run`."""
+    top = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"larder {__version__}")
+    top.add_argument("--file", "-f", type=Path, default=Path("provision.toml"),
+                     help="the declaration; default provision.toml")  # fmt: skip
+    top.add_argument("--adopt", action="store_true",
+                     help="mark what has a declared name and carries no mark, and manage it")  # fmt: skip
+    top.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
+                     help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _stack_commands(commands)
+    _server_commands(commands)
+    _lease_commands(_group(commands, "lease", "the reservation"))
+    _volume_commands(_group(commands, "volume", "block volumes"))
+    _bucket_commands(_group(commands, "bucket", "the bucket"))
+    _credentials_commands(_group(commands, "credentials", "S3 keys for the bucket"))
+    return top
 
-    def add(name: str, run: Run, text: str, to: Commands = commands,
-            asks: bool = False) -> _Parser:  # fmt: skip
-        command = to.add_parser(name, help=text, description=text, allow_abbrev=False)
-        command.set_defaults(run=run)
-        if asks:
-            command.add_argument("--yes", action="store_true", help="don't ask for the name")
-        return command
 
-    def group(name: str, text: str) -> Commands:
-        parser = commands.add_parser(name, help=text, description=text)
-        return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+def _group(to: Commands, name: str, text: str) -> Commands:
+    command = to.add_parser(name, help=text, description=text)
+    return command.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    add(
-        "doctor", _doctor, "check logins, quota, image, flavor, network, key, lease, bucket: each fault with its remedy"
-    )
-    add("plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
-    add("up", _up, "find, create and wait until all is as declared").add_argument(
-        "--replace", action="store_true", help="delete a server that isn't as declared or in ERROR; start another"
-    )
-    add("status", _status, "what there is, declared or not").add_argument(
+
+def _add(to: Commands, name: str, run: Run, text: str, asks: bool = False) -> _Parser:
+    command = to.add_parser(name, help=text, description=text, allow_abbrev=False)
+    command.set_defaults(run=run)
+    if asks:
+        command.add_argument("--yes", action="store_true", help="don't ask for the name")
+    return command
+
+
+def _stack_commands(to: Commands) -> None:
+    _add(to, "doctor", _doctor, "look at all that `up` needs, and name the remedy of each fault")
+    _add(to, "plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
+    up_command = _add(to, "up", _up, "find, create and wait until all is as declared")
+    up_command.add_argument("--replace", action="store_true",
+                            help="delete a server that isn't as declared or in ERROR; start another")  # fmt: skip
+    _add(to, "status", _status, "what there is, declared or not").add_argument(
         "--json", action="store_true", help="for machines"
     )
-    add("ssh", _ssh, "a shell on the server, or a command there").add_argument("argv", nargs="*", metavar="COMMAND")
-    tunnel = add("tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
+    down = _add(to, "down", _down, "delete server, floating IP, lease and security groups; keep volumes and buckets",
+                asks=True)  # fmt: skip
+    down.add_argument("--delete-data", action="append", default=[], metavar="NAME",
+                      help="also delete this volume or bucket")  # fmt: skip
+
+
+def _server_commands(to: Commands) -> None:
+    _add(to, "ssh", _ssh, "a shell on the server, or a command there").add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="COMMAND",
+        help="all words from the first on, joined by spaces for the server's shell, as OpenSSH does: `ssh 'a && b'`",
+    )  # fmt: skip
+    tunnel = _add(to, "tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
     tunnel.add_argument("--port", type=int, default=8888, help="of Jupyter on the server; default 8888")
     tunnel.add_argument("--local-port", type=int, help="on this machine; default the same")
-    lease = group("lease", "the reservation")
-    add("extend", _lease_extend, "move the lease's end", lease).add_argument(
-        "hours", type=float, help="by so many hours"
-    )
-    _volume_commands(group("volume", "block volumes"), add)
-    bucket = group("bucket", "the bucket")
-    add("create", _bucket_create, "make the bucket", bucket)
-    add("empty", _bucket_empty, "delete every object in the bucket", bucket, asks=True)
-    add("delete", _bucket_delete, "delete the bucket, which must be empty", bucket, asks=True)
-    keys = group("credentials", "S3 keys for the bucket")
-    add(
-        "create",
-        _credentials_create,
-        "make S3 keys, write them to .env and rclone's configuration, show them once",
-        keys,
-    )
-    add("show", _credentials_show, "the access key and the files; no secret", keys)
-    add("revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", keys, asks=True)
-    down = add(
-        "down", _down, "delete server, floating IP, lease and security groups; keep volumes and buckets", asks=True
-    )
-    down.add_argument(
-        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
-    )
-    return parser
 
 
-def _volume_commands(to: Commands, add: Callable[..., _Parser]) -> None:
-    add("list", _volume_list, "the stack's volumes", to)
+def _lease_commands(to: Commands) -> None:
+    extend = _add(to, "extend", _lease_extend, "move the lease's end")
+    extend.add_argument("hours", type=float, help="by so many hours")
+
+
+def _volume_commands(to: Commands) -> None:
+    _add(to, "list", _volume_list, "the stack's volumes")
     texts: tuple[tuple[str, Run, str], ...] = (
         ("create", _volume_create, "make a declared volume"),
         ("attach", _volume_attach, "attach it to the server"),
@@ -117,12 +115,25 @@ def _volume_commands(to: Commands, add: Callable[..., _Parser]) -> None:
         ("delete", _volume_delete, "delete it with its data"),
     )
     for name, run, text in texts:
-        command = add(name, run, text, to, asks=name == "delete")
+        command = _add(to, name, run, text, asks=name == "delete")
         command.add_argument("name", help="the declared name")
         if name == "grow":
             command.add_argument("--gib", type=int, help="the new size; default the declared one")
         if name == "detach":
             command.add_argument("--force", action="store_true", help="without looking whether it is mounted")
+
+
+def _bucket_commands(to: Commands) -> None:
+    _add(to, "create", _bucket_create, "make the bucket")
+    _add(to, "empty", _bucket_empty, "delete every object in the bucket", asks=True)
+    _add(to, "delete", _bucket_delete, "delete the bucket, which must be empty", asks=True)
+
+
+def _credentials_commands(to: Commands) -> None:
+    _add(to, "create", _credentials_create,
+         "make S3 keys, write them to .env and rclone's configuration, show them once")  # fmt: skip
+    _add(to, "show", _credentials_show, "the access key and the files; no secret")
+    _add(to, "revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", asks=True)
 
 
 def _doctor(stack: Stack, given: argparse.Namespace) -> int:
@@ -314,13 +325,14 @@ def _credentials_show(stack: Stack, given: argparse.Namespace) -> int:
 
 def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
     keys = credentials.find(stack)
-    if keys is None:
-        stack.say("done", "there are no S3 keys to revoke")
-        return 0
-    _confirm(given, f"the S3 keys {keys.access}", stack.name)
-    credentials.revoke(stack)
-    for path in credentials.remove(stack, keys):
+    if keys is not None:
+        _confirm(given, f"the S3 keys {keys.access}", stack.name)
+        credentials.revoke(stack, keys)
+    changed = credentials.remove(stack)  # last: keys that work are never lost from the files
+    for path in changed:
         stack.say("write", f"{path}: the keys are out")
+    if keys is None and not changed:
+        stack.say("done", "there are no S3 keys to revoke")
     return 0
 
 
@@ -353,26 +365,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
-    try:
-        given = _parser().parse_args(sys.argv[1:] if argv is None else argv)
-        declared = load(given.file)
-        stack = Stack(declared, connect(declared.sites, declared.limits), reporter, given.adopt, given.caller)
-        return int(given.run(stack, given))
-    except LarderError as error:
-        return _fail(reporter, error)
-    except KeyboardInterrupt:
-        reporter.event("interrupted", "interrupted; what was made is marked: run the same command again, it goes on")
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        explained = explain_os_error(error)
-        if explained is None:
-            raise
-        return _fail(reporter, explained)
+    words = sys.argv[1:] if argv is None else argv
+    return ended(reporter, lambda: _run(words, reporter),
+                 "interrupted; what was made is marked: run the same command again, it goes on")  # fmt: skip
 
 
-def _fail(reporter: Reporter, error: LarderError) -> int:
-    reporter.event("error", f"error: {error.what}\n  next step: {error.next_step}", exit_code=error.exit_code)
-    return error.exit_code
+def _run(words: Sequence[str], reporter: Reporter) -> int:
+    given = parser().parse_args(words)
+    declared = load(given.file)
+    stack = Stack(declared, connect(declared.sites, declared.limits), reporter, given.adopt, given.caller)
+    return int(given.run(stack, given))
 
 
 if __name__ == "__main__":

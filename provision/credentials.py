@@ -46,8 +46,17 @@ def find(stack: Stack) -> Keys | None:
     with stack.step("look for the S3 keys", cloud):
         answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
         sdk.raise_from_response(answer)
-    found = [(item["id"], json.loads(item["blob"])) for item in answer.json()["credentials"]]
-    return next((Keys(id, blob["access"], blob["secret"]) for id, blob in found if blob["access"] == access), None)
+    found = (_keys(item) for item in answer.json()["credentials"])
+    return next((keys for keys in found if keys and keys.access == access), None)
+
+
+def _keys(credential: Any) -> Keys | None:
+    """The pair in a credential of Keystone's, which takes any text from others: None where it is something else."""
+    try:
+        blob = json.loads(credential["blob"])
+        return Keys(credential["id"], blob["access"], blob["secret"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def create(stack: Stack) -> Keys:
@@ -73,13 +82,12 @@ def _create(stack: Stack) -> Keys:
     return Keys(answer.json()["credential"]["id"], access, secret)
 
 
-def revoke(stack: Stack) -> Keys | None:
-    """Delete the keys at Keystone; returns them, or None when there were none."""
-    found = find(stack)
-    if found is not None:
-        with stack.step("revoke the S3 keys", stack.clouds.objects):
-            sdk.raise_from_response(stack.clouds.objects.connection.identity.delete(f"/credentials/{found.id}"))
-    return found
+def revoke(stack: Stack, keys: Keys) -> None:
+    """Delete the keys at Keystone. The files still have them: see `remove`."""
+    with stack.step("revoke the S3 keys", stack.clouds.objects):
+        answer = stack.clouds.objects.connection.identity.delete(f"/credentials/{keys.id}")
+        if answer.status_code != 404:
+            sdk.raise_from_response(answer)
 
 
 def s3_endpoint(stack: Stack) -> str:
@@ -139,18 +147,21 @@ def _keep_others(stack: Stack, path: Path, changes: bool) -> None:
         stack.say("keep", f"a copy of {path} as it was: {place}")
 
 
-def remove(stack: Stack, keys: Keys) -> list[Path]:
-    """Take the keys out of both files, where they stand there; returns the files that changed."""
-    wanted = stack.declaration.credentials
+def remove(stack: Stack) -> list[Path]:
+    """Take the stack's keys out of both files, also those that Keystone has no more; returns the files that changed."""
+    wanted, cloud = stack.declaration.credentials, stack.clouds.objects
     changed: list[Path] = []
     if wanted is None:
         return changed
+    access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
+    remotes = _parsed(wanted.rclone_config)  # first: where it can't be read, both stay as they are
     before = read(wanted.env_file)
-    if f"AWS_ACCESS_KEY_ID={keys.access}" in before.splitlines():
+    values = dict(line.strip().split("=", 1) for line in before.splitlines() if "=" in line)
+    if values.get("AWS_ACCESS_KEY_ID") == access:
+        keys = Keys("", access, values.get("AWS_SECRET_ACCESS_KEY", ""))
         replace(wanted.env_file, without_settings(before, settings(stack, keys)))
         changed.append(wanted.env_file)
-    remotes = _parsed(wanted.rclone_config)
-    if remotes.get(wanted.rclone_remote, "access_key_id", fallback="") == keys.access:
+    if remotes.get(wanted.rclone_remote, "access_key_id", fallback="") == access:
         remotes.remove_section(wanted.rclone_remote)
         _write_remotes(wanted.rclone_config, remotes)
         changed.append(wanted.rclone_config)

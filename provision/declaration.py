@@ -10,9 +10,9 @@ import ipaddress
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from larder.errors import ConfigurationError
 
@@ -206,24 +206,6 @@ class Declaration(Part):
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        faults = []
-        if self.server is None:
-            needing = [name for name in ("lease", "floating_ip", "host") if getattr(self, name)]
-            faults += [f"[{name}] is of no use without [server]" for name in needing]
-            faults += [f"volume {item.name}: mount needs [server]" for item in self.volumes if item.mount]
-        faults += _twice("[[security_group]] name", [item.name for item in self.security_groups])
-        faults += _twice("[[volume]] name", [item.name for item in self.volumes])
-        faults += _twice("[[volume]] mount", [item.mount for item in self.volumes if item.mount])
-        if self.server and self.server.boot_volume and any(item.name == "boot" for item in self.volumes):
-            faults.append("volume boot: the name is taken by [server.boot_volume]")
-        if self.credentials and not self.bucket:
-            faults.append("[credentials] needs a [bucket] to point at")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
     def volume(self, name: str) -> Volume:
         """The declared volume of that name."""
         found = [item for item in self.volumes if item.name == name]
@@ -234,7 +216,32 @@ class Declaration(Part):
         return found[0]
 
 
-def _twice(what: str, names: list[str]) -> list[str]:
+def _inconsistencies(table: dict[str, Any]) -> list[str]:
+    """What doesn't fit together in a declaration as it was written, which may have other faults besides."""
+    groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
+    faults = []
+    if "server" not in table:
+        faults += [
+            f"[{name}] is of no use without [server]" for name in ("lease", "floating_ip", "host") if name in table
+        ]
+        faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
+    faults += _twice("[[security_group]] name", [item.get("name") for item in groups])
+    faults += _twice("[[volume]] name", [item.get("name") for item in volumes])
+    faults += _twice("[[volume]] mount", [item.get("mount") for item in volumes])
+    boots = any("boot_volume" in server for server in _tables([table.get("server")]))
+    if boots and any(item.get("name") == "boot" for item in volumes):
+        faults.append("volume boot: the name is taken by [server.boot_volume]")
+    if "credentials" in table and "bucket" not in table:
+        faults.append("[credentials] needs a [bucket] to point at")
+    return faults
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _twice(what: str, values: list[Any]) -> list[str]:
+    names = [value for value in values if isinstance(value, str)]
     return [f"{what} {name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})]
 
 
@@ -256,16 +263,19 @@ def load(path: Path) -> Declaration:
                                  next_step=f"copy one to it, or name yours with --file; {see}") from None  # fmt: skip
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
+    faults = _inconsistencies(table)  # here, since pydantic checks no whole whose parts have faults
     try:
-        return Declaration.model_validate(table)
+        declared = Declaration.model_validate(table)
     except ValidationError as error:
-        faults = [line for fault in error.errors() for line in _explain(fault)]
-    raise ConfigurationError.of_faults([f"{path}: {fault}" for fault in faults], next_step=see)
+        faults = [_explain(fault) for fault in error.errors()] + faults
+    if faults:
+        raise ConfigurationError.of_faults([f"{path}: {fault}" for fault in faults], next_step=see)
+    return declared
 
 
-def _explain(fault: Any) -> list[str]:
-    """One fault of pydantic as lines: the place, and what must stand there."""
+def _explain(fault: Any) -> str:
+    """One fault of pydantic: the place, and what must stand there."""
     place = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     message = {"extra_forbidden": "no such key", "missing": "is missing"}.get(fault["type"], message)
-    return [f"{place}: {message}"] if place else message.splitlines()
+    return f"{place}: {message}"

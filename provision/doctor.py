@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from larder.errors import ConfigurationError, InputError, LarderError
 from provision import leases, networks, objects, plan, servers, volumes
 from provision.clouds import Cloud
+from provision.declaration import Server
+from provision.marks import Thing
 from provision.stack import Stack
 
 
@@ -64,7 +67,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[Check]:
         yield _check("network of floating IPs", lambda: str(servers.network(stack, pool).id))
     if cloud is stack.clouds.compute and wanted.security_groups:
         yield _check("our address", lambda: networks.caller(stack))
-    if cloud is stack.clouds.compute and (wanted.server or wanted.volumes):
+    if cloud is stack.clouds.compute and (wanted.server or wanted.volumes or wanted.security_groups):
         yield _check("quota", lambda: _quota(stack))
     if cloud is stack.clouds.compute and wanted.lease:
         yield _check("lease", lambda: _lease(stack))
@@ -96,35 +99,81 @@ def _group(stack: Stack, name: str) -> str:
     return found[0].id
 
 
+@dataclass(frozen=True)
+class Need:
+    """What the declaration still needs of something that a quota limits, and what is left of it."""
+
+    what: str
+    needed: int
+    left: float
+    """Infinite where there is no limit."""
+
+    def __str__(self) -> str:
+        return f"{max(self.left, 0):g} {self.what} left" if math.isfinite(self.left) else f"{self.what} without limit"
+
+
+def _need(what: str, needed: int, limit: int, used: int) -> Need:
+    return Need(what, needed, math.inf if limit < 0 else limit - used)
+
+
 def _quota(stack: Stack) -> str:
     """What is left; InputError where the declaration needs more."""
-    connection = stack.clouds.compute.connection
-    with stack.step("read the quota"):
-        compute = connection.compute.get_limits().absolute
-        storage = connection.block_storage.get_limits().absolute
-    gib_left = storage.max_total_volume_gigabytes - storage.total_gigabytes_used
-    new = [item for item in stack.declaration.volumes if volumes.find(stack, item.name) is None]
-    needs = [("volumes", len(new), storage.max_total_volumes - storage.total_volumes_used),
-             ("GiB of volumes", sum(item.gib for item in new), gib_left)]  # fmt: skip
-    if stack.declaration.server and servers.find(stack) is None:
-        flavor = servers.flavor(stack, stack.declaration.server.flavor)
-        needs += [("servers", 1, compute.instances - compute.instances_used),
-                  ("cores", flavor.vcpus, compute.total_cores - compute.total_cores_used),
-                  ("MB of memory", flavor.ram, compute.total_ram - compute.total_ram_used)]  # fmt: skip
-    # A limit of -1 is none.
-    short = [f"{what}: {need} needed, {max(left, 0)} left" for what, need, left in needs if need > left >= 0]
+    server = servers.find(stack) if stack.declaration.server else None
+    needs = [*_storage(stack, server), *_network(stack)]
+    if stack.declaration.server and server is None:
+        needs += _compute(stack, stack.declaration.server)
+    short = [f"{need}, {need.needed} needed" for need in needs if need.needed > max(need.left, 0)]
     if short:
         raise InputError(f"the project's quota is too small: {'; '.join(short)}",
                          next_step="free something, declare less, or ask the site for more")  # fmt: skip
-    return ", ".join(f"{left} {what} left" for what, _, left in needs)
+    return ", ".join(map(str, needs))
+
+
+def _compute(stack: Stack, wanted: Server) -> Iterator[Need]:
+    flavor = servers.flavor(stack, wanted.flavor)
+    with stack.step("read the quota of servers"):
+        quota = stack.clouds.compute.connection.compute.get_limits().absolute
+    yield _need("servers", 1, quota.instances, quota.instances_used)
+    yield _need("cores", flavor.vcpus, quota.total_cores, quota.total_cores_used)
+    yield _need("MB of memory", flavor.ram, quota.total_ram, quota.total_ram_used)
+
+
+def _storage(stack: Stack, server: Thing | None) -> Iterator[Need]:
+    """Volumes, the one that the server starts from included: also where it goes with the server, Cinder counts it."""
+    wanted = [(item.gib, volumes.find(stack, item.name)) for item in stack.declaration.volumes]
+    boot = stack.declaration.server.boot_volume if stack.declaration.server else None
+    if boot and server is None:
+        wanted.append((boot.gib, None if boot.delete_on_termination else volumes.find(stack, volumes.BOOT)))
+    with stack.step("read the quota of volumes"):
+        quota = stack.clouds.compute.connection.block_storage.get_limits().absolute
+    more_gib = sum(max(gib - (found.raw.size if found else 0), 0) for gib, found in wanted)
+    new = sum(found is None for _, found in wanted)
+    yield _need("volumes", new, quota.max_total_volumes, quota.total_volumes_used)
+    yield _need("GiB of volumes", more_gib, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
+
+
+def _network(stack: Stack) -> Iterator[Need]:
+    """Floating IPs and security groups, counted here: not every site has Neutron's count of what is used."""
+    api, project = stack.clouds.compute.connection.network, stack.clouds.compute.project_id
+    wanted = stack.declaration
+    new_address = bool(wanted.floating_ip) and networks.find_address(stack) is None
+    new_groups = sum(not networks.group_candidates(stack, group.name) for group in wanted.security_groups)
+    with stack.step("read the quota of networks"):
+        quota = api.get_quota(project)
+        addresses, groups = len(list(api.ips(project_id=project))), len(list(api.security_groups(project_id=project)))
+    yield _need("floating IPs", int(new_address), quota.floating_ips, addresses)
+    yield _need("security groups", new_groups, quota.security_groups, groups)
 
 
 def _lease(stack: Stack) -> str:
-    """That leases can be made at all. Whether there is room shows only when one is asked for."""
+    """The lease that runs, or whether there is room for one, as far as the site tells."""
     found = leases.find(stack)
-    if found is None:
-        _unrestricted(stack.clouds.compute, "leases")
-    return found.thing.detail if found else "none yet; whether there is room shows when `up` asks for it"
+    if found is not None:
+        return found.thing.detail
+    _unrestricted(stack.clouds.compute, "leases")
+    wanted = stack.declaration
+    assert wanted.server and wanted.lease
+    return f"none yet; {leases.room(stack, servers.flavor(stack, wanted.server.flavor), wanted.lease.hours)}"
 
 
 def _unrestricted(cloud: Cloud, what: str) -> str:

@@ -21,6 +21,7 @@ from provision.stack import Stack
 FORMAT = "%Y-%m-%d %H:%M"
 OVER = ("TERMINATED", "ERROR", "DELETING")
 WARN_HOURS = 2.0
+SHOWS_LATER = "whether there is room shows when `up` asks for it"
 NO_HOSTS = "Not enough hosts available"
 
 
@@ -75,9 +76,13 @@ def find(stack: Stack) -> Lease | None:
 
 
 def _lease(item: Any) -> Lease:
-    end = datetime.fromisoformat(item["end_date"]).replace(tzinfo=UTC)
     reservations = item.get("reservations") or [{}]
-    return Lease(item["id"], item["status"], end, reservations[0].get("id", ""))
+    return Lease(item["id"], item["status"], _date(item["end_date"]), reservations[0].get("id", ""))
+
+
+def _date(text: str) -> datetime:
+    """A moment as Blazar writes it: in UTC, without saying so."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
@@ -124,6 +129,43 @@ def _no_capacity() -> InputError:
     )
 
 
+def room(stack: Stack, flavor: Any, hours: float) -> str:
+    """What Blazar tells of room for a lease from now on; InputError where no host is large enough for the flavor.
+
+    It tells when hosts are reserved, not how much of them. Many sites show their hosts to nobody but their operators.
+    """
+    hosts, allocations = _told(stack, "hosts", "/os-hosts"), _told(stack, "allocations", "/os-hosts/allocations")
+    if hosts is None or allocations is None:
+        return f"this site doesn't tell members what is free; {SHOWS_LATER}"
+    large = {str(host["id"]) for host in hosts if host.get("reservable", True) and _holds(host, flavor)}
+    if not large:
+        raise _no_capacity()
+    now, end = datetime.now(UTC), datetime.now(UTC) + timedelta(hours=hours)
+    reserved = {str(item["resource_id"]) for item in allocations
+                if any(_date(held["start_date"]) < end and _date(held["end_date"]) > now
+                       for held in item["reservations"])}  # fmt: skip
+    if free := large - reserved:
+        return f"there is room: {len(free)} of {len(large)} hosts that are large enough have no reservation until then"
+    return f"all {len(large)} hosts that are large enough are reserved, in part at least; {SHOWS_LATER}"
+
+
+def _told(stack: Stack, key: str, path: str) -> list[Any] | None:
+    """A list of Blazar's, None where it is kept from us."""
+    with stack.step("look for room for a lease"):
+        answer = adapter(stack).get(path, raise_exc=False)
+        if answer.status_code in (403, 404):
+            return None
+        if answer.status_code != 200:
+            raise ksa.from_response(answer, "GET", path)
+    found: list[Any] = answer.json()[key]
+    return found
+
+
+def _holds(host: Any, flavor: Any) -> bool:
+    """Whether an empty host could hold the flavor. The root disk counts also when it is a volume: so Blazar does it."""
+    return bool(host["vcpus"] >= flavor.vcpus and host["memory_mb"] >= flavor.ram and host["local_gb"] >= flavor.disk)
+
+
 def extend(stack: Stack, hours: float) -> Lease:
     """Move the end of our lease by `hours`."""
     lease = find(stack)
@@ -131,14 +173,24 @@ def extend(stack: Stack, hours: float) -> Lease:
         raise InputError(
             f"the stack {stack.name} has no lease that runs", next_step="`up` makes one, where [lease] is declared"
         )
-    end = lease.end + timedelta(hours=hours)
-    with stack.step("extend the lease"):
+    end = (lease.end + timedelta(hours=hours)).strftime(FORMAT)
+    stack.say("extend", f"the lease from {lease.end:{FORMAT}} to {end} UTC")
+
+    def ask() -> Lease:
         try:
-            # An end date, not a duration: sent twice, it is the same.
-            adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end.strftime(FORMAT)})
+            adapter(stack).put(f"/leases/{lease.id}", json={"end_date": end})
         except ksa.HttpError as error:
             raise _no_capacity() if _lacks_hosts(error) else error from None
-    return next(item for item in find_all(stack) if item.id == lease.id)
+        return next(item for item in find_all(stack) if item.id == lease.id)
+
+    def moved() -> Lease | None:
+        return next((item for item in find_all(stack) if item.id == lease.id and f"{item.end:{FORMAT}}" == end), None)
+
+    try:
+        return make(stack.clouds.compute, "extend the lease", ask, moved)
+    except ServiceError as error:  # run again it would count from the new end, if there is one
+        raise ServiceError(error.what, next_step=f"see in `status` whether the lease ends at {end} UTC already; "
+                           "extend it again only if it doesn't") from error  # fmt: skip
 
 
 def delete(stack: Stack, lease: Lease) -> None:

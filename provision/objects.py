@@ -15,6 +15,9 @@ from provision.marks import Thing
 from provision.stack import Stack
 
 HEADER = f"X-Container-Meta-{marks.HEADER}"
+REMOVED_HEADER = f"X-Remove-Container-Meta-{marks.HEADER}"
+ACCEPTED = 202
+"""Swift's answer to a request for a bucket that was there already."""
 PER_CALL = 1000
 """Names in one bulk delete; Swift takes 10,000, but answers late then."""
 EMPTY_SECONDS = 60.0
@@ -58,11 +61,17 @@ def ours(stack: Stack) -> list[Thing]:
 
 
 def create(stack: Stack) -> None:
-    """Make the bucket, or mark the one that is adopted. Done twice, it is the same."""
+    """Make the bucket, or mark the one that is adopted. InputError where somebody else makes it at the same time."""
     assert stack.declaration.bucket
     name = stack.declaration.bucket.name
     with stack.step(f"make the bucket {name}", stack.clouds.objects):
-        sdk.raise_from_response(_api(stack).put(f"/{quote(name)}", headers={HEADER: stack.name}))
+        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: stack.name})
+        sdk.raise_from_response(answer)
+        if answer.status_code == ACCEPTED and not stack.adopt:
+            answer = _api(stack).post(f"/{quote(name)}", headers={REMOVED_HEADER: "x"})
+            sdk.raise_from_response(answer)
+            raise InputError(f"the bucket {name} was made by somebody else at this moment",
+                             next_step="run this again: it says whose the bucket is")  # fmt: skip
 
 
 def empty(stack: Stack, bucket: Thing) -> int:

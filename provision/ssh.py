@@ -183,9 +183,12 @@ class Ssh:
         return fault.kind(f"{self}: {fault.cause}, {when}{f' ({words})' if words else ''}", next_step=next_step)
 
     def interactive(self, argv: Sequence[str] = ()) -> int:
-        """A shell there, or a command with a terminal, for a person; returns its exit code."""
+        """A shell there, or a command with a terminal, for a person; returns its exit code.
+
+        The words are OpenSSH's, which joins them by spaces for the shell of the server.
+        """
         self.write_fragment()
-        return subprocess.call([*self._command("-t"), *([shlex.join(argv)] if argv else [])])
+        return subprocess.call([*self._command("-t"), *argv])
 
     def tunnel(self, local_port: int, remote_port: int) -> int:
         """Lead 127.0.0.1:`local_port` here to the loopback port `remote_port` there, until Ctrl-C.

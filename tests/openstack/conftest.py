@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -222,33 +223,40 @@ class Site:
         return found
 
 
-@pytest.fixture
-def site(
-    box: str, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Site]:
-    """A new project with a user and a key pair; emptied and removed afterwards."""
+@contextmanager
+def new_project(box: str, admin: Any) -> Iterator[tuple[str, Any, Any]]:
+    """A project and a user of the same name, the project, the user; emptied and removed afterwards."""
     name = f"t{uuid.uuid4().hex[:8]}"
     domain = admin.identity.find_domain("Default").id
     project = admin.identity.create_project(name=name, domain_id=domain)
     user = admin.identity.create_user(name=name, password="pw", domain_id=domain, default_project_id=project.id)
     admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))
-    for variable in [item for item in os.environ if item.startswith("OS_")]:
-        monkeypatch.delenv(variable)
-    environ = {
-        "OS_AUTH_URL": f"http://{box}:5000/v3", "OS_USERNAME": name, "OS_PASSWORD": "pw", "OS_PROJECT_NAME": name,
-        "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_REGION_NAME": "RegionOne",
-        "HOME": str(tmp_path),
-    }  # fmt: skip
-    for variable, value in environ.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.chdir(tmp_path)
-    cloud = connection(box, name, name)
-    cloud.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
-    yield Site(box, project.id, user.id, tmp_path, cloud, admin, capfd, environ)
-    monkeypatch.undo()  # no faults, no declared environment: what follows must work
-    _clear(cloud, box)
+    yield name, project, user
+    _clear(connection(box, name, name), box)
     admin.identity.delete_user(user)
     admin.identity.delete_project(project)
+
+
+@pytest.fixture
+def site(
+    box: str, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Site]:
+    """A new project with a user and a key pair."""
+    with new_project(box, admin) as (name, project, user):
+        for variable in [item for item in os.environ if item.startswith("OS_")]:
+            monkeypatch.delenv(variable)
+        environ = {
+            "OS_AUTH_URL": f"http://{box}:5000/v3", "OS_USERNAME": name, "OS_PASSWORD": "pw", "OS_PROJECT_NAME": name,
+            "OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_DOMAIN_NAME": "Default", "OS_REGION_NAME": "RegionOne",
+            "HOME": str(tmp_path),
+        }  # fmt: skip
+        for variable, value in environ.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.chdir(tmp_path)
+        cloud = connection(box, name, name)
+        cloud.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
+        yield Site(box, project.id, user.id, tmp_path, cloud, admin, capfd, environ)
+        monkeypatch.undo()  # no faults, no declared environment: what follows must work
 
 
 def _clear(cloud: Any, box: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -335,3 +336,136 @@ def test_interrupted_at_random_moments(site: Site) -> None:
         site.succeeds(*words)
         assert site.counts == (MADE if words[0] == "up" else {"keys": 1})
     assert 130 in ends
+
+
+def test_a_lease_is_extended_once_although_the_answer_gets_lost(site: Site, wire: Wire) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    before = datetime.fromisoformat(site.leases[0]["end_date"])
+
+    def lose(request: Any) -> Exception | None:
+        return requests.exceptions.ConnectionError("lost") if request.method == "PUT" else None
+
+    wire.after = lose
+    assert f"ends {before + timedelta(hours=2):%Y-%m-%d %H:%M}" in site.succeeds("lease", "extend", "2")
+    wire.after, wire.before = lambda request: None, lose
+    ended = site.run("lease", "extend", "2")
+    end = before + timedelta(hours=4)
+    assert ended.code == 5 and f"`status` whether the lease ends at {end:%Y-%m-%d %H:%M}" in ended.err, ended
+    assert datetime.fromisoformat(site.leases[0]["end_date"]) == before + timedelta(hours=2)
+
+
+KEYS = '[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n'
+
+
+def test_revoking_goes_on_where_it_failed(
+    site: Site, wire: Wire, answers: Callable[..., Callable[[Any], requests.Response]]
+) -> None:
+    site.declare(KEYS)
+    env, remotes = site.folder / ".env", site.folder / "rclone.conf"
+    env.write_text("LARDER_SEED=7\n")
+    site.succeeds("credentials", "create")
+    before = env.read_text(), remotes.read_text()
+
+    wire.before = lambda request: answers(503, "busy")(request) if request.method == "DELETE" else None
+    assert site.run("credentials", "revoke", "--yes").code == 5
+    assert (env.read_text(), remotes.read_text()) == before and site.counts == {"keys": 1}
+    wire.before = lambda request: None
+
+    remotes.write_text("RCLONE_ENCRYPT_V0:\nx\n")
+    assert site.run("credentials", "revoke", "--yes").code == 2
+    assert site.counts == {} and env.read_text() == before[0]
+    remotes.write_text(before[1])
+    site.succeeds("credentials", "revoke", "--yes")
+    assert env.read_text() == "LARDER_SEED=7\n" and "larder" not in remotes.read_text()
+    assert "no S3 keys" in site.run("credentials", "revoke", "--yes").err
+
+
+def test_credentials_of_others_may_hold_anything(site: Site) -> None:
+    site.declare(KEYS)
+    for blob in ("[]", '"text"', "{}", '{"access": "a"}'):
+        body = {"type": "cert", "user_id": site.user, "project_id": site.project, "blob": blob}
+        made = site.cloud.identity.post("/credentials", json={"credential": body}).json()["credential"]
+        # Keystone checks what it is given as EC2's, but not what becomes it. What is no JSON it can't list itself.
+        changed = site.cloud.identity.patch(f"/credentials/{made['id']}", json={"credential": {"type": "ec2"}})
+        assert changed.status_code == 200, changed.text
+    theirs = site.counts["keys"]
+    site.succeeds("credentials", "create")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {"keys": theirs}
+
+
+def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wire: Wire) -> None:
+    site.declare('[bucket]\nname = "data"\n')
+
+    def theirs_first(request: Any) -> None:
+        if request.method == "PUT":
+            wire.before = lambda request: None
+            site.cloud.object_store.create_container("data", metadata={"owner": "them"})
+
+    wire.before = theirs_first
+    ended = site.run("up")
+    assert ended.code == 3 and "somebody else" in ended.err, ended
+    headers = site.cloud.object_store.head("/data").headers
+    assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
+    assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0
+    assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == "lab"
+
+
+BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"
+GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
+
+
+@pytest.mark.parametrize(
+    ("declared", "service", "quota", "says"),
+    [
+        (SERVER + BOOT.format("true"), "block_storage", {"gigabytes": 2}, "2 GiB of volumes left, 3 needed"),
+        (SERVER + BOOT.format("false"), "block_storage", {"volumes": 0}, "0 volumes left, 1 needed"),
+        (SERVER + "[floating_ip]\n", "network", {"floating_ips": 0}, "0 floating IPs left, 1 needed"),
+        (GROUP, "network", {"security_groups": 1}, "0 security groups left, 1 needed"),
+    ],
+    ids=["boot volume", "boot volume that stays", "floating IP", "security group"],
+)
+def test_doctor_counts_what_up_would_make(
+    site: Site, declared: str, service: str, quota: dict[str, int], says: str
+) -> None:
+    site.declare(declared)
+    api = getattr(site.admin, service)
+    limit = api.update_quota_set if service == "block_storage" else api.update_quota
+    limit(site.project, **quota)
+    ended = site.run("doctor")
+    assert ended.code == 3 and says in ended.out, ended
+    limit(site.project, **dict.fromkeys(quota, -1))
+    assert "without limit" in site.succeeds("doctor")
+    limit(site.project, **{name: count + 3 for name, count in quota.items()})
+    site.succeeds("up")
+    overdrawn = service == "network"  # Cinder takes no quota below what is used
+    limit(site.project, **{name: count if overdrawn else count + 1 for name, count in quota.items()})
+    assert "quota is too small" not in site.run("doctor").out  # since it needs nothing more
+
+
+def test_doctor_tells_of_room_for_a_lease(
+    site: Site, wire: Wire, answers: Callable[..., Callable[[Any], requests.Response]]
+) -> None:
+    lease = "[lease]\nhours = 2\n"
+    site.declare(SERVER + lease)
+    assert "this site doesn't tell" in site.succeeds("doctor")
+    site.admin.identity.assign_project_role_to_user(site.project, site.user, site.admin.identity.find_role("admin"))
+    assert "large enough" in site.succeeds("doctor")
+
+    huge = f"room-{site.project[:8]}"
+    flavor = site.admin.compute.create_flavor(name=huge, ram=1 << 30, vcpus=1, disk=1)
+    site.declare(SERVER.replace("[server]", f'[server]\nflavor = "{huge}"') + lease)
+    ended = site.run("doctor")
+    site.admin.compute.delete_flavor(flavor)
+    assert ended.code == 3 and "no room for the lease" in ended.out, ended
+
+    site.declare(SERVER + lease)
+    for hours, says in ((1, "reserved, in part"), (3, "there is room: 1 of 1 hosts")):
+        start, end = (
+            f"{datetime.now(UTC) + timedelta(hours=hours + more):%Y-%m-%dT%H:%M:00.000000}" for more in (0, 9)
+        )
+        held = [{"lease_id": "l", "id": "r", "start_date": start, "end_date": end}]
+        given = answers(200, json.dumps({"allocations": [{"resource_id": "1", "reservations": held}]}))
+        wire.before = lambda request, given=given: given(request) if "/allocations" in request.url else None
+        assert says in site.succeeds("doctor")

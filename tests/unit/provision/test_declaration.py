@@ -46,6 +46,9 @@ flavor = 3
 name = "v"
 gib = 1.5
 mount = "mnt"
+[[volume]]
+name = "v"
+gib = 1
 [[security_group]]
 name = "s"
 ports = [70000]
@@ -58,6 +61,7 @@ name = "x"
     for place in (
         "name:", "colour: no such key", "lease.hours:", "server.flavor:", "server.key: is missing", "volume.1.gib:",
         "volume.1.mount:", "security_group.1.ports:", "security_group.1.sources:", "bucket.name:",
+        "[[volume]] name 'v' stands there twice",
     ):  # fmt: skip
         assert place in caught.value.what, place
     assert caught.value.exit_code == 2 and "provision/examples" in caught.value.next_step
@@ -80,6 +84,19 @@ def test_what_does_not_fit_together(tmp_path: Path, text: str, says: str) -> Non
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, f'name = "a"\n{text}\n')
     assert says in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("server = 1", "server:"), ("volume = 1", "volume:"), ("volume = [1]", "volume.1:"),
+        ("[[volume]]\nname = [1]\ngib = 1", "volume.1.name:"), ("[volume]", "volume:"),
+    ],
+)  # fmt: skip
+def test_what_has_another_shape_hides_no_other_fault(tmp_path: Path, text: str, place: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, f'name = "a"\n{text}\n[credentials]\n')
+    assert place in caught.value.what and "[credentials] needs a [bucket]" in caught.value.what
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

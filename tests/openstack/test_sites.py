@@ -1,0 +1,82 @@
+"""Two sites at once: machines and volumes at one, bucket and keys at the other, as with Chameleon's KVM and CHI@TACC.
+
+Here they are two projects of one cloud, which know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.openstack.conftest import Site, connection, new_project
+from tests.openstack.test_faults import SERVER, VOLUME
+
+SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
+BUCKET = '[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n'
+
+
+@pytest.fixture
+def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The second site, where the buckets are; `site` is the first. Nothing but clouds.yaml tells of either."""
+    with new_project(box, admin) as (name, project, user):
+        auths = {
+            cloud: {
+                "auth_url": f"http://{box}:5000/v3", "username": who, "password": "pw", "project_name": who,
+                "user_domain_name": "Default", "project_domain_name": "Default",
+            }
+            for cloud, who in (("kvm", site.environ["OS_USERNAME"]), ("chi", name))
+        }  # fmt: skip
+        clouds = {cloud: {"auth": auth} for cloud, auth in auths.items()}
+        path = site.folder / "clouds.yaml"
+        path.write_text(json.dumps({"clouds": clouds}))  # which is YAML, too
+        for variable in (item for item in site.environ if item.startswith("OS_")):
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))  # the SDK looks into the folder that it was imported in
+        cloud = connection(box, name, name)
+        yield dataclasses.replace(site, project=project.id, user=user.id, cloud=cloud, environ={})
+
+
+def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> None:
+    site.declare(SITES + SERVER + VOLUME + BUCKET)
+    said = site.succeeds("doctor")
+    assert f"({site.project})" in said and f"({chi.project})" in said
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "volumes": 1} and chi.counts == {"buckets": 1, "keys": 1}
+    assert site.run("plan").code == 0
+    (server,), (volume,) = site.things["servers"], site.things["volumes"]
+    shown = {thing["id"]: thing["kind"] for thing in json.loads(site.succeeds("status", "--json"))["things"]}
+    assert shown == {
+        server: "server", volume: "volume", "data": "bucket", chi.things["keys"][0]: "credentials"
+    }  # fmt: skip
+
+    env = dict(line.split("=", 1) for line in (site.folder / ".env").read_text().splitlines())
+    client = boto3.client(
+        "s3", endpoint_url=env["S3_ENDPOINT_URL"], aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
+    )  # fmt: skip
+    client.put_object(Bucket="data", Key="k", Body=b"x")
+    assert chi.cloud.object_store.download_object("k", "data") == b"x"
+
+    site.succeeds("down", "--yes", "--delete-data", "block", "--delete-data", "data")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {} and chi.counts == {}
+
+
+def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, chi: Site) -> None:
+    site.declare(SITES + SERVER + VOLUME + BUCKET)
+    site.cloud.object_store.create_container("data", metadata={"larder-stack": "lab"})
+    theirs = chi.cloud.block_storage.create_volume(name="block", size=1, metadata={"larder:stack": "lab"})
+    chi.cloud.block_storage.wait_for_status(theirs, "available", interval=0.3, wait=60)
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "volumes": 1, "buckets": 1}
+    assert chi.counts == {"volumes": 1, "buckets": 1, "keys": 1}
+    site.succeeds("down", "--yes", "--delete-data", "block", "--delete-data", "data")
+    assert site.counts == {"buckets": 1} and chi.counts == {"volumes": 1, "keys": 1}
+    assert chi.things["volumes"] == [theirs.id]
