@@ -25,6 +25,8 @@ APPEAR_SECONDS = 60
 """How long an attached disk may take to appear, and a grown one to show its size."""
 INSTALL_SECONDS = 1800
 DISK_SECONDS = 900
+GROW_SECONDS = 4 * 3600
+"""A file system that grows must not be cut: how long it is waited for, not how long it may take."""
 ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
 
 # The scripts arrive as one archive: when the connection is lost on the way, none of them runs.
@@ -140,16 +142,17 @@ def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
 
 
 def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:
+    grows = command == "grow"
     return _run_script(
         ssh, "volume.sh", command, "--serial", disk.serial, "--mount", disk.mount, "--wait", str(seconds), *options,
-        root=True, seconds=DISK_SECONDS,
+        root=True, seconds=GROW_SECONDS if grows else DISK_SECONDS, cut=not grows,
     )  # fmt: skip
 
 
-def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float) -> str:
+def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float, cut: bool = True) -> str:
     """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
-    command = [*(["sudo", "-n"] if root else []), "bash", "-c", RECEIVE, "larder", name, *arguments]
-    ended = ssh.run(command, stdin=_archive(), seconds=seconds)
+    command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
+    ended = ssh.run(command, stdin=_archive(), seconds=seconds, root=root, cut=cut)
     if ended.code:
         raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
     return ended.stdout

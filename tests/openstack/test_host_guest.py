@@ -18,6 +18,7 @@ import pytest
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from provision import hosts
+from provision import ssh as ssh_module
 from provision.hosts import Disk, HostSetup
 from provision.ssh import Address, Ssh
 from tests.conftest import free_ports, wait_until
@@ -63,7 +64,7 @@ def another(ssh: Ssh, tmp_path: Path) -> Callable[..., Ssh]:
 
 
 def on_server(ssh: Ssh, command: str) -> str:
-    ended = ssh.run(["sudo", "sh", "-c", command])
+    ended = ssh.run(["sh", "-c", command], root=True)
     assert ended.code == 0, ended.stderr
     return ended.stdout
 
@@ -97,7 +98,7 @@ def test_changed_host_key_is_refused_with_what_to_do(ssh: Ssh, another: Callable
     with pytest.raises(ConfigurationError, match="host key is another one than at first contact") as told:
         other.wait(60)
     assert str(other.known_hosts) in told.value.next_step
-    other.forget_host_key()
+    ssh_module.forget_host_key(other.state_folder)
     other.wait(10)
 
 
@@ -127,10 +128,18 @@ def test_refused_and_unknown_addresses_are_told(another: Callable[..., Ssh]) -> 
         another(host="no-such-server.invalid").wait(60)
 
 
-def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh) -> None:
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh, root: bool) -> None:
     with pytest.raises(ServiceError, match="was not done after 2 s"):
-        ssh.run(["sleep", "4711"], seconds=2)
+        ssh.run(["sh", "-c", "sleep 4711; true"], seconds=2, root=root)
     wait_until(lambda: ssh.run(["pgrep", "-f", "^sleep 4711"]).code == 1, "the server ended it", 20)
+
+
+def test_step_that_must_not_be_cut_goes_on_there(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_module, "CONNECT_SECONDS", 1)
+    with pytest.raises(ServiceError, match="was not done after 3 s, and is at work there still"):
+        ssh.run(["sleep", "4712"], seconds=3, root=True, cut=False)
+    assert on_server(ssh, "pgrep -f '^sleep 4712'; pkill -f '^sleep 4712'")
 
 
 def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
@@ -251,7 +260,7 @@ def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
 def cut_connections(ssh: Ssh) -> None:
     """Kill every connection on the server's side, this one included."""
     with pytest.raises(ServiceError, match="connection was lost"):
-        ssh.run(["sudo", "pkill", "-KILL", "-f", "^sshd-session: cc"])
+        ssh.run(["pkill", "-KILL", "-f", "^sshd-session: cc"], root=True)
 
 
 def is_mounted(ssh: Ssh) -> bool:
