@@ -89,7 +89,13 @@ class Look:
     """What was found where, in words."""
 
 
-def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callable[[Disk], None]) -> None:
+def set_up(
+    ssh: Ssh,
+    wanted: HostSetup,
+    disks: Sequence[Disk],
+    formatted: Callable[[Disk], None],
+    reporter: Reporter | None = None,
+) -> None:
     """Bring the server to what is wanted; running it again changes nothing.
 
     `formatted(disk)` is called as soon as a disk that was `blank` has its file system, before anything is put on it,
@@ -97,35 +103,37 @@ def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callab
     lost or a step fails (running again goes on), StorageError when a disk isn't what it should be.
     """
     for disk in disks:  # before Docker, whose unit waits for them
-        mount(ssh, disk, formatted)
+        mount(ssh, disk, formatted, reporter)
     if wanted.docker:
-        _tell(_run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter)
     if wanted.rclone:
-        _tell(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS), reporter)
     tools = [*wanted.tools, *(["git", "ca-certificates"] if wanted.repository else [])]
     if tools:
-        _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter)
     if wanted.repository:
         revision = ["--revision", wanted.revision] if wanted.revision else []
-        _tell(_run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS))
+        _tell(
+            _run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS), reporter
+        )
 
 
-def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None]) -> None:
+def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:
     """Prepare the disk if it is blank, and mount it, now and after each boot."""
     if disk.blank:
-        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS))
+        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS), reporter)
         formatted(disk)
-    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
-def unmount(ssh: Ssh, disk: Disk) -> None:
+def unmount(ssh: Ssh, disk: Disk, reporter: Reporter | None = None) -> None:
     """Unmount the disk and let Docker start without it; StorageError names who uses it."""
-    _tell(_volume(ssh, "unmount", disk, seconds=0))
+    _tell(_volume(ssh, "unmount", disk, seconds=0), reporter)
 
 
-def grow(ssh: Ssh, disk: Disk) -> None:
+def grow(ssh: Ssh, disk: Disk, reporter: Reporter | None = None) -> None:
     """Extend partition and file system to the disk's size, `disk.gib`; it may stay mounted and in use."""
-    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
 def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
@@ -184,8 +192,8 @@ def _error(ssh: Ssh, name: str, code: int, stdout: str, stderr: str) -> LarderEr
     return ERRORS.get(code, ServiceError)(what, next_step=told[2])
 
 
-def _tell(stdout: str) -> None:
+def _tell(stdout: str, reporter: Reporter | None) -> None:
     """What a script did and found is for people, so it goes to stderr."""
-    reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
+    reporter = reporter or Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     for line in stdout.splitlines():
         reporter.event("host", line)

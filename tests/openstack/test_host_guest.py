@@ -5,6 +5,7 @@ One guest serves all tests of this module; each leaves the mount point free.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from larder.progress import Reporter
 from provision import hosts
 from provision import ssh as ssh_module
 from provision.hosts import Disk, HostSetup
@@ -292,9 +294,9 @@ def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest
     wanted = HostSetup(True, True, ("nload",), "file:///srv/work", "main")
     hosts.set_up(ssh, wanted, [], marks()[1])
     capsys.readouterr()
-    hosts.set_up(ssh, wanted, [], marks()[1])
-    told = capsys.readouterr().err.splitlines()
-    assert told and not [line for line in told if " found " not in line]
+    hosts.set_up(ssh, wanted, [], marks()[1], Reporter("lab", "json"))
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert told and not [line for line in told if line["stage"] != "lab" or not line["message"].startswith("found ")]
     assert ssh.run(["git", "-C", "work", "log", "-1", "--format=%s"]).stdout == "one\n"
     assert "Docker Compose version" in ssh.run(["docker", "compose", "version"]).stdout
     assert on_server(ssh, "grep -x user_allow_other /etc/fuse.conf && command -v rclone nload")
