@@ -143,10 +143,26 @@ def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
         seen: dict[str, Any] = json.loads(answer)
         return Look(**seen | {"users": tuple(seen["users"]), "evidence": tuple(seen["evidence"])})
     except (ValueError, TypeError, KeyError):
-        raise ServiceError(
-            f"{ssh}: volume.sh look answered something else than expected: {answer[:200]!r}",
-            next_step="log in and run it by hand (provision/host/README.md)",
-        ) from None
+        raise _unexpected(ssh, "look", answer) from None
+
+
+def users(ssh: Ssh, serial: str) -> list[str]:
+    """What the server does with a disk, whoever made it do so: "mounted at /srv", "part of LVM's volume group data".
+
+    Empty when the disk is free, or not there; reads only. Detaching a disk that is in use loses what isn't written yet.
+    """
+    answer = _run_script(ssh, "volume.sh", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
+    try:
+        return [str(use) for use in json.loads(answer)]
+    except (ValueError, TypeError):
+        raise _unexpected(ssh, "uses", answer) from None
+
+
+def _unexpected(ssh: Ssh, command: str, answer: str) -> LarderError:
+    return ServiceError(
+        f"{ssh}: volume.sh {command} answered something else than expected: {answer[:200]!r}",
+        next_step="log in and run it by hand (provision/host/README.md)",
+    )
 
 
 def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:

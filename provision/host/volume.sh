@@ -5,7 +5,7 @@ ARGUMENTS="$*"
 . "$(dirname "$0")/common.sh"
 
 OUR_NAME=larder # of the partition and of the file system that this script makes
-GIB=$((1 << 30)) MIB=$((1 << 20)) ENDS_BYTES=$((16 << 20))
+GIB=$((1 << 30)) ENDS_BYTES=$((16 << 20))
 SAMPLES=512 SAMPLE_BYTES=65536
 
 usage() {
@@ -13,6 +13,7 @@ usage() {
 volume.sh COMMAND (--serial ID | --device PATH) [options]
 
   look      print as JSON what stands on the disk; reads only
+  uses      print as JSON what this server does with the disk: a list, empty when it is free or not there; reads only
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
   unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
@@ -24,7 +25,7 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   --mount DIR       default /mnt/block
   --blank           the volume was created blank and has not been formatted: permits formatting, if it looks blank, too
   --owner UID:GID   owns the folders workspace and docker-volumes of a new file system; default: who called sudo
-  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look and unmount: 0)
+  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look, uses and unmount: 0)
 X
 }
 
@@ -50,6 +51,7 @@ main() {
     take_turn
     case $command in
         look) look ;;
+        uses) uses ;;
         prepare) prepare ;;
         mount) mount_volume ;;
         unmount) unmount_volume ;;
@@ -60,7 +62,7 @@ main() {
 
 check_options() {
     case $command in
-        look | unmount) seconds=${seconds:-0} ;;
+        look | uses | unmount) seconds=${seconds:-0} ;;
         *) seconds=${seconds:-60} ;;
     esac
     [[ $serial || $device ]] || wrong_usage "neither --serial nor --device"
@@ -282,6 +284,62 @@ containers() {
     [[ ! $ids ]] || docker inspect --format '{{.State.Pid}} {{.Name}}' $ids
 }
 
+# --- what the server does with it --------------------------------------------------------------------------------------
+
+# One a line, in words: of the disk, its partitions, and all that is built on them, whoever did it.
+list_uses() {
+    local tree node kind
+    # what can't be seen must not look free
+    tree=$(lsblk --noheadings --raw --paths --output NAME,TYPE "$device") ||
+        fail 3 "what uses $device can't be seen" "lsblk $device shows why"
+    while read -r node kind; do
+        list_uses_of "$(printf %b "$node")" "$kind"
+    done <<<"$tree"
+}
+
+# lsblk knows types from sysfs; what is built on a disk stands below it, so its own type tells who holds the disk.
+list_uses_of() {
+    local targets group
+    case $2 in
+        disk | part | loop | lvm) ;;
+        raid*) say "part of the RAID $1" ;;
+        crypt) say "opened as $1 (dm-crypt)" ;;
+        *) say "held by $1 ($2)" ;;
+    esac
+    targets=$(findmnt --noheadings --raw --source "$1" --output TARGET || true) # 1: nowhere
+    if [[ $targets ]]; then
+        printf 'mounted at %b\n' "${targets//$'\n'/$'\n'mounted at }"
+    else
+        mounted_by "$1" | while read -r who; do say "mounted by $who, in a namespace of its own"; done
+    fi
+    if grep -q "^$(readlink -f "$1") " /proc/swaps; then say "swap"; fi
+    # without LVM's tools nothing of it is at work
+    group=$(pvs --readonly --noheadings --options vg_name "$1" 2>/dev/null | tr -d ' ' || true)
+    [[ ! $group ]] || say "part of LVM's volume group $group"
+}
+
+uses() {
+    local text='' all=()
+    if find_device; then
+        text=$(list_uses)
+        [[ $text ]] || ! is_held || text="in use, but lsblk doesn't show by what"
+    fi
+    [[ ! $text ]] || mapfile -t all < <(sort -u <<<"$text")
+    json_list "${all[@]}"
+    say
+}
+
+# The kernel gives a disk to one holder at a time: a file system, swap, LVM, RAID, anything.
+is_held() { ! perl -MFcntl -e 'exit !sysopen(my $disk, $ARGV[0], O_RDONLY | O_EXCL)' "$device"; }
+
+# The first process whose namespace has a device mounted.
+mounted_by() {
+    local kernel_number file
+    kernel_number=$(lsblk --nodeps --noheadings --output MAJ:MIN "$1" | tr -d ' ')
+    file=$(grep -l " $kernel_number " /proc/[0-9]*/mountinfo 2>/dev/null | head -n 1 || true) # 1: none
+    [[ ! $file ]] || printf 'process %s (%s)\n' "${file//[^0-9]/}" "$(cat "${file%/*}/comm")"
+}
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 look() {
@@ -489,11 +547,9 @@ unmount_remains() {
 
 # A container that started before the mount may hold a copy of it in a namespace of its own.
 check_let_go() {
-    local kernel_number left
-    kernel_number=$(lsblk --nodeps --noheadings --output MAJ:MIN "$place" | tr -d ' ')
-    left=$(grep -l " $kernel_number " /proc/[0-9]*/mountinfo 2>/dev/null | head -n 1 || true) # 1: none, as it should be
-    [[ ! $left ]] || fail 3 "the process ${left//[^0-9]/} ($(cat "${left%/*}/comm")) still has $place mounted" \
-        "stop it, then run this again"
+    local left
+    left=$(mounted_by "$place")
+    [[ ! $left ]] || fail 3 "the $left still has $place mounted" "stop it, then run this again"
 }
 
 forget_volume() {

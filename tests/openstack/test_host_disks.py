@@ -274,6 +274,48 @@ def test_unmounting_what_is_in_use_names_the_process(machine: Machine) -> None:
     assert machine.volume("unmount", device).code == 0
 
 
+def test_uses_of_a_disk_are_named_whoever_made_them(machine: Machine) -> None:
+    device = machine.disk()
+    machine.partition(device, "label: gpt\nsize=300M\nsize=300M\n")
+    assert machine.uses(device) == []
+    machine.run("mkfs.ext2", "-q", f"{device}p1")
+    machine.run("mkfs.ext4", "-q", f"{device}p2")
+    before = digest(device)
+    assert machine.uses(device) == []
+    machine.run("mkdir", "/mnt/by hand", "/mnt/twice")
+    machine.run("mount", "-o", "ro", f"{device}p1", "/mnt/by hand")
+    machine.run("mount", "-o", "ro,noload", f"{device}p2", "/mnt/twice")
+    machine.run("mount", "--bind", "/mnt/twice/lost+found", "/srv")
+    assert machine.uses(device) == ["mounted at /mnt/by hand", "mounted at /mnt/twice", "mounted at /srv"]
+    machine.run("umount", "/srv", "/mnt/twice", "/mnt/by hand")
+    assert (machine.uses(device), digest(device)) == ([], before)
+
+
+def test_disk_that_only_another_namespace_mounts_is_in_use(machine: Machine) -> None:
+    device = machine.disk()
+    machine.run("mkfs.ext4", "-q", device)
+    machine.run("mkdir", "/mnt/other")
+    enter = f"mount {device} /mnt/other && echo mounted && read -r _"
+    argv = machine.command("unshare", "--mount", "sh", "-c", enter)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "mounted\n"
+        assert machine.uses(device) == [f"mounted by process {process.pid} (sh), in a namespace of its own"]
+        process.communicate("\n")
+    assert machine.uses(device) == []
+
+
+def test_group_of_lvm_is_a_use_and_a_disk_that_the_kernel_gives_to_nobody_is_one_too(machine: Machine) -> None:
+    device, other = machine.disk(), machine.disk()
+    lvm(machine, device)
+    assert machine.uses(device) == []
+    machine.run("vgcreate", "--quiet", "--config", "global{locking_type=0}", f"lab{os.getpid()}", device)
+    assert machine.uses(device) == [f"part of LVM's volume group lab{os.getpid()}"]
+    held = os.open(other, os.O_RDONLY | os.O_EXCL)
+    assert machine.uses(other) == ["in use, but lsblk doesn't show by what"]
+    os.close(held)
+    assert machine.uses(other) == []
+
+
 def test_mount_point_with_files_of_the_root_disk_is_refused(machine: Machine) -> None:
     device = machine.disk()
     (machine.root / "mnt/block").mkdir()

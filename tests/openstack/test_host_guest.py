@@ -192,6 +192,30 @@ def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest
     guest.unplug(disk.serial)
 
 
+def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> None:
+    disk = new_disk()
+    assert hosts.users(ssh, disk.serial) == []
+    guest.plug(disk.serial, GIB)
+    device = hosts.looks(ssh, disk, 30).device
+    assert hosts.users(ssh, disk.serial) == []
+    on_server(ssh, f"mkswap {device} && swapon {device}")
+    assert hosts.users(ssh, disk.serial) == ["swap"]
+    on_server(ssh, f"swapoff {device} && mkfs.vfat {device} && mount {device} /srv")
+    assert hosts.users(ssh, disk.serial) == ["mounted at /srv"]
+    on_server(ssh, f"umount /srv && wipefs -qa {device}")
+    on_server(ssh, f"vgcreate -qq lab {device} && lvcreate -qq -y -L 100M -n data lab && mkfs.ext4 -q /dev/lab/data")
+    assert hosts.users(ssh, disk.serial) == ["part of LVM's volume group lab"]
+    on_server(ssh, "mkdir -p /srv/data && mount /dev/lab/data /srv/data")
+    assert hosts.users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
+    on_server(ssh, "umount /srv/data && vgremove -qq -y lab && pvremove -qq " + device)
+    on_server(ssh, f"echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
+    on_server(ssh, f"echo secret | cryptsetup open {device} hidden -")
+    assert hosts.users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
+    on_server(ssh, "cryptsetup close hidden")
+    assert hosts.users(ssh, disk.serial) == []
+    guest.unplug(disk.serial)
+
+
 def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts(ssh: Ssh, guest: Guest) -> None:
     disk = new_disk()
     guest.plug(disk.serial, GIB)
