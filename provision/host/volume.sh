@@ -97,6 +97,7 @@ find_device() {
     local found deadline=$((SECONDS + seconds))
     if [[ $device ]]; then
         [[ -b $device ]] || fail 3 "$device is no block device" "lsblk shows what there is"
+        device=$(readlink -f "$device") # /dev/disk/by-id/…
         return
     fi
     while found=$(matching_disks) && [[ ! $found ]]; do
@@ -259,7 +260,11 @@ first_data() {
 # Where it is mounted, one a line; Docker mounts folders of it for its volumes.
 mount_points() { findmnt --noheadings --raw --source "$place" --output TARGET || true; } # 1: nowhere
 
-mounted_here() { [[ $(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE) == "$place" ]]; }
+mounted_here() {
+    local source
+    source=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE) || return 1
+    [[ $(readlink -f "$source") == $(readlink -f "$place") ]]
+}
 
 # Who uses it, one a line: containers first, by the mounts that they see.
 users() {
@@ -474,24 +479,34 @@ check_mount_point() {
 
 first_names() { find "$1" -mindepth 1 -maxdepth 1 -printf '%f ' -quit; }
 
-# /etc/fstab is replaced as a whole, with the one line for this mount point.
+# /etc/fstab is replaced as a whole, with the one line of ours for this mount point. Lines of others stay as they are.
 write_fstab() {
-    local line other
+    local line
     line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=30s,x-larder=${serial:-by-hand} 0 2"
+    refuse_others_in_fstab
     if grep -qxF -- "$line" /etc/fstab; then
         say "found it in /etc/fstab"
         return
     fi
-    other=$(fstab_line | grep -v x-larder= || true) # 1: none
-    [[ ! $other ]] || fail 3 "/etc/fstab mounts something else at $mount: $other" "remove that line, or choose another mount point"
     replace_fstab "$line"
     say "wrote it to /etc/fstab"
 }
 
-fstab_line() { awk -v mount="$mount" '$1 !~ /^#/ && $2 == mount' /etc/fstab; }
+# By device, whether they say UUID, LABEL or a path, and by mount point; 1 of findmnt: none.
+refuse_others_in_fstab() {
+    local others
+    others=$({ findmnt --fstab --evaluate --noheadings --source "$place" --output SOURCE,TARGET,OPTIONS || true
+               fstab_lines; } | grep -v x-larder= | head -n 1 || true)
+    [[ ! $others ]] || fail 3 "/etc/fstab has a line of somebody else for $place or $mount: $others" \
+        "remove that line, or choose another mount point"
+}
+
+# Of all lines for this mount point, ours carry x-larder=.
+fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at); if (at == mount) print }' /etc/fstab; }
 
 replace_fstab() {
-    awk -v mount="$mount" '$1 ~ /^#/ || $2 != mount' /etc/fstab >/etc/fstab.larder
+    cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
+    awk -v mount="$mount" '$1 ~ /^#/ || $2 != mount || $4 !~ /x-larder=/' /etc/fstab >/etc/fstab.larder
     [[ ! $1 ]] || printf '%s\n' "$1" >>/etc/fstab.larder
     sync /etc/fstab.larder
     mv /etc/fstab.larder /etc/fstab
@@ -500,7 +515,7 @@ replace_fstab() {
 
 reload_systemd() { if [[ -d /run/systemd/system ]]; then systemctl daemon-reload; fi; }
 
-docker_unit() { printf '/etc/systemd/system/docker.service.d/larder%s.conf' "${mount//\//-}"; }
+docker_unit() { printf '/etc/systemd/system/docker.service.d/larder-%s.conf' "$(systemd-escape --path "$mount")"; }
 
 # Without this, Docker starts although the volume is missing, and containers write to the root disk.
 write_docker_unit() {
@@ -554,10 +569,10 @@ check_let_go() {
 
 forget_volume() {
     local ours path
-    ours=$(fstab_line | grep -F "x-larder=${serial:-by-hand}" || true) # 1: none
+    ours=$(fstab_lines | grep -F "x-larder=${serial:-by-hand}" || true) # 1: none
     if [[ $ours ]]; then replace_fstab '' && say "took it out of /etc/fstab"; fi
     path=$(docker_unit)
-    if [[ -e $path && ! $(fstab_line) ]]; then
+    if [[ -e $path && ! $(fstab_lines) ]]; then
         rm "$path"
         reload_systemd
         say "Docker starts without it"

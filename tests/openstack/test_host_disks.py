@@ -334,14 +334,58 @@ def test_mount_point_of_another_disk_is_refused(machine: Machine) -> None:
     assert elsewhere.code == 3 and f"{first}p1 is mounted at {MOUNT}" in elsewhere.stderr
 
 
-def test_line_of_somebody_in_fstab_is_left_alone(machine: Machine) -> None:
-    device = machine.disk()
-    line = f"UUID=0000 {MOUNT} ext4 defaults 0 2\n"
-    (machine.root / "etc/fstab").write_text(line)
-    ended = machine.volume("mount", device, "--blank")
-    assert ended.code == 3 and "/etc/fstab mounts something else" in ended.stderr
+@pytest.mark.parametrize(
+    "line",
+    [f"UUID=0000 {MOUNT} ext4 defaults 0 2", f"/dev/sdz {MOUNT}/ ext4 defaults 0 2", "UUID={uuid} /srv ext4 ro 0 0",
+     "LABEL=larder /srv ext4 ro 0 0", "{device}p1 /srv ext4 ro 0 0"],
+    ids=["point", "point with a slash", "UUID", "label", "path"],
+)  # fmt: skip
+def test_line_of_somebody_in_fstab_is_named_and_left_alone(machine: Machine, line: str) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    assert machine.volume("prepare", device, "--blank").code == 0
+    uuid = machine.run("blkid", "-s", "UUID", "-o", "value", f"{device}p1").strip()
+    theirs = line.format(uuid=uuid, device=device) + "\n"
+    fstab.write_text(theirs)
+    ended = machine.volume("mount", device)
+    assert ended.code == 3 and "/etc/fstab has a line of somebody else" in ended.stderr
+    assert theirs.split()[1] in ended.stderr
     assert machine.volume("unmount", device).code == 0
-    assert (machine.root / "etc/fstab").read_text() == line
+    assert fstab.read_text() == theirs
+
+
+def test_line_of_somebody_that_came_later_stays_when_ours_goes(machine: Machine) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    fstab.chmod(0o640)
+    machine.volume("mount", device, "--blank")
+    theirs = f"# mine\nUUID=0000 {MOUNT} ext4 noauto 0 2\n"
+    fstab.write_text(fstab.read_text() + theirs)
+    assert machine.volume("unmount", device).code == 0
+    assert (fstab.read_text(), fstab.stat().st_mode & 0o777) == ("# nothing yet\n" + theirs, 0o640)
+
+
+def test_disk_is_known_by_a_link_too(machine: Machine) -> None:
+    device = machine.disk()
+    machine.run("ln", "-s", device, "/mnt/by-id")
+    for _ in range(2):
+        ended = machine.volume("mount", "/mnt/by-id", "--blank")
+        assert ended.code == 0, ended.stderr
+    assert machine.look("/mnt/by-id")["state"] == "mounted"
+    assert machine.uses("/mnt/by-id") == [f"mounted at {MOUNT}"]
+    assert machine.volume("unmount", "/mnt/by-id").code == 0
+    assert machine.uses(device) == []
+
+
+def test_docker_s_unit_is_named_as_systemd_names_mount_points(machine: Machine) -> None:
+    device, unit = machine.disk(), machine.root / "etc/systemd/system/docker.service.d/larder-mnt-my\\x2ddisk.conf"
+    assert machine.volume("mount", device, "--blank", "--mount", "/mnt/my-disk").code == 0
+    assert unit.read_text() == "[Unit]\nRequiresMountsFor=/mnt/my-disk\n"
+    assert machine.volume("unmount", device, "--mount", "/mnt/my-disk").code == 0
+    assert not unit.exists()
+
+
+def test_lock_is_root_s_alone(machine: Machine) -> None:
+    machine.look(machine.disk())
+    assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.sh.lock") == "root 600\n"
 
 
 def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Machine) -> None:
