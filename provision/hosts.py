@@ -23,7 +23,8 @@ from provision.ssh import Ssh
 SCRIPTS = Path(__file__).with_name("host")
 APPEAR_SECONDS = 60
 """How long an attached disk may take to appear, and a grown one to show its size."""
-INSTALL_SECONDS = 1800
+INSTALL_SECONDS = 3600
+"""Among them up to 20 minutes for a fresh image that is still busy with itself."""
 DISK_SECONDS = 900
 GROW_SECONDS = 4 * 3600
 """A file system that grows must not be cut: how long it is waited for, not how long it may take."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,30 @@ def is_mounted(ssh: Ssh) -> bool:
 
 
 # --- packages ---------------------------------------------------------------------------------------------------------
+
+
+HOLD = """
+use Fcntl;
+open(my $file, ">>", $ARGV[0]) or die $!;
+fcntl($file, F_SETLK, pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0)) or die $!;
+$| = 1; print "held\\n"; <STDIN>;
+"""
+
+
+@pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
+def test_package_that_another_process_keeps_from_being_installed_is_waited_for(ssh: Ssh, lock: str) -> None:
+    """As in the first minutes of a fresh cloud image."""
+    on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
+    wanted = HostSetup(docker=False, rclone=False, tools=("nload",), repository=None, revision=None)
+    argv = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, lock])]
+    with ThreadPoolExecutor() as pool, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        setting_up = pool.submit(hosts.set_up, ssh, wanted, [], marks()[1])
+        wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", 60)
+        assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
+        holder.communicate(b"\n")
+        setting_up.result(120)
+    assert ssh.run(["which", "nload"]).code == 0
 
 
 def test_server_is_set_up_and_its_containers_depend_on_the_volume(
