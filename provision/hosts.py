@@ -23,8 +23,11 @@ from provision.ssh import Ssh
 SCRIPTS = Path(__file__).with_name("host")
 APPEAR_SECONDS = 60
 """How long an attached disk may take to appear, and a grown one to show its size."""
-INSTALL_SECONDS = 1800
+INSTALL_SECONDS = 3600
+"""Among them up to 20 minutes for a fresh image that is still busy with itself."""
 DISK_SECONDS = 900
+GROW_SECONDS = 4 * 3600
+"""A file system that grows must not be cut: how long it is waited for, not how long it may take."""
 ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
 
 # The scripts arrive as one archive: when the connection is lost on the way, none of them runs.
@@ -87,7 +90,13 @@ class Look:
     """What was found where, in words."""
 
 
-def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callable[[Disk], None]) -> None:
+def set_up(
+    ssh: Ssh,
+    wanted: HostSetup,
+    disks: Sequence[Disk],
+    formatted: Callable[[Disk], None],
+    reporter: Reporter | None = None,
+) -> None:
     """Bring the server to what is wanted; running it again changes nothing.
 
     `formatted(disk)` is called as soon as a disk that was `blank` has its file system, before anything is put on it,
@@ -95,35 +104,37 @@ def set_up(ssh: Ssh, wanted: HostSetup, disks: Sequence[Disk], formatted: Callab
     lost or a step fails (running again goes on), StorageError when a disk isn't what it should be.
     """
     for disk in disks:  # before Docker, whose unit waits for them
-        mount(ssh, disk, formatted)
+        mount(ssh, disk, formatted, reporter)
     if wanted.docker:
-        _tell(_run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter)
     if wanted.rclone:
-        _tell(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS), reporter)
     tools = [*wanted.tools, *(["git", "ca-certificates"] if wanted.repository else [])]
     if tools:
-        _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS))
+        _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter)
     if wanted.repository:
         revision = ["--revision", wanted.revision] if wanted.revision else []
-        _tell(_run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS))
+        _tell(
+            _run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS), reporter
+        )
 
 
-def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None]) -> None:
+def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:
     """Prepare the disk if it is blank, and mount it, now and after each boot."""
     if disk.blank:
-        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS))
+        _tell(_volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS), reporter)
         formatted(disk)
-    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+    _tell(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
-def unmount(ssh: Ssh, disk: Disk) -> None:
+def unmount(ssh: Ssh, disk: Disk, reporter: Reporter | None = None) -> None:
     """Unmount the disk and let Docker start without it; StorageError names who uses it."""
-    _tell(_volume(ssh, "unmount", disk, seconds=0))
+    _tell(_volume(ssh, "unmount", disk, seconds=0), reporter)
 
 
-def grow(ssh: Ssh, disk: Disk) -> None:
+def grow(ssh: Ssh, disk: Disk, reporter: Reporter | None = None) -> None:
     """Extend partition and file system to the disk's size, `disk.gib`; it may stay mounted and in use."""
-    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS))
+    _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
 def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
@@ -133,23 +144,40 @@ def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
         seen: dict[str, Any] = json.loads(answer)
         return Look(**seen | {"users": tuple(seen["users"]), "evidence": tuple(seen["evidence"])})
     except (ValueError, TypeError, KeyError):
-        raise ServiceError(
-            f"{ssh}: volume.sh look answered something else than expected: {answer[:200]!r}",
-            next_step="log in and run it by hand (provision/host/README.md)",
-        ) from None
+        raise _unexpected(ssh, "look", answer) from None
+
+
+def users(ssh: Ssh, serial: str) -> list[str]:
+    """What the server does with a disk, whoever made it do so: "mounted at /srv", "part of LVM's volume group data".
+
+    Empty when the disk is free, or not there; reads only. Detaching a disk that is in use loses what isn't written yet.
+    """
+    answer = _run_script(ssh, "volume.sh", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
+    try:
+        return [str(use) for use in json.loads(answer)]
+    except (ValueError, TypeError):
+        raise _unexpected(ssh, "uses", answer) from None
+
+
+def _unexpected(ssh: Ssh, command: str, answer: str) -> LarderError:
+    return ServiceError(
+        f"{ssh}: volume.sh {command} answered something else than expected: {answer[:200]!r}",
+        next_step="log in and run it by hand (provision/host/README.md)",
+    )
 
 
 def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:
+    grows = command == "grow"
     return _run_script(
         ssh, "volume.sh", command, "--serial", disk.serial, "--mount", disk.mount, "--wait", str(seconds), *options,
-        root=True, seconds=DISK_SECONDS,
+        root=True, seconds=GROW_SECONDS if grows else DISK_SECONDS, cut=not grows,
     )  # fmt: skip
 
 
-def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float) -> str:
+def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float, cut: bool = True) -> str:
     """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
-    command = [*(["sudo", "-n"] if root else []), "bash", "-c", RECEIVE, "larder", name, *arguments]
-    ended = ssh.run(command, stdin=_archive(), seconds=seconds)
+    command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
+    ended = ssh.run(command, stdin=_archive(), seconds=seconds, root=root, cut=cut)
     if ended.code:
         raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
     return ended.stdout
@@ -181,8 +209,8 @@ def _error(ssh: Ssh, name: str, code: int, stdout: str, stderr: str) -> LarderEr
     return ERRORS.get(code, ServiceError)(what, next_step=told[2])
 
 
-def _tell(stdout: str) -> None:
+def _tell(stdout: str, reporter: Reporter | None) -> None:
     """What a script did and found is for people, so it goes to stderr."""
-    reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
+    reporter = reporter or Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     for line in stdout.splitlines():
         reporter.event("host", line)

@@ -107,6 +107,15 @@ def check_free(port: int) -> None:
         ) from None
 
 
+def wrapped(argv: Sequence[str], seconds: float | None, root: bool = False) -> list[str]:
+    """A command that its own machine ends after `seconds`, also when the connection was lost meanwhile.
+
+    Under sudo and not around it: the user who logs in can't end what runs as root.
+    """
+    limit = [] if seconds is None else ["timeout", "--kill-after=10", f"{seconds:.0f}"]
+    return [*(["sudo", "-n"] if root else []), *limit, *argv]
+
+
 def quoted(path: Path) -> str:
     """A path as ssh_config takes it."""
     return '"' + str(path).replace("%", "%%").replace('"', '\\"') + '"'
@@ -119,6 +128,16 @@ def write_private(path: Path, text: str) -> None:
         path.chmod(0o600)
 
 
+def known_hosts_in(state_folder: Path) -> Path:
+    """Where a server's host key is recorded."""
+    return state_folder / "known_hosts"
+
+
+def forget_host_key(state_folder: Path) -> None:
+    """Forget the recorded host key: for a server that was deleted or rebuilt, and its address used again."""
+    known_hosts_in(state_folder).unlink(missing_ok=True)
+
+
 class Ssh:
     """One server; `known_hosts` and the ssh_config fragment lie in `state_folder`, its own."""
 
@@ -128,14 +147,15 @@ class Ssh:
         self.alias = "larder-" + re.sub(r"[^A-Za-z0-9._-]+", "-", self.state_folder.name)
         """The server's name in the fragment."""
         self.fragment = self.state_folder / "ssh_config"
-        self.known_hosts = self.state_folder / "known_hosts"
+        self.known_hosts = known_hosts_in(self.state_folder)
         self._config = self.state_folder / "config"
 
     def wait(self, seconds: float) -> None:
         """Wait until the server lets us in; raises with the cause when it hasn't after `seconds`."""
         begin = time.monotonic()
         while True:
-            code, said, _, _ = self._attempt(["true"], b"", max(CONNECT_SECONDS, begin + seconds - time.monotonic()))
+            left = max(CONNECT_SECONDS, begin + seconds - time.monotonic())
+            code, said, _, _ = self._attempt(wrapped(["true"], left), b"", left)
             if code == 0:
                 return
             fault = fault_of(said)
@@ -143,27 +163,29 @@ class Ssh:
                 raise self._error(fault, said, f"after {time.monotonic() - begin:.0f} s")
             time.sleep(POLL_SECONDS)
 
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 600) -> Completed:
-        """Run a command there and return how it ended, whatever its exit code is.
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 600, root: bool = False, cut: bool = True
+    ) -> Completed:
+        """Run a command there, by sudo as `root` where that is needed; returns how it ended, whatever its exit code is.
 
+        What isn't done after `seconds` is ended there, unless it must not be `cut`: then only the waiting ends.
         Raises ServiceError when the connection fails or is lost, or when the command isn't done after `seconds`;
         ConfigurationError when the key is refused or the server's own key is another one than before.
         """
-        code, said, stdout, stderr = self._attempt(argv, stdin, seconds)
+        code, said, stdout, stderr = self._attempt(wrapped(argv, seconds if cut else None, root), stdin, seconds)
         if code in TIMEOUT_EXITS:
             raise ServiceError(
-                f"{self}: `{shlex.join(argv)[:80]}` was not done after {seconds:.0f} s",
+                f"{self}: `{shlex.join(argv)[:80]}` was not done after {seconds:.0f} s"
+                + ("" if cut else ", and is at work there still"),
                 next_step="run the same command again: what was done stays, and it goes on from there",
             )
         if code == SSH_FAILED or code < 0:  # or OpenSSH was killed
             raise self._error(fault_of(said), said, f"while `{shlex.join(argv)[:80]}` was to run")
         return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
-    def _attempt(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:
+    def _attempt(self, remote: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:
         """Exit code, what OpenSSH itself said, and the command's stdout and stderr."""
         self.write_fragment()
-        # The server ends what takes too long itself, so what a lost connection leaves behind ends, too.
-        remote = ["timeout", "--kill-after=10", f"{seconds:.0f}", *argv]
         with tempfile.NamedTemporaryFile("r", prefix="larder-ssh-") as log:
             command = self._command("-o", "BatchMode=yes", "-T", "-E", log.name)
             try:
@@ -210,10 +232,6 @@ class Ssh:
                 said = log.read()
                 raise self._error(fault_of(said), said, "in the tunnel")
         return code
-
-    def forget_host_key(self) -> None:
-        """Forget the recorded host key: for a server that was deleted or rebuilt, and its address used again."""
-        self.known_hosts.unlink(missing_ok=True)
 
     def write_fragment(self) -> None:
         """Write the ssh_config fragment, and the file that leads OpenSSH to it."""

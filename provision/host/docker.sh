@@ -38,7 +38,8 @@ main() {
 # The compose plugin has another name in each, and Debian 12 has only its predecessor.
 from_distribution() {
     local compose
-    run_apt update
+    await_first_boot
+    refresh_lists
     case $(. /etc/os-release && echo "${ID:-}") in
         debian) compose=docker-compose ;;
         ubuntu) compose=docker-compose-v2 ;;
@@ -61,6 +62,7 @@ from_docker() {
         fail 5 "download.docker.com gives no key for $distribution" "check the network, or --from distribution"
     printf 'deb [arch=%s signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/%s %s stable\n' \
         "$(dpkg --print-architecture)" "$distribution" "$codename" >/etc/apt/sources.list.d/docker.list
+    rm -f /run/larder-lists # of before
     need_packages docker-ce docker-ce-cli containerd.io docker-buildx-plugin docker-compose-plugin
 }
 

@@ -5,7 +5,7 @@ ARGUMENTS="$*"
 . "$(dirname "$0")/common.sh"
 
 OUR_NAME=larder # of the partition and of the file system that this script makes
-GIB=$((1 << 30)) MIB=$((1 << 20)) ENDS_BYTES=$((16 << 20))
+GIB=$((1 << 30)) ENDS_BYTES=$((16 << 20))
 SAMPLES=512 SAMPLE_BYTES=65536
 
 usage() {
@@ -13,6 +13,7 @@ usage() {
 volume.sh COMMAND (--serial ID | --device PATH) [options]
 
   look      print as JSON what stands on the disk; reads only
+  uses      print as JSON what this server does with the disk: a list, empty when it is free or not there; reads only
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
   unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
@@ -24,7 +25,7 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   --mount DIR       default /mnt/block
   --blank           the volume was created blank and has not been formatted: permits formatting, if it looks blank, too
   --owner UID:GID   owns the folders workspace and docker-volumes of a new file system; default: who called sudo
-  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look and unmount: 0)
+  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look, uses and unmount: 0)
 X
 }
 
@@ -50,6 +51,7 @@ main() {
     take_turn
     case $command in
         look) look ;;
+        uses) uses ;;
         prepare) prepare ;;
         mount) mount_volume ;;
         unmount) unmount_volume ;;
@@ -60,7 +62,7 @@ main() {
 
 check_options() {
     case $command in
-        look | unmount) seconds=${seconds:-0} ;;
+        look | uses | unmount) seconds=${seconds:-0} ;;
         *) seconds=${seconds:-60} ;;
     esac
     [[ $serial || $device ]] || wrong_usage "neither --serial nor --device"
@@ -95,6 +97,7 @@ find_device() {
     local found deadline=$((SECONDS + seconds))
     if [[ $device ]]; then
         [[ -b $device ]] || fail 3 "$device is no block device" "lsblk shows what there is"
+        device=$(readlink -f "$device") # /dev/disk/by-id/…
         return
     fi
     while found=$(matching_disks) && [[ ! $found ]]; do
@@ -257,7 +260,11 @@ first_data() {
 # Where it is mounted, one a line; Docker mounts folders of it for its volumes.
 mount_points() { findmnt --noheadings --raw --source "$place" --output TARGET || true; } # 1: nowhere
 
-mounted_here() { [[ $(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE) == "$place" ]]; }
+mounted_here() {
+    local source
+    source=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE) || return 1
+    [[ $(readlink -f "$source") == $(readlink -f "$place") ]]
+}
 
 # Who uses it, one a line: containers first, by the mounts that they see.
 users() {
@@ -280,6 +287,62 @@ containers() {
     ids=$(docker ps --quiet 2>/dev/null) || return 0 # no engine runs, so no container does
     # shellcheck disable=SC2086 # ids are words
     [[ ! $ids ]] || docker inspect --format '{{.State.Pid}} {{.Name}}' $ids
+}
+
+# --- what the server does with it --------------------------------------------------------------------------------------
+
+# One a line, in words: of the disk, its partitions, and all that is built on them, whoever did it.
+list_uses() {
+    local tree node kind
+    # what can't be seen must not look free
+    tree=$(lsblk --noheadings --raw --paths --output NAME,TYPE "$device") ||
+        fail 3 "what uses $device can't be seen" "lsblk $device shows why"
+    while read -r node kind; do
+        list_uses_of "$(printf %b "$node")" "$kind"
+    done <<<"$tree"
+}
+
+# lsblk knows types from sysfs; what is built on a disk stands below it, so its own type tells who holds the disk.
+list_uses_of() {
+    local targets group
+    case $2 in
+        disk | part | loop | lvm) ;;
+        raid*) say "part of the RAID $1" ;;
+        crypt) say "opened as $1 (dm-crypt)" ;;
+        *) say "held by $1 ($2)" ;;
+    esac
+    targets=$(findmnt --noheadings --raw --source "$1" --output TARGET || true) # 1: nowhere
+    if [[ $targets ]]; then
+        printf 'mounted at %b\n' "${targets//$'\n'/$'\n'mounted at }"
+    else
+        mounted_by "$1" | while read -r who; do say "mounted by $who, in a namespace of its own"; done
+    fi
+    if grep -q "^$(readlink -f "$1") " /proc/swaps; then say "swap"; fi
+    # without LVM's tools nothing of it is at work
+    group=$(pvs --readonly --noheadings --options vg_name "$1" 2>/dev/null | tr -d ' ' || true)
+    [[ ! $group ]] || say "part of LVM's volume group $group"
+}
+
+uses() {
+    local text='' all=()
+    if find_device; then
+        text=$(list_uses)
+        [[ $text ]] || ! is_held || text="in use, but lsblk doesn't show by what"
+    fi
+    [[ ! $text ]] || mapfile -t all < <(sort -u <<<"$text")
+    json_list "${all[@]}"
+    say
+}
+
+# The kernel gives a disk to one holder at a time: a file system, swap, LVM, RAID, anything.
+is_held() { ! perl -MFcntl -e 'exit !sysopen(my $disk, $ARGV[0], O_RDONLY | O_EXCL)' "$device"; }
+
+# The first process whose namespace has a device mounted.
+mounted_by() {
+    local kernel_number file
+    kernel_number=$(lsblk --nodeps --noheadings --output MAJ:MIN "$1" | tr -d ' ')
+    file=$(grep -l " $kernel_number " /proc/[0-9]*/mountinfo 2>/dev/null | head -n 1 || true) # 1: none
+    [[ ! $file ]] || printf 'process %s (%s)\n' "${file//[^0-9]/}" "$(cat "${file%/*}/comm")"
 }
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -416,24 +479,34 @@ check_mount_point() {
 
 first_names() { find "$1" -mindepth 1 -maxdepth 1 -printf '%f ' -quit; }
 
-# /etc/fstab is replaced as a whole, with the one line for this mount point.
+# /etc/fstab is replaced as a whole, with the one line of ours for this mount point. Lines of others stay as they are.
 write_fstab() {
-    local line other
+    local line
     line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=30s,x-larder=${serial:-by-hand} 0 2"
+    refuse_others_in_fstab
     if grep -qxF -- "$line" /etc/fstab; then
         say "found it in /etc/fstab"
         return
     fi
-    other=$(fstab_line | grep -v x-larder= || true) # 1: none
-    [[ ! $other ]] || fail 3 "/etc/fstab mounts something else at $mount: $other" "remove that line, or choose another mount point"
     replace_fstab "$line"
     say "wrote it to /etc/fstab"
 }
 
-fstab_line() { awk -v mount="$mount" '$1 !~ /^#/ && $2 == mount' /etc/fstab; }
+# By device, whether they say UUID, LABEL or a path, and by mount point; 1 of findmnt: none.
+refuse_others_in_fstab() {
+    local others
+    others=$({ findmnt --fstab --evaluate --noheadings --source "$place" --output SOURCE,TARGET,OPTIONS || true
+               fstab_lines; } | grep -v x-larder= | head -n 1 || true)
+    [[ ! $others ]] || fail 3 "/etc/fstab has a line of somebody else for $place or $mount: $others" \
+        "remove that line, or choose another mount point"
+}
+
+# Of all lines for this mount point, ours carry x-larder=.
+fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at); if (at == mount) print }' /etc/fstab; }
 
 replace_fstab() {
-    awk -v mount="$mount" '$1 ~ /^#/ || $2 != mount' /etc/fstab >/etc/fstab.larder
+    cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
+    awk -v mount="$mount" '$1 ~ /^#/ || $2 != mount || $4 !~ /x-larder=/' /etc/fstab >/etc/fstab.larder
     [[ ! $1 ]] || printf '%s\n' "$1" >>/etc/fstab.larder
     sync /etc/fstab.larder
     mv /etc/fstab.larder /etc/fstab
@@ -442,7 +515,7 @@ replace_fstab() {
 
 reload_systemd() { if [[ -d /run/systemd/system ]]; then systemctl daemon-reload; fi; }
 
-docker_unit() { printf '/etc/systemd/system/docker.service.d/larder%s.conf' "${mount//\//-}"; }
+docker_unit() { printf '/etc/systemd/system/docker.service.d/larder-%s.conf' "$(systemd-escape --path "$mount")"; }
 
 # Without this, Docker starts although the volume is missing, and containers write to the root disk.
 write_docker_unit() {
@@ -489,19 +562,17 @@ unmount_remains() {
 
 # A container that started before the mount may hold a copy of it in a namespace of its own.
 check_let_go() {
-    local kernel_number left
-    kernel_number=$(lsblk --nodeps --noheadings --output MAJ:MIN "$place" | tr -d ' ')
-    left=$(grep -l " $kernel_number " /proc/[0-9]*/mountinfo 2>/dev/null | head -n 1 || true) # 1: none, as it should be
-    [[ ! $left ]] || fail 3 "the process ${left//[^0-9]/} ($(cat "${left%/*}/comm")) still has $place mounted" \
-        "stop it, then run this again"
+    local left
+    left=$(mounted_by "$place")
+    [[ ! $left ]] || fail 3 "the $left still has $place mounted" "stop it, then run this again"
 }
 
 forget_volume() {
     local ours path
-    ours=$(fstab_line | grep -F "x-larder=${serial:-by-hand}" || true) # 1: none
+    ours=$(fstab_lines | grep -F "x-larder=${serial:-by-hand}" || true) # 1: none
     if [[ $ours ]]; then replace_fstab '' && say "took it out of /etc/fstab"; fi
     path=$(docker_unit)
-    if [[ -e $path && ! $(fstab_line) ]]; then
+    if [[ -e $path && ! $(fstab_lines) ]]; then
         rm "$path"
         reload_systemd
         say "Docker starts without it"

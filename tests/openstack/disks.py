@@ -106,6 +106,13 @@ class Machine:
         seen: dict[str, Any] = json.loads(ended.stdout)
         return seen
 
+    def uses(self, device: str) -> list[str]:
+        """What volume.sh says that the machine does with a device."""
+        ended = self.volume("uses", device)
+        assert ended.code == 0, ended.stderr
+        seen: list[str] = json.loads(ended.stdout)
+        return seen
+
     def disk(self, size_bytes: int = GIB) -> str:
         """A new blank disk; returns its device."""
         file = self.folder / f"disk-{len(self._devices)}"

@@ -274,6 +274,48 @@ def test_unmounting_what_is_in_use_names_the_process(machine: Machine) -> None:
     assert machine.volume("unmount", device).code == 0
 
 
+def test_uses_of_a_disk_are_named_whoever_made_them(machine: Machine) -> None:
+    device = machine.disk()
+    machine.partition(device, "label: gpt\nsize=300M\nsize=300M\n")
+    assert machine.uses(device) == []
+    machine.run("mkfs.ext2", "-q", f"{device}p1")
+    machine.run("mkfs.ext4", "-q", f"{device}p2")
+    before = digest(device)
+    assert machine.uses(device) == []
+    machine.run("mkdir", "/mnt/by hand", "/mnt/twice")
+    machine.run("mount", "-o", "ro", f"{device}p1", "/mnt/by hand")
+    machine.run("mount", "-o", "ro,noload", f"{device}p2", "/mnt/twice")
+    machine.run("mount", "--bind", "/mnt/twice/lost+found", "/srv")
+    assert machine.uses(device) == ["mounted at /mnt/by hand", "mounted at /mnt/twice", "mounted at /srv"]
+    machine.run("umount", "/srv", "/mnt/twice", "/mnt/by hand")
+    assert (machine.uses(device), digest(device)) == ([], before)
+
+
+def test_disk_that_only_another_namespace_mounts_is_in_use(machine: Machine) -> None:
+    device = machine.disk()
+    machine.run("mkfs.ext4", "-q", device)
+    machine.run("mkdir", "/mnt/other")
+    enter = f"mount {device} /mnt/other && echo mounted && read -r _"
+    argv = machine.command("unshare", "--mount", "sh", "-c", enter)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "mounted\n"
+        assert machine.uses(device) == [f"mounted by process {process.pid} (sh), in a namespace of its own"]
+        process.communicate("\n")
+    assert machine.uses(device) == []
+
+
+def test_group_of_lvm_is_a_use_and_a_disk_that_the_kernel_gives_to_nobody_is_one_too(machine: Machine) -> None:
+    device, other = machine.disk(), machine.disk()
+    lvm(machine, device)
+    assert machine.uses(device) == []
+    machine.run("vgcreate", "--quiet", "--config", "global{locking_type=0}", f"lab{os.getpid()}", device)
+    assert machine.uses(device) == [f"part of LVM's volume group lab{os.getpid()}"]
+    held = os.open(other, os.O_RDONLY | os.O_EXCL)
+    assert machine.uses(other) == ["in use, but lsblk doesn't show by what"]
+    os.close(held)
+    assert machine.uses(other) == []
+
+
 def test_mount_point_with_files_of_the_root_disk_is_refused(machine: Machine) -> None:
     device = machine.disk()
     (machine.root / "mnt/block").mkdir()
@@ -292,14 +334,58 @@ def test_mount_point_of_another_disk_is_refused(machine: Machine) -> None:
     assert elsewhere.code == 3 and f"{first}p1 is mounted at {MOUNT}" in elsewhere.stderr
 
 
-def test_line_of_somebody_in_fstab_is_left_alone(machine: Machine) -> None:
-    device = machine.disk()
-    line = f"UUID=0000 {MOUNT} ext4 defaults 0 2\n"
-    (machine.root / "etc/fstab").write_text(line)
-    ended = machine.volume("mount", device, "--blank")
-    assert ended.code == 3 and "/etc/fstab mounts something else" in ended.stderr
+@pytest.mark.parametrize(
+    "line",
+    [f"UUID=0000 {MOUNT} ext4 defaults 0 2", f"/dev/sdz {MOUNT}/ ext4 defaults 0 2", "UUID={uuid} /srv ext4 ro 0 0",
+     "LABEL=larder /srv ext4 ro 0 0", "{device}p1 /srv ext4 ro 0 0"],
+    ids=["point", "point with a slash", "UUID", "label", "path"],
+)  # fmt: skip
+def test_line_of_somebody_in_fstab_is_named_and_left_alone(machine: Machine, line: str) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    assert machine.volume("prepare", device, "--blank").code == 0
+    uuid = machine.run("blkid", "-s", "UUID", "-o", "value", f"{device}p1").strip()
+    theirs = line.format(uuid=uuid, device=device) + "\n"
+    fstab.write_text(theirs)
+    ended = machine.volume("mount", device)
+    assert ended.code == 3 and "/etc/fstab has a line of somebody else" in ended.stderr
+    assert theirs.split()[1] in ended.stderr
     assert machine.volume("unmount", device).code == 0
-    assert (machine.root / "etc/fstab").read_text() == line
+    assert fstab.read_text() == theirs
+
+
+def test_line_of_somebody_that_came_later_stays_when_ours_goes(machine: Machine) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    fstab.chmod(0o640)
+    machine.volume("mount", device, "--blank")
+    theirs = f"# mine\nUUID=0000 {MOUNT} ext4 noauto 0 2\n"
+    fstab.write_text(fstab.read_text() + theirs)
+    assert machine.volume("unmount", device).code == 0
+    assert (fstab.read_text(), fstab.stat().st_mode & 0o777) == ("# nothing yet\n" + theirs, 0o640)
+
+
+def test_disk_is_known_by_a_link_too(machine: Machine) -> None:
+    device = machine.disk()
+    machine.run("ln", "-s", device, "/mnt/by-id")
+    for _ in range(2):
+        ended = machine.volume("mount", "/mnt/by-id", "--blank")
+        assert ended.code == 0, ended.stderr
+    assert machine.look("/mnt/by-id")["state"] == "mounted"
+    assert machine.uses("/mnt/by-id") == [f"mounted at {MOUNT}"]
+    assert machine.volume("unmount", "/mnt/by-id").code == 0
+    assert machine.uses(device) == []
+
+
+def test_docker_s_unit_is_named_as_systemd_names_mount_points(machine: Machine) -> None:
+    device, unit = machine.disk(), machine.root / "etc/systemd/system/docker.service.d/larder-mnt-my\\x2ddisk.conf"
+    assert machine.volume("mount", device, "--blank", "--mount", "/mnt/my-disk").code == 0
+    assert unit.read_text() == "[Unit]\nRequiresMountsFor=/mnt/my-disk\n"
+    assert machine.volume("unmount", device, "--mount", "/mnt/my-disk").code == 0
+    assert not unit.exists()
+
+
+def test_lock_is_root_s_alone(machine: Machine) -> None:
+    machine.look(machine.disk())
+    assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.sh.lock") == "root 600\n"
 
 
 def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Machine) -> None:

@@ -5,19 +5,24 @@ One guest serves all tests of this module; each leaves the mount point free.
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from larder.progress import Reporter
 from provision import hosts
+from provision import ssh as ssh_module
 from provision.hosts import Disk, HostSetup
 from provision.ssh import Address, Ssh
 from tests.conftest import free_ports, wait_until
@@ -63,7 +68,7 @@ def another(ssh: Ssh, tmp_path: Path) -> Callable[..., Ssh]:
 
 
 def on_server(ssh: Ssh, command: str) -> str:
-    ended = ssh.run(["sudo", "sh", "-c", command])
+    ended = ssh.run(["sh", "-c", command], root=True)
     assert ended.code == 0, ended.stderr
     return ended.stdout
 
@@ -97,7 +102,7 @@ def test_changed_host_key_is_refused_with_what_to_do(ssh: Ssh, another: Callable
     with pytest.raises(ConfigurationError, match="host key is another one than at first contact") as told:
         other.wait(60)
     assert str(other.known_hosts) in told.value.next_step
-    other.forget_host_key()
+    ssh_module.forget_host_key(other.state_folder)
     other.wait(10)
 
 
@@ -127,10 +132,18 @@ def test_refused_and_unknown_addresses_are_told(another: Callable[..., Ssh]) -> 
         another(host="no-such-server.invalid").wait(60)
 
 
-def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh) -> None:
+@pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
+def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh, root: bool) -> None:
     with pytest.raises(ServiceError, match="was not done after 2 s"):
-        ssh.run(["sleep", "4711"], seconds=2)
+        ssh.run(["sh", "-c", "sleep 4711; true"], seconds=2, root=root)
     wait_until(lambda: ssh.run(["pgrep", "-f", "^sleep 4711"]).code == 1, "the server ended it", 20)
+
+
+def test_step_that_must_not_be_cut_goes_on_there(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_module, "CONNECT_SECONDS", 1)
+    with pytest.raises(ServiceError, match="was not done after 3 s, and is at work there still"):
+        ssh.run(["sleep", "4712"], seconds=3, root=True, cut=False)
+    assert on_server(ssh, "pgrep -f '^sleep 4712'; pkill -f '^sleep 4712'")
 
 
 def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
@@ -178,6 +191,30 @@ def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest
         hosts.mount(ssh, disk, mark)
     on_server(ssh, "sync")
     assert (file.read_bytes()[: 1 << 20], marked) == (before, [])
+    guest.unplug(disk.serial)
+
+
+def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> None:
+    disk = new_disk()
+    assert hosts.users(ssh, disk.serial) == []
+    guest.plug(disk.serial, GIB)
+    device = hosts.looks(ssh, disk, 30).device
+    assert hosts.users(ssh, disk.serial) == []
+    on_server(ssh, f"mkswap {device} && swapon {device}")
+    assert hosts.users(ssh, disk.serial) == ["swap"]
+    on_server(ssh, f"swapoff {device} && mkfs.vfat {device} && mount {device} /srv")
+    assert hosts.users(ssh, disk.serial) == ["mounted at /srv"]
+    on_server(ssh, f"umount /srv && wipefs -qa {device}")
+    on_server(ssh, f"vgcreate -qq lab {device} && lvcreate -qq -y -L 100M -n data lab && mkfs.ext4 -q /dev/lab/data")
+    assert hosts.users(ssh, disk.serial) == ["part of LVM's volume group lab"]
+    on_server(ssh, "mkdir -p /srv/data && mount /dev/lab/data /srv/data")
+    assert hosts.users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
+    on_server(ssh, "umount /srv/data && vgremove -qq -y lab && pvremove -qq " + device)
+    on_server(ssh, f"echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
+    on_server(ssh, f"echo secret | cryptsetup open {device} hidden -")
+    assert hosts.users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
+    on_server(ssh, "cryptsetup close hidden")
+    assert hosts.users(ssh, disk.serial) == []
     guest.unplug(disk.serial)
 
 
@@ -251,7 +288,7 @@ def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
 def cut_connections(ssh: Ssh) -> None:
     """Kill every connection on the server's side, this one included."""
     with pytest.raises(ServiceError, match="connection was lost"):
-        ssh.run(["sudo", "pkill", "-KILL", "-f", "^sshd-session: cc"])
+        ssh.run(["pkill", "-KILL", "-f", "^sshd-session: cc"], root=True)
 
 
 def is_mounted(ssh: Ssh) -> bool:
@@ -262,6 +299,30 @@ def is_mounted(ssh: Ssh) -> bool:
 
 
 # --- packages ---------------------------------------------------------------------------------------------------------
+
+
+HOLD = """
+use Fcntl;
+open(my $file, ">>", $ARGV[0]) or die $!;
+fcntl($file, F_SETLK, pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0)) or die $!;
+$| = 1; print "held\\n"; <STDIN>;
+"""
+
+
+@pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
+def test_package_that_another_process_keeps_from_being_installed_is_waited_for(ssh: Ssh, lock: str) -> None:
+    """As in the first minutes of a fresh cloud image."""
+    on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
+    wanted = HostSetup(docker=False, rclone=False, tools=("nload",), repository=None, revision=None)
+    argv = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, lock])]
+    with ThreadPoolExecutor() as pool, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        setting_up = pool.submit(hosts.set_up, ssh, wanted, [], marks()[1])
+        wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", 60)
+        assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
+        holder.communicate(b"\n")
+        setting_up.result(120)
+    assert ssh.run(["which", "nload"]).code == 0
 
 
 def test_server_is_set_up_and_its_containers_depend_on_the_volume(
@@ -283,9 +344,9 @@ def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest
     wanted = HostSetup(True, True, ("nload",), "file:///srv/work", "main")
     hosts.set_up(ssh, wanted, [], marks()[1])
     capsys.readouterr()
-    hosts.set_up(ssh, wanted, [], marks()[1])
-    told = capsys.readouterr().err.splitlines()
-    assert told and not [line for line in told if " found " not in line]
+    hosts.set_up(ssh, wanted, [], marks()[1], Reporter("lab", "json"))
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert told and not [line for line in told if line["stage"] != "lab" or not line["message"].startswith("found ")]
     assert ssh.run(["git", "-C", "work", "log", "-1", "--format=%s"]).stdout == "one\n"
     assert "Docker Compose version" in ssh.run(["docker", "compose", "version"]).stdout
     assert on_server(ssh, "grep -x user_allow_other /etc/fuse.conf && command -v rclone nload")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
-from provision.ssh import Address, Ssh, check_free, fault_of
+from provision.ssh import Address, Ssh, check_free, fault_of, forget_host_key, wrapped
 from tests.conftest import free_ports
 
 
@@ -68,3 +68,17 @@ def test_port_in_use_is_told() -> None:
     check_free(port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=f"port {port}"):
         check_free(port)
+
+
+def test_limit_is_kept_by_the_user_who_runs_the_command() -> None:
+    assert wrapped(["a", "b"], 2) == ["timeout", "--kill-after=10", "2", "a", "b"]
+    assert wrapped(["a"], 2, root=True) == ["sudo", "-n", "timeout", "--kill-after=10", "2", "a"]
+    assert wrapped(["a"], None, root=True) == ["sudo", "-n", "a"]
+
+
+def test_host_key_is_forgotten_by_the_state_folder_alone(tmp_path: Path) -> None:
+    known_hosts = Ssh(Address("203.0.113.7", "cc"), tmp_path).known_hosts
+    known_hosts.write_text("larder-x ssh-ed25519 AAAA\n")
+    for _ in range(2):
+        forget_host_key(tmp_path)
+        assert not known_hosts.exists()
