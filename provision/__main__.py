@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from larder import __version__
-from larder.errors import ConfigurationError, InputError
+from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.progress import Reporter
 from larder.stage import ended
 from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
@@ -176,6 +176,14 @@ def _show(stack: Stack, as_json: bool) -> None:
     )
     for warning in found.warnings:
         stack.say("warning", warning)
+    _refuse_unseen(found)
+
+
+def _refuse_unseen(found: status.Status) -> None:
+    """ServiceError when not everything could be asked: there may be more than was shown."""
+    if found.unseen:
+        listed = "\n".join(f"  - {what}" for what in found.unseen)
+        raise ServiceError(f"not everything could be seen:\n{listed}", next_step="mend that, then run this again")
 
 
 def _ssh(stack: Stack, given: argparse.Namespace) -> int:
@@ -232,7 +240,7 @@ def _volume_unmount(stack: Stack, given: argparse.Namespace) -> int:
 
 def _volume_detach(stack: Stack, given: argparse.Namespace) -> int:
     if not given.force:
-        machine.refuse_if_mounted(stack, stack.declaration.volume(given.name))
+        machine.refuse_if_used(stack, stack.declaration.volume(given.name))
     print(volumes.detach(stack, volumes.need(stack, given.name)).status)
     return 0
 
@@ -343,9 +351,10 @@ def _down(stack: Stack, given: argparse.Namespace) -> int:
     if stays:
         print(f"stays:\n{status.as_table(stays)}")
     if not removed:
+        _refuse_unseen(found)
         stack.say("done", f"nothing of {stack.name} is to be removed")
         return 0
-    print(f"goes:\n{status.as_table([item.thing for item in removed])}", flush=True)
+    print(f"goes:\n{status.table([(item.verb, *status.row(item.thing)) for item in removed])}", flush=True)
     _confirm(given, f"{len(removed)} things of the stack {stack.name}", stack.name)
     take_down.down(stack, removed, found)
     stack.say("done", f"{len(removed)} things removed, {len(stays)} stay")

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from larder.errors import ConfigurationError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+PLACEHOLDER = "netID"
+"""What the examples have in names. All users of a project see each other's things: names should say whose they are."""
 CALLER = "caller"
 """As a source of a security group: the address that this machine has in the cloud's eyes."""
 
@@ -186,8 +188,8 @@ class Limits(Part):
 class Declaration(Part):
     """All that one stack consists of."""
 
-    name: str = Field(pattern=NAME)
-    """Everything that is made carries it as a mark."""
+    name: str = Field(pattern=NAME, max_length=32)
+    """Everything that is made carries it as a mark; tags are short."""
     sites: Sites = Sites()
     lease: Lease | None = None
     server: Server | None = None
@@ -233,6 +235,11 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
         faults.append("volume boot: the name is taken by [server.boot_volume]")
     if "credentials" in table and "bucket" not in table:
         faults.append("[credentials] needs a [bucket] to point at")
+    buckets = _tables([table.get("bucket")])
+    names = [table.get("name"), *(item.get("name") for item in [*volumes, *buckets])]
+    faults += [
+        f"name {name!r}: write your own netID in place of the word" for name in names if PLACEHOLDER in str(name)
+    ]
     return faults
 
 

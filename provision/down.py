@@ -1,6 +1,7 @@
 """`down`: takes away what this stack made, and nothing else.
 
-Volumes and buckets stay unless they are named. An error stops nothing: the rest is done, and what is left is reported.
+Volumes and buckets stay unless they are named; what was adopted only loses our mark, since somebody else made it. An
+error stops nothing: the rest is done, and what is left is reported.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Removal:
 
     thing: Thing
     remove: Callable[[], object]
+    verb: str = "delete"
 
 
 def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]:
@@ -48,11 +50,19 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
                 next_step="delete the one that is meant in the site's web interface, by its id",
             )
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
-    found += [Removal(item, _bind(servers.delete, stack, item)) for item in status.servers]
+    found += [_removal(stack, item, servers.delete, servers.release) for item in status.servers]
     found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in status.leases]
-    found += [Removal(item, _bind(networks.delete_group, stack, item)) for item in status.groups]
+    found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
     chosen = {known[name].id: known[name] for name in data if name in known}.values()
     return found + [Removal(item, _bind(_delete_data, stack, item)) for item in chosen]
+
+
+def _removal(
+    stack: Stack, item: Thing, delete: Callable[..., object], release: Callable[..., object]
+) -> Removal:  # fmt: skip
+    if item.adopted:
+        return Removal(item, _bind(release, stack, item), "let go")
+    return Removal(item, _bind(delete, stack, item))
 
 
 def _bind(remove: Callable[..., object], stack: Stack, item: object) -> Callable[[], object]:
@@ -74,12 +84,12 @@ def kept(status: Status, removed: Sequence[Removal]) -> list[Thing]:
 
 def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
     """Remove. Raises ServiceError in the end when something was not."""
-    faults = []
+    faults = [f"not seen: {what}" for what in status.unseen]
     for server in status.servers:
-        for why in machine.unmount_all(stack, server):
+        for why in machine.unmount_all(stack, server, status.volumes):
             stack.say("warning", f"not unmounted before the server goes: {why}")
     for item in removed:
-        stack.say("delete", f"{item.thing} {item.thing.detail}".rstrip())
+        stack.say(item.verb, f"{item.thing} {item.thing.detail}".rstrip())
         try:
             item.remove()
         except LarderError as error:
@@ -93,8 +103,5 @@ def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
 
 def _left(stack: Stack, removed: Sequence[Removal]) -> str:
     ids = {item.thing.id for item in removed}
-    try:
-        left = [item for item in look(stack).things if item.id in ids]
-    except LarderError as error:
-        return f"\nwhat is left can't be listed: {error.what}"
+    left = [item for item in look(stack).things if item.id in ids]
     return "\nstill there:\n" + "\n".join(f"  - {item} {item.status}" for item in left) if left else ""

@@ -64,7 +64,7 @@ def find_all(stack: Stack) -> list[Lease]:
     """Our leases, those that are over included."""
     with stack.step("list leases"):
         found = adapter(stack).get("/leases").json()["leases"]
-    name, project = marks.lease_name(stack.name), stack.clouds.compute.project_id
+    name, project = marks.lease_name(stack.owner), stack.clouds.compute.project_id
     return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
 
 
@@ -90,7 +90,7 @@ def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
     end = (datetime.now(UTC) + timedelta(hours=hours)).strftime(FORMAT)
     reservation = {"resource_type": "flavor:instance", "flavor_id": flavor_id, "amount": 1, "affinity": None}
     body = {
-        "name": marks.lease_name(stack.name), "start_date": "now", "end_date": end, "before_end_date": None,
+        "name": marks.lease_name(stack.owner), "start_date": "now", "end_date": end, "before_end_date": None,
         "events": [], "reservations": [reservation],
     }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from larder.errors import InputError, LarderError
 from provision import hosts, networks, servers, volumes
 from provision.declaration import Volume
@@ -34,11 +36,15 @@ def address_of(stack: Stack, server: Thing) -> str:
 
 def reach(stack: Stack) -> Ssh:
     """SSH to the server. Nothing is connected yet."""
-    wanted = stack.declaration.server
-    if wanted is None:
+    if stack.declaration.server is None:
         raise InputError(f"{stack.name} declares no server", next_step="declare it as [server]")
-    address = Address(address_of(stack, need_server(stack)), wanted.user, key=wanted.private_key)
-    return Ssh(address, stack.state_folder)
+    return _ssh(stack, need_server(stack))
+
+
+def _ssh(stack: Stack, server: Thing) -> Ssh:
+    wanted = stack.declaration.server
+    assert wanted
+    return Ssh(Address(address_of(stack, server), wanted.user, key=wanted.private_key), stack.state_folder)
 
 
 def set_up(stack: Stack) -> None:
@@ -50,7 +56,10 @@ def set_up(stack: Stack) -> None:
     ssh.wait(stack.declaration.limits.ssh)
     disks = [_disk(stack, volume) for volume in stack.declaration.volumes if volume.mount]
     setup = HostSetup(wanted.docker, wanted.rclone, wanted.tools, wanted.repository, wanted.revision)
-    hosts.set_up(ssh, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial))
+    hosts.set_up(ssh, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter)
+    for volume in stack.declaration.volumes:
+        if volume.mount and volumes.is_grown(volumes.need(stack, volume.name)):
+            grow(stack, volume)
 
 
 def _disk(stack: Stack, volume: Volume) -> Disk:
@@ -68,47 +77,56 @@ def mounted_disk(stack: Stack, volume: Volume) -> Disk:
 
 
 def mount(stack: Stack, volume: Volume) -> None:
-    hosts.mount(reach(stack), mounted_disk(stack, volume), lambda disk: volumes.mark_formatted(stack, disk.serial))
+    disk = mounted_disk(stack, volume)
+    hosts.mount(reach(stack), disk, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter)
 
 
 def unmount(stack: Stack, volume: Volume) -> None:
-    hosts.unmount(reach(stack), mounted_disk(stack, volume))
+    hosts.unmount(reach(stack), mounted_disk(stack, volume), stack.reporter)
 
 
-def refuse_if_mounted(stack: Stack, volume: Volume) -> None:
-    """InputError when the machine has the volume mounted, or can't be asked: what is written there might get lost."""
-    if not volume.mount or volumes.server_of(volumes.need(stack, volume.name)) is None:
+def refuse_if_used(stack: Stack, volume: Volume) -> None:
+    """InputError when the machine uses the volume, or can't be asked: what is written there might get lost."""
+    found, server = volumes.need(stack, volume.name), servers.find(stack)
+    holder = volumes.server_of(found)
+    if holder is None or (server is not None and server.id == holder and server.status == "SHUTOFF"):
         return
     try:
-        look = hosts.looks(reach(stack), mounted_disk(stack, volume))
+        uses = hosts.users(reach(stack), found.id) if server and server.id == holder else ["at another server"]
     except LarderError as error:
         raise InputError(
             f"whether volume {volume.name} is mounted can't be seen: {error.what}",
             next_step="mend that; or --force, which loses what the machine hasn't written to it yet",
         ) from error
-    if look.state == "mounted":
-        users = f", used by {', '.join(look.users)}" if look.users else ""
-        raise InputError(f"volume {volume.name} is mounted at {look.mounted_at}{users}",
-                         next_step=f"`volume unmount {volume.name}` first")  # fmt: skip
+    if uses:
+        raise InputError(
+            f"volume {volume.name} is {', '.join(uses)}",
+            next_step=f"`volume unmount {volume.name}` first" if volume.mount else "free it on the server first",
+        )
 
 
-def unmount_all(stack: Stack, server: Thing) -> list[str]:
-    """Unmount what can be, before the server is deleted; returns why a disk could not be."""
+def unmount_all(stack: Stack, server: Thing, attached: Sequence[Thing]) -> list[str]:
+    """Unmount what can be of our volumes, before the server is deleted; returns why a disk could not be."""
+    if stack.declaration.host is None or server.status != "ACTIVE":
+        return []
+    mounted = {volume.name: volume for volume in stack.declaration.volumes if volume.mount}
     failed = []
-    for volume in stack.declaration.volumes:
-        found = volumes.find(stack, volume.name) if volume.mount and stack.declaration.host else None
-        if found is None or volumes.server_of(found) != server.id or server.status != "ACTIVE":
+    for found in attached:
+        wanted = mounted.get(volumes.part(found))
+        if wanted is None or volumes.server_of(found) != server.id:
             continue
         try:
-            hosts.unmount(reach(stack), volumes.disk(found, volume))
+            hosts.unmount(_ssh(stack, server), volumes.disk(found, wanted), stack.reporter)
         except LarderError as error:
-            failed.append(f"volume {volume.name}: {error.what}")
+            failed.append(f"volume {wanted.name}: {error.what}")
     return failed
 
 
 def grow(stack: Stack, volume: Volume) -> None:
     """Extend partition and file system after the volume was grown."""
-    hosts.grow(reach(stack), mounted_disk(stack, volume))
+    disk = mounted_disk(stack, volume)
+    hosts.grow(reach(stack), disk, stack.reporter)
+    volumes.mark_grown(stack, disk.serial, False)
 
 
 def forget_host_key(stack: Stack) -> None:

@@ -58,9 +58,14 @@ def group_candidates(stack: Stack, name: str) -> list[Thing]:
     with stack.step("list security groups"):
         found = list(stack.clouds.compute.connection.network.security_groups(
             name=name, project_id=stack.clouds.compute.project_id))  # fmt: skip
-    return [
-        Thing("security group", item.name, item.id, "", "", marks.on_text(stack.name, item), item) for item in found
-    ]
+    return [_group(stack, item) for item in found]
+
+
+def _group(stack: Stack, item: Any) -> Thing:
+    owner = marks.on_text(item)
+    ours = owner == stack.owner
+    adopted = ours and item.description != stack.mark  # then a tag says so
+    return Thing("security group", item.name, item.id, "", "adopted" if adopted else "", ours, item, owner, adopted)
 
 
 def our_groups(stack: Stack) -> list[Thing]:
@@ -69,8 +74,7 @@ def our_groups(stack: Stack) -> list[Thing]:
         found = list(
             stack.clouds.compute.connection.network.security_groups(project_id=stack.clouds.compute.project_id)
         )
-    ours = [item for item in found if marks.on_text(stack.name, item)]
-    return [Thing("security group", item.name, item.id, "", "", True, item) for item in ours]
+    return [item for item in (_group(stack, one) for one in found) if item.ours]
 
 
 def _rules(group: Thing) -> dict[Rule, Any]:
@@ -93,7 +97,7 @@ def lacking(stack: Stack, group: SecurityGroup, found: Thing) -> tuple[set[Rule]
 def find_group(stack: Stack, group: SecurityGroup) -> Thing | None:
     """The group of that name. One without our mark that lets in what it should is used as it is, and never changed."""
     candidates = group_candidates(stack, group.name)
-    unmarked = [item for item in candidates if not item.ours]
+    unmarked = [item for item in candidates if not item.owner]
     if len(candidates) == 1 and unmarked and not stack.adopt and not lacking(stack, group, unmarked[0])[0]:
         return unmarked[0]
     return marks.one(candidates, stack.adopt)
@@ -132,15 +136,70 @@ def _add_rule(stack: Stack, group: Thing, port: int, source: str) -> None:
             raise
 
 
+def release_group(stack: Stack, group: Thing) -> None:
+    """Take from an adopted group the rules that we gave it, and our mark: others may use it."""
+    api = stack.clouds.compute.connection.network
+    with stack.step(f"take our rules from the security group {group.name}"):
+        for rule in group.raw.security_group_rules:
+            if rule["description"] == stack.mark:
+                api.delete_security_group_rule(rule["id"])
+        api.set_tags(group.raw, [tag for tag in group.raw.tags or () if tag != stack.mark])
+
+
 def delete_group(stack: Stack, group: Thing) -> None:
     with stack.step(f"delete the security group {group.name}"):
         stack.clouds.compute.connection.network.delete_security_group(group.id)
 
 
+def ids_of_groups(stack: Stack) -> list[str]:
+    """The ids of the security groups that the server is to be in. InputError where a name isn't one group's."""
+    declared = {group.name: group for group in stack.declaration.security_groups}
+    server, ids = stack.declaration.server, []
+    for name in server.security_groups if server else ():
+        found = find_group(stack, declared[name]) if name in declared else _only(group_candidates(stack, name))
+        if found is None:
+            raise InputError(f"there is no security group {name!r}", next_step="declare it, or correct [server]")
+        ids.append(found.id)
+    return ids
+
+
+def _only(candidates: list[Thing]) -> Thing | None:
+    if len(candidates) > 1:
+        raise InputError(
+            "\n".join([f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)]),
+            next_step="rename all but one, or declare one of your own",
+        )
+    return candidates[0] if candidates else None
+
+
+def _ports(stack: Stack, server: Thing) -> list[Any]:
+    """The server's ports that security groups apply to."""
+    with stack.step("look for the server's ports"):
+        ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
+    return [port for port in ports if port.is_port_security_enabled is not False]
+
+
+def is_in_groups(stack: Stack, server: Thing) -> bool:
+    """Whether the server is in the declared security groups, and in no others."""
+    wanted = set(ids_of_groups(stack))
+    return all(set(port.security_group_ids) == wanted for port in _ports(stack, server))
+
+
+def bring_server_up(stack: Stack, server: Thing) -> None:
+    """Put the server into the declared security groups, and out of others."""
+    wanted = ids_of_groups(stack)
+    for port in _ports(stack, server):
+        if set(port.security_group_ids) != set(wanted):
+            stack.say("change", f"security groups of {server}")
+            with stack.step("change the server's security groups"):
+                stack.clouds.compute.connection.network.update_port(port.id, security_group_ids=wanted)
+
+
 def _address(stack: Stack, item: Any) -> Thing:
     place = f"at port {item.port_id}" if item.port_id else "unused"
+    owner = marks.on_text(item)
     return Thing(
-        "floating IP", item.floating_ip_address, item.id, item.status, place, marks.on_text(stack.name, item), item
+        "floating IP", item.floating_ip_address, item.id, item.status, place, owner == stack.owner, item, owner
     )
 
 

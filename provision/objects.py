@@ -38,8 +38,9 @@ def _read(stack: Stack, name: str) -> Thing | None:
         return None
     sdk.raise_from_response(answer)
     count, size = (int(answer.headers.get(f"X-Container-{what}", 0)) for what in ("Object-Count", "Bytes-Used"))
-    ours = answer.headers.get(HEADER) == stack.name
-    return Thing("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers)
+    owner = answer.headers.get(HEADER, "")
+    ours = owner == stack.owner_at(stack.clouds.objects)
+    return Thing("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers, owner)
 
 
 def find(stack: Stack) -> Thing | None:
@@ -47,7 +48,7 @@ def find(stack: Stack) -> Thing | None:
     assert stack.declaration.bucket
     with stack.step("look at the bucket", stack.clouds.objects):
         found = _read(stack, stack.declaration.bucket.name)
-    return marks.one([found] if found else [], stack.adopt)
+    return marks.one([found] if found else [], stack.adopt, unique_names=True)
 
 
 def ours(stack: Stack) -> list[Thing]:
@@ -65,7 +66,7 @@ def create(stack: Stack) -> None:
     assert stack.declaration.bucket
     name = stack.declaration.bucket.name
     with stack.step(f"make the bucket {name}", stack.clouds.objects):
-        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: stack.name})
+        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: stack.owner_at(stack.clouds.objects)})
         sdk.raise_from_response(answer)
         if answer.status_code == ACCEPTED and not stack.adopt:
             answer = _api(stack).post(f"/{quote(name)}", headers={REMOVED_HEADER: "x"})

@@ -103,6 +103,8 @@ def _volume(stack: Stack, volume: Volume) -> Step:
         return Step("create", "volume", volume.name, f"{volume.gib} GiB")
     if not found.ours:
         return Step("adopt", "volume", volume.name, f"{found.id} {found.detail}")
+    if volume.mount and stack.declaration.host and volumes.is_grown(found):
+        return Step("change", "volume", volume.name, f"{found.id} grow its file system")
     if found.raw.size < volume.gib:
         return Step("change", "volume", volume.name, f"{found.id} grow from {found.raw.size} to {volume.gib} GiB")
     return Step("keep", "volume", volume.name, f"{found.id} {found.detail}")
@@ -122,9 +124,9 @@ def _machine(stack: Stack) -> Iterator[Step]:
     server = _server(stack, found, lease)
     yield server
     if stack.declaration.floating_ip:
-        yield _address(stack, found if server.action in ("keep", "adopt") else None)
+        yield _address(stack, found if server.action != "replace" else None)
     for volume in stack.declaration.volumes:
-        yield _attachment(stack, volume, found if server.action in ("keep", "adopt") else None)
+        yield _attachment(stack, volume, found if server.action != "replace" else None)
 
 
 def _lease(stack: Stack, lease: Lease | None) -> Step:
@@ -140,7 +142,12 @@ def _server(stack: Stack, found: Thing | None, lease: Lease | None) -> Step:
     if not found.ours:
         return Step("adopt", "server", stack.name, found.id)
     differences = servers.differences(stack, found, lease)
-    return Step("replace" if differences else "keep", "server", stack.name, "; ".join([found.id, *differences]))
+    if differences:
+        return Step("replace", "server", stack.name, "; ".join([found.id, *differences]))
+    groups_to_come = any(networks.find_group(stack, group) is None for group in stack.declaration.security_groups)
+    if not groups_to_come and not networks.is_in_groups(stack, found):
+        return Step("change", "server", stack.name, f"{found.id} its security groups")
+    return Step("keep", "server", stack.name, found.id)
 
 
 def _address(stack: Stack, server: Thing | None) -> Step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from keystoneauth1 import exceptions as ksa
@@ -23,12 +24,13 @@ CONSOLE_LINES = 20
 
 
 def thing(stack: Stack, server: Any) -> Thing:
-    ours = (server.metadata or {}).get(marks.STACK) == stack.name
-    return Thing("server", server.name, server.id, server.status, _task(server), ours, server)
-
-
-def _task(server: Any) -> str:
-    return f"({server.task_state})" if server.task_state else ""
+    metadata = server.metadata or {}
+    owner, adopted = metadata.get(marks.STACK, ""), metadata.get(marks.ADOPTED) == "yes"
+    words = [f"({server.task_state})" if server.task_state else "", "adopted" if adopted else ""]
+    return Thing(
+        "server", server.name, server.id, server.status, " ".join(filter(None, words)), owner == stack.owner, server,
+        owner, adopted,
+    )  # fmt: skip
 
 
 def candidates(stack: Stack) -> list[Thing]:
@@ -38,14 +40,26 @@ def candidates(stack: Stack) -> list[Thing]:
     return [item for item in servers if item.status not in GONE and (item.ours or item.name == stack.name)]
 
 
+def ours(stack: Stack) -> list[Thing]:
+    """All servers that carry our mark."""
+    return [item for item in candidates(stack) if item.ours]
+
+
 def find(stack: Stack) -> Thing | None:
     return marks.one(candidates(stack), stack.adopt)
 
 
 def adopt(stack: Stack, server: Thing) -> None:
-    marks.refuse_others(stack.name, server)
     with stack.step("mark the server"):
-        stack.clouds.compute.connection.compute.set_server_metadata(server.raw, **stack.metadata)
+        stack.clouds.compute.connection.compute.set_server_metadata(
+            server.raw, **stack.metadata, **{marks.ADOPTED: "yes"}
+        )
+
+
+def release(stack: Stack, server: Thing) -> None:
+    """Take our mark from a server that was adopted; it goes on running."""
+    with stack.step("take the mark from the server"):
+        stack.clouds.compute.connection.compute.delete_server_metadata(server.raw, [marks.STACK, marks.ADOPTED])
 
 
 def missing(what: str, name: str, existing: list[str], next_step: str) -> InputError:
@@ -91,15 +105,17 @@ def network(stack: Stack, name: str) -> Any:
         )
 
 
-def create(stack: Stack, wanted: Server, lease: Lease | None, boot_volume: str | None) -> Thing:
-    """Start a server; returns it as it is then, still building."""
+def create(
+    stack: Stack, wanted: Server, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
+) -> Thing:  # fmt: skip
+    """Start a server in the security groups with these ids; returns it as it is then, still building."""
     compute = stack.clouds.compute.connection.compute
     what = image(stack, wanted.image)
     size = flavor(stack, f"reservation:{lease.reservation}" if lease else wanted.flavor)
     body: dict[str, Any] = {
         "name": stack.name, "flavor_id": size.id, "key_name": key_pair(stack, wanted.key).name,
         "networks": [{"uuid": network(stack, wanted.network).id}], "metadata": stack.metadata,
-        "security_groups": [{"name": item} for item in wanted.security_groups],
+        "security_groups": [{"name": id} for id in groups],  # ids, since names may be there twice
     }  # fmt: skip
     if lease:
         body["scheduler_hints"] = {"reservation": lease.reservation}

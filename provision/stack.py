@@ -31,12 +31,21 @@ class Stack:
         return self.declaration.name
 
     @property
+    def owner(self) -> str:
+        """What marks name at the compute site."""
+        return self.owner_at(self.clouds.compute)
+
+    def owner_at(self, cloud: Cloud) -> str:
+        """What marks name at a site: the stack and its user there."""
+        return marks.owner(self.name, cloud.user_id)
+
+    @property
     def mark(self) -> str:
-        return marks.text(self.name)
+        return marks.text(self.owner)
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {marks.STACK: self.name}
+        return {marks.STACK: self.owner}
 
     @property
     def state_folder(self) -> Path:

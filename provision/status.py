@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
+from larder.errors import LarderError
 from provision import credentials, leases, networks, objects, servers, volumes
 from provision.leases import Lease
 from provision.marks import Thing
 from provision.stack import Stack
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Status:
     volumes: tuple[Thing, ...]
     buckets: tuple[Thing, ...]
     keys: tuple[Thing, ...]
+    unseen: tuple[str, ...] = ()
+    """What could not be asked, and why: then there may be more."""
 
     @property
     def things(self) -> list[Thing]:
@@ -35,23 +41,34 @@ class Status:
         return [text for text in found if text]
 
     def json(self) -> dict[str, Any]:
-        rows = [asdict(thing) for thing in (_bare(thing) for thing in self.things)]
+        rows = [asdict(replace(thing, raw=None)) for thing in self.things]
         return {"things": [{key: value for key, value in row.items() if key != "raw"} for row in rows],
-                "warnings": self.warnings}  # fmt: skip
-
-
-def _bare(thing: Thing) -> Thing:
-    return Thing(thing.kind, thing.name, thing.id, thing.status, thing.detail, thing.ours)
+                "warnings": self.warnings, "unseen": list(self.unseen)}  # fmt: skip
 
 
 def look(stack: Stack) -> Status:
-    """Ask both sites."""
-    return Status(
-        tuple(leases.find_all(stack)) if stack.clouds.compute.endpoint("reservation") else (),
-        tuple(item for item in servers.candidates(stack) if item.ours),
-        tuple(networks.our_addresses(stack)), tuple(networks.our_groups(stack)), tuple(volumes.ours(stack)),
-        tuple(objects.ours(stack)), _keys(stack),
+    """Ask both sites. What can't be asked stands in `unseen`; raises when that is everything."""
+    faults: list[tuple[str, LarderError]] = []
+
+    def ask(what: str, how: Callable[[Stack], Iterable[T]]) -> tuple[T, ...]:
+        try:
+            return tuple(how(stack))
+        except LarderError as error:
+            faults.append((what, error))
+            return ()
+
+    found = Status(
+        ask("leases", _leases), ask("servers", servers.ours), ask("floating IPs", networks.our_addresses),
+        ask("security groups", networks.our_groups), ask("volumes", volumes.ours), ask("buckets", objects.ours),
+        ask("credentials", _keys),
     )  # fmt: skip
+    if len(faults) == len(fields(Status)) - 1:  # nothing could be asked
+        raise faults[0][1]
+    return replace(found, unseen=tuple(f"{what}: {error.what}" for what, error in faults))
+
+
+def _leases(stack: Stack) -> Iterable[Lease]:
+    return leases.find_all(stack) if stack.clouds.compute.endpoint("reservation") else ()
 
 
 def _keys(stack: Stack) -> tuple[Thing, ...]:
@@ -68,4 +85,9 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def as_table(things: list[Thing]) -> str:
-    return table([(item.kind, item.name, item.id, item.status, item.detail) for item in things])
+    return table([row(item) for item in things])
+
+
+def row(item: Thing) -> tuple[str, ...]:
+    """A thing as a row of a table."""
+    return (item.kind, item.name, item.id, item.status, item.detail)

@@ -30,8 +30,7 @@ def up(stack: Stack, replace: bool = False) -> list[Step]:
     for volume in wanted.volumes:
         bring_volume_up(stack, volume.name)
     if wanted.server:
-        server = _server(stack, _boot_volume(stack), _lease(stack))
-        _connect(stack, server)
+        _connect(stack, _server(stack, _lease(stack)))
     if wanted.bucket and _missing_mark(objects.find(stack)):
         stack.say("create", f"bucket {wanted.bucket.name}")
         objects.create(stack)
@@ -60,8 +59,15 @@ def _refuse_to_replace(stack: Stack, steps: list[Step]) -> None:
             raise servers.failed(stack, found)
         raise InputError(
             f"the {step.kind} {step.name} isn't as declared, and only another one can be: {step.detail}",
-            next_step="`up --replace` deletes it, with its root disk, and makes another; volumes stay",
+            next_step=f"`up --replace` deletes it{_root_disk(stack)} and makes another; volumes stay",
         )
+
+
+def _root_disk(stack: Stack) -> str:
+    """What goes with a server, in words."""
+    wanted = stack.declaration.server
+    kept = wanted and wanted.boot_volume and not wanted.boot_volume.delete_on_termination
+    return "" if kept else ", with its root disk,"
 
 
 def bring_volume_up(stack: Stack, name: str) -> Thing:
@@ -91,7 +97,7 @@ def _boot_volume(stack: Stack) -> str | None:
         return volumes.create_boot(stack, wanted, servers.image(stack, stack.declaration.server.image).id).id
     if not found.ours:
         volumes.adopt(stack, found, volumes.BOOT)
-    if volumes.server_of(found) is None:
+    if volumes.server_of(found) is None or servers.find(stack) is None:
         volumes.wait_for(stack, found, "available")
     return found.id
 
@@ -110,24 +116,38 @@ def _lease(stack: Stack) -> Lease | None:
     return leases.create(stack, servers.flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
 
 
-def _server(stack: Stack, boot_volume: str | None, lease: Lease | None) -> Thing:
+def _server(stack: Stack, lease: Lease | None) -> Thing:
     wanted, found = stack.declaration.server, servers.find(stack)
     assert wanted
     if found is not None and found.ours and servers.differences(stack, found, lease):
-        stack.say("delete", f"{found}, to replace it")
-        servers.delete(stack, found)
+        _make_room(stack, found)
         found = None
+    boot_volume = _boot_volume(stack)  # which a server before must have let go
     if found is None:
         stack.say("create", f"server {stack.name}")
         machine.forget_host_key(stack)  # first: the new one's is another, whatever comes between
-        found = servers.create(stack, wanted, lease, boot_volume)
+        found = servers.create(stack, wanted, networks.ids_of_groups(stack), lease, boot_volume)
     elif not found.ours:
         servers.adopt(stack, found)
     return servers.wait_active(stack, found)
 
 
+def _make_room(stack: Stack, server: Thing) -> None:
+    """Delete a server that is to be replaced."""
+    if server.adopted:
+        raise InputError(
+            f"{server} was adopted, and is only replaced by its owner",
+            next_step="delete it by hand, then `up` makes another; or declare what it is",
+        )
+    for why in machine.unmount_all(stack, server, volumes.ours(stack)):
+        stack.say("warning", f"not unmounted before the server goes: {why}")
+    stack.say("delete", f"{server}, to replace it")
+    servers.delete(stack, server)
+
+
 def _connect(stack: Stack, server: Thing) -> None:
-    """Address and volumes."""
+    """Security groups, address and volumes."""
+    networks.bring_server_up(stack, server)
     if stack.declaration.floating_ip:
         networks.bring_address_up(stack, networks.find_address(stack), server)
     for volume in stack.declaration.volumes:

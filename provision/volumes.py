@@ -23,11 +23,12 @@ def _api(stack: Stack) -> Any:
 
 
 def thing(stack: Stack, volume: Any) -> Thing:
-    ours = (volume.metadata or {}).get(marks.STACK) == stack.name
+    owner = (volume.metadata or {}).get(marks.STACK, "")
     where = ", ".join(f"at server {item['server_id']}" for item in volume.attachments or ())
     return Thing(
-        "volume", volume.name or "", volume.id, volume.status, f"{volume.size} GiB {where}".strip(), ours, volume
-    )
+        "volume", volume.name or "", volume.id, volume.status, f"{volume.size} GiB {where}".strip(),
+        owner == stack.owner, volume, owner,
+    )  # fmt: skip
 
 
 def all_volumes(stack: Stack) -> list[Thing]:
@@ -128,7 +129,6 @@ def _message(stack: Stack, volume: Thing) -> str:
 
 def adopt(stack: Stack, volume: Thing, name: str) -> None:
     """Mark a volume as ours; never as blank, since it may hold data."""
-    marks.refuse_others(stack.name, volume)
     with stack.step("mark the volume"):
         _api(stack).set_volume_metadata(volume.raw, **stack.metadata, **{marks.PART: name, marks.BLANK: "no"})
 
@@ -137,6 +137,16 @@ def mark_formatted(stack: Stack, volume_id: str) -> None:
     """Say in the cloud that a volume holds a file system, so that nothing formats it ever again."""
     with stack.step("mark the volume as formatted"):
         _api(stack).set_volume_metadata(volume_id, **{marks.BLANK: "no"})
+
+
+def is_grown(volume: Thing) -> bool:
+    """Whether the volume was made larger, and its file system not yet."""
+    return bool((volume.raw.metadata or {}).get(marks.GROWN) == "yes")
+
+
+def mark_grown(stack: Stack, volume_id: str, yes: bool) -> None:
+    with stack.step("mark the volume as grown"):
+        _api(stack).set_volume_metadata(volume_id, **{marks.GROWN: "yes" if yes else "no"})
 
 
 def disk(volume: Thing, wanted: Volume) -> Disk:
@@ -197,6 +207,7 @@ def grow(stack: Stack, volume: Thing, gib: int) -> Thing:
     if gib == now.raw.size:
         return now
     status = now.status
+    mark_grown(stack, now.id, True)
     make(stack.clouds.compute, f"grow {now}", lambda: _extend(stack, now, gib),
          lambda: True if read(stack, now).raw.size == gib else None)  # fmt: skip
 

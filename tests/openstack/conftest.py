@@ -21,6 +21,7 @@ import requests
 from openstack.exceptions import SDKException
 from requests.adapters import HTTPAdapter
 
+from provision import marks
 from provision.__main__ import main
 
 BOX = Path(__file__).with_name("box")
@@ -235,6 +236,11 @@ def new_project(box: str, admin: Any) -> Iterator[tuple[str, Any, Any]]:
     _clear(connection(box, name, name), box)
     admin.identity.delete_user(user)
     admin.identity.delete_project(project)
+
+
+def owner(site: Site) -> str:
+    """What marks name: the stack and its user."""
+    return marks.owner(site.name, site.user)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import stat
 import boto3
 from botocore.config import Config
 
-from tests.openstack.conftest import Site
+from tests.openstack.conftest import Site, owner
 
 WHOLE = """
 [server]
@@ -46,7 +46,7 @@ def test_a_stack_from_plan_to_down(site: Site) -> None:
 
     server = site.cloud.compute.get_server(first["servers"][0])
     volume = site.cloud.block_storage.get_volume(first["volumes"][0])
-    assert server.status == "ACTIVE" and server.metadata["larder:stack"] == "lab" and server.id in up
+    assert server.status == "ACTIVE" and server.metadata["larder:stack"] == owner(site) and server.id in up
     assert volume.attachments[0]["server_id"] == server.id and volume.metadata["larder:blank"] == "yes"
     rules = site.cloud.network.security_group_rules(project_id=site.project, direction="ingress", protocol="tcp")
     sources = [rule.remote_ip_prefix for rule in rules]
@@ -116,11 +116,13 @@ def test_volume_commands(site: Site) -> None:
     assert site.cloud.block_storage.get_volume(id).size == 2
     shrunk = site.run("volume", "grow", "block", "--gib", "1")
     assert shrunk.code == 3 and "can't shrink" in shrunk.err
-    site.succeeds("volume", "detach", "block")
+    unseen = site.run("volume", "detach", "block")  # no machine behind this server answers
+    assert unseen.code == 3 and "can't be seen" in unseen.err and "--force" in unseen.err
+    site.succeeds("volume", "detach", "block", "--force")
     site.succeeds("volume", "detach", "block")
     site.succeeds("volume", "grow", "block", "--gib", "3")
     site.succeeds("volume", "attach", "block")
-    site.succeeds("volume", "detach", "block")
+    site.succeeds("volume", "detach", "block", "--force")
     refused = site.run("volume", "delete", "block")
     assert refused.code == 2 and "not confirmed" in refused.err and site.counts["volumes"] == 1
     assert site.run("volume", "delete", "block", typed="block\n").code == 0
@@ -142,6 +144,13 @@ def test_boot_volume_that_outlives_the_server(site: Site) -> None:
     assert site.counts == {"volumes": 1} and site.things["volumes"] == first["volumes"]
     site.succeeds("up")
     assert site.things["volumes"] == first["volumes"]
+
+    second = site.things["servers"]
+    site.declare(declared.format("false").replace('"laptop"', '"laptop"\nflavor = "m1.large"'))
+    refused = site.run("up")
+    assert refused.code == 3 and "--replace" in refused.err and "root disk" not in refused.err
+    site.succeeds("up", "--replace")
+    assert site.things["servers"] != second and site.things["volumes"] == first["volumes"]
     site.succeeds("down", "--yes", "--delete-data", "lab-boot")
     assert site.counts == {}
     site.declare(declared.format("true"))

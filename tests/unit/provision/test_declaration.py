@@ -13,8 +13,14 @@ EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "provision" / "examples
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_are_valid(path: Path) -> None:
-    assert load(path).name
+def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
+    _load(tmp_path, path.read_text().replace("netID", "ab1234"))
+
+
+def test_names_of_examples_are_to_be_made_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, 'name = "lab-netID"\n[bucket]\nname = "object-netID"\n[[volume]]\nname = "block"\ngib = 1\n')
+    assert caught.value.what.count("write your own netID") == 2
 
 
 def test_there_is_an_example_for_each_case() -> None:

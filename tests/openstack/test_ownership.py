@@ -1,0 +1,124 @@
+"""Whose a thing is: other users' stacks, and what was adopted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.openstack.conftest import Site, Wire, owner
+
+STACK = """
+[server]
+key = "laptop"
+security_groups = ["allow-ssh"]
+[[security_group]]
+name = "allow-ssh"
+ports = [22]
+sources = ["192.0.2.7"]
+[[volume]]
+name = "block"
+gib = 1
+"""
+MADE = {"servers": 1, "volumes": 1, "groups": 1}
+
+
+@pytest.fixture
+def classmate(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Makes another user of the same project the one who runs the commands."""
+    name = f"{site.environ['OS_USERNAME']}-other"
+    user = site.admin.identity.create_user(name=name, password="pw", default_project_id=site.project)
+    project = site.admin.identity.get_project(site.project)
+    site.admin.identity.assign_project_role_to_user(project, user, site.admin.identity.find_role("member"))
+
+    def take_over() -> None:
+        monkeypatch.setenv("OS_USERNAME", name)
+        text = (site.folder / "provision.toml").read_text()
+        (site.folder / "provision.toml").write_text(text.replace('"laptop"', '"other"'))
+
+    yield take_over
+    site.admin.identity.delete_user(user)
+
+
+def test_stacks_of_two_users_with_the_same_name(site: Site, classmate: Callable[[], None]) -> None:
+    site.declare(STACK)
+    site.succeeds("up")
+    first = site.things
+    classmate()
+    assert "nothing carries the mark" in site.succeeds("status")
+    assert site.succeeds("down", "--yes") == "" and site.things == first
+    site.succeeds("volume", "create", "block")
+    (mine,) = set(site.things["volumes"]) - set(first["volumes"])
+    refused = site.run("--adopt", "plan")
+    assert refused.code == 3
+    assert (
+        "belongs to the stack lab" in refused.err or "2 have this name" in refused.err or "no key pair" in refused.err
+    )
+    site.succeeds("volume", "delete", "block", "--yes")
+    assert mine not in site.things["volumes"] and site.things == first
+
+
+def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
+    network = site.cloud.network
+    theirs = network.create_security_group(name="allow-ssh", description="of us all")
+    kept = network.create_security_group_rule(
+        security_group_id=theirs.id, direction="ingress", protocol="tcp", port_range_min=443, port_range_max=443,
+        remote_ip_prefix="198.51.100.0/24", ether_type="IPv4",
+    )  # fmt: skip
+    site.declare(STACK)
+    assert site.run("up").code == 3
+    site.succeeds("--adopt", "up")
+    assert len(network.get_security_group(theirs.id).security_group_rules) == 4  # with two that let out
+    assert site.run("plan").code == 0
+    down = site.succeeds("down", "--yes")
+    assert re.search(r"let go +security group +allow-ssh", down)
+    left = network.get_security_group(theirs.id)
+    assert kept.id in [rule["id"] for rule in left.security_group_rules] and len(left.security_group_rules) == 3
+    assert left.tags == [] and left.description == "of us all"
+    assert site.counts == {"groups": 1, "volumes": 1}
+
+
+def test_an_adopted_server_goes_on_running(site: Site) -> None:
+    site.declare(STACK)
+    site.succeeds("up")
+    (server,) = site.things["servers"]
+    site.cloud.compute.delete_server_metadata(site.cloud.compute.get_server(server), ["larder:stack"])
+    assert "--adopt" in site.run("up").err
+    site.succeeds("--adopt", "up")
+    assert site.cloud.compute.get_server(server).metadata["larder:stack"] == owner(site)
+    site.declare(STACK.replace('"laptop"', '"laptop"\nflavor = "m1.large"'))
+    replaced = site.run("up", "--replace")
+    assert replaced.code == 3 and "was adopted" in replaced.err and site.things["servers"] == [server]
+    assert re.search(r"let go +server", site.run("down", "--yes").out)
+    assert site.cloud.compute.get_server(server).metadata == {} and site.things["servers"] == [server]
+
+
+def test_down_does_what_it_can_when_a_site_does_not_answer(
+    site: Site, wire: Wire, answers: Callable[..., Any]
+) -> None:  # fmt: skip
+    site.declare(STACK + '[bucket]\nname = "data"\n')
+    site.succeeds("up")
+    broken = answers(500, "broken")
+    wire.before = lambda request: broken(request) if ":8080" in request.url else None
+    ended = site.run("down", "--yes")
+    assert ended.code == 5 and "buckets" in ended.err, ended.err
+    shown = site.run("status")
+    assert shown.code == 5 and "not everything could be seen" in shown.err and "block" in shown.out
+    wire.before = lambda request: None
+    assert site.counts == {"volumes": 1, "buckets": 1}
+    site.succeeds("down", "--yes")
+
+
+def test_changed_security_groups_of_a_running_server(site: Site) -> None:
+    site.declare(STACK.replace('["allow-ssh"]', '["default"]'))
+    site.succeeds("up")
+    (server,) = site.things["servers"]
+    site.declare(STACK)
+    planned = site.run("plan")
+    assert planned.code == 2 and re.search(r"change +server .*security groups", planned.out)
+    site.succeeds("up")
+    (port,) = site.cloud.network.ports(device_id=server)
+    groups = [site.cloud.network.get_security_group(id).name for id in port.security_group_ids]
+    assert groups == ["allow-ssh"] and site.things["servers"] == [server] and site.run("plan").code == 0
