@@ -145,7 +145,7 @@ def room(stack: Stack, flavor: Any, hours: float) -> str:
                 if any(_date(held["start_date"]) < end and _date(held["end_date"]) > now
                        for held in item["reservations"])}  # fmt: skip
     if free := large - reserved:
-        return f"there is room: {len(free)} of {len(large)} hosts that are large enough have no reservation until then"
+        return f"there is room: {len(free)} of {len(large)} hosts that are large enough aren't reserved in that time"
     return f"all {len(large)} hosts that are large enough are reserved, in part at least; {SHOWS_LATER}"
 
 
