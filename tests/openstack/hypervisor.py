@@ -77,7 +77,7 @@ class Hypervisor:
         for gone in set(self.guests) - set(servers):
             self._plugged = {volume: server for volume, server in self._plugged.items() if server != gone}
             self._addresses = {ip: name for ip, name in self._addresses.items() if name != self.guests[gone].name}
-            self.guests.pop(gone).close()
+            self.guests.pop(gone).shut_down()
         for server in servers.values():
             if server.id not in self.guests:
                 key = self._cloud.compute.get_keypair(server.key_name).public_key.strip()

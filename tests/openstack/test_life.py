@@ -146,7 +146,7 @@ def test_boot_volume_that_outlives_the_server(site: Site) -> None:
     assert site.things["volumes"] == first["volumes"]
 
     second = site.things["servers"]
-    site.declare(declared.format("false").replace('"laptop"', '"laptop"\nflavor = "m1.large"'))
+    site.declare(declared.format("false").replace('"laptop"', '"laptop"\nflavor = "m1.xlarge"'))
     refused = site.run("up")
     assert refused.code == 3 and "--replace" in refused.err and "root disk" not in refused.err
     site.succeeds("up", "--replace")
