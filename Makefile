@@ -318,13 +318,17 @@ venv: .venv/ready ## make the virtual environment of the host runner and the tes
 	@touch $@
 
 # A process for each core, since most tests wait for servers.
-PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),auto) --dist worksteal
+PYTEST = $(PYTHON) -m pytest --numprocesses $(or $(TEST_PROCESSES),auto) --dist $(or $(DIST),worksteal)
 
 .PHONY: test
 test: $(if $(filter containers,$(TIERS)),build) venv ## run every tier of tests that this machine can run
 	@$(if $(filter containers,$(TIERS)),,echo "left out: tests/containers, since no container engine answers (docker info)" >&2)
 	REQUIRE=$(REQUIRE) $(PYTEST) $(TIERS:%=tests/%) $(PYTEST_ARGS)
+	@$(if $(filter all,$(REQUIRE)),$(MAKE) --no-print-directory test-openstack,echo "left out: tests/openstack, which \
+	    takes a quarter of an hour (make test-openstack)" >&2)
 
+# The tests of a file share a machine; all files share the cloud.
+test-openstack: DIST = loadfile --no-loadscope-reorder
 test-%: venv ## run one tier: test-unit, test-integration, test-openstack, test-containers (after make build)
 	REQUIRE=all $(PYTEST) tests/$* $(PYTEST_ARGS)
 
