@@ -127,14 +127,15 @@ def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_drivers_leave_no_process(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
-    before = {process.pid for process in psutil.process_iter()}
+    before = set(_ray_nodes(cluster))
     driver = _stage(cluster, tmp_path)
     until(lambda: len(list(tmp_path.iterdir())) >= 2, "the tasks run")
+    assert set(_ray_nodes(cluster)) > before
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     tasks = _pids(tmp_path)
     until(lambda: not any(map(psutil.pid_exists, tasks)), "the tasks are ended")
-    until(lambda: not _ray_nodes(before), "the driver's node is gone")
+    until(lambda: set(_ray_nodes(cluster)) <= before, "the driver's node is gone")
 
 
 def test_interrupted(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
@@ -157,10 +158,12 @@ def _pids(folder: Path) -> list[int]:
     return [int(path.read_text()) for path in folder.iterdir() if path.name.isdigit()]
 
 
-def _ray_nodes(before: set[int]) -> list[int]:
-    found = []
+def _ray_nodes(cluster: Cluster) -> list[int]:
+    """The processes of the cluster's nodes; other tests may have clusters of their own."""
+    port, found = cluster.address.rpartition(":")[2], []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.pid not in before and "raylet" in process.name():
+            places = [word for word in process.cmdline() if word.startswith("--gcs-address=")]
+            if "raylet" in process.name() and any(place.endswith(f":{port}") for place in places):
                 found.append(process.pid)
     return found
