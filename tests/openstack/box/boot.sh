@@ -200,6 +200,8 @@ core_plugin = ml2
 service_plugins = router
 api_workers = 1
 rpc_workers = 0
+# Each kept connection holds one of its hundred threads, and one process's tests make more than that.
+wsgi_keep_alive = false
 bind_host = 0.0.0.0
 notify_nova_on_port_status_changes = false
 notify_nova_on_port_data_changes = false
