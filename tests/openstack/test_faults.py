@@ -156,7 +156,7 @@ def test_two_servers_with_our_mark(site: Site) -> None:
     first = site.things["servers"][0]
     image, flavor = site.cloud.image.find_image("CC-Ubuntu24.04"), site.cloud.compute.find_flavor("m1.medium")
     second = site.cloud.compute.create_server(
-        name="copy", image_id=image.id, flavor_id=flavor.id, metadata={"larder:stack": "lab"},
+        name="copy", image_id=image.id, flavor_id=flavor.id, metadata={"larder:stack": owner(site)},
         networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
     )  # fmt: skip
     ended = site.run("up")
@@ -409,7 +409,7 @@ def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wi
     headers = site.cloud.object_store.head("/data").headers
     assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
     assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0
-    assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == "lab"
+    assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == owner(site)
 
 
 BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"

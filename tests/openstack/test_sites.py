@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.openstack.conftest import Site, connection, new_project
+from tests.openstack.conftest import Site, connection, new_project, owner
 from tests.openstack.test_faults import SERVER, VOLUME
 
 SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
@@ -71,8 +71,8 @@ def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> No
 
 def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, chi: Site) -> None:
     site.declare(SITES + SERVER + VOLUME + BUCKET)
-    site.cloud.object_store.create_container("data", metadata={"larder-stack": "lab"})
-    theirs = chi.cloud.block_storage.create_volume(name="block", size=1, metadata={"larder:stack": "lab"})
+    site.cloud.object_store.create_container("data", metadata={"larder-stack": owner(chi)})
+    theirs = chi.cloud.block_storage.create_volume(name="block", size=1, metadata={"larder:stack": owner(site)})
     chi.cloud.block_storage.wait_for_status(theirs, "available", interval=0.3, wait=60)
     site.succeeds("up")
     assert site.counts == {"servers": 1, "volumes": 1, "buckets": 1}
