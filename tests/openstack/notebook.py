@@ -43,7 +43,8 @@ class Jupyter:
 
     async def _run(self, kernel: str, code: str) -> dict[str, Any]:
         """Run code in a kernel; returns its reply."""
-        socket = await websocket_connect(f"ws://{self.address}/api/kernels/{kernel}/channels?token={self.token}")
+        place = f"ws://{self.address}/api/kernels/{kernel}/channels?token={self.token}"
+        socket = await websocket_connect(place, connect_timeout=CELL_SECONDS)  # it waits for the kernel
         id = uuid.uuid4().hex
         header = {"msg_id": id, "msg_type": "execute_request", "username": "", "session": id, "version": "5.3"}
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}

@@ -210,8 +210,8 @@ def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> No
     on_server(ssh, "mkdir -p /srv/data && mount /dev/lab/data /srv/data")
     assert hosts.users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
     on_server(ssh, "umount /srv/data && vgremove -qq -y lab && pvremove -qq " + device)
-    on_server(ssh, f"echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
-    on_server(ssh, f"echo secret | cryptsetup open {device} hidden -")
+    on_server(ssh, f"printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
+    on_server(ssh, f"printf secret | cryptsetup open --key-file - {device} hidden")
     assert hosts.users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
     on_server(ssh, "cryptsetup close hidden")
     assert hosts.users(ssh, disk.serial) == []
@@ -304,7 +304,8 @@ def is_mounted(ssh: Ssh) -> bool:
 HOLD = """
 use Fcntl;
 open(my $file, ">>", $ARGV[0]) or die $!;
-fcntl($file, F_SETLK, pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0)) or die $!;
+my $lock = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0);
+fcntl($file, F_SETLK, $lock) or die $!;
 $| = 1; print "held\\n"; <STDIN>;
 """
 
