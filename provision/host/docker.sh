@@ -37,7 +37,7 @@ main() {
 
 # The compose plugin has another name in each, and Debian 12 has only its predecessor.
 from_distribution() {
-    local compose
+    local compose cli=()
     await_first_boot
     refresh_lists
     case $(. /etc/os-release && echo "${ID:-}") in
@@ -47,9 +47,9 @@ from_distribution() {
     esac
     [[ $(apt-cache policy "$compose" | awk '$1 == "Candidate:" { print $2 }') =~ ^([0-9]:)?[2-9] ]] ||
         fail 2 "this distribution has no compose plugin in its packages" "--from docker, or a newer release of it"
-    need_packages docker.io "$compose" docker-buildx
-    # Debian keeps the command in a package of its own, which compose alone does not bring.
-    command -v docker >/dev/null || need_packages docker-cli
+    # Debian 13 keeps the command in a package of its own, which compose alone does not bring.
+    [[ ! $(apt-cache --names-only search '^docker-cli$') ]] || cli=(docker-cli)
+    need_packages docker.io "${cli[@]}" "$compose" docker-buildx
 }
 
 from_docker() {

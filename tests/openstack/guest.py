@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.openstack.disks import build_image
 
 BOOT_SECONDS = 240
 UNPLUG_SECONDS = 60
+SHUT_DOWN_SECONDS = 120
 
 
 def make_key(folder: Path) -> Path:
@@ -46,6 +48,7 @@ class Guest:
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         self._qmp = connect(folder / "qmp")
+        self._qmp.settimeout(SHUT_DOWN_SECONDS)
         self._lines = self._qmp.makefile("r")
         self._lines.readline()  # the greeting
         self.qmp("qmp_capabilities")
@@ -88,6 +91,15 @@ class Guest:
         """Extend a disk that is attached."""
         self.qmp("block_resize", **{"node-name": node_of(serial), "size": size_bytes})
 
+    def shut_down(self) -> None:
+        """Press its power button, as a cloud does that stops a server, and end it when it is off."""
+        self.qmp("system_powerdown")
+        end = time.monotonic() + SHUT_DOWN_SECONDS
+        with suppress(TimeoutError):
+            while time.monotonic() < end and self._lines.readline():  # events, until QEMU ends
+                pass
+        self.close()
+
     def reset(self) -> None:
         """What a power cut does."""
         self.qmp("system_reset")
@@ -101,7 +113,7 @@ class Guest:
         """End it at once."""
         self._lines.close()
         self._qmp.close()
-        subprocess.run(["docker", "rm", "--force", self.name], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["docker", "rm", "--force", self.name], check=False, stdout=subprocess.DEVNULL)
 
 
 def node_of(serial: str) -> str:
