@@ -30,7 +30,8 @@ GROW_SECONDS = 4 * 3600
 """A file system that grows must not be cut: how long it is waited for, not how long it may take."""
 ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
 
-# The scripts arrive as one archive: when the connection is lost on the way, none of them runs.
+# The scripts arrive as one archive: when the connection is lost on the way, none of them runs. Among them lies the
+# script's own input.
 RECEIVE = """
 set -e
 folder=$(mktemp -d)
@@ -38,7 +39,7 @@ trap 'rm -rf "$folder"' EXIT
 tar -xzf - -C "$folder"
 script=$folder/$1
 shift
-"$script" "$@" </dev/null
+"$script" "$@" <"$folder/input"
 """
 
 
@@ -64,7 +65,7 @@ class HostSetup:
     tools: tuple[str, ...]
     """Debian packages: nload, htop."""
     repository: str | None
-    """Address of a git repository to clone into the user's home."""
+    """Address of a git repository to clone into the user's home; the token of https://user:token@… isn't kept there."""
     revision: str | None
     """Branch, tag or commit; None is the repository's default branch."""
 
@@ -114,9 +115,10 @@ def set_up(
         _tell(_run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter)
     if wanted.repository:
         revision = ["--revision", wanted.revision] if wanted.revision else []
-        _tell(
-            _run_script(ssh, "repository.sh", "--url", wanted.repository, *revision, seconds=INSTALL_SECONDS), reporter
-        )
+        # not in the words of a command, which everybody there may read: it may hold a token
+        address = wanted.repository.encode()
+        told = _run_script(ssh, "repository.sh", "--url", "-", *revision, stdin=address, seconds=INSTALL_SECONDS)
+        _tell(told, reporter)
 
 
 def mount(ssh: Ssh, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:
@@ -174,20 +176,25 @@ def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> 
     )  # fmt: skip
 
 
-def _run_script(ssh: Ssh, name: str, *arguments: str, root: bool = False, seconds: float, cut: bool = True) -> str:
+def _run_script(
+    ssh: Ssh, name: str, *arguments: str, stdin: bytes = b"", root: bool = False, seconds: float, cut: bool = True
+) -> str:
     """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
     command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
-    ended = ssh.run(command, stdin=_archive(), seconds=seconds, root=root, cut=cut)
+    ended = ssh.run(command, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
     if ended.code:
         raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
     return ended.stdout
 
 
-def _archive() -> bytes:
+def _archive(stdin: bytes) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for script in sorted(SCRIPTS.glob("*.sh")):
             archive.add(script, script.name)
+        entry = tarfile.TarInfo("input")
+        entry.size, entry.mode = len(stdin), 0o600
+        archive.addfile(entry, io.BytesIO(stdin))
     return stream.getvalue()
 
 

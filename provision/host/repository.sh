@@ -5,8 +5,10 @@ set -euo pipefail
 
 usage() {
     cat <<'X'
-repository.sh --url ADDRESS [--revision BRANCH|TAG|COMMIT] [--into FOLDER]
+repository.sh --url ADDRESS|- [--revision BRANCH|TAG|COMMIT] [--into FOLDER]
 
+  --url        an address of git; - reads it from standard input, so that the token of https://USER:TOKEN@HOST/… is seen
+               by nobody: it is used for this run, and kept nowhere
   --revision   default: the repository's default branch, or the branch that is checked out
   --into       default: a folder in the home directory, named like the repository
 Run it as the user whose repository it is, not as root.
@@ -14,19 +16,21 @@ X
 }
 
 main() {
-    local url='' revision='' into='' name
+    local url='' revision='' into='' name git_options=()
     [[ " $* " == *" --help "* ]] && { usage; exit; }
     while (($#)); do
         (($# > 1)) || wrong_usage "$1 lacks its value"
         case $1 in --url) url=$2 ;; --revision) revision=$2 ;; --into) into=$2 ;; *) wrong_usage "unknown option $1" ;; esac
         shift 2
     done
+    [[ $url != - ]] || read -r url || true # without an end of line
     [[ $url ]] || wrong_usage "--url is missing"
     [[ $revision != -* ]] || wrong_usage "--revision $revision is no revision"
     command -v git >/dev/null || fail 2 "git isn't installed" "sudo apt-get install git (tools.sh git), then run this again"
     name=${url%/} name=${name##*/} name=${name##*:}
     into=${into:-$HOME/${name%.git}}
     export GIT_TERMINAL_PROMPT=0
+    set_secret_aside
     if [[ -e $into ]]; then
         check_folder
         update
@@ -35,10 +39,22 @@ main() {
     fi
 }
 
+# Takes user and token out of the address, and gives git them in a file that goes with this run.
+set_secret_aside() {
+    local user
+    [[ $url =~ ^(https?://)([^/@]+)@(.*)$ ]] || return 0
+    url=${BASH_REMATCH[1]}${BASH_REMATCH[3]} user=${BASH_REMATCH[2]}
+    [[ $user == *:* ]] || user+=: # a token alone, without a password
+    secret=$(mktemp)
+    trap 'rm -f "$secret"' EXIT
+    printf '%s%s@%s\n' "${BASH_REMATCH[1]}" "$user" "${BASH_REMATCH[3]%%/*}" >"$secret"
+    git_options=(-c credential.helper= -c "credential.helper=store --file=$secret")
+}
+
 # An interrupted clone leaves a folder of another name, and the next run makes a new one.
 clone() {
     rm -rf -- "$into.larder-part"
-    git clone --quiet -- "$url" "$into.larder-part" || unreachable
+    git "${git_options[@]}" clone --quiet -- "$url" "$into.larder-part" || unreachable
     if [[ $revision ]]; then
         git -C "$into.larder-part" checkout --quiet "$revision" -- || unknown_revision
     fi
@@ -50,13 +66,14 @@ check_folder() {
     local origin
     origin=$(git -C "$into" config --get remote.origin.url 2>/dev/null) ||
         fail 3 "$into is there and is no clone" "move it away, or choose another folder (--into)"
+    origin=$(sed -E 's|^(https?://)[^/@]+@|\1|' <<<"$origin") # somebody's own clone may keep a token there
     [[ $origin == "$url" ]] ||
         fail 3 "$into is a clone of $origin, not of $url" "move it away, or choose another folder (--into)"
 }
 
 update() {
     local changes
-    git -C "$into" fetch --quiet --tags origin || unreachable
+    git "${git_options[@]}" -C "$into" fetch --quiet --tags origin || unreachable
     changes=$(git -C "$into" status --porcelain --untracked-files=no)
     if [[ $changes ]]; then
         say "left $into as it is, $(where): it has changes that aren't committed"

@@ -5,6 +5,7 @@ One guest serves all tests of this module; each leaves the mount point free.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
@@ -15,7 +16,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +35,9 @@ from tests.openstack.disks import GIB, ROOT, missing
 from tests.openstack.guest import BOOT_SECONDS, Guest, make_key
 
 MOUNT = "/mnt/block"
+TOKEN = "token-of-nobody"
+HOST_FROM_GUEST = "10.0.2.2"
+"""This machine's loopback, as QEMU shows it."""
 NOTHING = HostSetup(docker=False, rclone=False, tools=(), repository=None, revision=None)
 
 
@@ -299,6 +307,58 @@ def is_mounted(ssh: Ssh) -> bool:
 
 
 # --- packages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def private_repository(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
+    """A git repository that wants a user and a token; `server.while_reading` is called once it has got them."""
+    work, served = tmp_path / "work", tmp_path / "served"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q", work], check=True)
+    subprocess.run([*git, "-C", work, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    subprocess.run([*git, "clone", "-q", "--bare", work, served / "private.git"], check=True)
+    subprocess.run([*git, "-C", served / "private.git", "update-server-info"], check=True)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers["Authorization"] != "Basic " + base64.b64encode(f"lab:{TOKEN}".encode()).decode():
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="lab"')
+                self.end_headers()
+                return
+            self.server.while_reading()
+            super().do_GET()
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(served))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_token_of_a_repository_is_seen_by_nobody_and_kept_nowhere(
+    ssh: Ssh, private_repository: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    processes = ""
+
+    def look_at_processes() -> None:
+        nonlocal processes
+        processes = processes or on_server(ssh, "cat /proc/[0-9]*/cmdline 2>/dev/null; true").replace("\0", " ")
+
+    private_repository.while_reading = look_at_processes
+    address = f"{HOST_FROM_GUEST}:{private_repository.server_port}/private.git"
+    wanted = replace(NOTHING, repository=f"http://lab:{TOKEN}@{address}")
+    for _ in range(2):
+        hosts.set_up(ssh, wanted, [], marks()[1])
+    assert ssh.run(["git", "-C", "private", "log", "-1", "--format=%s"]).stdout == "one\n"
+    assert ssh.run(["git", "-C", "private", "config", "remote.origin.url"]).stdout == f"http://{address}\n"
+    assert "repository.sh" in processes and address in processes and TOKEN not in processes
+    assert ssh.run(["grep", "-rl", TOKEN, "/home", "/tmp", "/var/tmp"], root=True).stdout == ""
+    with pytest.raises(ServiceError, match="git can't read") as told:
+        hosts.set_up(ssh, replace(NOTHING, repository=f"http://lab:not-{TOKEN}@{address}"), [], marks()[1])
+    assert TOKEN not in str(told.value) + capsys.readouterr().err
 
 
 HOLD = """
