@@ -255,7 +255,7 @@ def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _volume_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = _need_ours(volumes.need(stack, given.name))
+    found = volumes.need(stack, given.name)
     _confirm(given, f"{found}, {found.detail}, with all its data", given.name)
     volumes.delete(stack, found)
     return 0
@@ -354,6 +354,8 @@ def _down(stack: Stack, given: argparse.Namespace) -> int:
         _refuse_unseen(found)
         stack.say("done", f"nothing of {stack.name} is to be removed")
         return 0
+    for what in found.unseen:
+        stack.say("warning", f"not seen: {what}")
     print(f"goes:\n{status.table([(item.verb, *status.row(item.thing)) for item in removed])}", flush=True)
     _confirm(given, f"{len(removed)} things of the stack {stack.name}", stack.name)
     take_down.down(stack, removed, found)

@@ -146,8 +146,10 @@ class Clouds:
 def connect(sites: Sites, limits: Limits) -> Clouds:
     """The sites of a declaration. Nothing is asked before it is used."""
     compute = Cloud("compute", sites.compute, limits.request)
-    same = sites.compute == sites.objects
-    return Clouds(compute, compute if same else Cloud("objects", sites.objects, limits.request))
+    if sites.objects in (None, sites.compute):
+        return Clouds(compute, compute)
+    assert sites.objects
+    return Clouds(compute, Cloud("objects", sites.objects, limits.request))
 
 
 @contextmanager

@@ -41,7 +41,8 @@ class Sites(Part):
     """Where things are made; the two may be one."""
 
     compute: Site = Site()
-    objects: Site = Site()
+    objects: Site | None = None
+    """None is the compute site, too."""
 
 
 class Lease(Part):

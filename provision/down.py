@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from provision import leases, machine, networks, objects, servers, volumes
+from provision.leases import Lease
 from provision.marks import Thing
 from provision.stack import Stack
 from provision.status import Status, look
@@ -50,11 +51,26 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
                 next_step="delete the one that is meant in the site's web interface, by its id",
             )
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
-    found += [_removal(stack, item, servers.delete, servers.release) for item in status.servers]
-    found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in status.leases]
+    found += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
+    found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in _endable(status)]
     found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
     chosen = {known[name].id: known[name] for name in data if name in known}.values()
-    return found + [Removal(item, _bind(_delete_data, stack, item)) for item in chosen]
+    going = {item.id for item in status.servers if not item.adopted}
+    return found + [Removal(item, _bind(_delete_data, stack, going, item)) for item in chosen]
+
+
+def _endable(status: Status) -> list[Lease]:
+    """The leases that may end: none that ends a server with it that stays, or that we don't see."""
+    if any(what.startswith("servers:") for what in status.unseen):
+        return []
+    kept = {item.raw.flavor.original_name for item in status.servers if item.adopted}
+    return [lease for lease in status.leases if f"reservation:{lease.reservation}" not in kept]
+
+
+def _release_server(stack: Stack, server: Thing) -> None:
+    """Leave an adopted server to its owner, as it runs."""
+    networks.leave_our_groups(stack, server)
+    servers.release(stack, server)
 
 
 def _removal(
@@ -65,12 +81,15 @@ def _removal(
     return Removal(item, _bind(delete, stack, item))
 
 
-def _bind(remove: Callable[..., object], stack: Stack, item: object) -> Callable[[], object]:
-    return lambda: remove(stack, item)
+def _bind(remove: Callable[..., object], stack: Stack, *items: object) -> Callable[[], object]:
+    return lambda: remove(stack, *items)
 
 
-def _delete_data(stack: Stack, item: Thing) -> None:
+def _delete_data(stack: Stack, going: set[str], item: Thing) -> None:
     if item.kind == "volume":
+        holder = volumes.server_of(volumes.read(stack, item))
+        if holder is not None and holder not in going:
+            raise InputError(f"{item} is attached to a server that stays, {holder}", next_step="detach it there first")
         volumes.delete(stack, volumes.wait_for(stack, volumes.detach(stack, item), "available"))
     else:
         objects.empty(stack, item)
@@ -85,7 +104,7 @@ def kept(status: Status, removed: Sequence[Removal]) -> list[Thing]:
 def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
     """Remove. Raises ServiceError in the end when something was not."""
     faults = [f"not seen: {what}" for what in status.unseen]
-    for server in status.servers:
+    for server in (item for item in status.servers if not item.adopted):
         for why in machine.unmount_all(stack, server, status.volumes):
             stack.say("warning", f"not unmounted before the server goes: {why}")
     for item in removed:
@@ -103,5 +122,8 @@ def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
 
 def _left(stack: Stack, removed: Sequence[Removal]) -> str:
     ids = {item.thing.id for item in removed}
-    left = [item for item in look(stack).things if item.id in ids]
+    try:
+        left = [item for item in look(stack).things if item.id in ids]
+    except LarderError:  # the faults above say why
+        return ""
     return "\nstill there:\n" + "\n".join(f"  - {item} {item.status}" for item in left) if left else ""

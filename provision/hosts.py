@@ -152,7 +152,8 @@ def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
 def users(ssh: Ssh, serial: str) -> list[str]:
     """What the server does with a disk, whoever made it do so: "mounted at /srv", "part of LVM's volume group data".
 
-    Empty when the disk is free, or not there; reads only. Detaching a disk that is in use loses what isn't written yet.
+    Empty when the disk is free; that it isn't there is said, too. Reads only. Detaching a disk that is in use loses
+    what isn't written yet.
     """
     answer = _run_script(ssh, "volume.sh", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
     try:

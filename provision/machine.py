@@ -89,7 +89,11 @@ def refuse_if_used(stack: Stack, volume: Volume) -> None:
     """InputError when the machine uses the volume, or can't be asked: what is written there might get lost."""
     found, server = volumes.need(stack, volume.name), servers.find(stack)
     holder = volumes.server_of(found)
-    if holder is None or (server is not None and server.id == holder and server.status == "SHUTOFF"):
+    if (
+        found.status == "detaching"
+        or holder is None
+        or (server is not None and server.id == holder and server.status == "SHUTOFF")
+    ):
         return
     try:
         uses = hosts.users(reach(stack), found.id) if server and server.id == holder else ["at another server"]

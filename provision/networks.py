@@ -19,6 +19,7 @@ from provision.marks import Thing
 from provision.servers import network
 from provision.stack import Stack
 
+EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 Rule = tuple[int, str]
 """A TCP port and the network that may reach it."""
 
@@ -80,7 +81,7 @@ def our_groups(stack: Stack) -> list[Thing]:
 def _rules(group: Thing) -> dict[Rule, Any]:
     """The rules of a group that let TCP in on one port."""
     return {
-        (rule["port_range_min"], rule["remote_ip_prefix"] or "0.0.0.0/0"): rule
+        (rule["port_range_min"], rule["remote_ip_prefix"] or EVERYWHERE[rule["ethertype"]]): rule
         for rule in group.raw.security_group_rules
         if rule["direction"] == "ingress" and rule["protocol"] == "tcp" and not rule["remote_group_id"]
         and rule["port_range_min"] == rule["port_range_max"]
@@ -97,10 +98,27 @@ def lacking(stack: Stack, group: SecurityGroup, found: Thing) -> tuple[set[Rule]
 def find_group(stack: Stack, group: SecurityGroup) -> Thing | None:
     """The group of that name. One without our mark that lets in what it should is used as it is, and never changed."""
     candidates = group_candidates(stack, group.name)
-    unmarked = [item for item in candidates if not item.owner]
-    if len(candidates) == 1 and unmarked and not stack.adopt and not lacking(stack, group, unmarked[0])[0]:
-        return unmarked[0]
+    ours = [item for item in candidates if item.ours]
+    fit = [item for item in candidates if not item.owner and _lets_in(item, wanted_rules(stack, group))]
+    if not ours and len(fit) == 1 and not stack.adopt:
+        return fit[0]
     return marks.one(candidates, stack.adopt)
+
+
+def _lets_in(group: Thing, wanted: set[Rule]) -> bool:
+    """Whether a group's rules, which may be wider, let in all that is wanted."""
+    return all(any(_covers(rule, *one) for rule in group.raw.security_group_rules) for one in wanted)
+
+
+def _covers(rule: Any, port: int, source: str) -> bool:
+    if rule["direction"] != "ingress" or rule["remote_group_id"] or rule["protocol"] not in (None, "tcp", "6"):
+        return False
+    low, high = rule["port_range_min"] or 1, rule["port_range_max"] or 65535
+    wanted = ipaddress.ip_network(source)
+    if not low <= port <= high or rule["ethertype"] != f"IPv{wanted.version}":
+        return False
+    prefix = rule["remote_ip_prefix"]
+    return prefix is None or wanted.subnet_of(ipaddress.ip_network(prefix))  # type: ignore[arg-type]
 
 
 def create_group(stack: Stack, group: SecurityGroup) -> None:
@@ -180,19 +198,35 @@ def _ports(stack: Stack, server: Thing) -> list[Any]:
 
 
 def is_in_groups(stack: Stack, server: Thing) -> bool:
-    """Whether the server is in the declared security groups, and in no others."""
-    wanted = set(ids_of_groups(stack))
-    return all(set(port.security_group_ids) == wanted for port in _ports(stack, server))
+    """Whether the server is in the declared security groups, and, if we made it, in no others."""
+    return all(set(port.security_group_ids) == _wanted_of(stack, server, port) for port in _ports(stack, server))
+
+
+def _wanted_of(stack: Stack, server: Thing, port: Any) -> set[str]:
+    """The ids of the groups that a port is to be in; what an adopted server had, it keeps."""
+    return set(ids_of_groups(stack)) | (set(port.security_group_ids) if server.adopted else set())
 
 
 def bring_server_up(stack: Stack, server: Thing) -> None:
-    """Put the server into the declared security groups, and out of others."""
-    wanted = ids_of_groups(stack)
+    """Put the server into the declared security groups, and out of others, unless somebody else made it."""
     for port in _ports(stack, server):
-        if set(port.security_group_ids) != set(wanted):
-            stack.say("change", f"security groups of {server}")
-            with stack.step("change the server's security groups"):
-                stack.clouds.compute.connection.network.update_port(port.id, security_group_ids=wanted)
+        wanted = _wanted_of(stack, server, port)
+        if set(port.security_group_ids) != wanted:
+            _put_into(stack, server, port, wanted)
+
+
+def leave_our_groups(stack: Stack, server: Thing) -> None:
+    """Take a server out of the groups that this stack made, so that they can go."""
+    ours = {group.id for group in our_groups(stack) if not group.adopted}
+    for port in _ports(stack, server):
+        if ours & set(port.security_group_ids):
+            _put_into(stack, server, port, set(port.security_group_ids) - ours)
+
+
+def _put_into(stack: Stack, server: Thing, port: Any, groups: set[str]) -> None:
+    stack.say("change", f"security groups of {server}")
+    with stack.step("change the server's security groups"):
+        stack.clouds.compute.connection.network.update_port(port.id, security_group_ids=sorted(groups))
 
 
 def _address(stack: Stack, item: Any) -> Thing:

@@ -83,13 +83,13 @@ def _group(stack: Stack, group: SecurityGroup) -> Step:
     rules = sorted(networks.wanted_rules(stack, group))
     if found is None:
         return Step("create", "security group", group.name, _in_words(rules))
+    if not found.ours and not stack.adopt:
+        return Step("use", "security group", group.name, found.id)
     missing, stale = networks.lacking(stack, group, found)
     changes = [f"let in {_in_words(sorted(missing))}"] if missing else []
     changes += [f"shut out {_in_words(sorted(stale))}"] if stale else []
     if not found.ours:
-        return Step(
-            "adopt" if stack.adopt else "use", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip()
-        )
+        return Step("adopt", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip())
     return Step("change" if changes else "keep", "security group", group.name, "; ".join(changes) or found.id)
 
 
@@ -139,11 +139,14 @@ def _lease(stack: Stack, lease: Lease | None) -> Step:
 def _server(stack: Stack, found: Thing | None, lease: Lease | None) -> Step:
     if found is None:
         return Step("create", "server", stack.name)
-    if not found.ours:
-        return Step("adopt", "server", stack.name, found.id)
     differences = servers.differences(stack, found, lease)
     if differences:
+        servers.refuse_unlike(found, differences)
         return Step("replace", "server", stack.name, "; ".join([found.id, *differences]))
+    if not found.ours:
+        return Step("adopt", "server", stack.name, found.id)
+    if found.status == "SHUTOFF":
+        return Step("change", "server", stack.name, f"{found.id} start it")
     groups_to_come = any(networks.find_group(stack, group) is None for group in stack.declaration.security_groups)
     if not groups_to_come and not networks.is_in_groups(stack, found):
         return Step("change", "server", stack.name, f"{found.id} its security groups")

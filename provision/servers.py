@@ -9,7 +9,7 @@ from keystoneauth1 import exceptions as ksa
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, LarderError, ServiceError
-from provision import marks
+from provision import marks, volumes
 from provision.clouds import AGAIN, make, wait
 from provision.declaration import Server
 from provision.leases import Lease
@@ -59,7 +59,43 @@ def adopt(stack: Stack, server: Thing) -> None:
 def release(stack: Stack, server: Thing) -> None:
     """Take our mark from a server that was adopted; it goes on running."""
     with stack.step("take the mark from the server"):
-        stack.clouds.compute.connection.compute.delete_server_metadata(server.raw, [marks.STACK, marks.ADOPTED])
+        # The mark first: with it alone, the server would count as made by us.
+        for key in (marks.STACK, marks.ADOPTED, marks.IMAGE):
+            if key in server.raw.metadata:
+                stack.clouds.compute.connection.compute.delete_server_metadata(server.raw, [key])
+
+
+def root_goes(server: Thing) -> bool:
+    """Whether the server's root disk goes with it."""
+    from_image = bool(server.raw.image and server.raw.image.id)
+    return from_image or any(volume.get("delete_on_termination") for volume in _volumes_of(server))
+
+
+def _volumes_of(server: Thing) -> list[Any]:
+    return list(server.raw.attached_volumes or ())
+
+
+def what_replacing_does(server: Thing) -> str:
+    """The advice for a server that can only be replaced."""
+    root = ", with its root disk," if root_goes(server) else ""
+    return f"`up --replace` deletes it{root} and makes another; declared volumes stay"
+
+
+def refuse_unlike(server: Thing, differences: list[str]) -> None:
+    """InputError for a server that somebody else made, and that isn't as declared: it isn't ours to replace."""
+    if not server.ours or server.adopted:
+        raise InputError(
+            f"{server} was made by somebody else, and isn't as declared: {'; '.join(differences)}",
+            next_step="declare what it is; or give the stack another name; or have its owner delete it",
+        )
+
+
+def start(stack: Stack, server: Thing) -> None:
+    """Start a server that was stopped, by hand or by a `down` that was interrupted."""
+    if server.status == "SHUTOFF":
+        stack.say("start", str(server))
+        with stack.step("start the server"):
+            stack.clouds.compute.connection.compute.start_server(server.id)
 
 
 def missing(what: str, name: str, existing: list[str], next_step: str) -> InputError:
@@ -114,7 +150,8 @@ def create(
     size = flavor(stack, f"reservation:{lease.reservation}" if lease else wanted.flavor)
     body: dict[str, Any] = {
         "name": stack.name, "flavor_id": size.id, "key_name": key_pair(stack, wanted.key).name,
-        "networks": [{"uuid": network(stack, wanted.network).id}], "metadata": stack.metadata,
+        "networks": [{"uuid": network(stack, wanted.network).id}],
+        "metadata": stack.metadata | {marks.IMAGE: wanted.image},
         "security_groups": [{"name": id} for id in groups],  # ids, since names may be there twice
     }  # fmt: skip
     if lease:
@@ -176,7 +213,7 @@ def failed(stack: Stack, server: Thing) -> ServiceError:
     if end := console(stack, server):
         lines += ["  the end of its console:", *(f"  | {line}" for line in end)]
     return ServiceError(
-        "\n".join(lines), next_step="`up --replace` deletes it and starts another; volumes stay",
+        "\n".join(lines), next_step=what_replacing_does(server),
     )  # fmt: skip
 
 
@@ -210,7 +247,8 @@ def _shut_down(stack: Stack, server: Thing) -> None:
     compute = stack.clouds.compute.connection.compute
 
     def ended() -> bool | None:
-        found = compute.find_server(server.id)
+        with stack.step("look at the server"):
+            found = compute.find_server(server.id)
         return None if found is not None and found.status == "ACTIVE" else True
 
     try:
@@ -228,16 +266,32 @@ def differences(stack: Stack, server: Thing, lease: Lease | None) -> list[str]:
     found = []
     if server.status == "ERROR":
         found.append("it is in ERROR")
-    flavor_name = f"reservation:{lease.reservation}" if lease else wanted.flavor
+    if stack.declaration.lease and lease is None:
+        found.append("it runs outside of the lease to come")
+    flavor_name = f"reservation:{lease.reservation}" if lease else flavor(stack, wanted.flavor).name
     if (name := raw.flavor.original_name or raw.flavor.name) != flavor_name:
         found.append(f"its flavor is {name}, not {flavor_name}")
     if raw.key_name != wanted.key:
         found.append(f"its key is {raw.key_name}, not {wanted.key}")
-    if wanted.network not in raw.addresses and raw.addresses:
+    if raw.addresses and network(stack, wanted.network).name not in raw.addresses:
         found.append(f"its network is {', '.join(raw.addresses)}, not {wanted.network}")
+    return found + _root_differences(stack, server)
+
+
+def _root_differences(stack: Stack, server: Thing) -> list[str]:
+    """The same of what the server starts from."""
+    wanted, raw = stack.declaration.server, server.raw
+    assert wanted
     image_id = raw.image.id if raw.image and raw.image.id else None
-    if image_id and not wanted.boot_volume and image_id != image(stack, wanted.image).id:
-        found.append(f"its image is {image_id}, not {wanted.image}")
-    if bool(wanted.boot_volume) == bool(image_id):
-        found.append("it starts from its image" if image_id else "it starts from a volume")
-    return found
+    if wanted.boot_volume and image_id:
+        return ["it starts from its image"]
+    if wanted.boot_volume:
+        boot = None if wanted.boot_volume.delete_on_termination else volumes.find(stack, volumes.BOOT)
+        staying = [item["id"] for item in _volumes_of(server) if item.get("delete_on_termination") is False]
+        stays = wanted.boot_volume.delete_on_termination or (boot is not None and boot.id in staying)
+        return [] if stays else ["it doesn't start from the volume that stays"]
+    if not image_id:
+        return ["it starts from a volume"]
+    made_from = (raw.metadata or {}).get(marks.IMAGE)  # sites renew images, and keep their names
+    like = made_from == wanted.image if made_from else image_id == image(stack, wanted.image).id
+    return [] if like else [f"its image is {made_from or image_id}, not {wanted.image}"]

@@ -5,7 +5,7 @@ What outlives the server comes first, so that no minute of a lease is spent on i
 
 from __future__ import annotations
 
-from larder.errors import InputError
+from larder.errors import InputError, LarderError
 from provision import credentials, leases, machine, networks, objects, servers, volumes
 from provision.leases import Lease
 from provision.marks import Thing
@@ -30,7 +30,7 @@ def up(stack: Stack, replace: bool = False) -> list[Step]:
     for volume in wanted.volumes:
         bring_volume_up(stack, volume.name)
     if wanted.server:
-        _connect(stack, _server(stack, _lease(stack)))
+        _connect(stack, _server(stack, replace))
     if wanted.bucket and _missing_mark(objects.find(stack)):
         stack.say("create", f"bucket {wanted.bucket.name}")
         objects.create(stack)
@@ -52,22 +52,18 @@ def _missing_mark(found: Thing | None) -> bool:
 
 def _refuse_to_replace(stack: Stack, steps: list[Step]) -> None:
     for step in steps:
-        if step.action != "replace":
-            continue
-        found = servers.find(stack)
-        if found is not None and found.status == "ERROR":
-            raise servers.failed(stack, found)
-        raise InputError(
-            f"the {step.kind} {step.name} isn't as declared, and only another one can be: {step.detail}",
-            next_step=f"`up --replace` deletes it{_root_disk(stack)} and makes another; volumes stay",
-        )
+        if step.action == "replace" and (found := servers.find(stack)) is not None:
+            raise _must_be_replaced(stack, found, [step.detail])
 
 
-def _root_disk(stack: Stack) -> str:
-    """What goes with a server, in words."""
-    wanted = stack.declaration.server
-    kept = wanted and wanted.boot_volume and not wanted.boot_volume.delete_on_termination
-    return "" if kept else ", with its root disk,"
+def _must_be_replaced(stack: Stack, server: Thing, differences: list[str]) -> LarderError:
+    """The error for a server that only another one can take the place of."""
+    if server.status == "ERROR":
+        return servers.failed(stack, server)
+    return InputError(
+        f"{server} isn't as declared, and only another one can be: {'; '.join(differences)}",
+        next_step=servers.what_replacing_does(server),
+    )
 
 
 def bring_volume_up(stack: Stack, name: str) -> Thing:
@@ -77,12 +73,22 @@ def bring_volume_up(stack: Stack, name: str) -> Thing:
         stack.say("create", f"volume {name}, {wanted.gib} GiB")
         return volumes.create(stack, wanted)
     if not found.ours:
+        _refuse_used_elsewhere(stack, found)
         volumes.adopt(stack, found, name)
     if found.status in ("creating", "downloading"):  # of a run that was interrupted
         found = volumes.wait_for(stack, found, "available")
     if found.status == "error":
         volumes.wait_for(stack, found, "available")
     return volumes.grow(stack, found, wanted.gib) if found.raw.size < wanted.gib else found
+
+
+def _refuse_used_elsewhere(stack: Stack, volume: Thing) -> None:
+    """A volume that somebody's server uses isn't adopted."""
+    holder, server = volumes.server_of(volume), servers.find(stack)
+    if holder is not None and (server is None or server.id != holder):
+        raise InputError(
+            f"{volume} is attached to a server that isn't this stack's, {holder}", next_step="detach it there first"
+        )
 
 
 def _boot_volume(stack: Stack) -> str | None:
@@ -102,12 +108,11 @@ def _boot_volume(stack: Stack) -> str | None:
     return found.id
 
 
-def _lease(stack: Stack) -> Lease | None:
+def _lease(stack: Stack, found: Lease | None) -> Lease | None:
     wanted = stack.declaration.lease
     if wanted is None:
         return None
     assert stack.declaration.server
-    found = leases.find(stack)
     if found is not None:
         return leases.wait_active(stack, found)
     for ended in leases.find_all(stack):
@@ -116,12 +121,18 @@ def _lease(stack: Stack) -> Lease | None:
     return leases.create(stack, servers.flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
 
 
-def _server(stack: Stack, lease: Lease | None) -> Thing:
+def _server(stack: Stack, replace: bool) -> Thing:
+    """The server, running; lease and boot volume come before it."""
     wanted, found = stack.declaration.server, servers.find(stack)
     assert wanted
-    if found is not None and found.ours and servers.differences(stack, found, lease):
-        _make_room(stack, found)
+    reserved = leases.find(stack) if stack.declaration.lease else None
+    if found is not None and (differences := servers.differences(stack, found, reserved)):
+        servers.refuse_unlike(found, differences)
+        if not replace:
+            raise _must_be_replaced(stack, found, differences)
+        _make_room(stack, found)  # before its lease ends, which would end it, too
         found = None
+    lease = _lease(stack, reserved)
     boot_volume = _boot_volume(stack)  # which a server before must have let go
     if found is None:
         stack.say("create", f"server {stack.name}")
@@ -129,16 +140,12 @@ def _server(stack: Stack, lease: Lease | None) -> Thing:
         found = servers.create(stack, wanted, networks.ids_of_groups(stack), lease, boot_volume)
     elif not found.ours:
         servers.adopt(stack, found)
+    servers.start(stack, found)
     return servers.wait_active(stack, found)
 
 
 def _make_room(stack: Stack, server: Thing) -> None:
-    """Delete a server that is to be replaced."""
-    if server.adopted:
-        raise InputError(
-            f"{server} was adopted, and is only replaced by its owner",
-            next_step="delete it by hand, then `up` makes another; or declare what it is",
-        )
+    """Delete a server of ours that is to be replaced."""
     for why in machine.unmount_all(stack, server, volumes.ours(stack)):
         stack.say("warning", f"not unmounted before the server goes: {why}")
     stack.say("delete", f"{server}, to replace it")

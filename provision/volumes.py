@@ -59,6 +59,8 @@ def need(stack: Stack, name: str) -> Thing:
     found = find(stack, name)
     if found is None:
         raise InputError(f"the volume {name!r} doesn't exist yet", next_step=f"`volume create {name}` or `up` makes it")
+    if not found.ours:
+        raise InputError(f"{found} is not this stack's yet", next_step="`--adopt up` marks it; then run this again")
     return found
 
 

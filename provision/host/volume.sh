@@ -13,7 +13,7 @@ usage() {
 volume.sh COMMAND (--serial ID | --device PATH) [options]
 
   look      print as JSON what stands on the disk; reads only
-  uses      print as JSON what this server does with the disk: a list, empty when it is free or not there; reads only
+  uses      print as JSON what this server does with the disk: a list, empty when it is free; reads only
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
   unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
@@ -325,7 +325,9 @@ list_uses_of() {
 
 uses() {
     local text='' all=()
-    if find_device; then
+    if ! find_device; then
+        text="not to be found on this server by its serial ${serial:0:20}"
+    else
         text=$(list_uses)
         [[ $text ]] || ! is_held || text="in use, but lsblk doesn't show by what"
     fi
@@ -554,7 +556,7 @@ unmount_volume() {
 unmount_remains() {
     local source
     source=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted
-    [[ ! $source || ! -b $source ]] || fail 3 "$source is mounted at $mount, and isn't the disk with the serial ${serial:0:20}" \
+    [[ ! $source || ($source == /dev/* && ! -b $source) ]] || fail 3 "$source is mounted at $mount, and isn't the disk with the serial ${serial:0:20}" \
         "check which volume is meant: volume.sh look --serial ID, lsblk -o PATH,SERIAL,MOUNTPOINTS"
     [[ ! $source ]] || umount --lazy "$mount"
     say "found no disk with the serial ${serial:0:20}${source:+, and unmounted what was left of it}"

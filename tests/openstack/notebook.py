@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import nbformat
+from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 CELL_SECONDS = 300
@@ -44,12 +45,14 @@ class Jupyter:
     async def _run(self, kernel: str, code: str) -> dict[str, Any]:
         """Run code in a kernel; returns its reply."""
         place = f"ws://{self.address}/api/kernels/{kernel}/channels?token={self.token}"
-        socket = await websocket_connect(place, connect_timeout=CELL_SECONDS)  # it waits for the kernel
+        # It opens when the kernel has started.
+        request = HTTPRequest(place, connect_timeout=CELL_SECONDS, request_timeout=CELL_SECONDS)
+        socket = await websocket_connect(request)
         id = uuid.uuid4().hex
         header = {"msg_id": id, "msg_type": "execute_request", "username": "", "session": id, "version": "5.3"}
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
-        request = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
-        await socket.write_message(json.dumps(request | {"channel": "shell"}))
+        execute = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
+        await socket.write_message(json.dumps(execute | {"channel": "shell"}))
         while True:
             message = json.loads(await socket.read_message() or "{}")
             if message["msg_type"] == "execute_reply" and message["parent_header"]["msg_id"] == id:

@@ -204,7 +204,7 @@ def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest
 
 def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> None:
     disk = new_disk()
-    assert hosts.users(ssh, disk.serial) == []
+    assert hosts.users(ssh, disk.serial) == [f"not to be found on this server by its serial {disk.serial[:20]}"]
     guest.plug(disk.serial, GIB)
     device = hosts.looks(ssh, disk, 30).device
     assert hosts.users(ssh, disk.serial) == []

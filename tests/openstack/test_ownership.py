@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.openstack.conftest import Site, Wire, owner
+from tests.conftest import wait_until
+from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
 
 STACK = """
 [server]
@@ -32,11 +33,11 @@ def classmate(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     user = site.admin.identity.create_user(name=name, password="pw", default_project_id=site.project)
     project = site.admin.identity.get_project(site.project)
     site.admin.identity.assign_project_role_to_user(project, user, site.admin.identity.find_role("member"))
+    theirs = connection(site.box, name, site.environ["OS_USERNAME"])
 
     def take_over() -> None:
+        theirs.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
         monkeypatch.setenv("OS_USERNAME", name)
-        text = (site.folder / "provision.toml").read_text()
-        (site.folder / "provision.toml").write_text(text.replace('"laptop"', '"other"'))
 
     yield take_over
     site.admin.identity.delete_user(user)
@@ -52,9 +53,11 @@ def test_stacks_of_two_users_with_the_same_name(site: Site, classmate: Callable[
     site.succeeds("volume", "create", "block")
     (mine,) = set(site.things["volumes"]) - set(first["volumes"])
     refused = site.run("--adopt", "plan")
-    assert refused.code == 3 and "no key pair 'other'" in refused.err
-    site.succeeds("volume", "delete", "block", "--yes")
-    assert mine not in site.things["volumes"] and site.things == first
+    assert refused.code == 3 and "belongs to the stack lab" in refused.err
+    site.succeeds("up")
+    assert mine in site.things["volumes"] and site.counts == {"servers": 2, "volumes": 2, "groups": 2}
+    site.succeeds("down", "--yes", "--delete-data", "block")
+    assert site.things == first
 
 
 def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
@@ -77,7 +80,7 @@ def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
     assert site.counts == {"groups": 1, "volumes": 1}
 
 
-def test_an_adopted_server_goes_on_running(site: Site) -> None:
+def test_an_adopted_server_goes_on_running(site: Site, wire: Wire, answers: Callable[..., Any]) -> None:
     site.declare(STACK)
     site.succeeds("up")
     (server,) = site.things["servers"]
@@ -87,9 +90,35 @@ def test_an_adopted_server_goes_on_running(site: Site) -> None:
     assert site.cloud.compute.get_server(server).metadata["larder:stack"] == owner(site)
     site.declare(STACK.replace('"laptop"', '"laptop"\nflavor = "m1.xlarge"'))
     replaced = site.run("up", "--replace")
-    assert replaced.code == 3 and "was adopted" in replaced.err and site.things["servers"] == [server]
-    assert re.search(r"let go +server", site.run("down", "--yes").out)
-    assert site.cloud.compute.get_server(server).metadata == {} and site.things["servers"] == [server]
+    assert replaced.code == 3 and "made by somebody else" in replaced.err and site.things["servers"] == [server]
+
+    broken = answers(503, "busy")
+    wire.before = lambda request: (
+        broken(request) if request.method == "DELETE" and "larder:adopted" in request.url else None
+    )
+    assert site.run("down", "--yes").code == 5  # cut between the two marks
+    wire.before = lambda request: None
+    site.succeeds("down", "--yes")
+    assert "larder:stack" not in site.cloud.compute.get_server(server).metadata and site.things["servers"] == [server]
+    assert site.counts == {"servers": 1, "volumes": 1}
+
+
+def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
+    site.declare(STACK)
+    site.succeeds("up")
+    (server,) = site.things["servers"]
+    for more in ("[lease]\nhours = 1\n", "[server.boot_volume]\ngib = 2\ndelete_on_termination = false\n"):
+        site.declare(STACK + more)
+        assert re.search(r"replace +server", site.run("plan").out)
+        refused = site.run("up")
+        assert refused.code == 3 and "--replace" in refused.err and "root disk" in refused.err
+        assert site.things["servers"] == [server] and not site.leases
+    site.declare(STACK)
+    site.cloud.compute.stop_server(server)
+    wait_until(lambda: site.cloud.compute.get_server(server).status == "SHUTOFF", "it has stopped")
+    assert re.search(r"change +server .*start it", site.run("plan").out)
+    site.succeeds("up")
+    assert site.cloud.compute.get_server(server).status == "ACTIVE" and site.things["servers"] == [server]
 
 
 def test_down_does_what_it_can_when_a_site_does_not_answer(

@@ -80,3 +80,12 @@ def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, ch
     site.succeeds("down", "--yes", "--delete-data", "block", "--delete-data", "data")
     assert site.counts == {"buckets": 1} and chi.counts == {"volumes": 1, "keys": 1}
     assert chi.things["volumes"] == [theirs.id]
+
+
+def test_only_the_compute_site_named(site: Site, chi: Site) -> None:
+    """As in the examples: buckets are there, too, and no other login is tried."""
+    site.declare('[sites]\ncompute = { cloud = "kvm" }\n' + SERVER + VOLUME)
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "volumes": 1} and chi.counts == {}
+    site.succeeds("status")
+    site.succeeds("down", "--yes", "--delete-data", "block")

@@ -37,7 +37,7 @@ def test_defaults(tmp_path: Path) -> None:
     declared = _load(tmp_path, 'name = "a"\n[server]\nkey = "k"\n[[security_group]]\nname = "s"\nports = [22]\n')
     assert declared.server and declared.server.image == "CC-Ubuntu24.04" and declared.server.boot_volume is None
     assert declared.security_groups[0].sources == ("caller",)
-    assert declared.lease is None and declared.sites.compute == declared.sites.objects
+    assert declared.lease is None and declared.sites.objects is None
 
 
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
