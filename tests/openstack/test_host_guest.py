@@ -218,8 +218,11 @@ def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> No
     on_server(ssh, "mkdir -p /srv/data && mount /dev/lab/data /srv/data")
     assert hosts.users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
     on_server(ssh, "umount /srv/data && vgremove -qq -y lab && pvremove -qq " + device)
-    on_server(ssh, f"echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
-    on_server(ssh, f"echo secret | cryptsetup open {device} hidden -")
+    on_server(
+        ssh,
+        f"echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - {device}",
+    )
+    on_server(ssh, f"echo secret | cryptsetup open --key-file - {device} hidden")
     assert hosts.users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
     on_server(ssh, "cryptsetup close hidden")
     assert hosts.users(ssh, disk.serial) == []
@@ -364,7 +367,8 @@ def test_token_of_a_repository_is_seen_by_nobody_and_kept_nowhere(
 HOLD = """
 use Fcntl;
 open(my $file, ">>", $ARGV[0]) or die $!;
-fcntl($file, F_SETLK, pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0)) or die $!;
+my $whole = pack("s s x4 q q i x4", F_WRLCK, 0, 0, 0, 0);
+fcntl($file, F_SETLK, $whole) or die $!;
 $| = 1; print "held\\n"; <STDIN>;
 """
 
@@ -378,7 +382,9 @@ def test_package_that_another_process_keeps_from_being_installed_is_waited_for(s
     with ThreadPoolExecutor() as pool, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         setting_up = pool.submit(hosts.set_up, ssh, wanted, [], marks()[1])
-        wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", 60)
+        wait_until(
+            lambda: setting_up.done() or "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock"
+        )
         assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
         setting_up.result(120)
