@@ -135,4 +135,4 @@ def grow(stack: Stack, volume: Volume) -> None:
 
 def forget_host_key(stack: Stack) -> None:
     """Forget the host key of the server before, whose address the new one may have."""
-    (stack.state_folder / "known_hosts").unlink(missing_ok=True)
+    ssh.forget_host_key(stack.state_folder)

@@ -65,7 +65,7 @@ patiently() {
     local log deadline=$((SECONDS + LOCK_SECONDS))
     log=$(mktemp)
     until "$@" >"$log" 2>&1 9>&-; do
-        if ! grep -q -e 'Could not get lock' -e 'lock.* by another process' "$log" || ((SECONDS >= deadline)); then
+        if ! grep -q -e 'Could not get lock' -e 'locked by .* process' "$log" || ((SECONDS >= deadline)); then
             tail -n 5 "$log" >&2
             rm -f "$log"
             return 1

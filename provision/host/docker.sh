@@ -68,13 +68,13 @@ from_docker() {
 
 start_docker() {
     local state
-    if docker info >/dev/null 2>&1; then
+    if docker version >/dev/null 2>&1; then
         say "found the engine running"
         return
     fi
     state=$(systemctl enable --now docker 2>&1) || fail 5 "Docker doesn't start: $state" \
         "systemctl status docker shows why; it waits for the block volume's mount, where there is one"
-    docker info >/dev/null || fail 5 "the engine doesn't answer" "journalctl -u docker shows why"
+    docker version >/dev/null || fail 5 "the engine doesn't answer" "journalctl -u docker shows why"
     say "started the engine"
 }
 

@@ -379,7 +379,9 @@ def test_package_that_another_process_keeps_from_being_installed_is_waited_for(s
     with ThreadPoolExecutor() as pool, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         setting_up = pool.submit(hosts.set_up, ssh, wanted, [], marks()[1])
-        wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", 60)
+        wait_until(
+            lambda: setting_up.done() or "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock"
+        )
         assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
         setting_up.result(120)
