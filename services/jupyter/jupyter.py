@@ -16,7 +16,7 @@ from services.jupyter.background import down, is_ready, logs, require_free_port,
 from services.jupyter.settings import JupyterSettings
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = ROOT / "workspace"
+NOTEBOOKS = Path(__file__).parent / "notebooks"
 SHARED_MEMORY, LEAST_SHARED_BYTES = Path("/dev/shm"), 256 << 20
 FOLDERS = {"FOOD11_DATA_DIR": "/mnt/Food-11", "LARDER_RESULTS": "results", "LARDER_MOUNT_DIR": ".larder/mount",
            "LARDER_CACHE_DIR": ".larder/cache"}  # fmt: skip
@@ -73,8 +73,6 @@ def read_token(settings: JupyterSettings) -> str:
 
 def hand_out(notebooks: Path, workspace: Path, reporter: Reporter) -> None:
     """Copy to the workspace the notebooks that it lacks. What is there stays as a person left it."""
-    if not notebooks.is_dir() or (workspace / ".").samefile(notebooks):
-        return
     edited = []
     for notebook in sorted(notebooks.glob("*.ipynb")):
         place = workspace / notebook.name

@@ -241,7 +241,7 @@ def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
 
 def test_notebooks_of_ours_are_handed_out_and_edited_ones_stay(lab: Lab) -> None:
     workspace = lab.folder / "workspace"
-    ours = {path.name for path in (ROOT / "workspace").glob("*.ipynb")}
+    ours = {path.name for path in (ROOT / "services" / "jupyter" / "notebooks").glob("*.ipynb")}
     assert ours <= {path.name for path in workspace.iterdir()}
     edited = workspace / "demo.ipynb"
     before = edited.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,13 @@ def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
     assert "demo.ipynb" not in told
 
 
-def test_the_repositorys_own_workspace_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "look.ipynb").write_text("edited in place")
-    stage.hand_out(tmp_path, tmp_path, Reporter("jupyter", "line"))
-    assert capsys.readouterr().err == ""
+def test_work_in_the_default_workspace_leaves_the_checkout_as_it_is() -> None:
+    """Neither git nor an image's build takes anything of it."""
+    place = JupyterSettings.load("jupyter", [], {}).workspace
+    tracked = subprocess.run(["git", "ls-files", place], cwd=stage.ROOT, capture_output=True, text=True, check=True)
+    assert tracked.stdout == ""
+    subprocess.run(["git", "check-ignore", "--quiet", place / "look.ipynb"], cwd=stage.ROOT, check=True)
+    assert str(place) not in (stage.ROOT / ".dockerignore").read_text()
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"], ids=["absent", "empty", "blank"])
