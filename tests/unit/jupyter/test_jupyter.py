@@ -6,7 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.progress import Reporter
@@ -20,22 +22,65 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
     return JupyterSettings.load("jupyter", [*given, *flags], {})
 
 
+def write(path: Path, source: str, *, output: str = "") -> None:
+    """A notebook of one cell, which was run when it has an output; JupyterLab saves the source as lines."""
+    path.parent.mkdir(exist_ok=True)
+    code = new_code_cell(source, outputs=[new_output("stream", text=output)] if output else [])  # type: ignore[no-untyped-call]
+    nbformat.write(new_notebook(cells=[code]), path)  # type: ignore[no-untyped-call]
+
+
 def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    for folder in (ours, theirs):
-        folder.mkdir()
     for name in ("look", "demo", "compare"):
-        (ours / f"{name}.ipynb").write_text(f"{name} of larder")
-    (theirs / "look.ipynb").write_text("edited")
-    (theirs / "demo.ipynb").write_text("demo of larder")
+        write(ours / f"{name}.ipynb", f"print('{name}')\nof.larder()")
+    write(theirs / "look.ipynb", "edited")
+    write(theirs / "demo.ipynb", "print('demo')\nof.larder()", output="it was run")
+    run = (theirs / "demo.ipynb").read_bytes()
     stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
-    assert (theirs / "look.ipynb").read_text() == "edited"
-    assert (theirs / "compare.ipynb").read_text() == "compare of larder"
+    assert "edited" in (theirs / "look.ipynb").read_text()
+    assert (theirs / "demo.ipynb").read_bytes() == run, "with its outputs"
+    assert (theirs / "compare.ipynb").read_bytes() == (ours / "compare.ipynb").read_bytes()
     told = capsys.readouterr().err
     assert "look.ipynb" in told
     assert "demo.ipynb" not in told
+    assert "compare.ipynb" not in told
+
+
+def test_a_release_renews_the_notebooks_that_nobody_has_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    names = ("look", "demo")
+    for name in names:
+        write(ours / f"{name}.ipynb", "of.larder(1)")
+    theirs.mkdir()
+    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    assert capsys.readouterr().err == ""
+    write(theirs / "look.ipynb", "of.larder(1)", output="it was run")
+    write(theirs / "demo.ipynb", "of.larder(1)\nmy.own()")
+    for release in (2, 3):
+        for name in names:
+            write(ours / f"{name}.ipynb", f"of.larder({release})")
+        stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+        assert (theirs / "look.ipynb").read_bytes() == (ours / "look.ipynb").read_bytes()
+        assert "my.own()" in (theirs / "demo.ipynb").read_text()
+        renewed, kept = capsys.readouterr().err.splitlines()
+        assert "look.ipynb in the workspace: this release's" in renewed
+        assert "demo.ipynb in the workspace: kept" in kept
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", '{"cells": 3}', '{"cells": [{}]}'])
+def test_what_is_no_notebook_is_kept(tmp_path: Path, content: str) -> None:
+    """And a note that is damaged, by an editor say, only forgets."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    write(ours / "look.ipynb", "of.larder()")
+    (theirs / ".larder").mkdir(parents=True)
+    (theirs / stage.HANDED_OUT).write_text(content)
+    (theirs / "look.ipynb").write_text(content)
+    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    assert (theirs / "look.ipynb").read_text() == content
 
 
 def test_work_in_the_default_workspace_leaves_the_checkout_as_it_is() -> None:
