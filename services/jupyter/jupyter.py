@@ -14,7 +14,7 @@ from pathlib import Path
 from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
-from services.jupyter.background import down, is_ready, logs, require_free_port, running, up
+from services.jupyter.background import down, is_ready, logs, note_settings, require_free_port, running, up
 from services.jupyter.settings import JupyterSettings
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,9 @@ def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
     require_free_port(settings)
     hand_out(NOTEBOOKS, settings.workspace, reporter)
     _look_at_shared_memory(reporter)
-    os.execve(sys.executable, command(settings), environment(settings, os.environ, _keep(settings.home, token)))
+    kept = _keep(settings.home, token)
+    note_settings(settings, os.environ)
+    os.execve(sys.executable, command(settings), environment(settings, os.environ, kept))
 
 
 def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
