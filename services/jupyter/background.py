@@ -97,7 +97,7 @@ def logs(settings: JupyterSettings, _: Reporter) -> Outcome:
 
 def is_ready(settings: JupyterSettings) -> bool:
     """Whether a Jupyter server answers on the port."""
-    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
+    host = "127.0.0.1" if settings.bind.is_unspecified else str(settings.bind)
     connection = HTTPConnection(host, settings.port, timeout=5)
     try:
         connection.request("GET", "/api")  # open to all: it tells the version

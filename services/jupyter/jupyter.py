@@ -55,7 +55,7 @@ def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
 
 def url(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Print the address with the token, on stdout."""
-    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
+    host = "127.0.0.1" if settings.bind.is_unspecified else str(settings.bind)
     server = running(settings)
     print(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}", flush=True)
     return Outcome("it runs" if server else "it doesn't run", "" if server else "make jupyter")

@@ -14,6 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from larder.ports import is_free
+from tests.conftest import wait_until
+
 Task = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -75,9 +78,10 @@ def test_a_port_that_is_taken(task: Task, port: int) -> None:
     assert "LARDER_JUPYTER_PORT" in failed.stderr
 
 
-def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path) -> None:
+def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path, port: int) -> None:
     assert task("up").returncode == 0
     [note] = (tmp_path / "jupyter" / "runtime").glob("jpserver-*.json")
     os.kill(json.loads(note.read_text())["pid"], 9)
+    wait_until(lambda: is_free(port), "it has ended", 20)
     assert task("up").returncode == 0, "it starts anew"
     assert task("ready").returncode == 0

@@ -118,6 +118,20 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
             stage.serve(chosen, Reporter("jupyter", "line"))
 
 
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--bind=localhost", "must be an IPv4 address, as 127.0.0.1"),
+        ("--bind=::1", "must be an IPv4 address, as 127.0.0.1"),
+        ("--bind=300.0.0.1", "must be an IPv4 address, as 127.0.0.1"),
+        ("--port=99999", "must be 65535 or less"),
+    ],
+)
+def test_where_it_cannot_listen(tmp_path: Path, flag: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        settings(tmp_path, flag)
+
+
 def test_too_little_shared_memory_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
