@@ -237,7 +237,7 @@ def browser() -> Iterator[Browser]:
 )
 def test_a_person_with_a_browser(lab: Lab, browser: Browser, notebook: str, heading: str, pictures: int) -> None:
     address = lab.make("jupyter-url").stdout.strip()
-    page = browser.new_page(viewport={"width": 1280, "height": 4000})  # JupyterLab shows only cells that are in view
+    page = browser.new_page(viewport={"width": 1280, "height": 2400})  # JupyterLab shows only cells that are in view
     page.set_default_timeout(120_000)  # torch is imported on a machine that runs other tests, too
     page.goto(address.replace("/lab?", f"/lab/tree/{notebook}.ipynb?reset&"))
     page.locator(".jp-Notebook").wait_for()
