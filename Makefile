@@ -164,17 +164,19 @@ train: ready-bench ## train a small network through ARM: accuracy, and the share
 	@$(call stage,bench,bench,--task train --arm $(ARM))
 
 .PHONY: jupyter
-jupyter: jupyter-token ready-jupyter ## start JupyterLab beside the data, and print its address
-	@$(call results); mkdir -p -- "$$LARDER_WORKSPACE"
+jupyter: jupyter-place jupyter-token ready-jupyter ## start JupyterLab beside the data, and print its address
+	@$(call results)
 ifeq ($(RUNNER),compose)
-	@if [ "$$(id -u)" = 0 ]; then shopt -s nullglob; \
-	    chown -h --from=0 "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE" "$$LARDER_WORKSPACE"/*.ipynb; fi
 	@$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml up -d --wait jupyter >"$$log" 2>&1 || { \
 	    if grep -q -e 'already allocated' -e 'already in use' "$$log"; then \
 	        echo "error: LARDER_JUPYTER_PORT=$(LARDER_JUPYTER_PORT) is taken by another program" >&2; \
 	        echo "  next step: stop that, or make jupyter LARDER_JUPYTER_PORT=8889" >&2; \
-	    else docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix --tail 15 jupyter >&2; \
-	        tail -n 3 "$$log" >&2; fi; \
+	    elif grep -q 'cannot assign requested address' "$$log"; then \
+	        echo "error: LARDER_JUPYTER_BIND=$(LARDER_JUPYTER_BIND) is no address of this machine" >&2; \
+	        echo "  next step: make jupyter LARDER_JUPYTER_BIND=127.0.0.1" >&2; \
+	    else said="$$(docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix --tail 15 jupyter)"; \
+	        case "$$said" in *next?step*) printf '%s\n' "$$said";; \
+	            *) printf '%s\n' "$$said"; tail -n 3 "$$log";; esac >&2; fi; \
 	    docker compose "$${store[@]}" -f compose/jupyter.yaml rm --stop --force jupyter >/dev/null 2>&1; exit 1; }
 	@$(lab); docker compose "$${store[@]}" -f compose/jupyter.yaml logs --no-log-prefix jupyter 2>/dev/null | grep '^jupyter: ' >&2 || true
 	@$(MAKE) --no-print-directory --silent jupyter-url
@@ -182,6 +184,23 @@ else
 	@$(call lab_task,up)
 	@$(call lab_task,url)
 endif
+
+# What compose and mkdir would say in their words. A workspace that is empty is given to the container's user; one with
+# something in it may be anybody's, and stays theirs.
+.PHONY: jupyter-place
+jupyter-place:
+	@fail() { printf 'error: %s\n  next step: %s\n' "$$@" >&2; exit 1; }; byte='(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])'; \
+	[[ "$$LARDER_JUPYTER_BIND" =~ ^$$byte(\.$$byte){3}$$ ]] || fail \
+	    "LARDER_JUPYTER_BIND=$$LARDER_JUPYTER_BIND is no IPv4 address" "127.0.0.1 is for this machine alone"; \
+	[[ "$$LARDER_JUPYTER_PORT" =~ ^[0-9]{1,5}$$ ]] && ((0 < 10#$$LARDER_JUPYTER_PORT && 10#$$LARDER_JUPYTER_PORT < 65536)) \
+	    || fail "LARDER_JUPYTER_PORT=$$LARDER_JUPYTER_PORT is no port" "choose one from 1 to 65535; 8888 is the default"; \
+	said="$$(LC_ALL=C mkdir -p -- "$$LARDER_WORKSPACE" 2>&1)" || { \
+	    other="set LARDER_WORKSPACE to another folder"; place="$$(printf %q "$$LARDER_WORKSPACE")"; \
+	    case "$$said" in *denied) other="sudo install -d -o $(LARDER_UID) -g $(LARDER_GID) $$place; or $$other";; \
+	        *exists|*directory) other="move away what is in its place; or $$other";; esac; \
+	    fail "the workspace $$LARDER_WORKSPACE can't be made: $${said##*: }" "$$other"; }; \
+	if [ "$(RUNNER) $$(id -u) $$(ls -A -- "$$LARDER_WORKSPACE")" = "compose 0 " ]; then \
+	    chown --from=0 "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE"; fi
 
 .PHONY: jupyter-url
 jupyter-url: ## print the address of JupyterLab, with the token that opens it

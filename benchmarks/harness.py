@@ -107,6 +107,11 @@ def run(
     return Run(seconds, watch.stop() if watch else 0)
 
 
+def engine_answers() -> bool:
+    """Whether this machine has a container engine."""
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
 def _clean_environment() -> dict[str, str]:
     """This environment without a user's settings."""
     ours = ("LARDER_", "FOOD11_", "AWS_", "S3_")

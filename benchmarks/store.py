@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from benchmarks.harness import ROOT, run_stage
+from benchmarks.harness import ROOT, engine_answers, run_stage
 from larder.store import BucketSettings
 
 _COMPOSE = ("docker", "compose", "--project-name", "larder-benchmarks", "--file", str(ROOT / "compose/s3.yaml"))
@@ -19,8 +19,7 @@ _ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 
 def stores() -> Mapping[str, Callable[[Path], AbstractContextManager[dict[str, str]]]]:
     """What opens each store that this machine can run, by its name; called with a folder that it may use."""
-    engine = subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-    return {"SeaweedFS": loopback_store} | ({"MinIO": minio_store} if engine else {})
+    return {"SeaweedFS": loopback_store} | ({"MinIO": minio_store} if engine_answers() else {})
 
 
 @contextmanager

@@ -188,6 +188,7 @@ _WORDS = {
     "literal_error": "must be {expected}",
     "missing": "is missing",
     "extra_forbidden": "is unknown",
+    "ip_v4_address": "must be an IPv4 address, as 127.0.0.1",
     "json_invalid": "no JSON: {error}",
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_too_short": "must not be empty",

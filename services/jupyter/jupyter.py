@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,11 +14,11 @@ from pathlib import Path
 from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
-from services.jupyter.background import down, is_ready, logs, require_free_port, running, up
+from services.jupyter.background import down, is_ready, logs, note_settings, require_free_port, running, up
 from services.jupyter.settings import JupyterSettings
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = ROOT / "workspace"
+NOTEBOOKS, HANDED_OUT = Path(__file__).parent / "notebooks", Path(".larder/handed-out.json")
 SHARED_MEMORY, LEAST_SHARED_BYTES = Path("/dev/shm"), 256 << 20
 FOLDERS = {"FOOD11_DATA_DIR": "/mnt/Food-11", "LARDER_RESULTS": "results", "LARDER_MOUNT_DIR": ".larder/mount",
            "LARDER_CACHE_DIR": ".larder/cache"}  # fmt: skip
@@ -36,7 +38,9 @@ def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
     require_free_port(settings)
     hand_out(NOTEBOOKS, settings.workspace, reporter)
     _look_at_shared_memory(reporter)
-    os.execve(sys.executable, command(settings), environment(settings, os.environ, _keep(settings.home, token)))
+    kept = _keep(settings.home, token)
+    note_settings(settings, os.environ)
+    os.execve(sys.executable, command(settings), environment(settings, os.environ, kept))
 
 
 def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
@@ -51,7 +55,7 @@ def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
 
 def url(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Print the address with the token, on stdout."""
-    host = "127.0.0.1" if settings.bind in ("0.0.0.0", "::") else settings.bind
+    host = "127.0.0.1" if settings.bind.is_unspecified else str(settings.bind)
     server = running(settings)
     print(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}", flush=True)
     return Outcome("it runs" if server else "it doesn't run", "" if server else "make jupyter")
@@ -72,20 +76,30 @@ def read_token(settings: JupyterSettings) -> str:
 
 
 def hand_out(notebooks: Path, workspace: Path, reporter: Reporter) -> None:
-    """Copy to the workspace the notebooks that it lacks. What is there stays as a person left it."""
-    if not notebooks.is_dir() or (workspace / ".").samefile(notebooks):
-        return
-    edited = []
+    """Copy to the workspace the notebooks that it lacks, and new ones in the place of those that nobody has edited.
+
+    A note in the workspace says what was handed out, so that an older release's notebook is known as unedited.
+    """
+    note = workspace / HANDED_OUT
+    known, edited, renewed = _handed_out(note), [], []
     for notebook in sorted(notebooks.glob("*.ipynb")):
-        place = workspace / notebook.name
-        if not place.exists():
-            shutil.copyfile(notebook, place)
-        elif place.read_bytes() != notebook.read_bytes():
-            edited.append(notebook.name)
+        name, place, ours = notebook.name, workspace / notebook.name, _cells(notebook)
+        theirs = _cells(place) if place.exists() else None
+        if theirs is not None and theirs not in (ours, known.get(name)):
+            edited.append(name)
+            continue
+        if theirs != ours:
+            _write(place, notebook.read_bytes())
+            renewed += [name] if theirs is not None else []
+        known[name] = ours
+    note.parent.mkdir(exist_ok=True)
+    _write(note, json.dumps(known, indent=2).encode())
+    if renewed:
+        reporter.event("renewed", f"{', '.join(renewed)} in the workspace: this release's now", notebooks=renewed)
     if edited:
         reporter.event(
-            "kept", f"{', '.join(edited)} in the workspace: kept as they are, though larder brings others; to have "
-            "one of those, rename yours and start again", notebooks=edited,
+            "kept", f"{', '.join(edited)} in the workspace: kept as edited; to have larder's own, rename yours and "
+            "start again", notebooks=edited,
         )  # fmt: skip
 
 
@@ -124,6 +138,32 @@ def _keep(home: Path, token: str) -> Path:
     with open(place, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(token)
     return place
+
+
+def _handed_out(note: Path) -> dict[str, str]:
+    """The digest of each notebook as it was handed out; none from a note that isn't there or isn't whole."""
+    try:
+        known = json.loads(note.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _cells(path: Path) -> str:
+    """A digest of what a person writes in a notebook; running it only adds outputs. Empty when it is no notebook."""
+    try:
+        cells = [(cell["cell_type"], cell["source"]) for cell in json.loads(path.read_bytes())["cells"]]
+    except (ValueError, KeyError, TypeError, IsADirectoryError):
+        return ""
+    whole = [(kind, source if isinstance(source, str) else "".join(source)) for kind, source in cells]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also in the place of one that another user owns."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def _require_writable(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +23,9 @@ class JupyterSettings(Settings):
         Path("workspace"), alias="LARDER_WORKSPACE",
         description="the folder of notebooks and of what is made with them; what is in it outlives the container",
     )  # fmt: skip
-    bind: str = Field(
-        "127.0.0.1", alias="LARDER_JUPYTER_BIND",
+    bind: IPv4Address = Field(
+        IPv4Address("127.0.0.1"), alias="LARDER_JUPYTER_BIND",
         description="the address that it listens on; with another than loopback's, all who reach it see the login",
-        pattern=r"^[0-9A-Fa-f.:]+$",
     )  # fmt: skip
     port: int = Field(8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that it listens on")
     token_file: Path = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,9 +17,17 @@ from urllib.request import Request, urlopen
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[2]
+ARTEFACTS = ROOT / "results" / "test-artefacts"
+KILL_RCLONE = """
+import os, pathlib
+[rclone] = [path.parent.name for path in pathlib.Path("/proc").glob("[0-9]*/comm") if path.read_text() == "rclone\\n"]
+os.kill(int(rclone), 9)
+"""
 ARMS = ("imagefolder_local", "imagefolder_rclone_mount", "remote_one_sample", "webdataset", "litdata_streaming")
 CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync")  # fmt: skip
@@ -28,7 +37,7 @@ class Lab:
     """One user's project: volumes, store, mount and JupyterLab of its own, driven by make."""
 
     def __init__(self, folder: Path, mount: Path) -> None:
-        self.folder, self.name = folder, f"larder-test-{uuid.uuid4().hex[:8]}"
+        self.folder, self.mount, self.name = folder, mount, f"larder-test-{uuid.uuid4().hex[:8]}"
         self.ports = [_free_port(), _free_port()]
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
         self.environment = kept | {
@@ -126,6 +135,15 @@ def pictures_of(outputs: list[dict[str, Any]]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+def errno_of(path: Path) -> int:
+    """What the system answers to who looks at it; 0 when that is no error."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
 @pytest.mark.parametrize("notebook", ["look", *ARMS])
 def test_a_notebook_runs_from_top_to_bottom(lab: Lab, notebook: str) -> None:
     outputs = lab.execute(notebook, LARDER_BENCH_BATCHES="4")
@@ -174,11 +192,16 @@ def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: 
 
 
 def test_a_dead_mount(lab: Lab) -> None:
+    """rclone is killed while the stage that would take the mount away stands still: reads give ENOTCONN."""
     container = f"{lab.name}-mount-1"
-    subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+    subprocess.run(["docker", "kill", "--signal=STOP", container], check=True, capture_output=True)
     try:
+        subprocess.run(["docker", "exec", container, "python", "-c", KILL_RCLONE], check=True)
+        wait_until(lambda: errno_of(lab.mount / "larder") == errno.ENOTCONN, "the mount is dead")
         errors = errors_of(lab.execute("imagefolder_rclone_mount"))
+        assert errno_of(lab.mount / "larder") == errno.ENOTCONN, "all the while"
     finally:
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
         lab.make("mount")
     assert "make mount" in errors[0], errors
     assert len(errors[0].splitlines()) <= 4
@@ -198,27 +221,36 @@ def test_the_token_is_needed(lab: Lab) -> None:
     assert lab.make("jupyter-url").stdout.strip().endswith(f"/lab?token={token}")
 
 
-def test_a_person_with_a_browser(lab: Lab, tmp_path: Path) -> None:
-    place = Path(os.environ.get("LARDER_TEST_ARTEFACTS", str(tmp_path)))
-    place.mkdir(parents=True, exist_ok=True)
-    address = lab.make("jupyter-url").stdout.strip()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "a browser is needed: apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(120_000)  # torch is imported on a machine that runs other tests, too
-        page.goto(address.replace("/lab?", "/lab/tree/look.ipynb?"))
-        page.locator(".jp-Notebook").wait_for()
-        page.get_by_role("heading", name="Images of each class").wait_for()
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, there is nothing that could run cells
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-        page.locator(".jp-OutputArea img").first.wait_for()  # JupyterLab shows only cells that are in view
-        assert not page.get_by_text("error:").count()
-        page.screenshot(path=place / "jupyter-look.png")
+        yield browser
         browser.close()
-    assert (place / "jupyter-look.png").stat().st_size > 50_000
+
+
+@pytest.mark.parametrize(
+    ("notebook", "heading", "pictures"),
+    [("look", "Images of each class", 3), ("imagefolder_local", "The loop, timed", 2)],
+)
+def test_a_person_with_a_browser(lab: Lab, browser: Browser, notebook: str, heading: str, pictures: int) -> None:
+    address = lab.make("jupyter-url").stdout.strip()
+    page = browser.new_page(viewport={"width": 1280, "height": 2400})  # JupyterLab shows only cells that are in view
+    page.set_default_timeout(120_000)  # torch is imported on a machine that runs other tests, too
+    page.goto(address.replace("/lab?", f"/lab/tree/{notebook}.ipynb?reset&"))
+    page.locator(".jp-Notebook").wait_for()
+    page.get_by_role("heading", name=heading).wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, there is nothing that could run cells
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
+    expect(page.locator(".jp-OutputArea img")).to_have_count(pictures, timeout=120_000)
+    assert not page.get_by_text("error:").count()
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"jupyter-{notebook}.png")
+    page.close()
+    assert (ARTEFACTS / f"jupyter-{notebook}.png").stat().st_size > 50_000
 
 
 def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
@@ -241,7 +273,7 @@ def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
 
 def test_notebooks_of_ours_are_handed_out_and_edited_ones_stay(lab: Lab) -> None:
     workspace = lab.folder / "workspace"
-    ours = {path.name for path in (ROOT / "workspace").glob("*.ipynb")}
+    ours = {path.name for path in (ROOT / "services" / "jupyter" / "notebooks").glob("*.ipynb")}
     assert ours <= {path.name for path in workspace.iterdir()}
     edited = workspace / "demo.ipynb"
     before = edited.read_text()
@@ -265,17 +297,28 @@ def test_a_port_that_is_taken(lab: Lab) -> None:
     lab.start()
 
 
-def test_a_workspace_of_somebody_else(lab: Lab, tmp_path: Path) -> None:
-    if os.geteuid():
-        pytest.fail("only root can give a folder away")
+def test_an_address_of_another_machine(lab: Lab) -> None:
+    lab.make("jupyter-down")
+    failed = lab.make("jupyter", "LARDER_JUPYTER_BIND=192.0.2.1", check=False)
+    lab.start()
+    assert failed.returncode != 0
+    assert "LARDER_JUPYTER_BIND=192.0.2.1 is no address of this machine\n  next step: " in failed.stderr
+
+
+def test_a_workspace_that_is_not_the_containers_users(lab: Lab, tmp_path: Path) -> None:
+    """It holds something, so it isn't given away; and after our message compose has nothing to add."""
     workspace = tmp_path / "theirs"
-    workspace.mkdir(mode=0o700)
-    os.chown(workspace, 4242, 4242)
+    workspace.mkdir()
+    (workspace / "diary").write_text("dear")
+    workspace.chmod(0o555)
     failed = lab.make("jupyter", f"LARDER_WORKSPACE={workspace}", check=False)
     lab.start()
     assert failed.returncode != 0
-    assert "can't write to the workspace" in failed.stderr
-    assert "LARDER_WORKSPACE" in failed.stderr
+    assert workspace.stat().st_uid == os.geteuid()
+    *_, error, next_step, last = failed.stderr.splitlines()
+    assert "can't write to the workspace" in error
+    assert "LARDER_WORKSPACE" in next_step
+    assert last.startswith("make: ")
 
 
 def test_too_little_shared_memory(lab: Lab) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("LARDER_SAMPLE_IMAGES=300", "LARDER_BATCH_SIZE=16", "LARDER_WARMUP_BATCHES=1")
 
 
-def make(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def make(home: Path, *words: str, through: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run make as a user without an engine does: nothing answers at the engine's address."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
-        ["make", *words, f"LARDER_HOME={home}/home", f"LARDER_RESULTS={home}/results"],
+        [*through, "make", *words, f"LARDER_HOME={home}/home", f"LARDER_RESULTS={home}/results"],
         cwd=ROOT, env=kept | {"DOCKER_HOST": f"unix://{home}/no-engine.sock", "LARDER_LOG": "line"},
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300,
     )  # fmt: skip
@@ -93,3 +96,45 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         assert not any(folder.exists() for folder in staged)
     finally:
         make(tmp_path, "s3-down", *store)
+
+
+@pytest.mark.parametrize("runner", ["host", "compose"])
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("LARDER_JUPYTER_BIND=localhost", "LARDER_JUPYTER_BIND=localhost is no IPv4 address"),
+        ("LARDER_JUPYTER_BIND=::1", "LARDER_JUPYTER_BIND=::1 is no IPv4 address"),
+        ("LARDER_JUPYTER_BIND=127.0.0.256", "LARDER_JUPYTER_BIND=127.0.0.256 is no IPv4 address"),
+        ("LARDER_JUPYTER_BIND=127.0.0.01", "LARDER_JUPYTER_BIND=127.0.0.01 is no IPv4 address"),
+        ("LARDER_JUPYTER_PORT=99999", "LARDER_JUPYTER_PORT=99999 is no port"),
+        ("LARDER_JUPYTER_PORT=0", "LARDER_JUPYTER_PORT=0 is no port"),
+        ("LARDER_JUPYTER_PORT=http", "LARDER_JUPYTER_PORT=http is no port"),
+    ],
+)
+def test_where_jupyter_cannot_listen(tmp_path: Path, runner: str, setting: str, told: str) -> None:
+    ended = make(tmp_path, "jupyter", setting, f"RUNNER={runner}", f"LARDER_WORKSPACE={tmp_path}/work")
+    assert ended.returncode != 0
+    assert ended.stderr.startswith(f"error: {told}\n  next step: ")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("runner", ["host", "compose"])
+@pytest.mark.parametrize("name", ["in the way", "in the way/work"])
+def test_a_file_in_the_workspaces_place(tmp_path: Path, runner: str, name: str) -> None:
+    (tmp_path / "in the way").write_text("a file")
+    ended = make(tmp_path, "jupyter", f"RUNNER={runner}", f"LARDER_WORKSPACE={tmp_path / name}")
+    assert ended.returncode != 0
+    assert ended.stderr.startswith(f"error: the workspace {tmp_path / name} can't be made: ")
+    assert "next step: move away what is in its place; or set LARDER_WORKSPACE" in ended.stderr
+    assert "mkdir:" not in ended.stderr
+
+
+@pytest.mark.parametrize("runner", ["host", "compose"])
+def test_a_workspace_that_may_not_be_made(tmp_path: Path, runner: str) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o555)
+    place = tmp_path / "theirs" / "work"
+    powerless = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override", "--")  # root may write everywhere
+    ended = make(tmp_path, "jupyter", f"RUNNER={runner}", f"LARDER_WORKSPACE={place}", through=powerless)
+    assert ended.returncode != 0
+    assert ended.stderr.startswith(f"error: the workspace {place} can't be made: Permission denied\n")
+    assert f"next step: sudo install -d -o {os.getuid() or 1000} -g {os.getgid() or 1000} {place}; or" in ended.stderr

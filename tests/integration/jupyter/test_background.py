@@ -14,6 +14,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from larder.ports import is_free
+from tests.conftest import wait_until
+
 Task = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -34,9 +37,9 @@ def task(tmp_path: Path, port: int) -> Iterator[Task]:
     }  # fmt: skip
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | settings
 
-    def run(name: str) -> subprocess.CompletedProcess[str]:
+    def run(name: str, **changed: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "services.jupyter", "--task", name]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, env=environ | changed, capture_output=True, text=True, check=False, timeout=120)
 
     yield run
     run("down")
@@ -53,6 +56,10 @@ def test_it_starts_once_and_stops(task: Task, tmp_path: Path, port: int) -> None
     started = task("up")
     assert started.returncode == 0, started.stderr
     assert "already runs" in task("up").stderr
+    for changed in ({"LARDER_WORKSPACE": str(tmp_path / "another")}, {"S3_BUCKET": "another"}):
+        refused = task("up", **changed)
+        assert refused.returncode == 3
+        assert "make jupyter-down" in refused.stderr
     assert task("url").stdout == f"http://127.0.0.1:{port}/lab?token=a-token\n"
     assert status(f"http://127.0.0.1:{port}/api/contents?token=a-token") == 200
     assert status(f"http://127.0.0.1:{port}/api/contents?token=b-token") == 403
@@ -71,9 +78,10 @@ def test_a_port_that_is_taken(task: Task, port: int) -> None:
     assert "LARDER_JUPYTER_PORT" in failed.stderr
 
 
-def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path) -> None:
+def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path, port: int) -> None:
     assert task("up").returncode == 0
     [note] = (tmp_path / "jupyter" / "runtime").glob("jpserver-*.json")
     os.kill(json.loads(note.read_text())["pid"], 9)
+    wait_until(lambda: is_free(port), "it has ended", 20)
     assert task("up").returncode == 0, "it starts anew"
     assert task("ready").returncode == 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.progress import Reporter
@@ -19,28 +22,74 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
     return JupyterSettings.load("jupyter", [*given, *flags], {})
 
 
+def write(path: Path, source: str, *, output: str = "") -> None:
+    """A notebook of one cell, which was run when it has an output; JupyterLab saves the source as lines."""
+    path.parent.mkdir(exist_ok=True)
+    code = new_code_cell(source, outputs=[new_output("stream", text=output)] if output else [])  # type: ignore[no-untyped-call]
+    nbformat.write(new_notebook(cells=[code]), path)  # type: ignore[no-untyped-call]
+
+
 def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    for folder in (ours, theirs):
-        folder.mkdir()
     for name in ("look", "demo", "compare"):
-        (ours / f"{name}.ipynb").write_text(f"{name} of larder")
-    (theirs / "look.ipynb").write_text("edited")
-    (theirs / "demo.ipynb").write_text("demo of larder")
+        write(ours / f"{name}.ipynb", f"print('{name}')\nof.larder()")
+    write(theirs / "look.ipynb", "edited")
+    write(theirs / "demo.ipynb", "print('demo')\nof.larder()", output="it was run")
+    run = (theirs / "demo.ipynb").read_bytes()
     stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
-    assert (theirs / "look.ipynb").read_text() == "edited"
-    assert (theirs / "compare.ipynb").read_text() == "compare of larder"
+    assert "edited" in (theirs / "look.ipynb").read_text()
+    assert (theirs / "demo.ipynb").read_bytes() == run, "with its outputs"
+    assert (theirs / "compare.ipynb").read_bytes() == (ours / "compare.ipynb").read_bytes()
     told = capsys.readouterr().err
     assert "look.ipynb" in told
     assert "demo.ipynb" not in told
+    assert "compare.ipynb" not in told
 
 
-def test_the_repositorys_own_workspace_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "look.ipynb").write_text("edited in place")
-    stage.hand_out(tmp_path, tmp_path, Reporter("jupyter", "line"))
+def test_a_release_renews_the_notebooks_that_nobody_has_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    names = ("look", "demo")
+    for name in names:
+        write(ours / f"{name}.ipynb", "of.larder(1)")
+    theirs.mkdir()
+    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
     assert capsys.readouterr().err == ""
+    write(theirs / "look.ipynb", "of.larder(1)", output="it was run")
+    write(theirs / "demo.ipynb", "of.larder(1)\nmy.own()")
+    for release in (2, 3):
+        for name in names:
+            write(ours / f"{name}.ipynb", f"of.larder({release})")
+        stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+        assert (theirs / "look.ipynb").read_bytes() == (ours / "look.ipynb").read_bytes()
+        assert "my.own()" in (theirs / "demo.ipynb").read_text()
+        renewed, kept = capsys.readouterr().err.splitlines()
+        assert "look.ipynb in the workspace: this release's" in renewed
+        assert "demo.ipynb in the workspace: kept" in kept
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", '{"cells": 3}', '{"cells": [{}]}'])
+def test_what_is_no_notebook_is_kept(tmp_path: Path, content: str) -> None:
+    """And a note that is damaged, by an editor say, only forgets."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    write(ours / "look.ipynb", "of.larder()")
+    (theirs / ".larder").mkdir(parents=True)
+    (theirs / stage.HANDED_OUT).write_text(content)
+    (theirs / "look.ipynb").write_text(content)
+    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    assert (theirs / "look.ipynb").read_text() == content
+
+
+def test_work_in_the_default_workspace_leaves_the_checkout_as_it_is() -> None:
+    """Neither git nor an image's build takes anything of it."""
+    place = JupyterSettings.load("jupyter", [], {}).workspace
+    tracked = subprocess.run(["git", "ls-files", place], cwd=stage.ROOT, capture_output=True, text=True, check=True)
+    assert tracked.stdout == ""
+    subprocess.run(["git", "check-ignore", "--quiet", place / "look.ipynb"], cwd=stage.ROOT, check=True)
+    assert str(place) not in (stage.ROOT / ".dockerignore").read_text()
 
 
 @pytest.mark.parametrize("content", [None, "", " \n"], ids=["absent", "empty", "blank"])
@@ -67,6 +116,20 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         chosen = settings(tmp_path, f"--port={server.getsockname()[1]}")
         with pytest.raises(ResourceError, match=f"is taken by .*process {os.getpid()}"):
             stage.serve(chosen, Reporter("jupyter", "line"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--bind=localhost", "must be an IPv4 address, as 127.0.0.1"),
+        ("--bind=::1", "must be an IPv4 address, as 127.0.0.1"),
+        ("--bind=300.0.0.1", "must be an IPv4 address, as 127.0.0.1"),
+        ("--port=99999", "must be 65535 or less"),
+    ],
+)
+def test_where_it_cannot_listen(tmp_path: Path, flag: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        settings(tmp_path, flag)
 
 
 def test_too_little_shared_memory_is_told(

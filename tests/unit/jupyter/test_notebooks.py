@@ -8,8 +8,9 @@ import nbformat
 import pytest
 
 from services.bench import arms
+from services.jupyter import jupyter
 
-NOTEBOOKS = sorted((Path(__file__).parents[3] / "workspace").glob("*.ipynb"))
+NOTEBOOKS = sorted(jupyter.NOTEBOOKS.glob("*.ipynb"))
 
 
 def test_there_is_one_for_each_arm_and_three_more() -> None:
