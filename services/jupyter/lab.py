@@ -186,18 +186,20 @@ def file_sizes(entries: Sequence[IndexEntry]) -> Figure:
 def network(record: dict[str, Any]) -> Figure:
     """Bytes received per second while each pass was measured: what nload would have shown."""
     passes = passes_of(record)
+    rates = [[rate / _MIB for rate in figures["received"]["bytes_per_s"]] for figures in passes]
+    highest = max((rate for found in rates for rate in found), default=0.0)
     figure, places = plt.subplots(
         1, len(passes), figsize=(10, 2.8), squeeze=False, sharey=True, layout="constrained"
     )  # fmt: skip
-    for place, figures in zip(places.flat, passes, strict=True):
-        rates = [rate / _MIB for rate in figures["received"]["bytes_per_s"]]
-        place.fill_between(figures["received"]["t_s"], rates, step="mid", alpha=0.35)
-        place.step(figures["received"]["t_s"], rates, where="mid")
+    for place, figures, found in zip(places.flat, passes, rates, strict=True):
+        if found:
+            place.stairs(found, figures["received"]["t_s"], fill=True)
         fetched = figures["network_bytes"]
         told = "no network" if fetched is None else f"{amount(fetched, 'B')} of data"
         place.set_title(f"{record['arm']}, {figures['pass']}: {told} in {figures['seconds']:.1f} s", fontsize=10)
         place.set_xlabel("seconds")
-        place.set_ylim(bottom=0)
+        place.set_xlim(0, figures["seconds"])
+        place.set_ylim(0, max(1.0, 1.1 * highest))  # what is nearly nothing looks like it
     places[0][0].set_ylabel("MiB/s received")
     return figure
 
