@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -136,7 +137,7 @@ def _require_answer(chosen: BenchSettings) -> None:
         client(chosen, timeout_seconds=ANSWER_SECONDS).head_bucket(Bucket=bucket)
     except FAULTS as fault:
         if not isinstance(fault, ClientError) or code_of(fault) in ABSENT:  # others may forbid only this question
-            what = f"asking for s3://{bucket}, with {ANSWER_SECONDS:g} s for an answer"
+            what = f"waiting at most {ANSWER_SECONDS:g} s for s3://{bucket}"
             raise explain(fault, what, chosen.s3_endpoint_url) from fault
 
 
@@ -280,8 +281,8 @@ def throughput(comparison: Comparison) -> Figure:
     figure, axis = plt.subplots(figsize=(10, 0.7 + 0.55 * len(found)), layout="constrained")
     medians = [arm.median for arm in found]
     spread = [[arm.median - arm.rates[0] for arm in found], [arm.rates[-1] - arm.median for arm in found]]
-    names = [f"{arm.name}, {amount(len(arm.rates), 'runs')}" for arm in found]
+    names = [fill(f"{arm.name}, {amount(len(arm.rates), 'runs')}", 40) for arm in found]
     axis.barh(names, medians, xerr=spread, capsize=4, height=0.6)
     axis.set_xlabel("images/s: median, with lowest and highest run")
-    axis.set_title(comparison.circumstances, fontsize=9, loc="left")
+    axis.set_title(fill(comparison.circumstances, 95), fontsize=9, loc="left")
     return figure

@@ -1,4 +1,4 @@
-"""What notebooks call, over a mount whose store goes down: MinIO, which each test has for itself."""
+"""What notebooks call, with a store that may go down: MinIO, which each test has for itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from larder.errors import ServiceError
+from larder.errors import ConfigurationError, ServiceError
 from services.jupyter import lab
 
 
@@ -43,3 +43,12 @@ def test_a_store_that_goes_down_under_its_mount(mounted, store):
         lab.first_files(folder, 6)
     assert "`make s3-check`" in caught.value.next_step
     assert len(caught.value._render_traceback_()) == 2
+
+
+def test_a_bucket_that_is_not_there(store, monkeypatch):
+    for name, value in (store.env | {"S3_BUCKET": "not-there"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="s3://not-there: there is no such bucket") as caught:
+        lab.stored("webdataset")
+    assert "`make s3-bucket BUCKET=not-there`" in caught.value.next_step
+    assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step

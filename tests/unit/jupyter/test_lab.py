@@ -13,6 +13,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from services.bench.compare import Arm, Comparison
@@ -86,6 +87,19 @@ def test_throughput_shows_medians_and_all_runs() -> None:
     assert axis.get_title(loc="left") == "on this machine"
 
 
+def test_long_names_leave_room_for_the_bars() -> None:
+    where = (
+        "Food-11, 9,866 images of training, a whole epoch of 64, 16 workers, a CPU with a name that is as long as any"
+    )
+    arm = "webdataset by webdataset from object-store.of-some-lab.example:7480, manifest 01234567"
+    figure = lab.throughput(Comparison(where, [Arm(arm, [1.0, 2.0]), Arm("remote_one_sample", [1.0])]))
+    figure.canvas.draw()
+    [axis] = figure.axes
+    assert axis.get_position().width > 0.5
+    [title] = [text for text in axis.findobj(Text) if text.get_text().startswith("Food-11")]
+    assert title.get_window_extent().x1 < figure.bbox.x1
+
+
 @pytest.mark.parametrize(
     ("requests", "images", "told"),
     [
@@ -150,7 +164,7 @@ def test_a_store_that_never_answers_is_not_waited_for(
     assert lab.ANSWER_SECONDS <= 10
     monkeypatch.setattr(lab, "ANSWER_SECONDS", 0.2)
     begin = time.monotonic()
-    with pytest.raises(ServiceError, match=f"s3://food, with 0.2 s for an answer: .*{silent}") as caught:
+    with pytest.raises(ServiceError, match=f"at most 0.2 s for s3://food: .*{silent}") as caught:
         cell("webdataset")
     assert time.monotonic() - begin < 5
     assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step
