@@ -169,12 +169,20 @@ def mounted() -> Path:
 def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
     """Path below the tree's folder, on disk or on the mount, and bytes of the first images of the split that is read.
 
-    No more folders are listed than it takes. Raises ServiceError when the mount's rclone died or gets no answers.
+    No more folders are listed than it takes. Raises InputError when there is no such split, ServiceError when the
+    mount's rclone died or gets no answers.
     """
     chosen = settings()
-    with mount_faults(_mount(chosen)) if _mount(chosen) in folder.parents else nullcontext():
-        images = (image for kind in sorted((folder / chosen.split).iterdir()) for image in sorted(kind.iterdir()))
-        return [(str(image.relative_to(folder)), image.stat().st_size) for image in islice(images, count)]
+    try:
+        with mount_faults(_mount(chosen)) if _mount(chosen) in folder.parents else nullcontext():
+            kinds = (kind for kind in sorted((folder / chosen.split).iterdir()) if kind.is_dir())
+            images = (image for kind in kinds for image in sorted(kind.iterdir()))
+            return [(str(image.relative_to(folder)), image.stat().st_size) for image in islice(images, count)]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename} isn't there", next_step="look at FOOD11_SPLIT; `make etl-local` makes the tree on disk, "
+            "`make etl-load` the one that is mounted",
+        ) from None  # fmt: skip
 
 
 def _mount(chosen: BenchSettings) -> Path:

@@ -194,6 +194,14 @@ def test_the_first_files_of_the_split_that_is_read(monkeypatch: pytest.MonkeyPat
         path = tmp_path / f"{name}.jpg"
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(number))
+    (tmp_path / "validation" / "README").touch()
     files = [("validation/class_00/b.jpg", 2), ("validation/class_01/c.jpg", 1)]
     assert lab.first_files(tmp_path, 6) == files
     assert lab.first_files(tmp_path, 1) == files[:1]
+
+
+def test_a_split_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOOD11_SPLIT", "holdout")
+    with pytest.raises(InputError, match="holdout isn't there") as caught:
+        lab.first_files(tmp_path, 6)
+    assert "FOOD11_SPLIT" in caught.value.next_step
