@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-east-1"
 """Most stores ignore the region, but a signature needs one."""
-_TIMEOUT_SECONDS = 30
+_TIMEOUT_SECONDS = 30.0
 
 
 def _an_endpoint(url: str) -> str:
@@ -88,13 +88,15 @@ class OptionalBucketSettings(BucketSettings):
 
 
 def client(
-    settings: StoreSettings, attempts: int = 1, style: Literal["auto", "path", "virtual"] | None = None
-) -> S3Client:
+    settings: StoreSettings, attempts: int = 1, style: Literal["auto", "path", "virtual"] | None = None,
+    timeout_seconds: float = _TIMEOUT_SECONDS,
+) -> S3Client:  # fmt: skip
     """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
 
     Path-style addresses (unless `style` names another) and checksums only on request, since stores
     that aren't AWS need both. Signatures leave bodies out, since over http botocore would hash each once more: whoever
-    writes compares digests. By default one attempt a request, for callers with retries of their own.
+    writes compares digests. By default one attempt a request, for callers with retries of their own;
+    `timeout_seconds` are for a connection, and for each piece of an answer.
     """
     import boto3
     import botocore.session
@@ -108,7 +110,7 @@ def client(
         },
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS, max_pool_connections=64,
+        connect_timeout=timeout_seconds, read_timeout=timeout_seconds, max_pool_connections=64,
     )  # fmt: skip
     try:
         core = botocore.session.get_session()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.errors import InputError, LarderError
-from provision import hosts, networks, servers, volumes
+from provision import hosts, networks, servers, ssh, volumes
 from provision.declaration import Volume
 from provision.hosts import Disk, HostSetup
 from provision.marks import Thing
@@ -51,12 +51,12 @@ def set_up(stack: Stack) -> None:
     """Bring the machine to what [host] says, with its disks."""
     wanted = stack.declaration.host
     assert wanted
-    ssh = reach(stack)
-    stack.say("ssh", f"waiting for SSH at {ssh}")
-    ssh.wait(stack.declaration.limits.ssh)
+    there = reach(stack)
+    stack.say("ssh", f"waiting for SSH at {there}")
+    there.wait(stack.declaration.limits.ssh)
     disks = [_disk(stack, volume) for volume in stack.declaration.volumes if volume.mount]
     setup = HostSetup(wanted.docker, wanted.rclone, wanted.tools, wanted.repository, wanted.revision)
-    hosts.set_up(ssh, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter)
+    hosts.set_up(there, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter)
     for volume in stack.declaration.volumes:
         if volume.mount and volumes.is_grown(volumes.need(stack, volume.name)):
             grow(stack, volume)

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from larder.errors import InputError
 from services.bench.record import passes_of
@@ -55,8 +56,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record.get("kind") != "train":
+                circumstances(record)
+                _runs(record)  # the two look at all that is compared
                 records.append((record["provenance"]["time_utc"], record))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path} is no record of bench: {error!r}", next_step="move it out of the folder of records"
             ) from None
@@ -70,25 +73,53 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
     """Group records by their circumstances, most records first; each pass counts as an arm of its own."""
-    groups: dict[str, dict[str, list[float]]] = {}
-    sizes: dict[str, int] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        where = circumstances(record)
-        sizes[where] = sizes.get(where, 0) + 1
-        for figures in passes_of(record):
-            several = f" ({figures['pass']})" if record["then"] else ""
-            groups.setdefault(where, {}).setdefault(f"{_loop(record)}{several}", []).append(figures["imgs/s"])
-    found = []
-    for where in sorted(groups, key=lambda each: -sizes[each]):
-        arms = [Arm(name, sorted(rates)) for name, rates in groups[where].items()]
-        found.append(Comparison(where, sorted(arms, key=lambda arm: -arm.median)))
-    return found
+        groups.setdefault(circumstances(record), []).append(record)
+    return [Comparison(where, _arms(groups[where])) for where in sorted(groups, key=lambda each: -len(groups[each]))]
 
 
-def _loop(record: dict[str, Any]) -> str:
-    """The arm, and who read for it where there is a choice."""
+class _Run(NamedTuple):
+    """What one pass of a record is compared by."""
+
+    loop: str
+    """The arm, who read for it where there is a choice, and the pass where there are several."""
+    store: str
+    """Empty for an arm that uses no network."""
+    manifest: str
+    rate: float
+
+
+def _runs(record: dict[str, Any]) -> list[_Run]:
+    """Each pass of a record. Raises KeyError or TypeError where something is missing."""
     loader = record["settings"]["webdataset_loader"] if record["arm"] == "webdataset" else ""
-    return f"{record['arm']} by {loader}" if loader == "webdataset" else str(record["arm"])
+    loop = f"{record['arm']} by {loader}" if loader == "webdataset" else str(record["arm"])
+    store = urlsplit(record["settings"]["s3_endpoint_url"]).netloc or "AWS"
+    return [
+        _Run(
+            f"{loop} ({figures['pass']})" if record["then"] else loop,
+            "" if figures["network_bytes"] is None else store,
+            record["dataset"]["manifest_sha256"][:8],
+            figures["imgs/s"],
+        )
+        for figures in passes_of(record)
+    ]
+
+
+def _arms(records: Iterable[dict[str, Any]]) -> list[Arm]:
+    """The arms among records of the same circumstances, fastest first.
+
+    Another store or another packing makes another arm, and is named where there is more than one.
+    """
+    runs = [run for record in records for run in _runs(record)]
+    stores = {run.store for run in runs if run.store}
+    manifests = {run.loop: {other.manifest for other in runs if other.loop == run.loop} for run in runs}
+    rates: dict[str, list[float]] = {}
+    for run in runs:
+        origin = f" from {run.store}" if run.store and len(stores) > 1 else ""
+        data = f", manifest {run.manifest}" if len(manifests[run.loop]) > 1 else ""
+        rates.setdefault(f"{run.loop}{origin}{data}", []).append(run.rate)
+    return sorted((Arm(name, sorted(found)) for name, found in rates.items()), key=lambda arm: -arm.median)
 
 
 def circumstances(record: dict[str, Any]) -> str:
@@ -96,7 +127,8 @@ def circumstances(record: dict[str, Any]) -> str:
     settings, dataset, made = record["settings"], record["dataset"], record["provenance"]
     samples = dataset["samples"][dataset["split"]]
     batches = f"{settings['batches']} batches" if settings["batches"] else "a whole epoch"
+    place = "in a container" if made["in_container"] else "on the host"
     return (
         f"{dataset['name']}, {samples:,} images of {dataset['split']}, {batches} of {settings['batch_size']}, "
-        f"{settings['workers']} workers, {made['cpu_model']}, {made['cores']} cores"
+        f"{settings['workers']} workers, {made['cpu_model']}, {made['cores']} cores, {place}"
     )

@@ -132,8 +132,8 @@ def _explain(message: str) -> LarderError | None:
         return ResourceError(
             f"a loader's worker ran out of shared memory: {SHARED_MEMORY} has {_shared_memory_size()}, and batches "
             "that are ready wait there",
-            next_step="give the container more (`--shm-size=2g`, or `shm_size: 2g` in compose), or set LARDER_WORKERS "
-            "or LARDER_BATCH_SIZE lower",
+            next_step="set LARDER_SHM_SIZE higher (8gb is the default), then `make jupyter` or `make bench` again, or "
+            "set LARDER_WORKERS or LARDER_BATCH_SIZE lower",
         )
     if "DataLoader worker (pid" in message:
         return ResourceError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections.abc import Callable
-from time import perf_counter, thread_time
-from typing import Any, Self
+from itertools import pairwise
+from time import perf_counter
+from typing import Any
 
 import psutil
 
 from larder.errors import ServiceError
+from services.bench.sampler import Sampler
 
 SAMPLE_INTERVAL_SECONDS = 0.25
 MOST_SAMPLES = 1000
@@ -29,34 +29,13 @@ def interface_bytes() -> int:
     return sum(each.bytes_recv for name, each in counters.items() if not name.startswith(_COPIES))
 
 
-class ReceivedSeries:
-    """Samples a counter of bytes from a thread, and gives the rates between samples."""
+class ReceivedSeries(Sampler):
+    """Samples a counter of bytes, and gives the rates between samples."""
 
     def __init__(self, read: Callable[[], int], interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> None:
-        self._read, self._interval = read, interval_seconds
+        super().__init__(interval_seconds)
+        self._read = read
         self._samples: list[tuple[float, int]] = []
-        self.own_cpu_seconds = 0.0
-        """What the sampling thread took itself."""
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="received", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            self._sample()
-            ended = self._end.wait(self._interval)
-        self._sample()
-        if len(self._samples) > 2 and self._samples[-1][0] - self._samples[-2][0] < self._interval / 2:
-            del self._samples[-2]  # so short a last interval says nothing about a rate
-        self.own_cpu_seconds = thread_time()
 
     def _sample(self) -> None:
         try:
@@ -68,10 +47,15 @@ class ReceivedSeries:
             self._interval *= 2
 
     def as_record(self) -> dict[str, Any]:
-        """`t_s`: the middle of each interval, in seconds since the first sample; `bytes_per_s`: the rate in it."""
-        pairs = [(a, b) for a, b in itertools.pairwise(self._samples) if b[0] > a[0]]
-        start = self._samples[0][0] if self._samples else 0.0
+        """`t_s`: when samples were taken, in seconds since the first; `bytes_per_s`: the rate from each to the next.
+
+        So there is one time more than rates, and rates times intervals are all the bytes between first and last sample.
+        """
+        samples = list(self._samples)
+        if len(samples) > 2 and samples[-1][0] - samples[-2][0] < self._interval / 2:
+            del samples[-2]  # so short a last interval says nothing about a rate
+        counts = {round(time - samples[0][0], 3): count for time, count in samples}
         return {
-            "t_s": [round((before[0] + after[0]) / 2 - start, 3) for before, after in pairs],
-            "bytes_per_s": [round((after[1] - before[1]) / (after[0] - before[0])) for before, after in pairs],
+            "t_s": list(counts),
+            "bytes_per_s": [round((b - a) / (end - start)) for (start, a), (end, b) in pairwise(counts.items())],
         }

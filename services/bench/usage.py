@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from typing import Literal, Self
+from typing import Literal
 
 import psutil
+
+from services.bench.sampler import Sampler
 
 SAMPLE_INTERVAL_SECONDS = 0.5
 GROWTH = 1.01
@@ -35,8 +35,8 @@ def _descendants() -> list[psutil.Process]:
     return list(psutil.Process().children(recursive=True))
 
 
-class PeakMemory:
-    """Samples the memory of this process and its descendants from a thread, and keeps the highest sum.
+class PeakMemory(Sampler):
+    """Samples the memory of this process and its descendants, and keeps the highest sum.
 
     The sum is of proportional set sizes, which count a page that n processes share as 1/n in each; resident set
     sizes would count what forked workers share once per worker. Those are taken only where the system has no others.
@@ -47,38 +47,17 @@ class PeakMemory:
     """
 
     def __init__(self, interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> None:
+        super().__init__(interval_seconds)
         self.peak_bytes = 0
         self.kind: Literal["pss", "rss"] = "pss"
-        self.own_cpu_seconds = 0.0
-        """What the sampling thread took itself."""
         self._highest_resident = 0
-        self._interval = interval_seconds
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        ended = False
-        while not ended:
-            self._sample()
-            ended = self._end.wait(self._interval)
-        self._sample()
 
     def _sample(self) -> None:
-        before = time.thread_time()
         processes = [psutil.Process(), *_descendants()]
         resident = sum(map(_resident_bytes, processes))
         if resident > self._highest_resident * GROWTH:
             self._highest_resident = resident
             self.peak_bytes = max(self.peak_bytes, self._proportional_bytes(processes) or resident)
-        self.own_cpu_seconds += time.thread_time() - before
 
     def _proportional_bytes(self, processes: list[psutil.Process]) -> int | None:
         """The sum of proportional set sizes; None, from then on, where they can't be had."""

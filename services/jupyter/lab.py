@@ -9,20 +9,25 @@ import sys
 import tarfile
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
+from botocore.exceptions import ClientError
 
 from larder.bucket import Folder
 from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
-from larder.errors import LarderError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter, amount
+from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+from larder.store import client
 from larder.volume import CHUNKS, SHARDS, TREE
 from services.bench import arms
-from services.bench.arms.imagefolder_rclone_mount import check_mount
+from services.bench.arms.imagefolder_rclone_mount import check_mount, mount_faults
 from services.bench.compare import Comparison, compare, read_records
 from services.bench.inputs import bucket_of, check_manifest
 from services.bench.record import passes_of
@@ -40,6 +45,10 @@ STORED: dict[str, tuple[str, Artifact, str]] = {
     "litdata_streaming": (CHUNKS, "litdata", "make etl-lit"),
 }
 """What arms over a bucket read: the folder, what is in it, and who puts it there."""
+MOUNTED = "imagefolder_rclone_mount"
+ANSWER_SECONDS = 10.0
+"""How long a store may take for its first answer."""
+_AGAIN = "where there is no store yet, `make s3-up`; then `make jupyter` again, which keeps the workspace"
 _MIB = 1 << 20
 
 
@@ -49,17 +58,20 @@ class StageError(LarderError):
 
 def settings(arm: str = "imagefolder_local", **given: Any) -> BenchSettings:
     """bench's settings as `make bench` has them, from the environment; `given` are flags: batches=40, workers=2."""
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    return BenchSettings.load("bench", [f"--arm={arm}", *flags], os.environ)
+    return BenchSettings.load("bench", [f"--arm={arm}", *_flags(given)], os.environ)
+
+
+def _flags(given: Mapping[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
 
 
 def measure(arm: str, **given: Any) -> dict[str, Any]:
     """Measure an arm by a process of its own, the very one of `make bench`, show the table, and give the record.
 
-    Raises StageError with the stage's own words.
+    Raises ConfigurationError, InputError or ServiceError before, and StageError with the stage's own words.
     """
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *flags]
+    _ready(arm, **given)
+    command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *_flags(given)]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,  # a pipe that nobody reads yet would fill up
         subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
@@ -77,42 +89,104 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
     return record
 
 
-def _tell(line: str) -> None:
+def _event(line: str) -> dict[str, Any] | None:
+    """What bench reports in a line; None for a library's own words."""
     try:
-        event = json.loads(line)
-    except ValueError:  # a library's own words
-        return
-    if event["event"] not in ("error", "next"):
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"event", "message"} <= found.keys() else None
+
+
+def _tell(line: str) -> None:
+    event = _event(line)
+    if event and event["event"] not in ("error", "next"):
         print(event["message"], flush=True)
 
 
 def _failure(code: int, last: Sequence[str]) -> LarderError:
-    for line in reversed(last):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if event["event"] == "error":
+    for event in map(_event, reversed(last)):
+        if event and event["event"] == "error":
             what, _, next_step = event["message"].removeprefix("error: ").partition("\n  next step: ")
             return StageError(what, next_step=next_step)
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
 
 
+def _ready(arm: str, **given: Any) -> BenchSettings:
+    """An arm's settings, when the store or the mount that it reads is there.
+
+    Raises ConfigurationError, InputError or ServiceError whose next step helps JupyterLab, too: it knows only the store
+    and the mount that were there as it started.
+    """
+    chosen = settings(arm, **given)
+    try:
+        if arm in STORED:
+            _require_answer(chosen)
+        elif arm == MOUNTED:
+            bucket_of(chosen)
+            check_mount(_mount(chosen))
+    except (ConfigurationError, InputError, ServiceError) as error:
+        raise type(error)(error.what, next_step=f"{error.next_step}; {_AGAIN}") from error
+    return chosen
+
+
+def _require_answer(chosen: BenchSettings) -> None:
+    """Raise ConfigurationError or ServiceError unless the store answers, and soon: bench would try for minutes."""
+    bucket = bucket_of(chosen)
+    try:
+        client(chosen, timeout_seconds=ANSWER_SECONDS).head_bucket(Bucket=bucket)
+    except FAULTS as fault:
+        if not isinstance(fault, ClientError) or code_of(fault) in ABSENT:  # others may forbid only this question
+            what = f"waiting at most {ANSWER_SECONDS:g} s for s3://{bucket}"
+            raise explain(fault, what, chosen.s3_endpoint_url) from fault
+
+
 def stored(arm: str) -> tuple[Folder, Manifest]:
     """An arm's folder in the bucket, and its manifest. Raises InputError when there is none, as bench does."""
     name, artifact, made_by = STORED[arm]
-    chosen = settings(arm)
-    bucket_of(chosen)
+    chosen = _ready(arm)
     folder = Folder(chosen, name)
     return folder, check_manifest(folder.find_manifest(), artifact, chosen, folder.uri, made_by)
 
 
+def requests(record: dict[str, Any]) -> str:
+    """How requests and images of a record relate, and what one request brings, in words."""
+    asked, images = record["network_requests"], record["images"]
+    if not asked:
+        return "no requests were counted"
+    share = (
+        f"{asked / images:.2f} requests for an image" if asked >= images else f"{images / asked:.0f} images a request"
+    )
+    return f"{share}, {amount(record['network_bytes'] / asked, 'B')} in each"
+
+
 def mounted() -> Path:
     """The tree's folder on the mount. Raises InputError when nothing is mounted, ServiceError when its rclone died."""
-    chosen = settings("imagefolder_rclone_mount")
-    mount = chosen.mount_dir / bucket_of(chosen)
-    check_mount(mount)
-    return mount / chosen.prefix / TREE
+    chosen = _ready(MOUNTED)
+    return _mount(chosen) / chosen.prefix / TREE
+
+
+def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
+    """Path below the tree's folder, on disk or on the mount, and bytes of the first images of the split that is read.
+
+    No more folders are listed than it takes. Raises InputError when there is no such split, ServiceError when the
+    mount's rclone died or gets no answers.
+    """
+    chosen = settings()
+    try:
+        with mount_faults(_mount(chosen)) if _mount(chosen) in folder.parents else nullcontext():
+            kinds = (kind for kind in sorted((folder / chosen.split).iterdir()) if kind.is_dir())
+            images = (image for kind in kinds for image in sorted(kind.iterdir()))
+            return [(str(image.relative_to(folder)), image.stat().st_size) for image in islice(images, count)]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename} isn't there", next_step="look at FOOD11_SPLIT; `make etl-local` makes the tree on disk, "
+            "`make etl-load` the one that is mounted",
+        ) from None  # fmt: skip
+
+
+def _mount(chosen: BenchSettings) -> Path:
+    return chosen.mount_dir / chosen.bucket
 
 
 def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:
@@ -126,7 +200,7 @@ def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int
 
 def first_batch(arm: str, **given: Any) -> tuple[Tensor, Tensor, list[str]]:
     """The first batch of an epoch through an arm: images float32 [B, 3, 224, 224], labels int64 [B]; class names."""
-    chosen = settings(arm, **{"workers": 1, "batch_size": 12} | given)
+    chosen = _ready(arm, **{"workers": 1, "batch_size": 12} | given)
     with arms.load(arm)(chosen, Reporter("lab", "line")) as feed:
         images, labels = next(iter(feed.read(0, 1)))
         return images, labels, feed.manifest.classes
@@ -186,18 +260,20 @@ def file_sizes(entries: Sequence[IndexEntry]) -> Figure:
 def network(record: dict[str, Any]) -> Figure:
     """Bytes received per second while each pass was measured: what nload would have shown."""
     passes = passes_of(record)
+    rates = [[rate / _MIB for rate in figures["received"]["bytes_per_s"]] for figures in passes]
+    highest = max((rate for found in rates for rate in found), default=0.0)
     figure, places = plt.subplots(
         1, len(passes), figsize=(10, 2.8), squeeze=False, sharey=True, layout="constrained"
     )  # fmt: skip
-    for place, figures in zip(places.flat, passes, strict=True):
-        rates = [rate / _MIB for rate in figures["received"]["bytes_per_s"]]
-        place.fill_between(figures["received"]["t_s"], rates, step="mid", alpha=0.35)
-        place.step(figures["received"]["t_s"], rates, where="mid")
+    for place, figures, found in zip(places.flat, passes, rates, strict=True):
+        if found:
+            place.stairs(found, figures["received"]["t_s"], fill=True)
         fetched = figures["network_bytes"]
         told = "no network" if fetched is None else f"{amount(fetched, 'B')} of data"
         place.set_title(f"{record['arm']}, {figures['pass']}: {told} in {figures['seconds']:.1f} s", fontsize=10)
         place.set_xlabel("seconds")
-        place.set_ylim(bottom=0)
+        place.set_xlim(0, figures["seconds"])
+        place.set_ylim(0, max(1.0, 1.1 * highest))  # what is nearly nothing looks like it
     places[0][0].set_ylabel("MiB/s received")
     return figure
 
@@ -213,8 +289,8 @@ def throughput(comparison: Comparison) -> Figure:
     figure, axis = plt.subplots(figsize=(10, 0.7 + 0.55 * len(found)), layout="constrained")
     medians = [arm.median for arm in found]
     spread = [[arm.median - arm.rates[0] for arm in found], [arm.rates[-1] - arm.median for arm in found]]
-    names = [f"{arm.name}, {amount(len(arm.rates), 'runs')}" for arm in found]
+    names = [fill(f"{arm.name}, {amount(len(arm.rates), 'runs')}", 40) for arm in found]
     axis.barh(names, medians, xerr=spread, capsize=4, height=0.6)
     axis.set_xlabel("images/s: median, with lowest and highest run")
-    axis.set_title(comparison.circumstances, fontsize=9, loc="left")
+    axis.set_title(fill(comparison.circumstances, 95), fontsize=9, loc="left")
     return figure

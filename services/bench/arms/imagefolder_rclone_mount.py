@@ -38,12 +38,21 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     check_mount(mount)
     socket = settings.mount_dir / SOCKET
     rclone_metrics.read(socket)  # before the work, not after it
-    try:
-        with open_imagefolder(
+    with (
+        mount_faults(mount),
+        open_imagefolder(
             mount / settings.prefix / TREE, "objects", "make etl-load", settings, reporter,
             lambda: rclone_metrics.read(socket), lambda: rclone_metrics.read(socket).bytes,
-        ) as feed:  # fmt: skip
-            yield feed
+        ) as feed,
+    ):  # fmt: skip
+        yield feed
+
+
+@contextmanager
+def mount_faults(mount: Path) -> Iterator[None]:
+    """A block that reads the mount: raises ServiceError when rclone has died or gets no answers from the store."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in _LOST:
             raise

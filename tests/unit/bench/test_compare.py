@@ -5,14 +5,25 @@ import pytest
 from larder.errors import InputError
 from services.bench.compare import compare, read_records
 
+MANIFEST = "0123456789abcdef"
 
-def record(arm, *rates, workers=2, time="2026-01-01T00:00:00", passes=("epoch",), loader="larder"):
-    first, *others = ({"pass": name, "imgs/s": rate} for name, rate in zip(passes, rates, strict=True))
+
+def record(
+    arm, *rates, workers=2, time="2026-01-01T00:00:00", passes=("epoch",), loader="larder", endpoint="http://store:9000",
+    manifest=MANIFEST, in_container=False,
+):  # fmt: skip
+    network = None if arm == "imagefolder_local" else 1000
+    first, *others = (
+        {"pass": name, "imgs/s": rate, "network_bytes": network} for name, rate in zip(passes, rates, strict=True)
+    )
+    samples = {"training": 640}
     return {
         "arm": arm, **first, "then": others,
-        "dataset": {"name": "Food-11", "split": "training", "samples": {"training": 640}},
-        "settings": {"batch_size": 64, "workers": workers, "batches": 0, "webdataset_loader": loader},
-        "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2},
+        "dataset": {"name": "Food-11", "split": "training", "samples": samples, "manifest_sha256": manifest},
+        "settings": {
+            "batch_size": 64, "workers": workers, "batches": 0, "webdataset_loader": loader, "s3_endpoint_url": endpoint
+        },
+        "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2, "in_container": in_container},
     }  # fmt: skip
 
 
@@ -46,6 +57,34 @@ def test_two_loaders_of_one_arm_are_no_spread():
     ]  # fmt: skip
 
 
+def test_two_stores_are_no_spread():
+    [found] = compare([
+        record("webdataset", 100.0), record("webdataset", 300.0, endpoint="https://far.example:7480"),
+        record("remote_one_sample", 50.0, endpoint=""), record("imagefolder_local", 200.0, endpoint=""),
+    ])  # fmt: skip
+    assert [(arm.name, arm.rates) for arm in found.arms] == [
+        ("webdataset from far.example:7480", [300.0]), ("imagefolder_local", [200.0]),
+        ("webdataset from store:9000", [100.0]), ("remote_one_sample from AWS", [50.0]),
+    ]  # fmt: skip
+
+
+def test_two_packings_are_no_spread():
+    [found] = compare([
+        record("webdataset", 100.0), record("webdataset", 300.0, manifest="fedcba9876543210"),
+        record("remote_one_sample", 50.0, manifest="an artifact has a manifest of its own"),
+    ])  # fmt: skip
+    assert [(arm.name, arm.rates) for arm in found.arms] == [
+        ("webdataset, manifest fedcba98", [300.0]), ("webdataset, manifest 01234567", [100.0]),
+        ("remote_one_sample", [50.0]),
+    ]  # fmt: skip
+
+
+def test_a_container_and_the_host_are_other_circumstances():
+    most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, in_container=True)])
+    assert most.circumstances.endswith(", on the host")
+    assert other.circumstances.endswith(", in a container")
+
+
 def test_records_are_read_by_their_time_without_trainings(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(record("late", 1.0, time="2026-02-01")))
     (tmp_path / "b.json").write_text(json.dumps(record("early", 1.0, time="2026-01-01")))
@@ -53,7 +92,22 @@ def test_records_are_read_by_their_time_without_trainings(tmp_path):
     assert [each["arm"] for each in read_records(tmp_path)] == ["early", "late"]
 
 
-@pytest.mark.parametrize("content", [None, "{}", "[1]", "no JSON"])
+WITHOUT_RATES = {name: value for name, value in record("a", 1.0).items() if name not in ("then", "imgs/s")}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="empty-folder"),
+        pytest.param("{}", id="empty-record"),
+        pytest.param("[1]", id="list"),
+        pytest.param("no JSON", id="no-json"),
+        pytest.param(json.dumps(WITHOUT_RATES | {"then": []}), id="without-rates"),
+        pytest.param(json.dumps(WITHOUT_RATES | {"imgs/s": 1.0}), id="without-passes"),
+        pytest.param(json.dumps(record("a", 1.0) | {"dataset": "Food-11"}), id="data-set-as-text"),
+        pytest.param(json.dumps(record("a", 1.0) | {"settings": {}}), id="without-settings"),
+    ],
+)
 def test_nothing_to_compare(tmp_path, content):
     if content is not None:
         (tmp_path / "x.json").write_text(content)

@@ -14,12 +14,12 @@ from larder.errors import ConfigurationError, InputError, LarderError, ResourceE
         pytest.param(
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
             "out of shared memory. Please try to raise your shared memory limit.",
-            "ran out of shared memory", "--shm-size", id="bus-error",
+            "ran out of shared memory", "LARDER_SHM_SIZE", id="bus-error",
         ),
         pytest.param(
             "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
             "RuntimeError: unable to write to file </torch_7_1_0>: No space left on device (28)",
-            "ran out of shared memory", "--shm-size", id="no-space",
+            "ran out of shared memory", "LARDER_SHM_SIZE", id="no-space",
         ),
         pytest.param(
             "DataLoader worker (pid 7) is killed by signal: Killed. ", "was lost", "LARDER_WORKERS lower", id="killed"

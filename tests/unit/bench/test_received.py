@@ -1,6 +1,7 @@
 import socket
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -9,15 +10,41 @@ from services.bench import received
 from services.bench.received import ReceivedSeries, interface_bytes
 
 
+def area(record):
+    intervals = pairwise(record["t_s"])
+    return sum(rate * (end - start) for rate, (start, end) in zip(record["bytes_per_s"], intervals, strict=True))
+
+
 def test_the_rates_between_samples_add_up_to_what_came():
+    seen = []
     counter = iter(range(1000, 10**9, 1000))
-    with ReceivedSeries(lambda: next(counter), 0.01) as series:
+    with ReceivedSeries(lambda: seen.append(next(counter)) or seen[-1], 0.01) as series:
         time.sleep(0.2)
     record = series.as_record()
     times, rates = record["t_s"], record["bytes_per_s"]
-    assert len(times) == len(rates) >= 8
+    assert len(times) == len(rates) + 1 >= 9
+    assert times[0] == 0
     assert times == sorted(times)
+    assert area(record) == pytest.approx(seen[-1] - seen[0], abs=1), "the first and the last interval count, too"
     assert all(0 < rate <= 210_000 for rate in rates), "a thousand bytes in each 5 ms or more"
+
+
+def test_a_block_shorter_than_an_interval_has_one_rate():
+    counter = iter((0, 5000))
+    with ReceivedSeries(lambda: next(counter), 60.0) as series:
+        time.sleep(0.05)
+    record = series.as_record()
+    assert len(record["bytes_per_s"]) == 1
+    assert area(record) == pytest.approx(5000, abs=1)
+
+
+def test_without_samples_there_are_no_rates():
+    def read():
+        raise ServiceError("no answer", next_step="wait")
+
+    with ReceivedSeries(read) as series:
+        pass
+    assert series.as_record() == {"t_s": [], "bytes_per_s": []}
 
 
 def test_a_long_pass_has_no_longer_series(monkeypatch):
@@ -25,9 +52,9 @@ def test_a_long_pass_has_no_longer_series(monkeypatch):
     with ReceivedSeries(lambda: int(time.perf_counter() * 1e6), 0.002) as series:
         time.sleep(0.3)
     record = series.as_record()
-    assert 3 <= len(record["t_s"]) <= 10
-    assert record["bytes_per_s"] == pytest.approx([1e6] * len(record["t_s"]), rel=0.2)
-    assert record["t_s"][-1] > 0.1, "all of the pass is covered"
+    assert 4 <= len(record["t_s"]) <= 10
+    assert record["bytes_per_s"] == pytest.approx([1e6] * (len(record["t_s"]) - 1), rel=0.2)
+    assert record["t_s"][-1] > 0.28, "all of the pass is covered"
 
 
 def test_a_counter_that_fails_in_between_only_widens_an_interval():
@@ -41,7 +68,9 @@ def test_a_counter_that_fails_in_between_only_widens_an_interval():
 
     with ReceivedSeries(read, 0.02) as series:
         time.sleep(0.1)
-    assert len(series.as_record()["t_s"]) in (len(calls) - 2, len(calls) - 3)
+    record = series.as_record()
+    assert len(record["t_s"]) in (len(calls) - 1, len(calls) - 2)
+    assert area(record) == pytest.approx(len(calls) * 100 - 100, abs=1)
 
 
 def test_what_comes_over_loopback_is_counted():

@@ -11,6 +11,8 @@ from services.bench import arms
 from services.jupyter import jupyter
 
 NOTEBOOKS = sorted(jupyter.NOTEBOOKS.glob("*.ipynb"))
+MOST_LINES = 10
+"""Of a cell. What takes more belongs to the code, too."""
 
 
 def test_there_is_one_for_each_arm_and_three_more() -> None:
@@ -33,4 +35,24 @@ def test_it_begins_with_prose_and_holds_no_logic(path: Path) -> None:
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
     for cell in notebook.cells:
-        assert cell.cell_type == "markdown" or "def " not in cell.source, "functions belong to the code, with tests"
+        if cell.cell_type == "code":
+            assert "def " not in cell.source, "functions belong to the code, with tests"
+            assert "glob(" not in cell.source, "walking a folder fails in ways that lab explains"
+            assert len(cell.source.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset", "litdata_streaming"])
+def test_what_is_listed_is_the_split_that_is_measured(arm: str) -> None:
+    code = code_of(arm)
+    assert "folder.list(" in code
+    assert "folder.list()" not in code
+
+
+@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset"])
+def test_an_arm_that_counts_requests_sets_them_against_images(arm: str) -> None:
+    assert "lab.requests(record)" in code_of(arm)
+
+
+def code_of(stem: str) -> str:
+    [path] = [path for path in NOTEBOOKS if path.stem == stem]
+    return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
