@@ -64,10 +64,10 @@ class Guest:
                 return answer["return"]
 
     def plug(self, serial: str, size_bytes: int = 0) -> Path:
-        """Attach a disk, as a cloud attaches a volume: a file named by its serial, made when it isn't there."""
+        """Attach a disk, as a cloud attaches a volume: a file named by its serial, of at least this size."""
         file = self.disks / serial
-        if not file.exists():
-            file.touch()
+        file.touch()
+        if file.stat().st_size < size_bytes:
             os.truncate(file, size_bytes)
         node = {"driver": "file", "filename": f"/run/disks/{serial}"}
         self.qmp("blockdev-add", **{"driver": "raw", "node-name": node_of(serial), "file": node})
