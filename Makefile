@@ -199,7 +199,7 @@ jupyter-place:
 	    case "$$said" in *denied) other="sudo install -d -o $(LARDER_UID) -g $(LARDER_GID) $$place; or $$other";; \
 	        *exists|*directory) other="move away what is in its place; or $$other";; esac; \
 	    fail "the workspace $$LARDER_WORKSPACE can't be made: $${said##*: }" "$$other"; }; \
-	if [ "$(RUNNER) $$(id -u) $$(ls -A -- "$$LARDER_WORKSPACE")" = "compose 0 " ]; then \
+	if [ "$(RUNNER) $$(id -u) $$(ls -A --ignore=.gitkeep -- "$$LARDER_WORKSPACE")" = "compose 0 " ]; then \
 	    chown --from=0 "$(LARDER_UID):$(LARDER_GID)" -- "$$LARDER_WORKSPACE"; fi
 
 .PHONY: jupyter-url
