@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
@@ -37,6 +38,8 @@ _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
 _BINARY = "application/octet-stream"
+_TRANSFER = TransferConfig(preferred_transfer_client="classic")
+"""Where awscrt is installed, some machines would use its client, which has faults and time-outs of its own."""
 _UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 """What stores may say that take no checksum but the MD5."""
 
@@ -131,10 +134,13 @@ class Folder:
     def write_verified(self, path: str, data: bytes | bytearray, sha256: str) -> str:
         """Put an object with this digest, in hexadecimal; returns its ETag.
 
-        The store is asked to confirm the digest. Where it can't, its ETag is compared with the MD5; where the ETag is
-        none, the object is read back. Raises ServiceError when other bytes have arrived.
+        The store is asked to confirm a CRC-64/NVME, which takes either side a tenth of the time of a sha256. Where it
+        can't, its ETag is compared with the MD5; where the ETag is none, the object is read back.
+        Raises ServiceError when other bytes have arrived.
         """
-        wanted = b64encode(bytes.fromhex(sha256)).decode()
+        from awscrt.checksums import crc64nvme  # here, since only who packs into a store has it
+
+        wanted = b64encode(crc64nvme(data).to_bytes(8, "big")).decode()
 
         def put(key: str) -> PutObjectOutputTypeDef:
             try:
@@ -146,7 +152,7 @@ class Folder:
 
         answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
         etag = answer["ETag"].strip('"')
-        confirmed = answer.get("ChecksumSHA256") == wanted
+        confirmed = answer.get("ChecksumCRC64NVME") == wanted
         if not confirmed and etag != _md5(data).hexdigest():
             self.require(path, len(data), sha256)
         return etag
@@ -159,12 +165,12 @@ class Folder:
                 next_step="run `make s3-check`, then this again: it resumes",
             )
 
-    def _put(self, key: str, data: bytes | bytearray, content_type: str, sha256: str = "") -> PutObjectOutputTypeDef:
-        """Put an object with a digest that the store compares: this sha256 in base 64, or its MD5."""
+    def _put(self, key: str, data: bytes | bytearray, content_type: str, crc64: str = "") -> PutObjectOutputTypeDef:
+        """Put an object with what the store compares: this CRC-64/NVME in base 64, or its MD5."""
         body = cast(bytes, data)  # botocore takes both
-        if sha256:
+        if crc64:
             return self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumSHA256=sha256
+                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumCRC64NVME=crc64
             )
         return self._client.put_object(
             Bucket=self.bucket, Key=key, Body=body, ContentType=content_type,
@@ -243,7 +249,9 @@ class Folder:
 
         def put(key: str) -> None:
             try:
-                self._client.upload_file(str(file), self.bucket, key, ExtraArgs={"ContentType": content_type})
+                self._client.upload_file(
+                    str(file), self.bucket, key, ExtraArgs={"ContentType": content_type}, Config=_TRANSFER
+                )
             except S3UploadFailedError as fault:  # hides what happened
                 raise fault.__context__ or fault from None
 

@@ -79,7 +79,7 @@ class BucketSettings(StoreSettings):
 
 
 class OptionalBucketSettings(BucketSettings):
-    """The same where a bucket may be missing: the stage says so among its results."""
+    """The same where a bucket may be missing, since not all that the stage does needs one."""
 
     bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
         "", validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"),

@@ -217,7 +217,7 @@ class StoreWriter:
     @property
     def imports(self) -> tuple[str, ...]:
         """See Layout; a client of a store is only imported by who opens one."""
-        return ("larder.bucket", "botocore.config", *self.layout.imports)
+        return ("larder.bucket", "botocore.config", "awscrt.checksums", *self.layout.imports)
 
     def __call__(self, pack: Pack) -> IndexEntry:
         """Make and send a pack. Raises InputError for an image that has changed, ServiceError where the store fails."""

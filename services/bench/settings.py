@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, ByteSize, Field
+from pydantic import AfterValidator, ByteSize, Field
 
 from larder.settings import WorkerSettings
-from larder.store import BucketSettings
+from larder.store import OptionalBucketSettings
 from services.bench import arms
 
 
@@ -27,7 +27,7 @@ SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_
 """The fields that no record may show."""
 
 
-class BenchSettings(WorkerSettings, BucketSettings):
+class BenchSettings(WorkerSettings, OptionalBucketSettings):
     """What is measured, on which data, and for how long."""
 
     arm: Annotated[str, AfterValidator(_known_arm)] = Field(
@@ -36,11 +36,6 @@ class BenchSettings(WorkerSettings, BucketSettings):
     data_dir: Path = Field(
         Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
     )
-    bucket: str = Field(
-        "", validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), pattern=r"^[A-Za-z0-9._-]{0,255}$",
-        description="the bucket; RCLONE_CONTAINER is another name for it",
-    )  # fmt: skip
-    """Empty for arms that read no bucket."""
     mount_dir: Path = Field(
         Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
         description="where `make mount` mounts the bucket, in a folder of the bucket's name",
