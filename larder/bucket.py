@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from larder.batches import batches
-from larder.contract import META, Manifest, parse_manifest
+from larder.contract import MANIFEST, Manifest, parse_manifest
 from larder.errors import LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
@@ -275,8 +275,8 @@ class Folder:
 
         Raises InputError when there is one that can't be read as such.
         """
-        text = self.read(f"{META}/manifest.json")
-        return None if text is None else parse_manifest(text, f"{self.uri}/{META}/manifest.json")
+        text = self.read(MANIFEST)
+        return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
 
     def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
         """`request(argument)`, again after growing pauses where that may help; its last failure in words.

@@ -28,6 +28,7 @@ from larder.settings import in_words
 
 VERSION: Literal[1] = 1
 META = "_larder"
+MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
 INDEX_IN_STORE = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 """The path of an index in a store, and in it the index's digest: see `index_name`."""
 

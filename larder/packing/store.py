@@ -11,7 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from larder.contract import INDEX_IN_STORE, META, Artifact, IndexEntry, Manifest, index_name, parse_index, samples_name
+from larder.contract import (
+    INDEX_IN_STORE,
+    MANIFEST,
+    META,
+    RUN,
+    Artifact,
+    IndexEntry,
+    Manifest,
+    index_name,
+    parse_index,
+    samples_name,
+)
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
 from larder.ledger import Ledger
@@ -26,7 +37,6 @@ from larder.volume import Slot
 if TYPE_CHECKING:
     from larder.bucket import Listed
 
-MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
 INCOMING = f"{META}/incoming/"
 """Where packs wait while another data set is in place."""
 

@@ -7,14 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from larder.contract import META, Artifact, IndexEntry, IndexSummary, Manifest, SplitSummary, index_name, parse_manifest
+from larder.contract import (
+    MANIFEST,
+    META,
+    Artifact,
+    IndexEntry,
+    IndexSummary,
+    Manifest,
+    SplitSummary,
+    index_name,
+    parse_manifest,
+)
 from larder.errors import InputError
 from larder.progress import amount
 from services.verify.findings import EDITED, AbsentError, BreakError, Fault, changed
 from services.verify.index import SortedIndex
 from services.verify.places import Place
-
-MANIFEST = f"{META}/manifest.json"
 
 
 @dataclass(frozen=True)
