@@ -7,13 +7,13 @@ too much for an emulated machine; that it saves into the workspace is a test of 
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.conftest import free_ports, wait_until
@@ -108,8 +108,8 @@ def test_file_outlives_the_server(lab: Site) -> None:
     lab.succeeds("up")
     (second,) = lab.things["servers"]
     assert second != first
-    saved = json.loads(on_server(lab, f"cat {WORKSPACE}/lab.ipynb"))
-    assert [cell["source"] for cell in saved["cells"]] == [cell["source"] for cell in notebook["cells"]] == [CELL]
+    saved = nbformat.reads(on_server(lab, f"cat {WORKSPACE}/lab.ipynb"), as_version=4)
+    assert [cell.source for cell in saved.cells] == [cell["source"] for cell in notebook["cells"]] == [CELL]
     assert on_server(lab, f"cat {WORKSPACE}/persisted.txt") == "kept"
     assert int(on_server(lab, "df --output=size -BM /mnt/block | tail -n 1 | tr -d M")) > 1900
     assert lab.run("plan").code == 0
