@@ -13,7 +13,7 @@ from typing import Self
 
 from larder.contract import IndexEntry
 from larder.errors import StorageError
-from larder.packing.source import Source
+from larder.packing.source import Source, verified
 
 PIECE_BYTES = 1 << 20
 _AHEAD = 4
@@ -48,11 +48,7 @@ class Checks:
         return self._whole.hexdigest()
 
     def _read(self, entries: Sequence[IndexEntry]) -> list[bytes]:
-        images = list(self._source.contents(entries))
-        for entry, image in zip(entries, images, strict=True):
-            if hashlib.sha256(image).hexdigest() != entry.sha256:
-                raise self._source.changed(entry, "has changed")
-        return images
+        return list(verified(self._source, entries))
 
     def _look(self, place: int, piece: bytes) -> None:
         if os.pread(self._file.fileno(), len(piece), place) != piece:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,14 @@ class BucketSource(NamedTuple):
 
 
 Source = FolderSource | BucketSource
+
+
+def verified(source: Source, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
+    """The images, each hashed. Raises InputError for one that isn't what the index says."""
+    for entry, data in zip(entries, source.contents(entries), strict=True):
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise source.changed(entry, "has changed")
+        yield data
 
 
 class Tree(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ from larder.ledger import Ledger
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.settings import PackSettings, place_in_store
-from larder.packing.source import Source, open_folder
+from larder.packing.source import Source, open_folder, verified
 from larder.progress import Reporter, amount
 from larder.store import BucketSettings
 from larder.volume import Slot
@@ -232,14 +232,8 @@ class StoreWriter:
     def __call__(self, pack: Pack) -> IndexEntry:
         """Make and send a pack. Raises InputError for an image that has changed, ServiceError where the store fails."""
         entries = pack.entries()
-        pieces = self.layout.encode(entries, self._verified(entries))
+        pieces = self.layout.encode(entries, verified(self.source, entries))
         return send(self.settings, self.name, self.below, pack.path, pack.size, pieces)
-
-    def _verified(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
-        for entry, data in zip(entries, self.source.contents(entries), strict=True):
-            if hashlib.sha256(data).hexdigest() != entry.sha256:
-                raise self.source.changed(entry, "has changed")
-            yield data
 
 
 def send(settings: BucketSettings, name: str, below: str, path: str, size: int, pieces: Iterable[bytes]) -> IndexEntry:
