@@ -132,7 +132,10 @@ check_size() {
 inspect() {
     state='' place=$device type='' uuid='' label='' evidence=()
     probe "$device"
-    if [[ $table ]]; then
+    if is_half_written; then
+        state=half-made
+        evidence+=("$device: what an interrupted partitioning of ours has left, and zeros elsewhere")
+    elif [[ $table ]]; then
         inspect_partitions
     elif [[ $type || ${#found[@]} -gt 0 ]]; then
         judge_file_system
@@ -142,6 +145,32 @@ inspect() {
     else
         judge_zeros blank
     fi
+}
+
+# Whether all that stands on the disk is a part of the table that `make_partition` writes: of the places where GPT has its
+# two headers and its two lists (UEFI 2.10, 5.3), each is empty or holds ours, and what makes a table of it, the first
+# sector, isn't there yet. Only its one partition bears a name of ours, so a list must be there.
+is_half_written() {
+    local sector
+    [[ ! $(list_partitions) && ! $(list_holders) ]] || return 1
+    sector=$(blockdev --getss "$device")
+    perl -e '
+        my ($path, $bytes, $sector, $name) = @ARGV;
+        open(my $disk, "<:raw", $path) or die "$path: $!\n";
+        sub at { sysseek($disk, $_[0], 0) && sysread($disk, my $block, $_[1]) == $_[1] or die "$path: $!\n"; $block }
+        my $lists = 0;
+        for (at(2 * $sector, 16384), at($bytes - $sector - 16384, 16384)) {
+            next unless /[^\0]/;
+            my ($type, $flags, $called, $rest) = unpack("a16 x32 a8 a72 a*", $_);
+            $lists++;
+            exit 1 if $type ne pack("H*", "af3dc60f838472478e793d69d8477de4") || ($flags . $rest) =~ /[^\0]/
+                || $called ne pack("a72", join("", map { "$_\0" } split(//, $name)));
+        }
+        exit 1 if !$lists || at(0, $sector) =~ /[^\0]/;
+        for (at($sector, $sector), at($bytes - $sector, $sector)) {
+            exit 1 if /[^\0]/ && !/^EFI PART.{84}\0*$/s;
+        }' "$device" "$(blockdev --getsize64 "$device")" "$sector" "$OUR_NAME" || return 1
+    [[ ! $(first_data "$device" $((2 * sector + 16384))) ]]
 }
 
 # What the kernel has built on the device: LVM, RAID, an encrypted disk.
@@ -234,16 +263,16 @@ judge_zeros() {
     fi
 }
 
-# Where the first byte lies that isn't zero, as far as samples show; prints nothing when there is none. Perl belongs to
-# every Debian and Ubuntu, and reads all samples in one process.
+# Where the first byte lies that isn't zero, as far as samples show, or one but for $2 bytes at either end; prints nothing
+# when there is none. Perl belongs to every Debian and Ubuntu, and reads all samples in one process.
 first_data() {
     local bytes
     bytes=$(blockdev --getsize64 "$1")
     perl -e '
-        my ($path, $bytes, $ends, $samples, $length) = @ARGV;
+        my ($path, $bytes, $ends, $samples, $length, $edge) = @ARGV;
         my $tail = $bytes > $ends ? $bytes - $ends : 0;
         open(my $disk, "<:raw", $path) or die "$path: $!\n";
-        for ([0, $ends], [$tail, $ends], map { [int($tail * $_ / $samples), $length] } 1 .. $samples - 1) {
+        for ([$edge, $ends - $edge], [$tail, $ends - $edge], map { [int($tail * $_ / $samples), $length] } 1 .. $samples - 1) {
             my ($at, $count) = @$_;
             sysseek($disk, $at, 0) or die "$path: $!\n";
             while ($count > 0) {
@@ -254,7 +283,7 @@ first_data() {
                 $at += $got;
                 $count -= $got;
             }
-        }' "$1" "$bytes" "$ENDS_BYTES" "$SAMPLES" "$SAMPLE_BYTES" || fail 3 "$1 can't be read" "check the disk (dmesg)"
+        }' "$1" "$bytes" "$ENDS_BYTES" "$SAMPLES" "$SAMPLE_BYTES" "${2:-0}" || fail 3 "$1 can't be read" "check the disk (dmesg)"
 }
 
 # Where it is mounted, one a line; Docker mounts folders of it for its volumes.
@@ -395,8 +424,9 @@ prepare() {
             make_file_system
             ;;
         half-made)
-            say "found a partition of an interrupted run on $device"
+            say "found what an interrupted run has left on $device"
             may_format
+            [[ $place != "$device" ]] || make_partition
             make_file_system
             ;;
         *) refuse "can't be mounted by this script" \

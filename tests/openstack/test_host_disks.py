@@ -196,6 +196,47 @@ def test_half_made_partition_is_completed(machine: Machine) -> None:
     assert machine.look(device)["state"] == "mounted"
 
 
+SECTOR, LIST = 512, 16384
+TABLE = [(GIB - SECTOR - LIST, LIST), (GIB - SECTOR, SECTOR), (2 * SECTOR, LIST), (SECTOR, SECTOR), (0, SECTOR)]
+"""Place and length of what a partition table consists of, in the order in which sfdisk writes it."""
+
+
+def write_partly(machine: Machine, device: str, pieces: int, name: str = "larder") -> None:
+    """What stands on a disk when partitioning was killed after so many pieces."""
+    machine.partition(device, f"label: gpt\ntype=linux, name={name}\n")
+    with open(device, "r+b", buffering=0) as disk:
+        for place, length in TABLE[pieces:]:
+            os.pwrite(disk.fileno(), bytes(length), place)
+        os.fsync(disk.fileno())
+    subprocess.run(["partx", "--delete", device], check=True)
+
+
+@pytest.mark.parametrize("pieces", range(len(TABLE)))
+def test_half_written_partition_table_is_written_anew(machine: Machine, pieces: int) -> None:
+    device = machine.disk()
+    write_partly(machine, device, pieces)
+    assert machine.look(device)["state"] == ("half-made" if pieces else "blank")
+    refused = machine.volume("mount", device)
+    assert refused.code == 3 and "formatting it wasn't permitted" in refused.stderr
+    ended = machine.volume("mount", device, "--blank")
+    assert ended.code == 0, ended.stderr
+    assert machine.look(device)["state"] == "mounted"
+
+
+@pytest.mark.parametrize("pieces", range(1, len(TABLE)))
+def test_half_written_partition_table_of_somebody_is_refused(machine: Machine, pieces: int) -> None:
+    theirs, ours = machine.disk(), machine.disk()
+    write_partly(machine, theirs, pieces, name="theirs")
+    write_partly(machine, ours, pieces)
+    with open(ours, "r+b", buffering=0) as disk:
+        os.pwrite(disk.fileno(), b"data", GIB // 2 - 8 * MIB)
+    for device in (theirs, ours):
+        before = digest(device)
+        ended = machine.volume("mount", device, "--blank")
+        assert (ended.code, digest(device)) == (3, before)
+        assert "nothing was changed" in ended.stderr
+
+
 def test_killed_at_random_moments_it_goes_on_or_refuses_and_ends_mounted(machine: Machine) -> None:
     """SIGKILL to script and children; a second run then completes what the first one began."""
     moments = random.Random(0)

@@ -76,6 +76,13 @@ log_dir = $BOX/log
 connection = $(database keystone)
 [token]
 provider = fernet
+# Every command logs in, and every request's token is looked at: neither need be as strong, or as slow, as in earnest.
+[identity]
+password_hash_rounds = 4
+[cache]
+enabled = true
+backend = dogpile.cache.memcached
+memcache_servers = 127.0.0.1:11211
 [fernet_tokens]
 key_repository = $BOX/fernet-keys
 [credential]
