@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
@@ -38,8 +37,6 @@ _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
 _BINARY = "application/octet-stream"
-_TRANSFER = TransferConfig(preferred_transfer_client="classic")
-"""Where awscrt is installed, some machines would use its client, which has faults and time-outs of its own."""
 _UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 """What stores may say that take no checksum but the MD5."""
 
@@ -131,16 +128,15 @@ class Folder:
             f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], f"{self.key}/{path}"
         ).strip('"')
 
-    def write_verified(self, path: str, data: bytes | bytearray, sha256: str) -> str:
-        """Put an object with this digest, in hexadecimal; returns its ETag.
+    def write_confirmed(self, path: str, data: bytes | bytearray) -> tuple[str, bool]:
+        """Put an object; returns its ETag, and whether that is sure to be these bytes.
 
-        The store is asked to confirm a CRC-64/NVME, which takes either side a tenth of the time of a sha256. Where it
-        can't, its ETag is compared with the MD5; where the ETag is none, the object is read back.
-        Raises ServiceError when other bytes have arrived.
+        The store is asked to confirm a CRC32C, which takes either side a tenth of the time of a sha256. Where it can't,
+        its ETag is compared with the MD5.
         """
-        from awscrt.checksums import crc64nvme  # here, since only who packs into a store has it
+        from crc32c import crc32c  # here, since only who packs into a store has it
 
-        wanted = b64encode(crc64nvme(data).to_bytes(8, "big")).decode()
+        wanted = b64encode(crc32c(data).to_bytes(4, "big")).decode()
 
         def put(key: str) -> PutObjectOutputTypeDef:
             try:
@@ -152,10 +148,7 @@ class Folder:
 
         answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
         etag = answer["ETag"].strip('"')
-        confirmed = answer.get("ChecksumCRC64NVME") == wanted
-        if not confirmed and etag != _md5(data).hexdigest():
-            self.require(path, len(data), sha256)
-        return etag
+        return etag, answer.get("ChecksumCRC32C") == wanted or etag == _md5(data).hexdigest()
 
     def require(self, path: str, length: int, sha256: str) -> None:
         """Read an object back. Raises ServiceError when it isn't what was sent: of this length, with this digest."""
@@ -165,12 +158,12 @@ class Folder:
                 next_step="run `make s3-check`, then this again: it resumes",
             )
 
-    def _put(self, key: str, data: bytes | bytearray, content_type: str, crc64: str = "") -> PutObjectOutputTypeDef:
-        """Put an object with what the store compares: this CRC-64/NVME in base 64, or its MD5."""
+    def _put(self, key: str, data: bytes | bytearray, content_type: str, crc: str = "") -> PutObjectOutputTypeDef:
+        """Put an object with what the store compares: this CRC32C in base 64, or its MD5."""
         body = cast(bytes, data)  # botocore takes both
-        if crc64:
+        if crc:
             return self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumCRC64NVME=crc64
+                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumCRC32C=crc
             )
         return self._client.put_object(
             Bucket=self.bucket, Key=key, Body=body, ContentType=content_type,
@@ -249,9 +242,7 @@ class Folder:
 
         def put(key: str) -> None:
             try:
-                self._client.upload_file(
-                    str(file), self.bucket, key, ExtraArgs={"ContentType": content_type}, Config=_TRANSFER
-                )
+                self._client.upload_file(str(file), self.bucket, key, ExtraArgs={"ContentType": content_type})
             except S3UploadFailedError as fault:  # hides what happened
                 raise fault.__context__ or fault from None
 

@@ -6,7 +6,7 @@ number under way, so neither tasks nor results pile up in memory. The first fail
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol, TypeVar
 
@@ -23,6 +23,9 @@ __all__ = ["Engine", "EngineName", "LocalEngine", "RayEngine", "is_address", "op
 
 class Engine(Protocol):
     """The interface that every engine has."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Begin to start what takes time, while the caller still plans; `modules` are those that the work needs."""
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> AbstractContextManager[Iterator[R]]:
         """Open a stream of `function(task)` for each task, in the order of the tasks.

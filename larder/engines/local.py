@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 from larder.errors import ResourceError
@@ -35,14 +35,32 @@ class LocalEngine:
     def __init__(self, workers: int) -> None:
         self.workers = workers
 
+    def prepare(self, modules: Sequence[str]) -> None:
+        """See `larder.engines.Engine`: start a process that imports what the work needs, and is forked for each worker.
+
+        Forks of this very process would have the locks that other threads hold, and clients that must not be shared.
+        New interpreters would each import all of it anew, in the time in which a thousand images are packed.
+        """
+        if self.workers == 1:
+            return
+        main = getattr(sys.modules["__main__"], "__spec__", None)
+        multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # the first time counts
+        # Its forks, too, leave Ctrl-C to this process, which sends SIGTERM: that ends an idle one at once, silently.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:
         """See `larder.engines.Engine`."""
         if self.workers == 1:
             yield map(function, tasks)
             return
-        context = _forkserver(function)
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
+        self.prepare([(function.func if isinstance(function, partial) else function).__module__])
+        context = multiprocessing.get_context("forkserver")
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=end_with_parent)
         try:
             yield _in_order(pool, partial(_call, function), tasks, self.workers * TASKS_IN_FLIGHT_PER_WORKER)
         except BaseException:
@@ -50,20 +68,6 @@ class LocalEngine:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _forkserver(function: Callable[[T], R]) -> BaseContext:
-    """What starts the workers: it forks a process that has imported what `function` needs, and done nothing else.
-
-    Forks of this very process would have the locks that other threads hold, and clients that must not be shared. New
-    interpreters would each import all of it anew, in the time in which a thousand images are packed.
-    """
-    context = multiprocessing.get_context("forkserver")
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    work = function.func if isinstance(function, partial) else function
-    needed = [work.__module__, *getattr(work, "imports", ())]
-    context.set_forkserver_preload([main.name, *needed] if main else needed)
-    return context
 
 
 def _drop_work() -> None:
@@ -93,12 +97,6 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
             "a worker process was killed, most likely because memory ran out",
             next_step="give the stage more memory or fewer workers (LARDER_WORKERS), then run again: it resumes",
         ) from error
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, which sends SIGTERM: that ends an idle worker at once, and without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
 
 
 def _end_worker(*_: object) -> None:

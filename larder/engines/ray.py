@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -36,6 +36,9 @@ class RayEngine:
         self.workers, self.address = workers, address
         self._say = say if say and address else _nothing
         self._patience_seconds = patience_seconds
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """See `larder.engines.Engine`. Nothing: who only finds that all is done joins no cluster."""
 
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
-from larder.engines import open_engine
+from larder.engines import Engine, open_engine
 from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
 from larder.packing.layout import Layout
@@ -42,17 +42,23 @@ def pack(
         next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
+    engine = open_engine(settings.engine, settings.workers, settings.ray_address, reporter.event)
+    kind = StoreTarget if settings.dest else VolumeTarget
+    needed = (*kind.imports, *layout.imports)
+    if settings.dest:
+        engine.prepare(needed)  # in the time in which this process imports what asks a store
     tree = find_tree(settings)
     wanted = _order(settings) | shaping
     target = _target(settings, slot, layout, reporter)
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
         target.tidy(done)
         return Outcome(f"up to date: {_size(done, target)}, {target.seen}", next_step, {"up_to_date": True})
+    engine.prepare(needed)
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
         if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'files')}")
         slot.meta.mkdir(parents=True, exist_ok=True)
-        manifest = _Packing(settings, tree, layout, limits, target, ledger, reporter).run(slot, wanted, clock)
+        manifest = _Packing(settings, engine, tree, layout, limits, target, ledger, reporter).run(slot, wanted, clock)
     images = tree.manifest.files
     rate = images / max(clock.seconds, 1e-9)
     return Outcome(
@@ -81,10 +87,10 @@ class _Packing:
     """One run: a tree, the packs of it that are done, and where they go."""
 
     def __init__(
-        self, settings: PackSettings, tree: Tree, layout: Layout, limits: Limits, target: Target, ledger: Ledger,
-        reporter: Reporter,
+        self, settings: PackSettings, engine: Engine, tree: Tree, layout: Layout, limits: Limits, target: Target,
+        ledger: Ledger, reporter: Reporter,
     ) -> None:  # fmt: skip
-        self._settings, self._tree, self._layout, self._limits = settings, tree, layout, limits
+        self._settings, self._engine, self._tree, self._layout, self._limits = settings, engine, tree, layout, limits
         self._target, self._ledger, self._reporter = target, ledger, reporter
         self._planned: dict[str, Pack] = {}
         """Every pack by its path, without its samples."""
@@ -121,10 +127,7 @@ class _Packing:
             packs = self._missing(plan(index, self._layout, self._limits, seed), samples, task)
             first = next(packs, None)
             if first is not None:
-                engine = open_engine(
-                    self._settings.engine, self._settings.workers, self._settings.ray_address, self._reporter.event
-                )
-                with engine(writer, itertools.chain([first], packs)) as results:
+                with self._engine(writer, itertools.chain([first], packs)) as results:
                     for entry in results:
                         self._ledger.add([entry])
                         task.advance(self._planned[entry.path].samples)

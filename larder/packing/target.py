@@ -23,6 +23,10 @@ class Target(Protocol):
     def seen(self) -> str:
         """What `up_to_date` compares of each file, for people."""
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules that its writers need, so that workers needn't import them one by one."""
+
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """The manifest in place, when it is of the tree with this digest, made as wanted, and no file is missing."""
 

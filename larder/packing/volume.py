@@ -33,6 +33,7 @@ class VolumeTarget:
         self._parts = slot.work / f"parts-{uuid.uuid4().hex}"  # no other run's, whose workers may still write
 
     seen = "by their sizes: `make verify` reads them"
+    imports = (__name__,)
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
         """See Target."""
@@ -101,11 +102,6 @@ class VolumeWriter:
     parts: str
     layout: Layout
     source: Source
-
-    @property
-    def imports(self) -> tuple[str, ...]:
-        """See Layout."""
-        return self.layout.imports
 
     def __call__(self, pack: Pack) -> IndexEntry:
         """Write a pack. Raises InputError for an image that has changed, StorageError where the disk fails."""
