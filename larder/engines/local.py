@@ -15,7 +15,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ class LocalEngine:
             return
         main = getattr(sys.modules["__main__"], "__spec__", None)
         multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # the first time counts
+        resource_tracker.ensure_running()  # else it is started with the other, and lets SIGINT through
         # Its forks, too, leave Ctrl-C to this process, which sends SIGTERM: that ends an idle one at once, silently.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 
@@ -241,6 +242,23 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     assert stage(sharding.stage, *flags, **options).code == 0
     assert stage(sharding.stage, sharding.size, env=env).code == 0
     assert stage("load", f"--folder={sharding.folder}", "--task=check", env=env).code == 0
+
+
+def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], until: Any
+) -> None:
+    """A terminal gives it to all of them."""
+    process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env | {"LARDER_WORKERS": "2"})
+    seen = psutil.Process(process.pid)
+    until(
+        lambda: any("forkserver" in word for child in seen.children() for word in child.cmdline()),
+        "they are being started",
+    )
+    for one in [*seen.children(), seen]:
+        one.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr and stderr.count("interrupted; nothing is lost") == 1
 
 
 @pytest.mark.parametrize("fault", ["reset-request", 503])
