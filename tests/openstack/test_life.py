@@ -10,24 +10,7 @@ import boto3
 from botocore.config import Config
 
 from tests.openstack.conftest import Site, owner
-
-WHOLE = """
-[server]
-key = "laptop"
-[floating_ip]
-[[security_group]]
-name = "allow-ssh"
-ports = [22]
-[[volume]]
-name = "block"
-gib = 1
-[bucket]
-name = "data"
-[credentials]
-rclone_config = "rclone.conf"
-"""
-MADE = {"servers": 1, "volumes": 1, "addresses": 1, "groups": 1, "buckets": 1, "keys": 1}
-KEPT = {"volumes": 1, "buckets": 1, "keys": 1}
+from tests.openstack.declarations import KEPT, MADE, WHOLE
 
 
 def test_a_stack_from_plan_to_down(site: Site) -> None:

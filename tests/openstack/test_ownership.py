@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
+from tests.openstack.declarations import KEYS, SERVER, VOLUME
 
 STACK = """
 [server]
@@ -148,3 +149,91 @@ def test_changed_security_groups_of_a_running_server(site: Site) -> None:
     (port,) = site.cloud.network.ports(device_id=server)
     groups = [site.cloud.network.get_security_group(id).name for id in port.security_group_ids]
     assert groups == ["allow-ssh"] and site.things["servers"] == [server] and site.run("plan").code == 0
+
+
+def test_names_of_others(site: Site) -> None:
+    site.declare(SERVER + VOLUME + '[bucket]\nname = "data"\n')
+    theirs = site.cloud.block_storage.create_volume(name="block", size=1)
+    site.cloud.block_storage.wait_for_status(theirs, "available", interval=0.3, wait=60)
+    for command in ("plan", "up", "volume"):
+        ended = site.run(command, *(["create", "block"] if command == "volume" else []))
+        assert ended.code == 3 and theirs.id in ended.err and "--adopt" in ended.err
+    assert site.succeeds("down", "--yes") == "" and site.counts == {"volumes": 1}
+
+    other = site.cloud.block_storage.create_volume(name="block", size=1)
+    two = site.run("--adopt", "up")
+    assert two.code == 3 and theirs.id in two.err and other.id in two.err
+    site.cloud.block_storage.wait_for_status(other, "available", interval=0.3, wait=60)
+    site.cloud.block_storage.delete_volume(other.id)
+    site.cloud.block_storage.wait_for_delete(other, interval=0.3, wait=60)
+
+    site.cloud.object_store.create_container("data")
+    site.cloud.object_store.upload_object("data", "k", data=b"x")
+    site.succeeds("--adopt", "up")
+    adopted = site.cloud.block_storage.get_volume(theirs.id)
+    assert (adopted.metadata["larder:stack"], adopted.metadata["larder:blank"]) == (owner(site), "no")
+    assert site.counts == {"servers": 1, "volumes": 1, "buckets": 1}
+    assert site.cloud.object_store.download_object("k", "data") == b"x"
+    site.succeeds("down", "--yes")
+    assert site.counts == {"volumes": 1, "buckets": 1}
+
+
+def test_a_security_group_of_others_is_used_and_never_changed(site: Site) -> None:
+    site.declare(SERVER.replace("default", "allow-ssh") + '[[security_group]]\nname = "allow-ssh"\nports = [22]\n')
+    group = site.cloud.network.create_security_group(name="allow-ssh")
+    ended = site.run("up")
+    assert ended.code == 3 and group.id in ended.err and site.counts == {"groups": 1}
+    site.cloud.network.create_security_group_rule(
+        security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22,
+        remote_ip_prefix="192.0.2.7/32", ether_type="IPv4",
+    )  # fmt: skip
+    site.succeeds("--caller", "192.0.2.7", "up")
+    assert site.run("--caller", "192.0.2.7", "plan").code == 0
+    site.succeeds("down", "--yes")
+    assert site.counts == {"groups": 1}
+
+
+def test_two_servers_with_our_mark(site: Site) -> None:
+    site.declare(SERVER)
+    site.succeeds("up")
+    first = site.things["servers"][0]
+    image, flavor = site.cloud.image.find_image("CC-Ubuntu24.04"), site.cloud.compute.find_flavor("m1.medium")
+    second = site.cloud.compute.create_server(
+        name="copy", image_id=image.id, flavor_id=flavor.id, metadata={"larder:stack": owner(site)},
+        networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
+    )  # fmt: skip
+    ended = site.run("up")
+    assert ended.code == 3 and first in ended.err and second.id in ended.err
+    site.succeeds("down", "--yes")
+    assert site.counts == {}
+
+
+def test_credentials_of_others_may_hold_anything(site: Site) -> None:
+    site.declare(KEYS)
+    for blob in ("[]", '"text"', "{}", '{"access": "a"}'):
+        body = {"type": "cert", "user_id": site.user, "project_id": site.project, "blob": blob}
+        made = site.cloud.identity.post("/credentials", json={"credential": body}).json()["credential"]
+        # Keystone checks what it is given as EC2's, but not what becomes it. What is no JSON it can't list itself.
+        changed = site.cloud.identity.patch(f"/credentials/{made['id']}", json={"credential": {"type": "ec2"}})
+        assert changed.status_code == 200, changed.text
+    theirs = site.counts["keys"]
+    site.succeeds("credentials", "create")
+    site.succeeds("credentials", "revoke", "--yes")
+    assert site.counts == {"keys": theirs}
+
+
+def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wire: Wire) -> None:
+    site.declare('[bucket]\nname = "data"\n')
+
+    def theirs_first(request: Any) -> None:
+        if request.method == "PUT":
+            wire.before = lambda request: None
+            site.cloud.object_store.create_container("data", metadata={"owner": "them"})
+
+    wire.before = theirs_first
+    ended = site.run("up")
+    assert ended.code == 3 and "somebody else" in ended.err, ended
+    headers = site.cloud.object_store.head("/data").headers
+    assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
+    assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0
+    assert site.cloud.object_store.head("/data").headers["X-Container-Meta-Larder-Stack"] == owner(site)

@@ -1,0 +1,119 @@
+"""What a site lacks or refuses is named with the next step, before anything is made."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.openstack.conftest import Site
+from tests.openstack.declarations import SERVER, VOLUME, WHOLE
+
+
+@pytest.mark.parametrize(
+    ("variables", "declared", "code", "says"),
+    [
+        ({"OS_PASSWORD": "wrong"}, SERVER, 2, "the password is wrong"),
+        ({"OS_REGION_NAME": "Elsewhere"}, SERVER, 2, "RegionOne"),
+        ({"OS_AUTH_URL": "http://127.0.0.1:9/v3"}, SERVER, 5, "no connection"),
+        ({"OS_CLOUD": "nowhere"}, SERVER, 2, "clouds.yaml"),
+        ({}, SERVER.replace("[server]", '[server]\nimage = "Debian"'), 3, "there are: CC-Ubuntu24.04"),
+        ({}, SERVER.replace("[server]", '[server]\nflavor = "m9"'), 3, "m1.medium"),
+        ({}, SERVER.replace("[server]", '[server]\nnetwork = "mine"'), 3, "sharednet1"),
+        ({}, SERVER.replace("laptop", "desktop"), 3, "there are: laptop"),
+        ({}, SERVER.replace("default", "allow-all"), 3, "security group 'allow-all'"),
+    ],
+    ids=["password", "region", "address", "cloud", "image", "flavor", "network", "key", "security group"],
+)
+def test_what_is_missing_is_named_before_anything_is_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], declared: str, code: int, says: str
+) -> None:
+    site.declare(declared + VOLUME)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for command in ("up", "doctor"):
+        ended = site.run(command)
+        assert ended.code == code and says in ended.out + ended.err, ended
+        assert "next step" in ended.out + ended.err
+    assert site.counts == {}
+
+
+def test_doctor_says_what_is_in_order(site: Site) -> None:
+    site.declare(WHOLE + "[lease]\nhours = 1\n")
+    said = site.succeeds("doctor")
+    assert "by password" in said and "fault" not in said and "quota" in said
+    assert site.counts == {}
+
+
+@pytest.mark.parametrize("kind", ["restricted", "expired"])
+def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    expires = datetime.now(UTC) + timedelta(seconds=3 if kind == "expired" else 3600)
+    made = site.cloud.identity.create_application_credential(
+        site.user, name="c", expires_at=expires.strftime("%Y-%m-%dT%H:%M:%S.000000")
+    )
+    kept = ("OS_AUTH_URL", "OS_REGION_NAME")
+    for name in [name for name in os.environ if name.startswith("OS_") and name not in kept]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OS_AUTH_TYPE", "v3applicationcredential")
+    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_ID", made.id)
+    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_SECRET", made.secret)
+    site.declare('[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n')
+    if kind == "expired":
+        time.sleep(max(0.0, (expires - datetime.now(UTC)).total_seconds()) + 1)
+        ended = site.run("up")
+        assert ended.code == 2 and "expired" in ended.err
+    else:
+        ended = site.run("credentials", "create")
+        assert ended.code == 2 and "restricted" in ended.err and "unrestricted" in ended.err
+        assert "application credential" in site.run("doctor").out
+    assert not (site.folder / ".env").exists() and site.counts == {}
+
+
+def test_quota(site: Site) -> None:
+    site.declare(SERVER + VOLUME.replace("gib = 1", "gib = 5"))
+    site.admin.block_storage.update_quota_set(site.project, gigabytes=2)
+    for command in ("doctor", "up"):
+        ended = site.run(command)
+        assert ended.code == 3 and "quota" in ended.out + ended.err, ended
+    assert site.counts == {}
+    site.admin.block_storage.update_quota_set(site.project, gigabytes=10)
+    site.admin.compute.update_quota_set(site.project, cores=1)
+    ended = site.run("up")
+    assert ended.code == 3 and "quota" in ended.err and site.counts == {"volumes": 1}
+    site.admin.compute.update_quota_set(site.project, cores=8)
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "volumes": 1}
+
+
+BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"
+GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
+
+
+@pytest.mark.parametrize(
+    ("declared", "service", "quota", "says"),
+    [
+        (SERVER + BOOT.format("true"), "block_storage", {"gigabytes": 2}, "2 GiB of volumes left, 3 needed"),
+        (SERVER + BOOT.format("false"), "block_storage", {"volumes": 0}, "0 volumes left, 1 needed"),
+        (SERVER + "[floating_ip]\n", "network", {"floating_ips": 0}, "0 floating IPs left, 1 needed"),
+        (GROUP, "network", {"security_groups": 1}, "0 security groups left, 1 needed"),
+    ],
+    ids=["boot volume", "boot volume that stays", "floating IP", "security group"],
+)
+def test_doctor_counts_what_up_would_make(
+    site: Site, declared: str, service: str, quota: dict[str, int], says: str
+) -> None:
+    site.declare(declared)
+    api = getattr(site.admin, service)
+    limit = api.update_quota_set if service == "block_storage" else api.update_quota
+    limit(site.project, **quota)
+    ended = site.run("doctor")
+    assert ended.code == 3 and says in ended.out, ended
+    limit(site.project, **dict.fromkeys(quota, -1))
+    assert "without limit" in site.succeeds("doctor")
+    limit(site.project, **{name: count + 3 for name, count in quota.items()})
+    site.succeeds("up")
+    overdrawn = service == "network"  # Cinder takes no quota below what is used
+    limit(site.project, **{name: count if overdrawn else count + 1 for name, count in quota.items()})
+    assert "quota is too small" not in site.run("doctor").out  # since it needs nothing more
