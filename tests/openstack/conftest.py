@@ -32,12 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJpuK8Ff3T1bWnZkh tests"
 
 
-LONGEST_FIRST = ("test_host_guest.py", "test_story.py")
-"""Files that take minutes: begun last, one process would run them while the others have nothing left."""
+FIRST = ["test_host_guest.py", "test_doctor.py", "test_host_disks.py", "test_story.py"]
+"""Two files have emulated machines and take minutes: begun last, they would leave the other processes with nothing to do,
+and at once, with nothing to run on. pytest-xdist deals two files to each process in turns."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 def docker(*words: str, seconds: float = 60) -> str:

@@ -252,7 +252,10 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     on_server(ssh, "pkill -f '^sleep 600'")
 
     guest.reset()
-    wait_until(lambda: is_mounted(ssh), "the guest has booted and mounted it", BOOT_SECONDS)
+    try:
+        wait_until(lambda: is_mounted(ssh), "the guest has booted and mounted it", 2 * BOOT_SECONDS)
+    finally:
+        print(guest.console[-3000:])
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
     for _ in range(2):
         hosts.unmount(ssh, ours)
