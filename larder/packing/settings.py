@@ -63,6 +63,11 @@ class PackSettings(DataSettings, StoreSettings):
     )  # fmt: skip
 
     @property
+    def processes(self) -> int:
+        """How many workers there are: where they send to a store, each waits for that for a part of its time."""
+        return self.workers + bool(self.dest and "workers" not in self.model_fields_set)
+
+    @property
     def tree(self) -> str:
         """The tree: a folder or a URI."""
         return self.input or str(self.volume / "Food-11")

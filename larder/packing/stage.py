@@ -42,7 +42,7 @@ def pack(
         next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
-    engine = open_engine(settings.engine, settings.workers, settings.ray_address, reporter.event)
+    engine = open_engine(settings.engine, settings.processes, settings.ray_address, reporter.event)
     kind = StoreTarget if settings.dest else VolumeTarget
     needed = (*kind.imports, *layout.imports)
     if settings.dest:

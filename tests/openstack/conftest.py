@@ -33,8 +33,8 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJp
 
 
 FIRST = ["test_host_guest.py", "test_doctor.py", "test_host_disks.py", "test_story.py"]
-"""Two files have emulated machines and take minutes: begun last, they would leave the other processes with nothing to do,
-and at once, with nothing to run on. pytest-xdist deals two files to each process in turns."""
+"""Two files have emulated machines and take minutes: begun last, they leave the other processes idle, and at once, they
+are in each other's way. pytest-xdist deals two files to each process in turns."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
