@@ -172,7 +172,7 @@ def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path,
 
 def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str) -> None:
     stage("extract", "--source=sample", "--sample-images=40", check=True)
-    hold = ("docker", "run", "--detach", "--rm", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
+    hold = ("docker", "run", "--detach", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
     holder = run(*hold, "larder-extract:0.1.0", "/mnt/.larder/lock", "sleep", "60", check=True).stdout.strip()
     try:
         refused = stage("extract", "--source=sample", "--sample-images=40", "--force")
@@ -180,4 +180,4 @@ def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volum
         assert f"another run is using the volume {data_volume} (/mnt)" in refused.stderr
         assert f"docker ps --filter volume={data_volume}" in refused.stderr
     finally:
-        run("docker", "kill", holder, check=True)
+        run("docker", "rm", "--force", holder, check=True)  # ends when it is gone: then the volume is free

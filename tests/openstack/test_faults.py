@@ -140,12 +140,22 @@ def test_a_bulk_delete_that_fails_in_part(
     assert site.counts == {}
 
 
-def test_interrupted_at_random_moments(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("declared", "data", "made", "left"),
+    [
+        (WHOLE, ("--delete-data", "block", "--delete-data", "data"), MADE, {"keys": 1}),
+        (SERVER + "[lease]\nhours = 1\n", (), {"servers": 1, "leases": 1}, {}),
+    ],
+    ids=["whole", "lease"],
+)
+def test_interrupted_at_random_moments(
+    site: Site, declared: str, data: tuple[str, ...], made: dict[str, int], left: dict[str, int]
+) -> None:
     """Ctrl-C while `up` works, while `down` works, again and again: nothing is doubled, nothing is left."""
-    site.declare(WHOLE)
+    site.declare(declared)
     chance = random.Random(7)
     ends = set()
-    for words in (("up",), ("down", "--yes", "--delete-data", "block", "--delete-data", "data")):
+    for words in (("up",), ("down", "--yes", *data)):
         for _ in range(4):
             process = site.start(*words)
             try:
@@ -160,7 +170,7 @@ def test_interrupted_at_random_moments(site: Site) -> None:
             if process.returncode == 0:
                 break
         site.succeeds(*words)
-        assert site.counts == (MADE if words[0] == "up" else {"keys": 1})
+        assert site.counts == (made if words[0] == "up" else left)
     assert 130 in ends
 
 
