@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_until
+
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
@@ -34,8 +36,9 @@ def data_volume() -> Iterator[str]:
     """The name of a volume that is this test's own."""
     name = f"larder_test_{uuid.uuid4().hex[:12]}"
     yield name
-    names = [name, f"{name}_wds", f"{name}_lit"]
-    subprocess.run(["docker", "volume", "rm", "--force", *names], check=True, capture_output=True)
+    remove = ["docker", "volume", "rm", "--force", name, f"{name}_wds", f"{name}_lit"]
+    # A container that was killed holds it for a moment more.
+    wait_until(lambda: not subprocess.run(remove, check=False, capture_output=True).returncode, "its volumes are free")
 
 
 @pytest.fixture
