@@ -43,8 +43,7 @@ def pack(
     slot = Slot(settings.volume, layout.folder)
     slot.recover()
     engine = open_engine(settings.engine, settings.processes, settings.ray_address, reporter.event)
-    kind = StoreTarget if settings.dest else VolumeTarget
-    needed = (*kind.imports, *layout.imports)
+    needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, *layout.imports)
     if settings.dest:
         engine.prepare(needed)  # in the time in which this process imports what asks a store
     tree = find_tree(settings)

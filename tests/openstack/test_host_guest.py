@@ -373,7 +373,10 @@ $| = 1; print "held\\n"; <STDIN>;
 """
 
 
-@pytest.mark.parametrize("lock", ["/var/lib/dpkg/lock-frontend", "/var/lib/apt/lists/lock"])
+DPKG_LOCK = "/var/lib/dpkg/lock-frontend"
+
+
+@pytest.mark.parametrize("lock", [DPKG_LOCK, "/var/lib/apt/lists/lock"])
 def test_package_that_another_process_keeps_from_being_installed_is_waited_for(ssh: Ssh, lock: str) -> None:
     """As in the first minutes of a fresh cloud image."""
     on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
@@ -388,6 +391,29 @@ def test_package_that_another_process_keeps_from_being_installed_is_waited_for(s
         assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
         setting_up.result(120)
+    assert ssh.run(["which", "nload"]).code == 0
+
+
+def test_interrupted_set_up_is_completed_by_the_next(ssh: Ssh) -> None:
+    """Ctrl-C while the server waits for another's package manager; what it had begun may go on there."""
+    on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
+    code = (
+        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
+        "port, key, folder = sys.argv[1:]\n"
+        "hosts.set_up(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
+        " hosts.HostSetup(docker=False, rclone=False, tools=('nload',), repository=None, revision=None), [], print)"
+    )
+    argv = [sys.executable, "-c", code, str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder)]
+    hold = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, DPKG_LOCK])]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        setting_up = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock")
+        setting_up.send_signal(signal.SIGINT)
+        _, told = setting_up.communicate(timeout=30)
+        assert "KeyboardInterrupt" in told and ssh.run(["which", "nload"]).code == 1
+        holder.communicate(b"\n")
+    hosts.set_up(ssh, HostSetup(False, False, ("nload",), None, None), [], marks()[1])
     assert ssh.run(["which", "nload"]).code == 0
 
 
