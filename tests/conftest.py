@@ -279,6 +279,22 @@ class Proxy(ThreadingHTTPServer):
         """Bytes of answers' bodies."""
         self.fault: Fault = lambda method, path, number: None
         self.lock = threading.Lock()
+        self.connections = 0
+        """Clients that haven't gone yet, or whose last request isn't answered yet."""
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.lock:
+            self.connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.lock:
+            self.connections -= 1
+
+    def settle(self) -> None:
+        """Wait until all clients have gone and the store has answered what they left: now nothing changes any more."""
+        wait_until(lambda: not self.connections, "the proxy's clients have gone")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that were killed, and connections that were reset."""
@@ -305,6 +321,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             self.rfile.read(length // 2)
             return self._reset()
         body = self.rfile.read(length)
+        if len(body) < length:  # the client died: the store would wait for the rest
+            return self._reset()
         if isinstance(fault, int):
             code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
             headers = {"Content-Type": "application/xml", "x-amz-request-id": "0"}

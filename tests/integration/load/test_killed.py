@@ -16,26 +16,30 @@ def digests(made: dict[str, bytes]) -> dict[str, str]:
     return {path: hashlib.sha256(data).hexdigest() for path, data in made.items()}
 
 
-def kill_while_loading(stage: Any, env: dict[str, str], seconds: float) -> bool:
-    """Start a load and kill it after `seconds`. Returns whether it was still running."""
-    process = stage.start("load", env=env)
+def kill_while_loading(stage: Any, env: dict[str, str], between: Any, seconds: float) -> bool:
+    """Start a load and kill it after `seconds`. Returns whether it was still running.
+
+    What the store was asked for `between` is answered when this returns, so that it changes no more.
+    """
+    process = stage.start("load", env=env | {"S3_ENDPOINT_URL": between.endpoint})
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
+    between.settle()
     return bool(process.returncode == -signal.SIGKILL)
 
 
 def test_a_first_load_killed_again_and_again(
-    load: Any, tree: Any, files: Any, there: Any, stage: Any, store: Any, bucket: str
+    load: Any, tree: Any, files: Any, there: Any, stage: Any, store: Any, bucket: str, proxy: Any
 ) -> None:
     made, moments = tree(files(150)), random.Random(7)
-    env = store.env | {"S3_BUCKET": bucket}
-    seconds = load("--prefix=undisturbed").seconds
+    env, between = store.env | {"S3_BUCKET": bucket}, proxy(store)
+    seconds = load("--prefix=undisturbed", env={"S3_ENDPOINT_URL": between.endpoint}).seconds
     kills, arrived = 0, 0
     for _ in range(KILLS):
-        kills += kill_while_loading(stage, env, moments.uniform(0.2, seconds))
+        kills += kill_while_loading(stage, env, between, moments.uniform(0.2, seconds))
         found = there.require_whole()
         assert found in (None, digests(made)), "a manifest is there only when all it names is"
         now = len(there.data())
@@ -53,17 +57,18 @@ def test_a_first_load_killed_again_and_again(
 
 
 def test_a_load_over_an_earlier_one_killed_again_and_again(
-    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, store: Any, bucket: str
-) -> None:
+    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, store: Any, bucket: str,
+    proxy: Any,
+) -> None:  # fmt: skip
     """Each round changes, adds and removes images. The old data stay whole until the new are in the store."""
-    moments, env = random.Random(11), store.env | {"S3_BUCKET": bucket}
+    moments, env, between = random.Random(11), store.env | {"S3_BUCKET": bucket}, proxy(store)
     whole = digests(tree(files(60)))
     assert load().code == 0
     for number in range(1, KILLS // 2 + 1):
         kept = dict(list(files(60 + number % 7).items())[number % 5 :])
         changed = {path: picture(1000 * number + at) for at, path in enumerate(list(kept)[number % 3 :: 4])}
         made = tree(kept | changed)
-        kill_while_loading(stage, env, moments.uniform(0.3, 1.6))
+        kill_while_loading(stage, env, between, moments.uniform(0.3, 1.6))
         require_old_or_new(there, whole, digests(made))
         result = load("--delete-extra")
         assert result.code == 0, result.stderr

@@ -55,6 +55,7 @@ def test_killed_at_each_step_of_a_replacement(
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     go.set()
+    watched.settle()
     found = there.require_whole()
     assert found is None or set(found) == set(old)
     uploads = proxy(store)
