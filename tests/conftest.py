@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -20,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,12 +70,19 @@ def make_store(kind: str, endpoint: str, access: str, secret: str, **details: An
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
+    """Ports of the loopback interface that nothing listens on, chosen at random: other processes choose, too.
+
+    They lie below those that the system gives to outgoing connections, one of which could take a port before its
+    server does; and above those that Ray's workers take.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no ports are free")
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -88,9 +96,12 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
 
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     """A stage's worker processes: forks of the server that it starts for them."""
-    children = psutil.Process(process.pid).children()
-    servers = [child for child in children if "forkserver" in " ".join(child.cmdline())]
-    return [worker for server in servers for worker in server.children()]
+    found: list[psutil.Process] = []
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "forkserver" in " ".join(child.cmdline()):
+                found += child.children()
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -267,6 +278,7 @@ class Proxy(ThreadingHTTPServer):
     """Stands in front of a store: notes requests and bytes, and injects faults."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _ProxyHandler)
@@ -279,22 +291,24 @@ class Proxy(ThreadingHTTPServer):
         """Bytes of answers' bodies."""
         self.fault: Fault = lambda method, path, number: None
         self.lock = threading.Lock()
-        self.connections = 0
-        """Clients that haven't gone yet, or whose last request isn't answered yet."""
+        self.clients: set[tuple[str, int]] = set()
+        """Those that haven't gone yet, or whose last request isn't answered yet."""
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self.lock:
-            self.connections += 1
+        self.clients.add(client_address)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:
-        super().shutdown_request(request)
-        with self.lock:
-            self.connections -= 1
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.clients.discard(client_address)
 
     def settle(self) -> None:
         """Wait until all clients have gone and the store has answered what they left: now nothing changes any more."""
-        wait_until(lambda: not self.connections, "the proxy's clients have gone")
+        with socket.create_connection(self.server_address) as last:  # taken up after all that were there before
+            wait_until(lambda: last.getsockname() in self.clients, "the proxy takes up its clients")
+        wait_until(lambda: not self.clients, "the proxy's clients have gone")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients that were killed, and connections that were reset."""
@@ -363,10 +377,10 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if broken:
             self.wfile.write(body[: len(body) // 2])
             return self._reset()
+        with self.server.lock:  # before the last of it, so that who has the answer finds it counted
+            self.server.body_bytes_sent += len(body)
         if self.command != "HEAD":
             self.wfile.write(body)
-        with self.server.lock:
-            self.server.body_bytes_sent += len(body)
         return None
 
     def _reset(self) -> None:
