@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
@@ -86,8 +85,7 @@ def shared_folder() -> Iterator[Path]:
 @pytest.fixture
 def own_project() -> Iterator[dict[str, str]]:
     """A compose project and ports of this test's own; what of it is left is removed."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as another:
-        port, jupyter = server.getsockname()[1], another.getsockname()[1]
+    port, jupyter = free_ports(2)
     project = f"larder-test-{uuid.uuid4().hex[:8]}"
     yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port), "LARDER_JUPYTER_PORT": str(jupyter)}
     label = f"label=com.docker.compose.project={project}"

@@ -19,7 +19,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.conftest import wait_until
+from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
 ARTEFACTS = ROOT / "results" / "test-artefacts"
@@ -38,7 +38,7 @@ class Lab:
 
     def __init__(self, folder: Path, mount: Path) -> None:
         self.folder, self.mount, self.name = folder, mount, f"larder-test-{uuid.uuid4().hex[:8]}"
-        self.ports = [_free_port(), _free_port()]
+        self.ports = free_ports(2)
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
         self.environment = kept | {
             "COMPOSE_PROJECT_NAME": self.name, "LARDER_HOME": str(folder / "home"), "LARDER_LOG": "line",
@@ -82,7 +82,7 @@ class Lab:
 
     def status(self, path: str) -> int:
         """What the server answers to somebody who has no more than the address; redirections are not followed."""
-        connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=10)
+        connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=60)
         connection.request("GET", path)
         status = connection.getresponse().status
         connection.close()
@@ -97,11 +97,6 @@ class Lab:
             names = subprocess.check_output(listed, text=True).split()
             if names:
                 subprocess.run(["docker", kind, "rm", "--force", *names], check=False, capture_output=True)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +253,7 @@ def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
     token = (lab.folder / "home" / "jupyter-token").read_text().strip()
     body = json.dumps({"type": "file", "format": "text", "content": "by hand"}).encode()
     saved = Request(f"http://127.0.0.1:{lab.ports[1]}/api/contents/notes.txt?token={token}", body, method="PUT")
-    assert urlopen(saved, timeout=20).status == 201
+    assert urlopen(saved, timeout=60).status == 201
     lab.make("jupyter-down")
     assert "make jupyter" in lab.make("jupyter-url", check=False).stderr
     lab.start()

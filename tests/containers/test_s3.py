@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,19 +16,16 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.conftest import free_ports
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 KEYS = Path(".larder/s3-compose.env")
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
 
 
 @pytest.fixture
 def make(run: Run, checkout: Path) -> Iterator[Run]:
     """Runs make in the checkout, as a compose project of its own on a port of its own; all of it goes afterwards."""
-    own = {"COMPOSE_PROJECT_NAME": f"larder-test-{uuid.uuid4().hex[:8]}", "LARDER_MINIO_PORT": free_port()}
+    own = {"COMPOSE_PROJECT_NAME": f"larder-test-{uuid.uuid4().hex[:8]}", "LARDER_MINIO_PORT": str(free_ports(1)[0])}
 
     def make(*words: str, command: tuple[str, ...] = ("make",), **settings: str) -> subprocess.CompletedProcess[str]:
         return run(*command, *words, folder=checkout, **({"RUNNER": "compose"} | own | settings))

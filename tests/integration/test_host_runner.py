@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_ports
+
 ROOT = Path(__file__).parents[2]
 SMALL = ("LARDER_SAMPLE_IMAGES=300", "LARDER_BATCH_SIZE=16", "LARDER_WARMUP_BATCHES=1")
 
@@ -75,6 +77,9 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         assert early.returncode != 0
         assert "S3_BUCKET is not set" in early.stderr
         assert "shard: " not in early.stderr, "nothing is packed for a store that isn't there"
+        assert make(tmp_path, "s3-keys").returncode == 0
+        keys = tmp_path / "home/s3-host.env"
+        keys.write_text(keys.read_text().replace(":8333", f":{free_ports(1)[0]}"))  # others may have theirs there
         for target in ("s3-up", "etl-wds", "etl-lit"):
             ended = make(tmp_path, target, "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=60", *store)
             assert ended.returncode == 0, ended.stderr

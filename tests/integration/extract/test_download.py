@@ -145,9 +145,10 @@ def test_failing_server_is_given_up(run, served) -> None:
 
 def test_unreachable_address_keeps_the_old_data(run, served, raw) -> None:
     assert run(f"--source={served.url()}")[0] == 0
-    with socket.create_server(("127.0.0.1", 0)) as closed:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
         port = closed.getsockname()[1]
-    code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{port}/food.zip?token=s3cr3t")
+        code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{port}/food.zip?token=s3cr3t")
     assert code == 5
     assert "refused" in said
     assert "s3cr3t" not in said

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from larder.ports import is_free
-from tests.conftest import wait_until
+from tests.conftest import free_ports, wait_until
 
 Task = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,8 +23,7 @@ Task = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def port() -> int:
     """One that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def task(tmp_path: Path, port: int) -> Iterator[Task]:
 
 def status(address: str) -> int:
     try:
-        return int(urlopen(address, timeout=10).status)
+        return int(urlopen(address, timeout=60).status)
     except HTTPError as error:
         return error.code
 
@@ -82,6 +81,6 @@ def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path, port:
     assert task("up").returncode == 0
     [note] = (tmp_path / "jupyter" / "runtime").glob("jpserver-*.json")
     os.kill(json.loads(note.read_text())["pid"], 9)
-    wait_until(lambda: is_free(port), "it has ended", 20)
+    wait_until(lambda: is_free(port), "it has ended")
     assert task("up").returncode == 0, "it starts anew"
     assert task("ready").returncode == 0

@@ -64,9 +64,10 @@ def test_a_store_that_can_be_written(load: Any, there: Any, reader: dict[str, st
 
 def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:
     tree(files(5))
-    with socket.create_server(("127.0.0.1", 0)) as place:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
         endpoint = f"http://127.0.0.1:{place.getsockname()[1]}"
-    result = load(env={"S3_ENDPOINT_URL": endpoint})
+        result = load(env={"S3_ENDPOINT_URL": endpoint})
     assert result.code == 5
     assert f"{endpoint} doesn't answer" in result.stderr
 

@@ -16,6 +16,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.conftest import free_ports
+
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "a-secret-of-the-embedded-store"
 
@@ -49,21 +51,10 @@ class Embedded:
         )  # fmt: skip
 
 
-def free_port() -> int:
-    """A port below those that the system hands out, so that the ports above it are mostly free, too."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-    raise AssertionError("no port is free")
-
-
 @pytest.fixture
 def embedded(stage: Any, tmp_path: Path) -> Iterator[Embedded]:
     """Not started yet; stopped afterwards."""
-    store = Embedded(stage, tmp_path / "the store", free_port())
+    store = Embedded(stage, tmp_path / "the store", free_ports(1)[0])
     yield store
     assert store("down").code == 0
 
@@ -178,7 +169,7 @@ def test_up_with_other_keys_than_it_runs_with(embedded: Embedded) -> None:
 
 def test_a_moved_port_is_named(embedded: Embedded) -> None:
     assert embedded("up").code == 0
-    ended = embedded("up", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+    ended = embedded("up", S3_ENDPOINT_URL=f"http://127.0.0.1:{free_ports(1)[0]}")
     assert ended.code == 2
     assert "another port" in ended.stderr
 
@@ -222,7 +213,7 @@ def made_up(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     home = tmp_path / "home"
     assert make(home, "s3-keys").returncode == 0
     keys = home / "s3-host.env"
-    text = keys.read_text().replace(":8333", f":{free_port()}")
+    text = keys.read_text().replace(":8333", f":{free_ports(1)[0]}")
     keys.write_text(text)
     found = re.search("^AWS_SECRET_ACCESS_KEY=(.+)$", text, re.MULTILINE)
     assert found
