@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,26 @@ def picture() -> Callable[[int], bytes]:
         return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
     return picture
+
+
+Held = Callable[[Path], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def held() -> Held:
+    """Holds up whoever reads a file, for as long as it likes: `with held(path)` puts a named pipe in its place."""
+
+    @contextmanager
+    def held(path: Path) -> Iterator[None]:
+        kept = path.with_name(f"{path.name}.kept")
+        path.rename(kept)
+        os.mkfifo(path)
+        try:
+            yield
+        finally:
+            kept.replace(path)
+
+    return held
 
 
 Kill = Callable[..., None]

@@ -250,16 +250,18 @@ def many(extract: Any, picture: Any) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted(
-    stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, workers: str, number: signal.Signals
-) -> None:
+    stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, workers: str, number: signal.Signals,
+    held: Any,
+) -> None:  # fmt: skip
     env = {"LARDER_WORKERS": workers, "LARDER_LOG": "json"}
-    process = stage.start("transform", env=env, start_new_session=True)
-    until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does
-    else:
-        process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    with held(volume / "raw/validation/2_2.jpg"):  # which is looked at after training
+        process = stage.start("transform", env=env, start_new_session=True)
+        until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert json.loads(stderr.splitlines()[-1])["event"] == "interrupted"
@@ -269,11 +271,12 @@ def test_interrupted(
     assert len(tree().files) == 3000
 
 
-def test_killed_worker(stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path) -> None:
-    process = stage.start("transform", env={"LARDER_WORKERS": "2", "LARDER_LOG": "json"})
-    until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
-    workers_of(process)[0].kill()
-    _, stderr = process.communicate(timeout=60)
+def test_killed_worker(stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, held: Any) -> None:
+    with held(volume / "raw/validation/2_2.jpg"):
+        process = stage.start("transform", env={"LARDER_WORKERS": "2", "LARDER_LOG": "json"})
+        until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
+        workers_of(process)[0].kill()
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr
     error = json.loads(stderr.splitlines()[-1])["message"]
     assert "a worker process was killed" in error and "LARDER_WORKERS" in error
