@@ -176,6 +176,7 @@ def test_a_replacement_that_is_killed_is_completed(
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     go.set()
+    between.settle()
     left = objects(f"killed/{packing.folder}")
     assert ("_larder/manifest.json" in left) == (moment == "the new manifest is put")
     again = stage(*pack("killed"), env=env)
@@ -188,12 +189,22 @@ def test_killed_while_sending(
     stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, until: Any
 ) -> None:
     assert stage("shard", "--shard-bytes=12000", f"--dest=s3://{bucket}/whole/x", env=env).code == 0
-    between = proxy(store)
+    between, go = proxy(store), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> str | None:
+        if between.count("PUT", ".tar") <= 20 or go.is_set():
+            return None
+        go.wait(60)
+        return "reset-request"
+
+    between.fault = hold
     flags = ("shard", "--shard-bytes=12000", "--workers=2", f"--dest=s3://{bucket}/killed/x")
     process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
-    until(lambda: between.count("PUT", ".tar") > 10 or process.poll() is not None, "some shards were sent")
+    until(lambda: between.count("PUT", ".tar") > 20 or process.poll() is not None, "some shards were sent")
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    go.set()
+    between.settle()
     assert process.returncode == -signal.SIGKILL
     assert "_larder/manifest.json" not in objects("killed/x")
     sent = between.count("PUT", ".tar")
@@ -232,7 +243,7 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     try:
         assert held.acquire(timeout=60)
         process.send_signal(sent)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=30)  # half of what the store is silent for
     finally:
         go.set()
         process.kill()
@@ -245,18 +256,19 @@ def test_interrupted_it_ends_at_once_and_goes_on(
 
 
 def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], until: Any
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], until: Any, held: Any
 ) -> None:
     """A terminal gives it to all of them."""
-    process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env | {"LARDER_WORKERS": "2"})
-    seen = psutil.Process(process.pid)
-    until(
-        lambda: any("forkserver" in word for child in seen.children() for word in child.cmdline()),
-        "they are being started",
-    )
-    for one in [*seen.children(), seen]:
-        one.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    with held(tree / "training/class_00/0_0.jpg"):
+        process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env | {"LARDER_WORKERS": "2"})
+        seen = psutil.Process(process.pid)
+        until(
+            lambda: any("forkserver" in word for child in seen.children() for word in child.cmdline()),
+            "they are being started",
+        )
+        for one in [*seen.children(), seen]:
+            one.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr and stderr.count("interrupted; nothing is lost") == 1
 
