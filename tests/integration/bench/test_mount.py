@@ -135,7 +135,7 @@ def test_rclone_killed_in_the_middle_of_a_run(run, mount, store, proxy, loaded):
     mounted = mount(front.endpoint, loaded)
 
     def fault(method, path, number):
-        if method == "GET" and front.count("GET", ".jpg") == 20:
+        if method == "GET" and front.count("GET", ".jpg") >= 20:  # two that come at once may both see the 21st
             mounted.rclone.kill()
         return
 

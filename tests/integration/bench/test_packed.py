@@ -231,7 +231,7 @@ def small_disk(tmp_path):
     )
     assert made.returncode == 0, f"run the tests as root, or as root of a user namespace: {made.stderr}"
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a worker may be about to end
 
 
 @one_store

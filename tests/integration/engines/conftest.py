@@ -45,7 +45,7 @@ def _running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
             env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, start_new_session=True,
         )  # fmt: skip
         try:
-            wait_until(lambda: (Path(folder) / "ray_current_cluster").exists(), "the node has started")
+            wait_until(lambda: (Path(folder) / "ray_current_cluster").exists(), "the node has started", 180)
             yield process
         finally:
             process.terminate()

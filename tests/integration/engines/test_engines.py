@@ -73,9 +73,10 @@ def test_nodes_without_the_code(cluster: Cluster) -> None:
     assert "LARDER_RAY_STAGE" in caught.value.next_step
 
 
-def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster) -> None:
+def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster, tmp_path: Path) -> None:
     said: list[str] = []
-    with RayEngine(1, cluster.address, lambda _, message: said.append(message))(work.whose, range(20)) as results:
+    engine = RayEngine(1, cluster.address, lambda _, message: said.append(message))
+    with engine(partial(work.whose, tmp_path), range(20)) as results:
         workers = set(results)
     assert len(workers) == 2
     assert os.getpid() not in workers
@@ -85,7 +86,7 @@ def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster) -
 def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
     with start_cluster() as cluster, cluster.node(1) as node, cluster.node(1):
         driver = _stage(cluster, tmp_path)
-        until(lambda: len(list(tmp_path.iterdir())) == 2, "both nodes work")
+        until(lambda: len(_pids(tmp_path)) == 2, "both nodes work", 120)
         node.kill()  # all of it ends with it
         until(lambda: sum(map(psutil.pid_exists, _pids(tmp_path))) == 1, "one node's task is gone")
         (tmp_path / "go").touch()
@@ -110,7 +111,7 @@ def test_nothing_listens() -> None:
     with pytest.raises(ServiceError, match="nothing answers at") as caught, RayEngine(1, "127.0.0.1:9")(math.sqrt, [1]):
         pass
     assert "docker compose -f compose/ray.yaml up" in caught.value.next_step
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30, "half of what a head has to answer"
 
 
 def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,21 +130,23 @@ def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_drivers_leave_no_process(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
     before = set(_ray_nodes(cluster))
     driver = _stage(cluster, tmp_path)
-    until(lambda: len(list(tmp_path.iterdir())) >= 2, "the tasks run")
-    assert set(_ray_nodes(cluster)) > before
+    until(lambda: len(_pids(tmp_path)) >= 2, "the tasks run", 120)
+    own = set(_ray_nodes(cluster)) - before
+    assert own
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     tasks = _pids(tmp_path)
     until(lambda: not any(map(psutil.pid_exists, tasks)), "the tasks are ended")
-    until(lambda: set(_ray_nodes(cluster)) <= before, "the driver's node is gone")
+    until(lambda: own.isdisjoint(_ray_nodes(cluster)), "the driver's node is gone")
 
 
 def test_interrupted(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
     driver = _stage(cluster, tmp_path)
-    until(lambda: len(list(tmp_path.iterdir())) >= 2, "the tasks run")
+    until(lambda: len(_pids(tmp_path)) >= 2, "the tasks run", 120)
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(30) == 130
-    assert "nothing is lost" in driver.communicate()[1]
+    _, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130, stderr
+    assert "nothing is lost" in stderr
 
 
 def _stage(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:

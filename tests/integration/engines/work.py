@@ -30,9 +30,12 @@ def lack(number: int) -> int:
     return number + len(services.no_such_stage.__name__)
 
 
-def whose(number: int) -> int:
-    """The worker's process id, after a moment in which others may take tasks, too."""
-    time.sleep(0.1)
+def whose(folder: Path, number: int) -> int:
+    """The worker's process id, which it leaves in `folder`, too; it takes until there are two."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
     return os.getpid()
 
 

@@ -120,7 +120,8 @@ def test_volume_inside_the_source(stage, volume) -> None:
     assert "lies inside" in result.stderr
 
 
-SAMPLE = ["--source=sample", "--sample-images=400", "--workers=2"]
+# So many that no run ends before a test has met it at work.
+SAMPLE = ["--source=sample", "--sample-images=4000", "--workers=2"]
 
 
 @pytest.fixture
@@ -170,6 +171,6 @@ def test_workers_end_with_a_killed_parent(with_old_data, running) -> None:
     processes = [*workers, workers[0].parent()]
     running.kill()
     running.wait()
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
     assert with_old_data.content() == OLD

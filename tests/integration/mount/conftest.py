@@ -158,4 +158,5 @@ def mount(stage: Any, store: Any, bucket: str, folder: Path) -> Iterator[Mount]:
         process.communicate()
     for pid in processes(b"services.mount"):
         if f"LARDER_MOUNT_DIR={folder}" in _environ(pid):
-            os.kill(pid, 9)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, 9)

@@ -37,8 +37,8 @@ def test_the_server_killed_takes_rclone_and_the_mount_along(mount: Mount, until:
     process = mount.start()
     rclone = mount.rclone()
     process.kill()
-    until(lambda: not alive(rclone), "rclone ends with its parent", seconds=20)
-    until(lambda: not mount.mounted(), "its mount goes with it", seconds=20)
+    until(lambda: not alive(rclone), "rclone ends with its parent")
+    until(lambda: not mount.mounted(), "its mount goes with it")
     mount.start()
     assert os.listdir(mount.point) == []
 
@@ -50,7 +50,7 @@ def test_a_dead_mount_is_cleared(mount: Mount, until: Until, remedy: str) -> Non
     rclone = mount.rclone()
     with held_open(mount.point / "photo"):  # so that rclone can't unmount
         os.kill(process.pid, signal.SIGKILL)
-        until(lambda: not alive(rclone), "rclone ends with its parent", seconds=20)
+        until(lambda: not alive(rclone), "rclone ends with its parent")
         assert mount.mounted()
         with pytest.raises(OSError) as fault:
             os.listdir(mount.point)

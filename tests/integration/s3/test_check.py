@@ -72,7 +72,7 @@ def test_json_for_machines(check: Any) -> None:
     assert {line["result"] for line in lines} == {"ok"}
     figures = {line["check"]: line for line in lines}
     assert 0 < figures["latency"]["median_ms"] <= figures["latency"]["max_ms"]
-    assert abs(figures["clock"]["skew_s"]) <= 1
+    assert abs(figures["clock"]["skew_s"]) < 10, "the time from answering to looking at the answer is in it"
     assert ended.events[-1]["event"] == "next"
 
 
@@ -403,7 +403,7 @@ def test_what_is_interrupted_leaves_nothing(
         process.kill()
         process.wait()
     assert process.returncode == 130
-    until(lambda: nothing_is_left(store, bucket), "the check's objects and uploads are gone", 20)
+    until(lambda: nothing_is_left(store, bucket), "the check's objects and uploads are gone")
 
 
 def test_nothing_is_set(stage: Any) -> None:
