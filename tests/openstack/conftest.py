@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
-def docker(*words: str, seconds: float = 60) -> str:
+def docker(*words: str, seconds: float = 300) -> str:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
         pytest.fail(f"docker {' '.join(words)}: {done.stderr[-3000:]}")

@@ -49,7 +49,7 @@ def test_doctor_says_what_is_in_order(site: Site) -> None:
 
 @pytest.mark.parametrize("kind", ["restricted", "expired"])
 def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    expires = datetime.now(UTC) + timedelta(seconds=3 if kind == "expired" else 3600)
+    expires = datetime.now(UTC) + timedelta(seconds=10 if kind == "expired" else 3600)
     made = site.cloud.identity.create_application_credential(
         site.user, name="c", expires_at=expires.strftime("%Y-%m-%dT%H:%M:%S.000000")
     )

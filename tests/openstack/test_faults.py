@@ -50,10 +50,12 @@ def test_a_server_in_error_is_explained_and_replaced_when_asked(site: Site) -> N
 
 
 def test_a_volume_that_is_stuck(site: Site) -> None:
-    site.declare(SERVER + VOLUME + "[limits]\nvolume = 2\n")
+    site.declare(SERVER + VOLUME)
     id = site.succeeds("volume", "create", "block").strip()
     site.admin.block_storage.reset_volume_status(id, status="attaching")
+    site.declare(SERVER + VOLUME + "[limits]\nvolume = 2\n")
     stuck = site.run("up")
+    site.declare(SERVER + VOLUME)
     assert stuck.code == 5 and "not after 2 s: it is attaching" in stuck.err and id in stuck.err
     site.admin.block_storage.reset_volume_status(id, status="error")
     failed = site.run("up")

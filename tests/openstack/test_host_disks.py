@@ -435,7 +435,7 @@ def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Mach
     ended = subprocess.run(machine.command(*argv), capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "after 2 s there is no disk with the serial 0b5a7c1e-0000-4000-8; disks here: " in ended.stderr
-    assert 1 <= time.monotonic() - begin < 20
+    assert 1 <= time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize(
