@@ -78,7 +78,7 @@ def test_the_exit_code_of_a_stage_is_that_of_the_command(stage: Run, photos: Pat
 
 
 def test_killed_containers_leave_nothing_half_done(
-    stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str]
+    stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str], until: Any
 ) -> None:
     command = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name"]
     for number, seconds in enumerate((0.3, 0.8, 1.3)):
@@ -86,7 +86,11 @@ def test_killed_containers_leave_nothing_half_done(
         started = subprocess.Popen(
             [*command, name, "extract", *SAMPLE], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
         )
-        wait_until(lambda name=name: run("docker", "inspect", "-f", "{{.State.Running}}", name).stdout == "true\n")
+        running = ("docker", "inspect", "-f", "{{.State.Running}}", name)
+        until(
+            lambda running=running, started=started: run(*running).stdout == "true\n" or started.poll() is not None,
+            "the container runs, or has ended already",
+        )
         time.sleep(seconds)  # the moment of death, not a wait for something
         run("docker", "kill", name)
         started.wait(timeout=60)
@@ -96,24 +100,17 @@ def test_killed_containers_leave_nothing_half_done(
     assert in_volume(DIGEST.format("raw")) == after_kills
 
 
-def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str]) -> None:
+def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str], until: Any) -> None:
     name = f"{environment['LARDER_DATA_VOLUME']}_stop"
     command = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name", name, "extract"]
     started = subprocess.Popen(
         [*command, "--source", "sample"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )
-    wait_until(lambda: len(run("docker", "top", name).stdout.splitlines()) > 2)  # its workers are there: it is at work
-    run("docker", "stop", name, check=True)
+    until(lambda: len(run("docker", "top", name).stdout.splitlines()) > 2, "its workers are there: it is at work")
+    run("docker", "stop", "-t", "60", name, check=True)
     _, said = started.communicate(timeout=60)
     assert started.returncode == 130, said
     assert "run the same command again" in said
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.05)
 
 
 def test_a_read_only_volume_is_named(run: Run, stage: Run, data_volume: str) -> None:
@@ -170,11 +167,13 @@ def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path,
     assert "33 images in 11 classes" in ended.stderr
 
 
-def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str) -> None:
+def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str, until: Any) -> None:
     stage("extract", "--source=sample", "--sample-images=40", check=True)
     hold = ("docker", "run", "--detach", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
-    holder = run(*hold, "larder-extract:0.1.0", "/mnt/.larder/lock", "sleep", "60", check=True).stdout.strip()
+    holder = run(*hold, "larder-extract:0.1.0", "/mnt/.larder/lock", "sleep", "600", check=True).stdout.strip()
     try:
+        probe = ("docker", "exec", holder, "flock", "--nonblock", "--conflict-exit-code=9", "/mnt/.larder/lock", "true")
+        until(lambda: run(*probe).returncode == 9, "it holds the volume")
         refused = stage("extract", "--source=sample", "--sample-images=40", "--force")
         assert refused.returncode == 3
         assert f"another run is using the volume {data_volume} (/mnt)" in refused.stderr

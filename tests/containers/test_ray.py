@@ -36,7 +36,7 @@ def test_a_worker_is_killed_and_the_bytes_are_those_of_the_local_engine(
     command = ("docker", "compose", "-f", "compose/wds.yaml", "run", "--rm", "shard", *FLAGS)
     with subprocess.Popen(command, env=environment | on_ray, stderr=subprocess.PIPE, text=True) as process:
         done = ("docker", "exec", other, "sh", "-c", "ls /mnt/.larder/Food-11-webdataset/new/* | grep -c tar")
-        until(lambda: int(run(*done).stdout or 0) > 2, "some shards are written")
+        until(lambda: int(run(*done).stdout or 0) > 2, "some shards are written", 300)
         run("docker", "kill", worker, check=True)
         _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
