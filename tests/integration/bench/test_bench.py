@@ -113,7 +113,7 @@ def test_errors_are_explained_and_leave_no_record(run_bench, tree, tmp_path, har
         pytest.param("stage", signal.SIGTERM, 130, "interrupted", id="stage-stopped"),
     ],
 )
-def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, who, sent, code, part):
+def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, until, who, sent, code, part):
     image = block_image(tree)
     with start_bench("--workers", "1") as process, held_by_reader(image):
         stage = psutil.Process(process.pid)
@@ -123,7 +123,7 @@ def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, who, sent, code, 
     assert (process.returncode, out) == (code, ""), err
     assert part in err
     assert "Traceback" not in err
-    assert not worker.is_running()
+    until(lambda: not worker.is_running(), "the worker is gone")
     assert list((tmp_path / "results").iterdir()) == []
 
 

@@ -145,6 +145,7 @@ def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
     result = load("--stall-seconds=1", env={"S3_ENDPOINT_URL": watched.endpoint})
     assert result.code == 5
     assert "error" in result.stderr
+    watched.settle()
     assert there.manifest() is None
     before = there.data()
     assert before

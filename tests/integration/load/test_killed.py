@@ -6,7 +6,8 @@ import hashlib
 import random
 import signal
 import subprocess
-import time
+import threading
+from collections.abc import Callable
 from typing import Any
 
 KILLS = 20
@@ -37,8 +38,9 @@ def test_a_first_load_killed_again_and_again(
     made, moments = tree(files(150)), random.Random(7)
     env, between = store.env | {"S3_BUCKET": bucket}, proxy(store)
     seconds = load("--prefix=undisturbed", env={"S3_ENDPOINT_URL": between.endpoint}).seconds
-    kills, arrived = 0, 0
-    for _ in range(KILLS):
+    rounds, kills, arrived = 0, 0, 0
+    while rounds < KILLS or kills <= KILLS / 3:  # after a slow first run, many end before they are killed
+        rounds += 1
         kills += kill_while_loading(stage, env, between, moments.uniform(0.2, seconds))
         found = there.require_whole()
         assert found in (None, digests(made)), "a manifest is there only when all it names is"
@@ -49,7 +51,6 @@ def test_a_first_load_killed_again_and_again(
             for path in ("_larder/manifest.json", *there.data()):
                 there.delete(path)
             arrived = 0
-    assert kills > KILLS / 3
     assert load().code == 0
     assert there.require_whole() == digests(made)
     assert there.data() == made
@@ -89,12 +90,24 @@ def require_old_or_new(there: Any, old: dict[str, str], new: dict[str, str]) -> 
         assert digest in {hashlib.sha256(there.read(place)).hexdigest() for place in places}, path
 
 
+def holding_images(go: threading.Event) -> Callable[[str, str, int], str | None]:
+    """A fault: what is asked about an image waits, and never comes to the store."""
+
+    def hold(method: str, path: str, number: int) -> str | None:
+        if not path.endswith(".jpg"):
+            return None
+        go.wait(60)
+        return "reset-request"
+
+    return hold
+
+
 def test_rclone_ends_with_its_parent(
     tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
 ) -> None:
     tree(files(20))
-    watched = proxy(store)
-    watched.fault = lambda method, path, number: time.sleep(5) if path.endswith(".jpg") else None
+    watched, go = proxy(store), threading.Event()
+    watched.fault = holding_images(go)
     process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
     until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
@@ -104,6 +117,7 @@ def test_rclone_ends_with_its_parent(
     process.kill()
     process.communicate(timeout=60)
     until(lambda: not any(alive(child) for child in children), "rclone has ended")
+    go.set()
 
 
 def alive(pid: str) -> bool:
@@ -114,11 +128,12 @@ def test_interrupted_it_says_so(
     tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
 ) -> None:
     tree(files(20))
-    watched = proxy(store)
-    watched.fault = lambda method, path, number: time.sleep(1) if path.endswith(".jpg") else None
+    watched, go = proxy(store), threading.Event()
+    watched.fault = holding_images(go)
     process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
     until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
+    go.set()
     assert process.returncode == 130
     assert "run the same command again" in said

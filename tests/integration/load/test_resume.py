@@ -172,7 +172,7 @@ def test_stopped_in_the_middle_of_a_large_file_nothing_is_left_unseen(
             begun.set()
 
     watched.fault = fault
-    env = store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint, "LARDER_BANDWIDTH": "40MB"}
+    env = store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint, "LARDER_BANDWIDTH": "10MB"}
     process = stage.start("load", env=env)
     assert begun.wait(60)
     process.send_signal(signal.SIGTERM)
