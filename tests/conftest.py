@@ -149,7 +149,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
                 pytest.fail(f"the S3 server ended: {(folder / 'log').read_text()[-2000:]}")
             return takes_objects(store.client)
 
-        wait_until(ready, "the S3 server answers")
+        wait_until(ready, "the S3 server answers", 180)
         yield store
     finally:
         server.terminate()
@@ -179,7 +179,7 @@ def run_minio(environment: dict[str, str], disk: str = "") -> Iterator[Store]:
         endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
         name = server.get_wrapped_container().id
         store = make_store("minio", endpoint, server.access_key, server.secret_key, container=name)
-        wait_until(lambda: takes_objects(store.client), "MinIO answers")
+        wait_until(lambda: takes_objects(store.client), "MinIO answers", 180)
         yield store
 
 

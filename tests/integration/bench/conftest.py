@@ -93,7 +93,7 @@ def run_bench(start_bench):
 
     def run(*flags: str, **environ: str) -> tuple[int, str, str]:
         with start_bench(*flags, **environ) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
     return run

@@ -40,7 +40,7 @@ def run(start, tmp_path):
 
     def run(arm, *flags, **environ):
         with start(arm, *flags, **environ) as process:
-            out, err = process.communicate(timeout=200)
+            out, err = process.communicate(timeout=300)
         assert "Traceback" not in err
         assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
         records = sorted((tmp_path / "results").glob("*.json"))
@@ -85,7 +85,7 @@ print(json.dumps(found))
 def test_every_image_once_with_its_label_whatever_the_workers(packed):
     environ = {"PATH": "/usr/bin:/bin", "LARDER_BATCH_SIZE": "8", **packed}
     done = subprocess.run(
-        [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -272,6 +272,6 @@ for number in range(2):
 def test_forks_twice_while_the_parent_reads_itself(loaded):
     environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
     done = subprocess.run(
-        [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout.split() == ["40", "41", "40", "81"] * 2, done.stderr

@@ -38,7 +38,7 @@ def task(tmp_path: Path, port: int) -> Iterator[Task]:
 
     def run(name: str, **changed: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "services.jupyter", "--task", name]
-        return subprocess.run(command, env=environ | changed, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, env=environ | changed, capture_output=True, text=True, check=False, timeout=300)
 
     yield run
     run("down")

@@ -23,7 +23,7 @@ def test_rclone_killed(mount: Mount) -> None:
     process = mount.start()
     with held_open(mount.point / "photo") as file:
         os.kill(mount.rclone(), signal.SIGKILL)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == 5
         assert "killed by signal 9" in stderr
         assert "next step" in stderr

@@ -27,7 +27,7 @@ def store(s3: Any) -> Any:
 def test_a_signal_unmounts(mount: Mount, number: int) -> None:
     process = mount.start()
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert "is unmounted" in stderr
     assert not mount.mounted()
@@ -40,7 +40,7 @@ def test_a_signal_unmounts_although_files_are_open(mount: Mount) -> None:
     with held_open(mount.point / "Food-11/big") as file:
         assert os.read(file, 1000) == CONTENTS["Food-11__big"][:1000]
         process.terminate()
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
         assert "are open" in stderr
         assert "they stay open" in stderr
@@ -59,7 +59,7 @@ def test_who_closes_in_time_loses_nothing(mount: Mount) -> None:
         while "are open" not in process.stderr.readline():
             assert process.poll() is None
         assert file.read() == CONTENTS["Food-11__big"]
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "they stay open" not in stderr
 
@@ -109,7 +109,7 @@ def test_unmounting_needs_neither_bucket_nor_keys(mount: Mount) -> None:
 def test_somebody_else_may_unmount_it(mount: Mount) -> None:
     process = mount.start()
     subprocess.run(["fusermount3", "-u", str(mount.point)], check=True)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "by somebody else" in stderr
     assert mount.litter() == []
@@ -152,7 +152,7 @@ def test_health_is_what_a_listing_says(mount: Mount) -> None:
     assert hangs.code == 1
     assert "no answer" in hangs.stderr
     process.terminate()
-    process.communicate(timeout=40)
+    process.communicate(timeout=60)
     assert not mount.mounted()
 
 

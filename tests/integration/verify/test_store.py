@@ -261,7 +261,7 @@ def test_interrupted_while_the_store_is_silent(stage: Any, chain: Any, loaded: A
         process = stage.start("verify", env=chain.env | loaded.env | {"S3_ENDPOINT_URL": endpoint})
         connection, _ = silent.accept()
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=60)
         connection.close()
     assert process.returncode == 130, stderr
     assert stdout.count("\n") == 5

@@ -424,7 +424,7 @@ def test_interrupted(stage: Any, chain: Any, sent: signal.Signals) -> None:
     process = stage.start("verify", env=chain.env)
     with index.open("wb"):  # opened once the stage has
         process.send_signal(sent)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, (path, stderr)
     assert "interrupted" in stderr
 
