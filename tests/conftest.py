@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import socket
 import struct
@@ -251,7 +252,7 @@ def reader(store: Store, bucket: str) -> dict[str, str]:
         command = ["docker", "exec", "-i", store.container, "sh", "-c", MINIO_USER, "sh"]
         command += [store.access_key, store.secret_key, key, secret]
         text = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     settings = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
     client = make_store("reader", store.endpoint, key, secret).client
@@ -356,6 +357,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             target = self.server.target
             kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
             self.upstream = kind(target.netloc, timeout=60)
+        if self.upstream.sock and select.select([self.upstream.sock], [], [], 0)[0]:
+            self.upstream.close()  # as the store has, after an idle while; it opens by itself
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("expect", "connection"):

@@ -38,7 +38,7 @@ def detach(settings: MountSettings, reporter: Reporter) -> Outcome:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         try:
-            path, entry = _wait(process, lines, reporter)
+            path, entry = _wait(process, lines, place, reporter)
         except BaseException:
             process.terminate()
             process.wait(_END_SECONDS)
@@ -60,7 +60,9 @@ def _environment(settings: MountSettings) -> dict[str, str]:
     return os.environ | given | {"LARDER_DETACH": "false", "LARDER_LOG": "json"}
 
 
-def _wait(process: subprocess.Popen[bytes], lines: IO[bytes], reporter: Reporter) -> tuple[str, dict[str, Any]]:
+def _wait(
+    process: subprocess.Popen[bytes], lines: IO[bytes], place: Place, reporter: Reporter
+) -> tuple[str, dict[str, Any]]:
     """Wait until the process has printed its path or has ended, and say what it says.
 
     Returns the path, and the last of its events.
@@ -76,7 +78,8 @@ def _wait(process: subprocess.Popen[bytes], lines: IO[bytes], reporter: Reporter
                 reporter.event(last.get("event", "log"), last.get("message", ""))
         if path is None:
             time.sleep(_PAUSE_SECONDS)
-    if not path or last.get("event") == "done":
+    server = place.server()
+    if not path or server is None or server.pid != process.pid:  # another one serves: it is about to say so and to end
         process.wait(_END_SECONDS)
     for entry in _entries(lines):
         last = entry

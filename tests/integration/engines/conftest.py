@@ -42,7 +42,9 @@ def _running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
                 "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
             ],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+            | {"RAY_memory_monitor_refresh_ms": "0"},  # other tests may need what is left of the machine's memory
+            start_new_session=True,
         )  # fmt: skip
         try:
             wait_until(lambda: (Path(folder) / "ray_current_cluster").exists(), "the node has started", 180)
