@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,15 @@ def own_project() -> Iterator[dict[str, str]]:
     yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port), "LARDER_JUPYTER_PORT": str(jupyter)}
     label = f"label=com.docker.compose.project={project}"
     for kind in ("container", "network", "volume"):
-        command = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
-        for name in subprocess.check_output(command, text=True).split():
-            subprocess.run(["docker", kind, "rm", "--force", name], check=True, capture_output=True)
+        listed = ["docker", kind, "ls", *(["--all"] if kind == "container" else []), "--quiet", "--filter", label]
+        wait_until(partial(_removed, kind, listed), f"the project's {kind}s can be removed")
+
+
+def _removed(kind: str, listed: list[str]) -> bool:
+    """Remove what a command lists; False when something holds it still, or the engine is removing it already."""
+    names = subprocess.check_output(listed, text=True).split()
+    remove = ["docker", kind, "rm", "--force", *names]
+    return not names or not subprocess.run(remove, check=False, capture_output=True).returncode
 
 
 @pytest.fixture
