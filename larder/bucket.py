@@ -18,7 +18,7 @@ from botocore.response import StreamingBody
 
 from larder.batches import batches
 from larder.contract import MANIFEST, Manifest, parse_manifest
-from larder.errors import LarderError, ServiceError
+from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
 """Between the tries of one request."""
+_ABORT_SECONDS = 2.0
+"""For a store to answer that it has dropped an upload: a run may be interrupted because the store is silent."""
 _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
@@ -199,8 +201,8 @@ class Folder:
     def _in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
         """Put an object whose parts are sent by `send(<where they belong>, <part>)`; returns its ETag."""
         what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": f"{self.key}/{path}"}
-        client: Any = self._client
-        upload = self._ask(what, lambda place: client.create_multipart_upload(**place)["UploadId"], place)
+        ours: Any = self._client
+        upload = self._ask(what, lambda place: ours.create_multipart_upload(**place)["UploadId"], place)
         place["UploadId"] = upload
         done = []
         try:
@@ -208,10 +210,11 @@ class Folder:
                 etag = self._ask(what, lambda job: send(*job), (place | {"PartNumber": number}, part))
                 done.append({"ETag": etag, "PartNumber": number})
             finish = place | {"MultipartUpload": {"Parts": done}}
-            etag = self._ask(what, lambda all_of_it: client.complete_multipart_upload(**all_of_it)["ETag"], finish)
+            etag = self._ask(what, lambda all_of_it: ours.complete_multipart_upload(**all_of_it)["ETag"], finish)
         except BaseException:
-            with suppress(LarderError):
-                self._ask(what, lambda place: client.abort_multipart_upload(**place), place)
+            impatient: Any = client(self.settings, timeout_seconds=_ABORT_SECONDS)
+            with suppress(*FAULTS):  # what is left behind then, the next run drops
+                impatient.abort_multipart_upload(**place)
             raise
         return str(etag).strip('"')
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +424,32 @@ def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: 
     assert between.count("PUT", "partNumber=1") == 1
     assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")
+
+
+def test_an_upload_in_parts_that_is_interrupted_waits_for_no_silent_store(
+    store: Any, bucket: str, proxy: Any, until: Any
+) -> None:
+    from larder.bucket import Folder
+    from larder.store import BucketSettings
+
+    def parts() -> Iterator[bytes]:
+        yield bytes(5 << 20)
+        raise KeyboardInterrupt
+
+    between, go = proxy(store), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> None:
+        if method == "DELETE":
+            go.wait(60)
+
+    between.fault = hold
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Folder(settings, "folder").write_parts("large.tar", parts())
+    assert time.monotonic() - begin < 20, "sooner than a request's own time is over"
+    go.set()
+    until(lambda: not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads"), "what was asked for is done")
 
 
 @pytest.fixture
