@@ -64,6 +64,7 @@ class Folder:
         self.uri = f"s3://{self.bucket}/{self.key}"
         self._client = client(settings)
         self._answered = False
+        self._takes_checksums = True
 
     def list(self, below: str = "") -> Iterator[Listed]:
         """Every object below the folder `below`, one request per thousand."""
@@ -134,19 +135,22 @@ class Folder:
         """Put an object; returns its ETag, and whether that is sure to be these bytes.
 
         The store is asked to confirm a CRC32C, which takes either side a tenth of the time of a sha256. Where it can't,
-        its ETag is compared with the MD5.
+        it is asked once, and its ETag is compared with the MD5.
         """
         from crc32c import crc32c  # here, since only who packs into a store has it
 
         wanted = b64encode(crc32c(data).to_bytes(4, "big")).decode()
 
         def put(key: str) -> PutObjectOutputTypeDef:
-            try:
-                return self._put(key, data, _BINARY, wanted)
-            except ClientError as fault:
-                if code_of(fault) not in _UNKNOWN_CHECKSUM:
-                    raise
-                return self._put(key, data, _BINARY)
+            if self._takes_checksums:
+                try:
+                    return self._put(key, data, _BINARY, wanted)
+                except ClientError as fault:
+                    if code_of(fault) not in _UNKNOWN_CHECKSUM:
+                        raise
+            answer = self._put(key, data, _BINARY)
+            self._takes_checksums = False  # for it takes the same without one
+            return answer
 
         answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
         etag = answer["ETag"].strip('"')
@@ -241,7 +245,7 @@ class Folder:
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
-        """Put a file, in parts when it is large."""
+        """Put a file, in parts when it is large, and read it back. Raises ServiceError when it arrived wrong."""
 
         def put(key: str) -> None:
             try:
@@ -250,6 +254,8 @@ class Folder:
                 raise fault.__context__ or fault from None
 
         self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+        with file.open("rb") as content:
+            self.require(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, a thousand per request; those that are gone already count as deleted."""

@@ -275,6 +275,8 @@ class Proxy(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.copies = 0
         """Objects that the store was asked to copy by itself."""
+        self.checksums = 0
+        """Objects that came with a checksum beside the MD5."""
         self.body_bytes_sent = 0
         """Bytes of answers' bodies."""
         self.fault: Fault = lambda method, path, number: None
@@ -314,6 +316,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
             self.server.requests.append((self.command, path))
             self.server.copies += "x-amz-copy-source" in self.headers
+            self.server.checksums += "x-amz-checksum-crc32c" in self.headers
             number = len(self.server.requests)
         fault = self.server.fault(self.command, path, number)
         length = int(self.headers.get("Content-Length", 0))

@@ -338,6 +338,39 @@ def test_other_bytes_in_a_store_that_gives_no_checksums(
     assert "_larder/manifest.json" not in objects("x/shards")
 
 
+@pytest.mark.parametrize("index", ["_larder/index-", "_larder/samples-"])
+@pytest.mark.parametrize("way", ["streamed", "loaded"])
+def test_an_index_that_arrives_wrong_gets_no_manifest(
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any,
+    index: str, way: str,
+) -> None:  # fmt: skip
+    between = proxy(store)
+    between.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
+    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    if way == "streamed":
+        result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{sharding.folder}", env=env)
+    else:
+        assert stage(sharding.stage, sharding.size).code == 0
+        result = stage("load", f"--folder={sharding.folder}", env=env)
+    assert result.code == 5, result.stderr
+    assert index in result.stderr
+    assert "holds other bytes than were sent" in result.stderr
+    assert "_larder/manifest.json" not in objects(sharding.folder)
+
+
+def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Any, bucket: str, proxy: Any) -> None:
+    from larder.bucket import Folder
+    from larder.store import BucketSettings
+
+    between = proxy(store)
+    between.fault = lambda method, path, number: 501 if number == 1 else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    folder = Folder(settings, "folder")
+    assert [folder.write_confirmed(path, b"pack")[1] for path in ("1.tar", "2.tar")] == [True, True]
+    assert [between.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
+    assert between.checksums == 1
+
+
 def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str, monkeypatch: Any) -> None:
     from larder import bucket as module
     from larder.packing import store as packs
