@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,10 +87,16 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
 
 
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """A stage's worker processes: forks of the server that it starts for them."""
-    children = psutil.Process(process.pid).children()
-    servers = [child for child in children if "forkserver" in " ".join(child.cmdline())]
-    return [worker for server in servers for worker in server.children()]
+    """A stage's worker processes: forks of the server that it starts for them. A thread of each watches the stage.
+
+    What the server runs while it imports (torch asks ldconfig) has one thread alone.
+    """
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if child.ppid() != process.pid and "forkserver" in " ".join(child.cmdline()) and child.num_threads() > 1:
+                found.append(child)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,26 @@ def _summary(split: str, entries: list[IndexEntry]) -> SplitSummary:
 def tree(make_tree: Tree, images: dict[str, bytes]) -> Path:
     """The tree of `images`."""
     return make_tree(images)
+
+
+@pytest.fixture
+def hold(tree: Path, images: dict[str, bytes]) -> Callable[[], Callable[[], None]]:
+    """Puts what never gives a byte in the place of the first split's last image: who packs that waits there until it is
+    killed, however fast the rest went. Gives what puts the image back.
+    """
+
+    def hold() -> Callable[[], None]:
+        path = max(path for path in images if path.startswith("training/"))
+        (tree / path).unlink()
+        os.mkfifo(tree / path)
+
+        def let_go() -> None:
+            (tree / path).unlink()
+            (tree / path).write_bytes(images[path])
+
+        return let_go
+
+    return hold
 
 
 @pytest.fixture(scope="session")

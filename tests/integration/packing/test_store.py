@@ -186,15 +186,18 @@ def test_a_replacement_that_is_killed_is_completed(
 
 
 def test_killed_while_sending(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, until: Any
+    stage: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, hold: Any, until: Any
 ) -> None:
-    assert stage("shard", "--shard-bytes=12000", f"--dest=s3://{bucket}/whole/x", env=env).code == 0
-    between = proxy(store)
-    flags = ("shard", "--shard-bytes=12000", "--workers=2", f"--dest=s3://{bucket}/killed/x")
+    flags = ("shard", "--shard-bytes=12000", "--shuffle=none", "--workers=2")
+    assert stage(*flags, f"--dest=s3://{bucket}/whole/x", env=env).code == 0
+    between, let_go = proxy(store), hold()
+    flags += (f"--dest=s3://{bucket}/killed/x",)
     process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
     until(lambda: between.count("PUT", ".tar") > 10 or process.poll() is not None, "some shards were sent")
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    between.settle()
+    let_go()
     assert process.returncode == -signal.SIGKILL
     assert "_larder/manifest.json" not in objects("killed/x")
     sent = between.count("PUT", ".tar")
