@@ -249,10 +249,17 @@ def test_interrupted_it_ends_at_once_and_goes_on(
 
 
 def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], until: Any
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, until: Any
 ) -> None:
     """A terminal gives it to all of them."""
-    process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env | {"LARDER_WORKERS": "2"})
+    between, go = proxy(store), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> None:
+        go.wait(60)  # so that the run can't have ended before
+
+    between.fault = hold
+    env = env | {"S3_ENDPOINT_URL": between.endpoint, "LARDER_WORKERS": "2"}
+    process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env)
     seen = psutil.Process(process.pid)
     until(
         lambda: any("forkserver" in word for child in seen.children() for word in child.cmdline()),
@@ -261,6 +268,7 @@ def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
     for one in [*seen.children(), seen]:
         one.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
+    go.set()
     assert process.returncode == 130
     assert "Traceback" not in stderr and stderr.count("interrupted; nothing is lost") == 1
 
