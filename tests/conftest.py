@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -20,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,12 +70,16 @@ def make_store(kind: str, endpoint: str, access: str, secret: str, **details: An
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
+    """Ports of the loopback interface that nothing listens on. They are none that the system gives to those who connect
+    (from 32768 on in Linux): one of many transfers would take it before the server does that is about to start.
+    """
+    with ExitStack() as sockets:
+        found: list[int] = []
+        while len(found) < count:
+            with suppress(OSError):  # it is taken
+                server = sockets.enter_context(socket.create_server(("127.0.0.1", random.randrange(15_000, 32_000))))
+                found.append(server.getsockname()[1])
+        return found
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
