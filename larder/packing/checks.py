@@ -65,8 +65,8 @@ class Checks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for thread in (self._readers, self._looker):
-            thread.shutdown(cancel_futures=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)  # who still reads then may wait for a silent store
+        self._looker.shutdown(cancel_futures=True)
 
 
 def joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

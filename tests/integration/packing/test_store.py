@@ -248,6 +248,37 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     assert stage("load", f"--folder={sharding.folder}", "--task=check", env=env).code == 0
 
 
+def test_a_failure_waits_for_nothing_else_that_was_asked(
+    stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], proxy: Any, tmp_path: Path,
+    images: dict[str, bytes],
+) -> None:  # fmt: skip
+    """Of a store that refuses one image, and is silent about the others."""
+    assert stage("load", env=env).code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    between, others, go = proxy(store), threading.Event(), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> int | None:
+        if path.endswith(min(images)):
+            others.wait(60)
+            return 403
+        if path.endswith(".jpg"):
+            others.set()
+            go.wait(60)
+        return None
+
+    between.fault = hold
+    flags = (sharding.size, "--workers=1", "--shuffle=none", f"--input=s3://{bucket}/Food-11")
+    process = stage.start(sharding.stage, *flags, env=env | {"S3_ENDPOINT_URL": between.endpoint}, volume=empty)
+    try:
+        _, stderr = process.communicate(timeout=20)
+    finally:
+        go.set()
+        process.kill()
+    assert process.returncode == 2, stderr
+    assert "access is denied" in stderr
+
+
 def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
     stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, until: Any
 ) -> None:
