@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,13 +96,13 @@ def tree(make_tree: Tree, images: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture
-def hold(tree: Path, images: dict[str, bytes]) -> Callable[[], Callable[[], None]]:
+def hold(tree: Path, images: dict[str, bytes]) -> Iterator[Callable[[], Callable[[], None]]]:
     """Puts what never gives a byte in the place of the first split's last image: who packs that waits there until it is
     killed, however fast the rest went. Gives what puts the image back.
     """
+    path = max(path for path in images if path.startswith("training/"))
 
     def hold() -> Callable[[], None]:
-        path = max(path for path in images if path.startswith("training/"))
         (tree / path).unlink()
         os.mkfifo(tree / path)
 
@@ -111,7 +112,9 @@ def hold(tree: Path, images: dict[str, bytes]) -> Callable[[], Callable[[], None
 
         return let_go
 
-    return hold
+    yield hold
+    with suppress(OSError):  # nobody waits any more, unless the test has failed: who does reads nothing, and ends
+        os.close(os.open(tree / path, os.O_WRONLY | os.O_NONBLOCK))
 
 
 @pytest.fixture(scope="session")
