@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.harness import ROOT, engine_answers, run_stage
+from larder.ports import free_above
 from larder.store import BucketSettings
 
 _COMPOSE = ("docker", "compose", "--project-name", "larder-benchmarks", "--file", str(ROOT / "compose/s3.yaml"))
@@ -25,8 +25,7 @@ def stores() -> Mapping[str, Callable[[Path], AbstractContextManager[dict[str, s
 @contextmanager
 def loopback_store(folder: Path) -> Iterator[dict[str, str]]:
     """Start SeaweedFS with its data in `folder`; gives the settings that reach it."""
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        port = place.getsockname()[1]
+    [port] = free_above(20_000, 1)  # below those that outgoing connections take, which the store's others then are, too
     settings = _settings(f"http://127.0.0.1:{port}") | {"LARDER_STORE_DIR": str(folder)}
     run_stage("s3", settings, "--task", "up")
     try:

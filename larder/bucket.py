@@ -18,7 +18,7 @@ from botocore.response import StreamingBody
 
 from larder.batches import batches
 from larder.contract import MANIFEST, Manifest, parse_manifest
-from larder.errors import LarderError, ServiceError
+from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
 """Between the tries of one request."""
+_ABORT_SECONDS = 2.0
+"""For a store to answer that it has dropped an upload: a run may be interrupted because the store is silent."""
 _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
@@ -62,6 +64,7 @@ class Folder:
         self.uri = f"s3://{self.bucket}/{self.key}"
         self._client = client(settings)
         self._answered = False
+        self._takes_checksums = True
 
     def list(self, below: str = "") -> Iterator[Listed]:
         """Every object below the folder `below`, one request per thousand."""
@@ -132,19 +135,22 @@ class Folder:
         """Put an object; returns its ETag, and whether that is sure to be these bytes.
 
         The store is asked to confirm a CRC32C, which takes either side a tenth of the time of a sha256. Where it can't,
-        its ETag is compared with the MD5.
+        it is asked once, and its ETag is compared with the MD5.
         """
         from crc32c import crc32c  # here, since only who packs into a store has it
 
         wanted = b64encode(crc32c(data).to_bytes(4, "big")).decode()
 
         def put(key: str) -> PutObjectOutputTypeDef:
-            try:
-                return self._put(key, data, _BINARY, wanted)
-            except ClientError as fault:
-                if code_of(fault) not in _UNKNOWN_CHECKSUM:
-                    raise
-                return self._put(key, data, _BINARY)
+            if self._takes_checksums:
+                try:
+                    return self._put(key, data, _BINARY, wanted)
+                except ClientError as fault:
+                    if code_of(fault) not in _UNKNOWN_CHECKSUM:
+                        raise
+            answer = self._put(key, data, _BINARY)
+            self._takes_checksums = False  # for it takes the same without one
+            return answer
 
         answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
         etag = answer["ETag"].strip('"')
@@ -199,8 +205,8 @@ class Folder:
     def _in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
         """Put an object whose parts are sent by `send(<where they belong>, <part>)`; returns its ETag."""
         what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": f"{self.key}/{path}"}
-        client: Any = self._client
-        upload = self._ask(what, lambda place: client.create_multipart_upload(**place)["UploadId"], place)
+        ours: Any = self._client
+        upload = self._ask(what, lambda place: ours.create_multipart_upload(**place)["UploadId"], place)
         place["UploadId"] = upload
         done = []
         try:
@@ -208,10 +214,11 @@ class Folder:
                 etag = self._ask(what, lambda job: send(*job), (place | {"PartNumber": number}, part))
                 done.append({"ETag": etag, "PartNumber": number})
             finish = place | {"MultipartUpload": {"Parts": done}}
-            etag = self._ask(what, lambda all_of_it: client.complete_multipart_upload(**all_of_it)["ETag"], finish)
+            etag = self._ask(what, lambda all_of_it: ours.complete_multipart_upload(**all_of_it)["ETag"], finish)
         except BaseException:
-            with suppress(LarderError):
-                self._ask(what, lambda place: client.abort_multipart_upload(**place), place)
+            impatient: Any = client(self.settings, timeout_seconds=_ABORT_SECONDS)
+            with suppress(*FAULTS):  # what is left behind then, the next run drops
+                impatient.abort_multipart_upload(**place)
             raise
         return str(etag).strip('"')
 
@@ -238,7 +245,7 @@ class Folder:
             token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
-        """Put a file, in parts when it is large."""
+        """Put a file, in parts when it is large, and read it back. Raises ServiceError when it arrived wrong."""
 
         def put(key: str) -> None:
             try:
@@ -247,6 +254,8 @@ class Folder:
                 raise fault.__context__ or fault from None
 
         self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+        with file.open("rb") as content:
+            self.require(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, a thousand per request; those that are gone already count as deleted."""

@@ -59,7 +59,7 @@ def main(
         return 0
 
     code = ended(reporter, run, "interrupted; nothing is lost, run the same command again")
-    if code == EXIT_INTERRUPTED and argv is None and not multiprocessing.active_children():
+    if code and argv is None and not multiprocessing.active_children():
         sys.stdout.flush()
         os._exit(code)  # else Python waits for threads that wait for a silent store
     return code

@@ -96,12 +96,15 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) 
 
 
 def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
-    """A stage's worker processes: forks of the server that it starts for them."""
-    found: list[psutil.Process] = []
-    for child in psutil.Process(process.pid).children():
+    """A stage's worker processes: forks of the server that it starts for them. A thread of each watches the stage.
+
+    What the server runs while it imports (torch asks ldconfig) has one thread alone.
+    """
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has just ended
-            if "forkserver" in " ".join(child.cmdline()):
-                found += child.children()
+            if child.ppid() != process.pid and "forkserver" in " ".join(child.cmdline()) and child.num_threads() > 1:
+                found.append(child)
     return found
 
 
@@ -288,6 +291,8 @@ class Proxy(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.copies = 0
         """Objects that the store was asked to copy by itself."""
+        self.checksums = 0
+        """Objects that came with a checksum beside the MD5."""
         self.body_bytes_sent = 0
         """Bytes of answers' bodies."""
         self.fault: Fault = lambda method, path, number: None
@@ -329,6 +334,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
             self.server.requests.append((self.command, path))
             self.server.copies += "x-amz-copy-source" in self.headers
+            self.server.checksums += "x-amz-checksum-crc32c" in self.headers
             number = len(self.server.requests)
         fault = self.server.fault(self.command, path, number)
         length = int(self.headers.get("Content-Length", 0))

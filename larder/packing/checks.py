@@ -16,6 +16,7 @@ from larder.errors import StorageError
 from larder.packing.source import Source, verified
 
 PIECE_BYTES = 1 << 20
+_LOOK_BYTES = 16 << 20
 _AHEAD = 4
 
 
@@ -51,19 +52,21 @@ class Checks:
         return list(verified(self._source, entries))
 
     def _look(self, place: int, piece: bytes) -> None:
-        if os.pread(self._file.fileno(), len(piece), place) != piece:
-            raise StorageError(
-                f"{self._file.name!r} doesn't hold what was written to it",
-                next_step="look whether something else writes there, or the disk fails (`dmesg`); then run again",
-            )
+        for begin in range(0, len(piece), _LOOK_BYTES):  # a chunk is one piece, and a read gives less than 2 GiB
+            part = piece[begin : begin + _LOOK_BYTES]
+            if os.pread(self._file.fileno(), len(part), place + begin) != part:
+                raise StorageError(
+                    f"{self._file.name!r} doesn't hold what was written to it",
+                    next_step="look whether something else writes there, or the disk fails (`dmesg`); then run again",
+                )
         self._whole.update(piece)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for thread in (self._readers, self._looker):
-            thread.shutdown(cancel_futures=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)  # who still reads then may wait for a silent store
+        self._looker.shutdown(cancel_futures=True)
 
 
 def joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -21,9 +21,6 @@ from larder.packing.source import Source
 from larder.progress import Reporter, amount
 from larder.volume import Slot, remove_tree, require_space, start_writeback
 
-_WRITE_BYTES = 1 << 20
-_READ_BYTES = 1 << 20
-
 
 class VolumeTarget:
     """The place of an artifact on the stage's volume."""

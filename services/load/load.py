@@ -98,7 +98,8 @@ class Load:
         An object with another ETag is read: where the store encrypts, an ETag says nothing.
         """
         self._sending.look(blind=False)
-        wrong, size = doubtful, _ = self._state.count_wrong(self._sending.trust)
+        doubtful, size = self._state.count_wrong(self._sending.trust)
+        wrong = doubtful
         known = self._old is not None and self._old == self._source.stored(self._old.index)
         by = self._verified_by()
         if known and self._settings.verify_remote == "read":

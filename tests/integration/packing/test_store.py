@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,37 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     assert stage("load", f"--folder={sharding.folder}", "--task=check", env=env).code == 0
 
 
+def test_a_failure_waits_for_nothing_else_that_was_asked(
+    stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], proxy: Any, tmp_path: Path,
+    images: dict[str, bytes],
+) -> None:  # fmt: skip
+    """Of a store that refuses one image, and is silent about the others."""
+    assert stage("load", env=env).code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    between, others, go = proxy(store), threading.Event(), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> int | None:
+        if path.endswith(min(images)):
+            others.wait(60)
+            return 403
+        if path.endswith(".jpg"):
+            others.set()
+            go.wait(60)
+        return None
+
+    between.fault = hold
+    flags = (sharding.size, "--workers=1", "--shuffle=none", f"--input=s3://{bucket}/Food-11")
+    process = stage.start(sharding.stage, *flags, env=env | {"S3_ENDPOINT_URL": between.endpoint}, volume=empty)
+    try:
+        _, stderr = process.communicate(timeout=40)
+    finally:
+        go.set()
+        process.kill()
+    assert process.returncode == 2, stderr
+    assert "access is denied" in stderr
+
+
 def test_ctrl_c_while_workers_are_being_started_is_told_by_one_process(
     stage: Any, tree: Path, bucket: str, env: dict[str, str], until: Any, held: Any
 ) -> None:
@@ -349,6 +381,39 @@ def test_other_bytes_in_a_store_that_gives_no_checksums(
     assert "_larder/manifest.json" not in objects("x/shards")
 
 
+@pytest.mark.parametrize("index", ["_larder/index-", "_larder/samples-"])
+@pytest.mark.parametrize("way", ["streamed", "loaded"])
+def test_an_index_that_arrives_wrong_gets_no_manifest(
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any,
+    index: str, way: str,
+) -> None:  # fmt: skip
+    between = proxy(store)
+    between.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
+    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    if way == "streamed":
+        result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{sharding.folder}", env=env)
+    else:
+        assert stage(sharding.stage, sharding.size).code == 0
+        result = stage("load", f"--folder={sharding.folder}", env=env)
+    assert result.code == 5, result.stderr
+    assert index in result.stderr
+    assert "holds other bytes than were sent" in result.stderr
+    assert "_larder/manifest.json" not in objects(sharding.folder)
+
+
+def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Any, bucket: str, proxy: Any) -> None:
+    from larder.bucket import Folder
+    from larder.store import BucketSettings
+
+    between = proxy(store)
+    between.fault = lambda method, path, number: 501 if number == 1 else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    folder = Folder(settings, "folder")
+    assert [folder.write_confirmed(path, b"pack")[1] for path in ("1.tar", "2.tar")] == [True, True]
+    assert [between.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
+    assert between.checksums == 1
+
+
 def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str, monkeypatch: Any) -> None:
     from larder import bucket as module
     from larder.packing import store as packs
@@ -435,6 +500,32 @@ def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: 
     assert between.count("PUT", "partNumber=1") == 1
     assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")
+
+
+def test_an_upload_in_parts_that_is_interrupted_waits_for_no_silent_store(
+    store: Any, bucket: str, proxy: Any, until: Any
+) -> None:
+    from larder.bucket import Folder
+    from larder.store import BucketSettings
+
+    def parts() -> Iterator[bytes]:
+        yield bytes(5 << 20)
+        raise KeyboardInterrupt
+
+    between, go = proxy(store), threading.Event()
+
+    def hold(method: str, path: str, number: int) -> None:
+        if method == "DELETE":
+            go.wait(60)
+
+    between.fault = hold
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Folder(settings, "folder").write_parts("large.tar", parts())
+    assert time.monotonic() - begin < 40, "sooner than a request's own time is over"
+    go.set()
+    until(lambda: not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads"), "what was asked for is done")
 
 
 @pytest.fixture
