@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks import data
@@ -36,18 +38,26 @@ def measure() -> Report:
 
 def _rounds(volume: Path, store: dict[str, str]) -> list[dict[str, Run]]:
     keys, settings = rclone.environment(bucket_settings(store)), {"LARDER_VOLUME_DIR": str(volume)} | store
+    keys = {name: keys[name] for name in keys.keys() - os.environ.keys()}
     places = itertools.count()
 
-    def shard(_: int) -> Run:
-        dest = f"s3://{store['S3_BUCKET']}/shard/{next(places)}/Food-11-webdataset"
+    def timed(send: Callable[[str], Run], _: int) -> Run:
+        """Send to a new folder of the bucket, and delete that again, untimed: a disk that is nearly full is refused."""
+        place = f"round-{next(places)}"
+        took = send(place)
+        run([rclone.binary(), "purge", "--config=", f"{rclone.REMOTE}:{store['S3_BUCKET']}/{place}"], environ=keys)
+        return took
+
+    def shard(place: str) -> Run:
+        dest = f"s3://{store['S3_BUCKET']}/{place}/Food-11-webdataset"
         return run_stage("shard", settings | {"LARDER_DEST": dest})
 
-    def copy(_: int) -> Run:
-        place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}"
-        command = [rclone.binary(), "copy", "--config=", str(volume / "Food-11-webdataset"), place]
-        return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
+    def copy(place: str) -> Run:
+        to = f"{rclone.REMOTE}:{store['S3_BUCKET']}/{place}"
+        return run([rclone.binary(), "copy", "--config=", str(volume / "Food-11-webdataset"), to], environ=keys)
 
-    def load(_: int) -> Run:
-        return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"})
+    def load(place: str) -> Run:
+        return run_stage("load", settings | {"S3_PREFIX": place})
 
-    return interleave(ROUNDS, {"rclone copy of shards": copy, "shard": shard, "load of images": load})
+    contestants = {"rclone copy of shards": copy, "shard": shard, "load of images": load}
+    return interleave(ROUNDS, {name: partial(timed, send) for name, send in contestants.items()})
