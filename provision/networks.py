@@ -31,7 +31,7 @@ def caller(stack: Stack) -> str:
     public or the cloud is in a private network, too; behind a router, `caller_service` is asked.
     """
     if stack.caller:
-        return as_network(stack.caller)
+        return stack.caller
     address = urlsplit(stack.clouds.compute.connection.config.get_auth_args()["auth_url"])
     port = address.port or 443
     try:
