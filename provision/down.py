@@ -52,10 +52,10 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
             )
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
     found += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
-    found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in _endable(status)]
+    going = {item.id for item in status.servers if not item.adopted}
+    found += [Removal(item.thing, _bind(_end, stack, going, item)) for item in _endable(status)]
     found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
     chosen = {known[name].id: known[name] for name in data if name in known}.values()
-    going = {item.id for item in status.servers if not item.adopted}
     return found + [Removal(item, _bind(_delete_data, stack, going, item)) for item in chosen]
 
 
@@ -63,8 +63,17 @@ def _endable(status: Status) -> list[Lease]:
     """The leases that may end: none that ends a server with it that stays, or that we don't see."""
     if any(what.startswith("servers:") for what in status.unseen):
         return []
-    kept = {item.raw.flavor.original_name for item in status.servers if item.adopted}
-    return [lease for lease in status.leases if f"reservation:{lease.reservation}" not in kept]
+    kept = {servers.flavor_name(item) for item in status.servers if item.adopted}
+    return [lease for lease in status.leases if lease.flavor not in kept]
+
+
+def _end(stack: Stack, going: set[str], lease: Lease) -> None:
+    """Delete a lease; InputError where that would delete a server that somebody started on it by hand."""
+    for server in servers.in_project(stack):
+        if server.id not in going and servers.flavor_name(server) == lease.flavor:
+            raise InputError(f"{server} isn't this stack's, and would end with the lease",
+                             next_step="have its owner delete it")  # fmt: skip
+    leases.delete(stack, lease)
 
 
 def _release_server(stack: Stack, server: Thing) -> None:

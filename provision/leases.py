@@ -33,7 +33,12 @@ class Lease:
     status: str
     end: datetime
     reservation: str
-    """The reservation's id; the flavor to boot with is named after it."""
+    """The reservation's id."""
+
+    @property
+    def flavor(self) -> str:
+        """The name of the flavor that boots on it."""
+        return f"reservation:{self.reservation}"
 
     @property
     def over(self) -> bool:

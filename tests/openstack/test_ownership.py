@@ -24,7 +24,6 @@ sources = ["192.0.2.7"]
 name = "block"
 gib = 1
 """
-MADE = {"servers": 1, "volumes": 1, "groups": 1}
 
 
 @pytest.fixture
@@ -102,6 +101,20 @@ def test_an_adopted_server_goes_on_running(site: Site, wire: Wire, answers: Call
     site.succeeds("down", "--yes")
     assert "larder:stack" not in site.cloud.compute.get_server(server).metadata and site.things["servers"] == [server]
     assert site.counts == {"servers": 1, "volumes": 1}
+
+
+def test_a_lease_stays_while_a_server_of_somebody_else_runs_on_it(site: Site) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    (server,) = site.things["servers"]
+    site.cloud.compute.delete_server_metadata(site.cloud.compute.get_server(server), ["larder:stack"])
+    ended = site.run("down", "--yes")
+    assert ended.code == 5 and server in ended.err and "isn't this stack's" in ended.err, ended
+    assert site.counts == {"servers": 1, "leases": 1}
+    site.cloud.compute.delete_server(server)
+    wait_until(lambda: not site.things["servers"], "it is gone")
+    site.succeeds("down", "--yes")
+    assert site.counts == {}
 
 
 def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
