@@ -99,7 +99,7 @@ def _delete_data(stack: Stack, going: set[str], item: Thing) -> None:
         holder = volumes.server_of(volumes.read(stack, item))
         if holder is not None and holder not in going:
             raise InputError(f"{item} is attached to a server that stays, {holder}", next_step="detach it there first")
-        volumes.delete(stack, volumes.wait_for(stack, volumes.detach(stack, item), "available"))
+        volumes.delete(stack, volumes.detach(stack, item))
     else:
         objects.empty(stack, item)
         objects.delete(stack, item)

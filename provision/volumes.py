@@ -189,7 +189,7 @@ def detach(stack: Stack, volume: Thing) -> Thing:
     """Detach a volume from its server, if it is at one, and wait for it. Unmount it before."""
     now = read(stack, volume)
     holder = server_of(now)
-    if holder is None and now.status == "available":
+    if holder is None and now.status in ("available", "deleting"):
         return now
     if holder is not None and now.status != "detaching":
         # Through Nova alone: Cinder refuses to detach what a server has.
@@ -235,8 +235,9 @@ def delete(stack: Stack, volume: Thing) -> None:
     now = read(stack, volume)
     if server_of(now):
         raise InputError(f"{now} is attached to a server", next_step="`volume detach` first")
-    with stack.step(f"delete {now}"):
-        _api(stack).delete_volume(now.id)
+    if now.status != "deleting":  # as a run that was interrupted has left it
+        with stack.step(f"delete {now}"):
+            _api(stack).delete_volume(now.id)
 
     def gone() -> bool | None:
         found = next((item for item in all_volumes(stack) if item.id == now.id), None)
