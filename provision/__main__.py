@@ -330,9 +330,7 @@ def _credentials_create(stack: Stack, given: argparse.Namespace) -> int:
     new = credentials.find(stack) is None
     keys = up.bring_credentials_up(stack)
     print(
-        credentials.shown(keys, credentials.settings(stack, keys))
-        if new
-        else f"{keys.access} was there; the files have it"
+        credentials.shown(credentials.settings(stack, keys)) if new else f"{keys.access} was there; the files have it"
     )
     return 0
 

@@ -233,6 +233,6 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def shown(keys: Keys, settings: Mapping[str, Any]) -> str:
+def shown(settings: Mapping[str, str]) -> str:
     """The keys for a person's eyes, secret included: once, when they are made."""
     return "\n".join(f"{name}={value}" for name, value in settings.items())

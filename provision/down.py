@@ -1,7 +1,7 @@
 """`down`: takes away what this stack made, and nothing else.
 
-Volumes and buckets stay unless they are named; what was adopted only loses our mark, since somebody else made it. An
-error stops nothing: the rest is done, and what is left is reported.
+Volumes and buckets stay unless they are named, adopted ones, too; servers and security groups that were adopted only
+lose our mark, since somebody else made them. An error stops nothing: the rest is done, and what is left is reported.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`up`: finds, creates, waits. Run again it changes nothing, and goes on where it was interrupted.
 
-What outlives the server comes first, so that no minute of a lease is spent on it.
+Volumes come before the lease, so that no minute of it is spent on them; the bucket, which takes a moment, comes last.
 """
 
 from __future__ import annotations
