@@ -98,8 +98,9 @@ GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
         (SERVER + BOOT.format("false"), "block_storage", {"volumes": 0}, "0 volumes left, 1 needed"),
         (SERVER + "[floating_ip]\n", "network", {"floating_ips": 0}, "0 floating IPs left, 1 needed"),
         (GROUP, "network", {"security_groups": 1}, "0 security groups left, 1 needed"),
+        (GROUP, "network", {"security_group_rules": 6}, "2 rules of security groups left, 3 needed"),
     ],
-    ids=["boot volume", "boot volume that stays", "floating IP", "security group"],
+    ids=["boot volume", "boot volume that stays", "floating IP", "security group", "rules"],
 )
 def test_doctor_counts_what_up_would_make(
     site: Site, declared: str, service: str, quota: dict[str, int], says: str
