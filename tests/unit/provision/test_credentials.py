@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.credentials import replace, with_settings, without_settings
+from larder.errors import ConfigurationError
+from provision.credentials import parsed, replace, with_settings, without_settings
 
 VALUES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
 
@@ -49,3 +50,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert real.read_text() == "before" and sorted(tmp_path.iterdir()) == [path, real]
     replace(path, "after")
     assert path.is_symlink() and real.read_text() == "after" and stat.S_IMODE(real.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("[a]\ntype = s3\nsecret_access_key: no-ones\n", 3), ("\nsecret_access_key = no-ones\n[a]\n", 2)],
+    ids=["colon", "no section"],
+)
+def test_a_configuration_that_is_not_understood_is_told_without_its_secrets(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    path = tmp_path / "rclone.conf"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=f"in line {line}") as told:
+        parsed(path)
+    assert "no-ones" not in str(told.value) and str(path) in told.value.what
