@@ -182,7 +182,8 @@ def _run_script(
 ) -> str:
     """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
     command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
-    ended = ssh.run(command, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
+    called = " ".join([name, *arguments])
+    ended = ssh.run(command, called=called, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
     if ended.code:
         raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
     return ended.stdout
