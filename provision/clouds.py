@@ -62,13 +62,22 @@ class Cloud:
     @cached_property
     def connection(self) -> Any:
         """The openstacksdk connection, with a token."""
-        options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
         with explained(self, "log in"):
-            config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
-            region = config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
-            connection = openstack.connection.Connection(config=region)
+            connection = openstack.connection.Connection(config=self._settings())
             connection.session.get_token()  # authorize() hides what went wrong
         return connection
+
+    def _settings(self) -> Any:
+        """Of clouds.yaml and OS_*; openstacksdk takes the first for what it should be."""
+        options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
+        try:
+            config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
+            return config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
+        except (TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self}: clouds.yaml has another shape than expected ({error})",
+                next_step="below `clouds:` each entry is a table, with a table `auth`: provision/README.md shows two",
+            ) from error
 
     @property
     def access(self) -> Any:
@@ -171,7 +180,8 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
         return ConfigurationError(
             f"{head}: {message}",
-            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack), or set the OS_* variables",
+            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack; one that can't be read or is no YAML "
+            "is passed over), or set the OS_* variables",
         )
     if status == 401:
         return ConfigurationError(
