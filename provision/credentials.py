@@ -114,13 +114,13 @@ def _section(stack: Stack, keys: Keys) -> dict[str, str]:
 
 
 def up_to_date(stack: Stack, keys: Keys) -> bool:
-    """Whether both files have the keys."""
+    """Whether both files have the keys, and nobody else may read them."""
     wanted = stack.declaration.credentials
     assert wanted
-    env = read(wanted.env_file)
-    return (with_settings(env, settings(stack, keys)) == env
-            and dict(parsed(wanted.rclone_config)[wanted.rclone_remote]) == _section(stack, keys)
-            if parsed(wanted.rclone_config).has_section(wanted.rclone_remote) else False)  # fmt: skip
+    env, remotes = read(wanted.env_file), parsed(wanted.rclone_config)
+    section = dict(remotes[wanted.rclone_remote]) if remotes.has_section(wanted.rclone_remote) else {}
+    return (with_settings(env, settings(stack, keys)) == env and section == _section(stack, keys)
+            and not any(path.stat().st_mode & 0o077 for path in (wanted.env_file, wanted.rclone_config)))  # fmt: skip
 
 
 def write(stack: Stack, keys: Keys) -> list[Path]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from larder.errors import ConfigurationError
-from provision.credentials import parsed, replace, with_settings, without_settings
+from provision.credentials import Keys, parsed, replace, up_to_date, with_settings, without_settings, write
+from provision.declaration import Bucket, Credentials
 
 VALUES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
 
@@ -65,3 +68,19 @@ def test_a_configuration_that_is_not_understood_is_told_without_its_secrets(
     with pytest.raises(ConfigurationError, match=f"in line {line}") as told:
         parsed(path)
     assert "no-ones" not in str(told.value) and str(path) in told.value.what
+
+
+def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:
+    keys = Keys("id", "access", "secret")
+    wanted = Credentials(
+        env_file=tmp_path / ".env", rclone_config=tmp_path / "rclone.conf", rclone_remote="larder",
+        s3_endpoint="https://s3.example.org",
+    )  # fmt: skip
+    declared = SimpleNamespace(credentials=wanted, bucket=Bucket(name="data"))
+    site = SimpleNamespace(endpoint=lambda service: "")
+    stack = cast(Any, SimpleNamespace(declaration=declared, clouds=SimpleNamespace(objects=site), name="lab"))
+    for path in (wanted.env_file, wanted.rclone_config):
+        write(stack, keys)
+        assert up_to_date(stack, keys)
+        path.chmod(0o640)
+        assert not up_to_date(stack, keys)
