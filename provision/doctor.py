@@ -10,7 +10,7 @@ from typing import Any
 from larder.errors import ConfigurationError, InputError, LarderError
 from provision import leases, networks, objects, plan, servers, volumes
 from provision.clouds import Cloud
-from provision.declaration import Server
+from provision.declaration import CALLER, Server
 from provision.marks import Thing
 from provision.stack import Stack
 
@@ -68,7 +68,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[Check]:
     if cloud is stack.clouds.compute and wanted.floating_ip:
         pool = wanted.floating_ip.network
         yield _check("network of floating IPs", lambda: str(servers.network(stack, pool).id))
-    if cloud is stack.clouds.compute and wanted.security_groups:
+    if cloud is stack.clouds.compute and any(CALLER in group.sources for group in wanted.security_groups):
         yield _check("our address", lambda: networks.caller(stack))
     if cloud is stack.clouds.compute and (wanted.server or wanted.volumes or wanted.security_groups):
         yield _check("quota", lambda: _quota(stack))

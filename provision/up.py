@@ -102,6 +102,7 @@ def _boot_volume(stack: Stack) -> str | None:
         stack.say("create", f"volume {volumes.cloud_name(stack, volumes.BOOT)}, {wanted.gib} GiB")
         return volumes.create_boot(stack, wanted, servers.image(stack, stack.declaration.server.image).id).id
     if not found.ours:
+        _refuse_used_elsewhere(stack, found)
         volumes.adopt(stack, found, volumes.BOOT)
     if volumes.server_of(found) is None or servers.find(stack) is None:
         volumes.wait_for(stack, found, "available")

@@ -47,6 +47,12 @@ def test_doctor_says_what_is_in_order(site: Site) -> None:
     assert site.counts == {}
 
 
+def test_doctor_looks_for_our_address_where_a_group_lets_it_in(site: Site) -> None:
+    for sources, looks in (('["caller", "192.0.2.7"]', True), ('["192.0.2.7"]', False)):
+        site.declare(f"{GROUP}sources = {sources}\n")
+        assert ("our address" in site.succeeds("doctor")) == looks
+
+
 @pytest.mark.parametrize("kind", ["restricted", "expired"])
 def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     expires = datetime.now(UTC) + timedelta(seconds=3 if kind == "expired" else 3600)

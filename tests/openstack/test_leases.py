@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import requests
 
+from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import SERVER, VOLUME
 
@@ -29,9 +29,7 @@ def test_leases(site: Site) -> None:
 
     # The lease ends meanwhile, and takes the server with it.
     site.cloud.session.delete(f"http://{site.box}:1234/v1/leases/{first['leases'][0]}")
-    end = time.monotonic() + 60
-    while site.counts and time.monotonic() < end:
-        time.sleep(0.2)
+    wait_until(lambda: not site.counts, "the lease has ended, and the server with it")
     assert site.run("plan").code == 2
     site.succeeds("up")
     assert site.counts == {"servers": 1, "leases": 1} and site.things["leases"] != first["leases"]

@@ -26,6 +26,9 @@ gib = 1
 """
 
 
+BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = false\n"
+
+
 @pytest.fixture
 def classmate(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Makes another user of the same project the one who runs the commands."""
@@ -189,6 +192,26 @@ def test_names_of_others(site: Site) -> None:
     assert site.cloud.object_store.download_object("k", "data") == b"x"
     site.succeeds("down", "--yes")
     assert site.counts == {"volumes": 1, "buckets": 1}
+
+
+@pytest.mark.parametrize(("declared", "name"), [(VOLUME, "block"), (BOOT, "lab-boot")], ids=["volume", "boot volume"])
+def test_a_volume_that_a_server_of_others_uses_is_not_adopted(site: Site, declared: str, name: str) -> None:
+    storage, compute = site.cloud.block_storage, site.cloud.compute
+    volume = storage.create_volume(name=name, size=3)
+    storage.wait_for_status(volume, "available", interval=0.3, wait=60)
+    server = compute.create_server(
+        name="theirs", image_id=site.cloud.image.find_image("CC-Ubuntu24.04").id,
+        flavor_id=compute.find_flavor("m1.medium").id,
+        networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
+    )  # fmt: skip
+    compute.wait_for_server(server, interval=0.3)
+    compute.create_volume_attachment(server.id, volume_id=volume.id)
+    storage.wait_for_status(volume, "in-use", interval=0.3, wait=60)
+    site.declare(SERVER + declared)
+    ended = site.run("--adopt", "up")
+    assert ended.code == 3 and server.id in ended.err and "detach it there first" in ended.err, ended
+    assert "larder:stack" not in storage.get_volume(volume.id).metadata
+    assert site.counts == {"servers": 1, "volumes": 1}
 
 
 def test_a_security_group_of_others_is_used_and_never_changed(site: Site) -> None:
