@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.openstack.conftest import Site
-from tests.openstack.declarations import SERVER, VOLUME, WHOLE
+from tests.openstack.declarations import BOOT, SERVER, VOLUME, WHOLE
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,6 @@ def test_quota(site: Site) -> None:
     assert site.counts == {"servers": 1, "volumes": 1}
 
 
-BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"
 GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
-from tests.openstack.declarations import KEYS, SERVER, VOLUME
+from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME
 
 STACK = """
 [server]
@@ -24,9 +24,6 @@ sources = ["192.0.2.7"]
 name = "block"
 gib = 1
 """
-
-
-BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = false\n"
 
 
 @pytest.fixture
@@ -124,7 +121,7 @@ def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
     site.declare(STACK)
     site.succeeds("up")
     (server,) = site.things["servers"]
-    for more in ("[lease]\nhours = 1\n", "[server.boot_volume]\ngib = 2\ndelete_on_termination = false\n"):
+    for more in ("[lease]\nhours = 1\n", BOOT.format("false")):
         site.declare(STACK + more)
         assert re.search(r"replace +server", site.run("plan").out)
         refused = site.run("up")
@@ -194,7 +191,9 @@ def test_names_of_others(site: Site) -> None:
     assert site.counts == {"volumes": 1, "buckets": 1}
 
 
-@pytest.mark.parametrize(("declared", "name"), [(VOLUME, "block"), (BOOT, "lab-boot")], ids=["volume", "boot volume"])
+@pytest.mark.parametrize(
+    ("declared", "name"), [(VOLUME, "block"), (BOOT.format("false"), "lab-boot")], ids=["volume", "boot volume"]
+)
 def test_a_volume_that_a_server_of_others_uses_is_not_adopted(site: Site, declared: str, name: str) -> None:
     storage, compute = site.cloud.block_storage, site.cloud.compute
     volume = storage.create_volume(name=name, size=3)
