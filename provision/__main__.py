@@ -73,6 +73,12 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _gib(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def _group(to: Commands, name: str, text: str) -> Commands:
     command = to.add_parser(name, help=text, description=text)
     return command.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -131,7 +137,7 @@ def _volume_commands(to: Commands) -> None:
         command = _add(to, name, run, text, asks=name == "delete")
         command.add_argument("name", help="the declared name")
         if name == "grow":
-            command.add_argument("--gib", type=int, help="the new size; default the declared one")
+            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
         if name == "detach":
             command.add_argument("--force", action="store_true", help="without looking whether it is mounted")
 

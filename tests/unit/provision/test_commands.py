@@ -43,6 +43,8 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
         (["--caller", "home", "plan"], "--caller: 'home' is neither"),
         (["tunnel", "--port", "0"], "--port: '0' is no number from 1 to 65535"),
         (["tunnel", "--local-port", "65536"], "--local-port: '65536' is no number"),
+        (["volume", "grow", "block", "--gib", "0"], "--gib: '0' is no whole number above 0"),
+        (["volume", "grow", "block", "--gib", "-3"], "--gib: '-3' is no whole number above 0"),
         (["lease", "extend", "nan"], "nan hours"),
         (["lease", "extend", "inf"], "inf hours"),
         (["lease", "extend", "1e300"], "1e+300 hours"),
