@@ -68,11 +68,7 @@ def _endable(status: Status) -> list[Lease]:
 
 
 def _end(stack: Stack, going: set[str], lease: Lease) -> None:
-    """Delete a lease; InputError where that would delete a server that somebody started on it by hand."""
-    for server in servers.in_project(stack):
-        if server.id not in going and servers.flavor_name(server) == lease.flavor:
-            raise InputError(f"{server} isn't this stack's, and would end with the lease",
-                             next_step="have its owner delete it")  # fmt: skip
+    servers.refuse_to_end(stack, lease, going)
     leases.delete(stack, lease)
 
 

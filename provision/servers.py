@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from keystoneauth1 import exceptions as ksa
@@ -48,6 +48,14 @@ def candidates(stack: Stack) -> list[Thing]:
 def flavor_name(server: Thing) -> str:
     """The flavor that a server was made with; on a lease it is named after the reservation."""
     return str(server.raw.flavor.original_name or server.raw.flavor.name)
+
+
+def refuse_to_end(stack: Stack, lease: Lease, going: Collection[str] = ()) -> None:
+    """InputError where the end of a lease would delete a server that isn't `going`: one that somebody started on it."""
+    for server in in_project(stack):
+        if server.id not in going and flavor_name(server) == lease.flavor:
+            raise InputError(f"{server} isn't this stack's, and would end with the lease",
+                             next_step="have its owner delete it")  # fmt: skip
 
 
 def ours(stack: Stack) -> list[Thing]:

@@ -116,8 +116,10 @@ def _lease(stack: Stack, found: Lease | None) -> Lease | None:
     assert stack.declaration.server
     if found is not None:
         return leases.wait_active(stack, found)
-    for ended in leases.find_all(stack):
-        leases.delete(stack, ended)
+    for lease in leases.find_all(stack):  # asked once more, since one that runs must stay
+        if lease.over:
+            servers.refuse_to_end(stack, lease)
+            leases.delete(stack, lease)
     stack.say("create", f"lease for {wanted.hours:g} h")
     return leases.create(stack, servers.flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+import pytest
 import requests
 
+from provision import leases
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import SERVER, VOLUME
@@ -35,6 +37,22 @@ def test_leases(site: Site) -> None:
     assert site.counts == {"servers": 1, "leases": 1} and site.things["leases"] != first["leases"]
     site.succeeds("down", "--yes")
     assert site.counts == {}
+
+
+def test_a_lease_that_runs_is_kept_whatever_the_clock_here_shows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    before = site.things
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=5)
+
+    monkeypatch.setattr(leases, "datetime", Ahead)
+    assert "ends in 0 minutes" in site.run("status").err and site.run("plan").code == 0
+    site.succeeds("up")
+    assert site.things == before
 
 
 def test_no_room_for_a_lease(site: Site) -> None:
