@@ -62,7 +62,6 @@ class Fault(NamedTuple):
     """How long it may pass by itself, on a server that starts."""
 
 
-AGAIN = "run the same command again: its steps may be repeated, and it goes on where it was"
 FAULTS = (
     Fault("IDENTIFICATION HAS CHANGED|Host key verification failed", ConfigurationError,
           "the server's host key is another one than at first contact",
@@ -89,7 +88,10 @@ FAULTS = (
     Fault("Address already in use|cannot listen to port|Could not request local forwarding", ConfigurationError,
           "the local port is in use", "choose another local port"),
 )  # fmt: skip
-LOST = Fault("", ServiceError, "the connection was lost", AGAIN, math.inf)
+LOST = Fault(
+    "", ServiceError, "the connection was lost",
+    "run the same command again: its steps may be repeated, and it goes on where it was", math.inf,
+)  # fmt: skip
 
 
 def fault_of(said: str) -> Fault:

@@ -380,6 +380,8 @@ mounted_by() {
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
+# State: absent · blank · half-made, by an interrupted run of ours · ready, to be mounted · mounted · foreign: data that is
+# neither mounted nor touched. "users" and "used_bytes" only where it is mounted.
 look() {
     local target='' used=0 who=() bytes=0
     state=absent type='' evidence=()

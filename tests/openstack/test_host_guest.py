@@ -81,6 +81,12 @@ def on_server(ssh: Ssh, command: str) -> str:
     return ended.stdout
 
 
+def look(ssh: Ssh, disk: Disk, seconds: int = 0) -> dict[str, Any]:
+    """What stands on a disk, which may take `seconds` to appear, as `volume.sh look` tells it."""
+    seen: dict[str, Any] = json.loads(hosts._volume(ssh, "look", disk, seconds=seconds))
+    return seen
+
+
 def marks() -> tuple[list[Disk], Callable[[Disk], None]]:
     marked: list[Disk] = []
     return marked, marked.append
@@ -183,7 +189,7 @@ def test_disk_that_never_appears_is_named(ssh: Ssh, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hosts, "APPEAR_SECONDS", 2)
     with pytest.raises(StorageError, match=f"no disk with the serial {disk.serial[:20]}; disks here: /dev/vda"):
         hosts.mount(ssh, disk, marks()[1])
-    assert hosts.looks(ssh, disk).state == "absent"
+    assert look(ssh, disk)["state"] == "absent"
 
 
 def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest: Guest) -> None:
@@ -191,7 +197,7 @@ def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest
     file = guest.plug(disk.serial, GIB)
     with pytest.raises(StorageError, match="declared are 2 GiB"):
         hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, True), marks()[1])
-    device = hosts.looks(ssh, disk, 30).device
+    device = look(ssh, disk, 30)["device"]
     on_server(ssh, f"pvcreate -qq {device}")
     before = file.read_bytes()[: 1 << 20]
     marked, mark = marks()
@@ -206,7 +212,7 @@ def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> No
     disk = new_disk()
     assert hosts.users(ssh, disk.serial) == [f"not to be found on this server by its serial {disk.serial[:20]}"]
     guest.plug(disk.serial, GIB)
-    device = hosts.looks(ssh, disk, 30).device
+    device = look(ssh, disk, 30)["device"]
     assert hosts.users(ssh, disk.serial) == []
     on_server(ssh, f"mkswap {device} && swapon {device}")
     assert hosts.users(ssh, disk.serial) == ["swap"]
@@ -238,8 +244,8 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     assert marked == [disk]
     assert on_server(ssh, f"stat -c %U {MOUNT}/workspace {MOUNT}/docker-volumes").split() == ["cc", "cc"]
     on_server(ssh, f"echo kept >{MOUNT}/workspace/note; chown 999 {MOUNT}/workspace; sync")
-    seen = hosts.looks(ssh, ours)
-    assert (seen.state, seen.mounted_at, seen.users) == ("mounted", MOUNT, ())
+    seen = look(ssh, ours)
+    assert (seen["state"], seen["mounted_at"], seen["users"]) == ("mounted", MOUNT, [])
 
     guest.grow(disk.serial, 2 * GIB)
     for _ in range(2):
@@ -260,7 +266,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     for _ in range(2):
         hosts.unmount(ssh, ours)
     guest.unplug(disk.serial)
-    assert hosts.looks(ssh, ours).state == "absent"
+    assert look(ssh, ours)["state"] == "absent"
     guest.plug(disk.serial)
     hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
@@ -469,14 +475,14 @@ def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
     assert "ended 1" in on_server(ssh, "systemctl start docker || echo ended $?")
     guest.plug(disk.serial)
     on_server(ssh, "systemctl start docker")
-    assert hosts.looks(ssh, disk).mounted_at == MOUNT
+    assert look(ssh, disk)["mounted_at"] == MOUNT
     hosts.unmount(ssh, disk)
 
 
 def mounted(ssh: Ssh, guest: Guest) -> Disk:
     """A disk with a file system, plugged in and mounted, the same one each time."""
     serial = "5eed0000-0000-4000-8000-000000000000"
-    if hosts.looks(ssh, Disk(serial, 1, MOUNT, True)).state == "absent":
+    if look(ssh, Disk(serial, 1, MOUNT, True))["state"] == "absent":
         guest.plug(serial, GIB)
     hosts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
     return Disk(serial, 1, MOUNT, blank=False)
