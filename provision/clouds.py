@@ -31,6 +31,10 @@ PASSING = [502, 503, 504]
 """Statuses that say nothing about the request itself."""
 
 
+class TooLate(ServiceError):
+    """What was waited for didn't come about in its time."""
+
+
 class CarefulSession(Session):  # type: ignore[misc,unused-ignore]
     """Repeats what is safe to repeat, reading and logging in, after a lost connection or a passing fault; nothing else.
 
@@ -244,7 +248,7 @@ def make(cloud: Cloud, doing: str, create: Callable[[], T], find: Callable[[], T
 
 
 def wait(reporter: Reporter, what: str, look: Callable[[], T | None], seconds: float, next_step: str) -> T:
-    """Wait until `look` returns something. ServiceError after `seconds`.
+    """Wait until `look` returns something. TooLate after `seconds`.
 
     Polls at growing intervals and says on stderr what is waited for.
     """
@@ -256,7 +260,7 @@ def wait(reporter: Reporter, what: str, look: Callable[[], T | None], seconds: f
             return found
         now = time.monotonic()
         if now - begin >= seconds:
-            raise ServiceError(f"{what}: not after {seconds:.0f} s", next_step=next_step)
+            raise TooLate(f"{what}: not after {seconds:.0f} s", next_step=next_step)
         if now - said >= 10:
             said = now
             reporter.event("waiting", f"{what}: waiting for {now - begin:.0f} s")

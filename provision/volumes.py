@@ -8,7 +8,7 @@ from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
 from provision import marks
-from provision.clouds import AGAIN, make, wait
+from provision.clouds import AGAIN, TooLate, make, wait
 from provision.declaration import BootVolume, Volume
 from provision.hosts import Disk
 from provision.marks import Thing
@@ -113,10 +113,8 @@ def wait_for(stack: Stack, volume: Thing, status: str) -> Thing:
     )
     try:
         return wait(stack.reporter, f"{volume} is {status}", look, stack.declaration.limits.volume, stuck)
-    except ServiceError as error:
-        if "not after" not in error.what:
-            raise
-        raise ServiceError(f"{error.what}: it is {read(stack, volume).status}", next_step=error.next_step) from None
+    except TooLate as error:
+        raise TooLate(f"{error.what}: it is {read(stack, volume).status}", next_step=error.next_step) from None
 
 
 def _message(stack: Stack, volume: Thing) -> str:
