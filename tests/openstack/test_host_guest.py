@@ -87,6 +87,18 @@ def look(ssh: Ssh, disk: Disk, seconds: int = 0) -> dict[str, Any]:
     return seen
 
 
+def in_a_process(ssh: Ssh, code: str) -> subprocess.Popen[str]:
+    """Code in a process of its own, which a signal may end; the same server is its `server`."""
+    head = (
+        "import sys; from pathlib import Path; from provision import hosts; from provision.ssh import Address, Ssh\n"
+        "host, user, port, key, folder = sys.argv[1:]\n"
+        "server = Ssh(Address(host, user, int(port), Path(key)), Path(folder))\n"
+    )
+    address = ssh.address
+    argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder)]
+    return subprocess.Popen([sys.executable, "-c", head + code, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
 def marks() -> tuple[list[Disk], Callable[[Disk], None]]:
     marked: list[Disk] = []
     return marked, marked.append
@@ -162,19 +174,13 @@ def test_step_that_must_not_be_cut_goes_on_there(ssh: Ssh, monkeypatch: pytest.M
 
 def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
     port = free_ports(1)[0]
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *\n"
-        "host, user, there, key, folder, here = sys.argv[1:]\n"
-        "sys.exit(Ssh(Address(host, user, int(there), Path(key)), Path(folder)).tunnel(int(here), 22))"
-    )
-    address = ssh.address
-    argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder), str(port)]
-    process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT)
+    process = in_a_process(ssh, f"sys.exit(server.tunnel({port}, 22))")
     try:
-        through = Ssh(Address("127.0.0.1", "cc", port, address.key), ssh.state_folder)
+        through = Ssh(Address("127.0.0.1", "cc", port, ssh.address.key), ssh.state_folder)
         through.wait(30)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        _, told = process.communicate(timeout=10)
+        assert process.returncode == 0, told
     finally:
         process.kill()
     with pytest.raises(ServiceError):
@@ -275,7 +281,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
 
 
 def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
-    """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at others."""
+    """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at another."""
     for seconds in (1.0, 2.5, 5.0):
         cut = threading.Timer(seconds, cut_connections, [ssh])
         cut.start()
@@ -285,21 +291,13 @@ def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
             assert isinstance(error, ServiceError), error
             assert "connection was lost" in error.what and "run the same command again" in error.next_step
         cut.join()
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
-        "port, key, folder, serial = sys.argv[1:]\n"
-        f"hosts.mount(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
-        f" hosts.Disk(serial, 1, '{MOUNT}', True), print)"
-    )
-    argv = [str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder), disk.serial]
-    for seconds in (1.5,):
-        process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-        assert process.returncode == 0 or "KeyboardInterrupt" in told
+    process = in_a_process(ssh, f"hosts.mount(server, hosts.{disk}, print)")
+    try:
+        process.wait(1.5)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0 or "KeyboardInterrupt" in told
 
 
 def cut_connections(ssh: Ssh) -> None:
@@ -403,23 +401,17 @@ def test_package_that_another_process_keeps_from_being_installed_is_waited_for(s
 def test_interrupted_set_up_is_completed_by_the_next(ssh: Ssh) -> None:
     """Ctrl-C while the server waits for another's package manager; what it had begun may go on there."""
     on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
-        "port, key, folder = sys.argv[1:]\n"
-        "hosts.set_up(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
-        " hosts.HostSetup(docker=False, rclone=False, tools=('nload',), repository=None, revision=None), [], print)"
-    )
-    argv = [sys.executable, "-c", code, str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder)]
+    wanted = replace(NOTHING, tools=("nload",))
     hold = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, DPKG_LOCK])]
     with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        setting_up = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        setting_up = in_a_process(ssh, f"hosts.set_up(server, hosts.{wanted}, [], print)")
         wait_until(lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock")
         setting_up.send_signal(signal.SIGINT)
         _, told = setting_up.communicate(timeout=30)
         assert "KeyboardInterrupt" in told and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
-    hosts.set_up(ssh, HostSetup(False, False, ("nload",), None, None), [], marks()[1])
+    hosts.set_up(ssh, wanted, [], marks()[1])
     assert ssh.run(["which", "nload"]).code == 0
 
 
