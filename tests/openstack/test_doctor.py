@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from openstack.exceptions import BadRequestException
 
+from tests.conftest import wait_until
 from tests.openstack.conftest import Site
 from tests.openstack.declarations import BOOT, SERVER, VOLUME, WHOLE
 
@@ -53,12 +55,22 @@ def test_doctor_looks_for_our_address_where_a_group_lets_it_in(site: Site) -> No
         assert ("our address" in site.succeeds("doctor")) == looks
 
 
+def application_credential(site: Site, *seconds: int) -> Any:
+    """One that ends after the first of the times that isn't over when a busy Keystone comes to read it."""
+    expires = datetime.now(UTC) + timedelta(seconds=seconds[0])
+    try:
+        return site.cloud.identity.create_application_credential(
+            site.user, name="c", expires_at=expires.strftime("%Y-%m-%dT%H:%M:%S.000000")
+        )
+    except BadRequestException:
+        if len(seconds) == 1:
+            raise
+        return application_credential(site, *seconds[1:])
+
+
 @pytest.mark.parametrize("kind", ["restricted", "expired"])
 def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    expires = datetime.now(UTC) + timedelta(seconds=3 if kind == "expired" else 3600)
-    made = site.cloud.identity.create_application_credential(
-        site.user, name="c", expires_at=expires.strftime("%Y-%m-%dT%H:%M:%S.000000")
-    )
+    made = application_credential(site, *((3, 10, 40) if kind == "expired" else (3600,)))
     kept = ("OS_AUTH_URL", "OS_REGION_NAME")
     for name in [name for name in os.environ if name.startswith("OS_") and name not in kept]:
         monkeypatch.delenv(name)
@@ -67,7 +79,7 @@ def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, ki
     monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_SECRET", made.secret)
     site.declare('[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n')
     if kind == "expired":
-        time.sleep(max(0.0, (expires - datetime.now(UTC)).total_seconds()) + 1)
+        wait_until(lambda: "expired" in site.run("doctor").out, "Keystone refuses the credential")
         ended = site.run("up")
         assert ended.code == 2 and "expired" in ended.err
     else:
