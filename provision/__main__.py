@@ -18,7 +18,7 @@ from larder.stage import ended
 from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
 from provision import down as take_down
 from provision.clouds import connect
-from provision.declaration import load
+from provision.declaration import MOST_HOURS, load, network
 from provision.marks import Thing
 from provision.stack import Stack
 
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
                      help="the declaration; default provision.toml")  # fmt: skip
     top.add_argument("--adopt", action="store_true",
                      help="mark what has a declared name and carries no mark, and manage it")  # fmt: skip
-    top.add_argument("--caller", default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
+    top.add_argument("--caller", type=_network, default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
                      help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _stack_commands(commands)
@@ -58,6 +58,25 @@ def parser() -> argparse.ArgumentParser:
     _bucket_commands(_group(commands, "bucket", "the bucket"))
     _credentials_commands(_group(commands, "credentials", "S3 keys for the bucket"))
     return top
+
+
+def _network(text: str) -> str:
+    try:
+        return network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 65535")
+    return int(text)
+
+
+def _gib(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _group(to: Commands, name: str, text: str) -> Commands:
@@ -94,8 +113,8 @@ def _server_commands(to: Commands) -> None:
         help="all words from the first on, joined by spaces for the server's shell, as OpenSSH does: `ssh 'a && b'`",
     )  # fmt: skip
     tunnel = _add(to, "tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
-    tunnel.add_argument("--port", type=int, default=8888, help="of Jupyter on the server; default 8888")
-    tunnel.add_argument("--local-port", type=int, help="on this machine; default the same")
+    tunnel.add_argument("--port", type=_port, default=8888, help="of Jupyter on the server; default 8888")
+    tunnel.add_argument("--local-port", type=_port, help="on this machine; default the same")
 
 
 def _lease_commands(to: Commands) -> None:
@@ -118,7 +137,7 @@ def _volume_commands(to: Commands) -> None:
         command = _add(to, name, run, text, asks=name == "delete")
         command.add_argument("name", help="the declared name")
         if name == "grow":
-            command.add_argument("--gib", type=int, help="the new size; default the declared one")
+            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
         if name == "detach":
             command.add_argument("--force", action="store_true", help="without looking whether it is mounted")
 
@@ -206,8 +225,10 @@ def _warn(stack: Stack) -> None:
 
 
 def _lease_extend(stack: Stack, given: argparse.Namespace) -> int:
-    if given.hours <= 0:
-        raise ConfigurationError(f"{given.hours:g} hours: leases are extended", next_step="give a number above 0")
+    if not 0 < given.hours <= MOST_HOURS:
+        raise ConfigurationError(
+            f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MOST_HOURS}"
+        )
     print(leases.extend(stack, given.hours).thing.detail)
     return 0
 
@@ -315,9 +336,7 @@ def _credentials_create(stack: Stack, given: argparse.Namespace) -> int:
     new = credentials.find(stack) is None
     keys = up.bring_credentials_up(stack)
     print(
-        credentials.shown(keys, credentials.settings(stack, keys))
-        if new
-        else f"{keys.access} was there; the files have it"
+        credentials.shown(credentials.settings(stack, keys)) if new else f"{keys.access} was there; the files have it"
     )
     return 0
 

@@ -31,6 +31,10 @@ PASSING = [502, 503, 504]
 """Statuses that say nothing about the request itself."""
 
 
+class TooLate(ServiceError):
+    """What was waited for didn't come about in its time."""
+
+
 class CarefulSession(Session):  # type: ignore[misc,unused-ignore]
     """Repeats what is safe to repeat, reading and logging in, after a lost connection or a passing fault; nothing else.
 
@@ -62,13 +66,22 @@ class Cloud:
     @cached_property
     def connection(self) -> Any:
         """The openstacksdk connection, with a token."""
-        options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
         with explained(self, "log in"):
-            config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
-            region = config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
-            connection = openstack.connection.Connection(config=region)
+            connection = openstack.connection.Connection(config=self._settings())
             connection.session.get_token()  # authorize() hides what went wrong
         return connection
+
+    def _settings(self) -> Any:
+        """Of clouds.yaml and OS_*; openstacksdk takes the first for what it should be."""
+        options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
+        try:
+            config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
+            return config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
+        except (TypeError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self}: clouds.yaml has another shape than expected ({error})",
+                next_step="below `clouds:` each entry is a table, with a table `auth`: provision/README.md shows two",
+            ) from error
 
     @property
     def access(self) -> Any:
@@ -171,7 +184,8 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
         return ConfigurationError(
             f"{head}: {message}",
-            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack), or set the OS_* variables",
+            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack; one that can't be read or is no YAML "
+            "is passed over), or set the OS_* variables",
         )
     if status == 401:
         return ConfigurationError(
@@ -234,7 +248,7 @@ def make(cloud: Cloud, doing: str, create: Callable[[], T], find: Callable[[], T
 
 
 def wait(reporter: Reporter, what: str, look: Callable[[], T | None], seconds: float, next_step: str) -> T:
-    """Wait until `look` returns something. ServiceError after `seconds`.
+    """Wait until `look` returns something. TooLate after `seconds`.
 
     Polls at growing intervals and says on stderr what is waited for.
     """
@@ -246,7 +260,7 @@ def wait(reporter: Reporter, what: str, look: Callable[[], T | None], seconds: f
             return found
         now = time.monotonic()
         if now - begin >= seconds:
-            raise ServiceError(f"{what}: not after {seconds:.0f} s", next_step=next_step)
+            raise TooLate(f"{what}: not after {seconds:.0f} s", next_step=next_step)
         if now - said >= 10:
             said = now
             reporter.event("waiting", f"{what}: waiting for {now - begin:.0f} s")

@@ -114,13 +114,13 @@ def _section(stack: Stack, keys: Keys) -> dict[str, str]:
 
 
 def up_to_date(stack: Stack, keys: Keys) -> bool:
-    """Whether both files have the keys."""
+    """Whether both files have the keys, and nobody else may read them."""
     wanted = stack.declaration.credentials
     assert wanted
-    env = read(wanted.env_file)
-    return (with_settings(env, settings(stack, keys)) == env
-            and dict(_parsed(wanted.rclone_config)[wanted.rclone_remote]) == _section(stack, keys)
-            if _parsed(wanted.rclone_config).has_section(wanted.rclone_remote) else False)  # fmt: skip
+    env, remotes = read(wanted.env_file), parsed(wanted.rclone_config)
+    section = dict(remotes[wanted.rclone_remote]) if remotes.has_section(wanted.rclone_remote) else {}
+    return (with_settings(env, settings(stack, keys)) == env and section == _section(stack, keys)
+            and not any(path.stat().st_mode & 0o077 for path in (wanted.env_file, wanted.rclone_config)))  # fmt: skip
 
 
 def write(stack: Stack, keys: Keys) -> list[Path]:
@@ -129,7 +129,7 @@ def write(stack: Stack, keys: Keys) -> list[Path]:
     assert wanted
     _keep_others(stack, wanted.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(wanted.env_file).splitlines())
     replace(wanted.env_file, with_settings(read(wanted.env_file), settings(stack, keys)))
-    remotes = _parsed(wanted.rclone_config)
+    remotes = parsed(wanted.rclone_config)
     theirs = remotes.has_section(wanted.rclone_remote) and (
         remotes.get(wanted.rclone_remote, "access_key_id", fallback="") != keys.access
     )
@@ -154,7 +154,7 @@ def remove(stack: Stack) -> list[Path]:
     if wanted is None:
         return changed
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
-    remotes = _parsed(wanted.rclone_config)  # first: where it can't be read, both stay as they are
+    remotes = parsed(wanted.rclone_config)  # first: where it can't be read, both stay as they are
     before = read(wanted.env_file)
     values = dict(line.strip().split("=", 1) for line in before.splitlines() if "=" in line)
     if values.get("AWS_ACCESS_KEY_ID") == access:
@@ -195,7 +195,7 @@ def _name(line: str) -> str:
     return found[1] if found else ""
 
 
-def _parsed(path: Path) -> configparser.RawConfigParser:
+def parsed(path: Path) -> configparser.RawConfigParser:
     """rclone's configuration."""
     remotes = configparser.RawConfigParser(default_section="", delimiters=("=",), interpolation=None)
     remotes.optionxform = str  # type: ignore[assignment,method-assign]
@@ -205,10 +205,18 @@ def _parsed(path: Path) -> configparser.RawConfigParser:
     except configparser.Error as error:
         encrypted = "RCLONE_ENCRYPT" in text
         raise ConfigurationError(
-            f"{path}: {'it is encrypted, which only rclone reads' if encrypted else error}",
+            f"{path}: {'it is encrypted, which only rclone reads' if encrypted else _without_text(error)}",
             next_step="name another file as [credentials] rclone_config" if encrypted else "correct that file",
         ) from None
     return remotes
+
+
+def _without_text(error: configparser.Error) -> str:
+    """What is wrong, without the line itself, which may hold a secret."""
+    if not isinstance(error, configparser.ParsingError):
+        return str(error)
+    lines = [number for number, _ in getattr(error, "errors", ())] or [getattr(error, "lineno", 0)]
+    return f"it can't be understood in line {', '.join(map(str, lines))}"
 
 
 def _write_remotes(path: Path, remotes: configparser.RawConfigParser) -> None:
@@ -233,6 +241,6 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def shown(keys: Keys, settings: Mapping[str, Any]) -> str:
+def shown(settings: Mapping[str, str]) -> str:
     """The keys for a person's eyes, secret included: once, when they are made."""
     return "\n".join(f"{name}={value}" for name, value in settings.items())

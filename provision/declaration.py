@@ -19,6 +19,8 @@ from larder.errors import ConfigurationError
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 PLACEHOLDER = "netID"
 """What the examples have in names. All users of a project see each other's things: names should say whose they are."""
+MOST_HOURS = 24 * 30
+"""Of a lease, and of one extension."""
 CALLER = "caller"
 """As a source of a security group: the address that this machine has in the cloud's eyes."""
 
@@ -48,7 +50,7 @@ class Sites(Part):
 class Lease(Part):
     """A reservation of Blazar for the server's flavor."""
 
-    hours: float = Field(gt=0, le=24 * 30)
+    hours: float = Field(gt=0, le=MOST_HOURS)
 
 
 class BootVolume(Part):
@@ -269,6 +271,9 @@ def load(path: Path) -> Declaration:
     except FileNotFoundError:
         raise ConfigurationError(f"there is no declaration {path}",
                                  next_step=f"copy one to it, or name yours with --file; {see}") from None  # fmt: skip
+    except OSError as error:
+        raise ConfigurationError(f"{path} can't be read: {error.strerror}",
+                                 next_step="name another file with --file, or mend its mode") from None  # fmt: skip
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
     faults = _inconsistencies(table)  # here, since pydantic checks no whole whose parts have faults

@@ -10,9 +10,12 @@ from typing import Any
 from larder.errors import ConfigurationError, InputError, LarderError
 from provision import leases, networks, objects, plan, servers, volumes
 from provision.clouds import Cloud
-from provision.declaration import Server
+from provision.declaration import CALLER, Server
 from provision.marks import Thing
 from provision.stack import Stack
+
+RULES_OF_A_NEW_GROUP = 2
+"""Neutron lets out everything, by IPv4 and by IPv6."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[Check]:
     if cloud is stack.clouds.compute and wanted.floating_ip:
         pool = wanted.floating_ip.network
         yield _check("network of floating IPs", lambda: str(servers.network(stack, pool).id))
-    if cloud is stack.clouds.compute and wanted.security_groups:
+    if cloud is stack.clouds.compute and any(CALLER in group.sources for group in wanted.security_groups):
         yield _check("our address", lambda: networks.caller(stack))
     if cloud is stack.clouds.compute and (wanted.server or wanted.volumes or wanted.security_groups):
         yield _check("quota", lambda: _quota(stack))
@@ -153,16 +156,19 @@ def _storage(stack: Stack, server: Thing | None) -> Iterator[Need]:
 
 
 def _network(stack: Stack) -> Iterator[Need]:
-    """Floating IPs and security groups, counted here: not every site has Neutron's count of what is used."""
+    """Floating IPs, security groups, rules, counted here: not every site has Neutron's count of what is used."""
     api, project = stack.clouds.compute.connection.network, stack.clouds.compute.project_id
     wanted = stack.declaration
     new_address = bool(wanted.floating_ip) and networks.find_address(stack) is None
-    new_groups = sum(not networks.group_candidates(stack, group.name) for group in wanted.security_groups)
+    new_groups = [group for group in wanted.security_groups if not networks.group_candidates(stack, group.name)]
+    new_rules = sum(RULES_OF_A_NEW_GROUP + len(networks.wanted_rules(stack, group)) for group in new_groups)
     with stack.step("read the quota of networks"):
         quota = api.get_quota(project)
-        addresses, groups = len(list(api.ips(project_id=project))), len(list(api.security_groups(project_id=project)))
-    yield _need("floating IPs", int(new_address), quota.floating_ips, addresses)
-    yield _need("security groups", new_groups, quota.security_groups, groups)
+        used = [len(list(list_all(project_id=project)))
+                for list_all in (api.ips, api.security_groups, api.security_group_rules)]  # fmt: skip
+    yield _need("floating IPs", int(new_address), quota.floating_ips, used[0])
+    yield _need("security groups", len(new_groups), quota.security_groups, used[1])
+    yield _need("rules of security groups", new_rules, quota.security_group_rules, used[2])
 
 
 def _lease(stack: Stack) -> str:

@@ -1,7 +1,7 @@
 """`down`: takes away what this stack made, and nothing else.
 
-Volumes and buckets stay unless they are named; what was adopted only loses our mark, since somebody else made it. An
-error stops nothing: the rest is done, and what is left is reported.
+Volumes and buckets stay unless they are named, adopted ones, too; servers and security groups that were adopted only
+lose our mark, since somebody else made them. An error stops nothing: the rest is done, and what is left is reported.
 """
 
 from __future__ import annotations
@@ -29,42 +29,55 @@ class Removal:
 def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]:
     """What `down` removes, in order; `data` names the volumes and buckets that go, too.
 
-    ConfigurationError where a name is none of this stack's.
+    ConfigurationError where a name is none of this stack's, or two things have it.
     """
-    known = {item.name: item for item in (*status.volumes, *status.buckets)}
-    known |= {volumes.part(item): item for item in status.volumes if volumes.part(item)}
-    declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
-    declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
-    # A declared one may be gone already.
-    unknown = [name for name in data if name not in known and name not in declared]
-    if unknown:
-        raise ConfigurationError.of_faults(
-            [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
-            next_step=f"there are: {', '.join(sorted(known)) or 'none'}",
-        )
-    for name in data:
-        named = [item for item in status.volumes if name in (item.name, volumes.part(item))]
-        named += [item for item in status.buckets if item.name == name]
-        if len({item.id for item in named}) > 1:
-            raise ConfigurationError.of_faults(
-                [f"--delete-data {name}: {item}" for item in named],
-                next_step="delete the one that is meant in the site's web interface, by its id",
-            )
+    chosen = _chosen(stack, status, data)
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
     found += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
-    found += [Removal(item.thing, _bind(leases.delete, stack, item)) for item in _endable(status)]
-    found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
-    chosen = {known[name].id: known[name] for name in data if name in known}.values()
     going = {item.id for item in status.servers if not item.adopted}
+    found += [Removal(item.thing, _bind(_end, stack, going, item)) for item in _endable(status)]
+    found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
     return found + [Removal(item, _bind(_delete_data, stack, going, item)) for item in chosen]
+
+
+def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Thing]:
+    """The volumes and buckets that `data` names, each once. A declared one may be gone already."""
+    named = {name: _named(status, name) for name in data}
+    declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
+    declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
+    unknown = [name for name, things in named.items() if not things and name not in declared]
+    if unknown:
+        known = {item.name for item in (*status.volumes, *status.buckets)} | {*map(volumes.part, status.volumes)}
+        raise ConfigurationError.of_faults(
+            [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
+            next_step=f"there are: {', '.join(sorted(known - {''})) or 'none'}",
+        )
+    for name, things in named.items():
+        if len(things) > 1:
+            raise ConfigurationError.of_faults(
+                [f"--delete-data {name}: {item}" for item in things],
+                next_step="delete the one that is meant in the site's web interface, by its id",
+            )
+    return list({item.id: item for things in named.values() for item in things}.values())
+
+
+def _named(status: Status, name: str) -> list[Thing]:
+    """What is meant by a name: a volume's in the cloud or in the declaration, or a bucket's."""
+    found = [item for item in status.volumes if name in {item.name, volumes.part(item)} - {""}]
+    return found + [item for item in status.buckets if item.name == name]
 
 
 def _endable(status: Status) -> list[Lease]:
     """The leases that may end: none that ends a server with it that stays, or that we don't see."""
     if any(what.startswith("servers:") for what in status.unseen):
         return []
-    kept = {item.raw.flavor.original_name for item in status.servers if item.adopted}
-    return [lease for lease in status.leases if f"reservation:{lease.reservation}" not in kept]
+    kept = {servers.flavor_name(item) for item in status.servers if item.adopted}
+    return [lease for lease in status.leases if lease.flavor not in kept]
+
+
+def _end(stack: Stack, going: set[str], lease: Lease) -> None:
+    servers.refuse_to_end(stack, lease, going)
+    leases.delete(stack, lease)
 
 
 def _release_server(stack: Stack, server: Thing) -> None:
@@ -90,7 +103,7 @@ def _delete_data(stack: Stack, going: set[str], item: Thing) -> None:
         holder = volumes.server_of(volumes.read(stack, item))
         if holder is not None and holder not in going:
             raise InputError(f"{item} is attached to a server that stays, {holder}", next_step="detach it there first")
-        volumes.delete(stack, volumes.wait_for(stack, volumes.detach(stack, item), "available"))
+        volumes.delete(stack, volumes.detach(stack, item))
     else:
         objects.empty(stack, item)
         objects.delete(stack, item)

@@ -14,7 +14,6 @@ import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from larder.progress import Reporter
@@ -31,7 +30,7 @@ GROW_SECONDS = 4 * 3600
 ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
 
 # The scripts arrive as one archive: when the connection is lost on the way, none of them runs. Among them lies the
-# script's own input.
+# script's own input. Hardened systems execute nothing that lies in /tmp, so bash reads the script.
 RECEIVE = """
 set -e
 folder=$(mktemp -d)
@@ -39,7 +38,7 @@ trap 'rm -rf "$folder"' EXIT
 tar -xzf - -C "$folder"
 script=$folder/$1
 shift
-"$script" "$@" <"$folder/input"
+bash "$script" "$@" <"$folder/input"
 """
 
 
@@ -68,27 +67,6 @@ class HostSetup:
     """Address of a git repository to clone into the user's home; the token of https://user:token@… isn't kept there."""
     revision: str | None
     """Branch, tag or commit; None is the repository's default branch."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What stands on a disk."""
-
-    state: str
-    """absent: no such disk is there · blank · half-made: an interrupted formatting of ours · ready: a file system
-    that can be mounted · mounted · foreign: data that we neither mount nor touch."""
-    device: str
-    """/dev/vdb; empty when absent."""
-    size_bytes: int
-    filesystem: str
-    """ext4, or empty."""
-    mounted_at: str
-    used_bytes: int
-    """Of the file system; 0 unless mounted."""
-    users: tuple[str, ...]
-    """Processes and containers that use it: "container jupyter", "process 4711 (bash)"."""
-    evidence: tuple[str, ...]
-    """What was found where, in words."""
 
 
 def set_up(
@@ -139,16 +117,6 @@ def grow(ssh: Ssh, disk: Disk, reporter: Reporter | None = None) -> None:
     _tell(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
-def looks(ssh: Ssh, disk: Disk, seconds: int = 0) -> Look:
-    """What stands on the disk, which may take `seconds` to appear; reads only."""
-    answer = _volume(ssh, "look", disk, seconds=seconds)
-    try:
-        seen: dict[str, Any] = json.loads(answer)
-        return Look(**seen | {"users": tuple(seen["users"]), "evidence": tuple(seen["evidence"])})
-    except (ValueError, TypeError, KeyError):
-        raise _unexpected(ssh, "look", answer) from None
-
-
 def users(ssh: Ssh, serial: str) -> list[str]:
     """What the server does with a disk, whoever made it do so: "mounted at /srv", "part of LVM's volume group data".
 
@@ -159,14 +127,10 @@ def users(ssh: Ssh, serial: str) -> list[str]:
     try:
         return [str(use) for use in json.loads(answer)]
     except (ValueError, TypeError):
-        raise _unexpected(ssh, "uses", answer) from None
-
-
-def _unexpected(ssh: Ssh, command: str, answer: str) -> LarderError:
-    return ServiceError(
-        f"{ssh}: volume.sh {command} answered something else than expected: {answer[:200]!r}",
-        next_step="log in and run it by hand (provision/host/README.md)",
-    )
+        raise ServiceError(
+            f"{ssh}: volume.sh uses answered something else than expected: {answer[:200]!r}",
+            next_step="log in and run it by hand (provision/host/README.md)",
+        ) from None
 
 
 def _volume(ssh: Ssh, command: str, disk: Disk, *options: str, seconds: int) -> str:
@@ -182,7 +146,8 @@ def _run_script(
 ) -> str:
     """Send the scripts and run one of them; returns its stdout, raises what it told as its error."""
     command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
-    ended = ssh.run(command, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
+    called = " ".join([name, *arguments])
+    ended = ssh.run(command, called=called, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
     if ended.code:
         raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
     return ended.stdout

@@ -19,7 +19,7 @@ from provision.marks import Thing
 from provision.stack import Stack
 
 FORMAT = "%Y-%m-%d %H:%M"
-OVER = ("TERMINATED", "ERROR", "DELETING")
+OVER = ("TERMINATING", "TERMINATED", "ERROR", "DELETING")
 WARN_HOURS = 2.0
 SHOWS_LATER = "whether there is room shows when `up` asks for it"
 NO_HOSTS = "Not enough hosts available"
@@ -33,15 +33,22 @@ class Lease:
     status: str
     end: datetime
     reservation: str
-    """The reservation's id; the flavor to boot with is named after it."""
+    """The reservation's id."""
+
+    @property
+    def flavor(self) -> str:
+        """The name of the flavor that boots on it."""
+        return f"reservation:{self.reservation}"
 
     @property
     def over(self) -> bool:
-        return self.status in OVER or self.end <= datetime.now(UTC)
+        """By the cloud's own word: this machine's clock may be wrong, and what is over is deleted."""
+        return self.status in OVER
 
     @property
     def hours_left(self) -> float:
-        return (self.end - datetime.now(UTC)).total_seconds() / 3600
+        """By this machine's clock: to tell people, and never less than none."""
+        return max((self.end - datetime.now(UTC)).total_seconds() / 3600, 0)
 
     @property
     def thing(self) -> Thing:

@@ -28,14 +28,16 @@ def caller(stack: Stack) -> str:
     """The network that stands for this machine in security groups.
 
     What the user names (--caller, LARDER_CALLER) counts. Else it is our own address on the way to the cloud, if that is
-    public or the cloud is in a private network, too; behind a router, `caller_service` is asked.
+    public or the cloud is in a private network, too; behind a router, `caller_service` is asked. Where the cloud has
+    both, it is the one of IPv4: so are floating IPs, which nothing reaches from an address of IPv6.
     """
     if stack.caller:
-        return as_network(stack.caller)
+        return stack.caller
     address = urlsplit(stack.clouds.compute.connection.config.get_auth_args()["auth_url"])
     port = address.port or 443
     try:
-        family, _, _, _, target = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)[0]
+        ways = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)
+        family, _, _, _, target = min(ways, key=lambda way: way[0] != socket.AF_INET)
         with socket.socket(family, socket.SOCK_DGRAM) as way:
             way.connect(target)  # of UDP: it chooses the way, and sends nothing
             own = ipaddress.ip_address(way.getsockname()[0])

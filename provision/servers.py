@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from keystoneauth1 import exceptions as ksa
@@ -33,11 +33,29 @@ def thing(stack: Stack, server: Any) -> Thing:
     )  # fmt: skip
 
 
-def candidates(stack: Stack) -> list[Thing]:
-    """The servers that carry our mark or have our name."""
+def in_project(stack: Stack) -> list[Thing]:
+    """All servers of the project, whoever made them."""
     with stack.step("list servers"):
         servers = [thing(stack, item) for item in stack.clouds.compute.connection.compute.servers()]
-    return [item for item in servers if item.status not in GONE and (item.ours or item.name == stack.name)]
+    return [item for item in servers if item.status not in GONE]
+
+
+def candidates(stack: Stack) -> list[Thing]:
+    """The servers that carry our mark or have our name."""
+    return [item for item in in_project(stack) if item.ours or item.name == stack.name]
+
+
+def flavor_name(server: Thing) -> str:
+    """The flavor that a server was made with; on a lease it is named after the reservation."""
+    return str(server.raw.flavor.original_name or server.raw.flavor.name)
+
+
+def refuse_to_end(stack: Stack, lease: Lease, going: Collection[str] = ()) -> None:
+    """InputError where the end of a lease would delete a server that isn't `going`: one that somebody started on it."""
+    for server in in_project(stack):
+        if server.id not in going and flavor_name(server) == lease.flavor:
+            raise InputError(f"{server} isn't this stack's, and would end with the lease",
+                             next_step="have its owner delete it")  # fmt: skip
 
 
 def ours(stack: Stack) -> list[Thing]:
@@ -147,7 +165,7 @@ def create(
     """Start a server in the security groups with these ids; returns it as it is then, still building."""
     compute = stack.clouds.compute.connection.compute
     what = image(stack, wanted.image)
-    size = flavor(stack, f"reservation:{lease.reservation}" if lease else wanted.flavor)
+    size = flavor(stack, lease.flavor if lease else wanted.flavor)
     body: dict[str, Any] = {
         "name": stack.name, "flavor_id": size.id, "key_name": key_pair(stack, wanted.key).name,
         "networks": [{"uuid": network(stack, wanted.network).id}],
@@ -268,9 +286,9 @@ def differences(stack: Stack, server: Thing, lease: Lease | None) -> list[str]:
         found.append("it is in ERROR")
     if stack.declaration.lease and lease is None:
         found.append("it runs outside of the lease to come")
-    flavor_name = f"reservation:{lease.reservation}" if lease else flavor(stack, wanted.flavor).name
-    if (name := raw.flavor.original_name or raw.flavor.name) != flavor_name:
-        found.append(f"its flavor is {name}, not {flavor_name}")
+    wanted_flavor = lease.flavor if lease else flavor(stack, wanted.flavor).name
+    if (name := flavor_name(server)) != wanted_flavor:
+        found.append(f"its flavor is {name}, not {wanted_flavor}")
     if raw.key_name != wanted.key:
         found.append(f"its key is {raw.key_name}, not {wanted.key}")
     if raw.addresses and network(stack, wanted.network).name not in raw.addresses:

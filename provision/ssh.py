@@ -62,7 +62,6 @@ class Fault(NamedTuple):
     """How long it may pass by itself, on a server that starts."""
 
 
-AGAIN = "run the same command again: its steps may be repeated, and it goes on where it was"
 FAULTS = (
     Fault("IDENTIFICATION HAS CHANGED|Host key verification failed", ConfigurationError,
           "the server's host key is another one than at first contact",
@@ -89,7 +88,10 @@ FAULTS = (
     Fault("Address already in use|cannot listen to port|Could not request local forwarding", ConfigurationError,
           "the local port is in use", "choose another local port"),
 )  # fmt: skip
-LOST = Fault("", ServiceError, "the connection was lost", AGAIN, math.inf)
+LOST = Fault(
+    "", ServiceError, "the connection was lost",
+    "run the same command again: its steps may be repeated, and it goes on where it was", math.inf,
+)  # fmt: skip
 
 
 def fault_of(said: str) -> Fault:
@@ -164,23 +166,26 @@ class Ssh:
             time.sleep(POLL_SECONDS)
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", seconds: float = 600, root: bool = False, cut: bool = True
-    ) -> Completed:
+        self, argv: Sequence[str], *, called: str = "", stdin: bytes = b"", seconds: float = 600, root: bool = False,
+        cut: bool = True,
+    ) -> Completed:  # fmt: skip
         """Run a command there, by sudo as `root` where that is needed; returns how it ended, whatever its exit code is.
 
+        Errors name it as it is `called`, by default by its words.
         What isn't done after `seconds` is ended there, unless it must not be `cut`: then only the waiting ends.
         Raises ServiceError when the connection fails or is lost, or when the command isn't done after `seconds`;
         ConfigurationError when the key is refused or the server's own key is another one than before.
         """
         code, said, stdout, stderr = self._attempt(wrapped(argv, seconds if cut else None, root), stdin, seconds)
+        called = called or shlex.join(argv)[:80]
         if code in TIMEOUT_EXITS:
             raise ServiceError(
-                f"{self}: `{shlex.join(argv)[:80]}` was not done after {seconds:.0f} s"
+                f"{self}: `{called}` was not done after {seconds:.0f} s"
                 + ("" if cut else ", and is at work there still"),
                 next_step="run the same command again: what was done stays, and it goes on from there",
             )
         if code == SSH_FAILED or code < 0:  # or OpenSSH was killed
-            raise self._error(fault_of(said), said, f"while `{shlex.join(argv)[:80]}` was to run")
+            raise self._error(fault_of(said), said, f"while `{called}` was to run")
         return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     def _attempt(self, remote: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:

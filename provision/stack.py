@@ -24,7 +24,7 @@ class Stack:
     adopt: bool = False
     """Whether things of a declared name that carry no mark may be marked and managed."""
     caller: str | None = None
-    """The network of this machine, when the user names it."""
+    """The network of this machine, when the user names it: 192.0.2.7/32."""
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """`up`: finds, creates, waits. Run again it changes nothing, and goes on where it was interrupted.
 
-What outlives the server comes first, so that no minute of a lease is spent on it.
+Volumes come before the lease, so that no minute of it is spent on them; the bucket, which takes a moment, comes last.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def _boot_volume(stack: Stack) -> str | None:
         stack.say("create", f"volume {volumes.cloud_name(stack, volumes.BOOT)}, {wanted.gib} GiB")
         return volumes.create_boot(stack, wanted, servers.image(stack, stack.declaration.server.image).id).id
     if not found.ours:
+        _refuse_used_elsewhere(stack, found)
         volumes.adopt(stack, found, volumes.BOOT)
     if volumes.server_of(found) is None or servers.find(stack) is None:
         volumes.wait_for(stack, found, "available")
@@ -115,8 +116,10 @@ def _lease(stack: Stack, found: Lease | None) -> Lease | None:
     assert stack.declaration.server
     if found is not None:
         return leases.wait_active(stack, found)
-    for ended in leases.find_all(stack):
-        leases.delete(stack, ended)
+    for lease in leases.find_all(stack):  # asked once more, since one that runs must stay
+        if lease.over:
+            servers.refuse_to_end(stack, lease)
+            leases.delete(stack, lease)
     stack.say("create", f"lease for {wanted.hours:g} h")
     return leases.create(stack, servers.flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
 

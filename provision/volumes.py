@@ -8,7 +8,7 @@ from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
 from provision import marks
-from provision.clouds import AGAIN, make, wait
+from provision.clouds import AGAIN, TooLate, make, wait
 from provision.declaration import BootVolume, Volume
 from provision.hosts import Disk
 from provision.marks import Thing
@@ -113,10 +113,8 @@ def wait_for(stack: Stack, volume: Thing, status: str) -> Thing:
     )
     try:
         return wait(stack.reporter, f"{volume} is {status}", look, stack.declaration.limits.volume, stuck)
-    except ServiceError as error:
-        if "not after" not in error.what:
-            raise
-        raise ServiceError(f"{error.what}: it is {read(stack, volume).status}", next_step=error.next_step) from None
+    except TooLate as error:
+        raise TooLate(f"{error.what}: it is {read(stack, volume).status}", next_step=error.next_step) from None
 
 
 def _message(stack: Stack, volume: Thing) -> str:
@@ -189,7 +187,7 @@ def detach(stack: Stack, volume: Thing) -> Thing:
     """Detach a volume from its server, if it is at one, and wait for it. Unmount it before."""
     now = read(stack, volume)
     holder = server_of(now)
-    if holder is None and now.status == "available":
+    if holder is None and now.status in ("available", "deleting"):
         return now
     if holder is not None and now.status != "detaching":
         # Through Nova alone: Cinder refuses to detach what a server has.
@@ -235,8 +233,9 @@ def delete(stack: Stack, volume: Thing) -> None:
     now = read(stack, volume)
     if server_of(now):
         raise InputError(f"{now} is attached to a server", next_step="`volume detach` first")
-    with stack.step(f"delete {now}"):
-        _api(stack).delete_volume(now.id)
+    if now.status != "deleting":  # as a run that was interrupted has left it
+        with stack.step(f"delete {now}"):
+            _api(stack).delete_volume(now.id)
 
     def gone() -> bool | None:
         found = next((item for item in all_volumes(stack) if item.id == now.id), None)

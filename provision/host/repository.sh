@@ -73,7 +73,9 @@ check_folder() {
 
 update() {
     local changes
-    git "${git_options[@]}" -C "$into" fetch --quiet --tags origin || unreachable
+    # With `--tags`, a tag that was moved at the origin makes git fail; `--force` would overwrite more than tags.
+    git "${git_options[@]}" -C "$into" -c remote.origin.fetch='+refs/tags/*:refs/tags/*' fetch --quiet origin ||
+        unreachable
     changes=$(git -C "$into" status --porcelain --untracked-files=no)
     if [[ $changes ]]; then
         say "left $into as it is, $(where): it has changes that aren't committed"

@@ -149,9 +149,10 @@ inspect() {
 
 # Whether all that stands on the disk is a part of the table that `make_partition` writes: of the places where GPT has its
 # two headers and its two lists (UEFI 2.10, 5.3), each is empty or holds ours, and what makes a table of it, the first
-# sector, isn't there yet. Only its one partition bears a name of ours, so a list must be there.
+# sector, isn't there yet. Only its one partition bears a name of ours, so a list must be there. The sector in front of
+# the last list is looked at here, since `first_data` leaves out as much at the end as at the beginning.
 is_half_written() {
-    local sector
+    local sector at
     [[ ! $(list_partitions) && ! $(list_holders) ]] || return 1
     sector=$(blockdev --getss "$device")
     perl -e '
@@ -166,11 +167,12 @@ is_half_written() {
             exit 1 if $type ne pack("H*", "af3dc60f838472478e793d69d8477de4") || ($flags . $rest) =~ /[^\0]/
                 || $called ne pack("a72", join("", map { "$_\0" } split(//, $name)));
         }
-        exit 1 if !$lists || at(0, $sector) =~ /[^\0]/;
+        exit 1 if !$lists || (at(0, $sector) . at($bytes - 2 * $sector - 16384, $sector)) =~ /[^\0]/;
         for (at($sector, $sector), at($bytes - $sector, $sector)) {
-            exit 1 if /[^\0]/ && !/^EFI PART.{84}\0*$/s;
+            exit 1 if /[^\0]/ && !/^EFI PART.{84}\0*\z/s;
         }' "$device" "$(blockdev --getsize64 "$device")" "$sector" "$OUR_NAME" || return 1
-    [[ ! $(first_data "$device" $((2 * sector + 16384))) ]]
+    at=$(first_data "$device" $((2 * sector + 16384))) || exit 3 # what can't be read must not look empty
+    [[ ! $at ]]
 }
 
 # What the kernel has built on the device: LVM, RAID, an encrypted disk.
@@ -287,7 +289,7 @@ first_data() {
 }
 
 # Where it is mounted, one a line; Docker mounts folders of it for its volumes.
-mount_points() { findmnt --noheadings --raw --source "$place" --output TARGET || true; } # 1: nowhere
+mount_points() { printf '%b' "$(findmnt --noheadings --raw --source "$place" --output TARGET || true)"; } # 1: nowhere
 
 mounted_here() {
     local source
@@ -378,6 +380,8 @@ mounted_by() {
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
+# State: absent · blank · half-made, by an interrupted run of ours · ready, to be mounted · mounted · foreign: data that is
+# neither mounted nor touched. "users" and "used_bytes" only where it is mounted.
 look() {
     local target='' used=0 who=() bytes=0
     state=absent type='' evidence=()
@@ -430,7 +434,8 @@ prepare() {
             make_file_system
             ;;
         *) refuse "can't be mounted by this script" \
-            "mount it by hand if the data are yours, or choose another volume; to give the disk up, wipe it by hand" ;;
+            "mount it by hand if the data are yours, or choose another volume; if nothing on it counts, as when formatting \
+was cut short or it is to be given up, make the volume anew, or wipe it by hand (wipefs, blkdiscard)" ;;
     esac
 }
 
@@ -511,7 +516,8 @@ check_mount_point() {
 
 first_names() { find "$1" -mindepth 1 -maxdepth 1 -printf '%f ' -quit; }
 
-# /etc/fstab is replaced as a whole, with the one line of ours for this mount point. Lines of others stay as they are.
+# /etc/fstab is replaced as a whole, with the one line of ours for this file system: one for the mount point that it had
+# before would keep Docker from starting once the volume is gone. Lines of others stay as they are.
 write_fstab() {
     local line
     line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=30s,x-larder=${serial:-by-hand} 0 2"
@@ -538,7 +544,8 @@ fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at)
 
 replace_fstab() {
     cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
-    awk -v mount="$mount" '$1 ~ /^#/ || $2 != mount || $4 !~ /x-larder=/' /etc/fstab >/etc/fstab.larder
+    awk -v mount="$mount" -v source="UUID=${uuid:-}" \
+        '$1 ~ /^#/ || ($2 != mount && $1 != source) || $4 !~ /x-larder=/' /etc/fstab >/etc/fstab.larder
     [[ ! $1 ]] || printf '%s\n' "$1" >>/etc/fstab.larder
     sync /etc/fstab.larder
     mv /etc/fstab.larder /etc/fstab
@@ -592,9 +599,12 @@ unmount_remains() {
     say "found no disk with the serial ${serial:0:20}${source:+, and unmounted what was left of it}"
 }
 
-# A container that started before the mount may hold a copy of it in a namespace of its own.
+# It may be mounted a second time; and a container that started before the mount may hold a copy of it in a namespace
+# of its own.
 check_let_go() {
     local left
+    left=$(mount_points | head -n 1)
+    [[ ! $left ]] || fail 3 "$place is still mounted at $left" "sudo umount '$left', then run this again"
     left=$(mounted_by "$place")
     [[ ! $left ]] || fail 3 "the $left still has $place mounted" "stop it, then run this again"
 }

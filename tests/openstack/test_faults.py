@@ -67,6 +67,25 @@ def test_a_volume_that_is_stuck(site: Site) -> None:
     assert site.counts == {}
 
 
+def test_a_volume_that_an_interrupted_run_is_deleting_is_waited_for(site: Site, wire: Wire) -> None:
+    site.declare(VOLUME)
+    id = site.succeeds("volume", "create", "block").strip()
+    site.admin.block_storage.reset_volume_status(id, status="deleting")
+    looks = 0
+
+    def end(request: Any) -> None:
+        nonlocal looks
+        looks += request.method == "GET" and "/volumes/detail" in request.url
+        if looks == 2:  # the first of `down`, the second of its waiting
+            wire.before = lambda request: None
+            site.admin.block_storage.reset_volume_status(id, status="available")
+            site.admin.block_storage.delete_volume(id)
+
+    wire.before = end
+    site.succeeds("down", "--yes", "--delete-data", "block")
+    assert looks == 2 and site.counts == {}
+
+
 def _kind(request: Any) -> str:
     """What a request is about, without ids."""
     words = [word for word in request.url.split("?")[0].split("/")[3:] if len(word) < 30]

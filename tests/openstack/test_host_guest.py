@@ -81,6 +81,24 @@ def on_server(ssh: Ssh, command: str) -> str:
     return ended.stdout
 
 
+def look(ssh: Ssh, disk: Disk, seconds: int = 0) -> dict[str, Any]:
+    """What stands on a disk, which may take `seconds` to appear, as `volume.sh look` tells it."""
+    seen: dict[str, Any] = json.loads(hosts._volume(ssh, "look", disk, seconds=seconds))
+    return seen
+
+
+def in_a_process(ssh: Ssh, code: str) -> subprocess.Popen[str]:
+    """Code in a process of its own, which a signal may end; the same server is its `server`."""
+    head = (
+        "import sys; from pathlib import Path; from provision import hosts; from provision.ssh import Address, Ssh\n"
+        "host, user, port, key, folder = sys.argv[1:]\n"
+        "server = Ssh(Address(host, user, int(port), Path(key)), Path(folder))\n"
+    )
+    address = ssh.address
+    argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder)]
+    return subprocess.Popen([sys.executable, "-c", head + code, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
 def marks() -> tuple[list[Disk], Callable[[Disk], None]]:
     marked: list[Disk] = []
     return marked, marked.append
@@ -155,19 +173,13 @@ def test_step_that_must_not_be_cut_goes_on_there(ssh: Ssh) -> None:
 
 def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
     port = free_ports(1)[0]
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *\n"
-        "host, user, there, key, folder, here = sys.argv[1:]\n"
-        "sys.exit(Ssh(Address(host, user, int(there), Path(key)), Path(folder)).tunnel(int(here), 22))"
-    )
-    address = ssh.address
-    argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder), str(port)]
-    process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT)
+    process = in_a_process(ssh, f"sys.exit(server.tunnel({port}, 22))")
     try:
-        through = Ssh(Address("127.0.0.1", "cc", port, address.key), ssh.state_folder)
+        through = Ssh(Address("127.0.0.1", "cc", port, ssh.address.key), ssh.state_folder)
         through.wait(60)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
     finally:
         process.kill()
     with pytest.raises(ServiceError):
@@ -182,7 +194,7 @@ def test_disk_that_never_appears_is_named(ssh: Ssh, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hosts, "APPEAR_SECONDS", 2)
     with pytest.raises(StorageError, match=f"no disk with the serial {disk.serial[:20]}; disks here: /dev/vda"):
         hosts.mount(ssh, disk, marks()[1])
-    assert hosts.looks(ssh, disk).state == "absent"
+    assert look(ssh, disk)["state"] == "absent"
 
 
 def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest: Guest) -> None:
@@ -190,7 +202,7 @@ def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest
     file = guest.plug(disk.serial, GIB)
     with pytest.raises(StorageError, match="declared are 2 GiB"):
         hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, True), marks()[1])
-    device = hosts.looks(ssh, disk, 30).device
+    device = look(ssh, disk, 30)["device"]
     on_server(ssh, f"pvcreate -qq {device}")
     before = file.read_bytes()[: 1 << 20]
     marked, mark = marks()
@@ -205,7 +217,7 @@ def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> No
     disk = new_disk()
     assert hosts.users(ssh, disk.serial) == [f"not to be found on this server by its serial {disk.serial[:20]}"]
     guest.plug(disk.serial, GIB)
-    device = hosts.looks(ssh, disk, 30).device
+    device = look(ssh, disk, 30)["device"]
     assert hosts.users(ssh, disk.serial) == []
     on_server(ssh, f"mkswap {device} && swapon {device}")
     assert hosts.users(ssh, disk.serial) == ["swap"]
@@ -237,8 +249,8 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     assert marked == [disk]
     assert on_server(ssh, f"stat -c %U {MOUNT}/workspace {MOUNT}/docker-volumes").split() == ["cc", "cc"]
     on_server(ssh, f"echo kept >{MOUNT}/workspace/note; chown 999 {MOUNT}/workspace; sync")
-    seen = hosts.looks(ssh, ours)
-    assert (seen.state, seen.mounted_at, seen.users) == ("mounted", MOUNT, ())
+    seen = look(ssh, ours)
+    assert (seen["state"], seen["mounted_at"], seen["users"]) == ("mounted", MOUNT, [])
 
     guest.grow(disk.serial, 2 * GIB)
     for _ in range(2):
@@ -259,7 +271,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
     for _ in range(2):
         hosts.unmount(ssh, ours)
     guest.unplug(disk.serial)
-    assert hosts.looks(ssh, ours).state == "absent"
+    assert look(ssh, ours)["state"] == "absent"
     guest.plug(disk.serial)
     hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
@@ -268,7 +280,7 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
 
 
 def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
-    """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at others."""
+    """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at another."""
     for seconds in (1.0, 2.5, 5.0):
         cut = threading.Timer(seconds, cut_connections, [ssh])
         cut.start()
@@ -278,21 +290,13 @@ def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
             assert isinstance(error, ServiceError), error
             assert "connection was lost" in error.what and "run the same command again" in error.next_step
         cut.join()
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
-        "port, key, folder, serial = sys.argv[1:]\n"
-        f"hosts.mount(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
-        f" hosts.Disk(serial, 1, '{MOUNT}', True), print)"
-    )
-    argv = [str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder), disk.serial]
-    for seconds in (1.5,):
-        process = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-        assert process.returncode == 0 or "KeyboardInterrupt" in told
+    process = in_a_process(ssh, f"hosts.mount(server, hosts.{disk}, print)")
+    try:
+        process.wait(1.5)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0 or "KeyboardInterrupt" in told
 
 
 def cut_connections(ssh: Ssh) -> None:
@@ -397,17 +401,11 @@ def test_package_that_another_process_keeps_from_being_installed_is_waited_for(s
 def test_interrupted_set_up_is_completed_by_the_next(ssh: Ssh) -> None:
     """Ctrl-C while the server waits for another's package manager; what it had begun may go on there."""
     on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
-    code = (
-        "import sys; from pathlib import Path; from provision.ssh import *; from provision import hosts\n"
-        "port, key, folder = sys.argv[1:]\n"
-        "hosts.set_up(Ssh(Address('127.0.0.1', 'cc', int(port), Path(key)), Path(folder)),"
-        " hosts.HostSetup(docker=False, rclone=False, tools=('nload',), repository=None, revision=None), [], print)"
-    )
-    argv = [sys.executable, "-c", code, str(ssh.address.port), str(ssh.address.key), str(ssh.state_folder)]
+    wanted = replace(NOTHING, tools=("nload",))
     hold = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, DPKG_LOCK])]
     with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        setting_up = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        setting_up = in_a_process(ssh, f"hosts.set_up(server, hosts.{wanted}, [], print)")
         wait_until(
             lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", BOOT_SECONDS
         )
@@ -415,7 +413,7 @@ def test_interrupted_set_up_is_completed_by_the_next(ssh: Ssh) -> None:
         _, told = setting_up.communicate(timeout=120)
         assert "KeyboardInterrupt" in told and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
-    hosts.set_up(ssh, HostSetup(False, False, ("nload",), None, None), [], marks()[1])
+    hosts.set_up(ssh, wanted, [], marks()[1])
     assert ssh.run(["which", "nload"]).code == 0
 
 
@@ -471,14 +469,14 @@ def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
     assert "ended 1" in on_server(ssh, "systemctl start docker || echo ended $?")
     guest.plug(disk.serial)
     on_server(ssh, "systemctl start docker")
-    assert hosts.looks(ssh, disk).mounted_at == MOUNT
+    assert look(ssh, disk)["mounted_at"] == MOUNT
     hosts.unmount(ssh, disk)
 
 
 def mounted(ssh: Ssh, guest: Guest) -> Disk:
     """A disk with a file system, plugged in and mounted, the same one each time."""
     serial = "5eed0000-0000-4000-8000-000000000000"
-    if hosts.looks(ssh, Disk(serial, 1, MOUNT, True)).state == "absent":
+    if look(ssh, Disk(serial, 1, MOUNT, True))["state"] == "absent":
         guest.plug(serial, GIB)
     hosts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
     return Disk(serial, 1, MOUNT, blank=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+import pytest
 import requests
 
+from provision import leases
+from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import SERVER, VOLUME
 
@@ -29,14 +31,28 @@ def test_leases(site: Site) -> None:
 
     # The lease ends meanwhile, and takes the server with it.
     site.cloud.session.delete(f"http://{site.box}:1234/v1/leases/{first['leases'][0]}")
-    end = time.monotonic() + 60
-    while site.counts and time.monotonic() < end:
-        time.sleep(0.2)
+    wait_until(lambda: not site.counts, "the lease has ended, and the server with it")
     assert site.run("plan").code == 2
     site.succeeds("up")
     assert site.counts == {"servers": 1, "leases": 1} and site.things["leases"] != first["leases"]
     site.succeeds("down", "--yes")
     assert site.counts == {}
+
+
+def test_a_lease_that_runs_is_kept_whatever_the_clock_here_shows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    before = site.things
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=5)
+
+    monkeypatch.setattr(leases, "datetime", Ahead)
+    assert "ends in 0 minutes" in site.run("status").err and site.run("plan").code == 0
+    site.succeeds("up")
+    assert site.things == before
 
 
 def test_no_room_for_a_lease(site: Site) -> None:

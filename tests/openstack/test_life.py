@@ -81,6 +81,10 @@ def test_credentials_work_and_are_shown_once(site: Site) -> None:
     assert "lack" in site.succeeds("credentials", "show")
     site.succeeds("credentials", "create")
     assert f"AWS_SECRET_ACCESS_KEY={secret}" in (site.folder / ".env").read_text()
+    (site.folder / ".env").chmod(0o644)
+    assert site.run("plan").code == 2
+    site.succeeds("credentials", "create")
+    assert stat.S_IMODE((site.folder / ".env").stat().st_mode) == 0o600
     assert site.run("bucket", "delete", "--yes").code == 3
     assert "1 objects deleted" in site.succeeds("bucket", "empty", "--yes")
     site.succeeds("bucket", "delete", "--yes")

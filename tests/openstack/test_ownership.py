@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
-from tests.openstack.declarations import KEYS, SERVER, VOLUME
+from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME
 
 STACK = """
 [server]
@@ -24,7 +24,6 @@ sources = ["192.0.2.7"]
 name = "block"
 gib = 1
 """
-MADE = {"servers": 1, "volumes": 1, "groups": 1}
 
 
 @pytest.fixture
@@ -104,11 +103,25 @@ def test_an_adopted_server_goes_on_running(site: Site, wire: Wire, answers: Call
     assert site.counts == {"servers": 1, "volumes": 1}
 
 
+def test_a_lease_stays_while_a_server_of_somebody_else_runs_on_it(site: Site) -> None:
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    (server,) = site.things["servers"]
+    site.cloud.compute.delete_server_metadata(site.cloud.compute.get_server(server), ["larder:stack"])
+    ended = site.run("down", "--yes")
+    assert ended.code == 5 and server in ended.err and "isn't this stack's" in ended.err, ended
+    assert site.counts == {"servers": 1, "leases": 1}
+    site.cloud.compute.delete_server(server)
+    wait_until(lambda: not site.things["servers"], "it is gone")
+    site.succeeds("down", "--yes")
+    assert site.counts == {}
+
+
 def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
     site.declare(STACK)
     site.succeeds("up")
     (server,) = site.things["servers"]
-    for more in ("[lease]\nhours = 1\n", "[server.boot_volume]\ngib = 2\ndelete_on_termination = false\n"):
+    for more in ("[lease]\nhours = 1\n", BOOT.format("false")):
         site.declare(STACK + more)
         assert re.search(r"replace +server", site.run("plan").out)
         refused = site.run("up")
@@ -176,6 +189,28 @@ def test_names_of_others(site: Site) -> None:
     assert site.cloud.object_store.download_object("k", "data") == b"x"
     site.succeeds("down", "--yes")
     assert site.counts == {"volumes": 1, "buckets": 1}
+
+
+@pytest.mark.parametrize(
+    ("declared", "name"), [(VOLUME, "block"), (BOOT.format("false"), "lab-boot")], ids=["volume", "boot volume"]
+)
+def test_a_volume_that_a_server_of_others_uses_is_not_adopted(site: Site, declared: str, name: str) -> None:
+    storage, compute = site.cloud.block_storage, site.cloud.compute
+    volume = storage.create_volume(name=name, size=3)
+    storage.wait_for_status(volume, "available", interval=0.3, wait=60)
+    server = compute.create_server(
+        name="theirs", image_id=site.cloud.image.find_image("CC-Ubuntu24.04").id,
+        flavor_id=compute.find_flavor("m1.medium").id,
+        networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
+    )  # fmt: skip
+    compute.wait_for_server(server, interval=0.3)
+    compute.create_volume_attachment(server.id, volume_id=volume.id)
+    storage.wait_for_status(volume, "in-use", interval=0.3, wait=60)
+    site.declare(SERVER + declared)
+    ended = site.run("--adopt", "up")
+    assert ended.code == 3 and server.id in ended.err and "detach it there first" in ended.err, ended
+    assert "larder:stack" not in storage.get_volume(volume.id).metadata
+    assert site.counts == {"servers": 1, "volumes": 1}
 
 
 def test_a_security_group_of_others_is_used_and_never_changed(site: Site) -> None:

@@ -15,10 +15,9 @@ import pytest
 from botocore.config import Config
 
 from tests.openstack.conftest import Site, connection, new_project, owner
-from tests.openstack.test_faults import SERVER, VOLUME
+from tests.openstack.declarations import KEYS, SERVER, VOLUME
 
 SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
-BUCKET = '[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n'
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> None:
-    site.declare(SITES + SERVER + VOLUME + BUCKET)
+    site.declare(SITES + SERVER + VOLUME + KEYS)
     said = site.succeeds("doctor")
     assert f"({site.project})" in said and f"({chi.project})" in said
     site.succeeds("up")
@@ -70,7 +69,7 @@ def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> No
 
 
 def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, chi: Site) -> None:
-    site.declare(SITES + SERVER + VOLUME + BUCKET)
+    site.declare(SITES + SERVER + VOLUME + KEYS)
     site.cloud.object_store.create_container("data", metadata={"larder-stack": owner(chi)})
     theirs = chi.cloud.block_storage.create_volume(name="block", size=1, metadata={"larder:stack": owner(site)})
     chi.cloud.block_storage.wait_for_status(theirs, "available", interval=0.3, wait=60)

@@ -68,6 +68,21 @@ def test_revision_is_a_branch_a_tag_or_a_commit(place: Place) -> None:
         assert place.git(place.clone, "rev-parse", "HEAD") == first
 
 
+def test_tag_that_was_moved_at_the_origin_moves_here_too_and_branches_are_brought_up_to_date(place: Place) -> None:
+    place.git(place.origin, "tag", "v1")
+    assert place.run().code == 0
+    new = place.commit(place.origin, "two")
+    place.git(place.origin, "tag", "--force", "v1")
+    for options in ((), ("--revision", "v1")):
+        ended = place.run(*options)
+        assert ended.code == 0, ended.stderr
+        assert place.git(place.clone, "rev-parse", "HEAD") == new
+    moved = place.commit(place.origin, "three")
+    place.git(place.origin, "tag", "--force", "v1")
+    assert place.run("--revision", "v1").code == 0
+    assert place.git(place.clone, "rev-parse", "HEAD") == moved
+
+
 def test_changes_stay_whether_committed_or_not(place: Place) -> None:
     place.run()
     (place.clone / "file").write_text("mine")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.__main__ import parser
+from provision.__main__ import main, parser
 from provision.ssh import Address, Ssh
 
 
@@ -35,3 +35,31 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
     given = parser().parse_args(["ssh", *typed])
     assert Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab").interactive(given.argv) == 0
     assert capfd.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["--caller", "home", "plan"], "--caller: 'home' is neither"),
+        (["tunnel", "--port", "0"], "--port: '0' is no number from 1 to 65535"),
+        (["tunnel", "--local-port", "65536"], "--local-port: '65536' is no number"),
+        (["volume", "grow", "block", "--gib", "0"], "--gib: '0' is no whole number above 0"),
+        (["volume", "grow", "block", "--gib", "-3"], "--gib: '-3' is no whole number above 0"),
+        (["lease", "extend", "nan"], "nan hours"),
+        (["lease", "extend", "inf"], "inf hours"),
+        (["lease", "extend", "1e300"], "1e+300 hours"),
+        (["lease", "extend", "-1"], "-1"),
+    ],
+)
+def test_values_that_make_no_sense_are_told_before_any_cloud_is_asked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], says: str
+) -> None:
+    declaration = tmp_path / "provision.toml"
+    declaration.write_text('name = "lab"\n')
+    assert main(["--file", str(declaration), *typed]) == 2
+    told = capfd.readouterr().err
+    assert says in told and "next step:" in told
+
+
+def test_caller_becomes_a_network() -> None:
+    assert parser().parse_args(["--caller", "192.0.2.7", "plan"]).caller == "192.0.2.7/32"

@@ -111,6 +111,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert "none.toml" in caught.value.what and "--file" in caught.value.next_step
 
 
+def test_a_folder_is_no_declaration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be read: Is a directory"):
+        load(tmp_path)
+
+
 def test_addresses_become_networks(tmp_path: Path) -> None:
     declared = _load(
         tmp_path, 'name = "a"\n[[security_group]]\nname = "s"\nports = [22]\nsources = ["192.0.2.7", "2001:db8::/32"]\n'

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
+from provision import hosts
 from provision.ssh import Address, Ssh, check_free, fault_of, forget_host_key, wrapped
 from tests.conftest import free_ports
 
@@ -82,3 +83,29 @@ def test_host_key_is_forgotten_by_the_state_folder_alone(tmp_path: Path) -> None
     for _ in range(2):
         forget_host_key(tmp_path)
         assert not known_hosts.exists()
+
+
+def test_scripts_run_where_nothing_in_tmp_may_be_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins for OpenSSH and sudo run the command on this machine, and a script that can't be executed is sent."""
+    scripts, commands = tmp_path / "host", tmp_path / "bin"
+    for folder in (scripts, commands):
+        folder.mkdir()
+    (scripts / "volume.sh").write_text("#!/usr/bin/env bash\necho '[\"mounted at /srv\"]'\n")
+    (commands / "ssh").write_text('#!/bin/sh\nuntil [ "$1" = larder-lab ]; do shift; done\nshift\nexec sh -c "$*"\n')
+    (commands / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+    monkeypatch.setattr(hosts, "SCRIPTS", scripts)
+    assert hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc") == ["mounted at /srv"]
+
+
+def test_lost_connection_is_told_with_the_script_that_was_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = tmp_path / "ssh"
+    lost.write_text("#!/bin/sh\nexit 255\n")
+    lost.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(ServiceError, match=r"connection was lost, while `volume\.sh uses --serial abc` was to run"):
+        hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc")

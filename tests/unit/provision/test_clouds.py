@@ -1,0 +1,33 @@
+"""What stands in clouds.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from provision.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("clouds: 3", "another shape"), ("clouds:\n  lab: 4", "another shape"),
+        ("clouds:\n  lab:\n    auth: [1]", "another shape"), ("clouds: [a\n b: :", "no YAML"),
+        ("clouds:\n  other: {}", "lab was not found"),
+    ],
+    ids=["no table", "no entry", "no auth", "no YAML", "another"],
+)  # fmt: skip
+def test_what_can_not_be_used_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    clouds, declaration = tmp_path / "clouds.yaml", tmp_path / "provision.toml"
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
+    clouds.write_text(text)
+    declaration.write_text('name = "lab"\n[sites]\ncompute = { cloud = "lab" }\n')
+    assert main(["--file", str(declaration), "plan"]) == 2
+    told = capfd.readouterr().err
+    assert says in told and "clouds.yaml" in told and "next step:" in told
