@@ -64,7 +64,8 @@ class WorkerSettings(Settings):
 
     workers: int = Field(
         default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
-        description="worker processes; by default one per available core, and one more with LARDER_DEST",
+        description="worker processes; by default one per available core "
+        "(shard and optimize: one more with LARDER_DEST)",
     )  # fmt: skip
 
 
