@@ -18,6 +18,7 @@ from larder.progress import Reporter
 from services.jupyter import background
 from services.jupyter.jupyter import url
 from services.jupyter.settings import JupyterSettings
+from tests.conftest import wait_until
 
 REPORTER = Reporter("jupyter", "line")
 
@@ -47,6 +48,7 @@ def ours(tmp_path: Path) -> Iterator[int]:
         note.parent.mkdir(parents=True)
         note.write_text(json.dumps({"port": 4242, "root_dir": str(tmp_path / "work")}))
         background.note_settings(settings(tmp_path, 4242), os.environ)
+        wait_until(lambda: background.running(settings(tmp_path, 4242)) is not None, "the process has its arguments")
         yield process.pid
         process.communicate(b"\n")
 
