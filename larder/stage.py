@@ -5,6 +5,7 @@ A stage's `__main__` is one call of `main`.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import platform
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -60,8 +62,11 @@ def main(
 
     code = ended(reporter, run, "interrupted; nothing is lost, run the same command again")
     if code and argv is None and not multiprocessing.active_children():
-        sys.stdout.flush()
-        os._exit(code)  # else Python waits for threads that wait for a silent store
+        # What Python does, too, but only after waiting for threads, which may wait for a silent store.
+        atexit._run_exitfuncs()
+        with suppress(OSError):  # a full disk, or nobody reads any more
+            sys.stdout.flush()
+        os._exit(code)
     return code
 
 

@@ -2,8 +2,12 @@
 
 import errno
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,8 @@ from larder.errors import ServiceError
 from larder.progress import Reporter, amount
 from larder.settings import Settings
 from larder.stage import Clock, Outcome, main
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +49,34 @@ def test_ends(raised: BaseException | None, code: int, event: str, capsys: pytes
     out, err = capsys.readouterr()
     assert out == ""
     assert json.loads(err.splitlines()[-1])["event"] == event
+
+
+FAILS = """
+import math, threading
+from larder.engines.local import LocalEngine
+from larder.errors import ServiceError
+from larder.settings import Settings
+from larder.stage import main
+
+def work(settings, reporter):
+    threading.Thread(target=threading.Event().wait).start()
+    with LocalEngine(2)(math.sqrt, [1.0, 4.0]) as roots:
+        print(*roots)
+        raise ServiceError("what", next_step="next")
+
+main("example", Settings, work, "")
+"""
+
+
+def test_a_failure_waits_for_no_thread_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With workers, and a disk that takes no output."""
+    with Path("/dev/full").open("w") as full:
+        command, env = [sys.executable, "-c", FAILS], {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+        ended = subprocess.run(
+            command, cwd=ROOT, env=env, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (5, "example: error: what\n  next step: next\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fault_of_ours_is_not_hidden() -> None:
