@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +110,8 @@ def held() -> Held:
         try:
             yield
         finally:
+            with suppress(OSError):  # nobody waits, unless the test has failed: who does reads nothing, and ends
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             kept.replace(path)
 
     return held
