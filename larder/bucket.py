@@ -177,7 +177,10 @@ class Folder:
         )  # fmt: skip
 
     def write_parts(self, path: str, parts: Iterable[bytes | bytearray]) -> str:
-        """Put an object in parts, each sent as it comes; returns its ETag. When that fails, nothing of it is left."""
+        """Put an object in parts, each sent as it comes; returns its ETag.
+
+        When that fails, nothing of it is left, unless the store is silent.
+        """
         return self._in_parts(
             path, parts, lambda place, part: self._client.upload_part(**place, Body=cast(bytes, part))["ETag"]
         )

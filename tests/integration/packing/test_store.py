@@ -523,7 +523,7 @@ def test_an_upload_in_parts_that_is_interrupted_waits_for_no_silent_store(
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         Folder(settings, "folder").write_parts("large.tar", parts())
-    assert time.monotonic() - begin < 40, "sooner than a request's own time is over"
+    assert time.monotonic() - begin < 30, "sooner than a request's own time is over"
     go.set()
     until(lambda: not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads"), "what was asked for is done")
 
