@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _READ_AT_ONCE = 16
 """Objects that are fetched at a time, since each takes a round trip."""
+_OPENING = threading.Lock()
 
 
 class FolderSource(NamedTuple):
@@ -71,7 +73,6 @@ class BucketSource(NamedTuple):
 
     def contents(self, entries: Sequence[IndexEntry]) -> Iterator[bytes]:
         """See FolderSource. Raises ServiceError or ConfigurationError when the store fails or refuses."""
-        open_folder(self.settings, self.name)  # else each thread would make a client: a tenth of a second, 15 MB
         waiting: deque[Future[bytes]] = deque()
         pool = ThreadPoolExecutor(_READ_AT_ONCE)
         try:
@@ -138,9 +139,14 @@ class Tree(NamedTuple):
         return work / "input.jsonl"
 
 
-@lru_cache(maxsize=8)
 def open_folder(settings: BucketSettings, name: str) -> Folder:
     """A bucket's folder with a client that this process keeps."""
+    with _OPENING:  # else each thread would make a client: a tenth of a second, 15 MB
+        return _opened(settings, name)
+
+
+@lru_cache(maxsize=8)
+def _opened(settings: BucketSettings, name: str) -> Folder:
     from larder.bucket import Folder  # here, since boto3 takes a tenth of a second to import, and most runs need none
 
     return Folder(settings, name)
