@@ -288,7 +288,8 @@ first_data() {
         }' "$1" "$bytes" "$ENDS_BYTES" "$SAMPLES" "$SAMPLE_BYTES" "${2:-0}" || fail 3 "$1 can't be read" "check the disk (dmesg)"
 }
 
-# Where it is mounted, one a line; Docker mounts folders of it for its volumes.
+# Where it is mounted, one a line; Docker mounts folders of it for its volumes. Who wants the first reads all: bash
+# writes each line by itself, and SIGPIPE would end the script where `head` is gone by then.
 mount_points() { printf '%b' "$(findmnt --noheadings --raw --source "$place" --output TARGET || true)"; } # 1: nowhere
 
 mounted_here() {
@@ -304,7 +305,7 @@ users() {
     while read -r pid name; do
         if grep -q " $kernel_number " "/proc/$pid/mountinfo" 2>/dev/null; then printf 'container %s\n' "${name#/}"; fi
     done < <(containers)
-    device_number=$(stat --format=%d "$(mount_points | head -n 1)")
+    device_number=$(stat --format=%d "$(mount_points | sed -n 1p)")
     # find fails for every process that ends meanwhile
     { find -L /proc/[0-9]*/{cwd,root,exe} -maxdepth 0 -printf '%D %p\n' || true
       find -L /proc/[0-9]*/fd -mindepth 1 -maxdepth 1 -printf '%D %p\n' || true; } 2>/dev/null |
@@ -388,7 +389,7 @@ look() {
     if find_device; then
         bytes=$(blockdev --getsize64 "$device")
         inspect
-        target=$(mount_points | head -n 1)
+        target=$(mount_points | sed -n 1p)
         if mounted_here; then target=$mount; fi
         if [[ $target ]]; then
             [[ $state != ready ]] || state=mounted
@@ -505,7 +506,7 @@ check_mount_point() {
     local elsewhere other twins
     other=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted there
     [[ ! $other ]] || fail 3 "$other is mounted at $mount already" "unmount it, or choose another mount point"
-    elsewhere=$(mount_points | head -n 1)
+    elsewhere=$(mount_points | sed -n 1p)
     [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount $elsewhere"
     twins=$(lsblk --noheadings --raw --output UUID | grep -c -x -- "$uuid" || true) # 0 where lsblk lacks udev
     ((twins < 2)) || fail 3 "$twins disks here have the UUID $uuid, one is a copy of the other" "detach one of them"
@@ -603,7 +604,7 @@ unmount_remains() {
 # of its own.
 check_let_go() {
     local left
-    left=$(mount_points | head -n 1)
+    left=$(mount_points | sed -n 1p)
     [[ ! $left ]] || fail 3 "$place is still mounted at $left" "sudo umount '$left', then run this again"
     left=$(mounted_by "$place")
     [[ ! $left ]] || fail 3 "the $left still has $place mounted" "stop it, then run this again"

@@ -361,6 +361,18 @@ def test_unmounting_what_is_mounted_twice_names_the_other_place(machine: Machine
     assert machine.volume("unmount", device).code == 0
 
 
+def test_disk_that_is_mounted_at_more_places_than_a_pipe_holds_is_told_as_another(machine: Machine) -> None:
+    device, places = machine.disk(), f"/mnt/{'x' * 240}"
+    machine.volume("mount", device, "--blank")
+    each = f"for at in $(seq 400); do %s {places}$at; done"
+    machine.run("sh", "-c", f"{each % f'mkdir -p {places}$at; mount --bind {MOUNT}/workspace'}")
+    assert machine.look(device)["mounted_at"] == MOUNT
+    ended = machine.volume("unmount", device)
+    assert ended.code == 3 and f"{device}p1 is still mounted at {places}" in ended.stderr
+    machine.run("sh", "-c", each % "umount")
+    assert machine.volume("unmount", device).code == 0
+
+
 def test_another_mount_point_takes_the_place_of_the_one_before(machine: Machine) -> None:
     device, fstab = machine.disk(), machine.root / "etc/fstab"
     before = fstab.read_text()
