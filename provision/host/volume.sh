@@ -507,7 +507,7 @@ check_mount_point() {
     other=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted there
     [[ ! $other ]] || fail 3 "$other is mounted at $mount already" "unmount it, or choose another mount point"
     elsewhere=$(mount_points | sed -n 1p)
-    [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount $elsewhere"
+    [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount '$elsewhere'"
     twins=$(lsblk --noheadings --raw --output UUID | grep -c -x -- "$uuid" || true) # 0 where lsblk lacks udev
     ((twins < 2)) || fail 3 "$twins disks here have the UUID $uuid, one is a copy of the other" "detach one of them"
     [[ ! -e $mount || ! $(ls -A "$mount") ]] || fail 3 \

@@ -357,6 +357,8 @@ def test_unmounting_what_is_mounted_twice_names_the_other_place(machine: Machine
     ended = machine.volume("unmount", device)
     assert ended.code == 3 and f"{device}p1 is still mounted at /mnt/by hand" in ended.stderr
     assert machine.look(device)["mounted_at"] == "/mnt/by hand"
+    ended = machine.volume("mount", device)
+    assert ended.code == 3 and "sudo umount '/mnt/by hand'" in ended.stderr
     machine.run("umount", "/mnt/by hand")
     assert machine.volume("unmount", device).code == 0
 
