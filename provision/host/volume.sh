@@ -16,7 +16,7 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   uses      print as JSON what this server does with the disk: a list, empty when it is free; reads only
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
-  unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
+  unmount   unmount it where `mount` put it, take it out of fstab and of Docker's way; refused while it is in use
   grow      extend partition and file system to the disk's size; it may stay mounted and in use
 
   --serial ID       the volume's id; disks show at least its first 20 characters as serial
@@ -543,6 +543,9 @@ refuse_others_in_fstab() {
 # Of all lines for this mount point, ours carry x-larder=.
 fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at); if (at == mount) print }' /etc/fstab; }
 
+# Where a line of ours has this file system: at another place than is declared, if that was changed meanwhile.
+our_mount_point() { awk -v source="UUID=$uuid" '$1 == source && $4 ~ /x-larder=/ { print $2; exit }' /etc/fstab; }
+
 replace_fstab() {
     cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
     awk -v mount="$mount" -v source="UUID=${uuid:-}" \
@@ -572,11 +575,13 @@ write_docker_unit() {
 }
 
 unmount_volume() {
-    local who
+    local who before
     if ! find_device; then
         unmount_remains
     else
         inspect
+        before=$(our_mount_point)
+        mount=${before:-$mount}
         if mounted_here; then
             who=$(users)
             [[ ! $who ]] || fail 3 "$mount is in use by ${who//$'\n'/, }" "stop them, then run this again"

@@ -386,6 +386,17 @@ def test_another_mount_point_takes_the_place_of_the_one_before(machine: Machine)
     assert fstab.read_text() == before
 
 
+def test_what_was_mounted_at_another_mount_point_is_unmounted_there(machine: Machine) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    before = fstab.read_text()
+    assert machine.volume("mount", device, "--blank", "--mount", "/mnt/old").code == 0
+    for says in ("unmounted /mnt/old", f"found it not mounted at {MOUNT}"):
+        ended = machine.volume("unmount", device)
+        assert ended.code == 0 and says in ended.stdout, ended
+        assert machine.look(device)["state"] == "ready" and fstab.read_text() == before
+        assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
+
+
 def test_uses_of_a_disk_are_named_whoever_made_them(machine: Machine) -> None:
     device = machine.disk()
     machine.partition(device, "label: gpt\nsize=300M\nsize=300M\n")
