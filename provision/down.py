@@ -100,13 +100,17 @@ def _bind(remove: Callable[..., object], stack: Stack, *items: object) -> Callab
 
 def _delete_data(stack: Stack, going: set[str], item: Thing) -> None:
     if item.kind == "volume":
-        holder = volumes.server_of(volumes.read(stack, item))
-        if holder is not None and holder not in going:
-            raise InputError(f"{item} is attached to a server that stays, {holder}", next_step="detach it there first")
-        volumes.delete(stack, volumes.detach(stack, item))
+        volumes.delete(stack, item if item.status == "deleting" else _detached(stack, going, item))
     else:
         objects.empty(stack, item)
         objects.delete(stack, item)
+
+
+def _detached(stack: Stack, going: set[str], volume: Thing) -> Thing:
+    holder = volumes.server_of(volumes.read(stack, volume))
+    if holder is not None and holder not in going:
+        raise InputError(f"{volume} is attached to a server that stays, {holder}", next_step="detach it there first")
+    return volumes.detach(stack, volume)
 
 
 def kept(status: Status, removed: Sequence[Removal]) -> list[Thing]:

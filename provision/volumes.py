@@ -187,7 +187,7 @@ def detach(stack: Stack, volume: Thing) -> Thing:
     """Detach a volume from its server, if it is at one, and wait for it. Unmount it before."""
     now = read(stack, volume)
     holder = server_of(now)
-    if holder is None and now.status in ("available", "deleting"):
+    if holder is None and now.status == "available":
         return now
     if holder is not None and now.status != "detaching":
         # Through Nova alone: Cinder refuses to detach what a server has.
@@ -230,17 +230,17 @@ def _extend(stack: Stack, volume: Thing, gib: int) -> bool:
 
 def delete(stack: Stack, volume: Thing) -> None:
     """Delete a volume with its data, and wait until it is gone."""
-    now = read(stack, volume)
-    if server_of(now):
-        raise InputError(f"{now} is attached to a server", next_step="`volume detach` first")
-    if now.status != "deleting":  # as a run that was interrupted has left it
+    if volume.status != "deleting":  # as an interrupted run has left it: it may be gone any moment
+        now = read(stack, volume)
+        if server_of(now):
+            raise InputError(f"{now} is attached to a server", next_step="`volume detach` first")
         with stack.step(f"delete {now}"):
             _api(stack).delete_volume(now.id)
 
     def gone() -> bool | None:
-        found = next((item for item in all_volumes(stack) if item.id == now.id), None)
+        found = next((item for item in all_volumes(stack) if item.id == volume.id), None)
         if found and "error" in found.status:
             raise ServiceError(f"{found} is in {found.status}", next_step="ask the site's operators to reset its state")
         return None if found else True
 
-    wait(stack.reporter, f"{now} is gone", gone, stack.declaration.limits.volume, AGAIN)
+    wait(stack.reporter, f"{volume} is gone", gone, stack.declaration.limits.volume, AGAIN)

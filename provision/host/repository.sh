@@ -73,9 +73,10 @@ check_folder() {
 
 update() {
     local changes
-    # With `--tags`, a tag that was moved at the origin makes git fail; `--force` would overwrite more than tags.
-    git "${git_options[@]}" -C "$into" -c remote.origin.fetch='+refs/tags/*:refs/tags/*' fetch --quiet origin ||
-        unreachable
+    # With `--tags`, a tag that was moved at the origin makes git fail; `--force` would overwrite more than tags. Where
+    # fetch.prune is set, this refspec would delete tags that the origin doesn't have.
+    git "${git_options[@]}" -C "$into" -c remote.origin.fetch='+refs/tags/*:refs/tags/*' \
+        fetch --quiet --no-prune origin || unreachable
     changes=$(git -C "$into" status --porcelain --untracked-files=no)
     if [[ $changes ]]; then
         say "left $into as it is, $(where): it has changes that aren't committed"

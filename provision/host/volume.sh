@@ -16,7 +16,7 @@ volume.sh COMMAND (--serial ID | --device PATH) [options]
   uses      print as JSON what this server does with the disk: a list, empty when it is free; reads only
   prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
   mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
-  unmount   unmount, and take it out of fstab and out of Docker's way; refused while it is in use
+  unmount   unmount it where `mount` put it, take it out of fstab and of Docker's way; refused while it is in use
   grow      extend partition and file system to the disk's size; it may stay mounted and in use
 
   --serial ID       the volume's id; disks show at least its first 20 characters as serial
@@ -288,7 +288,8 @@ first_data() {
         }' "$1" "$bytes" "$ENDS_BYTES" "$SAMPLES" "$SAMPLE_BYTES" "${2:-0}" || fail 3 "$1 can't be read" "check the disk (dmesg)"
 }
 
-# Where it is mounted, one a line; Docker mounts folders of it for its volumes.
+# Where it is mounted, one a line; Docker mounts folders of it for its volumes. Who wants the first reads all: bash
+# writes each line by itself, and SIGPIPE would end the script where `head` is gone by then.
 mount_points() { printf '%b' "$(findmnt --noheadings --raw --source "$place" --output TARGET || true)"; } # 1: nowhere
 
 mounted_here() {
@@ -304,7 +305,7 @@ users() {
     while read -r pid name; do
         if grep -q " $kernel_number " "/proc/$pid/mountinfo" 2>/dev/null; then printf 'container %s\n' "${name#/}"; fi
     done < <(containers)
-    device_number=$(stat --format=%d "$(mount_points | head -n 1)")
+    device_number=$(stat --format=%d "$(mount_points | sed -n 1p)")
     # find fails for every process that ends meanwhile
     { find -L /proc/[0-9]*/{cwd,root,exe} -maxdepth 0 -printf '%D %p\n' || true
       find -L /proc/[0-9]*/fd -mindepth 1 -maxdepth 1 -printf '%D %p\n' || true; } 2>/dev/null |
@@ -388,7 +389,7 @@ look() {
     if find_device; then
         bytes=$(blockdev --getsize64 "$device")
         inspect
-        target=$(mount_points | head -n 1)
+        target=$(mount_points | sed -n 1p)
         if mounted_here; then target=$mount; fi
         if [[ $target ]]; then
             [[ $state != ready ]] || state=mounted
@@ -505,8 +506,8 @@ check_mount_point() {
     local elsewhere other twins
     other=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted there
     [[ ! $other ]] || fail 3 "$other is mounted at $mount already" "unmount it, or choose another mount point"
-    elsewhere=$(mount_points | head -n 1)
-    [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount $elsewhere"
+    elsewhere=$(mount_points | sed -n 1p)
+    [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount '$elsewhere'"
     twins=$(lsblk --noheadings --raw --output UUID | grep -c -x -- "$uuid" || true) # 0 where lsblk lacks udev
     ((twins < 2)) || fail 3 "$twins disks here have the UUID $uuid, one is a copy of the other" "detach one of them"
     [[ ! -e $mount || ! $(ls -A "$mount") ]] || fail 3 \
@@ -542,6 +543,9 @@ refuse_others_in_fstab() {
 # Of all lines for this mount point, ours carry x-larder=.
 fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at); if (at == mount) print }' /etc/fstab; }
 
+# Where a line of ours has this file system: at another place than is declared, if that was changed meanwhile.
+our_mount_point() { awk -v source="UUID=$uuid" '$1 == source && $4 ~ /x-larder=/ { print $2; exit }' /etc/fstab; }
+
 replace_fstab() {
     cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
     awk -v mount="$mount" -v source="UUID=${uuid:-}" \
@@ -571,11 +575,13 @@ write_docker_unit() {
 }
 
 unmount_volume() {
-    local who
+    local who before
     if ! find_device; then
         unmount_remains
     else
         inspect
+        before=$(our_mount_point)
+        mount=${before:-$mount}
         if mounted_here; then
             who=$(users)
             [[ ! $who ]] || fail 3 "$mount is in use by ${who//$'\n'/, }" "stop them, then run this again"
@@ -603,7 +609,7 @@ unmount_remains() {
 # of its own.
 check_let_go() {
     local left
-    left=$(mount_points | head -n 1)
+    left=$(mount_points | sed -n 1p)
     [[ ! $left ]] || fail 3 "$place is still mounted at $left" "sudo umount '$left', then run this again"
     left=$(mounted_by "$place")
     [[ ! $left ]] || fail 3 "the $left still has $place mounted" "stop it, then run this again"

@@ -357,7 +357,21 @@ def test_unmounting_what_is_mounted_twice_names_the_other_place(machine: Machine
     ended = machine.volume("unmount", device)
     assert ended.code == 3 and f"{device}p1 is still mounted at /mnt/by hand" in ended.stderr
     assert machine.look(device)["mounted_at"] == "/mnt/by hand"
+    ended = machine.volume("mount", device)
+    assert ended.code == 3 and "sudo umount '/mnt/by hand'" in ended.stderr
     machine.run("umount", "/mnt/by hand")
+    assert machine.volume("unmount", device).code == 0
+
+
+def test_disk_that_is_mounted_at_more_places_than_a_pipe_holds_is_told_as_another(machine: Machine) -> None:
+    device, places = machine.disk(), f"/mnt/{'x' * 240}"
+    machine.volume("mount", device, "--blank")
+    each = f"for at in $(seq 400); do %s {places}$at; done"
+    machine.run("sh", "-c", f"{each % f'mkdir -p {places}$at; mount --bind {MOUNT}/workspace'}")
+    assert machine.look(device)["mounted_at"] == MOUNT
+    ended = machine.volume("unmount", device)
+    assert ended.code == 3 and f"{device}p1 is still mounted at {places}" in ended.stderr
+    machine.run("sh", "-c", each % "umount")
     assert machine.volume("unmount", device).code == 0
 
 
@@ -370,6 +384,17 @@ def test_another_mount_point_takes_the_place_of_the_one_before(machine: Machine)
     assert [line.split()[1] for line in fstab.read_text().splitlines() if "x-larder" in line] == [MOUNT]
     assert machine.volume("unmount", device).code == 0
     assert fstab.read_text() == before
+
+
+def test_what_was_mounted_at_another_mount_point_is_unmounted_there(machine: Machine) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    before = fstab.read_text()
+    assert machine.volume("mount", device, "--blank", "--mount", "/mnt/old").code == 0
+    for says in ("unmounted /mnt/old", f"found it not mounted at {MOUNT}"):
+        ended = machine.volume("unmount", device)
+        assert ended.code == 0 and says in ended.stdout, ended
+        assert machine.look(device)["state"] == "ready" and fstab.read_text() == before
+        assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
 
 
 def test_uses_of_a_disk_are_named_whoever_made_them(machine: Machine) -> None:

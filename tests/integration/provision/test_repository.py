@@ -83,6 +83,14 @@ def test_tag_that_was_moved_at_the_origin_moves_here_too_and_branches_are_brough
     assert place.git(place.clone, "rev-parse", "HEAD") == moved
 
 
+def test_tags_of_ones_own_stay_where_git_is_set_to_prune(place: Place) -> None:
+    place.run()
+    place.git(place.clone, "tag", "mine")
+    place.git(place.clone, "config", "fetch.prune", "true")
+    assert place.run().code == 0
+    assert place.git(place.clone, "tag") == "mine"
+
+
 def test_changes_stay_whether_committed_or_not(place: Place) -> None:
     place.run()
     (place.clone / "file").write_text("mine")
