@@ -129,7 +129,7 @@ def _volume_commands(to: Commands) -> None:
         ("attach", _volume_attach, "attach it to the server"),
         ("mount", _volume_mount, "mount it on the server; format it if it was made blank and never formatted"),
         ("unmount", _volume_unmount, "unmount it on the server"),
-        ("detach", _volume_detach, "detach it from the server; refused while it is mounted"),
+        ("detach", _volume_detach, "detach it from the server; refused while that uses it, or can't be asked"),
         ("grow", _volume_grow, "extend volume, partition and file system"),
         ("delete", _volume_delete, "delete it with its data"),
     )

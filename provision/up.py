@@ -125,7 +125,7 @@ def _lease(stack: Stack, found: Lease | None) -> Lease | None:
 
 
 def _server(stack: Stack, replace: bool) -> Thing:
-    """The server, running; lease and boot volume come before it."""
+    """The server, running; boot volume and lease come before it."""
     wanted, found = stack.declaration.server, servers.find(stack)
     assert wanted
     reserved = leases.find(stack) if stack.declaration.lease else None
@@ -135,8 +135,8 @@ def _server(stack: Stack, replace: bool) -> Thing:
             raise _must_be_replaced(stack, found, differences)
         _make_room(stack, found)  # before its lease ends, which would end it, too
         found = None
-    lease = _lease(stack, reserved)
     boot_volume = _boot_volume(stack)  # which a server before must have let go
+    lease = _lease(stack, reserved)
     if found is None:
         stack.say("create", f"server {stack.name}")
         machine.forget_host_key(stack)  # first: the new one's is another, whatever comes between

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A git repository, cloned or brought up to date. Nothing that was changed here is ever lost: it is left as it is.
+# A git repository, cloned or brought up to date. Nothing that was changed here is ever lost: it is left as it is, but for
+# tags that the origin has under the same name.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
