@@ -254,7 +254,7 @@ def test_interrupted(
     held: Any,
 ) -> None:  # fmt: skip
     env = {"LARDER_WORKERS": workers, "LARDER_LOG": "json"}
-    with held(volume / "raw/validation/2_2.jpg"):  # which is looked at after training
+    with held(volume / "raw/validation/1_1.jpg"):  # which is looked at after training
         process = stage.start("transform", env=env, start_new_session=True)
         until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
         if number == signal.SIGINT:
@@ -272,7 +272,7 @@ def test_interrupted(
 
 
 def test_killed_worker(stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, held: Any) -> None:
-    with held(volume / "raw/validation/2_2.jpg"):
+    with held(volume / "raw/validation/1_1.jpg"):
         process = stage.start("transform", env={"LARDER_WORKERS": "2", "LARDER_LOG": "json"})
         until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")
         workers_of(process)[0].kill()
