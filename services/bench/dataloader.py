@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +36,15 @@ _CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, Ser
 def start_worker(_number: int) -> None:
     """What every loader's workers begin with."""
     end_with_parent()
+    sys.excepthook = _without_interrupted_batches
+
+
+def _without_interrupted_batches(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say what Python says, but for a lost connection of the thread that hands batches over: who interrupts a run that
+    takes one would read a worker's traceback. What else fails in a worker isn't told by this hook.
+    """
+    if not isinstance(error, OSError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 class CarriedError(Exception):

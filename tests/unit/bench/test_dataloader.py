@@ -2,6 +2,8 @@
 
 import gc
 import multiprocessing
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,22 @@ def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start():
     same.epoch = 1
     assert list(same) != whole[:10]
     assert list(_Order(100, seed=4)) != whole
+
+
+HANDS_OVER = """
+import os, socket
+from multiprocessing import resource_sharer
+from services.bench.dataloader import start_worker
+
+start_worker(0)
+address, _ = resource_sharer.DupFd(os.open(os.devnull, os.O_RDONLY))._id
+with socket.socket(socket.AF_UNIX) as taker:
+    taker.connect(address)
+resource_sharer.stop(60)
+"""
+
+
+def test_a_worker_is_silent_when_a_batch_is_no_longer_wanted():
+    """The process that takes it was interrupted in the middle."""
+    ended = subprocess.run([sys.executable, "-c", HANDS_OVER], capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
