@@ -67,23 +67,31 @@ def test_a_volume_that_is_stuck(site: Site) -> None:
     assert site.counts == {}
 
 
-def test_a_volume_that_an_interrupted_run_is_deleting_is_waited_for(site: Site, wire: Wire) -> None:
+def test_a_volume_that_an_interrupted_run_is_deleting_is_waited_for(
+    site: Site, wire: Wire, answers: Callable[..., Any]
+) -> None:
     site.declare(VOLUME)
     id = site.succeeds("volume", "create", "block").strip()
-    site.admin.block_storage.reset_volume_status(id, status="deleting")
+    listed = site.cloud.block_storage.get("/volumes/detail").text
+    assert listed.count('"status": "available"') == 1
+    being_deleted = answers(200, listed.replace('"status": "available"', '"status": "deleting"'))
     looks = 0
 
-    def end(request: Any) -> None:
+    def look(request: Any) -> Any:
         nonlocal looks
-        looks += request.method == "GET" and "/volumes/detail" in request.url
-        if looks == 2:  # the first of `down`, the second of its waiting
-            wire.before = lambda request: None
-            site.admin.block_storage.reset_volume_status(id, status="available")
-            site.admin.block_storage.delete_volume(id)
+        if request.method != "GET" or "/volumes/detail" not in request.url:
+            return None
+        looks += 1
+        if looks == 1:  # the first of `down`; the second is that of its waiting
+            return being_deleted(request)
+        wire.before = lambda request: None
+        site.admin.block_storage.delete_volume(id)
+        return None
 
-    wire.before = end
+    wire.before = look
     site.succeeds("down", "--yes", "--delete-data", "block")
     assert looks == 2 and site.counts == {}
+    assert len(wire.made("DELETE")) == 1, "the one of the run before"
 
 
 def _kind(request: Any) -> str:
