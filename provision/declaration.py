@@ -116,7 +116,7 @@ class SecurityGroup(Part):
     @field_validator("sources")
     @classmethod
     def _sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(source if source == CALLER else network(source) for source in sources)
+        return tuple(map(_source, sources))
 
 
 class Volume(Part):
@@ -255,12 +255,19 @@ def _twice(what: str, values: list[Any]) -> list[str]:
     return [f"{what} {name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})]
 
 
+def _source(text: str) -> str:
+    try:
+        return text if text == CALLER else network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor {CALLER!r}") from None
+
+
 def network(text: str) -> str:
     """An address or a network, as a network: 192.0.2.7 is 192.0.2.7/32."""
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:
-        raise ValueError(f"{text!r} is neither {CALLER!r} nor an address nor a network such as 192.0.2.0/24") from None
+        raise ValueError(f"{text!r} is neither an address nor a network such as 192.0.2.0/24") from None
 
 
 def load(path: Path) -> Declaration:

@@ -40,7 +40,8 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        (["--caller", "home", "plan"], "--caller: 'home' is neither"),
+        (["--caller", "caller", "plan"], "--caller: 'caller' is neither an address nor a network"),
+        (["--caller", "home", "plan"], "--caller: 'home' is neither an address nor a network"),
         (["tunnel", "--port", "0"], "--port: '0' is no number from 1 to 65535"),
         (["tunnel", "--local-port", "65536"], "--local-port: '65536' is no number"),
         (["volume", "grow", "block", "--gib", "0"], "--gib: '0' is no whole number above 0"),
