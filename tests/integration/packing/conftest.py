@@ -108,3 +108,24 @@ def digests() -> Callable[[Path], dict[str, str]]:
 def lines() -> Callable[[Path], list[dict[str, Any]]]:
     """The lines of a JSON lines file."""
     return lambda path: [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def objects(store: Any, bucket: str) -> Any:
+    """The objects below a folder of the bucket: path and content, without run.json."""
+
+    def objects(folder: str) -> dict[str, bytes]:
+        found = {}
+        for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
+            path = item["Key"].removeprefix(f"{folder}/")
+            if not path.endswith("run.json"):
+                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        return found
+
+    return objects
+
+
+@pytest.fixture
+def env(store: Any, bucket: str) -> dict[str, str]:
+    """The settings that reach the bucket."""
+    return store.env | {"S3_BUCKET": bucket}

@@ -1,0 +1,134 @@
+"""Packing into a store that fails, or holds other bytes than were sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("fault", ["reset-request", 503])
+def test_a_store_that_fails_in_passing(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, fault: Any
+) -> None:
+    between = proxy(store)
+    broken: set[str] = set()
+
+    def once(method: str, path: str, number: int) -> Any:
+        if method == "PUT" and path.endswith((".tar", "3.tar?x")) and path not in broken:
+            broken.add(path)
+            return fault
+        return None
+
+    between.fault = once
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert broken
+    assert stage("shard", "--shard-bytes=100000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
+    assert objects("x/shards") == objects("y/shards")
+
+
+def test_a_store_that_fails_for_good(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+) -> None:
+    between = proxy(store)
+    between.fault = lambda method, path, number: 403 if method == "PUT" and "000002.tar" in path else None
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 2, result.stderr
+    assert "shard-000002.tar" in result.stderr
+    assert "_larder/manifest.json" not in objects("x/shards")
+    assert stage("shard", "--shard-bytes=100000", dest, env=env).code == 0
+
+
+@pytest.mark.parametrize(
+    ("faults", "puts"),
+    [
+        pytest.param([501], 2, id="takes-no-checksum"),
+        pytest.param(["no-checksum"], 1, id="confirms-nothing"),
+        pytest.param(["spoilt-request"], 2, id="got-other-bytes"),
+        pytest.param([501, "spoilt-request"], 3, id="takes-no-checksum-and-got-other-bytes"),
+    ],
+)
+def test_what_arrives_is_verified(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, faults: list[Any],
+    puts: int,
+) -> None:  # fmt: skip
+    between, waiting = proxy(store), list(faults)
+    between.fault = lambda method, path, number: (
+        waiting.pop(0) if waiting and method == "PUT" and "training/shard-000001.tar" in path else None
+    )
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 0, result.stderr
+    assert not waiting
+    assert between.count("PUT", "training/shard-000001.tar") == puts
+    assert not between.count("GET", "training/shard-000001.tar"), "its ETag vouches for it"
+    assert stage("shard", "--shard-bytes=300000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
+    assert objects("x/shards") == objects("y/shards")
+
+
+def test_other_bytes_in_a_store_that_gives_no_checksums(
+    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+) -> None:
+    between = proxy(store)
+    between.fault = lambda method, path, number: (
+        {"PUT": "no-digest", "GET": "spoilt"}.get(method) if "training/shard-000001.tar" in path else None
+    )
+    dest = f"--dest=s3://{bucket}/x/shards"
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert result.code == 5, result.stderr
+    assert "holds other bytes than were sent" in result.stderr
+    assert "_larder/manifest.json" not in objects("x/shards")
+
+
+@pytest.mark.parametrize("index", ["_larder/index-", "_larder/samples-"])
+@pytest.mark.parametrize("way", ["streamed", "loaded"])
+def test_an_index_that_arrives_wrong_gets_no_manifest(
+    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any,
+    index: str, way: str,
+) -> None:  # fmt: skip
+    between = proxy(store)
+    between.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
+    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    if way == "streamed":
+        result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{sharding.folder}", env=env)
+    else:
+        assert stage(sharding.stage, sharding.size).code == 0
+        result = stage("load", f"--folder={sharding.folder}", env=env)
+    assert result.code == 5, result.stderr
+    assert index in result.stderr
+    assert "holds other bytes than were sent" in result.stderr
+    assert "_larder/manifest.json" not in objects(sharding.folder)
+
+
+def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Any, bucket: str, proxy: Any) -> None:
+    from larder.bucket import Folder
+    from larder.store import BucketSettings
+
+    between = proxy(store)
+    between.fault = lambda method, path, number: 501 if number == 1 else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    folder = Folder(settings, "folder")
+    assert [folder.write_confirmed(path, b"pack")[1] for path in ("1.tar", "2.tar")] == [True, True]
+    assert [between.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
+    assert between.checksums == 1
+
+
+def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: Any, monkeypatch: Any) -> None:
+    from larder.errors import ConfigurationError
+    from larder.packing import store as packs
+    from larder.store import BucketSettings
+
+    monkeypatch.setattr(packs, "CUTOFF_BYTES", 5 << 20)
+    monkeypatch.setattr(packs, "PART_BYTES", 5 << 20)
+    between = proxy(store)
+    between.fault = lambda method, path, number: 403 if "partNumber=2" in path else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    with pytest.raises(ConfigurationError, match=r"folder/large\.tar"):
+        packs.send(settings, "folder", "", "large.tar", 11 << 20, [bytes(11 << 20)])
+    assert between.count("PUT", "partNumber=1") == 1
+    assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
+    assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")
