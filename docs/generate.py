@@ -1,10 +1,12 @@
-"""Writes .env.example and docs/settings.md from the stages' settings; with --check, fails when they are stale."""
+"""Writes .env.example, docs/settings.md and larder/cli/settings.json; --check fails when one is stale."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+from larder.cli.settings import FRONT_DOOR
 from larder.settings import Setting, Settings, settings_of
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
@@ -31,23 +33,6 @@ STAGES: dict[str, type[Settings]] = {
     "jupyter": JupyterSettings,
 }
 
-# What make, compose and the tests read beside the stages' own settings: name, default, meaning.
-BUILD_SETTINGS = (
-    ("RUNNER", "compose, or host without an engine", "compose: containers; host: processes in .venv/ (make)"),
-    ("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume (make, compose)"),
-    ("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards (make, compose)"),
-    ("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks (make, compose)"),
-    ("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for, shard or optimize: its image and its volume "
-     "(make, compose)"),
-    ("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `make s3-up` its keys (make)"),
-    ("LARDER_UID", "your user id", "user id that writes the records; never 0 (make, compose)"),
-    ("LARDER_GID", "your group id", "group id that writes the records; never 0 (make, compose)"),
-    ("LARDER_SHM_SIZE", "8gb", "limit of the shared memory of bench and JupyterLab (compose)"),
-    ("LARDER_MINIO_PORT", "9000", "port of this machine's loopback on which compose/s3.yaml publishes its store "
-     "(make, compose)"),
-    ("TORCH_INDEX_URL", "", "index for torch's wheels; empty is pip's own, with CUDA builds of about 3 GB that run on "
-     "CPUs, too. PyTorch's CPU index saves that: its address is on pytorch.org under Get Started (make, compose)"),
-)  # fmt: skip
 IMAGES = (
     ("BASE_IMAGE", "debian:bookworm-slim", "base of every image; pin it by digest where builds must repeat (compose)"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
@@ -92,9 +77,10 @@ def env_example() -> str:
     lines += ["", "", "# --- stores: one of these blocks, filled in; `make s3-check` says whether it works ---"]
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
-    lines += ["", "", "# --- make and compose ---"]
-    for name, default, meaning in BUILD_SETTINGS:
-        lines += ["", f"# {meaning}; default: {default or '(empty)'}", f"#{name}="]
+    lines += ["", "", "# --- the front door (make, larder) and compose ---"]
+    for own in FRONT_DOOR:
+        default = f"; default: {own.default}" if own.default else ""
+        lines += ["", f"# {own.meaning}{default}", f"#{own.name}="]
     lines += ["", "", "# --- images of others, each pinned here and nowhere else ---"]
     for name, default, meaning in IMAGES:
         lines += ["", f"# {meaning}", f"{name}={default}"]
@@ -118,15 +104,29 @@ def settings_page() -> str:
         flag = "" if setting.secret else f"`{setting.flag}`"
         cells = (f"`{name}`", flag, setting.unit, default, setting.meaning, ", ".join(stages))
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## make and compose", "", "| variable | default | meaning |", "|---|---|---|"]
-    for name, default, meaning in BUILD_SETTINGS + IMAGES:
+    lines += ["", "## The front door and compose", "", "| variable | default | meaning |", "|---|---|---|"]
+    front_door = [(setting.name, setting.default, setting.meaning) for setting in FRONT_DOOR]
+    for name, default, meaning in [*front_door, *IMAGES]:
         lines.append(f"| `{name}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
+def settings_data() -> str:
+    """The stages' settings for the front door, which can't import them: it runs where nothing is installed."""
+    found = {
+        name: {"default": setting.default, "meaning": setting.meaning, "flag": "" if setting.secret else setting.flag,
+               "unit": setting.unit, "stages": stages, "secret": setting.secret}
+        for name, (setting, stages) in settings_by_name().items()
+    }  # fmt: skip
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> int:
     """Write the files, or say which are stale."""
-    pages = {ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page()}
+    pages = {
+        ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page(),
+        ROOT / "larder/cli/settings.json": settings_data(),
+    }  # fmt: skip
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

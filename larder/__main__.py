@@ -1,0 +1,11 @@
+"""`python -m larder`: the command `larder`, also where nothing is installed."""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("error: larder needs Python 3.9 or newer; this is " + sys.version.split()[0] + "\n"
+             "  next step: run it with a newer one, as in python3.11 -m larder")  # fmt: skip
+
+from larder.cli.main import main
+
+sys.exit(main())

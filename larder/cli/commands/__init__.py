@@ -1,0 +1,100 @@
+"""The commands: one module per group, and the table of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from larder.cli.app import App
+from larder.cli.commands import clean, develop, jupyter, mount, pipelines, ray, s3
+from larder.cli.pipelines import STAGES
+
+Run = Callable[[App, Sequence[str]], None]
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        name: Its name, which is make's target, too.
+        group: Where `--help` lists it.
+        summary: What it does, in a line.
+        run: Carries it out, given the words behind its name.
+        stages: The stages whose settings it takes.
+        settings: Settings of the front door that it takes.
+        words: What `--help` calls the words that it takes; empty for none.
+        hidden: Whether `--help` leaves it out.
+    """
+
+    name: str
+    group: str
+    summary: str
+    run: Run
+    stages: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    words: str = ""
+    hidden: bool = False
+
+
+_DATA, _MEASURE, _STORE = "Data", "Measure, look, train", "Store"
+_CLUSTER, _KEEP, _DEVELOP = "Clusters and clouds", "See and clean up", "Develop"
+_VOLUMES = ("LARDER_DATA_VOLUME", "LARDER_WDS_VOLUME", "LARDER_LIT_VOLUME")
+
+COMMANDS: tuple[Command, ...] = (
+    Command("demo", _DATA, "run generated images through the pipeline, to a measured table", pipelines.demo,
+            ("extract", "transform", "bench"), ("ARM",)),
+    Command("etl-local", _DATA, "bring LARDER_SOURCE into the data volume as a training-ready tree",
+            pipelines.pipeline("etl-local"), ("extract", "transform"), _VOLUMES[:1]),
+    Command("etl-load", _DATA, "upload the tree, one object per image, and verify every object",
+            pipelines.pipeline("etl-load"), ("load",), _VOLUMES[:1]),
+    Command("etl-wds", _DATA, "pack the tree as WebDataset shards, and upload them",
+            pipelines.pipeline("etl-wds"), ("shard", "load"), _VOLUMES[:2]),
+    Command("etl-lit", _DATA, "pack the tree as LitData chunks, and upload them",
+            pipelines.pipeline("etl-lit"), ("optimize", "load"), (_VOLUMES[0], _VOLUMES[2])),
+    Command("verify", _DATA, "check the chain from archive to object, hash by hash", pipelines.verify,
+            ("verify",), _VOLUMES),
+    Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),
+    Command("train", _MEASURE, "train a small network through ARM: accuracy, and time spent waiting for data",
+            pipelines.train, ("bench",), ("ARM",)),
+    Command("jupyter", _MEASURE, "start JupyterLab beside the data, and print its address", jupyter.up,
+            ("jupyter", "bench")),
+    Command("jupyter-url", _MEASURE, "print JupyterLab's address, with its token", jupyter.url, ("jupyter",)),
+    Command("jupyter-logs", _MEASURE, "print JupyterLab's log", jupyter.logs, ("jupyter",)),
+    Command("jupyter-down", _MEASURE, "stop JupyterLab; the workspace stays", jupyter.down, ("jupyter",)),
+    Command("s3-up", _STORE, "start a store on this machine, and make its bucket", s3.up, ("s3",),
+            ("LARDER_MINIO_PORT",)),
+    Command("s3-check", _STORE, "diagnose the store: reach, keys, clock, bucket, writing, parts, ranges, speed",
+            pipelines.pipeline("s3-check"), ("s3",)),
+    Command("s3-bucket", _STORE, "make the bucket (BUCKET=name: another one)", s3.bucket, ("s3",), ("BUCKET",)),
+    Command("s3-down", _STORE, "stop the store on this machine; its data stay", s3.down, ("s3",)),
+    Command("s3-keys", _STORE, "make up the keys of the store on this machine", s3.keys, hidden=True),
+    Command("mount", _STORE, "mount the bucket as a read-only folder", mount.mount, ("mount",)),
+    Command("unmount", _STORE, "take the mount away, also a dead one", mount.unmount, ("mount",)),
+    Command("ray-up", _CLUSTER, "start a Ray cluster for LARDER_RAY_STAGE", ray.up, (), ("LARDER_RAY_STAGE",)),
+    Command("ray-down", _CLUSTER, "stop the Ray cluster", ray.down),
+    Command("provision", _CLUSTER, "make, keep and take down a VM, volumes and buckets in a cloud", develop.provision,
+            words="..."),
+    Command("clean-local", _KEEP, "remove the data volume, after asking", clean.local, (), (*_VOLUMES[:1], "YES")),
+    Command("clean", _KEEP, "remove the volumes of shards and chunks that the store has", clean.staged("wds", "lit"),
+            ("load",), (*_VOLUMES[1:], "YES")),
+    Command("clean-wds", _KEEP, "remove the volume of shards that the store has", clean.staged("wds"),
+            ("load",), (_VOLUMES[1], "YES")),
+    Command("clean-lit", _KEEP, "remove the volume of chunks that the store has", clean.staged("lit"),
+            ("load",), (_VOLUMES[2], "YES")),
+    Command("clean-s3", _KEEP, "remove the store on this machine, its data and keys, after asking", clean.s3,
+            (), ("YES",)),
+    Command("build", _DEVELOP, "build the images", develop.build, words="[STAGE...]"),
+    *(Command(f"build-{stage}", _DEVELOP, f"build the image of {stage}", develop.build_one(stage), hidden=True)
+      for stage in STAGES),
+    Command("venv", _DEVELOP, "make .venv/, for the host runner and the tests", develop.venv, words="[STAGE...]",
+            settings=("TORCH_INDEX_URL",)),
+    Command("test", _DEVELOP, "run every tier of tests that this machine can run", develop.test,
+            settings=("REQUIRE", "TEST_PROCESSES", "DIST", "PYTEST_ARGS")),
+    *(Command(f"test-{tier}", _DEVELOP, f"run the tests in tests/{tier}", develop.test_tier(tier),
+              settings=("TEST_PROCESSES", "DIST", "PYTEST_ARGS")) for tier in develop.TIERS),
+    Command("lint", _DEVELOP, "run ruff and mypy, and check that generated docs are fresh", develop.lint),
+    Command("docs", _DEVELOP, "write the generated docs", develop.docs),
+    Command("benchmarks", _DEVELOP, "measure the stages against their yardsticks", develop.benchmarks),
+    Command("lock", _DEVELOP, "renew the lock file", develop.lock),
+)  # fmt: skip
+BY_NAME = {command.name: command for command in COMMANDS}

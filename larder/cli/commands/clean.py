@@ -1,0 +1,120 @@
+"""Commands that remove volumes and the store. What may be the only copy is looked for in the store first."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+
+from larder.cli.app import App, Failed
+from larder.cli.compose import image, staged_folder
+from larder.cli.console import say
+from larder.cli.process import Call
+from larder.errors import ResourceError
+
+Run = Callable[[App, Sequence[str]], None]
+
+
+def local(app: App, _: Sequence[str]) -> None:
+    """Remove the data volume, after asking."""
+    volume = app.settings.data_volume
+    _ask(app, f"Remove the {app.runner.name} volume {volume} with all its data? [y/N] ")
+    _remove(app, volume)
+
+
+def staged(*pipelines: str) -> Run:
+    """Return the command that removes what some packing pipelines have left in their volumes."""
+
+    def run(app: App, _: Sequence[str]) -> None:
+        app.prepare("load")
+        for pipeline in pipelines:
+            _remove_staged(app, pipeline)
+
+    return run
+
+
+def _remove_staged(app: App, pipeline: str) -> None:
+    settings = app.settings
+    volume = settings.wds_volume if pipeline == "wds" else settings.lit_volume
+    name = app.runner.name
+    check = app.stage(pipeline, "load", "--task", "check", "--verify-remote", _how_to_verify(app))
+    if app.dry_run:
+        app.run(check)
+        return _remove(app, volume)
+    if not _is_there(app, volume, pipeline):
+        return say(f"nothing to remove: no {name} volume {volume} with data")
+    _require_unused(app, volume)
+    if app.is_compose and not _holds(app, volume, pipeline):
+        _remove(app, volume)
+        return say(f"removed {volume}: it held nothing")
+    if (code := app.code(check)) != 0:
+        say(f"kept {volume}: only what is loaded and verified is removed (docker volume rm removes anything)")
+        raise Failed(code)
+    _ask(app, f"Remove the {name} volume {volume}? The store has all of it, verified just now. [y/N] ")
+    return _remove(app, volume)
+
+
+def _how_to_verify(app: App) -> str:
+    """Return how closely to look: LARDER_VERIFY_REMOTE may ask for more here than checksums, and not for less."""
+    return "read" if app.settings.get("LARDER_VERIFY_REMOTE") == "read" else "etag"
+
+
+def _is_there(app: App, volume: str, pipeline: str) -> bool:
+    if app.is_compose:
+        return app.output(Call(("docker", "volume", "inspect", volume)))[0] == 0
+    return (app.root / app.runner.volume(volume) / staged_folder(app.settings, pipeline)).exists()
+
+
+def _require_unused(app: App, volume: str) -> None:
+    if not app.is_compose:
+        return
+    shown = "{{.Names}} ({{.Status}})"
+    users = app.output(Call(("docker", "ps", "--all", "--filter", f"volume={volume}", "--format", shown)))[1].strip()
+    if users:
+        raise ResourceError(
+            f"containers use the volume {volume}:\n{users}", next_step="stop and remove them, then run this again"
+        )
+
+
+def _holds(app: App, volume: str, pipeline: str) -> bool:
+    """Whether a volume holds the pipeline's folder, finished or under way."""
+    folder = staged_folder(app.settings, pipeline)
+    script = 'test -e "/mnt/$1" || test -e "/mnt/.larder/$1"'
+    mount = ("-v", f"{volume}:/mnt:ro", "--entrypoint", "sh")
+    run = ("docker", "run", "--rm", "--network", "none", *mount, image("load"), "-c", script, "sh", folder)
+    code, _, said = app.output(Call(run))
+    if code not in (0, 1):
+        raise ResourceError(f"can't look into the volume {volume}: {said.strip()[:300]}", next_step="larder doctor")
+    return code == 0
+
+
+def _remove(app: App, volume: str) -> None:
+    if app.is_compose or app.dry_run:
+        words = ("docker", "volume", "rm") if app.is_compose else ("rm", "-rf", "--")
+        return app.run(Call((*words, app.runner.volume(volume))))
+    return shutil.rmtree(app.root / app.runner.volume(volume), ignore_errors=False) if (
+        app.root / app.runner.volume(volume)).exists() else None  # fmt: skip
+
+
+def _ask(app: App, question: str) -> None:
+    if not app.ask(question):
+        say("kept")
+        raise Failed(1)
+
+
+def s3(app: App, _: Sequence[str]) -> None:
+    """Remove the store on this machine with its data and keys, after asking."""
+    settings, runner = app.settings, app.runner
+    _ask(app, f"Remove the {runner.name} store with all its objects, and its keys? [y/N] ")
+    if app.is_compose:
+        down = runner.down("minio")
+        at = down.argv.index("rm")
+        app.run(Call((*down.argv[:at], "down", "--volumes"), down.env, down.unset, quiet=True))
+    else:
+        app.prepare("s3")
+        app.run(runner.down("minio"))
+        _remove_files(app, *(str(settings.store_dir / name) for name in ("data", "log", "pid", "lock")))
+    _remove_files(app, str(settings.store_file))
+
+
+def _remove_files(app: App, *files: str) -> None:
+    app.run(Call(("rm", "-rf", "--", *files)))

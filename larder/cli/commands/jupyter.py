@@ -1,0 +1,181 @@
+"""Commands for JupyterLab."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shlex
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from larder.cli import store
+from larder.cli.app import App, Failed
+from larder.cli.compose import Compose
+from larder.cli.console import say
+from larder.cli.mounts import mount_of
+from larder.cli.process import Call
+from larder.cli.settings import Settings, is_port, shown
+from larder.errors import ConfigurationError, ResourceError, StorageError
+
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+
+
+def up(app: App, _: Sequence[str]) -> None:
+    """Start JupyterLab, and print its address."""
+    _require_address(app.settings)
+    app.choose_runner()
+    if not app.dry_run:
+        _make_workspace(app)
+        make_token(app)
+    app.prepare("jupyter")
+    settings = app.settings
+    app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
+    if isinstance(app.runner, Compose):
+        _start_container(app, app.runner)
+    else:
+        app.run(app.runner.up("jupyter"))
+    if not app.dry_run:
+        url(app, ())
+
+
+def _require_address(settings: Settings) -> None:
+    """Raise ConfigurationError for an address or a port that can't be one."""
+    bind, port = settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), settings.get("LARDER_JUPYTER_PORT", "8888")
+    if not re.fullmatch(rf"{_BYTE}(\.{_BYTE}){{3}}", bind):
+        raise ConfigurationError(
+            f"LARDER_JUPYTER_BIND={shown(bind)} is not an IPv4 address", next_step="127.0.0.1 is for this machine alone"
+        )
+    if not is_port(port):
+        raise ConfigurationError(
+            f"LARDER_JUPYTER_PORT={shown(port)} is not a port",
+            next_step="choose one from 1 to 65535; 8888 is the default",
+        )
+
+
+def _make_workspace(app: App) -> None:
+    """Make the workspace. An empty one is given to the container's user; one with something in it stays whose it is."""
+    settings = app.settings
+    workspace = app.root / settings.workspace
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        if not workspace.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        filled = any(item.name != ".gitkeep" for item in workspace.iterdir())
+        if app.is_compose and not os.geteuid() and not filled and workspace.stat().st_uid == 0:
+            os.chown(workspace, int(settings.uid), int(settings.gid))
+    except OSError as error:
+        other = "set LARDER_WORKSPACE to another folder"
+        if error.errno == errno.EACCES:
+            owner = f"-o {settings.uid} -g {settings.gid}"
+            other = f"sudo install -d {owner} {shlex.quote(str(settings.workspace))}; or {other}"
+        elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+            other = f"move away what is in its place; or {other}"
+        raise StorageError(
+            f"the workspace {settings.workspace} can't be made: {error.strerror}", next_step=other
+        ) from None
+
+
+def make_token(app: App) -> None:
+    """Make up the token, once, for its owner alone; the container's user must read it."""
+    path = app.root / app.settings.token_file
+    store.write_once(path, secrets.token_hex(24) + "\n")
+    if app.is_compose and not os.geteuid():
+        os.chown(path, int(app.settings.uid), int(app.settings.gid))
+
+
+def _start_container(app: App, runner: Compose) -> None:
+    """Start the container. One that runs stays as it is until its new port is known to be free."""
+    start = _seeing_later_mounts(app, runner.up("jupyter"))
+    if app.dry_run:
+        return app.run(start)
+    _require_free_port(app, runner)
+    code, _, said = app.output(start)
+    if code:
+        log = app.output(runner.query("jupyter", "logs", "--no-log-prefix", "--tail", "15", "jupyter"))[1].rstrip()
+        say(log if "next step" in log else f"{log}\n{_last_lines(said)}".strip())
+        app.output(runner.down("jupyter"))
+        raise Failed(code)
+    for line in app.output(runner.logs("jupyter"))[1].splitlines():
+        if line.startswith("jupyter: "):
+            say(line)
+    return None
+
+
+def _seeing_later_mounts(app: App, call: Call) -> Call:
+    """Let the server see what is mounted after its start, where the folder lies on a shared mount."""
+    found = mount_of(Path(os.path.realpath(app.root / app.settings.mount_dir)))
+    follows = found is not None and (found.shared or found.slave)
+    return replace(call, env={**call.env, "MOUNT_PROPAGATION": "rslave"}) if follows else call
+
+
+def _require_free_port(app: App, runner: Compose) -> None:
+    """Raise an error when the port is another program's, before anything that runs is touched."""
+    settings = app.settings
+    bind, port = settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), settings.get("LARDER_JUPYTER_PORT", "8888")
+    if _published(app, runner).endswith(f":{port}"):
+        return  # JupyterLab's own
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, int(port)))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigurationError(
+                    f"LARDER_JUPYTER_BIND={bind} is not an address of this machine",
+                    next_step=f"{app.name('jupyter')} LARDER_JUPYTER_BIND=127.0.0.1",
+                ) from None
+            if error.errno == errno.EADDRINUSE:
+                raise ResourceError(
+                    f"LARDER_JUPYTER_PORT={port} is taken by another program",
+                    next_step=f"stop that, or {app.name('jupyter')} LARDER_JUPYTER_PORT={_free_port(int(port))}",
+                ) from None
+            if error.errno != errno.EACCES:  # Docker may take low ports, and we may not
+                raise
+
+
+def _free_port(taken: int) -> int:
+    """Return a port above one that is taken; only a suggestion."""
+    for port in range(taken + 1, min(taken + 50, 65536)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    return 8889
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-3:])
+
+
+def _published(app: App, runner: Compose) -> str:
+    """Return where JupyterLab's container is reached, or an empty text when none runs."""
+    return app.output(runner.query("jupyter", "port", "jupyter", "8888"))[1].strip()
+
+
+def url(app: App, _: Sequence[str]) -> None:
+    """Print the address, with the token."""
+    if not isinstance(app.runner, Compose):
+        return app.run(app.stage("jupyter", "jupyter", "--task", "url"))
+    if app.dry_run:
+        return app.run(app.runner.query("jupyter", "port", "jupyter", "8888"))
+    place = _published(app, app.runner)
+    if not place:
+        say(f"JupyterLab isn't running\n  next step: {app.name('jupyter')}")
+        raise Failed(1)
+    place = re.sub(r"^0\.0\.0\.0:", "127.0.0.1:", place.splitlines()[0])
+    token = (app.root / app.settings.token_file).read_text("utf-8").strip()
+    print(f"http://{place}/lab?token={token}")
+    return None
+
+
+def logs(app: App, _: Sequence[str]) -> None:
+    """Print the log."""
+    app.run(app.runner.logs("jupyter"))
+
+
+def down(app: App, _: Sequence[str]) -> None:
+    """Stop it."""
+    app.run(app.runner.down("jupyter"))

@@ -1,0 +1,23 @@
+"""What people see and are asked on the terminal."""
+
+from __future__ import annotations
+
+import sys
+
+
+def say(text: str) -> None:
+    """Print a line to stderr: stdout is for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def ask(question: str, yes: bool) -> bool:
+    """Return whether the user agrees. `yes` answers for them; where nobody can answer, the answer is no."""
+    if yes:
+        say(f"{question}y")
+        return True
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if not answer.endswith("\n"):  # nobody is there
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")

@@ -1,0 +1,68 @@
+"""The pages of `--help`."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from larder.cli.settings import Setting, known, of_stages
+
+if TYPE_CHECKING:
+    from larder.cli.commands import Command
+
+
+def overview(front_door: str) -> str:
+    """Return the list of commands, by group."""
+    from larder.cli.commands import COMMANDS
+
+    lines = [
+        f"usage: {front_door} COMMAND [NAME=value...]",
+        "",
+        "Bring an image data set into object storage in every training layout; measure which keeps the GPU busy.",
+    ]
+    groups = dict.fromkeys(command.group for command in COMMANDS)
+    for group in groups:
+        lines += ["", f"{group}:"]
+        lines += [f"  {command.name:<17} {command.summary}" for command in COMMANDS
+                  if command.group == group and not command.hidden]  # fmt: skip
+    lines += [
+        "", f"Settings are NAME=value: {front_door} etl-local LARDER_SOURCE=photos.zip. They may stand in .env, too.",
+        "larder COMMAND --help lists a command's settings; --dry-run prints what it would run; --yes doesn't ask.",
+        "RUNNER=compose|host chooses between containers and processes in .venv/.",
+        "Exit codes: 0 done, 2 wrong usage or setting, 3 input missing or damaged, 4 too many samples rejected,",
+        "5 a remote service failed, 130 interrupted.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def of_command(command: Command, front_door: str) -> str:
+    """Return the page of one command."""
+    words = f" {command.words}" if command.words else ""
+    lines = [f"usage: {front_door} {command.name}{words} [NAME=value...]", "", f"{_sentence(command.summary)}."]
+    own = [known()[name] for name in command.settings]
+    stages = of_stages(command.stages)
+    if own or stages:
+        lines += ["", "Settings:"]
+        for setting in [*own, *stages]:
+            lines += _described(setting)
+    lines += [
+        "",
+        "Also: RUNNER=compose|host, --dry-run, --yes. NAME=value wins over the environment, and that over .env.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _described(setting: Setting) -> Iterator[str]:
+    flag = f", {setting.flag}" if setting.flag and not setting.secret else ""
+    default = f"default {setting.default}" if setting.default else ""
+    details = "; ".join(part for part in (setting.unit, default) if part)
+    yield f"  {setting.name}{flag}"
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
+    text = f"{setting.meaning}{f' [{details}]' if details else ''}"
+    yield from textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)

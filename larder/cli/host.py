@@ -1,0 +1,100 @@
+"""The stages as processes in `.venv/`, for machines without a container engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from larder.cli import environment, store
+from larder.cli.pipelines import Step
+from larder.cli.process import Call
+from larder.cli.settings import WORDS, Settings
+from larder.dataset import DEFAULT, folder_of
+
+PYTHON = ".venv/bin/python"
+_WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
+_SERVERS = {
+    "minio": ("s3", ("--task", "up"), ("--task", "down"), ()),
+    "mount": ("mount", ("--detach",), ("--unmount",), ()),
+    "jupyter": ("jupyter", ("--task", "up"), ("--task", "down"), ("--task", "logs")),
+}
+"""The servers: stage, and its flags that start, stop, and print the log."""
+
+
+class Host:
+    """Runs stages as processes; volumes are folders below LARDER_HOME.
+
+    Args:
+        settings: The settings of the run.
+    """
+
+    name = "host"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def prepare(self, stages: Sequence[str]) -> list[Call]:
+        """Return the installation of what these stages need, and the folders that are their volumes."""
+        settings = self.settings
+        volumes = (settings.data_volume, settings.wds_volume, settings.lit_volume)
+        folders = tuple(self.volume(volume) for volume in volumes)
+        return [Call(("python3", "-m", "larder", "venv", *stages)), Call(("mkdir", "-p", "--", *folders))]
+
+    def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
+        """Return the call that runs a step."""
+        settings = self.settings
+        env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
+        tree = f"{self.volume(settings.data_volume)}/{settings.dataset}"
+        if settings.dataset != DEFAULT:
+            env.setdefault("LARDER_DATASET", settings.dataset)
+        env["LARDER_VOLUME_DIR"] = self.volume(self._volume_of(step.file))
+        if step.file in ("wds", "lit"):
+            env["LARDER_INPUT"] = settings.get("LARDER_INPUT", tree)
+            if step.stage == "load":
+                env["LARDER_LOAD"] = folder_of(settings.dataset, "webdataset" if step.file == "wds" else "litdata")
+        if step.stage == "verify":
+            env["LARDER_WDS_DIR"] = self.volume(settings.wds_volume)
+            env["LARDER_LIT_DIR"] = self.volume(settings.lit_volume)
+        if step.stage in ("bench", "jupyter"):
+            env["FOOD11_DATA_DIR"] = settings.get("FOOD11_DATA_DIR", tree)
+            env["LARDER_RESULTS"] = str(settings.results)
+            env["LARDER_CACHE_DIR"] = str(settings.cache_dir)
+        if step.stage in ("bench", "jupyter", "mount"):
+            env["LARDER_MOUNT_DIR"] = str(settings.mount_dir)
+        if step.stage == "s3":
+            env["LARDER_STORE_DIR"] = str(settings.store_dir)
+        if step.stage == "jupyter":
+            env["LARDER_WORKSPACE"] = str(settings.workspace)
+            env["LARDER_JUPYTER_TOKEN_FILE"] = str(settings.token_file)
+            env["LARDER_JUPYTER_DIR"] = str(settings.home / "jupyter")
+        argv = (PYTHON, "-m", f"services.{step.stage}", *step.flags, *flags)
+        return Call(argv, env=env, unset=store.hidden(settings), env_files=store.files(settings))
+
+    def up(self, server: str) -> Call:
+        """Return the call that starts a server in the background and waits until it answers."""
+        stage, flags, _, _ = _SERVERS[server]
+        return self.command(Step(stage, stage, flags))
+
+    def down(self, server: str) -> Call:
+        """Return the call that stops a server; its data stay."""
+        stage, _, flags, _ = _SERVERS[server]
+        return self.command(Step(stage, stage, flags))
+
+    def logs(self, server: str) -> Call:
+        """Return the call that prints a server's log."""
+        stage, _, _, flags = _SERVERS[server]
+        return self.command(Step(stage, stage, flags))
+
+    def volume(self, name: str) -> str:
+        """Return the folder that is a volume."""
+        return str(self.settings.home / "volumes" / name)
+
+    def _volume_of(self, file: str) -> str:
+        """Return the volume that the steps of a pipeline write to."""
+        settings = self.settings
+        return {"wds": settings.wds_volume, "lit": settings.lit_volume}.get(file, settings.data_volume)
+
+
+def install(root: Path, stages: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Install into `.venv/` what some stages need; nothing where it is there."""
+    environment.ensure(root, stages, environ)

@@ -1,0 +1,176 @@
+"""Parses the command line, runs a command, and turns what ends it into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from larder import __version__
+from larder.cli import help as pages
+from larder.cli.app import App, Failed
+from larder.cli.commands import BY_NAME, Command
+from larder.cli.makeflags import overrides
+from larder.cli.process import INTERRUPTED, interrupts
+from larder.cli.settings import Setting, of_stages, resolve, shown
+from larder.errors import ConfigurationError, LarderError, explain_os_error
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+
+
+class Invocation(NamedTuple):
+    """What the command line says.
+
+    Attributes:
+        command: The command; None for help and version.
+        given: Settings, by name.
+        words: What the command itself gets.
+        dry_run: Whether calls are printed in place of being run.
+        page: The text to print and end with; empty to run the command.
+    """
+
+    command: Command | None
+    given: Mapping[str, str]
+    words: tuple[str, ...] = ()
+    dry_run: bool = False
+    page: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `larder` and return its exit code (see larder.errors)."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as others in a pipe that nobody reads any more
+    environ = dict(os.environ)
+    front_door = "make" if environ.get("LARDER_FRONT_DOOR") == "make" else "larder"
+    words = sys.argv[1:] if argv is None else argv
+    with interrupts() as handler:
+        try:
+            invocation = parse(words, environ, front_door)
+            if invocation.page or invocation.command is None:
+                print(invocation.page, end="")
+                return 0
+            settings = resolve(find_root(), invocation.given, environ, Path.cwd())
+            app = App(settings, handler, invocation.dry_run, front_door)
+            invocation.command.run(app, invocation.words)
+            app.finish()
+        except Failed as failed:
+            return failed.code
+        except LarderError as error:
+            return _fail(error)
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again", file=sys.stderr)
+            return INTERRUPTED
+        except OSError as error:
+            known = explain_os_error(error)
+            if known is None:
+                raise
+            return _fail(known)
+    return 0
+
+
+def _fail(error: LarderError) -> int:
+    sys.stdout.flush()
+    print(f"error: {error.what}\n  next step: {error.next_step}", file=sys.stderr)
+    return error.exit_code
+
+
+def find_root() -> Path:
+    """Return the checkout: the one this code lies in, else the one around the current folder.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
+        if (folder / "compose" / "stage.yaml").is_file() and (folder / "services").is_dir():
+            return folder
+    raise ConfigurationError(
+        "this command needs a checkout of larder, and there is none here",
+        next_step="git clone larder's repository, and run the command in it",
+    )
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "larder") -> Invocation:
+    """Return what a command line says.
+
+    Settings are given as `NAME=value`, as make takes them, or by the flags of the command's stages.
+
+    Raises:
+        ConfigurationError: A command, flag or word isn't known; the message suggests the nearest.
+    """
+    words, dry_run = list(argv), False
+    given = overrides(environ.get("MAKEFLAGS", "")) if front_door == "make" else {}
+    command: Command | None = None
+    rest: list[str] = []
+    while words:
+        word = words.pop(0)
+        assignment = _ASSIGNMENT.fullmatch(word)
+        if command is not None and command.words == "...":
+            rest += [word, *words]
+            break
+        if word in ("-h", "--help"):
+            page = pages.of_command(command, front_door) if command else pages.overview(front_door)
+            return Invocation(None, given, page=page)
+        if word == "--version":
+            return Invocation(None, given, page=f"larder {__version__}\n")
+        if word in ("-n", "--dry-run"):
+            dry_run = True
+        elif word in ("-y", "--yes"):
+            given["YES"] = "1"
+        elif assignment:
+            given[assignment[1]] = assignment[2]
+        elif word.startswith("-"):
+            name, value = _flag(word, words, command)
+            given[name] = value
+        elif command is None:
+            command = _command(word, front_door)
+        elif command.words:
+            rest.append(word)
+        else:
+            raise ConfigurationError(
+                f"{command.name} takes no word {shown(word)!r}",
+                next_step="give settings as NAME=value, or by their flags",
+            )
+    if command is None or (command.name == "help"):
+        return Invocation(None, given, page=pages.overview(front_door))
+    return Invocation(command, given, tuple(rest), dry_run)
+
+
+def _command(word: str, front_door: str) -> Command:
+    if word in BY_NAME:
+        return BY_NAME[word]
+    near = difflib.get_close_matches(word, [name for name, command in BY_NAME.items() if not command.hidden], n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigurationError(
+        f"no such command: {shown(word)}{meant}", next_step=f"{front_door} --help lists all of them"
+    )
+
+
+def _flag(word: str, words: list[str], command: Command | None) -> tuple[str, str]:
+    """Return the setting that a flag sets, and its value, taken from the words behind it where it must be."""
+    flag, equals, value = word.partition("=")
+    flags = flags_of(command) if command else {}
+    setting = flags.get(flag)
+    if setting is None:
+        near = difflib.get_close_matches(flag, [*flags, "--help", "--dry-run", "--yes"], n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        where = f"{command.name} has no flag" if command else "no such flag:"
+        raise ConfigurationError(
+            f"{where} {shown(flag)}{meant}", next_step=f"larder {command.name if command else ''} --help"
+        )
+    if not equals and setting.default in ("true", "false"):
+        value = "true"
+    elif not equals:
+        if not words:
+            raise ConfigurationError(f"{flag} needs a value", next_step=f"give it as {flag}=value")
+        value = words.pop(0)
+    return setting.name, value
+
+
+def flags_of(command: Command) -> dict[str, Setting]:
+    """Return the flags of a command's settings. Secrets have none: other users of the machine see arguments."""
+    return {setting.flag: setting for setting in of_stages(command.stages) if setting.flag and not setting.secret}

@@ -1,0 +1,39 @@
+"""The kernel's table of mounts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Mount(NamedTuple):
+    """A mount point, and how far mounts below it are seen.
+
+    Attributes:
+        point: The folder.
+        shared: Whether what is mounted below appears in other mount namespaces, too.
+        slave: Whether it receives what is mounted elsewhere.
+    """
+
+    point: str
+    shared: bool
+    slave: bool
+
+
+def mount_of(folder: Path, table: str = "") -> Mount | None:
+    """Return the mount that a folder lies on; None where the system has no table of mounts (macOS)."""
+    try:
+        table = table or Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    best: Mount | None = None
+    for line in table.splitlines():
+        fields, _, _ = line.partition(" - ")
+        words = fields.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
+        holds = point == "/" or str(folder) == point or str(folder).startswith(point + "/")
+        if holds and (best is None or len(point) >= len(best.point)):  # of two on one point, the later one counts
+            tags = [word.partition(":")[0] for word in words[6:]]
+            best = Mount(point, "shared" in tags, "master" in tags)
+    return best

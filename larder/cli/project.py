@@ -1,0 +1,59 @@
+"""Names a compose project for each checkout of a machine: the first is `larder`, others get a digest of their path."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+PLAIN = "larder"
+
+
+def name_of(root: Path, environ: Mapping[str, str]) -> str:
+    """Return the checkout's project, and claim the plain name for it if that is free.
+
+    The claim stands in `$XDG_STATE_HOME/larder/checkouts.json`. It ends with the checkout it names. Where the file
+    can't be kept, every checkout but the one at work keeps to its own digest only if it has claimed one before.
+    """
+    root = root.resolve()
+    register = _register(environ)
+    if register is None:
+        return PLAIN
+    try:
+        register.parent.mkdir(parents=True, exist_ok=True)
+        with register.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            owner = _owner(file.read())
+            if owner is not None and owner != root and _is_checkout(owner):
+                return f"{PLAIN}-{digest_of(root)}"
+            if owner != root:
+                file.truncate(0)
+                file.write(json.dumps({PLAIN: str(root)}) + "\n")
+    except OSError:
+        return PLAIN
+    return PLAIN
+
+
+def digest_of(root: Path) -> str:
+    """Return what tells this checkout from others."""
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
+
+
+def _register(environ: Mapping[str, str]) -> Path | None:
+    state = environ.get("XDG_STATE_HOME") or (environ.get("HOME", "") and f"{environ['HOME']}/.local/state")
+    return Path(state) / "larder" / "checkouts.json" if state else None
+
+
+def _owner(text: str) -> Path | None:
+    try:
+        return Path(json.loads(text)[PLAIN])
+    except (ValueError, KeyError, TypeError):  # a new file, or one that somebody else has written
+        return None
+
+
+def _is_checkout(folder: Path) -> bool:
+    return (folder / "compose" / "stage.yaml").is_file()
