@@ -64,8 +64,9 @@ class App:
     def _make(self, name: str) -> Compose | Host:
         if name == "host":
             return Host(self.settings)
-        names = self.settings.get("COMPOSE_PROJECT_NAME") or project.name_of(self.root, self.environ)
-        return Compose(self.settings, names, compose.look(self.environ), compose.revision_of(self.settings))
+        named = bool(self.settings.get("COMPOSE_PROJECT_NAME"))  # which compose reads by itself
+        name = project.PLAIN if named else project.name_of(self.root, self.environ)
+        return Compose(self.settings, name, compose.look(self.environ), compose.revision_of(self.settings))
 
     def choose_runner(self) -> None:
         """Choose the runner now, so that the settings know it."""

@@ -112,12 +112,14 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "la
         if command is not None and command.words == "...":
             rest += [word, *words]
             break
-        if word in ("-h", "--help"):
+        if command is None and word == "help":
+            words = [*words, "--help"]
+        elif word in ("-h", "--help"):
             page = pages.of_command(command, front_door) if command else pages.overview(front_door)
             return Invocation(None, given, page=page)
-        if word == "--version":
+        elif word == "--version":
             return Invocation(None, given, page=f"larder {__version__}\n")
-        if word in ("-n", "--dry-run"):
+        elif word in ("-n", "--dry-run"):
             dry_run = True
         elif word in ("-y", "--yes"):
             given["YES"] = "1"
@@ -135,7 +137,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "la
                 f"{command.name} takes no word {shown(word)!r}",
                 next_step="give settings as NAME=value, or by their flags",
             )
-    if command is None or (command.name == "help"):
+    if command is None:
         return Invocation(None, given, page=pages.overview(front_door))
     return Invocation(command, given, tuple(rest), dry_run)
 

@@ -46,7 +46,9 @@ def environment(data_volume: str) -> dict[str, str]:
     """A user's environment, without settings that the machine may have."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
     packed = {"LARDER_WDS_VOLUME": f"{data_volume}_wds", "LARDER_LIT_VOLUME": f"{data_volume}_lit"}
-    return kept | {"LARDER_DATA_VOLUME": data_volume, "LARDER_LOG": "line"} | packed
+    # Every copy of the checkout would be a project, with a network, of its own.
+    project = {"COMPOSE_PROJECT_NAME": "larder"}
+    return kept | {"LARDER_DATA_VOLUME": data_volume, "LARDER_LOG": "line"} | packed | project
 
 
 @pytest.fixture

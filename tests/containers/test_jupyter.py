@@ -297,7 +297,7 @@ def test_an_address_of_another_machine(lab: Lab) -> None:
     failed = lab.make("jupyter", "LARDER_JUPYTER_BIND=192.0.2.1", check=False)
     lab.start()
     assert failed.returncode != 0
-    assert "LARDER_JUPYTER_BIND=192.0.2.1 is no address of this machine\n  next step: " in failed.stderr
+    assert "LARDER_JUPYTER_BIND=192.0.2.1 is not an address of this machine\n  next step: " in failed.stderr
 
 
 def test_a_workspace_that_is_not_the_containers_users(lab: Lab, tmp_path: Path) -> None:

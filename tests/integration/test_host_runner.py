@@ -65,7 +65,6 @@ def test_make_alone_prints_the_targets(tmp_path: Path) -> None:
     assert ended.returncode == 0
     for target in ("demo", "test", "etl-local", "verify", "bench", "benchmarks"):
         assert f"  {target} " in ended.stdout
-    assert "no container engine answers" in ended.stdout
 
 
 def test_packs_without_an_engine(tmp_path: Path) -> None:
@@ -107,13 +106,13 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("LARDER_JUPYTER_BIND=localhost", "LARDER_JUPYTER_BIND=localhost is no IPv4 address"),
-        ("LARDER_JUPYTER_BIND=::1", "LARDER_JUPYTER_BIND=::1 is no IPv4 address"),
-        ("LARDER_JUPYTER_BIND=127.0.0.256", "LARDER_JUPYTER_BIND=127.0.0.256 is no IPv4 address"),
-        ("LARDER_JUPYTER_BIND=127.0.0.01", "LARDER_JUPYTER_BIND=127.0.0.01 is no IPv4 address"),
-        ("LARDER_JUPYTER_PORT=99999", "LARDER_JUPYTER_PORT=99999 is no port"),
-        ("LARDER_JUPYTER_PORT=0", "LARDER_JUPYTER_PORT=0 is no port"),
-        ("LARDER_JUPYTER_PORT=http", "LARDER_JUPYTER_PORT=http is no port"),
+        ("LARDER_JUPYTER_BIND=localhost", "LARDER_JUPYTER_BIND=localhost is not an IPv4 address"),
+        ("LARDER_JUPYTER_BIND=::1", "LARDER_JUPYTER_BIND=::1 is not an IPv4 address"),
+        ("LARDER_JUPYTER_BIND=127.0.0.256", "LARDER_JUPYTER_BIND=127.0.0.256 is not an IPv4 address"),
+        ("LARDER_JUPYTER_BIND=127.0.0.01", "LARDER_JUPYTER_BIND=127.0.0.01 is not an IPv4 address"),
+        ("LARDER_JUPYTER_PORT=99999", "LARDER_JUPYTER_PORT=99999 is not a port"),
+        ("LARDER_JUPYTER_PORT=0", "LARDER_JUPYTER_PORT=0 is not a port"),
+        ("LARDER_JUPYTER_PORT=http", "LARDER_JUPYTER_PORT=http is not a port"),
     ],
 )
 def test_where_jupyter_cannot_listen(tmp_path: Path, runner: str, setting: str, told: str) -> None:
