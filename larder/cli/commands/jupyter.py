@@ -27,9 +27,11 @@ _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 def up(app: App, _: Sequence[str]) -> None:
     """Start JupyterLab, and print its address."""
     _require_address(app.settings)
+    if not app.dry_run:
+        _make_workspace(app.settings)
     app.choose_runner()
     if not app.dry_run:
-        _make_workspace(app)
+        _give_workspace(app)
         make_token(app)
     app.prepare("jupyter")
     settings = app.settings
@@ -56,17 +58,11 @@ def _require_address(settings: Settings) -> None:
         )
 
 
-def _make_workspace(app: App) -> None:
-    """Make the workspace. An empty one is given to the container's user; one with something in it stays whose it is."""
-    settings = app.settings
-    workspace = app.root / settings.workspace
+def _make_workspace(settings: Settings) -> None:
+    """Make the workspace. Raises StorageError, with what helps."""
+    workspace = settings.root / settings.workspace
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        if not workspace.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        filled = any(item.name != ".gitkeep" for item in workspace.iterdir())
-        if app.is_compose and not os.geteuid() and not filled and workspace.stat().st_uid == 0:
-            os.chown(workspace, int(settings.uid), int(settings.gid))
     except OSError as error:
         other = "set LARDER_WORKSPACE to another folder"
         if error.errno == errno.EACCES:
@@ -77,6 +73,14 @@ def _make_workspace(app: App) -> None:
         raise StorageError(
             f"the workspace {settings.workspace} can't be made: {error.strerror}", next_step=other
         ) from None
+
+
+def _give_workspace(app: App) -> None:
+    """Give an empty workspace to the container's user; one with something in it stays whose it is."""
+    workspace = app.root / app.settings.workspace
+    filled = any(item.name != ".gitkeep" for item in workspace.iterdir())
+    if app.is_compose and not os.geteuid() and not filled and workspace.stat().st_uid == 0:
+        os.chown(workspace, int(app.settings.uid), int(app.settings.gid))
 
 
 def make_token(app: App) -> None:
