@@ -28,24 +28,24 @@ NAMES = {
         "9.Photos_of-2026_demo",
     ),
 }  # fmt: skip
-LAYOUTS: tuple[dataset.Layout, ...] = ("tree", "webdataset", "litdata")
 
 
 @pytest.mark.parametrize(("name", "folders", "volumes", "demo"), NAMES.values(), ids=NAMES)
 def test_names_are_derived(name: str, folders: tuple[str, ...], volumes: tuple[str, ...], demo: str) -> None:
     assert dataset.a_dataset(name) == name
-    assert tuple(dataset.folder_of(name, layout) for layout in LAYOUTS) == folders
-    assert tuple(dataset.volume_of(name, layout) for layout in LAYOUTS) == volumes
+    assert tuple(dataset.folder_of(name, layout) for layout in dataset.LAYOUTS) == folders
+    assert tuple(dataset.volume_of(name, layout) for layout in dataset.LAYOUTS) == volumes
     assert dataset.demo_volume_of(name) == demo
-    assert tuple(map(dataset.layout_of, folders)) == LAYOUTS
+    assert tuple(map(dataset.layout_of, folders)) == dataset.LAYOUTS
+    assert set(map(dataset.dataset_of, folders)) == {name}
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "", ".", "..", "../x", "a/b", "/etc", "a\\b", "-photos", ".photos", "_photos", " photos", "photos ",
-        "my photos", "photos\n", "pho\ntos", "pho\0tos", "photös", "фото", "１", "a" * 200, "$HOME", "$(id)", "`id`", "a;b", 'a"b',
-        "a'b", "a:b", "a=b", "a*b",
+        "my photos", "photos\n", "pho\ntos", "pho\0tos", "photös", "фото", "１", "a" * 200, "$HOME", "$(id)", "`id`",
+        "a;b", 'a"b', "a'b", "a:b", "a=b", "a*b",
     ],
 )  # fmt: skip
 def test_no_path_no_flag_and_nothing_for_a_shell(name: str) -> None:
