@@ -1,8 +1,8 @@
 """A data set's name, and what is named after it: folders, prefixes in a bucket, volumes.
 
-For `photos`, the folders `photos`, `photos-webdataset` and `photos-litdata` on the volumes and in a bucket, and the volumes
-`photos_local_baseline`, `photos-webdataset_wds_out` and `photos-litdata_lit_out`. The default data set's volumes are
-older than this rule and spell it `food11`.
+For `photos`, the folders `photos`, `photos-webdataset` and `photos-litdata`, on volumes and in a bucket, and the
+volumes `photos_local_baseline`, `photos-webdataset_wds_out` and `photos-litdata_lit_out`. The default data set's
+volumes are older than this rule and spell it `food11`.
 
 Standard library only, and Python 3.9: the command line imports it before anything is installed.
 """
@@ -19,6 +19,7 @@ LONGEST = 100
 
 Layout = Literal["tree", "webdataset", "litdata"]
 """How the images lie: one file each, in WebDataset tar shards, in LitData chunks."""
+LAYOUTS: tuple[Layout, ...] = ("tree", "webdataset", "litdata")
 
 _FOLDERS: dict[Layout, str] = {"tree": "", "webdataset": "-webdataset", "litdata": "-litdata"}
 _VOLUMES: dict[Layout, str] = {
@@ -98,6 +99,16 @@ def layout_of(folder: str) -> Layout:
         if suffix and folder.endswith(suffix):
             return layout
     return "tree"
+
+
+def dataset_of(folder: str) -> str:
+    """Return whose folder it is.
+
+    Example:
+        >>> dataset_of("photos-litdata")
+        'photos'
+    """
+    return folder.removesuffix(_FOLDERS[layout_of(folder)])
 
 
 def _in_volumes(name: str) -> str:

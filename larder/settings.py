@@ -11,12 +11,13 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Annotated, Any, NamedTuple, NoReturn, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from larder.dataset import DEFAULT, a_dataset
 from larder.errors import ConfigurationError
 from larder.machine import available_cpus
 from larder.progress import LogStyle
@@ -69,7 +70,24 @@ class WorkerSettings(Settings):
     )  # fmt: skip
 
 
-class VolumeSettings(WorkerSettings):
+def _a_dataset(name: str) -> str:
+    return name and a_dataset(name)
+
+
+DatasetName = Annotated[str, AfterValidator(_a_dataset)]
+"""The type of the setting LARDER_DATASET."""
+DATASET = "the data set's name, after which folders, prefixes and volumes are named"
+
+
+class DatasetSettings(Settings):
+    """What the stages have that look for a data set."""
+
+    dataset: DatasetName = Field(
+        "", alias="LARDER_DATASET", description=f"{DATASET}; empty takes the one that is there, or {DEFAULT}"
+    )
+
+
+class VolumeSettings(WorkerSettings, DatasetSettings):
     """What the stages have that read the data volume."""
 
     volume: Path = Field(

@@ -74,7 +74,7 @@ class BucketSettings(StoreSettings):
         description="the bucket; RCLONE_CONTAINER is another name for it (`make s3-up` starts a store and makes one)",
     )  # fmt: skip
     prefix: Annotated[str, AfterValidator(a_prefix)] = Field(
-        "", alias="S3_PREFIX", description="what stands before Food-11/ in the bucket; empty for nothing"
+        "", alias="S3_PREFIX", description="what stands before the data set's name in the bucket; empty for nothing"
     )
 
 

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, write_index
+from larder.dataset import DEFAULT, folder_of
 from larder.errors import StorageError
 from larder.ledger import Ledger
 
 WORK = ".larder"
 RAW = "raw"  # what extract leaves
-TREE = "Food-11"  # what transform leaves
-SHARDS = "Food-11-webdataset"  # what shard leaves
-CHUNKS = "Food-11-litdata"  # what optimize leaves
+TREE, SHARDS, CHUNKS = (folder_of(DEFAULT, layout) for layout in ("tree", "webdataset", "litdata"))
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from larder.contract import Artifact, IndexEntry
+from larder import dataset
+from larder.contract import IndexEntry
 
 if TYPE_CHECKING:
     from larder.packing.plan import Pack
@@ -15,12 +16,8 @@ class Layout(Protocol):
     """A format. It is picklable, since workers write the packs."""
 
     @property
-    def artifact(self) -> Artifact:
+    def artifact(self) -> dataset.Layout:
         """What the packs are."""
-
-    @property
-    def folder(self) -> str:
-        """The name of the artifact's folder."""
 
     @property
     def frame_bytes(self) -> int:

@@ -14,7 +14,7 @@ from larder.store import BucketSettings, StoreSettings, a_prefix
 
 def _a_place(uri: str) -> str:
     if uri.startswith("s3:") and not re.fullmatch(r"s3://[A-Za-z0-9._-]+(/[^/]+)+/?", uri):
-        raise ValueError("must name a folder in a bucket, as in s3://bucket/Food-11, with a prefix or without")
+        raise ValueError("must name a folder in a bucket, as in s3://bucket/photos, with a prefix or without")
     if uri.startswith("s3:"):
         a_prefix(uri.removeprefix("s3://").partition("/")[2])
     return uri.rstrip("/")
@@ -37,8 +37,8 @@ class PackSettings(DataSettings, StoreSettings):
 
     input: Annotated[str, AfterValidator(_a_place)] = Field(
         "", alias="LARDER_INPUT",
-        description="the tree: a folder, or s3://bucket/[prefix/]Food-11 as `load` leaves it; empty is Food-11 on the "
-        "volume",
+        description="the tree: its folder, the volume that holds it, or s3://bucket/[prefix/]name as `load` leaves it; "
+        "empty is the stage's own volume",
     )  # fmt: skip
     dest: Annotated[str, AfterValidator(_a_bucket_place)] = Field(
         "", alias="LARDER_DEST",
@@ -66,11 +66,6 @@ class PackSettings(DataSettings, StoreSettings):
     def processes(self) -> int:
         """How many workers there are: where they send to a store, each waits for that for a part of its time."""
         return self.workers + bool(self.dest and "workers" not in self.model_fields_set)
-
-    @property
-    def tree(self) -> str:
-        """The tree: a folder or a URI."""
-        return self.input or str(self.volume / "Food-11")
 
 
 def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:

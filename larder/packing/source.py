@@ -12,9 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from larder.artifacts import name_in, require_dataset, tree_at
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import TREE_ANEW, InputError
 from larder.packing.settings import PackSettings, place_in_store
+from larder.progress import Reporter
 from larder.store import BucketSettings
 
 if TYPE_CHECKING:
@@ -121,6 +123,12 @@ class Tree(NamedTuple):
     digest: str
     """Of the tree's own manifest, also where it is its objects that are read."""
 
+    @property
+    def name(self) -> str:
+        """The data set's name for what is made of it."""
+        folder = Path(self.source.folder).name if isinstance(self.source, FolderSource) else self.source.name
+        return name_in(self.manifest, folder)
+
     def index_file(self, work: Path) -> Path:
         """Its index as a file on this machine, which for objects is put into the folder `work`.
 
@@ -152,14 +160,17 @@ def _opened(settings: BucketSettings, name: str) -> Folder:
     return Folder(settings, name)
 
 
-def find_tree(settings: PackSettings) -> Tree:
-    """The input. Raises InputError when there is no finished tree."""
-    if not settings.tree.startswith("s3://"):
-        manifest = _require(find_manifest(Path(settings.tree)), "tree", settings.tree, "make etl-local")
-        return Tree(FolderSource(settings.tree), manifest, manifest.digest())
-    bucket, name = place_in_store(settings, settings.tree)
+def find_tree(settings: PackSettings, reporter: Reporter) -> Tree:
+    """The input. Raises InputError when there is no finished tree, ConfigurationError when it is another data set's."""
+    if not settings.input.startswith("s3://"):
+        place = str(tree_at(Path(settings.input or settings.volume), settings.dataset, reporter))
+        manifest = _require(find_manifest(Path(place)), "tree", place, "make etl-local")
+        require_dataset(settings.dataset, manifest, place)
+        return Tree(FolderSource(place), manifest, manifest.digest())
+    bucket, name = place_in_store(settings, settings.input)
     folder = open_folder(bucket, name)
     manifest = _require(folder.find_manifest(), "objects", folder.uri, "make etl-load")
+    require_dataset(settings.dataset, manifest, folder.uri)
     return Tree(BucketSource(bucket, name), manifest, str(manifest.input["manifest"]))
 
 

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from larder.artifacts import on_volume
 from larder.contract import IndexWriter, Manifest, SampleEntry, write_index
+from larder.dataset import folder_of
 from larder.engines import Engine, open_engine
 from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
@@ -40,13 +42,13 @@ def pack(
         prefix = settings.dest.removeprefix("s3://").partition("/")[2].rpartition("/")[0]
         there = f" S3_PREFIX={prefix}" if prefix else ""
         next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
-    slot = Slot(settings.volume, layout.folder)
-    slot.recover()
     engine = open_engine(settings.engine, settings.processes, settings.ray_address, reporter.event)
     needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, *layout.imports)
     if settings.dest:
         engine.prepare(needed)  # in the time in which this process imports what asks a store
-    tree = find_tree(settings)
+    tree = find_tree(settings, reporter)
+    slot = _slot(settings, layout, settings.dataset or tree.name, reporter)
+    slot.recover()
     wanted = _order(settings) | shaping
     target = _target(settings, slot, layout, reporter)
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
@@ -68,6 +70,12 @@ def pack(
             "seconds": round(clock.seconds, 3),
         },
     )  # fmt: skip
+
+
+def _slot(settings: PackSettings, layout: Layout, dataset: str, reporter: Reporter) -> Slot:
+    if settings.dest:  # of the volume only room for notes is needed
+        return Slot(settings.volume, folder_of(dataset, layout.artifact))
+    return Slot(settings.volume, on_volume(settings.volume, layout.artifact, dataset, reporter))
 
 
 def _target(settings: PackSettings, slot: Slot, layout: Layout, reporter: Reporter) -> Target:

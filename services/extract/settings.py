@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ByteSize, Field, model_validator
 
 from larder import sample
-from larder.settings import DataSettings
+from larder.dataset import DEFAULT
+from larder.settings import DATASET, DatasetName, DataSettings
 from larder.store import StoreSettings
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
@@ -50,9 +51,9 @@ class ExtractSettings(DataSettings, StoreSettings):
         "", alias="LARDER_SOURCE_SHA256", description="the archive's sha256; it is refused when it has another",
         json_schema_extra={"unit": "64 hex digits"},
     )  # fmt: skip
-    dataset: str = Field(
-        "Food-11", alias="LARDER_DATASET", min_length=1,
-        description="the data set's name, for manifests and records; `sample` is called sample",
+    dataset: DatasetName = Field(
+        DEFAULT, alias="LARDER_DATASET", min_length=1,
+        description=f"{DATASET}; later stages take the one that is there. Manifests call the generated `sample` sample",
     )  # fmt: skip
     sample_images: int = Field(
         4000, alias="LARDER_SAMPLE_IMAGES", ge=FEWEST_IMAGES, le=10_000_000,
@@ -75,6 +76,14 @@ class ExtractSettings(DataSettings, StoreSettings):
     def _digest_of_an_archive(self) -> Self:
         if self.source_sha256 and self.source == sample.NAME:
             raise ValueError("LARDER_SOURCE_SHA256 is of an archive, and LARDER_SOURCE=sample is none")
+        return self
+
+    @model_validator(mode="after")
+    def _name_of_what_is_fetched(self) -> Self:
+        if self.dataset != DEFAULT and "source" not in self.model_fields_set:
+            raise ValueError(
+                f"LARDER_DATASET={self.dataset!r}, and LARDER_SOURCE is not set: by default, {DEFAULT} would be fetched"
+            )
         return self
 
     @property

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from larder.artifacts import on_volume
 from larder.bucket import Folder
 from larder.contract import (
     INDEX_IN_STORE,
@@ -21,26 +22,28 @@ from larder.contract import (
     samples_name,
     write_index,
 )
+from larder.dataset import LAYOUTS, layout_of
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.fingerprint import ETAG_SETTINGS
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
-from larder.volume import CHUNKS, SHARDS, TREE, WORK, Slot
+from larder.volume import WORK, Slot
 from services.load.sending import MADE_BY, PROBE, Sending, counted, made_by
 from services.load.settings import LoadSettings
 from services.load.state import State
 
-LOADED_BY = MADE_BY | {TREE: "make etl-load"}
+LOADED_BY = MADE_BY | {"tree": "make etl-load"}
 NEXT_STEP = {
-    TREE: "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
-    SHARDS: "make bench ARM=webdataset; make clean-wds, if the volume's space is needed",
-    CHUNKS: "make bench ARM=litdata_streaming; make clean-lit, if the volume's space is needed",
+    "tree": "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
+    "webdataset": "make bench ARM=webdataset; make clean-wds, if the volume's space is needed",
+    "litdata": "make bench ARM=litdata_streaming; make clean-lit, if the volume's space is needed",
 }
 _SHOWN = 3
 
 
 def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Nothing is sent when the store holds all of it already."""
+    settings = _with_folder(settings, reporter)
     if settings.task == "reach":
         return reach(settings)
     slot = Slot(settings.volume, settings.folder)
@@ -52,6 +55,15 @@ def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
             outcome = Load(settings, reporter, slot.folder, source, there, state).run()
             state.remove()
     return outcome
+
+
+def _with_folder(settings: LoadSettings, reporter: Reporter) -> LoadSettings:
+    """The settings with a folder's name in the place of a layout's."""
+    layout = next((layout for layout in LAYOUTS if layout == settings.folder), None)
+    if layout is None:
+        return settings
+    folder = on_volume(settings.volume, layout, settings.dataset, reporter)
+    return settings.model_copy(update={"folder": folder})
 
 
 def reach(settings: LoadSettings) -> Outcome:
@@ -115,7 +127,7 @@ class Load:
                     if wrong
                     else "its manifest is missing or another"
                 ),
-                next_step=f"run `{LOADED_BY.get(self._settings.folder, LOADED_BY[TREE])}`",
+                next_step=f"run `{LOADED_BY[layout_of(self._settings.folder)]}`",
             )
         return Outcome(
             f"{amount(self._source.files, 'objects')} in {self._there.uri}: all there, verified by {by}{self._unread}",
@@ -261,7 +273,7 @@ class Load:
         return Outcome(
             f"{amount(self._source.files, 'objects')} in {self._there.uri}: {sent}, "
             f"all verified by {self._verified_by()}, in {seconds:.1f} s{self._unread}",
-            NEXT_STEP.get(self._settings.folder, "make s3-check"),
+            NEXT_STEP.get(self._source.artifact, "make s3-check"),
             {
                 "objects": self._source.files, "sent": self._sending.files, "sent_bytes": self._sending.bytes,
                 "extra": extra, "up_to_date": not self._sending.files and not self._put, "seconds": round(seconds, 3),

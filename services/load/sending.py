@@ -16,17 +16,17 @@ from larder import rclone
 from larder.batches import batches
 from larder.bucket import Folder
 from larder.contract import MANIFEST, META, Manifest
+from larder.dataset import Layout, layout_of
 from larder.errors import TREE_ANEW, InputError, LarderError, ServiceError
 from larder.fingerprint import Fingerprint, fingerprint
 from larder.progress import Reporter, amount
 from larder.s3_faults import is_final
-from larder.volume import CHUNKS, SHARDS, TREE
 from services.load.settings import LoadSettings
 from services.load.state import State, Trust, Wanted
 
 T = TypeVar("T")
 
-MADE_BY = {TREE: "make etl-local", SHARDS: "make etl-wds", CHUNKS: "make etl-lit"}
+MADE_BY: dict[Layout, str] = {"tree": "make etl-local", "webdataset": "make etl-wds", "litdata": "make etl-lit"}
 PROBE = f"{META}/probe"
 TRIES = 3
 """Uploads in a row that mend nothing, before it is given up."""
@@ -253,7 +253,7 @@ class Sending:
         again = f"run `{maker}{'' if how == 'is gone' else ' LARDER_FORCE=true'}`, which makes them anew"
         return InputError(
             f"{path} {how} since its manifest was written",
-            next_step=f"{TREE_ANEW}, then run again" if maker == MADE_BY[TREE] else again,
+            next_step=f"{TREE_ANEW}, then run again" if maker == MADE_BY["tree"] else again,
         )
 
     def _say_again(self, idle: int, wrong: int) -> None:
@@ -315,4 +315,4 @@ def counted(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:
 
 def made_by(folder: str) -> str:
     """What makes the data in a folder of this name."""
-    return MADE_BY.get(folder, MADE_BY[TREE])
+    return MADE_BY[layout_of(folder)]

@@ -8,7 +8,6 @@ from pydantic import ByteSize, Field
 
 from larder.settings import DataSettings
 from larder.store import BucketSettings
-from larder.volume import TREE
 
 VerifyRemote = Literal["list", "etag", "read"]
 
@@ -22,9 +21,9 @@ class LoadSettings(DataSettings, BucketSettings):
         "can be written, before there is anything to send)",
     )  # fmt: skip
     folder: str = Field(
-        TREE, alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="the finished folder on the volume that is loaded (Food-11, Food-11-webdataset, Food-11-litdata); "
-        "it keeps its name in the bucket",
+        "tree", alias="LARDER_LOAD", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="what is loaded: the data set's tree, webdataset (shards) or litdata (chunks), or any finished "
+        "folder on the volume by its name, which it keeps in the bucket",
     )  # fmt: skip
     verify_remote: VerifyRemote = Field(
         "etag", alias="LARDER_VERIFY_REMOTE",

@@ -16,12 +16,12 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from larder.contract import Artifact, IndexEntry
+from larder import dataset
+from larder.contract import IndexEntry
 from larder.errors import ConfigurationError
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
 from larder.stage import Outcome
-from larder.volume import CHUNKS
 from services.optimize.settings import OptimizeSettings
 
 NEXT_STEP = "load (make etl-lit runs it by itself)"
@@ -46,8 +46,7 @@ class Chunks(NamedTuple):
     """LitData's layout. See larder.packing.Layout."""
 
     chunk_bytes: int
-    artifact: Artifact = "litdata"
-    folder: str = CHUNKS
+    artifact: dataset.Layout = "litdata"
     frame_bytes: int = 2 * _OFFSET_BYTES
     """The number of samples, and the offset at which the last one ends."""
     remedy: str = ""

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from larder import tar
-from larder.contract import Artifact, IndexEntry
+from larder import dataset, tar
+from larder.contract import IndexEntry
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
 from larder.shards import LABEL, member_names
 from larder.stage import Outcome
-from larder.volume import SHARDS
 from services.shard.settings import ShardSettings
 
 NEXT_STEP = "load (make etl-wds runs it by itself)"
@@ -32,8 +31,7 @@ def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:
 class TarShards(NamedTuple):
     """WebDataset's layout. See larder.packing.Layout."""
 
-    artifact: Artifact = "webdataset"
-    folder: str = SHARDS
+    artifact: dataset.Layout = "webdataset"
     frame_bytes: int = len(tar.END)
     imports: tuple[str, ...] = ()
     remedy: str = (

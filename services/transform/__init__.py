@@ -1,1 +1,1 @@
-"""transform: turns what was extracted into the training-ready tree `Food-11/<split>/class_XX/<file>`."""
+"""transform: turns what was extracted into the training-ready tree `<data set>/<split>/class_XX/<file>`."""

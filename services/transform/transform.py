@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from larder.artifacts import name_in, on_volume, require_dataset
 from larder.batches import batches
 from larder.contract import (
     IndexEntry,
@@ -29,7 +30,7 @@ from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageEr
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
-from larder.volume import RAW, TREE, Slot, remove_tree, swap_in
+from larder.volume import RAW, Slot, remove_tree, swap_in
 from services.transform import recipes
 from services.transform.recipes import Files, Recipe, RejectError
 from services.transform.settings import TransformSettings
@@ -71,8 +72,11 @@ class Reject(NamedTuple):
 def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Returns at once when the tree is made from the same files in the same way already."""
     clock = Clock()
-    raw, slot = settings.volume / RAW, Slot(settings.volume, TREE)
+    raw = settings.volume / RAW
     manifest = read_manifest(raw, made_by="python -m services.extract")
+    require_dataset(settings.dataset, manifest, str(raw))
+    name = settings.dataset or name_in(manifest, RAW)
+    slot = Slot(settings.volume, on_volume(settings.volume, "tree", name, reporter))
     wanted: dict[str, str | int] = {"recipe": settings.recipe, "verify": settings.verify}
     if settings.recipe == "csv":
         wanted["csv"] = settings.csv

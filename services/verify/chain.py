@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from larder.artifacts import in_bucket, on_volume
 from larder.contract import Artifact
+from larder.dataset import DEFAULT, LAYOUTS, Layout, dataset_of
 from larder.errors import InputError
+from larder.packing.source import open_folder
 from larder.progress import Reporter
 from larder.store import BucketSettings
-from larder.volume import CHUNKS, RAW, SHARDS, TREE
+from larder.volume import RAW
 from services.verify.choice import Choice, choose
 from services.verify.findings import AbsentError, UnfollowedError
 from services.verify.paper import Paper, Sample, read_paper
@@ -22,28 +25,26 @@ _REQUESTS_AT_ONCE = 16
 
 
 class Kept(NamedTuple):
-    """An artifact and where it lies."""
+    """An artifact, and whether the store's copy is meant."""
 
     artifact: Artifact
-    folder: str
     in_store: bool = False
 
 
-RAW_FILES = Kept("raw", RAW)
-TREE_FILES = Kept("tree", TREE)
-OBJECTS = Kept("objects", TREE, in_store=True)
-
-
-def packed(artifact: Artifact, *, in_store: bool) -> Kept:
-    """Shards or chunks, on their volume or in the store."""
-    return Kept(artifact, SHARDS if artifact == "webdataset" else CHUNKS, in_store)
+RAW_FILES = Kept("raw")
+TREE_FILES = Kept("tree")
+OBJECTS = Kept("objects", in_store=True)
 
 
 class Chain:
-    """One run. `work` is a folder for indexes that are fetched from the store."""
+    """One run. `work` is a folder for indexes that are fetched from the store.
+
+    Raises ConfigurationError when a volume holds several data sets, and none is named.
+    """
 
     def __init__(self, settings: VerifySettings, reporter: Reporter, work: Path) -> None:
         self.settings, self.reporter, self.work = settings, reporter, work
+        self._folders = {layout: self._on_volume(layout) for layout in LAYOUTS}
         self._found: dict[Kept, Paper | InputError | AbsentError] = {}
         self.sound: set[Kept] = set()
         """What was followed to its end, and holds."""
@@ -81,12 +82,35 @@ class Chain:
 
     def _place(self, kept: Kept) -> Place:
         settings = self.settings
+        if kept == RAW_FILES:
+            return VolumePlace(settings.volume / RAW)
+        layout = _layout(kept.artifact)
         if not kept.in_store:
-            root = {"webdataset": settings.wds, "litdata": settings.lit}.get(kept.artifact, settings.volume)
-            return VolumePlace(root / kept.folder)
+            return VolumePlace(self._folders[layout])
         if not settings.bucket:
             raise UnfollowedError("no store is set; S3_BUCKET and its keys in .env, or `make s3-up`")
         if self.store_failed:
             raise UnfollowedError(f"since {self.store_failed} failed")
         shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
-        return StorePlace(BucketSettings.model_validate(shared, by_name=True), kept.folder)
+        bucket = BucketSettings.model_validate(shared, by_name=True)
+        where = "/".join(part for part in ("s3:/", bucket.bucket, bucket.prefix) if part)
+        folder = in_bucket(
+            layout, self._dataset, where, lambda name: open_folder(bucket, name).find_manifest(), self.reporter
+        )
+        return StorePlace(bucket, folder)
+
+    def _on_volume(self, layout: Layout) -> Path:
+        """The folder of a layout on its volume."""
+        settings = self.settings
+        root = {"tree": settings.volume, "webdataset": settings.wds, "litdata": settings.lit}[layout]
+        return root / on_volume(root, layout, settings.dataset, self.reporter)
+
+    @property
+    def _dataset(self) -> str:
+        """Whose folders in the store belong to the chain: LARDER_DATASET's, or those of what lies on a volume."""
+        found = (dataset_of(folder.name) for folder in self._folders.values())
+        return self.settings.dataset or next((name for name in found if name != DEFAULT), DEFAULT)
+
+
+def _layout(artifact: Artifact) -> Layout:
+    return "tree" if artifact == "objects" else cast(Layout, artifact)

@@ -16,7 +16,7 @@ from larder.stage import Clock, Outcome
 from larder.volume import reading
 from services.verify import files
 from services.verify.archive import archive
-from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept, packed
+from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept
 from services.verify.findings import AbsentError, BreakError, Checked, Fault, UnfollowedError, as_figures
 from services.verify.packs import packs
 from services.verify.settings import VerifySettings
@@ -42,11 +42,11 @@ LINKS = (
     Link("archive", archive, None, "name the right source in LARDER_SOURCE, or make etl-local{force} with this one"),
     Link("raw", files.raw, RAW_FILES, _LOCAL),
     Link("tree", files.tree, TREE_FILES, _LOCAL),
-    _packs("shards", packed("webdataset", in_store=False), _WDS),
-    _packs("chunks", packed("litdata", in_store=False), _LIT),
+    _packs("shards", Kept("webdataset"), _WDS),
+    _packs("chunks", Kept("litdata"), _LIT),
     Link("objects in the store", files.objects, OBJECTS, "make etl-load{force}" + _AGAIN),
-    _packs("shards in the store", packed("webdataset", in_store=True), _WDS),
-    _packs("chunks in the store", packed("litdata", in_store=True), _LIT),
+    _packs("shards in the store", Kept("webdataset", in_store=True), _WDS),
+    _packs("chunks in the store", Kept("litdata", in_store=True), _LIT),
 )
 _WIDTH = max(len(link.name) for link in LINKS)
 

@@ -45,7 +45,7 @@ def tree(tmp_path: Path, volume: Path) -> Callable[..., dict[str, bytes]]:
             ExtractSettings.load("extract", [], settings | {"LARDER_SOURCE": str(source)}), Reporter("extract", "line")
         )
         transform(TransformSettings.load("transform", [], settings), Reporter("transform", "line"))
-        made = volume / "Food-11"
+        made = volume / settings.get("LARDER_DATASET", "Food-11")
         return {
             str(path.relative_to(made)): path.read_bytes()
             for path in made.rglob("*")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,10 +273,14 @@ def test_a_prefix_stands_before_the_folder(load: Any, tree: Any, files: Any, the
     assert found["KeyCount"] == 8
 
 
-def test_another_data_set_is_not_replaced_by_mistake(load: Any, tree: Any, files: Any, there: Any) -> None:
+def test_another_data_set_is_not_replaced_by_mistake(
+    load: Any, tree: Any, files: Any, there: Any, volume: Path
+) -> None:
     tree(files(5))
     assert load().code == 0
     made = tree(files(8), LARDER_DATASET="Other")
+    shutil.rmtree(volume / "Food-11")
+    (volume / "Other").rename(volume / "Food-11")  # as earlier versions named it
     result = load()
     assert result.code == 2
     assert "'Food-11'" in result.stderr

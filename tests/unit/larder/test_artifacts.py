@@ -1,0 +1,148 @@
+"""Which folder of a volume or a bucket holds a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from larder import sample
+from larder.artifacts import in_bucket, name_in, on_volume, require_dataset, tree_at
+from larder.contract import IndexSummary, Manifest
+from larder.errors import ConfigurationError
+from larder.progress import Reporter
+
+Make = Callable[..., None]
+
+
+def manifest_of(dataset: str) -> Manifest:
+    return Manifest(
+        artifact="tree", dataset=dataset, classes=[], splits={}, input={}, settings={}, files=0, bytes=0,
+        index=IndexSummary(bytes=0, sha256=""),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def reporter() -> Reporter:
+    return Reporter("test", "line")
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Put finished data into a folder of the volume: `make("photos")`, or under another name in its manifest."""
+
+    def make(folder: str, dataset: str | None = None, text: str = "") -> None:
+        place = tmp_path / folder / "_larder/manifest.json"
+        place.parent.mkdir(parents=True)
+        place.write_text(text or manifest_of(dataset or folder).to_json())
+
+    return make
+
+
+def test_a_name_is_the_folders(tmp_path: Path, reporter: Reporter, make: Make) -> None:
+    for folder in ("photos", "Food-11", "photos-webdataset"):
+        make(folder)
+    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos"
+    assert on_volume(tmp_path, "webdataset", "photos", reporter) == "photos-webdataset"
+    assert on_volume(tmp_path, "litdata", "photos", reporter) == "photos-litdata"
+
+
+def test_without_a_name_it_is_the_one_that_is_there(tmp_path: Path, reporter: Reporter, make: Make) -> None:
+    for folder in ("raw", "rejects", "photos", "cats-webdataset", ".larder/photos/new", "lost+found"):
+        make(folder)
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "file").touch()
+    assert on_volume(tmp_path, "tree", "", reporter) == "photos"
+    assert on_volume(tmp_path, "webdataset", "", reporter) == "cats-webdataset"
+    assert on_volume(tmp_path, "litdata", "", reporter) == "Food-11-litdata", "none is there: the default"
+
+
+def test_several_data_sets_must_be_told_apart(tmp_path: Path, reporter: Reporter, make: Make) -> None:
+    make("photos")
+    make("Food-11")
+    with pytest.raises(ConfigurationError, match="several data sets: Food-11, photos") as caught:
+        on_volume(tmp_path, "tree", "", reporter)
+    assert "LARDER_DATASET" in caught.value.next_step
+
+
+@pytest.mark.parametrize("root", ["nowhere", "file"])
+def test_no_volume_holds_nothing(tmp_path: Path, reporter: Reporter, root: str) -> None:
+    (tmp_path / "file").touch()
+    assert on_volume(tmp_path / root, "tree", "", reporter) == "Food-11"
+    assert on_volume(tmp_path / root, "tree", "photos", reporter) == "photos"
+
+
+def test_data_that_earlier_versions_named_in_the_manifest_alone(
+    tmp_path: Path, reporter: Reporter, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("Food-11", "photos")
+    make("Food-11-webdataset", "photos")
+    assert on_volume(tmp_path, "tree", "photos", reporter) == "Food-11"
+    assert on_volume(tmp_path, "webdataset", "photos", reporter) == "Food-11-webdataset"
+    assert capsys.readouterr().err.count("photos lies in") == 2
+    assert on_volume(tmp_path, "tree", "cats", reporter) == "cats", "those are others"
+    assert on_volume(tmp_path, "tree", "", reporter) == "Food-11"
+    make("photos")
+    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos", "its own folder comes first"
+
+
+def test_a_damaged_manifest_is_left_to_the_stage_that_reads_it(
+    tmp_path: Path, reporter: Reporter, make: Make
+) -> None:  # fmt: skip
+    make("photos", text="{")
+    make("Food-11", "photos")
+    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos"
+    (tmp_path / "Food-11/_larder/manifest.json").write_text("{")
+    assert on_volume(tmp_path, "tree", "cats", reporter) == "cats"
+
+
+def test_in_a_bucket(reporter: Reporter) -> None:
+    asked: list[str] = []
+
+    def there(**manifests: str) -> Callable[[str], Manifest | None]:
+        def find(folder: str) -> Manifest | None:
+            asked.append(folder)
+            found = manifests.get(folder.replace("-", "_"))
+            return manifest_of(found) if found else None
+
+        return find
+
+    assert in_bucket("webdataset", "", "s3://b", there(), reporter) == "Food-11-webdataset"
+    assert asked == [], "the default takes no requests"
+    assert in_bucket("tree", "photos", "s3://b", there(photos="photos"), reporter) == "photos"
+    assert in_bucket("tree", "photos", "s3://b", there(), reporter) == "photos"
+    assert in_bucket("tree", "photos", "s3://b", there(Food_11="photos"), reporter) == "Food-11"
+    assert in_bucket("tree", "photos", "s3://b", there(Food_11="Food-11"), reporter) == "photos"
+
+
+def test_a_tree_is_named_by_its_folder_or_its_volume(tmp_path: Path, reporter: Reporter, make: Make) -> None:
+    make("volume/photos")
+    volume = tmp_path / "volume"
+    assert tree_at(volume, "", reporter) == tree_at(volume, "photos", reporter) == volume / "photos"
+    assert tree_at(volume / "photos", "", reporter) == volume / "photos"
+    assert tree_at(volume, "cats", reporter) == volume, "so that a message names what was asked for"
+    assert tree_at(tmp_path / "nowhere", "", reporter) == tmp_path / "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("folder", "dataset", "expected"),
+    [
+        pytest.param("photos", "photos", "photos", id="its-own"),
+        pytest.param("raw", "photos", "photos", id="of-the-manifest"),
+        pytest.param("Food-11", "photos", "Food-11", id="data-of-an-earlier-version"),
+        pytest.param("raw", sample.NAME, "Food-11", id="the-sample"),
+        pytest.param("raw", "My photos", "Food-11", id="what-an-earlier-version-allowed"),
+        pytest.param("raw", "../x", "Food-11", id="a-path"),
+    ],
+)
+def test_what_is_made_of_data_without_a_name_given(folder: str, dataset: str, expected: str) -> None:
+    assert name_in(manifest_of(dataset), folder) == expected
+
+
+def test_another_name_than_the_datas() -> None:
+    require_dataset("", manifest_of("photos"), "/mnt/raw")
+    require_dataset("photos", manifest_of("photos"), "/mnt/raw")
+    require_dataset("photos", manifest_of(sample.NAME), "/mnt/raw")
+    with pytest.raises(ConfigurationError, match="'photos', and LARDER_DATASET is 'cats'"):
+        require_dataset("cats", manifest_of("photos"), "/mnt/raw")
