@@ -9,7 +9,7 @@ from larder.cli import environment, store
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
 from larder.cli.settings import WORDS, Settings
-from larder.dataset import DEFAULT, folder_of
+from larder.dataset import DEFAULT
 
 PYTHON = ".venv/bin/python"
 _WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
@@ -44,19 +44,20 @@ class Host:
         """Return the call that runs a step."""
         settings = self.settings
         env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
-        tree = f"{self.volume(settings.data_volume)}/{settings.dataset}"
         if settings.dataset != DEFAULT:
             env.setdefault("LARDER_DATASET", settings.dataset)
         env["LARDER_VOLUME_DIR"] = self.volume(self._volume_of(step.file))
         if step.file in ("wds", "lit"):
-            env["LARDER_INPUT"] = settings.get("LARDER_INPUT", tree)
+            env["LARDER_INPUT"] = settings.get("LARDER_INPUT", self.volume(settings.data_volume))
             if step.stage == "load":
-                env["LARDER_LOAD"] = folder_of(settings.dataset, "webdataset" if step.file == "wds" else "litdata")
+                env["LARDER_LOAD"] = "webdataset" if step.file == "wds" else "litdata"
         if step.stage == "verify":
             env["LARDER_WDS_DIR"] = self.volume(settings.wds_volume)
             env["LARDER_LIT_DIR"] = self.volume(settings.lit_volume)
         if step.stage in ("bench", "jupyter"):
-            env["FOOD11_DATA_DIR"] = settings.get("FOOD11_DATA_DIR", tree)
+            env["FOOD11_DATA_DIR"] = settings.get(
+                "FOOD11_DATA_DIR", f"{self.volume(settings.data_volume)}/{settings.dataset}"
+            )
             env["LARDER_RESULTS"] = str(settings.results)
             env["LARDER_CACHE_DIR"] = str(settings.cache_dir)
         if step.stage in ("bench", "jupyter", "mount"):
