@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from larder.cli.app import App
-from larder.cli.commands import clean, develop, jupyter, mount, pipelines, ray, s3
+from larder.cli.commands import clean, develop, jupyter, mount, pipelines, ray, s3, status
 from larder.cli.pipelines import STAGES
 
 Run = Callable[[App, Sequence[str]], None]
@@ -74,6 +74,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("ray-down", _CLUSTER, "stop the Ray cluster", ray.down),
     Command("provision", _CLUSTER, "make, keep and take down a VM, volumes and buckets in a cloud", develop.provision,
             words="..."),
+    Command("status", _KEEP, "show volumes, store, mount, JupyterLab and records, and what is out of date",
+            status.status, (), _VOLUMES),
     Command("clean-local", _KEEP, "remove the data volume, after asking", clean.local, (), (*_VOLUMES[:1], "YES")),
     Command("clean", _KEEP, "remove the volumes of shards and chunks that the store has", clean.staged("wds", "lit"),
             ("load",), (*_VOLUMES[1:], "YES")),
