@@ -82,7 +82,8 @@ def look(folder: Path) -> Holding:
 def _under_way(work: Path) -> tuple[str, ...]:
     if not work.is_dir():
         return ()
-    return tuple(sorted(item.name for item in os.scandir(work) if item.is_dir(follow_symlinks=False)))
+    return tuple(sorted(item.name for item in os.scandir(work)
+                        if item.is_dir(follow_symlinks=False) and any(os.scandir(item.path))))  # fmt: skip
 
 
 def _artifact(folder: Path, name: str) -> Artifact | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from larder.cli.app import App
-from larder.cli.commands import clean, develop, jupyter, mount, pipelines, ray, s3, status
+from larder.cli.commands import clean, develop, doctor, jupyter, mount, pipelines, ray, s3, status
 from larder.cli.pipelines import STAGES
 
 Run = Callable[[App, Sequence[str]], None]
@@ -76,6 +76,7 @@ COMMANDS: tuple[Command, ...] = (
             words="..."),
     Command("status", _KEEP, "show volumes, store, mount, JupyterLab and records, and what is out of date",
             status.status, (), _VOLUMES),
+    Command("doctor", _KEEP, "check engine, disk, memory, ports, FUSE, GPU, Python and .env", doctor.doctor),
     Command("clean-local", _KEEP, "remove the data volume, after asking", clean.local, (), (*_VOLUMES[:1], "YES")),
     Command("clean", _KEEP, "remove the volumes of shards and chunks that the store has", clean.staged("wds", "lit"),
             ("load",), (*_VOLUMES[1:], "YES")),
