@@ -28,7 +28,7 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             owner = _owner(file.read())
-            if owner is not None and owner != root and _is_checkout(owner):
+            if owner is not None and owner != root and is_checkout(owner):
                 return f"{PLAIN}-{digest_of(root)}"
             if owner != root:
                 file.truncate(0)
@@ -41,7 +41,7 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
 def look(root: Path, environ: Mapping[str, str]) -> str:
     """Return the checkout's project, and claim nothing."""
     owner = owner_of(environ)
-    mine = owner is None or owner == root.resolve() or not _is_checkout(owner)
+    mine = owner is None or owner == root.resolve() or not is_checkout(owner)
     return PLAIN if mine else f"{PLAIN}-{digest_of(root.resolve())}"
 
 
@@ -72,5 +72,6 @@ def _owner(text: str) -> Path | None:
         return None
 
 
-def _is_checkout(folder: Path) -> bool:
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder is a checkout of larder."""
     return (folder / "compose" / "stage.yaml").is_file()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from larder.cli import mounts, store
 from larder.cli.checks.check import FAULT, NOTE, OK, Check, answer
+from larder.cli.settings import is_port
 from larder.cli.survey import Survey, is_running, labs
 
 GIGABYTE = 1e9
@@ -83,7 +84,7 @@ def of_ports(survey: Survey) -> Iterator[Check]:
     ours = is_running(survey.root / settings.store_dir / "pid", "weed") if host else _publishes(survey, "minio", port)
     yield _port("port of the store", int(port), ours, other)
     port = settings.get("LARDER_JUPYTER_PORT", "8888")
-    if port.isdigit():
+    if is_port(port):
         folder = survey.root / settings.home / "jupyter"
         ours = any(port == found for found, _ in labs(folder)) if host else _publishes(survey, "jupyter", port)
         yield _port("port of JupyterLab", int(port), ours, "LARDER_JUPYTER_PORT")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from larder.cli.app import App
-from larder.cli.commands import clean, develop, doctor, jupyter, mount, pipelines, ray, s3, status
+from larder.cli.commands import clean, develop, doctor, jupyter, mount, pipelines, ray, s3, status, uninstall
 from larder.cli.pipelines import STAGES
 
 Run = Callable[[App, Sequence[str]], None]
@@ -86,6 +86,8 @@ COMMANDS: tuple[Command, ...] = (
             ("load",), (_VOLUMES[2], "YES")),
     Command("clean-s3", _KEEP, "remove the store on this machine, its data and keys, after asking", clean.s3,
             (), ("YES",)),
+    Command("uninstall", _KEEP, "list everything that larder has created here, ask, and remove it",
+            uninstall.uninstall, (), ("YES",)),
     Command("build", _DEVELOP, "build the images", develop.build, words="[STAGE...]"),
     *(Command(f"build-{stage}", _DEVELOP, f"build the image of {stage}", develop.build_one(stage), hidden=True)
       for stage in STAGES),

@@ -10,6 +10,7 @@ from typing import Any
 
 from larder.cli import staleness
 from larder.cli.app import App
+from larder.cli.console import in_units
 from larder.cli.inventory import Artifact, Holding
 from larder.cli.settings import shown
 from larder.cli.staleness import COMMANDS, State
@@ -155,12 +156,3 @@ def _total(holding: Holding) -> str:
     linked = bool(holding.of_kind("raw"))
     total = sum(artifact.bytes for artifact in holding.artifacts if not (linked and artifact.kind == "tree"))
     return in_units(total) if holding.artifacts else "no finished data"
-
-
-def in_units(size: float) -> str:
-    """Return a number of bytes as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
