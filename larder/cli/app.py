@@ -107,7 +107,7 @@ class App:
 
     def output(self, call: Call) -> tuple[int, str, str]:
         """Run a short call and return its exit code, stdout and stderr."""
-        return process.output(call.argv, self.environment_of(call), seconds=60.0)
+        return process.output(call.argv, self.environment_of(call), seconds=60.0, folder=self.root)
 
     def environment_of(self, call: Call) -> dict[str, str]:
         """Return the environment of a call."""

@@ -21,3 +21,12 @@ def ask(question: str, yes: bool) -> bool:
     if not answer.endswith("\n"):  # nobody is there
         sys.stderr.write("\n")
     return answer.strip().lower() in ("y", "yes")
+
+
+def in_units(size: float) -> str:
+    """Return a number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

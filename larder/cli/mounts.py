@@ -31,9 +31,28 @@ def mount_of(folder: Path, table: str = "") -> Mount | None:
     for line in table.splitlines():
         fields, _, _ = line.partition(" - ")
         words = fields.split(" ")
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), words[4])
+        point = _plain(words[4])
         holds = point == "/" or str(folder) == point or str(folder).startswith(point + "/")
         if holds and (best is None or len(point) >= len(best.point)):  # of two on one point, the later one counts
             tags = [word.partition(":")[0] for word in words[6:]]
             best = Mount(point, "shared" in tags, "master" in tags)
     return best
+
+
+def below(folder: Path, table: str = "") -> list[str]:
+    """Return the mount points at or below a folder, each once."""
+    try:
+        table = table or Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return sorted(str(item) for item in _entries(folder) if item.is_mount())
+    points = (_plain(line.split(" ")[4]) for line in table.splitlines())
+    return sorted({point for point in points if point == str(folder) or point.startswith(f"{folder}/")})
+
+
+def _entries(folder: Path) -> list[Path]:
+    return [folder, *folder.iterdir()] if folder.is_dir() else []
+
+
+def _plain(text: str) -> str:
+    """Return a word of the table without its escapes."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

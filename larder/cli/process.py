@@ -153,8 +153,16 @@ def _stdout(call: Call) -> int | None:
     return sys.stderr.fileno() if call.quiet else None
 
 
-def output(argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0) -> tuple[int, str, str]:
+def output(
+    argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0, folder: Path | None = None
+) -> tuple[int, str, str]:
     """Run a short program and return its exit code, stdout and stderr; 127 where it is not installed.
+
+    Args:
+        argv: The program and its arguments.
+        environ: Its environment, whole.
+        seconds: How long it may take.
+        folder: The folder to run it in; None for the current one.
 
     Raises:
         ConfigurationError: The program doesn't answer.
@@ -162,7 +170,7 @@ def output(argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.
     try:
         ended = subprocess.run(
             list(argv), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=seconds,
-            env=dict(environ), check=False,
+            env=dict(environ), cwd=folder, check=False,
         )  # fmt: skip
     except FileNotFoundError:
         return 127, "", f"{argv[0]} is not installed"

@@ -19,7 +19,7 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
     can't be kept, every checkout but the one at work keeps to its own digest only if it has claimed one before.
     """
     root = root.resolve()
-    register = _register(environ)
+    register = register_of(environ)
     if register is None:
         return PLAIN
     try:
@@ -28,7 +28,7 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             owner = _owner(file.read())
-            if owner is not None and owner != root and _is_checkout(owner):
+            if owner is not None and owner != root and is_checkout(owner):
                 return f"{PLAIN}-{digest_of(root)}"
             if owner != root:
                 file.truncate(0)
@@ -38,12 +38,29 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
     return PLAIN
 
 
+def look(root: Path, environ: Mapping[str, str]) -> str:
+    """Return the checkout's project, and claim nothing."""
+    owner = owner_of(environ)
+    mine = owner is None or owner == root.resolve() or not is_checkout(owner)
+    return PLAIN if mine else f"{PLAIN}-{digest_of(root.resolve())}"
+
+
+def owner_of(environ: Mapping[str, str]) -> Path | None:
+    """Return the checkout that has claimed the plain name; None where none has."""
+    register = register_of(environ)
+    try:
+        return _owner(register.read_text()) if register else None
+    except OSError:
+        return None
+
+
 def digest_of(root: Path) -> str:
     """Return what tells this checkout from others."""
     return hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
 
 
-def _register(environ: Mapping[str, str]) -> Path | None:
+def register_of(environ: Mapping[str, str]) -> Path | None:
+    """Return the file with the claim; None where there is no place for it."""
     state = environ.get("XDG_STATE_HOME") or (environ.get("HOME", "") and f"{environ['HOME']}/.local/state")
     return Path(state) / "larder" / "checkouts.json" if state else None
 
@@ -55,5 +72,6 @@ def _owner(text: str) -> Path | None:
         return None
 
 
-def _is_checkout(folder: Path) -> bool:
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder is a checkout of larder."""
     return (folder / "compose" / "stage.yaml").is_file()

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from larder.cli.app import App
-from larder.cli.commands import clean, develop, jupyter, mount, pipelines, ray, s3
+from larder.cli.commands import clean, completion, develop, doctor, jupyter, mount, pipelines, ray, s3
+from larder.cli.commands.status import status
+from larder.cli.commands.uninstall import uninstall
 from larder.cli.pipelines import STAGES
 
 Run = Callable[[App, Sequence[str]], None]
@@ -74,6 +76,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("ray-down", _CLUSTER, "stop the Ray cluster", ray.down),
     Command("provision", _CLUSTER, "make, keep and take down a VM, volumes and buckets in a cloud", develop.provision,
             words="..."),
+    Command("status", _KEEP, "show volumes, store, mount, JupyterLab and records, and what is out of date",
+            status, (), _VOLUMES),
+    Command("doctor", _KEEP, "check engine, disk, memory, ports, FUSE, GPU, Python and .env", doctor.doctor),
     Command("clean-local", _KEEP, "remove the data volume, after asking", clean.local, (), (*_VOLUMES[:1], "YES")),
     Command("clean", _KEEP, "remove the volumes of shards and chunks that the store has", clean.staged("wds", "lit"),
             ("load",), (*_VOLUMES[1:], "YES")),
@@ -83,6 +88,10 @@ COMMANDS: tuple[Command, ...] = (
             ("load",), (_VOLUMES[2], "YES")),
     Command("clean-s3", _KEEP, "remove the store on this machine, its data and keys, after asking", clean.s3,
             (), ("YES",)),
+    Command("uninstall", _KEEP, "list everything that larder has created here, ask, and remove it",
+            uninstall, (), ("YES",)),
+    Command("completion", _DEVELOP, "print a script that completes commands, settings and flags in a shell",
+            completion.completion, words="bash|zsh|fish"),
     Command("build", _DEVELOP, "build the images", develop.build, words="[STAGE...]"),
     *(Command(f"build-{stage}", _DEVELOP, f"build the image of {stage}", develop.build_one(stage), hidden=True)
       for stage in STAGES),

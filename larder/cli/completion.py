@@ -1,0 +1,180 @@
+"""Completion for shells, generated from the table of commands: commands, settings (`NAME=`), flags, and words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from larder.cli.pipelines import STAGES
+from larder.cli.settings import of_stages
+
+if TYPE_CHECKING:
+    from larder.cli.commands import Command
+
+COMMON_FLAGS = ("--help", "--dry-run", "--yes")
+VALUES = {"RUNNER": ("compose", "host"), "YES": ("1",), "LARDER_RAY_STAGE": ("shard", "optimize"), "REQUIRE": ("all",)}
+"""The values that a setting of the front door takes. Those of stages that are true or false are added."""
+
+
+def names_of(command: Command) -> list[str]:
+    """Return the settings that a command takes."""
+    of_stage = [setting.name for setting in of_stages(command.stages)]
+    return list(dict.fromkeys([*command.settings, *of_stage, "RUNNER"]))
+
+
+def flags_of(command: Command) -> list[str]:
+    """Return a command's flags. Secrets have none."""
+    own = [setting.flag for setting in of_stages(command.stages) if setting.flag and not setting.secret]
+    return list(dict.fromkeys([*own, *COMMON_FLAGS]))
+
+
+def words_of(command: Command) -> list[str]:
+    """Return the words that a command takes, as its table names them: `bash|zsh|fish`, or stages."""
+    if "STAGE" in command.words:
+        return list(STAGES)
+    return re.findall(r"[a-z]+", command.words)
+
+
+def values() -> dict[str, tuple[str, ...]]:
+    """Return the values of settings that take few."""
+    from larder.cli.settings import declared
+
+    either = {name: ("true", "false") for name, setting in declared().items() if setting.default in ("true", "false")}
+    return {**either, **VALUES}
+
+
+def script(shell: str, commands: Sequence[Command]) -> str:
+    """Return the script for a shell.
+
+    Args:
+        shell: bash, zsh or fish.
+        commands: The table; hidden commands are left out.
+    """
+    shown = [command for command in commands if not command.hidden]
+    return "\n".join(SHELLS[shell](shown)) + "\n"
+
+
+def _bash(commands: Sequence[Command]) -> Iterator[str]:
+    yield '# Completion of larder for bash. In ~/.bashrc: eval "$(larder completion bash)"'
+    yield from BASH_START.splitlines()
+    yield from _cases("        ", '"$name"', ((name, f"words={shlex.quote(' '.join(found))}")
+                                              for name, found in values().items()))  # fmt: skip
+    yield "    else"
+    everything = " ".join([*(command.name for command in commands), "RUNNER=", *COMMON_FLAGS, "--version"])
+    yield from _cases("        ", '"$command"', [
+        ("''", f"words={shlex.quote(everything)}"),
+        *((command.name, f"words={shlex.quote(' '.join(_candidates(command)))}") for command in commands),
+    ])  # fmt: skip
+    yield from BASH_END.splitlines()
+
+
+def _candidates(command: Command) -> list[str]:
+    return [*words_of(command), *(f"{name}=" for name in names_of(command)), *flags_of(command)]
+
+
+def _cases(indent: str, subject: str, cases: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> Iterator[str]:
+    yield f"{indent}case {subject} in"
+    yield from (f"{indent}    {pattern}) {action} ;;" for pattern, action in cases)
+    yield f"{indent}esac"
+
+
+# Bash splits words at "=": RUNNER=compose is three.
+BASH_START = """\
+_larder() {
+    local current="${COMP_WORDS[COMP_CWORD]}" words='' command='' name='' at word
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        word="${COMP_WORDS[at]}"
+        [[ $word == -* || $word == *=* || ${COMP_WORDS[at-1]} == '=' || ${COMP_WORDS[at+1]} == '=' ]] && continue
+        command="$word"
+        break
+    done
+    if [[ $current == '=' ]]; then
+        name="${COMP_WORDS[COMP_CWORD-1]}" current=''
+    elif [[ ${COMP_WORDS[COMP_CWORD-1]} == '=' ]]; then
+        name="${COMP_WORDS[COMP_CWORD-2]}"
+    fi
+    if [[ -n $name ]]; then"""
+BASH_END = """\
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
+    return 0
+}
+complete -o bashdefault -o default -F _larder larder"""
+
+
+def _zsh(commands: Sequence[Command]) -> Iterator[str]:
+    yield "#compdef larder"
+    yield '# Completion of larder for zsh. In ~/.zshrc, after compinit: eval "$(larder completion zsh)"'
+    yield from ZSH_START.splitlines()
+    yield from _cases("        ", "$name", [
+        *((name, f"compadd -- {' '.join(found)}") for name, found in values().items()), ("*", "_files"),
+    ])  # fmt: skip
+    yield from ("        return", "    fi")
+    described = " ".join(shlex.quote(f"{command.name}:{command.summary}") for command in commands)
+    yield from _cases("    ", "$command", [
+        ("''", f"list=({described}); _describe command list; flags=({' '.join([*COMMON_FLAGS, '--version'])})"),
+        *((command.name, _zsh_lists(command)) for command in commands),
+    ])  # fmt: skip
+    yield from ZSH_END.splitlines()
+
+
+def _zsh_lists(command: Command) -> str:
+    lists = (("list", words_of(command)), ("settings", names_of(command)), ("flags", flags_of(command)))
+    return "; ".join(f"{name}=({' '.join(found)})" for name, found in lists if found)
+
+
+ZSH_START = """\
+_larder() {
+    local command='' word name=${PREFIX%%=*}
+    local -a list settings flags
+    for word in ${words[2,CURRENT-1]}; do
+        [[ $word == -* || $word == *=* ]] && continue
+        command=$word
+        break
+    done
+    if [[ $PREFIX == *=* ]]; then
+        compset -P '*='"""
+ZSH_END = """\
+    [[ -n $command ]] && compadd -a list
+    compadd -a flags
+    compadd -S = -a settings
+}
+if [[ ${zsh_eval_context[-1]} == loadautofunc ]]; then _larder "$@"; else compdef _larder larder; fi"""
+
+
+def _fish(commands: Sequence[Command]) -> Iterator[str]:
+    yield "# Completion of larder for fish: larder completion fish > ~/.config/fish/completions/larder.fish"
+    yield from FISH_START.splitlines()
+    for command in commands:
+        yield f"complete -c larder -f -n 'not __larder_command' -a {command.name} -d {_fish_quoted(command.summary)}"
+    for flag in (*COMMON_FLAGS, "--version"):
+        yield f"complete -c larder -n 'not __larder_command' -l {flag[2:]}"
+    either = values()
+    for command in commands:
+        when = f"complete -c larder -n 'contains -- {command.name} (__larder_command)'"
+        yield from (f"{when} -l {flag[2:]}" for flag in flags_of(command))
+        names = names_of(command)
+        choices = [f"{name}={value}" for name in names for value in either.get(name, ())]
+        yield f"{when} -a '{' '.join([*words_of(command), *(f'{name}=' for name in names), *choices])}'"
+
+
+def _fish_quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+FISH_START = """\
+function __larder_command
+    for word in (commandline -opc)[2..-1]
+        if not string match -qr -- '^-|=' $word
+            echo $word
+            return 0
+        end
+    end
+    return 1
+end"""
+
+SHELLS: dict[str, Callable[[Sequence[Command]], Iterator[str]]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
