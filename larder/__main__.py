@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info < (3, 9):
+if sys.version_info < (3, 9):  # noqa: UP036  (a bare machine may have an older one)
     sys.exit("error: larder needs Python 3.9 or newer; this is " + sys.version.split()[0] + "\n"
              "  next step: run it with a newer one, as in python3.11 -m larder")  # fmt: skip
 
