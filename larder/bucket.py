@@ -20,6 +20,7 @@ from larder.batches import batches
 from larder.contract import MANIFEST, Manifest, parse_manifest
 from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
+from larder.next_step import Run
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
 
@@ -161,7 +162,7 @@ class Folder:
         if self.digest(path) != (length, sha256):
             raise ServiceError(
                 f"{self.uri}/{path}: the store holds other bytes than were sent",
-                next_step="run `make s3-check`, then this again: it resumes",
+                next_step=f"run {Run('s3', 'check')}, then this again: it resumes",
             )
 
     def _put(self, key: str, data: bytes | bytearray, content_type: str, crc: str = "") -> PutObjectOutputTypeDef:

@@ -178,10 +178,10 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
 
 
 def read_manifest(folder: Path, *, made_by: str) -> Manifest:
-    """The manifest of an artifact that must be there; `made_by` is the command that makes it."""
+    """The manifest of an artifact that must be there; `made_by` names what makes it (larder.next_step)."""
     manifest = find_manifest(folder)
     if manifest is None:
-        raise InputError(f"{folder} holds no finished data: no {META}/manifest.json", next_step=f"run `{made_by}`")
+        raise InputError(f"{folder} holds no finished data: no {META}/manifest.json", next_step=f"run {made_by}")
     return manifest
 
 

@@ -20,9 +20,11 @@ import errno
 import os
 from collections.abc import Sequence
 
+from larder.next_step import MAKES, anew
+
 EXIT_INTERRUPTED = 130
-TREE_ANEW = "make the tree anew (`make etl-local LARDER_FORCE=true` with the LARDER_SOURCE that it had)"
-"""A next step. Without its source, the command would put another data set in its place."""
+TREE_ANEW = f"run {anew(MAKES['tree'])} with the LARDER_SOURCE that the tree had"
+"""A next step. Without its source, these would put another data set in its place."""
 
 
 class LarderError(Exception):

@@ -1,20 +1,17 @@
-"""Ports of the loopback interface: which are free, and who holds one that isn't."""
+"""Ports of the loopback interface: which are free, and which program listens on one that isn't."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from larder.errors import ResourceError
 
 LOOPBACK = "127.0.0.1"
-_LISTENING = "0A"  # linux/include/net/tcp_states.h
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen there now."""
     try:
         socket.create_server((LOOPBACK, port)).close()
     except OSError:
@@ -22,8 +19,14 @@ def is_free(port: int) -> bool:
     return True
 
 
+def require_free(port: int, otherwise: str) -> None:
+    """Raise ResourceError when another program listens on `port`; its next step is to stop that, or `otherwise`."""
+    if not is_free(port):
+        raise ResourceError(f"port {port} is taken by {holder(port)}", next_step=f"stop that, or {otherwise}")
+
+
 def free_above(port: int, count: int) -> list[int]:
-    """The next `count` free ports above `port`. Raises ResourceError when there are not that many."""
+    """Return the next `count` free ports above `port`. Raises ResourceError when there are not that many."""
     found = list(islice(filter(is_free, range(port + 1, 1 << 16)), count))
     if len(found) < count:
         raise ResourceError(
@@ -34,23 +37,14 @@ def free_above(port: int, count: int) -> list[int]:
 
 
 def holder(port: int) -> str:
-    """The program that listens on `port`, as "name (process 12)"; "another program" where the system doesn't tell."""
-    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(str(handle.readlink()) in inodes for handle in (folder / "fd").iterdir()):
-                return f"{(folder / 'comm').read_text().strip()} (process {folder.name})"
-        except OSError:  # another user's, or it has just ended
-            continue
-    return "another program"
+    """Return who listens on `port`, as "name (process 12)"; "another program" where the system doesn't tell."""
+    import psutil  # here, since only a port that is taken needs it
 
-
-def _listening(port: int) -> Iterator[str]:
-    """The sockets that listen on `port`, by inode (proc_net_tcp in the kernel's documentation)."""
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        if not table.exists():
-            continue
-        for line in table.read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == _LISTENING and int(words[1].rpartition(":")[2], 16) == port:
-                yield words[9]
+    try:
+        listening = [
+            found.pid for found in psutil.net_connections("tcp")
+            if found.status == psutil.CONN_LISTEN and found.laddr.port == port
+        ]  # fmt: skip
+        return next(f"{psutil.Process(pid).name()} (process {pid})" for pid in listening if pid)
+    except (psutil.Error, StopIteration):  # another user's, or it has just ended
+        return "another program"

@@ -25,6 +25,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.next_step import Run
 
 FAULTS = (ClientError, BotoCoreError, ResponseParserError, HTTPError)
 """What boto3's calls, and reading the bodies that they return, may raise."""
@@ -33,7 +34,7 @@ NO_CONTACT = (EndpointConnectionError, ConnectTimeoutError, SSLError)
 """Those where no answer of the store has been heard."""
 
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to S3_ENDPOINT_URL"
-_AGAIN = "run the same command again; `make s3-check` looks closer"
+_AGAIN = f"run the same command again; {Run('s3', 'check')} looks closer"
 
 
 class _Fault(NamedTuple):
@@ -65,7 +66,7 @@ _BY_CODE = {
     ),
     "NoSuchBucket": _Fault(
         ConfigurationError, "there is no such bucket",
-        "check the name (S3_BUCKET, LARDER_INPUT, LARDER_DEST), or make the bucket: `make s3-bucket{bucket}`"
+        "check the name (S3_BUCKET, LARDER_INPUT, LARDER_DEST), or run {make_bucket}"
     ),
     "InvalidBucketName": _Fault(
         ConfigurationError, "the store takes no bucket of this name",
@@ -125,7 +126,8 @@ def explain_code(code: str, message: str, what: str) -> LarderError:
     if fault is None:
         return ServiceError(f"{what}: the store answers {code}: {message}".rstrip(": "), next_step=_AGAIN)
     bucket = re.search(r"s3://([^/:]+)", what)
-    step = fault.next_step.format(bucket=f" BUCKET={bucket[1]}" if bucket else "")
+    make_bucket = Run("s3", "bucket").having(S3_BUCKET=bucket[1] if bucket else "")
+    step = fault.next_step.replace("{make_bucket}", str(make_bucket))
     return fault.kind(f"{what}: {fault.cause} ({code})", next_step=step)
 
 
@@ -208,8 +210,8 @@ def _verify_fault(text: str) -> str:
 
 def _unreachable(what: str, endpoint: str) -> LarderError:
     hint = (
-        "start the store (`make s3-up` for the local one), or check S3_ENDPOINT_URL, the network and the firewall; "
-        "then run again: what is done stays done"
+        f"start the store ({Run('s3', 'up')} for the local one), or check S3_ENDPOINT_URL, the network and "
+        "the firewall; then run again: what is done stays done"
     )
     if urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1") and Path("/.dockerenv").exists():
         hint += "; inside a container, localhost is the container itself"

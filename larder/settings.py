@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from larder.dataset import DEFAULT, a_dataset
 from larder.errors import ConfigurationError
 from larder.machine import available_cpus
+from larder.next_step import Run
 from larder.progress import LogStyle
 
 
@@ -34,13 +35,16 @@ class Settings(BaseModel):
     )  # fmt: skip
 
     @classmethod
-    def load(cls, stage: str, argv: Sequence[str], environ: Mapping[str, str], *, about: str = "") -> Self:
+    def load(
+        cls, stage: str, argv: Sequence[str], environ: Mapping[str, str], *, about: str = "", program: str = ""
+    ) -> Self:
         """Build the settings of `stage` from flags and the environment.
 
-        Raises ConfigurationError that names every fault; exits for `--help` and `--version` as is usual.
+        `program` is how the help names the stage. Raises ConfigurationError that names every fault; exits for `--help`
+        and `--version` as is usual.
         """
-        see = f"see `python -m services.{stage} --help` and .env.example"
-        given, unknown = _parser(cls, stage, about, see).parse_known_args(list(argv))
+        see = f"see {Run(stage, '--help')} and .env.example"
+        given, unknown = _parser(cls, program or stage, about, see).parse_known_args(list(argv))
         faults = list(_unknown(unknown))
         values, origin = {}, {}
         for setting in settings_of(cls):
@@ -92,7 +96,7 @@ class VolumeSettings(WorkerSettings, DatasetSettings):
 
     volume: Path = Field(
         Path("/mnt"), alias="LARDER_VOLUME_DIR",
-        description="where the data volume is mounted; compose and make set it",
+        description="where the data volume is mounted",
     )  # fmt: skip
 
 
@@ -148,13 +152,13 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError.of_faults([message], next_step=self.see)
 
 
-def _parser(kind: type[Settings], stage: str, about: str, see: str) -> _Parser:
+def _parser(kind: type[Settings], program: str, about: str, see: str) -> _Parser:
     from larder import __version__
 
     names = ", ".join(setting.names[0] for setting in settings_of(kind) if setting.secret)
     secrets = f"Secrets are variables alone: {names}. " if names else ""
     parser = _Parser(
-        prog=f"python -m services.{stage}", description=about, allow_abbrev=False,
+        prog=program, description=about, allow_abbrev=False,
         epilog=f"A flag wins over its environment variable. {secrets}"
         "Exit codes: 0 done or up to date, 2 wrong usage or configuration, 3 input missing or damaged or volume "
         "unusable, 4 too many samples rejected, 5 a remote service failed, 130 interrupted.",

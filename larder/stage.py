@@ -34,9 +34,14 @@ class Outcome(NamedTuple):
 
 
 def main(
-    stage: str, kind: type[S], work: Callable[[S, Reporter], Outcome], about: str, argv: Sequence[str] | None = None
-) -> int:
-    """Run a stage and return its exit code (see larder.errors)."""
+    stage: str, kind: type[S], work: Callable[[S, Reporter], Outcome], about: str, argv: Sequence[str] | None = None, *,
+    program: str = "", in_commands: Callable[[str], str] = str,
+) -> int:  # fmt: skip
+    """Run a stage and return its exit code (see larder.errors).
+
+    `program` is how its help names it. `in_commands` replaces the stages that a message names
+    (larder.next_step) by what people type.
+    """
     style: LogStyle = "json" if os.environ.get("LARDER_LOG") == "json" else "auto"
     reporter = Reporter(stage, style)
     words = sys.argv[1:] if argv is None else argv
@@ -54,13 +59,13 @@ def main(
         signal.signal(signal.SIGINT, interrupt)
 
     def run() -> int:
-        settings = kind.load(stage, words, os.environ, about=about)
+        settings = kind.load(stage, words, os.environ, about=about, program=program)
         if "--check" not in words:
             reporter.speak(settings.log)
-            _finish(reporter, work(settings, reporter))
+            _finish(reporter, work(settings, reporter), in_commands)
         return 0
 
-    code = ended(reporter, run, "interrupted; nothing is lost, run the same command again")
+    code = ended(reporter, run, "interrupted; nothing is lost, run the same command again", in_commands)
     if code and argv is None and not multiprocessing.active_children():
         # What Python does, too, but only after waiting for threads, which may wait for a silent store.
         atexit._run_exitfuncs()
@@ -70,12 +75,14 @@ def main(
     return code
 
 
-def ended(reporter: Reporter, work: Callable[[], int], interrupted: str) -> int:
+def ended(
+    reporter: Reporter, work: Callable[[], int], interrupted: str, in_commands: Callable[[str], str] = str
+) -> int:
     """Do the work of a program and return its exit code; what ends it is said in words, `interrupted` for Ctrl-C."""
     try:
         return work()
     except LarderError as error:
-        return _fail(reporter, error)
+        return _fail(reporter, error, in_commands)
     except KeyboardInterrupt:
         reporter.event("interrupted", interrupted)
         return EXIT_INTERRUPTED
@@ -83,17 +90,18 @@ def ended(reporter: Reporter, work: Callable[[], int], interrupted: str) -> int:
         explained = explain_os_error(error)
         if explained is None:
             raise
-        return _fail(reporter, explained)
+        return _fail(reporter, explained, in_commands)
 
 
-def _finish(reporter: Reporter, outcome: Outcome) -> None:
-    reporter.event("done", outcome.summary, **outcome.figures)
+def _finish(reporter: Reporter, outcome: Outcome, in_commands: Callable[[str], str]) -> None:
+    reporter.event("done", in_commands(outcome.summary), **outcome.figures)
     if outcome.next_step:
-        reporter.event("next", f"next: {outcome.next_step}")
+        reporter.event("next", f"next: {in_commands(outcome.next_step)}")
 
 
-def _fail(reporter: Reporter, error: LarderError) -> int:
-    reporter.event("error", f"error: {error.what}\n  next step: {error.next_step}", exit_code=error.exit_code)
+def _fail(reporter: Reporter, error: LarderError, in_commands: Callable[[str], str]) -> int:
+    message = f"error: {in_commands(error.what)}\n  next step: {in_commands(error.next_step)}"
+    reporter.event("error", message, exit_code=error.exit_code)
     return error.exit_code
 
 

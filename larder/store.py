@@ -71,7 +71,7 @@ class BucketSettings(StoreSettings):
 
     bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
         validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"), min_length=1,
-        description="the bucket; RCLONE_CONTAINER is another name for it (`make s3-up` starts a store and makes one)",
+        description="the bucket; RCLONE_CONTAINER is another name for it",
     )  # fmt: skip
     prefix: Annotated[str, AfterValidator(a_prefix)] = Field(
         "", alias="S3_PREFIX", description="what stands before the data set's name in the bucket; empty for nothing"

@@ -78,7 +78,7 @@ class _Watch:
         if now - self._bare_since > self._patience_seconds:
             raise ServiceError(
                 f"the Ray cluster at {self._head} has had no CPUs for {self._patience_seconds:.0f} s",
-                next_step=f"add nodes (`{START}`, or `ray start --address={self._head}`), then run again: it resumes",
+                next_step=f"add nodes ({START}, or `ray start --address={self._head}`), then run again: it resumes",
             )
 
     def tell(self) -> None:
@@ -127,7 +127,7 @@ def _get(reference: Any) -> Any:
         if isinstance(error.cause, ModuleNotFoundError):
             raise ConfigurationError(
                 f"the cluster's nodes don't have this stage's code: {error.cause}",
-                next_step="start the cluster from this stage's image: `make ray-up`, for optimize with "
+                next_step=f"start the cluster from this stage's image: {START}, for optimize with "
                 "LARDER_RAY_STAGE=optimize; other nodes need the same code and packages",
             ) from error
         raise error.cause from error
@@ -150,5 +150,5 @@ def _nothing(name: str, message: str) -> None:
 
 def _lost(why: str) -> ServiceError:
     return ServiceError(
-        f"the Ray cluster was lost: {why}", next_step=f"start it again (`{START}`), then run again: it resumes"
+        f"the Ray cluster was lost: {why}", next_step=f"start it again ({START}), then run again: it resumes"
     )

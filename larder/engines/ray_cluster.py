@@ -24,11 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from larder.background import stop
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.machine import end_with_parent
+from larder.next_step import Run
 
 INSTALL = "pip install 'ray~=2.55.1'"
-START = "docker compose -f compose/ray.yaml up -d --wait"
+START = Run("ray", "up")
 Say = Callable[[str, str], None]
 """Told an event's name and message, as `larder.progress.Reporter.event` is."""
 _ADDRESS = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
@@ -99,7 +101,7 @@ def _node(address: str, folder: Path, say: Say) -> Iterator[str]:
     if address != "auto" and (fault := listens(address)) is not None:
         raise ServiceError(
             f"nothing answers at {address}, where RAY_ADDRESS says that a Ray cluster is: {fault}",
-            next_step=f"start the cluster (`{START}`) or correct RAY_ADDRESS, then run again: it resumes",
+            next_step=f"start the cluster ({START}) or correct RAY_ADDRESS, then run again: it resumes",
         )
     log = folder / "start.log"
     with log.open("wb") as output:
@@ -117,7 +119,7 @@ def _node(address: str, folder: Path, say: Say) -> Iterator[str]:
     try:
         yield _joined(process, address, folder / "ray_current_cluster", log, say)
     finally:
-        _end(process)
+        stop(process, _GRACE_SECONDS)  # the kernel ends its children with it
 
 
 def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Path, say: Say) -> str:
@@ -138,15 +140,6 @@ def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Pat
     return head
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()  # the kernel ends its children with it
-        process.wait()
-
-
 def _not_joined(address: str, words: str) -> LarderError:
     """The error for a cluster that can't be joined, from what Ray said."""
     versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", words)
@@ -160,7 +153,7 @@ def _not_joined(address: str, words: str) -> LarderError:
     reason = (words.strip().splitlines() or ["no reason given"])[-1]
     return ServiceError(
         f"the Ray cluster at {address} can't be joined: {reason}",
-        next_step=f"start it (`{START}`) or correct RAY_ADDRESS, then run again: it resumes",
+        next_step=f"start it ({START}) or correct RAY_ADDRESS, then run again: it resumes",
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from larder.artifacts import name_in, require_dataset, tree_at
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import TREE_ANEW, InputError
+from larder.next_step import MAKES
 from larder.packing.settings import PackSettings, place_in_store
 from larder.progress import Reporter
 from larder.store import BucketSettings
@@ -100,7 +101,7 @@ class BucketSource(NamedTuple):
         """The error for an object that isn't what the index says."""
         return InputError(
             f"{open_folder(self.settings, self.name).uri}/{entry.path} {how} since its manifest was written",
-            next_step="load the tree again (`make etl-load`), then run this again",
+            next_step=f"run {MAKES['objects']}, then this again",
         )
 
 
@@ -142,7 +143,7 @@ class Tree(NamedTuple):
         if folder.download(name, work / "input.jsonl") != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step="run `make etl-load`, which puts it back",
+                next_step=f"run {MAKES['objects']}, which puts it back",
             )
         return work / "input.jsonl"
 
@@ -164,12 +165,12 @@ def find_tree(settings: PackSettings, reporter: Reporter) -> Tree:
     """The input. Raises InputError when there is no finished tree, ConfigurationError when it is another data set's."""
     if not settings.input.startswith("s3://"):
         place = str(tree_at(Path(settings.input or settings.volume), settings.dataset, reporter))
-        manifest = _require(find_manifest(Path(place)), "tree", place, "make etl-local")
+        manifest = _require(find_manifest(Path(place)), "tree", place, MAKES["tree"])
         require_dataset(settings.dataset, manifest, place)
         return Tree(FolderSource(place), manifest, manifest.digest())
     bucket, name = place_in_store(settings, settings.input)
     folder = open_folder(bucket, name)
-    manifest = _require(folder.find_manifest(), "objects", folder.uri, "make etl-load")
+    manifest = _require(folder.find_manifest(), "objects", folder.uri, MAKES["objects"])
     require_dataset(settings.dataset, manifest, folder.uri)
     return Tree(BucketSource(bucket, name), manifest, str(manifest.input["manifest"]))
 
@@ -178,11 +179,11 @@ def _require(manifest: Manifest | None, artifact: str, where: str, made_by: str)
     if manifest is None:
         raise InputError(
             f"{where} holds no finished data: no {META}/manifest.json",
-            next_step=f"run `{made_by}`, or set LARDER_INPUT",
+            next_step=f"run {made_by}, or set LARDER_INPUT",
         )
     if manifest.artifact != artifact:
         raise InputError(
             f"{where} holds {manifest.artifact!r} data, and a tree is needed ({artifact!r})",
-            next_step=f"set LARDER_INPUT to what `{made_by}` made",
+            next_step=f"set LARDER_INPUT to what {made_by} made",
         )
     return manifest

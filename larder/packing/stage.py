@@ -13,6 +13,7 @@ from larder.dataset import folder_of
 from larder.engines import Engine, open_engine
 from larder.errors import TREE_ANEW, InputError
 from larder.ledger import Ledger
+from larder.next_step import Run
 from larder.packing.layout import Layout
 from larder.packing.plan import Limits, Pack, plan, require_packable
 from larder.packing.settings import PackSettings
@@ -40,8 +41,8 @@ def pack(
     clock = Clock()
     if settings.dest:
         prefix = settings.dest.removeprefix("s3://").partition("/")[2].rpartition("/")[0]
-        there = f" S3_PREFIX={prefix}" if prefix else ""
-        next_step = f"make bench ARM={_READ_BY[layout.artifact]}{there}, or make verify{there}"
+        bench = Run("bench").having(LARDER_ARM=_READ_BY[layout.artifact], S3_PREFIX=prefix)
+        next_step = f"{bench}, or {Run('verify').having(S3_PREFIX=prefix)}"
     engine = open_engine(settings.engine, settings.processes, settings.ray_address, reporter.event)
     needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, *layout.imports)
     if settings.dest:

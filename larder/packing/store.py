@@ -26,6 +26,7 @@ from larder.contract import (
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
 from larder.ledger import Ledger
+from larder.next_step import Run
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
 from larder.packing.settings import PackSettings, place_in_store
@@ -52,7 +53,7 @@ class StoreTarget:
         self._below = ""
         self.name = self._folder.uri
 
-    seen = "by their sizes and ETags: `make verify` reads them"
+    seen = f"by their sizes and ETags: {Run('verify')} reads them"
     imports = (__name__, "larder.bucket", "botocore.config", "crc32c")
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
@@ -127,7 +128,7 @@ class StoreTarget:
             if etag != entry.etag and self._folder.digest(entry.path) != (entry.bytes, entry.sha256):
                 raise ServiceError(
                     f"{self.name}/{entry.path} is not what the store was asked to copy",
-                    next_step="run `make s3-check`, then this again",
+                    next_step=f"run {Run('s3', 'check')}, then this again",
                 )
             yield entry._replace(etag=etag)
 

@@ -14,6 +14,7 @@ from typing import Any
 from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, require_digest, samples_name
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
+from larder.next_step import Run
 from larder.packing.checks import Checks, joined
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
@@ -29,7 +30,7 @@ class VolumeTarget:
         self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
         self._parts = slot.work / f"parts-{uuid.uuid4().hex}"  # no other run's, whose workers may still write
 
-    seen = "by their sizes: `make verify` reads them"
+    seen = f"by their sizes: {Run('verify')} reads them"
     imports = (__name__,)
 
     def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:

@@ -2,9 +2,9 @@
 
 import sys
 
-from larder.stage import main
 from services.bench.bench import bench
 from services.bench.settings import BenchSettings
+from services.commands import main
 
 ABOUT = "Measure how fast one way of reading a data set feeds a training loop on this machine."
 

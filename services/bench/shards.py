@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from larder.contract import Manifest
 from larder.errors import InputError, LarderError
+from larder.next_step import MAKES
 from services.bench import recipe
 from services.bench.dataloader import CarriedError, start_worker
 from services.bench.inputs import mend
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from services.bench.feed import Batch
 
 LABEL = "cls"
-_ANEW = mend("make etl-wds")
+_ANEW = mend(MAKES["webdataset"])
 
 Sample = tuple[str, bytes, int]
 """A name for messages, an image, its class."""

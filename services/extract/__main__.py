@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
 

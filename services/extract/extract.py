@@ -18,6 +18,7 @@ from larder.contract import META, IndexEntry, Manifest, find_manifest, first_mis
 from larder.engines import LocalEngine
 from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, absent, open_local
 from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
@@ -30,7 +31,7 @@ from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
 from services.extract.unpack import TooLargeError, unpack
 
-NEXT_STEP = "transform (make etl-local runs it by itself)"
+NEXT_STEP = str(Run("transform"))
 
 _SPLIT_NAMES = {"training", "validation", "evaluation", "train", "val", "valid", "test", "eval"}
 

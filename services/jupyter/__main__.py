@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.jupyter.jupyter import jupyter
 from services.jupyter.settings import JupyterSettings
 

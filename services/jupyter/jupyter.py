@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from larder.errors import ConfigurationError, ResourceError, StorageError
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
-from services.jupyter.background import down, is_ready, logs, note_settings, require_free_port, running, up
+from services.jupyter.background import UP, down, is_ready, logs, note, require_free_port, running, up
 from services.jupyter.settings import JupyterSettings
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def serve(settings: JupyterSettings, reporter: Reporter) -> Outcome:
     hand_out(NOTEBOOKS, settings.workspace, reporter)
     _look_at_shared_memory(reporter)
     kept = _keep(settings.home, token)
-    note_settings(settings, os.environ)
+    note(settings, os.environ)
     os.execve(sys.executable, command(settings), environment(settings, os.environ, kept))
 
 
@@ -48,7 +49,7 @@ def ready(settings: JupyterSettings, _: Reporter) -> Outcome:
     if not is_ready(settings):
         raise ResourceError(
             f"JupyterLab doesn't answer on port {settings.port}",
-            next_step="`make jupyter` starts it; `make jupyter-logs`",
+            next_step=f"run {UP}; {Run('jupyter', 'logs')} shows its log",
         )
     return Outcome(f"JupyterLab answers on port {settings.port}", "")
 
@@ -58,7 +59,7 @@ def url(settings: JupyterSettings, _: Reporter) -> Outcome:
     host = "127.0.0.1" if settings.bind.is_unspecified else str(settings.bind)
     server = running(settings)
     print(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}", flush=True)
-    return Outcome("it runs" if server else "it doesn't run", "" if server else "make jupyter")
+    return Outcome("it runs" if server else "it doesn't run", "" if server else str(UP))
 
 
 def read_token(settings: JupyterSettings) -> str:
@@ -70,7 +71,7 @@ def read_token(settings: JupyterSettings) -> str:
     if not token:
         raise ConfigurationError(
             f"{settings.token_file} holds no token, without which JupyterLab doesn't start",
-            next_step="`make jupyter` makes one up; by hand: (umask 077; openssl rand -hex 24 > .larder/jupyter-token)",
+            next_step="make one up: (umask 077; openssl rand -hex 24 > .larder/jupyter-token)",
         )
     return token
 
@@ -184,5 +185,5 @@ def _look_at_shared_memory(reporter: Reporter) -> None:
     if size < LEAST_SHARED_BYTES:
         reporter.event(
             "shared_memory", f"{SHARED_MEMORY} has {amount(size, 'B')}: loaders' workers hand batches over there, and "
-            "will fail; set LARDER_SHM_SIZE (8gb is the default), then make jupyter", bytes=size,
+            "will fail; set LARDER_SHM_SIZE (8gb is the default), then start JupyterLab again", bytes=size,
         )  # fmt: skip

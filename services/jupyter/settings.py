@@ -30,7 +30,7 @@ class JupyterSettings(Settings):
     port: int = Field(8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that it listens on")
     token_file: Path = Field(
         Path(".larder/jupyter-token"), alias="LARDER_JUPYTER_TOKEN_FILE",
-        description="the file that holds the token, which is the password; make makes one up",
+        description="the file that holds the token, which is the password",
     )  # fmt: skip
     home: Path = Field(
         Path(".larder/jupyter"), alias="LARDER_JUPYTER_DIR",

@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.load.load import load
 from services.load.settings import LoadSettings
 

@@ -25,18 +25,21 @@ from larder.contract import (
 from larder.dataset import LAYOUTS, layout_of
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.fingerprint import ETAG_SETTINGS
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import WORK, Slot
-from services.load.sending import MADE_BY, PROBE, Sending, counted, made_by
+from services.load.sending import PROBE, Sending, counted, made_by
 from services.load.settings import LoadSettings
 from services.load.state import State
 
-LOADED_BY = MADE_BY | {"tree": "make etl-load"}
+_LOADED_BY = {"tree": Run("load"), "webdataset": Run("load", "shards"), "litdata": Run("load", "chunks")}
+_BENCH = Run("bench")
 NEXT_STEP = {
-    "tree": "make bench ARM=remote_one_sample, or make mount and ARM=imagefolder_rclone_mount",
-    "webdataset": "make bench ARM=webdataset; make clean-wds, if the volume's space is needed",
-    "litdata": "make bench ARM=litdata_streaming; make clean-lit, if the volume's space is needed",
+    "tree": f"{_BENCH.having(LARDER_ARM='remote_one_sample')}; or {Run('mount')}, then "
+    f"{_BENCH.having(LARDER_ARM='imagefolder_rclone_mount')}",
+    "webdataset": f"{_BENCH.having(LARDER_ARM='webdataset')}; {Run('clean', 'wds')}, if the volume's space is needed",
+    "litdata": f"{_BENCH.having(LARDER_ARM='litdata_streaming')}; {Run('clean', 'lit')}, if the volume's space is needed",
 }
 _SHOWN = 3
 
@@ -127,7 +130,7 @@ class Load:
                     if wrong
                     else "its manifest is missing or another"
                 ),
-                next_step=f"run `{LOADED_BY[layout_of(self._settings.folder)]}`",
+                next_step=f"run {_LOADED_BY[layout_of(self._settings.folder)]}",
             )
         return Outcome(
             f"{amount(self._source.files, 'objects')} in {self._there.uri}: all there, verified by {by}{self._unread}",
@@ -273,7 +276,7 @@ class Load:
         return Outcome(
             f"{amount(self._source.files, 'objects')} in {self._there.uri}: {sent}, "
             f"all verified by {self._verified_by()}, in {seconds:.1f} s{self._unread}",
-            NEXT_STEP.get(self._source.artifact, "make s3-check"),
+            NEXT_STEP.get(self._source.artifact, str(Run("s3", "check"))),
             {
                 "objects": self._source.files, "sent": self._sending.files, "sent_bytes": self._sending.bytes,
                 "extra": extra, "up_to_date": not self._sending.files and not self._put, "seconds": round(seconds, 3),

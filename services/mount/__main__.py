@@ -3,7 +3,8 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome, main
+from larder.stage import Outcome
+from services.commands import main
 from services.mount.background import detach
 from services.mount.serve import serve
 from services.mount.settings import MountSettings

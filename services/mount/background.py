@@ -12,11 +12,13 @@ from typing import IO, Any
 
 from pydantic import SecretStr
 
+from larder import background
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from larder.progress import Reporter
 from larder.settings import settings_of
 from larder.stage import Outcome
 from services.mount.place import Place
+from services.mount.serve import UNMOUNT
 from services.mount.settings import MountSettings
 
 _PAUSE_SECONDS = 0.05
@@ -33,22 +35,18 @@ def detach(settings: MountSettings, reporter: Reporter) -> Outcome:
             place.log.unlink(missing_ok=True)
     with place.log.open("ab") as log, place.log.open("rb") as lines:
         lines.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.mount"], env=_environment(settings), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-        )  # fmt: skip
+        process = background.detach([sys.executable, "-m", "services.mount"], log, _environment(settings), stdout=False)
         try:
-            path, entry = _wait(process, lines, place, reporter)
+            last = _wait(process, lines, reporter)
         except BaseException:
-            process.terminate()
-            process.wait(_END_SECONDS)
+            background.stop(process, _END_SECONDS)
             raise
     if process.poll():
-        raise _failure(process.returncode, entry, place)
-    print(path, flush=True)
-    if entry.get("event") == "done":
-        return Outcome(entry["message"], "")
-    return Outcome(f"in the background: process {process.pid}, log {place.log}", "`make unmount` takes it away")
+        raise _failure(process.returncode, last, place)
+    print(place.point(settings.bucket), flush=True)
+    if process.returncode == 0:
+        return Outcome(last.get("message", ""), "")
+    return Outcome(f"in the background: process {process.pid}, log {place.log}", f"{UNMOUNT} takes it away")
 
 
 def _environment(settings: MountSettings) -> dict[str, str]:
@@ -60,30 +58,23 @@ def _environment(settings: MountSettings) -> dict[str, str]:
     return os.environ | given | {"LARDER_DETACH": "false", "LARDER_LOG": "json"}
 
 
-def _wait(
-    process: subprocess.Popen[bytes], lines: IO[bytes], place: Place, reporter: Reporter
-) -> tuple[str, dict[str, Any]]:
-    """Wait until the process has printed its path or has ended, and say what it says.
+def _wait(process: subprocess.Popen[bytes], lines: IO[bytes], reporter: Reporter) -> dict[str, Any]:
+    """Wait until the process has mounted the bucket or has ended, and say what it says. Returns its last word.
 
-    Returns the path, and the last of its events.
+    Others that were started at the same time write to the same log.
     """
-    assert process.stdout
-    os.set_blocking(process.stdout.fileno(), False)
-    path: bytes | None = None
     last: dict[str, Any] = {}
-    while path is None:
-        path = process.stdout.read()  # None: nothing yet; b"": it has ended
-        for last in _entries(lines):
-            if last.get("event") not in ("error", "done"):  # which this process says itself
-                reporter.event(last.get("event", "log"), last.get("message", ""))
-        if path is None:
-            time.sleep(_PAUSE_SECONDS)
-    server = place.server()
-    if not path or server is None or server.pid != process.pid:  # another one serves: it is about to say so and to end
-        process.wait(_END_SECONDS)
-    for entry in _entries(lines):
-        last = entry
-    return path.decode().strip(), last
+    while True:
+        ended = process.poll() is not None  # looked at first: then the log is whole
+        for entry in _entries(lines):
+            name = entry.get("event", "log")
+            if name not in ("error", "done"):  # which this process says itself
+                reporter.event(name, entry.get("message", ""))
+            if name in ("error", "done") or (name == "mounted" and entry.get("pid") == process.pid):
+                last = entry
+        if ended or last.get("event") == "mounted":
+            return last
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _entries(lines: IO[bytes]) -> Iterator[dict[str, Any]]:

@@ -120,6 +120,6 @@ def helper() -> str:
     if found is None:
         raise ConfigurationError(
             "fusermount3 is not installed, so nothing can be mounted",
-            next_step="install the package fuse3, or use the container: RUNNER=compose",
+            next_step="install the package fuse3, or use this stage's image",
         )
     return found

@@ -19,7 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from larder.background import runs
 from larder.errors import StorageError
+
+WORDS = {"services.mount"}
+"""By what a process of this stage is known."""
 
 
 class Server(NamedTuple):
@@ -94,15 +98,7 @@ class Place:
         server = self.server()
         if server is None or server.pids != _pids() or server.pid == os.getpid():
             return None
-        return server.pid if runs(server.pid) else None
-
-
-def runs(pid: int) -> bool:
-    """Whether a process of this stage has this id: the kernel gives ids again."""
-    try:
-        return b"services.mount" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
+        return server.pid if runs(server.pid, WORDS) else None
 
 
 def _pids() -> str:

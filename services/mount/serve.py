@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
+from larder.next_step import Run
 from larder.progress import LINE_INTERVAL_SECONDS, Reporter
 from larder.s3_faults import FAULTS, explain
 from larder.stage import Outcome
@@ -24,7 +25,10 @@ from services.mount.settings import MountSettings
 GRACE_SECONDS = 5.0
 """How long open files hold up the end."""
 READY_SECONDS = 60.0
+UNMOUNT = Run("mount", "unmount")
 _PAUSE_SECONDS = 0.05
+_END_SECONDS = 3.0
+"""How long rclone may take to end, before each of SIGTERM and SIGKILL."""
 _FUSE, _FUSE_CONF = Path("/dev/fuse"), Path("/etc/fuse.conf")
 
 
@@ -84,7 +88,8 @@ def _joined(settings: MountSettings, place: Place) -> bool:
                 return False
         time.sleep(_PAUSE_SECONDS)
     raise StorageError(
-        f"another process serves {point}, and it doesn't answer: {fault}", next_step="`make unmount`, then again"
+        f"another process serves {point}, and it doesn't answer: {fault}",
+        next_step=f"run {UNMOUNT}, then this again",
     )
 
 
@@ -93,13 +98,13 @@ def _check_same(server: Server, settings: MountSettings, place: Place) -> None:
     if server.bucket != settings.bucket:
         raise ConfigurationError(
             f"s3://{server.bucket} is mounted in {place.folder}, and a folder takes one bucket at a time",
-            next_step="`make unmount` first, or set LARDER_MOUNT_DIR to another folder",
+            next_step=f"run {UNMOUNT} first, or set LARDER_MOUNT_DIR to another folder",
         )
     wanted = settings.shape()
     if others := [f"{name}={value}" for name, value in server.shape.items() if wanted.get(name) != value]:
         raise ConfigurationError(
             f"s3://{server.bucket} is mounted in {place.folder} already, with other settings: {', '.join(others)}",
-            next_step="`make unmount` first, or leave these settings as they are",
+            next_step=f"run {UNMOUNT} first, or leave these settings as they are",
         )
 
 
@@ -155,7 +160,8 @@ def _serve(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome
         try:
             ready = _wait_until_it_answers(place, point, rclone, stop, reporter)
             if ready:
-                reporter.event("mounted", f"{where} is mounted at {point}, read-only", path=str(point))
+                said = f"{where} is mounted at {point}, read-only"
+                reporter.event("mounted", said, path=str(point), pid=os.getpid())
                 print(point, flush=True)
                 stop.wait()
             code = rclone.code()
@@ -196,7 +202,7 @@ def _wait_until_it_answers(
         if now - start > READY_SECONDS:
             raise ServiceError(
                 f"{point} doesn't answer: {fault}; {rclone.last_words()}".rstrip("; "),
-                next_step="`make s3-check` looks at the store; then run again",
+                next_step=f"run {Run('s3', 'check')}, which looks at the store; then this again",
             )
         if now - said > LINE_INTERVAL_SECONDS:
             said = now
@@ -231,7 +237,7 @@ def _end(place: Place, bucket: str, rclone: Rclone, reporter: Reporter) -> None:
                 if not idle and grace:
                     reporter.event("lazy", "they stay open: the mount goes all the same, and reads from them will fail")
     finally:
-        rclone.end(at_once=not idle)
+        rclone.end(_END_SECONDS, at_once=not idle)
         place.leave(bucket)
 
 

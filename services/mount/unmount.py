@@ -7,11 +7,12 @@ import signal
 import time
 from contextlib import suppress
 
+from larder.background import runs
 from larder.progress import Reporter
 from larder.stage import Outcome
 from larder.volume import remove_tree
 from services.mount import mounts
-from services.mount.place import Place, runs
+from services.mount.place import WORDS, Place
 from services.mount.serve import GRACE_SECONDS
 from services.mount.settings import MountSettings
 
@@ -59,7 +60,7 @@ def _wait_for(place: Place, seconds: float, pid: int | None = None) -> bool:
     end = time.monotonic() + seconds
     while True:
         with place.claim() as mine:
-            gone = mine and not (pid and runs(pid))
+            gone = mine and not (pid and runs(pid, WORDS))
         if gone or time.monotonic() > end:
             return gone
         time.sleep(_PAUSE_SECONDS)

@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.optimize.optimize import optimize
 from services.optimize.settings import OptimizeSettings
 

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from larder import dataset
 from larder.contract import IndexEntry
 from larder.errors import ConfigurationError
+from larder.next_step import Run
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.optimize.settings import OptimizeSettings
 
-NEXT_STEP = "load (make etl-lit runs it by itself)"
+NEXT_STEP = str(Run("load", "chunks"))
 WRITER = "0.2.76"
 """The release of litdata whose bytes these are."""
 _LABEL_BYTES = 8  # an int64

@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.s3.s3 import s3
 from services.s3.settings import S3Settings
 

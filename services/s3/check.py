@@ -7,13 +7,15 @@ import os
 from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError
+from larder.next_step import Run
 from larder.progress import Reporter
 from larder.stage import Outcome
+from services.commands import in_commands
 from services.s3.checks import CHECKS, Blocked, Check, Finding, Probe
 from services.s3.settings import S3Settings
 
 _WIDTH = max(len(check.name) for check in CHECKS)
-GET_A_STORE = "`make s3-up` starts a store on this machine; for another, fill in a block of .env.example in .env"
+GET_A_STORE = f"run {Run('s3', 'up')} for a store on this machine; for another, fill in a block of .env.example in .env"
 
 
 class Line(NamedTuple):
@@ -47,7 +49,7 @@ def check(settings: S3Settings, reporter: Reporter) -> Outcome:
     where = f"s3://{settings.bucket} at {settings.s3_endpoint_url or 'AWS'}"
     warnings = list(ended.values()).count("warning")
     well = f"{where} is fine" if not warnings else f"{where} works; warnings above: {warnings}"
-    return Outcome(well, "make etl-load", {"checks": ended})
+    return Outcome(well, str(Run("load")), {"checks": ended})
 
 
 def _names_a_store(settings: S3Settings) -> bool:
@@ -76,9 +78,10 @@ def _run(one: Check, probe: Probe, failures: dict[str, LarderError]) -> Line:
 
 def _say(line: Line, as_json: bool) -> None:
     if as_json:
-        fields = {"check": line.name, "result": line.result, "message": line.message, "next_step": line.next_step}
+        fields = {"check": line.name, "result": line.result, "message": line.message,
+                  "next_step": in_commands(line.next_step)}  # fmt: skip
         print(json.dumps(fields | line.figures), flush=True)
         return
     shown = line.result.upper() if line.result == "failed" else line.result
-    todo = f"; {line.next_step}" if line.next_step else ""
+    todo = f"; {in_commands(line.next_step)}" if line.next_step else ""
     print(f"{shown:<8} {line.name:<{_WIDTH}}  {' '.join((line.message + todo).split())}", flush=True)

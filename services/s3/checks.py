@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from larder.bucket import Folder
 from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.s3_faults import FAULTS, code_of, explain
 from larder.store import client
@@ -133,7 +134,7 @@ def credentials(probe: Probe) -> Finding:
 def bucket(probe: Probe) -> Finding:
     """Whether the bucket is there and may be listed."""
     if not probe.bucket:
-        raise ConfigurationError("S3_BUCKET is not set", next_step="set it, then `make s3-bucket` makes the bucket")
+        raise ConfigurationError("S3_BUCKET is not set", next_step=f"set it, then run {Run('s3', 'bucket')}")
     with probe.asking(f"listing s3://{probe.bucket}"):
         probe.client.list_objects_v2(Bucket=probe.bucket, MaxKeys=1)
     return Finding(f"{probe.bucket} is there and may be listed")

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.handlers import disable_signing
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.next_step import Run
 from larder.s3_faults import FAULTS, clock_skew_seconds, explain
 from larder.store import client
 from services.s3.settings import S3Settings
@@ -87,7 +88,7 @@ def _closer(error: LarderError, what: str, endpoint: str) -> LarderError:
             next_step="write S3_ENDPOINT_URL with https://",
         )
     if url.hostname == _LOCAL_STORE and not _has_address(url.hostname):
-        return ServiceError(f"{what}: the store of `make s3-up` is not running", next_step="run `make s3-up`")
+        return ServiceError(f"{what}: the store on this machine is not running", next_step=f"run {Run('s3', 'up')}")
     if url.hostname and not _has_address(url.hostname) and not _proxied():
         return ConfigurationError(
             f"{what}: the name {url.hostname} has no address", next_step="check the spelling of S3_ENDPOINT_URL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from larder.errors import ConfigurationError
+from larder.next_step import Run
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.s3.bucket import make_bucket
@@ -24,4 +25,4 @@ def bucket(settings: S3Settings, _: Reporter) -> Outcome:
     made = make_bucket(settings)
     state = "made" if made else "already there"
     where = settings.s3_endpoint_url or "AWS"
-    return Outcome(f"the bucket {settings.bucket} at {where}: {state}", "make s3-check", {"made": made})
+    return Outcome(f"the bucket {settings.bucket} at {where}: {state}", str(Run("s3", "check")), {"made": made})

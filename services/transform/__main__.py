@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.transform.settings import TransformSettings
 from services.transform.transform import transform
 

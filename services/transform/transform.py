@@ -28,6 +28,7 @@ from larder.contract import (
 from larder.engines import LocalEngine
 from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
+from larder.next_step import MAKES, Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, swap_in
@@ -37,7 +38,7 @@ from services.transform.settings import TransformSettings
 from services.transform.verify import Verify, check_image, check_name
 
 REJECTS = "rejects"
-NEXT_STEP = "make bench ARM=imagefolder_local"
+NEXT_STEP = str(Run("bench").having(LARDER_ARM="imagefolder_local"))
 
 _BATCH_FILES = 64
 _SHOWN_REJECTS = 20
@@ -73,7 +74,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Returns at once when the tree is made from the same files in the same way already."""
     clock = Clock()
     raw = settings.volume / RAW
-    manifest = read_manifest(raw, made_by="python -m services.extract")
+    manifest = read_manifest(raw, made_by=MAKES["raw"])
     require_dataset(settings.dataset, manifest, str(raw))
     name = settings.dataset or name_in(manifest, RAW)
     slot = Slot(settings.volume, on_volume(settings.volume, "tree", name, reporter))
@@ -255,7 +256,8 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
         raise RejectedSamplesError(
             f"rejected samples: {count:,}, and LARDER_MAX_REJECTS allows {max_rejects:,}; "
             f"all are listed in {place}/rejects.jsonl on the data volume, with the files beside it",
-            next_step=f"mend the source and extract again, or leave them out with LARDER_MAX_REJECTS={count}",
+            next_step=f"fix the source, then run {Run('extract')} again; or leave them out with "
+            f"LARDER_MAX_REJECTS={count}",
         )
     return count
 

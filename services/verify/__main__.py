@@ -2,7 +2,7 @@
 
 import sys
 
-from larder.stage import main
+from services.commands import main
 from services.verify.settings import VerifySettings
 from services.verify.verify import verify
 

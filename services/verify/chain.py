@@ -10,6 +10,7 @@ from larder.artifacts import in_bucket, on_volume
 from larder.contract import Artifact
 from larder.dataset import DEFAULT, LAYOUTS, Layout, dataset_of
 from larder.errors import InputError
+from larder.next_step import Run
 from larder.packing.source import open_folder
 from larder.progress import Reporter
 from larder.store import BucketSettings
@@ -88,7 +89,7 @@ class Chain:
         if not kept.in_store:
             return VolumePlace(self._folders[layout])
         if not settings.bucket:
-            raise UnfollowedError("no store is set; S3_BUCKET and its keys in .env, or `make s3-up`")
+            raise UnfollowedError(f"no store is set; set S3_BUCKET and its keys, or run {Run('s3', 'up')}")
         if self.store_failed:
             raise UnfollowedError(f"since {self.store_failed} failed")
         shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}

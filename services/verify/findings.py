@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from larder.errors import InputError
+from larder.next_step import Run
 
 
 class Checked(NamedTuple):
@@ -60,7 +61,7 @@ class BreakError(InputError):
 
 
 EDITED = "it was edited, or replaced, or the disk gives back other bytes than it took (`dmesg`)"
-REPLACED = "something else wrote to the same place, or the store damaged it (`make s3-check`)"
+REPLACED = f"something else wrote to the same place, or the store damaged it ({Run('s3', 'check')} looks)"
 
 
 def changed(what: str, place: str, expected: str, found: str, cause: str, sample: str = "") -> BreakError:

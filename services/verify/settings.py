@@ -21,11 +21,11 @@ class VerifySettings(VolumeSettings, OptionalBucketSettings):
 
     wds: Path = Field(
         Path("/wds"), alias="LARDER_WDS_DIR",
-        description="where the volume of shards is mounted; compose and make set it",
+        description="where the volume of shards is mounted",
     )  # fmt: skip
     lit: Path = Field(
         Path("/lit"), alias="LARDER_LIT_DIR",
-        description="where the volume of chunks is mounted; compose and make set it",
+        description="where the volume of chunks is mounted",
     )  # fmt: skip
     samples: Annotated[int, BeforeValidator(_all_is_zero)] = Field(
         1000, alias="LARDER_VERIFY_SAMPLES", ge=0,

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError, explain_os_error
+from larder.next_step import MAKES, Run, anew
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import reading
+from services.commands import in_commands
 from services.verify import files
 from services.verify.archive import archive
 from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept
@@ -23,7 +25,7 @@ from services.verify.settings import VerifySettings
 
 
 class Link(NamedTuple):
-    """One link: what follows it, the artifact at its end, and the command that mends it, with a place for force."""
+    """One link: what follows it, the artifact at its end, and the next step when it is broken."""
 
     name: str
     follow: Callable[[Chain], Checked]
@@ -36,15 +38,15 @@ def _packs(name: str, kept: Kept, mend: str) -> Link:
 
 
 _AGAIN = "; then this again"
-_LOCAL = "make etl-local{force} with the LARDER_SOURCE that it had" + _AGAIN
-_WDS, _LIT = ("make etl-wds{force}" + _AGAIN, "make etl-lit{force}" + _AGAIN)
+_LOCAL = f"run {MAKES['tree']} with the LARDER_SOURCE that it had{_AGAIN}"
+_WDS, _LIT = f"run {MAKES['webdataset']}{_AGAIN}", f"run {MAKES['litdata']}{_AGAIN}"
 LINKS = (
-    Link("archive", archive, None, "name the right source in LARDER_SOURCE, or make etl-local{force} with this one"),
+    Link("archive", archive, None, f"name the right source in LARDER_SOURCE, or run {MAKES['tree']} with this one"),
     Link("raw", files.raw, RAW_FILES, _LOCAL),
     Link("tree", files.tree, TREE_FILES, _LOCAL),
     _packs("shards", Kept("webdataset"), _WDS),
     _packs("chunks", Kept("litdata"), _LIT),
-    Link("objects in the store", files.objects, OBJECTS, "make etl-load{force}" + _AGAIN),
+    Link("objects in the store", files.objects, OBJECTS, f"run {MAKES['objects']}{_AGAIN}"),
     _packs("shards in the store", Kept("webdataset", in_store=True), _WDS),
     _packs("chunks in the store", Kept("litdata", in_store=True), _LIT),
 )
@@ -78,7 +80,7 @@ def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
         raise InputError(
             f"nothing to verify: no finished data in {settings.volume}, {settings.wds}, {settings.lit}, "
             + (f"or s3://{settings.bucket}" if settings.bucket else "and no store is set"),
-            next_step="make etl-local, or set LARDER_DATA_VOLUME to the volume that holds the data",
+            next_step=f"run {MAKES['tree']}, or set LARDER_DATA_VOLUME to the volume that holds the data",
         )
     return _outcome(settings, lines, clock)
 
@@ -108,7 +110,7 @@ def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
             chain.store_failed = link.name
         return Line(link.name, "FAILED", error.what, None, error)
     known = error.fault if isinstance(error, BreakError) else Fault(error.what, "", next_step=error.next_step)
-    mend = link.mend.format(force=" LARDER_FORCE=true" if known.forced else "")
+    mend = anew(link.mend) if known.forced else link.mend
     broken = known._replace(what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or mend)
     return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
 
@@ -116,13 +118,16 @@ def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
 def _say(line: Line, as_json: bool) -> None:
     if as_json:
         print(
-            json.dumps({"link": line.link, "result": line.result, "message": line.message} | _figures(line)), flush=True
+            json.dumps(
+                {"link": line.link, "result": line.result, "message": in_commands(line.message)} | _figures(line)
+            ),
+            flush=True,
         )
         return
     done, checked = "", line.checked
     if checked is not None:
         done = f"{checked.looked_at:,} of {amount(checked.of, checked.unit)}, {amount(checked.bytes, 'B')} read"
-    message = "; ".join(part for part in (done, " ".join(line.message.split())) if part)
+    message = "; ".join(part for part in (done, " ".join(in_commands(line.message).split())) if part)
     print(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}", flush=True)
 
 
@@ -131,8 +136,9 @@ def _figures(line: Line) -> dict[str, Any]:
     if line.checked is not None:
         return line.checked._asdict()
     if isinstance(line.error, BreakError):
-        return as_figures(line.error.fault)
-    return {} if line.error is None else {"next_step": line.error.next_step}
+        figures = as_figures(line.error.fault)
+        return {name: in_commands(value) if isinstance(value, str) else value for name, value in figures.items()}
+    return {} if line.error is None else {"next_step": in_commands(line.error.next_step)}
 
 
 def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outcome:
@@ -146,7 +152,7 @@ def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outco
     return Outcome(
         f"the chain holds: {len(followed)} of {len(LINKS)} links followed{left}, {how} read at each, "
         f"{amount(read, 'B')} in {clock.seconds:.1f} s",
-        "" if share >= 1 else "make verify LARDER_VERIFY_SAMPLES=all, which reads every byte",
+        "" if share >= 1 else f"{Run('verify').having(LARDER_VERIFY_SAMPLES='all')}, which reads every byte",
         {
             "followed": len(followed), "links": {line.link: line.result for line in lines}, "bytes": read,
             "share": round(share, 4), "seconds": round(clock.seconds, 3),
