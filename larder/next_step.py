@@ -65,11 +65,14 @@ def replace_runs(text: str, shown: Callable[[Run], str | None]) -> str:
 
     def replaced(chain: re.Match[str]) -> str:
         names = chain[0].strip("`").split("` and `")
-        runs = [parse_run(name) for name in names]
-        words = [(run and shown(run)) or f"`{name}`" for run, name in zip(runs, names, strict=True)]
-        return " and ".join(dict.fromkeys(words))
+        return " and ".join(dict.fromkeys(_shown(name, shown) for name in names))
 
     return _CHAIN.sub(replaced, text)
+
+
+def _shown(name: str, shown: Callable[[Run], str | None]) -> str:
+    run = parse_run(name)
+    return (shown(run) if run else None) or f"`{name}`"
 
 
 def anew(text: str) -> str:

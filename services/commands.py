@@ -19,7 +19,6 @@ from larder.next_step import Run, parse_run, replace_runs
 from larder.progress import Reporter
 from larder.settings import Settings
 from larder.stage import Outcome
-from larder.volume import CHUNKS, SHARDS
 
 S = TypeVar("S", bound=Settings)
 
@@ -44,7 +43,8 @@ _SHORT = {"LARDER_ARM": "ARM", ("s3-bucket", "S3_BUCKET"): "BUCKET"}
 """Settings that a target takes under a shorter name."""
 _FILES = {"extract": "local", "transform": "local", "shard": "wds", "shards": "wds", "optimize": "lit", "chunks": "lit"}
 """The compose files that aren't called as their stage is, by stage or by what is loaded."""
-_LOADED = {"shards": SHARDS, "chunks": CHUNKS}
+_LOADED = {"shards": "webdataset", "chunks": "litdata"}
+"""What load calls what is loaded."""
 _SERVERS = {"mount": "mount", "s3": "minio", "jupyter": "jupyter", "ray": "ray-head ray-worker"}
 _ON_SERVERS = {
     "up": "up -d --wait {}", "down": "rm --stop --force {}", "unmount": "rm --stop --force {}",

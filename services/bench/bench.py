@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 from larder.errors import ConfigurationError, InputError
-from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
 from services.bench import arms, provenance, table
@@ -44,7 +43,7 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> Outcome:
         f"{settings.arm}: {', '.join(rates)} over {amount(record['images'], 'images')} "
         f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {amount(settings.workers, 'workers')}); "
         f"record {place.path.name}",
-        f"{Run('bench').having(LARDER_ARM=settings.arm)} once more, to see how far two runs differ on this machine",
+        f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",
         {"imgs/s": record["imgs/s"], "images": record["images"], "record": str(place.path)},
     )
 
@@ -70,7 +69,7 @@ def _measure(
     if images == feed.images != measured.images:
         raise InputError(
             f"an epoch of {settings.split!r} gave {measured.images:,} images, and its manifest says {feed.images:,}",
-            next_step="make the data anew: run the stage that made them with LARDER_FORCE=true",
+            next_step="make the data anew: what made them, as in `make etl-wds`, with LARDER_FORCE=true",
         )
     return measured, _since(before, feed.network())
 

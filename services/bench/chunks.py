@@ -23,7 +23,6 @@ from obstore.exceptions import BaseError, NotFoundError
 
 from larder.contract import Manifest
 from larder.errors import InputError, LarderError, ServiceError, explain_os_error
-from larder.next_step import MAKES, Run
 from larder.s3_faults import FAULTS, explain, explain_code
 from larder.store import region_of
 from services.bench import recipe
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
     from services.bench.feed import Batch
 
-_ANEW = mend(MAKES["litdata"])
-_AGAIN = f"run the same command again; {Run('s3', 'check')} looks closer"
+_ANEW = mend("make etl-lit")
+_AGAIN = "run the same command again; `make s3-check` looks closer"
 
 
 class ChunksFeed:
@@ -142,7 +141,7 @@ def _adjust_litdata(settings: BenchSettings, ahead: int | None, traffic: Traffic
                 raise CarriedError.of(
                     InputError(
                         f"{self._remote_dir}/{name} has {size:,} bytes, and LitData's index says {wanted:,}",
-                        next_step=f"run {MAKES['litdata']}, which puts it back",
+                        next_step="run `make etl-lit`, which puts it back",
                     )
                 )
             super()._publish_file(tmp_path, local_filepath)
@@ -187,7 +186,7 @@ def _explain_fetch(fault: Exception, uri: str, endpoint: str) -> LarderError:
         return explain(fault, what, endpoint)
     if isinstance(fault, (NotFoundError, FileNotFoundError)):
         return InputError(
-            f"{uri} is gone: it was deleted after the load", next_step=f"run {MAKES['litdata']}, which puts it back"
+            f"{uri} is gone: it was deleted after the load", next_step="run `make etl-lit`, which puts it back"
         )
     if isinstance(fault, BaseError):
         code = re.search(r"<Code>(\w+)</Code>", str(fault))

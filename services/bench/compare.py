@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from larder.errors import InputError
-from larder.next_step import Run
 from services.bench.record import passes_of
 
 
@@ -67,7 +66,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     if not records:
         raise InputError(
             f"{folder} has no records to compare",
-            next_step=f"measure at least two arms: {Run('bench').having(LARDER_ARM='imagefolder_local')}",
+            next_step="measure at least two arms: `make bench ARM=imagefolder_local`",
         )
     return [record for _, record in sorted(records, key=lambda each: str(each[0]))]
 

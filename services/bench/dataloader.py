@@ -86,7 +86,7 @@ def explained(made_by: str) -> Iterator[None]:
     """A block in which what DataLoader raises when a worker fails or is lost becomes an error of ours.
 
     It can come up anywhere in the block, not in `Feed.read` alone: DataLoader raises it from a signal handler, too.
-    `made_by` names what makes the data.
+    `made_by` is the command that makes the data.
     """
     # The number of workers is what is measured: more than cores is a choice, and it is in the record.
     warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -111,7 +111,7 @@ def open_dataloader(
 ) -> Iterator[DataLoaderFeed]:  # fmt: skip
     """A feed over `dataset` of `images` images. Its workers end when the last reference to it goes.
 
-    `made_by` names what makes the data; `network` and `received` are Feed's.
+    `made_by` is the command that makes the data; `network` and `received` are Feed's.
     """
     with explained(made_by):
         yield DataLoaderFeed(manifest, dataset, images, settings, network, received)
@@ -143,7 +143,7 @@ def _explain(message: str) -> LarderError | None:
         return ResourceError(
             f"a loader's worker ran out of shared memory: {SHARED_MEMORY} has {_shared_memory_size()}, and batches "
             "that are ready wait there",
-            next_step="set LARDER_SHM_SIZE higher (8gb is the default), then start the container again, or "
+            next_step="set LARDER_SHM_SIZE higher (8gb is the default), then `make jupyter` or `make bench` again, or "
             "set LARDER_WORKERS or LARDER_BATCH_SIZE lower",
         )
     if "DataLoader worker (pid" in message:

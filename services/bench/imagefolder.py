@@ -24,7 +24,7 @@ def open_imagefolder(
     folder: Path, artifact: Artifact, made_by: str, settings: BenchSettings, reporter: Reporter,
     network: Callable[[], Network | None] = lambda: None, received: Callable[[], int] = interface_bytes,
 ) -> Iterator[Feed]:  # fmt: skip
-    """A feed over `<folder>/<split>/class_XX/*.jpg`; `made_by` names what makes it.
+    """A feed over `<folder>/<split>/class_XX/*.jpg`; `made_by` is the command that makes it.
 
     Raises InputError when that is not what the manifest says, ConfigurationError when there is no such split.
     """
@@ -64,7 +64,7 @@ def list_images(folder: Path, made_by: str, advance: Callable[[], None]) -> Imag
             str(folder), recipe.transform(), loader=recipe.decode, is_valid_file=is_image, allow_empty=True
         )
     except FileNotFoundError as error:  # no such folder, or no class folder in it
-        raise InputError(f"{folder} holds no images: {error}", next_step=f"run {made_by}") from error
+        raise InputError(f"{folder} holds no images: {error}", next_step=f"run `{made_by}`") from error
 
 
 def _not_as_listed(folder: Path, split: str, manifest: Manifest, dataset: ImageFolder, made_by: str) -> InputError:
@@ -74,5 +74,5 @@ def _not_as_listed(folder: Path, split: str, manifest: Manifest, dataset: ImageF
     return InputError(
         f"{folder / split} holds {len(dataset):,} images, and its manifest says {manifest.splits[split].samples:,}"
         + (f"; {missing} is missing" if missing else ""),
-        next_step=mend(made_by) if missing else f"remove what is there beside what {made_by} made",
+        next_step=mend(made_by) if missing else f"remove what is there beside what `{made_by}` made",
     )

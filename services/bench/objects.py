@@ -66,6 +66,6 @@ def read_index(folder: Folder, manifest: Manifest, made_by: str) -> Iterator[Ind
         if folder.download(name, place) != manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step=f"run {made_by}, which puts it back",
+                next_step=f"run `{made_by}`, which puts it back",
             )
         yield from parse_index(place)

@@ -32,6 +32,6 @@ def find_packs(
         if there.get(pack.path) != pack.bytes:
             raise InputError(
                 f"{folder.uri}/{pack.path} is missing or has another length than its manifest says",
-                next_step=f"run {made_by}, which puts it back",
+                next_step=f"run `{made_by}`, which puts it back",
             )
     return folder, manifest, packs

@@ -14,7 +14,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from larder.errors import ServiceError
-from larder.next_step import Run
 from services.bench.feed import Network
 
 BYTES, REQUESTS = "rclone_bytes_transferred_total", "rclone_http_status_code"
@@ -30,14 +29,14 @@ def read(place: Path) -> Network:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ServiceError(
             f"rclone doesn't tell its traffic at {place}: {reason}",
-            next_step=f"mount with {Run('mount')}, whose rclone has a socket there that user "
-            f"{os.getuid()} may write; clear another mount away with {Run('mount', 'unmount')}",
+            next_step="mount with `make mount`, whose rclone has a socket there that user "
+            f"{os.getuid()} may write; clear another mount away with `make unmount`",
         ) from error
     try:
         return parse(text)
     except ValueError as error:
         raise ServiceError(
-            f"what answers at {place} has no such figures: {error}", next_step=f"mount with {Run('mount')}"
+            f"what answers at {place} has no such figures: {error}", next_step="mount with `make mount`"
         ) from error
 
 

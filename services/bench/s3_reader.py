@@ -16,7 +16,6 @@ from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
 from larder.errors import InputError, LarderError, ServiceError
-from larder.next_step import MAKES, Run
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain, is_final
 from larder.store import region_of
 from services.bench.feed import Network
@@ -133,12 +132,11 @@ class Reader:
         if isinstance(cause, FileNotFoundError) or code_of(cause) in ABSENT:
             return InputError(
                 f"{uri} is gone: it was deleted after the load",
-                next_step=f"run what loaded it, which puts it back: {MAKES['objects']}, or {MAKES['webdataset']} for "
-                "shards",
+                next_step="run what loaded it, which puts it back: `make etl-load`, or `make etl-wds` for shards",
             )
         error = explain(cause, f"reading {uri}", self._settings.s3_endpoint_url)
         if isinstance(error, ServiceError):
-            next_step = f"run again with fewer readers (LARDER_WORKERS), or look closer: {Run('s3', 'check')}"
+            next_step = "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`"
             return ServiceError(f"{error.what}, {ATTEMPTS} times in a row", next_step=next_step)
         return error
 

@@ -33,10 +33,12 @@ class BenchSettings(WorkerSettings, OptionalBucketSettings):
     arm: Annotated[str, AfterValidator(_known_arm)] = Field(
         "imagefolder_local", alias="LARDER_ARM", description=f"what is measured: {_about_arms()}"
     )
-    data_dir: Path = Field(Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that transform made")
+    data_dir: Path = Field(
+        Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
+    )
     mount_dir: Path = Field(
         Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
-        description="where mount mounts the bucket, in a folder of the bucket's name",
+        description="where `make mount` mounts the bucket, in a folder of the bucket's name",
     )  # fmt: skip
     webdataset_loader: Literal["larder", "webdataset"] = Field(
         "larder", alias="LARDER_WEBDATASET_LOADER",
@@ -59,7 +61,7 @@ class BenchSettings(WorkerSettings, OptionalBucketSettings):
     )  # fmt: skip
     task: Literal["bench", "train"] = Field(
         "bench", alias="LARDER_BENCH_TASK",
-        description="bench (measure the arm alone), train (train a small network through it)",
+        description="bench (measure the arm alone), train (train a small network through it: `make train`)",
     )  # fmt: skip
     epochs: int = Field(
         3, alias="LARDER_EPOCHS", ge=1, description="how long train trains", json_schema_extra={"unit": "epochs"}

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from larder.contract import Manifest
 from larder.errors import InputError, LarderError
-from larder.next_step import MAKES
 from services.bench import recipe
 from services.bench.dataloader import CarriedError, start_worker
 from services.bench.inputs import mend
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from services.bench.feed import Batch
 
 LABEL = "cls"
-_ANEW = mend(MAKES["webdataset"])
+_ANEW = mend("make etl-wds")
 
 Sample = tuple[str, bytes, int]
 """A name for messages, an image, its class."""

@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from larder.errors import ConfigurationError
-from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
 from services.bench import arms, provenance
@@ -67,7 +66,7 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
     return Outcome(
         f"{settings.arm}: {accuracy:.1%} of {settings.held_out} right after {amount(len(epochs), 'epochs')}; "
         f"{record['wait_share']:.0%} of the time spent waiting for data; record {place.path.name}",
-        f"{Run('bench', 'train')} with another LARDER_ARM, to see what feeding changes",
+        "make train ARM=… through another arm, to see what feeding changes",
         {"accuracy": accuracy, "wait_share": record["wait_share"], "record": str(place.path)},
     )
 

@@ -49,7 +49,8 @@ class Stage:
         """Start a stage; `prefix` is a command that starts it in another place."""
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
-        clean |= {"LANG": "C.UTF-8", "LARDER_VOLUME_DIR": str(volume or self.volume)} | dict(env or {})
+        ours = {"LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume)}
+        clean |= ours | dict(env or {})
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.next_step import MAKES
 from larder.progress import Reporter
 from services.bench.feed import Feed
 from services.bench.imagefolder import open_imagefolder
@@ -18,5 +17,5 @@ from services.bench.settings import BenchSettings
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `<data_dir>/<split>/class_XX/*.jpg`."""
-    with open_imagefolder(settings.data_dir, "tree", MAKES["tree"], settings, reporter) as feed:
+    with open_imagefolder(settings.data_dir, "tree", "make etl-local", settings, reporter) as feed:
         yield feed

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from larder.errors import InputError, ServiceError
-from larder.next_step import MAKES, Run
 from larder.progress import Reporter
 from larder.volume import TREE
 from services.bench import rclone_metrics
@@ -24,8 +23,8 @@ from services.bench.settings import BenchSettings
 SOCKET = ".rclone.sock"
 """Where in the mount folder rclone serves its metrics."""
 _LOST = (errno.EIO, errno.ENOTCONN, errno.ECONNABORTED)
-_MOUNT = f"run {Run('mount')}, which also clears a dead mount away"
-_STORE = f"{Run('s3', 'check')} looks at the store; {Run('load')} puts back what was deleted from it"
+_MOUNT = "run `make mount`, which also clears a dead mount away"
+_STORE = "`make s3-check` looks at the store; `make etl-load` puts back what was deleted from it"
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     with (
         mount_faults(mount),
         open_imagefolder(
-            mount / settings.prefix / TREE, "objects", MAKES["objects"], settings, reporter,
+            mount / settings.prefix / TREE, "objects", "make etl-load", settings, reporter,
             lambda: rclone_metrics.read(socket), lambda: rclone_metrics.read(socket).bytes,
         ) as feed,
     ):  # fmt: skip
@@ -75,7 +74,7 @@ def check_mount(mount: Path) -> None:
     except PermissionError:
         raise InputError(
             f"{mount} is another user's mount, which it is closed to user {os.getuid()}",
-            next_step=f"mount it as this user, or in a container, which opens it to all: {Run('mount')}",
+            next_step="mount it as this user, or run `make mount` with an engine, which opens it to all",
         ) from None
     except OSError as error:
         if error.errno not in _LOST:

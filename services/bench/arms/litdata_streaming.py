@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.next_step import MAKES
 from larder.progress import Reporter
 from larder.volume import CHUNKS
 from services.bench.cache import own_folder, plan_budget
@@ -16,7 +15,7 @@ from services.bench.feed import Feed
 from services.bench.packs import find_packs
 from services.bench.settings import BenchSettings
 
-MADE_BY = MAKES["litdata"]
+MADE_BY = "make etl-lit"
 
 
 @contextmanager

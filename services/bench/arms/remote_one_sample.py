@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from larder.errors import InputError
-from larder.next_step import MAKES
 from larder.progress import Reporter
 from larder.volume import TREE
 from services.bench.feed import Feed
 from services.bench.inputs import bucket_of, check_manifest
 from services.bench.settings import BenchSettings
 
-MADE_BY = MAKES["objects"]
+MADE_BY = "make etl-load"
 
 
 @contextmanager
@@ -40,7 +39,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     if missing is not None:
         raise InputError(
             f"{folder.uri}/{missing} is missing or has another length than its manifest says",
-            next_step=f"run {MADE_BY}, which puts it back",
+            next_step=f"run `{MADE_BY}`, which puts it back",
         )
 
     from services.bench.dataloader import open_dataloader

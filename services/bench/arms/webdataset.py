@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.next_step import MAKES
 from larder.progress import Reporter, amount
 from larder.volume import SHARDS
 from services.bench.feed import Feed
 from services.bench.packs import find_packs
 from services.bench.settings import BenchSettings
 
-MADE_BY = MAKES["webdataset"]
+MADE_BY = "make etl-wds"
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
         reporter.event(
             "idle",
             f"{amount(len(packs), 'shards')} for {settings.workers} workers: {idle} of them read nothing; "
-            "smaller shards (LARDER_SHARD_BYTES of shard) or fewer workers (LARDER_WORKERS) change that",
+            "smaller shards (LARDER_SHARD_BYTES, then make etl-wds) or fewer workers (LARDER_WORKERS) change that",
             workers=idle,
         )
     from services.bench.dataloader import explained

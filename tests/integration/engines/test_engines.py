@@ -110,7 +110,7 @@ def test_nothing_listens() -> None:
     begin = time.monotonic()
     with pytest.raises(ServiceError, match="nothing answers at") as caught, RayEngine(1, "127.0.0.1:9")(math.sqrt, [1]):
         pass
-    assert "docker compose -f compose/ray.yaml up" in caught.value.next_step
+    assert "start the cluster (`ray up`)" in caught.value.next_step
     assert time.monotonic() - begin < 30, "half of what a head has to answer"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -33,6 +32,7 @@ def task(tmp_path: Path, port: int) -> Iterator[Task]:
     settings = {
         "LARDER_WORKSPACE": str(tmp_path / "work"), "LARDER_JUPYTER_TOKEN_FILE": str(tmp_path / "token"),
         "LARDER_JUPYTER_DIR": str(tmp_path / "jupyter"), "LARDER_JUPYTER_PORT": str(port), "LARDER_LOG": "line",
+        "LARDER_FRONT_DOOR": "make",
     }  # fmt: skip
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | settings
 
@@ -79,8 +79,7 @@ def test_a_port_that_is_taken(task: Task, port: int) -> None:
 
 def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path, port: int) -> None:
     assert task("up").returncode == 0
-    [note] = (tmp_path / "jupyter" / "runtime").glob("jpserver-*.json")
-    os.kill(json.loads(note.read_text())["pid"], 9)
+    os.kill(int((tmp_path / "jupyter" / "pid").read_text()), 9)
     wait_until(lambda: is_free(port), "it has ended")
     assert task("up").returncode == 0, "it starts anew"
     assert task("ready").returncode == 0

@@ -58,7 +58,7 @@ REPLACED = "something else wrote to the same place"
 CASES = (
     Case("an object replaced", "{image}", other_bytes, OBJECTS, ("{image}", "expected  sha256", "found", REPLACED)),
     Case("an object cut off", "{image}", shorter, OBJECTS, ("another length", "{image}")),
-    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "next step: make etl-load;")),
+    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "next step: run `make etl-load`;")),
     Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("that the manifest names isn't there",)),
     Case("the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("isn't what the manifest says",)),
     Case("objects of another tree", "Food-11/_larder/manifest.json", of_another_tree, OBJECTS, ("another tree",)),
@@ -188,11 +188,11 @@ def test_the_store_alone(verify: Any, chain: Any, there: Any, objects: Any, outc
 def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, there: Any, objects: dict[str, bytes]) -> None:
     images = [path for path in objects if path.startswith("Food-11/training/")]
     other_bytes(there, images[0], objects[images[0]])
-    assert "next step: make etl-load LARDER_FORCE=true;" in verify(env=there.env).stderr
+    assert "next step: run `make etl-load LARDER_FORCE=true`;" in verify(env=there.env).stderr
     env = there.env | {"LARDER_VOLUME_DIR": str(chain.root / "data")}
     assert stage("load", env=env | {"LARDER_FORCE": "true"}).code == 0
     there.delete(images[1])
-    assert "next step: make etl-load;" in verify(env=there.env).stderr
+    assert "next step: run `make etl-load`;" in verify(env=there.env).stderr
     assert stage("load", env=env).code == 0
     assert verify(env=there.env).code == 0
 

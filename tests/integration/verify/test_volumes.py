@@ -339,11 +339,11 @@ def test_of_two_breaks_in_a_link_the_first_in_its_order_is_named(
 def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, tools: Any, lonely: str) -> None:
     raw_byte(chain, tools, lonely)
     image_in("shards")(chain, tools, lonely)
-    assert "next step: make etl-local LARDER_FORCE=true " in verify().stderr
+    assert "next step: run `make etl-local LARDER_FORCE=true` " in verify().stderr
     env = {"LARDER_VOLUME_DIR": str(chain.root / "data"), "LARDER_SAMPLE_IMAGES": "66", "LARDER_FORCE": "true"}
     for name, flags in (("extract", ["--source=sample"]), ("transform", [])):
         assert stage(name, *flags, env=env).code == 0
-    assert "next step: make etl-wds LARDER_FORCE=true;" in verify().stderr
+    assert "next step: run `make etl-wds LARDER_FORCE=true`;" in verify().stderr
     env = {"LARDER_VOLUME_DIR": str(chain.root / "wds"), "LARDER_INPUT": str(chain.tree), "LARDER_FORCE": "true"}
     assert stage("shard", "--shard-samples=10", env=env).code == 0
     assert verify().code == 0
@@ -352,7 +352,7 @@ def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, tools: Any
 def test_what_a_stage_sees_by_itself_needs_no_force(verify: Any, stage: Any, chain: Any, lonely: str) -> None:
     (chain.tree / lonely).unlink()
     (chain.raw / source_of(lonely)).unlink()
-    assert "next step: make etl-local with" in verify().stderr
+    assert "next step: run `make etl-local` with" in verify().stderr
     env = {"LARDER_VOLUME_DIR": str(chain.root / "data"), "LARDER_SAMPLE_IMAGES": "66"}
     for name, flags in (("extract", ["--source=sample"]), ("transform", [])):
         assert stage(name, *flags, env=env).code == 0
@@ -383,7 +383,7 @@ def test_no_data_at_all(verify: Any, tmp_path: Path) -> None:
     empty = {name: str(tmp_path / "nothing") for name in ("LARDER_VOLUME_DIR", "LARDER_WDS_DIR", "LARDER_LIT_DIR")}
     ended = verify(env=empty)
     assert ended.code == 3
-    assert "nothing to verify" in ended.stderr and "next step: make etl-local" in ended.stderr
+    assert "nothing to verify" in ended.stderr and "next step: run `make etl-local`" in ended.stderr
     assert not (tmp_path / "nothing").exists()
 
 

@@ -42,13 +42,13 @@ def settings(tmp_path: Path, port: int) -> JupyterSettings:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Iterator[int]:
-    """A process that has left the note of a server on port 4242."""
+    """A process that is noted as the server on port 4242."""
     with subprocess.Popen([sys.executable, "-c", "input()", "jupyterlab"], stdin=subprocess.PIPE) as process:
-        note = tmp_path / "home" / "runtime" / f"jpserver-{process.pid}.json"
-        note.parent.mkdir(parents=True)
-        note.write_text(json.dumps({"port": 4242, "root_dir": str(tmp_path / "work")}))
-        background.note_settings(settings(tmp_path, 4242), os.environ)
-        wait_until(lambda: background.running(settings(tmp_path, 4242)) is not None, "the process has its arguments")
+        (tmp_path / "home").mkdir()
+        chosen = settings(tmp_path, 4242)
+        background.note(chosen, os.environ)
+        background.background(chosen).note(process.pid)
+        wait_until(lambda: background.running(chosen) is not None, "the process has its arguments")
         yield process.pid
         process.communicate(b"\n")
 
@@ -66,11 +66,12 @@ def test_another_jupyter_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> No
 
 
 def test_a_server_that_runs_keeps_its_port(tmp_path: Path, ours: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert background.running(settings(tmp_path, 4242)) == (ours, 4242, str(tmp_path / "work"))
+    running = background.running(settings(tmp_path, 4242))
+    assert running and running[:3] == (ours, 4242, str(tmp_path / "work"))
     assert "already runs on port 4242" in background.up(settings(tmp_path, 4242), REPORTER).summary
     with pytest.raises(ResourceError, match="already runs on port 4242") as caught:
         background.up(settings(tmp_path, 4243), REPORTER)
-    assert "make jupyter-down" in caught.value.next_step
+    assert "`jupyter down`" in caught.value.next_step
     url(settings(tmp_path, 4243), REPORTER)
     assert capsys.readouterr().out == "http://127.0.0.1:4242/lab?token=a-token\n"
 
@@ -80,11 +81,11 @@ def test_a_server_that_runs_keeps_its_settings(tmp_path: Path, monkeypatch: pyte
     chosen = settings(tmp_path, 4242)
     with pytest.raises(ResourceError, match=f"runs, with {tmp_path / 'work'} as its workspace") as caught:
         background.up(chosen.model_copy(update={"workspace": tmp_path / "another"}), REPORTER)
-    assert "make jupyter-down" in caught.value.next_step
+    assert "`jupyter down`" in caught.value.next_step
     for name, value in (("LARDER_LOG", "json"), ("LARDER_REVISION", "1234"), ("COLUMNS", "80"), ("S3_PREFIX", "")):
         monkeypatch.setenv(name, value)
         assert "already runs" in background.up(chosen, REPORTER).summary, "this is none of its settings"
     monkeypatch.setenv("S3_BUCKET", "another")
     with pytest.raises(ResourceError, match="with the settings that it was started with") as caught:
         background.up(chosen, REPORTER)
-    assert "make jupyter-down" in caught.value.next_step
+    assert "`jupyter down`" in caught.value.next_step

@@ -98,7 +98,7 @@ def test_without_a_token_it_does_not_start(tmp_path: Path, content: str | None) 
     (tmp_path / "token").unlink() if content is None else (tmp_path / "token").write_text(content)
     with pytest.raises(ConfigurationError, match="holds no token") as caught:
         stage.serve(chosen, Reporter("jupyter", "line"))
-    assert "make jupyter" in caught.value.next_step
+    assert "openssl rand" in caught.value.next_step
 
 
 def test_a_workspace_that_cannot_be_written(tmp_path: Path) -> None:
