@@ -285,7 +285,8 @@ class Folder:
     def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
         """`request(argument)`, again after growing pauses where that may help; its last failure in words.
 
-        A store that has never answered is not waited for: its address is more likely wrong than its network.
+        A store that has never answered is not waited for: its address is more likely wrong than its network. By hand:
+        tenacity takes 50 ms to import, in each run that asks a store, and saves six lines.
         """
         for pause in (*_PAUSES_SECONDS, None):
             try:

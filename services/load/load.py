@@ -39,7 +39,8 @@ NEXT_STEP = {
     "tree": f"{_BENCH.having(LARDER_ARM='remote_one_sample')}; or {Run('mount')}, then "
     f"{_BENCH.having(LARDER_ARM='imagefolder_rclone_mount')}",
     "webdataset": f"{_BENCH.having(LARDER_ARM='webdataset')}; {Run('clean', 'wds')}, if the volume's space is needed",
-    "litdata": f"{_BENCH.having(LARDER_ARM='litdata_streaming')}; {Run('clean', 'lit')}, if the volume's space is needed",
+    "litdata": f"{_BENCH.having(LARDER_ARM='litdata_streaming')}; {Run('clean', 'lit')}, if the volume's space "
+    "is needed",
 }
 _SHOWN = 3
 
