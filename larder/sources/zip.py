@@ -1,7 +1,8 @@
 """A zip archive as a source: its directory is streamed, its members are read in parallel.
 
 By hand, since the standard library's reader holds an object per member in memory, about 100 MB for 200,000 files, and
-reads members one after another; this one holds one at a time (docs/decisions/0003-zip-reader.md). Format: PKWARE APPNOTE.TXT 6.3.10, sections 4.3 (records) and 4.5.3 (Zip64).
+reads members one after another; this one holds one at a time (docs/decisions/0003-zip-reader.md). Format: PKWARE
+APPNOTE.TXT 6.3.10, sections 4.3 (records) and 4.5.3 (Zip64).
 """
 
 from __future__ import annotations
