@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 import larder.stage
+from larder.cli.front_doors import FRONT_DOORS
 from larder.errors import ConfigurationError
 from larder.next_step import Run, parse_run, replace_runs
 from larder.progress import Reporter
@@ -23,8 +24,6 @@ from larder.stage import Outcome
 S = TypeVar("S", bound=Settings)
 
 VARIABLE = "LARDER_FRONT_DOOR"
-FRONT_DOORS = {"make": "make", "larder": "larder"}
-"""How the front doors' commands begin. Their targets have the same names."""
 WAYS = (*FRONT_DOORS, "compose", "")
 HELP = "--help"
 
@@ -95,7 +94,7 @@ def command(run: Run, way: str) -> str | None:
     if target is None:
         return None
     if way in FRONT_DOORS and run.task == HELP:
-        return f"{'larder' if way == 'larder' else 'python3 -m larder'} {target} {HELP}"
+        return f"{FRONT_DOORS['module' if way == 'make' else way]} {target} {HELP}"
     if way in FRONT_DOORS:
         named = [(_SHORT.get(name) or _SHORT.get((target, name), name), value) for name, value in run.settings]
         return " ".join([FRONT_DOORS[way], target, *_assigned(named)])

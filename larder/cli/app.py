@@ -11,6 +11,7 @@ from pathlib import Path
 from larder.cli import compose, dotenv, host, process, project, runner
 from larder.cli.compose import Compose
 from larder.cli.console import ask, say
+from larder.cli.front_doors import FRONT_DOORS
 from larder.cli.host import Host
 from larder.cli.pipelines import Step, stages_of
 from larder.cli.process import Call, Interrupts
@@ -32,7 +33,7 @@ class App:
         settings: The settings, without a runner yet.
         handler: Who hears signals.
         dry_run: Whether calls are printed in place of being run.
-        front_door: How the user came: larder or make.
+        front_door: How the user came, as they type it: one of FRONT_DOORS.
     """
 
     def __init__(self, settings: Settings, handler: Interrupts, dry_run: bool = False, front_door: str = "larder"):
@@ -48,7 +49,8 @@ class App:
     @property
     def environ(self) -> Mapping[str, str]:
         """The user's environment, and how they came."""
-        return {**self.settings.environ, "LARDER_FRONT_DOOR": self.front_door}
+        [name] = [name for name, typed in FRONT_DOORS.items() if typed == self.front_door]
+        return {**self.settings.environ, "LARDER_FRONT_DOOR": name}
 
     @property
     def runner(self) -> Compose | Host:

@@ -15,6 +15,7 @@ from larder import __version__
 from larder.cli import help as pages
 from larder.cli.app import App, Failed
 from larder.cli.commands import BY_NAME, Command
+from larder.cli.front_doors import FRONT_DOORS
 from larder.cli.makeflags import overrides
 from larder.cli.process import INTERRUPTED, interrupts
 from larder.cli.settings import Setting, of_stages, resolve, shown
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `larder` and return its exit code (see larder.errors)."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as others in a pipe that nobody reads any more
     environ = dict(os.environ)
-    front_door = "make" if environ.get("LARDER_FRONT_DOOR") == "make" else "larder"
+    front_door = _front_door(environ)
     words = sys.argv[1:] if argv is None else argv
     with interrupts() as handler:
         try:
@@ -70,6 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             return _fail(known)
     return 0
+
+
+def _front_door(environ: Mapping[str, str]) -> str:
+    """Return how the user came, as they would type it again."""
+    if environ.get("LARDER_FRONT_DOOR") == "make":
+        return FRONT_DOORS["make"]
+    return FRONT_DOORS["module" if Path(sys.argv[0]).name == "__main__.py" else "larder"]
 
 
 def _fail(error: LarderError) -> int:

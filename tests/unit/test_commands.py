@@ -132,7 +132,7 @@ def test_another_front_door_is_refused(capsys: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LARDER_FRONT_DOOR", "mak")
     code, said = run_stage("load", "", capsys)
     assert code == 2
-    assert "LARDER_FRONT_DOOR='mak' must be one of make, larder, compose" in said
+    assert "LARDER_FRONT_DOOR='mak' must be one of make, larder, module, compose" in said
 
 
 def test_help_is_called_as_the_stage_was_started(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
