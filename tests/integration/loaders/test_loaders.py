@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[3]
 LOADERS = {
     "image_folder": "ImageFolderLoader", "objects": "ObjectLoader", "shards": "ShardLoader", "chunks": "ChunkLoader",
 }  # fmt: skip
-pytestmark = pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)
 
 
 def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
@@ -38,91 +37,93 @@ def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
     return done.stdout
 
 
-def uri(environ: dict[str, str], name: str) -> str:
-    return f"s3://{environ['S3_BUCKET']}/{environ['S3_PREFIX']}/{name}"
-
-
-def test_ten_lines_train_from_shards_in_a_bucket(packed, tmp_path):
+def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path):
     """The library's own example, with the bucket's name in it."""
-    example = "import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2]
-    script = dedent(example.replace("\n    ", "\n")).replace(
-        "s3://my-bucket/photos-webdataset", uri(packed, "Food-11-webdataset")
-    )
-    assert len([line for line in script.splitlines() if line.strip()]) <= 10
-    store = {name: packed[name] for name in ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    assert float(run_script(f"{script}\nprint(loss.item())\n", tmp_path, store)) > 0
+    example = dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    script = example.replace("s3://my-bucket/photos-webdataset", stored.uris["shards"]) + "\nprint(loss.item())\n"
+    assert float(run_script(script, tmp_path, stored.env)) > 0
 
 
-@pytest.mark.parametrize("module", LOADERS)
-def test_the_example_in_the_docstring_runs(packed, loaded, tree, tmp_path, module):
-    name = LOADERS[module]
-    docstring = inspect.getdoc(getattr(importlib.import_module(f"larder.loaders.{module}"), name))
-    example = dedent(docstring.partition("Example:\n")[2]).replace("batch_size=64", "batch_size=16")
-    example = example.replace("s3://my-bucket/photos", uri(loaded, "Food-11"))
-    example = example.replace("/mnt/photos", str(tree)).replace("/tmp/photos", str(tmp_path / "photos"))
-    out = run_script(f"from larder.loaders.{module} import {name}\n{example}", tmp_path, packed)
-    assert len(out.splitlines()) >= 3
-    assert all(re.fullmatch(r"tensor\(.*\) class_0\d", line) for line in out.splitlines())
+def test_the_examples_in_the_docstrings_run(stored, tmp_path):
+    script = []
+    for module, name in LOADERS.items():
+        docstring = inspect.getdoc(getattr(importlib.import_module(f"larder.loaders.{module}"), name))
+        example = dedent(docstring.partition("Example:\n")[2]).replace("s3://my-bucket/photos", stored.uris["objects"])
+        example = example.replace("/mnt/photos", str(stored.tree)).replace("/tmp/photos", str(tmp_path / "photos"))
+        assert "with " in example, module
+        script += [f"from larder.loaders.{module} import {name}", example, f"print('{module}')"]
+    out = run_script("\n".join(script), tmp_path, stored.env).splitlines()
+    assert [line for line in out if line in LOADERS] == list(LOADERS)
+    shown = [line for line in out if line not in LOADERS]
+    assert len(shown) >= len(LOADERS)
+    assert all(re.fullmatch(r"tensor\(.*\) class_0\d", line) for line in shown)
 
 
 EPOCHS = """
-import json, os
-from larder.loaders.{module} import {name}
+import json, os, sys
+from larder.loaders.chunks import ChunkLoader
+from larder.loaders.image_folder import ImageFolderLoader
+from larder.loaders.objects import ObjectLoader
+from larder.loaders.shards import ShardLoader
 from larder.store import make_store
 
 def height(image):
     return image.height
 
-place, cache, workers = {arguments}
-store = make_store(
-    endpoint_url=os.environ["ENDPOINT"], access_key_id=os.environ["ACCESS"], secret_access_key=os.environ["SECRET"]
-)
-with {name}(place, "validation", batch_size=5, workers=workers, transform=height, **{more}) as loader:
-    epochs = [
-        sorted(pair for heights, labels in loader for pair in zip(heights.tolist(), labels.tolist())) for _ in range(2)
-    ]
-    print(json.dumps([epochs, len(loader), loader.classes, loader.network()]))
+def epochs_of(loader):
+    with loader:
+        pairs = [[pair for heights, labels in loader for pair in zip(heights.tolist(), labels.tolist())] for _ in "12"]
+        return [[sorted(epoch) for epoch in pairs], len(loader), loader.classes, loader.network()]
+
+tree, uris, workers, keys = json.loads(sys.stdin.readline())
+options = {"batch_size": 5, "workers": workers, "transform": height}
+store = make_store(**keys)
+print(json.dumps({
+    "image_folder": epochs_of(ImageFolderLoader(tree, "validation", **options)),
+    "objects": epochs_of(ObjectLoader(uris["objects"], "validation", store=store, **options)),
+    "shards": epochs_of(ShardLoader(uris["shards"], "validation", store=store, **options)),
+    "chunks": epochs_of(ChunkLoader(uris["chunks"], "validation", store=store, cache_dir="cache", **options)),
+}))
 """
 
 
+@pytest.fixture
+def keys(stored):
+    """The store's address and keys, as arguments."""
+    names = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return dict(zip(("endpoint_url", "access_key_id", "secret_access_key"), map(stored.env.get, names), strict=True))
+
+
 @pytest.mark.parametrize("workers", [0, 2], ids=["no-workers", "two-workers"])
-@pytest.mark.parametrize("module", LOADERS)
-def test_every_image_once_an_epoch_by_a_transform_of_the_caller(packed, loaded, packs, tmp_path, module, workers):
+def test_every_image_once_an_epoch_by_a_transform_of_the_caller(stored, keys, tmp_path, workers):
     """The keys are arguments here, and nothing is in the environment."""
-    name = {"image_folder": "", "objects": "Food-11", "shards": "Food-11-webdataset", "chunks": "Food-11-litdata"}[
-        module
-    ]
-    place = uri(packed, name) if name else str(packs.tree)
-    more = {"image_folder": "{}", "chunks": "{'store': store, 'cache_dir': cache}"}.get(module, "{'store': store}")
-    script = EPOCHS.format(
-        module=module, name=LOADERS[module], more=more, arguments=(place, str(tmp_path / "cache"), workers)
-    )
-    keys = {"ENDPOINT": packed["S3_ENDPOINT_URL"], "ACCESS": packed["AWS_ACCESS_KEY_ID"]}
-    out = run_script(script, tmp_path, keys | {"SECRET": packed["AWS_SECRET_ACCESS_KEY"]})
-    epochs, batches, classes, network = json.loads(out)
-    assert epochs[0] == epochs[1]
-    assert [sum(label == number for _, label in epochs[0]) for number in range(3)] == [4, 4, 4]
-    assert (batches, classes) == (3, ["class_00", "class_01", "class_02"])
-    assert (network is None) == (module == "image_folder")
+    given = json.dumps([str(stored.tree), stored.uris, workers, keys])
+    script = EPOCHS.replace("sys.stdin.readline()", repr(given))
+    for module, (epochs, batches, classes, network) in json.loads(run_script(script, tmp_path, {})).items():
+        assert epochs[0] == epochs[1], module
+        assert [sum(label == number for _, label in epochs[0]) for number in range(3)] == [4, 4, 4], module
+        assert (batches, classes) == (3, ["class_00", "class_01", "class_02"])
+        assert (network is None) == (module == "image_folder")
     assert not list(tmp_path.glob("cache/larder-*"))
 
 
-def test_errors_speak_of_arguments_and_name_no_command(packed, packs, tmp_path):
-    store = make_store(
-        endpoint_url=packed["S3_ENDPOINT_URL"], access_key_id=packed["AWS_ACCESS_KEY_ID"],
-        secret_access_key=packed["AWS_SECRET_ACCESS_KEY"],
-    )  # fmt: skip
-    for make, kind, what in (
-        (
-            lambda: ShardLoader(uri(packed, "Food-11-webdataset"), "test", store=store),
-            ConfigurationError,
-            "split='test'",
-        ),
-        (lambda: ShardLoader(uri(packed, "nothing"), "training", store=store), InputError, "holds no finished data"),
-        (lambda: ShardLoader(f"s3://{packed['S3_BUCKET']}", "training", store=store), ConfigurationError, "uri='s3://"),
-        (lambda: ShardLoader("/mnt/shards", "training", store=store), ConfigurationError, "uri='/mnt/shards'"),
-        (lambda: ImageFolderLoader(tmp_path, "training"), InputError, "holds no finished data"),
-    ):
-        with pytest.raises(kind, match=re.escape(what)) as caught:
-            make()
-        assert "make " not in caught.value.next_step.removeprefix("make the data")
+@pytest.mark.parametrize(
+    ("place", "split", "kind", "what"),
+    [
+        pytest.param("{shards}", "test", ConfigurationError, "split='test': s3://", id="no-such-split"),
+        pytest.param("{shards}x", "training", InputError, "holds no finished data", id="nothing-there"),
+        pytest.param("{objects}", "training", InputError, "holds 'objects' data; this loader reads", id="other-layout"),
+        pytest.param("s3://bucket", "training", ConfigurationError, "uri='s3://bucket'", id="no-folder"),
+        pytest.param("/mnt/shards", "training", ConfigurationError, "uri='/mnt/shards'", id="no-bucket"),
+    ],
+)
+def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, split, kind, what):
+    with pytest.raises(kind, match=re.escape(what)) as caught:
+        ShardLoader(place.format(**stored.uris), split, store=make_store(**keys))
+    assert "`make" not in caught.value.next_step
+
+
+def test_a_folder_without_data(tmp_path):
+    with pytest.raises(InputError, match="holds no finished data"):
+        ImageFolderLoader(tmp_path, "training")
