@@ -152,7 +152,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:
     """The bucket's settings for a folder `s3://bucket/[prefix/]name`, and the folder's name."""
-    bucket, key = split_uri(uri)
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
     prefix, _, name = key.rpartition("/")
     shared = {field: getattr(settings, field) for field in StoreSettings.model_fields}
     return BucketSettings.model_validate(shared | {"bucket": bucket, "prefix": prefix}, by_name=True), name

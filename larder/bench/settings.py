@@ -7,16 +7,24 @@ from typing import Literal
 
 from pydantic import ByteSize, Field
 
-from larder.settings import WorkerSettings
+from larder.dataset import DEFAULT
+from larder.settings import DatasetSettings, WorkerSettings
 from larder.store import OptionalBucketSettings
 
 SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 """The fields that no record may show."""
 
 
-class LoaderSettings(WorkerSettings, OptionalBucketSettings):
-    """How layouts are read, and where records go. Fields are named as the loaders' arguments."""
+class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
+    """Where the layouts of a data set lie, how they are read, and where records go.
 
+    Fields are named as the loaders' arguments.
+    """
+
+    data_dir: Path = Field(
+        Path("/mnt") / DEFAULT, alias="FOOD11_DATA_DIR",
+        description="the tree: a folder for each split, and in it for each class; by default /mnt/<data set>",
+    )  # fmt: skip
     mount_dir: Path = Field(
         Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
         description="where the bucket is mounted, in a folder of its name",

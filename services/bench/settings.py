@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -27,9 +26,6 @@ class BenchSettings(LoaderSettings):
 
     arm: Annotated[str, AfterValidator(_known_arm)] = Field(
         "imagefolder_local", alias="LARDER_ARM", description=f"what is measured: {_about_arms()}"
-    )
-    data_dir: Path = Field(
-        Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
     )
     task: Literal["bench", "train"] = Field(
         "bench", alias="LARDER_BENCH_TASK",

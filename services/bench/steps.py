@@ -40,17 +40,10 @@ def helpful(made_by: str) -> Iterator[None]:
         yield
 
 
-def bucket_uri(settings: BenchSettings, name: str) -> str:
-    """The folder `name` of the bucket. Raises ConfigurationError without a bucket: only some arms need it."""
-    require_bucket(settings)
-    return "/".join(part for part in (f"s3://{settings.bucket}", settings.prefix, name) if part)
-
-
-def require_bucket(settings: BenchSettings) -> str:
-    """The bucket's name. Raises ConfigurationError without one."""
+def require_bucket(settings: BenchSettings) -> None:
+    """Raise ConfigurationError without a bucket: only some arms need it."""
     if not settings.bucket:
         raise ConfigurationError(
             f"S3_BUCKET is not set (nor --bucket), and {settings.arm} reads from a bucket",
             next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that `{ETL_LOAD}` loaded",
         )
-    return settings.bucket

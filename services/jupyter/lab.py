@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 from botocore.exceptions import ClientError
-from pydantic import Field
 
 from larder.bench.compare import MEASURE, Comparison, compare, read_records
+from larder.bench.places import mount_of, mounted_tree_of, tree_of, uri_of
 from larder.bench.rclone_mount import MOUNT, STORE, check_mount, mount_faults
 from larder.bench.record import passes_of
 from larder.bench.settings import LoaderSettings
@@ -28,24 +28,25 @@ from larder.bench.table import render
 from larder.bench.wording import in_settings, steps_with
 from larder.bucket import Folder
 from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
+from larder.dataset import Layout
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders.loader import check_manifest
-from larder.progress import amount
+from larder.loaders.source import open_folder
+from larder.progress import Silent, amount
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
 from larder.store import client
-from larder.volume import CHUNKS, SHARDS, TREE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
 COLUMNS = 6
-STORED: dict[str, tuple[str, Artifact, str]] = {
-    "remote_one_sample": (TREE, "objects", "make etl-load"),
-    "webdataset": (SHARDS, "webdataset", "make etl-wds"),
-    "litdata_streaming": (CHUNKS, "litdata", "make etl-lit"),
+STORED: dict[str, tuple[Layout, Artifact, str]] = {
+    "remote_one_sample": ("tree", "objects", "make etl-load"),
+    "webdataset": ("webdataset", "webdataset", "make etl-wds"),
+    "litdata_streaming": ("litdata", "litdata", "make etl-lit"),
 }
-"""What arms over a bucket read: the folder, what is in it, and who puts it there."""
+"""What arms over a bucket read: the layout, what its manifest calls it, and who puts it there."""
 _STEPS = {
     MOUNT: "run `make mount`, which also clears a dead mount away",
     STORE: "`make s3-check` looks at the store; `make etl-load` puts back what was deleted from it",
@@ -61,17 +62,9 @@ class StageError(LarderError):
     """What a stage that was run ended with, in its words."""
 
 
-class LabSettings(LoaderSettings):
-    """Where the data lie, and how batches are read here."""
-
-    data_dir: Path = Field(
-        Path("/mnt/Food-11"), alias="FOOD11_DATA_DIR", description="the tree that `make etl-local` made"
-    )
-
-
-def settings() -> LabSettings:
+def settings() -> LoaderSettings:
     """The settings that loaders take here, from the environment, as `make bench` has them."""
-    return LabSettings.load("jupyter", [], os.environ)
+    return LoaderSettings.load("jupyter", [], os.environ)
 
 
 def _flags(given: Mapping[str, Any]) -> list[str]:
@@ -125,7 +118,7 @@ def _failure(code: int, last: Sequence[str]) -> LarderError:
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
 
 
-def _ready(arm: str) -> LabSettings:
+def _ready(arm: str) -> LoaderSettings:
     """The settings, when the store or the mount that an arm reads is there.
 
     Raises ConfigurationError, InputError or ServiceError whose next step helps JupyterLab, too: it knows only the store
@@ -137,14 +130,14 @@ def _ready(arm: str) -> LabSettings:
             _require_answer(chosen)
         elif arm == MOUNTED:
             _bucket_of(chosen)
-            with in_settings(LabSettings, _STEPS):
-                check_mount(_mount(chosen))
+            with in_settings(LoaderSettings, _STEPS):
+                check_mount(mount_of(chosen))
     except (ConfigurationError, InputError, ServiceError) as error:
         raise type(error)(error.what, next_step=f"{error.next_step}; {_AGAIN}") from error
     return chosen
 
 
-def _bucket_of(chosen: LabSettings) -> str:
+def _bucket_of(chosen: LoaderSettings) -> str:
     if not chosen.bucket:
         raise ConfigurationError(
             "S3_BUCKET is not set, and this notebook reads from a bucket",
@@ -153,7 +146,7 @@ def _bucket_of(chosen: LabSettings) -> str:
     return chosen.bucket
 
 
-def _require_answer(chosen: LabSettings) -> None:
+def _require_answer(chosen: LoaderSettings) -> None:
     """Raise ConfigurationError or ServiceError unless the store answers, and soon: bench would try for minutes."""
     bucket = _bucket_of(chosen)
     try:
@@ -166,10 +159,10 @@ def _require_answer(chosen: LabSettings) -> None:
 
 def stored(arm: str) -> tuple[Folder, Manifest]:
     """An arm's folder in the bucket, and its manifest. Raises InputError when there is none, as bench does."""
-    name, artifact, made_by = STORED[arm]
+    layout, artifact, made_by = STORED[arm]
     chosen = _ready(arm)
-    folder = Folder(chosen, name)
-    with in_settings(LabSettings, steps_with(made_by)):
+    with in_settings(LoaderSettings, steps_with(made_by)):
+        folder = open_folder(uri_of(chosen, layout, Silent()), chosen)
         return folder, check_manifest(folder.find_manifest(), artifact, chosen.split, folder.uri)
 
 
@@ -187,7 +180,7 @@ def requests(record: dict[str, Any]) -> str:
 def mounted() -> Path:
     """The tree's folder on the mount. Raises InputError when nothing is mounted, ServiceError when its rclone died."""
     chosen = _ready(MOUNTED)
-    return _mount(chosen) / chosen.prefix / TREE
+    return mounted_tree_of(chosen, Silent())
 
 
 def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
@@ -212,13 +205,9 @@ def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
 @contextmanager
 def _faults_of(folder: Path) -> Iterator[None]:
     """A block that reads a folder of the disk or of the mount."""
-    mount = _mount(settings())
-    with in_settings(LabSettings, _STEPS), mount_faults(mount) if mount in folder.parents else nullcontext():
+    mount = mount_of(settings())
+    with in_settings(LoaderSettings, _STEPS), mount_faults(mount) if mount in folder.parents else nullcontext():
         yield
-
-
-def _mount(chosen: LabSettings) -> Path:
-    return chosen.mount_dir / chosen.bucket
 
 
 def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:
@@ -248,7 +237,7 @@ def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
 
 def tree() -> tuple[Path, Manifest]:
     """The tree's folder and its manifest. Raises InputError when there is none."""
-    folder = settings().data_dir
+    folder = tree_of(settings(), Silent())
     return folder, read_manifest(folder, made_by="make etl-local")
 
 
@@ -305,7 +294,7 @@ def network(record: dict[str, Any]) -> Figure:
 
 def comparisons() -> list[Comparison]:
     """The records in LARDER_RESULTS, by the circumstances under which they can be compared. Raises InputError."""
-    with in_settings(LabSettings, {MEASURE: f"{MEASURE}: `make bench ARM=imagefolder_local`"}):
+    with in_settings(LoaderSettings, {MEASURE: f"{MEASURE}: `make bench ARM=imagefolder_local`"}):
         return compare(read_records(settings().results))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from larder.bench.feed import Feed
+from larder.bench.places import tree_of
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
@@ -20,7 +21,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `<data_dir>/<split>/class_XX/*.jpg`."""
     with helpful(ETL_LOCAL):
         loader = ImageFolderLoader(
-            settings.data_dir, settings.split, batch_size=settings.batch_size, workers=settings.workers,
+            tree_of(settings, reporter), settings.split, batch_size=settings.batch_size, workers=settings.workers,
             seed=settings.seed, reporter=reporter,
         )  # fmt: skip
         yield Feed(loader, loader.network)

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 from larder.bench import rclone_metrics
 from larder.bench.feed import Feed
+from larder.bench.places import mount_of, mounted_tree_of
 from larder.bench.rclone_mount import check_mount, mount_faults
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.progress import Reporter
-from larder.volume import TREE
 from services.bench.settings import BenchSettings
 from services.bench.steps import ETL_LOAD, helpful, require_bucket
 
@@ -23,17 +23,18 @@ SOCKET = ".rclone.sock"
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `<mount_dir>/<bucket>/[<prefix>/]Food-11/<split>/class_XX/*.jpg`.
+    """A feed over `<mount_dir>/<bucket>/[<prefix>/]<data set>/<split>/class_XX/*.jpg`.
 
     Raises ConfigurationError without a bucket, InputError when nothing is mounted or it isn't what its manifest says,
     ServiceError when rclone has died or gets no answers from the store.
     """
-    mount, socket = settings.mount_dir / require_bucket(settings), settings.mount_dir / SOCKET
+    require_bucket(settings)
+    mount, socket = mount_of(settings), settings.mount_dir / SOCKET
     with helpful(ETL_LOAD), mount_faults(mount):
         check_mount(mount)
         rclone_metrics.read(socket)  # before the work, not after it
         loader = ImageFolderLoader(
-            mount / settings.prefix / TREE, settings.split, batch_size=settings.batch_size, workers=settings.workers,
-            seed=settings.seed, artifact="objects", reporter=reporter,
+            mounted_tree_of(settings, reporter), settings.split, batch_size=settings.batch_size,
+            workers=settings.workers, seed=settings.seed, artifact="objects", reporter=reporter,
         )  # fmt: skip
         yield Feed(loader, lambda: rclone_metrics.read(socket), lambda: rclone_metrics.read(socket).bytes)

@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from larder.bench.feed import Feed
+from larder.bench.places import uri_of
 from larder.loaders.objects import ObjectLoader
 from larder.progress import Reporter
-from larder.volume import TREE
 from services.bench.settings import BenchSettings
-from services.bench.steps import ETL_LOAD, bucket_uri, helpful
+from services.bench.steps import ETL_LOAD, helpful, require_bucket
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]Food-11/<split>/class_XX/*.jpg`. Raises what ObjectLoader does."""
-    uri = bucket_uri(settings, TREE)
+    """A feed over `s3://<bucket>/[<prefix>/]<data set>/<split>/class_XX/*.jpg`. Raises what ObjectLoader does."""
+    require_bucket(settings)
     with helpful(ETL_LOAD):
         loader = ObjectLoader(
-            uri, settings.split, batch_size=settings.batch_size, workers=settings.workers, seed=settings.seed,
-            store=settings, reporter=reporter,
+            uri_of(settings, "tree", reporter), settings.split, batch_size=settings.batch_size,
+            workers=settings.workers, seed=settings.seed, store=settings, reporter=reporter,
         )  # fmt: skip
         yield Feed(loader, loader.network)

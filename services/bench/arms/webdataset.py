@@ -10,21 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from larder.bench.feed import Feed
+from larder.bench.places import uri_of
 from larder.loaders.shards import ShardLoader
 from larder.progress import Reporter, amount
-from larder.volume import SHARDS
 from services.bench.settings import BenchSettings
-from services.bench.steps import bucket_uri, helpful
+from services.bench.steps import helpful, require_bucket
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]Food-11-webdataset/<split>/shard-*.tar`. Raises what ShardLoader does."""
-    uri = bucket_uri(settings, SHARDS)
+    """A feed over `s3://<bucket>/[<prefix>/]<data set>-webdataset/<split>/shard-*.tar`.
+
+    Raises what ShardLoader does.
+    """
+    require_bucket(settings)
     with helpful("make etl-wds"):
         loader = ShardLoader(
-            uri, settings.split, batch_size=settings.batch_size, workers=settings.workers, seed=settings.seed,
-            store=settings, library=settings.webdataset_loader, reporter=reporter,
+            uri_of(settings, "webdataset", reporter), settings.split, batch_size=settings.batch_size,
+            workers=settings.workers, seed=settings.seed, store=settings, library=settings.webdataset_loader,
+            reporter=reporter,
         )  # fmt: skip
         if loader.idle_workers:
             reporter.event(
