@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from larder.engines.local import end_with_parent
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.loaders.remedies import MEMORY, RENEW, SHARED_MEMORY
 from larder.progress import amount
@@ -39,6 +38,8 @@ class CarriedError(Exception):
 
 def start_worker(_number: int) -> None:
     """What every loader's workers begin with."""
+    from larder.engines.local import end_with_parent  # here, since whoever only names errors has no processes
+
     end_with_parent()
     sys.excepthook = _without_interrupted_batches
 

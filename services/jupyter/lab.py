@@ -64,7 +64,7 @@ class StageError(LarderError):
 
 def settings() -> LoaderSettings:
     """The settings that loaders take here, from the environment, as `make bench` has them."""
-    return LoaderSettings.load("jupyter", [], os.environ)
+    return LoaderSettings.load("bench", [], os.environ)
 
 
 def _flags(given: Mapping[str, Any]) -> list[str]:
