@@ -71,6 +71,26 @@ class Reporter:
             task.close()
 
 
+class Silent(Reporter):
+    """Says nothing: for work that nobody follows."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def event(self, name: str, message: str, **fields: Any) -> None:
+        """See Reporter."""
+
+    @contextmanager
+    def task(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
+        """See Reporter."""
+        yield _Unseen()
+
+
+class _Unseen:
+    def advance(self, amount: int = 1) -> None:
+        pass
+
+
 class _Bar:
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar

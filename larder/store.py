@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
@@ -147,3 +148,41 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`."""
     parts = urlsplit(uri)
     return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}/")
+
+
+def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:
+    """The bucket's settings for a folder `s3://bucket/[prefix/]name`, and the folder's name."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    prefix, _, name = key.rpartition("/")
+    shared = {field: getattr(settings, field) for field in StoreSettings.model_fields}
+    return BucketSettings.model_validate(shared | {"bucket": bucket, "prefix": prefix}, by_name=True), name
+
+
+def make_store(
+    *, endpoint_url: str = "", access_key_id: str = "", secret_access_key: str = "", session_token: str = "",
+    region: str = "",
+) -> StoreSettings:  # fmt: skip
+    """Describe an S3 store for the library's loaders. What is empty is taken from the environment, as AWS tools do.
+
+    Args:
+        endpoint_url: The store's address; S3_ENDPOINT_URL. Empty is AWS itself.
+        access_key_id: AWS_ACCESS_KEY_ID. Without keys, boto3 looks for a profile or an instance role.
+        secret_access_key: AWS_SECRET_ACCESS_KEY.
+        session_token: AWS_SESSION_TOKEN, of temporary keys.
+        region: AWS_REGION.
+
+    Raises:
+        ConfigurationError: If the address is none, or one of the keys is missing.
+
+    Example:
+        >>> make_store(endpoint_url="http://127.0.0.1:9000").s3_endpoint_url
+        'http://127.0.0.1:9000'
+    """
+    given = {
+        "S3_ENDPOINT_URL": endpoint_url, "AWS_ACCESS_KEY_ID": access_key_id, "AWS_SECRET_ACCESS_KEY": secret_access_key,
+        "AWS_SESSION_TOKEN": session_token, "AWS_REGION": region,
+    }  # fmt: skip
+    try:
+        return StoreSettings.load("store", [], os.environ | {name: value for name, value in given.items() if value})
+    except ConfigurationError as error:
+        raise ConfigurationError(error.what, next_step="correct the store's settings, then run again") from None

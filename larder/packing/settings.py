@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from larder.engines import EngineName, is_address
 from larder.settings import DataSettings
-from larder.store import BucketSettings, StoreSettings, a_prefix
+from larder.store import StoreSettings, a_prefix
 
 
 def _a_place(uri: str) -> str:
@@ -66,11 +66,3 @@ class PackSettings(DataSettings, StoreSettings):
     def processes(self) -> int:
         """How many workers there are: where they send to a store, each waits for that for a part of its time."""
         return self.workers + bool(self.dest and "workers" not in self.model_fields_set)
-
-
-def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:
-    """The bucket's settings for a folder `s3://bucket/[prefix/]name`, and the folder's name."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    prefix, _, name = key.rpartition("/")
-    shared = {field: getattr(settings, field) for field in StoreSettings.model_fields}
-    return BucketSettings.model_validate(shared | {"bucket": bucket, "prefix": prefix}, by_name=True), name

@@ -16,9 +16,9 @@ from larder.artifacts import name_in, require_dataset, tree_at
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import TREE_ANEW, InputError
 from larder.next_step import MAKES
-from larder.packing.settings import PackSettings, place_in_store
+from larder.packing.settings import PackSettings
 from larder.progress import Reporter
-from larder.store import BucketSettings
+from larder.store import BucketSettings, place_in_store
 
 if TYPE_CHECKING:
     from larder.bucket import Folder

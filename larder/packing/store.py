@@ -29,10 +29,10 @@ from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.packing.layout import Layout
 from larder.packing.plan import Pack
-from larder.packing.settings import PackSettings, place_in_store
+from larder.packing.settings import PackSettings
 from larder.packing.source import Source, open_folder, verified
 from larder.progress import Reporter, amount
-from larder.store import BucketSettings
+from larder.store import BucketSettings, place_in_store
 from larder.volume import Slot
 
 if TYPE_CHECKING:

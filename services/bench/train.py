@@ -1,45 +1,20 @@
-"""Train a small network through an arm: what a training has of it, in accuracy and in time spent waiting for data.
-
-The network averages 4 x 4 pixels, then has three strided convolutions, global average pooling and one linear layer:
-small enough for a CPU, so that feeding it, and not computing, is what differs between arms. It is trained by Adam on
-the arm's own split, and scored on the held-out split through the same arm.
-"""
+"""Trains a small network through an arm, on the arm's own split, and scores it on the held-out split."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+from larder.bench import provenance
+from larder.bench.record import describe
+from larder.bench.results import reserve
+from larder.bench.training import Training, make_record, render
 from larder.errors import ConfigurationError
+from larder.loaders.loader import Loader
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
-from services.bench import arms, provenance
-from services.bench.record import describe
-from services.bench.results import reserve
+from services.bench.arm import open_arm
 from services.bench.settings import BenchSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from services.bench.feed import Feed
-
-CHANNELS = (3, 32, 64, 128)
-LEARNING_RATE = 2e-3
-
-
-class Epoch(NamedTuple):
-    """One epoch of training."""
-
-    seconds: float
-    waiting_seconds: float
-    """From asking for a batch to having it."""
-    images: int
-    loss: float
-    """Mean cross-entropy over the epoch's images."""
 
 
 def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
@@ -50,16 +25,15 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
             next_step="set LARDER_HELD_OUT or FOOD11_SPLIT to another split",
         )
     started = datetime.now(UTC)
-    origin = provenance.collect(settings, started)
+    origin = provenance.collect(started, settings.revision)
     with reserve(settings.results, f"train-{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as place:
-        open_feed = arms.load(settings.arm)
-        with open_feed(settings, reporter) as feed:
-            _require_held_out(settings, feed)
-            network = Training(len(feed.manifest.classes), settings)
-            epochs = [network.train(feed, number, reporter) for number in range(1, settings.epochs + 1)]
-            described = describe(settings, feed)
-        with open_feed(settings.model_copy(update={"split": settings.held_out}), reporter) as feed:
-            accuracy = network.accuracy(feed, reporter)
+        with open_arm(settings, reporter) as feed:
+            _require_held_out(settings, feed.loader)
+            network = Training(len(feed.loader.classes), seed=settings.seed, device=settings.device)
+            epochs = [network.train(feed.loader, number, reporter) for number in range(1, settings.epochs + 1)]
+            described = describe(feed.loader, settings.for_record())
+        with open_arm(settings.model_copy(update={"split": settings.held_out}), reporter) as feed:
+            accuracy = network.accuracy(feed.loader, reporter)
         record = make_record(settings.arm, epochs, accuracy, network.device) | described | {"provenance": origin}
         place.write(record)
     print(json.dumps(record) if reporter.json else render(record), flush=True)
@@ -71,114 +45,10 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
     )
 
 
-def _require_held_out(settings: BenchSettings, feed: Feed) -> None:
+def _require_held_out(settings: BenchSettings, loader: Loader) -> None:
     """Raises ConfigurationError without the split that is scored on: before the training, not after it."""
-    if not feed.manifest.splits.get(settings.held_out):
+    if not loader.manifest.splits.get(settings.held_out):
         raise ConfigurationError(
             f"LARDER_HELD_OUT={settings.held_out!r}: the data have no such split",
-            next_step=f"set it to one of: {', '.join(sorted(set(feed.manifest.splits) - {settings.split}))}",
+            next_step=f"set it to one of: {', '.join(sorted(set(loader.manifest.splits) - {settings.split}))}",
         )
-
-
-class Training:
-    """The network, on the device that it is trained on."""
-
-    def __init__(self, classes: int, settings: BenchSettings) -> None:
-        import torch
-
-        torch.manual_seed(settings.seed)
-        self.device = _device(settings.device)
-        self._network = small_network(classes).to(self.device)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), LEARNING_RATE)
-        self._batch_size = settings.batch_size
-
-    def train(self, feed: Feed, number: int, reporter: Reporter) -> Epoch:
-        """One epoch. Waiting is what lies between asking for a batch and having it, as in bench."""
-        import torch
-
-        waiting, images, loss_sum = 0.0, 0, 0.0
-        self._network.train()
-        start = perf_counter()
-        with reporter.task(f"epoch {number}", feed.images, "images") as task:
-            batches = self._batches(feed, number)
-            asked = perf_counter()
-            while (batch := next(batches, None)) is not None:
-                waiting += perf_counter() - asked
-                pictures, labels = (part.to(self.device) for part in batch)
-                loss = torch.nn.functional.cross_entropy(self._network(pictures), labels)
-                self._optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                self._optimizer.step()
-                loss_sum, images = loss_sum + loss.item() * len(labels), images + len(labels)
-                task.advance(len(labels))
-                asked = perf_counter()
-            waiting += perf_counter() - asked
-        return Epoch(perf_counter() - start, waiting, images, loss_sum / images)
-
-    def accuracy(self, feed: Feed, reporter: Reporter) -> float:
-        """The share of a split's images whose class the network gives."""
-        import torch
-
-        right = 0
-        self._network.eval()
-        with torch.no_grad(), reporter.task("scoring", feed.images, "images") as task:
-            for batch in self._batches(feed, 0):
-                pictures, labels = (part.to(self.device) for part in batch)
-                right += int((self._network(pictures).argmax(1) == labels).sum())
-                task.advance(len(labels))
-        return right / feed.images
-
-    def _batches(self, feed: Feed, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A whole epoch."""
-        return feed.read(epoch, -(-feed.images // self._batch_size))
-
-
-def small_network(classes: int) -> nn.Module:
-    """From float32 [B, 3, 224, 224] to logits [B, classes]."""
-    from torch import nn
-
-    layers: list[nn.Module] = [nn.AvgPool2d(4)]  # 56 x 56: what makes the classes apart is coarse
-    for before, after in itertools.pairwise(CHANNELS):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], classes))
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(
-            "LARDER_DEVICE=cuda: torch sees no CUDA device",
-            next_step="hand a GPU to the container and take a CUDA build of torch, or set LARDER_DEVICE=auto",
-        )
-    return wanted
-
-
-def make_record(arm: str, epochs: list[Epoch], accuracy: float, device: str) -> dict[str, Any]:
-    """What came out, as JSON's types: README.md says what each key means."""
-    seconds, waiting = sum(one.seconds for one in epochs), sum(one.waiting_seconds for one in epochs)
-    return {
-        "arm": arm,
-        "kind": "train",
-        "accuracy": round(accuracy, 4),
-        "wait_share": round(waiting / seconds, 4),
-        "imgs/s": round(sum(one.images for one in epochs) / seconds, 2),
-        "device": device,
-        "epochs": [
-            {"seconds": round(one.seconds, 3), "waiting_seconds": round(one.waiting_seconds, 3), "images": one.images,
-             "loss": round(one.loss, 4)}
-            for one in epochs
-        ],
-    }  # fmt: skip
-
-
-def render(record: dict[str, Any]) -> str:
-    """The record as people read it; no newline at the end."""
-    lines = [f"{record['arm']} on {record['device']}", "epoch  imgs/s   waiting  loss"]
-    for number, one in enumerate(record["epochs"], start=1):
-        rate, share = one["images"] / one["seconds"], one["waiting_seconds"] / one["seconds"]
-        lines.append(f"{number:>5}  {rate:>6,.0f}  {share:>7.0%}  {one['loss']:.3f}")
-    held_out = record["settings"]["held_out"]
-    return "\n".join([*lines, f"accuracy on {held_out}: {record['accuracy']:.1%}"])

@@ -1,4 +1,4 @@
-"""What the notebooks call: measure an arm as `make bench` does, look at a batch, draw what was recorded."""
+"""What the notebooks call: find the data, measure an arm as `make bench` does, draw batches and what was recorded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import tarfile
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from textwrap import fill
@@ -19,32 +19,38 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 from botocore.exceptions import ClientError
 
+from larder.bench.compare import MEASURE, Comparison, compare, read_records
+from larder.bench.places import mount_of, mounted_tree_of, tree_of, uri_of
+from larder.bench.rclone_mount import MOUNT, STORE, check_mount, mount_faults
+from larder.bench.record import passes_of
+from larder.bench.settings import LoaderSettings
+from larder.bench.table import render
+from larder.bench.wording import in_settings, steps_with
 from larder.bucket import Folder
 from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
+from larder.dataset import Layout
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from larder.progress import Reporter, amount
+from larder.loaders.loader import check_manifest
+from larder.loaders.source import open_folder
+from larder.progress import Silent, amount
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
 from larder.store import client
-from larder.volume import CHUNKS, SHARDS, TREE
-from services.bench import arms
-from services.bench.arms.imagefolder_rclone_mount import check_mount, mount_faults
-from services.bench.compare import Comparison, compare, read_records
-from services.bench.inputs import bucket_of, check_manifest
-from services.bench.record import passes_of
-from services.bench.settings import BenchSettings
-from services.bench.table import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
 COLUMNS = 6
-STORED: dict[str, tuple[str, Artifact, str]] = {
-    "remote_one_sample": (TREE, "objects", "make etl-load"),
-    "webdataset": (SHARDS, "webdataset", "make etl-wds"),
-    "litdata_streaming": (CHUNKS, "litdata", "make etl-lit"),
+STORED: dict[str, tuple[Layout, Artifact, str]] = {
+    "remote_one_sample": ("tree", "objects", "make etl-load"),
+    "webdataset": ("webdataset", "webdataset", "make etl-wds"),
+    "litdata_streaming": ("litdata", "litdata", "make etl-lit"),
 }
-"""What arms over a bucket read: the folder, what is in it, and who puts it there."""
+"""What arms over a bucket read: the layout, what its manifest calls it, and who puts it there."""
+_STEPS = {
+    MOUNT: "run `make mount`, which also clears a dead mount away",
+    STORE: "`make s3-check` looks at the store; `make etl-load` puts back what was deleted from it",
+}
 MOUNTED = "imagefolder_rclone_mount"
 ANSWER_SECONDS = 10.0
 """How long a store may take for its first answer."""
@@ -56,9 +62,9 @@ class StageError(LarderError):
     """What a stage that was run ended with, in its words."""
 
 
-def settings(arm: str = "imagefolder_local", **given: Any) -> BenchSettings:
-    """bench's settings as `make bench` has them, from the environment; `given` are flags: batches=40, workers=2."""
-    return BenchSettings.load("bench", [f"--arm={arm}", *_flags(given)], os.environ)
+def settings() -> LoaderSettings:
+    """The settings that loaders take here, from the environment, as `make bench` has them."""
+    return LoaderSettings.load("bench", [], os.environ)
 
 
 def _flags(given: Mapping[str, Any]) -> list[str]:
@@ -70,7 +76,7 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
 
     Raises ConfigurationError, InputError or ServiceError before, and StageError with the stage's own words.
     """
-    _ready(arm, **given)
+    _ready(arm)
     command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *_flags(given)]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,  # a pipe that nobody reads yet would fill up
@@ -112,27 +118,37 @@ def _failure(code: int, last: Sequence[str]) -> LarderError:
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
 
 
-def _ready(arm: str, **given: Any) -> BenchSettings:
-    """An arm's settings, when the store or the mount that it reads is there.
+def _ready(arm: str) -> LoaderSettings:
+    """The settings, when the store or the mount that an arm reads is there.
 
     Raises ConfigurationError, InputError or ServiceError whose next step helps JupyterLab, too: it knows only the store
     and the mount that were there as it started.
     """
-    chosen = settings(arm, **given)
+    chosen = settings()
     try:
         if arm in STORED:
             _require_answer(chosen)
         elif arm == MOUNTED:
-            bucket_of(chosen)
-            check_mount(_mount(chosen))
+            _bucket_of(chosen)
+            with in_settings(LoaderSettings, _STEPS):
+                check_mount(mount_of(chosen))
     except (ConfigurationError, InputError, ServiceError) as error:
         raise type(error)(error.what, next_step=f"{error.next_step}; {_AGAIN}") from error
     return chosen
 
 
-def _require_answer(chosen: BenchSettings) -> None:
+def _bucket_of(chosen: LoaderSettings) -> str:
+    if not chosen.bucket:
+        raise ConfigurationError(
+            "S3_BUCKET is not set, and this notebook reads from a bucket",
+            next_step="set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that `make etl-load` loaded",
+        )
+    return chosen.bucket
+
+
+def _require_answer(chosen: LoaderSettings) -> None:
     """Raise ConfigurationError or ServiceError unless the store answers, and soon: bench would try for minutes."""
-    bucket = bucket_of(chosen)
+    bucket = _bucket_of(chosen)
     try:
         client(chosen, timeout_seconds=ANSWER_SECONDS).head_bucket(Bucket=bucket)
     except FAULTS as fault:
@@ -143,10 +159,11 @@ def _require_answer(chosen: BenchSettings) -> None:
 
 def stored(arm: str) -> tuple[Folder, Manifest]:
     """An arm's folder in the bucket, and its manifest. Raises InputError when there is none, as bench does."""
-    name, artifact, made_by = STORED[arm]
+    layout, artifact, made_by = STORED[arm]
     chosen = _ready(arm)
-    folder = Folder(chosen, name)
-    return folder, check_manifest(folder.find_manifest(), artifact, chosen, folder.uri, made_by)
+    with in_settings(LoaderSettings, steps_with(made_by)):
+        folder = open_folder(uri_of(chosen, layout, Silent()), chosen)
+        return folder, check_manifest(folder.find_manifest(), artifact, chosen.split, folder.uri)
 
 
 def requests(record: dict[str, Any]) -> str:
@@ -163,7 +180,7 @@ def requests(record: dict[str, Any]) -> str:
 def mounted() -> Path:
     """The tree's folder on the mount. Raises InputError when nothing is mounted, ServiceError when its rclone died."""
     chosen = _ready(MOUNTED)
-    return _mount(chosen) / chosen.prefix / TREE
+    return mounted_tree_of(chosen, Silent())
 
 
 def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
@@ -174,7 +191,7 @@ def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
     """
     chosen = settings()
     try:
-        with mount_faults(_mount(chosen)) if _mount(chosen) in folder.parents else nullcontext():
+        with _faults_of(folder):
             kinds = (kind for kind in sorted((folder / chosen.split).iterdir()) if kind.is_dir())
             images = (image for kind in kinds for image in sorted(kind.iterdir()))
             return [(str(image.relative_to(folder)), image.stat().st_size) for image in islice(images, count)]
@@ -185,30 +202,27 @@ def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
         ) from None  # fmt: skip
 
 
-def _mount(chosen: BenchSettings) -> Path:
-    return chosen.mount_dir / chosen.bucket
+@contextmanager
+def _faults_of(folder: Path) -> Iterator[None]:
+    """A block that reads a folder of the disk or of the mount."""
+    mount = mount_of(settings())
+    with in_settings(LoaderSettings, _STEPS), mount_faults(mount) if mount in folder.parents else nullcontext():
+        yield
 
 
 def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:
     """Name and size of the first members of a shard, read as the arm reads it."""
-    from services.bench.s3_reader import Readers, Traffic
+    from larder.loaders.s3_reader import Readers
+    from larder.loaders.traffic import Traffic
 
-    reader = Readers(settings("webdataset"), Traffic()).own()
+    reader = Readers(folder.settings, Traffic()).own()
     with reader.open(f"{folder.key}/{shard}") as file, tarfile.open(fileobj=file, mode="r|") as archive:
         return [(member.name, member.size) for member in islice(archive, count)]
 
 
-def first_batch(arm: str, **given: Any) -> tuple[Tensor, Tensor, list[str]]:
-    """The first batch of an epoch through an arm: images float32 [B, 3, 224, 224], labels int64 [B]; class names."""
-    chosen = _ready(arm, **{"workers": 1, "batch_size": 12} | given)
-    with arms.load(arm)(chosen, Reporter("lab", "line")) as feed:
-        images, labels = next(iter(feed.read(0, 1)))
-        return images, labels, feed.manifest.classes
-
-
 def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
-    """A batch as pictures with their labels: the recipe's normalization is taken back."""
-    from services.bench.recipe import IMAGENET_MEAN, IMAGENET_STD
+    """A batch as pictures with their labels: the reference preprocessing's normalization is taken back."""
+    from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
     rows = -(-len(images) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(1.9 * COLUMNS, 2.1 * rows), squeeze=False, layout="constrained")
@@ -223,7 +237,7 @@ def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
 
 def tree() -> tuple[Path, Manifest]:
     """The tree's folder and its manifest. Raises InputError when there is none."""
-    folder = settings().data_dir
+    folder = tree_of(settings(), Silent())
     return folder, read_manifest(folder, made_by="make etl-local")
 
 
@@ -280,7 +294,8 @@ def network(record: dict[str, Any]) -> Figure:
 
 def comparisons() -> list[Comparison]:
     """The records in LARDER_RESULTS, by the circumstances under which they can be compared. Raises InputError."""
-    return compare(read_records(settings().results))
+    with in_settings(LoaderSettings, {MEASURE: f"{MEASURE}: `make bench ARM=imagefolder_local`"}):
+        return compare(read_records(settings().results))
 
 
 def throughput(comparison: Comparison) -> Figure:

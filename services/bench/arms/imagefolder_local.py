@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from larder.bench.feed import Feed
+from larder.bench.places import tree_of
+from larder.loaders.image_folder import ImageFolderLoader
 from larder.progress import Reporter
-from services.bench.feed import Feed
-from services.bench.imagefolder import open_imagefolder
 from services.bench.settings import BenchSettings
+from services.bench.steps import ETL_LOCAL, helpful
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `<data_dir>/<split>/class_XX/*.jpg`."""
-    with open_imagefolder(settings.data_dir, "tree", "make etl-local", settings, reporter) as feed:
-        yield feed
+    with helpful(ETL_LOCAL):
+        loader = ImageFolderLoader(
+            tree_of(settings, reporter), settings.split, batch_size=settings.batch_size, workers=settings.workers,
+            seed=settings.seed, reporter=reporter,
+        )  # fmt: skip
+        yield Feed(loader, loader.network)

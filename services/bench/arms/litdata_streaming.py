@@ -8,31 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from larder.bench.feed import Feed
+from larder.bench.places import uri_of
+from larder.loaders.chunks import ChunkLoader
 from larder.progress import Reporter
-from larder.volume import CHUNKS
-from services.bench.cache import own_folder, plan_budget
-from services.bench.feed import Feed
-from services.bench.packs import find_packs
 from services.bench.settings import BenchSettings
-
-MADE_BY = "make etl-lit"
+from services.bench.steps import helpful, require_bucket
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]Food-11-litdata/<split>/`.
-
-    Raises as `find_packs`, `own_folder` and `plan_budget` do.
-    """
-    folder, manifest, packs = find_packs(settings, CHUNKS, "litdata", MADE_BY, reporter)
-    with own_folder(settings.cache_dir, "litdata") as cache:
-        budget = plan_budget(settings, [pack.bytes for pack in packs], cache)
-        from services.bench.chunks import ChunksFeed
-        from services.bench.dataloader import explained
-
-        with explained(MADE_BY):
-            feed = ChunksFeed(settings, f"{folder.uri}/{settings.split}", manifest, cache, budget)
-            try:
-                yield feed
-            finally:
-                feed.close()  # before the cache goes
+    """A feed over `s3://<bucket>/[<prefix>/]<data set>-litdata/<split>/`. Raises what ChunkLoader does."""
+    require_bucket(settings)
+    with (
+        helpful("make etl-lit"),
+        ChunkLoader(
+            uri_of(settings, "litdata", reporter), settings.split, cache_dir=settings.cache_dir,
+            batch_size=settings.batch_size, workers=settings.workers, seed=settings.seed, store=settings,
+            max_cache_size=settings.max_cache_size, max_pre_download=settings.max_pre_download, reporter=reporter,
+        ) as loader,
+    ):  # fmt: skip
+        yield Feed(loader, loader.network, passes=("cold", "warm"))

@@ -9,28 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from larder.bench.feed import Feed
+from larder.bench.places import uri_of
+from larder.loaders.shards import ShardLoader
 from larder.progress import Reporter, amount
-from larder.volume import SHARDS
-from services.bench.feed import Feed
-from services.bench.packs import find_packs
 from services.bench.settings import BenchSettings
-
-MADE_BY = "make etl-wds"
+from services.bench.steps import helpful, require_bucket
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]Food-11-webdataset/<split>/shard-*.tar`. Raises as `find_packs` does."""
-    folder, manifest, packs = find_packs(settings, SHARDS, "webdataset", MADE_BY, reporter)
-    if (idle := settings.workers - len(packs)) > 0:
-        reporter.event(
-            "idle",
-            f"{amount(len(packs), 'shards')} for {settings.workers} workers: {idle} of them read nothing; "
-            "smaller shards (LARDER_SHARD_BYTES, then make etl-wds) or fewer workers (LARDER_WORKERS) change that",
-            workers=idle,
-        )
-    from services.bench.dataloader import explained
-    from services.bench.shards import ShardsFeed
+    """A feed over `s3://<bucket>/[<prefix>/]<data set>-webdataset/<split>/shard-*.tar`.
 
-    with explained(MADE_BY):
-        yield ShardsFeed(settings, manifest, [f"{folder.key}/{pack.path}" for pack in packs])
+    Raises what ShardLoader does.
+    """
+    require_bucket(settings)
+    with helpful("make etl-wds"):
+        loader = ShardLoader(
+            uri_of(settings, "webdataset", reporter), settings.split, batch_size=settings.batch_size,
+            workers=settings.workers, seed=settings.seed, store=settings, library=settings.webdataset_loader,
+            reporter=reporter,
+        )  # fmt: skip
+        if loader.idle_workers:
+            reporter.event(
+                "idle",
+                f"{amount(loader.shards, 'shards')} for {loader.workers} workers: {loader.idle_workers} of them read "
+                "nothing; smaller shards (LARDER_SHARD_BYTES, then make etl-wds) or fewer workers (LARDER_WORKERS) "
+                "change that",
+                workers=loader.idle_workers,
+            )
+        yield Feed(loader, loader.network)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.bench import rclone_metrics
+from larder.bench import rclone_metrics
 
 ARM = "imagefolder_rclone_mount"
 TRAINING = "team/food/Food-11/training"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.bench.s3_reader import ATTEMPTS
+from larder.loaders.s3_reader import ATTEMPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
@@ -60,7 +60,7 @@ def test_workers_without_a_shard_are_named(run):
 FEEDS = """
 import json, os
 from larder.progress import Reporter
-from services.bench import arms
+from services.bench.arm import open_arm
 from services.bench.settings import BenchSettings
 
 found = {}
@@ -71,9 +71,9 @@ for name, workers in (("imagefolder_local", 1), ("webdataset", 1), ("webdataset"
     arm = "webdataset" if name == "library" else name
     flags = ["--arm", arm, "--workers", str(workers), "--webdataset-loader", loader]
     settings = BenchSettings.load("bench", flags, os.environ)
-    with arms.load(settings.arm)(settings, Reporter("bench")) as feed:
+    with open_arm(settings, Reporter("bench")) as feed:
         epochs = [
-            [(label, round(float(image.double().sum()), 2)) for images, labels in feed.read(epoch, 5)
+            [(label, round(float(image.double().sum()), 2)) for images, labels in feed.loader.read(epoch, 5)
              for image, label in zip(images, labels.tolist())]
             for epoch in (1, 2)
         ]

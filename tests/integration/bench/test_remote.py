@@ -11,8 +11,9 @@ import pytest
 
 from larder.contract import read_index, read_manifest
 from larder.errors import ConfigurationError, InputError, ServiceError
-from services.bench import s3_reader
-from services.bench.s3_reader import ATTEMPTS, Reader, Traffic
+from larder.loaders import s3_reader
+from larder.loaders.s3_reader import ATTEMPTS, Reader
+from larder.loaders.traffic import Traffic
 from services.bench.settings import BenchSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -256,16 +257,16 @@ def test_a_store_that_is_down(reader):
 FORKS = """
 import os, sys
 from larder.progress import Reporter
-from services.bench import arms
+from services.bench.arm import open_arm
 from services.bench.settings import BenchSettings
 
 settings = BenchSettings.load("bench", ["--arm", "remote_one_sample"], os.environ)
 for number in range(2):
-    with arms.load(settings.arm)(settings, Reporter("bench")) as feed:
-        dataset = feed._loader.dataset
+    with open_arm(settings, Reporter("bench")) as feed:
+        dataset = feed.loader.dataset
         image, label = dataset[0]  # in the parent: its event loop and thread are there when it forks
         for epoch in range(2):
-            print(sum(len(labels) for _, labels in feed.read(epoch, 5)), feed.network().requests, flush=True)
+            print(sum(len(labels) for _, labels in feed.loader.read(epoch, 5)), feed.network().requests, flush=True)
 """
 
 

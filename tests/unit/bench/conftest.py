@@ -39,8 +39,11 @@ def manifest():
 
 
 @pytest.fixture
-def feed(manifest):
-    return SimpleNamespace(manifest=manifest, recipe="PIL decode", loader="torch's DataLoader", images=640)
+def loader(manifest):
+    """What a record tells of a loader."""
+    return SimpleNamespace(
+        manifest=manifest, split="training", preprocessing="PIL decode", reader="torch's DataLoader", images=640
+    )
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from larder.bench.compare import compare, read_records
 from larder.errors import InputError
-from services.bench.compare import compare, read_records
 
 MANIFEST = "0123456789abcdef"
 
@@ -113,4 +113,4 @@ def test_nothing_to_compare(tmp_path, content):
         (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError) as caught:
         read_records(tmp_path)
-    assert "make bench" in caught.value.next_step or "move it" in caught.value.next_step
+    assert "measure at least" in caught.value.next_step or "move it" in caught.value.next_step

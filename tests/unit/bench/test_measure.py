@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from services.bench.measure import measure, percentile
+from larder.bench.measure import measure, percentile
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,5 @@ def test_advance_counts_in_the_whole_but_in_no_wait(make_batch):
     "form", [{"shape": (3, 256, 256)}, {"dtype": "torch.uint8"}], ids=["another-size", "not-normalized"]
 )
 def test_batches_of_another_form_are_refused(make_batch, form):
-    with pytest.raises(TypeError, match="an arm must give"):
+    with pytest.raises(TypeError, match="a loader must give"):
         measure(iter([make_batch(**form)]), lambda _: None)

@@ -8,8 +8,8 @@ from socketserver import UnixStreamServer
 
 import pytest
 
+from larder.bench import rclone_metrics
 from larder.errors import ServiceError
-from services.bench import rclone_metrics
 
 # As rclone 1.75.2 gives them.
 METRICS = """\
@@ -107,7 +107,7 @@ def test_nobody_answers(tmp_path, prepare, reason):
     prepare(place)
     with pytest.raises(ServiceError, match=f"{place}: {reason}") as caught:
         rclone_metrics.read(place)
-    assert "make mount" in caught.value.next_step
+    assert "--metrics-addr" in caught.value.next_step
 
 
 @pytest.mark.parametrize(("status", "text"), [(200, "up 1\n"), (500, METRICS)])
@@ -115,4 +115,4 @@ def test_something_else_answers(tmp_path, serve, status, text):
     serve(tmp_path / "s", status, text)
     with pytest.raises(ServiceError) as caught:
         rclone_metrics.read(tmp_path / "s")
-    assert "make mount" in caught.value.next_step
+    assert "--metrics-addr" in caught.value.next_step

@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
+from larder.bench import received
+from larder.bench.received import ReceivedSeries, interface_bytes
 from larder.errors import ServiceError
-from services.bench import received
-from services.bench.received import ReceivedSeries, interface_bytes
 
 
 def area(record):

@@ -3,10 +3,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.bench import provenance, table
-from services.bench.feed import Network
-from services.bench.measure import Measurement
-from services.bench.record import Warmup, make_record, passes_of
+from larder.bench import provenance, table
+from larder.bench.measure import Measurement
+from larder.bench.passes import Pass, Warmup
+from larder.bench.record import make_record, passes_of
+from larder.loaders.traffic import Network
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
@@ -14,20 +15,21 @@ SERIES = {"t_s": [0.1, 0.3], "bytes_per_s": [1000, 2000]}
 
 
 @pytest.fixture
-def record(make_settings, feed):
-    return record_of(make_settings, feed, {"epoch": (measured(2.0), Network(3 << 20, 1234))})
+def record(make_settings, loader):
+    return record_of(make_settings, loader, {"epoch": Pass(measured(2.0), Network(3 << 20, 1234))})
 
 
 def measured(seconds):
     return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss", SERIES)
 
 
-def record_of(make_settings, feed, passes):
+def record_of(make_settings, loader, passes):
     settings = make_settings(
         "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
     )
-    made = provenance.collect(settings, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    return make_record(settings, feed, passes, Warmup(5, 0.5), made)
+    made = provenance.collect(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), settings.revision)
+    warmup = Warmup(5, 0.5)
+    return make_record(settings.arm, loader, passes, warmup, settings=settings.for_record(), provenance=made)
 
 
 def test_figures(record, manifest):
@@ -49,9 +51,9 @@ def test_says_where_the_data_lie_and_no_secret(record):
     assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
 
 
-def test_each_pass_has_its_figures_and_a_column(make_settings, feed):
-    passes = {"cold": (measured(4.0), Network(3 << 20, None)), "warm": (measured(2.0), Network(0, None))}
-    record = record_of(make_settings, feed, passes)
+def test_each_pass_has_its_figures_and_a_column(make_settings, loader):
+    passes = {"cold": Pass(measured(4.0), Network(3 << 20, None)), "warm": Pass(measured(2.0), Network(0, None))}
+    record = record_of(make_settings, loader, passes)
     assert [(one["pass"], one["imgs/s"], one["network_bytes"]) for one in passes_of(record)] == [
         ("cold", 160.0, 3 << 20), ("warm", 320.0, 0),
     ]  # fmt: skip
@@ -62,8 +64,8 @@ def test_each_pass_has_its_figures_and_a_column(make_settings, feed):
     assert max(map(len, text.splitlines()[:16])) < 80
 
 
-def test_no_network(make_settings, feed):
-    record = record_of(make_settings, feed, {"epoch": (measured(2.0), None)})
+def test_no_network(make_settings, loader):
+    record = record_of(make_settings, loader, {"epoch": Pass(measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
     assert "network               none\n" in table.render(record)
     assert "requests" not in table.render(record)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from larder.bench.results import reserve
 from larder.errors import StorageError
-from services.bench.results import reserve
 
 
 def test_writes_whole_and_leaves_nothing_else(tmp_path):
@@ -34,7 +34,7 @@ def test_a_failed_run_leaves_nothing(tmp_path):
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"LARDER_RESULTS=.*can't be written"), reserve(tmp_path / "file", "a"):
+    with pytest.raises(StorageError, match=r"results=.*can't be written"), reserve(tmp_path / "file", "a"):
         pass
 
 

@@ -6,6 +6,7 @@ import pytest
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from services.bench import arms
+from services.bench.arm import load, open_arm
 
 
 def test_defaults(make_settings):
@@ -50,7 +51,7 @@ def test_sizes_of_the_cache(make_settings):
 def test_an_arm_without_its_bucket(make_settings, arm):
     with (
         pytest.raises(ConfigurationError, match=f"S3_BUCKET is not set .*{arm} reads") as caught,
-        arms.load(arm)(make_settings("--arm", arm), Reporter("bench")),
+        open_arm(make_settings("--arm", arm), Reporter("bench")),
     ):
         pass
     assert "RCLONE_CONTAINER" in caught.value.next_step
@@ -68,7 +69,7 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings):
 @pytest.mark.parametrize("name", arms.names())
 def test_every_arm_has_a_line_for_help_and_opens_a_feed(name):
     assert arms.about(name) and not arms.about(name).endswith(".")
-    assert callable(arms.load(name))
+    assert callable(load(name))
 
 
 def test_torch_is_not_imported_before_there_is_data(tmp_path):

@@ -5,7 +5,7 @@ import time
 import psutil
 import pytest
 
-from services.bench.usage import PeakMemory, cpu_seconds
+from larder.bench.usage import PeakMemory, cpu_seconds
 
 BURN = "import time\nwhile time.process_time() < {0}: pass\nprint(time.process_time(), flush=True)\n"
 HOLD = "held = bytearray(60_000_000)\nheld[::4096] = b'x' * len(held[::4096])\nprint('ready', flush=True)\ninput()\n"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from larder.bench.compare import Arm, Comparison
 from larder.errors import ConfigurationError, InputError, ServiceError
-from services.bench.compare import Arm, Comparison
 from services.jupyter import lab
 
 mpl.use("agg")
@@ -62,10 +62,10 @@ def test_what_is_nearly_nothing_is_not_blown_up(rates: list[int], times: list[fl
 def test_a_batch_is_shown_in_its_colours_with_its_classes() -> None:
     import torch
 
-    from services.bench import recipe
+    from larder.loaders import preprocessing
 
     colour = torch.tensor([0.2, 0.5, 0.8])
-    normalized = (colour - torch.tensor(recipe.IMAGENET_MEAN)) / torch.tensor(recipe.IMAGENET_STD)
+    normalized = (colour - torch.tensor(preprocessing.IMAGENET_MEAN)) / torch.tensor(preprocessing.IMAGENET_STD)
     images = normalized.view(1, 3, 1, 1).expand(8, 3, 224, 224)
     figure = lab.pictures(images, torch.tensor([0, 1] * 4), ["Bread", "Soup"])
     shown = [axis for axis in figure.axes if axis.images]
@@ -157,7 +157,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.mark.parametrize("cell", [lab.stored, lab.first_batch, lab.measure], ids=lambda cell: str(cell.__name__))
+@pytest.mark.parametrize("cell", [lab.stored, lab.measure], ids=lambda cell: str(cell.__name__))
 def test_a_store_that_never_answers_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, silent: str, cell: Callable[[str], object]
 ) -> None:

@@ -1,0 +1,152 @@
+"""Reads image by image from a bucket: one GET for each, by s3fs, in a map-style dataset under PyTorch's DataLoader.
+
+What a training script does that was moved from local files to object storage image by image.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from larder.errors import LarderError
+from larder.loaders.dataloader import MapStyleLoader
+from larder.loaders.failures import CarriedError
+from larder.loaders.loader import check_manifest
+from larder.loaders.traffic import Network, Traffic
+from larder.progress import Reporter, Silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from larder.bucket import Listed
+    from larder.contract import IndexEntry
+    from larder.loaders.loader import Transform
+    from larder.store import BucketSettings, StoreSettings
+
+
+class ObjectLoader(MapStyleLoader):
+    """Reads the objects `<uri>/<split>/<class>/*.jpg`, with one GET per image.
+
+    It follows the manifest: it fetches the index that this names, checks its digest, and lists the split once to see
+    that each image is there with its length. A GET that fails in passing (503, a reset, a body that breaks off) is
+    tried up to 6 times, with pauses from 0.2 s that double; refusals and missing objects are raised at once.
+
+    Each epoch is a permutation of all images, the same for the same seed. `network` counts the bodies of all answers,
+    and all requests, repeats included.
+
+    Args:
+        uri: The data set's folder in a bucket, `s3://bucket/[prefix/]name`.
+        split: The split to read, such as "training".
+        batch_size: Images per batch.
+        workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
+        seed: Seed of the shuffle.
+        transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
+            AWS_ACCESS_KEY_ID and so on).
+        reporter: What is told of the index and the listing as they are read; by default nobody.
+
+    Raises:
+        ConfigurationError: If there is no such split, or if the store refuses.
+        InputError: If the objects aren't what the manifest says.
+        ServiceError: If the store doesn't answer.
+
+    Example:
+        with ObjectLoader("s3://my-bucket/photos", "training", batch_size=64) as loader:
+            for images, labels in loader:  # float32 [64, 3, 224, 224], int64 [64]
+                print(images.mean(), loader.classes[labels[0]])
+    """
+
+    def __init__(
+        self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
+        transform: Transform | None = None, store: StoreSettings | None = None, reporter: Reporter | None = None,
+    ) -> None:  # fmt: skip
+        from larder.loaders.source import open_folder, read_index, require_none_missing
+
+        reporter = reporter or Silent()
+        folder = open_folder(uri, store)
+        manifest = check_manifest(folder.find_manifest(), "objects", split, folder.uri)
+        samples = manifest.splits[split].samples
+        with reporter.task("reading the index", samples, "images") as task:
+            table = ObjectTable(read_index(folder, manifest), split, task.advance)
+        with reporter.task(f"listing {split}", samples, "images") as task:
+            require_none_missing(folder, table.first_missing(folder.list(split), task.advance))
+        self._traffic = Traffic()
+        super().__init__(
+            RemoteImages(folder.settings, folder.key, table, self._traffic, transform), manifest, split,
+            batch_size=batch_size, workers=workers, seed=seed, transform=transform,
+        )  # fmt: skip
+
+    def network(self) -> Network:
+        """See Loader."""
+        return self._traffic.read()
+
+
+class RemoteImages:
+    """The images of a table below the key `folder`. Opens a reader in each process that reads, and none before."""
+
+    def __init__(
+        self, settings: BucketSettings, folder: str, table: ObjectTable, traffic: Traffic, transform: Transform | None
+    ) -> None:
+        from larder.loaders.preprocessing import decode, reference_transform
+        from larder.loaders.s3_reader import Readers
+
+        self._folder, self._table, self._readers = folder, table, Readers(settings, traffic)
+        self._transform, self._decode = transform or reference_transform(), decode
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        key = f"{self._folder}/{self._table.path(number)}"
+        try:
+            content = self._readers.own().read(key)
+        except LarderError as error:
+            raise CarriedError.of(error) from error
+        return self._transform(self._decode(content, key)), self._table.label(number)
+
+
+class ObjectTable:
+    """Path, class and length of each image of a split, sorted by path.
+
+    A million take about 70 MB, in five Python objects: forked workers share them, since counting references to them
+    touches no page but theirs.
+    """
+
+    def __init__(self, entries: Iterable[IndexEntry], split: str, advance: Callable[[], None]) -> None:
+        paths = bytearray()
+        self._ends, self._labels, self._lengths = array("Q", [0]), array("l"), array("Q")
+        for entry in entries:
+            if entry.label is not None and entry.path.startswith(f"{split}/"):
+                paths += entry.path.encode()
+                self._ends.append(len(paths))
+                self._labels.append(entry.label)
+                self._lengths.append(entry.bytes)
+                advance()
+        self._paths = bytes(paths)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def path(self, number: int) -> str:
+        """Relative to the folder in the bucket."""
+        return self._encoded(number).decode()
+
+    def label(self, number: int) -> int:
+        """The class."""
+        return self._labels[number]
+
+    def first_missing(self, listed: Iterable[Listed], advance: Callable[[], None]) -> str | None:
+        """The path of the first that isn't among `listed` with its length, in whatever order those come."""
+        found = bytearray(len(self))
+        for item in listed:
+            number = bisect_left(range(len(self)), item.path.encode(), key=self._encoded)
+            if number < len(self) and self._encoded(number) == item.path.encode():
+                found[number] = self._lengths[number] == item.bytes
+                advance()
+        missing = found.find(0)
+        return None if missing < 0 else self.path(missing)
+
+    def _encoded(self, number: int) -> bytes:
+        return self._paths[self._ends[number] : self._ends[number + 1]]

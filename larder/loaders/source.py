@@ -1,0 +1,78 @@
+"""Finds and checks what a loader reads from a bucket: finished data, every file where its manifest says."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from larder.bucket import Folder
+from larder.contract import META, Artifact, IndexEntry, Manifest, index_name, parse_index
+from larder.errors import ConfigurationError, InputError
+from larder.loaders.loader import check_manifest
+from larder.loaders.remedies import RESTORE
+from larder.progress import Reporter
+from larder.store import StoreSettings, make_store, place_in_store
+
+
+def open_folder(uri: str, store: StoreSettings | None) -> Folder:
+    """The folder of a bucket at `s3://bucket/[prefix/]name`, in the environment's store where none is given.
+
+    Raises ConfigurationError for another URI.
+    """
+    try:
+        settings, name = place_in_store(store or make_store(), uri)
+    except ValueError:  # pydantic's, of a bucket or a prefix that can't be one
+        name = ""
+    if not uri.startswith("s3://") or not name:
+        raise ConfigurationError(
+            f"uri={uri!r}: it must name a folder in a bucket",
+            next_step="write s3://bucket/photos, perhaps with a prefix before the name",
+        )
+    return Folder(settings, name)
+
+
+def read_index(folder: Folder, manifest: Manifest) -> Iterator[IndexEntry]:
+    """Fetch the index that the manifest names, and stream it. Raises InputError when it isn't what that says."""
+    name = f"{META}/{index_name(manifest)}"
+    with tempfile.TemporaryDirectory(prefix="larder-") as temporary:
+        place = Path(temporary) / "index.jsonl"
+        if folder.download(name, place) != manifest.index.sha256:
+            raise InputError(f"{folder.uri}/{name} is missing or not what its manifest says", next_step=RESTORE)
+        yield from parse_index(place)
+
+
+def require_none_missing(folder: Folder, missing: str | None) -> None:
+    """Raise InputError for the first path that a listing didn't show with its length."""
+    if missing is not None:
+        raise InputError(
+            f"{folder.uri}/{missing} is missing or has another length than its manifest says", next_step=RESTORE
+        )
+
+
+class Packs(NamedTuple):
+    """The packs of a split in a bucket: tar shards, or chunks."""
+
+    folder: Folder
+    manifest: Manifest
+    files: list[IndexEntry]
+
+
+def find_packs(uri: str, artifact: Artifact, split: str, store: StoreSettings | None, reporter: Reporter) -> Packs:
+    """The packs of a split below `uri`, each of which is there.
+
+    Raises ConfigurationError without a split or when the store refuses, InputError when the objects aren't what the
+    manifest says, ServiceError when the store doesn't answer.
+    """
+    folder = open_folder(uri, store)
+    manifest = check_manifest(folder.find_manifest(), artifact, split, folder.uri)
+    files = [entry for entry in read_index(folder, manifest) if entry.path.startswith(f"{split}/")]
+    with reporter.task(f"listing {split}", len(files), "files") as task:
+        there = {}
+        for item in folder.list(split):
+            there[item.path] = item.bytes
+            task.advance()
+    missing = next((file.path for file in files if there.get(file.path) != file.bytes), None)
+    require_none_missing(folder, missing)
+    return Packs(folder, manifest, files)

@@ -1,0 +1,129 @@
+"""Loaders as a training script uses them, over a real store."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import larder.loaders
+from larder.errors import ConfigurationError, InputError
+from larder.loaders.image_folder import ImageFolderLoader
+from larder.loaders.shards import ShardLoader
+from larder.store import make_store
+
+ROOT = Path(__file__).resolve().parents[3]
+LOADERS = {
+    "image_folder": "ImageFolderLoader", "objects": "ObjectLoader", "shards": "ShardLoader", "chunks": "ChunkLoader",
+}  # fmt: skip
+
+
+def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
+    """Run a script in a folder that isn't the checkout's, as its user does; its stdout."""
+    script = folder / "script.py"
+    script.write_text(text)
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, env=known | {"PYTHONPATH": str(ROOT)} | environ, timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path):
+    """The library's own example, with the bucket's name in it."""
+    example = dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    script = example.replace("s3://my-bucket/photos-webdataset", stored.uris["shards"]) + "\nprint(loss.item())\n"
+    assert float(run_script(script, tmp_path, stored.env)) > 0
+
+
+def test_the_examples_in_the_docstrings_run(stored, tmp_path):
+    script = []
+    for module, name in LOADERS.items():
+        docstring = inspect.getdoc(getattr(importlib.import_module(f"larder.loaders.{module}"), name))
+        example = dedent(docstring.partition("Example:\n")[2]).replace("s3://my-bucket/photos", stored.uris["objects"])
+        example = example.replace("/mnt/photos", str(stored.tree)).replace("/tmp/photos", str(tmp_path / "photos"))
+        assert "with " in example, module
+        script += [f"from larder.loaders.{module} import {name}", example, f"print('{module}')"]
+    out = run_script("\n".join(script), tmp_path, stored.env).splitlines()
+    assert [line for line in out if line in LOADERS] == list(LOADERS)
+    shown = [line for line in out if line not in LOADERS]
+    assert len(shown) >= len(LOADERS)
+    assert all(re.fullmatch(r"tensor\(.*\) class_0\d", line) for line in shown)
+
+
+EPOCHS = """
+import json, os, sys
+from larder.loaders.chunks import ChunkLoader
+from larder.loaders.image_folder import ImageFolderLoader
+from larder.loaders.objects import ObjectLoader
+from larder.loaders.shards import ShardLoader
+from larder.store import make_store
+
+def height(image):
+    return image.height
+
+def epochs_of(loader):
+    with loader:
+        pairs = [[pair for heights, labels in loader for pair in zip(heights.tolist(), labels.tolist())] for _ in "12"]
+        return [[sorted(epoch) for epoch in pairs], len(loader), loader.classes, loader.network()]
+
+tree, uris, workers, keys = json.loads(sys.stdin.readline())
+options = {"batch_size": 5, "workers": workers, "transform": height}
+store = make_store(**keys)
+print(json.dumps({
+    "image_folder": epochs_of(ImageFolderLoader(tree, "validation", **options)),
+    "objects": epochs_of(ObjectLoader(uris["objects"], "validation", store=store, **options)),
+    "shards": epochs_of(ShardLoader(uris["shards"], "validation", store=store, **options)),
+    "chunks": epochs_of(ChunkLoader(uris["chunks"], "validation", store=store, cache_dir="cache", **options)),
+}))
+"""
+
+
+@pytest.fixture
+def keys(stored):
+    """The store's address and keys, as arguments."""
+    names = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return dict(zip(("endpoint_url", "access_key_id", "secret_access_key"), map(stored.env.get, names), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2], ids=["no-workers", "two-workers"])
+def test_every_image_once_an_epoch_by_a_transform_of_the_caller(stored, keys, tmp_path, workers):
+    """The keys are arguments here, and nothing is in the environment."""
+    given = json.dumps([str(stored.tree), stored.uris, workers, keys])
+    script = EPOCHS.replace("sys.stdin.readline()", repr(given))
+    for module, (epochs, batches, classes, network) in json.loads(run_script(script, tmp_path, {})).items():
+        assert epochs[0] == epochs[1], module
+        assert [sum(label == number for _, label in epochs[0]) for number in range(3)] == [4, 4, 4], module
+        assert (batches, classes) == (3, ["class_00", "class_01", "class_02"])
+        assert (network is None) == (module == "image_folder")
+    assert not list(tmp_path.glob("cache/larder-*"))
+
+
+@pytest.mark.parametrize(
+    ("place", "split", "kind", "what"),
+    [
+        pytest.param("{shards}", "test", ConfigurationError, "split='test': s3://", id="no-such-split"),
+        pytest.param("{shards}x", "training", InputError, "holds no finished data", id="nothing-there"),
+        pytest.param("{objects}", "training", InputError, "holds 'objects' data; this loader reads", id="other-layout"),
+        pytest.param("s3://bucket", "training", ConfigurationError, "uri='s3://bucket'", id="no-folder"),
+        pytest.param("/mnt/shards", "training", ConfigurationError, "uri='/mnt/shards'", id="no-bucket"),
+    ],
+)
+def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, split, kind, what):
+    with pytest.raises(kind, match=re.escape(what)) as caught:
+        ShardLoader(place.format(**stored.uris), split, store=make_store(**keys))
+    assert "`make" not in caught.value.next_step
+
+
+def test_a_folder_without_data(tmp_path):
+    with pytest.raises(InputError, match="holds no finished data"):
+        ImageFolderLoader(tmp_path, "training")

@@ -1,0 +1,51 @@
+"""Errors of loaders in the words of a stage."""
+
+import pytest
+
+from larder.bench.wording import in_settings, steps_with
+from larder.errors import ConfigurationError, InputError, LarderError, StorageError
+from larder.loaders import remedies
+from services.bench.settings import BenchSettings
+from services.bench.steps import helpful
+
+
+@pytest.mark.parametrize(
+    ("error", "what", "next_step"),
+    [
+        pytest.param(
+            ConfigurationError("split='x': there is none", next_step="set it"),
+            "FOOD11_SPLIT='x': there is none", "set it", id="an-argument",
+        ),
+        pytest.param(
+            ConfigurationError.of_faults(["batch_size=9: b", "batches=7: c"], next_step="n"),
+            "the configuration has 2 faults:\n  - LARDER_BATCH_SIZE=9: b\n  - LARDER_BENCH_BATCHES=7: c", "n",
+            id="a-list",
+        ),
+        pytest.param(
+            StorageError("cache_dir='/x' is full", next_step="set `max_cache_size` or `workers` lower; see `dmesg`"),
+            "LARDER_CACHE_DIR='/x' is full", "set LARDER_MAX_CACHE_SIZE or LARDER_WORKERS lower; see `dmesg`",
+            id="a-next-step",
+        ),
+        pytest.param(
+            InputError("s3://b/split=x/a.jpg is gone", next_step=remedies.RESTORE),
+            "s3://b/split=x/a.jpg is gone", "run `make etl-wds`, which puts it back", id="a-path-is-left-alone",
+        ),
+    ],
+)  # fmt: skip
+def test_arguments_become_settings(error: LarderError, what: str, next_step: str) -> None:
+    with pytest.raises(type(error)) as caught, in_settings(BenchSettings, steps_with("make etl-wds")):
+        raise error
+    assert (caught.value.what, caught.value.next_step) == (what, next_step)
+
+
+@pytest.mark.parametrize("step", [value for name, value in vars(remedies).items() if name.isupper()])
+def test_every_remedy_has_words_of_bench(step: str) -> None:
+    with pytest.raises(InputError) as caught, helpful("make etl-wds"):
+        raise InputError("x", next_step=step)
+    assert any(word in caught.value.next_step for word in ("make ", "LARDER_")), caught.value.next_step
+
+
+def test_a_tree_is_made_anew_from_its_own_source() -> None:
+    with pytest.raises(InputError) as caught, helpful("make etl-local"):
+        raise InputError("x", next_step=remedies.RENEW)
+    assert "LARDER_SOURCE" in caught.value.next_step

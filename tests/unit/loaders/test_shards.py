@@ -1,0 +1,73 @@
+"""What is read from a tar stream, and what is none."""
+
+import io
+import tarfile
+
+import pytest
+
+from larder.errors import InputError
+from larder.loaders.shard_stream import samples_of
+
+URI = "s3://bucket/shard-000000.tar"
+
+
+def archive(*members, format=tarfile.USTAR_FORMAT):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=format) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def samples(content):
+    return list(samples_of(io.BytesIO(content), len(content), URI))
+
+
+def test_members_with_one_key_are_a_sample():
+    long = "class_00/" + 200 * "x"
+    content = archive(
+        ("class_00/1.jpg", b"one"), ("class_00/1.cls", b"0"),
+        ("class_01/1.cls", b"1"), ("class_01/1.jpg", b"two"),
+        (f"{long}.jpeg", b"three"), (f"{long}.cls", b"2"),
+        format=tarfile.PAX_FORMAT,
+    )  # fmt: skip
+    assert samples(content) == [
+        (f"{URI}, class_00/1.jpg", b"one", 0), (f"{URI}, class_01/1.jpg", b"two", 1),
+        (f"{URI}, {long}.jpeg", b"three", 2),
+    ]  # fmt: skip
+
+
+def test_an_archive_without_padding_to_records():
+    content = archive(("1.jpg", b"one"), ("1.cls", b"0"))
+    assert len(samples(content[: 4 * 512 + 1024])) == 1
+    assert samples(archive()) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "has"),
+    [
+        pytest.param([("1.jpg", b"one"), ("2.cls", b"0")], "'1' .* has jpg:", id="no-label"),
+        pytest.param([("1.cls", b"0")], "'1' .* has cls:", id="no-image"),
+        pytest.param([("1.jpg", b""), ("1.png", b""), ("1.cls", b"0")], "has jpg, png, cls:", id="two-images"),
+        pytest.param([("1.jpg", b""), ("1.cls", b"bread")], "'1' .* has jpg, cls:", id="a-name-for-a-label"),
+    ],
+)
+def test_what_makes_no_sample(members, has):
+    with pytest.raises(InputError, match=has):
+        samples(archive(*members))
+
+
+@pytest.mark.parametrize("harm", [bytes(512), b"x" * 512], ids=["zeros", "nonsense"])
+def test_a_header_that_is_none_is_not_taken_for_the_end(harm):
+    content = bytearray(archive(*((f"{number}.{kind}", b"7") for number in range(40) for kind in ("jpg", "cls"))))
+    content[20 * 1024 : 20 * 1024 + 512] = harm
+    with pytest.raises(InputError, match="damaged: no tar header at byte 20,480"):
+        samples(bytes(content))
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar at all" * 100], ids=["empty", "text"])
+def test_what_is_no_archive(content):
+    with pytest.raises(tarfile.TarError):
+        samples(content)
