@@ -1,8 +1,5 @@
 """The host runner's virtual environment, .venv: it gets what a command needs, and nothing else.
 
-    python3 -m larder.cli.environment extract transform     what these stages need
-    python3 -m larder.cli.environment --dev                 all stages and the tools of development
-
 Packages come from uv.lock with their hashes. uv installs them, in a tenth of pip's time. pip does where uv gets no
 answer, since on some machines only pip knows an index.
 
@@ -15,7 +12,6 @@ This module needs nothing but Python 3.9: it runs before anything is installed.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -23,13 +19,13 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from larder.cli.console import say
 from larder.cli.lock import LOCK, pin
-from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.errors import ConfigurationError, ServiceError
 
 Announce = Callable[[str], None]
 NEEDS_TORCH = frozenset({"optimize", "bench", "jupyter", "dev"})
@@ -46,26 +42,16 @@ MEGABYTES = {
 """What each group downloads into an empty .venv, without torch; many share packages. Measured on Linux, x86-64."""
 
 
-def ensure(
-    root: Path,
-    groups: Iterable[str],
-    *,
-    torch: bool,
-    dev: bool = False,
-    announce: Announce = print,
-    environ: Mapping[str, str] | None = None,
-) -> Path:
+def ensure(root: Path, stages: Iterable[str], environ: Mapping[str, str], announce: Announce = say) -> Path:
     """Install what some stages need into root/.venv, unless it is there.
 
     It may run several times at once: one installs, the others wait. After an interruption, run it again.
 
     Args:
         root: The checkout.
-        groups: Dependency groups of pyproject.toml: names of stages, provision, or server (the host runner's store).
-        torch: Whether torch is needed, too (NEEDS_TORCH names the stages).
-        dev: Whether to install the group dev, which has all the others in it.
+        stages: Names of stages, provision, or dev: all of them, and the tools of development.
+        environ: The environment; TORCH_INDEX_URL and TORCH_BACKEND are read from it.
         announce: Takes a line for people, before anything takes time.
-        environ: TORCH_INDEX_URL and TORCH_BACKEND are read from it. Default: the process's environment.
 
     Returns:
         The environment's Python.
@@ -74,13 +60,12 @@ def ensure(
         ConfigurationError: If no Python fits, if it lacks venv, or if pyproject.toml has no such group.
         ServiceError: If a download fails.
     """
-    environ = os.environ if environ is None else environ
-    wanted = ["dev"] if dev else sorted(set(groups))
+    wanted = groups_of(stages)
     venv = Environment(root)
-    if not venv.lacks(wanted, torch):
+    if not venv.lacks(wanted):
         return venv.python
     with _only_one(root / ".venv.lock", announce):
-        lacking = venv.lacks(wanted, torch)  # another run may have installed it just now
+        lacking = venv.lacks(wanted)  # another run may have installed it just now
         if not lacking:
             return venv.python
         announce(_plan(lacking, environ))
@@ -89,6 +74,15 @@ def ensure(
         if "torch" in lacking:
             venv.install_torch(environ, announce)
     return venv.python
+
+
+def groups_of(stages: Iterable[str]) -> list[str]:
+    """Return the dependency groups that stages need on the host, torch last."""
+    named = set(stages)
+    if "dev" in named:
+        return ["dev", "torch"]
+    with_store = named | ({"server"} if "s3" in named else set())  # without an engine, s3 starts the embedded one
+    return [*sorted(with_store), *(["torch"] if NEEDS_TORCH & named else [])]
 
 
 class Environment:
@@ -101,10 +95,10 @@ class Environment:
         self._uv = self.folder / "bin" / "uv"
         self._stamps = self.folder / "installed"
 
-    def lacks(self, groups: Sequence[str], torch: bool) -> list[str]:
+    def lacks(self, groups: Sequence[str]) -> list[str]:
         """Return the groups of which the lock's state isn't installed."""
-        wanted = [*groups, *(["torch"] if torch else [])]
-        return wanted if not self.python.exists() else [name for name in wanted if not self._is_installed(name)]
+        there = self.python.exists()
+        return [name for name in groups if not (there and self._is_installed(name))]
 
     def make(self) -> None:
         """Make the environment, or mend it where an interruption or another Python has left it without pip."""
@@ -120,8 +114,7 @@ class Environment:
         if not groups:
             return
         if not self._is_installed("uv"):
-            with self._requirements(pin(self._lock(), "uv")) as file:
-                self._pip_install([*HASHED, "--quiet", "-r", file])
+            self._pip_install([*HASHED, "--quiet", "-r", self._list(pin(self._lock(), "uv"))])
             self._stamp("uv")
         chosen = [word for group in groups for word in ("--only-group", group)]
         exported = subprocess.run(
@@ -133,9 +126,9 @@ class Environment:
                 f"{LOCK} and pyproject.toml don't have what {', '.join(groups)} needs: {_last_line(exported.stderr)}",
                 next_step="git checkout pyproject.toml uv.lock, or make lock where you have changed them",
             )
-        with self._requirements(exported.stdout) as file:
-            if not self._uv_install([*HASHED, "-r", file]):
-                self._pip_install([*HASHED, "--quiet", "-r", file])
+        file = self._list(exported.stdout)
+        if not self._uv_install([*HASHED, "-r", file]):
+            self._pip_install([*HASHED, "--quiet", "-r", file])
         for group in groups:
             self._stamp(group)
 
@@ -162,12 +155,11 @@ class Environment:
     def _pip_install(self, what: Sequence[str]) -> None:
         _run([self.python, "-m", "pip", "install", "--disable-pip-version-check", *what])
 
-    @contextmanager
-    def _requirements(self, text: str) -> Iterator[str]:
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=self.folder, encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            yield file.name
+    def _list(self, requirements: str) -> str:
+        """Write a list of requirements for pip and uv. Nobody else does at the same time."""
+        path = self.folder / "requirements.txt"
+        path.write_text(requirements, encoding="utf-8")
+        return str(path)
 
     def _lock(self) -> str:
         return (self.root / LOCK).read_text(encoding="utf-8")
@@ -284,28 +276,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def main() -> int:
-    """Install what the command line names."""
-    parser = argparse.ArgumentParser(description="Install into .venv what stages need.")
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help="a stage, provision, or server")
-    parser.add_argument("--dev", action="store_true", help="all of them, and the tools of development")
-    given = parser.parse_args()
-    torch = given.dev or bool(NEEDS_TORCH.intersection(given.groups))
-
-    def announce(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    try:
-        ensure(Path(__file__).resolve().parents[2], given.groups, torch=torch, dev=given.dev, announce=announce)
-    except LarderError as error:
-        print(f"error: {error.what}\n  next step: {error.next_step}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """The lock file, uv.lock, which names packages by version and hash and says nowhere where to get them.
 
-    python -m larder.cli.lock renew     write uv.lock for what pyproject.toml asks; what still fits stays
+    python -m larder.cli.lock           write uv.lock for what pyproject.toml asks; what still fits stays
     python lock.py pin uv.lock uv       print one package as a requirement with hashes, for `pip --require-hashes`
 
 uv writes an address beside each file. Without it a lock serves every mirror: uv takes files without addresses for files
@@ -50,7 +50,7 @@ def renew(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["renew"]:
+    if not sys.argv[1:]:
         renew(Path(__file__).resolve().parents[2])
     elif sys.argv[1:2] == ["pin"] and len(sys.argv) == 4:
         sys.stdout.write(pin(Path(sys.argv[2]).read_text(encoding="utf-8"), sys.argv[3]))

@@ -84,7 +84,7 @@ def test_a_stage_runs_in_an_environment_that_has_what_it_needs_and_no_more(tmp_p
     checkout.mkdir()
     for name in ("pyproject.toml", "uv.lock", "larder", "services"):
         (checkout / name).symlink_to(ROOT / name)
-    python = ensure(checkout, ["transform"], torch=False)
+    python = ensure(checkout, ["transform"], os.environ)
     ended = subprocess.run(
         [python, "-m", "services.transform", "--help"], cwd=checkout, capture_output=True, check=False
     )

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from larder.cli.app import App
-from larder.cli.compose import Compose, revision_of
+from larder.cli.compose import Compose, Facts, revision_of
 from larder.cli.console import say
+from larder.cli.environment import has_nvidia_gpu
 from larder.cli.host import PYTHON, Host, install
 from larder.cli.pipelines import STAGES
 from larder.cli.process import Call
@@ -34,7 +35,7 @@ def build_one(stage: str) -> Run:
 
 
 def _build(app: App, stage: str) -> None:
-    runner = Compose(app.settings, revision=revision_of(app.settings))
+    runner = Compose(app.settings, facts=Facts(gpu=has_nvidia_gpu()), revision=revision_of(app.settings))
     call = runner.build(stage)
     at = call.argv.index("build")
     progress = "plain" if app.settings.environ.get("CI") else "auto"
@@ -53,7 +54,7 @@ def venv(app: App, words: Sequence[str]) -> None:
     if app.dry_run:
         app.print_call(Call(("python3", "-m", "larder", "venv", *words)))
     else:
-        install(app.root, words or ("develop",), app.environ)
+        install(app.settings, words or ("dev",))
 
 
 def test(app: App, words: Sequence[str]) -> None:
@@ -131,6 +132,6 @@ def provision(app: App, words: Sequence[str]) -> None:
     if app.dry_run:
         app.run(Host(app.settings).prepare(("provision",))[0])
     else:
-        install(app.root, ("provision",), app.environ)
+        install(app.settings, ("provision",))
     python = PYTHON if os.getcwd() == str(app.root) else str(app.root / PYTHON)
     app.run(Call((python, "-m", "provision", *words)))

@@ -9,15 +9,66 @@ from pathlib import Path
 import pytest
 
 from larder.cli import environment
-from larder.cli.environment import ensure, find_python
+from larder.cli.environment import ensure, find_python, groups_of
 from larder.errors import ConfigurationError, ServiceError
-from tests.unit.cli.conftest import LOCK, Checkout
 
 PIP = "python -m pip install --disable-pip-version-check"
 HASHED = "--require-hashes --no-deps"
 UV = "uv pip install --no-config --quiet --python"
 EXPORT = "--frozen --offline --quiet --no-emit-project --no-header --no-annotate"
 TORCH = "torch==2.14.1 torchvision==0.29.1"
+
+
+LOCK = """\
+[[package]]
+name = "uv"
+version = "0.13.9"
+source = { registry = "." }
+wheels = [
+    { path = "uv-0.13.9-py3-none-any.whl", hash = "sha256:%s", size = 2 },
+]
+"""
+PYPROJECT = '[dependency-groups]\ntorch = ["torch==2.14.1", "torchvision==0.29.1"]\n'
+STAND_IN = r"""#!/bin/sh
+here="${0%/*}" line="${0##*/}"
+for word in "$@"; do case "$word" in *.txt) word=LIST ;; esac; line="$line $word"; done
+printf '%s\n' "$line" >>"$here/calls"
+case "$line" in *" export "*) echo tiny==1.2 ;; esac
+while read -r part; do case "$line" in *"$part"*) exit 1 ;; esac; done <"$here/fails"
+"""
+
+
+class Checkout:
+    """A checkout, and what was run in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root / ".venv" / "bin"
+        self.bin.mkdir(parents=True)
+        (root / "pyproject.toml").write_text(PYPROJECT)
+        (root / "uv.lock").write_text(LOCK % ("a" * 64))
+        self.fails()
+        for name in ("python", "uv"):
+            stand_in = self.bin / name
+            stand_in.write_text(STAND_IN)
+            stand_in.chmod(0o755)
+
+    def fails(self, *parts: str) -> None:
+        """Let every call that has one of these in its words fail from now on."""
+        (self.bin / "fails").write_text("".join(f"{part}\n" for part in parts))
+
+    def calls(self) -> list[str]:
+        """What has been run since the last look, but for the question whether pip is there."""
+        path = self.bin / "calls"
+        made = path.read_text().splitlines() if path.exists() else []
+        path.write_text("")
+        return [call for call in made if "--version" not in call]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A checkout in a path with a space."""
+    return Checkout(tmp_path / "a checkout")
 
 
 @pytest.fixture
@@ -38,63 +89,72 @@ def install(checkout: Checkout) -> str:
 
 
 def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, said: list[str]) -> None:
-    python = ensure(checkout.root, ["transform", "extract"], torch=False, announce=said.append)
+    python = ensure(checkout.root, ["transform", "extract"], {}, said.append)
     assert python == checkout.bin / "python"
     assert checkout.calls() == [install_uv(), select(checkout, "extract", "transform"), install(checkout)]
     assert said == ["installing into .venv/, once: extract, transform (about 70 MB)"]
 
 
 def test_what_is_installed_is_not_installed_again(checkout: Checkout, said: list[str]) -> None:
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["extract"], {})
     checkout.calls()
-    ensure(checkout.root, ["extract"], torch=False, announce=said.append)
+    ensure(checkout.root, ["extract"], {}, said.append)
     assert (checkout.calls(), said) == ([], [])
-    ensure(checkout.root, ["extract", "load"], torch=False)
+    ensure(checkout.root, ["extract", "load"], {})
     assert checkout.calls() == [select(checkout, "load"), install(checkout)]
 
 
 def test_a_new_lock_is_installed(checkout: Checkout) -> None:
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["extract"], {})
     checkout.calls()
     (checkout.root / "uv.lock").write_text(LOCK % ("b" * 64))
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["extract"], {})
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
 
+def test_torch_comes_last_and_only_where_it_is_needed() -> None:
+    assert groups_of(["transform", "extract"]) == ["extract", "transform"]
+    assert groups_of(["optimize", "load"]) == ["load", "optimize", "torch"]
+
+
+def test_the_hosts_s3_starts_a_store() -> None:
+    assert groups_of(["s3"]) == ["s3", "server"]
+
+
 def test_dev_has_all_the_others(checkout: Checkout) -> None:
-    ensure(checkout.root, [], torch=False, dev=True)
+    ensure(checkout.root, ["dev"], {})
     assert select(checkout, "dev") in checkout.calls()
-    ensure(checkout.root, ["extract", "jupyter", "server"], torch=False)
+    ensure(checkout.root, ["extract", "jupyter", "s3"], {})
     assert checkout.calls() == []
 
 
 def test_where_uv_gets_no_answer_pip_installs(checkout: Checkout) -> None:
     checkout.fails("uv pip install")
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["extract"], {})
     assert checkout.calls()[-2:] == [install(checkout), f"{PIP} {HASHED} --quiet -r LIST"]
 
 
 def test_a_failure_names_the_next_step_and_is_tried_again(checkout: Checkout) -> None:
     checkout.fails("--only-group load", "pip install --no-config", "pip install --disable")
     with pytest.raises(ServiceError, match="exit code 1") as raised:
-        ensure(checkout.root, ["extract"], torch=False)
+        ensure(checkout.root, ["extract"], {})
     assert "network" in raised.value.next_step
     checkout.fails("nothing")
     checkout.calls()
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["extract"], {})
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
 
 def test_a_group_that_is_not_there_is_the_checkouts_fault(checkout: Checkout) -> None:
     checkout.fails("export")
     with pytest.raises(ConfigurationError, match=r"what nosuch needs") as raised:
-        ensure(checkout.root, ["nosuch"], torch=False)
+        ensure(checkout.root, ["nosuch"], {})
     assert "make lock" in raised.value.next_step
 
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(ensure, checkout.root, ["extract"], torch=False, announce=len) for _ in range(2)]
+        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, len) for _ in range(2)]
     assert {run.result() for run in runs} == {checkout.bin / "python"}
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
@@ -115,9 +175,10 @@ def test_torch_is_of_the_machines_kind(
     environ: dict[str, str], gpu: bool, backend: str, size: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: gpu)
-    ensure(checkout.root, ["extract"], torch=False)
+    ensure(checkout.root, ["bench"], {"TORCH_INDEX_URL": "https://mirror.example/cpu"})
+    (checkout.root / ".venv" / "installed" / "torch").unlink()
     checkout.calls()
-    ensure(checkout.root, ["extract"], torch=True, announce=said.append, environ=environ)
+    ensure(checkout.root, ["bench"], environ, said.append)
     uv = f"{UV} {checkout.bin / 'python'} --torch-backend {backend}"
     assert checkout.calls() == [f"{uv} --dry-run {TORCH}", f"{uv} {TORCH}"]
     assert said == [f"installing into .venv/, once: torch (torch: {size})"]
@@ -125,7 +186,7 @@ def test_torch_is_of_the_machines_kind(
 
 def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, said: list[str]) -> None:
     checkout.fails("--dry-run")
-    ensure(checkout.root, ["bench"], torch=True, announce=said.append, environ={})
+    ensure(checkout.root, ["bench"], {}, said.append)
     assert checkout.calls()[-1] == f"{PIP} {TORCH}"
     assert "the default index (CUDA, about 3 GB)" in said[-1]
 
@@ -133,7 +194,7 @@ def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, s
 def test_the_users_index_wins(checkout: Checkout) -> None:
     index = "https://mirror.example/cpu"
     environ = {"TORCH_INDEX_URL": index, "TORCH_BACKEND": "cu130"}
-    ensure(checkout.root, ["bench"], torch=True, announce=len, environ=environ)
+    ensure(checkout.root, ["bench"], environ, len)
     assert checkout.calls()[-1] == f"{PIP} --index-url {index} {TORCH}"
 
 
