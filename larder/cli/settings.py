@@ -45,8 +45,8 @@ FRONT_DOOR = (
             "machine, larder-<digest> for others"),
     Setting("TORCH_INDEX_URL", "", "index for torch's wheels, such as a mirror; empty leaves it to TORCH_BACKEND"),
     Setting("TORCH_BACKEND", "", "build of torch, from PyTorch's own index: cpu (about 200 MB), cu130 or another "
-            "release of CUDA (about 3 GB), auto; empty: cpu where there is no NVIDIA GPU. Where that index gives no answer, "
-            "pip's index serves a CUDA build, which runs on CPUs, too"),
+            "release of CUDA (about 3 GB), auto; empty: cpu where there is no NVIDIA GPU. Where that index gives no "
+            "answer, pip's index serves a CUDA build, which runs on CPUs, too"),
 )  # fmt: skip
 """What the front door, compose and the builds read beside the stages' own settings."""
 
