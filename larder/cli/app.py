@@ -135,7 +135,7 @@ class App:
         found = self.runner
         calls = found.prepare(stages)
         if isinstance(found, Host) and not self.dry_run:
-            host.install(self.root, stages, self.environ)  # without another process
+            host.install(self.settings, stages)  # without another process
             calls = calls[1:]
         for call in calls:
             self.run(call)

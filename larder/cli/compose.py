@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from larder import __version__
 from larder.cli import process, store
+from larder.cli.environment import NEEDS_TORCH, has_nvidia_gpu
 from larder.cli.pipelines import Step, compose_file
 from larder.cli.process import Call
 from larder.cli.project import PLAIN
@@ -22,21 +23,23 @@ from larder.errors import ConfigurationError
 SERVERS = {"minio": "s3", "mount": "mount", "jupyter": "jupyter", "ray-head": "ray", "ray-worker": "ray"}
 """The servers, each with its compose file."""
 MEASURING = ("bench", "jupyter")
-_BUILD = ("AWS_ACCESS_KEY_ID", "BASE_IMAGE", "LARDER_REVISION", "TORCH_INDEX_URL")
+_BUILD = ("AWS_ACCESS_KEY_ID", "BASE_IMAGE", "LARDER_REVISION", "TORCH_INDEX_URL", "TORCH_BACKEND")
 """What a build needs of the environment; without the key's name, compose/s3.yaml can't be read."""
 _WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
 
 
 class Facts(NamedTuple):
-    """What the engine holds when a command starts.
+    """What the engine and the machine hold when a command starts.
 
     Attributes:
         images: Names with tags, as `larder-load:1.0`.
         volumes: Names.
+        gpu: Whether there is an NVIDIA GPU, so that images need torch's CUDA build.
     """
 
     images: frozenset[str] = frozenset()
     volumes: frozenset[str] = frozenset()
+    gpu: bool = True
 
 
 NOTHING = Facts()
@@ -54,7 +57,7 @@ def look(environ: Mapping[str, str]) -> Facts:
     """Return what the engine holds."""
     _, images, _ = process.output(("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"), environ)
     _, volumes, _ = process.output(("docker", "volume", "ls", "--quiet"), environ)
-    return Facts(frozenset(images.split()), frozenset(volumes.split()))
+    return Facts(frozenset(images.split()), frozenset(volumes.split()), has_nvidia_gpu())
 
 
 class Compose:
@@ -86,7 +89,13 @@ class Compose:
         """Return the build of one stage's image."""
         call = self._compose(compose_file(stage), "build", *flags, stage, stage=stage).silent()
         env = {name: value for name, value in call.env.items() if name in _BUILD}
-        return replace(call, env={**env, **({"LARDER_REVISION": self.revision} if self.revision else {})})
+        env.update({"LARDER_REVISION": self.revision} if self.revision else {})
+        if stage in NEEDS_TORCH and not self.facts.gpu and not self._chooses_torch():
+            env["TORCH_BACKEND"] = "cpu"
+        return replace(call, env=env)
+
+    def _chooses_torch(self) -> bool:
+        return any(self.settings.get(name) for name in ("TORCH_INDEX_URL", "TORCH_BACKEND"))
 
     def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
         """Return the call that runs a step in a container that goes with it."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from larder.cli import environment, store
 from larder.cli.pipelines import Step
@@ -96,6 +95,7 @@ class Host:
         return {"wds": settings.wds_volume, "lit": settings.lit_volume}.get(file, settings.data_volume)
 
 
-def install(root: Path, stages: Sequence[str], environ: Mapping[str, str]) -> None:
+def install(settings: Settings, stages: Sequence[str]) -> None:
     """Install into `.venv/` what some stages need; nothing where it is there."""
-    environment.ensure(root, stages, environ)
+    torch = {name: settings.get(name) for name in ("TORCH_INDEX_URL", "TORCH_BACKEND")}
+    environment.ensure(settings.root, stages, {**settings.environ, **torch})

@@ -43,7 +43,10 @@ FRONT_DOOR = (
     Setting("LARDER_MINIO_PORT", "9000", "loopback port of the store that `s3-up` starts in a container"),
     Setting("COMPOSE_PROJECT_NAME", "", "name of the compose project; default: larder for the first checkout on a "
             "machine, larder-<digest> for others"),
-    Setting("TORCH_INDEX_URL", "", "index for torch's wheels; empty chooses: CPU wheels where there is no NVIDIA GPU"),
+    Setting("TORCH_INDEX_URL", "", "index for torch's wheels, such as a mirror; empty leaves it to TORCH_BACKEND"),
+    Setting("TORCH_BACKEND", "", "build of torch, from PyTorch's own index: cpu (about 200 MB), cu130 or another "
+            "release of CUDA (about 3 GB), auto; empty: cpu where there is no NVIDIA GPU. Where that index gives no "
+            "answer, pip's index serves a CUDA build, which runs on CPUs, too"),
 )  # fmt: skip
 """What the front door, compose and the builds read beside the stages' own settings."""
 

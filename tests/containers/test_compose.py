@@ -50,6 +50,16 @@ def test_services_are_locked_down(config: dict[str, Any]) -> None:
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME | MAY_MOUNT
 
 
+def test_every_image_is_built_as_the_stage_that_its_name_says(config: dict[str, Any]) -> None:
+    for service in config["services"].values():
+        if stage := re.match(r"larder-(\w+):", service["image"]):
+            assert service["build"]["args"]["STAGE"] == stage[1]
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+            assert Path(service["build"]["context"]) == ROOT
+        else:
+            assert "build" not in service
+
+
 def test_images_are_pinned_and_containers_unnamed(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
         assert not service["image"].endswith(":latest")

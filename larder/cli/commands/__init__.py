@@ -96,7 +96,7 @@ COMMANDS: tuple[Command, ...] = (
     *(Command(f"build-{stage}", _DEVELOP, f"build the image of {stage}", develop.build_one(stage), hidden=True)
       for stage in STAGES),
     Command("venv", _DEVELOP, "make .venv/, for the host runner and the tests", develop.venv, words="[STAGE...]",
-            settings=("TORCH_INDEX_URL",)),
+            settings=("TORCH_INDEX_URL", "TORCH_BACKEND")),
     Command("test", _DEVELOP, "run every tier of tests that this machine can run", develop.test,
             settings=("REQUIRE", "TEST_PROCESSES", "DIST", "PYTEST_ARGS")),
     *(Command(f"test-{tier}", _DEVELOP, f"run the tests in tests/{tier}", develop.test_tier(tier),

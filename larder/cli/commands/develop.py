@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from larder.cli.app import App
-from larder.cli.compose import Compose, revision_of
+from larder.cli.compose import Compose, Facts, revision_of
 from larder.cli.console import say
+from larder.cli.environment import has_nvidia_gpu
 from larder.cli.host import PYTHON, Host, install
 from larder.cli.pipelines import STAGES
 from larder.cli.process import Call
@@ -24,7 +25,7 @@ TIERS = ("unit", "integration", "containers", "openstack")
 def build(app: App, words: Sequence[str]) -> None:
     """Build the images of some stages, or of all."""
     for stage in words or STAGES:
-        _require_stage(stage)
+        _require_one_of(STAGES, stage)
         _build(app, stage)
 
 
@@ -34,26 +35,26 @@ def build_one(stage: str) -> Run:
 
 
 def _build(app: App, stage: str) -> None:
-    runner = Compose(app.settings, revision=revision_of(app.settings))
+    runner = Compose(app.settings, facts=Facts(gpu=has_nvidia_gpu()), revision=revision_of(app.settings))
     call = runner.build(stage)
     at = call.argv.index("build")
     progress = "plain" if app.settings.environ.get("CI") else "auto"
     app.run(replace(call, argv=(*call.argv[:at], "--progress", progress, *call.argv[at:])))
 
 
-def _require_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise ConfigurationError(f"there is no stage {shown(stage)}", next_step=f"one of {', '.join(STAGES)}")
+def _require_one_of(names: Sequence[str], word: str) -> None:
+    if word not in names:
+        raise ConfigurationError(f"there is no stage {shown(word)}", next_step=f"choose from {', '.join(names)}")
 
 
 def venv(app: App, words: Sequence[str]) -> None:
     """Make `.venv/`: for some stages, or whole, with the tools and torch."""
-    for stage in words:
-        _require_stage(stage)
+    for word in words:
+        _require_one_of((*STAGES, "provision", "dev"), word)
     if app.dry_run:
         app.print_call(Call(("python3", "-m", "larder", "venv", *words)))
     else:
-        install(app.root, words or ("develop",), app.environ)
+        install(app.settings, words or ("dev",))
 
 
 def test(app: App, words: Sequence[str]) -> None:
@@ -131,6 +132,6 @@ def provision(app: App, words: Sequence[str]) -> None:
     if app.dry_run:
         app.run(Host(app.settings).prepare(("provision",))[0])
     else:
-        install(app.root, ("provision",), app.environ)
+        install(app.settings, ("provision",))
     python = PYTHON if os.getcwd() == str(app.root) else str(app.root / PYTHON)
     app.run(Call((python, "-m", "provision", *words)))

@@ -1,0 +1,93 @@
+"""The wheel as a user installs it, and the host runner's environment as a newcomer gets it: from the package index."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from larder.cli.environment import ensure
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERSION = PYPROJECT["project"]["version"]
+UV = str(Path(sys.executable).with_name("uv"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(build, check=True)
+    [made] = folder.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and what it needs at least."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    subprocess.run(
+        [UV, "pip", "install", "-q", "--no-config", "--python", folder / "bin" / "python", wheel], check=True
+    )
+    return folder / "bin"
+
+
+def test_the_wheel_holds_larder_alone(wheel: Path) -> None:
+    assert wheel.name == f"larder_data-{VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry_points = archive.read(f"larder_data-{VERSION}.dist-info/entry_points.txt").decode()
+    tracked = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "larder"], cwd=ROOT, text=True)
+    code = {name for name in tracked.splitlines() if (ROOT / name).exists()}
+    assert {name for name in names if not name.startswith(f"larder_data-{VERSION}.dist-info/")} == code
+    assert "larder/py.typed" in names
+    assert "larder = larder.cli.main:main" in entry_points
+
+
+def test_what_is_installed_is_imported_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    code = "import larder, larder.contract, larder.settings; print(larder.__file__, larder.__version__)"
+    shown = subprocess.check_output([installed / "python", "-c", code], cwd=tmp_path, text=True).split()
+    assert Path(shown[0]).is_relative_to(installed.parent)
+    assert shown[1] == VERSION
+    assert os.access(installed / "larder", os.X_OK)
+
+
+def test_all_extras_can_be_had_together(wheel: Path, tmp_path: Path) -> None:
+    extras = ",".join(PYPROJECT["project"]["optional-dependencies"])
+    resolve = [
+        UV,
+        "pip",
+        "compile",
+        "-q",
+        "--no-config",
+        "--no-header",
+        "--no-annotate",
+        "--python",
+        sys.executable,
+        "-",
+    ]
+    wanted = f"larder-data[{extras}] @ {wheel.as_uri()}\n"
+    ended = subprocess.run(resolve, input=wanted, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "torch==" in ended.stdout
+
+
+def test_a_stage_runs_in_an_environment_that_has_what_it_needs_and_no_more(tmp_path: Path) -> None:
+    checkout = tmp_path / "a checkout"
+    checkout.mkdir()
+    for name in ("pyproject.toml", "uv.lock", "larder", "services"):
+        (checkout / name).symlink_to(ROOT / name)
+    python = ensure(checkout, ["transform"], os.environ)
+    ended = subprocess.run(
+        [python, "-m", "services.transform", "--help"], cwd=checkout, capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    look = "import importlib.util as u; print([name for name in ('PIL', 'boto3', 'torch') if u.find_spec(name)])"
+    assert subprocess.check_output([python, "-c", look], text=True) == "['PIL']\n"

@@ -1,0 +1,230 @@
+"""What the host runner installs, when, and in which order. Only the processes that reach the network are stand-ins."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from larder.cli import environment
+from larder.cli.environment import ensure, find_python, groups_of
+from larder.errors import ConfigurationError, ServiceError
+
+PIP = "python -m pip install --disable-pip-version-check"
+HASHED = "--require-hashes --no-deps"
+UV = "uv pip install --no-config --quiet --python"
+EXPORT = "--frozen --offline --quiet --no-emit-project --no-header --no-annotate"
+TORCH = "torch==2.14.1 torchvision==0.29.1"
+
+
+LOCK = """\
+[[package]]
+name = "uv"
+version = "0.13.9"
+source = { registry = "." }
+wheels = [
+    { path = "uv-0.13.9-py3-none-any.whl", hash = "sha256:%s", size = 2 },
+]
+"""
+PYPROJECT = '[dependency-groups]\ntorch = ["torch==2.14.1", "torchvision==0.29.1"]\n'
+STAND_IN = r"""#!/bin/sh
+here="${0%/*}" line="${0##*/}"
+for word in "$@"; do case "$word" in *.txt) word=LIST ;; esac; line="$line $word"; done
+printf '%s\n' "$line" >>"$here/calls"
+case "$line" in *" export "*) echo tiny==1.2 ;; esac
+while read -r part; do case "$line" in *"$part"*) exit 1 ;; esac; done <"$here/fails"
+"""
+
+
+class Checkout:
+    """A checkout, and what was run in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root / ".venv" / "bin"
+        self.bin.mkdir(parents=True)
+        (root / "pyproject.toml").write_text(PYPROJECT)
+        (root / "uv.lock").write_text(LOCK % ("a" * 64))
+        self.fails()
+        for name in ("python", "uv"):
+            stand_in = self.bin / name
+            stand_in.write_text(STAND_IN)
+            stand_in.chmod(0o755)
+
+    def fails(self, *parts: str) -> None:
+        """Let every call that has one of these in its words fail from now on."""
+        (self.bin / "fails").write_text("".join(f"{part}\n" for part in parts))
+
+    def calls(self) -> list[str]:
+        """What has been run since the last look, but for the question whether pip is there."""
+        path = self.bin / "calls"
+        made = path.read_text().splitlines() if path.exists() else []
+        path.write_text("")
+        return [call for call in made if "--version" not in call]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A checkout in a path with a space."""
+    return Checkout(tmp_path / "a checkout")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def install_uv() -> str:
+    return f"{PIP} {HASHED} --quiet -r LIST"
+
+
+def select(checkout: Checkout, *groups: str) -> str:
+    return f"uv export --directory {checkout.root} {EXPORT} {' '.join(f'--only-group {group}' for group in groups)}"
+
+
+def install(checkout: Checkout) -> str:
+    return f"{UV} {checkout.bin / 'python'} {HASHED} -r LIST"
+
+
+def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, said: list[str]) -> None:
+    python = ensure(checkout.root, ["transform", "extract"], {}, said.append)
+    assert python == checkout.bin / "python"
+    assert checkout.calls() == [install_uv(), select(checkout, "extract", "transform"), install(checkout)]
+    assert said == ["installing into .venv/, once: extract, transform (about 70 MB)"]
+
+
+def test_what_is_installed_is_not_installed_again(checkout: Checkout, said: list[str]) -> None:
+    ensure(checkout.root, ["extract"], {})
+    checkout.calls()
+    ensure(checkout.root, ["extract"], {}, said.append)
+    assert (checkout.calls(), said) == ([], [])
+    ensure(checkout.root, ["extract", "load"], {})
+    assert checkout.calls() == [select(checkout, "load"), install(checkout)]
+
+
+def test_a_new_lock_is_installed(checkout: Checkout) -> None:
+    ensure(checkout.root, ["extract"], {})
+    checkout.calls()
+    (checkout.root / "uv.lock").write_text(LOCK % ("b" * 64))
+    ensure(checkout.root, ["extract"], {})
+    assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
+
+
+def test_torch_comes_last_and_only_where_it_is_needed() -> None:
+    assert groups_of(["transform", "extract"]) == ["extract", "transform"]
+    assert groups_of(["optimize", "load"]) == ["load", "optimize", "torch"]
+
+
+def test_the_hosts_s3_starts_a_store() -> None:
+    assert groups_of(["s3"]) == ["s3", "server"]
+
+
+def test_dev_has_all_the_others(checkout: Checkout) -> None:
+    ensure(checkout.root, ["dev"], {})
+    assert select(checkout, "dev") in checkout.calls()
+    ensure(checkout.root, ["extract", "jupyter", "s3"], {})
+    assert checkout.calls() == []
+
+
+def test_where_uv_gets_no_answer_pip_installs(checkout: Checkout) -> None:
+    checkout.fails("uv pip install")
+    ensure(checkout.root, ["extract"], {})
+    assert checkout.calls()[-2:] == [install(checkout), f"{PIP} {HASHED} --quiet -r LIST"]
+
+
+def test_a_failure_names_the_next_step_and_is_tried_again(checkout: Checkout) -> None:
+    checkout.fails("--only-group load", "pip install --no-config", "pip install --disable")
+    with pytest.raises(ServiceError, match="exit code 1") as raised:
+        ensure(checkout.root, ["extract"], {})
+    assert "network" in raised.value.next_step
+    checkout.fails("nothing")
+    checkout.calls()
+    ensure(checkout.root, ["extract"], {})
+    assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
+
+
+def test_a_group_that_is_not_there_is_the_checkouts_fault(checkout: Checkout) -> None:
+    checkout.fails("export")
+    with pytest.raises(ConfigurationError, match=r"what nosuch needs") as raised:
+        ensure(checkout.root, ["nosuch"], {})
+    assert "make lock" in raised.value.next_step
+
+
+def test_two_at_once_install_once(checkout: Checkout) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, len) for _ in range(2)]
+    assert {run.result() for run in runs} == {checkout.bin / "python"}
+    assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpu", "backend", "size"),
+    [
+        pytest.param({}, False, "auto", "about 200 MB, for CPUs", id="no-gpu"),
+        pytest.param({}, True, "auto", "about 3 GB, for GPUs", id="a-gpu"),
+        pytest.param({"TORCH_BACKEND": "cpu"}, True, "cpu", "about 200 MB, for CPUs", id="cpu"),
+        pytest.param(
+            {"TORCH_BACKEND": "cu130", "TORCH_INDEX_URL": ""}, False, "cu130", "about 3 GB, for GPUs", id="cuda"
+        ),
+    ],
+)
+def test_torch_is_of_the_machines_kind(
+    checkout: Checkout, said: list[str], monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str], gpu: bool, backend: str, size: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: gpu)
+    ensure(checkout.root, ["bench"], {"TORCH_INDEX_URL": "https://mirror.example/cpu"})
+    (checkout.root / ".venv" / "installed" / "torch").unlink()
+    checkout.calls()
+    ensure(checkout.root, ["bench"], environ, said.append)
+    uv = f"{UV} {checkout.bin / 'python'} --torch-backend {backend}"
+    assert checkout.calls() == [f"{uv} --dry-run {TORCH}", f"{uv} {TORCH}"]
+    assert said == [f"installing into .venv/, once: torch (torch: {size})"]
+
+
+def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, said: list[str]) -> None:
+    checkout.fails("--dry-run")
+    ensure(checkout.root, ["bench"], {}, said.append)
+    assert checkout.calls()[-1] == f"{PIP} {TORCH}"
+    assert "the default index (CUDA, about 3 GB)" in said[-1]
+
+
+def test_the_users_index_wins(checkout: Checkout) -> None:
+    index = "https://mirror.example/cpu"
+    environ = {"TORCH_INDEX_URL": index, "TORCH_BACKEND": "cu130"}
+    ensure(checkout.root, ["bench"], environ, len)
+    assert checkout.calls()[-1] == f"{PIP} --index-url {index} {TORCH}"
+
+
+def test_another_python_on_the_path_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python(tmp_path, "old", fits=False))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    python(tmp_path, "python3.14", fits=False)
+    python(tmp_path, "python3.12", fits=True)
+    assert find_python() == "python3.12"
+
+
+def test_without_a_new_enough_python_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python(tmp_path, "old", fits=False))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"needs Python 3\.11 or newer; .*/old is ") as raised:
+        find_python()
+    assert "Docker" in raised.value.next_step
+
+
+def test_without_venv_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python(tmp_path, "new", fits=True, venv=False))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="lacks the module venv") as raised:
+        find_python()
+    assert "python3-venv" in raised.value.next_step
+
+
+def python(folder: Path, name: str, fits: bool, venv: bool = True) -> str:
+    """Write a Python that answers as one of another age would."""
+    path = folder / name
+    path.write_text(f'#!/bin/sh\ncase "$2" in *version_info*) exit {int(not fits)};; *) exit {int(not venv)};; esac\n')
+    path.chmod(0o755)
+    return str(path)
