@@ -1,0 +1,91 @@
+"""A stand-in for Docker's client: answers from a table, and notes what it was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+_PROGRAM = """#!{python} -ISs
+import json, sys
+words = sys.argv[1:]
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(words) + "\\n")
+for start, needle, answer, code in json.load(open({answers!r})):
+    if words[:len(start)] == start and needle in " ".join(words):
+        sys.stdout.write(answer)
+        sys.exit(code)
+"""
+
+
+class Engine:
+    """A folder for the PATH with `docker` in it. What no answer is given for succeeds and says nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin, self.answers = folder / "bin", folder / "answers.json"
+        self._calls = folder / "calls"
+        self._table: list[tuple[list[str], str, str, int]] = []
+        self.bin.mkdir(parents=True)
+        docker = self.bin / "docker"
+        docker.write_text(_PROGRAM.format(python=sys.executable, calls=str(self._calls), answers=str(self.answers)))
+        docker.chmod(0o755)
+        for program in ("rm", "rmdir", "git"):
+            found = shutil.which(program)
+            assert found
+            (self.bin / program).symlink_to(found)
+        self.answer("version", text="28.0.0\n")
+        self.answer("compose", "version", text="2.40.0\n")
+
+    def answer(self, *start: str, text: str = "", having: str = "", code: int = 0) -> None:
+        """Answer to calls that begin with some words, and hold a text."""
+        self._table.insert(0, (list(start), having, text, code))
+        self.answers.write_text(json.dumps(self._table))
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """What Docker was asked so far."""
+        return [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
+
+
+class Machine:
+    """A checkout on a machine of its own: its engine, its user's home."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.home, self.engine = folder / "my checkout", folder / "home", Engine(folder / "engine")
+        shutil.copytree(ROOT / "larder" / "cli", self.root / "larder" / "cli")
+        for name in ("__init__.py", "__main__.py", "errors.py", "dataset.py"):
+            shutil.copy2(ROOT / "larder" / name, self.root / "larder")
+        shutil.copytree(ROOT / "compose", self.root / "compose", symlinks=True)
+        (self.root / "services").mkdir()
+
+    def larder(
+        self, *words: str, stdin: str = "", path: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        """Run the command in the checkout."""
+        environ = {"PATH": path or str(self.engine.bin), "HOME": str(self.home), **environ}
+        return subprocess.run(
+            [sys.executable, "-m", "larder", *words], cwd=self.root, env=environ, capture_output=True, text=True,
+            check=False, input=stdin, timeout=60,
+        )  # fmt: skip
+
+    def written(self) -> set[str]:
+        """Return what lies in the checkout and in the user's home, without caches of Python."""
+        return {str(path) for folder in (self.root, self.home) for path in folder.rglob("*")
+                if "__pycache__" not in path.parts}  # fmt: skip
+
+
+def put_artifact(folder: Path, name: str, kind: str, made_from: str = "", **fields: object) -> str:
+    """Write the manifest of an artifact, and return its digest."""
+    manifest = {
+        "version": 1, "artifact": kind, "dataset": "Food-11", "classes": [], "input": {"manifest": made_from},
+        "splits": {"training": {"samples": 3, "bytes": 3000, "samples_per_class": [3]}}, "files": 3, "bytes": 3_000_000,
+        "settings": {}, "index": {"bytes": 1, "sha256": "0"}, **fields,
+    }  # fmt: skip
+    text = json.dumps(manifest).encode()
+    (folder / name / "_larder").mkdir(parents=True)
+    (folder / name / "_larder" / "manifest.json").write_bytes(text)
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,107 @@
+"""`larder completion`: what shells complete."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from larder.cli.commands import BY_NAME, COMMANDS, Command
+from larder.cli.completion import flags_of, names_of, script
+from larder.cli.main import flags_of as flags_that_are_parsed
+from tests.unit.cli.engine import ROOT
+
+# Prints what bash would offer for a command line that is split as bash splits it, with "=" as a word of its own.
+_ASK = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+compopt() { :; }
+_larder
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "larder.bash"
+    path.write_text(script("bash", COMMANDS))
+    return path
+
+
+def offered(bash_script: Path, *words: str) -> list[str]:
+    ended = subprocess.run(
+        ["bash", "--norc", "-c", _ASK, "bash", str(bash_script), "larder", *words],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    return [line for line in ended.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("etl-l",), ["etl-local", "etl-load", "etl-lit"]),
+        (("RUN",), ["RUNNER="]),
+        (("--dr",), ["--dry-run"]),
+        (("RUNNER", "=", "host", "uninst"), ["uninstall"]),
+        (("--dry-run", "uninst"), ["uninstall"]),
+        (("etl-local", "LARDER_RECI"), ["LARDER_RECIPE="]),
+        (("etl-local", "--reci"), ["--recipe"]),
+        (("etl-local", "RUNNER", "="), ["compose", "host"]),
+        (("etl-local", "RUNNER", "=", "ho"), ["host"]),
+        (("etl-local", "LARDER_FORCE", "=", "t"), ["true"]),
+        (("etl-local", "LARDER_SOURCE", "=", "pho"), []),
+        (("completion", ""), ["bash", "zsh", "fish", "RUNNER=", "--help", "--dry-run", "--yes"]),
+        (("build", "ext"), ["extract"]),
+        (("no-such-command", ""), []),
+    ],
+)
+def test_bash_completes(bash_script: Path, words: tuple[str, ...], expected: list[str]) -> None:
+    assert offered(bash_script, *words) == expected
+
+
+def test_bash_offers_all_commands_that_help_lists(bash_script: Path) -> None:
+    commands = [word for word in offered(bash_script, "") if word in BY_NAME]
+    assert commands == [command.name for command in COMMANDS if not command.hidden]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_only_flags_that_are_parsed_are_offered_and_no_secrets(command: Command) -> None:
+    assert set(flags_of(command)) - {"--help", "--dry-run", "--yes"} == set(flags_that_are_parsed(command))
+    assert len(names_of(command)) == len(set(names_of(command)))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_the_shell_s(shell: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "larder", "completion", shell], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == ""
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"{shell} is not installed: its script is not parsed")
+    path = tmp_path / "script"
+    path.write_text(ended.stdout)
+    subprocess.run([program, "-n", path], check=True)
+
+
+def test_fish_completes(tmp_path: Path) -> None:
+    if (fish := shutil.which("fish")) is None:
+        pytest.skip("fish is not installed")
+    path = tmp_path / "larder.fish"
+    path.write_text(script("fish", COMMANDS))
+    ask = f"source {path}; complete -C 'larder etl-local LARDER_RECI'; complete -C 'larder ray-d'"
+    said = subprocess.check_output([fish, "--no-config", "-c", ask], text=True, env={"HOME": str(tmp_path)})
+    assert said.splitlines() == ["LARDER_RECIPE=", "ray-down\tstop the Ray cluster"]
+
+
+@pytest.mark.parametrize("words", [(), ("tcsh",), ("bash", "zsh")], ids=["none", "another", "two"])
+def test_another_shell_is_refused_in_two_lines(words: tuple[str, ...]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "larder", "completion", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 2
+    assert "larder completion bash|zsh|fish" in ended.stderr

@@ -1,0 +1,296 @@
+"""`larder uninstall`: everything that larder has created, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from larder import __version__
+from larder.cli import inventory, mounts
+from tests.unit.cli.engine import Machine, put_artifact
+
+CHANGES = (["rm"], ["network", "rm"], ["volume", "rm"], ["image", "rm"], ["compose"], ["run"], ["build"])
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def changes(machine: Machine) -> list[list[str]]:
+    """What Docker was asked that changes something."""
+    looks = ["compose", "version"], ["run", "--rm", "--network", "none", "--read-only"]
+    asked = [call for call in machine.engine.calls if not any(call[: len(start)] == start for start in looks)]
+    return [call for call in asked if any(call[: len(start)] == start for start in CHANGES)]
+
+
+def fill_engine(machine: Machine) -> None:
+    volumes = ("food11_local_baseline\tbaseline\nfood11-webdataset_wds_out\twds_out\nlarder_minio\tminio\n"
+               "larder_other\tnot-of-larder\n")  # fmt: skip
+    machine.engine.answer("ps", having="com.docker.compose.project=larder", text=(
+        "1\tlarder-minio-1\tminio\trunning\t\n2\tlarder-web-1\tnot-of-larder\trunning\t\n"
+    ))  # fmt: skip
+    machine.engine.answer("ps", having="volume=", text="1\tlarder-minio-1\n")
+    machine.engine.answer("network", "ls", text="larder_default\n")
+    machine.engine.answer("volume", "ls", text="food11_local_baseline\nfood11_demo\n")
+    machine.engine.answer("volume", "ls", "--filter", text=volumes)
+    images = f"larder-load:{__version__}\nlarder-load:0.0.1\nlarder-web:1\ndebian:bookworm-slim\n"
+    machine.engine.answer("image", "ls", text=images)
+    sizes = {"Volumes": [{"Name": "larder_minio", "Size": "4.5GB"}],
+             "Images": [{"Repository": "larder-load", "Tag": "0.0.1", "Size": "374MB"}]}  # fmt: skip
+    machine.engine.answer("system", "df", text=json.dumps(sizes))
+
+
+def fill_files(machine: Machine) -> Path:
+    home = machine.root / ".larder"
+    volume = home / "volumes" / "food11_local_baseline"
+    put_artifact(volume, "raw", "raw")
+    (volume / ".larder").mkdir()
+    (home / "volumes" / "empty").mkdir()
+    for name in ("cache", "mount", "jupyter", "store/data"):
+        (home / name).mkdir(parents=True)
+    (home / "store" / "data" / "objects").write_bytes(bytes(5000))
+    (home / "s3-host.env").write_text("AWS_SECRET_ACCESS_KEY=top-secret\n")
+    (home / "jupyter-token").write_text("a-token\n")
+    (machine.root / ".venv").mkdir()
+    (machine.root / ".venv" / "pyvenv.cfg").touch()
+    for name in ("results/record.json", "workspace/mine.ipynb", "README.md"):
+        (machine.root / name).parent.mkdir(exist_ok=True)
+        (machine.root / name).write_text("the user's")
+    return home
+
+
+def claim(machine: Machine, root: Path) -> Path:
+    register = machine.home / ".local/state/larder/checkouts.json"
+    register.parent.mkdir(parents=True)
+    register.write_text(json.dumps({"larder": str(root)}))
+    return register
+
+
+def test_with_nothing_there_nothing_is_asked(machine: Machine) -> None:
+    before = machine.written()
+    ended = machine.larder("uninstall")
+    assert ended.returncode == 0
+    assert "nothing to remove" in ended.stderr
+    assert machine.written() == before
+    assert changes(machine) == []
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "\n", "maybe\n"])
+def test_nothing_goes_without_a_yes(machine: Machine, answer: str) -> None:
+    fill_engine(machine)
+    fill_files(machine)
+    before = machine.written()
+    ended = machine.larder("uninstall", stdin=answer)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("kept\n")
+    assert machine.written() == before
+    assert changes(machine) == []
+
+
+@pytest.mark.parametrize("word", ["YES=1", "--yes", ""])
+def test_everything_of_larder_goes_and_nothing_else(machine: Machine, word: str) -> None:
+    fill_engine(machine)
+    fill_files(machine)
+    register = claim(machine, machine.root)
+    sources = {str(path) for path in (machine.root / "larder").rglob("*")}
+    ended = machine.larder("uninstall", *filter(None, [word]), stdin="y\n")
+    assert ended.returncode == 0, ended.stderr
+    assert changes(machine) == [
+        ["rm", "--force", "larder-minio-1"],
+        ["network", "rm", "larder_default"],
+        ["volume", "rm", "food11_local_baseline", "food11-webdataset_wds_out", "larder_minio"],
+        ["image", "rm", "larder-load:0.0.1", f"larder-load:{__version__}"],
+    ]
+    assert not (machine.root / ".larder").exists()
+    assert not (machine.root / ".venv").exists()
+    assert not register.parent.exists()
+    for name in ("results/record.json", "workspace/mine.ipynb", "README.md"):
+        assert (machine.root / name).read_text() == "the user's"
+    assert sources <= {str(path) for path in (machine.root / "larder").rglob("*")}
+
+
+def test_the_list_has_sizes_what_is_kept_and_what_no_store_is_known_to_have(machine: Machine) -> None:
+    fill_engine(machine)
+    fill_files(machine)
+    listed = machine.larder("uninstall").stdout
+    lines = {" ".join(line.split()) for line in listed.splitlines()}
+    assert "volume larder_minio 4.5GB; the objects of the store on this machine" in lines
+    assert "image larder-load:0.0.1 374MB" in lines
+    assert "volume food11_local_baseline data; NOT VERIFIED IN A STORE" in lines
+    assert "files .larder/store/data 5.0 kB; the store on this machine" in lines
+    assert any(line.startswith("files .larder/volumes/food11_local_baseline") and "NOT VERIFIED" in line
+               for line in lines)  # fmt: skip
+    assert "files .larder/volumes/empty 0 B; data; empty" in lines
+    assert "kept results/: your records" in lines
+    assert "kept workspace/: your notebooks" in lines
+    assert "kept volume food11_demo: another checkout's, or nobody's that is known" in lines
+    assert "top-secret" not in listed
+    assert "3 of them may hold the only copy of data" in machine.larder("uninstall").stderr
+
+
+def test_an_empty_volume_holds_no_only_copy(machine: Machine, tmp_path: Path) -> None:
+    fill_engine(machine)
+    (tmp_path / "volume").mkdir()
+    nothing = inventory.look(tmp_path / "volume")
+    places = ("/volumes/food11_local_baseline", "/volumes/food11-webdataset_wds_out")
+    machine.engine.answer("run", text=inventory.as_json(dict.fromkeys(places, nothing)))
+    ended = machine.larder("uninstall")
+    assert "data; empty" in ended.stdout
+    assert "only copy" not in ended.stderr
+
+
+def test_a_dry_run_prints_commands_that_do_the_same(machine: Machine) -> None:
+    fill_engine(machine)
+    fill_files(machine)
+    before = machine.written()
+    ended = machine.larder("uninstall", "--dry-run")
+    assert ended.returncode == 0
+    assert machine.written() == before
+    assert changes(machine) == []
+    environ = {"PATH": str(machine.engine.bin)}
+    subprocess.run(["/bin/sh", "-c", ended.stdout], cwd=machine.root, env=environ, check=True)
+    assert [call[0] for call in changes(machine)] == ["rm", "network", "volume", "image"]
+    assert not (machine.root / ".larder").exists()
+    assert (machine.root / "results" / "record.json").exists()
+
+
+def test_containers_of_others_that_use_a_volume_are_named(machine: Machine) -> None:
+    fill_engine(machine)
+    fill_files(machine)
+    before = machine.written()
+    machine.engine.answer("ps", having="volume=food11_local_baseline", text="1\tlarder-minio-1\n9\tmy-training\n")
+    ended = machine.larder("uninstall", "YES=1")
+    assert ended.returncode == 3
+    assert "food11_local_baseline is used by my-training" in ended.stderr
+    assert "larder-minio-1" not in ended.stderr
+    assert len(ended.stderr.splitlines()) <= 3
+    assert machine.written() == before
+    assert changes(machine) == []
+
+
+def test_images_stay_while_another_checkout_has_the_plain_name(machine: Machine, tmp_path: Path) -> None:
+    fill_engine(machine)
+    first = tmp_path / "first"
+    (first / "compose").mkdir(parents=True)
+    (first / "compose" / "stage.yaml").touch()
+    register = claim(machine, first)
+    ended = machine.larder("uninstall", "YES=1", "COMPOSE_PROJECT_NAME=larder")
+    assert ended.returncode == 0, ended.stderr
+    assert "kept       images larder-*: another checkout's, too" in ended.stdout
+    assert not [call for call in changes(machine) if call[0] == "image"]
+    assert register.exists()
+
+
+@pytest.mark.parametrize("place", [".larder", ".venv", ".larder/store", ".larder/volumes", ".larder/cache"])
+def test_symlinks_are_neither_followed_nor_removed(machine: Machine, tmp_path: Path, place: str) -> None:
+    fill_files(machine)
+    link, target = machine.root / place, tmp_path / "elsewhere"
+    link.rename(target)
+    link.symlink_to(target)
+    before = {str(path) for path in target.rglob("*")}
+    ended = machine.larder("uninstall", "YES=1", "RUNNER=host")
+    assert ended.returncode == 0, ended.stderr
+    assert f"kept       {place}: a symlink, which is not followed" in ended.stdout
+    assert link.is_symlink()
+    assert {str(path) for path in target.rglob("*")} == before
+
+
+def test_a_link_inside_a_volume_goes_and_its_target_stays(machine: Machine, tmp_path: Path) -> None:
+    home = fill_files(machine)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").touch()
+    (home / "volumes" / "food11_local_baseline" / "photos").symlink_to(tmp_path / "photos")
+    assert machine.larder("uninstall", "YES=1", "RUNNER=host").returncode == 0
+    assert (tmp_path / "photos" / "1.jpg").exists()
+
+
+def test_what_others_have_put_into_larder_s_folder_stays(machine: Machine, tmp_path: Path) -> None:
+    home = tmp_path / "-a folder"
+    (home / "cache").mkdir(parents=True)
+    (home / "cache" / "somebodys").touch()
+    (home / "volumes" / "somebodys").mkdir(parents=True)
+    (home / "volumes" / "somebodys" / "file").touch()
+    (home / "thesis.tex").touch()
+    put_artifact(home / "volumes" / "food11_local_baseline", "raw", "raw")
+    (home / "volumes" / "food11_local_baseline" / ".larder").mkdir()
+    ended = machine.larder("uninstall", "YES=1", "RUNNER=host", f"LARDER_HOME={home}")
+    assert ended.returncode == 0, ended.stderr
+    assert "thesis.tex" in ended.stdout
+    left = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
+    assert left == {"cache/somebodys", "volumes/somebodys/file", "thesis.tex"}
+    assert not (home / "volumes" / "food11_local_baseline").exists()
+
+
+def test_a_server_that_cannot_be_stopped_keeps_everything(machine: Machine) -> None:
+    home = fill_files(machine)
+    server = subprocess.Popen(["/bin/sh", "-c", "read line # weed"], stdin=subprocess.PIPE)
+    try:
+        (home / "store" / "pid").write_text(f"{server.pid}\n")
+        before = machine.written()
+        ended = machine.larder("uninstall", "YES=1", "RUNNER=host")
+        assert ended.returncode == 3
+        assert "servers run in the background (minio)" in ended.stderr
+        assert machine.written() == before
+    finally:
+        server.communicate()
+
+
+def test_a_store_that_runs_is_stopped_first(machine: Machine) -> None:
+    home = fill_files(machine)
+    server = subprocess.Popen(["/bin/sh", "-c", "read line # weed"], stdin=subprocess.PIPE)
+    try:
+        (home / "store" / "pid").write_text(f"{server.pid}\n")
+        (machine.root / ".venv" / "bin").mkdir()
+        (machine.root / ".venv" / "bin" / "python").touch()
+        ended = machine.larder("uninstall", "--dry-run", "RUNNER=host")
+        stop, remove, *_ = ended.stdout.splitlines()
+        assert "services.s3 --task down" in stop
+        assert shlex.split(remove)[:3] == ["rm", "-rf", "--"]
+    finally:
+        server.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes root")
+def test_nothing_goes_while_something_is_mounted(machine: Machine) -> None:
+    home = fill_files(machine)
+    point = home / "mount" / "a bucket"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", point], check=True)
+    try:
+        (point / "object").touch()
+        before = machine.written()
+        ended = machine.larder("uninstall", "YES=1", "RUNNER=host")
+        assert ended.returncode == 3
+        assert f"{point} is mounted" in ended.stderr
+        assert "larder unmount" in ended.stderr
+        assert machine.written() == before
+        assert f"Mount       {point}" in machine.larder("status", "RUNNER=host").stdout
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_an_engine_that_may_not_be_used_is_said_to_be_left_out(machine: Machine) -> None:
+    fill_files(machine)
+    (machine.engine.bin / "docker").write_text("#!/bin/sh\necho permission denied >&2; exit 1\n")
+    ended = machine.larder("uninstall")
+    assert "it was not looked at (Docker is there, and you may not use it)" in ended.stdout
+
+
+MOUNTS = """\
+22 28 0:20 / / rw - ext4 /dev/sda rw
+30 22 0:30 / /home/me/larder/.larder/mount/a\\040bucket rw shared:1 - fuse.rclone x rw
+31 22 0:30 / /home/me/larder/.larder/mount/a\\040bucket rw shared:1 - fuse.rclone x rw
+32 22 0:31 / /home/me/larder/.larder/mount2 rw - tmpfs x rw
+"""
+
+
+def test_mount_points_below_a_folder() -> None:
+    folder = Path("/home/me/larder/.larder/mount")
+    assert mounts.below(folder, MOUNTS) == [f"{folder}/a bucket"]
+    assert mounts.below(Path("/home/you"), MOUNTS) == []
