@@ -16,6 +16,7 @@ from larder.cli.host import Host
 from larder.cli.pipelines import Step, stages_of
 from larder.cli.process import Call, Interrupts
 from larder.cli.settings import Settings
+from larder.dataset import DEFAULT, volume_of
 
 
 class Failed(Exception):
@@ -61,6 +62,7 @@ class App:
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
             say(f"runner: {name}{where}")
             self._runner = self._make(name)
+            self._tell_where_earlier_data_lie(self._runner)
         return self._runner
 
     def _make(self, name: str) -> Compose | Host:
@@ -78,6 +80,15 @@ class App:
     def is_compose(self) -> bool:
         """Whether the stages run in containers."""
         return isinstance(self.runner, Compose)
+
+    def _tell_where_earlier_data_lie(self, found: Compose | Host) -> None:
+        """Name the volume where earlier versions put every data set, if only that is there."""
+        settings, earlier = self.settings, volume_of(DEFAULT)
+        if not settings.get("LARDER_DATASET") or settings.data_volume == earlier:
+            return
+        if not found.has_volume(settings.data_volume) and found.has_volume(earlier):
+            say(f"there is no volume {settings.data_volume} yet; for data that an earlier version put into {earlier}, set "
+                f"LARDER_DATA_VOLUME={earlier}")  # fmt: skip
 
     def change(self, **given: str) -> App:
         """Return the same app with other settings."""

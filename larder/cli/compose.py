@@ -17,7 +17,7 @@ from larder.cli.pipelines import Step, compose_file
 from larder.cli.process import Call
 from larder.cli.project import PLAIN
 from larder.cli.settings import WORDS, Settings, shown
-from larder.dataset import DEFAULT, folder_of
+from larder.dataset import DEFAULT, Layout, folder_of
 from larder.errors import ConfigurationError
 
 SERVERS = {"minio": "s3", "mount": "mount", "jupyter": "jupyter", "ray-head": "ray", "ray-worker": "ray"}
@@ -130,6 +130,10 @@ class Compose:
         """Return a volume's name."""
         return name
 
+    def has_volume(self, name: str) -> bool:
+        """Whether a volume is there."""
+        return name in self.facts.volumes
+
     def _compose(self, file: str, *words: str, stage: str, env: Mapping[str, str] | None = None) -> Call:
         project = () if self.project == PLAIN else ("-p", self.project)
         files = [word for path in store.files(self.settings) for word in ("--env-file", str(path))]
@@ -142,8 +146,6 @@ class Compose:
         """Return what compose can't work out: what the command line sets, names of volumes, folders, ids."""
         settings = self.settings
         env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
-        if settings.dataset != DEFAULT:
-            env.setdefault("LARDER_DATASET", settings.dataset)
         for name, value in self._volumes().items():
             if not settings.get(name):
                 env[name] = value
@@ -162,8 +164,8 @@ class Compose:
         return env
 
     def _volumes(self) -> dict[str, str]:
-        """Return the volumes that compose would name otherwise: of a data set that is not the default one."""
-        if self.settings.dataset == DEFAULT:
+        """Return the volumes that compose would name otherwise: with a data set's name, it can't spell the default's."""
+        if not self.settings.get("LARDER_DATASET"):
             return {}
         settings = self.settings
         return {"LARDER_DATA_VOLUME": settings.data_volume, "LARDER_WDS_VOLUME": settings.wds_volume,
@@ -209,9 +211,10 @@ def local_source(settings: Settings) -> Path | None:
         return None
 
 
-def staged_folder(settings: Settings, pipeline: str) -> str:
-    """Return the folder that a packing pipeline leaves in its volume."""
-    return folder_of(settings.dataset, "webdataset" if pipeline == "wds" else "litdata")
+def staged_folders(settings: Settings, pipeline: str) -> tuple[str, ...]:
+    """Return the folders that a packing pipeline may have left in its volume: earlier versions had the default's alone."""
+    layout: Layout = "webdataset" if pipeline == "wds" else "litdata"
+    return tuple(dict.fromkeys(folder_of(name, layout) for name in (settings.dataset, DEFAULT)))
 
 
 def end_container(label: str, child: process.Child, environ: Mapping[str, str]) -> None:

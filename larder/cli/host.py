@@ -8,7 +8,6 @@ from larder.cli import environment, store
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
 from larder.cli.settings import WORDS, Settings
-from larder.dataset import DEFAULT
 
 PYTHON = ".venv/bin/python"
 _WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
@@ -43,8 +42,6 @@ class Host:
         """Return the call that runs a step."""
         settings = self.settings
         env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
-        if settings.dataset != DEFAULT:
-            env.setdefault("LARDER_DATASET", settings.dataset)
         env["LARDER_VOLUME_DIR"] = self.volume(self._volume_of(step.file))
         if step.file in ("wds", "lit"):
             env["LARDER_INPUT"] = settings.get("LARDER_INPUT", self.volume(settings.data_volume))
@@ -88,6 +85,10 @@ class Host:
     def volume(self, name: str) -> str:
         """Return the folder that is a volume."""
         return str(self.settings.home / "volumes" / name)
+
+    def has_volume(self, name: str) -> bool:
+        """Whether a volume is there."""
+        return (self.settings.root / self.volume(name)).is_dir()
 
     def _volume_of(self, file: str) -> str:
         """Return the volume that the steps of a pipeline write to."""

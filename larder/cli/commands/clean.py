@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 
 from larder.cli.app import App, Failed
-from larder.cli.compose import image, staged_folder
+from larder.cli.compose import image, staged_folders
 from larder.cli.console import say
 from larder.cli.process import Call
 from larder.errors import ResourceError
@@ -61,7 +61,8 @@ def _how_to_verify(app: App) -> str:
 def _is_there(app: App, volume: str, pipeline: str) -> bool:
     if app.is_compose:
         return app.output(Call(("docker", "volume", "inspect", volume)))[0] == 0
-    return (app.root / app.runner.volume(volume) / staged_folder(app.settings, pipeline)).exists()
+    place = app.root / app.runner.volume(volume)
+    return any((place / folder).exists() for folder in staged_folders(app.settings, pipeline))
 
 
 def _require_unused(app: App, volume: str) -> None:
@@ -76,12 +77,11 @@ def _require_unused(app: App, volume: str) -> None:
 
 
 def _holds(app: App, volume: str, pipeline: str) -> bool:
-    """Whether a volume holds the pipeline's folder, finished or under way."""
-    folder = staged_folder(app.settings, pipeline)
-    script = 'test -e "/mnt/$1" || test -e "/mnt/.larder/$1"'
+    """Whether a volume holds a folder of the pipeline, finished or under way."""
+    script = 'for folder; do test -e "/mnt/$folder" && exit; test -e "/mnt/.larder/$folder" && exit; done; exit 1'
     mount = ("-v", f"{volume}:/mnt:ro", "--entrypoint", "sh")
-    run = ("docker", "run", "--rm", "--network", "none", *mount, image("load"), "-c", script, "sh", folder)
-    code, _, said = app.output(Call(run))
+    run = ("docker", "run", "--rm", "--network", "none", *mount, image("load"), "-c", script, "sh")
+    code, _, said = app.output(Call((*run, *staged_folders(app.settings, pipeline))))
     if code not in (0, 1):
         raise ResourceError(f"can't look into the volume {volume}: {said.strip()[:300]}", next_step="larder doctor")
     return code == 0
