@@ -87,7 +87,7 @@ class App:
         if not settings.get("LARDER_DATASET") or settings.data_volume == earlier:
             return
         if not found.has_volume(settings.data_volume) and found.has_volume(earlier):
-            say(f"there is no volume {settings.data_volume} yet; for data that an earlier version put into {earlier}, set "
+            say(f"there is no volume {settings.data_volume} yet; data of an earlier version may lie in {earlier}: set "
                 f"LARDER_DATA_VOLUME={earlier}")  # fmt: skip
 
     def change(self, **given: str) -> App:

@@ -164,7 +164,7 @@ class Compose:
         return env
 
     def _volumes(self) -> dict[str, str]:
-        """Return the volumes that compose would name otherwise: with a data set's name, it can't spell the default's."""
+        """Return the volumes that compose would name otherwise: it can't spell the default's, once a name is given."""
         if not self.settings.get("LARDER_DATASET"):
             return {}
         settings = self.settings
@@ -212,7 +212,7 @@ def local_source(settings: Settings) -> Path | None:
 
 
 def staged_folders(settings: Settings, pipeline: str) -> tuple[str, ...]:
-    """Return the folders that a packing pipeline may have left in its volume: earlier versions had the default's alone."""
+    """Return the folders that a packing pipeline may have left: earlier versions had the default's alone."""
     layout: Layout = "webdataset" if pipeline == "wds" else "litdata"
     return tuple(dict.fromkeys(folder_of(name, layout) for name in (settings.dataset, DEFAULT)))
 
