@@ -52,6 +52,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.root, self.home, self.engine = folder / "my checkout", folder / "home", Engine(folder / "engine")
         shutil.copytree(ROOT / "larder", self.root / "larder", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(ROOT / "pyproject.toml", self.root)  # the version
         shutil.copytree(ROOT / "compose", self.root / "compose", symlinks=True)
         (self.root / "services").mkdir()
 
