@@ -9,5 +9,10 @@ runner      the interface of the two runners, and which one is used
 compose     the stages as containers
 host        the stages as processes in .venv/
 store       whose store it is, and the keys of our own
+survey      looks at what is there, and changes nothing
+inventory   artifacts by their manifests, on volumes and in the store; staleness: which are out of date
+checks      what `doctor` checks
+belongings  what `uninstall` removes
+completion  scripts for shells
 process     runs what a runner prints: signals, exit codes, dry runs
 """

@@ -47,7 +47,7 @@ def test_status_sees_what_lies_in_volumes_and_what_is_out_of_date(
         stage(name, check=True, LARDER_FORCE="true", **{**SAMPLE, **second, "LARDER_SAMPLE_IMAGES": "50"})
     said = run(*larder, "status", check=True, **second).stdout
     assert "OUT OF DATE: the tree data have changed since" in said
-    assert said.endswith("Next: larder etl-wds\n")
+    assert said.endswith("Next: python3 -m larder etl-wds\n")
     assert listed("container", second["COMPOSE_PROJECT_NAME"]) == []
 
 

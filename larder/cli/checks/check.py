@@ -35,8 +35,3 @@ def answer(survey: Survey, *argv: str) -> str:
     """Return what a short program prints; empty when it fails."""
     code, out, _ = process.output(argv, survey.environ, ENGINE_SECONDS)
     return out if code == 0 else ""
-
-
-def succeeds(survey: Survey, *argv: str) -> bool:
-    """Whether a short program succeeds."""
-    return process.output(argv, survey.environ, ENGINE_SECONDS)[0] == 0

@@ -6,13 +6,13 @@ import re
 import sys
 from collections.abc import Iterator
 
-from larder.cli import dotenv
-from larder.cli.checks.check import FAULT, NOTE, OK, Check, answer, succeeds
+from larder.cli import dotenv, environment
+from larder.cli.checks.check import FAULT, NOTE, OK, Check, answer
 from larder.cli.survey import Survey
+from larder.errors import ConfigurationError
 
 _COMPOSE = (2, 24, 4)
 """The first that knows `!override`, which compose/wds.yaml and compose/lit.yaml use."""
-PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11")
 
 
 def of_engine(survey: Survey) -> Check:
@@ -42,16 +42,12 @@ def of_python(survey: Survey) -> Iterator[Check]:
     """Check for a Python that can run the host runner, with venv. Containers need none."""
     needed = survey.runner.name == "host"
     yield Check("Python", OK, f"{sys.version.split()[0]} runs larder")
-    fits = "import sys; sys.exit(sys.version_info < (3, 11))"
-    new = [name for name in (sys.executable, *PYTHONS) if succeeds(survey, name, "-c", fits)]
-    if not new:
-        remedy = "install python3.11 or newer beside it" + (", or Docker, which needs none" if needed else "")
-        yield Check("Python for RUNNER=host", FAULT if needed else NOTE, "3.11 or newer is missing", remedy)
-    elif not any(succeeds(survey, name, "-c", "import ensurepip, venv") for name in new):
-        remedy = "install it (Debian, Ubuntu: sudo apt install python3-venv)"
-        yield Check("Python for RUNNER=host", FAULT if needed else NOTE, f"{new[0]} lacks the module venv", remedy)
+    try:
+        found = environment.find_python()
+    except ConfigurationError as error:
+        yield Check("Python for RUNNER=host", FAULT if needed else NOTE, error.what, error.next_step)
     else:
-        yield Check("Python for RUNNER=host", OK, f"{new[0]}, with venv")
+        yield Check("Python for RUNNER=host", OK, f"{found}, with venv")
 
 
 def of_env_file(survey: Survey) -> Check:

@@ -16,7 +16,7 @@ from larder.cli.settings import shown
 from larder.cli.staleness import COMMANDS, State
 from larder.cli.survey import Survey
 
-_UNKNOWN = Holding(fault="contents and size unknown: no image to look with (larder build load)")
+_UNKNOWN = Holding(fault="contents and size unknown, since no image of larder is here to look with")
 _ORDER = list(dict.fromkeys(COMMANDS.values()))
 
 

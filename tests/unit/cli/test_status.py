@@ -57,7 +57,7 @@ def test_volumes_of_the_host_runner(machine: Machine, stale: bool) -> None:
     assert "Food-11-webdataset: webdataset, 3 files, 3.0 MB; manifest " in ended.stdout
     assert "No volume   food11-litdata_lit_out" in ended.stdout
     assert ("OUT OF DATE: the tree data have changed since" in ended.stdout) == stale
-    assert ended.stdout.endswith("Next: larder etl-wds\n") == stale
+    assert ended.stdout.endswith("Next: python3 -m larder etl-wds\n") == stale
 
 
 def test_the_next_step_is_named_as_the_user_came(machine: Machine) -> None:
