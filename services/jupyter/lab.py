@@ -120,6 +120,11 @@ def _failure(code: int, last: Sequence[str]) -> LarderError:
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
 
 
+def _steps() -> dict[str, str]:
+    """The next steps that are better here, as the one who came by LARDER_FRONT_DOOR types them."""
+    return {step: in_commands(words) for step, words in _STEPS.items()}
+
+
 def _ready(arm: str) -> LoaderSettings:
     """The settings, when the store or the mount that an arm reads is there.
 
@@ -132,7 +137,7 @@ def _ready(arm: str) -> LoaderSettings:
             _require_answer(chosen)
         elif arm == MOUNTED:
             _bucket_of(chosen)
-            with in_settings(LoaderSettings, _STEPS):
+            with in_settings(LoaderSettings, _steps()):
                 check_mount(mount_of(chosen))
     except (ConfigurationError, InputError, ServiceError) as error:
         raise type(error)(error.what, next_step=in_commands(f"{error.next_step}; {_AGAIN}")) from error
@@ -211,7 +216,7 @@ def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
 def _faults_of(folder: Path) -> Iterator[None]:
     """A block that reads a folder of the disk or of the mount."""
     mount = mount_of(settings())
-    with in_settings(LoaderSettings, _STEPS), mount_faults(mount) if mount in folder.parents else nullcontext():
+    with in_settings(LoaderSettings, _steps()), mount_faults(mount) if mount in folder.parents else nullcontext():
         yield
 
 
