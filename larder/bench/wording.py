@@ -1,4 +1,4 @@
-"""Errors of loaders in terms of the settings that a program has, and of the command that makes the data."""
+"""Errors of loaders in terms of the settings that a program has, and of the stages that make the data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from larder.errors import LarderError
 from larder.loaders.remedies import ABSENT, GONE, OTHER_KIND, RENEW, RESTORE, SURPLUS
+from larder.next_step import anew
 from larder.settings import Settings, settings_of
 
 _ARGUMENT = re.compile(r"^(  - |)(\w+)=", re.MULTILINE)
@@ -30,12 +31,12 @@ def in_settings(kind: type[Settings], steps: Mapping[str, str]) -> Iterator[None
 
 
 def steps_with(made_by: str) -> dict[str, str]:
-    """The next steps for data that the command `made_by` makes: it sees by itself what a listing shows."""
+    """The next steps for data that `made_by` makes (larder.next_step.MAKES): it sees by itself what a listing shows."""
     return {
-        ABSENT: f"run `{made_by}`",
-        RESTORE: f"run `{made_by}`, which puts it back",
-        RENEW: f"run `{made_by}`, which sends again what differs; if it finds nothing, `{made_by} LARDER_FORCE=true`",
-        GONE: f"run `{made_by}`, which puts back what was deleted",
-        SURPLUS: f"remove what is there beside what `{made_by}` made",
-        OTHER_KIND: f"let the settings name what `{made_by}` made: `data_dir`, or `bucket` and `prefix`",
+        ABSENT: f"run {made_by}",
+        RESTORE: f"run {made_by}, which puts it back",
+        RENEW: f"run {made_by}, which sends again what differs; if it finds nothing, {anew(made_by)}",
+        GONE: f"run {made_by}, which puts back what was deleted",
+        SURPLUS: f"remove what is there beside what {made_by} made",
+        OTHER_KIND: f"let the settings name what {made_by} made: `data_dir`, or `bucket` and `prefix`",
     }

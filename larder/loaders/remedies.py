@@ -1,6 +1,6 @@
 """What helps when a loader can't read its data, in words that hold wherever the loader is used.
 
-A program that knows which command makes the data says so instead: see `larder.bench.wording`. Settings are named as
+A program that knows which stage makes the data says so instead: see `larder.bench.wording`. Settings are named as
 the loaders' arguments, in backticks; at the beginning of an error, as `argument=value`.
 """
 

@@ -10,6 +10,7 @@ from larder.bench.passes import measure_passes, plan
 from larder.bench.record import make_record, passes_of
 from larder.bench.results import reserve
 from larder.bench.wording import in_settings
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
 from services.bench.arm import open_arm
@@ -41,6 +42,6 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> Outcome:
         f"{settings.arm}: {', '.join(rates)} over {amount(record['images'], 'images')} "
         f"({record['cpu_s_per_1000_imgs']:.1f} CPU s per 1,000, {amount(settings.workers, 'workers')}); "
         f"record {place.path.name}",
-        f"make bench ARM={settings.arm} once more, to see how far two runs differ on this machine",
+        f"{Run('bench').having(LARDER_ARM=settings.arm)} once more, to see how far two runs differ on this machine",
         {"imgs/s": record["imgs/s"], "images": record["images"], "record": str(place.path)},
     )

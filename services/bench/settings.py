@@ -29,7 +29,7 @@ class BenchSettings(LoaderSettings):
     )
     task: Literal["bench", "train"] = Field(
         "bench", alias="LARDER_BENCH_TASK",
-        description="bench (measure the arm alone), train (train a small network through it: `make train`)",
+        description="bench (measure the arm alone), train (train a small network through it)",
     )  # fmt: skip
     epochs: int = Field(
         3, alias="LARDER_EPOCHS", ge=1, description="how long train trains", json_schema_extra={"unit": "epochs"}

@@ -1,4 +1,4 @@
-"""What bench's user can do about an error: the commands and settings that help."""
+"""What bench's user can do about an error: the stages and settings that help."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from larder.bench.wording import in_settings, steps_with
 from larder.errors import TREE_ANEW, ConfigurationError
 from larder.loaders.failures import explained
 from larder.loaders.remedies import AGAIN, FEWER_READERS, RENEW, SHARED_MEMORY
+from larder.next_step import MAKES, Run
 from services.bench.settings import BenchSettings
 
-ETL_LOCAL, ETL_LOAD = "make etl-local", "make etl-load"
+_CHECK = Run("s3", "check")
 _STEPS = {
-    AGAIN: "run the same command again; `make s3-check` looks closer",
-    FEWER_READERS: "run again with fewer readers (LARDER_WORKERS), or look closer: `make s3-check`",
-    SHARED_MEMORY: "set LARDER_SHM_SIZE higher (8gb is the default), then `make jupyter` or `make bench` again, or set "
+    AGAIN: f"run the same command again; {_CHECK} looks closer",
+    FEWER_READERS: f"run again with fewer readers (LARDER_WORKERS), or look closer: {_CHECK}",
+    SHARED_MEMORY: "set LARDER_SHM_SIZE higher (8gb is the default), then start the container again, or set "
     "LARDER_WORKERS or LARDER_BATCH_SIZE lower",
-    MOUNT: "run `make mount`, which also clears a dead mount away",
-    METRICS: f"mount with `make mount`, whose rclone has a socket there that user {os.getuid()} may write; clear "
-    "another mount away with `make unmount`",
-    STORE: f"`make s3-check` looks at the store; `{ETL_LOAD}` puts back what was deleted from it",
+    MOUNT: f"run {Run('mount')}, which also clears a dead mount away",
+    METRICS: f"mount with {Run('mount')}, whose rclone has a socket there that user {os.getuid()} may write; clear "
+    f"another mount away with {Run('mount', 'unmount')}",
+    STORE: f"{_CHECK} looks at the store; {MAKES['objects']} puts back what was deleted from it",
 }
 
 
 @contextmanager
 def helpful(made_by: str) -> Iterator[None]:
-    """A block that reads what the command `made_by` makes: its errors name bench's settings, and the command."""
+    """A block that reads what `made_by` makes (larder.next_step.MAKES): its errors name it, and bench's settings."""
     steps = _STEPS | steps_with(made_by)
-    if made_by == ETL_LOCAL:
+    if made_by == MAKES["tree"]:
         steps[RENEW] = TREE_ANEW
     # The number of workers is what is measured: more than cores is a choice, and it is in the record.
     warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -45,5 +46,5 @@ def require_bucket(settings: BenchSettings) -> None:
     if not settings.bucket:
         raise ConfigurationError(
             f"S3_BUCKET is not set (nor --bucket), and {settings.arm} reads from a bucket",
-            next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that `{ETL_LOAD}` loaded",
+            next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that {MAKES['objects']} loaded",
         )

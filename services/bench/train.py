@@ -11,6 +11,7 @@ from larder.bench.results import reserve
 from larder.bench.training import Training, make_record, render
 from larder.errors import ConfigurationError
 from larder.loaders.loader import Loader
+from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
 from services.bench.arm import open_arm
@@ -40,7 +41,7 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
     return Outcome(
         f"{settings.arm}: {accuracy:.1%} of {settings.held_out} right after {amount(len(epochs), 'epochs')}; "
         f"{record['wait_share']:.0%} of the time spent waiting for data; record {place.path.name}",
-        "make train ARM=… through another arm, to see what feeding changes",
+        f"{Run('bench', 'train')} with another LARDER_ARM, to see what feeding changes",
         {"accuracy": accuracy, "wait_share": record["wait_share"], "record": str(place.path)},
     )
 

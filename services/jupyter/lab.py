@@ -32,9 +32,11 @@ from larder.dataset import Layout
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders.loader import check_manifest
 from larder.loaders.source import open_folder
+from larder.next_step import MAKES, Run
 from larder.progress import Silent, amount
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
 from larder.store import client
+from services.commands import in_commands
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,19 +44,19 @@ if TYPE_CHECKING:
 
 COLUMNS = 6
 STORED: dict[str, tuple[Layout, Artifact, str]] = {
-    "remote_one_sample": ("tree", "objects", "make etl-load"),
-    "webdataset": ("webdataset", "webdataset", "make etl-wds"),
-    "litdata_streaming": ("litdata", "litdata", "make etl-lit"),
+    "remote_one_sample": ("tree", "objects", MAKES["objects"]),
+    "webdataset": ("webdataset", "webdataset", MAKES["webdataset"]),
+    "litdata_streaming": ("litdata", "litdata", MAKES["litdata"]),
 }
 """What arms over a bucket read: the layout, what its manifest calls it, and who puts it there."""
 _STEPS = {
-    MOUNT: "run `make mount`, which also clears a dead mount away",
-    STORE: "`make s3-check` looks at the store; `make etl-load` puts back what was deleted from it",
+    MOUNT: f"run {Run('mount')}, which also clears a dead mount away",
+    STORE: f"{Run('s3', 'check')} looks at the store; {MAKES['objects']} puts back what was deleted from it",
 }
 MOUNTED = "imagefolder_rclone_mount"
 ANSWER_SECONDS = 10.0
 """How long a store may take for its first answer."""
-_AGAIN = "where there is no store yet, `make s3-up`; then `make jupyter` again, which keeps the workspace"
+_AGAIN = f"where there is no store yet, {Run('s3', 'up')}; then {Run('jupyter', 'up')} again, which keeps the workspace"
 _MIB = 1 << 20
 
 
@@ -118,6 +120,11 @@ def _failure(code: int, last: Sequence[str]) -> LarderError:
     return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
 
 
+def _steps() -> dict[str, str]:
+    """The next steps that are better here, as the one who came by LARDER_FRONT_DOOR types them."""
+    return {step: in_commands(words) for step, words in _STEPS.items()}
+
+
 def _ready(arm: str) -> LoaderSettings:
     """The settings, when the store or the mount that an arm reads is there.
 
@@ -130,10 +137,10 @@ def _ready(arm: str) -> LoaderSettings:
             _require_answer(chosen)
         elif arm == MOUNTED:
             _bucket_of(chosen)
-            with in_settings(LoaderSettings, _STEPS):
+            with in_settings(LoaderSettings, _steps()):
                 check_mount(mount_of(chosen))
     except (ConfigurationError, InputError, ServiceError) as error:
-        raise type(error)(error.what, next_step=f"{error.next_step}; {_AGAIN}") from error
+        raise type(error)(error.what, next_step=in_commands(f"{error.next_step}; {_AGAIN}")) from error
     return chosen
 
 
@@ -141,7 +148,7 @@ def _bucket_of(chosen: LoaderSettings) -> str:
     if not chosen.bucket:
         raise ConfigurationError(
             "S3_BUCKET is not set, and this notebook reads from a bucket",
-            next_step="set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that `make etl-load` loaded",
+            next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that {MAKES['objects']} loaded",
         )
     return chosen.bucket
 
@@ -161,7 +168,7 @@ def stored(arm: str) -> tuple[Folder, Manifest]:
     """An arm's folder in the bucket, and its manifest. Raises InputError when there is none, as bench does."""
     layout, artifact, made_by = STORED[arm]
     chosen = _ready(arm)
-    with in_settings(LoaderSettings, steps_with(made_by)):
+    with in_settings(LoaderSettings, steps_with(in_commands(made_by))):
         folder = open_folder(uri_of(chosen, layout, Silent()), chosen)
         return folder, check_manifest(folder.find_manifest(), artifact, chosen.split, folder.uri)
 
@@ -197,16 +204,19 @@ def first_files(folder: Path, count: int) -> list[tuple[str, int]]:
             return [(str(image.relative_to(folder)), image.stat().st_size) for image in islice(images, count)]
     except FileNotFoundError as error:
         raise InputError(
-            f"{error.filename} isn't there", next_step="look at FOOD11_SPLIT; `make etl-local` makes the tree on disk, "
-            "`make etl-load` the one that is mounted",
-        ) from None  # fmt: skip
+            f"{error.filename} isn't there",
+            next_step=in_commands(
+                f"look at FOOD11_SPLIT; {MAKES['tree']} makes the tree on disk, "
+                f"{MAKES['objects']} the one that is mounted"
+            ),
+        ) from None
 
 
 @contextmanager
 def _faults_of(folder: Path) -> Iterator[None]:
     """A block that reads a folder of the disk or of the mount."""
     mount = mount_of(settings())
-    with in_settings(LoaderSettings, _STEPS), mount_faults(mount) if mount in folder.parents else nullcontext():
+    with in_settings(LoaderSettings, _steps()), mount_faults(mount) if mount in folder.parents else nullcontext():
         yield
 
 
@@ -238,7 +248,7 @@ def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
 def tree() -> tuple[Path, Manifest]:
     """The tree's folder and its manifest. Raises InputError when there is none."""
     folder = tree_of(settings(), Silent())
-    return folder, read_manifest(folder, made_by="make etl-local")
+    return folder, read_manifest(folder, made_by=in_commands(MAKES["tree"]))
 
 
 def index() -> list[IndexEntry]:
@@ -294,7 +304,9 @@ def network(record: dict[str, Any]) -> Figure:
 
 def comparisons() -> list[Comparison]:
     """The records in LARDER_RESULTS, by the circumstances under which they can be compared. Raises InputError."""
-    with in_settings(LoaderSettings, {MEASURE: f"{MEASURE}: `make bench ARM=imagefolder_local`"}):
+    with in_settings(
+        LoaderSettings, {MEASURE: in_commands(f"{MEASURE}: {Run('bench').having(LARDER_ARM='imagefolder_local')}")}
+    ):
         return compare(read_records(settings().results))
 
 

@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from larder.bench.feed import Feed
 from larder.bench.places import tree_of
 from larder.loaders.image_folder import ImageFolderLoader
+from larder.next_step import MAKES
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import ETL_LOCAL, helpful
+from services.bench.steps import helpful
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `<data_dir>/<split>/class_XX/*.jpg`."""
-    with helpful(ETL_LOCAL):
+    with helpful(MAKES["tree"]):
         loader = ImageFolderLoader(
             tree_of(settings, reporter), settings.split, batch_size=settings.batch_size, workers=settings.workers,
             seed=settings.seed, reporter=reporter,

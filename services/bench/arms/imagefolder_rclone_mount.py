@@ -13,9 +13,10 @@ from larder.bench.feed import Feed
 from larder.bench.places import mount_of, mounted_tree_of
 from larder.bench.rclone_mount import check_mount, mount_faults
 from larder.loaders.image_folder import ImageFolderLoader
+from larder.next_step import MAKES
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import ETL_LOAD, helpful, require_bucket
+from services.bench.steps import helpful, require_bucket
 
 SOCKET = ".rclone.sock"
 """Where in the mount folder rclone serves its metrics."""
@@ -30,7 +31,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """
     require_bucket(settings)
     mount, socket = mount_of(settings), settings.mount_dir / SOCKET
-    with helpful(ETL_LOAD), mount_faults(mount):
+    with helpful(MAKES["objects"]), mount_faults(mount):
         check_mount(mount)
         rclone_metrics.read(socket)  # before the work, not after it
         loader = ImageFolderLoader(

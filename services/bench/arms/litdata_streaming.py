@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from larder.bench.feed import Feed
 from larder.bench.places import uri_of
 from larder.loaders.chunks import ChunkLoader
+from larder.next_step import MAKES
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
 from services.bench.steps import helpful, require_bucket
@@ -21,7 +22,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `s3://<bucket>/[<prefix>/]<data set>-litdata/<split>/`. Raises what ChunkLoader does."""
     require_bucket(settings)
     with (
-        helpful("make etl-lit"),
+        helpful(MAKES["litdata"]),
         ChunkLoader(
             uri_of(settings, "litdata", reporter), settings.split, cache_dir=settings.cache_dir,
             batch_size=settings.batch_size, workers=settings.workers, seed=settings.seed, store=settings,

@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from larder.bench.feed import Feed
 from larder.bench.places import uri_of
 from larder.loaders.objects import ObjectLoader
+from larder.next_step import MAKES
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import ETL_LOAD, helpful, require_bucket
+from services.bench.steps import helpful, require_bucket
 
 
 @contextmanager
 def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     """A feed over `s3://<bucket>/[<prefix>/]<data set>/<split>/class_XX/*.jpg`. Raises what ObjectLoader does."""
     require_bucket(settings)
-    with helpful(ETL_LOAD):
+    with helpful(MAKES["objects"]):
         loader = ObjectLoader(
             uri_of(settings, "tree", reporter), settings.split, batch_size=settings.batch_size,
             workers=settings.workers, seed=settings.seed, store=settings, reporter=reporter,

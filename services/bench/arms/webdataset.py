@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from larder.bench.feed import Feed
 from larder.bench.places import uri_of
 from larder.loaders.shards import ShardLoader
+from larder.next_step import MAKES
 from larder.progress import Reporter, amount
 from services.bench.settings import BenchSettings
 from services.bench.steps import helpful, require_bucket
@@ -24,7 +25,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
     Raises what ShardLoader does.
     """
     require_bucket(settings)
-    with helpful("make etl-wds"):
+    with helpful(MAKES["webdataset"]):
         loader = ShardLoader(
             uri_of(settings, "webdataset", reporter), settings.split, batch_size=settings.batch_size,
             workers=settings.workers, seed=settings.seed, store=settings, library=settings.webdataset_loader,
@@ -34,7 +35,7 @@ def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
             reporter.event(
                 "idle",
                 f"{amount(loader.shards, 'shards')} for {loader.workers} workers: {loader.idle_workers} of them read "
-                "nothing; smaller shards (LARDER_SHARD_BYTES, then make etl-wds) or fewer workers (LARDER_WORKERS) "
+                "nothing; smaller shards (LARDER_SHARD_BYTES of shard) or fewer workers (LARDER_WORKERS) "
                 "change that",
                 workers=loader.idle_workers,
             )

@@ -10,6 +10,12 @@ from larder.errors import ConfigurationError, ServiceError
 from services.jupyter import lab
 
 
+@pytest.fixture(autouse=True)
+def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People came by make."""
+    monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
+
+
 @pytest.fixture
 def store(small_minio):
     return small_minio

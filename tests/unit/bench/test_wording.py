@@ -5,6 +5,7 @@ import pytest
 from larder.bench.wording import in_settings, steps_with
 from larder.errors import ConfigurationError, InputError, LarderError, StorageError
 from larder.loaders import remedies
+from larder.next_step import MAKES
 from services.bench.settings import BenchSettings
 from services.bench.steps import helpful
 
@@ -28,24 +29,25 @@ from services.bench.steps import helpful
         ),
         pytest.param(
             InputError("s3://b/split=x/a.jpg is gone", next_step=remedies.RESTORE),
-            "s3://b/split=x/a.jpg is gone", "run `make etl-wds`, which puts it back", id="a-path-is-left-alone",
+            "s3://b/split=x/a.jpg is gone", "run `shard` and `load shards`, which puts it back",
+            id="a-path-is-left-alone",
         ),
     ],
 )  # fmt: skip
 def test_arguments_become_settings(error: LarderError, what: str, next_step: str) -> None:
-    with pytest.raises(type(error)) as caught, in_settings(BenchSettings, steps_with("make etl-wds")):
+    with pytest.raises(type(error)) as caught, in_settings(BenchSettings, steps_with(MAKES["webdataset"])):
         raise error
     assert (caught.value.what, caught.value.next_step) == (what, next_step)
 
 
 @pytest.mark.parametrize("step", [value for name, value in vars(remedies).items() if name.isupper()])
 def test_every_remedy_has_words_of_bench(step: str) -> None:
-    with pytest.raises(InputError) as caught, helpful("make etl-wds"):
+    with pytest.raises(InputError) as caught, helpful(MAKES["webdataset"]):
         raise InputError("x", next_step=step)
-    assert any(word in caught.value.next_step for word in ("make ", "LARDER_")), caught.value.next_step
+    assert any(word in caught.value.next_step for word in ("`", "LARDER_")), caught.value.next_step
 
 
 def test_a_tree_is_made_anew_from_its_own_source() -> None:
-    with pytest.raises(InputError) as caught, helpful("make etl-local"):
+    with pytest.raises(InputError) as caught, helpful(MAKES["tree"]):
         raise InputError("x", next_step=remedies.RENEW)
     assert "LARDER_SOURCE" in caught.value.next_step

@@ -25,6 +25,12 @@ MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
+def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People came by make."""
+    monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
+
+
+@pytest.fixture(autouse=True)
 def _figures_are_closed() -> Iterator[None]:
     yield
     plt.close("all")
