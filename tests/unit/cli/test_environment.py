@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,6 +144,21 @@ def test_a_failure_names_the_next_step_and_is_tried_again(checkout: Checkout) ->
     checkout.calls()
     ensure(checkout.root, ["extract"], {})
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
+
+
+def test_an_environment_without_pip_is_made_anew(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an interruption leaves it, or a Python that was removed."""
+    base = checkout.root / "base"
+    base.write_text(f'#!/bin/sh\nmkdir -p "$3/bin" && cp "{checkout.root}"/spare/* "$3/bin"\n')
+    base.chmod(0o755)
+    shutil.copytree(checkout.bin, checkout.root / "spare")
+    monkeypatch.setattr(environment, "find_python", lambda: str(base))
+    ensure(checkout.root, ["extract"], {})
+    (checkout.bin / "left-over").touch()
+    checkout.fails("pip --version")
+    ensure(checkout.root, ["extract", "load"], {})
+    assert not (checkout.bin / "left-over").exists()
+    assert install(checkout) in checkout.calls()
 
 
 def test_a_group_that_is_not_there_is_the_checkouts_fault(checkout: Checkout) -> None:
