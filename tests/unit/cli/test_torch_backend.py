@@ -1,0 +1,27 @@
+"""Which build of torch an image gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from larder.cli.compose import Compose, Facts
+from larder.cli.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("stage", "gpu", "given", "backend"),
+    [
+        pytest.param("bench", False, {}, "cpu", id="no-gpu"),
+        pytest.param("bench", True, {}, None, id="a-gpu"),
+        pytest.param("extract", False, {}, None, id="no-torch"),
+        pytest.param("bench", False, {"TORCH_BACKEND": "cu130"}, "cu130", id="the-users-backend"),
+        pytest.param("bench", False, {"TORCH_INDEX_URL": "https://mirror.example/cu130"}, None, id="the-users-index"),
+    ],
+)
+def test_an_image_gets_torch_for_cpus_where_there_is_no_gpu(
+    stage: str, gpu: bool, given: dict[str, str], backend: str | None
+) -> None:
+    settings = Settings(Path("/checkout"), given, {}, {}, "compose")
+    assert Compose(settings, facts=Facts(gpu=gpu)).build(stage).env.get("TORCH_BACKEND") == backend
