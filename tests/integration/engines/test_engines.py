@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from larder.engines import Engine, LocalEngine, RayEngine
+from larder.engines import Engine
+from larder.engines.local import LocalEngine
+from larder.engines.ray import RayEngine
 from larder.errors import ConfigurationError, InputError, ResourceError, ServiceError
 from tests.integration.engines import work
 from tests.integration.engines.conftest import Cluster, start_cluster
@@ -49,7 +51,7 @@ def test_a_failure_is_raised_as_it_was(engine: Engine) -> None:
 
 
 def test_a_killed_worker_ends_the_local_engine() -> None:
-    with pytest.raises(ResourceError, match="killed"), LocalEngine(2)(os._exit, [1, 1]) as results:
+    with pytest.raises(ResourceError, match="killed"), LocalEngine(2, 0)(os._exit, [1, 1]) as results:
         list(results)
 
 

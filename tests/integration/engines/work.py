@@ -73,7 +73,7 @@ class HoldSettings(Settings):
 
 def hold_all(settings: HoldSettings, reporter: Reporter) -> Outcome:
     """Run `hold` for twenty tasks on a cluster."""
-    engine = open_engine("ray", 2, settings.address, reporter.event)
+    engine = open_engine("ray", 2, 0, settings.address, reporter.event)
     with engine(partial(hold, settings.folder), range(20)) as results:
         return Outcome(f"{sum(results)}", "")
 
