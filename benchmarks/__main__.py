@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 
+from benchmarks.data import FEW_IMAGES, FOOD11_IMAGES
 from benchmarks.harness import WORK, CannotRunError
 
+SIZES = (FEW_IMAGES, FOOD11_IMAGES)
+SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed")
+"""Those that are asked of few images, too, where starting takes a large part of the time."""
 NAMES = (
-    "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
+    "startup", "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
     "shard_store_speed", "shard_memory", "optimize_speed", "jupyter_speed",
 )  # fmt: skip
 
@@ -18,25 +23,35 @@ def main() -> int:
     """Run, print, save; 1 when a goal was missed or a benchmark could not run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the stages.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument(
+        "--images", type=int, choices=SIZES, help=f"the size for {', '.join(SIZED)}; default: one after the other"
+    )  # fmt: skip
+    given = parser.parse_args()
+    names = given.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"no such benchmark: {', '.join(unknown)}")
     WORK.mkdir(parents=True, exist_ok=True)
     missed = 0
-    for name in names:
+    for name, *arguments in _runs(names, [given.images] if given.images else SIZES):
         try:
-            report = importlib.import_module(f"benchmarks.{name}").measure()
+            report = importlib.import_module(f"benchmarks.{name}").measure(*arguments)
         except CannotRunError as fault:
             print(f"{name} can't run: {fault}\n", file=sys.stderr)
             missed += 1
             continue
-        path = report.save(name)
+        path = report.save("-".join([name, *map(str, arguments)]))
         print(f"\n{report.question}")
         for figure in report.figures:
             print("  " + figure.row())
             missed += figure.reached is False
         print(f"  record: {path}\n", flush=True)
     return 1 if missed else 0
+
+
+def _runs(names: Iterable[str], sizes: Sequence[int]) -> Iterator[tuple[str, *tuple[int, ...]]]:
+    """Each benchmark by its name, once, or once with each size."""
+    for name in names:
+        yield from ((name, size) for size in sizes) if name in SIZED else [(name,)]
 
 
 if __name__ == "__main__":

@@ -13,22 +13,24 @@ from benchmarks.harness import WORK, CannotRunError, stage
 from larder import sample
 
 FOOD11_IMAGES = sample.IMAGES
+FEW_IMAGES = 4000
+"""So few that starting processes shows."""
 
 
-def photos() -> Path:
-    """An archive of Food-11's size: the one that LARDER_SOURCE names, else the generated sample, deflated."""
+def photos(images: int = FOOD11_IMAGES) -> Path:
+    """An archive of so many generated images, deflated; of Food-11's size, the one that LARDER_SOURCE names, if any."""
     given = os.environ.get("LARDER_SOURCE", "")
-    if given and given != sample.NAME:
+    if given and given != sample.NAME and images == FOOD11_IMAGES:
         if not Path(given).is_file():
             raise CannotRunError(f"LARDER_SOURCE={given} is no file; benchmarks need a local zip")
         return Path(given).resolve()
-    path = WORK / f"sample-{FOOD11_IMAGES}-v{sample.GENERATOR_VERSION}.zip"
+    path = WORK / f"sample-{images}-v{sample.GENERATOR_VERSION}.zip"
     if not path.exists():
         volume = WORK / "sample"
         volume.mkdir(parents=True, exist_ok=True)
         print(f"making {path} (once)", flush=True)
-        stage("extract", volume, "--source", "sample", "--sample-images", str(FOOD11_IMAGES))
-        _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan(FOOD11_IMAGES)})
+        stage("extract", volume, "--source", "sample", "--sample-images", str(images))
+        _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan(images)})
     return path
 
 

@@ -30,15 +30,15 @@ if __name__ == "__main__":
 """
 
 
-def measure() -> Report:
+def measure(images: int) -> Report:
     """optimize, hashing, reading back and flushing included, in turns with litdata.optimize split by split."""
-    report = Report(f"optimize of Food-11's size against litdata.optimize, {WORKERS} workers each")
+    report = Report(f"optimize of {images:,} images against litdata.optimize, {WORKERS} workers each")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="optimize-") as folder:
         volume, places, script = Path(folder) / "volume", Path(folder) / "places", Path(folder) / "bare.py"
         script.write_text(BARE)  # workers import it: it can't come by -c
         volume.mkdir()
         places.mkdir()
-        stage("extract", volume, "--source", str(data.photos()))
+        stage("extract", volume, "--source", str(data.photos(images)))
         stage("transform", volume)
         tree = volume / "Food-11"
 
@@ -48,15 +48,21 @@ def measure() -> Report:
             places.mkdir()
             return places
 
-        def optimize(_: int) -> Run:
-            return stage("optimize", place(), "--input", str(tree), "--workers", str(WORKERS), cpus=2)
+        def optimize(workers: int) -> Run:
+            return stage("optimize", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
 
         def bare(_: int) -> Run:
             cache = {"DATA_OPTIMIZER_CACHE_FOLDER": str(Path(folder) / "cache")}
             return run([sys.executable, script, tree, place(), str(WORKERS)], cpus=2, environ=cache)
 
-        rounds = interleave(ROUNDS, {"litdata.optimize": bare, "optimize": optimize})
+        rounds = interleave(ROUNDS, {
+            "litdata.optimize": bare,
+            "optimize": lambda _: optimize(WORKERS),
+            "one worker": lambda _: optimize(1),
+        })  # fmt: skip
     ratios = [took["litdata.optimize"].seconds / took["optimize"].seconds for took in rounds]
     report.add("optimize / litdata.optimize (speed)", ratios, "", at_least=1.0)
+    ratios = [took["one worker"].seconds / took["optimize"].seconds for took in rounds]
+    report.add("two workers / one worker (speed)", ratios, "", at_least=1.0)
     report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
     return report

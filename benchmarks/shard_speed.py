@@ -25,14 +25,14 @@ for split in sorted(path for path in tree.iterdir() if path.name != "_larder"):
 """
 
 
-def measure() -> Report:
+def measure(images: int) -> Report:
     """shard, hashing, reading back and flushing included, against `tar cf`, and against ShardWriter in one process."""
-    report = Report("shard of Food-11's size against GNU tar and webdataset.ShardWriter")
+    report = Report(f"shard of {images:,} images against GNU tar and webdataset.ShardWriter")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-") as folder:
         volume, places = Path(folder) / "volume", Path(folder) / "places"
         volume.mkdir()
         places.mkdir()
-        stage("extract", volume, "--source", str(data.photos()))
+        stage("extract", volume, "--source", str(data.photos(images)))
         stage("transform", volume)
         tree = volume / "Food-11"
 
@@ -62,9 +62,12 @@ def measure() -> Report:
             "shard, two workers": lambda _: shard(2),
             "ShardWriter": lambda _: run([sys.executable, "-c", SHARD_WRITER, tree, place()], cpus=2),
         })  # fmt: skip
+    many = images == data.FOOD11_IMAGES  # of few, starting Python takes as long as all of tar's work
     for name, yardstick, goal in (
-        ("shard from disk, one worker", "tar from disk", 0.7), ("shard, one worker", "tar", 0.7),
-        ("shard, one worker", "tar and sync", None), ("shard, two workers", "ShardWriter", 1.5),
+        ("shard from disk, one worker", "tar from disk", 0.7 if many else None),
+        ("shard, one worker", "tar", 0.7 if many else None), ("shard, one worker", "tar and sync", None),
+        ("shard, two workers", "ShardWriter", 1.5 if many else None),
+        ("shard, two workers", "shard, one worker", 1.0),
     ):  # fmt: skip
         ratios = [took[yardstick].seconds / took[name].seconds for took in rounds]
         report.add(f"{name} / {yardstick} (speed)", ratios, "", at_least=goal)

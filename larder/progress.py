@@ -9,11 +9,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 LogStyle = Literal["auto", "line", "json"]
 LINE_INTERVAL_SECONDS = 5.0
@@ -31,6 +33,7 @@ class Reporter:
 
     def __init__(self, stage: str, style: LogStyle = "auto") -> None:
         self.stage = stage
+        self._say: Callable[[str], None] = _write
         self.speak(style)
 
     def speak(self, style: LogStyle) -> None:
@@ -43,7 +46,7 @@ class Reporter:
         if self.json:
             _write(json.dumps({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
-            tqdm.write(f"{self.stage}: {message}", file=sys.stderr)
+            self._say(f"{self.stage}: {message}")
 
     def event_at_once(self, name: str, message: str) -> None:
         """The same from a signal handler: past buffers and locks that what it interrupted may hold."""
@@ -59,6 +62,9 @@ class Reporter:
         `unit` is "B" for bytes, which are shown with binary prefixes, or a plural noun.
         """
         if self._bar:
+            from tqdm import tqdm  # here, since without a terminal nobody needs it
+
+            self._say = partial(tqdm.write, file=sys.stderr)  # above the bar
             with tqdm(
                 total=total, initial=done, unit="B" if unit == "B" else f" {unit}", desc=f"{self.stage}: {name}",
                 unit_scale=unit == "B", unit_divisor=1024, file=sys.stderr, leave=False,

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from larder.dataset import DEFAULT, a_dataset
+from larder.engines import ALONE_SECONDS
 from larder.errors import ConfigurationError
 from larder.machine import available_cpus
 from larder.next_step import Run
@@ -27,7 +28,7 @@ from larder.progress import LogStyle
 class Settings(BaseModel):
     """What every stage has. Subclass it, and call `load` once, in `__main__`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     log: LogStyle = Field(
         "auto", alias="LARDER_LOG",
@@ -71,6 +72,17 @@ class WorkerSettings(Settings):
         default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
         description="worker processes; by default one per available core "
         "(shard and optimize: one more with LARDER_DEST)",
+    )  # fmt: skip
+
+
+class ProcessSettings(WorkerSettings):
+    """What the stages have whose workers are processes of their own."""
+
+    workers_after: float = Field(
+        ALONE_SECONDS, alias="LARDER_WORKERS_AFTER", ge=0,
+        description="how long a stage works by itself before it starts worker processes, which little work doesn't "
+        "repay; 0 starts them at once",
+        json_schema_extra={"unit": "seconds"},
     )  # fmt: skip
 
 

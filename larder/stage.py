@@ -6,7 +6,6 @@ A stage's `__main__` is one call of `main`.
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
 import platform
 import signal
@@ -66,7 +65,7 @@ def main(
         return 0
 
     code = ended(reporter, run, "interrupted; nothing is lost, run the same command again", in_commands)
-    if code and argv is None and not multiprocessing.active_children():
+    if code and argv is None and not _has_workers():
         # What Python does, too, but only after waiting for threads, which may wait for a silent store.
         atexit._run_exitfuncs()
         with suppress(OSError):  # a full disk, or nobody reads any more
@@ -91,6 +90,12 @@ def ended(
         if explained is None:
             raise
         return _fail(reporter, explained, in_commands)
+
+
+def _has_workers() -> bool:
+    """Whether worker processes run. Where nobody has started any, what starts them isn't even imported."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    return multiprocessing is not None and bool(multiprocessing.active_children())
 
 
 def _finish(reporter: Reporter, outcome: Outcome, in_commands: Callable[[str], str]) -> None:

@@ -1,57 +1,41 @@
-"""The local engine: processes on this machine."""
+"""The local engine: processes on this machine, started only when there is enough work to repay them."""
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
-import signal
-import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from larder.errors import ResourceError
+from larder.engines import ALONE_SECONDS
+
+if TYPE_CHECKING:
+    from larder.engines.pool import Pool
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-TASKS_IN_FLIGHT_PER_WORKER = 4
-GRACE_SECONDS = 2.0
-"""For workers to call off what they have under way."""
-
 
 class LocalEngine:
-    """Maps over `workers` processes; with one worker, in this very process."""
+    """Maps over `workers` processes; with one worker, in this very process.
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    Work begins in this process. Once it has gone on for `alone_seconds`, workers are started beside it, and take over
+    when they are there: so little work never waits for them, and more of it loses next to nothing. With 0 seconds
+    nothing is done in this process.
+    """
+
+    def __init__(self, workers: int, alone_seconds: float = ALONE_SECONDS) -> None:
+        self.workers, self._alone_seconds = workers, alone_seconds
+        self._prepared = False
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """See `larder.engines.Engine`: start a process that imports what the work needs, and is forked for each worker.
-
-        Forks of this very process would have the locks that other threads hold, and clients that must not be shared.
-        New interpreters would each import all of it anew, in the time in which a thousand images are packed.
-        """
+        """See `larder.engines.Engine`: workers are started at once then; work begins here all the same."""
         if self.workers == 1:
             return
-        main = getattr(sys.modules["__main__"], "__spec__", None)
-        multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # the first time counts
-        resource_tracker.ensure_running()  # else it is started with the other, and lets SIGINT through
-        # Its forks, too, leave Ctrl-C to this process, which sends SIGTERM: that ends an idle one at once, silently.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        from larder.engines.pool import start_server
+
+        start_server(modules)
+        self._prepared = True
 
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:
@@ -59,64 +43,72 @@ class LocalEngine:
         if self.workers == 1:
             yield map(function, tasks)
             return
-        self.prepare([(function.func if isinstance(function, partial) else function).__module__])
-        context = multiprocessing.get_context("forkserver")
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=end_with_parent)
+        start = _Start(self.workers, function, 0.0 if self._prepared else self._alone_seconds)
         try:
-            yield _in_order(pool, partial(_call, function), tasks, self.workers * TASKS_IN_FLIGHT_PER_WORKER)
+            if self._alone_seconds == 0:
+                start.wait()
+            yield _map(function, iter(tasks), start)
         except BaseException:
-            _drop_work()
+            start.end(at_once=True)
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        else:
+            start.end()
 
 
-def _drop_work() -> None:
-    """End the workers now: nobody wants what they have under way, and a pack may take half a minute."""
-    workers = multiprocessing.active_children()
-    for worker in workers:
-        worker.terminate()
-    wait_until = time.monotonic() + GRACE_SECONDS
-    for worker in workers:
-        worker.join(max(0.0, wait_until - time.monotonic()))
-        worker.kill()
+def _map(function: Callable[[T], R], tasks: Iterator[T], start: _Start[T, R]) -> Iterator[R]:
+    """Do tasks here until the workers are there, and have them do the rest."""
+    while not start.is_over:
+        try:
+            task = next(tasks)
+        except StopIteration:
+            return
+        yield function(task)
+    yield from start.pool().map(tasks)
 
 
-def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterable[T], ahead: int) -> Iterator[R]:
-    pending: deque[Future[R]] = deque()
-    remaining = iter(tasks)
-    try:
-        pending.extend(pool.submit(function, task) for task in itertools.islice(remaining, ahead))
-        while pending:
-            yield pending.popleft().result()
-            pending.extend(pool.submit(function, task) for task in itertools.islice(remaining, 1))
-    except BrokenProcessPool as error:
-        # The pool ends its workers, but not one that it was just starting, and then waits for that for good.
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        raise ResourceError(
-            "a worker process was killed, most likely because memory ran out",
-            next_step="give the stage more memory or fewer workers (LARDER_WORKERS), then run again: it resumes",
-        ) from error
+class _Start(Generic[T, R]):
+    """Workers that are being started in a thread of their own, or will be."""
 
+    def __init__(self, workers: int, function: Callable[[T], R], after_seconds: float) -> None:
+        self._workers, self._function, self._after_seconds = workers, function, after_seconds
+        self._pool: Pool[T, R] | None = None
+        self._fault: BaseException | None = None
+        self._over, self._unwanted = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-def _end_worker(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool sends one more
-    raise SystemExit  # and not an end at once, so that uploads in parts are called off
+    @property
+    def is_over(self) -> bool:
+        """Whether the workers are there, or can't be started."""
+        return self._over.is_set()
 
+    def wait(self) -> None:
+        """Wait until it is over."""
+        self._over.wait()
 
-def _call(function: Callable[[T], R], task: T) -> R:
-    signal.signal(signal.SIGTERM, _end_worker)
-    try:
-        return function(task)
-    except SystemExit:
-        os._exit(1)  # threads that still read would hold it up
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def pool(self) -> Pool[T, R]:
+        """The workers, when it is over. Raises what they could not be started for."""
+        if self._pool is None or self._fault is not None:
+            raise self._fault or RuntimeError("no workers were started")
+        return self._pool
 
+    def end(self, at_once: bool = False) -> None:
+        """End the workers, or don't start them after all; at once is without waiting for what they are doing."""
+        self._unwanted.set()
+        if self._pool is not None and not self._over.is_set():
+            self._pool.cancel()
+        self._thread.join()
+        if self._pool is not None:
+            self._pool.close(at_once)
 
-def end_with_parent() -> None:
-    """Have this process end at once when its parent dies, even by SIGKILL: an orphan must not go on writing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    def _run(self) -> None:
+        if self._unwanted.wait(self._after_seconds):
+            return
+        from larder.engines.pool import Pool  # here, since little work needs none of it
+
+        self._pool = Pool(self._workers, self._function)
+        try:
+            self._pool.start(self._unwanted)
+        except BaseException as fault:
+            self._fault = fault
+        self._over.set()

@@ -33,7 +33,6 @@ INSTALL = "pip install 'ray~=2.55.1'"
 START = Run("ray", "up")
 Say = Callable[[str, str], None]
 """Told an event's name and message, as `larder.progress.Reporter.event` is."""
-_ADDRESS = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
 _JOIN_SECONDS = 60.0
 """For a node of our own to start; it takes 3 s on an idle machine."""
 _SAY_SECONDS = 5.0
@@ -42,11 +41,6 @@ _GRACE_SECONDS = 10.0
 """For that node to say goodbye: else the cluster counts missed heartbeats before it knows."""
 _OBJECT_STORE_BYTES = 256 << 20
 """Shared memory for the tasks that wait; what is beyond goes to the temporary folder."""
-
-
-def is_address(address: str) -> bool:
-    """Whether this can be a cluster's address: host:port, auto, or empty."""
-    return address in ("", "auto") or re.fullmatch(_ADDRESS, address) is not None
 
 
 def import_ray() -> Any:

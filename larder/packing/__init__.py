@@ -5,10 +5,3 @@ the settings alone (`plan`), before anything is read: so packs can be written in
 after an interruption, and come out the same. `source` reads images, `volume` and `store` are where packs go,
 `stage` puts it all together, and a `Layout` says what a pack looks like.
 """
-
-from larder.packing.layout import Layout
-from larder.packing.plan import Limits, Pack
-from larder.packing.settings import PackSettings
-from larder.packing.stage import pack
-
-__all__ = ["Layout", "Limits", "Pack", "PackSettings", "pack"]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from larder.engines import EngineName, is_address
-from larder.settings import DataSettings
+from larder.settings import DataSettings, ProcessSettings
 from larder.store import StoreSettings, a_prefix
 
 
@@ -32,7 +32,7 @@ def _an_address(address: str) -> str:
     return address
 
 
-class PackSettings(DataSettings, StoreSettings):
+class PackSettings(DataSettings, ProcessSettings, StoreSettings):
     """From where, to where, and in which order."""
 
     input: Annotated[str, AfterValidator(_a_place)] = Field(

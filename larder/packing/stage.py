@@ -27,6 +27,8 @@ from larder.volume import Slot
 
 Shaping = dict[str, str | int]
 """Settings that the bytes depend on."""
+_REPAID_BYTES = 256 << 20
+"""Of so many images it is known beforehand that they repay workers: one process packs them in about a second."""
 _READ_BY = {"webdataset": "webdataset", "litdata": "litdata_streaming"}
 """The bench arm that reads each artifact from a store."""
 
@@ -43,11 +45,14 @@ def pack(
         prefix = settings.dest.removeprefix("s3://").partition("/")[2].rpartition("/")[0]
         bench = Run("bench").having(LARDER_ARM=_READ_BY[layout.artifact], S3_PREFIX=prefix)
         next_step = f"{bench}, or {Run('verify').having(S3_PREFIX=prefix)}"
-    engine = open_engine(settings.engine, settings.processes, settings.ray_address, reporter.event)
-    needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, *layout.imports)
-    if settings.dest:
-        engine.prepare(needed)  # in the time in which this process imports what asks a store
     tree = find_tree(settings, reporter)
+    engine = open_engine(
+        settings.engine, settings.processes, settings.workers_after, settings.ray_address, reporter.event
+    )
+    repaid = tree.manifest.bytes >= _REPAID_BYTES
+    needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, type(layout).__module__, *layout.imports)
+    if settings.dest and repaid:
+        engine.prepare(needed)  # in the time in which this process imports what asks a store
     slot = _slot(settings, layout, settings.dataset or tree.name, reporter)
     slot.recover()
     wanted = _order(settings) | shaping
@@ -55,7 +60,8 @@ def pack(
     if not settings.force and (done := target.up_to_date(tree.digest, wanted)) is not None:
         target.tidy(done)
         return Outcome(f"up to date: {_size(done, target)}, {target.seen}", next_step, {"up_to_date": True})
-    engine.prepare(needed)
+    if repaid:
+        engine.prepare(needed)
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([tree.digest, wanted, settings.dest])) as ledger:
         if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'files')}")

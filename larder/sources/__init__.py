@@ -8,11 +8,8 @@ from larder.errors import InputError
 from larder.sources.folder import FolderSource
 from larder.sources.generated import GeneratedSource
 from larder.sources.members import BadSourceError, Source
-from larder.sources.tar import TarSource
-from larder.sources.tar_stream import TarStreamSource
-from larder.sources.zip import ZipSource
 
-__all__ = ["FolderSource", "GeneratedSource", "TarSource", "TarStreamSource", "ZipSource", "absent", "open_local"]
+__all__ = ["FolderSource", "GeneratedSource", "absent", "open_local"]
 
 _MAGIC_BYTES = 512
 
@@ -28,19 +25,31 @@ def open_local(path: Path, name: str) -> Source:
         raise absent(name)
     with path.open("rb") as file:
         head = file.read(_MAGIC_BYTES)
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return ZipSource(path, name)
-    if head[257:262] == b"ustar":
-        return TarSource(path, name)
-    if head[:2] == b"\x1f\x8b":
-        return TarStreamSource(path, name, "gzip")
-    if head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18":  # a frame, or one to skip: RFC 8878, 3.1
-        return TarStreamSource(path, name, "zstd")
+    if (archive := _open_archive(path, name, head)) is not None:
+        return archive
     raise BadSourceError(
         f"{name} is not an archive that larder reads (zip, tar, tar.gz, tar.zst): it begins with {head[:16]!r}"
         if head else f"{name} is an empty file",
         next_step="check the address or the file: a web page that stands in for a download looks like this, too",
     )  # fmt: skip
+
+
+def _open_archive(path: Path, name: str, head: bytes) -> Source | None:
+    """The archive that begins with `head`, or None when it isn't one. Only the reader for its kind is imported."""
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        from larder.sources.zip import ZipSource
+
+        return ZipSource(path, name)
+    if head[257:262] == b"ustar":
+        from larder.sources.tar import TarSource
+
+        return TarSource(path, name)
+    gzip = head[:2] == b"\x1f\x8b"
+    if gzip or head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18":  # a frame of zstd, or one to skip
+        from larder.sources.tar_stream import TarStreamSource  # (RFC 8878, 3.1)
+
+        return TarStreamSource(path, name, "gzip" if gzip else "zstd")
+    return None
 
 
 def absent(name: str) -> InputError:

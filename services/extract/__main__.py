@@ -2,11 +2,20 @@
 
 import sys
 
+from larder.progress import Reporter
+from larder.stage import Outcome
 from services.commands import main
-from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
 
 ABOUT = "Bring a dataset from its source into the data volume, as raw/ with a manifest."
 
+
+def run(settings: ExtractSettings, reporter: Reporter) -> Outcome:
+    """Import what does the work, now that the settings are known to be right."""
+    from services.extract.extract import extract
+
+    return extract(settings, reporter)
+
+
 if __name__ == "__main__":
-    sys.exit(main("extract", ExtractSettings, extract, ABOUT))
+    sys.exit(main("extract", ExtractSettings, run, ABOUT))

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ByteSize, Field, model_validator
 
 from larder import sample
 from larder.dataset import DEFAULT
-from larder.settings import DATASET, DatasetName, DataSettings
+from larder.settings import DATASET, DatasetName, DataSettings, ProcessSettings
 from larder.store import StoreSettings
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
@@ -39,7 +39,7 @@ def _a_sha256(digest: str) -> str:
     return digest.lower()
 
 
-class ExtractSettings(DataSettings, StoreSettings):
+class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     """Where the dataset comes from, and what is refused."""
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(

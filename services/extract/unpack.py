@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from larder.contract import IndexEntry
-from larder.engines import Engine, LocalEngine
+from larder.engines import Engine
+from larder.engines.local import LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter, amount

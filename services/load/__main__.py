@@ -2,11 +2,20 @@
 
 import sys
 
+from larder.progress import Reporter
+from larder.stage import Outcome
 from services.commands import main
-from services.load.load import load
 from services.load.settings import LoadSettings
 
 ABOUT = "Put finished data into an S3 store, and verify every object there: the tree, tar shards or LitData chunks."
 
+
+def run(settings: LoadSettings, reporter: Reporter) -> Outcome:
+    """Import what does the work, now that the settings are known to be right."""
+    from services.load.load import load
+
+    return load(settings, reporter)
+
+
 if __name__ == "__main__":
-    sys.exit(main("load", LoadSettings, load, ABOUT))
+    sys.exit(main("load", LoadSettings, run, ABOUT))

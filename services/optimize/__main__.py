@@ -2,11 +2,20 @@
 
 import sys
 
+from larder.progress import Reporter
+from larder.stage import Outcome
 from services.commands import main
-from services.optimize.optimize import optimize
 from services.optimize.settings import OptimizeSettings
 
 ABOUT = "Pack the tree's images as LitData chunks: on the volume, or straight into an S3 store."
 
+
+def run(settings: OptimizeSettings, reporter: Reporter) -> Outcome:
+    """Import what does the work, now that the settings are known to be right."""
+    from services.optimize.optimize import optimize
+
+    return optimize(settings, reporter)
+
+
 if __name__ == "__main__":
-    sys.exit(main("optimize", OptimizeSettings, optimize, ABOUT))
+    sys.exit(main("optimize", OptimizeSettings, run, ABOUT))

@@ -20,7 +20,8 @@ from larder import dataset
 from larder.contract import IndexEntry
 from larder.errors import ConfigurationError
 from larder.next_step import Run
-from larder.packing import Limits, Pack, pack
+from larder.packing.plan import Limits, Pack
+from larder.packing.stage import pack
 from larder.progress import Reporter
 from larder.stage import Outcome
 from services.optimize.settings import OptimizeSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ByteSize, Field
 
-from larder.packing import PackSettings
+from larder.packing.settings import PackSettings
 
 
 class OptimizeSettings(PackSettings):

@@ -2,11 +2,20 @@
 
 import sys
 
+from larder.progress import Reporter
+from larder.stage import Outcome
 from services.commands import main
-from services.s3.s3 import s3
 from services.s3.settings import S3Settings
 
 ABOUT = "Diagnose an S3 store, make the bucket, or start and stop the embedded store."
 
+
+def run(settings: S3Settings, reporter: Reporter) -> Outcome:
+    """Import what does the work, now that the settings are known to be right."""
+    from services.s3.s3 import s3
+
+    return s3(settings, reporter)
+
+
 if __name__ == "__main__":
-    sys.exit(main("s3", S3Settings, s3, ABOUT))
+    sys.exit(main("s3", S3Settings, run, ABOUT))

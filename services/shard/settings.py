@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ByteSize, Field
 
 from larder.fingerprint import MOST_PARTS, PART_BYTES
-from larder.packing import PackSettings
+from larder.packing.settings import PackSettings
 
 MOST_BYTES = MOST_PARTS * PART_BYTES
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from larder import dataset, tar
 from larder.contract import IndexEntry
 from larder.next_step import Run
-from larder.packing import Limits, Pack, pack
+from larder.packing.plan import Limits, Pack
+from larder.packing.stage import pack
 from larder.progress import Reporter
 from larder.shards import LABEL, member_names
 from larder.stage import Outcome

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from larder.settings import DataSettings
+from larder.settings import DataSettings, ProcessSettings
 from services.transform import recipes
-from services.transform.verify import Verify
+
+Verify = Literal["header", "decode", "none"]
 
 
 def _known_recipe(name: str) -> str:
@@ -17,7 +18,7 @@ def _known_recipe(name: str) -> str:
     return name
 
 
-class TransformSettings(DataSettings):
+class TransformSettings(DataSettings, ProcessSettings):
     """How files become samples, and how closely they are looked at."""
 
     recipe: Annotated[str, AfterValidator(_known_recipe)] = Field(

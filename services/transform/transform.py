@@ -25,7 +25,7 @@ from larder.contract import (
     read_manifest,
     read_run,
 )  # fmt: skip
-from larder.engines import LocalEngine
+from larder.engines.local import LocalEngine
 from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
 from larder.next_step import MAKES, Run
@@ -34,8 +34,8 @@ from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, swap_in
 from services.transform import recipes
 from services.transform.recipes import Files, Recipe, RejectError
-from services.transform.settings import TransformSettings
-from services.transform.verify import Verify, check_image, check_name
+from services.transform.settings import TransformSettings, Verify
+from services.transform.verify import check_image, check_name
 
 REJECTS = "rejects"
 NEXT_STEP = str(Run("bench").having(LARDER_ARM="imagefolder_local"))
@@ -143,7 +143,7 @@ def _build(
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
     with (
         reporter.task("check", manifest.files, "images", done=done) as task,
-        LocalEngine(settings.workers)(check, batches(jobs, _BATCH_FILES)) as results,
+        LocalEngine(settings.workers, settings.workers_after)(check, batches(jobs, _BATCH_FILES)) as results,
     ):
         for entries, rejects in results:
             ledger.add(entries)

@@ -7,15 +7,13 @@ import os
 import struct
 import warnings
 import zlib
-from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from services.transform.recipes import RejectError
-
-Verify = Literal["header", "decode", "none"]
+from services.transform.settings import Verify
 
 # What torchvision's ImageFolder looks for (datasets/folder.py, IMG_EXTENSIONS), and PIL's names for what is inside.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

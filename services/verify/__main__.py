@@ -2,11 +2,20 @@
 
 import sys
 
+from larder.progress import Reporter
+from larder.stage import Outcome
 from services.commands import main
 from services.verify.settings import VerifySettings
-from services.verify.verify import verify
 
 ABOUT = "Follow the chain, archive to file to shard member to object in the store, and name the first break."
 
+
+def run(settings: VerifySettings, reporter: Reporter) -> Outcome:
+    """Import what does the work, now that the settings are known to be right."""
+    from services.verify.verify import verify
+
+    return verify(settings, reporter)
+
+
 if __name__ == "__main__":
-    sys.exit(main("verify", VerifySettings, verify, ABOUT))
+    sys.exit(main("verify", VerifySettings, run, ABOUT))

@@ -34,7 +34,8 @@ def archive(chain: Chain) -> Checked:
     read = 0 if isinstance(source, GeneratedSource | FolderSource) else _require_archive(chain, raw)
     choice = chosen_of_raw(chain, raw, chain.known(TREE_FILES))
     # A compressed tar is read front to back, each member while it is the one at hand.
-    spread = Spread(chain.settings.workers, _AT_ONCE, 1) if source.parallel else Spread(1, 1, 1)
+    workers, batch = (chain.settings.workers, _AT_ONCE) if source.parallel else (1, 1)
+    spread = Spread(workers, chain.settings.workers_after, batch, 1)
     looked_at = 0
     with chain.reporter.task(f"members of {source.name}", raw.manifest.files, "files") as task:
         jobs = (job for job in _jobs(raw, source, task.advance) if job.entry.path in choice)

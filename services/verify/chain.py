@@ -79,7 +79,8 @@ class Chain:
     def spread(self, place: Place, batch: int = 64) -> Spread:
         """How reading is spread, so many tasks in a batch. A sample is read sooner than processes are started."""
         workers = 1 if self.settings.samples else self.settings.workers
-        return Spread(workers, batch, _REQUESTS_AT_ONCE if isinstance(place, StorePlace) else 1)
+        threads = _REQUESTS_AT_ONCE if isinstance(place, StorePlace) else 1
+        return Spread(workers, self.settings.workers_after, batch, threads)
 
     def _place(self, kept: Kept) -> Place:
         settings = self.settings

@@ -8,23 +8,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from larder.batches import batches
-from larder.engines import LocalEngine
+from larder.engines.local import LocalEngine
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Spread(NamedTuple):
-    """So many processes (1: this one), tasks in a batch, and threads for a batch."""
+    """How a link is read."""
 
     workers: int
+    """Processes; with 1, it is this one."""
+    alone_seconds: float
+    """How long this one works before it starts them."""
     batch: int
+    """Tasks that a process takes at a time."""
     threads: int
+    """That share a batch."""
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """`function(task)` for each task, in the order of the tasks. The first failure in that order is raised."""
         run = functools.partial(_run, function, self.threads)
-        with LocalEngine(self.workers)(run, batches(tasks, self.batch)) as results:
+        with LocalEngine(self.workers, self.alone_seconds)(run, batches(tasks, self.batch)) as results:
             for found in results:
                 yield from found
 

@@ -50,6 +50,7 @@ class Stage:
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
         ours = {"LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume)}
+        ours |= {"LARDER_WORKERS_AFTER": "0"}  # else a test's little data would need no workers
         clean |= ours | dict(env or {})
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 
 class Response(NamedTuple):
@@ -43,3 +44,9 @@ class TransientError(Exception):
 
 class ChangedError(TransientError):
     """The file is another than the one of which the first bytes are here: it must be fetched from its start."""
+
+
+def redact(url: str) -> str:
+    """A URL without user, password, query and fragment, which may hold secrets."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

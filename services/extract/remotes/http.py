@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -13,17 +12,11 @@ import urllib3
 from larder import __version__
 from larder.errors import ConfigurationError, InputError
 from larder.sources.members import CHUNK_BYTES
-from services.extract.remotes import ChangedError, Response, TransientError
+from services.extract.remotes import ChangedError, Response, TransientError, redact
 
 _TIMEOUT_SECONDS = (15, 60)  # to connect, between bytes
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT_SECONDS = 120.0
-
-
-def redact(url: str) -> str:
-    """A URL without user, password, query and fragment, which may hold secrets."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class HttpRemote:

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from larder.engines import Engine, LocalEngine, RayEngine
+from larder.engines import Engine
+from larder.engines.local import LocalEngine
+from larder.engines.ray import RayEngine
 from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -74,7 +76,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-ENGINES = ["local, one worker", "local, two workers", "ray, no cluster", "ray, a cluster"]
+ENGINES = ["local, one worker", "local, two workers", "local, workers later", "ray, no cluster", "ray, a cluster"]
 
 
 @pytest.fixture(params=ENGINES)
@@ -82,5 +84,5 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     """Runs a test with each engine."""
     name = request.param
     if name.startswith("local"):
-        return LocalEngine(1 if "one" in name else 2)
+        return LocalEngine(1 if "one" in name else 2, 60 if "later" in name else 0)
     return RayEngine(2, request.getfixturevalue("cluster").address if "a cluster" in name else "")

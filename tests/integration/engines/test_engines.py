@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from larder.engines import Engine, LocalEngine, RayEngine
+from larder.engines import Engine
+from larder.engines.local import LocalEngine
+from larder.engines.ray import RayEngine
 from larder.errors import ConfigurationError, InputError, ResourceError, ServiceError
 from tests.integration.engines import work
 from tests.integration.engines.conftest import Cluster, start_cluster
@@ -49,8 +51,28 @@ def test_a_failure_is_raised_as_it_was(engine: Engine) -> None:
 
 
 def test_a_killed_worker_ends_the_local_engine() -> None:
-    with pytest.raises(ResourceError, match="killed"), LocalEngine(2)(os._exit, [1, 1]) as results:
+    with pytest.raises(ResourceError, match="killed"), LocalEngine(2, 0)(os._exit, [1, 1]) as results:
         list(results)
+
+
+def test_little_work_is_done_in_this_process() -> None:
+    with LocalEngine(2, 60)(work.who, range(100)) as results:
+        assert list(results) == [(number, os.getpid()) for number in range(100)]
+
+
+def test_workers_take_over_once_they_are_there() -> None:
+    with LocalEngine(2, 0.01)(work.who, itertools.count()) as results:
+        for expected, (number, pid) in enumerate(results):
+            assert number == expected
+            if pid != os.getpid():
+                break
+
+
+def test_work_that_ends_while_workers_are_being_started_does_not_wait_for_them() -> None:
+    """Their server imports for ten minutes."""
+    command = [sys.executable, "-m", "tests.integration.engines.slow_start"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "[0, 1, 2]\n"), ended.stderr
 
 
 def test_a_killed_workers_task_is_done_again_by_ray(cluster: Cluster, tmp_path: Path) -> None:

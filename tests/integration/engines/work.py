@@ -23,6 +23,11 @@ def refuse(number: int) -> int:
     raise InputError(f"{number} is not wanted", next_step="give another number")
 
 
+def who(number: int) -> tuple[int, int]:
+    """The task, and who does it."""
+    return number, os.getpid()
+
+
 def lack(number: int) -> int:
     """Ask for code that isn't on the node."""
     import services.no_such_stage  # type: ignore[import-not-found]
@@ -73,7 +78,7 @@ class HoldSettings(Settings):
 
 def hold_all(settings: HoldSettings, reporter: Reporter) -> Outcome:
     """Run `hold` for twenty tasks on a cluster."""
-    engine = open_engine("ray", 2, settings.address, reporter.event)
+    engine = open_engine("ray", 2, 0, settings.address, reporter.event)
     with engine(partial(hold, settings.folder), range(20)) as results:
         return Outcome(f"{sum(results)}", "")
 

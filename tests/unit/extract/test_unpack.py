@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from larder.engines import LocalEngine
+from larder.engines.local import LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter

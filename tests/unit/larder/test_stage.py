@@ -60,7 +60,7 @@ from larder.stage import main
 
 def work(settings, reporter):
     threading.Thread(target=threading.Event().wait).start()
-    with LocalEngine(2)(math.sqrt, [1.0, 4.0]) as roots:
+    with LocalEngine(2, 0)(math.sqrt, [1.0, 4.0]) as roots:
         print(*roots)
         raise ServiceError("what", next_step="next")
 

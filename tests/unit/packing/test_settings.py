@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from larder.machine import available_cpus
-from larder.packing import PackSettings
+from larder.packing.settings import PackSettings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,9 @@
+"""`python -m benchmarks.workers`: start two worker processes, have them do next to nothing, and end; see `startup`."""
+
+import math
+
+from larder.engines.local import LocalEngine
+
+if __name__ == "__main__":
+    with LocalEngine(2, alone_seconds=0)(math.sqrt, [1.0]) as results:
+        list(results)
