@@ -28,14 +28,18 @@ class Setting(NamedTuple):
     unit: str = ""
     stages: tuple[str, ...] = ()
     secret: bool = False
+    choices: tuple[str, ...] = ()
+    """All that it may be; empty where that can't be listed."""
 
 
 FRONT_DOOR = (
-    Setting("RUNNER", "", "compose (containers) or host (processes in .venv/); compose where an engine answers"),
+    Setting("RUNNER", "", "compose (containers) or host (processes in .venv/); compose where an engine answers",
+            choices=("compose", "host")),
     Setting("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume"),
     Setting("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards"),
     Setting("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks"),
-    Setting("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for: shard or optimize"),
+    Setting("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for: shard or optimize",
+            choices=("shard", "optimize")),
     Setting("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `s3-up` its keys"),
     Setting("LARDER_UID", "your user id", "user id that writes records in containers; never 0"),
     Setting("LARDER_GID", "your group id", "group id that writes records in containers; never 0"),
@@ -86,7 +90,7 @@ def declared() -> dict[str, Setting]:
     text = Path(__file__).with_name("settings.json").read_text("utf-8")
     found = {}
     for name, fields in json.loads(text).items():
-        fields["stages"] = tuple(fields["stages"])
+        fields.update(stages=tuple(fields["stages"]), choices=tuple(fields["choices"]))
         found[name] = Setting(name, **fields)
     return found
 
@@ -288,17 +292,26 @@ def _bad_values(settings: Settings) -> Iterator[str]:
         a_dataset(settings.dataset)
     except ValueError as fault:
         yield f"LARDER_DATASET={shown(settings.get('LARDER_DATASET'))}: {fault}"
-        return
-    if settings.get("RUNNER") not in ("", "compose", "host"):
-        yield f"RUNNER={shown(settings.get('RUNNER'))} is neither compose nor host"
-    if settings.get("LARDER_RAY_STAGE", "shard") not in ("shard", "optimize"):
-        yield f"LARDER_RAY_STAGE={shown(settings.get('LARDER_RAY_STAGE'))} is neither shard nor optimize"
+        settings = Settings(settings.root, {**settings.given, "LARDER_DATASET": DEFAULT}, settings.environ, settings.files)
+    yield from _bad_choices(settings)
     yield from _bad_names(settings)
     yield from _bad_numbers(settings)
     for name in known():
         value = settings.get(name)
         if "\0" in value:
             yield f"{name} holds a NUL byte"
+
+
+def _bad_choices(settings: Settings) -> Iterator[str]:
+    settings_known = known()
+    choices = {name: setting.choices for name, setting in settings_known.items() if setting.choices}
+    choices["ARM"] = settings_known["LARDER_ARM"].choices
+    for name, allowed in choices.items():
+        value = settings.get(name)
+        if value and value not in allowed:
+            near = difflib.get_close_matches(value, allowed, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f": it must be {', '.join(allowed[:-1])} or {allowed[-1]}"
+            yield f"{name}={shown(value)} is unknown{meant}"
 
 
 def _bad_names(settings: Settings) -> Iterator[str]:
