@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -43,7 +42,7 @@ class Ended(NamedTuple):
     @property
     def stages(self) -> list[dict[str, Any]]:
         """The calls that start a stage or a server, or build an image."""
-        return [call for call in self.calls if "compose" in call["argv"][1:2] and "version" not in call["argv"]
+        return [call for call in self.calls if ("compose" in call["argv"][1:2] and "version" not in call["argv"])
                 or call["argv"][0].endswith("python")]  # fmt: skip
 
 
@@ -102,7 +101,9 @@ class FrontDoor:
     def start(self, *words: str, through: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
         """Start `larder` with some words, and leave it running."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen([*through, *self.command, *words], cwd=self.root, env=self.environ, **{**pipes, **options})
+        return subprocess.Popen(
+            [*through, *self.command, *words], cwd=self.root, env=self.environ, **{**pipes, **options}
+        )
 
 
 def copy_front_door(root: Path) -> Path:
@@ -127,4 +128,4 @@ def door(tmp_path: Path) -> FrontDoor:
 @pytest.fixture
 def awkward_door(tmp_path: Path) -> FrontDoor:
     """A machine with a checkout in a folder that shells and make stumble over."""
-    return FrontDoor(copy_front_door(tmp_path / "it's \"my\" $HOME copy" / "larder"), tmp_path / "machine")
+    return FrontDoor(copy_front_door(tmp_path / 'it\'s "my" $HOME copy' / "larder"), tmp_path / "machine")

@@ -10,11 +10,23 @@ import pytest
 from larder.cli.makeflags import overrides
 
 GIVEN = {
-    "BLANKS": "my photos  2", "TABS": "a\tb", "BACKSLASH": "a\\b\\ c", "TRAILING": "ends in \\", "DOLLAR": "$HOME $$ $(x)",
-    "SHELL_FUNCTION": "$(shell echo executed)", "QUOTES": "it's \"x\"", "NEWLINE": "one\ntwo -- THREE=3", "HASH": "a # b",
-    "EQUALS": "a=b", "EMPTY": "", "PERCENT": "%s", "COLON": "a:b", "NOT_ASCII": "ä写", "DASHES": "-- --x", "BACKTICK": "`x`",
+    "BLANKS": "my photos  2", "TABS": "a\tb", "BACKSLASH": "a\\b\\ c", "TRAILING": "ends in \\",
+    "DOLLAR": "$HOME $$ $(x)",
+    "SHELL_FUNCTION": "$(shell echo executed)", "QUOTES": "it's \"x\"", "NEWLINE": "one\ntwo -- THREE=3",
+    "HASH": "a # b",
+    "EQUALS": "a=b", "EMPTY": "", "PERCENT": "%s", "COLON": "a:b", "NOT_ASCII": "ä写", "DASHES": "-- --x",
+    "BACKTICK": "`x`",
 }  # fmt: skip
-FLAGS = [(), ("-k",), ("-j4",), ("--no-print-directory",), ("-s", "-k"), ("-I", "/tmp"), ("-w",), ("--output-sync=line", "-j2")]
+FLAGS = [
+    (),
+    ("-k",),
+    ("-j4",),
+    ("--no-print-directory",),
+    ("-s", "-k"),
+    ("-I", "/tmp"),
+    ("-w",),
+    ("--output-sync=line", "-j2"),
+]
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)

@@ -21,7 +21,7 @@ def a_checkout(folder: Path) -> Path:
 
 
 def test_the_first_keeps_the_plain_name(tmp_path: Path) -> None:
-    first, second, third = (a_checkout(tmp_path / name) for name in ("a", "b", "it's \"c\" ä"))
+    first, second, third = (a_checkout(tmp_path / name) for name in ("a", "b", 'it\'s "c" ä'))
     environ = {"HOME": str(tmp_path)}
     assert name_of(first, environ) == "larder"
     assert name_of(second, environ) == f"larder-{digest_of(second)}"
@@ -42,7 +42,9 @@ def test_a_deleted_first_one_frees_the_name(tmp_path: Path) -> None:
 def test_a_link_to_a_checkout_is_that_checkout(tmp_path: Path) -> None:
     first = a_checkout(tmp_path / "a")
     (tmp_path / "link").symlink_to(first)
-    assert [name_of(first, {"HOME": str(tmp_path)}), name_of(tmp_path / "link", {"HOME": str(tmp_path)})] == ["larder"] * 2
+    assert [name_of(first, {"HOME": str(tmp_path)}), name_of(tmp_path / "link", {"HOME": str(tmp_path)})] == [
+        "larder"
+    ] * 2
 
 
 def test_where_it_stands(tmp_path: Path) -> None:
