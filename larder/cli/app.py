@@ -49,9 +49,9 @@ class App:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The user's environment, and how they came."""
+        """The user's environment, and how they came. Compose needn't warn about containers that no `--rm` removed."""
         [name] = [name for name, typed in FRONT_DOORS.items() if typed == self.front_door]
-        return {**self.settings.environ, "LARDER_FRONT_DOOR": name}
+        return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, "LARDER_FRONT_DOOR": name}
 
     @property
     def runner(self) -> Compose | Host:

@@ -267,7 +267,7 @@ def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
         env = {
             name: value
             for name, value in call["env"].items()
-            if name not in ("LARDER_FRONT_DOOR", "_", "OLDPWD", "PWD", "SHLVL")
+            if name not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "_", "OLDPWD", "PWD", "SHLVL")
         }
         found.append((argv, env))
     return found
