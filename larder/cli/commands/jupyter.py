@@ -32,6 +32,8 @@ def up(app: App, _: Sequence[str]) -> None:
     if not app.dry_run:
         _give_workspace(app)
         make_token(app)
+    if isinstance(app.runner, Compose) and not app.dry_run:
+        _require_free_port(app, app.runner)
     app.prepare("jupyter")
     settings = app.settings
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
@@ -91,12 +93,10 @@ def make_token(app: App) -> None:
 
 
 def _start_container(app: App, runner: Compose) -> None:
-    """Start the container. One that runs stays as it is until its new port is known to be free."""
+    """Start the container, and show what it says."""
     start = _seeing_later_mounts(app, runner.up("jupyter"))
     if app.dry_run:
         return app.run(start)
-    bind, port = app.settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), app.settings.get("LARDER_JUPYTER_PORT", "8888")
-    ports.require_free(bind, port, "LARDER_JUPYTER", app.name("jupyter"), _published(app, runner))
     code, _, said = app.output(start)
     if code:
         log = app.output(runner.query("jupyter", "logs", "--no-log-prefix", "--tail", "15", "jupyter"))[1].rstrip()
@@ -114,6 +114,12 @@ def _seeing_later_mounts(app: App, call: Call) -> Call:
     found = mount_of(Path(os.path.realpath(app.root / app.settings.mount_dir)))
     follows = found is not None and (found.shared or found.slave)
     return replace(call, env={**call.env, "MOUNT_PROPAGATION": "rslave"}) if follows else call
+
+
+def _require_free_port(app: App, runner: Compose) -> None:
+    """Raise an error when the port is another program's, before anything that runs is touched."""
+    bind, port = app.settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), app.settings.get("LARDER_JUPYTER_PORT", "8888")
+    ports.require_free(bind, port, "LARDER_JUPYTER", app.name("jupyter"), _published(app, runner))
 
 
 def _last_lines(text: str) -> str:

@@ -26,13 +26,13 @@ def keys(app: App, _: Sequence[str] = ()) -> None:
 def up(app: App, _: Sequence[str]) -> None:
     """Start the store, make its bucket, and say how it is reached."""
     keys(app)
+    if isinstance(app.runner, Compose) and not app.dry_run:
+        port = app.settings.get("LARDER_MINIO_PORT", "9000")
+        published = app.output(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
+        ports.require_free("127.0.0.1", port, "LARDER_MINIO", app.name("s3-up"), published)
     app.prepare("s3")
-    if isinstance(app.runner, Compose):
+    if app.is_compose:
         start = app.runner.up("minio")
-        if not app.dry_run:
-            port = app.settings.get("LARDER_MINIO_PORT", "9000")
-            published = app.output(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
-            ports.require_free("127.0.0.1", port, "LARDER_MINIO", app.name("s3-up"), published)
         if (code := app.code(start)) != 0:
             app.code(app.runner.logs("minio").silent())
             raise Failed(code)
