@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from larder.cli.environment import torch_pins
 
 ROOT = Path(__file__).parents[3]
 NOTES = """#!{python} -ISs
@@ -59,6 +62,9 @@ class FrontDoor:
         for program in (self.bin / "docker", root / ".venv" / "bin" / "python"):
             program.write_text(NOTES.format(python=sys.executable, folder=str(machine)))
             program.chmod(0o755)
+        (root / ".venv" / "installed").mkdir()
+        for name, digest in (("dev", digest_of(root / "uv.lock")), ("torch", digest_of_torch(root))):
+            (root / ".venv" / "installed" / name).write_text(digest)
         for program in ("python3", "make", "env", "mkdir", "rm", "sh", "bash", "chown", "cat"):
             found = sys.executable if program == "python3" else shutil.which(program)
             if found:
@@ -104,6 +110,16 @@ class FrontDoor:
         return subprocess.Popen(
             [*through, *self.command, *words], cwd=self.root, env=self.environ, **{**pipes, **options}
         )
+
+
+def digest_of(lock: Path) -> str:
+    """What says that everything of a lock is installed."""
+    return hashlib.sha256(lock.read_bytes()).hexdigest()
+
+
+def digest_of_torch(root: Path) -> str:
+    """What says that torch is installed."""
+    return hashlib.sha256(" ".join(torch_pins(root)).encode()).hexdigest()
 
 
 def copy_front_door(root: Path) -> Path:

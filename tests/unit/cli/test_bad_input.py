@@ -78,7 +78,9 @@ def test_a_daemon_that_is_not_running_means_the_host_runner(door: FrontDoor, sai
     assert ended.code == 0, ended.err
     assert ended.err.splitlines()[0] == "no container engine answers: the stages run as processes"
     assert ended.err.splitlines()[1].startswith("runner: host (")
-    assert_told(door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but no container engine answers", "start Docker")
+    assert_told(
+        door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but no container engine answers", "start Docker"
+    )
 
 
 def test_no_docker_at_all(door: FrontDoor) -> None:
@@ -86,7 +88,9 @@ def test_no_docker_at_all(door: FrontDoor) -> None:
     ended = door.run("etl-local")
     assert ended.code == 0, ended.err
     assert "Docker is not installed: the stages run as processes" in ended.err
-    assert_told(door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but Docker is not installed", "install Docker")
+    assert_told(
+        door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but Docker is not installed", "install Docker"
+    )
 
 
 def test_an_engine_that_says_something_else(door: FrontDoor) -> None:
@@ -160,7 +164,9 @@ def test_an_unknown_arm_of_the_environment(door: FrontDoor) -> None:
 
 
 @pytest.mark.parametrize("way", ["make", "larder"])
-@pytest.mark.parametrize("words", [("bench", "arm=webdataset"), ("etl-load", "S3_BUKCET=foo"), ("etl-wds", "larder_source=x")])
+@pytest.mark.parametrize(
+    "words", [("bench", "arm=webdataset"), ("etl-load", "S3_BUKCET=foo"), ("etl-wds", "larder_source=x")]
+)
 def test_a_misspelt_setting_starts_nothing(door: FrontDoor, way: str, words: tuple[str, ...]) -> None:
     ended = door.run(*words, through=("make",) if way == "make" else ())
     assert ended.code == 2
@@ -211,7 +217,9 @@ def taken() -> int:
 
 def test_s3_up_on_a_taken_port(door: FrontDoor, taken: int) -> None:
     ended = door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={taken}")
-    assert_told(ended, f"LARDER_MINIO_PORT={taken} is taken by another program", "larder s3-up LARDER_MINIO_PORT=", code=3)
+    assert_told(
+        ended, f"LARDER_MINIO_PORT={taken} is taken by another program", "larder s3-up LARDER_MINIO_PORT=", code=3
+    )
     suggested = re.search(r"s3-up LARDER_MINIO_PORT=(\d+)", ended.err)
     assert suggested
     assert int(suggested[1]) != taken

@@ -164,7 +164,7 @@ def test_help_loads_little(door: FrontDoor) -> None:
 def test_help_and_version(door: FrontDoor) -> None:
     page = door.run("--help")
     assert page.code == 0
-    assert page.out.startswith("usage: larder COMMAND")
+    assert page.out.startswith("usage: python3 -m larder COMMAND")
     assert door.run().out == door.run("help").out == page.out
     assert door.run("--version").out.startswith("larder ")
     assert door.run(through=("make",)).out.startswith("usage: make COMMAND")
