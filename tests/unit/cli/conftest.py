@@ -125,8 +125,8 @@ def digest_of_torch(root: Path) -> str:
 def copy_front_door(root: Path) -> Path:
     """Copy what `larder` consists of, without the stages."""
     shutil.copytree(ROOT / "larder" / "cli", root / "larder" / "cli")
-    for name in ("__init__.py", "__main__.py", "errors.py", "dataset.py"):
-        shutil.copy2(ROOT / "larder" / name, root / "larder")
+    for file in (ROOT / "larder").glob("*.py"):
+        shutil.copy2(file, root / "larder")
     shutil.copytree(ROOT / "compose", root / "compose", symlinks=True)
     (root / "services").mkdir()
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
