@@ -20,7 +20,9 @@ from tests.unit.cli.conftest import copy_front_door
 STAGE = """\
 name: larder
 services:
-  load: {image: "debian:bookworm-slim", entrypoint: [bash, -c, "trap 'exit 130' INT TERM; for n in {1..300}; do sleep 0.1; done"]}
+  load:
+    image: "debian:bookworm-slim"
+    entrypoint: [bash, -c, "trap 'exit 130' INT TERM; for n in {1..300}; do sleep 0.1; done"]
 """
 OTHER = 'name: larder\nservices:\n  s3: {image: "debian:bookworm-slim", entrypoint: ["true"]}\n'
 

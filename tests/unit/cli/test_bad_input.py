@@ -16,7 +16,7 @@ from larder.cli.settings import resolve
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import Ended, FrontDoor
 
-REFUSED = ('Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Get '
+REFUSED = ('Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Get '  # noqa: E501
            '"http://x": dial unix /var/run/docker.sock: connect: permission denied\n')  # fmt: skip
 NOT_RUNNING = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 
@@ -69,7 +69,7 @@ def test_an_engine_that_does_not_answer(
 
 @pytest.mark.parametrize("said", [
     NOT_RUNNING, "error during connect: Get http://x: dial tcp: lookup nowhere: no such host\n",
-    "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: connect: no such file or "
+    "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: connect: no such file or "  # noqa: E501
     "directory\n", "dial tcp 127.0.0.1:1: connect: connection refused\n",
 ])  # fmt: skip
 def test_a_daemon_that_is_not_running_means_the_host_runner(door: FrontDoor, said: str) -> None:
@@ -110,8 +110,10 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"), (b"what is this the-secret\n", ".env, line 1: expected NAME=value"),
-        (b"A=1\nB='the-secret\n", ".env, line 2: the quote ' is not closed"), (b"A=${the-secret\n", ".env, line 1: invalid"),
+        (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"), (b"what is this the-secret\n",
+        ".env, line 1: expected NAME=value"),
+        (b"A=1\nB='the-secret\n", ".env, line 2: the quote ' is not closed"), (b"A=${the-secret\n",
+        ".env, line 1: invalid"),
         (b"\nA=${B:?the-secret}\n", ".env, line 2: B is required there"), (b"%=the-secret\n", ".env, line 1: a name"),
     ],
 )  # fmt: skip
@@ -147,10 +149,13 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"), (("bench", "arm=webdataset"), "did you mean ARM?"),
-        (("etl-load", "S3_BUKCET=foo"), "did you mean S3_BUCKET?"), (("bench", "ARM=webdatset"), "did you mean webdataset?"),
+        (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"), (("bench", "arm=webdataset"),
+        "did you mean ARM?"),
+        (("etl-load", "S3_BUKCET=foo"), "did you mean S3_BUCKET?"), (("bench", "ARM=webdatset"),
+        "did you mean webdataset?"),
         (("bench", "LARDER_ARM=webdatset"), "did you mean webdataset?"), (("train", "ARM=x"), "ARM=x is unknown"),
-        (("etl-local", "photos.zip"), "etl-local takes no word 'photos.zip'"), (("etl-local", "--sorce=x"), "did you mean --source?"),
+        (("etl-local", "photos.zip"), "etl-local takes no word 'photos.zip'"), (("etl-local", "--sorce=x"),
+        "did you mean --source?"),
         (("etl-local", "RUNNER=podman"), "RUNNER=podman is unknown: it must be compose or host"),
         (("build", "extrat"), "there is no stage extrat"), (("venv", "x"), "there is no stage x"),
     ],
@@ -187,7 +192,13 @@ def test_the_first_stage_that_fails_is_the_last_that_runs(door: FrontDoor) -> No
     door.answer("reach", code=5)
     ended = door.run("etl-wds", "RUNNER=host")
     assert ended.code == 5
-    assert [call["argv"][2:] for call in ended.stages][-1] == ["services.load", "--task", "reach"]
+    assert [call["argv"][2:] for call in ended.stages][-1] == [
+        "services.load",
+        "--task",
+        "reach",
+        "--folder",
+        "webdataset",
+    ]
     assert "services.shard" not in str(ended.calls)
 
 

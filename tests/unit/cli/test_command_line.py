@@ -23,11 +23,13 @@ SHOWN = [command for command in COMMANDS if not command.hidden]
 
 def test_settings_are_words_or_flags() -> None:
     invocation = parse(
-        ["-n", "LARDER_DATA_VOLUME=a", "etl-load", "S3_BUCKET=a=b", "--prefix", "x y", "--transfers=3", "--force", "-y"], {},
+        ["-n", "LARDER_DATA_VOLUME=a", "etl-load", "S3_BUCKET=a=b", "--prefix", "x y", "--transfers=3", "--force",
+        "-y"], {},
     )  # fmt: skip
     assert invocation.command is BY_NAME["etl-load"]
     assert invocation.given == {
-        "LARDER_DATA_VOLUME": "a", "S3_BUCKET": "a=b", "S3_PREFIX": "x y", "LARDER_TRANSFERS": "3", "LARDER_FORCE": "true",
+        "LARDER_DATA_VOLUME": "a", "S3_BUCKET": "a=b", "S3_PREFIX": "x y", "LARDER_TRANSFERS": "3",
+        "LARDER_FORCE": "true",
         "YES": "1",
     }  # fmt: skip
     assert invocation.dry_run
@@ -52,7 +54,8 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["xyzzy"], "no such command: xyzzy$"), ([""], "no such command: "), (["\x1b[2J"], r"no such command: \\x1b\[2J"),
+        (["xyzzy"], "no such command: xyzzy$"), ([""], "no such command: "),
+        (["\x1b[2J"], r"no such command: \\x1b\[2J"),
         (["etl-load", "--perfix=x"], r"etl-load has no flag --perfix; did you mean --prefix\?"),
         (["etl-load", "--perfix", "the-secret"], r"etl-load has no flag --perfix"),
         (["--frce"], "no such flag: --frce"), (["etl-load", "--prefix"], "--prefix needs a value"),
@@ -185,7 +188,7 @@ def test_a_command_without_a_checkout_says_so(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     shutil.copytree(ROOT / "larder", site / "larder")
     ended = subprocess.run([sys.executable, "-m", "larder", "etl-load"], cwd=tmp_path, capture_output=True, text=True,
-                           check=False, env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)})  # fmt: skip
+                           check=False, env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)})  # fmt: skip  # noqa: E501
     assert ended.returncode == 2
     assert "needs a checkout" in ended.stderr
     assert len(ended.stderr.splitlines()) <= 3

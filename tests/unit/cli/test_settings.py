@@ -117,7 +117,7 @@ def test_a_misspelt_name_is_no_setting(tmp_path: Path, source: str, name: str, m
 
 
 def test_a_name_like_none_is_told_without_a_guess(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no such setting: QUUX$"):
+    with pytest.raises(ConfigurationError, match=r"no such setting: QUUX$"):
         found(tmp_path, given={"QUUX": "1"})
     found(tmp_path, environ={"QUUX": "1"}, env_file={"QUUX": "1"})  # others may read it
 
@@ -173,7 +173,7 @@ def test_ports(tmp_path: Path, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["Larder", "-x", "a b", "a.b", "ä", "a\n"])
 def test_projects_names(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ConfigurationError, match="COMPOSE_PROJECT_NAME=.* is not a project's name"):
+    with pytest.raises(ConfigurationError, match=r"COMPOSE_PROJECT_NAME=.* is not a project's name"):
         found(tmp_path, environ={"COMPOSE_PROJECT_NAME": value})
 
 
