@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from larder.cli.settings import FRONT_DOOR
 from larder.settings import Setting, Settings, settings_of
+from services.bench import arms
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
 from services.jupyter.settings import JupyterSettings
@@ -111,11 +113,20 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def choices_of(kind: type[Settings], setting: Setting) -> list[str]:
+    """All that a setting may be; an empty list where that can't be listed."""
+    if setting.names[0] == "LARDER_ARM":
+        return arms.names()
+    annotation = kind.model_fields[setting.field].annotation
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else []
+
+
 def settings_data() -> str:
     """The stages' settings for the front door, which can't import them: it runs where nothing is installed."""
     found = {
         name: {"default": setting.default, "meaning": setting.meaning, "flag": "" if setting.secret else setting.flag,
-               "unit": setting.unit, "stages": stages, "secret": setting.secret}
+               "unit": setting.unit, "stages": stages, "secret": setting.secret,
+               "choices": choices_of(STAGES[stages[0]], setting)}
         for name, (setting, stages) in settings_by_name().items()
     }  # fmt: skip
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"

@@ -49,9 +49,9 @@ class App:
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The user's environment, and how they came."""
+        """The user's environment, and how they came. Compose needn't warn about containers that no `--rm` removed."""
         [name] = [name for name, typed in FRONT_DOORS.items() if typed == self.front_door]
-        return {**self.settings.environ, "LARDER_FRONT_DOOR": name}
+        return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, "LARDER_FRONT_DOOR": name}
 
     @property
     def runner(self) -> Compose | Host:
@@ -154,10 +154,11 @@ class App:
     def steps(self, steps: Sequence[Step], flags: Sequence[str] = (), prepare: bool = True) -> None:
         """Run some steps, one after the other, until one fails; before the first, prepare their stages."""
         wanted = [step for step in steps if not (step.unless and self.settings.get(step.unless))]
+        calls = [self.runner.command(step, flags) for step in wanted]  # a mistake shows before anything is built
         if prepare:
             self.prepare(*stages_of(tuple(wanted)))
-        for step in wanted:
-            self.run(self.runner.command(step, flags))
+        for call in calls:
+            self.run(call)
 
     def stage(self, file: str, stage: str, *flags: str) -> Call:
         """Return the call that runs a stage."""
@@ -175,7 +176,8 @@ class App:
             self.run(Call(("mkdir", "-p", "--", *missing)))
         if self.is_compose and os.geteuid() == 0:
             ours = [folder for folder in wanted if Path(folder) != self.settings.mount_dir]
-            self.run(Call(("chown", f"{self.settings.uid}:{self.settings.gid}", "--", *ours)))
+            if ours:
+                self.run(Call(("chown", f"{self.settings.uid}:{self.settings.gid}", "--", *ours)))
 
     def _end_container(self, call: Call, child: process.Child) -> None:
         """After a signal: end the container that a call has started, also one that is only about to start.

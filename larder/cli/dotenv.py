@@ -60,7 +60,7 @@ def parse(text: str, found: dict[str, str], environ: Mapping[str, str]) -> None:
             value = lookup(name)
         else:
             value, at = _value(text, at, line, lookup)
-        if value is not None:
+        if value is not None and name:  # compose takes `=value`, and it sets nothing
             found[name] = value
 
 
@@ -86,7 +86,7 @@ def _name(text: str, at: int, line: int) -> tuple[str, int, bool]:
             raise ValueError(f"line {line}: a name can't hold {text[at]!r}")
         at += 1
     name = text[start:at].rstrip()
-    if not name or " " in name:
+    if " " in name:
         raise ValueError(f"line {line}: expected NAME=value")
     inherited = at == len(text) or text[at] == "\n"
     at += 1
@@ -130,7 +130,7 @@ def _unescape(match: re.Match[str]) -> str:
     if escape.startswith("0"):
         octal = escape[1:]
         valid = len(octal) == 3 and octal.isdigit() and max(octal) < "8" and int(octal, 8) < 256
-        return chr(int(octal, 8)) if valid else match[0]
+        return chr(int(octal, 8)) if valid else "\\" + octal
     return _ESCAPED.get(escape, match[0])
 
 

@@ -43,10 +43,11 @@ def of_command(command: Command, front_door: str) -> str:
     lines = [f"usage: {front_door} {command.name}{words} [NAME=value...]", "", f"{_sentence(command.summary)}."]
     own = [known()[name] for name in command.settings]
     stages = of_stages(command.stages)
+    flags = [setting.flag for setting in stages]
     if own or stages:
         lines += ["", "Settings:"]
         for setting in [*own, *stages]:
-            lines += _described(setting)
+            lines += _described(setting, flags.count(setting.flag) == 1)
     lines += [
         "",
         "Also: RUNNER=compose|host, --dry-run, --yes. NAME=value wins over the environment, and that over .env.",
@@ -58,8 +59,8 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _described(setting: Setting) -> Iterator[str]:
-    flag = f", {setting.flag}" if setting.flag and not setting.secret else ""
+def _described(setting: Setting, has_flag: bool) -> Iterator[str]:
+    flag = f", {setting.flag}" if setting.flag and has_flag and not setting.secret else ""
     default = f"default {setting.default}" if setting.default else ""
     details = "; ".join(part for part in (setting.unit, default) if part)
     yield f"  {setting.name}{flag}"

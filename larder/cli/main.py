@@ -183,4 +183,6 @@ def _flag(word: str, words: list[str], command: Command | None) -> tuple[str, st
 
 def flags_of(command: Command) -> dict[str, Setting]:
     """Return the flags of a command's settings. Secrets have none: other users of the machine see arguments."""
-    return {setting.flag: setting for setting in of_stages(command.stages) if setting.flag and not setting.secret}
+    found = [setting for setting in of_stages(command.stages) if setting.flag and not setting.secret]
+    flags = [setting.flag for setting in found]
+    return {setting.flag: setting for setting in found if flags.count(setting.flag) == 1}  # two stages may share one

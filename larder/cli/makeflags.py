@@ -2,7 +2,7 @@
 
 Make expands `$(...)` in the variables that it exports. The Makefile exports none of them. MAKEFLAGS holds them as they
 are: `n -- NAME=value OTHER=...`, with a backslash before blanks and backslashes, and with `$$` for `$` (GNU make's
-manual, "Communicating Options to a Sub-make").
+manual, "Communicating Options to a Sub-make"). Blanks at a value's beginning are lost: make drops them.
 """
 
 from __future__ import annotations

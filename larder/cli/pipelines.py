@@ -30,12 +30,13 @@ PIPELINES: dict[str, tuple[Step, ...]] = {
     ),
     "etl-load": (Step("load", "load"),),
     "etl-wds": (
-        Step("wds", "load", REACH, unless="LARDER_DEST"),  # nothing is packed for a store that can't take it
+        # Nothing is packed for a store that can't take it. The data volume says which data set it is.
+        Step("load", "load", (*REACH, "--folder", "webdataset"), unless="LARDER_DEST"),
         Step("wds", "shard"),
         Step("wds", "load", unless="LARDER_DEST"),
     ),
     "etl-lit": (
-        Step("lit", "load", REACH, unless="LARDER_DEST"),
+        Step("load", "load", (*REACH, "--folder", "litdata"), unless="LARDER_DEST"),
         Step("lit", "optimize"),
         Step("lit", "load", unless="LARDER_DEST"),
     ),

@@ -135,6 +135,10 @@ def run(
         child = subprocess.Popen(call.argv, cwd=root, env=environ, stdout=_stdout(call))
     except FileNotFoundError:
         raise ResourceError(f"{call.argv[0]} is not there", next_step="larder doctor says what is missing") from None
+    except OSError as error:
+        raise ResourceError(
+            f"{call.argv[0]} can't be run: {error.strerror}", next_step="larder doctor says what is wrong"
+        ) from None
     handler.child = child
     try:
         try:
@@ -174,7 +178,7 @@ def output(
         )  # fmt: skip
     except FileNotFoundError:
         return 127, "", f"{argv[0]} is not installed"
-    except PermissionError as error:
+    except OSError as error:  # it may not be run, or is no program
         return 126, "", f"{argv[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
         raise ConfigurationError(

@@ -24,7 +24,7 @@ def name_of(root: Path, environ: Mapping[str, str]) -> str:
         return PLAIN
     try:
         register.parent.mkdir(parents=True, exist_ok=True)
-        with register.open("a+") as file:
+        with register.open("a+", encoding="utf-8", errors="surrogateescape") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             owner = _owner(file.read())

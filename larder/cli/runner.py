@@ -11,7 +11,7 @@ from larder.cli import process
 from larder.cli.console import ask
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
-from larder.cli.settings import Settings
+from larder.cli.settings import Settings, shown
 from larder.errors import ConfigurationError
 
 ENGINE_SECONDS = 15.0
@@ -82,9 +82,9 @@ def _refusal(said: str) -> Engine:
     if any(words in said for words in ("Cannot connect", "failed to connect", "no such file", "connection refused",
                                        "ECONNREFUSED", "no such host")):  # fmt: skip
         return Engine("missing", "no container engine answers", "start Docker (`sudo systemctl start docker`)")
-    first = next(iter(said.strip().splitlines()), "it says nothing")[:200]
+    first = next(iter(said.strip().splitlines()), "it says nothing")
     remedy = "`docker version` says more; or RUNNER=host, without containers"
-    return Engine("broken", f"Docker can't be used: {first}", remedy)
+    return Engine("broken", f"Docker can't be used: {shown(first)}", remedy)
 
 
 def choose(settings: Settings) -> str:

@@ -9,7 +9,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,14 +29,18 @@ class Setting(NamedTuple):
     unit: str = ""
     stages: tuple[str, ...] = ()
     secret: bool = False
+    choices: tuple[str, ...] = ()
+    """All that it may be; empty where that can't be listed."""
 
 
 FRONT_DOOR = (
-    Setting("RUNNER", "", "compose (containers) or host (processes in .venv/); compose where an engine answers"),
+    Setting("RUNNER", "", "compose (containers) or host (processes in .venv/); compose where an engine answers",
+            choices=("compose", "host")),
     Setting("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume"),
     Setting("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards"),
     Setting("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks"),
-    Setting("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for: shard or optimize"),
+    Setting("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for: shard or optimize",
+            choices=("shard", "optimize")),
     Setting("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `s3-up` its keys"),
     Setting("LARDER_UID", "your user id", "user id that writes records in containers; never 0"),
     Setting("LARDER_GID", "your group id", "group id that writes records in containers; never 0"),
@@ -81,12 +86,13 @@ PATHS = ("LARDER_HOME", "LARDER_RESULTS", "LARDER_WORKSPACE", "LARDER_MOUNT_DIR"
 """Settings that name a file or folder of this machine."""
 
 
+@cache
 def declared() -> dict[str, Setting]:
     """Return the settings of the stages by name."""
     text = Path(__file__).with_name("settings.json").read_text("utf-8")
     found = {}
     for name, fields in json.loads(text).items():
-        fields["stages"] = tuple(fields["stages"])
+        fields.update(stages=tuple(fields["stages"]), choices=tuple(fields["choices"]))
         found[name] = Setting(name, **fields)
     return found
 
@@ -125,7 +131,9 @@ class Settings:
 
     @property
     def arm(self) -> str:
-        """The arm that is measured."""
+        """The arm that is measured. Raises ConfigurationError for an `ARM` of the environment that is none."""
+        if fault := _unknown_choice("ARM", self.get("ARM"), known()["LARDER_ARM"].choices):
+            raise ConfigurationError(fault, next_step="give one of them: ARM=imagefolder_local")
         return self.get("ARM") or self.get("LARDER_ARM", "imagefolder_local")
 
     @property
@@ -251,30 +259,46 @@ def _absolute(values: Mapping[str, str], root: Path, folder: Path) -> dict[str, 
 
 
 def _unknown(given: Mapping[str, str], environ: Mapping[str, str], files: Mapping[str, str]) -> Iterator[str]:
-    names = {*known(), *_OTHERS}
+    """Yield the names that no setting has. The command line is ours; `.env` nearly; the environment has others' too."""
+    names, words = {*known(), *_OTHERS}, {setting.name for setting in WORDS} | {"RUNNER"}
+    ours = {*known()} - words
+    fine = names | {*given}
     for name in given:
         if name not in names and not (name.startswith(_OF_OTHERS) and not _near(name, names)):
             yield f"no such setting: {shown(name)}{_suggestion(name, names)}"
-    words = {setting.name for setting in WORDS} | {"RUNNER"}
-    for where, values in ((".env", files), ("the environment", environ)):
-        for name in values:
-            if name not in names and name not in given and _looks_like_one(name, names - words):
-                yield f"no such setting: {shown(name)} (in {where}){_suggestion(name, names)}"
+    for name in files:
+        if name not in fine and (_is_ours(name, {*known()}) or _near(name, ours)):
+            yield f"no such setting: {shown(name)} (in .env){_suggestion(name, names)}"
+    for name in environ:
+        if name not in fine and (_is_ours(name, ours) or any(_slip(name, other) for other in ours)):
+            yield f"no such setting: {shown(name)} (in the environment){_suggestion(name, names)}"
 
 
-def _looks_like_one(name: str, names: set[str]) -> bool:
-    return name.upper().startswith("LARDER_") or name.upper() in names or bool(_near(name, names))
+def _is_ours(name: str, ours: Collection[str]) -> bool:
+    """Whether a name that no setting has can only be meant for larder."""
+    return name.upper().startswith("LARDER_") or name.upper() in ours
 
 
-def _near(name: str, names: set[str]) -> str:
-    """Return the setting that `name` is most likely meant to be: a letter or two differ."""
-    close = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.84)
-    return close[0] if close and close[0] != name and abs(len(close[0]) - len(name)) <= 2 else ""
+def _slip(name: str, meant: str) -> bool:
+    """Whether a slip of the finger makes `name` of `meant`: one letter more, less, or other; or two swapped."""
+    name, longer = sorted((name.upper(), meant), key=len)
+    if len(longer) - len(name) > 1:
+        return False
+    at = next((at for at, (one, other) in enumerate(zip(name, longer)) if one != other), len(name))
+    if len(longer) > len(name):
+        return name[at:] == longer[at + 1 :]
+    swapped = name[at : at + 2][::-1] == longer[at : at + 2] and name[at + 2 :] == longer[at + 2 :]
+    return swapped or name[at + 1 :] == longer[at + 1 :]
 
 
-def _suggestion(name: str, names: set[str]) -> str:
-    same = name.upper() if name.upper() in names else ""
-    near = same or _near(name, names) or next(iter(difflib.get_close_matches(name.upper(), names, n=1)), "")
+def _near(name: str, names: Collection[str]) -> str:
+    """Return the setting that is most like `name`, or an empty text."""
+    return next(iter(difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.84)), "")
+
+
+def _suggestion(name: str, names: Collection[str]) -> str:
+    close = difflib.get_close_matches(name.upper(), names, n=1)
+    near = name.upper() if name.upper() in names else next(iter(close), "")
     return f"; did you mean {near}?" if near else ""
 
 
@@ -288,17 +312,34 @@ def _bad_values(settings: Settings) -> Iterator[str]:
         a_dataset(settings.dataset)
     except ValueError as fault:
         yield f"LARDER_DATASET={shown(settings.get('LARDER_DATASET'))}: {fault}"
-        return
-    if settings.get("RUNNER") not in ("", "compose", "host"):
-        yield f"RUNNER={shown(settings.get('RUNNER'))} is neither compose nor host"
-    if settings.get("LARDER_RAY_STAGE", "shard") not in ("shard", "optimize"):
-        yield f"LARDER_RAY_STAGE={shown(settings.get('LARDER_RAY_STAGE'))} is neither shard nor optimize"
+        given = {**settings.given, "LARDER_DATASET": DEFAULT}  # and the other faults are found, too
+        settings = Settings(settings.root, given, settings.environ, settings.files)
+    yield from _bad_choices(settings)
     yield from _bad_names(settings)
     yield from _bad_numbers(settings)
     for name in known():
         value = settings.get(name)
         if "\0" in value:
             yield f"{name} holds a NUL byte"
+
+
+def _bad_choices(settings: Settings) -> Iterator[str]:
+    for name, setting in known().items():
+        if fault := _unknown_choice(name, settings.get(name), setting.choices):
+            yield fault
+    # An ARM of the environment may be another program's: it is refused where it would be used.
+    arm = settings.given.get("ARM") or settings.files.get("ARM", "")
+    if fault := _unknown_choice("ARM", arm, known()["LARDER_ARM"].choices):
+        yield fault
+
+
+def _unknown_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Return what is wrong with a value; an empty text where nothing is."""
+    if not value or not choices or value in choices:
+        return ""
+    near = difflib.get_close_matches(value, choices, n=1)
+    meant = f"; did you mean {near[0]}?" if near else f": it must be {', '.join(choices[:-1])} or {choices[-1]}"
+    return f"{name}={shown(value)} is unknown{meant}"
 
 
 def _bad_names(settings: Settings) -> Iterator[str]:

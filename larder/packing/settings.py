@@ -32,13 +32,19 @@ def _an_address(address: str) -> str:
     return address
 
 
+INPUT = (
+    "the tree: its folder, the volume that holds it, or s3://bucket/[prefix/]name as `load` leaves it; empty is the "
+    "stage's own volume"
+)
+"""What LARDER_INPUT means."""
+
+
 class PackSettings(DataSettings, ProcessSettings, StoreSettings):
     """From where, to where, and in which order."""
 
     input: Annotated[str, AfterValidator(_a_place)] = Field(
         "", alias="LARDER_INPUT",
-        description="the tree: its folder, the volume that holds it, or s3://bucket/[prefix/]name as `load` leaves it; "
-        "empty is the stage's own volume",
+        description=INPUT,
     )  # fmt: skip
     dest: Annotated[str, AfterValidator(_a_bucket_place)] = Field(
         "", alias="LARDER_DEST",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from larder.artifacts import on_volume
+from larder.artifacts import name_in, on_volume
 from larder.bucket import Folder
 from larder.contract import (
     INDEX_IN_STORE,
@@ -14,6 +14,7 @@ from larder.contract import (
     META,
     RUN,
     Manifest,
+    find_manifest,
     index_name,
     parse_index,
     read_index,
@@ -22,7 +23,7 @@ from larder.contract import (
     samples_name,
     write_index,
 )
-from larder.dataset import LAYOUTS, layout_of
+from larder.dataset import LAYOUTS, folder_of, layout_of
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.fingerprint import ETAG_SETTINGS
 from larder.next_step import Run
@@ -47,9 +48,9 @@ _SHOWN = 3
 
 def load(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Run the stage. Nothing is sent when the store holds all of it already."""
-    settings = _with_folder(settings, reporter)
     if settings.task == "reach":
-        return reach(settings)
+        return reach(settings, reporter)
+    settings = _with_folder(settings, reporter)
     slot = Slot(settings.volume, settings.folder)
     with slot.lock():  # nobody changes the data under our hands
         source = read_manifest(slot.folder, made_by=made_by(settings.folder))
@@ -70,16 +71,37 @@ def _with_folder(settings: LoadSettings, reporter: Reporter) -> LoadSettings:
     return settings.model_copy(update={"folder": folder})
 
 
-def reach(settings: LoadSettings) -> Outcome:
+def reach(settings: LoadSettings, reporter: Reporter) -> Outcome:
     """Whether the store answers, knows the keys, has the bucket, and may be written and read.
+
+    Where the volume holds the tree that is about to be packed, the store must not hold another data set in its place.
 
     Raises ConfigurationError or ServiceError when not, with the next step.
     """
-    there = Folder(settings, settings.folder)
-    there.read(MANIFEST)
+    packed = settings.folder in LAYOUTS and settings.folder != "tree" and not settings.input
+    found = on_volume(settings.volume, "tree", settings.dataset, reporter) if packed else ""
+    tree = find_manifest(settings.volume / found) if found else None
+    if tree is None:
+        there = Folder(settings, _with_folder(settings, reporter).folder)
+        there.read(MANIFEST)
+    else:
+        name = settings.dataset or name_in(tree, found)
+        [layout] = [layout for layout in LAYOUTS if layout == settings.folder]
+        there = Folder(settings, folder_of(name, layout))
+        if not settings.force:
+            _require_same(there.find_manifest(), tree, there.uri)
     there.write(PROBE, b"larder")
     there.delete([PROBE])
     return Outcome(f"{there.uri} can be written", "")
+
+
+def _require_same(old: Manifest | None, new: Manifest, place: str) -> None:
+    """Raise ConfigurationError if a place in the store holds another data set than the one that is to go there."""
+    if old is not None and old.dataset != new.dataset:
+        raise ConfigurationError(
+            f"{place} holds the data set {old.dataset!r}, and this is {new.dataset!r}",
+            next_step="set S3_PREFIX or another S3_BUCKET, or LARDER_FORCE=true to put this one in its place",
+        )
 
 
 class Load:
@@ -148,11 +170,8 @@ class Load:
                 raise
             self._unreliable = True
             return None
-        if old is not None and old.dataset != self._source.dataset and not self._settings.force:
-            raise ConfigurationError(
-                f"{self._there.uri} holds the data set {old.dataset!r}, and this is {self._source.dataset!r}",
-                next_step="set S3_PREFIX or another S3_BUCKET, or LARDER_FORCE=true to put this one in its place",
-            )
+        if not self._settings.force:
+            _require_same(old, self._source, self._there.uri)
         return old
 
     def _compare_with_old(self) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import ByteSize, Field
 
+from larder.packing.settings import INPUT
 from larder.settings import DataSettings
 from larder.store import BucketSettings
 
@@ -25,6 +26,7 @@ class LoadSettings(DataSettings, BucketSettings):
         description="what is loaded: the data set's tree, webdataset (shards) or litdata (chunks), or any finished "
         "folder on the volume by its name, which it keeps in the bucket",
     )  # fmt: skip
+    input: str = Field("", alias="LARDER_INPUT", description=INPUT)
     verify_remote: VerifyRemote = Field(
         "etag", alias="LARDER_VERIFY_REMOTE",
         description="how each object is checked in the store: list (there, with its size), etag (its checksum as well, "

@@ -7,19 +7,18 @@ import os
 import re
 import secrets
 import shlex
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from larder.cli import store
+from larder.cli import ports, store
 from larder.cli.app import App, Failed
 from larder.cli.compose import Compose
 from larder.cli.console import say
 from larder.cli.mounts import mount_of
 from larder.cli.process import Call
 from larder.cli.settings import Settings, is_port, shown
-from larder.errors import ConfigurationError, ResourceError, StorageError
+from larder.errors import ConfigurationError, StorageError
 
 _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 
@@ -33,6 +32,8 @@ def up(app: App, _: Sequence[str]) -> None:
     if not app.dry_run:
         _give_workspace(app)
         make_token(app)
+    if isinstance(app.runner, Compose) and not app.dry_run:
+        _require_free_port(app, app.runner)
     app.prepare("jupyter")
     settings = app.settings
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
@@ -92,11 +93,10 @@ def make_token(app: App) -> None:
 
 
 def _start_container(app: App, runner: Compose) -> None:
-    """Start the container. One that runs stays as it is until its new port is known to be free."""
+    """Start the container, and show what it says."""
     start = _seeing_later_mounts(app, runner.up("jupyter"))
     if app.dry_run:
         return app.run(start)
-    _require_free_port(app, runner)
     code, _, said = app.output(start)
     if code:
         log = app.output(runner.query("jupyter", "logs", "--no-log-prefix", "--tail", "15", "jupyter"))[1].rstrip()
@@ -118,36 +118,8 @@ def _seeing_later_mounts(app: App, call: Call) -> Call:
 
 def _require_free_port(app: App, runner: Compose) -> None:
     """Raise an error when the port is another program's, before anything that runs is touched."""
-    settings = app.settings
-    bind, port = settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), settings.get("LARDER_JUPYTER_PORT", "8888")
-    if _published(app, runner).endswith(f":{port}"):
-        return  # JupyterLab's own
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bind, int(port)))
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise ConfigurationError(
-                    f"LARDER_JUPYTER_BIND={bind} is not an address of this machine",
-                    next_step=f"{app.name('jupyter')} LARDER_JUPYTER_BIND=127.0.0.1",
-                ) from None
-            if error.errno == errno.EADDRINUSE:
-                raise ResourceError(
-                    f"LARDER_JUPYTER_PORT={port} is taken by another program",
-                    next_step=f"stop that, or {app.name('jupyter')} LARDER_JUPYTER_PORT={_free_port(int(port))}",
-                ) from None
-            if error.errno != errno.EACCES:  # Docker may take low ports, and we may not
-                raise
-
-
-def _free_port(taken: int) -> int:
-    """Return a port above one that is taken; only a suggestion."""
-    for port in range(taken + 1, min(taken + 50, 65536)):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    return 8889
+    bind, port = app.settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), app.settings.get("LARDER_JUPYTER_PORT", "8888")
+    ports.require_free(bind, port, "LARDER_JUPYTER", app.name("jupyter"), _published(app, runner))
 
 
 def _last_lines(text: str) -> str:

@@ -48,7 +48,8 @@ def train(app: App, _: Sequence[str]) -> None:
 
 def measure(app: App, name: str) -> None:
     """Run bench, with the folders it needs."""
+    arm = app.settings.arm  # a mistake shows before torch is fetched
     app.prepare("bench")
     settings = app.settings
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
-    app.steps(PIPELINES[name], ("--arm", settings.arm), prepare=False)
+    app.steps(PIPELINES[name], ("--arm", arm), prepare=False)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.cli.app import App
+from larder.cli.console import say
 
 
 def up(app: App, _: Sequence[str]) -> None:
     """Start a head and two workers from a packing stage's image."""
     stage = app.settings.get("LARDER_RAY_STAGE", "shard")
     if not app.is_compose:
-        print("The host runner needs none: LARDER_ENGINE=ray starts one for the run. "
-              "For a cluster of machines: .venv/bin/ray start")  # fmt: skip
-        return
+        return say("the host runner needs none: LARDER_ENGINE=ray starts one for the run; "
+                   "for a cluster of machines: .venv/bin/ray start")  # fmt: skip
     app.prepare(stage)
     app.run(app.runner.up("ray-head"))
     if not app.dry_run:
         target = app.name("etl-lit" if stage == "optimize" else "etl-wds")
         print(f"Next: {target} LARDER_ENGINE=ray RAY_ADDRESS=ray-head:6379")
+    return None
 
 
 def down(app: App, _: Sequence[str]) -> None:

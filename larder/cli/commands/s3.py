@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from larder.cli import store
+from larder.cli import ports, store
 from larder.cli.app import App, Failed
+from larder.cli.compose import Compose
 from larder.cli.pipelines import PIPELINES
 from larder.cli.process import Call, shown
 
@@ -25,6 +26,10 @@ def keys(app: App, _: Sequence[str] = ()) -> None:
 def up(app: App, _: Sequence[str]) -> None:
     """Start the store, make its bucket, and say how it is reached."""
     keys(app)
+    if isinstance(app.runner, Compose) and not app.dry_run:
+        port = app.settings.get("LARDER_MINIO_PORT", "9000")
+        published = app.output(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
+        ports.require_free("127.0.0.1", port, "LARDER_MINIO", app.name("s3-up"), published)
     app.prepare("s3")
     if app.is_compose:
         start = app.runner.up("minio")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import socket
 import ssl
@@ -60,6 +61,27 @@ def test_a_store_that_can_be_written(load: Any, there: Any, reader: dict[str, st
     refused = load("--task=reach", env=reader)
     assert refused.code == 2
     assert "access is denied" in refused.stderr
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "litdata"])
+def test_another_data_set_is_found_before_anything_is_packed(
+    load: Any, tree: Any, files: Any, store: Any, bucket: str, volume: Path, layout: str
+) -> None:
+    tree(files(5))
+    reach = ("--task=reach", f"--folder={layout}")
+    assert load(*reach).code == 0
+    manifest = json.loads((volume / "Food-11" / "_larder" / "manifest.json").read_text())
+    key = f"Food-11-{layout}/_larder/manifest.json"
+    store.client.put_object(Bucket=bucket, Key=key, Body=json.dumps(manifest).encode())
+    assert load(*reach).code == 0
+    store.client.put_object(Bucket=bucket, Key=key, Body=json.dumps({**manifest, "dataset": "others"}).encode())
+    refused = load(*reach)
+    assert refused.code == 2
+    assert f"Food-11-{layout} holds the data set 'others', and this is 'Food-11'" in refused.stderr
+    assert "S3_PREFIX" in refused.stderr
+    assert load(*reach, "--force").code == 0
+    assert load(*reach, "--prefix=mine").code == 0
+    assert load(*reach, env={"LARDER_INPUT": "/another/tree"}).code == 0  # which nobody can look at here
 
 
 def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:

@@ -1,0 +1,194 @@
+"""The command line: commands, flags, words, and the pages of --help."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from larder.cli.commands import BY_NAME, COMMANDS
+from larder.cli.main import flags_of, parse
+from larder.cli.settings import of_stages
+from larder.errors import ConfigurationError
+from tests.unit.cli.conftest import ROOT, FrontDoor
+
+SHOWN = [command for command in COMMANDS if not command.hidden]
+
+
+def test_settings_are_words_or_flags() -> None:
+    invocation = parse(
+        ["-n", "LARDER_DATA_VOLUME=a", "etl-load", "S3_BUCKET=a=b", "--prefix", "x y", "--transfers=3", "--force",
+        "-y"], {},
+    )  # fmt: skip
+    assert invocation.command is BY_NAME["etl-load"]
+    assert invocation.given == {
+        "LARDER_DATA_VOLUME": "a", "S3_BUCKET": "a=b", "S3_PREFIX": "x y", "LARDER_TRANSFERS": "3",
+        "LARDER_FORCE": "true",
+        "YES": "1",
+    }  # fmt: skip
+    assert invocation.dry_run
+
+
+def test_what_make_was_given_yields_to_words() -> None:
+    environ = {"MAKEFLAGS": " -- S3_BUCKET=a S3_PREFIX=b"}
+    assert parse(["etl-load", "S3_BUCKET=c"], environ, "make").given == {"S3_BUCKET": "c", "S3_PREFIX": "b"}
+    assert parse(["etl-load", "S3_BUCKET=c"], environ).given == {"S3_BUCKET": "c"}  # some other make's
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("etl-wd", "etl-wds"), ("etl_local", "etl-local"), ("bnech", "bench"), ("jupiter", "jupyter"), ("s3up", "s3-up"),
+     ("cleanlocal", "clean-local"), ("umount", "unmount"), ("verfy", "verify"), ("provison", "provision")],
+)  # fmt: skip
+def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"no such command: {typed}; did you mean {meant}\\?"):
+        parse([typed], {})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["xyzzy"], "no such command: xyzzy$"), ([""], "no such command: "),
+        (["\x1b[2J"], r"no such command: \\x1b\[2J"),
+        (["etl-load", "--perfix=x"], r"etl-load has no flag --perfix; did you mean --prefix\?"),
+        (["etl-load", "--perfix", "the-secret"], r"etl-load has no flag --perfix"),
+        (["--frce"], "no such flag: --frce"), (["etl-load", "--prefix"], "--prefix needs a value"),
+        (["etl-load", "photos"], "etl-load takes no word 'photos'"), (["-x"], "no such flag: -x"),
+        (["etl-load", "--aws-secret-access-key=x"], "has no flag --aws-secret-access-key"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        parse(words, {})
+    assert "the-secret" not in str(caught.value)
+    assert caught.value.next_step
+
+
+def test_words_for_provision_are_its_own() -> None:
+    words = ["plan", "--help", "A=b", "-n", "--"]
+    assert parse(["provision", *words], {}).words == tuple(words)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_a_page(command: object) -> None:
+    assert isinstance(command, type(COMMANDS[0]))
+    if command.words == "...":
+        return  # its own parser answers
+    page = parse([command.name, "--help"], {}).page
+    assert page.startswith(f"usage: larder {command.name}") or command.name == "help"
+    for setting in of_stages(command.stages):
+        assert re.search(rf"^  {setting.name}\b", page, re.MULTILINE)
+        assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags_of(command))
+    for name in command.settings:
+        assert re.search(rf"^  {name}\b", page, re.MULTILINE)
+    assert max(map(len, page.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=lambda command: command.name)
+def test_every_command_is_listed_and_a_target_of_make(command: object) -> None:
+    assert isinstance(command, type(COMMANDS[0]))
+    assert re.search(rf"^  {command.name} +{re.escape(command.summary)}$", parse(["--help"], {}).page, re.MULTILINE)
+    targets = re.search(r"^COMMANDS := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets
+    assert command.name in targets[1].split() or command.name in ("provision", "completion")  # they take words
+
+
+def test_no_two_flags_of_a_command_are_the_same() -> None:
+    for command in COMMANDS:
+        settings = of_stages(command.stages)
+        for flag, setting in flags_of(command).items():
+            assert [other.name for other in settings if other.flag == flag] == [setting.name]
+    assert "--task" not in flags_of(BY_NAME["jupyter"])  # of both its stages
+
+
+@pytest.mark.parametrize("python", ["python3.9", "python3.10"])
+def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
+    places = [*os.get_exec_path(), *map(str, Path.home().glob(f".pyenv/versions/{python[6:]}*/bin"))]
+    found = shutil.which(python, path=os.pathsep.join(reversed(places)))
+    if found is None:
+        return  # what they would stumble over is looked for above
+    for words in (["--help"], ["etl-wds", "--help"], ["etl-wds", "--dry-run", "RUNNER=host"]):
+        ended = door.run("-m", "larder", *words, through=(found,))
+        assert ended.code == 0, ended.err
+
+
+def imported() -> list[tuple[str, str]]:
+    found = []
+    for path in [*sorted((ROOT / "larder" / "cli").rglob("*.py")), *(ROOT / "larder" / name for name in
+                 ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py"))]:  # fmt: skip
+        tree = ast.parse(path.read_text(), feature_version=(3, 9))
+        for node in tree.body + [inner for outer in tree.body if isinstance(outer, ast.If) for inner in outer.body]:
+            if isinstance(node, ast.Import):
+                found += [(path.name, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                found += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
+    own = {"larder.cli", "larder.errors", "larder.dataset", "larder.next_step", "larder.__version__"}
+    for file, name in imported():
+        top = name.partition(".")[0]
+        assert top in sys.stdlib_module_names or any(name == mine or name.startswith(f"{mine}.") for mine in own), file
+    assert not {name for _, name in imported()} & {"tomllib", "enum.StrEnum", "typing.Self", "typing.assert_never"}
+    for path in (ROOT / "larder" / "cli").rglob("*.py"):
+        text = path.read_text()
+        assert "from __future__ import annotations" in text or " | None" not in text, path
+        assert not re.search(r"\bzip\(.*strict=|\.UTC\b|slots=True", text), path
+
+
+def test_help_loads_little(door: FrontDoor) -> None:
+    program = "import sys; from larder.cli.main import main; main(['--help']); " \
+              "print('|'.join(sorted(sys.modules)), file=sys.stderr)"  # fmt: skip
+    ended = subprocess.run([sys.executable, "-ISsc", f"import sys; sys.path.insert(0, {str(door.root)!r}); {program}"],
+                           capture_output=True, text=True, check=True, cwd=door.root)  # fmt: skip
+    loaded = set(ended.stderr.strip().split("|"))
+    heavy = {
+        "pydantic",
+        "boto3",
+        "torch",
+        "yaml",
+        "asyncio",
+        "argparse",
+        "http.client",
+        "ssl",
+        "multiprocessing",
+        "email",
+    }
+    assert not loaded & heavy
+
+
+def test_help_and_version(door: FrontDoor) -> None:
+    page = door.run("--help")
+    assert page.code == 0
+    assert page.out.startswith("usage: python3 -m larder COMMAND")
+    assert door.run().out == door.run("help").out == page.out
+    assert door.run("--version").out.startswith("larder ")
+    assert door.run(through=("make",)).out.startswith("usage: make COMMAND")
+    assert not page.err
+    assert not page.calls
+
+
+def test_a_closed_pipe_is_no_error(door: FrontDoor) -> None:
+    line = '"$1" -m larder --help | head -1; "$1" -m larder etl-wds --dry-run RUNNER=host | head -1; echo'
+    ended = door.run("-c", line, "bash", str(door.bin / "python3"), through=("bash",),
+                     PATH=f"{door.bin}:/usr/bin:/bin")  # fmt: skip
+    assert len(ended.out.splitlines()) == 3, ended.err
+    assert "Traceback" not in ended.err
+    assert "Broken pipe" not in ended.err
+
+
+def test_a_command_without_a_checkout_says_so(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    shutil.copytree(ROOT / "larder", site / "larder")
+    ended = subprocess.run([sys.executable, "-m", "larder", "etl-load"], cwd=tmp_path, capture_output=True, text=True,
+                           check=False, env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)})  # fmt: skip  # noqa: E501
+    assert ended.returncode == 2
+    assert "needs a checkout" in ended.stderr
+    assert len(ended.stderr.splitlines()) <= 3

@@ -1,0 +1,116 @@
+"""Whose store it is, and the keys of the one on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from larder.cli import store
+from larder.cli.settings import STORE, Settings, resolve
+from larder.errors import ConfigurationError, StorageError
+from tests.unit.cli.conftest import ROOT, FrontDoor
+
+
+def settings(root: Path, runner: str, environ: dict[str, str] | None = None, **given: str) -> Settings:
+    return resolve(root, given, environ or {}, root).with_runner(runner)
+
+
+@pytest.mark.parametrize("runner", ["compose", "host"])
+def test_keys_are_made_once(tmp_path: Path, runner: str) -> None:
+    found = settings(tmp_path, runner)
+    store.make_keys(found)
+    file = tmp_path / ".larder" / f"s3-{runner}.env"
+    text = file.read_text()
+    assert [line.partition("=")[0] for line in text.splitlines()] == [
+        "S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    ]  # fmt: skip
+    assert f"S3_ENDPOINT_URL={store.IN_CONTAINERS if runner == 'compose' else store.ON_HOST}\n" in text
+    assert file.stat().st_mode & 0o777 == 0o600
+    store.make_keys(found)
+    assert file.read_text() == text
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    other = tmp_path / "other"
+    other.mkdir()
+    store.make_keys(settings(other, runner))
+    assert (other / ".larder" / f"s3-{runner}.env").read_text() != text
+
+
+def test_an_empty_file_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / ".larder" / "s3-host.env"
+    file.parent.mkdir()
+    file.touch(mode=0o644)
+    store.make_keys(settings(tmp_path, "host"))
+    assert file.stat().st_size
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_many_at_once_one_makes_the_keys(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from larder.cli.store import *; " \
+              "print(write_once(Path(sys.argv[1]), as_file(new_keys('x'))))"  # fmt: skip
+    file = tmp_path / "keys"
+    command = [sys.executable, "-c", program, str(file)]
+    started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    said = [process.communicate()[0].strip() for process in started]
+    assert sorted(said) == ["False"] * 5 + ["True"]
+    assert len(file.read_text().splitlines()) == 4
+    assert os.listdir(tmp_path) == ["keys"]
+
+
+@pytest.mark.parametrize("name", STORE)
+@pytest.mark.parametrize("way", ["given", "environ", ".env"])
+def test_one_setting_makes_it_the_users_store(tmp_path: Path, name: str, way: str) -> None:
+    (tmp_path / ".larder").mkdir()
+    (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
+    (tmp_path / ".env").write_text(f"{name}=theirs\n" if way == ".env" else "")
+    given, environ = ({name: "theirs"} if way == found else {} for found in ("given", "environ"))
+    found = settings(tmp_path, "compose", environ, **given)
+    assert found.store == (name,)
+    assert store.files(found) == (Path(".env"),)
+    with pytest.raises(ConfigurationError, match=f"the store's settings are yours.*{name}"):
+        store.make_keys(found)
+
+
+def test_an_empty_setting_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".larder").mkdir()
+    (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
+    found = settings(tmp_path, "compose", dict.fromkeys(STORE, ""))
+    assert found.store == ()
+    assert store.files(found) == (Path(".larder/s3-compose.env"),)
+    assert "S3_BUCKET" in store.hidden(found)  # else compose would take the empty value for the bucket
+
+
+def test_the_users_keys_for_our_store(tmp_path: Path) -> None:
+    store.make_keys(settings(tmp_path, "compose", S3_ENDPOINT_URL=store.IN_CONTAINERS, S3_BUCKET="mine"))
+    assert not (tmp_path / ".larder").exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises((StorageError, OSError)):
+        store.make_keys(settings(tmp_path, "host", LARDER_HOME=str(tmp_path / "file")))
+
+
+@pytest.mark.parametrize("runner", ["compose", "host"])
+def test_two_commands_at_once_agree_on_the_keys(door: FrontDoor, runner: str) -> None:
+    started = [door.start("s3-up", f"RUNNER={runner}") for _ in range(2)]
+    for process in started:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err + out
+    file = door.root / ".larder" / f"s3-{runner}.env"
+    assert len(file.read_text().splitlines()) == 4
+    assert [path.name for path in file.parent.iterdir() if path.is_file()] == [file.name]
+    assert len([call for call in door.calls() if {"up"} & {*call["argv"]}]) == 2
+
+
+def test_keys_stay_out_of_what_is_printed(door: FrontDoor) -> None:
+    ended = door.run("s3-up", "RUNNER=compose")
+    assert ended.code == 0, ended.err
+    lines = (door.root / ".larder" / "s3-compose.env").read_text().splitlines()
+    for line in lines:
+        name, _, value = line.partition("=")
+        assert not name.startswith("AWS_") or value not in ended.out + ended.err
+    assert "--env-file .larder/s3-compose.env" in ended.out
