@@ -29,7 +29,13 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTED_LATER = {"bench": ("torch", "torchvision"), "optimize": ("litdata",), "extract": ("boto3", "httpx")}
+IMPORTED_LATER = {
+    "bench": ("torch", "torchvision"),
+    "extract": ("larder.sample.picture",),
+    "optimize": ("litdata",),
+    "transform": ("PIL.Image",),
+    "verify": ("larder.sample.picture", "PIL.Image"),
+}
 """What a stage imports when its work needs it. All of them may import boto3."""
 _NUMBER = struct.Struct("q")
 

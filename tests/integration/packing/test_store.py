@@ -27,7 +27,7 @@ def test_streamed_is_what_load_leaves(
     assert checked.code == 0, checked.stderr
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def test_from_store_to_store(
     stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path,
     engine: str,
