@@ -205,7 +205,7 @@ def main(stage: str, descriptor: int) -> None:
 
 
 def _exit(code: int) -> None:
-    """End as an interpreter does, but leave the memory to the system: to take modules down takes longer than most work."""
+    """End as an interpreter does, but leave the memory to the system; to take modules down takes longer than a run."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
