@@ -127,8 +127,8 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no ports are free")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Wait for a condition; fail the test when it doesn't come about."""
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
+    """Wait for a condition; fail the test when it doesn't come about, however busy the machine is."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

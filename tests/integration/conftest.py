@@ -43,7 +43,8 @@ class Stage:
     """Runs `python -m services.<name>` with an environment that holds nothing of the caller's.
 
     A stage is a process of its own, forked from one that has imported it (tests/forks.py). One that takes a `prefix`,
-    a PYTHONPATH or `fresh=True` starts as a person starts it.
+    a PYTHONPATH or `fresh=True` starts as a person starts it. It works alone unless a test sets LARDER_WORKERS: workers
+    take longer to start than most tests' work does.
     """
 
     def __init__(self, volume: Path) -> None:
@@ -56,8 +57,10 @@ class Stage:
         """Start a stage; `prefix` is a command that starts it in another place."""
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
-        ours = {"LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume)}
-        clean |= ours | dict(env or {})
+        clean |= {
+            "LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume),
+            "LARDER_WORKERS": "1",
+        } | dict(env or {})  # fmt: skip
         if not (prefix or fresh or "PYTHONPATH" in clean):
             return forks.start(name, flags, clean, new_session=start_new_session)
         return subprocess.Popen(

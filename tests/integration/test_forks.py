@@ -29,7 +29,7 @@ def test_the_same_bytes_from_another_interpreter(stage: Any, volume: Path) -> No
     for name, flags in (("extract", ["--source=sample", "--sample-images=33"]), ("transform", []), ("shard", [])):
         found = []
         for fresh in (False, True):
-            ended = stage(name, *flags, env={"LARDER_FORCE": "true"}, fresh=fresh)
+            ended = stage(name, *flags, env={"LARDER_FORCE": "true", "LARDER_WORKERS": ""}, fresh=fresh)
             assert ended.code == 0, ended.stderr
             files = (path for path in volume.rglob("*") if path.is_file() and path.name != "run.json")
             found.append({path: path.read_bytes() for path in files if ".larder" not in path.parts})

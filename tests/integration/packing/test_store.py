@@ -15,7 +15,9 @@ def test_streamed_is_what_load_leaves(
     assert stage(packing.stage, packing.size).code == 0
     loaded = stage("load", f"--folder={packing.folder}", env=env)
     assert loaded.code == 0, loaded.stderr
-    streamed = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
+    streamed = stage(
+        packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", "--workers=2", env=env
+    )
     assert streamed.code == 0, streamed.stderr
     assert objects(f"direct/{packing.folder}") == objects(packing.folder)
     assert not (volume / ".larder" / packing.folder).exists()
