@@ -43,8 +43,8 @@ class Stage:
     """Runs `python -m services.<name>` with an environment that holds nothing of the caller's.
 
     A stage is a process of its own, forked from one that has imported it (tests/forks.py). One that takes a `prefix`,
-    a PYTHONPATH or `fresh=True` starts as a person starts it. It works alone unless a test sets LARDER_WORKERS: workers
-    take longer to start than most tests' work does.
+    a PYTHONPATH or `fresh=True`, and a module within a stage, start as a person starts them. A stage works alone unless
+    a test sets LARDER_WORKERS: workers take longer to start than most tests' work does.
     """
 
     def __init__(self, volume: Path) -> None:
@@ -61,7 +61,7 @@ class Stage:
             "LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume),
             "LARDER_WORKERS": "1",
         } | dict(env or {})  # fmt: skip
-        if not (prefix or fresh or "PYTHONPATH" in clean):
+        if not (prefix or fresh or "PYTHONPATH" in clean or "." in name):
             return forks.start(name, flags, clean, new_session=start_new_session)
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,
