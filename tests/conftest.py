@@ -34,8 +34,49 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.shared import Started, shared
+
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("seaweedfs", "minio", *(["given"] if os.environ.get("LARDER_TEST_S3") else []))
+KEY, SECRET = "larder-tests", "a-secret-of-the-tests"
+KINDS = [
+    "seaweedfs",
+    pytest.param("minio", marks=pytest.mark.exhaustive),
+    *(["given"] if os.environ.get("LARDER_TEST_S3") else []),
+]
+
+
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "exhaustive: another combination of what other tests cover; only REQUIRE=all and its own name run it"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out exhaustive tests, unless all are required or one is asked for by its name."""
+    if os.environ.get("REQUIRE") == "all" or any("::" in word for word in config.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+    config.stash[LEFT_OUT] = len(left_out)
+    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, whose words nobody hears
+        config.workeroutput["left_out"] = len(left_out)
+    else:
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process of pytest-xdist how many tests it has left out: all leave out the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how many tests were left out."""
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"left out: {count} exhaustive tests; `make test REQUIRE=all` runs them")
 
 
 class Store(NamedTuple):
@@ -86,8 +127,8 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no ports are free")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Wait for a condition; fail the test when it doesn't come about."""
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
+    """Wait for a condition; fail the test when it doesn't come about, however busy the machine is."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -126,78 +167,97 @@ def takes_objects(client: Any) -> bool:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """SeaweedFS on loopback, one per session. Tests use a bucket or a prefix of their own."""
+    """SeaweedFS on loopback, one per test run. Tests use a bucket or a prefix of their own."""
+    with shared(tmp_path_factory, "seaweedfs", start_seaweedfs) as facts:
+        yield make_store(**facts)
+
+
+def start_seaweedfs(folder: Path) -> Started:
+    """Start it, and wait until it takes objects."""
     weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    access, secret = "larder-tests", "a-secret-of-the-tests"
     names = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(names))
     flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
     flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[len(names) :], strict=False)]
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(folder), "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret,
+        "PATH": os.environ["PATH"], "HOME": str(folder), "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
     }  # fmt: skip
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [weed, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
+            [weed, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
              "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *flags],
-            cwd=folder, env=environment, stdout=log, stderr=log,
+            cwd=data, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
+    address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
+    shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
+    facts = {"kind": "seaweedfs", "endpoint": f"http://127.0.0.1:{ports[0]}", "access": KEY, "secret": SECRET,
+             "shell": shell}  # fmt: skip
+    client = make_store(**facts).client
+
+    def ready() -> bool:
+        if server.poll() is not None:
+            pytest.fail(f"the S3 server ended: {(folder / 'log').read_text()[-2000:]}")
+        return takes_objects(client)
+
     try:
-        address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
-        shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
-        store = make_store("seaweedfs", f"http://127.0.0.1:{ports[0]}", access, secret, shell=shell)
-
-        def ready() -> bool:
-            if server.poll() is not None:
-                pytest.fail(f"the S3 server ended: {(folder / 'log').read_text()[-2000:]}")
-            return takes_objects(store.client)
-
         wait_until(ready, "the S3 server answers", 180)
-        yield store
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    except BaseException:
+        server.kill()
+        raise
+    return Started(facts, ["kill", "-KILL", str(server.pid)])  # it takes 12 s to end by itself
 
 
-@contextmanager
-def run_minio(environment: dict[str, str], disk: str = "") -> Iterator[Store]:
-    """MinIO in a container, published on loopback, perhaps on a disk of a given size; needs a container engine."""
+def docker(*words: str) -> str:
+    """Run a command of the container engine; gives what it prints."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-3000:]}"
+    return done.stdout.strip()
+
+
+def start_minio(*options: str) -> Started:
+    """Start MinIO in a container, published on this machine, and wait until it takes objects."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped below
-    # Else testcontainers takes a development container for a place without published ports.
-    os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
-    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
-    from testcontainers.community.minio import MinioContainer
-
     image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert image
-    container = MinioContainer(image[1]).with_envs(**environment)
-    with container.with_tmpfs_mount("/data", disk) if disk else container as server:
-        endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
-        name = server.get_wrapped_container().id
-        store = make_store("minio", endpoint, server.access_key, server.secret_key, container=name)
-        wait_until(lambda: takes_objects(store.client), "MinIO answers", 180)
-        yield store
+    keys = ["--env", f"MINIO_ROOT_USER={KEY}", "--env", f"MINIO_ROOT_PASSWORD={SECRET}"]
+    name = docker("run", "--detach", "--rm", "--publish", "9000", *keys, *options, image[1], "server", "/data")
+    try:
+        port = docker("port", name, "9000").splitlines()[0].rpartition(":")[2]
+        facts = {"kind": "minio", "endpoint": f"http://127.0.0.1:{port}", "access": KEY, "secret": SECRET,
+                 "container": name}  # fmt: skip
+        client = make_store(**facts).client
+        wait_until(lambda: takes_objects(client), "MinIO answers", 180)
+    except BaseException:
+        docker("rm", "--force", "--volumes", name)
+        raise
+    return Started(facts, ["docker", "rm", "--force", "--volumes", name])
 
 
 @pytest.fixture(scope="session")
-def minio_server() -> Iterator[Store]:
-    """MinIO, one per session."""
-    with run_minio({}) as store:
-        yield store
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """MinIO, one per test run."""
+    with shared(tmp_path_factory, "minio", lambda _: start_minio()) as facts:
+        yield make_store(**facts)
+
+
+@contextmanager
+def own_minio(*options: str) -> Iterator[Store]:
+    """MinIO for one test alone, in a container with these options."""
+    facts, stop = start_minio(*options)
+    try:
+        yield make_store(**facts)
+    finally:
+        subprocess.run(stop, capture_output=True, check=False)  # the test may have killed it
 
 
 @pytest.fixture
 def small_minio() -> Iterator[Store]:
     """MinIO whose disk has 128 MiB."""
-    with run_minio({}, disk="size=128m") as store:
+    with own_minio("--tmpfs", "/data:size=128m") as store:
         yield store
 
 
@@ -205,7 +265,7 @@ def small_minio() -> Iterator[Store]:
 def encrypting_minio() -> Iterator[Store]:
     """MinIO that encrypts every object, so that no ETag is an MD5."""
     key = base64.b64encode(bytes(range(32))).decode()
-    with run_minio({"MINIO_KMS_SECRET_KEY": f"key:{key}", "MINIO_KMS_AUTO_ENCRYPTION": "on"}) as store:
+    with own_minio("--env", f"MINIO_KMS_SECRET_KEY=key:{key}", "--env", "MINIO_KMS_AUTO_ENCRYPTION=on") as store:
         yield store
 
 

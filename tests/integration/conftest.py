@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from tests import forks
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 300.0
+Process = forks.Fork | subprocess.Popen[str]
 
 
 class Result(NamedTuple):
@@ -37,24 +40,33 @@ class Result(NamedTuple):
 
 
 class Stage:
-    """Runs `python -m services.<name>` with an environment that holds nothing of the caller's."""
+    """Runs `python -m services.<name>` with an environment that holds nothing of the caller's.
+
+    A stage is a process of its own, forked from one that has imported it (tests/forks.py). One that takes a `prefix`,
+    a PYTHONPATH or `fresh=True`, and a module within a stage, start as a person starts them. A stage works alone unless
+    a test sets LARDER_WORKERS: workers take longer to start than most tests' work does.
+    """
 
     def __init__(self, volume: Path) -> None:
         self.volume = volume
 
     def start(
         self, name: str, *flags: str, env: Mapping[str, str] | None = None, volume: Path | None = None,
-        prefix: Sequence[str] = (), **options: Any,
-    ) -> subprocess.Popen[str]:  # fmt: skip
+        prefix: Sequence[str] = (), fresh: bool = False, start_new_session: bool = False,
+    ) -> Process:  # fmt: skip
         """Start a stage; `prefix` is a command that starts it in another place."""
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
-        ours = {"LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume)}
-        ours |= {"LARDER_WORKERS_AFTER": "0"}  # else a test's little data would need no workers
-        clean |= ours | dict(env or {})
+        clean |= {
+            "LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume),
+            "LARDER_WORKERS": "1", "LARDER_WORKERS_AFTER": "0",  # a test with workers has little for them to do
+        } | dict(env or {})  # fmt: skip
+        if not (prefix or fresh or "PYTHONPATH" in clean or "." in name):
+            return forks.start(name, flags, clean, new_session=start_new_session)
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=start_new_session,
         )  # fmt: skip
 
     def __call__(self, name: str, *flags: str, **options: Any) -> Result:

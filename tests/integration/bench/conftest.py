@@ -3,7 +3,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +13,8 @@ from larder import rclone
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSummary
 from larder.store import BucketSettings
 from larder.volume import CHUNKS, SHARDS
+from tests import forks
 
-ROOT = Path(__file__).resolve().parents[3]
 IMAGES = {"training": 40, "validation": 12}
 CLASSES = 3
 OURS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
@@ -70,7 +69,7 @@ def summary(split: str, entries: list[IndexEntry]) -> SplitSummary:
 def start_bench(tree, tmp_path):
     """Start the stage as people do; flags as arguments, environment variables by keyword."""
 
-    def start(*flags: str, **environ: str) -> subprocess.Popen[str]:
+    def start(*flags: str, **environ: str) -> forks.Fork:
         known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         ours = {
             "LARDER_FRONT_DOOR": "make",
@@ -80,10 +79,7 @@ def start_bench(tree, tmp_path):
             "LARDER_WARMUP_BATCHES": "2",
             "LARDER_WORKERS": "2",
         }
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.bench", *flags], cwd=ROOT, env={**known, **ours, **environ}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        return forks.start("bench", flags, {**known, **ours, **environ})
 
     return start
 
@@ -143,7 +139,9 @@ def packed(packs, store, bucket, tmp_path):
 
 def run_stage(stage: str, *flags: str, **environ: str) -> None:
     known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    subprocess.run([sys.executable, "-m", f"services.{stage}", *flags], cwd=ROOT, env=known | environ, check=True)
+    with forks.start(stage, flags, known | environ) as process:
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def test_a_killed_workers_task_is_done_again_by_ray(cluster: Cluster, tmp_path: 
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_task_that_kills_every_worker_is_given_up(cluster: Cluster) -> None:
     with pytest.raises(ResourceError, match="6 times"), RayEngine(2, cluster.address)(work.die, [1]) as results:
         list(results)
@@ -105,6 +106,7 @@ def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster, t
     assert [message.endswith("has 2 CPUs") for message in said if not message.startswith("joining")] == [True]
 
 
+@pytest.mark.exhaustive
 def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
     with start_cluster() as cluster, cluster.node(1) as node, cluster.node(1):
         driver = _stage(cluster, tmp_path)
@@ -117,6 +119,7 @@ def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None
     assert f"hold: {sum(range(20))}" in stderr
 
 
+@pytest.mark.exhaustive
 def test_a_cluster_without_cpus() -> None:
     said: list[str] = []
     with start_cluster() as cluster:
@@ -136,6 +139,7 @@ def test_nothing_listens() -> None:
     assert time.monotonic() - begin < 30, "half of what a head has to answer"
 
 
+@pytest.mark.exhaustive
 def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a head on a machine that has too much to do."""
     monkeypatch.setattr("larder.engines.ray_cluster._JOIN_SECONDS", 12.0)

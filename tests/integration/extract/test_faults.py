@@ -120,8 +120,8 @@ def test_volume_inside_the_source(stage, volume) -> None:
     assert "lies inside" in result.stderr
 
 
-# So many that no run ends before a test has met it at work.
-SAMPLE = ["--source=sample", "--sample-images=4000", "--workers=2"]
+# So many that no run ends before a test has met it at work, however busy the machine is.
+SAMPLE = ["--source=sample", "--sample-images=100000", "--workers=2"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_packs_end_by_count(stage: Any, volume: Path, tree: Path, packing: Any, 
 def test_killed_at_random_moments(
     stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, kill_at_random: Callable[..., None]
 ) -> None:
-    undisturbed = stage(packing.stage, packing.size, "--workers=2")
+    undisturbed = stage(packing.stage, packing.size, "--workers=1")
     assert undisturbed.code == 0
     place = volume / packing.folder
     whole = digests(place)
@@ -199,10 +200,13 @@ def test_killed_at_random_moments(
         if complete and not replaces(number + 1):
             shutil.rmtree(place)
 
-    def flags(number: int) -> list[str]:
-        return [packing.size, "--workers=2", *(["--force"] if replaces(number) else [])]
+    def flags(workers: int, number: int) -> list[str]:
+        return [packing.size, f"--workers={workers}", *(["--force"] if replaces(number) else [])]
 
-    kill_at_random(packing.stage, flags, 20, undisturbed.seconds, check)
+    kill_at_random(packing.stage, partial(flags, 1), 14, undisturbed.seconds, check)
+    undisturbed = stage(packing.stage, packing.size, "--workers=2")
+    shutil.rmtree(place)
+    kill_at_random(packing.stage, partial(flags, 2), 6, undisturbed.seconds, check)
 
 
 def test_goes_on_where_it_was_killed(stage: Any, volume: Path, tree: Path, until: Any, held: Any) -> None:

@@ -15,7 +15,9 @@ def test_streamed_is_what_load_leaves(
     assert stage(packing.stage, packing.size).code == 0
     loaded = stage("load", f"--folder={packing.folder}", env=env)
     assert loaded.code == 0, loaded.stderr
-    streamed = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
+    streamed = stage(
+        packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", "--workers=2", env=env
+    )
     assert streamed.code == 0, streamed.stderr
     assert objects(f"direct/{packing.folder}") == objects(packing.folder)
     assert not (volume / ".larder" / packing.folder).exists()
@@ -27,7 +29,7 @@ def test_streamed_is_what_load_leaves(
     assert checked.code == 0, checked.stderr
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def test_from_store_to_store(
     stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path,
     engine: str,

@@ -92,14 +92,18 @@ def test_killed_while_sending(
     assert objects("killed/x") == objects("whole/x")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
-    ("method", "part", "sent"), [("PUT", ".tar", signal.SIGINT), ("GET", ".jpg", signal.SIGTERM)],
-    ids=["sending", "reading"],
-)  # fmt: skip
+    ("method", "part", "sent", "workers"),
+    [
+        pytest.param("PUT", ".tar", signal.SIGINT, "2", id="sending-2"),
+        pytest.param("GET", ".jpg", signal.SIGTERM, "1", id="reading-1"),
+        pytest.param("PUT", ".tar", signal.SIGINT, "1", id="sending-1", marks=pytest.mark.exhaustive),
+        pytest.param("GET", ".jpg", signal.SIGTERM, "2", id="reading-2", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_interrupted_it_ends_at_once_and_goes_on(
     stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, proxy: Any,
-    until: Any, tmp_path: Path, workers: str, method: str, part: str, sent: signal.Signals,
+    until: Any, tmp_path: Path, method: str, part: str, sent: signal.Signals, workers: str,
 ) -> None:  # fmt: skip
     """Whatever it waits for: here, a store that has fallen silent."""
     assert stage("load", env=env).code == 0

@@ -247,8 +247,15 @@ def many(extract: Any, picture: Any) -> None:
     extract({f"{splits[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(3000)})
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGTERM, "1"),
+        (signal.SIGINT, "2"),
+        pytest.param(signal.SIGTERM, "2", marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGINT, "1", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_interrupted(
     stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, workers: str, number: signal.Signals,
     held: Any,

@@ -21,7 +21,7 @@ from services.transform.transform import transform as work
 LOOKED_AT = ("os.", "shutil.", "open", "sqlite3.", "ctypes.dlsym")
 
 
-@pytest.mark.parametrize(("workers", "kills"), [("1", 10), ("2", 20)])
+@pytest.mark.parametrize(("workers", "kills"), [("1", 12), pytest.param("2", 8, marks=pytest.mark.exhaustive)])
 def test_killed_at_random_moments(
     stage: Any, extract: Any, transform: Any, tree: Any, picture: Any, volume: Path, workers: str, kills: int
 ) -> None:
@@ -84,7 +84,10 @@ def in_child(volume: Path, die_at: int | None) -> int:
     return int(text or 0)
 
 
-@pytest.mark.parametrize("earlier", [False, True], ids=["first-run", "over-an-earlier-tree"])
+@pytest.mark.parametrize(
+    "earlier",
+    [pytest.param(False, marks=pytest.mark.exhaustive, id="first-run"), pytest.param(True, id="over-an-earlier-tree")],
+)
 def test_killed_before_every_step(
     extract: Callable[..., Path],
     tree: Any,

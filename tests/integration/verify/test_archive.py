@@ -90,8 +90,15 @@ def extract(stage: Any, source: Path, transform: bool = True) -> None:
         assert ended.code == 0, ended.stderr
 
 
-@pytest.mark.parametrize("samples", ["all", "35"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("samples", "workers"),
+    [
+        ("all", "1"),
+        ("35", "2"),
+        pytest.param("all", "2", marks=pytest.mark.exhaustive),
+        pytest.param("35", "1", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_members_are_followed_to_their_files(
     stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any, write: Write, samples: str, workers: str
 ) -> None:

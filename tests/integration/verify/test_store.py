@@ -95,8 +95,15 @@ def test_the_first_break_is_named(
     assert [link for link in STORED if found[link] != "ok"] == [case.link]
 
 
-@pytest.mark.parametrize("samples", ["all", "33"])
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize(
+    ("samples", "workers"),
+    [
+        ("all", "3"),
+        ("33", "1"),
+        pytest.param("all", "1", marks=pytest.mark.exhaustive),
+        pytest.param("33", "3", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_chain_that_holds(verify: Any, loaded: Any, outcome: Any, samples: str, workers: str) -> None:
     ended = verify(samples=samples, env=loaded.env | {"LARDER_WORKERS": workers})
     assert ended.code == 0, ended.stderr

@@ -1,0 +1,217 @@
+"""Stages as forks of a process that has imported them already.
+
+Such a stage is a process like any other: it has its own memory, environment, signals and exit code, and can be killed.
+It only skips the start of an interpreter and the imports, which take longer than most tests' work. For each stage one
+server is started when it is first needed; it ends with the test run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTED_LATER = {
+    "bench": ("torch", "torchvision"),
+    "extract": ("larder.sample.picture",),
+    "optimize": ("litdata",),
+    "transform": ("PIL.Image",),
+    "verify": ("larder.sample.picture", "PIL.Image"),
+}
+"""What a stage imports when its work needs it. All of them may import boto3."""
+_NUMBER = struct.Struct("q")
+
+
+class Fork:
+    """A running stage, with the part of `subprocess.Popen`'s interface that tests use."""
+
+    def __init__(self, args: Sequence[str], status: int, stdout: int, stderr: int) -> None:
+        self.args = args
+        self.stdout: TextIO = open(stdout, encoding="utf-8")  # noqa: SIM115  (closed in __exit__ or with this object)
+        self.stderr: TextIO = open(stderr, encoding="utf-8")  # noqa: SIM115
+        self._read: dict[TextIO, bytearray] = {self.stdout: bytearray(), self.stderr: bytearray()}
+        self._status = open(status, "rb", buffering=0)  # noqa: SIM115
+        self.returncode: int | None = None
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        data = self._status.read(_NUMBER.size)
+        assert data, "the fork server has ended"
+        return int(_NUMBER.unpack(data)[0])
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; gives the exit code, negative for a signal."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = self._number()
+        return self.returncode
+
+    def communicate(self, input: None = None, timeout: float | None = None) -> tuple[str, str]:
+        """Read both streams to their ends and wait; what was read before a time-out is given by the next call."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with selectors.DefaultSelector() as open_ones:
+            for stream in self._read:
+                if not stream.closed:
+                    open_ones.register(stream, selectors.EVENT_READ)
+            while open_ones.get_map():
+                ready = open_ones.select(_left(end))
+                if not ready:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                for key, _ in ready:
+                    data = os.read(key.fd, 65536)
+                    self._read[key.fileobj] += data  # type: ignore[index]
+                    if not data:
+                        open_ones.unregister(key.fileobj)
+                        key.fileobj.close()  # type: ignore[union-attr]
+        self.wait(_left(end))
+        stdout, stderr = (bytes(data).decode() for data in self._read.values())
+        return stdout, stderr
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())
+
+
+def start(stage: str, flags: Sequence[str], env: Mapping[str, str], new_session: bool = False) -> Fork:
+    """Start `python -m services.<stage>` in the repository's root with this environment and no input."""
+    pipes = [os.pipe() for _ in range(3)]
+    request = json.dumps({"flags": list(flags), "env": dict(env), "new_session": new_session}).encode()
+    try:
+        socket.send_fds(_server(stage), [request], [writing for _, writing in pipes])
+    finally:
+        for _, writing in pipes:
+            os.close(writing)
+    return Fork([f"services.{stage}", *flags], *(reading for reading, _ in pipes))
+
+
+@cache
+def _server(stage: str) -> socket.socket:
+    """The connection to a stage's server, which ends when it is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"LANG": "C.UTF-8"}
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.forks", stage, str(theirs.fileno())], cwd=ROOT, env=environment,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+        )  # fmt: skip
+    return ours
+
+
+def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
+    """Fork for each request, and tell its status pipe the process id and the exit code. Returns in the forks alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the test run
+    running: dict[int, tuple[int, int]] = {}
+    while True:
+        for ready in select.select([requests, *running], [], [])[0]:
+            if ready is not requests:
+                child, status = running.pop(ready)
+                os.close(ready)
+                _tell(status, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                os.close(status)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+            if not message:
+                os._exit(0)
+            status, *streams = descriptors
+            child = os.fork()
+            if child == 0:
+                for descriptor in (status, *running, *(other for _, other in running.values())):
+                    os.close(descriptor)
+                requests.close()
+                for number, stream in enumerate(streams, 1):
+                    os.dup2(stream, number)
+                    os.close(stream)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                return dict(json.loads(message))
+            for stream in streams:
+                os.close(stream)
+            running[os.pidfd_open(child)] = child, status
+            _tell(status, child)
+
+
+def _tell(status: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # nobody asks any more
+        os.write(status, _NUMBER.pack(number))
+
+
+def main(stage: str, descriptor: int) -> None:
+    """Serve forks of a stage; in each of them, run it."""
+    importlib.import_module(f"services.{stage}.__main__")
+    del sys.modules[f"services.{stage}.__main__"]  # each fork runs it
+    for name in ("boto3", *IMPORTED_LATER.get(stage, ())):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    assert threading.active_count() == 1, "a fork would lack the others"
+    gc.freeze()
+    request = _serve(stage, socket.socket(fileno=descriptor))
+    os.environ.clear()
+    os.environ.update(request["env"])
+    if request["new_session"]:
+        os.setsid()
+    sys.argv[1:] = request["flags"]
+    try:
+        runpy.run_module(f"services.{stage}", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, int | None):
+            _exit(ended.code or 0)
+        raise
+
+
+def _exit(code: int) -> None:
+    """End as an interpreter does, but leave the memory to the system; to take modules down takes longer than a run."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

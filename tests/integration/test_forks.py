@@ -1,0 +1,48 @@
+"""What tests start as forks ends as what a person starts does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+STAGES = ("bench", "extract", "jupyter", "load", "mount", "optimize", "s3", "shard", "transform", "verify")
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "flag", ["--no-such", *(pytest.param(flag, marks=pytest.mark.exhaustive) for flag in ("--version", "--help"))]
+)
+def test_a_fork_does_as_a_new_interpreter(stage: Any, name: str, flag: str) -> None:
+    forked, fresh = (stage(name, flag, fresh=fresh) for fresh in (False, True))
+    assert forked[:3] == fresh[:3]
+    assert forked.code == (2 if flag == "--no-such" else 0)
+
+
+def test_the_same_bytes_from_another_interpreter(stage: Any, volume: Path) -> None:
+    """Its hashes of strings are others, so that nothing may depend on the order of a set."""
+    for name, flags in (("extract", ["--source=sample", "--sample-images=33"]), ("transform", []), ("shard", [])):
+        found = []
+        for fresh in (False, True):
+            ended = stage(name, *flags, env={"LARDER_FORCE": "true", "LARDER_WORKERS": ""}, fresh=fresh)
+            assert ended.code == 0, ended.stderr
+            files = (path for path in volume.rglob("*") if path.is_file() and path.name != "run.json")
+            found.append({path: path.read_bytes() for path in files if ".larder" not in path.parts})
+        assert found[0] == found[1]
+
+
+def test_a_fork_is_a_process_of_its_own(stage: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "held.zip")
+    process = stage.start("extract", f"--source={tmp_path}/held.zip", start_new_session=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0.01)
+    assert process.poll() is None and psutil.Process(process.pid).ppid() != os.getpid()
+    assert os.getsid(process.pid) == process.pid
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert process.communicate() == ("", "")
