@@ -31,12 +31,16 @@ from typing import Any, Self, TextIO
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_LATER = {
     "bench": ("torch", "torchvision"),
-    "extract": ("larder.sample.picture",),
+    "extract": ("larder.sample.picture", "PIL.JpegImagePlugin"),
     "optimize": ("litdata",),
-    "transform": ("PIL.Image",),
-    "verify": ("larder.sample.picture", "PIL.Image"),
+    "transform": ("PIL.JpegImagePlugin",),
+    "verify": ("larder.sample.picture", "PIL.JpegImagePlugin"),
 }
-"""What a stage imports when its work needs it. All of them may import boto3."""
+"""What a stage imports when its work needs it."""
+IMPORTED_LATER_BY_MANY = (
+    "boto3", "larder.artifacts", "larder.batches", "larder.bucket", "larder.ledger", "larder.shards", "larder.sources",
+    "larder.volume",
+)  # fmt: skip
 _NUMBER = struct.Struct("q")
 
 
@@ -145,7 +149,7 @@ def _server(stage: str) -> socket.socket:
 
 
 def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request, and tell its status pipe the process id and the exit code. Returns in the forks alone."""
+    """Fork for each request; its status pipe is told the process id and the exit code. Returns in the forks alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the test run
     running: dict[int, tuple[int, int]] = {}
     while True:
@@ -162,6 +166,10 @@ def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
             status, *streams = descriptors
             child = os.fork()
             if child == 0:
+                request: dict[str, Any] = json.loads(message)
+                if request["new_session"]:
+                    os.setsid()
+                _tell(status, os.getpid())
                 for descriptor in (status, *running, *(other for _, other in running.values())):
                     os.close(descriptor)
                 requests.close()
@@ -169,11 +177,10 @@ def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
                     os.dup2(stream, number)
                     os.close(stream)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                return dict(json.loads(message))
+                return request
             for stream in streams:
                 os.close(stream)
             running[os.pidfd_open(child)] = child, status
-            _tell(status, child)
 
 
 def _tell(status: int, number: int) -> None:
@@ -185,7 +192,7 @@ def main(stage: str, descriptor: int) -> None:
     """Serve forks of a stage; in each of them, run it."""
     importlib.import_module(f"services.{stage}.__main__")
     del sys.modules[f"services.{stage}.__main__"]  # each fork runs it
-    for name in ("boto3", *IMPORTED_LATER.get(stage, ())):
+    for name in (*IMPORTED_LATER_BY_MANY, *IMPORTED_LATER.get(stage, ())):
         with suppress(ImportError):
             importlib.import_module(name)
     assert threading.active_count() == 1, "a fork would lack the others"
@@ -193,8 +200,6 @@ def main(stage: str, descriptor: int) -> None:
     request = _serve(stage, socket.socket(fileno=descriptor))
     os.environ.clear()
     os.environ.update(request["env"])
-    if request["new_session"]:
-        os.setsid()
     sys.argv[1:] = request["flags"]
     try:
         runpy.run_module(f"services.{stage}", run_name="__main__", alter_sys=True)
