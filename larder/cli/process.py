@@ -33,6 +33,7 @@ class Call:
         env_files: Files whose variables it sees where the environment has none. Compose reads its own (`--env-file`).
         label: A label that finds the container it starts.
         quiet: Whether its output goes to stderr, since stdout is for results.
+        folder: Where it runs; None is the checkout.
     """
 
     argv: tuple[str, ...]
@@ -41,6 +42,7 @@ class Call:
     env_files: tuple[Path, ...] = ()
     label: str = ""
     quiet: bool = False
+    folder: Path | None = None
 
     def silent(self) -> Call:
         """Return the same call with its output on stderr."""
@@ -132,7 +134,7 @@ def run(
         on_interrupt: Sees to what the process leaves when it was interrupted.
     """
     try:
-        child = subprocess.Popen(call.argv, cwd=root, env=environ, stdout=_stdout(call))
+        child = subprocess.Popen(call.argv, cwd=call.folder or root, env=environ, stdout=_stdout(call))
     except FileNotFoundError:
         raise ResourceError(f"{call.argv[0]} is not there", next_step="larder doctor says what is missing") from None
     except OSError as error:

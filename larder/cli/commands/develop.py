@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from larder.cli.app import App
 from larder.cli.compose import Compose, Facts, revision_of
@@ -133,5 +133,8 @@ def provision(app: App, words: Sequence[str]) -> None:
         app.run(Host(app.settings).prepare(("provision",))[0])
     else:
         install(app.settings, ("provision",))
-    python = PYTHON if os.getcwd() == str(app.root) else str(app.root / PYTHON)
-    app.run(Call((python, "-m", "provision", *words)))
+    here = Path.cwd()  # where the declaration lies
+    if here == app.root:
+        return app.run(Call((PYTHON, "-m", "provision", *words)))
+    env = {"PYTHONPATH": str(app.root)}
+    return app.run(Call((str(app.root / PYTHON), "-m", "provision", *words), env, folder=here))
