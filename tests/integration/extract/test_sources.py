@@ -45,8 +45,7 @@ def test_second_run_writes_nothing(stage, raw, pack, volume) -> None:
 
 
 def test_sample_and_events(stage, raw) -> None:
-    # By make, transform follows anyway, and isn't told as the next step.
-    env = {"LARDER_SOURCE": "sample", "LARDER_LOG": "json", "LARDER_FRONT_DOOR": ""}
+    env = {"LARDER_SOURCE": "sample", "LARDER_LOG": "json", "LARDER_FRONT_DOOR": ""}  # by make, transform follows
     result = stage("extract", "--sample-images=33", env=env)
     assert result.code == 0, result.stderr
     assert len(raw.content()) == 33
