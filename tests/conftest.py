@@ -21,10 +21,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -209,32 +210,32 @@ def start_seaweedfs(folder: Path) -> Started:
     return Started(facts, ["kill", "-KILL", str(server.pid)])  # it takes 12 s to end by itself
 
 
-def docker(*words: str) -> str:
-    """Run a command of the container engine; gives what it prints."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"docker {' '.join(words)}: {done.stderr[-3000:]}"
-    return done.stdout.strip()
-
-
-def start_minio(*options: str) -> Started:
-    """Start MinIO in a container, published on this machine, and wait until it takes objects."""
+def start_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str = "") -> Started:
+    """Start MinIO in a container, perhaps on a disk of a given size, and wait until it answers on this machine."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped by `shared`
+    # Else testcontainers takes a development container for a place without published ports.
+    os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+    os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+    from testcontainers.community.minio import MinioContainer
+
     image = re.search(r"^MINIO_IMAGE=(.+)$", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert image
-    keys = ["--env", f"MINIO_ROOT_USER={KEY}", "--env", f"MINIO_ROOT_PASSWORD={SECRET}"]
-    name = docker("run", "--detach", "--rm", "--publish", "9000", *keys, *options, image[1], "server", "/data")
+    container = MinioContainer(image[1], access_key=KEY, secret_key=SECRET).with_envs(**environment)
+    server = (container.with_tmpfs_mount("/data", disk) if disk else container).start()
+    name = server.get_wrapped_container().id
+    stop = ["docker", "rm", "--force", "--volumes", name]
     try:
-        port = docker("port", name, "9000").splitlines()[0].rpartition(":")[2]
-        facts = {"kind": "minio", "endpoint": f"http://127.0.0.1:{port}", "access": KEY, "secret": SECRET,
-                 "container": name}  # fmt: skip
+        endpoint = f"http://127.0.0.1:{server.get_exposed_port(9000)}"
+        facts = {"kind": "minio", "endpoint": endpoint, "access": KEY, "secret": SECRET, "container": name}
         client = make_store(**facts).client
         wait_until(lambda: takes_objects(client), "MinIO answers", 180)
     except BaseException:
-        docker("rm", "--force", "--volumes", name)
+        subprocess.run(stop, capture_output=True, check=False)
         raise
-    return Started(facts, ["docker", "rm", "--force", "--volumes", name])
+    return Started(facts, stop)
 
 
 @pytest.fixture(scope="session")
@@ -245,9 +246,9 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @contextmanager
-def own_minio(*options: str) -> Iterator[Store]:
-    """MinIO for one test alone, in a container with these options."""
-    facts, stop = start_minio(*options)
+def own_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str = "") -> Iterator[Store]:
+    """MinIO for one test alone."""
+    facts, stop = start_minio(environment, disk)
     try:
         yield make_store(**facts)
     finally:
@@ -257,7 +258,7 @@ def own_minio(*options: str) -> Iterator[Store]:
 @pytest.fixture
 def small_minio() -> Iterator[Store]:
     """MinIO whose disk has 128 MiB."""
-    with own_minio("--tmpfs", "/data:size=128m") as store:
+    with own_minio(disk="size=128m") as store:
         yield store
 
 
@@ -265,7 +266,7 @@ def small_minio() -> Iterator[Store]:
 def encrypting_minio() -> Iterator[Store]:
     """MinIO that encrypts every object, so that no ETag is an MD5."""
     key = base64.b64encode(bytes(range(32))).decode()
-    with own_minio("--env", f"MINIO_KMS_SECRET_KEY=key:{key}", "--env", "MINIO_KMS_AUTO_ENCRYPTION=on") as store:
+    with own_minio({"MINIO_KMS_SECRET_KEY": f"key:{key}", "MINIO_KMS_AUTO_ENCRYPTION": "on"}) as store:
         yield store
 
 
