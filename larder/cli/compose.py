@@ -165,7 +165,7 @@ class Compose:
 
     def _volumes(self) -> dict[str, str]:
         """Return the volumes that compose would name otherwise: it can't spell the default's, once a name is given."""
-        if not self.settings.get("LARDER_DATASET"):
+        if self.settings.get("LARDER_DATASET") != DEFAULT:
             return {}
         settings = self.settings
         return {"LARDER_DATA_VOLUME": settings.data_volume, "LARDER_WDS_VOLUME": settings.wds_volume,

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if invocation.page or invocation.command is None:
                 print(invocation.page, end="")
                 return 0
-            settings = resolve(find_root(), invocation.given, environ, Path.cwd())
+            root = Path.cwd() if invocation.command.anywhere else find_root()
+            settings = resolve(root, invocation.given, environ, Path.cwd())
             app = App(settings, handler, invocation.dry_run, front_door)
             invocation.command.run(app, invocation.words)
             app.finish()

@@ -26,6 +26,7 @@ class Command(NamedTuple):
         settings: Settings of the front door that it takes.
         words: What `--help` calls the words that it takes; empty for none.
         hidden: Whether `--help` leaves it out.
+        anywhere: Whether it needs no checkout.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Command(NamedTuple):
     settings: tuple[str, ...] = ()
     words: str = ""
     hidden: bool = False
+    anywhere: bool = False
 
 
 _DATA, _MEASURE, _STORE = "Data", "Measure, look, train", "Store"
@@ -91,7 +93,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("uninstall", _KEEP, "list everything that larder has created here, ask, and remove it",
             uninstall, (), ("YES",)),
     Command("completion", _DEVELOP, "print a script that completes commands, settings and flags in a shell",
-            completion.completion, words="bash|zsh|fish"),
+            completion.completion, words="bash|zsh|fish", anywhere=True),
     Command("build", _DEVELOP, "build the images", develop.build, words="[STAGE...]"),
     *(Command(f"build-{stage}", _DEVELOP, f"build the image of {stage}", develop.build_one(stage), hidden=True)
       for stage in STAGES),

@@ -1,0 +1,132 @@
+"""What would a command run? A pure function of the settings: no engine, no files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from larder.cli.compose import Compose, Facts
+from larder.cli.host import Host
+from larder.cli.pipelines import PIPELINES
+from larder.cli.process import shown
+from larder.cli.settings import Settings
+
+ROOT = Path("/checkout")
+RUN = "run --rm --no-deps"
+BENCH = ("LARDER_MOUNT_DIR=/checkout/.larder/mount LARDER_RESULTS=/checkout/results LARDER_UID=4321 LARDER_GID=4321 "
+         "docker compose -f compose/bench.yaml")  # fmt: skip
+MEASURED = ("FOOD11_DATA_DIR=.larder/volumes/food11_local_baseline/Food-11 LARDER_RESULTS=results "
+            "LARDER_CACHE_DIR=.larder/cache LARDER_MOUNT_DIR=.larder/mount")  # fmt: skip
+TREE, SHARDS, CHUNKS = (f"LARDER_VOLUME_DIR=.larder/volumes/food11{name}"
+                        for name in ("_local_baseline", "-webdataset_wds_out", "-litdata_lit_out"))  # fmt: skip
+INPUT = "LARDER_INPUT=.larder/volumes/food11_local_baseline"
+PYTHON = ".venv/bin/python -m services"
+IDS = {"LARDER_UID": "4321", "LARDER_GID": "4321"}
+
+IN_CONTAINERS = {
+    "etl-local": [
+        f"docker compose -f compose/local.yaml {RUN} transform --check",
+        f"docker compose -f compose/local.yaml {RUN} extract",
+        f"docker compose -f compose/local.yaml {RUN} transform",
+    ],
+    "etl-load": [f"docker compose -f compose/load.yaml {RUN} load"],
+    "etl-wds": [
+        f"docker compose -f compose/load.yaml {RUN} load --task reach --folder webdataset",
+        f"docker compose -f compose/wds.yaml {RUN} shard",
+        f"docker compose -f compose/wds.yaml {RUN} load",
+    ],
+    "etl-lit": [
+        f"docker compose -f compose/load.yaml {RUN} load --task reach --folder litdata",
+        f"docker compose -f compose/lit.yaml {RUN} optimize",
+        f"docker compose -f compose/lit.yaml {RUN} load",
+    ],
+    "verify": [f"VERIFY_LIT=baseline docker compose -f compose/verify.yaml {RUN} verify"],
+    "bench": [f"{BENCH} {RUN} bench"],
+    "train": [f"{BENCH} {RUN} bench --task train"],
+    "s3-check": [f"AWS_ACCESS_KEY_ID='' docker compose -f compose/s3.yaml {RUN} s3 --task check"],
+    "s3-bucket": [f"AWS_ACCESS_KEY_ID='' docker compose -f compose/s3.yaml {RUN} s3 --task bucket"],
+}
+ON_THE_HOST = {
+    "etl-local": [f"{TREE} {PYTHON}.transform --check", f"{TREE} {PYTHON}.extract", f"{TREE} {PYTHON}.transform"],
+    "etl-load": [f"{TREE} {PYTHON}.load"],
+    "etl-wds": [
+        f"{TREE} {PYTHON}.load --task reach --folder webdataset",
+        f"{SHARDS} {INPUT} {PYTHON}.shard",
+        f"{SHARDS} {INPUT} LARDER_LOAD=webdataset {PYTHON}.load",
+    ],
+    "etl-lit": [
+        f"{TREE} {PYTHON}.load --task reach --folder litdata",
+        f"{CHUNKS} {INPUT} {PYTHON}.optimize",
+        f"{CHUNKS} {INPUT} LARDER_LOAD=litdata {PYTHON}.load",
+    ],
+    "verify": [
+        f"{TREE} LARDER_WDS_DIR=.larder/volumes/food11-webdataset_wds_out "
+        f"LARDER_LIT_DIR=.larder/volumes/food11-litdata_lit_out {PYTHON}.verify"
+    ],
+    "bench": [f"{TREE} {MEASURED} {PYTHON}.bench"],
+    "train": [f"{TREE} {MEASURED} {PYTHON}.bench --task train"],
+    "s3-check": [f"{TREE} LARDER_STORE_DIR=.larder/store {PYTHON}.s3 --task check"],
+    "s3-bucket": [f"{TREE} LARDER_STORE_DIR=.larder/store {PYTHON}.s3 --task bucket"],
+}
+
+
+def compose(**given: str) -> Compose:
+    facts = Facts(volumes=frozenset({"food11-webdataset_wds_out"}))
+    return Compose(Settings(ROOT, given, IDS, {}, "compose"), facts=facts)
+
+
+def test_every_pipeline_is_in_the_tables() -> None:
+    assert set(IN_CONTAINERS) == set(ON_THE_HOST) == set(PIPELINES)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_in_containers(name: str) -> None:
+    assert [shown(compose().command(step)) for step in PIPELINES[name]] == IN_CONTAINERS[name]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_on_the_host(name: str) -> None:
+    host = Host(Settings(ROOT, {}, IDS, {}, "host"))
+    assert [shown(host.command(step)) for step in PIPELINES[name]] == ON_THE_HOST[name]
+
+
+def test_what_the_command_line_sets_is_handed_on_as_it_is() -> None:
+    [step] = PIPELINES["etl-load"]
+    given = {"S3_BUCKET": "it's $(mine)", "AWS_SECRET_ACCESS_KEY": "the-secret", "YES": "1"}
+    line = shown(compose(**given).command(step))
+    assert line.startswith("""S3_BUCKET='it'"'"'s $(mine)' AWS_SECRET_ACCESS_KEY="$AWS_SECRET_ACCESS_KEY" docker """)
+    assert "the-secret" not in line
+    assert "YES" not in line
+
+
+@pytest.mark.parametrize(("name", "volume"), [("Food-11", "food11_local_baseline"), ("photos", "")])
+def test_only_the_default_data_set_has_volumes_that_compose_would_name_otherwise(name: str, volume: str) -> None:
+    [step] = PIPELINES["etl-load"]
+    assert compose(LARDER_DATASET=name).command(step).env.get("LARDER_DATA_VOLUME", "") == volume
+
+
+def test_an_empty_variable_does_not_hide_what_a_file_sets() -> None:
+    [step] = PIPELINES["etl-load"]
+    settings = Settings(ROOT, {}, {**IDS, "S3_PREFIX": ""}, {"S3_PREFIX": "team"}, "compose")
+    assert shown(Compose(settings).command(step)).startswith("env -u S3_PREFIX docker compose ")
+
+
+@pytest.mark.parametrize(
+    ("server", "up", "down"),
+    [
+        ("minio", "up -d --wait minio", "rm --stop --force minio"),
+        ("mount", "up -d --wait mount", "rm --stop --force mount"),
+        ("jupyter", "up -d --wait jupyter", "rm --stop --force jupyter"),
+        ("ray-head", "up -d --wait", "rm --stop --force ray-head ray-worker"),
+    ],
+)
+def test_servers(server: str, up: str, down: str) -> None:
+    assert shown(compose().up(server)).endswith(f" {up} >&2")
+    assert shown(compose().down(server)).endswith(f" {down} >&2")
+
+
+def test_another_checkout_has_a_project_of_its_own() -> None:
+    [step] = PIPELINES["etl-load"]
+    line = shown(Compose(Settings(ROOT, {}, {}, {}, "compose"), "larder-0123abcd").command(step))
+    assert line == f"docker compose -p larder-0123abcd -f compose/load.yaml {RUN} load"
