@@ -128,7 +128,7 @@ def test_straight_into_the_store(
     assert "60 images in 3 files" in ended.stderr
     listed = minio_server.client.list_objects_v2(Bucket=settings["S3_BUCKET"])["Contents"]
     assert len([item for item in listed if item["Key"].endswith(".tar")]) == 3
-    assert "next: make bench ARM=webdataset" in ended.stderr
+    assert "next: `make bench ARM=webdataset`" in ended.stderr
     cleaned = run("make", "clean", "YES=1", folder=checkout, check=True, **settings)
     assert "it held nothing" in cleaned.stderr
     assert f"{data_volume}_wds" not in volumes()
