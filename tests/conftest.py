@@ -51,7 +51,7 @@ LEFT_OUT = pytest.StashKey[int]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "exhaustive: another combination of what other tests cover; only REQUIRE=all and its own name run it"
+        "markers", "exhaustive: takes long, and others cover most of it; only REQUIRE=all and its own name run it"
     )
 
 

@@ -110,6 +110,7 @@ PIECES = ("A", "B", "FROM_ENV", "=", " = ", ": ", "\n", "\n", " ", "\t", "#", " 
           "$$", "$A", "${A}", "${X:-", "${A:+", "${", "}", ":-", "export ", "x", "1", "ä", "\r\n", ".", "-", "[")  # fmt: skip  # noqa: E501
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map(lambda pieces: "A=1\nB" + "".join(pieces)))
 def test_whatever_the_file_the_same_as_compose(folder: Path, text: str) -> None:

@@ -65,6 +65,7 @@ def foreign(data_volume: str) -> Iterator[str]:
     subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)
 
 
+@pytest.mark.exhaustive
 def test_uninstall_removes_what_the_checkout_has_made(
     run: Run, stage: Run, checkout: Path, second: dict[str, str], data_volume: str, foreign: str
 ) -> None:

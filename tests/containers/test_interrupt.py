@@ -69,7 +69,9 @@ def runs_compose(process: subprocess.Popen[str]) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize(
+    "seconds", [0.0, 0.3, *(pytest.param(seconds, marks=pytest.mark.exhaustive) for seconds in (0.1, 0.6))]
+)
 def test_a_container_that_starts_is_ended(waiting: Checkout, number: signal.Signals, seconds: float) -> None:
     process = waiting.start("etl-load")
     wait_until(lambda: runs_compose(process), "compose starts a container")

@@ -21,6 +21,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import free_ports, wait_until
 
+pytestmark = pytest.mark.exhaustive  # test_readme.py starts JupyterLab, too
+
 ROOT = Path(__file__).parents[2]
 ARTEFACTS = ROOT / "results" / "test-artefacts"
 KILL_RCLONE = """

@@ -31,7 +31,7 @@ def volumes() -> set[str]:
     return set(subprocess.check_output(["docker", "volume", "ls", "--quiet"], text=True).split())
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", [pytest.param("lit", marks=pytest.mark.exhaustive), "wds"])
 def test_packed_loaded_and_removed(
     run: Run, checkout: Path, settings: dict[str, str], data_volume: str, pipeline: str, minio_server: Any
 ) -> None:
@@ -86,6 +86,7 @@ def records(checkout: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((checkout / "results").glob("*.json"))]
 
 
+@pytest.mark.exhaustive
 def test_measured(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Path) -> None:
     for loader in ("larder", "webdataset"):
         run("make", "bench", "ARM=webdataset", folder=checkout, check=True, **loaded, LARDER_WEBDATASET_LOADER=loader)
@@ -101,6 +102,7 @@ def test_measured(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Pa
     assert record["provenance"]["in_container"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("user", ["1000", "4321"])
 def test_any_user_has_a_cache(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Path, user: str) -> None:
     (tmp_path / "results").mkdir(mode=0o777)

@@ -22,6 +22,7 @@ def on_ray(run: Run, own_project: dict[str, str]) -> Iterator[dict[str, str]]:
     run(*CLUSTER, "kill", **own_project)  # at once: nobody waits for their goodbye
 
 
+@pytest.mark.exhaustive
 def test_a_worker_is_killed_and_the_bytes_are_those_of_the_local_engine(
     run: Run, stage: Run, data_volume: str, on_ray: dict[str, str], environment: dict[str, str], until: Any
 ) -> None:

@@ -89,6 +89,7 @@ def test_make_test_is_there(run: Run, checkout: Path) -> None:
     assert "tests/unit" in run(*dry, folder=checkout, check=True).stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("command", DATA + BY_HAND)
 def test_command(run: Run, checkout: Path, minio: dict[str, Any], command: str) -> None:
     (checkout / ".env").write_text(DOT_ENV)
@@ -131,6 +132,7 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         run("make", "clean-s3", "YES=1", folder=checkout, **settings)
 
 
+@pytest.mark.exhaustive
 def test_the_labs_commands(run: Run, checkout: Path, minio: dict[str, Any], minio_server: Any) -> None:
     keys = {"S3_ENDPOINT_URL": "published", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     (checkout / ".env").write_text(DOT_ENV + "".join(f"{name}={minio[key]}\n" for name, key in keys.items()))

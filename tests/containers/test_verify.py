@@ -49,6 +49,7 @@ def test_an_archive_and_its_tree(run: Run, checkout: Path, data_volume: str, pho
     assert results(ended.stdout) == ["not followed", "ok", "ok"] + ["not there"] * 2 + ["not followed"] * 3
 
 
+@pytest.mark.exhaustive
 def test_to_the_store_and_a_break(
     run: Run, checkout: Path, data_volume: str, minio: dict[str, Any], minio_server: Any
 ) -> None:
