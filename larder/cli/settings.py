@@ -219,7 +219,9 @@ class Settings:
 
     @property
     def store_file(self) -> Path:
-        """The address and the keys of the store that `s3-up` starts."""
+        """The address and the keys of the store that `s3-up` starts. Each runner has one of its own."""
+        if not self.runner:
+            raise RuntimeError("the runner must be chosen first")  # our own mistake
         return self.home / f"s3-{self.runner}.env"
 
     @property

@@ -103,7 +103,7 @@ def _ask(app: App, question: str) -> None:
 
 def s3(app: App, _: Sequence[str]) -> None:
     """Remove the store on this machine with its data and keys, after asking."""
-    settings, runner = app.settings, app.runner
+    runner, settings = app.runner, app.settings  # in this order: the choice of the runner settles what depends on it
     _ask(app, f"Remove the {runner.name} store with all its objects, and its keys? [y/N] ")
     if app.is_compose:
         down = runner.down("minio")

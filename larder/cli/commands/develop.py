@@ -35,7 +35,9 @@ def build_one(stage: str) -> Run:
 
 
 def _build(app: App, stage: str) -> None:
-    runner = Compose(app.settings, facts=Facts(gpu=has_nvidia_gpu()), revision=revision_of(app.settings))
+    runner = Compose(
+        app.settings.with_runner("compose"), facts=Facts(gpu=has_nvidia_gpu()), revision=revision_of(app.settings)
+    )
     call = runner.build(stage)
     at = call.argv.index("build")
     progress = "plain" if app.settings.environ.get("CI") else "auto"

@@ -49,4 +49,5 @@ def test_resident_set_size_where_there_is_no_other(monkeypatch):
     with PeakMemory() as memory:
         pass
     assert memory.kind == "rss"
-    assert memory.peak_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]  # other tests may have left servers
+    assert memory.peak_bytes == pytest.approx(sum(one.memory_info().rss for one in family), rel=0.2)
