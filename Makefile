@@ -17,3 +17,7 @@ COMMANDS := help demo etl-local etl-load etl-wds etl-lit verify \
 .PHONY: $(COMMANDS)
 $(COMMANDS):
 	@python3 -m larder $@
+
+# A target that isn't there: larder suggests the nearest. The quotes keep its name from the shell.
+.DEFAULT:
+	@python3 -m larder '$(subst ','\'',$@)'

@@ -113,7 +113,9 @@ class App:
             return 0
         if is_run(call):
             call = labelled(call, f"larder.run={uuid.uuid4().hex}")
-        code = process.run(call, self.root, self.environment_of(call), self.handler, self._end_container)
+        code = process.run(
+            call, self.root, self.environment_of(call), self.handler, self._end_container, self.name("doctor")
+        )
         if code == process.INTERRUPTED and self.handler.number:
             raise Failed(code)
         return code
