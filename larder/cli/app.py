@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -133,7 +134,8 @@ class App:
         """Print a call as a line of shell. The lines make one command, which ends with the first that fails."""
         if self._printed:
             print(" &&")
-        print(process.shown(call), end="")
+        line, folder = process.shown(call), call.folder or self.root
+        print(line if folder == Path.cwd() else f"(cd {shlex.quote(str(folder))} && {line})", end="")
         self._printed = True
 
     def finish(self) -> None:
