@@ -8,7 +8,7 @@ unexport $(filter-out =%,$(subst =, =,$(MAKEOVERRIDES)))
 export LARDER_FRONT_DOOR := make
 
 COMMANDS := help demo etl-local etl-load etl-wds etl-lit verify \
-    bench train jupyter jupyter-url jupyter-logs jupyter-down \
+    bench train jupyter jupyter-token jupyter-url jupyter-logs jupyter-down \
     s3-up s3-check s3-bucket s3-down s3-keys mount unmount ray-up ray-down \
     status doctor uninstall clean-local clean clean-wds clean-lit clean-s3 \
     build build-extract build-transform build-load build-shard build-optimize build-verify build-s3 build-mount \
@@ -17,3 +17,7 @@ COMMANDS := help demo etl-local etl-load etl-wds etl-lit verify \
 .PHONY: $(COMMANDS)
 $(COMMANDS):
 	@python3 -m larder $@
+
+# A target that isn't there: larder suggests the nearest. The quotes keep its name from the shell.
+.DEFAULT:
+	@python3 -m larder '$(subst ','\'',$@)'

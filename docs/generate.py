@@ -1,12 +1,17 @@
-"""Writes .env.example, docs/settings.md and larder/cli/settings.json; --check fails when one is stale."""
+"""Writes .env.example, docs/settings.md, larder/cli/settings.json, and the version into compose/.
+
+--check fails when one is stale.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from larder import __version__
 from larder.cli.settings import FRONT_DOOR
 from larder.settings import Setting, Settings, settings_of
 from services.bench import arms
@@ -132,11 +137,18 @@ def settings_data() -> str:
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
+def with_version(text: str) -> str:
+    """A compose file with the version of pyproject.toml, which compose can't read there."""
+    text = re.sub(r"\b(image: larder-\S+:)\S+", rf"\g<1>{__version__}", text)
+    return re.sub(r'\b(VERSION: )".*?"', rf'\g<1>"{__version__}"', text)
+
+
 def main() -> int:
     """Write the files, or say which are stale."""
     pages = {
         ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page(),
         ROOT / "larder/cli/settings.json": settings_data(),
+        **{path: with_version(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
     }  # fmt: skip
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -113,7 +114,9 @@ class App:
             return 0
         if is_run(call):
             call = labelled(call, f"larder.run={uuid.uuid4().hex}")
-        code = process.run(call, self.root, self.environment_of(call), self.handler, self._end_container)
+        code = process.run(
+            call, self.root, self.environment_of(call), self.handler, self._end_container, self.name("doctor")
+        )
         if code == process.INTERRUPTED and self.handler.number:
             raise Failed(code)
         return code
@@ -131,7 +134,8 @@ class App:
         """Print a call as a line of shell. The lines make one command, which ends with the first that fails."""
         if self._printed:
             print(" &&")
-        print(process.shown(call), end="")
+        line, folder = process.shown(call), call.folder or self.root
+        print(line if folder == Path.cwd() else f"(cd {shlex.quote(str(folder))} && {line})", end="")
         self._printed = True
 
     def finish(self) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from larder.cli.front_doors import help_of
 from larder.cli.settings import Setting, known, of_stages
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def overview(front_door: str) -> str:
                   if command.group == group and not command.hidden]  # fmt: skip
     lines += [
         "", f"Settings are NAME=value: {front_door} etl-local LARDER_SOURCE=photos.zip. They may stand in .env, too.",
-        "larder COMMAND --help lists a command's settings; --dry-run prints what it would run; --yes doesn't ask.",
+        f"{help_of(front_door, 'COMMAND')} lists a command's settings; --dry-run prints what it would run;",
+        "--yes answers every question with yes.",
         "RUNNER=compose|host chooses between containers and processes in .venv/.",
         "Exit codes: 0 done, 2 wrong usage or setting, 3 input missing or damaged, 4 too many samples rejected,",
         "5 a remote service failed, 130 interrupted.",

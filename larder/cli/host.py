@@ -36,7 +36,8 @@ class Host:
         settings = self.settings
         volumes = (settings.data_volume, settings.wds_volume, settings.lit_volume)
         folders = tuple(self.volume(volume) for volume in volumes)
-        return [Call(("python3", "-m", "larder", "venv", *stages)), Call(("mkdir", "-p", "--", *folders))]
+        torch = settings.given_of("TORCH_INDEX_URL", "TORCH_BACKEND")
+        return [Call(("python3", "-m", "larder", "venv", *stages), torch), Call(("mkdir", "-p", "--", *folders))]
 
     def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
         """Return the call that runs a step."""

@@ -15,7 +15,7 @@ from larder import __version__
 from larder.cli import help as pages
 from larder.cli.app import App, Failed
 from larder.cli.commands import BY_NAME, Command
-from larder.cli.front_doors import FRONT_DOORS
+from larder.cli.front_doors import FRONT_DOORS, help_of
 from larder.cli.makeflags import overrides
 from larder.cli.process import INTERRUPTED, interrupts
 from larder.cli.settings import Setting, of_stages, resolve, shown
@@ -135,7 +135,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "la
         elif assignment:
             given[assignment[1]] = assignment[2]
         elif word.startswith("-"):
-            name, value = _flag(word, words, command)
+            name, value = _flag(word, words, command, front_door)
             given[name] = value
         elif command is None:
             command = _command(word, front_door)
@@ -157,11 +157,11 @@ def _command(word: str, front_door: str) -> Command:
     near = difflib.get_close_matches(word, [name for name, command in BY_NAME.items() if not command.hidden], n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
     raise ConfigurationError(
-        f"no such command: {shown(word)}{meant}", next_step=f"{front_door} --help lists all of them"
+        f"no such command: {shown(word)}{meant}", next_step=f"{help_of(front_door)} lists all of them"
     )
 
 
-def _flag(word: str, words: list[str], command: Command | None) -> tuple[str, str]:
+def _flag(word: str, words: list[str], command: Command | None, front_door: str) -> tuple[str, str]:
     """Return the setting that a flag sets, and its value, taken from the words behind it where it must be."""
     flag, equals, value = word.partition("=")
     flags = flags_of(command) if command else {}
@@ -171,7 +171,7 @@ def _flag(word: str, words: list[str], command: Command | None) -> tuple[str, st
         meant = f"; did you mean {near[0]}?" if near else ""
         where = f"{command.name} has no flag" if command else "no such flag:"
         raise ConfigurationError(
-            f"{where} {shown(flag)}{meant}", next_step=f"larder {command.name if command else ''} --help"
+            f"{where} {shown(flag)}{meant}", next_step=help_of(front_door, command.name if command else "")
         )
     if not equals and setting.default in ("true", "false"):
         value = "true"

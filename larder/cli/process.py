@@ -122,7 +122,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 def run(
     call: Call, root: Path, environ: Mapping[str, str], handler: Interrupts,
-    on_interrupt: Callable[[Call, Child], None] | None = None,
+    on_interrupt: Callable[[Call, Child], None] | None = None, doctor: str = "larder doctor",
 ) -> int:  # fmt: skip
     """Run a call to its end and return its exit code; 130 after an interrupt.
 
@@ -132,14 +132,15 @@ def run(
         environ: Its environment, whole.
         handler: Who hears signals.
         on_interrupt: Sees to what the process leaves when it was interrupted.
+        doctor: What the user types to have the machine checked.
     """
     try:
         child = subprocess.Popen(call.argv, cwd=call.folder or root, env=environ, stdout=_stdout(call))
     except FileNotFoundError:
-        raise ResourceError(f"{call.argv[0]} is not there", next_step="larder doctor says what is missing") from None
+        raise ResourceError(f"{call.argv[0]} is not there", next_step=f"{doctor} says what is missing") from None
     except OSError as error:
         raise ResourceError(
-            f"{call.argv[0]} can't be run: {error.strerror}", next_step="larder doctor says what is wrong"
+            f"{call.argv[0]} can't be run: {error.strerror}", next_step=f"{doctor} says what is wrong"
         ) from None
     handler.child = child
     try:

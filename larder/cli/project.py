@@ -15,8 +15,8 @@ PLAIN = "larder"
 def name_of(root: Path, environ: Mapping[str, str]) -> str:
     """Return the checkout's project, and claim the plain name for it if that is free.
 
-    The claim stands in `$XDG_STATE_HOME/larder/checkouts.json`. It ends with the checkout it names. Where the file
-    can't be kept, every checkout but the one at work keeps to its own digest only if it has claimed one before.
+    The claim stands in `$XDG_STATE_HOME/larder/checkouts.json`. It ends with the checkout it names. Where that file
+    can't be read or written, the name is the plain one.
     """
     root = root.resolve()
     register = register_of(environ)

@@ -129,6 +129,10 @@ class Settings:
         """Return a setting's value, or `default` where nobody sets it."""
         return self.given.get(name) or self.environ.get(name) or self.files.get(name) or default
 
+    def given_of(self, *names: str) -> dict[str, str]:
+        """Return those of some settings that the command line sets: a call of larder itself needs them once more."""
+        return {name: value for name in names if (value := self.given.get(name))}
+
     @property
     def arm(self) -> str:
         """The arm that is measured. Raises ConfigurationError for an `ARM` of the environment that is none."""

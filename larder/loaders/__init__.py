@@ -2,10 +2,13 @@
 
 One module per layout, each with one class:
 
-    image_folder.ImageFolderLoader    image files in class folders, on a disk or a mount
-    objects.ObjectLoader              one object per image in a bucket
-    shards.ShardLoader                WebDataset tar shards in a bucket
-    chunks.ChunkLoader                LitData chunks in a bucket, through a cache on disk
+    image_folder.ImageFolderLoader    image files in class folders, on a disk or a mount     torch
+    objects.ObjectLoader              one object per image in a bucket                       s3fs, torch
+    shards.ShardLoader                WebDataset tar shards in a bucket                      s3fs, torch
+    chunks.ChunkLoader                LitData chunks in a bucket, through a cache on disk    litdata, s3fs, torch
+
+The last column has the extras that each needs: `pip install 'larder-data[s3fs,torch]'`. ShardLoader with
+`library="webdataset"` needs webdataset, too.
 
 All give the same batches, in other orders, and are used alike: see `loader.Loader`. Importing these modules is cheap;
 torch, torchvision and a layout's own library are imported when a loader is made, after its input was checked.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from larder.loaders.cache import own_folder, plan_budget
 from larder.loaders.failures import start_worker
-from larder.loaders.loader import Loader, end_workers
+from larder.loaders.loader import Loader, end_workers, needs
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
 
@@ -59,6 +59,7 @@ class ChunkLoader(Loader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
+    @needs("litdata,s3fs,torch")
     def __init__(
         self, uri: str, split: str, *, cache_dir: Path | str, batch_size: int = 64, workers: int | None = None,
         seed: int = 0, transform: Transform | None = None, store: StoreSettings | None = None,

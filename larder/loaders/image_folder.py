@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from larder.contract import Artifact, Manifest, find_manifest, read_index
 from larder.errors import InputError
 from larder.loaders.dataloader import MapStyleLoader
-from larder.loaders.loader import check_manifest
+from larder.loaders.loader import check_manifest, needs
 from larder.loaders.remedies import ABSENT, RENEW, SURPLUS
 from larder.progress import Reporter, Silent
 
@@ -48,6 +48,7 @@ class ImageFolderLoader(MapStyleLoader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
+    @needs("torch")
     def __init__(
         self, folder: Path | str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
         transform: Transform | None = None, artifact: Artifact = "tree", reporter: Reporter | None = None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from larder.contract import META, Artifact, Manifest
 from larder.errors import ConfigurationError, InputError
@@ -14,8 +15,6 @@ from larder.loaders.remedies import ABSENT, OTHER_KIND
 from larder.machine import available_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from PIL import Image
     from torch import Tensor
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     Transform = Callable[[Image.Image], Tensor]
     """From an RGB image of any size to what a batch is made of: by default float32 [3, 224, 224]."""
 
+Init = TypeVar("Init", bound=Callable[..., None])
 REFERENCE = "PIL decode, Resize(256), CenterCrop(224), ImageNet normalization"
 """`preprocessing.reference_transform`, in words."""
 
@@ -122,6 +122,25 @@ class Loader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def needs(extras: str) -> Callable[[Init], Init]:
+    """Let a loader's `__init__` raise ConfigurationError for a missing package, with the extras that bring it."""
+
+    def decorate(init: Init) -> Init:
+        @wraps(init)
+        def explain_what_is_missing(self: Loader, *args: Any, **kwargs: Any) -> None:
+            try:
+                init(self, *args, **kwargs)
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"{type(self).__name__} needs {error.name}, which is not installed",
+                    next_step=f"install larder-data with its extras: `pip install 'larder-data[{extras}]'`",
+                ) from error
+
+        return cast(Init, explain_what_is_missing)
+
+    return decorate
 
 
 def check_manifest(manifest: Manifest | None, artifact: Artifact, split: str, where: str) -> Manifest:

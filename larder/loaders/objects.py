@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from larder.errors import LarderError
 from larder.loaders.dataloader import MapStyleLoader
 from larder.loaders.failures import CarriedError
-from larder.loaders.loader import check_manifest
+from larder.loaders.loader import check_manifest, needs
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
 
@@ -58,6 +58,7 @@ class ObjectLoader(MapStyleLoader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
+    @needs("s3fs,torch")
     def __init__(
         self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
         transform: Transform | None = None, store: StoreSettings | None = None, reporter: Reporter | None = None,

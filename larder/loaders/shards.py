@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from larder.loaders.failures import start_worker
-from larder.loaders.loader import Loader, end_workers
+from larder.loaders.loader import Loader, end_workers, needs
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
 
@@ -56,6 +56,7 @@ class ShardLoader(Loader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
+    @needs("s3fs,torch,webdataset")
     def __init__(
         self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
         transform: Transform | None = None, store: StoreSettings | None = None,

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def blocks() -> list[list[str]]:
     return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in found]
 
 
-FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK, CLOUD = blocks()
+FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK, LIBRARY, CLOUD = blocks()
 
 
 def test_the_first_commands_are_two() -> None:
@@ -151,6 +152,14 @@ def _needed_before(command: str) -> list[str]:
     if "bench" in command:
         return ["make etl-local RUNNER=compose"]
     return []
+
+
+def test_the_library_is_installed_with_extras_that_exist() -> None:
+    """tests/integration installs the wheel, and runs the script."""
+    [install] = LIBRARY
+    [extras] = re.findall(r"^pip install '\.\[(.+)\]'$", install)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= set(known)
 
 
 def test_the_clouds_commands_are_there(run: Run) -> None:

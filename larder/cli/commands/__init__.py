@@ -62,6 +62,8 @@ COMMANDS: tuple[Command, ...] = (
             pipelines.train, ("bench",), ("ARM",)),
     Command("jupyter", _MEASURE, "start JupyterLab beside the data, and print its address", jupyter.up,
             ("jupyter", "bench")),
+    Command("jupyter-token", _MEASURE, "make the workspace and JupyterLab's token", jupyter.token, ("jupyter",),
+            hidden=True),
     Command("jupyter-url", _MEASURE, "print JupyterLab's address, with its token", jupyter.url, ("jupyter",)),
     Command("jupyter-logs", _MEASURE, "print JupyterLab's log", jupyter.logs, ("jupyter",)),
     Command("jupyter-down", _MEASURE, "stop JupyterLab; the workspace stays", jupyter.down, ("jupyter",)),

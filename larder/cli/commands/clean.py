@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 
 from larder.cli.app import App, Failed
@@ -83,16 +82,13 @@ def _holds(app: App, volume: str, pipeline: str) -> bool:
     run = ("docker", "run", "--rm", "--network", "none", *mount, image("load"), "-c", script, "sh")
     code, _, said = app.output(Call((*run, *staged_folders(app.settings, pipeline))))
     if code not in (0, 1):
-        raise ResourceError(f"can't look into the volume {volume}: {said.strip()[:300]}", next_step="larder doctor")
+        raise ResourceError(f"can't look into the volume {volume}: {said.strip()[:300]}", next_step=app.name("doctor"))
     return code == 0
 
 
 def _remove(app: App, volume: str) -> None:
-    if app.is_compose or app.dry_run:
-        words = ("docker", "volume", "rm") if app.is_compose else ("rm", "-rf", "--")
-        return app.run(Call((*words, app.runner.volume(volume))))
-    return shutil.rmtree(app.root / app.runner.volume(volume), ignore_errors=False) if (
-        app.root / app.runner.volume(volume)).exists() else None  # fmt: skip
+    words = ("docker", "volume", "rm") if app.is_compose else ("rm", "-rf", "--")
+    app.run(Call((*words, app.runner.volume(volume))))
 
 
 def _ask(app: App, question: str) -> None:

@@ -17,6 +17,6 @@ def completion(app: App, words: Sequence[str]) -> None:
     if len(words) != 1 or words[0] not in SHELLS:
         given = f", not {shown(' '.join(words))}" if words else ""
         raise ConfigurationError(
-            f"completion takes the name of a shell{given}", next_step=f"larder completion {'|'.join(SHELLS)}"
+            f"completion takes the name of a shell{given}", next_step=app.name(f"completion {'|'.join(SHELLS)}")
         )
     print(script(words[0], COMMANDS), end="")

@@ -54,7 +54,8 @@ def venv(app: App, words: Sequence[str]) -> None:
     for word in words:
         _require_one_of((*STAGES, "provision", "dev"), word)
     if app.dry_run:
-        app.print_call(Call(("python3", "-m", "larder", "venv", *words)))
+        torch = app.settings.given_of("TORCH_INDEX_URL", "TORCH_BACKEND")
+        app.print_call(Call(("python3", "-m", "larder", "venv", *words), torch))
     else:
         install(app.settings, words or ("dev",))
 

@@ -26,12 +26,7 @@ _BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 def up(app: App, _: Sequence[str]) -> None:
     """Start JupyterLab, and print its address."""
     _require_address(app.settings)
-    if not app.dry_run:
-        _make_workspace(app.settings)
-    app.choose_runner()
-    if not app.dry_run:
-        _give_workspace(app)
-        make_token(app)
+    token(app)
     if isinstance(app.runner, Compose) and not app.dry_run:
         _require_free_port(app, app.runner)
     app.prepare("jupyter")
@@ -43,6 +38,19 @@ def up(app: App, _: Sequence[str]) -> None:
         app.run(app.runner.up("jupyter"))
     if not app.dry_run:
         url(app, ())
+
+
+def token(app: App, _: Sequence[str] = ()) -> None:
+    """Make the workspace and the token, unless they are there."""
+    settings = app.settings
+    if not app.dry_run:
+        _make_workspace(settings)
+        app.choose_runner()
+        _give_workspace(app)
+        make_token(app)
+    elif not ((app.root / settings.workspace).is_dir() and (app.root / settings.token_file).is_file()):
+        own = settings.given_of("RUNNER", "LARDER_HOME", "LARDER_WORKSPACE", "LARDER_UID", "LARDER_GID")
+        app.print_call(Call(("python3", "-m", "larder", "jupyter-token"), own))
 
 
 def _require_address(settings: Settings) -> None:

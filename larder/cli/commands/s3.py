@@ -17,7 +17,7 @@ def keys(app: App, _: Sequence[str] = ()) -> None:
     if app.dry_run:
         store.require_ours(app.settings)
         if not app.settings.store and not (app.root / app.settings.store_file).exists():
-            app.print_call(Call(("python3", "-m", "larder", "s3-keys")))
+            app.print_call(Call(("python3", "-m", "larder", "s3-keys"), app.settings.given_of("RUNNER", "LARDER_HOME")))
             app.settings.will_have_keys = True
     else:
         store.make_keys(app.settings)

@@ -37,9 +37,20 @@ def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path):
-    """The library's own example, with the bucket's name in it."""
-    example = dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
+def example_of_the_readme() -> str:
+    """The script in the README."""
+    [script] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return script
+
+
+def example_of_the_package() -> str:
+    """The script in the docstring of larder.loaders."""
+    return dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
+
+
+@pytest.mark.parametrize("example", [example_of_the_readme(), example_of_the_package()], ids=["readme", "docstring"])
+def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path, example):
+    """The library's own examples, with the bucket's name in them."""
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     script = example.replace("s3://my-bucket/photos-webdataset", stored.uris["shards"]) + "\nprint(loss.item())\n"
     assert float(run_script(script, tmp_path, stored.env)) > 0

@@ -164,6 +164,12 @@ def test_unknown_words(door: FrontDoor, words: tuple[str, ...], told: str) -> No
     assert_told(door.run(*words), told)
 
 
+def test_a_target_that_make_does_not_know(door: FrontDoor) -> None:
+    ended = door.run("bnech", "S3_PREFIX=x", through=("make",))
+    assert ended.code == 2
+    assert "no such command: bnech; did you mean bench?\n  next step: make help" in ended.err
+
+
 def test_an_unknown_arm_of_the_environment(door: FrontDoor) -> None:
     assert_told(door.run("bench", ARM="webdatset"), "ARM=webdatset is unknown; did you mean webdataset?")
 

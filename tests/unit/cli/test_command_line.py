@@ -70,6 +70,20 @@ def test_a_wrong_word(words: list[str], told: str) -> None:
     assert caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("front_door", "list_of_all", "of_one"),
+    [("make", "make help", "python3 -m larder bench --help"), ("larder", "larder --help", "larder bench --help"),
+     ("python3 -m larder", "python3 -m larder --help", "python3 -m larder bench --help")],
+)  # fmt: skip
+def test_help_is_offered_the_way_the_user_came(front_door: str, list_of_all: str, of_one: str) -> None:
+    for words, told in ((["bnech"], f"{list_of_all} lists all of them"), (["--hlp"], list_of_all),
+                        (["bench", "--amr=x"], of_one)):  # fmt: skip
+        with pytest.raises(ConfigurationError) as caught:
+            parse(words, {}, front_door)
+        assert caught.value.next_step == told
+    assert f"\n{of_one.replace('bench', 'COMMAND')} lists" in parse([], {}, front_door).page
+
+
 def test_words_for_provision_are_its_own() -> None:
     words = ["plan", "--help", "A=b", "-n", "--"]
     assert parse(["provision", *words], {}).words == tuple(words)

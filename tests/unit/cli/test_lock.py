@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import generate
 from larder.cli.environment import MEGABYTES, NEEDS_TORCH, torch_pins
 from larder.cli.lock import pin, without_addresses
 
@@ -115,10 +116,18 @@ def test_the_dockerfile_has_a_target_for_every_stage() -> None:
 
 
 def test_compose_has_the_version_of_pyproject() -> None:
-    """Compose can't read it there; everything else does."""
+    """Compose can't read it there: `make docs` writes it; everything else reads it."""
     version = PYPROJECT["project"]["version"]
     texts = {path.name: path.read_text() for path in (ROOT / "compose").glob("*.yaml")}
     tags = [tag for text in texts.values() for tag in re.findall(r"image: larder-\S+:(\S+)", text)]
     assert len(tags) == len(STAGES) + 1  # and Ray's nodes
     assert set(tags) == {version}
     assert re.findall(r'VERSION: "(.+)"', texts["stage.yaml"]) == [version]
+
+
+def test_a_new_version_reaches_every_compose_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "__version__", "12.0.0rc1")
+    old = PYPROJECT["project"]["version"]
+    for path in (ROOT / "compose").glob("*.yaml"):
+        text = path.read_text()
+        assert generate.with_version(text) == text.replace(old, "12.0.0rc1")

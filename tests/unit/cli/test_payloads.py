@@ -92,6 +92,14 @@ def give(door: FrontDoor, way: str, values: Mapping[str, str], command: str, run
     return door.run(command, f"RUNNER={runner}")
 
 
+@pytest.mark.parametrize("kind", [kind for kind, text in PAYLOADS.items() if "{x}" in text])
+def test_a_targets_name(door: FrontDoor, tmp_path: Path, kind: str) -> None:
+    ended = door.run(payload(kind, tmp_path / "executed"), through=("make",))
+    assert ended.code == 2
+    assert not (tmp_path / "executed").exists()
+    assert not ended.calls
+
+
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("way", WAYS)
 def test_every_setting_with_every_payload(tmp_path: Path, way: str, kind: str) -> None:
