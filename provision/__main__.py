@@ -1,4 +1,4 @@
-"""`python -m provision`: makes, keeps and takes down what a declaration names."""
+"""Makes, keeps and takes down what a declaration names: a VM, volumes, a bucket and its keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from larder import __version__
+from larder.cli.front_doors import FRONT_DOORS
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.progress import Reporter
 from larder.stage import ended
@@ -23,7 +24,6 @@ from provision.marks import Thing
 from provision.stack import Stack
 
 THING_TO_DO = 2
-SEE = "see `python -m provision --help`"
 EXITS = (
     "Exit codes: 0 done; 2 wrong usage or configuration, or (plan) there is something to do; 3 something is missing, "
     "taken or not as declared; 5 a cloud or a connection failed: running again goes on; 130 interrupted: the same."
@@ -32,7 +32,7 @@ EXITS = (
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigurationError.of_faults([message], next_step=SEE)
+        raise ConfigurationError.of_faults([message], next_step=f"see `{self.prog} --help`")
 
 
 Run = Callable[[Stack, argparse.Namespace], int]
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options; what runs each is its default `run`."""
-    top = _Parser(prog="python -m provision", description=__doc__, epilog=EXITS, allow_abbrev=False)
+    door = FRONT_DOORS.get(os.environ.get("LARDER_FRONT_DOOR", ""))
+    program = f"{door} provision" if door else "python -m provision"
+    top = _Parser(prog=program, description=__doc__, epilog=EXITS, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"larder {__version__}")
     top.add_argument("--file", "-f", type=Path, default=Path("provision.toml"),
                      help="the declaration; default provision.toml")  # fmt: skip
@@ -202,7 +204,7 @@ def _refuse_unseen(found: status.Status) -> None:
     """ServiceError when not everything could be asked: there may be more than was shown."""
     if found.unseen:
         listed = "\n".join(f"  - {what}" for what in found.unseen)
-        raise ServiceError(f"not everything could be seen:\n{listed}", next_step="mend that, then run this again")
+        raise ServiceError(f"not everything could be seen:\n{listed}", next_step="fix that, then run this again")
 
 
 def _ssh(stack: Stack, given: argparse.Namespace) -> int:

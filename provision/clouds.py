@@ -197,7 +197,7 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     if isinstance(error, ksa.EndpointNotFound | ksa.catalog.CatalogException):
         return ConfigurationError(
             f"{head}: {message or 'the catalog has no such service there'}",
-            next_step="check the region: `python -m provision doctor` lists those that the catalog has",
+            next_step="check the region: provision's command `doctor` lists those that the catalog has",
         )
     if isinstance(error, ksa.ConnectFailure | ksa.DiscoveryFailure | ksa.SSLError):
         return ServiceError(

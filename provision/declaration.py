@@ -280,7 +280,7 @@ def load(path: Path) -> Declaration:
                                  next_step=f"copy one to it, or name yours with --file; {see}") from None  # fmt: skip
     except OSError as error:
         raise ConfigurationError(f"{path} can't be read: {error.strerror}",
-                                 next_step="name another file with --file, or mend its mode") from None  # fmt: skip
+                                 next_step="name another file with --file, or fix its mode") from None  # fmt: skip
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
     faults = _inconsistencies(table)  # here, since pydantic checks no whole whose parts have faults

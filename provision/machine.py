@@ -100,7 +100,7 @@ def refuse_if_used(stack: Stack, volume: Volume) -> None:
     except LarderError as error:
         raise InputError(
             f"whether volume {volume.name} is mounted can't be seen: {error.what}",
-            next_step="mend that; or --force, which loses what the machine hasn't written to it yet",
+            next_step="fix that; or --force, which loses what the machine hasn't written to it yet",
         ) from error
     if uses:
         raise InputError(

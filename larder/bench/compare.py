@@ -45,7 +45,7 @@ class Comparison(NamedTuple):
             low, high = best.rates[0] / other.rates[-1], best.rates[-1] / other.rates[0]
             lines.append(f"{best.name} is {best.median / other.median:.2f} times as fast as {other.name}"
                          + (f" ({low:.2f} to {high:.2f})" if low < high else " (one run each)")
-                         + ("; their spreads overlap: not told apart" if low <= 1 else ""))  # fmt: skip
+                         + ("; no significant difference (intervals overlap)" if low <= 1 else ""))  # fmt: skip
         return "\n".join(lines)
 
 

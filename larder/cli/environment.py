@@ -101,7 +101,7 @@ class Environment:
         return [name for name in groups if not (there and self._is_installed(name))]
 
     def make(self) -> None:
-        """Make the environment, or mend it where an interruption or another Python has left it without pip."""
+        """Make the environment, or repair it where an interruption or another Python has left it without pip."""
         if _succeeds([self.python, "-m", "pip", "--version"]):
             return
         base = find_python()

@@ -32,7 +32,7 @@ MADE_BY: dict[Layout, str] = {
 }  # fmt: skip
 PROBE = f"{META}/probe"
 TRIES = 3
-"""Uploads in a row that mend nothing, before it is given up."""
+"""How many uploads in a row may fix nothing before load gives up."""
 BATCH_FILES = 10_000
 """Files of one rclone process, whose memory grows with them."""
 _READ_AT_ONCE = 1000

@@ -35,7 +35,9 @@ def test_the_fastest_comes_first_with_ratios_and_their_spread():
 
 def test_spreads_that_overlap_are_no_victory():
     [found] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
-    assert "b is 1.13 times as fast as a (0.92 to 1.40); their spreads overlap: not told apart" in found.verdict()
+    assert (
+        "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)" in found.verdict()
+    )
 
 
 def test_other_circumstances_are_not_mixed():

@@ -64,3 +64,15 @@ def test_values_that_make_no_sense_are_told_before_any_cloud_is_asked(
 
 def test_caller_becomes_a_network() -> None:
     assert parser().parse_args(["--caller", "192.0.2.7", "plan"]).caller == "192.0.2.7/32"
+
+
+@pytest.mark.parametrize(
+    ("way", "program"),
+    [("", "python -m provision"), ("larder", "larder provision"), ("module", "python3 -m larder provision")],
+)
+def test_help_is_offered_the_way_the_user_came(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], way: str, program: str
+) -> None:
+    monkeypatch.setenv("LARDER_FRONT_DOOR", way)
+    assert main(["volume", "grow"]) == 2
+    assert f"next step: see `{program} volume grow --help`" in capfd.readouterr().err
