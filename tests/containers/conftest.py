@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from larder import __version__
 from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
     """These tests were asked for, so what they need must be there."""
-    for command in (["docker", "info"], *(["docker", "image", "inspect", f"larder-{stage}:0.1.0"] for stage in STAGES)):
+    for command in (
+        ["docker", "info"],
+        *(["docker", "image", "inspect", f"larder-{stage}:{__version__}"] for stage in STAGES),
+    ):
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         assert found.returncode == 0, f"{' '.join(command)}: {found.stderr.strip()} (make build)"
 
@@ -129,7 +133,7 @@ def in_volume(run: Run, data_volume: str) -> Callable[[str], str]:
     """Run a shell command with the data volume at /mnt and return what it prints."""
 
     def in_volume(script: str) -> str:
-        image = "larder-extract:0.1.0"
+        image = f"larder-extract:{__version__}"
         shell = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt", "--entrypoint", "bash", image, "-c", script)
         return run(*shell, check=True).stdout
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from larder import __version__
 from tests.containers.conftest import ROOT, Run
 
 SAMPLE = {"LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "40"}
@@ -78,7 +79,7 @@ def test_uninstall_removes_what_the_checkout_has_made(
     assert f"{second['LARDER_MINIO_PORT']} is larder's own" in run(*larder, "doctor", folder=checkout, **second).stdout
     (checkout / "results" / "mine.json").touch()
 
-    image = "larder-extract:0.1.0"
+    image = f"larder-extract:{__version__}"
     user = ("docker", "run", "--detach", "--name", foreign, "-v", f"{data_volume}:/mnt", "--entrypoint", "sleep", image)
     run(*user, "600", check=True)
     refused = run(*larder, "uninstall", "YES=1", folder=checkout, **second)

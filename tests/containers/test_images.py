@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from larder import __version__
+
 STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 ROOTS = {"mount": "0000000000200002"}
 """Who mounts is root, with SYS_ADMIN and DAC_OVERRIDE of root's capabilities."""
@@ -22,19 +24,19 @@ def inspect(image: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_user_is_numeric_and_not_root(name: str) -> None:
-    assert inspect(f"larder-{name}:0.1.0")["Config"]["User"] == ("0:0" if name in ROOTS else "1000:1000")
+    assert inspect(f"larder-{name}:{__version__}")["Config"]["User"] == ("0:0" if name in ROOTS else "1000:1000")
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_entrypoint_is_the_stage(name: str) -> None:
-    assert inspect(f"larder-{name}:0.1.0")["Config"]["Entrypoint"] == ["python", "-m", f"services.{name}"]
+    assert inspect(f"larder-{name}:{__version__}")["Config"]["Entrypoint"] == ["python", "-m", f"services.{name}"]
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_labels_say_what_it_is(name: str) -> None:
-    labels = inspect(f"larder-{name}:0.1.0")["Config"]["Labels"]
+    labels = inspect(f"larder-{name}:{__version__}")["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"larder {name}"
-    assert labels["org.opencontainers.image.version"] == "0.1.0"
+    assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert labels["org.opencontainers.image.revision"]
 
@@ -52,20 +54,20 @@ def test_labels_say_what_it_is(name: str) -> None:
     ],  # Ray: 264
 )
 def test_it_adds_little_to_its_base(name: str, megabytes: int) -> None:
-    history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:0.1.0"]
+    history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:{__version__}"]
     layers = subprocess.run(history, capture_output=True, check=True, text=True).stdout.split()
     base = next(int(size) for size in reversed(layers) if int(size))  # its one layer; the image itself may not be here
     assert sum(map(int, layers)) - base < megabytes * 1e6
 
 
 def test_jupyter_adds_little_to_the_layers_that_it_shares_with_bench() -> None:
-    shared = set(inspect("larder-bench:0.1.0")["RootFS"]["Layers"])
+    shared = set(inspect(f"larder-bench:{__version__}")["RootFS"]["Layers"])
     show = ("--human=false", "--format", "{{.Size}} {{.CreatedBy}}")
-    history = ["docker", "image", "history", *show, "larder-jupyter:0.1.0"]
+    history = ["docker", "image", "history", *show, f"larder-jupyter:{__version__}"]
     lines = subprocess.run(history, capture_output=True, check=True, text=True).stdout.splitlines()[::-1]
     made = [line.split() for line in lines]
     filled = [int(words[0]) for words in made if words[0] != "0" or words[1:2] == ["WORKDIR"]]
-    layers = inspect("larder-jupyter:0.1.0")["RootFS"]["Layers"]
+    layers = inspect(f"larder-jupyter:{__version__}")["RootFS"]["Layers"]
     own = [size for size, layer in zip(filled, layers, strict=True) if layer not in shared]
     assert max(size for size, layer in zip(filled, layers, strict=True) if layer in shared) > 500e6, "torch"
     assert sum(own) < 600e6

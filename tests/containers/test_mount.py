@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from larder import __version__
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMPOSE = ("docker", "compose", "-f", "compose/mount.yaml")
 PIXELS = os.urandom(300_000)
@@ -72,8 +74,8 @@ def test_others_read_it_and_down_leaves_nothing(mount: Mount) -> None:
     assert (mount.point / "Food-11/training/class_00/0_0.jpg").read_bytes() == PIXELS
     reader = subprocess.run(
         ["docker", "run", "--rm", "--user", "1000:1000", "--cap-drop", "ALL", "--network", "none",
-         "--mount", f"type=bind,src={mount.point},dst=/data,readonly", "--entrypoint", "cat", "larder-extract:0.1.0",
-         "/data/Food-11/training/class_00/0_0.jpg"],
+         "--mount", f"type=bind,src={mount.point},dst=/data,readonly", "--entrypoint", "cat",
+         f"larder-extract:{__version__}", "/data/Food-11/training/class_00/0_0.jpg"],
         capture_output=True, check=False,
     )  # fmt: skip
     assert reader.stdout == PIXELS, reader.stderr
@@ -87,7 +89,7 @@ def test_a_container_that_runs_sees_a_later_mount_and_its_metrics(mount: Mount) 
     sleeping = subprocess.check_output(
         ["docker", "run", "--rm", "--detach", "--user", "1000:1000", "--cap-drop", "ALL", "--network", "none",
          "--mount", f"type=bind,src={mount.folder},dst=/data,readonly,bind-propagation=rslave",
-         "--entrypoint", "sleep", "larder-extract:0.1.0", "600"], text=True,
+         "--entrypoint", "sleep", f"larder-extract:{__version__}", "600"], text=True,
     ).strip()  # fmt: skip
     try:
         assert mount.up().returncode == 0

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from larder import __version__
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = {"RUNNER": "compose", "LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "60"}
 PIPELINES = {"wds": "Food-11-webdataset", "lit": "Food-11-litdata"}
@@ -51,7 +53,7 @@ def test_packed_loaded_and_removed(
     assert listed["KeyCount"] == 1
 
     user = f"larder-test-{uuid.uuid4().hex[:8]}"
-    run("docker", "create", "--name", user, "-v", f"{volume}:/mnt", "larder-extract:0.1.0", check=True)
+    run("docker", "create", "--name", user, "-v", f"{volume}:/mnt", f"larder-extract:{__version__}", check=True)
     try:
         refused = run(*make, "YES=1", folder=checkout, **settings)
         assert refused.returncode != 0

@@ -14,6 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
+from larder import __version__
+
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SAMPLE = ("--source", "sample", "--sample-images", "120")
@@ -117,11 +119,11 @@ def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str]
 def test_a_read_only_volume_is_named(run: Run, stage: Run, data_volume: str) -> None:
     stage("extract", *SAMPLE, check=True)
     command = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt:ro")
-    ended = run(*command, "larder-transform:0.1.0")
+    ended = run(*command, f"larder-transform:{__version__}")
     assert ended.returncode == 3
     assert "read-only" in ended.stderr
     assert "mount it writable" in ended.stderr
-    still = run(*command, "larder-extract:0.1.0", *SAMPLE, check=True)  # what needs no writing works
+    still = run(*command, f"larder-extract:{__version__}", *SAMPLE, check=True)  # what needs no writing works
     assert "up to date" in still.stderr
 
 
@@ -130,7 +132,7 @@ def test_a_full_disk_is_named_and_loses_nothing(run: Run, stage: Run, data_volum
     command = ["docker", "volume", "create", "-d", "local", "-o", "type=tmpfs", "-o", "device=tmpfs"]
     run(*command, "-o", f"o={options}", data_volume, check=True)
     mount = ("-v", f"{data_volume}:/mnt", "--entrypoint", "sleep")  # a tmpfs lives while somebody mounts it
-    holder = run("docker", "run", "-d", *mount, "larder-extract:0.1.0", "600", check=True)
+    holder = run("docker", "run", "-d", *mount, f"larder-extract:{__version__}", "600", check=True)
     try:
         stage("extract", "--source", "sample", "--sample-images", "60", check=True)
         ended = stage("extract", "--source", "sample", "--sample-images", "190")
@@ -151,7 +153,7 @@ def test_from_an_s3_url(run: Run, data_volume: str, minio: dict[str, Any], photo
     handed = [word for name in settings for word in ("-e", name)]
 
     def extract(source: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        container = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt", *handed, "larder-extract:0.1.0")
+        container = ("docker", "run", "--rm", "-v", f"{data_volume}:/mnt", *handed, f"larder-extract:{__version__}")
         return run(*container, "--source", source, **(settings | changed))
 
     assert "33 files" in extract("s3://sources/sets/my photos.zip").stderr
@@ -171,7 +173,7 @@ def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path,
 def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str, until: Any) -> None:
     stage("extract", "--source=sample", "--sample-images=40", check=True)
     hold = ("docker", "run", "--detach", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
-    holder = run(*hold, "larder-extract:0.1.0", "/mnt/.larder/lock", "sleep", "600", check=True).stdout.strip()
+    holder = run(*hold, f"larder-extract:{__version__}", "/mnt/.larder/lock", "sleep", "600", check=True).stdout.strip()
     try:
         probe = ("docker", "exec", holder, "flock", "--nonblock", "--conflict-exit-code=9", "/mnt/.larder/lock", "true")
         until(lambda: run(*probe).returncode == 9, "it holds the volume")

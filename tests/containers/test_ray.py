@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from larder import __version__
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CLUSTER = ("docker", "compose", "-f", "compose/ray.yaml")
 DIGESTS = "cd /mnt/Food-11-webdataset && find . -type f ! -name run.json -exec sha256sum {} + | sort -k 2"
@@ -47,5 +49,13 @@ def test_a_worker_is_killed_and_the_bytes_are_those_of_the_local_engine(
 
 def packed(data_volume: str, script: str) -> str:
     """What a command prints that looks at the shards."""
-    command = ["docker", "run", "--rm", "-v", f"{data_volume}_wds:/mnt:ro", "--entrypoint=sh", "larder-extract:0.1.0"]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "-v",
+        f"{data_volume}_wds:/mnt:ro",
+        "--entrypoint=sh",
+        f"larder-extract:{__version__}",
+    ]
     return subprocess.run([*command, "-c", script], check=True, capture_output=True, text=True).stdout

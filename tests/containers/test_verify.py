@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from larder import __version__
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SPLITS = ("training", "validation", "evaluation")
 
@@ -66,8 +68,8 @@ def test_to_the_store_and_a_break(
     assert results(ended.stdout) == ["ok"] * 4 + ["not there"] + ["ok"] * 2 + ["not there"]
 
     damage = "printf x | dd of=/wds/Food-11-webdataset/training/shard-000000.tar bs=1 seek=9000 conv=notrunc"
-    run("docker", "run", "--rm", "-v", f"{data_volume}_wds:/wds", "--entrypoint", "sh", "larder-verify:0.1.0", "-c",
-        damage, check=True)  # fmt: skip
+    run("docker", "run", "--rm", "-v", f"{data_volume}_wds:/wds", "--entrypoint", "sh", f"larder-verify:{__version__}",
+        "-c", damage, check=True)  # fmt: skip
     ended = run("make", "verify", folder=checkout, **settings)
     assert "Error 3" in ended.stderr
     assert "the chain breaks at shards: the bytes of an image have changed" in ended.stderr
