@@ -49,13 +49,6 @@ def test_a_worker_is_killed_and_the_bytes_are_those_of_the_local_engine(
 
 def packed(data_volume: str, script: str) -> str:
     """What a command prints that looks at the shards."""
-    command = [
-        "docker",
-        "run",
-        "--rm",
-        "-v",
-        f"{data_volume}_wds:/mnt:ro",
-        "--entrypoint=sh",
-        f"larder-extract:{__version__}",
-    ]
+    image = f"larder-extract:{__version__}"
+    command = ["docker", "run", "--rm", "-v", f"{data_volume}_wds:/mnt:ro", "--entrypoint=sh", image]
     return subprocess.run([*command, "-c", script], check=True, capture_output=True, text=True).stdout
