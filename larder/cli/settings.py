@@ -36,9 +36,9 @@ class Setting(NamedTuple):
 FRONT_DOOR = (
     Setting("RUNNER", "", "compose (containers) or host (processes in .venv/); compose where an engine answers",
             choices=("compose", "host")),
-    Setting("LARDER_DATA_VOLUME", "food11_local_baseline", "name of the data volume"),
-    Setting("LARDER_WDS_VOLUME", "food11-webdataset_wds_out", "name of the volume of shards"),
-    Setting("LARDER_LIT_VOLUME", "food11-litdata_lit_out", "name of the volume of chunks"),
+    Setting("LARDER_DATA_VOLUME", volume_of(DEFAULT), "name of the data volume"),
+    Setting("LARDER_WDS_VOLUME", volume_of(DEFAULT, "webdataset"), "name of the volume of shards"),
+    Setting("LARDER_LIT_VOLUME", volume_of(DEFAULT, "litdata"), "name of the volume of chunks"),
     Setting("LARDER_RAY_STAGE", "shard", "the stage that a Ray cluster is for: shard or optimize",
             choices=("shard", "optimize")),
     Setting("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `s3-up` its keys"),

@@ -7,6 +7,8 @@ import pty
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,8 +57,6 @@ def test_a_signal_to_larder_alone_reaches_the_stage(slow: FrontDoor, number: sig
 
 
 def test_a_second_signal_is_handed_on_too(slow: FrontDoor) -> None:
-    stage = slow.root / ".venv" / "bin" / "python"
-    stage.write_text(stage.read_text().replace("time.sleep(0.2)", "time.sleep(0.2); signal.pause() if False else None"))
     process = slow.start("etl-load", "RUNNER=host", start_new_session=True)
     wait_until(lambda: started(slow), "the stage runs")
     process.send_signal(signal.SIGINT)
@@ -67,50 +67,35 @@ def test_a_second_signal_is_handed_on_too(slow: FrontDoor) -> None:
     assert "Traceback" not in err
 
 
-def test_ctrl_c_in_a_terminal_reaches_the_stage_once(slow: FrontDoor) -> None:
+def interrupted_in_a_terminal(door: FrontDoor, command: Sequence[str]) -> tuple[int, bytes]:
+    """Press Ctrl-C in a terminal while a stage runs. Returns the exit code, and what the terminal has shown."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(slow.root)
-        os.execve(slow.command[0], [*slow.command, "etl-load", "RUNNER=host"], slow.environ)
-    wait_until(lambda: started(slow), "the stage runs")
+        os.chdir(door.root)
+        os.execve(command[0], [*command, "etl-load", "RUNNER=host"], door.environ)
+    wait_until(lambda: started(door), "the stage runs")
     os.write(terminal, b"\x03")
     said = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:  # the terminal is gone
-            break
-        if not part:
-            break
-        said += part
+    with suppress(OSError):  # that the terminal is gone
+        while part := os.read(terminal, 4096):
+            said += part
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 130
+    return os.waitstatus_to_exitcode(status), said
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_stage_once(slow: FrontDoor) -> None:
+    code, said = interrupted_in_a_terminal(slow, slow.command)
+    assert code == 130
     assert b"Traceback" not in said
     assert (slow.machine / "signals").read_text().splitlines() == ["SIGINT"]
     assert (slow.machine / "ended").exists()
 
 
 def test_ctrl_c_through_make(slow: FrontDoor) -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(slow.root)
-        os.execve(str(slow.bin / "make"), ["make", "etl-load", "RUNNER=host"], slow.environ)
-    wait_until(lambda: started(slow), "the stage runs")
-    os.write(terminal, b"\x03")
+    code, said = interrupted_in_a_terminal(slow, (str(slow.bin / "make"),))
+    assert code != 0
     wait_until(lambda: (slow.machine / "ended").exists(), "the stage has ended")
-    said = b""
-    while True:
-        try:
-            part = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        said += part
-    _, status = os.waitpid(pid, 0)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) != 0
     assert b"Traceback" not in said
 
 
