@@ -1,7 +1,6 @@
 """larder: an image data set in every layout a trainer may read, and loaders that feed training from it."""
 
-from __future__ import annotations
-
+# In Python 3.6, as a bare machine may have: it gets as far as __main__, which says what is needed.
 __version__: str
 
 

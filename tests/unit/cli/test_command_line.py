@@ -157,6 +157,17 @@ def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
         assert not re.search(r"\bzip\(.*strict=|\.UTC\b|slots=True", text), path
 
 
+def test_an_older_python_is_told_what_is_needed() -> None:
+    """It reads these two files, with nothing in them that it doesn't know."""
+    for name in ("__init__", "__main__"):
+        tree = ast.parse((ROOT / "larder" / f"{name}.py").read_text(), feature_version=(3, 6))
+        assert not [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+        if name == "__main__":
+            [check, later] = [node for node in tree.body if isinstance(node, ast.If | ast.ImportFrom)]
+            assert "needs Python 3.9" in ast.unparse(check)
+            assert isinstance(later, ast.ImportFrom)
+
+
 def test_help_loads_little(door: FrontDoor) -> None:
     program = "import sys; from larder.cli.main import main; main(['--help']); " \
               "print('|'.join(sorted(sys.modules)), file=sys.stderr)"  # fmt: skip
