@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from larder.cli import settings
 from larder.cli.pipelines import STAGES
-from larder.cli.settings import of_stages
+from larder.cli.settings import declared, of_stages
 
 if TYPE_CHECKING:
     from larder.cli.commands import Command
@@ -25,9 +26,8 @@ def names_of(command: Command) -> list[str]:
 
 
 def flags_of(command: Command) -> list[str]:
-    """Return a command's flags. Secrets have none."""
-    own = [setting.flag for setting in of_stages(command.stages) if setting.flag and not setting.secret]
-    return list(dict.fromkeys([*own, *COMMON_FLAGS]))
+    """Return a command's flags."""
+    return [*settings.flags_of(command.stages), *COMMON_FLAGS]
 
 
 def words_of(command: Command) -> list[str]:
@@ -39,8 +39,6 @@ def words_of(command: Command) -> list[str]:
 
 def values() -> dict[str, tuple[str, ...]]:
     """Return the values of settings that take few."""
-    from larder.cli.settings import declared
-
     either = {name: ("true", "false") for name, setting in declared().items() if setting.default in ("true", "false")}
     return {**either, **VALUES}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from larder.cli.front_doors import help_of
-from larder.cli.settings import Setting, known, of_stages
+from larder.cli.settings import Setting, flags_of, known, of_stages
 
 if TYPE_CHECKING:
     from larder.cli.commands import Command
@@ -45,11 +45,11 @@ def of_command(command: Command, front_door: str) -> str:
     lines = [f"usage: {front_door} {command.name}{words} [NAME=value...]", "", f"{_sentence(command.summary)}."]
     own = [known()[name] for name in command.settings]
     stages = of_stages(command.stages)
-    flags = [setting.flag for setting in stages]
+    flags = flags_of(command.stages)
     if own or stages:
         lines += ["", "Settings:"]
         for setting in [*own, *stages]:
-            lines += _described(setting, flags.count(setting.flag) == 1)
+            lines += _described(setting, setting.flag if setting.flag in flags else "")
     lines += [
         "",
         "Also: RUNNER=compose|host, --dry-run, --yes. NAME=value wins over the environment, and that over .env.",
@@ -61,11 +61,10 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _described(setting: Setting, has_flag: bool) -> Iterator[str]:
-    flag = f", {setting.flag}" if setting.flag and has_flag and not setting.secret else ""
+def _described(setting: Setting, flag: str) -> Iterator[str]:
     default = f"default {setting.default}" if setting.default else ""
     details = "; ".join(part for part in (setting.unit, default) if part)
-    yield f"  {setting.name}{flag}"
+    yield f"  {setting.name}, {flag}" if flag else f"  {setting.name}"
     width = max(60, min(shutil.get_terminal_size().columns, 120))
     text = f"{setting.meaning}{f' [{details}]' if details else ''}"
     yield from textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)

@@ -18,7 +18,7 @@ from larder.cli.commands import BY_NAME, Command
 from larder.cli.front_doors import FRONT_DOORS, help_of
 from larder.cli.makeflags import overrides
 from larder.cli.process import INTERRUPTED, interrupts
-from larder.cli.settings import Setting, of_stages, resolve, shown
+from larder.cli.settings import flags_of, resolve, shown
 from larder.errors import ConfigurationError, LarderError, explain_os_error
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -164,7 +164,7 @@ def _command(word: str, front_door: str) -> Command:
 def _flag(word: str, words: list[str], command: Command | None, front_door: str) -> tuple[str, str]:
     """Return the setting that a flag sets, and its value, taken from the words behind it where it must be."""
     flag, equals, value = word.partition("=")
-    flags = flags_of(command) if command else {}
+    flags = flags_of(command.stages) if command else {}
     setting = flags.get(flag)
     if setting is None:
         near = difflib.get_close_matches(flag, [*flags, "--help", "--dry-run", "--yes"], n=1)
@@ -180,10 +180,3 @@ def _flag(word: str, words: list[str], command: Command | None, front_door: str)
             raise ConfigurationError(f"{flag} needs a value", next_step=f"give it as {flag}=value")
         value = words.pop(0)
     return setting.name, value
-
-
-def flags_of(command: Command) -> dict[str, Setting]:
-    """Return the flags of a command's settings. Secrets have none: other users of the machine see arguments."""
-    found = [setting for setting in of_stages(command.stages) if setting.flag and not setting.secret]
-    flags = [setting.flag for setting in found]
-    return {setting.flag: setting for setting in found if flags.count(setting.flag) == 1}  # two stages may share one

@@ -379,3 +379,13 @@ def of_stages(stages: Iterable[str]) -> list[Setting]:
     """Return the settings of some stages, in the order in which they are declared."""
     wanted = set(stages)
     return [setting for setting in declared().values() if wanted & set(setting.stages)]
+
+
+def flags_of(stages: Iterable[str]) -> dict[str, Setting]:
+    """Return the settings of some stages by their flags.
+
+    Secrets have none: other users of the machine see arguments. A flag that two of the stages share has no one meaning.
+    """
+    found = [setting for setting in of_stages(stages) if setting.flag and not setting.secret]
+    flags = [setting.flag for setting in found]
+    return {setting.flag: setting for setting in found if flags.count(setting.flag) == 1}

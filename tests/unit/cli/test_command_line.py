@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from larder.cli.commands import BY_NAME, COMMANDS
-from larder.cli.main import flags_of, parse
-from larder.cli.settings import of_stages
+from larder.cli.main import parse
+from larder.cli.settings import flags_of, of_stages
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import ROOT, FrontDoor
 
@@ -98,7 +98,7 @@ def test_every_command_has_a_page(command: object) -> None:
     assert page.startswith(f"usage: larder {command.name}") or command.name == "help"
     for setting in of_stages(command.stages):
         assert re.search(rf"^  {setting.name}\b", page, re.MULTILINE)
-        assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags_of(command))
+        assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags_of(command.stages))
     for name in command.settings:
         assert re.search(rf"^  {name}\b", page, re.MULTILINE)
     assert max(map(len, page.splitlines())) <= 120
@@ -116,9 +116,9 @@ def test_every_command_is_listed_and_a_target_of_make(command: object) -> None:
 def test_no_two_flags_of_a_command_are_the_same() -> None:
     for command in COMMANDS:
         settings = of_stages(command.stages)
-        for flag, setting in flags_of(command).items():
+        for flag, setting in flags_of(command.stages).items():
             assert [other.name for other in settings if other.flag == flag] == [setting.name]
-    assert "--task" not in flags_of(BY_NAME["jupyter"])  # of both its stages
+    assert "--task" not in flags_of(BY_NAME["jupyter"].stages)  # of both its stages
 
 
 @pytest.mark.parametrize("python", ["python3.9", "python3.10"])
