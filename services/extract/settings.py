@@ -53,7 +53,7 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     )  # fmt: skip
     dataset: DatasetName = Field(
         DEFAULT, alias="LARDER_DATASET", min_length=1,
-        description=f"{DATASET}; later stages take the one that is there. Manifests call the generated `sample` sample",
+        description=f"{DATASET}; later stages take the one on the volume. Manifests call the generated one `sample`",
     )  # fmt: skip
     sample_images: int = Field(
         4000, alias="LARDER_SAMPLE_IMAGES", ge=FEWEST_IMAGES, le=10_000_000,

@@ -107,7 +107,8 @@ COMMANDS: tuple[Command, ...] = (
               settings=("TEST_PROCESSES", "DIST", "PYTEST_ARGS")) for tier in develop.TIERS),
     Command("lint", _DEVELOP, "run ruff and mypy, and check that generated docs are fresh", develop.lint),
     Command("docs", _DEVELOP, "write the generated docs", develop.docs),
-    Command("benchmarks", _DEVELOP, "measure the stages against their yardsticks", develop.benchmarks),
+    Command("benchmarks", _DEVELOP, "measure the stages against their yardsticks", develop.benchmarks,
+            words="[BENCHMARK...]"),
     Command("lock", _DEVELOP, "renew the lock file", develop.lock),
 )  # fmt: skip
 BY_NAME = {command.name: command for command in COMMANDS}

@@ -157,6 +157,11 @@ def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
         assert not re.search(r"\bzip\(.*strict=|\.UTC\b|slots=True", text), path
 
 
+def test_some_benchmarks_alone(door: FrontDoor) -> None:
+    [call] = door.run("benchmarks", "startup", "memory").stages
+    assert call["argv"][1:] == ["-m", "benchmarks", "startup", "memory"]
+
+
 def test_an_older_python_is_told_what_is_needed() -> None:
     """It reads these two files, with nothing in them that it doesn't know."""
     for name in ("__init__", "__main__"):
