@@ -50,6 +50,8 @@ LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for name in ("LARDER_FRONT_DOOR", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
+        os.environ.pop(name, None)  # by `make test`: how the tests were started is nothing that they test
     config.addinivalue_line(
         "markers", "exhaustive: takes long, and others cover most of it; only REQUIRE=all and its own name run it"
     )
