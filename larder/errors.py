@@ -20,10 +20,10 @@ import errno
 import os
 from collections.abc import Sequence
 
-from larder.next_step import MAKES, anew
+from larder.next_step import MAKES, forced
 
 EXIT_INTERRUPTED = 130
-TREE_ANEW = f"run {anew(MAKES['tree'])} with the LARDER_SOURCE that the tree had"
+TREE_ANEW = f"run {forced(MAKES['tree'])} with the LARDER_SOURCE that the tree had"
 """A next step. Without its source, these would put another data set in its place."""
 
 

@@ -75,7 +75,7 @@ def _shown(name: str, shown: Callable[[Run], str | None]) -> str:
     return (shown(run) if run else None) or f"`{name}`"
 
 
-def anew(text: str) -> str:
+def forced(text: str) -> str:
     """Return `text` with LARDER_FORCE=true for each run that it names, which then works though all is up to date."""
     return replace_runs(text, lambda run: str(run.having(LARDER_FORCE="true")))
 

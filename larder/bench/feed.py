@@ -11,7 +11,7 @@ from larder.loaders.traffic import Network
 
 
 class Feed(NamedTuple):
-    """A loader, and what only whoever made it knows."""
+    """A loader to measure, with its network counters and passes."""
 
     loader: Loader
     network: Callable[[], Network | None]
@@ -20,7 +20,7 @@ class Feed(NamedTuple):
     It is asked while nothing is under way. Raises ServiceError when it can't be had.
     """
     received: Callable[[], int] = interface_bytes
-    """The counter of received bytes that is sampled while a pass is measured: that of whoever fetches for this loader.
+    """The counter of received bytes, sampled during a pass, of the process that fetches for this loader.
 
     Raises ServiceError when it can't be had.
     """

@@ -31,7 +31,7 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
     )  # fmt: skip
     webdataset_loader: Literal["larder", "webdataset"] = Field(
         "larder", alias="LARDER_WEBDATASET_LOADER",
-        description="who reads shards: larder (an IterableDataset over fsspec and tarfile), webdataset (that library)",
+        description="the shard reader: larder (an IterableDataset over fsspec and tarfile) or webdataset (the library)",
     )  # fmt: skip
     cache_dir: Path = Field(
         Path(".larder/cache"), alias="LARDER_CACHE_DIR",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from larder.errors import LarderError
 from larder.loaders.remedies import ABSENT, GONE, OTHER_KIND, RENEW, RESTORE, SURPLUS
-from larder.next_step import anew
+from larder.next_step import forced
 from larder.settings import Settings, settings_of
 
 _ARGUMENT = re.compile(r"^(  - |)(\w+)=", re.MULTILINE)
@@ -35,7 +35,7 @@ def steps_with(made_by: str) -> dict[str, str]:
     return {
         ABSENT: f"run {made_by}",
         RESTORE: f"run {made_by}, which puts it back",
-        RENEW: f"run {made_by}, which sends again what differs; if it finds nothing, {anew(made_by)}",
+        RENEW: f"run {made_by}, which uploads what differs; if it finds no difference, {forced(made_by)}",
         GONE: f"run {made_by}, which puts back what was deleted",
         SURPLUS: f"remove what is there beside what {made_by} made",
         OTHER_KIND: f"let the settings name what {made_by} made: `data_dir`, or `bucket` and `prefix`",

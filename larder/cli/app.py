@@ -21,7 +21,7 @@ from larder.dataset import DEFAULT, volume_of
 
 
 class Failed(Exception):
-    """A call ended with an exit code that ends the command, too; whoever failed has said why."""
+    """A call failed with this exit code, which becomes the command's; its error is already printed."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

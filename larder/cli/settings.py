@@ -70,7 +70,7 @@ STORE = (
     "S3_ENDPOINT_URL", "S3_BUCKET", "RCLONE_CONTAINER", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN", "AWS_PROFILE",
 )  # fmt: skip
-"""Whoever sets one of these has a store, and nothing of it is made up."""
+"""If one of these is set, the user has a store: no key or address is generated."""
 SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
 _OTHERS = frozenset({
     "RCLONE_CONTAINER", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",

@@ -38,7 +38,7 @@ class CarriedError(Exception):
 
 def start_worker(_number: int) -> None:
     """What every loader's workers begin with."""
-    from larder.engines.pool import end_with_parent  # here, since whoever only names errors has no processes
+    from larder.engines.pool import end_with_parent  # imported here: naming errors needs no processes
 
     end_with_parent()
     sys.excepthook = _without_interrupted_batches

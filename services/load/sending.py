@@ -19,7 +19,7 @@ from larder.contract import MANIFEST, META, Manifest
 from larder.dataset import Layout, layout_of
 from larder.errors import TREE_ANEW, InputError, LarderError, ServiceError
 from larder.fingerprint import Fingerprint, fingerprint
-from larder.next_step import MAKES, Run, anew
+from larder.next_step import MAKES, Run, forced
 from larder.progress import Reporter, amount
 from larder.s3_faults import is_final
 from services.load.settings import LoadSettings
@@ -253,7 +253,7 @@ class Sending:
     def _changed(self, path: Path, how: str) -> InputError:
         maker = made_by(self._settings.folder)
         # Who packs misses a file that is gone by itself, but not other bytes of the same length.
-        again = f"run {maker if how == 'is gone' else anew(maker)}, which makes them anew, then run again"
+        again = f"run {maker if how == 'is gone' else forced(maker)}, which makes them anew, then run again"
         return InputError(
             f"{path} {how} since its manifest was written",
             next_step=f"{TREE_ANEW}, then run again" if maker == MADE_BY["tree"] else again,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError, explain_os_error
-from larder.next_step import MAKES, Run, anew
+from larder.next_step import MAKES, Run, forced
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import reading
@@ -110,7 +110,7 @@ def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
             chain.store_failed = link.name
         return Line(link.name, "FAILED", error.what, None, error)
     known = error.fault if isinstance(error, BreakError) else Fault(error.what, "", next_step=error.next_step)
-    mend = anew(link.mend) if known.forced else link.mend
+    mend = forced(link.mend) if known.forced else link.mend
     broken = known._replace(what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or mend)
     return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
 

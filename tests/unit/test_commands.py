@@ -10,7 +10,7 @@ import pytest
 
 from larder.cli.commands import BY_NAME
 from larder.errors import InputError
-from larder.next_step import MAKES, Run, anew
+from larder.next_step import MAKES, Run, forced
 from larder.settings import Settings
 from larder.stage import Outcome
 from services.commands import TARGETS, WAYS, command, in_commands, main
@@ -56,7 +56,7 @@ def test_a_command(run: Run, way: str, expected: str | None) -> None:
 
 
 def test_stages_in_a_row_are_one_target_and_two_services() -> None:
-    assert in_commands(f"run {anew(MAKES['webdataset'])}; then this", "make") == (
+    assert in_commands(f"run {forced(MAKES['webdataset'])}; then this", "make") == (
         "run `make etl-wds LARDER_FORCE=true`; then this"
     )
     assert in_commands(f"run {MAKES['webdataset']}", "compose") == (

@@ -1,7 +1,7 @@
 """What larder has created on this machine, for `uninstall`: in the engine, and as files.
 
 Only what carries the checkout's compose project, or lies where larder puts it, is larder's. Symlinks are neither
-followed nor removed: whoever made one keeps it.
+followed nor removed.
 """
 
 from __future__ import annotations

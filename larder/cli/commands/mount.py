@@ -47,7 +47,7 @@ def _require_shared(folder: Path) -> None:
 
 
 def unmount(app: App, _: Sequence[str]) -> None:
-    """Take the mount away, whoever made it."""
+    """Unmount the bucket, also where another command mounted it."""
     folder = app.settings.mount_dir
     there = (app.root / folder).is_dir()
     if there:

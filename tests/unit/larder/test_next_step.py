@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import TREE_ANEW, InputError
-from larder.next_step import MAKES, Run, anew, parse_run, replace_runs
+from larder.next_step import MAKES, Run, forced, parse_run, replace_runs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,7 +48,7 @@ def test_runs_that_one_command_does_are_named_once() -> None:
 
 
 def test_anew_says_so_of_each_run() -> None:
-    assert anew(MAKES["tree"]) == "`extract LARDER_FORCE=true` and `transform LARDER_FORCE=true`"
+    assert forced(MAKES["tree"]) == "`extract LARDER_FORCE=true` and `transform LARDER_FORCE=true`"
     assert "LARDER_SOURCE" in TREE_ANEW
 
 
