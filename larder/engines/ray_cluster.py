@@ -81,12 +81,24 @@ def _connection(**options: Any) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+            _init(ray, options)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own there, which ends the process
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def _init(ray: Any, options: dict[str, Any]) -> None:
+    """Call `ray.init`. Raises ServiceError when Ray's processes don't start."""
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+    except Exception as error:  # of whatever kind: Ray raises bare Exceptions, too
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ServiceError(
+            f"Ray's processes don't start on this machine: {reason}",
+            next_step="free some memory and run again: it resumes; or do without Ray: LARDER_ENGINE=local",
+        ) from error
 
 
 @contextmanager

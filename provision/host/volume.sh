@@ -521,7 +521,8 @@ first_names() { find "$1" -mindepth 1 -maxdepth 1 -printf '%f ' -quit; }
 # before would keep Docker from starting once the volume is gone. Lines of others stay as they are.
 write_fstab() {
     local line
-    line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=30s,x-larder=${serial:-by-hand} 0 2"
+    # 90 s: a busy server may find its disks that late, and what is not mounted by then keeps Docker from starting.
+    line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=90s,x-larder=${serial:-by-hand} 0 2"
     refuse_others_in_fstab
     if grep -qxF -- "$line" /etc/fstab; then
         say "found it in /etc/fstab"
