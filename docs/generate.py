@@ -126,12 +126,25 @@ def choices_of(kind: type[Settings], setting: Setting) -> list[str]:
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
+def bounds_of(kind: type[Settings], setting: Setting) -> dict[str, float]:
+    """The bounds of a number, by pydantic's names: ge, gt, le, lt."""
+    metadata = kind.model_fields[setting.field].metadata
+    return {name: getattr(one, name) for one in metadata for name in ("ge", "gt", "le", "lt") if hasattr(one, name)}
+
+
+def type_of(kind: type[Settings], setting: Setting) -> str:
+    """int, float or bool; an empty text for everything else."""
+    annotation = kind.model_fields[setting.field].annotation
+    return annotation.__name__ if annotation in (int, float, bool) else ""
+
+
 def settings_data() -> str:
     """The stages' settings for the front door, which can't import them: it runs where nothing is installed."""
     found = {
         name: {"default": setting.default, "meaning": setting.meaning, "flag": "" if setting.secret else setting.flag,
                "unit": setting.unit, "stages": stages, "secret": setting.secret,
-               "choices": choices_of(STAGES[stages[0]], setting)}
+               "choices": choices_of(STAGES[stages[0]], setting), "type": type_of(STAGES[stages[0]], setting),
+               "bounds": bounds_of(STAGES[stages[0]], setting)}
         for name, (setting, stages) in settings_by_name().items()
     }  # fmt: skip
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"

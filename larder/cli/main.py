@@ -18,7 +18,7 @@ from larder.cli.commands import BY_NAME, Command
 from larder.cli.front_doors import FRONT_DOORS, help_of
 from larder.cli.makeflags import overrides
 from larder.cli.process import INTERRUPTED, interrupts
-from larder.cli.settings import flags_of, resolve, shown
+from larder.cli.settings import Settings, flags_of, known, resolve, shown
 from larder.errors import ConfigurationError, LarderError, explain_os_error
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(invocation.page, end="")
                 return 0
             root = Path.cwd() if invocation.command.anywhere else find_root()
-            settings = resolve(root, invocation.given, environ, Path.cwd())
+            settings = _settings(root, invocation.command, invocation.given, environ)
             app = App(settings, handler, invocation.dry_run, front_door)
             invocation.command.run(app, invocation.words)
             app.finish()
@@ -72,6 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             return _fail(known)
     return 0
+
+
+def _settings(root: Path, command: Command, given: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a run; for a command that also works without them, the defaults where they are wrong."""
+    try:
+        return resolve(root, given, environ, Path.cwd())
+    except ConfigurationError as fault:
+        if not command.tells_faults:
+            raise
+        others = {name: value for name, value in environ.items() if name not in known()}
+        return Settings(root, {}, others, {}, fault=fault)
 
 
 def _front_door(environ: Mapping[str, str]) -> str:

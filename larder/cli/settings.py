@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,10 @@ class Setting(NamedTuple):
     secret: bool = False
     choices: tuple[str, ...] = ()
     """All that it may be; empty where that can't be listed."""
+    type: str = ""
+    """int, float or bool; empty for everything else."""
+    bounds: Mapping[str, float] = {}
+    """Of a number: ge, gt, le, lt."""
 
 
 FRONT_DOOR = (
@@ -111,19 +116,21 @@ class Settings:
         environ: The environment.
         files: What `.env` sets.
         runner: The runner that was chosen, once it is.
+        fault: What is wrong with the settings that the user gave, for a command that works without them.
     """
 
     def __init__(
         self, root: Path, given: Mapping[str, str], environ: Mapping[str, str], files: Mapping[str, str],
-        runner: str = "",
+        runner: str = "", fault: ConfigurationError | None = None,
     ) -> None:  # fmt: skip
+        self.fault = fault
         self.root, self.given, self.environ, self.files, self.runner = root, given, environ, files, runner
         self.will_have_keys = False
         """Whether a dry run has printed the command that makes the store's keys."""
 
     def with_runner(self, runner: str) -> Settings:
         """Return the same settings for a chosen runner."""
-        return Settings(self.root, self.given, self.environ, self.files, runner)
+        return Settings(self.root, self.given, self.environ, self.files, runner, self.fault)
 
     def get(self, name: str, default: str = "") -> str:
         """Return a setting's value, or `default` where nobody sets it."""
@@ -364,10 +371,32 @@ def _bad_numbers(settings: Settings) -> Iterator[str]:
         value = settings.get(name, "1000")
         if not re.fullmatch(r"0*[1-9][0-9]{0,9}", value):
             yield f"{name}={shown(value)} is not an id above 0: no stage runs as root"
-    for name in ("LARDER_MINIO_PORT",):
-        value = settings.get(name, "9000")
-        if not is_port(value):
-            yield f"{name}={shown(value)} is not a port from 1 to 65535"
+    if not is_port(value := settings.get("LARDER_MINIO_PORT", "9000")):
+        yield f"LARDER_MINIO_PORT={shown(value)} is not a port from 1 to 65535"
+    for name, setting in declared().items():
+        if (value := settings.get(name)) and (fault := _wrong_number(value, setting)):
+            yield f"{name}={shown(value)} {fault}"
+
+
+_BOUNDS = {
+    "ge": (operator.ge, "must be {} or more"), "gt": (operator.gt, "must be more than {}"),
+    "le": (operator.le, "must be {} or less"), "lt": (operator.lt, "must be less than {}"),
+}  # fmt: skip
+
+
+def _wrong_number(value: str, setting: Setting) -> str:
+    """Return why a stage would refuse a value, which it would say only once its image is built; else an empty text."""
+    if setting.type not in ("int", "float"):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return "must be a whole number" if setting.type == "int" else "must be a number"
+    for name, bound in setting.bounds.items():
+        fits, words = _BOUNDS[name]
+        if not fits(number, bound):
+            return words.format(bound)
+    return ""
 
 
 def is_port(text: str) -> bool:

@@ -51,7 +51,9 @@ def of_python(survey: Survey) -> Iterator[Check]:
 
 
 def of_env_file(survey: Survey) -> Check:
-    """Check `.env`. Every command, this one too, refuses one that it can't read or that holds an unknown setting."""
+    """Check the settings. Every other command refuses a `.env` that it can't read or that holds an unknown setting."""
+    if fault := survey.settings.fault:
+        return Check("settings", FAULT, " ".join(fault.what.split()), fault.next_step)
     path = survey.root / ".env"
     if not path.exists():
         return Check(".env", OK, "there is none: all settings have their defaults")

@@ -27,6 +27,7 @@ class Command(NamedTuple):
         words: What `--help` calls the words that it takes; empty for none.
         hidden: Whether `--help` leaves it out.
         anywhere: Whether it needs no checkout.
+        tells_faults: Whether it says by itself what is wrong with settings.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Command(NamedTuple):
     words: str = ""
     hidden: bool = False
     anywhere: bool = False
+    tells_faults: bool = False
 
 
 _DATA, _MEASURE, _STORE = "Data", "Measure, look, train", "Store"
@@ -82,7 +84,8 @@ COMMANDS: tuple[Command, ...] = (
             words="..."),
     Command("status", _KEEP, "show volumes, store, mount, JupyterLab and records, and what is out of date",
             status, (), _VOLUMES),
-    Command("doctor", _KEEP, "check engine, disk, memory, ports, FUSE, GPU, Python and .env", doctor.doctor),
+    Command("doctor", _KEEP, "check engine, disk, memory, ports, FUSE, GPU, Python and .env", doctor.doctor,
+            tells_faults=True),
     Command("clean-local", _KEEP, "remove the data volume, after asking", clean.local, (), (*_VOLUMES[:1], "YES")),
     Command("clean", _KEEP, "remove the volumes of shards and chunks that the store has", clean.staged("wds", "lit"),
             ("load",), (*_VOLUMES[1:], "YES")),

@@ -93,6 +93,20 @@ def test_no_docker_at_all(door: FrontDoor) -> None:
     )
 
 
+def test_neither_docker_nor_a_new_enough_python(door: FrontDoor) -> None:
+    (door.bin / "docker").unlink()
+    shutil.rmtree(door.root / ".venv")
+    old = door.bin / "old"
+    old.write_text("#!/bin/sh\nexit 1\n")  # asked whether it is new enough
+    old.chmod(0o755)
+    (door.bin / "python3").unlink()
+    code = f"import sys; sys.executable = {str(old)!r}; from larder.cli.main import main; sys.exit(main())"
+    ended = door.run("etl-local", through=(sys.executable, "-c", code))
+    assert_told(ended, "needs Python 3.11 or newer", "or Docker")
+    assert "Docker is not installed: the stages run as processes" in ended.err
+    assert not (door.root / ".venv").exists()
+
+
 def test_an_engine_that_says_something_else(door: FrontDoor) -> None:
     door.answer("version", code=1, err="\x1b[31mclient version 9 is too new\x1b[0m\nmore\n")
     ended = door.run("etl-local")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from docs.generate import STAGES
 from larder.cli.settings import FRONT_DOOR, WORDS, Settings, known, resolve
 from larder.errors import ConfigurationError
+from larder.settings import settings_of
 
 CI = {
     "PATH": "/usr/bin", "HOME": "/root", "USER": "runner", "SHELL": "/bin/bash", "LANG": "C.UTF-8", "PWD": "/x",
@@ -68,7 +72,7 @@ def found(root: Path, **sources: dict[str, str]) -> Settings:
 
 @pytest.mark.parametrize("name", sorted(known()))
 def test_what_wins(tmp_path: Path, name: str) -> None:
-    values = CHOICES.get(name, ("11", "12", "13"))
+    values = CHOICES.get(name, ("51", "52", "53"))
     first, second, third = (values * 3)[:3]
     everywhere = {"given": {name: first}, "environ": {name: second}, "env_file": {name: third}}
     for source in ("given", "environ", "env_file"):
@@ -83,7 +87,7 @@ def test_empty_is_not_set(tmp_path: Path) -> None:
         assert (
             found(tmp_path, given={name: ""}, environ={name: ""}, env_file={name: ""}).get(name, "default") == "default"
         )
-        value = CHOICES.get(name, ("11",))[0]
+        value = CHOICES.get(name, ("51",))[0]
         assert found(tmp_path, given={name: ""}, environ={name: ""}, env_file={name: value}).get(name) == value
 
 
@@ -238,3 +242,28 @@ def test_an_escape_of_the_terminal_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         found(tmp_path, given={"RUNNER": "\x1b[31m\a", "LARDER_UID": "1\r2"})
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", str(caught.value))
+
+
+NUMBERS = {name: setting for name, setting in known().items() if setting.type in ("int", "float")}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_refused_before_anything_is_built(name: str, tmp_path: Path) -> None:
+    """As the stage would refuse them, and never a value that it would take."""
+    stage = STAGES[NUMBERS[name].stages[0]]
+    [field] = [setting.field for setting in settings_of(stage) if setting.names[0] == name]
+    adapter: TypeAdapter[float] = TypeAdapter(
+        Annotated[stage.model_fields[field].annotation, *stage.model_fields[field].metadata]
+    )
+    for value in ("many", "-1", "0", "1", "7", "1e30", "nan", " 2 ", "1_000", "0x10"):
+        try:
+            adapter.validate_python(value)
+            taken = True
+        except ValidationError:
+            taken = False
+        try:
+            resolve(tmp_path, {name: value}, {}, tmp_path)
+        except ConfigurationError as error:
+            assert not taken and name in error.what, value
+        else:
+            assert taken or value not in ("many", "-1")
