@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from pydantic import BeforeValidator
+
 from larder import __version__
 from larder.cli.settings import FRONT_DOOR
 from larder.settings import Setting, Settings, settings_of
@@ -133,9 +135,10 @@ def bounds_of(kind: type[Settings], setting: Setting) -> dict[str, float]:
 
 
 def type_of(kind: type[Settings], setting: Setting) -> str:
-    """int, float or bool; an empty text for everything else."""
-    annotation = kind.model_fields[setting.field].annotation
-    return annotation.__name__ if annotation in (int, float, bool) else ""
+    """int or float; an empty text for everything else, and for numbers that a validator also takes as words."""
+    field = kind.model_fields[setting.field]
+    takes_words = any(isinstance(one, BeforeValidator) for one in field.metadata)
+    return field.annotation.__name__ if field.annotation in (int, float) and not takes_words else ""
 
 
 def settings_data() -> str:

@@ -14,6 +14,7 @@ import random
 import re
 import select
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -46,40 +47,11 @@ KINDS = [
 ]
 
 
-LEFT_OUT = pytest.StashKey[int]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     for name in ("LARDER_FRONT_DOOR", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
         os.environ.pop(name, None)  # by `make test`: how the tests were started is nothing that they test
-    config.addinivalue_line(
-        "markers", "exhaustive: takes long, and others cover most of it; only REQUIRE=all and its own name run it"
-    )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out exhaustive tests, unless all are required or one is asked for by its name."""
-    if os.environ.get("REQUIRE") == "all" or any("::" in word for word in config.args):
-        return
-    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-    items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
-    config.stash[LEFT_OUT] = len(left_out)
-    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, whose words nobody hears
-        config.workeroutput["left_out"] = len(left_out)
-    else:
-        config.hook.pytest_deselected(items=left_out)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Learn from a process of pytest-xdist how many tests it has left out: all leave out the same."""
-    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say how many tests were left out."""
-    if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"left out: {count} exhaustive tests; `make test REQUIRE=all` runs them")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Store(NamedTuple):

@@ -33,7 +33,7 @@ class Setting(NamedTuple):
     choices: tuple[str, ...] = ()
     """All that it may be; empty where that can't be listed."""
     type: str = ""
-    """int, float or bool; empty for everything else."""
+    """int or float; empty for everything else."""
     bounds: Mapping[str, float] = {}
     """Of a number: ge, gt, le, lt."""
 
@@ -65,7 +65,11 @@ WORDS = (
     Setting("YES", "", "1 answers yes to every question"),
     Setting("BUCKET", "", "s3-bucket: the bucket to make in place of S3_BUCKET"),
     Setting("REQUIRE", "", "test: all runs every tier, and fails where one can't run"),
-    Setting("TEST_PROCESSES", "auto", "test: processes that run tests side by side"),
+    Setting(
+        "TEST_PROCESSES",
+        "",
+        "test: processes that run tests side by side; default: two per core, as far as memory allows",
+    ),
     Setting("DIST", "worksteal", "test: how pytest-xdist spreads the tests"),
     Setting("PYTEST_ARGS", "", "test: further arguments for pytest, split as a shell splits words"),
 )
@@ -386,7 +390,7 @@ _BOUNDS = {
 
 def _wrong_number(value: str, setting: Setting) -> str:
     """Return why a stage would refuse a value, which it would say only once its image is built; else an empty text."""
-    if setting.type not in ("int", "float"):
+    if not setting.type:
         return ""
     try:
         number = float(value)

@@ -35,6 +35,9 @@ Say = Callable[[str, str], None]
 """Told an event's name and message, as `larder.progress.Reporter.event` is."""
 _JOIN_SECONDS = 60.0
 """For a node of our own to start; it takes 3 s on an idle machine."""
+_ATTEMPTS = 3
+_TOO_SLOW = "timed out during startup"
+"""What Ray says when its processes took longer than the 30 s that it gives them, as on a machine with much to do."""
 _SAY_SECONDS = 5.0
 """Between words while it starts."""
 _GRACE_SECONDS = 10.0
@@ -63,7 +66,7 @@ def driver(address: str, cpus: int, say: Say) -> Iterator[str]:
     # A name this short because the path of a socket below it may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         if address:
-            with _node(address, Path(folder), say) as head, _connection(address=head, _temp_dir=folder):
+            with _node(address, Path(folder), say) as (head, own), _connection(address=head, _temp_dir=str(own)):
                 yield head
         else:
             options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
@@ -91,27 +94,49 @@ def _connection(**options: Any) -> Iterator[str]:
 
 def _init(ray: Any, options: dict[str, Any]) -> None:
     """Call `ray.init`. Raises ServiceError when Ray's processes don't start."""
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
-    except Exception as error:  # of whatever kind: Ray raises bare Exceptions, too
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ServiceError(
-            f"Ray's processes don't start on this machine: {reason}",
-            next_step="free some memory and run again: it resumes; or do without Ray: LARDER_ENGINE=local",
-        ) from error
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
+            return
+        except Exception as error:  # of whatever kind: Ray raises bare Exceptions, too
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if attempt < _ATTEMPTS and _TOO_SLOW in reason:
+                ray.shutdown()
+                continue
+            raise ServiceError(
+                f"Ray's processes don't start on this machine: {reason}",
+                next_step="free memory and cores, and run again: it resumes; or do without Ray: LARDER_ENGINE=local",
+            ) from error
 
 
 @contextmanager
-def _node(address: str, folder: Path, say: Say) -> Iterator[str]:
-    """A node of the cluster at `address`, without CPUs and with its files in `folder`; yields the head's address."""
+def _node(address: str, folder: Path, say: Say) -> Iterator[tuple[str, Path]]:
+    """A node of the cluster at `address`, without CPUs; yields the head's address and the node's folder in `folder`."""
     if address != "auto" and (fault := listens(address)) is not None:
         raise ServiceError(
             f"nothing answers at {address}, where RAY_ADDRESS says that a Ray cluster is: {fault}",
             next_step=f"start the cluster ({START}) or correct RAY_ADDRESS, then run again: it resumes",
         )
-    log = folder / "start.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    for attempt in range(1, _ATTEMPTS + 1):
+        own = folder / str(attempt)
+        own.mkdir()
+        process = _start_node(address, own)
+        try:
+            try:
+                head = _joined(process, address, own, say)
+            except ServiceError:
+                if attempt < _ATTEMPTS and _TOO_SLOW in _log_of(own):
+                    continue
+                raise
+            yield head, own
+            return
+        finally:
+            stop(process, _GRACE_SECONDS)  # the kernel ends its children with it
+
+
+def _start_node(address: str, folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "start.log").open("wb") as output:
+        return subprocess.Popen(
             [
                 sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--temp-dir={folder}",
                 "--num-cpus=0", "--num-gpus=0", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--log-color=false",
@@ -122,18 +147,19 @@ def _node(address: str, folder: Path, say: Say) -> Iterator[str]:
             start_new_session=True,  # Ctrl-C is for us, not for it
             preexec_fn=partial(end_with_parent, signal.SIGKILL),  # Ray may hang on SIGTERM; its children end with it
         )  # fmt: skip
-    try:
-        yield _joined(process, address, folder / "ray_current_cluster", log, say)
-    finally:
-        stop(process, _GRACE_SECONDS)  # the kernel ends its children with it
 
 
-def _joined(process: subprocess.Popen[bytes], address: str, sign: Path, log: Path, say: Say) -> str:
-    """Wait until the node has joined, when Ray writes the head's address to the file `sign`."""
+def _log_of(folder: Path) -> str:
+    return (folder / "start.log").read_text(errors="replace")
+
+
+def _joined(process: subprocess.Popen[bytes], address: str, folder: Path, say: Say) -> str:
+    """Wait until the node has joined; returns the head's address, which Ray writes to a file then."""
+    sign = folder / "ray_current_cluster"
     begin = said = time.monotonic()
     while not (sign.exists() and (head := sign.read_text())):
         if process.poll() is not None:
-            raise _not_joined(address, log.read_text(errors="replace"))
+            raise _not_joined(address, _log_of(folder))
         now = time.monotonic()
         if now - begin > _JOIN_SECONDS:
             raise _not_joined(

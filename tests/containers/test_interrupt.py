@@ -68,6 +68,7 @@ def runs_compose(process: subprocess.Popen[str]) -> bool:
     return False
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize(
     "seconds", [0.0, 0.3, *(pytest.param(seconds, marks=pytest.mark.exhaustive) for seconds in (0.1, 0.6))]
@@ -83,6 +84,7 @@ def test_a_container_that_starts_is_ended(waiting: Checkout, number: signal.Sign
     assert waiting.containers("--all") == []
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_container_that_runs_is_ended(waiting: Checkout, number: signal.Signals) -> None:
     process = waiting.start("etl-load")

@@ -114,6 +114,7 @@ def test_down_leaves_nothing_although_a_file_is_open(mount: Mount) -> None:
             os.close(handle)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -134,6 +135,7 @@ def test_what_can_not_work_fails_and_the_log_says_why(mount: Mount, settings: di
     assert mount.run(*COMPOSE, "ps", "--all", "-q").stdout == ""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("remedy", ["mount", "unmount"])
 def test_make_clears_a_dead_mount(mount: Mount, remedy: str) -> None:
     made = mount.run("make", "mount")

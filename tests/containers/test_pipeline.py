@@ -79,6 +79,7 @@ def test_the_exit_code_of_a_stage_is_that_of_the_command(stage: Run, photos: Pat
     assert stage("transform", "--recipe", "imagefolder").returncode == 3
 
 
+@pytest.mark.exhaustive
 def test_killed_containers_leave_nothing_half_done(
     stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str], until: Any
 ) -> None:

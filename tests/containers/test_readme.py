@@ -111,6 +111,7 @@ def test_command(run: Run, checkout: Path, minio: dict[str, Any], command: str) 
     run("bash", "-c", command, folder=checkout, check=True, **settings)
 
 
+@pytest.mark.exhaustive
 def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, str], shared_folder: Path) -> None:
     (checkout / ".env").write_text(DOT_ENV)
     settings = own_project | {"RUNNER": "compose", "LARDER_MOUNT_DIR": str(shared_folder / "readme")}

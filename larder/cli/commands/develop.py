@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from larder.cli.settings import shown
 from larder.errors import ConfigurationError
 
 Run = Callable[[App, Sequence[str]], None]
+_TEST_BYTES = 3 << 30
+"""What one process of the tests may need: torch, a Ray cluster, servers."""
 TIERS = ("unit", "integration", "containers", "openstack")
 
 
@@ -88,13 +91,14 @@ def test_tier(tier: str) -> Run:
 
 
 def _pytest(app: App, tiers: Sequence[str], require: str) -> Call:
-    """Return the call of pytest: a process for each core, since most tests wait for servers."""
+    """Return the call of pytest."""
     settings = app.settings
+    processes = settings.get("TEST_PROCESSES", _processes(tiers))
     # The tests of a file of tests/openstack share a machine; all files share the cloud.
     spread: tuple[str, ...] = (settings.get("DIST", "worksteal"),)
     if list(tiers) == ["openstack"]:
         spread = ("loadfile", "--no-loadscope-reorder")
-    words = ("-m", "pytest", "--numprocesses", settings.get("TEST_PROCESSES", "auto"), "--dist", *spread)
+    words = ("-m", "pytest", "--numprocesses", processes, "--dist", *spread)
     try:
         further = shlex.split(settings.get("PYTEST_ARGS"))
     except ValueError as fault:
@@ -102,6 +106,18 @@ def _pytest(app: App, tiers: Sequence[str], require: str) -> Call:
             f"PYTEST_ARGS can't be split into words: {fault}", next_step="close its quotes"
         ) from None
     return Call((PYTHON, *words, *(f"tests/{tier}" for tier in tiers), *further), {"REQUIRE": require})
+
+
+def _processes(tiers: Sequence[str]) -> str:
+    """Return how many tests run side by side: two per core, since most wait for servers, as far as memory allows.
+
+    Those of tests/openstack have emulated machines, which keep a core busy each.
+    """
+    if list(tiers) == ["openstack"]:
+        return "auto"
+    cores = os.cpu_count() or 1
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return str(max(cores, min(2 * cores, memory_bytes // _TEST_BYTES)))
 
 
 def lint(app: App, _: Sequence[str]) -> None:

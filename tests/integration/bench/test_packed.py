@@ -327,6 +327,7 @@ listed_wrong = ["is missing or has another length", "run `make etl-"]
 anew = "LARDER_FORCE=true"
 
 
+@pytest.mark.one_in(3)
 @one_store
 @pytest.mark.parametrize(
     ("arms", "harm", "parts"),
@@ -363,6 +364,7 @@ def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, 
         assert all(part in err for part in parts), err
 
 
+@pytest.mark.one_in(4)
 @one_store
 @all_arms
 @pytest.mark.parametrize(
@@ -385,6 +387,7 @@ def test_a_pack_in_the_middle_that_does_not_come(run, store, proxy, arm, answer,
         assert f"s3://{front.requests[0][1].split('/')[1]}/{ARMS[arm][1]}/training/" in err
 
 
+@pytest.mark.one_in(6)
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, 500, "reset-response", "reset-request"])
@@ -405,6 +408,7 @@ def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
     assert record["images"] == 40
 
 
+@pytest.mark.one_in(4)
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, "reset-response"])
@@ -446,6 +450,7 @@ def stuck(start, store, proxy, until):
         process.communicate()
 
 
+@pytest.mark.one_in(3)
 @one_store
 @all_arms
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

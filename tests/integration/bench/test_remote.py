@@ -270,6 +270,7 @@ for number in range(2):
 """
 
 
+@pytest.mark.exhaustive
 def test_forks_twice_while_the_parent_reads_itself(loaded):
     environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
     done = subprocess.run(

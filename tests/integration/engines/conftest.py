@@ -20,6 +20,7 @@ from larder.engines.ray import RayEngine
 from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
+ATTEMPTS = 3
 
 
 class Cluster(NamedTuple):
@@ -38,26 +39,42 @@ class Cluster(NamedTuple):
 def _running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
     # A folder each: in one, two nodes that start together take the same socket.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={folder}",
-                "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
-            ],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-            | {"RAY_memory_monitor_refresh_ms": "0"},  # other tests may need what is left of the machine's memory
-            start_new_session=True,
-        )  # fmt: skip
+        process = _started(Path(folder), options)
         try:
-            wait_until(lambda: (Path(folder) / "ray_current_cluster").exists(), "the node has started", 180)
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()  # its children end with it
-                process.wait()
+            _end(process)
+
+
+def _started(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Start a node. Ray gives its own helpers 30 s, and ends a node whose helpers took longer: it gets another try."""
+    for attempt in range(ATTEMPTS):
+        own = folder / str(attempt)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={own}",
+                    "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
+                ],
+                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+                | {"RAY_memory_monitor_refresh_ms": "0"},  # other tests may need what is left of the machine's memory
+                start_new_session=True,
+            )  # fmt: skip
+        sign = own / "ray_current_cluster"
+        wait_until(lambda: sign.exists() or process.poll() is not None, "the node has started or ended", 180)  # noqa: B023
+        if sign.exists():
+            return process
+    raise AssertionError(f"{ATTEMPTS} nodes ended: {(folder / 'log').read_text()[-2000:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its children end with it
+        process.wait()
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def test_results_come_in_order_and_tasks_are_taken_as_needed(engine: Engine) -> 
     assert taken < 120
 
 
+@pytest.mark.one_in(2)
 def test_a_failure_is_raised_as_it_was(engine: Engine) -> None:
     with engine(math.sqrt, [4.0, -1.0]) as results:
         assert next(results) == 2
@@ -196,3 +197,22 @@ def _ray_nodes(cluster: Cluster) -> list[int]:
             if "raylet" in process.name() and any(place.endswith(f":{port}") for place in places):
                 found.append(process.pid)
     return found
+
+
+@pytest.mark.parametrize(
+    ("reason", "times"), [("The current node timed out during startup. This could happen", 3), ("no space", 1)]
+)
+def test_ray_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch, reason: str, times: int) -> None:
+    """No setting makes its own processes fail within a test's time, so Ray's call stands for them."""
+    tried = []
+
+    def init(**_: object) -> None:
+        tried.append(1)
+        raise Exception(f"{reason}\nand more lines")  # as Ray does
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ServiceError, match=f"don't start on this machine: {reason}") as caught:  # noqa: SIM117
+        with RayEngine(1)(math.sqrt, [1.0]):
+            pass
+    assert "more lines" not in caught.value.what and "LARDER_ENGINE=local" in caught.value.next_step
+    assert len(tried) == times

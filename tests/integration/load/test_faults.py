@@ -157,6 +157,7 @@ def test_a_burst_of_slow_down(load: Any, tree: Any, files: Any, there: Any, prox
     assert there.data() == made
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", [503, "reset-request"])
 def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
     load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, fault: int | str

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 KILLS = 6
 """In each store, and 4 more over an earlier load: 20 in all."""
 
@@ -59,6 +61,7 @@ def test_a_first_load_killed_again_and_again(
     assert len([key for key in there.list() if key.startswith("_larder/")]) == 3, "no litter"
 
 
+@pytest.mark.exhaustive
 def test_a_load_over_an_earlier_one_killed_again_and_again(
     load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, store: Any, bucket: str,
     proxy: Any,

@@ -22,6 +22,7 @@ STEPS: dict[str, Step] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_of_a_replacement(
@@ -85,6 +86,7 @@ def test_what_came_in_is_copied_into_place_and_not_sent_again(
     assert there.data() == made
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("verify", ["list", "etag"])
 def test_one_file_that_fails_does_not_make_the_others_go_again(
     load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, verify: str
@@ -105,6 +107,7 @@ def test_one_file_that_fails_does_not_make_the_others_go_again(
     assert there.data() == made
 
 
+@pytest.mark.exhaustive
 def test_a_store_that_only_asks_to_slow_down_is_noticed(
     load: Any, tree: Any, files: Any, proxy: Any, store: Any
 ) -> None:

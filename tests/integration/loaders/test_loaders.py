@@ -48,6 +48,7 @@ def example_of_the_package() -> str:
     return dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("example", [example_of_the_readme(), example_of_the_package()], ids=["readme", "docstring"])
 def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path, example):
     """The library's own examples, with the bucket's name in them."""
@@ -106,6 +107,7 @@ def keys(stored):
     return dict(zip(("endpoint_url", "access_key_id", "secret_access_key"), map(stored.env.get, names), strict=True))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("workers", [0, 2], ids=["no-workers", "two-workers"])
 def test_every_image_once_an_epoch_by_a_transform_of_the_caller(stored, keys, tmp_path, workers):
     """The keys are arguments here, and nothing is in the environment."""

@@ -55,6 +55,7 @@ def test_the_index_leads_to_every_image(
     assert manifest["splits"] == json.loads(tree_manifest)["splits"]
 
 
+@pytest.mark.one_in(2)
 def test_the_same_bytes_with_any_number_of_workers_and_either_engine(
     stage: Any, volume: Path, tree: Path, packing: Any, digests: Any
 ) -> None:
@@ -181,6 +182,7 @@ def test_packs_end_by_count(stage: Any, volume: Path, tree: Path, packing: Any, 
     assert len(held) == 32 + 12
 
 
+@pytest.mark.one_in(2)
 def test_killed_at_random_moments(
     stage: Any, volume: Path, tree: Path, packing: Any, digests: Any, kill_at_random: Callable[..., None]
 ) -> None:
@@ -293,6 +295,7 @@ def test_no_space_left(stage: Any, volume: Path, tree: Path, packing: Any, mount
     assert "packing 300 images needs" in result.stderr
 
 
+@pytest.mark.one_in(2)
 def test_a_disk_that_fills_up(
     stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, digests: Any, disk: Any
 ) -> None:

@@ -19,6 +19,7 @@ MOMENTS: dict[str, Callable[[str, str, int], bool]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_replacement_that_is_killed_is_completed(
     stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], packing: Any, bucket: str, env: dict[str, str],

@@ -76,6 +76,7 @@ CASES = (
 LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not in case.of]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("case", "samples"), [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
     ids=lambda value: value.name if isinstance(value, Case) else value,
@@ -248,6 +249,7 @@ def test_a_store_that_is_down_and_a_break_before(
     broken(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), "shards")
 
 
+@pytest.mark.exhaustive
 def test_a_store_that_fails_in_the_middle(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
     server = proxy(store)
     server.fault = lambda method, path, number: 503 if "evaluation/class_" in path else None

@@ -242,6 +242,7 @@ CASES = (
 )  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_first_break_is_named(
     verify: Any, chain: Any, tools: Any, broken: Any, outcome: Any, lonely: str, case: Case

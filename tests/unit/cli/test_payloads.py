@@ -240,6 +240,7 @@ PASTED = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("runner", ["compose", "host"])
 @pytest.mark.parametrize("words", PASTED, ids=" ".join)
 def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, words: tuple[str, ...]) -> None:

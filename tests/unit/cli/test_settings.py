@@ -244,7 +244,7 @@ def test_an_escape_of_the_terminal_is_not_repeated(tmp_path: Path) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", str(caught.value))
 
 
-NUMBERS = {name: setting for name, setting in known().items() if setting.type in ("int", "float")}
+NUMBERS = {name: setting for name, setting in known().items() if setting.type}
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -255,7 +255,7 @@ def test_numbers_are_refused_before_anything_is_built(name: str, tmp_path: Path)
     adapter: TypeAdapter[float] = TypeAdapter(
         Annotated[stage.model_fields[field].annotation, *stage.model_fields[field].metadata]
     )
-    for value in ("many", "-1", "0", "1", "7", "1e30", "nan", " 2 ", "1_000", "0x10"):
+    for value in ("many", "all", "-1", "0", "1", "7", "1e30", "nan", " 2 ", "1_000", "0x10"):
         try:
             adapter.validate_python(value)
             taken = True
@@ -266,4 +266,4 @@ def test_numbers_are_refused_before_anything_is_built(name: str, tmp_path: Path)
         except ConfigurationError as error:
             assert not taken and name in error.what, value
         else:
-            assert taken or value not in ("many", "-1")
+            assert taken or value not in ("many", "all", "-1")

@@ -1,0 +1,65 @@
+"""Which tests a run leaves out: a pytest plugin, loaded by pyproject.toml.
+
+Only REQUIRE=all, and asking for a test by its name, runs all of them. Every other run leaves out
+
+- tests marked `exhaustive`: they take long, and others show most of what they do;
+- most cases of tests marked `one_in(n)`, wide tables whose cases are alike. The choice is the same in every run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers."""
+    config.addinivalue_line("markers", "exhaustive: takes long, and others cover most of it")
+    config.addinivalue_line("markers", "one_in(n): a table of like cases; every n-th is enough for most runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what this run need not run."""
+    if os.environ.get("REQUIRE") == "all" or any("::" in word for word in config.args):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    left_out += _rest_of_tables([item for item in items if not item.get_closest_marker("exhaustive")])
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
+    config.stash[_LEFT_OUT] = len(left_out)
+    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, whose words nobody hears
+        config.workeroutput["left_out"] = len(left_out)
+    else:
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _rest_of_tables(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the cases that aren't chosen of each table."""
+    tables: dict[tuple[Path, str, int], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if marker := item.get_closest_marker("one_in"):
+            tables[item.path, getattr(item, "originalname", item.name), marker.args[0]].append(item)
+    rest = []
+    for (_, name, one_in), cases in tables.items():
+        chosen = random.Random(name).sample(range(len(cases)), -(-len(cases) // one_in))
+        rest += [case for number, case in enumerate(cases) if number not in chosen]
+    return rest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a process of pytest-xdist how many tests it has left out: all leave out the same."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how many tests were left out."""
+    if count := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(f"left out: {count} tests; `make test REQUIRE=all` runs them")
