@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
@@ -158,6 +159,8 @@ def explain(error: Exception, what: str, endpoint: str) -> LarderError:
         )
     if stalled := cause_of(error, StalledError):
         return ServiceError(f"{what}: {_name(endpoint)} makes no progress: {stalled}", next_step=_SLOW)
+    if isinstance(error, ConnectionClosedError) and tls_faults.speaks_tls_unasked(endpoint):
+        return _explain_tls("speaks https", "", what, endpoint)
     if isinstance(error, ReadTimeoutError):
         return ServiceError(f"{what}: {_name(endpoint)} has stopped sending", next_step=_SLOW)
     if isinstance(error, (HTTPClientError, HTTPError)):

@@ -6,7 +6,6 @@ that is printed goes through `escaped`. This module runs on Python 3.9 with the 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -68,5 +67,7 @@ def say(*texts: str, file: TextIO | None = None) -> None:
 
 def as_json(fields: Mapping[str, Any], indent: int | None = None) -> str:
     """Return `fields` as JSON in printable ASCII. Only lone surrogates in values are escaped."""
+    import json  # here, since the command starts without it
+
     text = json.dumps(fields, indent=indent).replace("\x7f", "\\u007f")
     return _PAIR_OR_LONE_SURROGATE.sub(lambda found: found[1] or rf"\\{found[2]}", text)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import socket
 import ssl
 from http.client import BadStatusLine
 from typing import Literal
+from urllib.parse import urlsplit
 
 from larder.connections import chain
 
@@ -12,6 +15,7 @@ Fault = Literal["certificate", "speaks http", "speaks https", "bundle", ""]
 """What is wrong: the certificate isn't trusted; the address says https and the port speaks http, or the other way
 round; the file with certificates can't be read."""
 
+_TLS_SECONDS = 5
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "x509: ")
 _PLAIN = (
     "WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "record layer failure", "server gave HTTP response to HTTPS client",
@@ -46,6 +50,28 @@ def fault_of(error: BaseException) -> Fault:
     if any(isinstance(one, BadStatusLine) and str(one.args[0]).startswith(_ALERT) for one in found):
         return "speaks https"
     return fault_in(str(error))
+
+
+@functools.cache
+def speaks_tls(host: str, port: int) -> bool:
+    """Return whether a port speaks TLS, by trying: some servers only break off when they are asked in http."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whose it is doesn't matter here
+    try:
+        with socket.create_connection((host, port), _TLS_SECONDS) as connection:
+            context.wrap_socket(connection, server_hostname=host).close()
+    except (OSError, ValueError):  # ssl's errors are such, too
+        return False
+    return True
+
+
+def speaks_tls_unasked(url: str) -> bool:
+    """Return whether the port of an http:// address speaks TLS."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "http" and speaks_tls(parts.hostname or "", parts.port or 80)
+    except ValueError:
+        return False
 
 
 def verify_fault(text: str) -> str:

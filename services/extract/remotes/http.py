@@ -42,7 +42,7 @@ class HttpRemote:
         if offset and validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
         places = Places(self.name)
-        with requests.Session() as session:
+        with _Session() as session:
             adapter = _Adapter(places, self._stall_seconds)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
@@ -57,12 +57,11 @@ class HttpRemote:
         url = self.url
         for _ in range(_MOST_REDIRECTS + 1):
             places.require_host(_host(url))
-            answer = self._ask(session, url, headers)
-            target = session.get_redirect_target(answer)
-            if target is None:
+            answer = self._ask(session, places, url, headers)
+            if not answer.is_redirect:
                 return answer
             answer.close()
-            url = self._next(session, url, target)
+            url = self._next(session, url, answer.headers["location"])
             places.is_source = False
         raise InputError(
             f"{self.name}: more than {_MOST_REDIRECTS} redirects, the last one to {redact(url)}",
@@ -72,7 +71,7 @@ class HttpRemote:
     def _next(self, session: requests.Session, url: str, target: str) -> str:
         """The URL that a redirect leads to. User and password stay with the host that they are for."""
         try:
-            found = urljoin(url, target)
+            found = urljoin(url, target.encode("latin-1").decode())  # header lines come as Latin-1
             old, new = urlsplit(url), urlsplit(found)
             if new.scheme not in ("http", "https") or not new.hostname:
                 raise ValueError(new.scheme)
@@ -91,7 +90,7 @@ class HttpRemote:
             )
         return found
 
-    def _ask(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    def _ask(self, session: requests.Session, places: Places, url: str, headers: dict[str, str]) -> requests.Response:
         timeout = (_CONNECT_SECONDS, self._stall_seconds)
         try:
             return session.get(
@@ -102,7 +101,10 @@ class HttpRemote:
                 f"{self.name} is not a usable URL, or leads to one", next_step="check LARDER_SOURCE"
             ) from fault
         except requests.RequestException as fault:
-            raise self._explained(fault) from fault
+            silent = places.is_source and cause_of(fault, ConnectionError) is not None
+            raise (
+                self._speaks_tls() if silent and tls_faults.speaks_tls_unasked(url) else self._explained(fault)
+            ) from fault
         except OSError as fault:  # a bundle of certificates that isn't there
             raise _bad_bundle(fault) from fault
 
@@ -153,6 +155,14 @@ class HttpRemote:
                 yield chunk
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as fault:
             raise transient(fault) from fault
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone: requests parses them even where it doesn't follow."""
+
+    def resolve_redirects(self, *_: Any, **__: Any) -> Any:
+        """Return no redirects."""
+        return iter(())
 
 
 class _Adapter(HTTPAdapter):

@@ -182,6 +182,8 @@ def test_no_error_has_a_bare_line_break() -> None:
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error") and node.args:
+                    if ast.unparse(node.args[0]).startswith(("lines(", "Lines(")):
+                        continue
                     text = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)]
                     assert not [part for part in text if isinstance(part, str) and "\n" in part], ast.unparse(node)
 
