@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -68,10 +69,15 @@ class Liar:
         self.answer: Answer = lambda request, talk: None
         self.asked: list[Request] = []
         self.connections = 0
+        self._context: ssl.SSLContext | None = None
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._context = context
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Its address, for http."""
         return f"http://{self.host}:{self.port}"
 
     def serve(self) -> None:
@@ -93,8 +99,14 @@ class Liar:
         self._listening.close()
 
     def _talk(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError, ValueError, IndexError), connection.makefile("rb") as lines:
+        with suppress(OSError, ValueError, IndexError), connection:
             connection.settimeout(10)
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
+            self._hear(connection)
+
+    def _hear(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines:
             line = lines.readline().decode("latin-1").strip()
             headers = {}
             while (header := lines.readline().decode("latin-1").strip()) != "":

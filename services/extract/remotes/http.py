@@ -102,9 +102,9 @@ class HttpRemote:
             ) from fault
         except requests.RequestException as fault:
             silent = places.is_source and cause_of(fault, ConnectionError) is not None
-            raise (
-                self._speaks_tls() if silent and tls_faults.speaks_tls_unasked(url) else self._explained(fault)
-            ) from fault
+            if silent and tls_faults.speaks_tls_unasked(url):
+                raise self._speaks_tls() from fault
+            raise self._explained(fault) from fault
         except OSError as fault:  # a bundle of certificates that isn't there
             raise _bad_bundle(fault) from fault
 

@@ -52,7 +52,7 @@ class S3Remote:
         """The error for what the store has refused; a TransientError where another try may help."""
         code = code_of(fault) if isinstance(fault, ClientError) else ""
         if code == "NoSuchBucket":
-            return InputError(f"{self.name}: there is no such bucket", next_step=_CHECK_SOURCE)
+            return InputError(f"{self.name} does not exist: there is no such bucket", next_step=_CHECK_SOURCE)
         if code in ABSENT:
             return self._absent()
         if code in _CHANGED:
