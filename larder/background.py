@@ -25,6 +25,7 @@ from typing import IO, Any, NamedTuple
 from larder.errors import ResourceError, ServiceError
 from larder.machine import end_with_parent
 from larder.progress import Reporter
+from larder.terminal import lines
 
 _PAUSE_SECONDS = 0.1
 _LOG_LINES = 15
@@ -200,7 +201,7 @@ class Background(NamedTuple):
             with reporter.task(f"waiting for {self.name}", None, "seconds") as task:
                 for left in ticks(seconds, task.advance):
                     if process is not None and process.poll() is not None:
-                        raise self._failed(f"ended with {process.returncode}:\n{self.last_lines()}")
+                        raise self._failed(f"ended with {process.returncode}:", *self.last_lines())
                     reason = unready()
                     if not reason:
                         return
@@ -213,8 +214,8 @@ class Background(NamedTuple):
                 self.pid_file.unlink(missing_ok=True)
             raise
 
-    def _failed(self, how: str) -> ServiceError:
-        return ServiceError(f"{self.name} {how}", next_step=f"see {self.log}")
+    def _failed(self, how: str, *log: str) -> ServiceError:
+        return ServiceError(lines(f"{self.name} {how}", *(f"  | {line}" for line in log)), next_step=f"see {self.log}")
 
     def end(self, seconds: float, reporter: Reporter) -> bool:
         """Stop it, by SIGTERM. Returns False when it didn't run. Raises ResourceError when it doesn't end in time."""
@@ -234,6 +235,6 @@ class Background(NamedTuple):
         self.pid_file.unlink(missing_ok=True)  # also of one that crashed
         return pid is not None
 
-    def last_lines(self) -> str:
+    def last_lines(self) -> list[str]:
         """Return the end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        return self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]

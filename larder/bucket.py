@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +18,21 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from larder.batches import batches
-from larder.contract import MANIFEST, Manifest, parse_manifest
-from larder.errors import ServiceError
+from larder.contract import MANIFEST, MOST_MANIFEST_BYTES, Manifest, parse_manifest
+from larder.errors import InputError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.next_step import Run
 from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
 from larder.store import BucketSettings, client
+from larder.volume import require_space
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef, PutObjectOutputTypeDef
 
+Page = list[dict[str, Any]]
+"""The entries of one answer to a listing."""
 Q = TypeVar("Q")
 R = TypeVar("R")
 
@@ -40,6 +44,17 @@ _DELETED_AT_ONCE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _CHUNK_BYTES = 1 << 20
 _BINARY = "application/octet-stream"
+MOST_BYTES = 64 << 20
+"""Of an object that is read into memory: a manifest, an image."""
+_LARGEST = (1 << 63) - 1
+_NEXT_OBJECTS = {"ContinuationToken": "NextContinuationToken"}
+_NEXT_UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+_SPARE_BYTES = 64 << 20
+"""What stays free on a disk that an object is written to."""
+_SPARSE_PAGES, _SPARSE_ITEMS = 1000, 10
+"""After so many pages, each must have had so many entries on average; stores send a thousand."""
+_CHECK_STORE = f"check S3_ENDPOINT_URL; {Run('s3', 'check')} looks closer"
+_RENEW = "look what has written to the bucket, and run the command that made the data once more, with LARDER_FORCE=true"
 _UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 """What stores may say that take no checksum but the MD5."""
 
@@ -71,28 +86,54 @@ class Folder:
         """Every object below the folder `below`, one request per thousand."""
         start = f"{self.key}/"
         prefix, what = (f"{start}{below}/" if below else start), f"listing {self.uri}/{below}"
-        token: dict[str, Any] = {}
+
+        def ask(more: dict[str, str]) -> Any:
+            return self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+
+        for page in self._pages(what, ask, "Contents", _NEXT_OBJECTS):
+            for item in page:
+                yield _listed(item, start, what)
+
+    def _pages(
+        self, what: str, ask: Callable[[dict[str, str]], Any], kind: str, following: dict[str, str]
+    ) -> Iterator[Page]:
+        """The items of each page of a listing.
+
+        `following` are the parameters that ask for the next page, and what they are called in the page before. Raises
+        ServiceError for a listing without an end: where the store says the same again, or goes on without a place.
+        """
+        more: dict[str, str] = {}
+        seen, pages, count = set[int](), 0, 0
         while True:
-            page = self._ask(
-                what, lambda more: self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more), token
-            )
-            for item in page.get("Contents", ()):
-                yield Listed(item["Key"].removeprefix(start), item["Size"], item.get("ETag", "").strip('"'))
+            page = self._ask(what, ask, more)
+            items = page.get(kind) or []
+            yield items
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            pages, count = pages + 1, count + len(items)
+            more = {asked: page.get(given) or "" for asked, given in following.items()}
+            marks = {hash(tuple(more.values())), *(hash(("first", str(item.get("Key")))) for item in items[:1])}
+            if not next(iter(more.values())):
+                raise _endless(what, "it says that there is more, and not where")
+            if not marks.isdisjoint(seen):
+                raise _endless(what, "it gives the same page again")
+            if pages > _SPARSE_PAGES and count < pages * _SPARSE_ITEMS:
+                raise _endless(what, f"{pages:,} pages have {count:,} entries")
+            seen |= marks
 
-    def read(self, path: str) -> bytes | None:
-        """The content of an object, or None when there is none."""
-        return self.with_body(path, lambda body: body.read())
+    def read(self, path: str, most: int = MOST_BYTES) -> bytes | None:
+        """The content of an object, or None when there is none. Raises InputError for more than `most` bytes."""
+        return self.with_body(path, lambda body: _bounded(body, most, f"{self.uri}/{path}"))
 
     def read_range(self, path: str, offset: int, length: int) -> bytes | None:
         """`length` bytes of an object from `offset` on, or fewer where it ends before; None when there is none."""
 
         def get(key: str) -> bytes | None:
             try:
-                with self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"] as body:
-                    return body.read()
+                answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)
+                with answer["Body"] as body:
+                    _require_range(answer.get("ContentRange", ""), offset, what)
+                    return b"".join(_pieces(body, length))
             except ClientError as fault:
                 if code_of(fault) in ABSENT:
                     return None
@@ -100,16 +141,26 @@ class Folder:
                     return b""
                 raise
 
-        wanted = f"bytes={offset}-{offset + length - 1}"
-        return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
+        wanted, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
+        return self._ask(what, get, f"{self.key}/{path}")
 
-    def digest(self, path: str) -> tuple[int, str] | None:
-        """Length and sha256 of an object's content, which is read; None when there is none."""
-        return self.with_body(path, lambda body: _copy(body, Path(os.devnull)))
+    def read_start(self, path: str, most: int) -> bytes | None:
+        """The first bytes of an object, at most so many; None when there is none."""
+        return self.with_body(path, lambda body: b"".join(_pieces(body, most)))
 
-    def download(self, path: str, place: Path) -> str | None:
-        """Write an object's content to the file `place`. Returns its sha256, or None when there is no such object."""
-        found = self.with_body(path, lambda body: _copy(body, place))
+    def digest(self, path: str, most: int | None = None) -> tuple[int, str] | None:
+        """Length and sha256 of an object's content, which is read; None when there is none.
+
+        One that is longer than `most` bytes isn't read to its end, and the digest is of no use.
+        """
+        return self.with_body(path, lambda body: _copy(body, None, most))
+
+    def download(self, path: str, place: Path, most: int | None = None) -> str | None:
+        """Write an object's content to the file `place`. Returns its sha256, or None when there is no such object.
+
+        Of one that is longer than `most` bytes, only so many are written, and the digest is of no use.
+        """
+        found = self.with_body(path, lambda body: _copy(body, place, most))
         return found and found[1]
 
     def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
@@ -159,7 +210,7 @@ class Folder:
 
     def require(self, path: str, length: int, sha256: str) -> None:
         """Read an object back. Raises ServiceError when it isn't what was sent: of this length, with this digest."""
-        if self.digest(path) != (length, sha256):
+        if self.digest(path, length) != (length, sha256):
             raise ServiceError(
                 f"{self.uri}/{path}: the store holds other bytes than were sent",
                 next_step=f"run {Run('s3', 'check')}, then this again: it resumes",
@@ -231,22 +282,19 @@ class Folder:
 
         The whole bucket's are listed: of those below a folder MinIO lists none.
         """
-        start, token = f"{self.key}/", dict[str, Any]()
-        while True:
-            page = self._ask(
-                f"listing unfinished uploads to s3://{self.bucket}",
-                lambda more: self._client.list_multipart_uploads(Bucket=self.bucket, **more), token,
-            )  # fmt: skip
-            for item in page.get("Uploads", ()):
+        start, what = f"{self.key}/", f"listing unfinished uploads to s3://{self.bucket}"
+
+        def ask(more: dict[str, str]) -> Any:
+            return self._client.list_multipart_uploads(Bucket=self.bucket, **more)  # type: ignore[arg-type]
+
+        for page in self._pages(what, ask, "Uploads", _NEXT_UPLOADS):
+            for item in page:
                 if item["Key"].startswith(start) and which(item["Key"].removeprefix(start)):
                     place: dict[str, Any] = {
                         "Bucket": self.bucket, "Key": item["Key"], "UploadId": item["UploadId"]
                     }  # fmt: skip
                     what = f"dropping parts of s3://{self.bucket}/{item['Key']}"
                     self._ask(what, lambda place: self._client.abort_multipart_upload(**place), place)
-            if not page.get("IsTruncated"):
-                return
-            token = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
         """Put a file, in parts when it is large, and read it back. Raises ServiceError when it arrived wrong."""
@@ -279,7 +327,7 @@ class Folder:
 
         Raises InputError when there is one that can't be read as such.
         """
-        text = self.read(MANIFEST)
+        text = self.read(MANIFEST, MOST_MANIFEST_BYTES)
         return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
 
     def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
@@ -307,11 +355,56 @@ def _md5(data: bytes | bytearray) -> _Hash:
     return hashlib.md5(data, usedforsecurity=False)
 
 
-def _copy(body: StreamingBody, place: Path) -> tuple[int, str]:
-    """Length and sha256 of a body, which is written to the file `place`."""
-    length, digest = 0, hashlib.sha256()
-    with place.open("wb") as file:
-        while chunk := body.read(_CHUNK_BYTES):
+def _listed(item: dict[str, Any], start: str, what: str) -> Listed:
+    """An entry of a listing. Raises ServiceError for one that is none, which a store may send."""
+    key, size = item.get("Key"), item.get("Size")
+    if not isinstance(key, str) or not key.startswith(start) or not isinstance(size, int) or not 0 <= size <= _LARGEST:
+        raise ServiceError(
+            f"{what}: the store lists what can't be there: {str(key)!r}, {size} bytes", next_step=_CHECK_STORE
+        )
+    return Listed(key.removeprefix(start), size, item.get("ETag", "").strip('"'))
+
+
+def _endless(what: str, why: str) -> ServiceError:
+    return ServiceError(f"{what}: the store's list has no end: {why}", next_step=_CHECK_STORE)
+
+
+def _bounded(body: StreamingBody, most: int, name: str) -> bytes:
+    """A body's content. Raises InputError when it has more than `most` bytes."""
+    content = b"".join(_pieces(body, most + 1))
+    if len(content) > most:
+        raise InputError(f"{name} has more than {most:,} bytes: it is not what larder puts there", next_step=_RENEW)
+    return content
+
+
+def _pieces(body: StreamingBody, most: int | None) -> Iterator[bytes]:
+    """A body's content piece by piece, to its end or up to `most` bytes. An end before the announced one is a fault."""
+    left = most
+    while left is None or left > 0:
+        piece = body.read(_CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left))
+        if not piece:
+            return
+        left = None if left is None else left - len(piece)
+        yield piece
+
+
+def _require_range(given: str, offset: int, what: str) -> None:
+    """Raise ServiceError unless a Content-Range begins at `offset`."""
+    if not re.match(rf"bytes {offset}-", given):
+        raise ServiceError(
+            f"{what}: the store was asked for bytes from {offset:,} on, and sends {given or 'the whole'!r}",
+            next_step=_CHECK_STORE,
+        )
+
+
+def _copy(body: StreamingBody, place: Path | None, most: int | None = None) -> tuple[int, str]:
+    """Length and sha256 of a body, which is written to the file `place`, if any. It is cut off after `most` bytes."""
+    length, digest, room = 0, hashlib.sha256(), 0
+    with Path(place or os.devnull).open("wb") as file:
+        for chunk in _pieces(body, None if most is None else most + 1):
+            if place is not None and length >= room:  # the length is the store's word, if there is any
+                require_space(place.parent, _SPARE_BYTES, f"{place.name}, which a store sends,")
+                room = length + _SPARE_BYTES // 2
             length += len(chunk)
             digest.update(chunk)
             file.write(chunk)

@@ -16,8 +16,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json  # three times as fast as json.loads
@@ -28,6 +29,8 @@ from larder.settings import in_words
 
 VERSION: Literal[1] = 1
 META = "_larder"
+MOST_MANIFEST_BYTES, MOST_LINE_BYTES = 16 << 20, 64 << 10
+"""Of a manifest, and of a line of an index."""
 MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
 INDEX_IN_STORE = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 """The path of an index in a store, and in it the index's digest: see `index_name`."""
@@ -158,7 +161,8 @@ def find_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / META / "manifest.json"
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MOST_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return parse_manifest(text, str(path))
@@ -166,6 +170,11 @@ def find_manifest(folder: Path) -> Manifest | None:
 
 def parse_manifest(text: bytes, name: str) -> Manifest:
     """The manifest that `text`, found at `name`, holds. Raises InputError when it isn't one."""
+    if len(text) > MOST_MANIFEST_BYTES:
+        raise InputError(
+            f"{name} is no manifest: it has more than {MOST_MANIFEST_BYTES >> 20} MiB",
+            next_step="run the command that made it once more, with LARDER_FORCE=true",
+        )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -277,17 +286,28 @@ def write_index(path: Path, entries: Iterable[IndexEntry]) -> IndexSummary:
 
 
 def parse_index(path: Path) -> Iterator[IndexEntry]:
-    """Stream the entries of an index file."""
+    """Stream the entries of an index file. Raises InputError for a line that no index has."""
     with path.open("rb") as file:
-        for line in file:
+        for line in _lines(file):
             yield IndexEntry.from_json(line)
 
 
 def parse_samples(path: Path) -> Iterator[SampleEntry]:
-    """Stream the entries of an index of samples."""
+    """Stream the entries of an index of samples. Raises InputError for a line that no index has."""
     with path.open("rb") as file:
-        for line in file:
+        for line in _lines(file):
             yield SampleEntry.from_json(line)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file. One without an end would fill the memory."""
+    for line in iter(partial(file.readline, MOST_LINE_BYTES), b""):
+        if len(line) == MOST_LINE_BYTES:
+            raise InputError(
+                f"invalid line in index {file.name}: it has {MOST_LINE_BYTES >> 10} KiB or more",
+                next_step="run the command that made it once more, with LARDER_FORCE=true",
+            )
+        yield line
 
 
 def first_missing(folder: Path, manifest: Manifest) -> str | None:

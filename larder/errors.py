@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from larder.next_step import MAKES, forced
+from larder.terminal import Lines, escaped, lines
 
 EXIT_INTERRUPTED = 130
 TREE_ANEW = f"run {forced(MAKES['tree'])} with the LARDER_SOURCE that the tree had"
@@ -33,17 +34,22 @@ class LarderError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, next_step: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.next_step = next_step
+        """Line breaks in `what` are escaped, as foreign ones must be; `larder.terminal.lines` makes our own."""
+        super().__init__(escaped(what))
+        self.what = escaped(what)
+        self.next_step = escaped(next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders; pickle would call __init__ without the keyword.
         return _rebuild, (type(self), self.what, self.next_step)
 
+    def shown(self, in_commands: Callable[[str], str] = str) -> Lines:
+        """What people are shown. `in_commands` is applied to each line (larder.next_step)."""
+        return Lines(f"error: {self.what}\n  next step: {self.next_step}").map(in_commands)
+
     def _render_traceback_(self) -> list[str]:
         """What a notebook's cell shows in a traceback's place: IPython asks for it by this name."""
-        return [f"error: {self.what}", f"  next step: {self.next_step}"]
+        return self.shown().split("\n")
 
 
 def _rebuild(kind: type[LarderError], what: str, next_step: str) -> LarderError:
@@ -59,7 +65,7 @@ class ConfigurationError(LarderError):
     def of_faults(cls, faults: Sequence[str], *, next_step: str) -> ConfigurationError:
         """Join every fault into one error, one line each."""
         head = "the configuration has a fault" if len(faults) == 1 else f"the configuration has {len(faults)} faults"
-        return cls("\n".join([f"{head}:", *(f"  - {fault}" for fault in faults)]), next_step=next_step)
+        return cls(lines(f"{head}:", *(f"  - {fault}" for fault in faults)), next_step=next_step)
 
 
 class InputError(LarderError):

@@ -5,7 +5,6 @@ Everything goes to stderr; stdout is for results.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from larder.terminal import Lines, as_json, escaped, say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,15 +43,16 @@ class Reporter:
         self._bar = style == "auto" and sys.stderr.isatty()
 
     def event(self, name: str, message: str, **fields: Any) -> None:
-        """Report one event: `message` for people, `name` and `fields` for machines."""
+        """Report one event: `message` for people, escaped to one line unless it is `Lines`; the rest for machines."""
+        message = escaped(message)
         if self.json:
-            _write(json.dumps({"stage": self.stage, "event": name, "message": message, **fields}))
+            _write(as_json({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
-            self._say(f"{self.stage}: {message}")
+            self._say(Lines(f"{self.stage}: {message}"))
 
     def event_at_once(self, name: str, message: str) -> None:
         """The same from a signal handler: past buffers and locks that what it interrupted may hold."""
-        line = json.dumps({"stage": self.stage, "event": name, "message": message})
+        line = as_json({"stage": self.stage, "event": name, "message": message})
         text = line if self.json else f"{chr(10) if self._bar else ''}{self.stage}: {message}"
         with suppress(OSError):
             os.write(2, f"{text}\n".encode())
@@ -65,6 +67,7 @@ class Reporter:
             from tqdm import tqdm  # here, since without a terminal nobody needs it
 
             self._say = partial(tqdm.write, file=sys.stderr)  # above the bar
+            name = escaped(name)
             with tqdm(
                 total=total, initial=done, unit="B" if unit == "B" else f" {unit}", desc=f"{self.stage}: {name}",
                 unit_scale=unit == "B", unit_divisor=1024, file=sys.stderr, leave=False,
@@ -150,5 +153,4 @@ def _singular(plural: str) -> str:
 
 
 def _write(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    say(line, file=sys.stderr)

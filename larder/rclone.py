@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from larder.errors import ConfigurationError, LarderError, ServiceError
+from larder.connections import LEAST_BYTES_PER_SECOND
+from larder.errors import ConfigurationError, LarderError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.machine import end_with_parent
-from larder.s3_faults import explain_code
-from larder.store import StoreSettings, region_of
+from larder.s3_faults import explain_code, explain_words
+from larder.store import StoreSettings, ca_bundle, region_of
 
 REMOTE = "larder"
 """The store's name in rclone's configuration: `larder:bucket/key`."""
@@ -67,11 +68,14 @@ def environment(settings: StoreSettings) -> dict[str, str]:
         "ACCESS_KEY_ID": settings.aws_access_key_id,
         "SECRET_ACCESS_KEY": settings.aws_secret_access_key.get_secret_value(),
         "SESSION_TOKEN": settings.aws_session_token.get_secret_value(),
-        "ENV_AUTH": "false" if settings.aws_access_key_id else "true",
+        "ENV_AUTH": "false" if settings.aws_access_key_id or settings.unsigned else "true",
+        "REQUESTER_PAYS": "true" if settings.requester_pays else "",
     }
+    if settings.unsigned:
+        keys |= {"ACCESS_KEY_ID": "", "SECRET_ACCESS_KEY": "", "SESSION_TOKEN": ""}
     ours = {f"RCLONE_CONFIG_{REMOTE.upper()}_{name}": value for name, value in keys.items() if value}
     ours["GOGC"] = "400"  # a heap of some megabytes needn't be swept so often: copying takes a tenth less time
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+    if bundle := ca_bundle():
         ours["RCLONE_CA_CERT"] = bundle
     return {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")} | ours
 
@@ -144,7 +148,10 @@ class _Follower:
         self._failures, self._bytes = 0, 0
         self._under_way: dict[str, int] = {}
         """The most bytes that were seen of each file under way: a repeat begins again, and moves nothing on."""
-        self._moved = time.monotonic()
+        self._moved, self._gained = time.monotonic(), 0
+        limit = limits.bytes_per_second or LEAST_BYTES_PER_SECOND * 2
+        self._least = min(LEAST_BYTES_PER_SECOND, limit / 2) * limits.stall_seconds
+        """Bytes that are progress: less in the stall time is none."""
 
     def follow(self, log: IO[str]) -> Failure | None:
         """Read to the end, or to where going on makes no sense. Returns the first failure, or the final one."""
@@ -164,7 +171,7 @@ class _Follower:
                     return failure
             elif str(entry.get("msg")).startswith("Copied"):
                 self._arrived(entry["object"])
-                self._failures, self._moved = 0, time.monotonic()
+                self._failures, self._moved, self._gained = 0, time.monotonic(), 0
             # A store that answers nothing but errors, or asks to slow down, which rclone obeys in silence.
             if self._failures > 2 * self._limits.transfers:
                 return first
@@ -179,8 +186,9 @@ class _Follower:
         self._advance(max(now - self._bytes, 0))
         self._bytes = max(now, self._bytes)
         under_way = {item["name"]: item["bytes"] for item in stats.get("transferring") or () if item.get("bytes")}
-        if any(moved > self._under_way.get(name, 0) for name, moved in under_way.items()):
-            self._moved = time.monotonic()
+        self._gained += sum(max(moved - self._under_way.get(name, 0), 0) for name, moved in under_way.items())
+        if self._gained >= self._least:
+            self._moved, self._gained = time.monotonic(), 0
         self._under_way = {name: max(moved, self._under_way.get(name, 0)) for name, moved in under_way.items()}
 
 
@@ -191,8 +199,8 @@ def _failure_of(entry: dict[str, str]) -> Failure:
     return Failure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
 
 
-def explain(failure: Failure, what: str) -> LarderError:
-    """The error for a failure of rclone at `what`."""
+def explain(failure: Failure, what: str, endpoint: str) -> LarderError:
+    """The error for a failure of rclone at `what`, which was wanted of the store at `endpoint`."""
     if failure.code:
         return explain_code(failure.code, failure.message, what)
-    return ServiceError(f"{what}: {failure.message}", next_step="run the same command again: it resumes")
+    return explain_words(failure.message, what, endpoint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,16 +13,21 @@ from urllib.parse import urlsplit
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
+    ReadTimeoutError,
     SSLError,
 )
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from larder import tls_faults
+from larder.connections import StalledError, cause_of
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.next_step import Run
 
@@ -34,6 +38,7 @@ NO_CONTACT = (EndpointConnectionError, ConnectTimeoutError, SSLError)
 """Those where no answer of the store has been heard."""
 
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they belong to S3_ENDPOINT_URL"
+_SLOW = "check the network and the store, or raise LARDER_STALL_SECONDS; then run again: what is done stays done"
 _AGAIN = f"run the same command again; {Run('s3', 'check')} looks closer"
 
 
@@ -135,8 +140,8 @@ def explain(error: Exception, what: str, endpoint: str) -> LarderError:
     """The error for one of FAULTS that a request raised; `what` was wanted of the store at `endpoint`."""
     if isinstance(error, ClientError):
         return _explain_answer(error, what, endpoint)
-    if isinstance(error, SSLError):
-        return _explain_tls(error, what, endpoint)
+    if (fault := tls_faults.fault_of(error)) or isinstance(error, SSLError):
+        return _explain_tls(fault, str(error), what, endpoint)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return ConfigurationError(
             f"{what}: there are no credentials for {_name(endpoint)}",
@@ -144,9 +149,20 @@ def explain(error: Exception, what: str, endpoint: str) -> LarderError:
             "AWS: .env.example has a block for each kind",
         )
     if isinstance(error, ResponseParserError):
-        return _not_a_store(what, endpoint)
+        return _not_a_store(what, endpoint, _short(error))
     if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)):
         return _unreachable(what, endpoint)
+    if isinstance(error, ProxyConnectionError):
+        return ServiceError(
+            f"{what}: the proxy doesn't answer: {_short(error)}",
+            next_step="check HTTPS_PROXY and HTTP_PROXY, or name the store's host in NO_PROXY; then run again",
+        )
+    if stalled := cause_of(error, StalledError):
+        return ServiceError(f"{what}: {_name(endpoint)} makes no progress: {stalled}", next_step=_SLOW)
+    if isinstance(error, ConnectionClosedError) and tls_faults.speaks_tls_unasked(endpoint):
+        return _explain_tls("speaks https", "", what, endpoint)
+    if isinstance(error, ReadTimeoutError):
+        return ServiceError(f"{what}: {_name(endpoint)} has stopped sending", next_step=_SLOW)
     if isinstance(error, (HTTPClientError, HTTPError)):
         return ServiceError(f"{what}: the connection to {_name(endpoint)} broke: {_short(error)}", next_step=_AGAIN)
     return ServiceError(f"{what}: {_short(error)}", next_step=_AGAIN)
@@ -154,11 +170,8 @@ def explain(error: Exception, what: str, endpoint: str) -> LarderError:
 
 def _explain_answer(error: ClientError, what: str, endpoint: str) -> LarderError:
     code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
-    if "HTTP request to an HTTPS server" in message or "plain HTTP request was sent to HTTPS" in message:
-        return ConfigurationError(
-            f"{what}: {endpoint} speaks TLS, and the address says http://",
-            next_step="write S3_ENDPOINT_URL with https://",
-        )
+    if fault := tls_faults.fault_in(message):
+        return _explain_tls(fault, message, what, endpoint)
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if code.isdecimal() and code < "500" and not any(name.startswith("x-amz-") for name in headers):
         return _not_a_store(what, endpoint)
@@ -173,9 +186,9 @@ def _explain_answer(error: ClientError, what: str, endpoint: str) -> LarderError
     return explained
 
 
-def _not_a_store(what: str, endpoint: str) -> LarderError:
+def _not_a_store(what: str, endpoint: str, why: str = "") -> LarderError:
     return ConfigurationError(
-        f"{what}: {endpoint} answers, but not as an S3 store does",
+        f"{what}: {_name(endpoint)} answers, but not as an S3 store does" + (f" ({why})" if why else ""),
         next_step="check S3_ENDPOINT_URL: it must be the S3 port, without a path",
     )
 
@@ -188,24 +201,41 @@ def clock_skew_seconds(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def _explain_tls(error: SSLError, what: str, endpoint: str) -> LarderError:
-    text = str(error)
-    if any(sign in text for sign in ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "record layer failure")):
+def _explain_tls(fault: tls_faults.Fault, text: str, what: str, endpoint: str) -> LarderError:
+    """The error for a TLS connection that didn't come about; `text` are the client's words."""
+    if fault == "speaks http":
         return ConfigurationError(
-            f"{what}: {endpoint} doesn't speak TLS: it is a plain http port",
+            f"{what}: {_name(endpoint)} doesn't speak TLS: it is a plain http port",
             next_step="write S3_ENDPOINT_URL with http://, or give the port that speaks TLS",
         )
-    if "CERTIFICATE_VERIFY_FAILED" in text:
+    if fault == "speaks https":
         return ConfigurationError(
-            f"{what}: the certificate of {endpoint} can't be verified: {_verify_fault(text)}",
+            f"{what}: {_name(endpoint)} speaks TLS, and the address says http://",
+            next_step="write S3_ENDPOINT_URL with https://",
+        )
+    if fault == "certificate":
+        return ConfigurationError(
+            f"{what}: the certificate of {_name(endpoint)} can't be verified: {tls_faults.verify_fault(text)}",
             next_step="set AWS_CA_BUNDLE to a file with the certificate of the authority that signed it",
         )
-    return ServiceError(f"{what}: no TLS connection to {endpoint}: {text}", next_step=_AGAIN)
+    if fault == "bundle":
+        return ConfigurationError(
+            f"{what}: the file with certificates can't be read: {_short(text)}",
+            next_step="correct AWS_CA_BUNDLE (or REQUESTS_CA_BUNDLE), or unset it",
+        )
+    return ServiceError(f"{what}: no TLS connection to {_name(endpoint)}: {_short(text)}", next_step=_AGAIN)
 
 
-def _verify_fault(text: str) -> str:
-    _, _, tail = text.partition("certificate verify failed: ")
-    return tail.partition(" (_ssl")[0] or ssl.SSLCertVerificationError.__name__
+def explain_words(words: str, what: str, endpoint: str) -> LarderError:
+    """The error for the words of a client that is no library of Python's, such as rclone's."""
+    if fault := tls_faults.fault_in(words):
+        return _explain_tls(fault, words, what, endpoint)
+    if any(sign in words for sign in _NO_CONTACT_IN_WORDS):
+        return _unreachable(what, endpoint)
+    return ServiceError(f"{what}: {_short(words)}", next_step=_AGAIN)
+
+
+_NO_CONTACT_IN_WORDS = ("connection refused", "no such host", "no route to host", "network is unreachable")
 
 
 def _unreachable(what: str, endpoint: str) -> LarderError:
@@ -222,5 +252,5 @@ def _name(endpoint: str) -> str:
     return endpoint or "AWS"
 
 
-def _short(error: Exception) -> str:
+def _short(error: Exception | str) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -105,8 +105,7 @@ def _finish(reporter: Reporter, outcome: Outcome, in_commands: Callable[[str], s
 
 
 def _fail(reporter: Reporter, error: LarderError, in_commands: Callable[[str], str]) -> int:
-    message = f"error: {in_commands(error.what)}\n  next step: {in_commands(error.next_step)}"
-    reporter.event("error", message, exit_code=error.exit_code)
+    reporter.event("error", error.shown(in_commands), exit_code=error.exit_code)
     return error.exit_code
 
 

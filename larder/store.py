@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-east-1"
 """Most stores ignore the region, but a signature needs one."""
-_TIMEOUT_SECONDS = 30.0
+_CONNECT_SECONDS = 30.0
 
 
 def _an_endpoint(url: str) -> str:
@@ -60,6 +59,21 @@ class StoreSettings(Settings):
         description=f"the S3 store's region; empty is the profile's, or {DEFAULT_REGION}, which most stores take",
     )  # fmt: skip
 
+    unsigned: bool = Field(
+        False, alias="LARDER_UNSIGNED",
+        description="ask the S3 store without keys and signatures, which public buckets allow; `extract` does so by "
+        "itself where there are no keys",
+    )  # fmt: skip
+    requester_pays: bool = Field(
+        False, alias="LARDER_REQUESTER_PAYS",
+        description="agree to pay for requests to buckets whose owners want that (requester pays)",
+    )  # fmt: skip
+    stall_seconds: int = Field(
+        60, alias="LARDER_STALL_SECONDS", ge=1, le=86400,
+        description="a transfer is given up that makes no progress for so long; below 1 KiB/s is none",
+        json_schema_extra={"unit": "seconds"},
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _both_keys(self) -> StoreSettings:
         if bool(self.aws_access_key_id) != bool(self.aws_secret_access_key.get_secret_value()):
@@ -90,19 +104,24 @@ class OptionalBucketSettings(BucketSettings):
 
 def client(
     settings: StoreSettings, attempts: int = 1, style: Literal["auto", "path", "virtual"] | None = None,
-    timeout_seconds: float = _TIMEOUT_SECONDS,
+    timeout_seconds: float | None = None, *, may_be_unsigned: bool = False,
 ) -> S3Client:  # fmt: skip
     """An S3 client for the store of `settings`. Open it in the process that uses it; it must not be forked.
 
     Path-style addresses (unless `style` names another) and checksums only on request, since stores
     that aren't AWS need both. Signatures leave bodies out, since over http botocore would hash each once more: whoever
-    writes compares digests. By default one attempt a request, for callers with retries of their own;
-    `timeout_seconds` are for a connection, and for each piece of an answer.
+    writes compares digests. By default one attempt a request, for callers with retries of their own.
+    `timeout_seconds` are for a connection, and for each piece of an answer; by default the stall time.
+
+    Requests are signed unless the settings say otherwise, or `may_be_unsigned` and there are no keys. Answers must make
+    progress; lists and messages have a limit (larder.s3_session).
     """
     import boto3
     import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
+
+    from larder.s3_session import Parsers, bound
 
     config = Config(
         s3={
@@ -111,10 +130,12 @@ def client(
         },
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=timeout_seconds, read_timeout=timeout_seconds, max_pool_connections=64,
+        connect_timeout=timeout_seconds or _CONNECT_SECONDS,
+        read_timeout=timeout_seconds or settings.stall_seconds, max_pool_connections=64,
     )  # fmt: skip
     try:
         core = botocore.session.get_session()
+        core.register_component("response_parser_factory", Parsers())
         # Nobody looks at dates, and parsing them takes more than half of a listing's time.
         core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         session = boto3.Session(
@@ -123,7 +144,9 @@ def client(
             aws_secret_access_key=settings.aws_secret_access_key.get_secret_value() or None,
             aws_session_token=settings.aws_session_token.get_secret_value() or None,
         )
-        return session.client(
+        if settings.unsigned or (may_be_unsigned and session.get_credentials() is None):
+            config = config.merge(Config(signature_version=botocore.UNSIGNED))
+        made = session.client(
             "s3", endpoint_url=settings.s3_endpoint_url or None, config=config,
             region_name=region_of(settings),
         )  # fmt: skip
@@ -131,6 +154,23 @@ def client(
         raise ConfigurationError(
             f"no S3 client for {settings.s3_endpoint_url or 'AWS'}: {error}", next_step="check the S3 settings"
         ) from error
+
+    bound(made, timeout_seconds or settings.stall_seconds)
+    if settings.requester_pays:
+        made.meta.events.register("before-call.s3", _agree_to_pay)
+    return made
+
+
+def _agree_to_pay(params: dict[str, Any], **_: Any) -> None:
+    params["headers"]["x-amz-request-payer"] = "requester"
+
+
+def is_unsigned(made: S3Client) -> bool:
+    """Return whether a client signs no requests."""
+    import botocore
+
+    config: Any = made.meta.config
+    return config.signature_version is botocore.UNSIGNED
 
 
 def region_of(settings: StoreSettings) -> str:
@@ -144,10 +184,22 @@ def region_of(settings: StoreSettings) -> str:
         return DEFAULT_REGION
 
 
+def ca_bundle() -> str:
+    """The file with the certificates of authorities that boto3 trusts: the environment's, or the AWS profile's."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = botocore.session.get_session().get_config_variable("ca_bundle")
+    except BotoCoreError:  # a profile that isn't there, which `client` reports
+        found = None
+    return found or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`."""
-    parts = urlsplit(uri)
-    return parts.netloc, uri.removeprefix(f"s3://{parts.netloc}/")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def place_in_store(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:

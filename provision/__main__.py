@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from larder.cli.front_doors import FRONT_DOORS
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.progress import Reporter
 from larder.stage import ended
+from larder.terminal import Lines, as_json, escaped, lines, say
 from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
 from provision import down as take_down
 from provision.clouds import connect
@@ -160,26 +160,23 @@ def _credentials_commands(to: Commands) -> None:
 def _doctor(stack: Stack, given: argparse.Namespace) -> int:
     code = 0
     for check in doctor.examine(stack):
-        print(
-            f"{'fault' if check.fault else 'ok':5}  {check.name}: {check.fault.what if check.fault else check.found}",
-            flush=True,
-        )
+        say(f"{'fault' if check.fault else 'ok':5}  {check.name}: {check.fault.what if check.fault else check.found}")
         if check.fault:
-            print(f"         next step: {check.fault.next_step}", flush=True)
+            say(f"         next step: {check.fault.next_step}")
             code = code or check.fault.exit_code
     return code
 
 
 def _plan(stack: Stack, given: argparse.Namespace) -> int:
     steps = plan.plan(stack)
-    print(status.table([(step.action, step.kind, step.name, step.detail) for step in steps]))
+    say(status.table([(step.action, step.kind, step.name, step.detail) for step in steps]))
     return THING_TO_DO if any(step.to_do for step in steps) else 0
 
 
 def _up(stack: Stack, given: argparse.Namespace) -> int:
     done = sum(step.to_do for step in up.up(stack, given.replace))
     stack.say("done", f"{stack.name} is as declared: {f'{done} things done' if done else 'nothing was to do'}")
-    _show(stack, as_json=False)
+    _show(stack, for_machines=False)
     return 0
 
 
@@ -188,11 +185,11 @@ def _status(stack: Stack, given: argparse.Namespace) -> int:
     return 0
 
 
-def _show(stack: Stack, as_json: bool) -> None:
+def _show(stack: Stack, for_machines: bool) -> None:
     found = status.look(stack)
-    print(
-        json.dumps(found.json(), indent=1)
-        if as_json
+    say(
+        Lines(as_json(found.json(), indent=1))
+        if for_machines
         else status.as_table(found.things) or f"nothing carries the mark of {stack.name}"
     )
     for warning in found.warnings:
@@ -203,8 +200,8 @@ def _show(stack: Stack, as_json: bool) -> None:
 def _refuse_unseen(found: status.Status) -> None:
     """ServiceError when not everything could be asked: there may be more than was shown."""
     if found.unseen:
-        listed = "\n".join(f"  - {what}" for what in found.unseen)
-        raise ServiceError(f"not everything could be seen:\n{listed}", next_step="fix that, then run this again")
+        listed = (f"  - {what}" for what in found.unseen)
+        raise ServiceError(lines("not everything could be seen:", *listed), next_step="fix that, then run this again")
 
 
 def _ssh(stack: Stack, given: argparse.Namespace) -> int:
@@ -231,23 +228,23 @@ def _lease_extend(stack: Stack, given: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MOST_HOURS}"
         )
-    print(leases.extend(stack, given.hours).thing.detail)
+    say(leases.extend(stack, given.hours).thing.detail)
     return 0
 
 
 def _volume_list(stack: Stack, given: argparse.Namespace) -> int:
-    print(status.as_table(volumes.ours(stack)) or f"no volume carries the mark of {stack.name}")
+    say(status.as_table(volumes.ours(stack)) or f"no volume carries the mark of {stack.name}")
     return 0
 
 
 def _volume_create(stack: Stack, given: argparse.Namespace) -> int:
-    print(up.bring_volume_up(stack, given.name).id)
+    say(up.bring_volume_up(stack, given.name).id)
     return 0
 
 
 def _volume_attach(stack: Stack, given: argparse.Namespace) -> int:
     stack.declaration.volume(given.name)
-    print(volumes.attach(stack, volumes.need(stack, given.name), machine.need_server(stack)).detail)
+    say(volumes.attach(stack, volumes.need(stack, given.name), machine.need_server(stack)).detail)
     return 0
 
 
@@ -264,7 +261,7 @@ def _volume_unmount(stack: Stack, given: argparse.Namespace) -> int:
 def _volume_detach(stack: Stack, given: argparse.Namespace) -> int:
     if not given.force:
         machine.refuse_if_used(stack, stack.declaration.volume(given.name))
-    print(volumes.detach(stack, volumes.need(stack, given.name)).status)
+    say(volumes.detach(stack, volumes.need(stack, given.name)).status)
     return 0
 
 
@@ -273,7 +270,7 @@ def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
     grown = volumes.grow(stack, volumes.need(stack, given.name), given.gib or wanted.gib)
     if wanted.mount and volumes.server_of(grown):
         machine.grow(stack, wanted)
-    print(grown.detail)
+    say(grown.detail)
     return 0
 
 
@@ -317,7 +314,7 @@ def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
 def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
     found = _need_ours(_need_bucket(stack))
     _confirm(given, f"all of {found}: {found.detail}", found.name)
-    print(f"{objects.empty(stack, found)} objects deleted")
+    say(f"{objects.empty(stack, found)} objects deleted")
     return 0
 
 
@@ -337,9 +334,10 @@ def _credentials_create(stack: Stack, given: argparse.Namespace) -> int:
     _need_credentials(stack)
     new = credentials.find(stack) is None
     keys = up.bring_credentials_up(stack)
-    print(
+    shown = (
         credentials.shown(credentials.settings(stack, keys)) if new else f"{keys.access} was there; the files have it"
     )
+    say(*shown.split("\n"))
     return 0
 
 
@@ -348,7 +346,7 @@ def _credentials_show(stack: Stack, given: argparse.Namespace) -> int:
     keys = credentials.find(stack)
     if keys is None:
         raise InputError(f"{stack.name} has no S3 keys", next_step="`credentials create` makes them")
-    print(f"access key {keys.access}; the files {'have' if credentials.up_to_date(stack, keys) else 'lack'} it")
+    say(f"access key {keys.access}; the files {'have' if credentials.up_to_date(stack, keys) else 'lack'} it")
     return 0
 
 
@@ -370,14 +368,14 @@ def _down(stack: Stack, given: argparse.Namespace) -> int:
     removed = take_down.removals(stack, found, given.delete_data)
     stays = take_down.kept(found, removed)
     if stays:
-        print(f"stays:\n{status.as_table(stays)}")
+        say("stays:", status.as_table(stays))
     if not removed:
         _refuse_unseen(found)
         stack.say("done", f"nothing of {stack.name} is to be removed")
         return 0
     for what in found.unseen:
         stack.say("warning", f"not seen: {what}")
-    print(f"goes:\n{status.table([(item.verb, *status.row(item.thing)) for item in removed])}", flush=True)
+    say("goes:", status.table([(item.verb, *status.row(item.thing)) for item in removed]))
     _confirm(given, f"{len(removed)} things of the stack {stack.name}", stack.name)
     take_down.down(stack, removed, found)
     stack.say("done", f"{len(removed)} things removed, {len(stays)} stay")
@@ -388,7 +386,8 @@ def _confirm(given: argparse.Namespace, what: str, name: str) -> None:
     """Ask for the name, unless --yes; ConfigurationError where the answer is another one."""
     if given.yes:
         return
-    print(f"This deletes {what}. Type {name} to go on: ", end="", file=sys.stderr, flush=True)
+    sys.stderr.write(escaped(f"This deletes {what}. Type {name} to go on: "))
+    sys.stderr.flush()
     if sys.stdin.readline().strip() != name:
         raise ConfigurationError("not confirmed: nothing was deleted", next_step=f"type {name}, or give --yes")
 

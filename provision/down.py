@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.terminal import lines
 from provision import leases, machine, networks, objects, servers, volumes
 from provision.leases import Lease
 from provision.marks import Thing
@@ -132,15 +133,15 @@ def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
             faults.append(f"{item.thing}: {error.what}")
             stack.say("error", faults[-1])
     if faults:
-        listed = "\n".join(f"  - {fault}" for fault in faults)
-        raise ServiceError(f"{len(faults)} not removed:\n{listed}{_left(stack, removed)}",
+        listed = (f"  - {fault}" for fault in faults)
+        raise ServiceError(lines(f"{len(faults)} not removed:", *listed, *_left(stack, removed)),
                            next_step="run `down` again: it goes on with what is left")  # fmt: skip
 
 
-def _left(stack: Stack, removed: Sequence[Removal]) -> str:
+def _left(stack: Stack, removed: Sequence[Removal]) -> list[str]:
     ids = {item.thing.id for item in removed}
     try:
         left = [item for item in look(stack).things if item.id in ids]
     except LarderError:  # the faults above say why
-        return ""
-    return "\nstill there:\n" + "\n".join(f"  - {item} {item.status}" for item in left) if left else ""
+        return []
+    return ["still there:", *(f"  - {item} {item.status}" for item in left)] if left else []

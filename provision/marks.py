@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from larder.errors import InputError
+from larder.terminal import Lines, lines
 
 STACK = "larder:stack"
 PART = "larder:part"
@@ -91,19 +92,19 @@ def one(things: Sequence[Thing], adopt: bool, unique_names: bool = False) -> Thi
         return ours[0]
     if len(ours) > 1:
         raise InputError(
-            f"there are {len(ours)} with the mark of this stack, and only one can be meant:\n{_listed(ours)}",
+            _listed(f"there are {len(ours)} with the mark of this stack, and only one can be meant:", ours),
             next_step="delete the ones you don't need in the site's web interface, by id; then run this again",
         )
     if not things:
         return None
     if len(things) > 1:
         raise InputError(
-            f"{len(things)} have this name, none with the mark of this stack:\n{_listed(things)}",
+            _listed(f"{len(things)} have this name, none with the mark of this stack:", things),
             next_step="give the declared one another name, or remove or rename all but one, then --adopt that one",
         )
     if not adopt:
         raise InputError(
-            f"the name is taken by something that this stack did not make:\n{_listed(things)}",
+            _listed("the name is taken by something that this stack did not make:", things),
             next_step="give the declared one another name; or --adopt, if it is yours: then it is marked and managed",
         )
     if things[0].owner:
@@ -114,5 +115,5 @@ def one(things: Sequence[Thing], adopt: bool, unique_names: bool = False) -> Thi
     return things[0]
 
 
-def _listed(things: Sequence[Thing]) -> str:
-    return "\n".join(f"  - {thing}: {thing.status} {thing.detail}".rstrip() for thing in things)
+def _listed(head: str, things: Sequence[Thing]) -> Lines:
+    return lines(head, *(f"  - {thing}: {thing.status} {thing.detail}".rstrip() for thing in things))

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError
+from larder.terminal import lines
 from provision import marks
 from provision.clouds import make
 from provision.declaration import CALLER, SecurityGroup
@@ -186,7 +187,7 @@ def ids_of_groups(stack: Stack) -> list[str]:
 def _only(candidates: list[Thing]) -> Thing | None:
     if len(candidates) > 1:
         raise InputError(
-            "\n".join([f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)]),
+            lines(f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)),
             next_step="rename all but one, or declare one of your own",
         )
     return candidates[0] if candidates else None

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.terminal import lines
 from provision import marks
 from provision.clouds import AGAIN, wait
 from provision.marks import Thing
@@ -118,8 +119,8 @@ def _delete(stack: Stack, bucket: Thing, names: Sequence[str]) -> None:
             if not errors and not result["Response Status"].startswith("2"):
                 errors = [result["Response Status"] + " " + result.get("Response Body", "")]
     if errors:
-        shown = "\n".join(f"  - {error}" for error in errors[:10])
-        raise ServiceError(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:\n{shown}",
+        shown = (f"  - {error}" for error in errors[:10])
+        raise ServiceError(lines(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:", *shown),
                            next_step=f"look at their causes above; {AGAIN}")  # fmt: skip
 
 

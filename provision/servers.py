@@ -9,6 +9,7 @@ from keystoneauth1 import exceptions as ksa
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, LarderError, ServiceError
+from larder.terminal import lines
 from provision import marks, volumes
 from provision.clouds import AGAIN, make, wait
 from provision.declaration import Server
@@ -127,9 +128,10 @@ def _pick(what: str, name: str, things: list[Any], next_step: str) -> Any:
     if not found:
         raise missing(what, name, [item.name for item in things if item.name], next_step)
     if len(found) > 1:
-        listed = "\n".join(f"  - {item.name} ({item.id})" for item in found)
         raise InputError(
-            f"{len(found)} of kind {what} are called {name!r}:\n{listed}",
+            lines(
+                f"{len(found)} of kind {what} are called {name!r}:", *(f"  - {item.name} ({item.id})" for item in found)
+            ),
             next_step="declare the id in place of the name",
         )
     return found[0]
@@ -227,12 +229,10 @@ def wait_active(stack: Stack, server: Thing) -> Thing:
 def failed(stack: Stack, server: Thing) -> ServiceError:
     """What is known of a server in ERROR."""
     fault = _read(stack, server.id).raw.fault or {}  # lists of servers lack it
-    lines = [f"the server {server.name} ({server.id}) is in ERROR: {fault.get('message', 'no fault is given')}"]
+    what = [f"the server {server.name} ({server.id}) is in ERROR: {fault.get('message', 'no fault is given')}"]
     if end := console(stack, server):
-        lines += ["  the end of its console:", *(f"  | {line}" for line in end)]
-    return ServiceError(
-        "\n".join(lines), next_step=what_replacing_does(server),
-    )  # fmt: skip
+        what += ["  the end of its console:", *(f"  | {line}" for line in end)]
+    return ServiceError(lines(*what), next_step=what_replacing_does(server))
 
 
 def console(stack: Stack, server: Thing) -> list[str]:

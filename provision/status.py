@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from larder.errors import LarderError
+from larder.terminal import Lines, escaped, lines
 from provision import credentials, leases, networks, objects, servers, volumes
 from provision.leases import Lease
 from provision.marks import Thing
@@ -76,15 +77,16 @@ def _keys(stack: Stack) -> tuple[Thing, ...]:
     return (Thing("credentials", found.access, found.id, "", "S3 keys"),) if found else ()
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: list[tuple[str, ...]]) -> Lines:
     """Rows in columns, for people."""
+    rows = [tuple(map(escaped, row)) for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    return lines(
+        *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     )
 
 
-def as_table(things: list[Thing]) -> str:
+def as_table(things: list[Thing]) -> Lines:
     return table([row(item) for item in things])
 
 

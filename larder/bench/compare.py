@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from larder.bench.record import passes_of
 from larder.errors import InputError
+from larder.terminal import lines
 
 MEASURE = "measure at least two arms"
 """A next step."""
@@ -40,13 +41,13 @@ class Comparison(NamedTuple):
         best, *others = self.arms
         if not others:
             return f"only {best.name} was measured under these circumstances: measure another arm"
-        lines = []
+        rows = []
         for other in others:
             low, high = best.rates[0] / other.rates[-1], best.rates[-1] / other.rates[0]
-            lines.append(f"{best.name} is {best.median / other.median:.2f} times as fast as {other.name}"
+            rows.append(f"{best.name} is {best.median / other.median:.2f} times as fast as {other.name}"
                          + (f" ({low:.2f} to {high:.2f})" if low < high else " (one run each)")
                          + ("; no significant difference (intervals overlap)" if low <= 1 else ""))  # fmt: skip
-        return "\n".join(lines)
+        return lines(*rows)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

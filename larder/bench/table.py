@@ -6,9 +6,10 @@ from typing import Any
 
 from larder.bench.record import passes_of
 from larder.progress import amount
+from larder.terminal import Lines, lines
 
 
-def render(record: dict[str, Any]) -> str:
+def render(record: dict[str, Any]) -> Lines:
     """The table of one record: a name and a value in each row, the figures in a column for each pass; no newline at
     the end.
     """
@@ -20,7 +21,7 @@ def render(record: dict[str, Any]) -> str:
             rows[name] = "".join(f"{value:<{_COLUMN}}" for value in values).rstrip()
     rows |= _circumstances(record)
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    return lines(*(f"{name:<{width}}  {value}" for name, value in rows.items()))
 
 
 _COLUMN = 16

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from larder.errors import ConfigurationError
 from larder.loaders.loader import Loader
 from larder.progress import Reporter
+from larder.terminal import Lines, lines
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,11 +122,11 @@ def make_record(arm: str, epochs: list[Epoch], accuracy: float, device: str) -> 
     }  # fmt: skip
 
 
-def render(record: dict[str, Any]) -> str:
+def render(record: dict[str, Any]) -> Lines:
     """The record as people read it; no newline at the end."""
-    lines = [f"{record['arm']} on {record['device']}", "epoch  imgs/s   waiting  loss"]
+    rows = [f"{record['arm']} on {record['device']}", "epoch  imgs/s   waiting  loss"]
     for number, one in enumerate(record["epochs"], start=1):
         rate, share = one["images"] / one["seconds"], one["waiting_seconds"] / one["seconds"]
-        lines.append(f"{number:>5}  {rate:>6,.0f}  {share:>7.0%}  {one['loss']:.3f}")
+        rows.append(f"{number:>5}  {rate:>6,.0f}  {share:>7.0%}  {one['loss']:.3f}")
     held_out = record["settings"]["held_out"]
-    return "\n".join([*lines, f"accuracy on {held_out}: {record['accuracy']:.1%}"])
+    return lines(*rows, f"accuracy on {held_out}: {record['accuracy']:.1%}")

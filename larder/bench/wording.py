@@ -10,6 +10,7 @@ from larder.errors import LarderError
 from larder.loaders.remedies import ABSENT, GONE, OTHER_KIND, RENEW, RESTORE, SURPLUS
 from larder.next_step import forced
 from larder.settings import Settings, settings_of
+from larder.terminal import Lines
 
 _ARGUMENT = re.compile(r"^(  - |)(\w+)=", re.MULTILINE)
 
@@ -24,7 +25,7 @@ def in_settings(kind: type[Settings], steps: Mapping[str, str]) -> Iterator[None
         yield
     except LarderError as error:
         names = {setting.field: setting.names[0] for setting in settings_of(kind)}
-        what = _ARGUMENT.sub(lambda found: f"{found[1]}{names.get(found[2], found[2])}=", error.what)
+        what = Lines(_ARGUMENT.sub(lambda found: f"{found[1]}{names.get(found[2], found[2])}=", error.what))
         step = steps.get(error.next_step, error.next_step)
         step = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), step)
         raise type(error)(what, next_step=step) from error

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 
+from larder import terminal
 
-def say(text: str) -> None:
-    """Print a line to stderr: stdout is for results."""
-    print(text, file=sys.stderr, flush=True)
+
+def say(*texts: str) -> None:
+    """Print lines to stderr, escaped: stdout is for results."""
+    terminal.say(*texts, file=sys.stderr)
+
+
+def tell(*texts: str) -> None:
+    """Print lines to stdout, escaped."""
+    terminal.say(*texts)
 
 
 def ask(question: str, yes: bool) -> bool:
@@ -15,7 +22,7 @@ def ask(question: str, yes: bool) -> bool:
     if yes:
         say(f"{question}y")
         return True
-    sys.stderr.write(question)
+    sys.stderr.write(terminal.escaped(question))
     sys.stderr.flush()
     answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not answer.endswith("\n"):  # nobody is there

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from larder.errors import ConfigurationError
+from larder.terminal import say
 
 _BLANK = "\t\v\f\r \x85\xa0"
 _ESCAPE = re.compile(r"\\(?:[abcfnrtv$\"\\]|0\d{0,3})")
@@ -184,16 +185,16 @@ def main(argv: Sequence[str]) -> int:
         at = files.index("--")
         files, command = files[:at], files[at + 1 :]
     if not command:
-        print(f"usage: python -m {__spec__.name} FILE... -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        say(f"usage: python -m {__spec__.name} FILE... -- COMMAND [ARGUMENT...]", file=sys.stderr)
         return 2
     try:
         values = read([Path(file) for file in files], os.environ)
         os.execvpe(command[0], command, {**values, **os.environ})
     except ConfigurationError as error:
-        print(f"error: {error.what}\n  next step: {error.next_step}", file=sys.stderr)
+        say(error.shown(), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: cannot run {command[0]}: {error.strerror}\n  next step: check the path", file=sys.stderr)
+        say(f"error: cannot run {command[0]}: {error.strerror}", "  next step: check the path", file=sys.stderr)
         return 2
 
 

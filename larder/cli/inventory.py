@@ -113,7 +113,8 @@ def stored(names: Iterable[str]) -> Holding:
     from botocore.exceptions import ClientError
 
     from larder.errors import LarderError
-    from larder.s3_faults import ABSENT, FAULTS, code_of
+    from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+    from larder.s3_session import MOST_BYTES
     from larder.store import BucketSettings, client
 
     found = []
@@ -123,10 +124,10 @@ def stored(names: Iterable[str]) -> Holding:
         for name in names:
             key = "/".join(part for part in (settings.prefix, name, MANIFEST) if part)
             try:
-                text = store.get_object(Bucket=settings.bucket, Key=key)["Body"].read()
+                text = store.get_object(Bucket=settings.bucket, Key=key)["Body"].read(MOST_BYTES)
             except ClientError as fault:
                 if code_of(fault) not in ABSENT:
-                    return Holding(fault=f"the store refuses: {code_of(fault)}")
+                    return Holding(fault=explain(fault, "the store", settings.s3_endpoint_url).what)
                 continue
             found.append(parse(name, text))
     except LarderError as error:

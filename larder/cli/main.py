@@ -15,6 +15,7 @@ from larder import __version__
 from larder.cli import help as pages
 from larder.cli.app import App, Failed
 from larder.cli.commands import BY_NAME, Command
+from larder.cli.console import say
 from larder.cli.front_doors import FRONT_DOORS, help_of
 from larder.cli.makeflags import overrides
 from larder.cli.process import INTERRUPTED, interrupts
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except LarderError as error:
             return _fail(error)
         except KeyboardInterrupt:
-            print("interrupted; run the same command again", file=sys.stderr)
+            say("interrupted; run the same command again")
             return INTERRUPTED
         except OSError as error:
             known = explain_os_error(error)
@@ -94,7 +95,7 @@ def _front_door(environ: Mapping[str, str]) -> str:
 
 def _fail(error: LarderError) -> int:
     sys.stdout.flush()
-    print(f"error: {error.what}\n  next step: {error.next_step}", file=sys.stderr)
+    say(error.shown())
     return error.exit_code
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from larder.cli import process
-from larder.cli.console import ask
+from larder.cli.console import ask, say
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
 from larder.cli.settings import Settings, shown
@@ -104,7 +103,7 @@ def choose(settings: Settings) -> str:
     if runner == "compose":
         raise ConfigurationError(f"RUNNER=compose, but {engine.fault}", next_step=engine.remedy)
     if engine.state == "missing":
-        print(f"{engine.fault}: the stages run as processes", file=sys.stderr)
+        say(f"{engine.fault}: the stages run as processes")
         return "host"
     if ask(f"{engine.fault}. Run the stages as processes in .venv/ instead? [y/N] ", yes=False):
         return "host"

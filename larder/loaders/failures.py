@@ -14,6 +14,7 @@ from types import TracebackType
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.loaders.remedies import MEMORY, RENEW, SHARED_MEMORY
 from larder.progress import amount
+from larder.terminal import Lines
 
 SHARED_MEMORY_FOLDER = Path("/dev/shm")
 _CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
@@ -65,7 +66,7 @@ def explained() -> Iterator[None]:
         raise InputError(_raised(error), next_step=RENEW) from error
     except CarriedError as error:
         kind, what, next_step = json.loads(_raised(error))
-        raise _CARRIED[kind](what, next_step=next_step) from error
+        raise _CARRIED[kind](Lines(what), next_step=next_step) from error
     except RuntimeError as error:
         known = _explain(str(error))
         if known is None:

@@ -41,6 +41,7 @@ class Reader:
         session.register("before-send.s3", self._on_request)
         session.register("before-parse.s3", self._on_answer)
         self._files = s3fs.S3FileSystem(
+            anon=settings.unsigned, requester_pays=settings.requester_pays,
             key=settings.aws_access_key_id or None,
             secret=settings.aws_secret_access_key.get_secret_value() or None,
             token=settings.aws_session_token.get_secret_value() or None,

@@ -38,7 +38,7 @@ def read_index(folder: Folder, manifest: Manifest) -> Iterator[IndexEntry]:
     name = f"{META}/{index_name(manifest)}"
     with tempfile.TemporaryDirectory(prefix="larder-") as temporary:
         place = Path(temporary) / "index.jsonl"
-        if folder.download(name, place) != manifest.index.sha256:
+        if folder.download(name, place, manifest.index.bytes) != manifest.index.sha256:
             raise InputError(f"{folder.uri}/{name} is missing or not what its manifest says", next_step=RESTORE)
         yield from parse_index(place)
 

@@ -13,6 +13,7 @@ from larder.contract import IndexEntry, parse_index
 from larder.errors import ConfigurationError, InputError
 from larder.packing.layout import Layout
 from larder.progress import amount
+from larder.terminal import lines
 
 _OFFSET_BITS = 48
 _LINE_BYTES = 512  # most are shorter
@@ -72,7 +73,7 @@ def _unpackable(
 ) -> ConfigurationError | InputError:
     count = refused + oversize
     first = f", of which the first {len(shown)} are" if count > len(shown) else ""
-    what = "\n".join([f"{amount(count, 'samples')} can't be packed{first}:", *(f"  - {fault}" for fault in shown)])
+    what = lines(f"{amount(count, 'samples')} can't be packed{first}:", *(f"  - {fault}" for fault in shown))
     steps = [layout.remedy] if refused else []
     if oversize:
         steps.append(f"set {limits.setting} to at least {largest}; ten times as much is a start")

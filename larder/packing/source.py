@@ -90,7 +90,7 @@ class BucketSource(NamedTuple):
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
-        data = open_folder(self.settings, self.name).read(entry.path)
+        data = open_folder(self.settings, self.name).read_start(entry.path, entry.bytes + 1)
         if data is None:
             raise self.changed(entry, "is gone")
         if len(data) != entry.bytes:
@@ -140,7 +140,7 @@ class Tree(NamedTuple):
             require_digest(Path(self.source.folder, name), self.manifest.index)
             return Path(self.source.folder, name)
         folder = open_folder(*self.source)
-        if folder.download(name, work / "input.jsonl") != self.manifest.index.sha256:
+        if folder.download(name, work / "input.jsonl", self.manifest.index.bytes) != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
                 next_step=f"run {MAKES['objects']}, which puts it back",

@@ -65,7 +65,7 @@ class StoreTarget:
             return None
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:
             place = Path(folder) / "index.jsonl"
-            if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
+            if self._fetch_index(manifest, place):
                 self._look()
                 samples = self._there.get(f"{META}/{samples_name(manifest)}") if manifest.samples else None
                 if samples and all(map(self._is_there, parse_index(place))):
@@ -152,7 +152,7 @@ class StoreTarget:
             return
         with self._slot.lock(), tempfile.TemporaryDirectory(prefix="larder-") as folder:
             place = Path(folder) / "index.jsonl"
-            if self._folder.download(f"{META}/{index_name(manifest)}", place) == manifest.index.sha256:
+            if self._fetch_index(manifest, place):
                 self._reporter.event("tidy", f"deleting what an earlier run has left in {self.name}/{META}/")
                 self._sweep(manifest, place)
                 if self._slot.work.exists():
@@ -176,6 +176,11 @@ class StoreTarget:
                 "extra", f"in the way: {amount(len(extra), 'objects')} in {self.name} that the manifest doesn't name, "
                 f"such as {extra[0]}", objects=len(extra),
             )  # fmt: skip
+
+    def _fetch_index(self, manifest: Manifest, place: Path) -> bool:
+        """Write the index that a manifest names to the file `place`. Whether it is there and is what that says."""
+        name, wanted = f"{META}/{index_name(manifest)}", manifest.index
+        return self._folder.download(name, place, wanted.bytes) == wanted.sha256
 
     def _drop_uploads(self, packs: set[str]) -> None:
         """Have the store drop the parts of packs that a killed run was sending. Where it won't, that is only said."""

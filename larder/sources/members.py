@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from larder.contract import META
 from larder.errors import InputError
+from larder.terminal import lines
 
 CHUNK_BYTES = 1 << 20
 _DEEPEST = 64  # no image lies deeper, and a path has an end
@@ -99,7 +100,7 @@ class BadSourceError(InputError):
 def refuse(source: str, faults: Iterable[str]) -> BadSourceError:
     """The error for a source that must not be unpacked, with every fault found."""
     return BadSourceError(
-        "\n".join([f"{source} is refused, and nothing of it was kept:", *(f"  - {fault}" for fault in faults)]),
+        lines(f"{source} is refused, and nothing of it was kept:", *(f"  - {fault}" for fault in faults)),
         next_step="repack it without these entries, or unpack it by hand and give the folder as the source",
     )
 

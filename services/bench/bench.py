@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from larder.bench import provenance, table
@@ -13,6 +12,7 @@ from larder.bench.wording import in_settings
 from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
+from larder.terminal import Lines, as_json, say
 from services.bench.arm import open_arm
 from services.bench.settings import BenchSettings
 from services.bench.train import train
@@ -36,7 +36,7 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> Outcome:
                 settings.arm, feed.loader, passes, warmup, settings=settings.for_record(), provenance=origin
             )
         place.write(record)
-    print(json.dumps(record, ensure_ascii=False) if reporter.json else table.render(record), flush=True)
+    say(Lines(as_json(record)) if reporter.json else table.render(record))
     rates = (f"{one['imgs/s']:,.0f} imgs/s" + f" {one['pass']}" * bool(record["then"]) for one in passes_of(record))
     return Outcome(
         f"{settings.arm}: {', '.join(rates)} over {amount(record['images'], 'images')} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 from larder.bench import provenance
@@ -14,6 +13,7 @@ from larder.loaders.loader import Loader
 from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
+from larder.terminal import Lines, as_json, say
 from services.bench.arm import open_arm
 from services.bench.settings import BenchSettings
 
@@ -37,7 +37,7 @@ def train(settings: BenchSettings, reporter: Reporter) -> Outcome:
             accuracy = network.accuracy(feed.loader, reporter)
         record = make_record(settings.arm, epochs, accuracy, network.device) | described | {"provenance": origin}
         place.write(record)
-    print(json.dumps(record) if reporter.json else render(record), flush=True)
+    say(Lines(as_json(record)) if reporter.json else render(record))
     return Outcome(
         f"{settings.arm}: {accuracy:.1%} of {settings.held_out} right after {amount(len(epochs), 'epochs')}; "
         f"{record['wait_share']:.0%} of the time spent waiting for data; record {place.path.name}",

@@ -24,8 +24,8 @@ from larder.sources import FolderSource, GeneratedSource, absent, open_local
 from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
-from services.extract.download import download
-from services.extract.remotes import Remote, redact
+from services.extract.download import download, origin, remove_others
+from services.extract.remotes import Remote, shown
 from services.extract.settings import ExtractSettings
 from services.extract.unpack import TooLargeError, unpack
 
@@ -74,7 +74,15 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
             raise
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
         made_from = _made_from(settings, source, archive, sha256)
-        return _commit(slot, ledger, wanted["dataset"], made_from, clock.record(**wanted, workers=settings.workers))
+        found = {"found": _found(settings, archive, made_from)} if archive is not None else {}
+        run = clock.record(**wanted, workers=settings.workers, **found)
+        return _commit(slot, ledger, wanted["dataset"], made_from, run)
+
+
+def _found(settings: ExtractSettings, archive: Path, made_from: dict[str, str | int]) -> dict[str, str | int]:
+    """What the archive was, for run.json: its digest can be pinned as LARDER_SOURCE_SHA256."""
+    found = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
+    return found | origin(archive.parent)._asdict() if settings.is_remote else found
 
 
 def _wanted(settings: ExtractSettings) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _wanted(settings: ExtractSettings) -> dict[str, Any]:
         return {"source": sample.NAME, "dataset": sample.NAME, "state": numbers}
     if settings.is_remote:
         address = hashlib.sha256(settings.source.encode()).hexdigest()
-        source, state = redact(settings.source), {"address": address, "sha256": settings.source_sha256}
+        source, state = shown(settings.source), {"address": address, "sha256": settings.source_sha256}
     else:
         source, state = str(settings.local_path), _state_of(settings)
     return {"source": source, "dataset": settings.dataset, "state": state}
@@ -128,13 +136,16 @@ def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manif
 
 def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> tuple[Source, Path | None]:
     """The source, and the archive's path where it is one."""
+    folder = None
+    if settings.is_remote:
+        folder = slot.downloads / hashlib.sha256(settings.source.encode()).hexdigest()[:16]
+    remove_others(slot.downloads, folder, reporter)
     if settings.source == sample.NAME:
         return GeneratedSource(settings.sample_images, settings.seed), None
     path, name = settings.local_path, settings.source
-    if settings.is_remote:
+    if folder is not None:
         remote = _open_remote(settings)
-        folder = slot.downloads / hashlib.sha256(name.encode()).hexdigest()[:16]
-        path, name = download(remote, folder, reporter), remote.name
+        path, name = download(remote, folder, reporter, settings.max_download), remote.name
     return open_local(path, name), None if path.is_dir() else path
 
 
@@ -146,7 +157,7 @@ def _open_remote(settings: ExtractSettings) -> Remote:
         return S3Remote(settings.source, settings)
     from services.extract.remotes.http import HttpRemote
 
-    return HttpRemote(settings.source)
+    return HttpRemote(settings.source, settings.stall_seconds)
 
 
 @contextmanager

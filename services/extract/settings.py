@@ -67,6 +67,11 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
         ByteSize(500 * 10**9), alias="LARDER_MAX_UNPACKED",
         description="a source that unpacks to more than this is refused", json_schema_extra={"unit": "bytes, or 20GB"},
     )  # fmt: skip
+    max_download: ByteSize = Field(
+        ByteSize(500 * 10**9), alias="LARDER_MAX_DOWNLOAD",
+        description="an archive on a server that is larger than this is refused",
+        json_schema_extra={"unit": "bytes, or 20GB"},
+    )  # fmt: skip
     max_files: int = Field(
         10_000_000, alias="LARDER_MAX_FILES", ge=1,
         description="a source with more files than this is refused", json_schema_extra={"unit": "files"},

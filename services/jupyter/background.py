@@ -17,6 +17,7 @@ from larder.next_step import Run
 from larder.ports import require_free
 from larder.progress import Reporter
 from larder.stage import Outcome
+from larder.terminal import say
 from services.jupyter.settings import JupyterSettings
 
 UP, DOWN, URL = Run("jupyter", "up"), Run("jupyter", "down"), Run("jupyter", "url")
@@ -74,7 +75,9 @@ def logs(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Print its log, on stdout."""
     log = background(settings).log
     if log.exists():
-        print(log.read_text(errors="replace"), end="", flush=True)
+        with log.open(errors="replace") as lines:
+            for line in lines:
+                say(line.rstrip("\n"))
     return Outcome(f"the log is {log}", "")
 
 

@@ -15,6 +15,7 @@ from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Outcome
+from larder.terminal import say
 from services.jupyter.background import UP, down, is_ready, logs, note, require_free_port, running, up
 from services.jupyter.settings import JupyterSettings
 
@@ -58,7 +59,7 @@ def url(settings: JupyterSettings, _: Reporter) -> Outcome:
     """Print the address with the token, on stdout."""
     host = "127.0.0.1" if settings.bind.is_unspecified else str(settings.bind)
     server = running(settings)
-    print(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}", flush=True)
+    say(f"http://{host}:{server.port if server else settings.port}/lab?token={read_token(settings)}")
     return Outcome("it runs" if server else "it doesn't run", "" if server else str(UP))
 
 

@@ -36,6 +36,7 @@ from larder.next_step import MAKES, Run
 from larder.progress import Silent, amount
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
 from larder.store import client
+from larder.terminal import lines, say
 from services.commands import in_commands
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
             raise _failure(process.returncode, last)
         output.seek(0)
         record: dict[str, Any] = json.load(output)
-    print(render(record))
+    say(render(record))
     return record
 
 
@@ -109,15 +110,16 @@ def _event(line: str) -> dict[str, Any] | None:
 def _tell(line: str) -> None:
     event = _event(line)
     if event and event["event"] not in ("error", "next"):
-        print(event["message"], flush=True)
+        say(event["message"])
 
 
 def _failure(code: int, last: Sequence[str]) -> LarderError:
     for event in map(_event, reversed(last)):
         if event and event["event"] == "error":
             what, _, next_step = event["message"].removeprefix("error: ").partition("\n  next step: ")
-            return StageError(what, next_step=next_step)
-    return ServiceError(f"bench ended with {code}:\n{''.join(last)}", next_step="run the cell again")
+            return StageError(lines(*what.split("\n")), next_step=next_step)
+    words = (line.rstrip("\n") for line in last)
+    return ServiceError(lines(f"bench ended with {code}:", *words), next_step="run the cell again")
 
 
 def _steps() -> dict[str, str]:

@@ -180,7 +180,7 @@ class Load:
             return
         place = self._state.path.with_suffix(".index")
         try:
-            digest = self._there.download(f"{META}/{index_name(self._old)}", place)
+            digest = self._there.download(f"{META}/{index_name(self._old)}", place, self._old.index.bytes)
             if digest == self._old.index.sha256:
                 self._state.compare(parse_index(place), etags=self._old.settings.items() >= ETAG_SETTINGS.items())
             else:  # then no reader can follow it, either

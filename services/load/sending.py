@@ -113,7 +113,7 @@ class Sending:
             ThreadPoolExecutor(self._settings.transfers) as pool,
         ):
             for some in batches(files, _READ_AT_ONCE):
-                found = pool.map(self._there.digest, [file.path for file in some])
+                found = pool.map(self._there.digest, [file.path for file in some], [file.bytes for file in some])
                 for file, content in zip(some, found, strict=True):
                     task.advance(file.bytes)
                     if content != (file.bytes, file.sha256):
@@ -278,7 +278,7 @@ class Sending:
         )
 
     def _explain(self, failure: rclone.Failure) -> LarderError:
-        return rclone.explain(failure, f"uploading to {self._there.uri}")
+        return rclone.explain(failure, f"uploading to {self._there.uri}", self._settings.s3_endpoint_url)
 
 
 class _Arrivals:

@@ -44,7 +44,3 @@ class LoadSettings(DataSettings, BucketSettings):
         ByteSize(0), alias="LARDER_BANDWIDTH", ge=0, description="limit of the upload; 0 for none",
         json_schema_extra={"unit": "bytes/s, or 20MB"},
     )  # fmt: skip
-    stall_seconds: int = Field(
-        60, alias="LARDER_STALL_SECONDS", ge=1, description="without progress for so long, an upload is given up",
-        json_schema_extra={"unit": "seconds"},
-    )  # fmt: skip

@@ -17,6 +17,7 @@ from larder.errors import ConfigurationError, LarderError, ServiceError, Storage
 from larder.progress import Reporter
 from larder.settings import settings_of
 from larder.stage import Outcome
+from larder.terminal import lines, say
 from services.mount.place import Place
 from services.mount.serve import UNMOUNT
 from services.mount.settings import MountSettings
@@ -43,7 +44,7 @@ def detach(settings: MountSettings, reporter: Reporter) -> Outcome:
             raise
     if process.poll():
         raise _failure(process.returncode, last, place)
-    print(place.point(settings.bucket), flush=True)
+    say(str(place.point(settings.bucket)))
     if process.returncode == 0:
         return Outcome(last.get("message", ""), "")
     return Outcome(f"in the background: process {process.pid}, log {place.log}", f"{UNMOUNT} takes it away")
@@ -92,4 +93,4 @@ def _failure(code: int, entry: dict[str, Any], place: Place) -> LarderError:
     if entry.get("event") != "error":
         what, next_step = f"the process in the background ended with {code}", ""
     kind = _BY_CODE.get(code, ServiceError)
-    return kind(what.removeprefix("error: "), next_step=next_step or f"read {place.log}")
+    return kind(lines(*what.removeprefix("error: ").split("\n")), next_step=next_step or f"read {place.log}")

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from larder.terminal import say
 from services.mount.mounts import fault_of, mounted_in
 
 
@@ -14,7 +15,7 @@ def main() -> int:
     ours = [item.point for item in mounted_in(Path(os.environ["LARDER_MOUNT_DIR"]).resolve()) if item.ours]
     fault = fault_of(ours[-1]) if ours else "nothing is mounted yet"
     if fault:
-        print(fault, file=sys.stderr)
+        say(fault, file=sys.stderr)
     return 1 if fault else 0
 
 

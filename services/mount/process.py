@@ -52,6 +52,7 @@ def _words(settings: MountSettings, place: Place, everybody: bool) -> list[str]:
         "--use-server-modtime",  # the listing has it; rclone's own takes a HEAD for each file that is opened
         # Relative to the working directory: a socket's path ends at 107 characters.
         f"--metrics-addr=unix://{place.socket.relative_to(place.folder)}",
+        f"--timeout={settings.stall_seconds}s", f"--contimeout={settings.stall_seconds}s",
         "--use-json-log",
     ]  # fmt: skip
 

@@ -17,6 +17,7 @@ from larder.progress import LINE_INTERVAL_SECONDS, Reporter
 from larder.s3_faults import FAULTS, explain
 from larder.stage import Outcome
 from larder.store import client
+from larder.terminal import say
 from services.mount import mounts
 from services.mount.place import Place, Server
 from services.mount.process import Rclone
@@ -54,7 +55,7 @@ def serve(settings: MountSettings, reporter: Reporter) -> Outcome:
                 _make_point(place.point(settings.bucket))
                 return _serve(settings, place, reporter)
         if _joined(settings, place):
-            print(place.point(settings.bucket), flush=True)
+            say(str(place.point(settings.bucket)))
             return Outcome(
                 f"up to date: s3://{settings.bucket} is mounted at {place.point(settings.bucket)} already", ""
             )
@@ -162,7 +163,7 @@ def _serve(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome
             if ready:
                 said = f"{where} is mounted at {point}, read-only"
                 reporter.event("mounted", said, path=str(point), pid=os.getpid())
-                print(point, flush=True)
+                say(str(point))
                 stop.wait()
             code = rclone.code()
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from larder.errors import ConfigurationError, LarderError
 from larder.next_step import Run
 from larder.progress import Reporter
 from larder.stage import Outcome
+from larder.terminal import Lines, as_json, escaped, say
 from services.commands import in_commands
 from services.s3.checks import CHECKS, Blocked, Check, Finding, Probe
 from services.s3.settings import S3Settings
@@ -76,12 +76,12 @@ def _run(one: Check, probe: Probe, failures: dict[str, LarderError]) -> Line:
     return Line(one.name, "warning" if found.advice else "ok", found.message, found.advice, found.figures)
 
 
-def _say(line: Line, as_json: bool) -> None:
-    if as_json:
-        fields = {"check": line.name, "result": line.result, "message": line.message,
+def _say(line: Line, for_machines: bool) -> None:
+    if for_machines:
+        fields = {"check": line.name, "result": line.result, "message": escaped(line.message),
                   "next_step": in_commands(line.next_step)}  # fmt: skip
-        print(json.dumps(fields | line.figures), flush=True)
+        say(Lines(as_json(fields | line.figures)))
         return
     shown = line.result.upper() if line.result == "failed" else line.result
     todo = f"; {in_commands(line.next_step)}" if line.next_step else ""
-    print(f"{shown:<8} {line.name:<{_WIDTH}}  {' '.join((line.message + todo).split())}", flush=True)
+    say(f"{shown:<8} {line.name:<{_WIDTH}}  {' '.join((line.message + todo).split())}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -16,9 +15,9 @@ from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.next_step import Run
 from larder.s3_faults import FAULTS, clock_skew_seconds, explain
 from larder.store import client
+from larder.tls_faults import speaks_tls
 from services.s3.settings import S3Settings
 
-_TLS_SECONDS = 5
 _LOCAL_STORE = "minio"
 """The name of the server of compose/s3.yaml for other containers."""
 _GATEWAY = frozenset({502, 503, 504})
@@ -82,7 +81,7 @@ def _not_a_store(fault: ClientError, what: str, endpoint: str) -> LarderError:
 def _closer(error: LarderError, what: str, endpoint: str) -> LarderError:
     """A better error, where a closer look at the connection finds one."""
     url = urlsplit(endpoint)
-    if isinstance(error, ServiceError) and url.scheme == "http" and _speaks_tls(url.hostname or "", url.port or 80):
+    if isinstance(error, ServiceError) and url.scheme == "http" and speaks_tls(url.hostname or "", url.port or 80):
         return ConfigurationError(
             f"{what}: {endpoint} speaks TLS, and the address says http://",
             next_step="write S3_ENDPOINT_URL with https://",
@@ -94,17 +93,6 @@ def _closer(error: LarderError, what: str, endpoint: str) -> LarderError:
             f"{what}: the name {url.hostname} has no address", next_step="check the spelling of S3_ENDPOINT_URL"
         )
     return error
-
-
-def _speaks_tls(host: str, port: int) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whose it is doesn't matter here
-    try:
-        with socket.create_connection((host, port), _TLS_SECONDS) as connection:
-            context.wrap_socket(connection, server_hostname=host).close()
-    except OSError:  # ssl's errors are such, too
-        return False
-    return True
 
 
 def _has_address(host: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from larder.errors import InputError
 from larder.next_step import Run
+from larder.terminal import lines
 
 
 class Checked(NamedTuple):
@@ -52,8 +53,8 @@ class BreakError(InputError):
             "sample": fault.sample, "place": fault.place, "expected": fault.expected, "found": fault.found,
             "likely": fault.cause,
         }  # fmt: skip
-        lines = [fault.what, *(f"  {name:<9} {value}" for name, value in named.items() if value)]
-        super().__init__("\n".join(lines), next_step=fault.next_step)
+        details = (f"  {name:<9} {value}" for name, value in named.items() if value)
+        super().__init__(lines(fault.what, *details), next_step=fault.next_step)
         self.fault = fault
 
     def __reduce__(self) -> tuple[object, ...]:

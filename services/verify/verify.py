@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from larder.errors import ConfigurationError, InputError, LarderError, ServiceEr
 from larder.next_step import MAKES, Run, forced
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
+from larder.terminal import Lines, as_json, escaped, say
 from larder.volume import reading
 from services.commands import in_commands
 from services.verify import files
@@ -115,20 +115,16 @@ def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
     return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
 
 
-def _say(line: Line, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps(
-                {"link": line.link, "result": line.result, "message": in_commands(line.message)} | _figures(line)
-            ),
-            flush=True,
-        )
+def _say(line: Line, for_machines: bool) -> None:
+    if for_machines:
+        fields = {"link": line.link, "result": line.result, "message": escaped(in_commands(line.message))}
+        say(Lines(as_json(fields | _figures(line))))
         return
     done, checked = "", line.checked
     if checked is not None:
         done = f"{checked.looked_at:,} of {amount(checked.of, checked.unit)}, {amount(checked.bytes, 'B')} read"
     message = "; ".join(part for part in (done, " ".join(in_commands(line.message).split())) if part)
-    print(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}", flush=True)
+    say(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}")
 
 
 def _figures(line: Line) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from larder.cli.compose import image, staged_folders
 from larder.cli.console import say
 from larder.cli.process import Call
 from larder.errors import ResourceError
+from larder.terminal import lines
 
 Run = Callable[[App, Sequence[str]], None]
 
@@ -71,7 +72,8 @@ def _require_unused(app: App, volume: str) -> None:
     users = app.output(Call(("docker", "ps", "--all", "--filter", f"volume={volume}", "--format", shown)))[1].strip()
     if users:
         raise ResourceError(
-            f"containers use the volume {volume}:\n{users}", next_step="stop and remove them, then run this again"
+            lines(f"containers use the volume {volume}:", *users.splitlines()),
+            next_step="stop and remove them, then run this again",
         )
 
 

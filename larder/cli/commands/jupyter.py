@@ -14,7 +14,7 @@ from pathlib import Path
 from larder.cli import ports, store
 from larder.cli.app import App, Failed
 from larder.cli.compose import Compose
-from larder.cli.console import say
+from larder.cli.console import say, tell
 from larder.cli.mounts import mount_of
 from larder.cli.process import Call
 from larder.cli.settings import Settings, is_port, shown
@@ -108,7 +108,7 @@ def _start_container(app: App, runner: Compose) -> None:
     code, _, said = app.output(start)
     if code:
         log = app.output(runner.query("jupyter", "logs", "--no-log-prefix", "--tail", "15", "jupyter"))[1].rstrip()
-        say(log if "next step" in log else f"{log}\n{_last_lines(said)}".strip())
+        say(*log.splitlines(), *([] if "next step" in log else said.splitlines()[-3:]))
         app.output(runner.down("jupyter"))
         raise Failed(code)
     for line in app.output(runner.logs("jupyter"))[1].splitlines():
@@ -130,10 +130,6 @@ def _require_free_port(app: App, runner: Compose) -> None:
     ports.require_free(bind, port, "LARDER_JUPYTER", app.name("jupyter"), _published(app, runner))
 
 
-def _last_lines(text: str) -> str:
-    return "\n".join(text.splitlines()[-3:])
-
-
 def _published(app: App, runner: Compose) -> str:
     """Return where JupyterLab's container is reached, or an empty text when none runs."""
     return app.output(runner.query("jupyter", "port", "jupyter", "8888"))[1].strip()
@@ -147,11 +143,11 @@ def url(app: App, _: Sequence[str]) -> None:
         return app.run(app.runner.query("jupyter", "port", "jupyter", "8888"))
     place = _published(app, app.runner)
     if not place:
-        say(f"JupyterLab isn't running\n  next step: {app.name('jupyter')}")
+        say("JupyterLab isn't running", f"  next step: {app.name('jupyter')}")
         raise Failed(1)
     place = re.sub(r"^0\.0\.0\.0:", "127.0.0.1:", place.splitlines()[0])
     token = (app.root / app.settings.token_file).read_text("utf-8").strip()
-    print(f"http://{place}/lab?token={token}")
+    tell(f"http://{place}/lab?token={token}")
     return None
 
 

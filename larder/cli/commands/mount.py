@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from larder.cli.app import App, Failed
-from larder.cli.console import say
+from larder.cli.console import say, tell
 from larder.cli.mounts import mount_of
 from larder.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ def _in_container(app: App) -> None:
     if not app.dry_run:
         _, said, _ = app.output(app.runner.logs("mount"))
         inside = next((line for line in reversed(said.splitlines()) if line.startswith("/mount/")), "")
-        print(f"{folder}{inside[len('/mount') :]}")
+        tell(f"{folder}{inside[len('/mount') :]}")
 
 
 def _require_shared(folder: Path) -> None:

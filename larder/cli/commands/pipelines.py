@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from larder.cli.app import App
+from larder.cli.console import tell
 from larder.cli.pipelines import PIPELINES
 
 Run = Callable[[App, Sequence[str]], None]
@@ -28,7 +29,7 @@ def demo(app: App, words: Sequence[str]) -> None:
     bench(demo, words)
     demo.finish()
     if not app.dry_run:
-        print(f"The records lie in {os.path.realpath(app.root / app.settings.results)}/")
+        tell(f"The records lie in {os.path.realpath(app.root / app.settings.results)}/")
 
 
 def verify(app: App, _: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.cli.app import App
-from larder.cli.console import say
+from larder.cli.console import say, tell
 
 
 def up(app: App, _: Sequence[str]) -> None:
@@ -18,7 +18,7 @@ def up(app: App, _: Sequence[str]) -> None:
     app.run(app.runner.up("ray-head"))
     if not app.dry_run:
         target = app.name("etl-lit" if stage == "optimize" else "etl-wds")
-        print(f"Next: {target} LARDER_ENGINE=ray RAY_ADDRESS=ray-head:6379")
+        tell(f"Next: {target} LARDER_ENGINE=ray RAY_ADDRESS=ray-head:6379")
     return None
 
 

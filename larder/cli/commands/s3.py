@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from larder.cli import ports, store
 from larder.cli.app import App, Failed
 from larder.cli.compose import Compose
+from larder.cli.console import tell
 from larder.cli.pipelines import PIPELINES
 from larder.cli.process import Call, shown
 
@@ -47,14 +48,12 @@ def _how_to_reach(app: App) -> None:
     settings = app.settings
     if app.is_compose:
         port = settings.get("LARDER_MINIO_PORT", "9000")
-        print(
-            f"The store: http://127.0.0.1:{port} for this machine, {store.IN_CONTAINERS} for the project's containers"
-        )
+        tell(f"The store: http://127.0.0.1:{port} for this machine, {store.IN_CONTAINERS} for the project's containers")
     if not settings.store:
-        print(f"Its address, bucket and keys: {settings.store_file}, which {app.front_door} uses by itself")
+        tell(f"Its address, bucket and keys: {settings.store_file}, which {app.front_door} uses by itself")
         if app.is_compose:
-            print(f"Without {app.front_door}: {shown(app.stage('load', 'load'))}")
-    print(f"Next: {app.name('s3-check')}, or {app.name('etl-load')}")
+            tell(f"Without {app.front_door}: {shown(app.stage('load', 'load'))}")
+    tell(f"Next: {app.name('s3-check')}, or {app.name('etl-load')}")
 
 
 def down(app: App, _: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from larder.cli import staleness
 from larder.cli.app import App
-from larder.cli.console import in_units
+from larder.cli.console import in_units, tell
 from larder.cli.inventory import Artifact, Holding
 from larder.cli.settings import shown
 from larder.cli.staleness import COMMANDS, State
@@ -24,9 +24,9 @@ def status(app: App, _: Sequence[str]) -> None:
     """Print it. Nothing is made, started or installed."""
     report = Report(Survey(app.settings, app.environ))
     for line in report.lines():
-        print(line)
+        tell(line)
     for command in report.commands:
-        print(f"Next: {app.name(command)}")
+        tell(f"Next: {app.name(command)}")
 
 
 class Report:

@@ -8,7 +8,7 @@ from larder.cli.app import App, Failed
 from larder.cli.belongings import UNVERIFIED, Thing
 from larder.cli.belongings.engine import InEngine
 from larder.cli.belongings.files import Files
-from larder.cli.console import say
+from larder.cli.console import say, tell
 from larder.cli.host import PYTHON, Host
 from larder.cli.process import Call
 from larder.cli.survey import Survey, is_running, labs
@@ -88,7 +88,7 @@ def _list(app: App, things: Sequence[Thing], kept: Sequence[str]) -> None:
         if app.dry_run:
             say(line)
         else:
-            print(line, flush=True)
+            tell(line)
 
 
 def _kept(survey: Survey, engine: InEngine, files: Files) -> Iterator[str]:

@@ -18,6 +18,9 @@ class Response(NamedTuple):
     validator: str
     """What identifies this version of the file (an ETag, or a date); empty when the server gives none."""
     chunks: Iterator[bytes]
+    url: str = ""
+    """Where it came from in the end, after redirects, without secrets."""
+    etag: str = ""
 
 
 class Remote(Protocol):
@@ -42,8 +45,17 @@ class TransientError(Exception):
         self.wait_seconds = wait_seconds
 
 
+class StalledDownloadError(TransientError):
+    """The server is silent, or sends so little that the download would never end."""
+
+
 class ChangedError(TransientError):
     """The file is another than the one of which the first bytes are here: it must be fetched from its start."""
+
+
+def shown(source: str) -> str:
+    """A source as people are shown it. The key of an object may hold any character, and no secret."""
+    return source if source.startswith("s3://") else redact(source)
 
 
 def redact(url: str) -> str:

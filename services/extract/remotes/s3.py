@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from larder import store
-from larder.errors import ConfigurationError, InputError
+from larder.connections import StalledError, cause_of
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.s3_faults import ABSENT, FAULTS, code_of, explain
 from larder.sources.members import CHUNK_BYTES
-from services.extract.remotes import ChangedError, Response, TransientError
+from services.extract.remotes import ChangedError, Response, StalledDownloadError, TransientError
+from services.extract.remotes.http import range_of
 
-_CREDENTIAL_FAULTS = {
-    "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "RequestTimeTooSkewed", "ExpiredToken", "403",
-}  # fmt: skip
-_ABSENT = {"NoSuchKey", "NoSuchBucket", "404"}
 _CHANGED = {"PreconditionFailed", "InvalidRange", "412", "416"}
+_CHECK_SOURCE = "check LARDER_SOURCE, and that S3_ENDPOINT_URL is its store"
+_DENIED = {"AccessDenied", "Forbidden", "403"}
 
 
 class S3Remote:
-    """The object at an s3:// URI."""
+    """The object at an s3:// URI. Without keys, requests are unsigned: public buckets allow them."""
 
     def __init__(self, uri: str, settings: store.StoreSettings) -> None:
         self.name = uri
         self._bucket, self._key = store.split_uri(uri)
-        self._client = store.client(settings)
+        self._endpoint = settings.s3_endpoint_url
+        self._client = store.client(settings, may_be_unsigned=True)
 
     @contextmanager
     def open(self, offset: int, validator: str) -> Iterator[Response]:
@@ -34,37 +37,58 @@ class S3Remote:
         part = {"Range": f"bytes={offset}-", "IfMatch": validator} if offset and validator else {}
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key, **part)  # type: ignore[arg-type]
-            start = offset if "ContentRange" in answer else 0
-            body = answer["Body"]
-            with body:
-                yield Response(start, start + answer["ContentLength"], answer["ETag"], _chunks(body))
-        except ClientError as fault:
+        except FAULTS as fault:
             raise self._explain(fault) from fault
-        except NoCredentialsError as fault:
-            raise ConfigurationError(
-                f"{self.name} needs credentials, and there are none",
-                next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-            ) from fault
-        except BotoCoreError as fault:
-            raise TransientError(str(fault)) from fault
-
-    def _explain(self, fault: ClientError) -> Exception:
-        code = str(fault.response.get("Error", {}).get("Code", ""))
-        if code in _ABSENT:
-            return InputError(f"{self.name} does not exist ({code})", next_step="check LARDER_SOURCE")
-        if code in _CREDENTIAL_FAULTS:
-            return ConfigurationError(
-                f"{self.name}: the store refuses these credentials ({code})",
-                next_step="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, S3_ENDPOINT_URL and this machine's clock",
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        with answer["Body"] as body:
+            start, total = range_of(
+                206 if "content-range" in headers else 200,
+                {"Content-Length": headers.get("content-length"), "Content-Range": headers.get("content-range", "")},
             )
+            etag = answer.get("ETag", "")
+            yield Response(start, total, etag, self._chunks(body), self.name, etag)
+
+    def _explain(self, fault: Exception) -> Exception:
+        """The error for what the store has refused; a TransientError where another try may help."""
+        code = code_of(fault) if isinstance(fault, ClientError) else ""
+        if code == "NoSuchBucket":
+            return InputError(f"{self.name} does not exist: there is no such bucket", next_step=_CHECK_SOURCE)
+        if code in ABSENT:
+            return self._absent()
         if code in _CHANGED:
             return ChangedError("the object has changed since the download began")
-        return TransientError(f"the store answers {code}")
+        error = explain(fault, f"reading {self.name}", self._endpoint)
+        if code in _DENIED and store.is_unsigned(self._client):
+            return ConfigurationError(
+                f"reading {self.name}: access is denied without keys ({code})",
+                next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check that the bucket is public",
+            )
+        return _transient(error, fault) if isinstance(error, ServiceError) else error
+
+    def _absent(self) -> LarderError:
+        """The error for an object that isn't there: it may be a folder."""
+        folder = self._key.rstrip("/") + "/"
+        try:
+            found: Any = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, MaxKeys=1)
+        except FAULTS:  # who may read need not be allowed to list
+            found = {}
+        if found.get("Contents"):
+            return InputError(
+                f"{self.name} is a folder of the bucket, and no archive",
+                next_step=f"give an archive in it as LARDER_SOURCE, or copy the folder (`aws s3 sync s3://{self._bucket}/"
+                f"{folder} <folder>`) and give the copy",
+            )
+        return InputError(f"{self.name} does not exist", next_step=_CHECK_SOURCE)
+
+    def _chunks(self, body: Any) -> Iterator[bytes]:
+        try:
+            while chunk := body.read(CHUNK_BYTES):
+                yield chunk
+        except (BotoCoreError, HTTPError, OSError, ValueError) as fault:
+            raise _transient(fault, fault) from fault
 
 
-def _chunks(body: object) -> Iterator[bytes]:
-    try:
-        while chunk := body.read(CHUNK_BYTES):  # type: ignore[attr-defined]
-            yield chunk
-    except (BotoCoreError, HTTPError, OSError) as fault:
-        raise TransientError(str(fault)) from fault
+def _transient(error: Exception, fault: Exception) -> TransientError:
+    words = error.what if isinstance(error, LarderError) else str(error)
+    stalled = any(cause_of(fault, kind) for kind in (StalledError, ReadTimeoutError))
+    return (StalledDownloadError if stalled else TransientError)(words)

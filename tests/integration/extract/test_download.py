@@ -29,10 +29,8 @@ FILES = {"training/0_0.jpg": NOISE, "training/0_1.jpg": NOISE[:1000]}
 @pytest.fixture
 def run(volume, monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str]]]:
     """The stage in this process, with short pauses: gives exit code and stderr."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
     for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_")):
+        if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))
     monkeypatch.setenv("LARDER_WORKERS", "1")
@@ -246,25 +244,62 @@ def behind_tls(authority: trustme.CA, packers, tmp_path) -> Iterator[str]:
 
 def test_an_untrusted_certificate_is_not_tried_again(run, behind_tls) -> None:
     code, said = run(f"--source={behind_tls}")
-    assert code == 3
-    assert "certificate is not trusted" in said
-    assert "REQUESTS_CA_BUNDLE" in said
+    assert code == 2
+    assert "certificate can't be verified: unable to get local issuer certificate" in said
+    assert "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE" in said
     assert "trying again" not in said
 
 
-def test_a_certificate_of_a_named_authority_is_trusted(run, behind_tls, authority, raw, tmp_path, monkeypatch) -> None:
+def test_https_to_a_plain_port_is_not_tried_again(run, served) -> None:
+    code, said = run(f"--source={served.url().replace('http://', 'https://')}")
+    assert (code, "trying again" in said) == (2, False), said
+    assert "doesn't speak TLS" in said
+    assert "LARDER_SOURCE with http://" in said
+
+
+def test_http_to_a_port_with_tls_is_not_tried_again(run, behind_tls) -> None:
+    code, said = run(f"--source={behind_tls.replace('https://', 'http://')}")
+    assert (code, "trying again" in said) == (2, False), said
+    assert "LARDER_SOURCE with https://" in said
+
+
+def test_redirect_from_https_to_http_is_refused(run, authority, served, tmp_path, monkeypatch) -> None:
+    class Redirect(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", served.url("/food.tar?token=s3cr3t"))
+            self.end_headers()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        threading.Thread(target=secure.serve_forever, kwargs={"poll_interval": 0.02}).start()
+        code, said = run(f"--source=https://localhost:{secure.server_port}/food.tar")
+        secure.shutdown()
+    assert (code, "s3cr3t" in said, served.asked) == (3, False, []), said
+    assert "from https to http://127.0.0.1" in said
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
+def test_a_certificate_of_a_named_authority_is_trusted(
+    run, behind_tls, authority, raw, tmp_path, monkeypatch, name
+) -> None:
     bundle = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(bundle)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv(name, str(bundle))
     code, said = run(f"--source={behind_tls}")
     assert code == 0, said
     assert raw.content() == FILES
 
 
-def test_a_missing_bundle_of_authorities_is_named(run, behind_tls, monkeypatch) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"])
+def test_a_missing_bundle_of_authorities_is_named(run, behind_tls, monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "/no/such/bundle.pem")
     code, said = run(f"--source={behind_tls}")
-    assert code == 2
+    assert code == 2, said
     assert "REQUESTS_CA_BUNDLE" in said
 
 

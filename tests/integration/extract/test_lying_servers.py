@@ -1,0 +1,317 @@
+"""Servers that lie about sizes and ranges, never end, crawl, or redirect into the network: runs end and say why."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from larder.stage import main
+from services.extract import download
+from services.extract.extract import extract
+from services.extract.remotes import addresses
+from services.extract.settings import ExtractSettings
+from tests.liar import Liar, Request, Talk, lying
+
+Run = Callable[..., tuple[int, str]]
+FILES = {"training/0_0.jpg": os.urandom(200_000), "training/0_1.jpg": b"1"}
+
+
+@pytest.fixture
+def run(volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The stage in this process, with short pauses and few tries: gives exit code and stderr."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))
+    monkeypatch.setenv("LARDER_WORKERS", "1")
+    monkeypatch.setattr(download, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(download, "TRIES", 2)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run_stage(*flags: str) -> tuple[int, str]:
+        code = main("extract", ExtractSettings, extract, "", flags)
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        return code, said
+
+    yield run_stage
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def liar() -> Iterator[Liar]:
+    with lying() as server:
+        yield server
+
+
+@pytest.fixture
+def archive(packers) -> bytes:
+    return packers["tar"](FILES)
+
+
+def saying(head: str, body: bytes = b"") -> Callable[[Request, Talk], None]:
+    """An answer with these header lines."""
+
+    def answer(_: Request, talk: Talk) -> None:
+        talk.send(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
+
+    return answer
+
+
+OK = "HTTP/1.1 200 OK\nConnection: close\n"
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e3", "9" * 30, "9" * 5000, "5, 6", "0x10", "+7", "\xb2"])
+def test_length_that_is_no_number(run, liar, length) -> None:
+    liar.answer = saying(f"{OK}Content-Length: {length}", b"12345")
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert code == 5, said
+    assert "usable length" in said or "Content-Length" in said
+
+
+def test_archive_that_is_too_large_by_its_length(run, liar, volume) -> None:
+    liar.answer = saying(f"{OK}Content-Length: 1000001", b"12345")
+    code, said = run(f"--source={liar.url}/a.tar", "--max-download=1MB")
+    assert (code, "LARDER_MAX_DOWNLOAD" in said) == (3, True), said
+    assert len(liar.asked) == 1
+    assert not list(volume.glob(".larder/raw/downloads/*"))
+
+
+@pytest.mark.parametrize("how", ["to the end", "chunked"])
+def test_endless_download_without_a_length(run, liar, volume, how) -> None:
+    head = "Transfer-Encoding: chunked\r\n\r\n" if how == "chunked" else "\r\n"
+    piece = b"8000\r\n" + bytes(0x8000) + b"\r\n" if how == "chunked" else bytes(1 << 16)
+
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(OK.replace("\n", "\r\n").encode() + head.encode())
+        talk.flood(piece)
+
+    liar.answer = endless
+    code, said = run(f"--source={liar.url}/a.tar", "--max-download=3MB")
+    assert (code, "LARDER_MAX_DOWNLOAD" in said) == (3, True), said
+    assert "removed what had come of" in said
+    assert not list(volume.glob(".larder/raw/downloads/*"))
+
+
+def test_endless_download_leaves_space_for_its_files(run, liar, volume, monkeypatch) -> None:
+    monkeypatch.setattr(download, "_LOOK_BYTES", 1 << 20)
+    looked: list[int] = []
+
+    def require_space(folder: Path, needed: int, what: str) -> None:
+        looked.append(needed)
+        if needed > 3 << 20:
+            raise download.StorageError(f"{what} needs more", next_step="free some space")
+
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(OK.replace("\n", "\r\n").encode() + b"\r\n")
+        talk.flood(bytes(1 << 16))
+
+    monkeypatch.setattr(download, "require_space", require_space)
+    liar.answer = endless
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert (code, "whose length the server doesn't say" in said) == (3, True), said
+    assert looked == sorted(looked) and len(looked) >= 3
+    assert not list(volume.glob(".larder/raw/downloads/*"))
+
+
+def test_what_one_source_left_is_not_in_the_way_of_others(run, liar, volume, archive, raw) -> None:
+    liar.answer = saying(f'{OK}ETag: "1"\nContent-Length: 9000000', bytes(100_000))
+    assert run(f"--source={liar.url}/first.tar?secret=x")[0] == 5
+    (left,) = volume.glob(".larder/raw/downloads/*")
+    assert (left / "archive.part").stat().st_size == 100_000
+    liar.answer = saying(f"{OK}Content-Length: {len(archive)}", archive)
+    code, said = run(f"--source={liar.url}/second.tar")
+    assert code == 0, said
+    assert f"removed what had come of {liar.url}/first.tar: 97." in said
+    assert raw.content() == FILES
+
+
+@pytest.mark.parametrize("where", ["status line", "headers", "body", "chunks"])
+def test_server_that_crawls(run, liar, where) -> None:
+    """One byte at a time is no progress, wherever it happens."""
+    heads = {"status line": b"", "headers": b"HTTP/1.1 200 OK\r\n", "body": b"HTTP/1.1 200 OK\r\n\r\n",
+             "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"}  # fmt: skip
+    rest = {"status line": b"HTTP/1.1 200 OK", "headers": b"X-Long: " + b"x" * 9999, "body": bytes(9999),
+            "chunks": b"1\r\nx\r\n" * 999}  # fmt: skip
+
+    def crawl(_: Request, talk: Talk) -> None:
+        talk.send(heads[where])
+        talk.drip(rest[where] * 99)
+
+    liar.answer = crawl
+    code, said = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
+    assert code == 5, said
+    assert "bytes arrived in" in said and "LARDER_STALL_SECONDS" in said
+    assert len(liar.asked) == 2
+
+
+def test_silent_server(run, liar) -> None:
+    liar.answer = lambda request, talk: talk.hush()
+    code, said = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
+    assert (code, "has stopped sending" in said) == (5, True), said
+
+
+def test_server_that_sends_a_byte_a_connection(run, liar) -> None:
+    def answer(request: Request, talk: Talk) -> None:
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        part = f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-999999/1000000\r\n"
+        talk.send((part if start else "HTTP/1.1 200 OK\r\n").encode() + b'ETag: "1"\r\n')
+        talk.send(f"Content-Length: {1_000_000 - start}\r\n\r\nx".encode())
+
+    liar.answer = answer
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert (code, "without progress" in said) == (5, True), said
+    assert len(liar.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"X: y\r\n", b"x" * 9999, b"HTTP/1.1 302 Found\r\nLocation: /a\r\n\r\n"],
+    ids=["interim answers", "headers", "one header", "redirects"],
+)
+def test_endless_heads(run, liar, flood) -> None:
+    def answer(_: Request, talk: Talk) -> None:
+        if flood.startswith(b"HTTP/1.1 302"):
+            return talk.send(flood)
+        talk.send(b"" if flood.startswith(b"HTTP") else b"HTTP/1.1 200 OK\r\n")
+        return talk.flood(flood)
+
+    liar.answer = answer
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert code in (3, 5), said
+
+
+@pytest.mark.parametrize("chunks", [b"-1\r\n", b"-5\r\nabc", b"zz\r\n", b"F" * 99999, b"0\r\n" + b"X: y\r\n" * 999])
+def test_chunks_that_are_none(run, liar, chunks) -> None:
+    head = OK.replace("\n", "\r\n").encode() + b"Transfer-Encoding: chunked\r\n\r\n"
+    liar.answer = lambda _, talk: talk.send(head + chunks)
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert code == 5, said
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "Content-Range: bytes 5-9/20", "Content-Range: bytes 100000-5/300000",
+        "Content-Range: bytes 100000-399999/300000",
+        "Content-Range: items 1-2/3", "Content-Range: bytes 100000-299999/99999999999999999999999", "X: y",
+        "Content-Range: bytes 100000-299999/300000\nContent-Length: 7", "Content-Range: bytes 100000-299999/700000",
+    ],
+)  # fmt: skip
+def test_lies_about_ranges(run, liar, archive, raw, lie) -> None:
+    """A part that isn't the one that was asked for is never put behind what is there."""
+
+    def answer(request: Request, talk: Talk) -> None:
+        if "range" in request.headers:
+            return saying(f'HTTP/1.1 206 Partial Content\nETag: "1"\n{lie}', b"LIES" * 1000)(request, talk)
+        whole = len(liar.asked) > 1
+        return saying(f'{OK}ETag: "1"\nContent-Length: {len(archive)}', archive[: None if whole else 100_000])(
+            request, talk
+        )
+
+    liar.answer = answer
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert code == 5 or raw.content() == FILES, said
+
+
+def test_reason_phrases_cannot_forge_lines(run, liar) -> None:
+    liar.answer = saying("HTTP/1.1 404 gone\x1b[2K\x9b1A\x85error: forged\x0b", b"")
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert code == 3
+    assert "404 gone\\x1b[2K\\x9b1A\\x85error: forged" in said
+    assert all(line.isprintable() for line in said.splitlines())
+
+
+@pytest.fixture
+def internet(monkeypatch) -> Iterator[Liar]:
+    """A server at 127.0.0.2, which counts as a public address here."""
+    kind_of = addresses.kind_of
+    monkeypatch.setattr(addresses, "kind_of", lambda text: "public" if text == "127.0.0.2" else kind_of(text))
+    with lying("127.0.0.2") as server:
+        yield server
+
+
+def to(location: str) -> Callable[[Request, Talk], None]:
+    return saying(f"HTTP/1.1 302 Found\nConnection: close\nContent-Length: 0\nLocation: {location}")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0", "10.1.2.3",
+     "[fd00::1]",
+     "192.168.0.1", "172.16.0.1", "169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.64.0.1", "[64:ff9b::a00:1]",
+     "[2002:7f00:1::]", "[::127.0.0.1]", "224.0.0.1", "rebind.test"],
+)  # fmt: skip
+def test_redirect_into_the_network_is_refused(run, internet, liar, host, monkeypatch) -> None:
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda name, *rest, **named: resolve("127.0.0.1" if name == "rebind.test" else name, *rest, **named),
+    )  # fmt: skip
+    internet.answer = to(f"http://{host}:{liar.port}/secret?token=s3cr3t")
+    code, said = run(f"--source={internet.url}/a.tar")
+    assert code == 3, said
+    assert "not followed" in said and "s3cr3t" not in said
+    assert (len(internet.asked), liar.connections) == (1, 0)
+
+
+def test_name_that_changes_its_address_is_checked_as_it_is_connected_to(run, internet, liar, monkeypatch) -> None:
+    answers = iter(["127.0.0.2", "127.0.0.1"])
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda name, *rest, **named: resolve(next(answers) if name == "rebind.test" else name, *rest, **named),
+    )  # fmt: skip
+    internet.answer = to(f"http://rebind.test:{liar.port}/a.tar")
+    code, said = run(f"--source=http://rebind.test:{internet.port}/a.tar")
+    assert (code, liar.connections) == (3, 0), said
+
+
+def test_redirect_through_several_hops_is_checked_at_each(run, internet, liar) -> None:
+    def answer(request: Request, talk: Talk) -> None:
+        place = (
+            f"http://127.0.0.1:{liar.port}/x" if request.path == "/two" else "/one" if request.path == "/" else "/two"
+        )
+        to(place)(request, talk)
+
+    internet.answer = answer
+    code, said = run(f"--source={internet.url}/")
+    assert (code, liar.connections, len(internet.asked)) == (3, 0, 3), said
+
+
+@pytest.mark.parametrize(
+    "place", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://[::1", "http://:80/", "gopher:x", "http://a:b/c"]
+)
+def test_redirect_to_no_usable_place(run, liar, place) -> None:
+    liar.answer = to(place)
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert (code, "usable URL" in said) == (3, True), said
+
+
+def test_redirect_within_the_machine_where_the_source_is_there(run, liar, archive, raw) -> None:
+    """What was found is in run.json: the digest can be pinned."""
+    with lying() as other:
+        other.answer = saying(f'{OK}ETag: "v1"\nContent-Length: {len(archive)}', archive)
+        liar.answer = to(f"{other.url}/b.tar?signature=s3cr3t")
+        code, said = run(f"--source={liar.url}/a.tar")
+        assert code == 0, said
+    found = json.loads(raw.meta("run.json"))["found"]
+    manifest = json.loads(raw.meta("manifest.json"))
+    assert found == {"sha256": manifest["input"]["sha256"], "bytes": len(archive), "url": f"{other.url}/b.tar",
+                     "etag": '"v1"'}  # fmt: skip
+
+
+def test_password_stays_with_its_host(run, liar, archive) -> None:
+    with lying() as other:
+        other.answer = saying(f"{OK}Content-Length: {len(archive)}", archive)
+        places = iter(["/b.tar", f"http://localhost:{other.port}/c.tar"])
+        liar.answer = lambda request, talk: to(next(places))(request, talk)
+        code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{liar.port}/a.tar")
+    assert (code, "s3cr3t" in said) == (0, False), said
+    assert ["authorization" in asked.headers for asked in (*liar.asked, *other.asked)] == [True, True, False]

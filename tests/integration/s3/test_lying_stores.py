@@ -1,0 +1,333 @@
+"""Stores that lie: endless lists and messages, sizes that are none, bytes one by one; and what of settings they see."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from larder import bucket, rclone
+from larder.bucket import Folder
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.s3_session import MOST_BYTES
+from larder.store import BucketSettings, client
+from tests.liar import Liar, Request, Talk, lying
+
+ENTRY = "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;1&quot;</ETag></Contents>"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(bucket, "_PAUSES_SECONDS", (0.001,))
+
+
+@pytest.fixture
+def liar() -> Iterator[Liar]:
+    with lying() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[tuple[Liar, Folder]]:
+    """One server and client for many tests, since a client takes long to make."""
+    with lying() as server:
+        yield server, Folder(settings(server), "data")
+
+
+@pytest.fixture
+def folder(store: tuple[Liar, Folder]) -> Folder:
+    return store[1]
+
+
+@pytest.fixture
+def teller(store: tuple[Liar, Folder]) -> Liar:
+    """The server of `folder`."""
+    store[0].asked.clear()
+    return store[0]
+
+
+def settings(liar: Liar, **given: object) -> BucketSettings:
+    values = {"s3_endpoint_url": liar.url, "bucket": "bucket", "aws_access_key_id": "key",
+              "aws_secret_access_key": "secret", "stall_seconds": 1} | given  # fmt: skip
+    return BucketSettings.model_validate(values, by_name=True)
+
+
+def answer(body: str | bytes, status: str = "200 OK", **headers: str) -> bytes:
+    content = body.encode() if isinstance(body, str) else body
+    lines = {"Connection": "close", "Content-Length": str(len(content)), "x-amz-request-id": "1"} | headers
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + content
+
+
+def page(entries: str = "", more: str = "<IsTruncated>false</IsTruncated>") -> bytes:
+    return answer(f"<?xml version='1.0'?><ListBucketResult>{more}{entries}</ListBucketResult>")
+
+
+def always(*answers: bytes) -> Callable[[Request, Talk], None]:
+    """These answers in turn, the last one for ever."""
+    left = list(answers)
+    return lambda _, talk: talk.send(left.pop(0) if len(left) > 1 else left[0])
+
+
+def more(token: str) -> str:
+    return f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [page(more="<IsTruncated>true</IsTruncated>")],
+        [page(more=more(""))],
+        [page(ENTRY.format(key="data/a", size=1), more("same"))],
+        [page(ENTRY.format(key="data/a", size=1), more("one")), page(ENTRY.format(key="data/b", size=1), more("two")),
+         page(ENTRY.format(key="data/c", size=1), more("one"))],
+        [page(ENTRY.format(key="data/a", size=1), more(str(number))) for number in range(50)],
+    ],
+    ids=["no token", "empty token", "the same token", "tokens in a circle", "the same page"],
+)  # fmt: skip
+def test_list_without_an_end(folder, teller, pages) -> None:
+    teller.answer = always(*pages)
+    with pytest.raises(ServiceError, match="list has no end"):
+        list(folder.list())
+    assert len(teller.asked) <= 4
+
+
+@pytest.mark.parametrize("entries", [0, 3])
+def test_list_of_nearly_empty_pages_without_an_end(folder, teller, monkeypatch, entries) -> None:
+    monkeypatch.setattr(bucket, "_SPARSE_PAGES", 20)
+
+    def endless(_: Request, talk: Talk) -> None:
+        number = len(teller.asked)
+        items = [ENTRY.format(key=f"data/{number}-{item}", size=1) for item in range(entries)]
+        talk.send(page("".join(items), more(f"token-{number}")))
+
+    teller.answer = endless
+    with pytest.raises(ServiceError, match="list has no end"):
+        list(folder.list())
+    assert len(teller.asked) == 21
+
+
+def test_list_of_unfinished_uploads_without_an_end(folder, teller) -> None:
+    item = "<Upload><Key>data/x</Key><UploadId>1</UploadId></Upload>"
+    markers = (
+        "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
+    )
+    teller.answer = always(answer(f"<ListMultipartUploadsResult>{markers}{item}</ListMultipartUploadsResult>"))
+    with pytest.raises(ServiceError, match="list has no end"):
+        folder.drop_uploads(lambda path: False)
+
+
+@pytest.mark.parametrize("size", ["-1", "abc", "", "1e3", "9" * 30, "9" * 5000, "0x1f", "1.5", str(1 << 63)])
+def test_sizes_that_are_none(folder, teller, size) -> None:
+    teller.answer = always(page(ENTRY.format(key="data/a", size=size)))
+    with pytest.raises((ServiceError, ConfigurationError)) as caught:
+        list(folder.list())
+    assert "can't be there" in caught.value.what or "not as an S3 store does" in caught.value.what
+    assert len(teller.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    "entry", ["<Contents/>", "<Contents><Key>data/a</Key></Contents>", ENTRY.format(key="b", size=1)]
+)
+def test_entries_that_are_none(folder, teller, entry) -> None:
+    teller.answer = always(page(entry))
+    with pytest.raises(ServiceError, match="can't be there"):
+        list(folder.list())
+
+
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "500 Oh"])
+@pytest.mark.parametrize("ask", ["list", "read"])
+def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> None:
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n\r\n<a>".encode())
+        talk.flood(b"x" * (1 << 20))
+
+    teller.answer = endless
+    tracemalloc.start()
+    with pytest.raises(LarderError) as caught:
+        list(folder.list()) if ask == "list" else folder.read("a", 1 << 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * MOST_BYTES
+    assert "more than" in caught.value.what
+
+
+def test_endless_manifest(folder, teller) -> None:
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        talk.flood(b'{"version": 1, ' * 65536)
+
+    teller.answer = endless
+    with pytest.raises(InputError, match="has more than"):
+        folder.find_manifest()
+    assert len(teller.asked) == 1
+
+
+def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        talk.flood(bytes(1 << 20))
+
+    teller.answer = endless
+    assert folder.download("a", tmp_path / "a", 5 << 20) is not None
+    assert (tmp_path / "a").stat().st_size == (5 << 20) + 1
+    assert folder.digest("a", 1000) is not None
+    with pytest.raises(ServiceError):
+        folder.require("a", 1000, "0" * 64)
+
+
+@pytest.mark.parametrize("what", ["head", "list", "object", "message"])
+def test_store_that_crawls(folder, teller, what) -> None:
+    def crawl(_: Request, talk: Talk) -> None:
+        status = "500 Oh" if what == "message" else "200 OK"
+        head = f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n".encode()
+        talk.send(b"" if what == "head" else head + b"\r\n")
+        talk.drip(head * 999)
+
+    teller.answer = crawl
+    with pytest.raises(ServiceError, match=r"makes no progress: only .* bytes arrived") as caught:
+        folder.read("a") if what == "object" else list(folder.list())
+    assert "LARDER_STALL_SECONDS" in caught.value.next_step
+
+
+def test_silent_store(folder, teller) -> None:
+    teller.answer = lambda request, talk: talk.hush()
+    with pytest.raises(ServiceError, match="has stopped sending"):
+        folder.read("a")
+
+
+@pytest.mark.parametrize("given", ["", "bytes 0-9/100", "items 5-9/100", "bytes 50-59/100"])
+def test_another_range_than_was_asked_for(folder, teller, given) -> None:
+    named = {"Content_Range": given} if given else {}
+    teller.answer = always(answer(b"0123456789", "206 Partial Content" if given else "200 OK", **named))
+    with pytest.raises(ServiceError, match="asked for bytes from 5"):
+        folder.read_range("a", 5, 10)
+
+
+def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
+    teller.answer = always(answer(b"0123456789" * 100, "206 Partial Content", Content_Range="bytes 5-1004/2000"))
+    assert folder.read_range("a", 5, 10) == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<", "<html>", "<a>" * 5000, "\x00", "<ListBucketResult><Contents>x</Contents></ListBucketResult>",
+             "<ListBucketResult><IsTruncated>maybe</IsTruncated><MaxKeys>many</MaxKeys></ListBucketResult>"],
+)  # fmt: skip
+def test_answers_that_are_none(folder, teller, body) -> None:
+    teller.answer = always(answer(body))
+    try:
+        assert list(folder.list()) == []
+    except LarderError as error:
+        assert error.exit_code in (2, 5)
+
+
+def test_messages_of_stores_cannot_forge_lines(folder, teller) -> None:
+    text = "<Error><Code>Odd\x85Code</Code><Message>a&#10;error: forged&#x202e;</Message></Error>"
+    teller.answer = always(answer(text, "400 Bad Request"))
+    with pytest.raises(ServiceError) as caught:
+        folder.read("a")
+    assert all(line.isprintable() for line in caught.value.shown().split("\n"))
+    assert caught.value.shown().count("\n") == 1
+
+
+def test_without_keys_where_that_may_be(liar) -> None:
+    liar.answer = always(answer(b"public"))
+    unsigned = client(settings(liar, aws_access_key_id="", aws_secret_access_key=""), may_be_unsigned=True)
+    assert unsigned.get_object(Bucket="bucket", Key="a")["Body"].read() == b"public"
+    forced = Folder(settings(liar, unsigned=True), "data")
+    assert forced.read("a") == b"public"
+    assert ["authorization" in asked.headers for asked in liar.asked] == [False, False]
+    with pytest.raises(ConfigurationError, match="no credentials"):
+        Folder(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
+
+
+def test_region_and_payment_reach_the_store(liar) -> None:
+    liar.answer = always(answer(b"x"))
+    Folder(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")
+    (asked,) = liar.asked
+    assert asked.headers["x-amz-request-payer"] == "requester"
+    assert "x-amz-request-payer" in asked.headers["authorization"]
+    assert "/eu-north-7/s3/" in asked.headers["authorization"]
+
+
+def by_rclone(chosen: BucketSettings, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Read an object by rclone, as stages do."""
+    words = rclone.command("cat", f"{rclone.REMOTE}:bucket/a", "--retries=1", "--low-level-retries=1")
+    return subprocess.run(
+        words, env=rclone.environment(chosen) | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_settings_reach_rclone(liar, unsigned) -> None:
+    liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
+    by_rclone(settings(liar, requester_pays=True, aws_region="eu-north-7", unsigned=unsigned))
+    asked = liar.asked[0]
+    assert asked.headers["x-amz-request-payer"] == "requester"
+    assert ("authorization" in asked.headers) == (not unsigned)
+    assert unsigned or "/eu-north-7/s3/" in asked.headers["authorization"]
+
+
+@pytest.mark.parametrize("reader", ["boto3", "rclone"])
+def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
+    """A store by a name that only the proxy could resolve; and one that is excepted."""
+    liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
+    monkeypatch.setenv("HTTP_PROXY", liar.url)
+    monkeypatch.setenv("http_proxy", liar.url)
+    far = settings(liar, s3_endpoint_url="http://store.test:9000")
+    if reader == "boto3":
+        assert Folder(far, "data").read("a") == b"x"
+    else:
+        by_rclone(far)
+    assert "http://store.test:9000/bucket/" in liar.asked[0].line
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with lying() as store:
+        store.answer = liar.answer
+        near = settings(store)
+        Folder(near, "data").read("a") if reader == "boto3" else by_rclone(near)
+        assert store.asked[0].path.startswith("/bucket/")
+
+
+@pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("reader", ["boto3", "rclone"])
+def test_authorities_reach_every_client(liar, monkeypatch, tmp_path, reader, name) -> None:
+    """And without them, it is said at once what to set."""
+    import ssl
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    liar.wrap(context)
+    liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
+    secure = settings(liar, s3_endpoint_url=liar.url.replace("http:", "https:"))
+    if reader == "boto3":
+        with pytest.raises(ConfigurationError, match="can't be verified: unable to get local issuer certificate"):
+            Folder(secure, "data").read("a")
+        with pytest.raises(ConfigurationError, match="says http://"):
+            Folder(settings(liar), "data").read("a")
+    else:
+        failure = rclone.Failure("", by_rclone(secure).stderr)
+        error = rclone.explain(failure, "reading", secure.s3_endpoint_url)
+        assert (error.exit_code, "AWS_CA_BUNDLE" in error.next_step) == (2, True), error.what
+    monkeypatch.setenv(name, str(tmp_path / "authority.pem"))
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    if reader == "boto3":
+        assert Folder(secure, "data").read("a") == b"x"
+        monkeypatch.setenv(name, str(tmp_path / "nothing.pem"))
+        with pytest.raises(ConfigurationError, match="certificates can't be read"):
+            Folder(secure, "data").read("a")
+    else:
+        assert not liar.asked
+        by_rclone(secure)
+        assert liar.asked[0].path.startswith("/bucket/")
