@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 
 from larder.errors import InputError
-from services.transform.recipes import Files, RejectError, Sample
+from larder.splits import SPLITS
+from services.transform.recipes import Files, RejectError, Sample, require_images, unplaced
+from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
 
-SPLITS = ("training", "validation", "evaluation")
 CLASSES = [
     "Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles/Pasta", "Rice", "Seafood", "Soup",
     "Vegetable/Fruit",
@@ -22,10 +23,14 @@ class Food11:
 
     classes = CLASSES
 
+    def __init__(self, root: str = "", splits: SplitNames = KNOWN_NAMES) -> None:
+        self._root, self._splits = root, splits
+
     def assign(self, path: str) -> Sample | None:
         """See `Recipe.assign`."""
-        split, _, name = path.partition("/")
-        if split not in SPLITS or not name:
+        folder, _, name = path.removeprefix(self._root).partition("/")
+        split = self._splits.find(folder) if name and path.startswith(self._root) else None
+        if split in (None, OUT):
             return None
         if "/" in name:
             raise RejectError("lies deeper than <split>/<file>")
@@ -41,13 +46,37 @@ class Food11:
         return ()
 
 
+def recognise(files: Files) -> str | None:
+    """See `recipes`: images lie directly in folders of splits, and most of their names begin with a class."""
+    root, survey = files.survey.root(files.splits), files.survey
+    direct = [folder for folder in survey.folders if files.splits.find(folder.removeprefix(root)) in SPLITS]
+    images, labelled = (sum(counts.get(folder, 0) for folder in direct) for counts in (survey.folders, survey.labelled))
+    if not images or 2 * labelled <= images:
+        return None
+    return f"images named <class>_<n> in the folders {', '.join(sorted(direct))}"
+
+
 def open(files: Files) -> Food11:
-    """Check that every split is there."""
-    folders = {path.partition("/")[0] for path in files.paths() if "/" in path}
-    if missing := [split for split in SPLITS if split not in folders]:
+    """Check that every split is there, and that nothing else is."""
+    require_images(files)
+    survey, root = files.survey, files.survey.root(files.splits)
+    below = {folder.removeprefix(root): folder for folder in survey.folders}
+    folders = {folder.partition("/")[0] for folder in below} - {""}
+    found = {folder: files.splits.find(folder) for folder in folders}
+    if missing := [split for split in SPLITS if split not in found.values()]:
         raise InputError(
             f"no files for the split{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"the source has the folders {', '.join(sorted(folders)[:20]) or '(none)'}",
             next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (imagefolder, csv)",
         )
-    return Food11()
+    if not any(found.get(folder) for folder in below):
+        raise InputError(
+            f"the images lie in class folders, such as {min(filter(None, below))}, and the recipe food11 takes the "
+            "class from the file's name",
+            next_step="set LARDER_RECIPE=imagefolder, which takes it from the folder",
+        )
+    if others := [
+        path for path in below if path and not found[path.partition("/")[0]] and below[path] in survey.labelled
+    ]:
+        raise unplaced(others, f"{'/'.join(SPLITS)} are the splits of Food-11")
+    return Food11(root, files.splits)
