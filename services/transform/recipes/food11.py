@@ -47,11 +47,14 @@ class Food11:
 
 
 def recognise(files: Files) -> str | None:
-    """See `recipes`: images lie directly in folders of splits, and most of their names begin with a class."""
+    """See `recipes`: images lie directly in folders of splits, and most names in the source begin with a class."""
     root, survey = files.survey.root(files.splits), files.survey
-    direct = [folder for folder in survey.folders if files.splits.find(folder.removeprefix(root)) in SPLITS]
-    images, labelled = (sum(counts.get(folder, 0) for folder in direct) for counts in (survey.folders, survey.labelled))
-    if not images or 2 * labelled <= images:
+    found = {folder: files.splits.find(folder.removeprefix(root)) for folder in survey.folders}
+    direct = [folder for folder, split in found.items() if split not in (None, OUT)]
+    several = len({found[folder] for folder in direct}) > 1
+    if not direct or not (several or len(direct) == len(found)):
+        return None  # a class may be called `train`
+    if 2 * sum(survey.labelled.get(folder, 0) for folder in direct) <= survey.images:
         return None
     return f"images named <class>_<n> in the folders {', '.join(sorted(direct))}"
 
