@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 TRAINING, VALIDATION, EVALUATION = "training", "validation", "evaluation"
 SPLITS = (TRAINING, VALIDATION, EVALUATION)
@@ -18,6 +19,7 @@ _NAME = re.compile(rf"({'|'.join(_WORDS)})(?:set|split|data|dataset|images?|imgs
 _BETWEEN = re.compile(r"[-_.\s]+")
 
 
+@lru_cache(maxsize=1024)
 def known_split(name: str) -> str | None:
     """Return the split that a folder or a column means by `name`; None for a name that means none.
 

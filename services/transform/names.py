@@ -14,6 +14,7 @@ _OTHER_IMAGES = (
     ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pnm", ".psd", ".svg", ".tga",
 )  # fmt: skip
 """Images in formats that loaders don't read: they are samples that are missing, and never left out quietly."""
+_IMAGES = EXTENSIONS + _OTHER_IMAGES
 _BEGINNINGS = {
     "JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "TIFF": b"II*\0", "TIFF ": b"MM\0*",
     "JPEG 2000": b"\0\0\0\x0cjP", "JPEG XL": b"\0\0\0\x0cJXL", "Photoshop": b"8BPS",
@@ -39,7 +40,7 @@ def litter(path: str) -> str | None:
 
 def is_image_name(path: str) -> bool:
     """Whether a file is an image by its name, also in a format that loaders don't read."""
-    return path.lower().endswith((*EXTENSIONS, *_OTHER_IMAGES))
+    return path.lower().endswith(_IMAGES)
 
 
 def image_format(path: Path) -> str | None:

@@ -34,7 +34,7 @@ def check_name(name: str) -> None:
     """Raises RejectError for a file name that a loader or a store would stumble over."""
     if not name.lower().endswith(EXTENSIONS):
         raise RejectError(f"is no image by its name: ImageFolder reads {' '.join(EXTENSIONS)}")
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if not name.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise RejectError("has a control character (such as a newline) in its name: rename it")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from larder.errors import InputError
 from larder.splits import SPLITS
 from services.transform.recipes import Files, RejectError, Sample, require_images, unplaced
-from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
+from services.transform.splits import OUT
 
 CLASSES = [
     "Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles/Pasta", "Rice", "Seafood", "Soup",
@@ -23,13 +23,14 @@ class Food11:
 
     classes = CLASSES
 
-    def __init__(self, root: str = "", splits: SplitNames = KNOWN_NAMES) -> None:
+    def __init__(self, root: str, splits: Mapping[str, str]) -> None:
+        """`splits` are by folder, below the folders in `root`."""
         self._root, self._splits = root, splits
 
     def assign(self, path: str) -> Sample | None:
         """See `Recipe.assign`."""
         folder, _, name = path.removeprefix(self._root).partition("/")
-        split = self._splits.find(folder) if name and path.startswith(self._root) else None
+        split = self._splits.get(folder) if name and path.startswith(self._root) else None
         if split in (None, OUT):
             return None
         if "/" in name:
@@ -82,4 +83,4 @@ def open(files: Files) -> Food11:
         path for path in below if path and not found[path.partition("/")[0]] and below[path] in survey.labelled
     ]:
         raise unplaced(others, f"{'/'.join(SPLITS)} are the splits of Food-11")
-    return Food11(root, files.splits)
+    return Food11(root, {folder: split for folder, split in found.items() if split})

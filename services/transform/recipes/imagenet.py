@@ -38,6 +38,7 @@ class ImageNet:
     def __init__(self, classes: list[str], splits: SplitNames, truth: dict[int, str], told_by: str) -> None:
         self.classes, self._splits, self._truth, self._told_by = classes, splits, truth, told_by
         self._labels = {name: label for label, name in enumerate(classes)}
+        self._split_of: dict[str, str] = {}
         self._absent = set[int]()
         self._met = False
 
@@ -45,7 +46,8 @@ class ImageNet:
         """See `Recipe.assign`."""
         *folders, name = path.split("/")
         if folders and folders[-1] in self._labels:
-            split = _split_of(folders, self._splits)
+            folder = path.removesuffix(name)
+            split = self._split_of.get(folder) or self._split_of.setdefault(folder, _split_of(folders, self._splits))
             if split == OUT:
                 raise LeftOutError("left out by LARDER_SPLITS")
             return Sample(split, self._labels[folders[-1]], name)

@@ -153,8 +153,9 @@ def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture,
     counts = {split: [2 * ((split, label) != ("validation", absent)) for label in range(3)]
               for split in ("training", "validation")}  # fmt: skip
     manifest = Manifest(
-        artifact="tree", dataset="x", classes=["a", "b", "c"], input={}, settings={}, files=len(paths), bytes=len(paths),
-        splits={name: SplitSummary(samples=sum(each), bytes=1, samples_per_class=each) for name, each in counts.items()},
+        artifact="tree", dataset="x", classes=["a", "b", "c"], input={}, settings={}, files=len(paths), bytes=1,
+        splits={split: SplitSummary(samples=sum(each), bytes=1, samples_per_class=each)
+                for split, each in counts.items()},
         index=write_index(tmp_path / "_larder/index.jsonl", entries),
     )  # fmt: skip
     (tmp_path / "_larder/manifest.json").write_text(manifest.to_json())

@@ -20,7 +20,8 @@ def faulty(food11: dict[str, bytes]) -> dict[str, bytes]:
     return food11 | {
         "training/0_empty.jpg": b"", "training/0_text.jpg": b"a text", "training/0_cut.jpg": whole[:-20],
         "training/0_cmyk.jpg": cmyk.getvalue(), "training/0_deep.png": deep.getvalue(),
-        "training/0_notes.txt": b"some notes", "training/0_a.gif": b"GIF89a", "training/11_1.jpg": whole, "training/bread.jpg": whole,
+        "training/0_notes.txt": b"some notes", "training/0_a.gif": b"GIF89a", "training/11_1.jpg": whole,
+        "training/bread.jpg": whole,
         "validation/0_new\nline.jpg": whole, "evaluation/-1_a.jpg": whole, "evaluation/a/0_1.jpg": whole,
     }  # fmt: skip
 

@@ -168,7 +168,8 @@ def test_what_is_no_part_is_left_out_and_listed(
     extract: Any, transform: Any, tree: Any, picture: Any, volume: Path
 ) -> None:
     left_out = {
-        "README.md": b"text", "train/cat/notes.txt": b"text", "train/cat/.hidden.jpg": picture(7), "empty/.gitkeep": b"",
+        "README.md": b"text", "train/cat/notes.txt": b"text", "train/cat/.hidden.jpg": picture(7),
+        "empty/.gitkeep": b"",
         "train/.ipynb_checkpoints/1-checkpoint.jpg": picture(8), "train/@eaDir/cat/SYNOPHOTO_THUMB_M.jpg": picture(9),
         "meta/classes.txt": b"cat", "preview.jpg": picture(10),
     }  # fmt: skip
@@ -192,8 +193,8 @@ def test_what_is_no_part_is_left_out_and_listed(
 
 def test_an_image_is_never_left_out_for_its_name(extract: Any, transform: Any, rejects: Any, picture: Any) -> None:
     faulty = {
-        "cat/2": picture(1), "cat/3.dat": picture(2), "cat/4.gif": b"GIF89a", "cat/5.heic": b"", "cat/6.jpg": b"damaged",
-        "cat/7.JFIF": picture(3),
+        "cat/2": picture(1), "cat/3.dat": picture(2), "cat/4.gif": b"GIF89a", "cat/5.heic": b"",
+        "cat/6.jpg": b"damaged", "cat/7.JFIF": picture(3),
     }  # fmt: skip
     extract({"cat/1.jpg": picture(0), "cat/8.txt": b"text"} | faulty)
     assert transform("--recipe=imagefolder").code == 4
