@@ -444,13 +444,11 @@ def test_litdata_reads_chunks(stage: Any, volume: Path, tree: Path, images: dict
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["a.b.jpg"], "first dot"),
-        (["a.jpg", "a.png"], "same key"),
         (["a"], "no extension"),
         ([".jpg"], "no name"),
         (["a.cls"], "extension of labels"),
     ],
-    ids=["dot", "twice", "no-extension", "no-name", "a-label"],
+    ids=["no-extension", "no-name", "a-label"],
 )
 def test_keys_that_webdataset_cannot_have(
     stage: Any, volume: Path, make_tree: Any, names: list[str], says: str
