@@ -12,6 +12,7 @@ from services.transform.splits import SplitNames
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz", ".7z", ".rar", ".parquet")
 _LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat")
 _LISTS_KEPT = 10_000
+_LONGEST = 200
 _LABEL = re.compile(r"[0-9]+_")
 
 
@@ -86,4 +87,5 @@ def some(names: Iterable[str], count: int = 6) -> str:
 def _shown(name: str) -> str:
     if not name:
         return "the top"
-    return name if name.isprintable() else ascii(name)
+    shown = name if name.isprintable() else ascii(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"

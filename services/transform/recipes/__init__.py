@@ -27,6 +27,7 @@ from services.transform.splits import KNOWN_NAMES, SplitNames
 from services.transform.survey import Survey, some
 
 AUTO = "auto"
+_SHOWN = 100
 DEFAULT_SPLIT = "training"
 """What everything is where a data set has no splits."""
 
@@ -125,7 +126,8 @@ def require_images(files: Files) -> None:
 def unplaced(folders: Iterable[str], beside: str) -> InputError:
     """The error for folders that hold images, and of which nothing says which split they are."""
     shown = sorted(folders)
-    first = shown[0] if re.fullmatch(r"[\w.-]+", shown[0]) else f"'{shown[0]}'"
+    plain = re.fullmatch(r"[\w./-]+", shown[0])
+    first = shown[0] if plain else f"'{shown[0]}'" if shown[0].isprintable() else "FOLDER"
     return InputError(
         f"{some(shown)} hold{'s' if len(shown) == 1 else ''} images, and {beside}",
         next_step=f"set LARDER_SPLITS={first}=validation (or another split for each), or {first}=- to leave it out",
@@ -134,7 +136,7 @@ def unplaced(folders: Iterable[str], beside: str) -> InputError:
 
 def require_distinct(kind: str, found: Iterable[str], next_step: str) -> None:
     """Raise InputError for classes or splits that look alike: most often one that was written in two ways."""
-    pairs = [f"{one!a} and {other!a}" for one, other in look_alikes(found)]
+    pairs = [f"{ascii(one)[:_SHOWN]} and {ascii(other)[:_SHOWN]}" for one, other in look_alikes(found)]
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""
         raise InputError(

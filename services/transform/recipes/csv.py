@@ -24,6 +24,7 @@ from services.transform.listing import LEFT_OUT, Listing, Row, TwiceError
 from services.transform.names import comparable
 from services.transform.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
 from services.transform.splits import OUT, is_folder_name
+from services.transform.survey import some
 
 _NAME_IT = "set LARDER_CSV to the table's path in the source"
 _ALIASES = {
@@ -32,7 +33,7 @@ _ALIASES = {
     "split": ("set", "subset", "partition"),
 }  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|")
-_LONGEST_NUMBER = 18
+_LONGEST_NUMBER, _MOST_SPLITS = 18, 1000
 _HEADER_BYTES = 1 << 20
 
 
@@ -77,12 +78,10 @@ class Table:
 
 
 def recognise(files: Files) -> str | None:
-    """See `recipes`: LARDER_CSV is set, or one table at the top has the columns, and names a file that is there."""
-    if files.csv:
-        return "LARDER_CSV is set"
+    """See `recipes`: a table at the top has the columns, and names a file that is there."""
     for table in _tables(files):
         try:
-            row = next(_read(files, table, _columns(files, table)), None)
+            row = next(_read(files, table, _columns(files, table), set()), None)
         except InputError:
             continue
         if row is not None and os.path.isfile(files.folder / row.file):
@@ -98,12 +97,18 @@ def open(files: Files) -> Table:
     files.require_intact(table)
     columns = _columns(files, table)
     listing = Listing(files.scratch)
-    for row in _read(files, table, columns):
+    values = set[str]()
+    for row in _read(files, table, columns, values):
         try:
             listing.add(row)
         except TwiceError:
             raise _fault(row.place, f"names {row.file!r} a second time") from None
     listing.finish()
+    if unused := files.splits.unused(values):
+        raise InputError(
+            f"LARDER_SPLITS names {some(unused)}, and {table} has the splits {some(sorted(values)) or '(none)'}",
+            next_step="correct LARDER_SPLITS",
+        )
     _require_distinct(listing, table)
     return Table(listing, table, columns.split is None)
 
@@ -133,7 +138,7 @@ def _find(files: Files) -> str:
     fitting = [table for table in found if _fits(files, table)] if len(found) > 1 else found
     if len(fitting) != 1:
         raise InputError(
-            f"the source has {', '.join(found) if found else 'no CSV file'} at its top; exactly one is expected",
+            f"the source has {some(found) if found else 'no CSV file'} at its top; exactly one is expected",
             next_step=_NAME_IT,
         )
     return fitting[0]
@@ -168,7 +173,7 @@ def _columns(files: Files, table: str) -> Columns:
             return Columns(separator, len(header), file_at, label_at, _place(header, "split", line))
     _, most = max(headers, key=lambda found: len(found[1]))
     raise _fault(
-        line, f"has the columns {', '.join(map(_shown, most))}, and the columns file and label are needed (or "
+        line, f"has the columns {some(most, 12)}, and the columns file and label are needed (or "
         "filename, path, image; class, category)",
     )  # fmt: skip
 
@@ -188,13 +193,15 @@ def _shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _read(files: Files, table: str, columns: Columns) -> Iterator[Row]:
-    """Every row."""
+def _read(files: Files, table: str, columns: Columns, splits: set[str]) -> Iterator[Row]:
+    """Every row; the values that they have as splits are added to `splits`, as far as LARDER_SPLITS may name them."""
     with (files.folder / table).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=columns.separator)
         try:
             for number, values in enumerate(reader):
                 if number and values:
+                    if columns.split is not None and files.splits.given and len(splits) < _MOST_SPLITS:
+                        splits.update(value.strip() for value in values[columns.split : columns.split + 1])
                     yield _row(files, table, f"{table}, line {reader.line_num}", columns, values)
         except (UnicodeDecodeError, csv.Error) as fault:
             raise _fault(f"{table}, line {reader.line_num + 1}", f"is no CSV in UTF-8 ({fault})") from None

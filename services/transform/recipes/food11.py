@@ -9,6 +9,7 @@ from larder.errors import InputError
 from larder.splits import SPLITS
 from services.transform.recipes import Files, RejectError, Sample, require_images, unplaced
 from services.transform.splits import OUT
+from services.transform.survey import some
 
 CLASSES = [
     "Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles/Pasta", "Rice", "Seafood", "Soup",
@@ -57,7 +58,7 @@ def recognise(files: Files) -> str | None:
         return None  # a class may be called `train`
     if 2 * sum(survey.labelled.get(folder, 0) for folder in direct) <= survey.images:
         return None
-    return f"images named <class>_<n> in the folders {', '.join(sorted(direct))}"
+    return f"images named <class>_<n> in the folders {some(sorted(direct))}"
 
 
 def open(files: Files) -> Food11:
@@ -70,17 +71,16 @@ def open(files: Files) -> Food11:
     if missing := [split for split in SPLITS if split not in found.values()]:
         raise InputError(
             f"no files for the split{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
-            f"the source has the folders {', '.join(sorted(folders)[:20]) or '(none)'}",
+            f"the source has the folders {some(sorted(folders), 20) or '(none)'}",
             next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (imagefolder, csv)",
         )
     if not any(found.get(folder) for folder in below):
         raise InputError(
-            f"the images lie in class folders, such as {min(filter(None, below))}, and the recipe food11 takes the "
-            "class from the file's name",
+            f"the images lie in class folders, such as {some([min(filter(None, below))])}, and the recipe food11 takes "
+            "the class from the file's name",
             next_step="set LARDER_RECIPE=imagefolder, which takes it from the folder",
         )
-    if others := [
-        path for path in below if path and not found[path.partition("/")[0]] and below[path] in survey.labelled
-    ]:
+    labelled = {path.partition("/")[0] for path, folder in below.items() if path and folder in survey.labelled}
+    if others := labelled - {folder for folder, split in found.items() if split}:
         raise unplaced(others, f"{'/'.join(SPLITS)} are the splits of Food-11")
     return Food11(root, {folder: split for folder, split in found.items() if split})

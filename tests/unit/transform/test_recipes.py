@@ -359,6 +359,23 @@ def test_csv_splits_by_the_setting(open_recipe: Open) -> None:
     assert list(recipe.absent()) == []
 
 
+def test_csv_without_a_split_that_the_setting_names(open_recipe: Open) -> None:
+    with pytest.raises(InputError, match=r"LARDER_SPLITS names dev, and labels\.csv has the splits train"):
+        open_recipe("csv", {"labels.csv": "file,label,split\na.jpg,x,train\n"}, splits="dev=validation")
+
+
+@pytest.mark.parametrize("name", ["food11", "imagefolder", "csv", "auto"])
+def test_names_in_messages_are_escaped(open_recipe: Open, name: str) -> None:
+    """No name of a folder or of a file forges a line."""
+    evil = "x\nerror: all is well\x1b[2J"
+    for files in (["train/cat/1.jpg", f"{evil}/cat/1.jpg"], [f"{evil}.csv", f"b{evil}.csv"], [f"{evil}.zip"],
+                  ["training/1.jpg", "validation/1.jpg", f"{evil}/1.jpg"]):  # fmt: skip
+        with pytest.raises(InputError) as fault:
+            open_recipe(name, files)
+        assert "\n" not in fault.value.what + fault.value.next_step
+        assert "\x1b" not in fault.value.what + fault.value.next_step
+
+
 @pytest.mark.parametrize(
     ("files", "splits", "what"),
     [
