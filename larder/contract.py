@@ -54,6 +54,8 @@ class IndexEntry(NamedTuple):
     height: int | None = None
     source: str | None = None
     etag: str | None = None
+    key: str | None = None
+    """While samples are packed: the key of one that can't have that of its path. No index has it."""
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -77,12 +79,15 @@ class SampleEntry(NamedTuple):
     sha256: str
     label: int
     source: str
+    key: str | None = None
+    """In shards: the sample's key, where its path doesn't give it (larder.shards)."""
 
     def to_json(self) -> str:
         """One line of the index of samples, without the newline; `label` is spelled `class` there."""
+        key = {} if self.key is None else {"key": self.key}
         return _encode({
             "file": self.file, "offset": self.offset, "bytes": self.bytes, "sha256": self.sha256,
-            "source": self.source, "class": self.label,
+            "source": self.source, "class": self.label, **key,
         })  # fmt: skip
 
     @classmethod
@@ -141,6 +146,16 @@ class Manifest(_Frozen):
         """Whether it describes objects of a store: then the settings say how their ETags come about."""
         return ETAG_SETTINGS.keys() <= self.settings.keys()
 
+    def empty_class_folders(self) -> Iterator[str]:
+        """The folders, `<split>/<class folder>`, of classes that a split has no samples of.
+
+        A tree has them all the same, so that who numbers the class folders of one split gets the numbers of all.
+        """
+        for name, split in sorted(self.splits.items()):
+            for label, samples in enumerate(split.samples_per_class):
+                if not samples:
+                    yield f"{name}/{class_folder(label, len(self.classes))}"
+
     def stored(self, index: IndexSummary) -> Manifest:
         """The manifest of this artifact's copy in a store, where `index` has the ETags.
 
@@ -152,6 +167,15 @@ class Manifest(_Frozen):
             "artifact": "objects", "input": {"kind": self.artifact, "manifest": self.digest()},
             "settings": ETAG_SETTINGS, "index": index,
         })  # fmt: skip
+
+
+def class_folder(label: int, classes: int) -> str:
+    """The name of a class's folder, of so many classes: sorted names are sorted numbers.
+
+    >>> class_folder(3, 11), class_folder(3, 1000)
+    ('class_03', 'class_003')
+    """
+    return f"class_{label:0{max(2, len(str(classes - 1)))}d}"
 
 
 def find_manifest(folder: Path) -> Manifest | None:

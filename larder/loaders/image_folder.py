@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 class ImageFolderLoader(MapStyleLoader):
     """Reads the files `<folder>/<split>/<class>/*.jpg`, on a disk or on a mount.
 
-    The folder is listed once, when the loader is made, and must hold as many images as its manifest says. Each epoch is
-    a permutation of all images, the same for the same seed.
+    The folder is listed once, when the loader is made, and must hold as many images as its manifest says. Labels are
+    those of the manifest, also where a split lacks a class. Each epoch is a permutation of all images, the same for the
+    same seed.
 
     Args:
         folder: The data set's folder.
@@ -59,7 +60,7 @@ class ImageFolderLoader(MapStyleLoader):
         import torchvision  # noqa: F401  (takes seconds, which are not the listing's)
 
         with (reporter or Silent()).task(f"listing {split}", samples, "images") as task:
-            dataset = list_images(folder / split, transform, task.advance)
+            dataset = list_images(folder / split, len(manifest.classes), transform, task.advance)
         if len(dataset) != samples:
             raise _not_as_listed(folder, split, manifest, dataset)
         super().__init__(
@@ -67,14 +68,14 @@ class ImageFolderLoader(MapStyleLoader):
         )
 
 
-def list_images(folder: Path, transform: Transform | None, advance: Callable[[], None]) -> ImageFolder:
-    """ImageFolder over `folder`; `advance` is called for each image that it finds.
+def list_images(folder: Path, classes: int, transform: Transform | None, advance: Callable[[], None]) -> ImageFolder:
+    """ImageFolder over `folder`, with the labels of a data set of so many classes; `advance` is called for each image.
 
     Raises InputError when the folder isn't there.
     """
-    from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import is_image_file
 
+    from larder.loaders.labelled_folder import LabelledImageFolder
     from larder.loaders.preprocessing import decode, reference_transform
 
     def is_image(path: str) -> bool:
@@ -84,8 +85,8 @@ def list_images(folder: Path, transform: Transform | None, advance: Callable[[],
         return found
 
     try:
-        return ImageFolder(
-            str(folder), transform or reference_transform(), loader=decode, is_valid_file=is_image, allow_empty=True
+        return LabelledImageFolder(
+            folder, classes, transform=transform or reference_transform(), loader=decode, is_valid_file=is_image
         )
     except FileNotFoundError as error:  # no such folder, or no class folder in it
         raise InputError(f"{folder} holds no images: {error}", next_step=ABSENT) from error

@@ -34,8 +34,16 @@ class Layout(Protocol):
     def remedy(self) -> str:
         """What helps against any `fault`."""
 
-    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> str | None:
-        """Why the format can't hold a sample, or None; `before` is the last one, sorted by path, that it can hold."""
+    def fault(self, entry: IndexEntry) -> str | None:
+        """Why the format can't hold a sample, or None."""
+
+    def needs_key(self, path: str, before: str) -> bool:
+        """Whether the sample at `path` needs another key than its path's, where the format has keys. `before` is the
+        last one, sorted by path, that has its path's; "" for none.
+        """
+
+    def own_key(self, path: str) -> str:
+        """The key of a sample that needs one."""
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """What a sample adds to a pack's length."""

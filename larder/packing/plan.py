@@ -52,16 +52,13 @@ def require_packable(index: Path, layout: Layout, limits: Limits) -> None:
     """
     shown: list[str] = []
     refused = oversize = largest = 0
-    before: IndexEntry | None = None
-    for entry in parse_index(index):
+    for entry in _keyed(parse_index(index), layout):
         size = layout.frame_bytes + layout.sample_bytes(entry)
-        if (fault := layout.fault(entry, before)) is not None:
+        if (fault := layout.fault(entry)) is not None:
             refused += 1
-        else:
-            before = entry
-            if size > limits.bytes:
-                fault = f"{entry.path} takes {size:,} bytes by itself, and {limits.setting} is {limits.bytes:,}"
-                oversize, largest = oversize + 1, max(largest, size)
+        elif size > limits.bytes:
+            fault = f"{entry.path} takes {size:,} bytes by itself, and {limits.setting} is {limits.bytes:,}"
+            oversize, largest = oversize + 1, max(largest, size)
         if fault is not None and len(shown) < _SHOWN:
             shown.append(fault)
     if shown:
@@ -86,22 +83,35 @@ def plan(index: Path, layout: Layout, limits: Limits, seed: int | None) -> Itera
     With a `seed` the samples are shuffled, else they keep the index's order.
     """
     with index.open("rb") as file:
-        for split, found in itertools.groupby(_places(file), key=lambda item: item[0]):
+        for split, found in itertools.groupby(_places(file, layout), key=lambda item: item[0]):
             places = _order(found, seed)
-            yield from _cut(split, (_line(file, place) for place in places), layout, limits)
+            yield from _cut(split, (_sample(file, place, layout) for place in places), layout, limits)
 
 
-def _places(lines: BinaryIO) -> Iterator[tuple[str, int, str]]:
-    """Split, offset and path of every line."""
-    place = 0
+def _places(lines: BinaryIO, layout: Layout) -> Iterator[tuple[str, int, str]]:
+    """Split, place and path of every line. A place is twice the offset, and one more where the sample needs a key."""
+    offset, before = 0, ""
     for line in lines:
         path = IndexEntry.from_json(line).path
-        yield path.partition("/")[0], place, path
-        place += len(line)
+        needs_key = layout.needs_key(path, before)
+        before = before if needs_key else path
+        yield path.partition("/")[0], offset << 1 | needs_key, path
+        offset += len(line)
+
+
+def _keyed(entries: Iterator[IndexEntry], layout: Layout) -> Iterator[IndexEntry]:
+    """The entries, sorted by path, with keys for those that need one."""
+    before = ""
+    for entry in entries:
+        if layout.needs_key(entry.path, before):
+            yield entry._replace(key=layout.own_key(entry.path))
+        else:
+            before = entry.path
+            yield entry
 
 
 def _order(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
-    """The offsets as they come, or in the order of a keyed hash of the paths (BLAKE2b): it depends on no library's
+    """The places as they come, or in the order of a keyed hash of the paths (BLAKE2b): it depends on no library's
     random numbers, and takes about 50 bytes of memory for each sample of a split.
     """
     if seed is None:
@@ -113,6 +123,15 @@ def _order(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[
     ]
     ranks.sort()
     return (rank & ((1 << _OFFSET_BITS) - 1) for rank in ranks)
+
+
+def _sample(file: BinaryIO, place: int, layout: Layout) -> bytes:
+    """The line at a place, with the sample's key where it needs one."""
+    line = _line(file, place >> 1)
+    if not place & 1:
+        return line
+    entry = IndexEntry.from_json(line)
+    return entry._replace(key=layout.own_key(entry.path)).to_json().encode() + b"\n"
 
 
 def _line(file: BinaryIO, place: int) -> bytes:

@@ -157,7 +157,11 @@ class _Packing:
             self._planned[pack.path] = pack._replace(lines=b"")
             entries = pack.entries()
             for entry, offset in zip(entries, self._layout.offsets(entries), strict=True):
-                samples.add(SampleEntry(pack.path, offset, entry.bytes, entry.sha256, entry.label or 0, entry.path))
+                samples.add(
+                    SampleEntry(
+                        pack.path, offset, entry.bytes, entry.sha256, entry.label or 0, entry.path, entry.key
+                    )
+                )  # fmt: skip
             done = self._ledger.get(pack.path)
             if done is not None and self._target.has(done):
                 task.advance(pack.samples)

@@ -22,6 +22,7 @@ from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, absent, open_local
 from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
+from larder.splits import known_split
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract.download import download, origin, remove_others
@@ -30,8 +31,6 @@ from services.extract.settings import ExtractSettings
 from services.extract.unpack import TooLargeError, unpack
 
 NEXT_STEP = str(Run("transform"))
-
-_SPLIT_NAMES = {"training", "validation", "evaluation", "train", "val", "valid", "test", "eval"}
 
 
 def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
@@ -226,7 +225,7 @@ def _wrapper(folder: Path) -> str:
     prefix = ""
     while True:
         items = _first_items(folder / prefix, 2)
-        if len(items) != 1 or items[0].name in _SPLIT_NAMES or not items[0].is_dir():
+        if len(items) != 1 or known_split(items[0].name) or not items[0].is_dir():
             return prefix
         if not _has_folder(items[0].path):
             return prefix  # a folder of images: a class

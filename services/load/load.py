@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from larder.artifacts import name_in, on_volume
-from larder.bucket import Folder
+from larder.bucket import Folder, Listed
 from larder.contract import (
     INDEX_IN_STORE,
     MANIFEST,
@@ -30,6 +30,7 @@ from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import WORK, Slot
+from services.load.class_folders import is_placeholder, keep_class_folders
 from services.load.sending import PROBE, Sending, counted, made_by
 from services.load.settings import LoadSettings
 from services.load.state import State
@@ -127,6 +128,7 @@ class Load:
         if self._settings.task == "check":
             return self._check()
         self._old = self._sending.until_right(self._old, self._unreliable)
+        keep_class_folders(self._source, self._there, self._state.objects("data"), self._settings.transfers)
         self._sweep(self._commit())
         return self._outcome(self._see_to_extras())
 
@@ -262,7 +264,7 @@ class Load:
         """Report, or delete if asked to, what lies there and isn't named by the manifest. Returns how many."""
         first: list[str] = []
         extra = 0
-        for extra, item in enumerate(self._state.objects("data"), start=1):
+        for extra, item in enumerate(self._extras(), start=1):
             if extra <= _SHOWN:
                 first.append(item.path)
         if not extra:
@@ -271,12 +273,15 @@ class Load:
         such = f"{objects} that the manifest doesn't name, such as {', '.join(first)}"
         if self._settings.delete_extra:
             self._reporter.event("delete", f"deleting {such}", objects=extra)
-            self._there.delete(item.path for item in self._state.objects("data"))
+            self._there.delete(item.path for item in self._extras())
         else:
             self._reporter.event(
                 "extra", f"in the way: {such}; LARDER_DELETE_EXTRA=true (--delete-extra) deletes them", objects=extra
             )
         return extra
+
+    def _extras(self) -> Iterator[Listed]:
+        return (item for item in self._state.objects("data") if not is_placeholder(item))
 
     def _verified_by(self) -> str:
         if self._settings.verify_remote == "read":

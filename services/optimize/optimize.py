@@ -58,8 +58,16 @@ class Chunks(NamedTuple):
         """See Layout. LitData names a chunk by the rank of its writer and its number."""
         return f"{split}/chunk-0-{number}.bin"
 
-    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> None:
+    def fault(self, entry: IndexEntry) -> None:
         """See Layout: a chunk holds no names, so that any will do."""
+
+    def needs_key(self, path: str, before: str) -> bool:
+        """See Layout: there are no keys."""
+        return False
+
+    def own_key(self, path: str) -> str:
+        """See Layout."""
+        return path
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """See Layout."""

@@ -16,7 +16,7 @@ from larder.next_step import Run
 from larder.packing.plan import Limits, Pack
 from larder.packing.stage import pack
 from larder.progress import Reporter
-from larder.shards import LABEL, member_names
+from larder.shards import LABEL, member_names, needs_key, own_key
 from larder.stage import Outcome
 from services.shard.settings import ShardSettings
 
@@ -36,47 +36,48 @@ class TarShards(NamedTuple):
     artifact: dataset.Layout = "webdataset"
     frame_bytes: int = len(tar.END)
     imports: tuple[str, ...] = ()
-    remedy: str = (
-        "name the files in the source as what they are, with one dot, before the extension (.jpg, .png), and no two of "
-        "a folder alike before it; then extract again"
-    )
+    remedy: str = "name the files in the source as what they are, with an extension (.jpg, .png), then extract again"
 
     def path(self, split: str, number: int) -> str:
         """See Layout."""
         return f"{split}/shard-{number:06d}.tar"
 
-    def fault(self, entry: IndexEntry, before: IndexEntry | None) -> str | None:
-        """See Layout: a key with a dot, which readers would cut there, one that is there already, and the like."""
+    def fault(self, entry: IndexEntry) -> str | None:
+        """See Layout: a file without a name or an extension, or with that of labels."""
         key, _, extension = entry.path.rpartition(".")
         name = key.rpartition("/")[2]
         if not key or "/" in extension:
             return f"{entry.path} has no extension, by which WebDataset readers know what a file is"
         if not name:
             return f"{entry.path} has no name before its extension, which WebDataset readers need for a key"
-        if "." in name:
-            return f"{entry.path} has two dots: WebDataset readers end a sample's key at the first dot of the file name"
         if extension.lower() == LABEL:
             return f"{entry.path} has the extension of labels: it and its own label would be one file"
-        if before is not None and before.path.rpartition(".")[0] == key:
-            return f"{before.path} and {entry.path} have the same key: they would be one sample"
         return None
+
+    def needs_key(self, path: str, before: str) -> bool:
+        """See Layout."""
+        return needs_key(path, before)
+
+    def own_key(self, path: str) -> str:
+        """See Layout."""
+        return own_key(path)
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """See Layout."""
-        image, label = member_names(entry.path)
+        image, label = member_names(entry.path, entry.key)
         return tar.member_bytes(image, entry.bytes) + tar.member_bytes(label, len(str(entry.label)))
 
     def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
         """See Layout."""
         place = 0
         for entry in entries:
-            yield place + tar.header_bytes(member_names(entry.path)[0])
+            yield place + tar.header_bytes(member_names(entry.path, entry.key)[0])
             place += self.sample_bytes(entry)
 
     def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
         """See Layout."""
         for entry, content in zip(entries, contents, strict=True):
-            image, label = member_names(entry.path)
+            image, label = member_names(entry.path, entry.key)
             yield tar.header(image, len(content))
             yield content
             text = str(entry.label).encode()

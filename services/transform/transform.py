@@ -11,14 +11,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from larder import __version__
 from larder.artifacts import name_in, on_volume, require_dataset
 from larder.batches import batches
 from larder.contract import (
     IndexEntry,
     Manifest,
     SplitSummary,
+    class_folder,
     find_manifest,
     first_missing,
     read_index,
@@ -26,17 +28,32 @@ from larder.contract import (
     read_run,
 )  # fmt: skip
 from larder.engines.local import LocalEngine
-from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
+from larder.errors import TREE_ANEW, ConfigurationError, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
 from larder.next_step import MAKES, Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, swap_in
 from services.transform import recipes
-from services.transform.recipes import Files, Recipe, RejectError
+from services.transform.left_out import LeftOut
+from services.transform.names import NO_IMAGE, image_format, is_image_name, litter
+from services.transform.recipes import (
+    AUTO,
+    Files,
+    LeftOutError,
+    Recipe,
+    RejectError,
+    Sample,
+    is_undivided,
+    names_samples,
+)  # fmt: skip
+from services.transform.recipes.auto import Recognised, recognise_layout
 from services.transform.settings import TransformSettings, Verify
+from services.transform.splits import Division, parse_shares, parse_split_names
+from services.transform.summary import table
 from services.transform.verify import check_image, check_name
 
+OUTSIDE = "outside of the layout that the recipe reads"
 REJECTS = "rejects"
 NEXT_STEP = str(Run("bench").having(LARDER_ARM="imagefolder_local"))
 
@@ -50,17 +67,6 @@ class Job(NamedTuple):
     source: IndexEntry
     path: str
     label: int
-
-
-class Outside:
-    """The files that a recipe leaves out, since they are no part of the data set."""
-
-    def __init__(self) -> None:
-        self.files, self.first = 0, ""
-
-    def add(self, path: str) -> None:
-        """Count a file, and remember the first."""
-        self.files, self.first = self.files + 1, self.first or path
 
 
 class Reject(NamedTuple):
@@ -78,28 +84,55 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     require_dataset(settings.dataset, manifest, str(raw))
     name = settings.dataset or name_in(manifest, RAW)
     slot = Slot(settings.volume, on_volume(settings.volume, "tree", name, reporter))
-    wanted: dict[str, str | int] = {"recipe": settings.recipe, "verify": settings.verify}
-    if settings.recipe == "csv":
-        wanted["csv"] = settings.csv
     slot.recover()
+    files = _files(settings, raw, manifest, slot)
+    found = _find_recipe(settings, manifest, slot, files)
+    wanted = _wanted(settings, found.name)
     if not settings.force and (tree := _up_to_date(slot, manifest, wanted, settings.max_rejects, reporter)) is not None:
         _drop_stale_rejects(slot)
-        return Outcome(f"up to date: {_size(tree)}", NEXT_STEP, {"up_to_date": True})
+        return Outcome(f"up to date: {_size(tree)}\n{table(tree)}", NEXT_STEP, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([manifest.digest(), wanted])) as ledger:
         if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'images')}")
-        recipe = _open_recipe(settings, raw, manifest, slot)
+        if found.why:
+            reporter.event("recipe", f"recognised: {found.why}: LARDER_RECIPE={found.name}", recipe=found.name)
+        recipe = recipes.load(found.name, files)
         _build(settings, raw, manifest, slot, ledger, recipe, reporter)
         rejected = _set_rejects_aside(raw, slot, ledger, settings.max_rejects, reporter)
         reporter.event("commit", "writing the index, flushing to disk")
-        tree = _commit(slot, ledger, manifest, recipe.classes, wanted, clock, rejected)
+        record = clock.record(rejects=rejected, asked=settings.recipe)
+        tree = _commit(slot, ledger, manifest, recipe.classes, wanted, record)
     _drop_stale_rejects(slot)
     rate = tree.files / max(clock.seconds, 1e-9)
     aside = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return Outcome(
-        f"{_size(tree)}{aside} in {clock.seconds:.1f} s ({rate:,.0f} images/s)", NEXT_STEP,
+        f"{_size(tree)}{aside} in {clock.seconds:.1f} s ({rate:,.0f} images/s)\n{table(tree)}", NEXT_STEP,
         {"images": tree.files, "rejects": rejected, "seconds": round(clock.seconds, 3)},
     )  # fmt: skip
+
+
+def _wanted(settings: TransformSettings, recipe: str) -> dict[str, str | int]:
+    """The settings that shape the tree. Those that are left at their defaults are absent, as they were before them."""
+    wanted: dict[str, str | int] = {"recipe": recipe, "verify": settings.verify}
+    if recipe == "csv":
+        wanted["csv"] = settings.csv
+    if settings.splits:
+        wanted["splits"] = settings.splits
+    if settings.split:
+        wanted |= {"split": settings.split, "split_seed": settings.split_seed}
+    return wanted
+
+
+def _find_recipe(settings: TransformSettings, raw: Manifest, slot: Slot, files: Files) -> Recognised:
+    """The recipe that is set, or that fits the files. Raises InputError when none does."""
+    if settings.recipe != AUTO:
+        return Recognised(settings.recipe, "")
+    if not settings.force and not settings.csv and (tree := find_manifest(slot.folder)) is not None:
+        known, record = str(tree.settings.get("recipe")), read_run(slot.folder)
+        same = tree.input.get("manifest") == raw.digest() and tree.settings == _wanted(settings, known)
+        if same and (record.get("asked"), record.get("larder")) == (AUTO, __version__):
+            return Recognised(known, "as before")  # which spares looking at all names once more
+    return recognise_layout(files)
 
 
 def _up_to_date(
@@ -111,13 +144,15 @@ def _up_to_date(
         return None
     if read_run(slot.folder).get("rejects", 0) > max_rejects:
         return None
-    if (gone := first_missing(slot.folder, tree)) is not None:
+    gone = first_missing(slot.folder, tree)
+    gone = gone or next((path for path in tree.empty_class_folders() if not (slot.folder / path).is_dir()), None)
+    if gone is not None:
         reporter.event("repair", f"{slot.folder / gone} is missing or has changed: making the tree again")
         return None
     return tree
 
 
-def _open_recipe(settings: TransformSettings, raw: Path, manifest: Manifest, slot: Slot) -> Recipe:
+def _files(settings: TransformSettings, raw: Path, manifest: Manifest, slot: Slot) -> Files:
     def paths() -> Iterator[str]:
         return (entry.path for entry in read_index(raw, manifest))
 
@@ -126,7 +161,7 @@ def _open_recipe(settings: TransformSettings, raw: Path, manifest: Manifest, slo
         if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
             raise _changed(str(raw / path), "has changed")
 
-    return recipes.load(settings.recipe, Files(raw, paths, require_intact, slot.work, settings.csv))
+    return Files(raw, paths, require_intact, slot.work, settings.csv, parse_split_names(settings.splits))
 
 
 def _build(
@@ -134,45 +169,85 @@ def _build(
     reporter: Reporter,
 ) -> None:  # fmt: skip
     """Put every sample into the tree and the ledger, and every reject into the ledger."""
-    width = max(2, len(str(len(recipe.classes) - 1)))  # sorted names must be sorted numbers
-    outside = Outside()
+    division = _division(settings, recipe)
     done = len(ledger) + ledger.reject_count()
-    jobs = _jobs(read_index(raw, manifest), recipe, ledger, width, outside)
-    if done:
-        jobs = (job for job in jobs if job.path not in ledger and not ledger.is_rejected(job.source.path))
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
-    with (
-        reporter.task("check", manifest.files, "images", done=done) as task,
-        LocalEngine(settings.workers, settings.workers_after)(check, batches(jobs, _BATCH_FILES)) as results,
-    ):
-        for entries, rejects in results:
-            ledger.add(entries)
-            ledger.reject(rejects)
-            task.advance(len(entries) + len(rejects))
+    with LeftOut(slot.meta) as left_out:
+        jobs = _jobs(raw, read_index(raw, manifest), recipe, division, ledger, left_out)
+        if done:
+            jobs = (job for job in jobs if job.path not in ledger and not ledger.is_rejected(job.source.path))
+        with (
+            reporter.task("check", manifest.files, "images", done=done) as task,
+            LocalEngine(settings.workers, settings.workers_after)(check, batches(jobs, _BATCH_FILES)) as results,
+        ):
+            for entries, rejects in results:
+                ledger.add(entries)
+                ledger.reject(rejects)
+                task.advance(len(entries) + len(rejects))
     ledger.reject(recipe.absent())
-    if outside.files:
-        reporter.event(
-            "outside", f"files that the recipe leaves out: {outside.files:,}, such as {outside.first!r}",
-            files=outside.files,
-        )  # fmt: skip
+    left_out.report(reporter)
 
 
-def _jobs(entries: Iterator[IndexEntry], recipe: Recipe, ledger: Ledger, width: int, outside: Outside) -> Iterator[Job]:
-    """The files to check, each with its place; those without one are rejected on the way."""
+def _division(settings: TransformSettings, recipe: Recipe) -> Division | None:
+    """How the samples are divided. Raises ConfigurationError when LARDER_SPLIT is set for a data set with splits."""
+    if not settings.split:
+        return None
+    if not is_undivided(recipe):
+        raise ConfigurationError(
+            "LARDER_SPLIT divides a data set without splits, and this one has splits of its own",
+            next_step="leave LARDER_SPLIT empty",
+        )
+    return Division(parse_shares(settings.split), settings.split_seed)
+
+
+def _jobs(
+    raw: Path, entries: Iterator[IndexEntry], recipe: Recipe, division: Division | None, ledger: Ledger,
+    left_out: LeftOut,
+) -> Iterator[Job]:  # fmt: skip
+    """The files to check, each with its place; those without one are rejected, or noted as left out, on the way."""
+    folders = [class_folder(label, len(recipe.classes)) for label in range(len(recipe.classes))]
     for entry in entries:
         try:
-            sample = recipe.assign(entry.path)
-            if sample is None:
-                outside.add(entry.path)
-                continue
-            check_name(sample.name)
-            path = f"{sample.split}/class_{sample.label:0{width}d}/{sample.name}"
+            sample = _assign(raw, recipe, entry.path)
+            split = division.split(entry.sha256) if division else sample.split
+            path = f"{split}/{folders[sample.label]}/{sample.name}"
             if (first := ledger.claim(path, entry.path)) != entry.path:
                 raise RejectError(f"would take the same place as {first!r}: {path}")
+        except LeftOutError as why:
+            left_out.add(entry.path, str(why))
+            continue
         except RejectError as fault:
             ledger.reject([(entry.path, str(fault))])
             continue
         yield Job(entry, path, sample.label)
+
+
+def _assign(raw: Path, recipe: Recipe, path: str) -> Sample:
+    """The sample that a file is. Raises LeftOutError for one that is no part of the data set, or RejectError."""
+    if (why := litter(path)) is not None:
+        raise LeftOutError(why)
+    try:
+        sample = recipe.assign(path)
+    except RejectError:
+        if _is_image(raw, path):
+            raise
+        raise LeftOutError(NO_IMAGE) from None
+    if sample is None:
+        raise LeftOutError(OUTSIDE if is_image_name(path) else NO_IMAGE)
+    if not names_samples(recipe) and not _is_image(raw, path):
+        raise LeftOutError(NO_IMAGE)
+    check_name(sample.name)
+    return sample
+
+
+def _is_image(raw: Path, path: str) -> bool:
+    """Whether a file is an image by its name or, where that says nothing, by how it begins."""
+    if is_image_name(path):
+        return True
+    try:
+        return image_format(raw / path) is not None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise _changed(str(raw / path), "is gone") from None
 
 
 def _check_batch(raw: Path, tree: Path, verify: Verify, jobs: Sequence[Job]) -> tuple[list[IndexEntry], list[Reject]]:
@@ -252,6 +327,12 @@ def _set_rejects_aside(raw: Path, slot: Slot, ledger: Ledger, max_rejects: int, 
     if count > _SHOWN_REJECTS:
         reporter.event("reject", f"and {count - _SHOWN_REJECTS:,} more: see {place}/rejects.jsonl")
     swap_in(folder, place)
+    if count > max_rejects and len(ledger) == 0:
+        raise RejectedSamplesError(
+            f"not one file of the source is a sample, and {count:,} are rejected, for the reasons in "
+            f"{place}/rejects.jsonl on the data volume",
+            next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (auto finds the one that fits)",
+        )
     if count > max_rejects:
         raise RejectedSamplesError(
             f"rejected samples: {count:,}, and LARDER_MAX_REJECTS allows {max_rejects:,}; "
@@ -277,9 +358,8 @@ def _is_inside(folder: Path, path: str) -> bool:
 
 
 def _commit(
-    slot: Slot, ledger: Ledger, raw: Manifest, classes: list[str], wanted: dict[str, str | int], clock: Clock,
-    rejected: int,
-) -> Manifest:  # fmt: skip
+    slot: Slot, ledger: Ledger, raw: Manifest, classes: list[str], wanted: dict[str, str | int], record: dict[str, Any]
+) -> Manifest:
     """Write index and manifest, and swap the tree in."""
     if len(ledger) == 0:
         raise InputError("no file of the source is a sample", next_step="check LARDER_SOURCE and LARDER_RECIPE")
@@ -290,7 +370,9 @@ def _commit(
         input={"kind": "raw", "manifest": raw.digest()}, index=index,
         files=sum(split.samples for split in splits.values()), bytes=sum(split.bytes for split in splits.values()),
     )  # fmt: skip
-    slot.commit(manifest, clock.record(rejects=rejected), ledger)
+    for path in manifest.empty_class_folders():
+        (slot.staged / path).mkdir(parents=True, exist_ok=True)
+    slot.commit(manifest, record, ledger)
     return manifest
 
 

@@ -12,11 +12,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from services.transform.names import EXTENSIONS
 from services.transform.recipes import RejectError
 from services.transform.settings import Verify
 
-# What torchvision's ImageFolder looks for (datasets/folder.py, IMG_EXTENSIONS), and PIL's names for what is inside.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# PIL's names for what is inside the files that EXTENSIONS name.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 
 _PNG_DEPTH_AT = 24  # IHDR's bit depth: PNG (third edition), 11.2.1
@@ -34,7 +34,7 @@ def check_name(name: str) -> None:
     """Raises RejectError for a file name that a loader or a store would stumble over."""
     if not name.lower().endswith(EXTENSIONS):
         raise RejectError(f"is no image by its name: ImageFolder reads {' '.join(EXTENSIONS)}")
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if not name.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise RejectError("has a control character (such as a newline) in its name: rename it")
 
 

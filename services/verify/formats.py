@@ -74,13 +74,13 @@ class Shards:
 
     def span(self, sample: SampleEntry) -> tuple[int, int]:
         """See Format."""
-        image, label = member_names(sample.source)
+        image, label = member_names(sample.source, sample.key)
         begin = sample.offset - tar.header_bytes(image)
         return begin, begin + tar.member_bytes(image, sample.bytes) + tar.member_bytes(label, len(str(sample.label)))
 
     def frame(self, data: bytes, sample: SampleEntry) -> Mismatch | None:
         """See Format: names and sizes in both headers, and the class."""
-        wanted = member_names(sample.source)
+        wanted = member_names(sample.source, sample.key)
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
                 members = [member for member in (archive.next(), archive.next()) if member is not None]

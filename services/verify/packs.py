@@ -25,7 +25,7 @@ _PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
 """Of packs that are read whole, few wait in memory with all their samples."""
 _STREAMS_OF_A_BATCH = 4
 _TYPES = (str, int, int, str, int, str)
-"""Of the values of a sample's line."""
+"""Of the values of a sample's line, without its key, which most lack."""
 _SAMPLES_OF_A_TASK = 8
 """Where not all are read: they share the reading of a chunk's head."""
 
@@ -197,7 +197,7 @@ class _Packs:
         number, samples = 0, parse_samples(self._file)
         try:
             for number, sample in enumerate(samples, start=1):
-                if tuple(map(type, sample)) != _TYPES:
+                if tuple(map(type, sample[:-1])) != _TYPES or not isinstance(sample.key, str | None):
                     raise self._wrong(f"line {number:,} of the index of samples has a value of another kind", "")
                 yield sample
         except (ValueError, TypeError, KeyError) as fault:

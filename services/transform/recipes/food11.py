@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from larder.errors import InputError
-from services.transform.recipes import Files, RejectError, Sample
+from larder.splits import SPLITS
+from services.transform.recipes import Files, RejectError, Sample, require_images, unplaced
+from services.transform.splits import OUT
+from services.transform.survey import some
 
-SPLITS = ("training", "validation", "evaluation")
 CLASSES = [
     "Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles/Pasta", "Rice", "Seafood", "Soup",
     "Vegetable/Fruit",
@@ -22,10 +24,15 @@ class Food11:
 
     classes = CLASSES
 
+    def __init__(self, root: str, splits: Mapping[str, str]) -> None:
+        """`splits` are by folder, below the folders in `root`."""
+        self._root, self._splits = root, splits
+
     def assign(self, path: str) -> Sample | None:
         """See `Recipe.assign`."""
-        split, _, name = path.partition("/")
-        if split not in SPLITS or not name:
+        folder, _, name = path.removeprefix(self._root).partition("/")
+        split = self._splits.get(folder) if name and path.startswith(self._root) else None
+        if split in (None, OUT):
             return None
         if "/" in name:
             raise RejectError("lies deeper than <split>/<file>")
@@ -41,13 +48,39 @@ class Food11:
         return ()
 
 
+def recognise(files: Files) -> str | None:
+    """See `recipes`: images lie directly in folders of splits, and most names in the source begin with a class."""
+    root, survey = files.survey.root(files.splits), files.survey
+    found = {folder: files.splits.find(folder.removeprefix(root)) for folder in survey.folders}
+    direct = [folder for folder, split in found.items() if split not in (None, OUT)]
+    several = len({found[folder] for folder in direct}) > 1
+    if not direct or not (several or len(direct) == len(found)):
+        return None  # a class may be called `train`
+    if 2 * sum(survey.labelled.get(folder, 0) for folder in direct) <= survey.images:
+        return None
+    return f"images named <class>_<n> in the folders {some(sorted(direct))}"
+
+
 def open(files: Files) -> Food11:
-    """Check that every split is there."""
-    folders = {path.partition("/")[0] for path in files.paths() if "/" in path}
-    if missing := [split for split in SPLITS if split not in folders]:
+    """Check that every split is there, and that nothing else is."""
+    require_images(files)
+    survey, root = files.survey, files.survey.root(files.splits)
+    below = {folder.removeprefix(root): folder for folder in survey.folders}
+    folders = {folder.partition("/")[0] for folder in below} - {""}
+    found = {folder: files.splits.find(folder) for folder in folders}
+    if missing := [split for split in SPLITS if split not in found.values()]:
         raise InputError(
             f"no files for the split{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
-            f"the source has the folders {', '.join(sorted(folders)[:20]) or '(none)'}",
+            f"the source has the folders {some(sorted(folders), 20) or '(none)'}",
             next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (imagefolder, csv)",
         )
-    return Food11()
+    if not any(found.get(folder) for folder in below):
+        raise InputError(
+            f"the images lie in class folders, such as {some([min(filter(None, below))])}, and the recipe food11 takes "
+            "the class from the file's name",
+            next_step="set LARDER_RECIPE=imagefolder, which takes it from the folder",
+        )
+    labelled = {path.partition("/")[0] for path, folder in below.items() if path and folder in survey.labelled}
+    if others := labelled - {folder for folder, split in found.items() if split}:
+        raise unplaced(others, f"{'/'.join(SPLITS)} are the splits of Food-11")
+    return Food11(root, {folder: split for folder, split in found.items() if split})

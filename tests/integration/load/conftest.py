@@ -90,7 +90,12 @@ class InStore:
 
     def data(self) -> dict[str, bytes]:
         """All objects but larder's own."""
-        return {path: self.read(path) for path in self.list() if not path.startswith("_larder/")}
+        own = self.kept()
+        return {path: self.read(path) for path in self.list() if not path.startswith("_larder/") and path not in own}
+
+    def kept(self) -> list[str]:
+        """The empty objects that stand in for class folders without images."""
+        return [path for path in self.list() if path.endswith("/.keep")]
 
     def manifest(self) -> dict[str, Any] | None:
         if "_larder/manifest.json" not in self.list():

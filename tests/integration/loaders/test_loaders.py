@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from textwrap import dedent
 import pytest
 
 import larder.loaders
+from larder.contract import IndexEntry, Manifest, SplitSummary, write_index
 from larder.errors import ConfigurationError, InputError
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.loaders.shards import ShardLoader
@@ -135,6 +137,36 @@ def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, spli
     with pytest.raises(kind, match=re.escape(what)) as caught:
         ShardLoader(place.format(**stored.uris), split, store=make_store(**keys))
     assert "`make" not in caught.value.next_step
+
+
+@pytest.mark.parametrize("empty_folders", [True, False], ids=["tree", "store"])
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture, absent, empty_folders):
+    """With the empty folder that a tree has, and without it, as on a mount of what others have put into a store."""
+    paths = [f"{split}/class_{label:02d}/{number}.jpg" for split in ("training", "validation") for label in range(3)
+             for number in range(2) if (split, label) != ("validation", absent)]  # fmt: skip
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(picture(0))
+    if empty_folders:
+        (tmp_path / f"validation/class_{absent:02d}").mkdir()
+    entries = [IndexEntry(path, 1, "0" * 64, int(path.split("/")[1][-1])) for path in sorted(paths)]
+    (tmp_path / "_larder").mkdir()
+    counts = {split: [2 * ((split, label) != ("validation", absent)) for label in range(3)]
+              for split in ("training", "validation")}  # fmt: skip
+    manifest = Manifest(
+        artifact="tree", dataset="x", classes=["a", "b", "c"], input={}, settings={}, files=len(paths), bytes=1,
+        splits={split: SplitSummary(samples=sum(each), bytes=1, samples_per_class=each)
+                for split, each in counts.items()},
+        index=write_index(tmp_path / "_larder/index.jsonl", entries),
+    )  # fmt: skip
+    (tmp_path / "_larder/manifest.json").write_text(manifest.to_json())
+    with ImageFolderLoader(tmp_path, "validation", batch_size=3, workers=0) as loader:
+        found = sorted(label for _, labels in loader for label in labels.tolist())
+        assert found == [label for label in range(3) if label != absent for _ in "12"]
+        assert pickle.loads(pickle.dumps(type(loader.dataset))) is type(loader.dataset), "workers can be spawned"
+        names = {Path(path).parent.name: label for path, label in loader.dataset.samples}
+        assert names == {f"class_{label:02d}": label for label in range(3) if label != absent}
 
 
 def test_a_folder_without_data(tmp_path):

@@ -38,6 +38,17 @@ def test_files_are_the_objects(mount: Mount) -> None:
     assert sorted(path.name for path in mount.point.rglob("*") if path.is_file()) == ["0_0.jpg", "big"]
 
 
+def test_a_class_without_images_is_a_folder_all_the_same(mount: Mount) -> None:
+    """What load puts there for it is enough for torchvision's own ImageFolder."""
+    from torchvision.datasets import ImageFolder
+
+    mount.put(**{"validation__class_00__.keep": b"", "validation__class_01__1.jpg": b"pixels"})
+    mount.start()
+    images = ImageFolder(str(mount.point / "validation"), allow_empty=True)
+    assert images.classes == ["class_00", "class_01"]
+    assert images.targets == [1]
+
+
 def test_nobody_may_write(mount: Mount) -> None:
     mount.put(kept=b"x")
     mount.start()

@@ -26,7 +26,7 @@ def message(result: Any) -> str:
 @pytest.mark.parametrize(
     ("flags", "env", "parts"),
     [
-        (["--recipe=food12"], {}, ["--recipe", "'food12'", "csv, food11, imagefolder"]),
+        (["--recipe=food12"], {}, ["--recipe", "'food12'", "auto, csv, food101, food11, imagefolder"]),
         (["--verify=deep"], {}, ["--verify", "'header', 'decode' or 'none'"]),
         ([], {"LARDER_MAX_REJECTS": "-1", "LARDER_VERIFY": "x"}, ["LARDER_MAX_REJECTS", "LARDER_VERIFY", "2 faults"]),
         (["--max-rejects=few"], {}, ["--max-rejects", "whole number"]),

@@ -20,7 +20,8 @@ def faulty(food11: dict[str, bytes]) -> dict[str, bytes]:
     return food11 | {
         "training/0_empty.jpg": b"", "training/0_text.jpg": b"a text", "training/0_cut.jpg": whole[:-20],
         "training/0_cmyk.jpg": cmyk.getvalue(), "training/0_deep.png": deep.getvalue(),
-        "training/0_notes.txt": b"some notes", "training/11_1.jpg": whole, "training/bread.jpg": whole,
+        "training/0_notes.txt": b"some notes", "training/0_a.gif": b"GIF89a", "training/11_1.jpg": whole,
+        "training/bread.jpg": whole,
         "validation/0_new\nline.jpg": whole, "evaluation/-1_a.jpg": whole, "evaluation/a/0_1.jpg": whole,
     }  # fmt: skip
 
@@ -28,7 +29,7 @@ def faulty(food11: dict[str, bytes]) -> dict[str, bytes]:
 REASONS = {
     "training/0_empty.jpg": "is empty", "training/0_text.jpg": "no image that can be read",
     "training/0_cut.jpg": "cut off", "training/0_cmyk.jpg": "CMYK", "training/0_deep.png": "16 bits",
-    "training/0_notes.txt": "no image by its name", "training/11_1.jpg": "class 11", "training/bread.jpg": "no class",
+    "training/0_a.gif": "no image by its name", "training/11_1.jpg": "class 11", "training/bread.jpg": "no class",
     "validation/0_new\nline.jpg": "control character", "evaluation/-1_a.jpg": "no class",
     "evaluation/a/0_1.jpg": "deeper",
 }  # fmt: skip

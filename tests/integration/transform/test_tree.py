@@ -136,3 +136,124 @@ def test_csv_table_that_changed_after_extract(extract: Any, transform: Any, pict
     result = transform("--recipe=csv")
     assert result.code == 3
     assert "t.csv has changed since it was extracted" in result.stderr
+
+
+def labels_by_image_folder(folder: Path) -> dict[str, int]:
+    """What torchvision's own ImageFolder makes of a split: label by path below it."""
+    from torchvision.datasets import ImageFolder
+
+    samples = ImageFolder(str(folder), allow_empty=True).samples
+    return {str(Path(path).relative_to(folder)): label for path, label in samples}
+
+
+def test_image_folder_gives_the_labels_of_the_manifest(
+    extract: Any, transform: Any, tree: Any, picture: Any, volume: Path
+) -> None:
+    """A class that one split lacks, first, last or in between, shifts no other's label."""
+    files = {f"train/{name}/{name}.jpg": picture(number) for number, name in enumerate("abcd")}
+    extract(files | {"val/b/1.jpg": picture(9), "test/a/1.jpg": picture(10), "test/d/2.jpg": picture(11)})
+    assert transform().code == 0
+    for split in ("training", "validation", "evaluation"):
+        found = labels_by_image_folder(volume / "Food-11" / split)
+        lines = tree().lines().items()
+        assert found == {path.partition("/")[2]: line["class"] for path, line in lines if path.startswith(f"{split}/")}
+    empty = volume / "Food-11/validation/class_03"
+    empty.rmdir()
+    repaired = transform()
+    assert repaired.code == 0 and repaired.events[0]["event"] == "repair"
+    assert empty.is_dir()
+
+
+def test_what_is_no_part_is_left_out_and_listed(
+    extract: Any, transform: Any, tree: Any, picture: Any, volume: Path
+) -> None:
+    left_out = {
+        "README.md": b"text", "train/cat/notes.txt": b"text", "train/cat/.hidden.jpg": picture(7),
+        "empty/.gitkeep": b"",
+        "train/.ipynb_checkpoints/1-checkpoint.jpg": picture(8), "train/@eaDir/cat/SYNOPHOTO_THUMB_M.jpg": picture(9),
+        "meta/classes.txt": b"cat", "preview.jpg": picture(10),
+    }  # fmt: skip
+    extract({"train/cat/1.jpg": picture(0), "train/dog/1.jpg": picture(1)} | left_out)
+    result = transform()
+    assert result.code == 0, result.stderr
+    assert set(tree().lines()) == {"training/class_00/1.jpg", "training/class_01/1.jpg"}
+    listed = (volume / "Food-11/_larder/left-out.jsonl").read_text().splitlines()
+    found = {line["path"]: line["reason"] for line in map(json.loads, listed)}
+    assert found == {
+        "README.md": "no images", "train/cat/notes.txt": "no images", "meta/classes.txt": "no images",
+        "train/cat/.hidden.jpg": "hidden", "empty/.gitkeep": "hidden",
+        "train/.ipynb_checkpoints/1-checkpoint.jpg": "hidden",
+        "train/@eaDir/cat/SYNOPHOTO_THUMB_M.jpg": "litter of desktop or storage systems",
+        "preview.jpg": "outside of the layout that the recipe reads",
+    }  # fmt: skip
+    said = {event["reason"]: event["files"] for event in result.events if event["event"] == "left_out"}
+    assert said == {reason: list(found.values()).count(reason) for reason in set(found.values())}
+    assert "cat" in result.events[-2]["message"], "the table of classes"
+
+
+def test_an_image_is_never_left_out_for_its_name(extract: Any, transform: Any, rejects: Any, picture: Any) -> None:
+    faulty = {
+        "cat/2": picture(1), "cat/3.dat": picture(2), "cat/4.gif": b"GIF89a", "cat/5.heic": b"",
+        "cat/6.jpg": b"damaged", "cat/7.JFIF": picture(3),
+    }  # fmt: skip
+    extract({"cat/1.jpg": picture(0), "cat/8.txt": b"text"} | faulty)
+    assert transform("--recipe=imagefolder").code == 4
+    assert set(rejects()) == set(faulty)
+
+
+def test_a_data_set_without_splits_is_divided(extract: Any, transform: Any, tree: Any, picture: Any) -> None:
+    files = {f"{name}/{number}.jpg": picture(number + 1000 * ord(name)) for number in range(150) for name in "ab"}
+    extract(files)
+    flags = ("--split=0.6,0.2,0.2", "--split-seed=3")
+    result = transform(*flags)
+    assert result.code == 0, result.stderr
+    before = {line["source"]: path.partition("/")[0] for path, line in tree().lines().items()}
+    manifest = json.loads(tree().manifest)
+    assert manifest["settings"]["split"] == "0.6,0.2,0.2" and manifest["settings"]["split_seed"] == 3
+    for split, least, most in (("training", 65, 115), ("validation", 15, 48), ("evaluation", 15, 48)):
+        assert all(least <= count <= most for count in manifest["splits"][split]["samples_per_class"])
+    extract(
+        {f"{name}/more{number}.jpg": picture(number + 1000 * ord(name)) for number in range(200, 230) for name in "ab"}
+    )
+    assert transform(*flags).code == 0
+    after = {line["source"]: path.partition("/")[0] for path, line in tree().lines().items()}
+    assert len(after) == 360 and before.items() <= after.items()
+    assert transform("--split=0.6,0.2,0.2", "--split-seed=4").code == 0
+    assert {line["source"]: path.partition("/")[0] for path, line in tree().lines().items()} != after
+
+
+def test_splits_of_their_own_are_not_divided(extract: Any, transform: Any, picture: Any) -> None:
+    extract({"train/a/1.jpg": picture(0), "test/a/1.jpg": picture(1)})
+    result = transform("--split=0.5,0.5")
+    assert result.code == 2 and "has splits of its own" in result.stderr
+
+
+def test_auto_makes_the_tree_that_the_recipe_makes(extract: Any, transform: Any, tree: Any, food11: Any) -> None:
+    extract(food11)
+    assert transform("--recipe=food11", "--force").code == 0
+    whole = tree()
+    result = transform("--force")
+    assert result.code == 0 and tree() == whole
+    [said] = [event for event in result.events if event["event"] == "recipe"]
+    assert "LARDER_RECIPE=food11" in said["message"] and "<class>_<n>" in said["message"]
+    assert transform("--recipe=food11").events[0]["up_to_date"] is True
+    assert transform().events[0]["up_to_date"] is True
+
+
+def test_auto_looks_again_when_a_setting_has_changed(extract: Any, transform: Any, tree: Any, picture: Any) -> None:
+    table = b"file,label\ncat/1.jpg,x\ndog/1.jpg,y\n"
+    extract({"cat/1.jpg": picture(0), "dog/1.jpg": picture(1), "meta/t.csv": table})
+    assert transform().code == 0
+    assert json.loads(tree().manifest)["classes"] == ["cat", "dog"]
+    assert transform(env={"LARDER_CSV": "meta/t.csv"}).code == 0
+    assert json.loads(tree().manifest)["classes"] == ["x", "y"]
+    assert transform("--splits=none").code == 0
+    assert json.loads(tree().manifest)["classes"] == ["cat", "dog"]
+
+
+def test_csv_two_files_of_one_name(extract: Any, transform: Any, tree: Any, picture: Any) -> None:
+    extract({"a/1.jpg": picture(0), "b/1.jpg": picture(1), "t.csv": b"File;Class\na/1.jpg;cat\nb/1.jpg;cat\n"})
+    assert transform().code == 0
+    assert {path: line["source"] for path, line in tree().lines().items()} == {
+        "training/class_00/a_1.jpg": "a/1.jpg", "training/class_00/b_1.jpg": "b/1.jpg",
+    }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 
 from larder.errors import InputError
 from services.transform import recipes
-from services.transform.recipes import Files, Recipe, RejectError, Sample
+from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from services.transform.splits import parse_split_names
 
 Open = Callable[..., Recipe]
 
@@ -18,20 +21,23 @@ Open = Callable[..., Recipe]
 def open_recipe(tmp_path: Path) -> Open:
     """Opens a recipe over files, given as names or as a mapping from name to content."""
 
-    def open_recipe(name: str, files: Mapping[str, str | bytes] | list[str], csv: str = "") -> Recipe:
+    def open_recipe(name: str, files: Mapping[str, str | bytes] | list[str], csv: str = "", splits: str = "") -> Recipe:
         content = files if isinstance(files, Mapping) else dict.fromkeys(files, "")
         raw, scratch = tmp_path / "raw", tmp_path / "scratch"
-        scratch.mkdir()
+        shutil.rmtree(raw, ignore_errors=True)
+        scratch.mkdir(exist_ok=True)
         for path, text in content.items():
             (raw / path).parent.mkdir(parents=True, exist_ok=True)
             (raw / path).write_bytes(text.encode() if isinstance(text, str) else text)
-        return recipes.load(name, Files(raw, lambda: iter(sorted(content)), lambda _: None, scratch, csv))
+        names = parse_split_names(splits)
+        return recipes.load(name, Files(raw, lambda: iter(sorted(content)), lambda _: None, scratch, csv, names))
 
     return open_recipe
 
 
 def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert recipes.names() == ["csv", "food11", "imagefolder"]
+    there = ["auto", "csv", "food101", "food11", "imagefolder", "imagenet", "oxford_pet"]
+    assert recipes.names() == there
     (tmp_path / "flat.py").write_text(
         "from services.transform.recipes import Sample\n"
         "class Flat:\n"
@@ -41,7 +47,7 @@ def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "def open(files): return Flat()\n"
     )
     monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path)])
-    assert recipes.names() == ["csv", "flat", "food11", "imagefolder"]
+    assert recipes.names() == sorted([*there, "flat"])
     recipe = recipes.load("flat", Files(tmp_path, lambda: iter(()), lambda _: None, tmp_path, ""))
     assert recipe.assign("a.jpg") == Sample("training", 0, "a.jpg")
 
@@ -84,8 +90,8 @@ def test_food11_names_every_missing_split(open_recipe: Open) -> None:
 
 
 def test_imagefolder_without_splits(open_recipe: Open) -> None:
-    recipe = open_recipe("imagefolder", ["zebra/1.jpg", "Ant/1.jpg", "ant/1.jpg", "-x y/2.jpg", "README"])
-    assert recipe.classes == sorted(["zebra", "Ant", "ant", "-x y"])
+    recipe = open_recipe("imagefolder", ["zebra/1.jpg", "Bee/1.jpg", "ant/1.jpg", "-x y/2.jpg", "README"])
+    assert recipe.classes == sorted(["zebra", "Bee", "ant", "-x y"])
     assert recipe.assign("zebra/1.jpg") == Sample("training", 3, "1.jpg")
     assert recipe.assign("README") is None
 
@@ -95,12 +101,16 @@ def test_imagefolder_without_splits(open_recipe: Open) -> None:
     [
         ("training", "training"), ("train", "training"), ("validation", "validation"), ("val", "validation"),
         ("valid", "validation"), ("evaluation", "evaluation"), ("eval", "evaluation"), ("test", "evaluation"),
+        ("Train", "training"), ("TRAINING", "training"), ("training_set", "training"), ("train_set", "training"),
+        ("Train Images", "training"), ("dev", "validation"), ("Val-Set", "validation"), ("Testing", "evaluation"),
+        ("test_set", "evaluation"), ("Test", "evaluation"), ("ＴＥＳＴ", "evaluation"),
     ],
 )  # fmt: skip
 def test_imagefolder_knows_the_names_of_splits(open_recipe: Open, folder: str, split: str) -> None:
-    recipe = open_recipe("imagefolder", [f"{folder}/cat/1.jpg", f"{folder}/dog/1.jpg", "docs/cat/2.jpg"])
+    recipe = open_recipe("imagefolder", [f"{folder}/cat/1.jpg", f"{folder}/dog/1.jpg", "docs/notes.txt"])
+    assert recipe.classes == ["cat", "dog"]
     assert recipe.assign(f"{folder}/dog/1.jpg") == Sample(split, 1, "1.jpg")
-    assert recipe.assign("docs/cat/2.jpg") is None
+    assert recipe.assign("docs/notes.txt") is None
 
 
 def test_imagefolder_takes_classes_from_all_splits(open_recipe: Open) -> None:
@@ -177,8 +187,14 @@ def test_csv_rejects_a_file_that_it_does_not_name(open_recipe: Open) -> None:
     ("table", "what"),
     [
         ("", "line 1: is empty"),
-        ("file;label\na.jpg;x\n", "line 1: has the columns file;label"),
-        ("path,label\na.jpg,x\n", "file and label are needed"),
+        ("file:label\na.jpg:x\n", "line 1: has the columns file:label"),
+        ("where,label\na.jpg,x\n", "file and label are needed"),
+        ("file,class,category\na.jpg,x,y\n", "several columns that may be the label: class and category"),
+        ("File,file,label\na.jpg,a.jpg,x\n", "several columns that may be the file: File and file"),
+        ("file,label\na, b.jpg,x\n", "line 2: has 3 values for 2 columns"),
+        ("file,label\na.jpg,x\n a.jpg ,y\n", "line 3: names 'a.jpg' a second time"),
+        ("file,label\nau\u0308.jpg,x\na\u00fc.jpg,y\n", "line 3: names 'aü.jpg' a second time"),
+        ("file,label\na.jpg,x\n".encode("utf-16"), "line 1: is in UTF-16"),
         ("file,label\na.jpg,x\na.jpg,y\n", "line 3: names 'a.jpg' a second time"),
         ("file,label\na.jpg,x\n./a.jpg,x\n", "line 3: names"),
         ("file,label\na.jpg,\n", "line 2: lacks the file or the label"),
@@ -193,7 +209,8 @@ def test_csv_rejects_a_file_that_it_does_not_name(open_recipe: Open) -> None:
         (b"file,label\n" + b"b" * 200_000 + b",x\n", "is no CSV in UTF-8"),
     ],
     ids=[
-        "empty", "semicolons", "no-file-column", "twice", "twice-spelt-otherwise", "no-label", "no-file", "short-row",
+        "empty", "colons", "no-file-column", "two-labels", "two-files", "comma-in-a-name", "twice-but-for-spaces",
+        "twice-in-two-forms", "utf-16", "twice", "twice-spelt-otherwise", "no-label", "no-file", "short-row",
         "split-with-slash", "split-dots", "split-of-ours", "split-with-newline", "split-with-nul", "latin-1",
         "huge-field",
     ],
@@ -218,3 +235,239 @@ def test_csv_without_its_table(open_recipe: Open, files: list[str], setting: str
         open_recipe("csv", files, setting)
     assert what in fault.value.what
     assert "LARDER_CSV" in fault.value.next_step
+
+
+@pytest.mark.parametrize(
+    "header", ["File,Label", " FILE , label ", "image,class", "Image Path,Class_Name", "path,target"]
+)
+def test_csv_knows_the_names_of_columns(open_recipe: Open, header: str) -> None:
+    recipe = open_recipe("csv", {"labels.csv": f"{header}\na.jpg,cat\n"})
+    assert recipe.assign("a.jpg") == Sample("training", 0, "a.jpg")
+
+
+def test_csv_takes_the_column_of_the_very_name(open_recipe: Open) -> None:
+    recipe = open_recipe("csv", {"labels.csv": "image,file,class,label\nx,a.jpg,y,cat\n"})
+    assert recipe.classes == ["cat"]
+    assert recipe.assign("a.jpg") == Sample("training", 0, "a.jpg")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+def test_csv_finds_the_separator(open_recipe: Open, separator: str) -> None:
+    rows = [["\ufefffile", "label", "split"], ["a, b; c.jpg", "cat", "val"]]
+    text = "\n".join(
+        separator.join(f'"{value}"' if number else value for value in row) for number, row in enumerate(rows)
+    )
+    recipe = open_recipe("csv", {"labels.csv": text})
+    assert recipe.assign("a, b; c.jpg") == Sample("validation", 0, "a, b; c.jpg")
+
+
+def test_csv_spaces_around_values_are_none(open_recipe: Open) -> None:
+    table = "file,label,split\n a.jpg , cat,train\nb.jpg,cat ,Train \nc.jpg,\u00a0cat,TRAIN\nd.jpg,cat,\ttest\n"
+    recipe = open_recipe("csv", {"labels.csv": table})
+    assert recipe.classes == ["cat"]
+    assert [recipe.assign(f"{name}.jpg").split for name in "abcd"] == ["training"] * 3 + ["evaluation"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"), [("cre\u0300me.jpg", "cr\u00e8me.jpg"), ("cr\u00e8me.jpg", "cre\u0300me.jpg")]
+)
+def test_csv_files_are_compared_in_one_form(open_recipe: Open, listed: str, there: str) -> None:
+    recipe = open_recipe("csv", {"labels.csv": f"file,label\nimages/{listed},cat\n"})
+    assert recipe.assign(f"images/{there}") == Sample("training", 0, listed)
+    assert list(recipe.absent()) == []
+    with pytest.raises(RejectError, match="the same name as"):
+        recipe.assign(f"images/{listed}")
+
+
+ALIKE = [("cat", "Cat"), ("no tumor", "no  tumor"), ("ice cream", "icecream"), ("cr\u00e8me", "cre\u0300me"),
+         ("a\u200bb", "ab"), ("\ufb01sh", "fish"), ("Ⅳ", "IV")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
+def test_classes_that_look_alike_are_shown_escaped(open_recipe: Open, one: str, other: str) -> None:
+    for name, files in (
+        ("csv", {"labels.csv": f'file,label\na.jpg,"{one}"\nb.jpg,"{other}"\n'}),
+        ("imagefolder", {f"train/{one}/1.jpg": "", f"val/{other}/1.jpg": ""}),
+        ("imagefolder", {f"{one}/1.jpg": "", f"{other}/1.jpg": ""}),
+    ):
+        with pytest.raises(InputError, match="differ only in case, spaces or Unicode form") as fault:
+            open_recipe(name, files)
+        assert ascii(one) in fault.value.what
+        assert ascii(other) in fault.value.what
+        assert fault.value.what.isascii()
+
+
+def test_labels_that_are_one_number(open_recipe: Open) -> None:
+    with pytest.raises(InputError, match=r"one number: '01?' and '0?1'"):
+        open_recipe("csv", {"labels.csv": "file,label\na.jpg,1\nb.jpg,01\nc.jpg,2\n"})
+
+
+def test_a_number_of_any_length_is_a_label(open_recipe: Open) -> None:
+    recipe = open_recipe("csv", {"labels.csv": f"file,label\na.jpg,{'9' * 5000}\nb.jpg,2\n"})
+    assert recipe.classes == ["2", "9" * 5000]
+
+
+def test_splits_that_look_alike(open_recipe: Open) -> None:
+    with pytest.raises(InputError, match=r"has splits that differ only in case, .*'Fold' and 'fold'"):
+        open_recipe("csv", {"labels.csv": "file,label,split\na.jpg,x,fold\nb.jpg,x,Fold\n"})
+
+
+def test_csv_same_file_name_twice(open_recipe: Open) -> None:
+    rows = ["a/1.jpg,cat", "b/1.jpg,cat", "c/1.jpg,dog", "b/2.jpg,cat", "1.jpg,cat", "x_y/3.jpg,cat", "x/y/3.jpg,cat",
+            "x/y_3.jpg,cat", "x/y_4.jpg,cat", "q/x_y_4.jpg,cat", "x/q/x_y_4.jpg,cat"]  # fmt: skip
+    recipe = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *rows])})
+    names = {row.split(",")[0]: recipe.assign(row.split(",")[0]).name for row in rows}
+    assert names["a/1.jpg"] == "a_1.jpg"
+    assert names["b/1.jpg"] == "b_1.jpg"
+    assert names["1.jpg"] == "1.jpg"
+    assert names["c/1.jpg"] == "1.jpg", "it is alone in its class"
+    assert names["b/2.jpg"] == "2.jpg"
+    assert re.fullmatch(r"x_y_3-[0-9a-f]{8}\.jpg", names["x_y/3.jpg"])
+    assert re.fullmatch(r"x_y_3-[0-9a-f]{8}\.jpg", names["x/y/3.jpg"])
+    cats = [name for file, name in names.items() if file != "c/1.jpg"]
+    assert len(set(cats)) == len(cats)
+    turned = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *reversed(rows)])})
+    assert {file: turned.assign(file).name for file in names} == names
+
+
+def test_csv_long_names_stay_names(open_recipe: Open) -> None:
+    files = [f"{letter * 200}/{'ü' * 100}.jpg" for letter in "ab"]
+    recipe = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *(f"{file},cat" for file in files)])})
+    names = {recipe.assign(file).name for file in files}
+    assert len(names) == 2
+    assert max(len(name.encode()) for name in names) <= 255
+
+
+def test_csv_with_the_slashes_of_windows(open_recipe: Open) -> None:
+    recipe = open_recipe("csv", {"labels.csv": "file,label\nimages\\a.jpg,cat\n", "images/a.jpg": ""})
+    assert recipe.assign("images/a.jpg") == Sample("training", 0, "a.jpg")
+
+
+def test_csv_of_several_the_one_with_the_columns(open_recipe: Open) -> None:
+    recipe = open_recipe("csv", {"a.csv": "id,note\n1,x\n", "b.csv": "file,label\na.jpg,cat\n"})
+    assert recipe.classes == ["cat"]
+
+
+def test_csv_splits_by_the_setting(open_recipe: Open) -> None:
+    table = "file,label,split\na.jpg,x,held out\nb.jpg,y,junk\nc.jpg,x,Train\n"
+    recipe = open_recipe("csv", {"labels.csv": table}, splits="Held Out=test, junk=-")
+    assert recipe.classes == ["x"]
+    assert recipe.assign("a.jpg") == Sample("evaluation", 0, "a.jpg")
+    assert recipe.assign("c.jpg") == Sample("training", 0, "c.jpg")
+    with pytest.raises(LeftOutError):
+        recipe.assign("b.jpg")
+    assert list(recipe.absent()) == []
+
+
+def test_csv_without_a_split_that_the_setting_names(open_recipe: Open) -> None:
+    with pytest.raises(InputError, match=r"LARDER_SPLITS names dev, and labels\.csv has the splits train"):
+        open_recipe("csv", {"labels.csv": "file,label,split\na.jpg,x,train\n"}, splits="dev=validation")
+
+
+@pytest.mark.parametrize("name", ["food11", "imagefolder", "csv", "auto"])
+def test_names_in_messages_are_escaped(open_recipe: Open, name: str) -> None:
+    """No name of a folder or of a file forges a line."""
+    evil = "x\nerror: all is well\x1b[2J"
+    for files in (["train/cat/1.jpg", f"{evil}/cat/1.jpg"], [f"{evil}.csv", f"b{evil}.csv"], [f"{evil}.zip"],
+                  ["training/1.jpg", "validation/1.jpg", f"{evil}/1.jpg"]):  # fmt: skip
+        with pytest.raises(InputError) as fault:
+            open_recipe(name, files)
+        assert "\n" not in fault.value.what + fault.value.next_step
+        assert "\x1b" not in fault.value.what + fault.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("files", "splits", "what"),
+    [
+        (["train/cat/1.jpg", "dev2/cat/1.jpg"], "", "dev2 holds images, and train"),
+        (["train/cat/1.jpg", "holdout/cat/1.jpg", "fold/cat/1.jpg"], "", "fold, holdout hold images, and train"),
+        (["train/cat/1.jpg", "bus/1.jpg"], "", "bus holds images"),
+        (["day/cat/1.jpg", "night/cat/1.jpg"], "", "day, night hold images"),
+        (["train/cat/1.jpg", "x/1.gif"], "", "x holds images"),
+        (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], "", "may be splits or classes"),
+        (["train/1.jpg", "test/1.jpg"], "", "no class folders"),
+        (["train/cat/1.jpg"], "dev=validation", "LARDER_SPLITS names dev"),
+        (["bus/1.jpg", "extra/1.jpg"], "extra=-,bus=-", "no class folders"),
+    ],
+    ids=["unknown", "two-unknown", "class-beside-split", "all-unknown", "other-format", "ambiguous", "no-classes",
+         "unused-setting", "nothing-left"],
+)  # fmt: skip
+def test_imagefolder_drops_nothing_quietly(open_recipe: Open, files: list[str], splits: str, what: str) -> None:
+    with pytest.raises(InputError, match=what) as fault:
+        open_recipe("imagefolder", files, splits=splits)
+    assert "LARDER_" in fault.value.next_step
+    assert len(f"{fault.value.what}\n{fault.value.next_step}".splitlines()) <= 3
+
+
+def test_imagefolder_splits_by_the_setting(open_recipe: Open) -> None:
+    files = ["a/cat/1.jpg", "b/cat/2.jpg", "junk/cat/3.jpg", "Test/dog/4.jpg", "c/dog/5.jpg"]
+    recipe = open_recipe("imagefolder", files, splits="A=training,b=dev,junk=-,c=my own")
+    assert recipe.classes == ["cat", "dog"]
+    assert [recipe.assign(path) for path in files if not path.startswith("junk")] == [
+        Sample("training", 0, "1.jpg"), Sample("validation", 0, "2.jpg"), Sample("evaluation", 1, "4.jpg"),
+        Sample("my own", 1, "5.jpg"),
+    ]  # fmt: skip
+    with pytest.raises(LeftOutError):
+        recipe.assign("junk/cat/3.jpg")
+
+
+@pytest.mark.parametrize(
+    "folders", [["bus", "car", "train"], ["Test", "result"], ["valid", "invalid"], ["dev", "prod"]]
+)
+def test_imagefolder_a_class_may_be_called_as_a_split(open_recipe: Open, folders: list[str]) -> None:
+    recipe = open_recipe("imagefolder", [f"{name}/1.jpg" for name in folders])
+    assert recipe.classes == sorted(folders)
+    assert {recipe.assign(f"{name}/1.jpg").split for name in folders} == {"training"}
+
+
+def test_imagefolder_no_folder_is_a_split(open_recipe: Open) -> None:
+    recipe = open_recipe("imagefolder", ["train/1.jpg", "test/1.jpg"], splits="none")
+    assert recipe.classes == ["test", "train"]
+
+
+@pytest.mark.parametrize(
+    "litter",
+    [
+        ".ipynb_checkpoints/1.jpg", "cat/.ipynb_checkpoints/1.jpg", ".hidden/cat/1.jpg", "@eaDir/cat/1.jpg",
+        "meta/1.txt", "meta/classes.txt", "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/1.jpg",
+        "$RECYCLE.BIN/1.jpg", "lost+found/1.jpg", "__MACOSX/cat/._1.jpg", "Thumbs.db", "README.md", "cat/.gitkeep",
+        "empty/.gitkeep",
+    ],
+)  # fmt: skip
+def test_imagefolder_litter_is_no_class(open_recipe: Open, litter: str) -> None:
+    assert open_recipe("imagefolder", ["cat/1.jpg", "dog/1.jpg", litter]).classes == ["cat", "dog"]
+    with_splits = ["train/cat/1.jpg", "train/dog/1.jpg", f"train/{litter}", litter]
+    assert open_recipe("imagefolder", with_splits).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("around", ["photos/", "a/b/"])
+def test_imagefolder_inside_other_folders(open_recipe: Open, around: str) -> None:
+    recipe = open_recipe("imagefolder", [f"{around}train/cat/1.jpg", f"{around}val/dog/1.jpg", "README.md"])
+    assert recipe.classes == ["cat", "dog"]
+    assert recipe.assign(f"{around}val/dog/1.jpg") == Sample("validation", 1, "1.jpg")
+
+
+def test_food11_with_other_names_of_splits(open_recipe: Open) -> None:
+    recipe = open_recipe("food11", ["Food/Train/0_0.jpg", "Food/val/1_0.jpg", "Food/TEST/2_0.jpg", "README.txt"])
+    assert recipe.assign("Food/TEST/2_0.jpg") == Sample("evaluation", 2, "2_0.jpg")
+
+
+def test_food11_over_class_folders_names_the_recipe(open_recipe: Open) -> None:
+    files = [f"{split}/Bread/0.jpg" for split in ("training", "validation", "evaluation")]
+    with pytest.raises(InputError, match="lie in class folders, such as evaluation/Bread") as fault:
+        open_recipe("food11", files)
+    assert "LARDER_RECIPE=imagefolder" in fault.value.next_step
+
+
+def test_food11_drops_no_split_quietly(open_recipe: Open) -> None:
+    with pytest.raises(InputError, match="more holds images") as fault:
+        open_recipe("food11", [*FOOD11, "more/0_1.jpg"])
+    assert "more=-" in fault.value.next_step
+    open_recipe("food11", [*FOOD11, "more/0_1.jpg"], splits="more=-")
+
+
+@pytest.mark.parametrize("name", ["food11", "imagefolder", "auto"])
+def test_archives_are_named(open_recipe: Open, name: str) -> None:
+    with pytest.raises(InputError, match=r"no images, but archives: images\.zip, more/part\.tar\.gz") as fault:
+        open_recipe(name, ["images.zip", "more/part.tar.gz", "README.txt"])
+    assert "unpack them" in fault.value.next_step

@@ -1,0 +1,79 @@
+"""What a file's name says: that it is litter, that it is an image, that it looks like another name."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# What torchvision's ImageFolder looks for (datasets/folder.py, IMG_EXTENSIONS).
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+_OTHER_IMAGES = (
+    ".apng", ".arw", ".avif", ".cr2", ".dcm", ".dng", ".exr", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jif", ".jp2",
+    ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pnm", ".psd", ".svg", ".tga",
+)  # fmt: skip
+"""Images in formats that loaders don't read: they are samples that are missing, and never left out quietly."""
+_IMAGES = EXTENSIONS + _OTHER_IMAGES
+_BEGINNINGS = {
+    "JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "TIFF": b"II*\0", "TIFF ": b"MM\0*",
+    "JPEG 2000": b"\0\0\0\x0cjP", "JPEG XL": b"\0\0\0\x0cJXL", "Photoshop": b"8BPS",
+}  # fmt: skip
+
+_LITTER = {
+    "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+    "lost+found", "system volume information", "__pycache__", "_larder", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    "icon\r",
+}  # fmt: skip
+"""What desktop systems, archivers and network storage (Synology, QNAP) put between people's files, in lower case."""
+
+HIDDEN, LITTER, NO_IMAGE = "hidden", "litter of desktop or storage systems", "no images"
+"""Why files are left out."""
+
+
+def litter(path: str) -> str | None:
+    """Why no recipe looks at a file: it is hidden, or litter; None for all others."""
+    if path[0] != "." and "/." not in path and _LITTER.isdisjoint(path.lower().split("/")):
+        return None
+    return HIDDEN if any(part.startswith(".") for part in path.split("/")) else LITTER
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file is an image by its name, also in a format that loaders don't read."""
+    return path.lower().endswith(_IMAGES)
+
+
+def image_format(path: Path) -> str | None:
+    """The format of a file that begins as an image does, whatever its name; None for all others."""
+    with path.open("rb") as file:
+        begin = file.read(16)
+    found = next((name.strip() for name, mark in _BEGINNINGS.items() if begin.startswith(mark)), None)
+    if begin[:4] == b"RIFF" and begin[8:12] == b"WEBP":
+        found = "WebP"
+    if begin[4:8] == b"ftyp" and begin[8:12] in (b"avif", b"heic", b"heix", b"mif1"):
+        found = "HEIF or AVIF"
+    if begin[:2] == b"BM" and begin[6:10] == bytes(4):  # two reserved fields, after the file's size
+        found = "BMP"
+    return found
+
+
+def comparable(path: str) -> str:
+    """A path in the form in which paths are compared: NFC, without spaces around the names in it."""
+    if path.isascii() and " " not in path:
+        return path
+    return "/".join(part.strip() for part in unicodedata.normalize("NFC", path).split("/"))
+
+
+def likeness(name: str) -> str:
+    """What is the same for names that look alike: those that differ in case, spaces or Unicode form alone."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(letter for letter in folded if not letter.isspace() and unicodedata.category(letter) != "Cf")
+
+
+def look_alikes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of different names that look alike."""
+    seen: dict[str, str] = {}
+    for name in sorted(set(names)):
+        first = seen.setdefault(likeness(name), name)
+        if first != name:
+            yield first, name

@@ -1,0 +1,42 @@
+"""Recognises the layout, and takes the recipe for it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from larder.errors import InputError
+from services.transform import recipes
+from services.transform.recipes import AUTO, Files, Recipe, require_images
+
+_LAST = ("food11", "csv", "imagefolder")
+"""Those that fit many layouts come after those for one data set, the most general one last."""
+
+
+class Recognised(NamedTuple):
+    """A recipe, and by what it was recognised."""
+
+    name: str
+    why: str
+
+
+def recognise_layout(files: Files) -> Recognised:
+    """The recipe for these files. Raises InputError when there is none."""
+    if files.csv:
+        return Recognised("csv", "LARDER_CSV is set")
+    special = [name for name in recipes.names() if name not in (AUTO, *_LAST)]
+    for name in (*special, *_LAST):
+        recognise = getattr(recipes.module(name), "recognise", None)
+        why = recognise(files) if recognise is not None else None
+        if why is not None:
+            return Recognised(name, why)
+    require_images(files)
+    raise InputError(
+        f"no layout that a recipe knows: the source has {files.survey.in_words()}",
+        next_step="put the images into a folder for each class, or add a table with the columns file and label (see "
+        "services/transform/README.md), then extract again",
+    )
+
+
+def open(files: Files) -> Recipe:
+    """Open the recipe for these files."""
+    return recipes.load(recognise_layout(files).name, files)

@@ -1,0 +1,189 @@
+"""ImageNet (ILSVRC 2012 to 2017): training images in folders named by synset, validation images by a ground truth.
+
+The folders may lie at the top, in `train/`, or where Kaggle's archive has them (`ILSVRC/Data/CLS-LOC/train/`).
+Validation images, `ILSVRC2012_val_<n>.JPEG`, lie in synset folders, or side by side; then a text file says what they
+are. Its lines have the image's name or are in the images' order, and have one of these:
+
+- a synset: `n01751748`, as in Kaggle's `LOC_val_solution.csv`;
+- beside the image's name, the synset's number from 0 in the sorted order of all synsets: `val.txt`;
+- alone, the number from 1 that ILSVRC gives the synset: `ILSVRC2012_validation_ground_truth.txt`. Then `map_clsloc.txt`
+  (of the development kit) says which is which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from larder.errors import InputError
+from larder.splits import TRAINING, VALIDATION
+from services.transform.lists import Line, fault, lines
+from services.transform.recipes import Files, LeftOutError, RejectError, Sample
+from services.transform.splits import OUT, SplitNames
+
+_SYNSET = re.compile(r"n[0-9]{8}")
+_VALIDATION = re.compile(r"ILSVRC20[0-9]{2}_val_([0-9]{8})", re.ASCII)
+_TEST = re.compile(r"ILSVRC20[0-9]{2}_test_[0-9]{8}", re.ASCII)
+_WORD = re.compile(r"[^\s,]+")
+_TRUTH = re.compile(r"(.*/)?[^/]*(val|ground_?truth)[^/]*\.(txt|csv)", re.IGNORECASE)
+_NUMBERS = "map_clsloc.txt"
+_SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
+_MOST = 10_000_000
+
+
+class ImageNet:
+    """Reads the class from the folder or from the ground truth."""
+
+    def __init__(self, classes: list[str], splits: SplitNames, truth: dict[int, str], told_by: str) -> None:
+        self.classes, self._splits, self._truth, self._told_by = classes, splits, truth, told_by
+        self._labels = {name: label for label, name in enumerate(classes)}
+        self._split_of: dict[str, str] = {}
+        self._absent = set[int]()
+        self._met = False
+
+    def assign(self, path: str) -> Sample | None:
+        """See `Recipe.assign`."""
+        *folders, name = path.split("/")
+        if folders and folders[-1] in self._labels:
+            folder = path.removesuffix(name)
+            split = self._split_of.get(folder) or self._split_of.setdefault(folder, _split_of(folders, self._splits))
+            if split == OUT:
+                raise LeftOutError("left out by LARDER_SPLITS")
+            return Sample(split, self._labels[folders[-1]], name)
+        if _TEST.match(name):
+            raise LeftOutError("test images, whose classes aren't public")
+        found = _VALIDATION.match(name)
+        if found is None:
+            return None
+        if not self._met:
+            self._met, self._absent = True, set(self._truth)
+        synset = self._truth.get(int(found[1]))
+        if synset is None:
+            told_by = self._told_by or "a ground truth, which the source lacks (see the recipe imagenet)"
+            raise RejectError(f"has no class in {told_by}")
+        self._absent.discard(int(found[1]))
+        return Sample(VALIDATION, self._labels[synset], name)
+
+    def absent(self) -> Iterable[tuple[str, str]]:
+        """See `Recipe.absent`."""
+        for number in sorted(self._absent):
+            yield f"ILSVRC2012_val_{number:08}.JPEG", f"is named in {self._told_by}, but is not in the source"
+
+
+def recognise(files: Files) -> str | None:
+    """See `recipes`: synset folders, and a ground truth."""
+    synsets, truths = _synsets_of(files), _truths(files)
+    return f"folders named by synset, and {truths[0]}" if synsets and truths else None
+
+
+def open(files: Files) -> ImageNet:
+    """Read the ground truth, if there is one."""
+    synsets = _synsets_of(files)
+    read = [(path, entries) for path in _truths(files) if (entries := _read(files, path))]
+    # One with synsets needs nothing else to be understood; one with names can't be in another order.
+    read.sort(key=lambda item: (not item[1][0].synset, not item[1][0].image))
+    path, truth = "", dict[int, str]()
+    if read:
+        path, entries = read[0]
+        truth = _resolve(files, path, entries, synsets)
+    classes = synsets | set(truth.values())
+    if not classes:
+        raise InputError(
+            f"no ImageNet: no folder is named by a synset, such as n01440764; the source has {files.survey.in_words()}",
+            next_step="check LARDER_SOURCE, or set LARDER_RECIPE=auto",
+        )
+    return ImageNet(sorted(classes), files.splits, truth, path)
+
+
+class Entry(NamedTuple):
+    """A line of a ground truth: the image's number, by its name or by the line's; the synset, or a number for it."""
+
+    image: int | None
+    synset: str
+    number: int
+    place: str
+
+
+def _synsets_of(files: Files) -> set[str]:
+    last = (folder.rpartition("/")[2] for folder in files.survey.folders)
+    return {name for name in last if _SYNSET.fullmatch(name)}
+
+
+def _split_of(folders: list[str], splits: SplitNames) -> str:
+    """The split by the innermost folder that means one (`train`, `ILSVRC2012_img_train`)."""
+    for folder in reversed(folders[:-1]):
+        if found := splits.find(folder) or splits.find(folder.rpartition("_")[2]):
+            return found
+    return TRAINING
+
+
+def _truths(files: Files) -> list[str]:
+    """Files that may be a ground truth. Those in `ImageSets` number the images, not their classes."""
+    return [path for path in files.survey.lists if _TRUTH.fullmatch(path) and "ImageSets/" not in path]
+
+
+def _read(files: Files, path: str) -> list[Entry]:
+    """The entries of a ground truth; none for a file that is something else."""
+    entries: list[Entry] = []
+    for line in lines(files, path):
+        entry = _parse(line)
+        if entry is not None and len(entries) < _MOST:
+            entries.append(entry)
+        elif entries or line.text != "ImageId,PredictionString":
+            return []
+    return entries
+
+
+def _parse(line: Line) -> Entry | None:
+    words = _WORD.findall(line.text)
+    image = next((int(found[1]) for word in words if (found := _VALIDATION.match(word.rpartition("/")[2]))), None)
+    synset = next((word for word in words if _SYNSET.fullmatch(word)), "")
+    if not synset and not words[-1].isdecimal():
+        return None
+    return Entry(image, synset, 0 if synset else int(words[-1]), line.place)
+
+
+def _resolve(files: Files, path: str, entries: list[Entry], synsets: set[str]) -> dict[int, str]:
+    """Every validation image's synset, by the image's number."""
+    by_number: dict[int, str] = {}
+    if not entries[0].synset:
+        by_number = _numbers(files, path, synsets) if entries[0].image is None else _sorted_numbers(files, synsets)
+    truth: dict[int, str] = {}
+    for position, entry in enumerate(entries, start=1):
+        synset = entry.synset or by_number.get(entry.number)
+        if synset is None:
+            raise fault(entry.place, f"has the class {entry.number}, and there are {len(by_number):,}")
+        image = position if entry.image is None else entry.image
+        if truth.setdefault(image, synset) != synset:
+            raise fault(entry.place, f"gives image {image} a second class")
+    return truth
+
+
+def _numbers(files: Files, path: str, synsets: set[str]) -> dict[int, str]:
+    """The synsets by ILSVRC's own numbers, which follow no order."""
+    found = [name for name in files.survey.lists if f"/{name}".endswith(f"/{_NUMBERS}")]
+    if not found:
+        raise InputError(
+            f"{path} has ILSVRC's own numbers of {len(synsets):,} classes, and no {_NUMBERS} says which is which",
+            next_step=f"add {_NUMBERS} of ILSVRC's development kit, or a ground truth with synsets in its place "
+            "(LOC_val_solution.csv), then extract again",
+        )
+    numbers: dict[int, str] = {}
+    for line in lines(files, found[0]):
+        synset, number, *_ = [*line.text.split(), "", ""]
+        if not _SYNSET.fullmatch(synset) or not number.isdecimal():
+            raise fault(line.place, f"expected <synset> <number> <name>, found {line.text[:80]!r}")
+        numbers[int(number)] = synset
+    return numbers
+
+
+def _sorted_numbers(files: Files, synsets: set[str]) -> dict[int, str]:
+    """The synsets by their numbers from 0 in sorted order: of all that a list names, or else of the folders."""
+    for name in files.survey.lists:
+        if name.rpartition("/")[2] in _SYNSETS:
+            listed = [line.text.split()[0] for line in lines(files, name)]
+            if synsets <= set(listed):
+                synsets = set(listed)
+                break
+    return dict(enumerate(sorted(synsets)))

@@ -1,0 +1,260 @@
+"""The recipes for published data sets, and how a layout is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from larder.errors import InputError
+from services.transform import recipes
+from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from services.transform.recipes.auto import recognise_layout
+
+MakeFiles = Callable[[Mapping[str, str]], Files]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> MakeFiles:
+    """Puts files where a recipe looks for them."""
+
+    def files(content: Mapping[str, str]) -> Files:
+        for path, text in content.items():
+            (tmp_path / "raw" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "raw" / path).write_text(text)
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        return Files(tmp_path / "raw", lambda: iter(sorted(content)), lambda _: None, tmp_path / "scratch", "")
+
+    return files
+
+
+def empty(*paths: str) -> dict[str, str]:
+    return dict.fromkeys(paths, "")
+
+
+def assigned(recipe: Recipe, paths: Iterable[str]) -> dict[str, Any]:
+    """What a recipe makes of each file; of an error, its kind."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            found[path] = recipe.assign(path)
+        except (RejectError, LeftOutError) as fault:
+            found[path] = type(fault)
+    return found
+
+
+FOOD101 = empty("images/apple_pie/1.jpg", "images/apple_pie/2.jpg", "images/waffles/1.jpg", "README.txt") | {
+    "meta/train.txt": "apple_pie/1\nwaffles/1\n",
+    "meta/test.txt": "apple_pie/2\r\n\r\n",
+    "meta/classes.txt": "apple_pie\nwaffles\n",
+    "license_agreement.txt": "",
+}
+
+
+@pytest.mark.parametrize("around", ["", "food-101/"])
+def test_food101(files: MakeFiles, around: str) -> None:
+    content = {around + path: text for path, text in FOOD101.items()} | empty("NOTES.txt")
+    source = files(content)
+    assert recognise_layout(source).name == "food101"
+    recipe = recipes.load("food101", source)
+    assert recipe.classes == ["apple_pie", "waffles"]
+    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert found == {
+        "images/apple_pie/1.jpg": Sample("training", 0, "1.jpg"),
+        "images/apple_pie/2.jpg": Sample("evaluation", 0, "2.jpg"),
+        "images/waffles/1.jpg": Sample("training", 1, "1.jpg"),
+    }
+    assert list(recipe.absent()) == []
+
+
+def test_food101_and_its_lists_disagree(files: MakeFiles) -> None:
+    content = FOOD101 | empty("images/waffles/9.jpg") | {"meta/test.txt": "apple_pie/2\napple_pie/3\n"}
+    recipe = recipes.load("food101", files(content))
+    assert assigned(recipe, content)["images/waffles/9.jpg"] is RejectError
+    assert list(recipe.absent()) == [
+        ("images/apple_pie/3.jpg", "is named in meta/test.txt, line 2, but is not in the source")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("apple_pie", "line 1: expected <class>/<n>"),
+        ("a/b/c", "line 1: expected <class>/<n>"),
+        ("apple_pie/1", "line 1: names 'apple_pie/1' a second time"),
+        ("Apple_Pie/2", "differ only in case"),
+    ],
+)
+def test_food101_with_a_faulty_list(files: MakeFiles, line: str, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        recipes.load("food101", files(FOOD101 | {"meta/test.txt": line}))
+
+
+PETS = empty(
+    "images/Abyssinian_1.jpg", "images/Abyssinian_2.jpg", "images/american_bulldog_10.jpg", "images/Abyssinian_9.jpg",
+    "images/Abyssinian_1.mat", "annotations/trimaps/Abyssinian_1.png", "annotations/trimaps/._Abyssinian_1.png",
+    "annotations/xmls/Abyssinian_1.xml",
+) | {
+    "annotations/list.txt": "#Image CLASS-ID SPECIES BREED ID\nAbyssinian_1 1 1 1\n",
+    "annotations/trainval.txt": "Abyssinian_1 1 1 1\namerican_bulldog_10 2 2 1\n",
+    "annotations/test.txt": "Abyssinian_2 1 1 1\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("around", ["", "oxford-iiit-pet/"])
+def test_oxford_pet(files: MakeFiles, around: str) -> None:
+    content = {around + path: text for path, text in PETS.items()}
+    source = files(content)
+    assert recognise_layout(source).name == "oxford_pet"
+    recipe = recipes.load("oxford_pet", source)
+    assert recipe.classes == ["Abyssinian", "american_bulldog"]
+    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert found == {
+        "images/Abyssinian_1.jpg": Sample("training", 0, "Abyssinian_1.jpg"),
+        "images/Abyssinian_2.jpg": Sample("evaluation", 0, "Abyssinian_2.jpg"),
+        "images/american_bulldog_10.jpg": Sample("training", 1, "american_bulldog_10.jpg"),
+        "images/Abyssinian_9.jpg": LeftOutError, "images/Abyssinian_1.mat": LeftOutError,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("Abyssinian_2", "expected <class>_<n>"), ("Abyssinian 1", "expected <class>_<n>"),
+        ("Abyssinian_2 2 1 1", "gives 'Abyssinian' the class 2, and a line before 1"),
+        ("Bombay_2 2 1 1", "two classes have one number"), ("../x_2 1 1 1", "expected <class>_<n>"),
+    ],
+)  # fmt: skip
+def test_oxford_pet_with_a_faulty_list(files: MakeFiles, line: str, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        recipes.load("oxford_pet", files(PETS | {"annotations/test.txt": line}))
+
+
+SYNSETS = ["n01440764", "n01443537", "n02119789"]
+VAL = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3)]
+CLASSES_OF_VAL = ["n02119789", "n01440764", "n01443537"]
+
+
+def imagenet(train: str, val: str, truth: Mapping[str, str]) -> dict[str, str]:
+    """A small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
+    images = [f"{train}{synset}/{synset}_{number}.JPEG" for synset in SYNSETS for number in (10, 26)]
+    return empty(*images, *(val + name for name in VAL)) | dict(truth)
+
+
+TRUTHS = {
+    "kaggle": ("ILSVRC/Data/CLS-LOC/train/", "ILSVRC/Data/CLS-LOC/val/", {
+        "LOC_val_solution.csv": "ImageId,PredictionString\n" + "".join(
+            f"{name[:-5]},{synset} 1 2 3 4 {synset} 5 6 7 8 \n"
+            for name, synset in reversed(list(zip(VAL, CLASSES_OF_VAL, strict=True)))
+        ),
+        "LOC_synset_mapping.txt": "n01440764 tench, Tinca tinca\n",
+        "ILSVRC/ImageSets/CLS-LOC/val.txt": "".join(f"{name[:-5]} {place}\n" for place, name in enumerate(VAL, 1)),
+    }),
+    "synsets-by-line": ("train/", "val/", {"imagenet_2012_validation_synset_labels.txt": "\n".join(CLASSES_OF_VAL)}),
+    "numbers-by-name": ("train/", "val/", {
+        "val.txt": "".join(
+            f"{name} {SYNSETS.index(synset)}\n" for name, synset in zip(VAL, CLASSES_OF_VAL, strict=True)
+        )
+    }),
+    "ilsvrc-numbers": ("ILSVRC2012_img_train/", "ILSVRC2012_img_val/", {
+        "devkit/data/ILSVRC2012_validation_ground_truth.txt": "1\n449\n2\n",
+        "devkit/data/map_clsloc.txt": "n02119789 1 kit_fox\nn01443537 2 goldfish\nn01440764 449 tench\n",
+    }),
+    "trains-at-the-top": ("", "", {"val_labels.txt": "\n".join(CLASSES_OF_VAL)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", TRUTHS)
+def test_imagenet(files: MakeFiles, layout: str) -> None:
+    content = imagenet(*TRUTHS[layout])
+    source = files(content)
+    assert recognise_layout(source).name == "imagenet"
+    recipe = recipes.load("imagenet", source)
+    assert recipe.classes == SYNSETS
+    found = {path.rpartition("/")[2]: sample for path, sample in assigned(recipe, content).items() if sample}
+    assert found == {
+        f"{synset}_{number}.JPEG": Sample("training", label, f"{synset}_{number}.JPEG")
+        for label, synset in enumerate(SYNSETS)
+        for number in (10, 26)
+    } | {
+        name: Sample("validation", SYNSETS.index(synset), name)
+        for name, synset in zip(VAL, CLASSES_OF_VAL, strict=True)
+    }
+    assert list(recipe.absent()) == []
+
+
+def test_imagenet_with_the_validation_in_synset_folders(files: MakeFiles) -> None:
+    content = imagenet("train/", "test/", {}) | empty(
+        f"val/{SYNSETS[1]}/{VAL[0]}", "test/ILSVRC2012_test_00000001.JPEG"
+    )
+    recipe = recipes.load("imagenet", files(content))
+    found = assigned(recipe, content)
+    assert found[f"val/{SYNSETS[1]}/{VAL[0]}"] == Sample("validation", 1, VAL[0])
+    assert found["test/ILSVRC2012_test_00000001.JPEG"] is LeftOutError
+    assert found[f"test/{VAL[0]}"] is RejectError, "nothing says what it is"
+
+
+def test_imagenet_lacks_some_validation_images(files: MakeFiles) -> None:
+    content = imagenet(*TRUTHS["synsets-by-line"])
+    del content[f"val/{VAL[1]}"]
+    recipe = recipes.load("imagenet", files(content))
+    assigned(recipe, content)
+    assert [path for path, _ in recipe.absent()] == [VAL[1]]
+
+
+@pytest.mark.parametrize(
+    ("truth", "what"),
+    [
+        ({"ILSVRC2012_validation_ground_truth.txt": "1\n2\n3\n"}, r"no map_clsloc\.txt says which is which"),
+        ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, and there are 3"),
+        ({"val.txt": f"{VAL[0]} 1\n{VAL[0]} 2\n"}, "line 2: gives image 1 a second class"),
+        ({"ground_truth.txt": "7\n", "map_clsloc.txt": "n01440764 x\n"}, r"map_clsloc\.txt, line 1: expected <synset>"),
+    ],
+    ids=["no-map", "beyond", "twice", "faulty-map"],
+)
+def test_imagenet_with_a_faulty_truth(files: MakeFiles, truth: dict[str, str], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        recipes.load("imagenet", files(imagenet("train/", "val/", truth)))
+
+
+@pytest.mark.parametrize("name", ["food101", "oxford_pet", "imagenet"])
+def test_another_data_set(files: MakeFiles, name: str) -> None:
+    with pytest.raises(InputError, match="images in cat, dog") as fault:
+        recipes.load(name, files(empty("cat/1.jpg", "dog/1.jpg")))
+    assert "LARDER_RECIPE=auto" in fault.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "why"),
+    [
+        (empty("training/0_0.jpg", "validation/0_0.jpg", "evaluation/0_0.jpg"), "food11", "<class>_<n>"),
+        (empty("x/training/0_0.jpg", "x/validation/0_0.jpg", "README"), "food11", "<class>_<n>"),
+        (empty("train/cat/1.jpg", "train/cat/0_1.jpg"), "imagefolder", "folders of splits"),
+        (empty("cat/0_0.jpg", "train/1_1.jpg"), "imagefolder", "each class"),
+        (empty("cat/0_0.jpg", "dog/1_1.jpg"), "imagefolder", "each class"),
+        (empty("images/a.jpg") | {"t.csv": "file,label\nimages/a.jpg,x\n"}, "csv", "t.csv"),
+        (empty("images/a.jpg") | {"t.tsv": "Image\tClass\nimages/a.jpg\tx\n"}, "csv", "t.tsv"),
+        (empty("cat/a.jpg") | {"t.csv": "id,size\n1,2\n"}, "imagefolder", "each class"),
+        (empty("cat/a.jpg") | {"t.csv": "file,label\nelsewhere.jpg,2\n"}, "imagefolder", "each class"),
+        (empty("day/cat/1.jpg", "night/cat/1.jpg"), "imagefolder", "each class"),
+    ],
+)  # fmt: skip
+def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
+    found = recognise_layout(files(content))
+    assert found.name == name
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (empty("1.jpg", "2.jpg"), "images at its top, in no folder"),
+        (empty("train/a.jpg", "test/b.jpg"), "images in test, train"),
+        (empty("README"), "no images"),
+    ],
+)
+def test_auto_finds_nothing(files: MakeFiles, content: dict[str, str], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        recognise_layout(files(content))
