@@ -137,8 +137,10 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
         "", alias="LARDER_IMAGE_COLUMN", description="of Parquet files: the column of images; empty finds the only one"
     )
     label_column: str = Field(
-        "", alias="LARDER_LABEL_COLUMN", description="of Parquet files: the column of classes; empty finds the only one"
-    )
+        "", alias="LARDER_LABEL_COLUMN",
+        description="of Parquet files, and of the recipe metadata's tables: the column of classes; empty finds the "
+        "only one",
+    )  # fmt: skip
     hf_token: SecretStr = Field(
         SecretStr(""), alias="HF_TOKEN",
         description="the token for private and gated data sets of the Hugging Face Hub; empty takes the one that "

@@ -81,6 +81,8 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     wanted: dict[str, str | int] = {"recipe": settings.recipe, "verify": settings.verify}
     if settings.recipe == "csv":
         wanted["csv"] = settings.csv
+    if settings.recipe == "metadata" and settings.label_column:
+        wanted["label_column"] = settings.label_column
     slot.recover()
     if not settings.force and (tree := _up_to_date(slot, manifest, wanted, settings.max_rejects, reporter)) is not None:
         _drop_stale_rejects(slot)
@@ -126,7 +128,9 @@ def _open_recipe(settings: TransformSettings, raw: Path, manifest: Manifest, slo
         if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
             raise _changed(str(raw / path), "has changed")
 
-    return recipes.load(settings.recipe, Files(raw, paths, require_intact, slot.work, settings.csv))
+    return recipes.load(
+        settings.recipe, Files(raw, paths, require_intact, slot.work, settings.csv, settings.label_column)
+    )
 
 
 def _build(

@@ -46,6 +46,8 @@ class Files(NamedTuple):
     """A folder for a recipe's temporary files."""
     csv: str
     """The setting LARDER_CSV."""
+    label_column: str = ""
+    """The setting LARDER_LABEL_COLUMN."""
 
 
 class Recipe(Protocol):

@@ -31,7 +31,7 @@ def open_recipe(tmp_path: Path) -> Open:
 
 
 def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert recipes.names() == ["csv", "food11", "imagefolder"]
+    assert recipes.names() == ["csv", "food11", "imagefolder", "metadata", "parquet"]
     (tmp_path / "flat.py").write_text(
         "from services.transform.recipes import Sample\n"
         "class Flat:\n"
@@ -41,7 +41,7 @@ def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "def open(files): return Flat()\n"
     )
     monkeypatch.setattr(recipes, "__path__", [*recipes.__path__, str(tmp_path)])
-    assert recipes.names() == ["csv", "flat", "food11", "imagefolder"]
+    assert recipes.names() == ["csv", "flat", "food11", "imagefolder", "metadata", "parquet"]
     recipe = recipes.load("flat", Files(tmp_path, lambda: iter(()), lambda _: None, tmp_path, ""))
     assert recipe.assign("a.jpg") == Sample("training", 0, "a.jpg")
 
