@@ -332,7 +332,7 @@ def _opened(part: Part) -> Iterator[pq.ParquetFile]:
     with _explained(part, "its footer"):
         table = pq.ParquetFile(
             part.path, pre_buffer=False, buffer_size=1 << 20, thrift_string_size_limit=_MOST_SCHEMA_BYTES,
-            thrift_container_size_limit=1 << 20,
+            thrift_container_size_limit=1 << 20, page_checksum_verification=True,
         )  # fmt: skip
         table.schema_arrow  # noqa: B018  (what can't be had of it fails here)
     with table:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers don't resume after a kill; plain HTTP's do
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import httpx2
 from huggingface_hub import HfApi, get_token, hf_hub_download, set_client_factory
@@ -197,10 +198,7 @@ class Hub:
         except OfflineModeIsEnabled as fault:
             raise ConfigurationError(f"{what}: HF_HUB_OFFLINE is set", next_step="unset it, then run again") from fault
         except LocalEntryNotFoundError as fault:
-            cause = fault.__cause__ or fault.__context__
-            raise (
-                self._from_http(what, cause) if isinstance(cause, HfHubHTTPError) else self._silent(what, cause)
-            ) from fault
+            raise self._from_cause(what, fault.__cause__ or fault.__context__) from fault
         except EntryNotFoundError as fault:
             raise InputError(f"{what}: there is no such file", next_step=f"look at {page}/tree/main") from fault
         except HfHubHTTPError as fault:
@@ -217,6 +215,12 @@ class Hub:
             if fault.errno is not None:
                 raise
             raise ServiceError(f"{what}: {_short(fault)}", next_step="run again: what has arrived stays") from fault
+
+    def _from_cause(self, what: str, cause: BaseException | None) -> LarderError:
+        """The error for why a file's version couldn't be asked for."""
+        if isinstance(cause, FileMetadataError):
+            return self._senseless(what, "it doesn't say which version of the file it has")
+        return self._from_http(what, cause) if isinstance(cause, HfHubHTTPError) else self._silent(what, cause)
 
     def _from_http(self, what: str, fault: HfHubHTTPError) -> LarderError:
         status = fault.response.status_code
