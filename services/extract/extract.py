@@ -198,8 +198,7 @@ def _sha256(path: Path, ended: threading.Event) -> str:
 
 def _listed(opened: Opened) -> dict[str, Any]:
     """What is known of a source's state once it is listed: another one is unpacked from its start."""
-    listed = getattr(opened.source, "made_from", None)
-    return {} if listed is None else {"listed": listed}
+    return {"listed": opened.listed} if opened.listed else {}
 
 
 def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[str]]) -> dict[str, str | int]:
@@ -208,7 +207,7 @@ def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[st
     if isinstance(source, GeneratedSource):
         return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
     if not opened.files:
-        return _listed(opened).get("listed", {"kind": "folder"})
+        return opened.listed or {"kind": "folder"}
     found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
     if opened.kind != "archive":
         lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(found, opened.files, strict=True))

@@ -21,7 +21,6 @@ from larder.volume import require_space
 from services.extract.archives import ArchivesSource, Part
 from services.extract.download import download
 from services.extract.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
-from services.extract.patterns import WILD
 from services.extract.remotes import Remote, redact
 from services.extract.settings import ExtractSettings, hub_address, is_remote, local_path
 
@@ -41,6 +40,8 @@ class Opened(NamedTuple):
     """The archives or Parquet files that it is made of: their sha256 identifies it."""
     kind: Literal["archive", "archives", "parquet"] = "archive"
     """What these are; a single archive has a sha256 that people can compare."""
+    listed: dict[str, str | int] = {}  # noqa: RUF012
+    """What a listing says of it, where nothing else identifies it."""
     record: dict[str, Any] = {}  # noqa: RUF012
     """What else belongs into run.json."""
 
@@ -58,7 +59,7 @@ def shown(source: str) -> str:
 
 
 def _matches(source: str) -> list[str]:
-    if is_remote(source) or not WILD.search(source) or local_path(source).exists():
+    if is_remote(source) or not glob.has_magic(source) or local_path(source).exists():
         return [source]
     return sorted(glob.glob(str(local_path(source)), recursive=True)) or [source]
 
@@ -139,7 +140,8 @@ def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter:
         raise InputError(f"{source} holds no objects", next_step="check LARDER_SOURCE: bucket and prefix")
     reporter.event("listed", f"{source} holds {amount(listing.files, 'objects')}, {amount(listing.bytes, 'B')}")
     if kinds.kind == "files":
-        return Opened(PrefixSource(prefix, listing))
+        summary = {"kind": "objects", "files": listing.files, "bytes": listing.bytes, "listing": listing.sha256}
+        return Opened(PrefixSource(prefix, listing), listed=summary)
     whole = kinds.kind == "archives"
     wanted = [
         found for found in listing

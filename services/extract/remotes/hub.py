@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers don't resume after a kill; plain HTTP's do
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -85,11 +85,11 @@ class Hub:
             if not path or WILD.search(path):
                 pattern = as_pattern(path) if path else None
                 tree = self._tree(fixed_folder(path).rstrip("/"))
-                found = (file for file in tree if not pattern or pattern.fullmatch(file.path))
+                found: Iterable[RepoFile] = (file for file in tree if not pattern or pattern.fullmatch(file.path))
             else:
                 items = self._at(path)
                 file = next((item for item in items if isinstance(item, RepoFile)), None)
-                found = iter([file]) if file is not None else self._tree(path) if items else iter(())
+                found = [file] if file is not None else self._tree(path) if items else ()
             files = list(self._checked(found))
         if not files:
             raise InputError(
@@ -148,13 +148,13 @@ class Hub:
 
         `advance` is told how many bytes have come.
         """
-        what, bar = f"fetching {self.name}/{file.path}", functools.partial(_Bar, advance)
+        what, bar = f"fetching {self.name}/{file.path}", cast(Any, functools.partial(_Bar, advance))
         for left in reversed(range(_TRIES)):
             try:
                 with self._explained(what), _at_most(file.bytes):
                     path = Path(hf_hub_download(
                         self._address.repository, file.path, repo_type="dataset", revision=self.commit,
-                        local_dir=scratch, token=self._token, endpoint=self._endpoint, tqdm_class=bar,  # type: ignore[arg-type]
+                        local_dir=scratch, token=self._token, endpoint=self._endpoint, tqdm_class=bar,
                         etag_timeout=_TIMEOUT_SECONDS,
                     ))  # fmt: skip
             except ServiceError:

@@ -26,11 +26,11 @@ from services.extract.unpack import TooLargeError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_KEYS_TO_LOOK_AT = 10_000  # for one that is no marker of a folder
 _MOST_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"} | _ABSENT
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0, 9.0)
-_PLAIN_ENCRYPTION = {None, "", "AES256"}  # under other keys an ETag is no MD5
 
 
 class Object(NamedTuple):
@@ -151,10 +151,10 @@ class Prefix:
         """
         digest, at, failures = hashlib.md5(usedforsecurity=False), 0, 0
         while True:
-            encryption: str | None = None
+            comparable = False
             try:
                 answer = self._get(found, at)
-                encryption = answer.get("ServerSideEncryption") or answer.get("SSECustomerAlgorithm")
+                comparable = self._has_md5(answer, found.etag)
                 with answer["Body"] as body:
                     while chunk := body.read(CHUNK_BYTES):
                         at, failures = at + len(chunk), 0
@@ -169,9 +169,15 @@ class Prefix:
                 self._pause_or_raise(fault, f"reading {self._uri(found)}", pause)
                 failures += 1
                 continue
-            if at != found.bytes:
-                raise self._wrong(found, f"sends {'more' if at > found.bytes else 'fewer'} than {found.bytes:,} bytes")
-            if encryption in _PLAIN_ENCRYPTION and _is_md5(found.etag) and digest.hexdigest() != found.etag:
+            if at > found.bytes:
+                raise self._wrong(found, f"sends more than {found.bytes:,} bytes")
+            if at < found.bytes:
+                if failures == len(_PAUSES_SECONDS):
+                    raise self._wrong(found, f"sends {at:,} of {found.bytes:,} bytes, and then no more")
+                time.sleep(_PAUSES_SECONDS[failures])
+                failures += 1
+                continue
+            if comparable and digest.hexdigest() != found.etag:
                 raise self._wrong(found, f"sends bytes whose MD5 isn't the ETag {found.etag}")
             return
 
@@ -215,7 +221,15 @@ class Prefix:
             if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == found.etag:
                 return True
         head: Any = self._client.head_object(Bucket=self._bucket, Key=found.key)
-        return (head.get("ServerSideEncryption") or head.get("SSECustomerAlgorithm")) not in _PLAIN_ENCRYPTION
+        return not self._has_md5(head, found.etag)
+
+    def _has_md5(self, answer: Any, etag: str) -> bool:
+        """Whether an object's ETag is the MD5 of its bytes: not with several parts, nor where a store encrypts with
+        keys of its own; AWS says AES256 of every object, and keeps the MD5.
+        """
+        encryption = answer.get("ServerSideEncryption") or answer.get("SSECustomerAlgorithm") or ""
+        plain = {""} if self._settings.s3_endpoint_url else {"", "AES256"}
+        return encryption in plain and _is_md5(etag)
 
 
 def is_prefix(uri: str, settings: store.StoreSettings) -> bool:
@@ -231,9 +245,9 @@ def is_prefix(uri: str, settings: store.StoreSettings) -> bool:
             return True
     try:
         head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
-        return head["ContentLength"] == 0 and Prefix(uri, settings, 1).holds_any()
+        return head["ContentLength"] == 0 and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
     except ClientError as fault:
-        return code_of(fault) in _ABSENT and Prefix(uri, settings, 1).holds_any()
+        return code_of(fault) in _ABSENT and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
     except (*FAULTS, ValueError):
         return False
 
@@ -288,9 +302,6 @@ class PrefixSource:
 
     def __init__(self, prefix: Prefix, listing: Listing) -> None:
         self.name, self._prefix, self._listing = prefix.name, prefix, listing
-        self.made_from: dict[str, str | int] = {
-            "kind": "objects", "files": listing.files, "bytes": listing.bytes, "listing": listing.sha256,
-        }  # fmt: skip
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
