@@ -62,11 +62,11 @@ class Hub:
     def answer(self, asked: Asked, query: dict[str, list[str]], form: dict[str, list[str]]) -> Answer:
         """The answer to a request."""
         self.asked.append(asked)
+        if asked.path.startswith("/lfs/"):  # a signed address on another host
+            return self._file(asked, next(c for c in self.files.values() if _sha256(c) == asked.path[5:]))
         if self.token and asked.token != f"Bearer {self.token}":
             return _refused(401, "RepoNotFound", "Invalid username or password.")
         parts = asked.path.strip("/").split("/")
-        if parts[0] == "lfs":
-            return self._file(asked, next(c for c in self.files.values() if _sha256(c) == parts[1]))
         api = parts[0] == "api"
         parts = parts[1:] if api else parts
         if "/".join(parts[1:3]) != REPOSITORY:

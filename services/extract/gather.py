@@ -170,12 +170,8 @@ def open_hub(settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Op
         )
     scratch = scratch / _key(f"{settings.source} {hub.commit}")
 
-    def fetch(file: HubFile, folder: Path, reporter: Reporter) -> Path:
-        with reporter.task("download", file.bytes, "B") as task:
-            return hub.fetch(file, folder, task.advance)
-
     def fetch_all(some: Sequence[HubFile]) -> Path:
-        return _fetch_all("hub", some, fetch, scratch, hub.name, reporter)
+        return _fetch_all("hub", some, hub.fetch, scratch, hub.name, reporter)
 
     if kinds.kind == "parquet":
         from services.extract.splits import choose

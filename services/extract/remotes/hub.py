@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its transfers don't resume after a kill; plain HTTP's do
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import httpx2
-from huggingface_hub import HfApi, get_token, hf_hub_download, set_client_factory
+from huggingface_hub import HfApi, get_token, hf_hub_url, set_client_factory
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import get_session, hf_raise_for_status
 from huggingface_hub.utils._http import default_client_factory
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from larder.sources.members import UnsafeNameError, is_litter, refuse, safe_path
+from larder.progress import Reporter
+from larder.sources.members import CHUNK_BYTES, UnsafeNameError, is_litter, refuse, safe_path
+from services.extract.download import download
 from services.extract.kinds import is_hidden
 from services.extract.patterns import WILD, as_pattern, fixed_folder
+from services.extract.remotes import ChangedError, Response, TransientError
 from services.extract.settings import HUB, HubAddress
 from services.extract.unpack import TooLargeError
 
@@ -43,7 +43,10 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 
 _TIMEOUT_SECONDS = 30.0  # the library sets none for most requests
 _MOST_ANSWER_BYTES = 64 << 20
-_TRIES = 3
+_TRIES = 2
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_LONGEST_WAIT_SECONDS = 120.0
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _limit: ContextVar[int] = ContextVar("limit", default=_MOST_ANSWER_BYTES)
 """How many bytes an answer may have: those of a file as it is listed, or what fits into memory."""
 
@@ -143,31 +146,47 @@ class Hub:
             if not is_hidden(file.path) and not is_litter(file.path):
                 yield HubFile(file.path, size, sha256, file.blob_id)
 
-    def fetch(self, file: HubFile, scratch: Path, advance: Callable[[int], None]) -> Path:
-        """Bring a file to this machine, and check its bytes; what an earlier run brought of it is continued.
-
-        `advance` is told how many bytes have come.
-        """
-        what, bar = f"fetching {self.name}/{file.path}", cast(Any, functools.partial(_Bar, advance))
-        for left in reversed(range(_TRIES)):
-            try:
-                with self._explained(what), _at_most(file.bytes):
-                    path = Path(hf_hub_download(
-                        self._address.repository, file.path, repo_type="dataset", revision=self.commit,
-                        local_dir=scratch, token=self._token, endpoint=self._endpoint, tqdm_class=bar,
-                        etag_timeout=_TIMEOUT_SECONDS,
-                    ))  # fmt: skip
-            except ServiceError:
-                if not left:
-                    raise
-                continue
+    def fetch(self, file: HubFile, scratch: Path, reporter: Reporter) -> Path:
+        """Bring a file to this machine, and check its bytes; what an earlier run brought of it is continued."""
+        remote = _HubRemote(self, file)
+        folder = scratch / hashlib.sha256(f"{self.commit} {file.path}".encode()).hexdigest()[:16]
+        for _ in range(_TRIES):
+            path = download(remote, folder, reporter)
             if path.stat().st_size == file.bytes and _has_digest(path, file):
                 return path
             path.unlink()
         raise ServiceError(
-            f"{what}: the hub sends other bytes than its listing says",
+            f"fetching {remote.name}: the hub sends other bytes than its listing says",
             next_step="run again; if it stays so, report it there",
         )
+
+    @contextmanager
+    def answer(self, file: HubFile, offset: int) -> Iterator[httpx2.Response]:
+        """The hub's answer to a request for a file, from a byte on. Raises TransientError when another try may help."""
+        url = hf_hub_url(
+            self._address.repository, file.path, repo_type="dataset", revision=self.commit, endpoint=self._endpoint
+        )
+        headers = self._api._build_hf_headers() | {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with ExitStack() as stack:
+            with self._explained(f"fetching {self.name}/{file.path}"), _at_most(file.bytes):
+                try:
+                    answer = stack.enter_context(get_session().stream("GET", url, headers=headers))
+                    if answer.status_code >= 400:
+                        answer.read()
+                except httpx2.TransportError as fault:
+                    if _UNTRUSTED in str(fault):
+                        raise
+                    raise TransientError(_short(fault)) from fault
+                if answer.status_code == 416:
+                    raise ChangedError("the hub has no bytes at the place where the download broke off")
+                if answer.status_code in _PASSING:
+                    wait = answer.headers.get("Retry-After", "")
+                    seconds = min(float(wait), _LONGEST_WAIT_SECONDS) if wait.isdecimal() else 0.0
+                    raise TransientError(f"the hub answers {answer.status_code}", seconds)
+                hf_raise_for_status(answer)
+            yield answer
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -175,7 +194,7 @@ class Hub:
         page = f"{self._endpoint}/datasets/{self._address.repository}"
         try:
             yield
-        except LarderError:
+        except (LarderError, TransientError):
             raise
         except GatedRepoError as fault:
             raise ConfigurationError(
@@ -197,8 +216,6 @@ class Hub:
             ) from fault
         except OfflineModeIsEnabled as fault:
             raise ConfigurationError(f"{what}: HF_HUB_OFFLINE is set", next_step="unset it, then run again") from fault
-        except LocalEntryNotFoundError as fault:
-            raise self._from_cause(what, fault.__cause__ or fault.__context__) from fault
         except EntryNotFoundError as fault:
             raise InputError(f"{what}: there is no such file", next_step=f"look at {page}/tree/main") from fault
         except HfHubHTTPError as fault:
@@ -207,20 +224,12 @@ class Hub:
             raise self._silent(what, fault) from fault
         except HFValidationError as fault:
             raise ConfigurationError(f"{what}: {_short(fault)}", next_step="check LARDER_SOURCE") from fault
-        except FileMetadataError as fault:
-            raise self._senseless(what, "it doesn't say which version of the file it has") from fault
         except (ValueError, KeyError, TypeError, AttributeError, httpx2.InvalidURL) as fault:
             raise self._senseless(what, _short(fault)) from fault
         except OSError as fault:
             if fault.errno is not None:
                 raise
             raise ServiceError(f"{what}: {_short(fault)}", next_step="run again: what has arrived stays") from fault
-
-    def _from_cause(self, what: str, cause: BaseException | None) -> LarderError:
-        """The error for why a file's version couldn't be asked for."""
-        if isinstance(cause, FileMetadataError):
-            return self._senseless(what, "it doesn't say which version of the file it has")
-        return self._from_http(what, cause) if isinstance(cause, HfHubHTTPError) else self._silent(what, cause)
 
     def _from_http(self, what: str, fault: HfHubHTTPError) -> LarderError:
         status = fault.response.status_code
@@ -234,7 +243,7 @@ class Hub:
         return ServiceError(f"{what}: the hub answers {status}", next_step="run again later: what has arrived stays")
 
     def _silent(self, what: str, fault: BaseException | None) -> LarderError:
-        if fault is not None and "CERTIFICATE_VERIFY_FAILED" in str(fault):
+        if fault is not None and _UNTRUSTED in str(fault):
             return ConfigurationError(
                 f"{what}: the certificate of {self._endpoint} can't be verified",
                 next_step="set SSL_CERT_FILE to a file with the certificate of the authority that signed it",
@@ -330,23 +339,27 @@ def _short(fault: BaseException | None) -> str:
     return re.sub(r"\?\S*", "", " ".join(str(fault or "").split()))[:200]
 
 
-class _Bar:
-    """In the place of the library's progress bar."""
+class _HubRemote:
+    """A file of a hub as a remote: see `Remote`. At one commit it never changes."""
 
-    def __init__(self, advance: Callable[[int], None], **about: Any) -> None:
-        self._advance = advance
-        if resumed := about.get("initial"):
-            advance(resumed)
+    def __init__(self, hub: Hub, file: HubFile) -> None:
+        self.name = f"{hub.name}/{file.path}"
+        self._hub, self._file = hub, file
 
-    def update(self, amount: int | float | None = 1) -> None:
-        """So many more bytes have come."""
-        self._advance(int(amount or 0))
+    @contextmanager
+    def open(self, offset: int, validator: str) -> Iterator[Response]:
+        """See `Remote.open`."""
+        digest = self._file.sha256 or self._file.blob
+        with self._hub.answer(self._file, offset if validator == digest else 0) as answer:
+            match = re.fullmatch(r"bytes (\d{1,18})-\d+/(?:\d+|\*)", answer.headers.get("Content-Range", ""))
+            if answer.status_code == 206 and match is None:
+                raise TransientError("the hub sends a part of the file but does not say which")
+            start = int(match[1]) if match and answer.status_code == 206 else 0
+            yield Response(start, self._file.bytes, digest, _chunks(answer))
 
-    def close(self) -> None:
-        """Nothing to close."""
 
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def _chunks(answer: httpx2.Response) -> Iterator[bytes]:
+    try:
+        yield from answer.iter_raw(CHUNK_BYTES)
+    except httpx2.TransportError as fault:
+        raise TransientError(_short(fault)) from fault

@@ -57,12 +57,19 @@ def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
     assert raw.meta("manifest.json") == first
 
 
-def test_a_whole_bucket_and_more_than_one_page(stage, raw, s3, bucket, put) -> None:
-    files = {f"class/{number}.jpg": b"%d" % number for number in range(1100)}
-    put(files)
-    result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/"})
+def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
+    lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
+    lying.page = 7
+    result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/"})
     assert result.code == 0, result.stderr
-    assert raw.content() == files
+    assert raw.content() == lying.objects
+
+
+def test_two_keys_for_one_path(stage, raw, lying) -> None:
+    lying.objects = {"p/a//b": b"1", "p/a/b": b"2"}
+    result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
+    assert (result.code, "'a/b' is in it twice" in result.stderr) == (3, True), result.stderr
+    assert not raw.folder.exists()
 
 
 @pytest.mark.parametrize("source", ["shards/", "shards", "shards/*.tar"])
