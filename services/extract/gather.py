@@ -140,7 +140,12 @@ def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter:
         raise InputError(f"{source} holds no objects", next_step="check LARDER_SOURCE: bucket and prefix")
     reporter.event("listed", f"{source} holds {amount(listing.files, 'objects')}, {amount(listing.bytes, 'B')}")
     if kinds.kind == "files":
-        summary = {"kind": "objects", "files": listing.files, "bytes": listing.bytes, "listing": listing.sha256}
+        summary: dict[str, str | int] = {
+            "kind": "objects",
+            "files": listing.files,
+            "bytes": listing.bytes,
+            "listing": listing.sha256,
+        }
         return Opened(PrefixSource(prefix, listing), listed=summary)
     whole = kinds.kind == "archives"
     wanted = [

@@ -26,8 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import get_session, hf_raise_for_status
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub.utils._http import default_client_factory, get_session, hf_raise_for_status
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter
