@@ -21,7 +21,7 @@ def picture(number: int, kind: str = "JPEG") -> bytes:
 
 
 def features(names: Sequence[str]) -> dict[bytes, bytes]:
-    """What `datasets` notes in a schema: the same JSON as its release 4 writes for Image and ClassLabel."""
+    """What `datasets` notes in a schema: the same JSON as its release 5.2 writes for Image and ClassLabel."""
     described = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
     return {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
 
