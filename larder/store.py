@@ -19,7 +19,8 @@ DEFAULT_REGION = "us-east-1"
 _CONNECT_SECONDS = 30.0
 
 
-def _an_endpoint(url: str) -> str:
+def an_endpoint(url: str) -> str:
+    """`url` without a slash at its end; raises ValueError when it isn't a server's address. Empty is for "not set"."""
     if url and not re.fullmatch(r"https?://[^@\s/]+/?", url):
         raise ValueError("must be http:// or https:// and a host, without user and password: those have settings")
     return url.rstrip("/")
@@ -43,7 +44,7 @@ def a_prefix(prefix: str) -> str:
 class StoreSettings(Settings):
     """How to reach an S3 store. Without keys, boto3 looks where AWS tools look (profile, instance role)."""
 
-    s3_endpoint_url: Annotated[str, AfterValidator(_an_endpoint)] = Field(
+    s3_endpoint_url: Annotated[str, AfterValidator(an_endpoint)] = Field(
         "", alias="S3_ENDPOINT_URL",
         description="the S3 store's address; empty is AWS itself",
     )  # fmt: skip

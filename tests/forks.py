@@ -31,7 +31,7 @@ from typing import Any, Self, TextIO
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_LATER = {
     "bench": ("torch", "torchvision"),
-    "extract": ("larder.sample.picture", "PIL.JpegImagePlugin"),
+    "extract": ("larder.sample.picture", "PIL.JpegImagePlugin", "httpx2"),
     "optimize": ("litdata",),
     "transform": ("PIL.JpegImagePlugin",),
     "verify": ("larder.sample.picture", "PIL.JpegImagePlugin"),

@@ -80,7 +80,7 @@ STORE = (
     "AWS_SESSION_TOKEN", "AWS_PROFILE",
 )  # fmt: skip
 """If one of these is set, the user has a store: no key or address is generated."""
-SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN"})
 _OTHERS = frozenset({
     "RCLONE_CONTAINER", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_COLOR",
@@ -89,7 +89,7 @@ _OTHERS = frozenset({
 })  # fmt: skip
 """What is read, by us or by others, though no stage declares it."""
 _OF_OTHERS = ("AWS_", "COMPOSE_", "DOCKER_", "BUILDKIT_", "BUILDX_", "OS_", "UV_", "PIP_", "SSL_", "REQUESTS_",
-              "RCLONE_", "LITDATA_", "XDG_")  # fmt: skip
+              "RCLONE_", "LITDATA_", "XDG_", "HF_")  # fmt: skip
 PATHS = ("LARDER_HOME", "LARDER_RESULTS", "LARDER_WORKSPACE", "LARDER_MOUNT_DIR", "LARDER_CACHE_DIR",
          "LARDER_STORE_DIR", "FOOD11_DATA_DIR", "LARDER_DATA_DIR")  # fmt: skip
 """Settings that name a file or folder of this machine."""

@@ -24,6 +24,12 @@ class PositionedFile:
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "name": self.name, "_descriptor": None}
 
+    def close(self) -> None:
+        """Close this process's descriptor; reading opens it again."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def bytes_at(self, start: int, length: int) -> bytes:
         """Up to `length` bytes from `start` on; fewer at the file's end."""
         if self._descriptor is None:

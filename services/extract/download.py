@@ -103,7 +103,7 @@ def remove_others(downloads: Path, keep: Path | None, reporter: Reporter) -> Non
 
 def _discard(folder: Path, name: str, reporter: Reporter) -> None:
     """Remove what has come of a download, and say so."""
-    size = sum(item.stat().st_size for item in folder.iterdir())
+    size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
     remove_tree(folder)
     reporter.event("left", f"removed what had come of {name}: {amount(size, 'B')}")
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +20,16 @@ from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.progress import Reporter, amount
-from larder.sources import FolderSource, GeneratedSource, absent, open_local
-from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
+from larder.sources import FolderSource, GeneratedSource, absent
+from larder.sources.members import CHUNK_BYTES, BadSourceError
 from larder.splits import known_split
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
+from services.extract import gather
+from services.extract.archives import Part
 from services.extract.download import download, origin, remove_others
-from services.extract.remotes import Remote, shown
-from services.extract.settings import ExtractSettings
+from services.extract.gather import Opened, expand, shown
+from services.extract.settings import ExtractSettings, is_remote, local_path
 from services.extract.unpack import TooLargeError, unpack
 
 NEXT_STEP = str(Run("transform"))
@@ -57,8 +59,9 @@ def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
 
 def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: Clock, reporter: Reporter) -> Manifest:
     """Fetch and unpack the source, and commit it."""
-    source, archive = _open_source(settings, slot, reporter)
-    with _sha256_beside(archive) as sha256, Ledger(slot.ledger_path, json.dumps(wanted, sort_keys=True)) as ledger:
+    opened = _open_source(settings, slot, reporter)
+    source, key = opened.source, wanted | _listed(opened)
+    with _sha256_beside(opened.files) as sha256, Ledger(slot.ledger_path, json.dumps(key, sort_keys=True)) as ledger:
         if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'files')}")
         if settings.source == sample.NAME:
@@ -72,16 +75,16 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
             ledger.clear()
             raise
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
-        made_from = _made_from(settings, source, archive, sha256)
-        found = {"found": _found(settings, archive, made_from)} if archive is not None else {}
-        run = clock.record(**wanted, workers=settings.workers, **found)
-        return _commit(slot, ledger, wanted["dataset"], made_from, run)
+        made_from = _made_from(settings, opened, sha256)
+        found = {"found": _found(opened, made_from)} if opened.kind == "archive" and opened.files else {}
+        run = clock.record(**wanted, **opened.record, workers=settings.workers, **found)
+        return _commit(slot, ledger, wanted["dataset"], made_from, _shaping(settings), run)
 
 
-def _found(settings: ExtractSettings, archive: Path, made_from: dict[str, str | int]) -> dict[str, str | int]:
+def _found(opened: Opened, made_from: dict[str, str | int]) -> dict[str, str | int]:
     """What the archive was, for run.json: its digest can be pinned as LARDER_SOURCE_SHA256."""
     found = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
-    return found | origin(archive.parent)._asdict() if settings.is_remote else found
+    return found | opened.origin._asdict() if opened.origin else found
 
 
 def _wanted(settings: ExtractSettings) -> dict[str, Any]:
@@ -89,17 +92,31 @@ def _wanted(settings: ExtractSettings) -> dict[str, Any]:
     if settings.source == sample.NAME:
         numbers = {"images": settings.sample_images, "seed": settings.seed, "generator": sample.GENERATOR_VERSION}
         return {"source": sample.NAME, "dataset": sample.NAME, "state": numbers}
-    if settings.is_remote:
-        address = hashlib.sha256(settings.source.encode()).hexdigest()
-        source, state = shown(settings.source), {"address": address, "sha256": settings.source_sha256}
-    else:
-        source, state = str(settings.local_path), _state_of(settings)
-    return {"source": source, "dataset": settings.dataset, "state": state}
+    sources = expand(settings)
+    state = _state_of(sources[0], settings) if len(sources) == 1 else {"sources": _states_of(sources, settings)}
+    name = shown(sources[0]) + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+    return {"source": name, "dataset": settings.dataset, "state": state | _shaping(settings)}
 
 
-def _state_of(settings: ExtractSettings) -> dict[str, Any]:
-    """What tells a local source from the same one after a change."""
-    path = settings.local_path
+def _shaping(settings: ExtractSettings) -> dict[str, str | int]:
+    """The settings that shape the output, where they aren't the default."""
+    names = ("archive_folders", "image_column", "label_column")
+    given = {name: str(getattr(settings, name)) for name in names}
+    return {name: value for name, value in given.items() if value != ExtractSettings.model_fields[name].default}
+
+
+def _states_of(sources: Sequence[str], settings: ExtractSettings) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(json.dumps([shown(source), _state_of(source, settings)], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _state_of(source: str, settings: ExtractSettings) -> dict[str, Any]:
+    """What tells a source from the same one after a change, or from another one where it isn't on this machine."""
+    if is_remote(source):
+        return {"address": hashlib.sha256(source.encode()).hexdigest(), "sha256": settings.source_sha256}
+    path = local_path(source)
     if not path.exists():
         raise absent(str(path))
     if not path.is_dir():
@@ -133,42 +150,48 @@ def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manif
     return manifest
 
 
-def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> tuple[Source, Path | None]:
-    """The source, and the archive's path where it is one."""
-    folder = None
-    if settings.is_remote:
-        folder = slot.downloads / hashlib.sha256(settings.source.encode()).hexdigest()[:16]
-    remove_others(slot.downloads, folder, reporter)
-    if settings.source == sample.NAME:
-        return GeneratedSource(settings.sample_images, settings.seed), None
-    path, name = settings.local_path, settings.source
-    if folder is not None:
-        remote = _open_remote(settings)
-        path, name = download(remote, folder, reporter, settings.max_download), remote.name
-    return open_local(path, name), None if path.is_dir() else path
+def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> Opened:
+    """The source, downloaded where that is needed."""
+    sources = [] if settings.source == sample.NAME else expand(settings)
+    scratch = slot.downloads / hashlib.sha256(settings.source.encode()).hexdigest()[:16]
+    remove_others(slot.downloads, scratch if any(map(is_remote, sources)) else None, reporter)
+    if not sources:
+        return Opened(GeneratedSource(settings.sample_images, settings.seed))
+    if len(sources) > 1:
+        return gather.open_several(sources, settings, scratch, reporter)
+    source = sources[0]
+    if source.startswith("hf:"):
+        return gather.open_hub(settings, scratch, reporter)
+    if source.startswith("s3:") and _is_prefix(source, settings):
+        return gather.open_prefix(source, settings, scratch, reporter)
+    if is_remote(source):
+        remote = gather.open_remote(source, settings)
+        path = download(remote, scratch, reporter, settings.max_download)
+        return gather.open_file(path, remote.name, settings, reporter)._replace(origin=origin(scratch))
+    path = local_path(source)
+    open_local = gather.open_folder if path.is_dir() else gather.open_file
+    return open_local(path, source, settings, reporter)
 
 
-def _open_remote(settings: ExtractSettings) -> Remote:
-    """The source on a server. Only its protocol's client is imported: a tenth of a second for each."""
-    if settings.source.startswith("s3:"):
-        from services.extract.remotes.s3 import S3Remote
+def _is_prefix(source: str, settings: ExtractSettings) -> bool:
+    from services.extract.remotes.prefix import is_prefix
 
-        return S3Remote(settings.source, settings)
-    from services.extract.remotes.http import HttpRemote
-
-    return HttpRemote(settings.source, settings.stall_seconds)
+    if not is_prefix(source, settings):
+        return False
+    if settings.source_sha256:
+        raise ConfigurationError(
+            f"LARDER_SOURCE_SHA256 is of an archive, and {source} is a prefix", next_step="leave it out"
+        )
+    return True
 
 
 @contextmanager
-def _sha256_beside(archive: Path | None) -> Iterator[Future[str] | None]:
-    """The archive's sha256, computed in a thread beside the unpacking; None where there is no archive."""
-    if archive is None:
-        yield None
-        return
+def _sha256_beside(files: Sequence[Part]) -> Iterator[Future[list[str]]]:
+    """The sha256 of each of the files, computed in a thread beside the unpacking."""
     ended = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         try:
-            yield thread.submit(_sha256, archive, ended)
+            yield thread.submit(lambda: [_sha256(file.path, ended) for file in files])
         finally:
             ended.set()  # nobody waits for the digest of an archive that was refused
 
@@ -181,24 +204,35 @@ def _sha256(path: Path, ended: threading.Event) -> str:
     return digest.hexdigest()
 
 
-def _made_from(
-    settings: ExtractSettings, source: Source, archive: Path | None, sha256: Future[str] | None
-) -> dict[str, str | int]:
+def _listed(opened: Opened) -> dict[str, Any]:
+    """What is known of a source's state once it is listed: another one is unpacked from its start."""
+    return {"listed": opened.listed} if opened.listed else {}
+
+
+def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[str]]) -> dict[str, str | int]:
     """The manifest's `input`. Raises BadSourceError when the archive isn't the one that was asked for."""
+    source = opened.source
     if isinstance(source, GeneratedSource):
         return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
-    if archive is None or sha256 is None:
-        return {"kind": "folder"}
-    found = sha256.result()
-    if settings.source_sha256 and found != settings.source_sha256:
+    if not opened.files:
+        return opened.listed or {"kind": "folder"}
+    found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
+    if opened.kind != "archive":
+        lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(found, opened.files, strict=True))
+        digest = hashlib.sha256(lines.encode()).hexdigest()  # of what sha256sum prints
+        return {"kind": opened.kind, "files": len(found), "bytes": total, "sha256": digest}
+    if settings.source_sha256 and found[0] != settings.source_sha256:
         raise BadSourceError(
-            f"{source.name} has the sha256 {found}, expected {settings.source_sha256}",
+            f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it is not the one that was meant",
         )
-    return {"kind": "archive", "sha256": found, "bytes": archive.stat().st_size}
+    return {"kind": "archive", "sha256": found[0], "bytes": total}
 
 
-def _commit(slot: Slot, ledger: Ledger, dataset: str, made_from: dict[str, str | int], run: dict[str, Any]) -> Manifest:
+def _commit(
+    slot: Slot, ledger: Ledger, dataset: str, made_from: dict[str, str | int], shaping: dict[str, str | int],
+    run: dict[str, Any],
+) -> Manifest:  # fmt: skip
     """Take the wrapping folder away, write index and manifest, and swap the data in."""
     if len(ledger) == 0:
         raise InputError("the source holds no files", next_step="check LARDER_SOURCE")
@@ -213,7 +247,7 @@ def _commit(slot: Slot, ledger: Ledger, dataset: str, made_from: dict[str, str |
 
     index = slot.write_index(unwrapped())
     manifest = Manifest(
-        artifact="raw", dataset=dataset, classes=[], splits={}, input=made_from, settings={},
+        artifact="raw", dataset=dataset, classes=[], splits={}, input=made_from, settings=shaping,
         files=files, bytes=total, index=index,
     )  # fmt: skip
     slot.commit(manifest, run, ledger, inner=wrapper)

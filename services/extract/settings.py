@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, ByteSize, Field, model_validator
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
 
 from larder import sample
 from larder.dataset import DEFAULT
 from larder.settings import DATASET, DatasetName, DataSettings, ProcessSettings
-from larder.store import StoreSettings
+from larder.store import StoreSettings, an_endpoint
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
 FOOD11_URL = "https://nyu.box.com/shared/static/m5kvcl25hfpljul3elhu6xz8y2w61op4.zip"
 
 
+ArchiveFolders = Literal["set", "archive", "none"]
+HUB = "hf://datasets/"
+
+_REVISION = r"(?:refs(?:/|%2[Ff])(?:convert|pr)(?:/|%2[Ff])[^/@]+|[^/@]+)"  # the hub's own branches have slashes
+_DATASET = re.compile(rf"{HUB}([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@({_REVISION}))?(?:/(.*))?", re.ASCII | re.DOTALL)
+
+
+class HubAddress(NamedTuple):
+    """A data set on the hub: `owner/name`, a branch, tag or commit, and a folder or file in it (both may be empty)."""
+
+    repository: str
+    revision: str
+    path: str
+
+
+def hub_address(source: str) -> HubAddress:
+    """Take hf://datasets/OWNER/NAME[@REVISION][/PATH] apart. Raises ValueError when it is something else."""
+    match = _DATASET.fullmatch(source)
+    if match is None:
+        raise ValueError("must be hf://datasets/OWNER/NAME, with @REVISION and /PATH where they are needed")
+    return HubAddress(match[1], unquote(match[2] or ""), (match[3] or "").strip("/"))
+
+
+def split_sources(text: str) -> list[str]:
+    """The sources that LARDER_SOURCE names: a JSON list, or one a line. Names may hold all but newlines in the latter.
+
+    Raises ValueError for a list that isn't one of strings.
+    """
+    if text.startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError:
+            return [text]  # a file with an odd name
+        if not (listed and isinstance(listed, list) and all(item and isinstance(item, str) for item in listed)):
+            raise ValueError('must be a list of names, as in ["a.tar", "b.tar"]')
+        return listed
+    if "\n" not in text or os.path.exists(os.path.expanduser(text)):
+        return [text]
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def _known_source(source: str) -> str:
+    several = split_sources(source)
+    for one in several:
+        _check_source(one)
+        if len(several) > 1 and (one == sample.NAME or one.startswith("hf:")):
+            raise ValueError(f"{one!r} can't be one of several sources: those are archives or Parquet files")
+    return source
+
+
+def _check_source(source: str) -> None:
     scheme, found, _ = source.partition("://")
-    if found and scheme not in ("http", "https", "s3"):
-        raise ValueError(f"{scheme}:// is no source; must be http(s)://, s3://bucket/key, a path, or sample")
-    if scheme == "s3" and found and not source.removeprefix("s3://").partition("/")[2]:
-        raise ValueError("must name bucket and key: s3://bucket/path/archive.zip")
+    if found and scheme not in ("http", "https", "s3", "hf"):
+        raise ValueError(
+            f"{scheme}:// is no source; must be http(s)://, s3://bucket/key, hf://datasets/owner/name, a path, "
+            "or sample"
+        )
+    if scheme == "hf" and found:
+        hub_address(source)
+    if scheme == "s3" and found and not re.fullmatch(r"[^/]+/.*", source.removeprefix("s3://"), re.DOTALL):
+        raise ValueError("must name bucket and key: s3://bucket/path/archive.zip, or s3://bucket/folder/")
     try:
         if found:
             urlsplit(source)
     except ValueError as fault:
         raise ValueError(f"is not a usable URL: {fault}") from None
-    return source
 
 
 def _a_sha256(digest: str) -> str:
@@ -44,8 +99,9 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(
         FOOD11_URL, alias="LARDER_SOURCE",
-        description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive, "
-        "a folder, or `sample`, a generated stand-in that needs no network",
+        description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive or a Parquet "
+        "file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, s3://bucket/folder/, "
+        "hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated stand-in that needs no network",
     )  # fmt: skip
     source_sha256: Annotated[str, AfterValidator(_a_sha256)] = Field(
         "", alias="LARDER_SOURCE_SHA256", description="the archive's sha256; it is refused when it has another",
@@ -77,10 +133,36 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
         description="a source with more files than this is refused", json_schema_extra={"unit": "files"},
     )  # fmt: skip
 
+    archive_folders: ArchiveFolders = Field(
+        "set", alias="LARDER_ARCHIVE_FOLDERS",
+        description="with several archives, below which folder the files of each go: set (its name without a shard's "
+        "number: train-000.tar and train-001.tar into train/), archive (its name), none (all into one)",
+    )  # fmt: skip
+    image_column: str = Field(
+        "", alias="LARDER_IMAGE_COLUMN", description="of Parquet files: the column of images; empty finds the only one"
+    )
+    label_column: str = Field(
+        "", alias="LARDER_LABEL_COLUMN",
+        description="of Parquet files, and of the recipe metadata's tables: the column of classes; empty finds the "
+        "only one",
+    )  # fmt: skip
+    hf_token: SecretStr = Field(
+        SecretStr(""), alias="HF_TOKEN",
+        description="the token for private and gated data sets of the Hugging Face Hub; empty takes the one that "
+        "`hf auth login` has left; never shown",
+    )  # fmt: skip
+    hf_endpoint: Annotated[str, AfterValidator(an_endpoint)] = Field(
+        "", alias="HF_ENDPOINT", description="the address of another hub, or a mirror, than https://huggingface.co"
+    )
+
     @model_validator(mode="after")
     def _digest_of_an_archive(self) -> Self:
-        if self.source_sha256 and self.source == sample.NAME:
+        if not self.source_sha256:
+            return self
+        if self.source == sample.NAME:
             raise ValueError("LARDER_SOURCE_SHA256 is of an archive, and LARDER_SOURCE=sample is none")
+        if len(self.sources) > 1 or self.source.startswith("hf:"):
+            raise ValueError("LARDER_SOURCE_SHA256 is of one archive, and LARDER_SOURCE names something else")
         return self
 
     @model_validator(mode="after")
@@ -92,11 +174,26 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
         return self
 
     @property
+    def sources(self) -> list[str]:
+        """Every source, where LARDER_SOURCE names several."""
+        return split_sources(self.source)
+
+    @property
     def is_remote(self) -> bool:
         """Whether the source must be downloaded."""
-        return self.source.startswith(("http://", "https://", "s3://"))
+        return is_remote(self.source)
 
     @property
     def local_path(self) -> Path:
         """The source as a path, for those that aren't remote."""
-        return Path(os.path.expanduser(self.source))  # leaves a user that doesn't exist as it is
+        return local_path(self.source)
+
+
+def is_remote(source: str) -> bool:
+    """Whether a source must be downloaded."""
+    return source.startswith(("http://", "https://", "s3://", "hf://"))
+
+
+def local_path(source: str) -> Path:
+    """A source that isn't remote as a path."""
+    return Path(os.path.expanduser(source))  # leaves a user that doesn't exist as it is

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from larder.contract import IndexEntry
@@ -69,19 +70,19 @@ def unpack(
     links: dict[str, str] = {}
     done = len(ledger)
     with reporter.task(source.verb, total, "files", done=done) as task:
-        files = _without_links((limits.count(member) for member in source.scan()), links, source.name)
-        todo = _missing(files, ledger, source.name) if done else files
+        files = _without_links((limits.count(member) for member in source.scan()), links, source)
+        todo = _missing(files, ledger, source) if done else files
         store = functools.partial(_store_batch, source, folder)
         if not source.parallel:
             engine = LocalEngine(1)
         with engine(store, _batches(todo, one_by_one=not source.parallel)) as results:
             for entries in results:
-                _record(ledger, entries, source.name)
+                _record(ledger, entries, source)
                 task.advance(len(entries))
-    _link(source.name, folder, ledger, links)
+    _link(source, folder, ledger, links)
 
 
-def _without_links(members: Iterable[Member], links: dict[str, str], source: str) -> Iterator[Member]:
+def _without_links(members: Iterable[Member], links: dict[str, str], source: Source) -> Iterator[Member]:
     """The members that have bytes; the others are put into `links`."""
     for member in members:
         if member.path in links:
@@ -92,7 +93,7 @@ def _without_links(members: Iterable[Member], links: dict[str, str], source: str
             links[member.path] = member.link
 
 
-def _missing(members: Iterable[Member], ledger: Ledger, source: str) -> Iterator[Member]:
+def _missing(members: Iterable[Member], ledger: Ledger, source: Source) -> Iterator[Member]:
     """The members that an earlier run has not stored; a path that comes twice is refused, as that run would have."""
     ledger.disclaim()
     for number, member in enumerate(members):
@@ -118,7 +119,11 @@ def _batches(members: Iterable[Member], one_by_one: bool) -> Iterator[Sequence[M
 
 
 def _store_batch(source: Source, folder: Path, members: Sequence[Member]) -> list[IndexEntry]:
-    return [_store(source, folder, member) for member in members]
+    threads = min(getattr(source, "threads", 1), len(members))
+    if threads < 2:
+        return [_store(source, folder, member) for member in members]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(functools.partial(_store, source, folder), members))
 
 
 def _store(source: Source, folder: Path, member: Member) -> IndexEntry:
@@ -158,16 +163,18 @@ def _write(descriptor: int, chunk: bytes) -> None:
         written += os.write(descriptor, chunk[written:])
 
 
-def _record(ledger: Ledger, entries: Sequence[IndexEntry], source: str) -> None:
+def _record(ledger: Ledger, entries: Sequence[IndexEntry], source: Source) -> None:
     if (twice := ledger.add(entries)) is not None:
         raise _twice(source, twice.path)
 
 
-def _twice(source: str, path: str) -> BadSourceError:
-    return refuse(source, [f"{path!r} is in it twice"])
+def _twice(source: Source, path: str) -> BadSourceError:
+    holders = source.holders(path) if hasattr(source, "holders") else []
+    which = f": from {' and from '.join(map(repr, holders))}" if len(holders) > 1 else ""
+    return refuse(source.name, [f"{path!r} is in it twice{which}"])
 
 
-def _link(source: str, folder: Path, ledger: Ledger, links: dict[str, str]) -> None:
+def _link(source: Source, folder: Path, ledger: Ledger, links: dict[str, str]) -> None:
     """Make every link a second name of the file it stands for, so that no link can point elsewhere later."""
     waiting = {}
     for path, target in links.items():
@@ -179,7 +186,9 @@ def _link(source: str, folder: Path, ledger: Ledger, links: dict[str, str]) -> N
         ready = [path for path, target in waiting.items() if target in ledger]
         if not ready:
             some = itertools.islice(waiting.items(), 20)
-            raise refuse(source, [f"{path!r} is a link to {target!r}, which is no file in it" for path, target in some])
+            raise refuse(
+                source.name, [f"{path!r} is a link to {target!r}, which is no file in it" for path, target in some]
+            )
         for path in ready:
             entry = ledger.get(waiting.pop(path))
             assert entry is not None
@@ -188,5 +197,5 @@ def _link(source: str, folder: Path, ledger: Ledger, links: dict[str, str]) -> N
                 (folder / path).unlink(missing_ok=True)
                 os.link(folder / entry.path, folder / path)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise _clash(source, path) from None
+                raise _clash(source.name, path) from None
             _record(ledger, [entry._replace(path=path)], source)

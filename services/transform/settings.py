@@ -61,3 +61,8 @@ class TransformSettings(DataSettings, ProcessSettings):
         "", alias="LARDER_CSV",
         description="for the recipe csv: the table's path inside the source; empty finds the one at its top",
     )  # fmt: skip
+    label_column: str = Field(
+        "", alias="LARDER_LABEL_COLUMN",
+        description="of Parquet files, and of the recipe metadata's tables: the column of classes; empty finds the "
+        "only one",
+    )  # fmt: skip

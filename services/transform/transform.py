@@ -116,6 +116,8 @@ def _wanted(settings: TransformSettings, recipe: str) -> dict[str, str | int]:
     wanted: dict[str, str | int] = {"recipe": recipe, "verify": settings.verify}
     if recipe == "csv":
         wanted["csv"] = settings.csv
+    if recipe == "metadata" and settings.label_column:
+        wanted["label_column"] = settings.label_column
     if settings.splits:
         wanted["splits"] = settings.splits
     if settings.split:
@@ -161,7 +163,8 @@ def _files(settings: TransformSettings, raw: Path, manifest: Manifest, slot: Slo
         if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
             raise _changed(str(raw / path), "has changed")
 
-    return Files(raw, paths, require_intact, slot.work, settings.csv, parse_split_names(settings.splits))
+    split_names = parse_split_names(settings.splits)
+    return Files(raw, paths, require_intact, slot.work, settings.csv, split_names, settings.label_column)
 
 
 def _build(

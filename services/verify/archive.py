@@ -20,6 +20,7 @@ from services.verify.paper import Paper
 from services.verify.spread import Spread
 
 _AT_ONCE = 64
+_GATHERED = {"archives": "several archives", "parquet": "Parquet files", "objects": "a store's objects"}
 _OTHER = "LARDER_SOURCE names another source than the one that raw was extracted from"
 
 
@@ -59,6 +60,8 @@ def _source(chain: Chain, raw: Paper) -> Source:
         if made_from.get("generator") != sample.GENERATOR_VERSION:
             raise UnfollowedError("the sample was made by another release of its generator")
         return GeneratedSource(int(made_from["images"]), int(made_from["seed"]))
+    if kind not in ("archive", "folder"):
+        raise UnfollowedError(f"raw was made of {_GATHERED.get(str(kind), kind)}, which this stage doesn't read")
     if named is None:
         raise UnfollowedError(f"the {kind} isn't kept; LARDER_SOURCE=<its path on this machine> follows it")
     if named.is_dir() != (kind == "folder"):

@@ -64,6 +64,8 @@ class Files:
     """The setting LARDER_CSV."""
     splits: SplitNames = KNOWN_NAMES
     """The setting LARDER_SPLITS, and the names that are known."""
+    label_column: str = ""
+    """The setting LARDER_LABEL_COLUMN."""
 
     @cached_property
     def survey(self) -> Survey:

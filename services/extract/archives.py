@@ -1,0 +1,115 @@
+"""Several archives as one source."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from larder.sources import FolderSource, open_local
+from larder.sources.members import Member, Source
+from services.extract.kinds import ARCHIVE, is_archive, is_hidden
+from services.extract.settings import ArchiveFolders
+
+_SHARD = re.compile(r"(?:[-_.](?:\d+-of-\d+|\d{3,})|(?:^|(?<=/))\d{4,})$")
+"""The number of a shard, as WebDataset, img2dataset, `datasets` and people write it. Shorter ones may be names."""
+_OPEN_AT_ONCE = 4
+
+
+class Part(NamedTuple):
+    """One file of a source: where it is on this machine, and its name, a path below what was given as the source."""
+
+    path: Path
+    name: str
+
+
+def folder_of(name: str, rule: ArchiveFolders) -> str:
+    """The folder below which an archive's files go, by the setting LARDER_ARCHIVE_FOLDERS; "" for none."""
+    if rule == "none":
+        return ""
+    match = ARCHIVE.fullmatch(name)
+    stem = match[1] if match else name
+    return _SHARD.sub("", stem).rstrip("/") if rule == "set" else stem
+
+
+class ArchivesSource:
+    """The files of several archives, and of the folder they lie in, if any. An archive's files go below a folder that
+    is named after it, unless they lie below one of that name already.
+    """
+
+    verb = "unpack"
+    total: int | None = None
+
+    def __init__(self, name: str, parts: Sequence[Part], rule: ArchiveFolders, beside: Path | None = None) -> None:
+        self.name, self.parts, self._beside = name, list(parts), beside
+        self._folders = [folder_of(part.name, rule) for part in self.parts]
+        self._open: OrderedDict[int, Source] = OrderedDict()
+        self.parallel = self.counted = True
+        for number in range(len(self.parts)):  # each is looked at before any is unpacked
+            source = self._source(number)
+            self.parallel, self.counted = self.parallel and source.parallel, self.counted and source.counted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def scan(self) -> Iterator[Member]:
+        """See `Source.scan`."""
+        for number in range(len(self.parts)):
+            yield from self._members(number)
+        if self._beside is not None:
+            for member in _Beside(self._beside, self.name).scan():
+                yield member._replace(place=(-1, member))
+
+    def read(self, member: Member) -> Iterator[bytes]:
+        """See `Source.read`."""
+        number, inner = member.place
+        source = self._source(number) if self._beside is None or number >= 0 else _Beside(self._beside, self.name)
+        return source.read(inner)
+
+    def holders(self, path: str) -> list[str]:
+        """The first two places that a path comes from: for an error, since all are scanned again."""
+        fresh = ArchivesSource.__new__(ArchivesSource)  # what is being read must not be disturbed
+        fresh.__dict__ = self.__getstate__()
+        found = (self._named(member) for member in fresh.scan() if member.path == path)
+        return list(itertools.islice(found, 2))
+
+    def _named(self, member: Member) -> str:
+        number, inner = member.place
+        return f"{self.parts[number].name} ({inner.path})" if number >= 0 else inner.path
+
+    def _members(self, number: int) -> Iterator[Member]:
+        folder = self._folders[number]
+        for member in self._source(number).scan():
+            link = None if member.link is None else _below(folder, member.link)
+            yield Member(_below(folder, member.path), member.bytes, (number, member), link)
+
+    def _source(self, number: int) -> Source:
+        """An archive, opened. A few are kept so: a process may have only so many files open."""
+        if number not in self._open:
+            part = self.parts[number]
+            self._open[number] = open_local(part.path, part.name)
+            while len(self._open) > _OPEN_AT_ONCE:
+                _, oldest = self._open.popitem(last=False)
+                if (close := getattr(oldest, "close", None)) is not None:
+                    close()
+        self._open.move_to_end(number)
+        return self._open[number]
+
+
+class _Beside(FolderSource):
+    """What lies beside archives in their folder: tables, above all."""
+
+    def scan(self) -> Iterator[Member]:
+        """See `Source.scan`."""
+        return (member for member in super().scan() if not is_archive(member.path) and not is_hidden(member.path))
+
+
+def _below(folder: str, path: str) -> str:
+    """A member's path in the whole source: train/cat/1.jpg for both cat/1.jpg and train/cat/1.jpg of train.tar."""
+    above, _, name = folder.rpartition("/")
+    if name and path.startswith(f"{name}/"):
+        return f"{above}/{path}" if above else path
+    return f"{folder}/{path}" if folder else path

@@ -1,0 +1,67 @@
+"""Parquet files as `datasets` writes them, and runs of extract in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from larder.progress import Reporter
+from larder.stage import Outcome
+from services.extract.extract import extract
+from services.extract.settings import ExtractSettings
+from tests.parquet import IMAGE, features
+
+Row = tuple[bytes | None, Any]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a Parquet file of rows, image and label: `write("data/train-00000-of-00001.parquet", rows)`."""
+
+    def write(
+        name: str, rows: Sequence[Row], names: Sequence[str] | None = ("cat", "dog"), group: int = 3,
+        label: pa.DataType | None = None,
+    ) -> Path:  # fmt: skip
+        images = pa.array([None if data is None else {"bytes": data, "path": "x.jpg"} for data, _ in rows], IMAGE)
+        table = pa.table({"image": images, "label": pa.array([value for _, value in rows], label or pa.int64())})
+        return write_table(name, table.replace_schema_metadata(features(names) if names else None), group)
+
+    def write_table(name: str, table: pa.Table, group: int = 3) -> Path:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, row_group_size=group)
+        return path
+
+    write.table = write_table  # type: ignore[attr-defined]
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs extract on a source in this process, with further settings."""
+
+    def run(source: str | Path, **settings: Any) -> Outcome:
+        volume = tmp_path / "volume"
+        volume.mkdir(exist_ok=True)
+        given = {"source": str(source), "volume": volume, "workers": 1, **settings}
+        return extract(ExtractSettings.model_validate(given, by_name=True), Reporter("extract", "line"))
+
+    return run
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
+    """The files of raw/, without the contract's."""
+
+    def read() -> dict[str, bytes]:
+        folder = tmp_path / "volume" / "raw"
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+        return {name: content for name, content in found.items() if not name.startswith("_larder/")}
+
+    return read
