@@ -10,7 +10,12 @@ import pytest
 
 from larder.errors import InputError
 from services.transform import recipes
-from services.transform.recipes import Files, Recipe, RejectError, Sample
+from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from services.transform.recipes.auto import recognise_layout
+from services.transform.recipes.csv import Table
+from services.transform.recipes.metadata import Metadata
+from services.transform.recipes.parquet import Parquet
+from services.transform.splits import parse_split_names
 
 Open = Callable[..., Recipe]
 
@@ -19,13 +24,18 @@ Open = Callable[..., Recipe]
 def open_recipe(tmp_path: Path) -> Open:
     """Opens a recipe over files with this content."""
 
-    def open_recipe(name: str, files: Mapping[str, str | bytes], label_column: str = "") -> Recipe:
+    def open_recipe(
+        name: str, files: Mapping[str, str | bytes], label_column: str = "", splits: str = ""
+    ) -> Recipe:  # fmt: skip
         raw, scratch = tmp_path / "raw", tmp_path / "scratch"
         scratch.mkdir()
         for path, text in files.items():
             (raw / path).parent.mkdir(parents=True, exist_ok=True)
             (raw / path).write_bytes(text.encode() if isinstance(text, str) else text)
-        return recipes.load(name, Files(raw, lambda: iter(sorted(files)), lambda _: None, scratch, "", label_column))
+        there = Files(
+            raw, lambda: iter(sorted(files)), lambda _: None, scratch, "", parse_split_names(splits), label_column
+        )
+        return recipes.load(name or recognise_layout(there).name, there)
 
     return open_recipe
 
@@ -40,6 +50,27 @@ def test_parquet_reads_labels_and_names(open_recipe: Open) -> None:
     for path in ("train/002/x.jpg", "train/x.jpg", "train/0/a/x.jpg", "train/one/x.jpg", "train/²/x.jpg"):
         with pytest.raises(RejectError):
             recipe.assign(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"classes.json": '{"classes": ["b"]}', "train/000/x.jpg": ""}, Parquet),
+        ({"train/metadata.csv": "file_name,label\nx.jpg,b\n", "train/x.jpg": ""}, Metadata),
+        ({"metadata.jsonl": '{"file_name": "x.jpg", "label": "b"}\n', "x.jpg": ""}, Metadata),
+        ({"metadata.csv": "file,label\nx.jpg,b\n", "x.jpg": ""}, Table),
+    ],
+)
+def test_both_are_recognised(open_recipe: Open, files: dict[str, str], kind: type) -> None:
+    assert isinstance(open_recipe("", files), kind)
+
+
+def test_splits_are_named_and_left_out(open_recipe: Open) -> None:
+    files = {"classes.json": '{"classes": ["b"]}', "held/000/x.jpg": "", "old/000/x.jpg": ""}
+    recipe = open_recipe("parquet", files, splits="held=validation,old=-")
+    assert recipe.assign("held/000/x.jpg") == Sample("validation", 0, "x.jpg")
+    with pytest.raises(LeftOutError):
+        recipe.assign("old/000/x.jpg")
 
 
 @pytest.mark.parametrize(
