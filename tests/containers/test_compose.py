@@ -111,6 +111,28 @@ def test_the_cache_is_a_volume_or_a_folder(run: Run, given: str, expected: tuple
     assert service["environment"]["LARDER_CACHE_DIR"] == "/cache"
 
 
+def test_what_a_container_takes_of_the_machine_is_limited(config: dict[str, Any]) -> None:
+    for name, service in config["services"].items():
+        assert int(service["pids_limit"]) == (4096 if name == "minio" else 16384)
+        assert service["tmpfs"] == [f"/tmp:size={'256m' if name == 'minio' else '4g'}"]
+        assert int(service.get("mem_limit", 0)) == 0
+
+
+def test_the_limits_are_settings(run: Run) -> None:
+    command = ("docker", "compose", "-f", "compose/lit.yaml", "config", "--format", "json")
+    given = {"LARDER_MEMORY": "2g", "LARDER_PIDS": "100", "LARDER_TMP_SIZE": "25%"}
+    for service in json.loads(run(*command, check=True, **given).stdout)["services"].values():
+        limits = (int(service["mem_limit"]), int(service["pids_limit"]), service["tmpfs"])
+        assert limits == (2 << 30, 100, ["/tmp:size=25%"])
+
+
+def test_a_container_has_the_limits(stage: Run) -> None:
+    look = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; df --output=size -B1 /tmp | tail -n 1"
+    given = {"LARDER_MEMORY": "512m", "LARDER_PIDS": "100", "LARDER_TMP_SIZE": "64m"}
+    seen = stage("extract", "-c", look, options=("--entrypoint", "bash"), check=True, **given).stdout.split()
+    assert seen == [str(512 << 20), "100", str(64 << 20)]
+
+
 def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     documented = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from larder.cli import images
 from larder.cli.app import App
 from larder.cli.compose import Compose, Facts, revision_of
 from larder.cli.console import say
@@ -122,6 +123,14 @@ def benchmarks(app: App, words: Sequence[str]) -> None:
     """Measure the stages against their yardsticks."""
     venv(app, ())
     app.run(Call((PYTHON, "-m", "benchmarks", *words)))
+
+
+def pin_images(app: App, _: Sequence[str]) -> None:
+    """Pin the base of the images by the digest that its tag has now."""
+    if app.dry_run:
+        return app.print_call(Call(("python3", "-m", "larder", "pin-images")))
+    say(f"pinned: {images.pin(app.root)}")
+    return docs(app, ())
 
 
 def lock(app: App, _: Sequence[str]) -> None:
