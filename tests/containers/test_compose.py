@@ -19,7 +19,8 @@ SERVERS = {"minio", "ray-head"}
 ROOT_OF_A_VOLUME = {"minio"}
 """Root, since a new volume is root's; without capabilities as all are."""
 MAY_MOUNT = {"mount"}
-"""Root with two capabilities, since mounting takes that: SYS_ADMIN, and DAC_OVERRIDE in a folder of the user's."""
+"""Root with four capabilities at first: those to mount, and those to become the user who owns the folder."""
+RIGHTS = ["SYS_ADMIN", "DAC_OVERRIDE", "SETUID", "SETGID"]
 NO_SETTINGS = {
     "LARDER_REVISION": "the image knows it",
     "LARDER_STORE_DIR": "for the embedded server, without an engine",
@@ -43,9 +44,9 @@ def test_services_are_locked_down(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        unconfined = ["apparmor:unconfined"] if name in MAY_MOUNT else []
-        assert service["security_opt"] == ["no-new-privileges:true", *unconfined]
-        assert service.get("cap_add", []) == (["SYS_ADMIN", "DAC_OVERRIDE"] if name in MAY_MOUNT else [])
+        more = ["apparmor:unconfined", "seccomp:mount.seccomp.json"] if name in MAY_MOUNT else []
+        assert service["security_opt"] == ["no-new-privileges:true", *more]
+        assert service.get("cap_add", []) == (RIGHTS if name in MAY_MOUNT else [])
         assert bool(service.get("devices")) == (name in MAY_MOUNT)
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME | MAY_MOUNT
 
