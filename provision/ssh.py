@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.machine import end_with_parent
@@ -169,7 +169,7 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
 
 
-def _log() -> Any:
+def _log() -> tempfile._TemporaryFileWrapper[str]:
     """A file for what OpenSSH says itself, among it words of the server's."""
     return tempfile.NamedTemporaryFile("r", errors="replace", prefix="larder-ssh-")
 

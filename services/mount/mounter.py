@@ -43,9 +43,6 @@ def serve(channels: Iterable[socket.socket], point: Path, source: str) -> None:
                     _answer(channel, asked, point, source)
                 else:
                     asking.unregister(channel)
-    if _is_fuse(point):
-        with suppress(OSError):  # files in it are open: the next mount clears it
-            kernel.unmount(str(point), lazily=False)
 
 
 def _received(channel: socket.socket) -> bytes:
@@ -76,9 +73,9 @@ def _answer(channel: socket.socket, asked: bytes, point: Path, source: str) -> N
 
 def _do(asked: bytes, point: Path, source: str) -> int | None:
     """Do one thing; returns the handle of /dev/fuse where it was to mount. Raises OSError, or ValueError."""
-    command, _, name = asked.partition(b"\0")
-    if command == b"mount":
+    if asked == b"mount":
         return _mount(point, source)
+    command, _, name = asked.partition(b"\0")
     if command not in (b"unmount", b"detach"):
         raise ValueError("no such command")
     where = point.parent / os.fsdecode(name) if name else point

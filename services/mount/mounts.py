@@ -121,7 +121,7 @@ def unmount(point: Path, lazily: bool) -> str:
     try:
         kernel.unmount(str(point), lazily=lazily)
     except OSError as fault:
-        return fault.strerror
+        return fault.strerror or str(fault)
     return ""
 
 

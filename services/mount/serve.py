@@ -48,29 +48,28 @@ def serve(settings: MountSettings, reporter: Reporter) -> Outcome:
         )
     place = Place(settings.mount_dir)
     place.make()
-    mounter = confine(place, settings) if os.geteuid() == 0 else None
-    try:
-        return _serve_or_join(settings, place, mounter, reporter)
-    finally:
-        if mounter is not None:
-            mounter.end()
-
-
-def _serve_or_join(
-    settings: MountSettings, place: Place, mounter: Mounter | None, reporter: Reporter
-) -> Outcome:  # fmt: skip
     while True:
         with place.claim() as mine:
             if mine:
-                _clear(settings, place, _unmount_by(mounter), reporter)
-                look(settings, reporter)
-                _make_point(place.point(settings.bucket))
-                return _serve(settings, place, mounter, reporter)
+                return _serve_alone(settings, place, reporter)
         if _joined(settings, place):
             print(place.point(settings.bucket), flush=True)
             return Outcome(
                 f"up to date: s3://{settings.bucket} is mounted at {place.point(settings.bucket)} already", ""
             )
+
+
+def _serve_alone(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome:
+    """Mount and serve in a folder that is this process's alone. Root gives up its rights first."""
+    mounter = confine(place, settings) if os.geteuid() == 0 else None
+    try:
+        _clear(settings, place, _unmount_by(mounter), reporter)
+        look(settings, reporter)
+        _make_point(place.point(settings.bucket))
+        return _serve(settings, place, mounter, reporter)
+    finally:
+        if mounter is not None:
+            mounter.end()
 
 
 def _unmount_by(mounter: Mounter | None) -> mounts.Unmount:

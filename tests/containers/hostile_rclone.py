@@ -65,7 +65,8 @@ def swap_the_point() -> None:
 
 
 def mounted_elsewhere() -> None:
-    if any(line.split()[4].startswith("/opt") for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    if {"/opt", "/opt/larder"} & {*points}:
         return
     raise OSError(1, "nothing is mounted there")
 
@@ -92,11 +93,10 @@ TRIES: dict[str, Callable[[], object]] = {
     "change the root folder": lambda: os.chroot("/mount"),
     "read the mounter's memory": lambda: read(f"/proc/{MOUNTER}/mem"),
     "read the mounter's environment": lambda: read(f"/proc/{MOUNTER}/environ"),
-    "use the mounter's handles": lambda: os.listdir(f"/proc/{MOUNTER}/fd"),
+    "use the mounter's handles": lambda: os.readlink(f"/proc/{MOUNTER}/fd/0"),
     "trace the mounter": lambda: call("ptrace", PTRACE_ATTACH, MOUNTER, None, None),
     "trace the stage": lambda: call("ptrace", PTRACE_ATTACH, os.getppid(), None, None),
     "read the stage's memory": lambda: read(f"/proc/{os.getppid()}/mem"),
-    "end the mounter": lambda: os.kill(MOUNTER, 9),
     "set the clock": lambda: call("settimeofday", (ctypes.c_long * 2)(1, 1), None),
     "restart the machine": lambda: call("reboot", 0x01234567),
     "load a module": lambda: call("init_module", b"x", 1, b""),
@@ -107,6 +107,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "have something else done": lambda: ask(b"exec\0sh"),
     "have a link mounted": swap_the_point,
     "mount over the image": mounted_elsewhere,
+    "end the mounter": lambda: os.kill(MOUNTER, 9),
 }
 """All of these must fail."""
 

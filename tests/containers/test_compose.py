@@ -128,7 +128,8 @@ def test_the_limits_are_settings(run: Run) -> None:
 
 
 def test_a_container_has_the_limits(stage: Run) -> None:
-    look = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; df --output=size -B1 /tmp | tail -n 1"
+    limits = "memory.max memory/memory.limit_in_bytes pids.max pids/pids.max"  # of cgroup v2 and v1
+    look = f"cd /sys/fs/cgroup; cat {limits} 2>/dev/null; df --output=size -B1 /tmp | tail -n 1"
     given = {"LARDER_MEMORY": "512m", "LARDER_PIDS": "100", "LARDER_TMP_SIZE": "64m"}
     seen = stage("extract", "-c", look, options=("--entrypoint", "bash"), check=True, **given).stdout.split()
     assert seen == [str(512 << 20), "100", str(64 << 20)]
