@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from larder.cli import images
 from larder.cli.app import App
 from larder.cli.compose import Compose, Facts, revision_of
 from larder.cli.console import say
@@ -127,6 +126,8 @@ def benchmarks(app: App, words: Sequence[str]) -> None:
 
 def pin_images(app: App, _: Sequence[str]) -> None:
     """Pin the base of the images by the digest that its tag has now."""
+    from larder.cli import images  # here, since it takes longer to load than all other commands
+
     if app.dry_run:
         return app.print_call(Call(("python3", "-m", "larder", "pin-images")))
     say(f"pinned: {images.pin(app.root)}")
