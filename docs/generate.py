@@ -1,4 +1,4 @@
-"""Writes .env.example, docs/settings.md, larder/cli/settings.json, and the version into compose/.
+"""Writes .env.example, docs/settings.md, larder/cli/settings.json, and version and base image into compose/.
 
 --check fails when one is stale.
 """
@@ -14,6 +14,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BeforeValidator
 
 from larder import __version__
+from larder.cli import images
 from larder.cli.settings import FRONT_DOOR
 from larder.settings import Setting, Settings, settings_of
 from services.bench import arms
@@ -43,7 +44,7 @@ STAGES: dict[str, type[Settings]] = {
 }
 
 IMAGES = (
-    ("BASE_IMAGE", "debian:bookworm-slim", "base of every image; pin it by digest where builds must repeat (compose)"),
+    ("BASE_IMAGE", images.base(ROOT), "base of every image; `make pin-images` pins it by digest"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
      "S3 server of `make s3-up` and the tests: the last community image, frozen with known security holes, so not for "
      "open networks"),
@@ -153,8 +154,9 @@ def settings_data() -> str:
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-def with_version(text: str) -> str:
-    """A compose file with the version of pyproject.toml, which compose can't read there."""
+def with_constants(text: str) -> str:
+    """A compose file with the version of pyproject.toml and the Dockerfile's base, which compose can't read there."""
+    text = re.sub(r"(\$\{BASE_IMAGE:-)[^}]*", rf"\g<1>{images.base(ROOT)}", text)
     text = re.sub(r"\b(image: larder-\S+:)\S+", rf"\g<1>{__version__}", text)
     return re.sub(r'\b(VERSION: )".*?"', rf'\g<1>"{__version__}"', text)
 
@@ -164,7 +166,7 @@ def main() -> int:
     pages = {
         ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page(),
         ROOT / "larder/cli/settings.json": settings_data(),
-        **{path: with_version(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
+        **{path: with_constants(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
     }  # fmt: skip
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:

@@ -96,14 +96,14 @@ class Child:
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, on_line: Callable[[str], None],
-        on_end: Callable[[], None],
+        on_end: Callable[[], None], handles: Collection[int] = (),
     ) -> None:  # fmt: skip
-        """Start it. A thread calls `on_line` for each line, and `on_end` when it has ended."""
+        """Start it. A thread calls `on_line` for each line, and `on_end` when it has ended. It inherits `handles`."""
         self._on_line, self._on_end = on_line, on_end
         self._process = subprocess.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", preexec_fn=end_with_parent,
-            start_new_session=True,  # a Ctrl-C is for us, who then end it in order
+            pass_fds=tuple(handles), start_new_session=True,  # a Ctrl-C is for us, who then end it in order
         )  # fmt: skip
         self._reader = Thread(target=self._follow, daemon=True)
         self._reader.start()

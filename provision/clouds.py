@@ -29,6 +29,8 @@ SLOWEST_POLL_SECONDS = 3.0
 AGAIN = "run the same command again: it finds what was made and goes on"
 PASSING = [502, 503, 504]
 """Statuses that say nothing about the request itself."""
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What comes of an answer that has another form than the API's."""
 
 
 class TooLate(ServiceError):
@@ -172,7 +174,7 @@ def explained(cloud: Cloud, doing: str) -> Iterator[None]:
         yield
     except LarderError:
         raise
-    except (sdk.SDKException, ksa.ClientException) as error:
+    except (sdk.SDKException, ksa.ClientException, *UNREADABLE) as error:
         raise explain(error, cloud, doing) from error
 
 
@@ -180,6 +182,11 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
     """The LarderError for what a cloud answered while we were `doing` something."""
     message = str(error).strip()
     head = f"{cloud}: can't {doing}"
+    if isinstance(error, UNREADABLE) and not isinstance(error, sdk.SDKException | ksa.ClientException):
+        return ServiceError(
+            f"{head}: the answer has another form than expected ({type(error).__name__}: {message[:100]!r})",
+            next_step=f"check the address in clouds.yaml; {AGAIN}",
+        )
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
     if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
         return ConfigurationError(
@@ -231,14 +238,14 @@ def passing(error: Exception) -> bool:
     """Whether a request may have been carried out although it failed: its answer got lost."""
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
     lost = isinstance(error, ksa.ConnectFailure | ksa.UnknownConnectionError)
-    return lost or (bool(status) and int(status or 0) in PASSING)
+    return lost or isinstance(error, UNREADABLE) or (bool(status) and int(status or 0) in PASSING)
 
 
 def make(cloud: Cloud, doing: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Create something once. When the answer gets lost, look whether it was made instead of asking again."""
     try:
         return create()
-    except (sdk.SDKException, ksa.ClientException) as error:
+    except (sdk.SDKException, ksa.ClientException, *UNREADABLE) as error:
         if passing(error):
             with explained(cloud, doing):
                 found = find()

@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError
-from provision import marks
+from provision import answers, marks
 from provision.clouds import make
 from provision.stack import Stack
 
@@ -38,6 +37,12 @@ class Keys:
     def __repr__(self) -> str:
         return f"Keys({self.access})"
 
+    def checked(self) -> Keys:
+        """The same. ServiceError for what is no id or no key: files of settings get keys as they are."""
+        answers.identifier(self.id, "the id of the S3 keys")
+        answers.s3_key(self.secret, "the secret of the S3 keys")
+        return self
+
 
 def find(stack: Stack) -> Keys | None:
     """This stack's keys, as Keystone has them."""
@@ -46,8 +51,8 @@ def find(stack: Stack) -> Keys | None:
     with stack.step("look for the S3 keys", cloud):
         answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
         sdk.raise_from_response(answer)
-    found = (_keys(item) for item in answer.json()["credentials"])
-    return next((keys for keys in found if keys and keys.access == access), None)
+        found = [_keys(item) for item in answer.json()["credentials"]]
+    return next((keys.checked() for keys in found if keys and keys.access == access), None)
 
 
 def _keys(credential: Any) -> Keys | None:
@@ -55,7 +60,7 @@ def _keys(credential: Any) -> Keys | None:
     try:
         blob = json.loads(credential["blob"])
         return Keys(credential["id"], blob["access"], blob["secret"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -79,7 +84,7 @@ def _create(stack: Stack) -> Keys:
     body = {"type": "ec2", "user_id": cloud.user_id, "project_id": cloud.project_id, "blob": blob}
     answer = cloud.connection.identity.post("/credentials", json={"credential": body})
     sdk.raise_from_response(answer)
-    return Keys(answer.json()["credential"]["id"], access, secret)
+    return Keys(answer.json()["credential"]["id"], access, secret).checked()
 
 
 def revoke(stack: Stack, keys: Keys) -> None:
@@ -93,8 +98,9 @@ def revoke(stack: Stack, keys: Keys) -> None:
 def s3_endpoint(stack: Stack) -> str:
     """The S3 interface's address: as declared, or Swift's host and port, as Ceph and Swift have it."""
     assert stack.declaration.credentials
-    address = urlsplit(stack.clouds.objects.endpoint("object-store"))
-    return stack.declaration.credentials.s3_endpoint or f"{address.scheme}://{address.netloc}"
+    return stack.declaration.credentials.s3_endpoint or answers.base_url(
+        stack.clouds.objects.endpoint("object-store"), "the object store's address in the catalog"
+    )
 
 
 def settings(stack: Stack, keys: Keys) -> dict[str, str]:

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from larder.errors import ConfigurationError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+BUCKET = r"^[A-Za-z0-9][A-Za-z0-9.-]{2,62}$"
+USER = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 PLACEHOLDER = "netID"
 """What the examples have in names. All users of a project see each other's things: names should say whose they are."""
 MOST_HOURS = 24 * 30
@@ -70,7 +72,7 @@ class Server(Part):
     network: str = "sharednet1"
     key: str
     """The key pair's name in the cloud."""
-    user: str = "cc"
+    user: str = Field("cc", pattern=USER)
     """Who logs in."""
     private_key: Path | None = None
     """The key's private part on this machine; None leaves the choice to OpenSSH."""
@@ -80,6 +82,8 @@ class Server(Part):
     @field_validator("private_key", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("holds control characters")
         return Path(value).expanduser() if isinstance(value, str) else value
 
     @field_validator("security_groups", mode="before")
@@ -139,7 +143,7 @@ class Volume(Part):
 class Bucket(Part):
     """A container of the object store: what S3 calls a bucket."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{2,62}$")
+    name: str = Field(pattern=BUCKET)
 
 
 class Credentials(Part):
@@ -202,7 +206,7 @@ class Declaration(Part):
     bucket: Bucket | None = None
     credentials: Credentials | None = None
     host: Host | None = None
-    caller_service: str = "https://checkip.amazonaws.com"
+    caller_service: str = Field("https://checkip.amazonaws.com", pattern=r"^https?://[!-~]+$")
     """Answers with the address that a request comes from; asked when this machine is behind a router."""
     limits: Limits = Limits()
 

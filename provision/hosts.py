@@ -17,6 +17,7 @@ from pathlib import Path
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from larder.progress import Reporter
+from provision import answers
 from provision.ssh import Ssh
 
 SCRIPTS = Path(__file__).with_name("host")
@@ -53,6 +54,9 @@ class Disk:
     """Where it is mounted: /mnt/block."""
     blank: bool
     """Made blank by us and not formatted yet: only then may it be formatted."""
+
+    def __post_init__(self) -> None:
+        answers.identifier(self.serial, "the id of a volume")
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def users(ssh: Ssh, serial: str) -> list[str]:
     Empty when the disk is free; that it isn't there is said, too. Reads only. Detaching a disk that is in use loses
     what isn't written yet.
     """
+    answers.identifier(serial, "the id of a volume")
     answer = _run_script(ssh, "volume.sh", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
     try:
         return [str(use) for use in json.loads(answer)]

@@ -13,7 +13,7 @@ from keystoneauth1 import exceptions as ksa
 from keystoneauth1.adapter import Adapter
 
 from larder.errors import ConfigurationError, InputError, ServiceError
-from provision import marks
+from provision import answers, marks
 from provision.clouds import AGAIN, make, wait
 from provision.marks import Thing
 from provision.stack import Stack
@@ -69,10 +69,10 @@ def adapter(stack: Stack) -> Any:
 
 def find_all(stack: Stack) -> list[Lease]:
     """Our leases, those that are over included."""
+    name, project = marks.lease_name(stack.owner), stack.clouds.compute.project_id
     with stack.step("list leases"):
         found = adapter(stack).get("/leases").json()["leases"]
-    name, project = marks.lease_name(stack.owner), stack.clouds.compute.project_id
-    return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
+        return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
 
 
 def find(stack: Stack) -> Lease | None:
@@ -84,12 +84,19 @@ def find(stack: Stack) -> Lease | None:
 
 def _lease(item: Any) -> Lease:
     reservations = item.get("reservations") or [{}]
-    return Lease(item["id"], item["status"], _date(item["end_date"]), reservations[0].get("id", ""))
+    reservation = reservations[0].get("id") or ""
+    return Lease(
+        answers.identifier(item["id"], "the id of a lease"), str(item["status"]), _date(item["end_date"]),
+        reservation and answers.identifier(reservation, "the id of a reservation"),
+    )  # fmt: skip
 
 
 def _date(text: str) -> datetime:
     """A moment as Blazar writes it: in UTC, without saying so."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except (TypeError, ValueError):
+        raise answers.refused("a date of a lease", text, "date") from None
 
 
 def create(stack: Stack, flavor_id: str, hours: float) -> Lease:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.errors import InputError, LarderError
-from provision import hosts, networks, servers, ssh, volumes
+from provision import answers, host_keys, hosts, networks, servers, ssh, volumes
+from provision.clouds import TooLate, wait
 from provision.declaration import Volume
 from provision.hosts import Disk, HostSetup
 from provision.marks import Thing
 from provision.ssh import Address, Ssh
 from provision.stack import Stack
+
+CONSOLE_SECONDS = 180
+"""How long cloud-init may take to show the host keys, once the server's SSH answers."""
 
 
 def need_server(stack: Stack) -> Thing:
@@ -26,12 +30,12 @@ def need_server(stack: Stack) -> Thing:
 def address_of(stack: Stack, server: Thing) -> str:
     """The server's floating IP, or its first own address where none is declared."""
     floating = networks.find_address(stack)
-    own = [item["addr"] for items in (server.raw.addresses or {}).values() for item in items]
     if floating is not None and floating.raw.port_id:
-        return floating.name
+        return answers.address(floating.name, "the floating IP")
+    own = [item["addr"] for items in (server.raw.addresses or {}).values() for item in items]
     if not own:
         raise InputError(f"{server} has no address", next_step="declare a [floating_ip], then run `up`")
-    return str(own[0])
+    return answers.address(own[0], f"the address of {server}")
 
 
 def reach(stack: Stack) -> Ssh:
@@ -44,7 +48,29 @@ def reach(stack: Stack) -> Ssh:
 def _ssh(stack: Stack, server: Thing) -> Ssh:
     wanted = stack.declaration.server
     assert wanted
-    return Ssh(Address(address_of(stack, server), wanted.user, key=wanted.private_key), stack.state_folder)
+    address = Address(address_of(stack, server), wanted.user, key=wanted.private_key)
+    return Ssh(address, stack.state_folder, lambda: _host_keys(stack, server))
+
+
+def _host_keys(stack: Stack, server: Thing) -> frozenset[str]:
+    """The fingerprints that the server's console shows, which may take until it has booted; says when it shows none."""
+
+    def look() -> frozenset[str] | None:
+        log = servers.console_log(stack, server)
+        found = host_keys.in_console(log)
+        return found if found or not host_keys.will_come(log) else None
+
+    try:
+        what = f"{server} shows its host keys on its console"
+        found = wait(stack.reporter, what, look, CONSOLE_SECONDS, "look at the console in the site's web interface")
+    except TooLate:
+        found = frozenset()
+    if found:
+        stack.say("ssh", "the host key is checked against the server's console log")
+    else:
+        stack.say("ssh", "the server's console log shows no host keys: the key that it shows at this first contact is "
+                  "trusted, and checked from now on")  # fmt: skip
+    return found
 
 
 def set_up(stack: Stack) -> None:

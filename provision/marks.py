@@ -17,6 +17,7 @@ from typing import Any
 
 from larder.errors import InputError
 from larder.terminal import Lines, lines
+from provision import answers
 
 STACK = "larder:stack"
 PART = "larder:part"
@@ -49,6 +50,9 @@ class Thing:
     """Whose mark it carries; empty for none."""
     adopted: bool = False
     """Whether it is ours, and somebody else made it."""
+
+    def __post_init__(self) -> None:
+        answers.identifier(self.id, f"the id of a {self.kind}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} ({self.id})"

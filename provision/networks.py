@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import urllib.request
+from http.client import HTTPException
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError
 from larder.terminal import lines
-from provision import marks
+from provision import answers, marks
 from provision.clouds import make
 from provision.declaration import CALLER, SecurityGroup
 from provision.declaration import network as as_network
@@ -20,6 +22,9 @@ from provision.marks import Thing
 from provision.servers import network
 from provision.stack import Stack
 
+CALLER_SECONDS = 10
+CALLER_BYTES = 100
+NAME_CALLER = "give it as --caller 192.0.2.7 or LARDER_CALLER, or write sources into [[security_group]]"
 EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 Rule = tuple[int, str]
 """A TCP port and the network that may reach it."""
@@ -44,13 +49,43 @@ def caller(stack: Stack) -> str:
             own = ipaddress.ip_address(way.getsockname()[0])
         if own.is_global or ipaddress.ip_address(target[0]).is_private:
             return str(ipaddress.ip_network(own))
-        with urllib.request.urlopen(stack.declaration.caller_service, timeout=10) as answer:
-            return as_network(answer.read(100).decode().strip())
+        return as_network(_asked(stack.declaration.caller_service))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the address that the cloud sees this machine come from can't be found: {error}",
-            next_step="give it as --caller 192.0.2.7 or LARDER_CALLER, or write sources into [[security_group]]",
+            f"the address that the cloud sees this machine come from can't be found: {error}", next_step=NAME_CALLER
         ) from error
+
+
+def _asked(service: str) -> str:
+    """The public address that a web service sees this machine come from. It may answer anything, and take any time."""
+    found: list[bytes | Exception] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.build_opener(_NoRedirect()).open(service, timeout=CALLER_SECONDS) as answer:
+                found.append(answer.read(CALLER_BYTES + 1))
+        except (OSError, ValueError, HTTPException) as error:
+            found.append(error)
+
+    # A thread, since a time limit of a socket begins anew with each byte.
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(CALLER_SECONDS)
+    if not found:
+        raise TimeoutError(f"{service} didn't answer within {CALLER_SECONDS} s")
+    if isinstance(found[0], Exception):
+        raise OSError(f"{service}: {found[0]}")
+    if len(found[0]) > CALLER_BYTES:
+        raise ValueError(f"{service} answers with more than an address")
+    text = found[0].decode("ascii", errors="replace").strip()
+    return answers.public_address(text, f"the question who asks, put to {service},", NAME_CALLER)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Who was asked answers, or nobody."""
+
+    def redirect_request(self, *words: Any, **options: Any) -> None:
+        return None
 
 
 def wanted_rules(stack: Stack, group: SecurityGroup) -> set[Rule]:
@@ -121,7 +156,10 @@ def _covers(rule: Any, port: int, source: str) -> bool:
     if not low <= port <= high or rule["ethertype"] != f"IPv{wanted.version}":
         return False
     prefix = rule["remote_ip_prefix"]
-    return prefix is None or wanted.subnet_of(ipaddress.ip_network(prefix))  # type: ignore[arg-type]
+    if prefix is None:
+        return True
+    wide = answers.network(prefix, "a source in the security group's rules")
+    return wide.version == wanted.version and wanted.subnet_of(wide)  # type: ignore[arg-type]
 
 
 def create_group(stack: Stack, group: SecurityGroup) -> None:

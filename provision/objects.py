@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -10,8 +11,9 @@ from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.terminal import lines
-from provision import marks
+from provision import answers, marks
 from provision.clouds import AGAIN, wait
+from provision.declaration import BUCKET
 from provision.marks import Thing
 from provision.stack import Stack
 
@@ -38,7 +40,8 @@ def _read(stack: Stack, name: str) -> Thing | None:
     if answer.status_code == 404:
         return None
     sdk.raise_from_response(answer)
-    count, size = (int(answer.headers.get(f"X-Container-{what}", 0)) for what in ("Object-Count", "Bytes-Used"))
+    count, size = (answers.whole_number(answer.headers.get(f"X-Container-{what}", 0), f"{what} of the bucket {name}")
+                   for what in ("Object-Count", "Bytes-Used"))  # fmt: skip
     owner = answer.headers.get(HEADER, "")
     ours = owner == stack.owner_at(stack.clouds.objects)
     return Thing("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers, owner)
@@ -57,7 +60,7 @@ def ours(stack: Stack) -> list[Thing]:
     if not stack.clouds.objects.endpoint("object-store"):
         return []
     with stack.step("list buckets", stack.clouds.objects):
-        names = [item.name for item in _api(stack).containers()]
+        names = [item.name for item in _api(stack).containers() if re.fullmatch(BUCKET, str(item.name))]
         found = [_read(stack, name) for name in names]
     return [item for item in found if item is not None and item.ours]
 
@@ -94,7 +97,7 @@ def _pages(stack: Stack, bucket: Thing) -> Iterator[list[str]]:
         with stack.step(f"list the bucket {bucket.name}", stack.clouds.objects):
             answer = _api(stack).get(f"/{quote(bucket.name)}", params={"format": "json", "limit": PER_CALL})
             sdk.raise_from_response(answer)
-            names = [item["name"] for item in answer.json()] if answer.status_code == 200 else []
+            names = [str(item["name"]) for item in answer.json()] if answer.status_code == 200 else []
         if not names:
             return
         if names == before:
@@ -134,8 +137,14 @@ def _is_result(answer: Any) -> bool:
 
 
 def _delete_singly(stack: Stack, bucket: Thing, names: Sequence[str]) -> list[str]:
-    answers = ((name, _api(stack).delete(f"/{quote(bucket.name)}/{quote(name)}")) for name in names)
-    return [f"{name}: {answer.status_code}" for name, answer in answers if answer.status_code not in (204, 404)]
+    errors = []
+    for name in names:
+        if {".", ".."} & {*name.split("/")}:  # such a path is shortened on the way, and names another object
+            errors.append(f"{name}: a name that can't be asked for; delete it in the site's web interface")
+            continue
+        status = _api(stack).delete(f"/{quote(bucket.name)}/{quote(name)}").status_code
+        errors += [f"{name}: {status}"] if status not in (204, 404) else []
+    return errors
 
 
 def delete(stack: Stack, bucket: Thing) -> None:

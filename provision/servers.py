@@ -10,7 +10,7 @@ from openstack import exceptions as sdk
 
 from larder.errors import InputError, LarderError, ServiceError
 from larder.terminal import lines
-from provision import marks, volumes
+from provision import host_keys, marks, volumes
 from provision.clouds import AGAIN, make, wait
 from provision.declaration import Server
 from provision.leases import Lease
@@ -22,6 +22,7 @@ SHUT_DOWN_SECONDS = 60
 
 GONE = ("DELETED", "SOFT_DELETED")
 CONSOLE_LINES = 20
+MOST_CONSOLE_LINES = 4000
 
 
 def thing(stack: Stack, server: Any) -> Thing:
@@ -237,12 +238,17 @@ def failed(stack: Stack, server: Thing) -> ServiceError:
 
 def console(stack: Stack, server: Thing) -> list[str]:
     """The last lines of a server's console; none where there is no console."""
+    return console_log(stack, server, CONSOLE_LINES).strip().splitlines()[-CONSOLE_LINES:]
+
+
+def console_log(stack: Stack, server: Thing, lines: int = MOST_CONSOLE_LINES) -> str:
+    """The end of a server's console log; empty where there is none, as at a server without a host."""
     try:
-        answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=CONSOLE_LINES)
+        answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=lines)
     except (sdk.HttpException, ksa.ClientException):
-        return []  # a server without a host has none, and the fault is what counts
-    text = answer.get("output", "") if isinstance(answer, dict) else str(answer or "")
-    return text.strip().splitlines()[-CONSOLE_LINES:]
+        return ""
+    text = answer.get("output") if isinstance(answer, dict) else answer
+    return text[-host_keys.MOST_CHARACTERS :] if isinstance(text, str) else ""
 
 
 def delete(stack: Stack, server: Thing) -> None:

@@ -1,31 +1,39 @@
 """The way to a server: the system's OpenSSH as a subprocess.
 
-The host key is recorded at first contact and checked ever after. The ssh_config fragment that is written for a server
-can be included in ~/.ssh/config; what we run reads it first and then that file, so jump hosts and agents work.
+The host key is recorded at first contact, before anybody logs in, and checked ever after; where the cloud's console log
+shows the server's keys, only one of them is recorded. The ssh_config fragment that is written for a server can be
+included in ~/.ssh/config; what we run reads it first and then that file, so jump hosts and agents work.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import re
+import resource
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.machine import end_with_parent
+from provision import answers, host_keys
+from provision.declaration import USER
 
 CONNECT_SECONDS = 10
 POLL_SECONDS = 1.0
 SSH_FAILED = 255
 TIMEOUT_EXITS = (124, 137)
 """Of `timeout`, when the command was ended, and when it had to be killed."""
+MOST_BYTES = 16 << 20
+"""Of what a command on the server may print."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,21 @@ class Address:
     """The private key; None leaves the choice to OpenSSH: the agent, ~/.ssh/config, the usual files."""
     options: tuple[str, ...] = ()
     """More of ssh_config's options, each as "Name=value": "ControlMaster=auto", "ProxyJump=bastion"."""
+
+    def __post_init__(self) -> None:
+        """ConfigurationError for what ssh_config would take for something else, such as a further option."""
+        faults = [
+            f"the server's address {self.host!r} is neither an address nor a name"
+            if not answers.is_host(self.host) else "",
+            f"the user {self.user!r} is no user's name" if not re.fullmatch(USER, self.user) else "",
+            f"the port {self.port} is none" if not 0 < self.port < 65536 else "",
+            f"the key's path {str(self.key)!r} holds control characters"
+            if self.key and not str(self.key).isprintable() else "",
+            *(f"the option {option!r} isn't Name=value" for option in self.options
+              if not re.fullmatch(r"[A-Za-z]+=[^\x00-\x1f\x7f]+", option)),
+        ]  # fmt: skip
+        if faults := [fault for fault in faults if fault]:
+            raise ConfigurationError.of_faults(faults, next_step="correct [server] in the declaration")
 
 
 @dataclass(frozen=True)
@@ -140,16 +163,37 @@ def forget_host_key(state_folder: Path) -> None:
     known_hosts_in(state_folder).unlink(missing_ok=True)
 
 
+def _limit_files() -> None:
+    """In a child, before its program starts: what it writes to a file ends at MOST_BYTES, and itself with it."""
+    end_with_parent()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
+
+
+def _log() -> tempfile._TemporaryFileWrapper[str]:
+    """A file for what OpenSSH says itself, among it words of the server's."""
+    return tempfile.NamedTemporaryFile("r", errors="replace", prefix="larder-ssh-")
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
 class Ssh:
     """One server; `known_hosts` and the ssh_config fragment lie in `state_folder`, its own."""
 
-    def __init__(self, address: Address, state_folder: Path) -> None:
+    def __init__(
+        self, address: Address, state_folder: Path, vouched: Callable[[], frozenset[str]] = frozenset
+    ) -> None:  # fmt: skip
+        """`vouched` is asked at first contact for the fingerprints of the server's keys; none trusts what it shows."""
         self.address = address
+        self._vouched = vouched
         self.state_folder = state_folder.absolute()
         self.alias = "larder-" + re.sub(r"[^A-Za-z0-9._-]+", "-", self.state_folder.name)
         """The server's name in the fragment."""
         self.fragment = self.state_folder / "ssh_config"
         self.known_hosts = known_hosts_in(self.state_folder)
+        self._seen = self.state_folder / "known_hosts.seen"
         self._config = self.state_folder / "config"
 
     def wait(self, seconds: float) -> None:
@@ -184,6 +228,9 @@ class Ssh:
                 + ("" if cut else ", and is at work there still"),
                 next_step="run the same command again: what was done stays, and it goes on from there",
             )
+        if code == -signal.SIGXFSZ:
+            raise ServiceError(f"{self}: `{called}` printed more than {MOST_BYTES >> 20} MiB",
+                               next_step="log in and see what it does there")  # fmt: skip
         if code == SSH_FAILED or code < 0:  # or OpenSSH was killed
             raise self._error(fault_of(said), said, f"while `{called}` was to run")
         return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
@@ -191,16 +238,58 @@ class Ssh:
     def _attempt(self, remote: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:
         """Exit code, what OpenSSH itself said, and the command's stdout and stderr."""
         self.write_fragment()
-        with tempfile.NamedTemporaryFile("r", prefix="larder-ssh-") as log:
+        said = self._meet()
+        if said is not None:
+            return SSH_FAILED, said, b"", b""
+        with _log() as log, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             command = self._command("-o", "BatchMode=yes", "-T", "-E", log.name)
             try:
                 ended = subprocess.run(
-                    [*command, shlex.join(remote)], input=stdin, capture_output=True, check=False,
-                    timeout=seconds + 2 * CONNECT_SECONDS, preexec_fn=end_with_parent,
+                    [*command, shlex.join(remote)], input=stdin, stdout=stdout, stderr=stderr, check=False,
+                    timeout=seconds + 2 * CONNECT_SECONDS, preexec_fn=_limit_files,
                 )  # fmt: skip
             except subprocess.TimeoutExpired:
                 return TIMEOUT_EXITS[0], log.read(), b"", b""
-            return ended.returncode, log.read(), ended.stdout, ended.stderr
+            return ended.returncode, log.read(), _content(stdout), _content(stderr)
+
+    def _meet(self) -> str | None:
+        """At first contact, record the server's host key. What OpenSSH said where it got to see none, else None.
+
+        Nobody logs in before the key is recorded. Raises ConfigurationError where none of the keys that are vouched for
+        is the one that the server shows.
+        """
+        if self.known_hosts.exists():
+            return None
+        self._seen.unlink(missing_ok=True)
+        options = ("StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={quoted(self._seen)}", "BatchMode=yes",
+                   "PreferredAuthentications=none", "ControlMaster=no", "ControlPath=none")  # fmt: skip
+        words = [word for option in options for word in ("-o", option)]
+        with _log() as log:
+            try:
+                subprocess.run(
+                    [*self._command(*words, "-T", "-E", log.name), "true"], stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=3 * CONNECT_SECONDS,
+                    preexec_fn=_limit_files,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return "Connection timed out"
+            if not self._seen.exists():
+                return log.read()
+        shown = host_keys.in_known_hosts(self._seen.read_text(errors="replace"))
+        self._check_vouched(shown)
+        os.replace(self._seen, self.known_hosts)  # only now: until then nobody logs in
+        return None
+
+    def _check_vouched(self, shown: frozenset[str]) -> None:
+        vouched = self._vouched()
+        if vouched and not shown & vouched:
+            raise ConfigurationError(
+                f"{self}: the server shows the host key {', '.join(sorted(shown)) or '(unreadable)'}, and the cloud's "
+                f"console log has other ones for it ({', '.join(sorted(vouched))}): another machine answers at this "
+                "address, or somebody is in between. Nobody logged in",
+                next_step="check in the site's web interface that the address is this server's, and what its console "
+                "shows; don't go on while they differ",
+            )
 
     def _error(self, fault: Fault, said: str, when: str) -> LarderError:
         lines = [line.strip() for line in said.splitlines() if line.strip(" @") and "Permanently added" not in line]
@@ -214,18 +303,25 @@ class Ssh:
 
         The words are OpenSSH's, which joins them by spaces for the shell of the server.
         """
-        self.write_fragment()
+        self._get_ready()
         return subprocess.call([*self._command("-t"), *argv])
+
+    def _get_ready(self) -> None:
+        """Write the fragment, and see to it that the host key is recorded; raises where the server can't be reached."""
+        self.write_fragment()
+        said = self._meet()
+        if said is not None:
+            raise self._error(fault_of(said), said, "at first contact")
 
     def tunnel(self, local_port: int, remote_port: int) -> int:
         """Lead 127.0.0.1:`local_port` here to the loopback port `remote_port` there, until Ctrl-C.
 
         Returns 0 when it was ended; raises when it can't be made, or the connection is lost.
         """
-        self.write_fragment()
         check_free(local_port)
+        self._get_ready()
         forward = f"127.0.0.1:{local_port}:127.0.0.1:{remote_port}"
-        with tempfile.NamedTemporaryFile("r", prefix="larder-ssh-") as log:
+        with _log() as log:
             flags = ("-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, "-E", log.name)
             with subprocess.Popen(self._command(*flags), preexec_fn=end_with_parent) as process:
                 try:
@@ -250,8 +346,8 @@ class Ssh:
         lines = [
             *more, f"HostName {self.address.host}", f"User {self.address.user}", f"Port {self.address.port}", *key,
             f"UserKnownHostsFile {quoted(self.known_hosts)}", "GlobalKnownHostsFile /dev/null", "CheckHostIP no",
-            f"HostKeyAlias {self.alias}", "StrictHostKeyChecking accept-new", f"ConnectTimeout {CONNECT_SECONDS}",
-            "ServerAliveInterval 10", "ServerAliveCountMax 3",
+            f"HostKeyAlias {self.alias}", "StrictHostKeyChecking yes", "VerifyHostKeyDNS no", "UpdateHostKeys no",
+            f"ConnectTimeout {CONNECT_SECONDS}", "ServerAliveInterval 10", "ServerAliveCountMax 3",
         ]  # fmt: skip
         head = f"# `Include` this in ~/.ssh/config, and `ssh {self.alias}` works by hand."
         return "\n".join([head, f"Host {self.alias}", *(f"    {line}" for line in lines), ""])

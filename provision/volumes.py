@@ -7,7 +7,7 @@ from typing import Any
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
-from provision import marks
+from provision import answers, marks
 from provision.clouds import AGAIN, TooLate, make, wait
 from provision.declaration import BootVolume, Volume
 from provision.hosts import Disk
@@ -152,13 +152,13 @@ def mark_grown(stack: Stack, volume_id: str, yes: bool) -> None:
 def disk(volume: Thing, wanted: Volume) -> Disk:
     """The volume as the server's scripts know it."""
     blank = (volume.raw.metadata or {}).get(marks.BLANK) == "yes"
-    return Disk(volume.id, int(volume.raw.size), wanted.mount or "", blank)
+    return Disk(volume.id, answers.whole_number(volume.raw.size, f"the size of {volume}"), wanted.mount or "", blank)
 
 
 def server_of(volume: Thing) -> str | None:
     """The id of the server that a volume is attached to."""
     attachments = volume.raw.attachments or ()
-    return str(attachments[0]["server_id"]) if attachments else None
+    return answers.identifier(attachments[0]["server_id"], f"the server of {volume}") if attachments else None
 
 
 def attach(stack: Stack, volume: Thing, server: Thing) -> Thing:

@@ -50,6 +50,11 @@ FRONT_DOOR = (
     Setting("LARDER_UID", "your user id", "user id that writes records in containers; never 0"),
     Setting("LARDER_GID", "your group id", "group id that writes records in containers; never 0"),
     Setting("LARDER_SHM_SIZE", "8gb", "limit of the shared memory of the containers of bench and JupyterLab"),
+    Setting("LARDER_MEMORY", "", "limit of the memory of each stage's container, such as 8g, with its /tmp and shared "
+            "memory; the kernel ends what needs more. Empty, or 0, is no limit"),
+    Setting("LARDER_PIDS", "16384", "limit of the processes and threads of each stage's container; -1 is no limit"),
+    Setting("LARDER_TMP_SIZE", "4g", "limit of /tmp in each stage's container, which lies in memory: such as 512m, or "
+            "25% of the machine's memory"),
     Setting("LARDER_MINIO_PORT", "9000", "loopback port of the store that `s3-up` starts in a container"),
     Setting("COMPOSE_PROJECT_NAME", "", "name of the compose project; default: larder for the first checkout on a "
             "machine, larder-<digest> for others"),
@@ -334,6 +339,7 @@ def _bad_values(settings: Settings) -> Iterator[str]:
     yield from _bad_choices(settings)
     yield from _bad_names(settings)
     yield from _bad_numbers(settings)
+    yield from _bad_limits(settings)
     for name in known():
         value = settings.get(name)
         if "\0" in value:
@@ -401,6 +407,20 @@ def _wrong_number(value: str, setting: Setting) -> str:
         if not fits(number, bound):
             return words.format(bound)
     return ""
+
+
+def _bad_limits(settings: Settings) -> Iterator[str]:
+    """Yield limits that Docker or the kernel would refuse in words of their own, or take for something else."""
+    size = (r"[0-9]{1,15}([kmgt]i?b?|b)?", "a size such as 512m or 8g")
+    limits = {
+        "LARDER_MEMORY": size, "LARDER_SHM_SIZE": size,
+        "LARDER_TMP_SIZE": (r"[0-9]{1,15}[kmg]?|[1-9][0-9]?%|100%", "a size such as 512m, or a share such as 25%"),
+        "LARDER_PIDS": (r"-1|0*[1-9][0-9]{0,6}", "a number of processes, or -1"),
+    }  # fmt: skip
+    for name, (pattern, what) in limits.items():
+        value = settings.get(name)
+        if value and not re.fullmatch(pattern, value, re.IGNORECASE):
+            yield f"{name}={shown(value)} is not {what}"
 
 
 def is_port(text: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.errors import ConfigurationError, StorageError
+from services.mount import kernel
 
 TABLE = Path("/proc/self/mountinfo")
 DEVICE = "larder:"
@@ -79,14 +80,18 @@ def is_dead(point: Path) -> bool:
     return any(os.strerror(code) in fault for code in (errno.ENOTCONN, errno.ECONNABORTED))
 
 
-def take_away(point: Path, grace_seconds: float, say_busy: Callable[[], None]) -> bool:
+Unmount = Callable[[Path, bool], str]
+"""Unmounts, lazily or not; returns what the system complains of, "" when it is done."""
+
+
+def take_away(point: Path, grace_seconds: float, say_busy: Callable[[], None], unmount: Unmount) -> bool:
     """Unmount what is mounted at `point`. While files in it are open, wait for `grace_seconds` after `say_busy`.
 
     Returns False when they stayed open, and it was taken out of the tree all the same. Raises StorageError when this
     user may not unmount it.
     """
     end, said = time.monotonic() + grace_seconds, False
-    while fault := _fusermount("-u", point):
+    while fault := _left(unmount, point, lazily=False):
         if os.strerror(errno.EBUSY) not in fault or time.monotonic() >= end:
             break
         if not said:
@@ -95,7 +100,7 @@ def take_away(point: Path, grace_seconds: float, say_busy: Callable[[], None]) -
         time.sleep(_PAUSE_SECONDS)
     if not fault:
         return True
-    if fault := _fusermount("-uz", point):
+    if fault := _left(unmount, point, lazily=True):
         raise StorageError(
             f"{point} can't be unmounted: {fault}",
             next_step=f"have the one who mounted it, or root, do it: `sudo umount --lazy {point}`",
@@ -103,15 +108,30 @@ def take_away(point: Path, grace_seconds: float, say_busy: Callable[[], None]) -
     return False
 
 
-def _fusermount(flag: str, point: Path) -> str:
-    """What fusermount complains of; "" when it is done, or somebody else was quicker."""
+def _left(unmount: Unmount, point: Path, *, lazily: bool) -> str:
+    """What is complained of; "" when it is done, or somebody else was quicker."""
+    fault = unmount(point, lazily)
+    return fault if any(item.point == point for item in mounted_in(point.parent)) else ""
+
+
+def unmount(point: Path, lazily: bool) -> str:
+    """An `Unmount` by this process's own right as root, or by FUSE's program for ordinary users."""
+    if os.geteuid() != 0:
+        return _by_helper(point, lazily)
+    try:
+        kernel.unmount(str(point), lazily=lazily)
+    except OSError as fault:
+        return fault.strerror or str(fault)
+    return ""
+
+
+def _by_helper(point: Path, lazily: bool) -> str:
     done = subprocess.run(
-        [helper(), flag, str(point)], env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        [helper(), "-uz" if lazily else "-u", str(point)],
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, check=False,
     )  # fmt: skip
-    if done.returncode == 0 or not any(item.point == point for item in mounted_in(point.parent)):
-        return ""
-    return done.stderr.strip() or f"it ended with {done.returncode}"
+    return "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
 
 
 def helper() -> str:

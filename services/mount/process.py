@@ -6,10 +6,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from larder.background import Child
 from larder.progress import Reporter
 from larder.rclone import REMOTE, command, environment
+from services.mount.confine import Mounter, environment_of
 from services.mount.place import Place
 from services.mount.settings import MountSettings
 
@@ -20,12 +22,18 @@ class Rclone(Child):
     """A running `rclone mount`. Its log goes to the reporter; `on_end` is called when it has ended."""
 
     def __init__(
-        self, settings: MountSettings, place: Place, everybody: bool, reporter: Reporter, on_end: Callable[[], None]
-    ) -> None:
+        self, settings: MountSettings, place: Place, everybody: bool, mounter: Mounter | None, reporter: Reporter,
+        on_end: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Start it. With a mounter it is that one, and not FUSE's own program, that mounts for it."""
         self._reporter = reporter
         self._last: deque[str] = deque(maxlen=_LAST_WORDS)
         words = command(*_words(settings, place, everybody))
-        super().__init__(words, environment(settings), place.folder, self._say, on_end)
+        channel = mounter.channel_of_rclone() if mounter else None
+        with channel or nullcontext():
+            env = environment(settings) | (environment_of(channel) if channel else {})
+            handles = [channel.fileno()] if channel else []
+            super().__init__(words, env, place.folder, self._say, on_end, handles)
 
     def last_words(self) -> str:
         """What it complained of last, and how it ended."""

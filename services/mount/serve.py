@@ -19,6 +19,7 @@ from larder.stage import Outcome
 from larder.store import client
 from larder.terminal import say
 from services.mount import mounts
+from services.mount.confine import Mounter, confine
 from services.mount.place import Place, Server
 from services.mount.process import Rclone
 from services.mount.settings import MountSettings
@@ -39,7 +40,8 @@ def serve(settings: MountSettings, reporter: Reporter) -> Outcome:
     Raises ConfigurationError when nothing can be mounted here or the store refuses, StorageError when the mount point
     is in use, ServiceError when the store doesn't answer or rclone ends by itself.
     """
-    mounts.helper()
+    if os.geteuid() != 0:
+        mounts.helper()
     if not _FUSE.exists():
         raise ConfigurationError(
             "/dev/fuse is missing, so nothing can be mounted",
@@ -50,15 +52,29 @@ def serve(settings: MountSettings, reporter: Reporter) -> Outcome:
     while True:
         with place.claim() as mine:
             if mine:
-                _clear(settings, place, reporter)
-                look(settings, reporter)
-                _make_point(place.point(settings.bucket))
-                return _serve(settings, place, reporter)
+                return _serve_alone(settings, place, reporter)
         if _joined(settings, place):
             say(str(place.point(settings.bucket)))
             return Outcome(
                 f"up to date: s3://{settings.bucket} is mounted at {place.point(settings.bucket)} already", ""
             )
+
+
+def _serve_alone(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome:
+    """Mount and serve in a folder that is this process's alone. Root gives up its rights first."""
+    mounter = confine(place, settings) if os.geteuid() == 0 else None
+    try:
+        _clear(settings, place, _unmount_by(mounter), reporter)
+        look(settings, reporter)
+        _make_point(place.point(settings.bucket))
+        return _serve(settings, place, mounter, reporter)
+    finally:
+        if mounter is not None:
+            mounter.end()
+
+
+def _unmount_by(mounter: Mounter | None) -> mounts.Unmount:
+    return mounts.unmount if mounter is None else mounter.unmount
 
 
 def look(settings: MountSettings, reporter: Reporter) -> None:
@@ -109,13 +125,13 @@ def _check_same(server: Server, settings: MountSettings, place: Place) -> None:
         )
 
 
-def _clear(settings: MountSettings, place: Place, reporter: Reporter) -> None:
+def _clear(settings: MountSettings, place: Place, unmount: mounts.Unmount, reporter: Reporter) -> None:
     """Take away what a killed run has left: nobody holds the folder, so nobody serves our mounts in it."""
     point = place.point(settings.bucket)
     for item in reversed(mounts.mounted_in(place.folder)):
         if item.ours or (item.point == point and item.kind.startswith("fuse") and mounts.is_dead(point)):
             reporter.event("cleared", f"taking away the dead mount that an earlier run left at {item.point}")
-            mounts.take_away(item.point, 0, lambda: None)
+            mounts.take_away(item.point, 0, lambda: None, unmount)
         elif item.point == point:
             raise StorageError(
                 f"something else is mounted at {point} ({item.kind} of {item.source})",
@@ -138,9 +154,7 @@ def _make_point(point: Path) -> None:
 
 
 def _for_everybody(reporter: Reporter) -> bool:
-    """Whether other users may read the mount: FUSE leaves that to root, and to whom root allows it."""
-    if os.geteuid() == 0:
-        return True
+    """Whether an ordinary user's mount may be read by others: FUSE leaves that to whom root allows it."""
     if _FUSE_CONF.exists() and re.search(r"^\s*user_allow_other\s*$", _FUSE_CONF.read_text(), re.MULTILINE):
         return True
     reporter.event(
@@ -150,14 +164,14 @@ def _for_everybody(reporter: Reporter) -> bool:
     return False
 
 
-def _serve(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome:
+def _serve(settings: MountSettings, place: Place, mounter: Mounter | None, reporter: Reporter) -> Outcome:
     where = f"s3://{settings.bucket}"
     point = place.point(settings.bucket)
-    everybody = _for_everybody(reporter)
+    everybody = mounter is not None or _for_everybody(reporter)
     place.enter(settings.bucket, settings.shape())
     stop = threading.Event()
     with _signals(stop) as signalled:
-        rclone = Rclone(settings, place, everybody, reporter, stop.set)
+        rclone = Rclone(settings, place, everybody, mounter, reporter, stop.set)
         try:
             ready = _wait_until_it_answers(place, point, rclone, stop, reporter)
             if ready:
@@ -167,7 +181,7 @@ def _serve(settings: MountSettings, place: Place, reporter: Reporter) -> Outcome
                 stop.wait()
             code = rclone.code()
         finally:
-            _end(place, settings.bucket, rclone, reporter)
+            _end(place, settings.bucket, rclone, _unmount_by(mounter), reporter)
     if code is not None:
         return _ended(where, ready, code, rclone)
     if not ready:
@@ -222,7 +236,7 @@ def _wait_until_it_answers(
     return False
 
 
-def _end(place: Place, bucket: str, rclone: Rclone, reporter: Reporter) -> None:
+def _end(place: Place, bucket: str, rclone: Rclone, unmount: mounts.Unmount, reporter: Reporter) -> None:
     """Unmount, let rclone end, and remove what lies about."""
     point = place.point(bucket)
 
@@ -234,7 +248,7 @@ def _end(place: Place, bucket: str, rclone: Rclone, reporter: Reporter) -> None:
         grace = GRACE_SECONDS if rclone.code() is None else 0  # nobody reads from a dead one
         for item in mounts.mounted_in(place.folder):
             if item.point == point:
-                idle = mounts.take_away(point, grace, say_busy)
+                idle = mounts.take_away(point, grace, say_busy, unmount)
                 if not idle and grace:
                     reporter.event("lazy", "they stay open: the mount goes all the same, and reads from them will fail")
     finally:
@@ -253,7 +267,7 @@ def _failure(where: str, ready: bool, words: str) -> LarderError:
     if not ready and "fusermount" in words:
         return ConfigurationError(
             f"{where} can't be mounted here: {words}",
-            next_step="a container needs /dev/fuse, SYS_ADMIN and no AppArmor profile against mounting, as in "
+            next_step="a container needs /dev/fuse, its rights, and no AppArmor profile against mounting, as in "
             "compose/mount.yaml; a user needs the right to /dev/fuse",
         )
     return ServiceError(f"{where} is no longer mounted: rclone has ended ({words})", next_step="mount it again")

@@ -30,7 +30,9 @@ def unmount(settings: MountSettings, reporter: Reporter) -> Outcome:
     for item in reversed(mounts.mounted_in(place.folder)):
         if item.ours or item.point == place.point(settings.bucket):
             grace = 0 if mounts.is_dead(item.point) else GRACE_SECONDS  # nobody can read from a dead one
-            mounts.take_away(item.point, grace, lambda: reporter.event("busy", "files are open: waiting"))
+            mounts.take_away(
+                item.point, grace, lambda: reporter.event("busy", "files are open: waiting"), mounts.unmount
+            )
             done.append(str(item.point))
             _wait_for(place, GRACE_SECONDS)  # whoever served it, in a container perhaps, now ends by itself
     with place.claim() as mine:

@@ -19,7 +19,8 @@ SERVERS = {"minio", "ray-head"}
 ROOT_OF_A_VOLUME = {"minio"}
 """Root, since a new volume is root's; without capabilities as all are."""
 MAY_MOUNT = {"mount"}
-"""Root with two capabilities, since mounting takes that: SYS_ADMIN, and DAC_OVERRIDE in a folder of the user's."""
+"""Root with four capabilities at first: those to mount, and those to become the user who owns the folder."""
+RIGHTS = ["SYS_ADMIN", "DAC_OVERRIDE", "SETUID", "SETGID"]
 NO_SETTINGS = {
     "LARDER_REVISION": "the image knows it",
     "LARDER_STORE_DIR": "for the embedded server, without an engine",
@@ -43,9 +44,9 @@ def test_services_are_locked_down(config: dict[str, Any]) -> None:
     for name, service in config["services"].items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
-        unconfined = ["apparmor:unconfined"] if name in MAY_MOUNT else []
-        assert service["security_opt"] == ["no-new-privileges:true", *unconfined]
-        assert service.get("cap_add", []) == (["SYS_ADMIN", "DAC_OVERRIDE"] if name in MAY_MOUNT else [])
+        more = ["apparmor:unconfined", "seccomp:mount.seccomp.json"] if name in MAY_MOUNT else []
+        assert service["security_opt"] == ["no-new-privileges:true", *more]
+        assert service.get("cap_add", []) == (RIGHTS if name in MAY_MOUNT else [])
         assert bool(service.get("devices")) == (name in MAY_MOUNT)
         assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]) or name in ROOT_OF_A_VOLUME | MAY_MOUNT
 
@@ -109,6 +110,29 @@ def test_the_cache_is_a_volume_or_a_folder(run: Run, given: str, expected: tuple
     [mount] = [mount for mount in service["volumes"] if mount["target"] == "/cache"]
     assert (mount["type"], mount["source"]) == expected
     assert service["environment"]["LARDER_CACHE_DIR"] == "/cache"
+
+
+def test_what_a_container_takes_of_the_machine_is_limited(config: dict[str, Any]) -> None:
+    for name, service in config["services"].items():
+        assert int(service["pids_limit"]) == (4096 if name == "minio" else 16384)
+        assert service["tmpfs"] == [f"/tmp:size={'256m' if name == 'minio' else '4g'}"]
+        assert int(service.get("mem_limit", 0)) == 0
+
+
+def test_the_limits_are_settings(run: Run) -> None:
+    command = ("docker", "compose", "-f", "compose/lit.yaml", "config", "--format", "json")
+    given = {"LARDER_MEMORY": "2g", "LARDER_PIDS": "100", "LARDER_TMP_SIZE": "25%"}
+    for service in json.loads(run(*command, check=True, **given).stdout)["services"].values():
+        limits = (int(service["mem_limit"]), int(service["pids_limit"]), service["tmpfs"])
+        assert limits == (2 << 30, 100, ["/tmp:size=25%"])
+
+
+def test_a_container_has_the_limits(stage: Run) -> None:
+    limits = "memory.max memory/memory.limit_in_bytes pids.max pids/pids.max"  # of cgroup v2 and v1
+    look = f"cd /sys/fs/cgroup; cat {limits} 2>/dev/null; df --output=size -B1 /tmp | tail -n 1"
+    given = {"LARDER_MEMORY": "512m", "LARDER_PIDS": "100", "LARDER_TMP_SIZE": "64m"}
+    seen = stage("extract", "-c", look, options=("--entrypoint", "bash"), check=True, **given).stdout.split()
+    assert seen == [str(512 << 20), "100", str(64 << 20)]
 
 
 def test_every_variable_is_documented(config: dict[str, Any]) -> None:

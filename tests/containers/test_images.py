@@ -12,8 +12,8 @@ import pytest
 from larder import __version__
 
 STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
-ROOTS = {"mount": "0000000000200002"}
-"""Who mounts is root, with SYS_ADMIN and DAC_OVERRIDE of root's capabilities."""
+ROOTS = {"mount": "00000000002000c2"}
+"""Who mounts is root at first, with SYS_ADMIN, DAC_OVERRIDE, SETUID and SETGID of root's capabilities."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -101,6 +103,66 @@ def test_a_container_that_runs_sees_a_later_mount_and_its_metrics(mount: Mount) 
         assert asked.stdout == b"connected\n", asked.stderr
     finally:
         subprocess.run(["docker", "rm", "--force", sleeping], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("owner", [1000, 0], ids=["a user's folder", "root's folder"])
+def test_an_rclone_that_somebody_has_taken_over_can_do_nothing_of_root_s(
+    mount: Mount, owner: int, tmp_path: Path
+) -> None:
+    os.chown(mount.folder, owner, owner)
+    hostile = tmp_path / "rclone"
+    hostile.write_text(Path(__file__).with_name("hostile_rclone.py").read_text())
+    hostile.chmod(0o755)
+    ended = mount.run(
+        *COMPOSE, "run", "--rm", "--volume", f"{hostile}:/opt/venv/bin/rclone:ro", "mount", LARDER_LOG="line"
+    )
+    assert ended.returncode == 5, ended.stderr
+    probe = next(line for line in ended.stderr.splitlines() if "PROBE" in line)
+    found = json.JSONDecoder().raw_decode(probe[probe.index("PROBE") + len("PROBE") :])[0]
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(found[kind], 16) == 0, kind
+    assert found["NoNewPrivs"] == "1" and found["Seccomp"] == "2"
+    assert found["Uid"].split() == [str(owner)] * 4
+    assert found["devices"] == []
+    # Where root owns the folder, root without rights has its name still, and may send its processes signals.
+    by_name = {"become root", "become root's group", "end the mounter"} if owner == 0 else set()
+    done = {name for name, said in found["tries"].items() if said == "done"}
+    assert done == by_name, found["tries"]
+    assert mounted(mount.folder) == []
+
+
+def test_whatever_reads_from_the_store_has_no_rights_and_the_files_are_the_user_s(mount: Mount) -> None:
+    assert mount.up().returncode == 0
+    container = mount.run(*COMPOSE, "ps", "-q", "mount").stdout.strip()
+    listed = subprocess.check_output(["docker", "top", container, "-o", "pid,uid,args"], text=True).splitlines()[1:]
+    rights = {}
+    for pid, uid, words in (line.split(None, 2) for line in listed):
+        status = Path(f"/proc/{pid}/status").read_text()
+        rights["mounter" if "services.mount.mounter" in words else Path(words.split()[0]).name] = (
+            uid, re.findall(r"^CapEff:\t(\w+)$", status, re.MULTILINE)[0],
+        )  # fmt: skip
+    assert rights == {"python": ("1000", "0" * 16), "rclone": ("1000", "0" * 16), "mounter": ("0", "0000000000200002")}
+    assert {path.lstat().st_uid for path in mount.folder.iterdir() if path != mount.point} == {1000}
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    options = next(line.split()[5] for line in table if line.split()[4] == str(mount.point)).split(",")
+    assert {"ro", "nosuid", "nodev"} <= set(options)
+
+
+def test_a_folder_that_is_closed_to_others_is_served(mount: Mount) -> None:
+    mount.folder.chmod(0o700)
+    up = mount.up(LARDER_VFS_CACHE="full")
+    assert up.returncode == 0, up.stderr
+    assert (mount.point / "Food-11/training/class_00/0_0.jpg").read_bytes() == PIXELS
+    assert mount.run(*COMPOSE, "down").returncode == 0
+    assert mounted(mount.folder) == []
+
+
+def test_missing_rights_are_named(mount: Mount, tmp_path: Path) -> None:
+    without = tmp_path / "without.yaml"
+    without.write_text('services: {mount: {cap_add: !override ["SYS_ADMIN"]}}\n')
+    ended = mount.run(*COMPOSE, "-f", str(without), "run", "--rm", "mount")
+    assert ended.returncode == 2
+    assert "SETUID" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_down_leaves_nothing_although_a_file_is_open(mount: Mount) -> None:

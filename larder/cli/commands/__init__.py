@@ -113,5 +113,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("benchmarks", _DEVELOP, "measure the stages against their yardsticks", develop.benchmarks,
             words="[BENCHMARK...]"),
     Command("lock", _DEVELOP, "renew the lock file", develop.lock),
+    Command("pin-images", _DEVELOP, "pin the base of the images by the digest that its registry gives now",
+            develop.pin_images),
 )  # fmt: skip
 BY_NAME = {command.name: command for command in COMMANDS}

@@ -140,6 +140,16 @@ def benchmarks(app: App, words: Sequence[str]) -> None:
     app.run(Call((PYTHON, "-m", "benchmarks", *words)))
 
 
+def pin_images(app: App, _: Sequence[str]) -> None:
+    """Pin the base of the images by the digest that its tag has now."""
+    from larder.cli import images  # here, since it takes longer to load than all other commands
+
+    if app.dry_run:
+        return app.print_call(Call(("python3", "-m", "larder", "pin-images")))
+    say(f"pinned: {images.pin(app.root)}")
+    return docs(app, ())
+
+
 def lock(app: App, _: Sequence[str]) -> None:
     """Renew the lock file."""
     venv(app, ())

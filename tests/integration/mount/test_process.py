@@ -135,12 +135,6 @@ def test_a_mount_point_in_use_is_left_alone(mount: Mount, what: str) -> None:
     assert mount.point.exists()
 
 
-def test_a_missing_helper_is_named(mount: Mount, tmp_path: Path) -> None:
-    result = mount.run(PATH=str(tmp_path))
-    assert result.code == 2
-    assert "fuse3" in result.stderr
-
-
 def test_health_is_what_a_listing_says(mount: Mount) -> None:
     def health() -> Any:
         return mount.stage("mount.health", env={"LARDER_MOUNT_DIR": str(mount.folder)})

@@ -130,4 +130,4 @@ def test_a_new_version_reaches_every_compose_file(monkeypatch: pytest.MonkeyPatc
     old = PYPROJECT["project"]["version"]
     for path in (ROOT / "compose").glob("*.yaml"):
         text = path.read_text()
-        assert generate.with_version(text) == text.replace(old, "12.0.0rc1")
+        assert generate.with_constants(text) == text.replace(old, "12.0.0rc1")

@@ -46,7 +46,8 @@ PAYLOADS = {
 WORD_NAMES = {setting.name for setting in WORDS} | {"RUNNER"}
 CHECKED = {
     "LARDER_DATA_VOLUME", "LARDER_WDS_VOLUME", "LARDER_LIT_VOLUME", "LARDER_UID", "LARDER_GID", "LARDER_MINIO_PORT",
-    "COMPOSE_PROJECT_NAME", "LARDER_DATASET", "LARDER_RAY_STAGE",
+    "COMPOSE_PROJECT_NAME", "LARDER_DATASET", "LARDER_RAY_STAGE", "LARDER_MEMORY", "LARDER_PIDS", "LARDER_TMP_SIZE",
+    "LARDER_SHM_SIZE",
     *(setting.name for setting in known().values() if setting.choices),
 }  # fmt: skip
 """What the front door checks by itself, since it makes names of it, or knows all that it may be."""

@@ -175,6 +175,27 @@ def test_ports(tmp_path: Path, value: str) -> None:
     assert found(tmp_path, given={"LARDER_MINIO_PORT": value}).get("LARDER_MINIO_PORT") == value
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "fine"),
+    [
+        ("LARDER_MEMORY", "0", True), ("LARDER_MEMORY", "8g", True), ("LARDER_MEMORY", "512MB", True),
+        ("LARDER_MEMORY", "8GiB", True), ("LARDER_MEMORY", "-1", False), ("LARDER_MEMORY", "half", False),
+        ("LARDER_MEMORY", "50%", False), ("LARDER_SHM_SIZE", "16mb", True), ("LARDER_SHM_SIZE", "much", False),
+        ("LARDER_TMP_SIZE", "512m", True), ("LARDER_TMP_SIZE", "25%", True), ("LARDER_TMP_SIZE", "100%", True),
+        ("LARDER_TMP_SIZE", "4gb", False), ("LARDER_TMP_SIZE", "1g,exec", False), ("LARDER_TMP_SIZE", "0%", False),
+        ("LARDER_TMP_SIZE", "101%", False), ("LARDER_TMP_SIZE", "1g\n", False),
+        ("LARDER_PIDS", "-1", True), ("LARDER_PIDS", "4096", True), ("LARDER_PIDS", "0", False),
+        ("LARDER_PIDS", "-2", False), ("LARDER_PIDS", "1e4", False), ("LARDER_PIDS", "many", False),
+    ],
+)  # fmt: skip
+def test_limits(tmp_path: Path, name: str, value: str, fine: bool) -> None:
+    if fine:
+        assert found(tmp_path, given={name: value}).get(name) == value
+    else:
+        with pytest.raises(ConfigurationError, match=f"{name}=.* is not a "):
+            found(tmp_path, given={name: value})
+
+
 @pytest.mark.parametrize("value", ["Larder", "-x", "a b", "a.b", "ä", "a\n"])
 def test_projects_names(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigurationError, match=r"COMPOSE_PROJECT_NAME=.* is not a project's name"):

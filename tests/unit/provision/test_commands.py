@@ -32,6 +32,8 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
     )
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/known_hosts").write_text("larder-lab ssh-ed25519 AAAA\n")
     given = parser().parse_args(["ssh", *typed])
     assert Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab").interactive(given.argv) == 0
     assert capfd.readouterr().out == printed

@@ -4,14 +4,51 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
 from provision import hosts
-from provision.ssh import Address, Ssh, check_free, fault_of, forget_host_key, wrapped
+from provision import ssh as ssh_module
+from provision.ssh import Address, Ssh, check_free, fault_of, forget_host_key, known_hosts_in, wrapped
 from tests.conftest import free_ports
+
+
+def met(folder: Path) -> None:
+    """Have a state folder hold a host key, as after first contact."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known_hosts_in(folder).write_text("larder-lab ssh-ed25519 AAAA\n")
+
+
+def public_key(path: Path, kind: str = "ed25519") -> tuple[str, str]:
+    """A new key of a server: its line, and its fingerprint as OpenSSH itself prints it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
+    said = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
+    return path.with_suffix(".pub").read_text().strip(), said.split()[1]
+
+
+@pytest.fixture
+def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A stand-in for OpenSSH whose server shows a host key, and that writes down how it was called."""
+
+    def shows(line: str) -> Path:
+        commands, calls = tmp_path / "bin", tmp_path / "calls"
+        commands.mkdir()
+        (commands / "ssh").write_text(
+            "#!/bin/sh\n"
+            f'echo "$@" >>{calls}\n'
+            'for word; do case "$word" in UserKnownHostsFile=*)\n'
+            f'  file=$(echo "${{word#*=}}" | tr -d \'"\'); echo \'larder-lab {line}\' >"$file"; exit 255\n'
+            "esac; done\n"
+            "echo done\n"
+        )
+        (commands / "ssh").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
+        return calls
+
+    return shows
 
 
 def effective(ssh: Ssh) -> dict[str, str]:
@@ -27,7 +64,7 @@ def test_fragment_says_what_openssh_needs(tmp_path: Path) -> None:
     seen = effective(ssh)
     assert ssh.alias == "larder-state-of-100-lab"
     assert (seen["hostname"], seen["user"], seen["port"]) == ("203.0.113.7", "cc", "2222")
-    assert (seen["stricthostkeychecking"], seen["identitiesonly"]) == ("accept-new", "yes")
+    assert (seen["stricthostkeychecking"], seen["identitiesonly"]) in (("yes", "yes"), ("true", "yes"))
     assert seen["serveraliveinterval"] == "3"
     assert seen["identityfile"] == str(key)
     assert seen["userknownhostsfile"] == str(ssh.known_hosts)
@@ -97,6 +134,7 @@ def test_scripts_run_where_nothing_in_tmp_may_be_executed(tmp_path: Path, monkey
         command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
     monkeypatch.setattr(hosts, "SCRIPTS", scripts)
+    met(tmp_path / "lab")
     assert hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc") == ["mounted at /srv"]
 
 
@@ -106,6 +144,88 @@ def test_lost_connection_is_told_with_the_script_that_was_to_run(
     lost = tmp_path / "ssh"
     lost.write_text("#!/bin/sh\nexit 255\n")
     lost.chmod(0o755)
+    met(tmp_path / "lab")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(ServiceError, match=r"connection was lost, while `volume\.sh uses --serial abc` was to run"):
         hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+def test_first_contact_records_the_key_that_is_vouched_for_before_anybody_logs_in(
+    tmp_path: Path, shows: Callable[[str], Path], kind: str
+) -> None:
+    line, fingerprint = public_key(tmp_path / "host", kind)
+    calls = shows(line)
+    asked: list[int] = []
+
+    def vouched() -> frozenset[str]:
+        asked.append(1)
+        return frozenset([fingerprint, "SHA256:" + "A" * 43])
+
+    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab", vouched)
+    for _ in range(2):
+        assert ssh.run(["true"]).stdout == "done\n"
+    first, *others = calls.read_text().splitlines()
+    assert "PreferredAuthentications=none" in first
+    assert len(others) == 2 and not any("PreferredAuthentications" in call for call in others)
+    assert line.split()[1] in ssh.known_hosts.read_text() and asked == [1]
+
+
+@pytest.mark.parametrize("how", ["run", "wait", "shell", "tunnel"])
+def test_another_key_than_the_console_s_is_an_error_and_nobody_logs_in(
+    tmp_path: Path, shows: Callable[[str], Path], how: str
+) -> None:
+    line, fingerprint = public_key(tmp_path / "host")
+    calls = shows(line)
+    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab", lambda: frozenset(["SHA256:" + "A" * 43]))
+    ways: dict[str, Callable[[], object]] = {
+        "run": lambda: ssh.run(["true"]), "wait": lambda: ssh.wait(60), "shell": ssh.interactive,
+        "tunnel": lambda: ssh.tunnel(free_ports(1)[0], 8888),
+    }  # fmt: skip
+    for _ in range(2):  # it isn't trusted the second time either
+        with pytest.raises(ConfigurationError, match="console log has other ones") as told:
+            ways[how]()
+        assert fingerprint in told.value.what and "don't go on" in told.value.next_step
+    assert all("PreferredAuthentications=none" in call for call in calls.read_text().splitlines())
+    assert not ssh.known_hosts.exists()
+
+
+def test_without_a_console_the_first_key_is_trusted(tmp_path: Path, shows: Callable[[str], Path]) -> None:
+    line, _ = public_key(tmp_path / "host")
+    shows(line)
+    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab")
+    assert ssh.run(["true"]).code == 0
+    assert line.split()[1] in ssh.known_hosts.read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"host": "203.0.113.7\n    ProxyCommand touch /tmp/x"}, {"host": "-oProxyCommand=x"}, {"host": "a b"},
+        {"host": "fe80::1%$(x)"}, {"host": ""}, {"host": "%h"}, {"host": "x" * 300},
+        {"user": "cc\nProxyCommand x"}, {"user": "-oProxyCommand=x"}, {"user": "a b"}, {"user": "%u"}, {"user": ""},
+        {"user": "cc\n"}, {"host": "203.0.113.7\n"},
+        {"port": 0}, {"port": 65536}, {"key": Path("/home/me/key\nProxyCommand x")},
+        {"options": ("ProxyJump=a\nProxyCommand x",)}, {"options": ("ProxyJump a",)},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_no_address_and_no_user_becomes_an_option_of_openssh(change: dict[str, object]) -> None:
+    given: dict[str, object] = {"host": "203.0.113.7", "user": "cc"}
+    with pytest.raises(ConfigurationError, match="the configuration has a fault"):
+        Address(**(given | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::7", "server.example.org", "localhost"])
+def test_addresses_and_names_reach_openssh_as_they_are(tmp_path: Path, host: str) -> None:
+    assert effective(Ssh(Address(host, "cc"), tmp_path / "lab"))["hostname"] == host
+
+
+def test_what_a_command_prints_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexec cat /dev/zero\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(ssh_module, "MOST_BYTES", 1 << 20)
+    met(tmp_path / "lab")
+    with pytest.raises(ServiceError, match="printed more than 1 MiB"):
+        Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab").run(["true"])
