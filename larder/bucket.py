@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from larder.batches import batches
-from larder.contract import MANIFEST, MOST_MANIFEST_BYTES, Manifest, parse_manifest
+from larder.contract import MANIFEST, MANIFEST_BYTES, Manifest, parse_manifest
 from larder.errors import InputError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.next_step import Run
@@ -327,7 +327,7 @@ class Folder:
 
         Raises InputError when there is one that can't be read as such.
         """
-        text = self.read(MANIFEST, MOST_MANIFEST_BYTES)
+        text = self.read(MANIFEST, MANIFEST_BYTES)
         return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
 
     def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:

@@ -15,12 +15,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json  # three times as fast as json.loads
 
 from larder.errors import InputError
@@ -29,18 +30,31 @@ from larder.settings import in_words
 
 VERSION: Literal[1] = 1
 META = "_larder"
-MOST_MANIFEST_BYTES, MOST_LINE_BYTES = 16 << 20, 64 << 10
-"""Of a manifest, and of a line of an index."""
 MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
 INDEX_IN_STORE = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 """The path of an index in a store, and in it the index's digest: see `index_name`."""
 
+MANIFEST_BYTES = 32 << 20
+"""The most that a manifest may have: a million classes of three splits take 50 bytes each."""
+LINE_BYTES = 64 << 10
+"""The most that a line of an index may have: two paths of 4 KiB, each byte of them escaped, take less."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
+_LARGEST = (1 << 63) - 1
+"""What arrays, tensors and SQLite hold."""
+_AGAIN = "run the command that made it once more, with LARDER_FORCE=true"
 
 Artifact = Literal["raw", "tree", "objects", "webdataset", "litdata"]
 
-
 Line = str | bytes
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path stays below the folder that it is joined to: relative, without `.`, `..` and empty parts."""
+    if "/." in path or "//" in path or "\0" in path or path[:1] in ("", ".", "/") or path[-1] == "/":
+        return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+    return True
 
 
 class IndexEntry(NamedTuple):
@@ -64,10 +78,35 @@ class IndexEntry(NamedTuple):
 
     @classmethod
     def from_json(cls, line: Line) -> IndexEntry:
-        """Parse one line of the index. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        """Parse a line that this process has written or checked."""
         fields = from_json(line)
         fields["label"] = fields.pop("class", None)
         return cls(**fields)
+
+    @classmethod
+    def checked(cls, line: Line) -> IndexEntry:
+        """Parse a line from elsewhere. Raises ValueError unless it is one of an index."""
+        try:
+            entry = cls.from_json(line)
+        except (TypeError, AttributeError, KeyError) as fault:
+            raise ValueError(f"its keys are not those of a file: {fault}") from None
+        path, size, sha256, label, width, height, source, etag, key = entry
+        # Spelled out, since a call for each value would take half as long again as parsing the line.
+        if not (type(path) is str and is_inside(path)):
+            raise ValueError("its path leaves the folder, or is none")
+        if not (type(size) is int and 0 <= size <= _LARGEST and type(sha256) is str and _is_sha256(sha256)):
+            raise ValueError("its length or its sha256 is none")
+        if not (
+            (label is None or (type(label) is int and 0 <= label <= _LARGEST))
+            and (width is None or (type(width) is int and 0 <= width <= _LARGEST))
+            and (height is None or (type(height) is int and 0 <= height <= _LARGEST))
+        ):
+            raise ValueError("its class, width or height is none")
+        if not ((source is None or type(source) is str) and (etag is None or type(etag) is str)):
+            raise ValueError("its source or ETag is none")
+        if not (key is None or (type(key) is str and is_inside(key))):
+            raise ValueError("its key is none")
+        return entry
 
 
 class SampleEntry(NamedTuple):
@@ -92,29 +131,58 @@ class SampleEntry(NamedTuple):
 
     @classmethod
     def from_json(cls, line: Line) -> SampleEntry:
-        """Parse one line of the index of samples. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        """Parse a line that this process has written or checked."""
         fields = from_json(line)
         fields["label"] = fields.pop("class")
         return cls(**fields)
 
+    @classmethod
+    def checked(cls, line: Line) -> SampleEntry:
+        """Parse a line from elsewhere. Raises ValueError unless it is one of an index of samples."""
+        try:
+            entry = cls.from_json(line)
+        except (TypeError, AttributeError, KeyError) as fault:
+            raise ValueError(f"its keys are not those of a sample: {fault}") from None
+        file, offset, size, sha256, label, source, key = entry
+        if not (type(file) is str and is_inside(file) and type(source) is str and is_inside(source)):
+            raise ValueError("its file or its source leaves the folder, or is none")
+        if not all(type(value) is int and 0 <= value <= _LARGEST for value in (offset, size, label)):
+            raise ValueError("its offset, length or class is none")
+        if not (type(sha256) is str and _is_sha256(sha256)):
+            raise ValueError("its sha256 is none")
+        if not (key is None or (type(key) is str and is_inside(key))):
+            raise ValueError("its key is none")
+        return entry
+
+
+def _a_folder(name: str) -> str:
+    if "/" in name or not is_inside(name):
+        raise ValueError("must be the name of a folder")
+    return name
+
+
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+_Number = Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]
+
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, strict=True)
 
 
 class SplitSummary(_Frozen):
     """One split: the number of samples, their bytes, and the number of samples of each class by index."""
 
-    samples: int
-    bytes: int
-    samples_per_class: list[int]
+    samples: Count
+    bytes: Count
+    samples_per_class: list[Count]
 
 
 class IndexSummary(_Frozen):
     """The index: its length in bytes and its digest."""
 
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")]
+    """Names a file in a store, too; empty is no file's."""
 
 
 class Manifest(_Frozen):
@@ -124,14 +192,20 @@ class Manifest(_Frozen):
     artifact: Artifact
     dataset: str
     classes: list[str]
-    splits: dict[str, SplitSummary]
-    input: dict[str, str | int]
-    settings: dict[str, str | int]
-    files: int
-    bytes: int
+    splits: dict[Annotated[str, AfterValidator(_a_folder)], SplitSummary]
+    input: dict[str, str | _Number]
+    settings: dict[str, str | _Number]
+    files: Count
+    bytes: Count
     index: IndexSummary
     samples: IndexSummary | None = None
     """The index of samples, which only packed artifacts have."""
+
+    @model_validator(mode="after")
+    def _counts_every_class(self) -> Self:
+        if any(len(split.samples_per_class) != len(self.classes) for split in self.splits.values()):
+            raise ValueError("samples_per_class must have a number for each class")
+        return self
 
     def to_json(self) -> str:
         """The manifest's canonical bytes as text: sorted keys, two spaces, a newline at the end."""
@@ -186,7 +260,7 @@ def find_manifest(folder: Path) -> Manifest | None:
     path = folder / META / "manifest.json"
     try:
         with path.open("rb") as file:
-            text = file.read(MOST_MANIFEST_BYTES + 1)
+            text = file.read(MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return parse_manifest(text, str(path))
@@ -194,20 +268,36 @@ def find_manifest(folder: Path) -> Manifest | None:
 
 def parse_manifest(text: bytes, name: str) -> Manifest:
     """The manifest that `text`, found at `name`, holds. Raises InputError when it isn't one."""
-    if len(text) > MOST_MANIFEST_BYTES:
-        raise InputError(
-            f"{name} is no manifest: it has more than {MOST_MANIFEST_BYTES >> 20} MiB",
-            next_step="run the command that made it once more, with LARDER_FORCE=true",
-        )
     try:
-        return Manifest.model_validate_json(text)
+        if len(text) > MANIFEST_BYTES:
+            raise ValueError(f"file: must have at most {MANIFEST_BYTES:,} bytes")
+        return parse_strictly(Manifest, text)
+    except ValueError as fault:
+        raise InputError(f"{name} is not a manifest that this version reads ({fault})", next_step=_AGAIN) from None
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def parse_strictly(kind: type[_Model], text: bytes) -> _Model:
+    """The model that a JSON document is. Raises ValueError, which says where it isn't, and for a key that comes twice.
+
+    Parsers disagree about which of two values such a key has.
+    """
+    try:
+        found = kind.model_validate_json(text)
     except ValidationError as error:
-        fault = error.errors()[0]
+        fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
-        raise InputError(
-            f"{name} is not a manifest that this version reads ({where}: {in_words(fault)})",
-            next_step="run the command that made it once more, with LARDER_FORCE=true",
-        ) from error
+        raise ValueError(f"{where[:200]}: {in_words(fault)[:200]}") from None
+    json.loads(text, object_pairs_hook=_without_repetition)
+    return found
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
+    names = {name for name, _ in pairs}
+    if len(names) < len(pairs):
+        raise ValueError("file: a key comes twice")
 
 
 def read_manifest(folder: Path, *, made_by: str) -> Manifest:
@@ -222,7 +312,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """What the last run recorded, or an empty dict: nothing depends on it but the up-to-date check."""
     try:
         record = json.loads((folder / META / "run.json").read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
@@ -245,7 +335,7 @@ def read_index(folder: Path, manifest: Manifest) -> Iterator[IndexEntry]:
     """Stream the index after checking its digest. Raises InputError when it isn't what the manifest says."""
     path = folder / META / index_name(manifest)
     require_digest(path, manifest.index)
-    yield from parse_index(path)
+    yield from parse_index(path, classes=len(manifest.classes))
 
 
 def read_samples(folder: Path, manifest: Manifest) -> Iterator[SampleEntry]:
@@ -257,10 +347,7 @@ def read_samples(folder: Path, manifest: Manifest) -> Iterator[SampleEntry]:
 
 def require_digest(path: Path, summary: IndexSummary | None) -> None:
     """Raise InputError unless an index file is what its manifest says."""
-    wrong = InputError(
-        f"{path} is not what its manifest says",
-        next_step="run the command that made it once more, with LARDER_FORCE=true",
-    )
+    wrong = InputError(f"{path} is not what its manifest says", next_step=_AGAIN)
     try:
         with path.open("rb") as file:
             if summary is None or hashlib.file_digest(file, "sha256").hexdigest() != summary.sha256:
@@ -309,29 +396,42 @@ def write_index(path: Path, entries: Iterable[IndexEntry]) -> IndexSummary:
     return index.summary
 
 
-def parse_index(path: Path) -> Iterator[IndexEntry]:
-    """Stream the entries of an index file. Raises InputError for a line that no index has."""
-    with path.open("rb") as file:
-        for line in _lines(file):
-            yield IndexEntry.from_json(line)
+def parse_index(place: Path | IO[bytes], name: str = "", classes: int | None = None) -> Iterator[IndexEntry]:
+    """Stream the entries of an index, a path or an open file, which errors call `name`.
 
-
-def parse_samples(path: Path) -> Iterator[SampleEntry]:
-    """Stream the entries of an index of samples. Raises InputError for a line that no index has."""
-    with path.open("rb") as file:
-        for line in _lines(file):
-            yield SampleEntry.from_json(line)
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file. One without an end would fill the memory."""
-    for line in iter(partial(file.readline, MOST_LINE_BYTES), b""):
-        if len(line) == MOST_LINE_BYTES:
+    Raises InputError for a line that isn't one, and for one that isn't sorted or, of so many `classes`, has another.
+    """
+    before = ""
+    for entry in _parsed(place, name, IndexEntry.checked):
+        if entry.path <= before:
+            raise InputError(f"{name or place} isn't sorted at {entry.path[:200]!r}", next_step=_AGAIN)
+        if classes is not None and entry.label is not None and entry.label >= classes:
             raise InputError(
-                f"invalid line in index {file.name}: it has {MOST_LINE_BYTES >> 10} KiB or more",
-                next_step="run the command that made it once more, with LARDER_FORCE=true",
+                f"{name or place}: {entry.path[:200]!r} has class {entry.label}, and the manifest names {classes:,}",
+                next_step=_AGAIN,
             )
-        yield line
+        before = entry.path
+        yield entry
+
+
+def parse_samples(path: Path, name: str = "") -> Iterator[SampleEntry]:
+    """Stream an index of samples, which errors call `name`. Raises InputError for a line that isn't one."""
+    return _parsed(path, name, SampleEntry.checked)
+
+
+_Entry = TypeVar("_Entry")
+
+
+def _parsed(place: Path | IO[bytes], name: str, parse: Callable[[bytes], _Entry]) -> Iterator[_Entry]:
+    with place.open("rb") if isinstance(place, Path) else nullcontext(place) as file:
+        for number, line in enumerate(iter(partial(file.readline, LINE_BYTES), b""), start=1):
+            try:
+                entry = parse(line)
+            except ValueError as fault:
+                raise InputError(
+                    f"line {number:,} of {name or place} is none of an index: {str(fault)[:200]}", next_step=_AGAIN
+                ) from None
+            yield entry
 
 
 def first_missing(folder: Path, manifest: Manifest) -> str | None:

@@ -1,4 +1,4 @@
-"""WebDataset's names: the members of a tar shard that are one sample.
+"""WebDataset's tar shards: the names of the members that are one sample, and what a shard may be made of.
 
 The format: https://github.com/webdataset/webdataset#the-webdataset-format
 
@@ -12,10 +12,108 @@ in byte order keeps its key.
 from __future__ import annotations
 
 import hashlib
+import tarfile
+from typing import IO, NoReturn
+
+from larder.errors import InputError
 
 LABEL = "cls"
 """The extension of labels."""
 _DIGITS = 8
+HEADER_BYTES = 1 << 20
+"""The most that a header of a long name may have."""
+MEMBER_BYTES = 1 << 30
+"""The most that a member may have; images have less."""
+_BLOCK = tarfile.BLOCKSIZE
+_FILES, _NAMES = (tarfile.REGTYPE, tarfile.AREGTYPE), (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+_HEADERS_IN_A_ROW = 2  # a pax header, and GNU's for the same name
+
+
+class PlainTar:
+    """A shard that is looked at while somebody reads it: plain files and their long names, and nothing else.
+
+    What reads tar would believe a header's word and take gigabytes for a sparse file of a few bytes or for a name,
+    decompress what is no tar at first, or follow a chain of headers until Python's stack ends. Raises InputError, with
+    `remedy` as its next step, before it comes to that; TarError where there is no tar.
+    """
+
+    def __init__(self, file: IO[bytes], uri: str, remedy: str) -> None:
+        self._file, self._uri, self._remedy = file, uri, remedy
+        self._block = bytearray()  # a header, or the content of one
+        self._wanted, self._left, self._headers = _BLOCK, 0, 0
+        self._kind = b""  # of the header whose content `_block` is
+        self._at, self._ended = 0, False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """See IO."""
+        data = self._file.read(size)
+        if self._left > len(data):  # nearly always: in the middle of an image
+            self._left -= len(data)
+            self._at += len(data)
+        elif not self._ended:
+            self._follow(data)
+        return data
+
+    def close(self) -> None:
+        """See IO."""
+        self._file.close()
+
+    def _follow(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and not self._ended:
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+            else:
+                step = min(self._wanted - len(self._block), len(data) - at)
+                self._block += data[at : at + step]
+            at += step
+            self._at += step
+            if len(self._block) == self._wanted:
+                self._look(bytes(self._block))
+                self._block.clear()
+
+    def _look(self, block: bytes) -> None:
+        if self._kind:
+            kind, self._kind, self._wanted = self._kind, b"", _BLOCK
+            if kind == tarfile.XHDTYPE and (b"GNU.sparse" in block or b" size=" in block):
+                self._refuse("a pax header of another kind than one of a long name")
+        elif not any(block):
+            self._ended = True
+        else:
+            self._look_at_header(block)
+
+    def _look_at_header(self, block: bytes) -> None:
+        kind = block[156:157]
+        try:
+            size = int(tarfile.nti(block[124:136]))  # type: ignore[attr-defined]
+        except tarfile.HeaderError:
+            if self._at == _BLOCK:  # else it may be compressed
+                raise tarfile.ReadError("not a tar file") from None
+            self._ended = True  # to who reads it, too
+            return
+        if size < 0 or kind not in _FILES + _NAMES or (kind in _FILES and block[:100].rstrip(b"\0").endswith(b"/")):
+            self._refuse("a tar header of another kind than a plain file's")
+        if size > (MEMBER_BYTES if kind in _FILES else HEADER_BYTES):
+            self._refuse(f"a tar header of {size:,} bytes")
+        padded = size + -size % _BLOCK
+        if kind in _FILES:
+            self._left, self._headers = padded, 0
+            return
+        self._headers += 1
+        if self._headers > _HEADERS_IN_A_ROW or not size:
+            self._refuse("too many tar headers for one file")
+        self._kind, self._wanted = kind, padded
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise InputError(f"{self._uri} is damaged: {what} at byte {self._at - self._wanted:,}", next_step=self._remedy)
+
+
+def label_of(text: bytes, classes: int) -> int | None:
+    """The class that a label's member holds, or None where it is none of so many."""
+    if not text.isdigit() or len(text) > 18 or int(text) >= classes:
+        return None
+    return int(text)
 
 
 def member_names(path: str, key: str | None = None) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from larder import __version__
 from larder.errors import EXIT_INTERRUPTED, LarderError, explain_os_error
 from larder.progress import LogStyle, Reporter
 from larder.settings import Settings
+from larder.third_party import warnings_told
 
 S = TypeVar("S", bound=Settings)
 
@@ -61,7 +62,9 @@ def main(
         settings = kind.load(stage, words, os.environ, about=about, program=program)
         if "--check" not in words:
             reporter.speak(settings.log)
-            _finish(reporter, work(settings, reporter), in_commands)
+            with warnings_told(reporter):
+                outcome = work(settings, reporter)
+            _finish(reporter, outcome, in_commands)
         return 0
 
     code = ended(reporter, run, "interrupted; nothing is lost, run the same command again", in_commands)

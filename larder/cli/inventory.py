@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MANIFEST = "_larder/manifest.json"
+MANIFEST_BYTES = 32 << 20
+"""The most that a manifest may have, as in larder.contract."""
 WORK = ".larder"
 _STORE_SECONDS = 3.0
 
@@ -89,7 +91,8 @@ def _under_way(work: Path) -> tuple[str, ...]:
 def _artifact(folder: Path, name: str) -> Artifact | None:
     path = folder / name / MANIFEST
     try:
-        text, finished = path.read_bytes(), path.stat().st_mtime
+        with path.open("rb") as file:
+            text, finished = file.read(MANIFEST_BYTES + 1), path.stat().st_mtime
     except OSError:
         return None
     return parse(name, text, finished)
@@ -98,14 +101,29 @@ def _artifact(folder: Path, name: str) -> Artifact | None:
 def parse(name: str, text: bytes, finished: float = 0.0) -> Artifact:
     """Return the artifact that a manifest describes; one without a kind where it can't be read."""
     try:
-        manifest = json.loads(text)
+        manifest = json.loads(text) if len(text) <= MANIFEST_BYTES else {}
         return Artifact(
-            name, manifest["artifact"], manifest["dataset"], manifest["files"], manifest["bytes"],
-            sum(split["samples"] for split in manifest["splits"].values()), hashlib.sha256(text).hexdigest(),
-            str(manifest["input"].get("manifest", "")), manifest["settings"], finished,
+            name, _text(manifest["artifact"]), _text(manifest["dataset"]), _count(manifest["files"]),
+            _count(manifest["bytes"]), sum(_count(split["samples"]) for split in manifest["splits"].values()),
+            hashlib.sha256(text).hexdigest(), _text(manifest["input"].get("manifest", "")),
+            {_text(key): value for key, value in manifest["settings"].items() if isinstance(value, (str, int))},
+            finished,
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Artifact(name, finished=finished)
+
+
+def _count(value: Any) -> int:
+    """Return a number of files, samples or bytes; raises ValueError for what is none."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("no count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("no text")
+    return value
 
 
 def stored(names: Iterable[str]) -> Holding:
@@ -114,7 +132,6 @@ def stored(names: Iterable[str]) -> Holding:
 
     from larder.errors import LarderError
     from larder.s3_faults import ABSENT, FAULTS, code_of, explain
-    from larder.s3_session import MOST_BYTES
     from larder.store import BucketSettings, client
 
     found = []
@@ -124,7 +141,7 @@ def stored(names: Iterable[str]) -> Holding:
         for name in names:
             key = "/".join(part for part in (settings.prefix, name, MANIFEST) if part)
             try:
-                text = store.get_object(Bucket=settings.bucket, Key=key)["Body"].read(MOST_BYTES)
+                text = store.get_object(Bucket=settings.bucket, Key=key)["Body"].read(MANIFEST_BYTES + 1)
             except ClientError as fault:
                 if code_of(fault) not in ABSENT:
                     return Holding(fault=explain(fault, "the store", settings.s3_endpoint_url).what)

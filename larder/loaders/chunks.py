@@ -9,22 +9,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from larder.chunks import INDEX, most_bytes, require_chunks
+from larder.errors import InputError
 from larder.loaders.cache import own_folder, plan_budget
-from larder.loaders.failures import start_worker
+from larder.loaders.failures import worker_start
 from larder.loaders.loader import Loader, end_workers, needs
+from larder.loaders.remedies import RENEW
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
 
 if TYPE_CHECKING:
     from larder.loaders.loader import Batch, Transform
+    from larder.loaders.source import Packs
     from larder.store import StoreSettings
 
 
 class ChunkLoader(Loader):
     """Reads the chunks `<uri>/<split>/chunk-*.bin`, which are fetched ahead and kept in a cache for later epochs.
 
-    It runs LitData as it comes, but for these: plain http is allowed, `max_pre_download` is obeyed, a chunk of a wrong
-    length is an error and not waited for, and what fails in LitData's threads is raised with that cause. LitData
+    It runs LitData as it comes, but for these: plain http and AWS_CA_BUNDLE are obeyed, `max_pre_download` too, a chunk
+    of a wrong length is an error and not waited for, and what fails in LitData's threads is raised with that cause.
+    LitData's index, which says how samples are decoded, is fetched once, must be of larder's own form, and is what
+    LitData is given. LitData
     shuffles within and across chunks, and counts epochs itself. `network` counts chunks that came whole; requests it
     can't tell.
 
@@ -80,11 +86,12 @@ class ChunkLoader(Loader):
                 [pack.bytes for pack in packs.files], cache, workers=self.workers, max_cache_size=max_cache_size,
                 max_pre_download=max_pre_download,
             )  # fmt: skip
-            from larder.loaders.litdata_images import Images, adjust_litdata, storage_options
+            place_index(packs, split, cache)
+            from larder.loaders.litdata_images import Adjustment, Images, storage_options
 
-            adjust_litdata(packs.folder.settings.s3_endpoint_url, budget.ahead, self._traffic)
             self.dataset = Images(
-                f"{packs.folder.uri}/{split}", transform, cache_dir=str(cache), shuffle=True, seed=seed,
+                f"{packs.folder.uri}/{split}", cache, len(packs.manifest.classes), transform,
+                Adjustment(packs.folder.settings.s3_endpoint_url, budget.ahead, self._traffic), shuffle=True, seed=seed,
                 drop_last=False, storage_options=storage_options(packs.folder.settings), max_cache_size=budget.bytes,
             )  # fmt: skip
             self._opened = opened.pop_all()
@@ -97,7 +104,7 @@ class ChunkLoader(Loader):
         if self._loader is None:
             self._loader = StreamingDataLoader(
                 self.dataset, batch_size=self.batch_size, num_workers=self.workers,
-                persistent_workers=self.workers > 0, worker_init_fn=start_worker,
+                persistent_workers=self.workers > 0, worker_init_fn=worker_start(),
             )  # fmt: skip
         yield from map(tuple, self._loader if whole else itertools.islice(self._loader, batches))
         if not whole:
@@ -115,3 +122,27 @@ class ChunkLoader(Loader):
     def _end_workers(self) -> None:
         end_workers(self._loader)
         self._loader = None
+
+
+def place_index(packs: Packs, split: str, folder: Path) -> None:
+    """Fetch LitData's index of a split, and put it into a folder for LitData.
+
+    Raises InputError unless it is what the manifest says, and of the one form that larder writes: see larder.chunks.
+    """
+    from larder.loaders.source import fetch
+
+    path = f"{split}/{INDEX}"
+    lengths = {file.path.removeprefix(f"{split}/"): file.bytes for file in packs.files if file.path != path}
+    own = next((file for file in packs.files if file.path == path), None)
+    where = f"{packs.folder.uri}/{path}"
+    try:
+        if own is None or own.bytes > most_bytes(len(lengths)):
+            raise ValueError("file: it is missing, or too long for so many chunks")
+        with (folder / INDEX).open("w+b") as place:
+            fetch(packs.folder, path, own.bytes, own.sha256, place)
+            require_chunks(place.read(), lengths, packs.manifest.splits[split].samples)
+    except ValueError as fault:
+        raise InputError(
+            f"{where} isn't the index that larder writes, and LitData would take it at its word ({fault})",
+            next_step=RENEW,
+        ) from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from larder.contract import Manifest
-from larder.loaders.failures import start_worker
+from larder.loaders.failures import worker_start
 from larder.loaders.loader import Loader, end_workers
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class MapStyleLoader(Loader):
         self._order = EpochOrder(self.images, seed)
         self._loader: DataLoader[Any] = DataLoader(
             dataset, batch_size, sampler=self._order, num_workers=self.workers, persistent_workers=self.workers > 0,
-            worker_init_fn=start_worker,
+            worker_init_fn=worker_start(),
         )  # fmt: skip
 
     def _read(self, epoch: int, batches: int) -> Iterator[Batch]:

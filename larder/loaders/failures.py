@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from larder.errors import ConfigurationError, InputError, LarderError, ResourceE
 from larder.loaders.remedies import MEMORY, RENEW, SHARED_MEMORY
 from larder.progress import amount
 from larder.terminal import Lines
+from larder.third_party import Told, told
 
 SHARED_MEMORY_FOLDER = Path("/dev/shm")
 _CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
@@ -37,12 +39,19 @@ class CarriedError(Exception):
         return cls(json.dumps([type(error).__name__, error.what, error.next_step]))
 
 
-def start_worker(_number: int) -> None:
-    """What every loader's workers begin with."""
+def worker_start() -> Callable[[int], None]:
+    """What every loader's workers begin with, however they are started."""
+    return partial(start_worker, told=told())
+
+
+def start_worker(_number: int, told: Told | None = None) -> None:
+    """Begin a worker, whose warnings somebody may be told of."""
     from larder.engines.pool import end_with_parent  # imported here: naming errors needs no processes
 
     end_with_parent()
     sys.excepthook = _without_interrupted_batches
+    if told is not None:
+        told.listen()
 
 
 def _without_interrupted_batches(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -66,7 +75,7 @@ def explained() -> Iterator[None]:
         raise InputError(_raised(error), next_step=RENEW) from error
     except CarriedError as error:
         kind, what, next_step = json.loads(_raised(error))
-        raise _CARRIED[kind](Lines(what), next_step=next_step) from error
+        raise _CARRIED.get(kind, InputError)(Lines(what), next_step=next_step) from error
     except RuntimeError as error:
         known = _explain(str(error))
         if known is None:

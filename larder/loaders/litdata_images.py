@@ -8,16 +8,20 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import botocore.session
 from botocore.config import Config
 from filelock import FileLock, Timeout
 from litdata import StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
-from litdata.streaming import async_prefetch, downloader, reader
+from litdata.streaming import async_prefetch, downloader, item_loader, reader
+from litdata.streaming.resolver import Dir
 from obstore.exceptions import BaseError, NotFoundError
 
-from larder.errors import InputError, LarderError, ServiceError, explain_os_error
+from larder.chunks import INDEX
+from larder.errors import InputError, LarderError, ServiceError, StorageError, explain_os_error
 from larder.loaders.failures import CarriedError
 from larder.loaders.preprocessing import decode, reference_transform
 from larder.loaders.remedies import AGAIN, RENEW, RESTORE
@@ -32,13 +36,46 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Transform
 
 
-class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
-    """LitData's dataset, of images as tensors and their classes."""
+class Adjustment(NamedTuple):
+    """What LitData is told beside its own arguments, in each process that reads."""
 
-    def __init__(self, uri: str, transform: Transform | None, **options: Any) -> None:
-        self._uri, self._to_tensor = uri, transform or reference_transform()
+    endpoint: str
+    ahead: int | None
+    """How many chunks each worker fetches ahead; None leaves it to LitData."""
+    traffic: Traffic
+
+
+class PyTreeLoader(item_loader.PyTreeLoader):  # type: ignore[misc]  # litdata has no types
+    """LitData's, under the name that its index has, for plain chunks alone.
+
+    LitData takes a chunk for compressed or for Arrow's by bytes in the chunk itself, whatever its index says.
+    """
+
+    def _resolve_framed_header(self, *_: Any) -> None:
+        return None
+
+    def _try_arrow_footer_rows(self, *_: Any) -> Any:
+        return item_loader._BATCH_SKIP
+
+
+class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
+    """LitData's dataset, of images as tensors and their classes.
+
+    Chunks are fetched from `uri` into the folder `cache`, where an index lies that larder.chunks has checked.
+    """
+
+    def __init__(
+        self, uri: str, cache: Path, classes: int, transform: Transform | None, adjustment: Adjustment, **options: Any
+    ) -> None:
+        self._uri, self._classes, self._to_tensor = uri, classes, transform or reference_transform()
         self._failure: Exception | None = None
-        super().__init__(uri, **options)
+        self._adjustment = adjustment
+        adjust_litdata(adjustment)
+        super().__init__(Dir(path=str(cache), url=uri), item_loader=PyTreeLoader(), **options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        adjust_litdata(self._adjustment)  # a worker that isn't forked from here has imported LitData anew
 
     def __getitem__(self, index: Any) -> tuple[Tensor, int]:
         """An image that LitData asks for by its number in the split and its chunk's. Raises what DataLoader carries."""
@@ -47,12 +84,15 @@ class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
         name = f"image {index.index:,} of {self._uri}, in chunk {index.chunk_index:,}"
         try:
             sample = super().__getitem__(index)
+            # A copy: samples are views of a file that is mapped into memory, and bytes are what PIL takes.
+            image, label = bytes(memoryview(sample["image"])), int(sample["label"])
+            if not 0 <= label < self._classes:
+                raise ValueError(f"class {label}, and the manifest names {self._classes:,}")
         except Exception as fault:  # LitData raises nearly anything on damaged chunks
             cause = fault.__cause__  # what its thread that fetches has raised
             self._failure = cause if isinstance(cause, CarriedError) else CarriedError.of(_explain_read(fault, name))
             raise self._failure from fault
-        # A copy: samples are views of a file that is mapped into memory, and bytes are what PIL takes.
-        return self._to_tensor(decode(bytes(sample["image"]), name)), int(sample["label"])
+        return self._to_tensor(decode(image, name)), label
 
 
 def _explain_read(fault: Exception, name: str) -> LarderError:
@@ -62,17 +102,20 @@ def _explain_read(fault: Exception, name: str) -> LarderError:
     return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=RENEW)
 
 
-def adjust_litdata(endpoint: str, ahead: int | None, traffic: Traffic) -> None:
-    """Have LitData count what it fetches and say why it fails, here and in workers that are forked from here."""
+def adjust_litdata(adjustment: Adjustment) -> None:
+    """Have LitData reach the store, count what it fetches and say why it fails, here and in forks of this process."""
+    endpoint, ahead, traffic = adjustment
 
     class Counting(downloader.S3Downloader):  # type: ignore[misc]
         """LitData's way to S3."""
 
         async def adownload_file(self, remote_filepath: str, local_filepath: str) -> None:
+            _require_chunk(remote_filepath, local_filepath)
             with _explained(remote_filepath, endpoint):
                 await super().adownload_file(remote_filepath, local_filepath)
 
         def download_file(self, remote_filepath: str, local_filepath: str) -> None:
+            _require_chunk(remote_filepath, local_filepath)
             with _explained(remote_filepath, endpoint):
                 super().download_file(remote_filepath, local_filepath)
                 # It takes "not found" for "another worker fetches it", and all then wait for good.
@@ -94,8 +137,7 @@ def adjust_litdata(endpoint: str, ahead: int | None, traffic: Traffic) -> None:
             super()._publish_file(tmp_path, local_filepath)
 
     downloader.register_downloader("s3://", Counting, overwrite=True)
-    # obstore, which fetches the chunks, refuses plain http unless told, and LitData has no setting for it.
-    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+    downloader._OBSTORE_CLIENT_OPTIONS.update(client_options(endpoint))
     # LitData raises what it is given to what it thinks best: for remote chunks, nearly always to 32.
     if ahead is not None:
         reader.adaptive_pre_download = lambda *_, **__: ahead
@@ -104,6 +146,24 @@ def adjust_litdata(endpoint: str, ahead: int | None, traffic: Traffic) -> None:
     reader.close_thread_event_loop = _close_loop
     for name in ("litdata", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def client_options(endpoint: str) -> dict[str, Any]:
+    """What obstore, which fetches the chunks, must be told to reach the store as boto3 does; proxies it finds itself.
+
+    It refuses plain http unless told, and knows nothing of AWS's setting for a bundle of certificates.
+    """
+    bundle = botocore.session.get_session().get_config_variable("ca_bundle")
+    known = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+    return known | {"allow_http": endpoint.startswith("http://")}
+
+
+def _require_chunk(remote: str, local: str) -> None:
+    """Raise CarriedError where LitData would fetch an index: it was given the one that was checked."""
+    if remote.endswith(f"/{INDEX}") and not os.path.exists(local):
+        raise CarriedError.of(
+            StorageError(f"{local} is gone from the cache while it was read", next_step="leave it alone, and run again")
+        )
 
 
 def _close_loop() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     """From an RGB image of any size to what a batch is made of: by default float32 [3, 224, 224]."""
 
 Init = TypeVar("Init", bound=Callable[..., None])
+_SPLITS_SHOWN = 10
 REFERENCE = "PIL decode, Resize(256), CenterCrop(224), ImageNet normalization"
 """`preprocessing.reference_transform`, in words."""
 
@@ -157,7 +158,7 @@ def check_manifest(manifest: Manifest | None, artifact: Artifact, split: str, wh
     if split not in manifest.splits:
         raise ConfigurationError(
             f"split={split!r}: {where} has no such split",
-            next_step=f"set it to one of: {', '.join(sorted(manifest.splits))}",
+            next_step=f"set it to one of: {', '.join(sorted(manifest.splits)[:_SPLITS_SHOWN])}",
         )
     return manifest
 

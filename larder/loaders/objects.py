@@ -10,10 +10,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from larder.errors import LarderError
+from larder.errors import InputError, LarderError
 from larder.loaders.dataloader import MapStyleLoader
 from larder.loaders.failures import CarriedError
 from larder.loaders.loader import check_manifest, needs
+from larder.loaders.remedies import RENEW
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
 
@@ -71,6 +72,11 @@ class ObjectLoader(MapStyleLoader):
         samples = manifest.splits[split].samples
         with reporter.task("reading the index", samples, "images") as task:
             table = ObjectTable(read_index(folder, manifest), split, task.advance)
+        if len(table) != samples:
+            raise InputError(
+                f"the index of {folder.uri} names {len(table):,} images in {split!r}, its manifest {samples:,}",
+                next_step=RENEW,
+            )
         with reporter.task(f"listing {split}", samples, "images") as task:
             require_none_missing(folder, table.first_missing(folder.list(split), task.advance))
         self._traffic = Traffic()

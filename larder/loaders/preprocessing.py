@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torchvision import transforms
 
+from larder.images import MOST_BYTES, UnfitImageError, open_image, require_fit
 from larder.loaders.failures import UnreadableFileError, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def reference_transform() -> Callable[[Image.Image], Tensor]:
 def decode(source: str | bytes, name: str = "") -> Image.Image:
     """Decode an image with PIL, in torchvision's way (`torchvision.datasets.folder.pil_loader`).
 
+    Only the formats that `transform` accepts are opened, and what it rejects for its shape or its scans isn't decoded.
+
     Args:
         source: A file's path, or its bytes.
         name: What an error calls it; by default its path.
@@ -68,12 +71,26 @@ def decode(source: str | bytes, name: str = "") -> Image.Image:
         >>> decode(file.getvalue()).mode
         'RGB'
     """
+    shown = name or str(source)
+    if not shown.isprintable():
+        shown = ascii(shown)[1:-1]  # one line, whatever a tar member is called
     try:
-        with open(source, "rb") if isinstance(source, str) else io.BytesIO(source) as file:
-            return Image.open(file).convert("RGB")
+        data = _read(source) if isinstance(source, str) else source
+        if len(data) > MOST_BYTES:
+            raise UnfitImageError(f"has more than {MOST_BYTES:,} bytes")
+        with io.BytesIO(data) as file, open_image(file) as image:
+            require_fit(data, image)
+            return image.convert("RGB")
+    except UnfitImageError as error:
+        raise UnreadableImageError(f"{shown} can't be read: it {error}") from None
     except Exception as error:  # PIL raises nearly anything on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         # PIL's own OSErrors have no number, the system's have.
         of_the_system = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
         kind = UnreadableFileError if of_the_system else UnreadableImageError
-        raise kind(f"{name or source!s} can't be read: {reason}") from None
+        raise kind(f"{shown} can't be read: {reason}") from None
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MOST_BYTES + 1)

@@ -10,7 +10,7 @@ import random
 import tarfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -20,7 +20,7 @@ from larder.loaders.preprocessing import decode, reference_transform
 from larder.loaders.remedies import RENEW
 from larder.loaders.s3_reader import FAULTS_OF_STREAMS, Reader, Readers
 from larder.loaders.traffic import Traffic
-from larder.shards import LABEL
+from larder.shards import LABEL, PlainTar, label_of
 from larder.store import BucketSettings
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
 
     def __init__(
         self, settings: BucketSettings, keys: list[str], traffic: Traffic, batch_size: int, seed: int,
-        transform: Transform | None,
+        transform: Transform | None, classes: int,
     ) -> None:  # fmt: skip
         self._bucket, self._keys, self._batch_size, self._seed = settings.bucket, keys, batch_size, seed
+        self._classes = classes
         self._readers = Readers(settings, traffic)
         self._transform = transform or reference_transform()
         # Shared with the workers, which outlive a pass: its epoch, and how many batches are still to be begun.
@@ -90,7 +91,7 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
         """A worker's samples."""
         for key in keys[worker::workers]:
             with reader.open(key) as file:
-                yield from samples_of(file, file.size, reader.opened)
+                yield from samples_of(file, file.size, reader.opened, self._classes)
 
 
 class LibraryShardStream(ShardStream):
@@ -102,48 +103,50 @@ class LibraryShardStream(ShardStream):
         from webdataset import WebDataset
         from webdataset.gopen import gopen_schemes
 
-        def open_stream(url: str, mode: str, bufsize: int, **_: Any) -> IO[bytes]:
-            file: IO[bytes] = reader.open(url.partition("://")[2].partition("/")[2])
-            return file
+        def open_stream(url: str, mode: str, bufsize: int, **_: Any) -> PlainTar:
+            return PlainTar(reader.open(url.partition("://")[2].partition("/")[2]), url, RENEW)
 
         gopen_schemes["s3"] = open_stream
         urls = [f"s3://{self._bucket}/{key}" for key in keys]
+        # It hands on bytes: its decoders, which it chooses by extensions and which unpickle some, aren't asked for.
         # No shard is fewer than a worker's, where there are more workers than shards.
         for sample in WebDataset(urls, shardshuffle=False, empty_check=False):
             fields = {name: value for name, value in sample.items() if not name.startswith("__")}
-            yield _sample(sample["__key__"], fields, sample["__url__"])
+            yield _sample(sample["__key__"], fields, sample["__url__"], self._classes)
 
 
-def samples_of(file: IO[bytes], size: int, uri: str) -> Iterator[Sample]:
+def samples_of(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[Sample]:
     """The samples of a shard of `size` bytes: members that follow one another with one key.
 
-    Raises InputError for a sample without an image or a label and for an archive that breaks off, TarError for none.
+    Raises InputError for a sample without an image or a label of so many classes, for an archive that breaks off, and
+    for one with other members than plain files; TarError for none.
     """
     key, fields = "", dict[str, bytes]()
     for name, content in _members(file, size, uri):
         folder, slash, base = name.rpartition("/")
         stem, _, extension = base.partition(".")
         if fields and f"{folder}{slash}{stem}" != key:
-            yield _sample(key, fields, uri)
+            yield _sample(key, fields, uri, classes)
             fields = {}
         key = f"{folder}{slash}{stem}"
         fields[extension] = content
     if fields:
-        yield _sample(key, fields, uri)
+        yield _sample(key, fields, uri, classes)
 
 
 def _members(file: IO[bytes], size: int, uri: str) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=file, mode="r|") as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", PlainTar(file, uri, RENEW)), mode="r|") as archive:
         for member in archive:
             content = archive.extractfile(member)
             if content is not None:
                 yield member.name, content.read()
+            archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
         # To tarfile, a header that makes no sense is the end.
         if size - archive.offset > tarfile.RECORDSIZE:
             raise _damaged(uri, f"no tar header at byte {archive.offset:,}")
 
 
-def _sample(key: str, fields: Mapping[str, bytes], uri: str) -> Sample:
+def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> Sample:
     """A sample of its fields: the label is in `cls`, and the image what else there is."""
     images = [name for name in fields if name != LABEL]
     if len(images) != 1 or LABEL not in fields or not fields[LABEL].isdigit():
@@ -151,7 +154,13 @@ def _sample(key: str, fields: Mapping[str, bytes], uri: str) -> Sample:
             f"the sample {key!r} of {uri} has {', '.join(fields)}: an image and a label (.{LABEL}) make a sample",
             next_step=RENEW,
         )
-    return f"{uri}, {key}.{images[0]}", fields[images[0]], int(fields[LABEL])
+    label = label_of(fields[LABEL], classes)
+    if label is None:
+        raise InputError(
+            f"the sample {key!r} of {uri} has class {fields[LABEL][:20].decode()}, and the manifest names {classes:,}",
+            next_step=RENEW,
+        )
+    return f"{uri}, {key}.{images[0]}", fields[images[0]], label
 
 
 def _damaged(uri: str, reason: str) -> InputError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from larder.loaders.failures import start_worker
+from larder.loaders.failures import worker_start
 from larder.loaders.loader import Loader, end_workers, needs
 from larder.loaders.traffic import Network, Traffic
 from larder.progress import Reporter, Silent
@@ -77,11 +77,11 @@ class ShardLoader(Loader):
         self._traffic = Traffic()
         self.dataset = (LibraryShardStream if by_library else ShardStream)(
             packs.folder.settings, [f"{packs.folder.key}/{pack.path}" for pack in packs.files], self._traffic,
-            batch_size, seed, transform,
+            batch_size, seed, transform, len(packs.manifest.classes),
         )  # fmt: skip
         self._loader = _loader_class(by_library)(
             self.dataset, batch_size=batch_size, num_workers=self.workers, persistent_workers=self.workers > 0,
-            worker_init_fn=start_worker,
+            worker_init_fn=worker_start(),
         )  # fmt: skip
 
     @property

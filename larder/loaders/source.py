@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from larder.bucket import Folder
-from larder.contract import META, Artifact, IndexEntry, Manifest, index_name, parse_index
+from larder.contract import LINE_BYTES, META, Artifact, IndexEntry, Manifest, index_name, parse_index
 from larder.errors import ConfigurationError, InputError
 from larder.loaders.loader import check_manifest
 from larder.loaders.remedies import RESTORE
 from larder.progress import Reporter
 from larder.store import StoreSettings, make_store, place_in_store
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+
+_PIECE_BYTES = 1 << 20
 
 
 def open_folder(uri: str, store: StoreSettings | None) -> Folder:
@@ -36,11 +41,31 @@ def open_folder(uri: str, store: StoreSettings | None) -> Folder:
 def read_index(folder: Folder, manifest: Manifest) -> Iterator[IndexEntry]:
     """Fetch the index that the manifest names, and stream it. Raises InputError when it isn't what that says."""
     name = f"{META}/{index_name(manifest)}"
-    with tempfile.TemporaryDirectory(prefix="larder-") as temporary:
-        place = Path(temporary) / "index.jsonl"
-        if folder.download(name, place, manifest.index.bytes) != manifest.index.sha256:
-            raise InputError(f"{folder.uri}/{name} is missing or not what its manifest says", next_step=RESTORE)
-        yield from parse_index(place)
+    size = min(manifest.index.bytes, manifest.files * LINE_BYTES)
+    with tempfile.TemporaryFile(prefix="larder-") as place:
+        fetch(folder, name, size, manifest.index.sha256, place)
+        yield from parse_index(place, f"{folder.uri}/{name}", len(manifest.classes))
+
+
+def fetch(folder: Folder, path: str, size: int, sha256: str, place: IO[bytes]) -> None:
+    """Write an object to a file, which is at its beginning then.
+
+    Raises InputError unless it has this length and digest. No more than that is fetched.
+    """
+
+    def copy(body: StreamingBody) -> str:
+        place.seek(0)
+        place.truncate()
+        digest, left = hashlib.sha256(), size + 1
+        while left and (piece := body.read(min(left, _PIECE_BYTES))):
+            left -= len(piece)
+            digest.update(piece)
+            place.write(piece)
+        return digest.hexdigest() if left == 1 else ""
+
+    if folder.with_body(path, copy) != sha256:
+        raise InputError(f"{folder.uri}/{path} is missing or not what its manifest says", next_step=RESTORE)
+    place.seek(0)
 
 
 def require_none_missing(folder: Folder, missing: str | None) -> None:
@@ -68,11 +93,11 @@ def find_packs(uri: str, artifact: Artifact, split: str, store: StoreSettings | 
     folder = open_folder(uri, store)
     manifest = check_manifest(folder.find_manifest(), artifact, split, folder.uri)
     files = [entry for entry in read_index(folder, manifest) if entry.path.startswith(f"{split}/")]
+    missing = {file.path: file.bytes for file in files}
     with reporter.task(f"listing {split}", len(files), "files") as task:
-        there = {}
         for item in folder.list(split):
-            there[item.path] = item.bytes
+            if missing.get(item.path) == item.bytes:
+                del missing[item.path]
             task.advance()
-    missing = next((file.path for file in files if there.get(file.path) != file.bytes), None)
-    require_none_missing(folder, missing)
+    require_none_missing(folder, next(iter(missing), None))
     return Packs(folder, manifest, files)

@@ -203,7 +203,10 @@ class StoreTarget:
             place = Path(folder) / "index.jsonl"
             if self._folder.download(path, place) != found[1]:
                 return set()
-            return {entry.path for entry in parse_index(place)}
+            try:
+                return {entry.path for entry in parse_index(place)}
+            except InputError:
+                return set()
 
     def _find_manifest(self) -> Manifest | None:
         try:

@@ -31,10 +31,12 @@ from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_man
 from larder.dataset import Layout
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders.loader import check_manifest
+from larder.loaders.remedies import RENEW
 from larder.loaders.source import open_folder
 from larder.next_step import MAKES, Run
 from larder.progress import Silent, amount
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain
+from larder.shards import PlainTar
 from larder.store import client
 from larder.terminal import lines, say
 from services.commands import in_commands
@@ -224,12 +226,19 @@ def _faults_of(folder: Path) -> Iterator[None]:
 
 def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:
     """Name and size of the first members of a shard, read as the arm reads it."""
-    from larder.loaders.s3_reader import Readers
+    from larder.loaders.s3_reader import FAULTS_OF_STREAMS, Readers
     from larder.loaders.traffic import Traffic
 
     reader = Readers(folder.settings, Traffic()).own()
-    with reader.open(f"{folder.key}/{shard}") as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        return [(member.name, member.size) for member in islice(archive, count)]
+    try:
+        with reader.open(f"{folder.key}/{shard}") as file:
+            plain: Any = PlainTar(file, reader.opened, RENEW)
+            with tarfile.open(fileobj=plain, mode="r|") as archive:
+                return [(member.name, member.size) for member in islice(archive, count)]
+    except (tarfile.TarError, ValueError) as fault:
+        raise InputError(f"{reader.opened} is damaged: {fault}", next_step=RENEW) from None
+    except FAULTS_OF_STREAMS as fault:
+        raise reader.explain(fault) from None
 
 
 def pictures(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:

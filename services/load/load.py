@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from larder.artifacts import name_in, on_volume
@@ -183,9 +184,11 @@ class Load:
         place = self._state.path.with_suffix(".index")
         try:
             digest = self._there.download(f"{META}/{index_name(self._old)}", place, self._old.index.bytes)
-            if digest == self._old.index.sha256:
+            try:
+                if digest != self._old.index.sha256:
+                    raise InputError("another digest", next_step="")
                 self._state.compare(parse_index(place), etags=self._old.settings.items() >= ETAG_SETTINGS.items())
-            else:  # then no reader can follow it, either
+            except InputError:  # then no reader can follow it, either
                 self._reporter.event("repair", f"the index in {self._there.uri} is missing or damaged: not relied on")
                 self._old, self._unreliable = None, True
         finally:
@@ -256,7 +259,8 @@ class Load:
         place = self._state.path.with_suffix(".index")
         try:
             if self._there.download(path, place) == sha256:
-                self._state.named_before(parse_index(place))
+                with suppress(InputError):
+                    self._state.named_before(parse_index(place))
         finally:
             place.unlink(missing_ok=True)
 

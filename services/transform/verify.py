@@ -12,12 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
+from larder.images import UnfitImageError, open_image, require_fit
 from services.transform.names import EXTENSIONS
 from services.transform.recipes import RejectError
 from services.transform.settings import Verify
-
-# PIL's names for what is inside the files that EXTENSIONS name.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 
 _PNG_DEPTH_AT = 24  # IHDR's bit depth: PNG (third edition), 11.2.1
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the whole last chunk, with its checksum: PNG (third edition), 11.2.4
@@ -50,9 +48,10 @@ def check_image(data: bytes, verify: Verify) -> tuple[int, int] | None:
     stream = _Stream(data)
     try:
         # Pillow's warnings of odd metadata would end up between the lines that machines read.
-        with warnings.catch_warnings(action="ignore"), Image.open(stream, formats=_FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), open_image(stream) as image:
             _check_end(data, str(image.format), max(stream.furthest, stream.tell()))
             _check_colours(data, image)
+            require_fit(data, image)
             size = image.size
             if verify == "decode" or image.format in _WITHOUT_END:
                 # For JPEG, ask for luma: all coefficients of all channels are decoded, where damage shows. What is
@@ -65,6 +64,8 @@ def check_image(data: bytes, verify: Verify) -> tuple[int, int] | None:
         raise RejectError(f"is no image that can be read: it begins with {data[:12]!r}") from None
     except Image.DecompressionBombError:
         raise RejectError(f"states more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
+    except UnfitImageError as fault:
+        raise RejectError(str(fault)) from None
     except RejectError:
         raise
     except _DECODERS_RAISE as fault:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder import sample
-from larder.contract import META, IndexEntry, index_name
+from larder.contract import MANIFEST, META, IndexEntry, index_name
 from larder.sources import FolderSource, GeneratedSource, open_local
 from larder.sources.members import Member, Source
 from services.verify.chain import RAW_FILES, TREE_FILES, Chain
@@ -59,7 +59,7 @@ def _source(chain: Chain, raw: Paper) -> Source:
     if kind == "sample":
         if made_from.get("generator") != sample.GENERATOR_VERSION:
             raise UnfollowedError("the sample was made by another release of its generator")
-        return GeneratedSource(int(made_from["images"]), int(made_from["seed"]))
+        return _sample_of(raw)
     if kind not in ("archive", "folder"):
         raise UnfollowedError(f"raw was made of {_GATHERED.get(str(kind), kind)}, which this stage doesn't read")
     if named is None:
@@ -67,6 +67,18 @@ def _source(chain: Chain, raw: Paper) -> Source:
     if named.is_dir() != (kind == "folder"):
         raise BreakError(Fault(f"raw was extracted from another source: {kind}", str(named), cause=_OTHER))
     return open_local(named, str(named))
+
+
+def _sample_of(raw: Paper) -> Source:
+    """The generator of the sample, which has as many files as images."""
+    images, seed = (raw.manifest.input.get(name) for name in ("images", "seed"))
+    right = images == raw.manifest.files >= sample.CLASSES * len(sample.SPLITS)
+    if right and isinstance(images, int) and isinstance(seed, int) and seed >= 0:
+        return GeneratedSource(images, seed)
+    raise BreakError(
+        Fault("raw's manifest is of no sample that the generator makes", f"{raw.place.name}/{MANIFEST}, input",
+              found=f"images {images}, seed {seed}", cause="somebody edited it")
+    )  # fmt: skip
 
 
 def _require_archive(chain: Chain, raw: Paper) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -42,11 +43,11 @@ def choose(samples: Iterable[Sample], manifest: Manifest, number: int, seed: int
     if number == 0 or number >= total:
         return ALL
     key = str(seed).encode()
-    held: dict[Cell, list[tuple[int, str]]] = {cell: [] for cell in cells}
+    held: defaultdict[Cell, list[tuple[int, str]]] = defaultdict(list)
     for sample in samples:
         cell = (sample.split, sample.label) if manifest.splits else ONE
         rank = -int.from_bytes(hashlib.blake2b(sample.path.encode(), digest_size=8, key=key).digest())
-        if len(held[cell]) < -(-cells[cell] * number // total):
+        if len(held[cell]) < -(-cells.get(cell, 0) * number // total):
             heapq.heappush(held[cell], (rank, sample.path))
         else:
             heapq.heappushpop(held[cell], (rank, sample.path))

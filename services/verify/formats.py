@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from larder import tar
+from larder import chunks, tar
+from larder.chunks import Extent
 from larder.contract import SampleEntry
+from larder.errors import InputError
 from larder.progress import amount
-from larder.shards import member_names
+from larder.shards import PlainTar, member_names
 
 
 class Numbered(NamedTuple):
@@ -28,13 +29,6 @@ class Mismatch(NamedTuple):
     what: str
     expected: str = ""
     found: str = ""
-
-
-class Extent(NamedTuple):
-    """A pack's length and the number of its samples."""
-
-    bytes: int
-    samples: int
 
 
 class Format(Protocol):
@@ -54,6 +48,9 @@ class Format(Protocol):
 
     def frame(self, data: bytes, sample: SampleEntry) -> Mismatch | None:
         """What is wrong with a sample's bytes beside those of its image."""
+
+    def most_extra_bytes(self, packs: int) -> int:
+        """The most that a file beside so many packs may have."""
 
     def extra(self, data: bytes, packs: Mapping[str, Extent]) -> Mismatch | None:
         """What is wrong with a file beside the packs, which are given by their names in its folder."""
@@ -82,9 +79,9 @@ class Shards:
         """See Format: names and sizes in both headers, and the class."""
         wanted = member_names(sample.source, sample.key)
         try:
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            with tarfile.open(fileobj=io.BytesIO(_plain(data)), mode="r:") as archive:
                 members = [member for member in (archive.next(), archive.next()) if member is not None]
-        except tarfile.TarError as fault:
+        except (InputError, tarfile.TarError, ValueError) as fault:  # ValueError: tarfile's on odd numbers
             return Mismatch(f"there is no readable tar header before an image ({fault})", wanted[0])
         if [member.name for member in members] != list(wanted):
             found = ", ".join(member.name for member in members)
@@ -96,6 +93,10 @@ class Shards:
         if text != str(sample.label).encode():
             return Mismatch(f"{label.name} holds another class", str(sample.label), repr(text)[1:])
         return None
+
+    def most_extra_bytes(self, packs: int) -> int:
+        """See Format: there are none."""
+        return 0
 
     def extra(self, data: bytes, packs: Mapping[str, Extent]) -> Mismatch | None:
         """See Format: there are none."""
@@ -149,13 +150,19 @@ class Chunks:
             return Mismatch("another label stands behind an image", str(sample.label), str(label))
         return None
 
+    def most_extra_bytes(self, packs: int) -> int:
+        """See Format."""
+        return chunks.most_bytes(packs)
+
     def extra(self, data: bytes, packs: Mapping[str, Extent]) -> Mismatch | None:
-        """See Format: LitData's index names the chunks of its folder, with their lengths and numbers of samples."""
+        """See Format: LitData's index names the chunks of its folder, with their lengths and numbers of samples.
+
+        It must have the one form that larder writes, since LitData takes from it how to decode: see larder.chunks.
+        """
         try:
-            listed = {chunk["filename"]: Extent(chunk["chunk_bytes"], chunk["chunk_size"])
-                      for chunk in json.loads(data)["chunks"]}  # fmt: skip
-        except (ValueError, TypeError, KeyError) as fault:
-            return Mismatch(f"LitData's index can't be read ({fault!r})")
+            listed = chunks.parse(data)
+        except ValueError as fault:
+            return Mismatch(f"LitData's index isn't as larder writes it ({fault})")
         for name in sorted(listed.keys() | packs.keys()):
             if listed.get(name) != packs.get(name):
                 return Mismatch(
@@ -163,6 +170,11 @@ class Chunks:
                     _in_words(listed.get(name)),
                 )  # fmt: skip
         return None
+
+
+def _plain(data: bytes) -> bytes:
+    """A part of a shard. Raises InputError where it has other headers than those of plain files."""
+    return PlainTar(io.BytesIO(data), "it", "").read()
 
 
 def _in_words(extent: Extent | None) -> str:

@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from larder.contract import IndexEntry
+from larder.contract import LINE_BYTES, IndexEntry
 
 _BLOCK_BYTES = 16 << 10
 _SHORTEST_LINE_BYTES = 64
@@ -16,7 +16,10 @@ _SHORTEST_LINE_BYTES = 64
 
 
 class SortedIndex:
-    """The lines of an index. One path for each block of lines is kept, and a block is searched as bytes."""
+    """The lines of an index. One path for each block of lines is kept, and a block is searched as bytes.
+
+    Raises ValueError on a line that isn't one, here where a block begins, and for all others when it is iterated.
+    """
 
     def __init__(self, file: Path) -> None:
         with file.open("rb") as lines:
@@ -26,7 +29,7 @@ class SortedIndex:
         begin = 0
         while begin < len(self._lines):
             self._blocks.append(begin)
-            self._first.append(self.at(begin).path.encode())
+            self._first.append(self._checked(begin, self.after(begin)).path.encode())
             begin = self.after(begin + _BLOCK_BYTES)
         self._blocks.append(len(self._lines))
 
@@ -35,12 +38,17 @@ class SortedIndex:
         return len(self._lines)
 
     def __iter__(self) -> Iterator[IndexEntry]:
-        """Every entry. Raises ValueError, TypeError or KeyError on a line that isn't one."""
+        """Every entry. Raises ValueError on a line that isn't one."""
         begin = 0
         while begin < len(self._lines):
             end = self.after(begin)
-            yield IndexEntry.from_json(self._lines[begin:end])
+            yield self._checked(begin, end)
             begin = end
+
+    def _checked(self, begin: int, end: int) -> IndexEntry:
+        if not _SHORTEST_LINE_BYTES <= end - begin <= LINE_BYTES:
+            raise ValueError(f"it has {end - begin:,} bytes")
+        return IndexEntry.checked(self._lines[begin:end])
 
     def place(self, path: str) -> int | None:
         """Where the line of a path begins; None when it isn't in the index."""

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.batches import batches
+from larder.chunks import Extent
 from larder.contract import META, IndexEntry, SampleEntry, parse_samples, samples_name
+from larder.errors import InputError
 from larder.progress import amount
+from larder.shards import MEMBER_BYTES
 from services.verify.chain import OBJECTS, TREE_FILES, Chain, Kept
 from services.verify.choice import Choice
 from services.verify.files import gone, require_length
 from services.verify.findings import BreakError, Checked, Fault, changed
-from services.verify.formats import FORMATS, Extent, Format, Mismatch, Numbered
+from services.verify.formats import FORMATS, Format, Mismatch, Numbered
 from services.verify.index import Marks
 from services.verify.paper import Paper, Sample, require_counts, require_file, require_same, require_source
 from services.verify.places import Place, StorePlace, Take
@@ -24,8 +27,6 @@ from services.verify.places import Place, StorePlace, Take
 _PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
 """Of packs that are read whole, few wait in memory with all their samples."""
 _STREAMS_OF_A_BATCH = 4
-_TYPES = (str, int, int, str, int, str)
-"""Of the values of a sample's line, without its key, which most lack."""
 _SAMPLES_OF_A_TASK = 8
 """Where not all are read: they share the reading of a chunk's head."""
 
@@ -102,6 +103,8 @@ class _Packs:
                 begin, end = self._form.span(sample)
                 if begin < self._form.head_bytes(len(pack.samples)) or end > pack.entry.bytes:
                     raise self._wrong("a sample lies outside of its pack", sample.source)
+                if sample.bytes > MEMBER_BYTES:
+                    raise self._wrong("a sample is longer than any image", sample.source)
                 if sample.source.partition("/")[0] != sample.file.partition("/")[0]:
                     raise self._wrong("a sample is packed in another split", sample.source)
                 if tree is not None and met is not None:
@@ -134,10 +137,13 @@ class _Packs:
             if entry.path in self._extents:
                 continue
             folder, _, _ = entry.path.rpartition("/")
-            data = place.read(entry.path)
+            where = f"{place.name}/{entry.path}"
+            if entry.bytes > (most := self._form.most_extra_bytes(len(self._extents))):
+                raise BreakError(Fault("a file beside the packs is too long", where, "", f"at most {most:,} bytes",
+                                       f"{entry.bytes:,} bytes", "the index was edited"))  # fmt: skip
+            data = place.read(entry.path, entry.bytes)
             if data is None:
                 raise gone(place, entry.path)
-            where = f"{place.name}/{entry.path}"
             if (digest := hashlib.sha256(data).hexdigest()) != entry.sha256:
                 raise changed("a file isn't what the index says", where, entry.sha256, digest, place.cause)
             inside = {path.removeprefix(f"{folder}/"): extent for path, extent in self._extents.items()
@@ -194,15 +200,10 @@ class _Packs:
             yield Pack(entry, [Numbered(number, sample) for number, sample in enumerate(group)])
 
     def _listed(self) -> Iterator[SampleEntry]:
-        number, samples = 0, parse_samples(self._file)
         try:
-            for number, sample in enumerate(samples, start=1):
-                if tuple(map(type, sample[:-1])) != _TYPES or not isinstance(sample.key, str | None):
-                    raise self._wrong(f"line {number:,} of the index of samples has a value of another kind", "")
-                yield sample
-        except (ValueError, TypeError, KeyError) as fault:
-            what = f"line {number + 1:,} of the index of samples is none: {type(fault).__name__}, {fault}"
-            raise self._wrong(what, "") from None
+            yield from parse_samples(self._file, "the index of samples")
+        except InputError as fault:
+            raise self._wrong(fault.what, "") from None
 
     def _wrong(self, what: str, sample: str) -> BreakError:
         return BreakError(Fault(what, self._where, sample, cause="the index was edited"))
@@ -232,7 +233,7 @@ def _check(place: Place, form: Format, task: Task, take: Take) -> Done:
         whole.update(data)
         at, read = end, read + len(data)
     if task.whole:
-        tail = take(at, entry.bytes + 1)
+        tail = take(at, min(entry.bytes, at + len(form.tail)) + 1)
         whole.update(tail)
         read += len(tail)
         if tail != form.tail:

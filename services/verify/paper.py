@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from larder.contract import (
     MANIFEST,
+    MANIFEST_BYTES,
     META,
     Artifact,
     IndexEntry,
@@ -46,15 +47,18 @@ def read_paper(place: Place, artifact: Artifact, work: Path) -> Paper:
     try:
         index = SortedIndex(file)
         _require_index(place, manifest, index)
-    except (ValueError, TypeError, KeyError) as fault:
+    except ValueError as fault:
         raise BreakError(
-            Fault(f"the index holds a line that is none ({fault})", f"{place.name}/{META}/{index_name(manifest)}")
+            Fault(
+                f"the index holds a line that is none ({str(fault)[:200]})",
+                f"{place.name}/{META}/{index_name(manifest)}",
+            )
         ) from None
     return Paper(place, manifest, index)
 
 
 def _manifest(place: Place, artifact: Artifact) -> Manifest:
-    text = place.read(MANIFEST)
+    text = place.read(MANIFEST, MANIFEST_BYTES)
     if text is None:
         raise AbsentError(f"no {MANIFEST} in {place.name}")
     where = f"{place.name}/{MANIFEST}"
@@ -146,6 +150,8 @@ def require_counts(paper: Paper, samples: Iterable[Sample], where: str) -> None:
             raise BreakError(
                 Fault(f"class {sample.label} is none of the {classes} in the manifest", where, sample.path)
             )
+        if sample.split not in paper.manifest.splits:
+            raise BreakError(Fault("the manifest has no such split", where, sample.path))
         found.setdefault(sample.split, SplitCount(classes)).add(sample)
     for split in sorted(found.keys() | paper.manifest.splits.keys()):
         stated = paper.manifest.splits.get(split)

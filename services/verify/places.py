@@ -41,8 +41,8 @@ class Place(Protocol):
     def cause(self) -> str:
         """The likely cause of other content."""
 
-    def read(self, path: str) -> bytes | None:
-        """A small file; None when there is none."""
+    def read(self, path: str, most: int) -> bytes | None:
+        """A small file, or its first `most` bytes and one more; None when there is none."""
 
     def fetch(self, path: str, work: Path) -> tuple[Path, str] | None:
         """A file on this machine, for which `work` may be used, and its sha256; None when there is none."""
@@ -75,10 +75,11 @@ class VolumePlace(NamedTuple):
         """See Place."""
         return EDITED
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int) -> bytes | None:
         """See Place."""
         try:
-            return (self.folder / path).read_bytes()
+            with (self.folder / path).open("rb") as file:
+                return file.read(most + 1)
         except _ABSENT:
             return None
 
@@ -138,9 +139,9 @@ class StorePlace(NamedTuple):
         """See Place."""
         return REPLACED
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int) -> bytes | None:
         """See Place."""
-        return open_folder(*self).read(path)
+        return open_folder(*self).with_body(path, lambda body: body.read(most + 1))
 
     def fetch(self, path: str, work: Path) -> tuple[Path, str] | None:
         """See Place."""

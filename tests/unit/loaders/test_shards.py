@@ -22,7 +22,7 @@ def archive(*members, format=tarfile.USTAR_FORMAT):
 
 
 def samples(content):
-    return list(samples_of(io.BytesIO(content), len(content), URI))
+    return list(samples_of(io.BytesIO(content), len(content), URI, classes=10))
 
 
 def test_members_with_one_key_are_a_sample():
@@ -52,6 +52,7 @@ def test_an_archive_without_padding_to_records():
         pytest.param([("1.cls", b"0")], "'1' .* has cls:", id="no-image"),
         pytest.param([("1.jpg", b""), ("1.png", b""), ("1.cls", b"0")], "has jpg, png, cls:", id="two-images"),
         pytest.param([("1.jpg", b""), ("1.cls", b"bread")], "'1' .* has jpg, cls:", id="a-name-for-a-label"),
+        pytest.param([("1.jpg", b""), ("1.cls", b"10")], "class 10, and the manifest names 10", id="too-large-a-class"),
     ],
 )
 def test_what_makes_no_sample(members, has):

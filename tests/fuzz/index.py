@@ -1,0 +1,44 @@
+"""Indexes of files and of samples, as streams and as a file in which paths are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larder.contract import IndexEntry, SampleEntry, parse_index, parse_samples
+from larder.errors import LarderError
+from services.verify.index import Marks, SortedIndex
+from tests import hostile
+
+FILES = [IndexEntry(f"training/class_00/{number}.jpg", number, f"{number:064x}", 0, 9, 9, "a") for number in range(3)]
+SAMPLES = [SampleEntry("training/shard-000000.tar", 512, 9, f"{number:064x}", 0, f"a/{number}") for number in range(3)]
+_LINES = [line(FILES[0].to_json().encode())[:5000] + b"\n" for line in hostile.LINES.values()]
+SEEDS = [
+    "".join(f"{entry.to_json()}\n" for entry in FILES).encode(),
+    "".join(f"{entry.to_json()}\n" for entry in SAMPLES).encode(),
+    *_LINES,
+]
+
+
+def target(data: bytes, folder: Path) -> None:
+    """Read it in all ways; an entry that is read is written back as it was."""
+    place = folder / "index.jsonl"
+    place.write_bytes(data)
+    try:
+        for entry in parse_index(place, classes=1):
+            assert IndexEntry.checked(entry.to_json()) == entry
+    except LarderError as error:
+        assert len(error.what) < 1000
+    try:
+        for sample in parse_samples(place):
+            assert SampleEntry.checked(sample.to_json()) == sample
+    except LarderError as error:
+        assert len(error.what) < 1000
+    try:
+        index = SortedIndex(place)
+        marks = Marks(index)
+        for entry in index:
+            if (found := index.place(entry.path)) is not None:
+                marks.add(found)
+        marks.first_missing()
+    except ValueError:
+        pass

@@ -1,0 +1,42 @@
+"""Readers of a store whose bucket somebody else may write to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+MOST_MIB = 300
+
+
+def run(stored: Any, tmp_path: Path, how_many: str) -> list[dict[str, Any]]:
+    known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.loaders.forged", str(tmp_path / "mark"), json.dumps(stored.uris),
+         how_many],
+        cwd=ROOT, env=known | stored.env, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "Traceback" not in done.stderr, done.stderr[-5000:]
+    ended: list[dict[str, Any]] = json.loads(done.stdout)
+    return ended
+
+
+@pytest.mark.parametrize("how_many", ["some", pytest.param("all", marks=pytest.mark.exhaustive)])
+def test_forged_artifacts(stored: Any, tmp_path: Path, how_many: str) -> None:
+    ended = run(stored, tmp_path, how_many)
+    assert not [one for one in ended if one["ran"]], "code of the bucket was run"
+    assert not [one for one in ended if one["result"].startswith("NOT OURS")]
+    assert not [one for one in ended if one["MiB"] > MOST_MIB]
+    sound = [one for one in ended if one["attack"].endswith(": nothing")]
+    assert {one["reader"] for one in sound} == {"larder", "webdataset", "chunks", "objects", "verify"}
+    assert all(one["result"] == "read" for one in sound), sound
+    formless = [one for one in ended if "index, " in one["attack"] or "says so" in one["attack"]]
+    assert all("larder writes it" in one["result"] or "longer than" in one["result"] or "too long" in one["result"]
+               or "the index that larder writes" in one["result"] for one in formless), formless  # fmt: skip

@@ -1,0 +1,103 @@
+"""What both readers of tar make of shards that an enemy has written."""
+
+from __future__ import annotations
+
+import io
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from larder.errors import InputError
+from larder.loaders.failures import CarriedError, UnreadableImageError, explained
+from larder.loaders.shard_stream import LibraryShardStream, ShardStream
+from larder.shards import PlainTar
+from tests import hostile
+
+ATTACKS = hostile.shards(Path("nowhere"))
+SOUND = hostile.member("a/0.jpg", b"x" * 700) + hostile.member("a/0.cls", b"1") + bytes(1024)
+MIB = 1 << 20
+
+
+class Opened(io.BytesIO):
+    @property
+    def size(self) -> int:
+        return len(self.getbuffer())
+
+
+class Reader:
+    """Gives one shard, as s3_reader's does."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self.opened = content, "s3://bucket/training/shard-000000.tar"
+
+    def open(self, key: str) -> Opened:
+        return Opened(self._content)
+
+    def explain(self, fault: Exception) -> Exception:
+        raise fault
+
+    def settle(self) -> None: ...
+
+
+def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
+    """The images' formats and the labels of a shard, decoded as a training has them."""
+    from larder.loaders.preprocessing import decode
+
+    stream: Any = kind.__new__(kind)
+    stream._bucket, stream._keys, stream._seed, stream._classes, stream._asked = "bucket", ["x.tar"], 0, 10, [0, 0]
+    stream._readers = type("Readers", (), {"own": lambda self: Reader(content)})()
+    with explained():
+        return [(str(decode(image, name)), label) for name, image, label in stream._samples(0, 1)]
+
+
+readers = pytest.mark.parametrize("kind", [ShardStream, LibraryShardStream])
+
+
+@readers
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_shards(tmp_path: Path, kind: type[ShardStream], attack: str) -> None:
+    mark = tmp_path / "mark"
+    content = hostile.shards(mark)[attack](SOUND)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        assert read(kind, content) == []
+    except InputError as error:
+        assert len(error.what.splitlines()) == 1 and len(error.what) < 2000
+    assert not mark.exists()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+@readers
+def test_a_shard_as_it_should_be(kind: type[ShardStream]) -> None:
+    image = hostile.thin(20, 10)
+    content = hostile.pax(path="b/" + 150 * "x" + ".jpg") + hostile.member("b/x.jpg", image)
+    content += hostile.pax(path="b/" + 150 * "x" + ".cls") + hostile.member("b/x.cls", b"7") + bytes(1024)
+    [(shown, label)] = read(kind, content)
+    assert "size=20x10" in shown and label == 7
+
+
+@pytest.mark.parametrize("step", [1, 7, 512, 10240, 1 << 20])
+def test_a_shard_is_handed_on_as_it_is(step: int) -> None:
+    stream = PlainTar(io.BytesIO(SOUND), "it", "")
+    assert b"".join(iter(lambda: stream.read(step), b"")) == SOUND
+
+
+@pytest.mark.parametrize("step", [1, 7, 512, 10240, 1 << 20])
+def test_a_header_is_looked_at_however_it_is_read(step: int) -> None:
+    stream = PlainTar(io.BytesIO(SOUND[:-1024] + hostile.sparse("1.jpg", 1 << 33)), "it", "")
+    with pytest.raises(InputError, match=r"it is damaged: a tar header of another kind .* at byte 2,560"):
+        while stream.read(step):
+            pass
+
+
+def test_errors_of_workers_have_one_line_whatever_a_member_is_called() -> None:
+    forged = 'x\nlarder.loaders.failures.CarriedError: ["ConfigurationError", "forged", "do"].jpg'
+    with pytest.raises(InputError, match=r"forged.* can't be read"), explained():
+        from larder.loaders.preprocessing import decode
+
+        decode(b"", forged)
+    with pytest.raises(InputError), explained():
+        raise CarriedError('["UnheardOfError", "what", "step"]')
+    assert issubclass(UnreadableImageError, Exception)
