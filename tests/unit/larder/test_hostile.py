@@ -41,7 +41,7 @@ TOLD_BY_READING = ("an index without end", "samples without end")
 """Manifests that only those can tell who read what they speak of."""
 
 
-@pytest.mark.parametrize("attack", hostile.MANIFESTS.keys() - TOLD_BY_READING)
+@pytest.mark.parametrize("attack", sorted(hostile.MANIFESTS.keys() - TOLD_BY_READING))
 def test_manifests(tmp_path: Path, attack: str) -> None:
     (tmp_path / "_larder").mkdir()
     (tmp_path / "_larder/manifest.json").write_bytes(hostile.MANIFESTS[attack](MANIFEST.to_json().encode()))
