@@ -20,17 +20,20 @@ from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.progress import Reporter, amount
-from larder.sources import FolderSource, GeneratedSource, absent, open_local
+from larder.sources import FolderSource, GeneratedSource, Limits, Options, TooLargeError, absent, open_local
+from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError, Source
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract.download import download
 from services.extract.remotes import Remote, redact
 from services.extract.settings import ExtractSettings
-from services.extract.unpack import TooLargeError, unpack
+from services.extract.unpack import unpack
 
 NEXT_STEP = str(Run("transform"))
 
+_INNER = "inner"
+"""The folder for archives that are copied out of the archive; the swap deletes it."""
 _SPLIT_NAMES = {"training", "validation", "evaluation", "train", "val", "valid", "test", "eval"}
 
 
@@ -69,7 +72,9 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
         try:
             unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
         except TooLargeError:  # nothing of it is kept but a download, for a run with other limits
-            remove_tree(slot.staged)
+            for folder in (slot.staged, slot.work / _INNER):
+                if folder.exists():
+                    remove_tree(folder)
             ledger.clear()
             raise
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
@@ -87,7 +92,21 @@ def _wanted(settings: ExtractSettings) -> dict[str, Any]:
         source, state = redact(settings.source), {"address": address, "sha256": settings.source_sha256}
     else:
         source, state = str(settings.local_path), _state_of(settings)
-    return {"source": source, "dataset": settings.dataset, "state": state}
+    return {"source": source, "dataset": settings.dataset, "state": {**state, **_unusual(settings)}}
+
+
+def _unusual(settings: ExtractSettings) -> dict[str, Any]:
+    """What changes the files that a source gives, where it isn't the default: data made before know nothing of it."""
+    fields = ExtractSettings.model_fields
+    chosen = {name: getattr(settings, name) for name in ("zip_encoding", "inner_archives", "follow_links")}
+    return {name: value for name, value in chosen.items() if value != fields[name].default}
+
+
+def _options(settings: ExtractSettings, work: Path | None = None) -> Options:
+    return Options(
+        Limits(settings.max_files, settings.max_unpacked), settings.zip_encoding, settings.inner_archives,
+        settings.follow_links, work,
+    )  # fmt: skip
 
 
 def _state_of(settings: ExtractSettings) -> dict[str, Any]:
@@ -107,7 +126,7 @@ def _state_of(settings: ExtractSettings) -> dict[str, Any]:
             f"the volume {settings.volume} lies inside the source folder {path}",
             next_step="give the folder that holds the images alone as LARDER_SOURCE",
         )
-    return {"folder": FolderSource(path, str(path)).state()}
+    return {"folder": FolderSource(path, str(path), _options(settings)).state()}
 
 
 def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manifest | None:
@@ -135,7 +154,7 @@ def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> t
         remote = _open_remote(settings)
         folder = slot.downloads / hashlib.sha256(name.encode()).hexdigest()[:16]
         path, name = download(remote, folder, reporter), remote.name
-    return open_local(path, name), None if path.is_dir() else path
+    return open_local(path, name, _options(settings, slot.work / _INNER)), None if path.is_dir() else path
 
 
 def _open_remote(settings: ExtractSettings) -> Remote:
@@ -185,7 +204,12 @@ def _made_from(
             f"{source.name} has the sha256 {found}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it is not the one that was meant",
         )
-    return {"kind": "archive", "sha256": found, "bytes": archive.stat().st_size}
+    made_from: dict[str, str | int] = {"kind": "archive", "sha256": found, "bytes": archive.stat().st_size}
+    if settings.zip_encoding:
+        made_from["zip_encoding"] = settings.zip_encoding
+    if isinstance(source, WithInner) and source.found:
+        made_from["inner_archives"] = source.found
+    return made_from
 
 
 def _commit(slot: Slot, ledger: Ledger, dataset: str, made_from: dict[str, str | int], run: dict[str, Any]) -> Manifest:

@@ -39,12 +39,25 @@ def _a_sha256(digest: str) -> str:
     return digest.lower()
 
 
+def _an_encoding(name: str) -> str:
+    """The name of an encoding of file names, or "" to find it out."""
+    if name in ("", "auto"):
+        return ""
+    try:
+        is_fit = "a/\\b".encode(name) == b"a/\\b"  # else slashes could not be told in names
+    except (LookupError, ValueError, AttributeError, TypeError):
+        is_fit = False
+    if not is_fit:
+        raise ValueError("must be auto, or an encoding of Python's that holds ASCII, as cp932, gbk or cp866")
+    return name.lower()
+
+
 class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     """Where the dataset comes from, and what is refused."""
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(
         FOOD11_URL, alias="LARDER_SOURCE",
-        description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive, "
+        description="the dataset: an http(s) or s3 URL or a path of a zip or tar archive (tar.gz, .bz2, .xz, .zst), "
         "a folder, or `sample`, a generated stand-in that needs no network",
     )  # fmt: skip
     source_sha256: Annotated[str, AfterValidator(_a_sha256)] = Field(
@@ -70,6 +83,20 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     max_files: int = Field(
         10_000_000, alias="LARDER_MAX_FILES", ge=1,
         description="a source with more files than this is refused", json_schema_extra={"unit": "files"},
+    )  # fmt: skip
+
+    zip_encoding: Annotated[str, AfterValidator(_an_encoding)] = Field(
+        "", alias="LARDER_ZIP_ENCODING",
+        description="the encoding of a zip's names that don't state theirs, as cp932 for Japanese or gbk for Chinese "
+        "Windows; by default UTF-8 where a name is valid in it, else cp437",
+    )  # fmt: skip
+    inner_archives: bool = Field(
+        True, alias="LARDER_INNER_ARCHIVES",
+        description="unpack archives that lie in the archive, one level deep, each into a folder of its name",
+    )  # fmt: skip
+    follow_links: bool = Field(
+        True, alias="LARDER_FOLLOW_LINKS",
+        description="follow links in a local folder that lead out of it, as caches have them; false refuses them",
     )  # fmt: skip
 
     @model_validator(mode="after")
