@@ -83,11 +83,12 @@ _FORMATS: list[tuple[bytes, str, str]] = [
 _COMPILED = [(re.compile(pattern, re.DOTALL), Format(name, next_step)) for pattern, name, next_step in _FORMATS]
 
 METHODS = {
+    9: "Deflate64", 12: "bzip2", 14: "LZMA", 20: "zstd", 93: "zstd", 95: "xz",
     1: "Shrink", 2: "Reduce", 3: "Reduce", 4: "Reduce", 5: "Reduce", 6: "Implode", 7: "Tokenize",
     10: "PKWARE's Implode", 16: "IBM CMPSC", 18: "IBM TERSE", 19: "IBM LZ77",
     94: "MP3", 96: "JPEG", 97: "WavPack", 98: "PPMd",
 }  # fmt: skip
-"""Compression methods of zip that are not read (APPNOTE 4.4.5)."""
+"""Compression methods of zip besides stored and deflate (APPNOTE 4.4.5), first those that are read."""
 
 
 def identify(head: bytes) -> Format | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from larder.contract import META
@@ -102,7 +102,7 @@ def link_target(path: str, target: str) -> str:
         raise UnsafeNameError(f"is a link to the absolute path {shown(target)}")
     if len(target) > _LONGEST_PATH_BYTES:
         raise UnsafeNameError(f"is a link with too long a target ({len(target):,} characters)")
-    resolved = os.path.normpath(str(PurePosixPath(path).parent / target))
+    resolved = os.path.normpath(os.path.join(os.path.dirname(path), target))
     if resolved == ".." or resolved.startswith("../"):
         raise UnsafeNameError(f"is a link that leaves the folder, to {shown(target)}")
     return resolved

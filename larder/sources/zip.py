@@ -42,7 +42,7 @@ _LONGEST_TEXT = 0xFFFF
 _LONGEST_ENTRY = _ENTRY.size + 3 * _LONGEST_TEXT
 _FULL = 0xFFFFFFFF
 _WRAP = 1 << 32
-_STORED, _DEFLATED, _AES = 0, 8, 99
+_STORED, _DEFLATED, _DEFLATE64, _AES = 0, 8, 9, 99
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _UNIX = (3, 19)  # and macOS
 _WINDOWS = (0, 6, 10, 11, 14)  # the hosts whose names can't hold a backslash: DOS, OS/2, Windows
@@ -229,9 +229,20 @@ class ZipSource(PositionedFile):
         packed = entry.place.bytes
         if room < packed:
             raise damaged(self.name, f"{shown(entry.name)} overlaps the next file")
+        if room - packed < _WRAP or self._is_whole(entry):
+            return entry
         packed += (room - packed) // _WRAP * _WRAP
         size = packed if entry.place.method == _STORED else entry.size
         return entry._replace(size=size, place=entry.place._replace(bytes=packed))
+
+    def _is_whole(self, entry: Entry) -> bool:
+        """Whether the bytes that an entry states are all it has: then 4 GiB of something else follow it."""
+        try:
+            for _ in self.read(Member(entry.name, entry.size, entry.place)):
+                pass
+        except BadSourceError:
+            return False
+        return True
 
     def _find_directory(self, length: int) -> Directory:
         """The central directory, by the record at the archive's end."""
@@ -318,7 +329,7 @@ class ZipSource(PositionedFile):
         except decoders.FAULTS as fault:
             if isinstance(fault, OSError) and fault.errno is not None:
                 raise
-            raise damaged(self.name, f"{shown(member.path)} does not unpack ({fault})") from None
+            raise _undecodable(self.name, member.path, place.method, fault) from None
 
     def _packed(self, member: Member, place: Place) -> Iterator[bytes]:
         """The member's bytes as they lie in the archive. The first read takes header and data in one."""
@@ -376,6 +387,17 @@ def _why_unreadable(entry: Entry) -> tuple[str, str] | None:
     if decoders.of_zip(method) is not None:
         return None
     return f"is compressed with {METHODS.get(method, 'an unknown method')} (method {method})", _7ZIP
+
+
+def _undecodable(source: str, path: str, method: int, fault: Exception) -> BadSourceError:
+    """The error for a member of a rarer method that doesn't unpack: another program may know more of it."""
+    from larder.sources.formats import METHODS
+
+    why = "Windows Explorer packs archives of 2 GB and more with Deflate64: " if method == _DEFLATE64 else ""
+    return BadSourceError(
+        f"{source} is damaged: {shown(path)} does not unpack from {METHODS[method]} ({fault or 'it breaks off'})",
+        next_step=f"{why}{_7ZIP}; if that fails as well, get the file again",
+    )
 
 
 def _inflate(packed: Iterator[bytes], size: int) -> Iterator[bytes]:

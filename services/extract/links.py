@@ -91,8 +91,10 @@ class LinkedFiles:
         if links is None:
             return
         for path, target in links.all():
-            if path in self._ledger and not (resumed and self._ledger.claim(path, _LINK) == _LINK):
-                raise twice(self._source, path)
+            if (made := self._ledger.get(path)) is not None:
+                if not resumed or self._ledger.claim(path, _LINK) != _LINK:
+                    raise twice(self._source, path)
+                self._meter.count_again(made.bytes)
             if target in self._ledger:
                 links.put(path, target)
         for path, target in links.queued():
@@ -106,22 +108,29 @@ class LinkedFiles:
         entry = self._new.get(target) or self._ledger.get(target)
         assert entry is not None, "only links to files are queued"
         self._meter.count_again(entry.bytes)
-        new, old = self._folder / path, self._folder / target
         try:
-            new.parent.mkdir(parents=True, exist_ok=True)
-            new.unlink(missing_ok=True)
-            try:
-                os.link(old, new)
-            except OSError as fault:
-                if fault.errno != errno.EMLINK:  # a file system takes so many names of a file, ext4 65,000
-                    raise
-                shutil.copyfile(old, new)
+            self._name(os.path.join(self._folder, target), os.path.join(self._folder, path))
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise clash(self._source, path) from None
         self._new[path] = entry._replace(path=path)
         if len(self._new) == _BATCH_FILES:
             record(self._ledger, list(self._new.values()), self._source)
             self._new.clear()
+
+    def _name(self, old: str, new: str) -> None:
+        """Give a file another name, or copy it where it has as many as its file system takes (ext4: 65,000)."""
+        try:
+            os.link(old, new)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(new), exist_ok=True)
+            os.link(old, new)
+        except FileExistsError:
+            os.unlink(new)  # of a run that was killed before it noted it
+            self._name(old, new)
+        except OSError as fault:
+            if fault.errno != errno.EMLINK:
+                raise
+            shutil.copyfile(old, new)
 
     def _refuse_the_rest(self, links: Links) -> None:
         faults = Faults()
