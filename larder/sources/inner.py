@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from larder.sources.archive import Options, open_archive
 from larder.sources.limits import Meter
-from larder.sources.members import Archive, Member, UnsafeNameError, refuse, safe_path, shown
+from larder.sources.members import Archive, Member, UnsafeNameError, is_litter, refuse, safe_path, shown
 from larder.sources.positioned import PositionedFile
 from larder.sources.tar import TarSource
 from larder.volume import require_space
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ENDINGS = (
     ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar", ".tgz", ".tbz2", ".tbz", ".txz", ".tzst", ".zip",
 )  # fmt: skip
+_LAST_CHARACTERS = {ending[-1] for ending in _ENDINGS} | {ending[-1].upper() for ending in _ENDINGS}
+"""Looked at first: there may be millions of files."""
 _LEAVE_THEM = "fix it in the source, or set LARDER_INNER_ARCHIVES=false to leave archives in the archive as they are"
 
 
@@ -53,7 +55,7 @@ class WithInner:
         meter = Meter(self.name, self.options.limits)
         self.found = 0
         for member in self.outer.scan(meter):
-            if member.path.lower().endswith(_ENDINGS) and member.link is None and _folder_of(member.path):
+            if member.path[-1] in _LAST_CHARACTERS and member.link is None and _folder_of(member.path):
                 yield from self._files_of(member, meter)
             else:
                 yield member
@@ -145,6 +147,9 @@ class WithInner:
                 moved = safe_path(f"{folder}/{member.path.removeprefix(own)}")
             except UnsafeNameError as fault:
                 raise refuse(f"{self.name}: {shown(path)}", member.path, fault, _LEAVE_THEM) from None
+            if is_litter(moved):  # by the archive's own name
+                meter.skip()
+                continue
             link = None if member.link is None else f"{folder}/{member.link.removeprefix(own)}"
             yield Member(moved, member.bytes, InnerPlace(inner, member), link)
 
@@ -165,8 +170,10 @@ def _tar_beside(copy: Path) -> Path:
 
 
 def _folder_of(path: str) -> str:
-    """The folder that an archive becomes: its path without the ending, or "" when its name is nothing else."""
+    """The folder that an archive becomes: its path without the ending. "" for what isn't called an archive."""
     lowered = path.lower()
+    if not lowered.endswith(_ENDINGS):
+        return ""
     ending = next(ending for ending in _ENDINGS if lowered.endswith(ending))
     folder = path[: -len(ending)]
     return "" if folder in ("", ".", "..") or folder.endswith(("/", "/.", "/..")) else folder

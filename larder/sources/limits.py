@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from larder.errors import InputError
 from larder.progress import amount
@@ -34,23 +34,24 @@ class Meter:
     """Counts one pass over a source, and refuses it at the first file or byte beyond a limit."""
 
     def __init__(self, source: str, limits: Limits) -> None:
-        self._source, self._limits = source, limits
+        self._source = source
+        self._max_files, self._max_bytes = limits
         self.files = self.bytes = 0
         self._skipped = self._other = 0
 
     def count(self, size: int) -> None:
         """Add a file of `size` bytes, or of an unknown size where it is negative. Raises TooLargeError."""
         self.files += 1
-        if self.files > self._limits.max_files:
-            raise self._beyond(f"unpacks to more than {self._limits.max_files:,} files", "LARDER_MAX_FILES")
-        self.count_again(size)
+        if size > 0:
+            self.bytes += size
+        if self.files > self._max_files or self.bytes > self._max_bytes:
+            self._refuse()
 
     def count_again(self, size: int) -> None:
         """Add the bytes of a file that is counted, for a link to it: readers read it again. Raises TooLargeError."""
-        if size > 0:
-            self.bytes += size
-        if self.bytes > self._limits.max_bytes:
-            raise self._beyond(f"unpacks to more than {amount(self._limits.max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
+        self.bytes += size
+        if self.bytes > self._max_bytes:
+            self._refuse()
 
     def uncount(self, size: int) -> None:
         """Take a file back: it is an archive whose files are counted in its place."""
@@ -60,10 +61,8 @@ class Meter:
     def skip(self) -> None:
         """Add an entry that is no file: a folder, or litter. Raises TooLargeError."""
         self._skipped += 1
-        if self._skipped > self._limits.max_files:
-            raise self._beyond(
-                f"has more than {self._limits.max_files:,} entries that are no files", "LARDER_MAX_FILES"
-            )
+        if self._skipped > self._max_files:
+            raise self._beyond(f"has more than {self._max_files:,} entries that are no files", "LARDER_MAX_FILES")
 
     def other(self, size: int) -> None:
         """Add bytes that are read or unpacked beside the files: headers, padding, what is skipped, inner archives.
@@ -72,11 +71,16 @@ class Meter:
         """
         self._other += size
         counted = self._other - _FREE_BYTES - _FREE_BYTES_PER_FILE * self.files
-        if counted > 0 and counted + self.bytes > self._limits.max_bytes:
+        if counted > 0 and counted + self.bytes > self._max_bytes:
             raise self._beyond(
-                f"takes reading more than {amount(self._limits.max_bytes, 'B')}, most of which are no files",
+                f"takes reading more than {amount(self._max_bytes, 'B')}, most of which are no files",
                 "LARDER_MAX_UNPACKED",
             )
+
+    def _refuse(self) -> NoReturn:
+        if self.files > self._max_files:
+            raise self._beyond(f"unpacks to more than {self._max_files:,} files", "LARDER_MAX_FILES")
+        raise self._beyond(f"unpacks to more than {amount(self._max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
 
     def _beyond(self, what: str, setting: str) -> TooLargeError:
         return _beyond(self._source, what, setting)

@@ -131,11 +131,10 @@ class ZipSource(PositionedFile):
         length = self.length()
         found = self._find_directory(length)
         meter.other(found.end - found.start)
-        entries = self._entries(found)
-        return self._unwrapped(entries, found) if found.wrapped else self._in_place(entries, found, length)
+        return self._unwrapped(found) if found.wrapped else self._entries(found, length)
 
-    def _entries(self, found: Directory) -> Iterator[Entry]:
-        """The entries as they are written."""
+    def _entries(self, found: Directory, length: int) -> Iterator[Entry]:
+        """The entries as they are written, in a file of `length` bytes."""
         buffer, at, reached, count = b"", 0, found.start, 0
         while at < len(buffer) or reached < found.end:
             if len(buffer) - at < _LONGEST_ENTRY and reached < found.end:
@@ -155,9 +154,12 @@ class ZipSource(PositionedFile):
             at, count = end, count + 1
             if _FULL in (unpacked, packed, offset):
                 unpacked, packed, offset = _zip64(extra, unpacked, packed, offset)
+            offset += found.shift
             name, host = self._name(raw, flags, extra), made_by >> 8
             if "\\" in name and (host in _WINDOWS or "/" not in name):  # as .NET and others on Windows write folders
                 name = name.replace("\\", "/")
+            if offset + packed > length:
+                raise damaged(self.name, f"{shown(name)} lies beyond the file's end")
             mode = attributes >> 16 if host in _UNIX else 0
             if attributes & _DOS_FOLDER and not mode and not unpacked:
                 mode = stat.S_IFDIR
@@ -183,15 +185,7 @@ class ZipSource(PositionedFile):
             return raw.decode(self.encoding, errors="surrogateescape")
         return raw.decode("utf-8" if _is_utf8(raw) else "cp437", errors="surrogateescape")
 
-    def _in_place(self, entries: Iterator[Entry], found: Directory, length: int) -> Iterator[Entry]:
-        """The entries with their place in the file."""
-        for entry in entries:
-            place = entry.place
-            if place.offset + found.shift + place.bytes > length:
-                raise damaged(self.name, f"{shown(entry.name)} lies beyond the file's end")
-            yield entry._replace(place=place._replace(offset=place.offset + found.shift)) if found.shift else entry
-
-    def _unwrapped(self, entries: Iterator[Entry], found: Directory) -> Iterator[Entry]:
+    def _unwrapped(self, found: Directory) -> Iterator[Entry]:
         """The entries of an archive of more than 4 GiB without Zip64, as macOS' Archive Utility writes it.
 
         Its entries come in the order of their offsets, so each is where the next header of its name is, in steps of
@@ -199,7 +193,7 @@ class ZipSource(PositionedFile):
         """
         before: Entry | None = None
         content = 0
-        for entry in entries:
+        for entry in self._entries(found, found.start):
             offset, next_content = self._header_of(entry, content, found.start)
             if before is not None:
                 yield self._with_whole_size(before, offset - content)

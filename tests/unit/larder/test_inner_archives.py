@@ -105,6 +105,14 @@ def test_what_is_only_called_an_archive_is_a_file(tmp_path: Path, outer: Pack) -
     assert contents(opened(tmp_path, outer(files))) == files
 
 
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
+def test_an_archive_named_like_litter_is_litter(tmp_path: Path, outer: Pack) -> None:
+    """Or it could put an index of its own into the data."""
+    inner = files_in_zip({"manifest.json": b"{}", "index.jsonl": b""})
+    files = {"_larder.zip": inner, "a/_larder.tar.gz": INNER["tar.gz"]({"index.jsonl": b""}), "__MACOSX.zip": inner}
+    assert contents(opened(tmp_path, outer({**files, "a.jpg": b"1"}))) == {"a.jpg": b"1"}
+
+
 def test_inner_archives_can_be_left(tmp_path: Path) -> None:
     files = {"train.zip": files_in_zip(TRAIN)}
     assert contents(opened(tmp_path, files_in_zip(files), Options(inner=False))) == files
