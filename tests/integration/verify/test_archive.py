@@ -193,6 +193,7 @@ def test_a_source_whose_members_are_others(
     write(source, change(files))
     if source.is_file():
         made_from = {"kind": "archive", "sha256": sha256(source.read_bytes()).hexdigest(), "bytes": 1}
+        made_from |= {"inner_archives": 1} if write is as_nested else {}
         chain_of(volume).forge(volume / "raw", input=made_from)
     broken(follow(source), "archive", *words)
 

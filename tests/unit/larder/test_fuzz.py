@@ -35,7 +35,7 @@ def refuses(random: random.Random, _folder: Path) -> None:
     raise InputError(random.choice(["bad input", "bad \x1b[2Jinput"]), next_step="fix it")
 
 
-@pytest.mark.parametrize(("target", "why"), [(raises, "KeyError"), (takes_much, "it took 4")])
+@pytest.mark.parametrize(("target", "why"), [(raises, "KeyError"), (takes_much, "it took")])
 def test_findings_are_told(target: harness.Target, why: str) -> None:
     assert why in str(harness.run_one(target, 1))
 
