@@ -40,7 +40,14 @@ class Pool(Generic[T, R]):
         """Wait for the first worker, unless they are `unwanted`; the others are forked as there is work for them."""
         start_server(_modules_of(self._function))
         context = multiprocessing.get_context("forkserver")
-        self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_parent)
+        try:
+            self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_parent)
+        except OSError as error:  # it makes semaphores, which is all that it needs of the system by now
+            raise ResourceError(
+                f"worker processes can't be started: /dev/shm doesn't take their semaphores ({error.strerror})",
+                next_step="make /dev/shm writable (in a container: a tmpfs there, or --shm-size), or set "
+                "LARDER_WORKERS=1, then run again",
+            ) from error
         if not unwanted.is_set():
             self._executor.submit(int)
 

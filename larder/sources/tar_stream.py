@@ -2,59 +2,87 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO
 
-import zstandard
-from isal import igzip_threaded
-
-from larder.sources.members import CHUNK_BYTES, Member, damaged
-from larder.sources.tar import EndMarking, explained, members_of
-from larder.sources.zip import InflateError
-
-_FAULTS = (OSError, InflateError, zstandard.ZstdError)
+from larder.sources.decoders import FAULTS, Codec, open_stream
+from larder.sources.formats import no_tar_inside
+from larder.sources.limits import Limits, Meter
+from larder.sources.members import CHUNK_BYTES, Member, damaged, shown
+from larder.sources.tar_headers import BLOCK_BYTES, is_header, members_of
 
 
 class TarStreamSource:
-    """The files of a tar.gz or tar.zst archive."""
+    """The files of a tar archive that is compressed as a whole."""
 
     parallel = False
     counted = False
     verb = "unpack"
     total: int | None = None
 
-    def __init__(self, path: Path, name: str, codec: Literal["gzip", "zstd"]) -> None:
-        self.path, self.name, self.codec = path, name, codec
-        self._archive: tarfile.TarFile | None = None
-        self._info: tarfile.TarInfo | None = None
+    def __init__(self, path: Path, name: str, limits: Limits, codec: Codec) -> None:
+        self.path, self.name, self.limits, self.codec = path, name, limits, codec
+        self._cursor: _Cursor | None = None
 
-    def scan(self) -> Iterator[Member]:
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cursor": None}
+
+    def scan(self, meter: Meter | None = None) -> Iterator[Member]:
         """See `Source.scan`. `read` gives the bytes of the member that was yielded last."""
-        with (
-            explained(self.name, *_FAULTS),
-            self._decompress() as stream,
-            tarfile.open(fileobj=stream, mode="r|", tarinfo=EndMarking) as archive,
-        ):
-            self._archive = archive
-            for info, member in members_of(archive, self.name):
-                self._info = info
-                yield member
-
-    def _decompress(self) -> IO[bytes]:
-        if self.codec == "gzip":  # inflated in a thread of its own
-            return cast(IO[bytes], igzip_threaded.open(self.path, "rb", threads=1))  # type: ignore[no-untyped-call]
-        reader = zstandard.ZstdDecompressor().stream_reader(self.path.open("rb"), read_across_frames=True, closefd=True)
-        return cast(IO[bytes], reader)
+        with explained(self.name), open_stream(self.path, self.codec) as stream:
+            self._cursor = cursor = _Cursor(stream)
+            head = cursor.peek()
+            if head.strip(b"\0") and not is_header(head) and head[257:262] != b"ustar":
+                raise no_tar_inside(self.name, self.codec, head)
+            yield from members_of(cursor, self.name, meter or Meter(self.name, self.limits))
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        file: Any = self._archive.extractfile(self._info) if self._archive and self._info else None
-        length = 0
-        with explained(self.name, *_FAULTS):
-            while chunk := file.read(CHUNK_BYTES):
-                length += len(chunk)
+        cursor, end = self._cursor, member.place + member.bytes
+        if cursor is None or cursor.position != member.place:
+            raise RuntimeError("a stream's members are read in their order, once")
+        with explained(self.name):
+            while cursor.position < end:
+                chunk = cursor.take(min(CHUNK_BYTES, end - cursor.position))
+                if not chunk:
+                    raise damaged(self.name, f"{shown(member.path)} breaks off")
                 yield chunk
-        if length != member.bytes:
-            raise damaged(self.name, f"{member.path!r} breaks off")
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn what decoders raise into the error for a damaged archive; a disk's own error stays one."""
+    try:
+        yield
+    except FAULTS as fault:
+        if isinstance(fault, OSError) and fault.errno is not None:
+            raise
+        raise damaged(name, str(fault) or "it breaks off") from None
+
+
+class _Cursor:
+    """See `tar_headers.Cursor`."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._ahead, self.position = stream, b"", 0
+
+    def peek(self) -> bytes:
+        """The first block."""
+        self._ahead = self.take(BLOCK_BYTES)
+        self.position = 0
+        return self._ahead
+
+    def take(self, length: int) -> bytes:
+        """See `tar_headers.Cursor`."""
+        taken, self._ahead = self._ahead[:length], self._ahead[length:]
+        while len(taken) < length and (more := self._stream.read(length - len(taken))):
+            taken = taken + more if taken else more
+        self.position += len(taken)
+        return taken
+
+    def skip_to(self, position: int) -> None:
+        """See `tar_headers.Cursor`."""
+        while self.position < position and self.take(min(CHUNK_BYTES, position - self.position)):
+            pass

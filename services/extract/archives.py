@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from larder.sources import FolderSource, open_local
+from larder.sources import FolderSource, Options, open_local
 from larder.sources.members import Member, Source
 from services.extract.kinds import ARCHIVE, is_archive, is_hidden
 from services.extract.settings import ArchiveFolders
@@ -43,8 +43,10 @@ class ArchivesSource:
     verb = "unpack"
     total: int | None = None
 
-    def __init__(self, name: str, parts: Sequence[Part], rule: ArchiveFolders, beside: Path | None = None) -> None:
-        self.name, self.parts, self._beside = name, list(parts), beside
+    def __init__(
+        self, name: str, parts: Sequence[Part], rule: ArchiveFolders, options: Options, beside: Path | None = None
+    ) -> None:  # fmt: skip
+        self.name, self.parts, self._options, self._beside = name, list(parts), options, beside
         self._folders = [folder_of(part.name, rule) for part in self.parts]
         self._open: OrderedDict[int, Source] = OrderedDict()
         self.parallel = self.counted = True
@@ -60,13 +62,17 @@ class ArchivesSource:
         for number in range(len(self.parts)):
             yield from self._members(number)
         if self._beside is not None:
-            for member in _Beside(self._beside, self.name).scan():
+            for member in _Beside(self._beside, self.name, self._options).scan():
                 yield member._replace(place=(-1, member))
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
         number, inner = member.place
-        source = self._source(number) if self._beside is None or number >= 0 else _Beside(self._beside, self.name)
+        source = (
+            self._source(number)
+            if self._beside is None or number >= 0
+            else _Beside(self._beside, self.name, self._options)
+        )
         return source.read(inner)
 
     def holders(self, path: str) -> list[str]:
@@ -90,7 +96,7 @@ class ArchivesSource:
         """An archive, opened. A few are kept so: a process may have only so many files open."""
         if number not in self._open:
             part = self.parts[number]
-            self._open[number] = open_local(part.path, part.name)
+            self._open[number] = open_local(part.path, part.name, self._options)
             while len(self._open) > _OPEN_AT_ONCE:
                 _, oldest = self._open.popitem(last=False)
                 if (close := getattr(oldest, "close", None)) is not None:

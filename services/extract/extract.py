@@ -20,7 +20,8 @@ from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.progress import Reporter, amount
-from larder.sources import FolderSource, GeneratedSource, absent
+from larder.sources import FolderSource, GeneratedSource, TooLargeError, absent
+from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError
 from larder.splits import known_split
 from larder.stage import Clock, Outcome
@@ -28,11 +29,14 @@ from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import gather
 from services.extract.archives import Part
 from services.extract.download import download, origin, remove_others
-from services.extract.gather import Opened, expand, shown
+from services.extract.gather import Opened, expand, options_of, shown
 from services.extract.settings import ExtractSettings, is_remote, local_path
-from services.extract.unpack import TooLargeError, unpack
+from services.extract.unpack import unpack
 
 NEXT_STEP = str(Run("transform"))
+
+_INNER = "inner"
+"""The folder for archives that are copied out of the archive; the swap deletes it."""
 
 
 def extract(settings: ExtractSettings, reporter: Reporter) -> Outcome:
@@ -71,7 +75,9 @@ def _make(settings: ExtractSettings, slot: Slot, wanted: dict[str, Any], clock: 
         try:
             unpack(source, slot.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
         except TooLargeError:  # nothing of it is kept but a download, for a run with other limits
-            remove_tree(slot.staged)
+            for folder in (slot.staged, slot.work / _INNER):
+                if folder.exists():
+                    remove_tree(folder)
             ledger.clear()
             raise
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
@@ -95,14 +101,21 @@ def _wanted(settings: ExtractSettings) -> dict[str, Any]:
     sources = expand(settings)
     state = _state_of(sources[0], settings) if len(sources) == 1 else {"sources": _states_of(sources, settings)}
     name = shown(sources[0]) + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
-    return {"source": name, "dataset": settings.dataset, "state": state | _shaping(settings)}
+    state |= _shaping(settings) | _unusual(settings, "zip_encoding", "inner_archives", "follow_links")
+    return {"source": name, "dataset": settings.dataset, "state": state}
 
 
 def _shaping(settings: ExtractSettings) -> dict[str, str | int]:
     """The settings that shape the output, where they aren't the default."""
-    names = ("archive_folders", "image_column", "label_column")
-    given = {name: str(getattr(settings, name)) for name in names}
-    return {name: value for name, value in given.items() if value != ExtractSettings.model_fields[name].default}
+    return {name: str(value) for name, value in _unusual(
+        settings, "archive_folders", "image_column", "label_column"
+    ).items()}  # fmt: skip
+
+
+def _unusual(settings: ExtractSettings, *names: str) -> dict[str, Any]:
+    """Some settings, where they aren't the default: data made before know nothing of them."""
+    fields = ExtractSettings.model_fields
+    return {name: value for name in names if (value := getattr(settings, name)) != fields[name].default}
 
 
 def _states_of(sources: Sequence[str], settings: ExtractSettings) -> str:
@@ -131,7 +144,7 @@ def _state_of(source: str, settings: ExtractSettings) -> dict[str, Any]:
             f"the volume {settings.volume} lies inside the source folder {path}",
             next_step="give the folder that holds the images alone as LARDER_SOURCE",
         )
-    return {"folder": FolderSource(path, str(path)).state()}
+    return {"folder": FolderSource(path, str(path), options_of(settings)).state()}
 
 
 def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manifest | None:
@@ -153,7 +166,7 @@ def _up_to_date(slot: Slot, wanted: dict[str, Any], reporter: Reporter) -> Manif
 def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> Opened:
     """The source, downloaded where that is needed."""
     sources = [] if settings.source == sample.NAME else expand(settings)
-    scratch = slot.downloads / hashlib.sha256(settings.source.encode()).hexdigest()[:16]
+    scratch, inner = slot.downloads / hashlib.sha256(settings.source.encode()).hexdigest()[:16], slot.work / _INNER
     remove_others(slot.downloads, scratch if any(map(is_remote, sources)) else None, reporter)
     if not sources:
         return Opened(GeneratedSource(settings.sample_images, settings.seed))
@@ -167,10 +180,11 @@ def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> O
     if is_remote(source):
         remote = gather.open_remote(source, settings)
         path = download(remote, scratch, reporter, settings.max_download)
-        return gather.open_file(path, remote.name, settings, reporter)._replace(origin=origin(scratch))
+        return gather.open_file(path, remote.name, settings, reporter, inner)._replace(origin=origin(scratch))
     path = local_path(source)
-    open_local = gather.open_folder if path.is_dir() else gather.open_file
-    return open_local(path, source, settings, reporter)
+    if path.is_dir():
+        return gather.open_folder(path, source, settings, reporter)
+    return gather.open_file(path, source, settings, reporter, inner)
 
 
 def _is_prefix(source: str, settings: ExtractSettings) -> bool:
@@ -226,7 +240,12 @@ def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[st
             f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it is not the one that was meant",
         )
-    return {"kind": "archive", "sha256": found[0], "bytes": total}
+    made_from: dict[str, str | int] = {"kind": "archive", "sha256": found[0], "bytes": total}
+    if settings.zip_encoding:
+        made_from["zip_encoding"] = settings.zip_encoding
+    if isinstance(source, WithInner) and source.found:
+        made_from["inner_archives"] = source.found
+    return made_from
 
 
 def _commit(

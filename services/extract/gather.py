@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from larder.errors import InputError
 from larder.machine import boot_id
 from larder.progress import Reporter, Silent, Task, amount
-from larder.sources import FolderSource, absent, open_local
+from larder.sources import FolderSource, Limits, Options, absent, open_local
 from larder.sources.members import BadSourceError, Source, safe_path
 from larder.volume import require_space
 from services.extract import remotes
@@ -198,7 +198,7 @@ def open_hub(settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Op
 
 def open_folder(folder: Path, name: str, settings: ExtractSettings, reporter: Reporter) -> Opened:
     """A folder on this machine: files as they are, archives with what lies beside them, or Parquet files."""
-    source = FolderSource(folder, name)
+    source = FolderSource(folder, name, options_of(settings))
     found: list[str] = []
 
     def noted() -> Iterator[str]:
@@ -213,17 +213,26 @@ def open_folder(folder: Path, name: str, settings: ExtractSettings, reporter: Re
     parts = [Part(folder / path, path) for path in sorted(found) if is_parquet(path) == (kind == "parquet")]
     if kind == "parquet":
         return _open_parquet(name, parts, _card(folder), settings, reporter)
-    return Opened(ArchivesSource(name, parts, settings.archive_folders, folder), parts, "archives")
+    return Opened(
+        ArchivesSource(name, parts, settings.archive_folders, options_of(settings), folder), parts, "archives"
+    )
 
 
-def open_file(path: Path, name: str, settings: ExtractSettings, reporter: Reporter) -> Opened:
+def options_of(settings: ExtractSettings, inner: Path | None = None) -> Options:
+    """How archives and folders are read. Archives in an archive are unpacked where there is a folder for copies."""
+    limits = Limits(settings.max_files, settings.max_unpacked)
+    unpack_inner = settings.inner_archives and inner is not None
+    return Options(limits, settings.zip_encoding, unpack_inner, settings.follow_links, inner)
+
+
+def open_file(path: Path, name: str, settings: ExtractSettings, reporter: Reporter, inner: Path) -> Opened:
     """One file: an archive of images, or a Parquet file, told by its content."""
     part = Part(path, _file_name(name))
     if path.is_file() and _is_parquet(part):
         from services.extract.splits import Card
 
         return _open_parquet(name, [part], Card(), settings, reporter)
-    return Opened(open_local(path, name), [part])
+    return Opened(open_local(path, name, options_of(settings, inner)), [part])
 
 
 def _open_parts(name: str, parts: Sequence[Part], settings: ExtractSettings, reporter: Reporter) -> Opened:
@@ -237,7 +246,7 @@ def _open_parts(name: str, parts: Sequence[Part], settings: ExtractSettings, rep
         from services.extract.splits import Card
 
         return _open_parquet(name, parts, Card(), settings, reporter)
-    return Opened(ArchivesSource(name, parts, settings.archive_folders), parts, "archives")
+    return Opened(ArchivesSource(name, parts, settings.archive_folders, options_of(settings)), parts, "archives")
 
 
 def _open_parquet(

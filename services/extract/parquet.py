@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from larder.progress import Reporter, amount
+from larder.sources import TooLargeError
 from larder.sources.members import BadSourceError, Member, UnsafeNameError, damaged, safe_path
 from services.extract.archives import Part
 from services.extract.settings import ExtractSettings
 from services.extract.splits import Card, choose
-from services.extract.unpack import TooLargeError
 
 CLASSES = "classes.json"
 

@@ -94,14 +94,28 @@ def _a_sha256(digest: str) -> str:
     return digest.lower()
 
 
+def _an_encoding(name: str) -> str:
+    """The name of an encoding of file names, or "" to find it out."""
+    if name in ("", "auto"):
+        return ""
+    try:
+        is_fit = "a/\\b".encode(name) == b"a/\\b"  # else slashes could not be told in names
+    except (LookupError, ValueError, AttributeError, TypeError):
+        is_fit = False
+    if not is_fit:
+        raise ValueError("must be auto, or an encoding of Python's that holds ASCII, as cp932, gbk or cp866")
+    return name.lower()
+
+
 class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     """Where the dataset comes from, and what is refused."""
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(
         FOOD11_URL, alias="LARDER_SOURCE",
-        description="the dataset: an http(s) or s3 URL or a path of a zip, tar, tar.gz or tar.zst archive or a Parquet "
-        "file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, s3://bucket/folder/, "
-        "hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated stand-in that needs no network",
+        description="the dataset: an http(s) or s3 URL or a path of a zip or tar archive (tar.gz, .bz2, .xz, .zst) or a "
+        "Parquet file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, "
+        "s3://bucket/folder/, hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated stand-in that needs "
+        "no network",
     )  # fmt: skip
     source_sha256: Annotated[str, AfterValidator(_a_sha256)] = Field(
         "", alias="LARDER_SOURCE_SHA256", description="the archive's sha256; it is refused when it has another",
@@ -154,6 +168,19 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
     hf_endpoint: Annotated[str, AfterValidator(an_endpoint)] = Field(
         "", alias="HF_ENDPOINT", description="the address of another hub, or a mirror, than https://huggingface.co"
     )
+    zip_encoding: Annotated[str, AfterValidator(_an_encoding)] = Field(
+        "", alias="LARDER_ZIP_ENCODING",
+        description="the encoding of a zip's names that don't state theirs, as cp932 for Japanese or gbk for Chinese "
+        "Windows; by default UTF-8 where a name is valid in it, else cp437",
+    )  # fmt: skip
+    inner_archives: bool = Field(
+        True, alias="LARDER_INNER_ARCHIVES",
+        description="unpack archives that lie in the archive, one level deep, each into a folder of its name",
+    )  # fmt: skip
+    follow_links: bool = Field(
+        True, alias="LARDER_FOLLOW_LINKS",
+        description="follow links in a local folder that lead out of it, as caches have them; false refuses them",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _digest_of_an_archive(self) -> Self:

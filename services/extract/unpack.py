@@ -4,49 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from larder.contract import IndexEntry
 from larder.engines import Engine
 from larder.engines.local import LocalEngine
-from larder.errors import InputError
 from larder.ledger import Ledger
-from larder.progress import Reporter, amount
-from larder.sources.members import BadSourceError, Member, Source, refuse
+from larder.progress import Reporter
+from larder.sources.limits import Limits, Meter
+from larder.sources.members import Member, Source, refuse, shown
 from larder.volume import require_space
+from services.extract.links import LinkedFiles, TwiceError, clash, record
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 8 << 20
-
-
-class TooLargeError(InputError):
-    """A source that unpacks to more than is allowed."""
-
-
-class Limits:
-    """Refuses a source that holds more than is stated."""
-
-    def __init__(self, source: str, max_files: int, max_bytes: int) -> None:
-        self._source, self._max_files, self._max_bytes = source, max_files, max_bytes
-        self.files = self.bytes = 0
-
-    def count(self, member: Member) -> Member:
-        """Add a member. Raises TooLargeError at the first one beyond a limit."""
-        self.files, self.bytes = self.files + 1, self.bytes + max(member.bytes, 0)
-        if self.files > self._max_files:
-            raise self._beyond(f"more than {self._max_files:,} files", "LARDER_MAX_FILES")
-        if self.bytes > self._max_bytes:
-            raise self._beyond(f"more than {amount(self._max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
-        return member
-
-    def _beyond(self, what: str, setting: str) -> TooLargeError:
-        return TooLargeError(
-            f"{self._source} unpacks to {what}", next_step=f"if you trust it, raise {setting} and run again"
-        )
 
 
 def unpack(
@@ -58,47 +33,63 @@ def unpack(
     small.
     """
     total = source.total
+    limits = Limits(max_files, max_bytes)
     if source.counted:
-        census = Limits(source.name, max_files, max_bytes)
+        census = Meter(source.name, limits)
         with reporter.task("list", None, "files") as task:
             for member in source.scan():
-                census.count(member)
+                census.count(member.bytes)
                 task.advance()
         total = census.files
         require_space(folder, census.bytes - sum(entry.bytes for entry in ledger.entries()), f"{source.name}, unpacked")
-    limits = Limits(source.name, max_files, max_bytes)
-    links: dict[str, str] = {}
+    meter = Meter(source.name, limits)
     done = len(ledger)
-    with reporter.task(source.verb, total, "files", done=done) as task:
-        files = _without_links((limits.count(member) for member in source.scan()), links, source)
-        todo = _missing(files, ledger, source) if done else files
+    with (
+        _holders_named(source),
+        LinkedFiles(source.name, folder, ledger, meter) as links,
+        reporter.task(source.verb, total, "files", done=done) as task,
+    ):
+        files = _without_links(source.scan(), links, meter)
+        todo = _missing(files, ledger, source.name) if done else files
         store = functools.partial(_store_batch, source, folder)
         if not source.parallel:
             engine = LocalEngine(1)
         with engine(store, _batches(todo, one_by_one=not source.parallel)) as results:
             for entries in results:
-                _record(ledger, entries, source)
+                record(ledger, entries, source.name)
                 task.advance(len(entries))
-    _link(source, folder, ledger, links)
+        links.make(resumed=done > 0)
 
 
-def _without_links(members: Iterable[Member], links: dict[str, str], source: Source) -> Iterator[Member]:
-    """The members that have bytes; the others are put into `links`."""
+@contextmanager
+def _holders_named(source: Source) -> Iterator[None]:
+    """Name the archives that a path comes from twice, where there are several."""
+    try:
+        yield
+    except TwiceError as error:
+        if len(holders := source.holders(error.path) if hasattr(source, "holders") else []) < 2:
+            raise
+        raise refuse(
+            source.name, error.path, f"is in it twice: from {' and from '.join(map(shown, holders))}"
+        ) from None
+
+
+def _without_links(members: Iterable[Member], links: LinkedFiles, meter: Meter) -> Iterator[Member]:
+    """The members that have bytes; the others are put into `links`. All are counted."""
     for member in members:
-        if member.path in links:
-            raise _twice(source, member.path)
+        meter.count(member.bytes)
         if member.link is None:
             yield member
         else:
-            links[member.path] = member.link
+            links.add(member.path, member.link)
 
 
-def _missing(members: Iterable[Member], ledger: Ledger, source: Source) -> Iterator[Member]:
+def _missing(members: Iterable[Member], ledger: Ledger, source: str) -> Iterator[Member]:
     """The members that an earlier run has not stored; a path that comes twice is refused, as that run would have."""
     ledger.disclaim()
     for number, member in enumerate(members):
         if ledger.claim(member.path, str(number)) != str(number):
-            raise _twice(source, member.path)
+            raise TwiceError(source, member.path)
         if member.path not in ledger:
             yield member
 
@@ -150,52 +141,10 @@ def _create(path: str, source: str, name: str) -> int:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return os.open(path, flags, 0o644)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise _clash(source, name) from None
-
-
-def _clash(source: str, path: str) -> BadSourceError:
-    return refuse(source, [f"{path!r} is a file and a folder at once"])
+        raise clash(source, name) from None
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
     written = os.write(descriptor, chunk)
     while written < len(chunk):  # a nearly full disk takes a part first
         written += os.write(descriptor, chunk[written:])
-
-
-def _record(ledger: Ledger, entries: Sequence[IndexEntry], source: Source) -> None:
-    if (twice := ledger.add(entries)) is not None:
-        raise _twice(source, twice.path)
-
-
-def _twice(source: Source, path: str) -> BadSourceError:
-    holders = source.holders(path) if hasattr(source, "holders") else []
-    which = f": from {' and from '.join(map(repr, holders))}" if len(holders) > 1 else ""
-    return refuse(source.name, [f"{path!r} is in it twice{which}"])
-
-
-def _link(source: Source, folder: Path, ledger: Ledger, links: dict[str, str]) -> None:
-    """Make every link a second name of the file it stands for, so that no link can point elsewhere later."""
-    waiting = {}
-    for path, target in links.items():
-        if path not in ledger:
-            waiting[path] = target
-        elif target not in ledger or not os.path.samefile(folder / path, folder / target):
-            raise _twice(source, path)  # it is a file of its own, not the link that an earlier run made
-    while waiting:
-        ready = [path for path, target in waiting.items() if target in ledger]
-        if not ready:
-            some = itertools.islice(waiting.items(), 20)
-            raise refuse(
-                source.name, [f"{path!r} is a link to {target!r}, which is no file in it" for path, target in some]
-            )
-        for path in ready:
-            entry = ledger.get(waiting.pop(path))
-            assert entry is not None
-            try:
-                (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / path).unlink(missing_ok=True)
-                os.link(folder / entry.path, folder / path)
-            except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise _clash(source.name, path) from None
-            _record(ledger, [entry._replace(path=path)], source)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from larder import sample
 from larder.contract import MANIFEST, META, IndexEntry, index_name
-from larder.sources import FolderSource, GeneratedSource, open_local
+from larder.sources import FolderSource, GeneratedSource, Limits, Options, open_local
 from larder.sources.members import Member, Source
 from services.verify.chain import RAW_FILES, TREE_FILES, Chain
 from services.verify.files import chosen_of_raw
@@ -21,6 +21,7 @@ from services.verify.spread import Spread
 
 _AT_ONCE = 64
 _GATHERED = {"archives": "several archives", "parquet": "Parquet files", "objects": "a store's objects"}
+_NO_LIMITS = Limits(1 << 62, 1 << 62)
 _OTHER = "LARDER_SOURCE names another source than the one that raw was extracted from"
 
 
@@ -66,7 +67,9 @@ def _source(chain: Chain, raw: Paper) -> Source:
         raise UnfollowedError(f"the {kind} isn't kept; LARDER_SOURCE=<its path on this machine> follows it")
     if named.is_dir() != (kind == "folder"):
         raise BreakError(Fault(f"raw was extracted from another source: {kind}", str(named), cause=_OTHER))
-    return open_local(named, str(named))
+    # Any size: the archive is the one that extract has read within its limits, which its digest shows.
+    options = Options(_NO_LIMITS, str(made_from.get("zip_encoding", "")), inner="inner_archives" in made_from)
+    return open_local(named, str(named), options)
 
 
 def _sample_of(raw: Paper) -> Source:

@@ -30,13 +30,13 @@ from huggingface_hub.utils._http import default_client_factory, get_session, hf_
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter
+from larder.sources import TooLargeError
 from larder.sources.members import CHUNK_BYTES, UnsafeNameError, is_litter, refuse, safe_path
 from services.extract.download import download
 from services.extract.kinds import is_hidden
 from services.extract.patterns import WILD, as_pattern, fixed_folder
 from services.extract.remotes import ChangedError, Response, TransientError
 from services.extract.settings import HUB, HubAddress
-from services.extract.unpack import TooLargeError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -136,7 +136,7 @@ class Hub:
                 if safe_path(file.path) != file.path:
                     raise UnsafeNameError("is no plain path")
             except UnsafeNameError as fault:
-                raise refuse(self.name, [f"{file.path!r} {fault}"]) from None
+                raise refuse(self.name, file.path, fault) from None
             if file.path in met:
                 raise self._senseless(f"listing {self.name}", f"it lists {file.path!r} twice")
             met.add(file.path)

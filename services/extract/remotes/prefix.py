@@ -17,12 +17,12 @@ from larder import store
 from larder.errors import InputError, LarderError, ServiceError
 from larder.progress import Reporter
 from larder.s3_faults import FAULTS, NO_CONTACT, code_of, explain
+from larder.sources import TooLargeError
 from larder.sources.members import CHUNK_BYTES, Member, UnsafeNameError, is_litter, refuse, safe_path
 from services.extract.download import download
 from services.extract.patterns import WILD, as_pattern, fixed_folder
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
-from services.extract.unpack import TooLargeError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -130,7 +130,7 @@ class Prefix:
         try:
             return Object(safe_path(below), size, str(item.get("ETag", "")).strip('"'), key)
         except UnsafeNameError as fault:
-            raise refuse(self.name, [f"the key {key!r} {fault}"]) from None
+            raise refuse(self.name, key, fault) from None
 
     def _senseless(self, what: str) -> ServiceError:
         return ServiceError(

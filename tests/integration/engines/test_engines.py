@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import os
@@ -67,6 +68,21 @@ def test_workers_take_over_once_they_are_there() -> None:
             assert number == expected
             if pid != os.getpid():
                 break
+
+
+@pytest.mark.parametrize("fault", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.ENOSYS])
+def test_semaphores_that_cannot_be_made_are_named(monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr("_multiprocessing.SemLock", refuse)
+    with (
+        pytest.raises(ResourceError, match=os.strerror(fault)) as caught,
+        LocalEngine(2, 0)(work.who, range(9)) as results,
+    ):
+        list(results)
+    assert "/dev/shm" in caught.value.what
+    assert "LARDER_WORKERS=1" in caught.value.next_step
 
 
 def test_work_that_ends_while_workers_are_being_started_does_not_wait_for_them() -> None:

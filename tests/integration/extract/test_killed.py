@@ -22,6 +22,7 @@ OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(
     [
         (("zip", "tar"), 1, 8),
         (("tar.gz", "folder"), 2, 6),
+        (("nested.zip", "tar.xz"), 2, 4),
         pytest.param(("sample", "http"), 2, 6, marks=pytest.mark.exhaustive),
     ],
 )

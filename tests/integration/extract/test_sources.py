@@ -15,7 +15,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.zst", "folder"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.zst", "tar.bz2", "tar.xz", "nested.zip", "folder"])
 @pytest.mark.parametrize("wrapper", ["", "Food-11/"], ids=["bare", "wrapped and littered"])
 def test_every_kind_gives_the_same_index(stage, raw, pack, files, litter, tmp_path, kind, wrapper) -> None:
     content = {wrapper + name: value for name, value in files.items()} | (litter if wrapper else {})
@@ -23,6 +23,26 @@ def test_every_kind_gives_the_same_index(stage, raw, pack, files, litter, tmp_pa
     result = stage("extract", f"--source={source}", env={"LARDER_WORKERS": "1" if wrapper else "2"})
     assert result.code == 0, result.stderr
     assert raw.content() == files
+
+
+def test_settings_that_change_the_files_extract_again(stage, raw, pack, files, tmp_path) -> None:
+    source = f"--source={pack('a.nested.zip')}"
+    assert stage("extract", source).code == 0
+    assert raw.content() == files
+    assert json.loads(raw.meta("manifest.json"))["input"]["inner_archives"] == 3
+    assert stage("extract", source, "--inner-archives=false").code == 0
+    assert set(raw.content()) == {"training.tar.gz", "validation.zip", "evaluation.tar.gz"}
+    assert "inner_archives" not in json.loads(raw.meta("manifest.json"))["input"]
+    again = stage("extract", source, "--inner-archives=false", env={"LARDER_LOG": "json"})
+    assert again.events[0]["up_to_date"] is True
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "base64", "no-such", "utf-7", "unicode_escape"])
+def test_encodings_that_cannot_be_those_of_names(stage, encoding) -> None:
+    result = stage("extract", "--source=a.zip", f"--zip-encoding={encoding}")
+    assert result.code == 2
+    assert "LARDER_ZIP_ENCODING" in result.stderr or "--zip-encoding" in result.stderr
+    assert "cp932" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["-dash.zip", "new\nline.zip", "sp ace.zip", "ünï图.zip", "quote's\".zip"])

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import zstandard
 
+from tests.archives import DOS, ZipEntry, zip_of
+
 SPLITS = ("training", "validation", "evaluation")
 CHANGED = "training/0_0.jpg"
 Write = Callable[[Path, Mapping[str, bytes]], Path]
@@ -63,7 +65,11 @@ def as_folder(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-@pytest.fixture(params=[as_zip, as_tar, as_tar_zst, as_folder])
+def as_nested(path: Path, files: Mapping[str, bytes]) -> Path:
+    return as_zip(path, {"Food-11.tar": tar_bytes(files)})
+
+
+@pytest.fixture(params=[as_zip, as_tar, as_tar_zst, as_nested, as_folder])
 def write(request: pytest.FixtureRequest) -> Write:
     """Runs a test with every kind of source."""
     found: Write = request.param
@@ -107,6 +113,15 @@ def test_members_are_followed_to_their_files(
     ended = follow(source, samples, LARDER_WORKERS=workers)
     assert ended.code == 0, ended.stderr
     assert outcome(ended.stdout)["archive"] == outcome(ended.stdout)["raw"] == "ok"
+
+
+def test_names_in_a_code_page_are_followed(stage: Any, follow: Any, outcome: Any, tmp_path: Path) -> None:
+    entries = [ZipEntry(f"画像/{number}能.jpg".encode("cp932"), b"%d" % number, host=DOS) for number in range(9)]
+    (source := tmp_path / "photos").write_bytes(zip_of(entries))
+    ended = stage("extract", f"--source={source}", "--zip-encoding=cp932")
+    assert ended.code == 0, ended.stderr
+    ended = follow(source)
+    assert outcome(ended.stdout)["archive"] == "ok", ended.stderr
 
 
 def test_without_a_tree_raw_is_followed_by_itself(
@@ -178,6 +193,7 @@ def test_a_source_whose_members_are_others(
     write(source, change(files))
     if source.is_file():
         made_from = {"kind": "archive", "sha256": sha256(source.read_bytes()).hexdigest(), "bytes": 1}
+        made_from |= {"inner_archives": 1} if write is as_nested else {}
         chain_of(volume).forge(volume / "raw", input=made_from)
     broken(follow(source), "archive", *words)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +83,67 @@ def test_clashes_are_refused_every_time(
     for _ in range(2):
         with pytest.raises(InputError, match=why):
             unpacked(entries)
+
+
+@pytest.mark.parametrize("kind", [SYMLINK, HARD], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("order", [1, -1], ids=["target first", "target last"])
+def test_each_link_of_a_chain_is_looked_at_once(
+    unpacked: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, kind: str, order: int
+) -> None:
+    """Chains of links to links took quadratic time: what is counted here are the questions to the ledger."""
+    asked = 0
+    contains = Ledger.__contains__
+
+    def counted(ledger: Ledger, path: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return contains(ledger, path)
+
+    monkeypatch.setattr(Ledger, "__contains__", counted)
+    length = 1500
+    links = [(f"{number:05}", kind, f"{number - 1:05}") for number in range(1, length)]
+    entries = [("00000", FILE, "text"), *links][::order]
+    for _ in range(2):
+        assert unpacked(entries, max_files=length, max_bytes=4 * length) == {
+            f"{number:05}": b"text" for number in range(length)
+        }
+    assert asked < 2 * 8 * length
+
+
+def test_a_long_circle_and_a_chain_to_nothing_are_told_once(unpacked: Callable[..., dict[str, bytes]]) -> None:
+    circle = [(f"c{number}", SYMLINK, f"c{(number + 1) % 1000}") for number in range(1000)]
+    chain = [(f"d{number}", SYMLINK, f"d{number + 1}") for number in range(1000)]
+    with pytest.raises(InputError, match="and 1,995 more") as caught:
+        unpacked([("a", FILE, "1"), *circle, *chain], max_files=3000)
+    assert len(caught.value.what) < 1000
+
+
+def test_links_count_with_the_bytes_of_their_files(unpacked: Callable[..., dict[str, bytes]]) -> None:
+    entries = [("a", FILE, "x" * 100), ("b", SYMLINK, "a"), ("c", HARD, "b")]
+    assert len(unpacked(entries, max_bytes=300)) == 3
+    with pytest.raises(InputError, match="more than 299 B"):
+        unpacked([*entries, ("d", FILE, "")], max_bytes=299)
+
+
+def test_more_links_than_a_file_may_have_names(
+    unpacked: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ext4 takes 65,000 names of a file: then it is copied, and a run that goes on takes the copy for a link."""
+    link, made = os.link, 0
+
+    def limited(*names: Path) -> None:
+        nonlocal made
+        made += 1
+        if made > 3:
+            raise OSError(errno.EMLINK, "Too many links")
+        link(*names)
+
+    monkeypatch.setattr(os, "link", limited)
+    entries = [("a", FILE, "text"), *((f"l{number}", HARD, "a") for number in range(9))]
+    for _ in range(2):
+        assert set(unpacked(entries).values()) == {b"text"}
+    with pytest.raises(InputError, match="twice"):
+        unpacked([*entries, ("l7", FILE, "other")])
 
 
 def test_limits(unpacked: Callable[..., dict[str, bytes]]) -> None:

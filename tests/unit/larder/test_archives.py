@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import pickle
 import random
@@ -13,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from larder.errors import InputError, LarderError
-from larder.sources import FolderSource, open_local
+from larder.sources import FolderSource, Limits, Options, TooLargeError, open_local
 from larder.sources.members import Source
+from tests.archives import BZIP2, DEFLATE64, LZMA, OLD_ZSTD, PPMD, XZ, ZSTD, files_in_zip, v7_tar
 
 NOISE = random.Random(1).randbytes(3_000_000)
 FILES = {
@@ -37,6 +41,7 @@ FILES = {
 }
 
 Archive = Callable[[dict[str, bytes]], bytes]
+METHODS = {"Deflate64": DEFLATE64, "bzip2": BZIP2, "LZMA": LZMA, "zstd": ZSTD, "old zstd": OLD_ZSTD, "xz": XZ}
 
 
 def plain_zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -123,6 +128,30 @@ def tar_gz_in_parts(files: dict[str, bytes]) -> bytes:
     return gzip.compress(whole[:1_000_001], 1) + gzip.compress(whole[1_000_001:], 1)
 
 
+def tar_bz2(files: dict[str, bytes]) -> bytes:
+    return bz2.compress(pax(files), 1)
+
+
+def tar_bz2_in_parts(files: dict[str, bytes]) -> bytes:
+    """As pbzip2 writes it."""
+    whole = pax(files)
+    return bz2.compress(whole[:1_000_001], 1) + bz2.compress(whole[1_000_001:], 1)
+
+
+def tar_xz(files: dict[str, bytes]) -> bytes:
+    return lzma.compress(pax(files), preset=0)
+
+
+def tar_xz_in_parts(files: dict[str, bytes]) -> bytes:
+    """Streams with padding between them, which xz's format allows."""
+    whole = pax(files)
+    return lzma.compress(whole[:1_000_001], preset=0) + bytes(8) + lzma.compress(whole[1_000_001:], preset=0) + bytes(4)
+
+
+def tar_lzma(files: dict[str, bytes]) -> bytes:
+    return lzma.compress(pax(files), lzma.FORMAT_ALONE, preset=0)
+
+
 def tar_zst(files: dict[str, bytes]) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(pax(files))
 
@@ -136,8 +165,11 @@ KINDS: dict[str, Archive] = {
     "deflated zip": plain_zip, "stored zip": stored_zip, "zip64": zip64, "streamed zip": streamed_zip,
     "zip with unflagged names": unflagged, "pax tar": pax, "gnu tar": gnu, "ustar tar": ustar, "tar.gz": tar_gz,
     "tar.gz in parts": tar_gz_in_parts, "tar.zst": tar_zst, "tar.zst in parts": tar_zst_in_parts,
+    "tar.bz2": tar_bz2, "tar.bz2 in parts": tar_bz2_in_parts, "tar.xz": tar_xz, "tar.xz in parts": tar_xz_in_parts,
+    "tar.lzma": tar_lzma, "v7 tar": v7_tar, "v7 tar.gz": lambda files: gzip.compress(v7_tar(files), 1),
+    **{f"zip with {name}": partial(files_in_zip, method=method) for name, method in METHODS.items()},
 }  # fmt: skip
-COMPRESSED = {name: KINDS[name] for name in ("tar.gz", "tar.zst")}
+COMPRESSED = {name: KINDS[name] for name in ("tar.gz", "tar.zst", "tar.bz2", "tar.xz")}
 
 
 @pytest.fixture
@@ -261,7 +293,7 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty file": (lambda: b"", "empty file"),
     "web page": (lambda: b"<!DOCTYPE html><html>Log in</html>", "not an archive"),
     "encrypted zip": (lambda: encrypted(DEFLATED), "encrypted"),
-    "bzip2 in zip": (lambda: plain_zip({"a.jpg": TEXT}, zipfile.ZIP_BZIP2), "method 12"),
+    "PPMd in zip": (lambda: files_in_zip({"a.jpg": TEXT}, PPMD), r"PPMd \(method 98\)"),
     "wrong CRC": (lambda: changed(STORED, TEXT, TEXT[::-1]), "CRC-32"),
     "damaged deflate stream": (lambda: DEFLATED[:40] + b"\xff" * 8 + DEFLATED[48:], "inflate|CRC-32"),
     "zip that says less than it holds": (lambda: lying_size(DEFLATED, 5), "size and CRC-32"),
@@ -288,8 +320,12 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar cut off in a file": (lambda: pax({"a": NOISE})[:5000], "beyond the file's end"),
     "tar cut off in a header": (lambda: pax({"a": b"1", "b": b"2"})[:1300], "cut off|end-of-archive|truncated"),
     "tar with a damaged first header": (lambda: b"X" + pax({"a": b"1"})[1:], "damaged"),
-    "gz of something else": (lambda: gzip.compress(b"a text " * 300), "damaged"),
-    "zst of something else": (lambda: zstandard.compress(b"a text " * 300), "damaged"),
+    "gz of something else": (lambda: gzip.compress(b"a text " * 300), "a text file compressed with gzip"),
+    "zst of something else": (lambda: zstandard.compress(b"a text " * 300), "a text file compressed with zstd"),
+    "bz2 of something else": (lambda: bz2.compress(b"a text"), "a text file compressed with bzip2"),
+    "xz of something else": (lambda: lzma.compress(b"\1\2"), "a single file compressed with xz"),
+    "gz of a zip": (lambda: gzip.compress(DEFLATED), "a zip archive compressed with gzip"),
+    "gz of nothing": (lambda: gzip.compress(b""), "cut off"),
 }  # fmt: skip
 
 
@@ -334,7 +370,11 @@ def test_checksum_of_a_stream_is_checked(opened: Callable[[bytes], Source], code
         contents(opened(bytes(archive)))
 
 
-SEEDS = {name: KINDS[name]({"a/b.jpg": TEXT, "a/c.jpg": b"", "d": b"x" * 700}) for name in KINDS if "parts" not in name}
+SEEDS = {
+    name: KINDS[name]({"a/b.jpg": TEXT, "a/c.jpg": b"", "d": b"x" * 700})
+    for name in KINDS
+    if "parts" not in name and "with" not in name
+}
 
 
 @pytest.mark.parametrize("kind", SEEDS)
@@ -390,16 +430,17 @@ def make_fifo(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: path.symlink_to("/etc/passwd"), "leaves the folder"),
-        (lambda path: path.symlink_to("../../folder2/x"), "leaves the folder"),
+        (lambda path: path.symlink_to("../../folder2/x"), "no file"),
         (lambda path: path.symlink_to("nothing"), "no file"),
         (lambda path: path.symlink_to(path.name), "no file"),
-        (lambda path: path.symlink_to("."), "no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "no file but a device"),
+        (lambda path: path.symlink_to("."), "leads back to a folder"),
+        (lambda path: path.symlink_to("../.."), "leads back to a folder"),
         (make_fifo, "pipe"),
         (lambda path: Path(os.fsdecode(os.fsencode(path) + b"\xff")).touch(), "UTF-8"),
     ],
-    ids=["absolute link", "link to a neighbour", "dangling link", "link to itself", "link to a folder", "pipe",
-         "name that is not UTF-8"],
+    ids=["link to a neighbour", "dangling link", "link to itself", "link to a device", "link to its folder",
+         "link to a folder above", "pipe", "name that is not UTF-8"],
 )  # fmt: skip
 def test_folder_with_a_fault(folder: Path, make: Callable[[Path], None], why: str) -> None:
     make(folder / "training" / "odd")
@@ -407,6 +448,66 @@ def test_folder_with_a_fault(folder: Path, make: Callable[[Path], None], why: st
     source.state()
     with pytest.raises(InputError, match=why):
         contents(source)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../beside/x", "../../beside"])
+def test_links_out_of_a_folder_can_be_refused(folder: Path, target: str) -> None:
+    (folder.parent / "beside").mkdir()
+    (folder.parent / "beside" / "x").touch()
+    (folder / "training" / "odd").symlink_to(target)
+    assert len(contents(open_local(folder, "given"))) == len(FILES) + 1
+    with pytest.raises(InputError, match="leaves the folder") as caught:
+        contents(open_local(folder, "given", Options(follow_links=False)))
+    assert "cp -rL" in caught.value.next_step
+
+
+def test_caches_of_links_are_read_as_files(tmp_path: Path) -> None:
+    """As Hugging Face, DVC and git-annex lay them out: links to files and folders elsewhere, content by its digest."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    for name in ("deadbeef", "f00d"):
+        (blobs / name).parent.mkdir(exist_ok=True)
+        (blobs / name).write_bytes(name.encode())
+    (tmp_path / "shared" / "deep").mkdir(parents=True)
+    (tmp_path / "shared" / "deep" / "3.jpg").symlink_to("../../blobs/f00d")
+    (snapshot / "train" / "cat").mkdir(parents=True)
+    (snapshot / "train" / "cat" / "1.jpg").symlink_to("../../../../blobs/deadbeef")
+    (snapshot / "train" / "dog").symlink_to(tmp_path / "shared")
+    (snapshot / "val").symlink_to("train")  # the same files twice, which is no circle
+    (snapshot / ".git" / "annex").mkdir(parents=True)
+    (snapshot / ".git" / "annex" / "broken").symlink_to("nothing")
+    found = {"cat/1.jpg": b"deadbeef", "dog/deep/3.jpg": b"f00d"}
+    assert contents(open_local(snapshot, "given")) == {
+        f"{split}/{path}": content for split in ("train", "val") for path, content in found.items()
+    }
+
+
+def test_all_dangling_links_are_told_at_once(folder: Path) -> None:
+    for number in range(9):
+        (folder / f"{number}.jpg").symlink_to(f"gone/{number}")
+    with pytest.raises(InputError, match="and 4 more") as caught:
+        contents(open_local(folder, "given"))
+    assert caught.value.what.count("is a link to 'gone/") == 5
+    assert "git annex get" in caught.value.next_step
+    assert "\n" not in caught.value.what
+
+
+def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    for name, other in ("ab", "ba"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "to").symlink_to(f"../{other}")
+    with pytest.raises(InputError, match="leads back to a folder"):
+        contents(open_local(tmp_path, "given"))
+
+
+def test_folders_that_link_to_the_next_twice_are_counted(tmp_path: Path) -> None:
+    """2**40 ways lead to the last one."""
+    for number in range(40):
+        (tmp_path / f"{number}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{number}" / name).symlink_to(f"../{number + 1}")
+    (tmp_path / "40").mkdir()
+    with pytest.raises(TooLargeError, match="1,000 entries"):
+        contents(open_local(tmp_path, "given", Options(Limits(max_files=1000))))
 
 
 def test_state_of_a_folder_sees_changes_and_ignores_litter(folder: Path) -> None:

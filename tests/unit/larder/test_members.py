@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larder.sources.members import UnsafeNameError, is_litter, link_target, safe_path
+from larder.errors import InputError
+from larder.sources.members import Faults, UnsafeNameError, is_litter, link_target, safe_path
 
 PARTS = st.sampled_from(["..", ".", "", "/", "\\", "C:", "a", "-rf", " ", "\n", "\0", "é", "\udcff", "_larder"])
 NAMES = st.text() | st.lists(PARTS).map("/".join) | st.lists(PARTS).map("".join)
@@ -100,6 +101,34 @@ def test_names_too_deep_for_any_image_are_refused() -> None:
     assert safe_path("d/" * 63 + "x.jpg")
     with pytest.raises(UnsafeNameError, match="folders deep"):
         safe_path("d/" * 64 + "x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("x" * 256, "255 bytes"), ("图" * 86, "255 bytes"), ("/".join(["x" * 200] * 20), "path of more")],
+    ids=["name", "name in UTF-8", "path"],
+)
+def test_names_too_long_for_any_file_system_are_refused(name: str, why: str) -> None:
+    with pytest.raises(UnsafeNameError, match=why) as caught:
+        safe_path(name)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "图" * 85, "/".join(["x" * 200] * 18)])
+def test_names_that_just_fit_are_kept(name: str) -> None:
+    assert safe_path(name) == name
+
+
+def test_faults_are_counted_and_the_first_are_shown() -> None:
+    faults = Faults()
+    faults.raise_if_any("given")
+    for number in range(1000):
+        faults.add(f"{number}\n\x1b[2J" + "x" * 70_000, "is odd", f"step {number}")
+    with pytest.raises(InputError, match="and 995 more") as caught:
+        faults.raise_if_any("given")
+    assert len(caught.value.what) < 2000
+    assert caught.value.what.isprintable()
+    assert caught.value.next_step == "step 0"
 
 
 @pytest.mark.parametrize("target", ["a\udcff", "a\0b"])

@@ -1,0 +1,53 @@
+"""A short run of every fuzz target; `python -m tests.fuzz TARGET` runs one for as long as you like."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from larder.errors import InputError
+from tests.fuzz import harness
+from tests.fuzz.__main__ import TARGETS
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_target_finds_nothing(name: str) -> None:
+    done, findings = harness.fuzz(TARGETS[name], seed=0, count=60, seconds=60)
+    assert done
+    assert not findings
+
+
+def raises(_random: random.Random, folder: Path) -> None:
+    """A target with a fault."""
+    (folder / "input").touch()
+    raise KeyError("found")
+
+
+def takes_much(_random: random.Random, _folder: Path) -> None:
+    """A target that takes too much memory."""
+    assert len(b"x" * 400_000_000)
+
+
+def refuses(random: random.Random, _folder: Path) -> None:
+    """A target whose errors are for people, but one of them."""
+    raise InputError(random.choice(["bad input", "bad \x1b[2Jinput"]), next_step="fix it")
+
+
+@pytest.mark.parametrize(("target", "why"), [(raises, "KeyError"), (takes_much, "it took")])
+def test_findings_are_told(target: harness.Target, why: str) -> None:
+    assert why in str(harness.run_one(target, 1))
+
+
+def test_messages_for_people_are_no_findings_unless_they_are_raw() -> None:
+    found = [harness.run_one(refuses, seed) for seed in range(10)]
+    assert None in found
+    assert any("not fit for a terminal" in str(what) for what in found)
+
+
+def test_a_child_that_dies_is_a_finding() -> None:
+    done, findings = harness.fuzz("tests.fuzz.no_such_module:target", seed=7, count=1, seconds=60)
+    assert done == 1
+    assert findings[0].seed in (6, 7)
+    assert "ModuleNotFoundError" in findings[0].what
