@@ -68,12 +68,9 @@ class ArchivesSource:
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
         number, inner = member.place
-        source = (
-            self._source(number)
-            if self._beside is None or number >= 0
-            else _Beside(self._beside, self.name, self._options)
-        )
-        return source.read(inner)
+        if self._beside is not None and number < 0:
+            return _Beside(self._beside, self.name, self._options).read(inner)
+        return self._source(number).read(inner)
 
     def holders(self, path: str) -> list[str]:
         """The first two places that a path comes from: for an error, since all are scanned again."""

@@ -112,8 +112,8 @@ class ExtractSettings(DataSettings, ProcessSettings, StoreSettings):
 
     source: Annotated[str, AfterValidator(_known_source)] = Field(
         FOOD11_URL, alias="LARDER_SOURCE",
-        description="the dataset: an http(s) or s3 URL or a path of a zip or tar archive (tar.gz, .bz2, .xz, .zst) or a "
-        "Parquet file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, "
+        description="the dataset: an http(s) or s3 URL or a path of a zip or tar archive (tar.gz, .bz2, .xz, .zst) or "
+        "a Parquet file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, "
         "s3://bucket/folder/, hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated stand-in that needs "
         "no network",
     )  # fmt: skip

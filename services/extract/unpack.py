@@ -67,11 +67,11 @@ def _holders_named(source: Source) -> Iterator[None]:
     try:
         yield
     except TwiceError as error:
-        if len(holders := source.holders(error.path) if hasattr(source, "holders") else []) < 2:
+        holders = source.holders(error.path) if hasattr(source, "holders") else []
+        if len(holders) < 2:
             raise
-        raise refuse(
-            source.name, error.path, f"is in it twice: from {' and from '.join(map(shown, holders))}"
-        ) from None
+        which = " and from ".join(map(shown, holders))
+        raise refuse(source.name, error.path, f"is in it twice: from {which}") from None
 
 
 def _without_links(members: Iterable[Member], links: LinkedFiles, meter: Meter) -> Iterator[Member]:

@@ -111,7 +111,7 @@ def test_errors_of_several_lines(name: str, tmp_path: Path) -> None:
     server.log.write_text(f"first\n{name}\n", errors="surrogatepass")
     several = [
         ConfigurationError.of_faults([name, name], next_step=name),
-        refuse(name, [name]),
+        refuse(name, name, name),
         changed("a file", name, name, name, name, name),
         explain_code("NoSuchBucket", name, f"reading s3://{name}"),
         explain_code(name, name, name),
