@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 from botocore.exceptions import ClientError
 
+from larder import chunks
 from larder.bench.compare import MEASURE, Comparison, compare, read_records
 from larder.bench.places import mount_of, mounted_tree_of, tree_of, uri_of
 from larder.bench.rclone_mount import MOUNT, STORE, check_mount, mount_faults
@@ -61,6 +62,7 @@ ANSWER_SECONDS = 10.0
 """How long a store may take for its first answer."""
 _AGAIN = f"where there is no store yet, {Run('s3', 'up')}; then {Run('jupyter', 'up')} again, which keeps the workspace"
 _MIB = 1 << 20
+_INDEX_BYTES = 16 << 20
 
 
 class StageError(LarderError):
@@ -222,6 +224,21 @@ def _faults_of(folder: Path) -> Iterator[None]:
     mount = mount_of(settings())
     with in_settings(LoaderSettings, _steps()), mount_faults(mount) if mount in folder.parents else nullcontext():
         yield
+
+
+def chunk_index(folder: Folder) -> dict[str, chunks.Extent]:
+    """The chunks of the split that is read, by LitData's index, with their lengths and numbers of samples.
+
+    Raises InputError when that is missing or of another form than larder's.
+    """
+    path = f"{settings().split}/{chunks.INDEX}"
+    data = folder.with_body(path, lambda body: body.read(_INDEX_BYTES + 1))
+    try:
+        if data is None or len(data) > _INDEX_BYTES:
+            raise ValueError("it is missing, or too long")
+        return chunks.parse(data)
+    except ValueError as fault:
+        raise InputError(f"{folder.uri}/{path} isn't the index that larder writes ({fault})", next_step=RENEW) from None
 
 
 def shard_members(folder: Folder, shard: str, count: int) -> list[tuple[str, int]]:

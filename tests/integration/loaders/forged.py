@@ -18,6 +18,7 @@ from typing import Any
 from tests import hostile
 
 META = "_larder"
+SHARD = "validation/shard-000000.tar"
 
 
 class Forged:
@@ -104,7 +105,9 @@ def read_all(
     from larder.loaders.chunks import ChunkLoader
     from larder.loaders.objects import ObjectLoader
     from larder.loaders.shards import ShardLoader
+    from larder.loaders.source import open_folder
     from larder.progress import Silent
+    from services.jupyter import lab
     from services.verify.settings import VerifySettings
     from services.verify.verify import verify
 
@@ -130,11 +133,13 @@ def read_all(
                 ShardLoader(artifacts["shards"].uri, "validation", library=name, **options)
             )
             for name in ("larder", "webdataset")
-        },
+        }
+        | {"notebook": lambda: print(lab.shard_members(open_folder(artifacts["shards"].uri, None), SHARD, 1 << 20))},
         "chunks": {
             "chunks": lambda: of_class(
                 ChunkLoader(artifacts["chunks"].uri, "validation", cache_dir=work / "cache", **options)
-            )
+            ),
+            "notebook": lambda: print(lab.chunk_index(open_folder(artifacts["chunks"].uri, None))),
         },
     }
     ended: list[dict[str, Any]] = []
@@ -180,7 +185,7 @@ def main() -> None:
         chunks, shards = artifacts["chunks"], artifacts["shards"]
         [index], [chunk] = chunks.paths("validation/index.json"), chunks.paths("validation/chunk-0-0.bin")
         listed = json.loads(chunks._objects[index])["chunks"][0]["chunk_size"]
-        shard = shards.paths("validation/shard-000000.tar")[0]
+        [shard] = shards.paths(SHARD)
 
         def pickled() -> None:
             """What a thief does: an index that says pickle, and a chunk of pickles of the same length."""
