@@ -16,6 +16,10 @@ TARGETS = {
     "zip": "tests.fuzz.archives:fuzz_zip",
     "tar": "tests.fuzz.archives:fuzz_tar",
     "links": "tests.fuzz.archives:fuzz_links",
+    "manifest": "tests.fuzz.manifest:fuzz",
+    "index": "tests.fuzz.index:fuzz",
+    "shards": "tests.fuzz.shards:fuzz",
+    "chunks": "tests.fuzz.chunks:fuzz",
 }
 """Name, and where the function is: add yours here."""
 

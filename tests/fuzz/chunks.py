@@ -8,6 +8,7 @@ from pathlib import Path
 from larder import chunks
 from services.verify.formats import FORMATS
 from tests import hostile
+from tests.fuzz.mutations import mutated
 
 LENGTHS = {"chunk-0-0.bin": (1000, 3), "chunk-0-1.bin": (2000, 4)}
 SEEDS = [
@@ -29,3 +30,6 @@ def target(data: bytes, folder: Path) -> None:
         assert index["config"]["compression"] is index["config"]["encryption"] is None
         assert all(chunks.CHUNK_NAME.fullmatch(name) and size.samples < size.bytes for name, size in found.items())
     FORMATS["litdata"].extra(data, {name: chunks.Extent(*size) for name, size in LENGTHS.items()})
+
+
+fuzz = mutated(SEEDS, target)

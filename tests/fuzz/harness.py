@@ -79,6 +79,7 @@ def _child(target: str, seed: int, count: int, seconds: float) -> None:
 def run_one(target: Target, seed: int) -> str | None:
     """Run one input. Returns what is wrong, or None."""
     Path("/proc/self/clear_refs").write_text("5")  # count the peak anew: proc(5)
+    before = _peak_bytes()
     signal.alarm(_MOST_SECONDS)
     try:
         with tempfile.TemporaryDirectory(prefix="larder-fuzz-") as folder:
@@ -91,7 +92,7 @@ def run_one(target: Target, seed: int) -> str | None:
         return traceback.format_exc()
     finally:
         signal.alarm(0)
-    peak = _peak_bytes()
+    peak = _peak_bytes() - before
     return f"it took {peak / 1e6:.0f} MB" if peak > MOST_BYTES else None
 
 

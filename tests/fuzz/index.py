@@ -8,6 +8,7 @@ from larder.contract import IndexEntry, SampleEntry, parse_index, parse_samples
 from larder.errors import LarderError
 from services.verify.index import Marks, SortedIndex
 from tests import hostile
+from tests.fuzz.mutations import mutated
 
 FILES = [IndexEntry(f"training/class_00/{number}.jpg", number, f"{number:064x}", 0, 9, 9, "a") for number in range(3)]
 SAMPLES = [SampleEntry("training/shard-000000.tar", 512, 9, f"{number:064x}", 0, f"a/{number}") for number in range(3)]
@@ -42,3 +43,6 @@ def target(data: bytes, folder: Path) -> None:
         marks.first_missing()
     except ValueError:
         pass
+
+
+fuzz = mutated(SEEDS, target)

@@ -8,6 +8,7 @@ from larder.cli import inventory
 from larder.contract import IndexSummary, Manifest, SplitSummary, parse_manifest
 from larder.errors import LarderError
 from tests import hostile
+from tests.fuzz.mutations import mutated
 
 SOUND = Manifest(
     artifact="webdataset", dataset="photos", classes=["a", "b"], input={"kind": "tree", "manifest": "0" * 64},
@@ -28,3 +29,6 @@ def target(data: bytes, folder: Path) -> None:
         assert parse_manifest(manifest.to_json().encode(), "again") == manifest
     held = inventory.Holding((inventory.parse("x", data),))
     assert inventory.from_json(inventory.as_json({"x": held})) == {"x": held}
+
+
+fuzz = mutated(SEEDS, target)

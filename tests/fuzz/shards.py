@@ -13,6 +13,7 @@ from larder.loaders.shard_stream import samples_of
 from larder.shards import PlainTar
 from services.verify.formats import FORMATS
 from tests import hostile
+from tests.fuzz.mutations import mutated
 
 SOUND = b"".join(
     hostile.member(f"class_00/{number}.jpg", b"x" * 700) + hostile.member(f"class_00/{number}.cls", b"1")
@@ -47,3 +48,6 @@ def _webdatasets(data: bytes) -> None:
     stream = cast("IO[bytes]", PlainTar(io.BytesIO(data), "s3://bucket/shard.tar", ""))
     for sample in group_by_keys(tar_file_expander([{"url": "s3://bucket/shard.tar", "stream": stream}])):
         assert sum(len(part) for part in sample.values()) < 4 * len(data) + 1000
+
+
+fuzz = mutated(SEEDS, target)

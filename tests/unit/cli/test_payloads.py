@@ -48,7 +48,7 @@ CHECKED = {
     "LARDER_DATA_VOLUME", "LARDER_WDS_VOLUME", "LARDER_LIT_VOLUME", "LARDER_UID", "LARDER_GID", "LARDER_MINIO_PORT",
     "COMPOSE_PROJECT_NAME", "LARDER_DATASET", "LARDER_RAY_STAGE", "LARDER_MEMORY", "LARDER_PIDS", "LARDER_TMP_SIZE",
     "LARDER_SHM_SIZE",
-    *(setting.name for setting in known().values() if setting.choices),
+    *(setting.name for setting in known().values() if setting.choices or setting.type),
 }  # fmt: skip
 """What the front door checks by itself, since it makes names of it, or knows all that it may be."""
 PLACES = {

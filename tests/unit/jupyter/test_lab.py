@@ -128,7 +128,7 @@ def test_a_library_s_own_words_are_no_event(line: str, capsys: pytest.CaptureFix
     lab._tell(line)
     assert capsys.readouterr().out == ""
     failure = lab._failure(1, ["begin\n", line])
-    assert failure.what == f"bench ended with 1:\nbegin\n{line}"
+    assert failure.what == f"bench ended with 1:\nbegin\n{line.rstrip()}"
 
 
 def test_progress_is_told_and_an_error_is_raised_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,34 @@
+"""Inputs that are nearly right: sound ones with a few bytes changed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PIECES = (
+    b"\0", b"\xff", b"-", b"1e400", b"NaN", b"[", b"{", b'"', b"/..", b"\\ud800", b"99999999999999999999", b"\n",
+    b"5", b"S",
+)  # fmt: skip
+
+
+def spoilt(data: bytes, chance: random.Random) -> bytes:
+    """The same with some bytes flipped, left out, repeated or put in."""
+    found = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        at, end = sorted(chance.choices(range(len(found) + 1), k=2))
+        match chance.randrange(4):
+            case 0 if at < len(found):
+                found[at] ^= 1 << chance.randrange(8)
+            case 1:
+                del found[at : min(end, at + 64)]
+            case 2:
+                found[at:at] = found[at : min(end, at + 1024)]
+            case _:
+                found[at:at] = chance.choice(PIECES)
+    return bytes(found)
+
+
+def mutated(seeds: Sequence[bytes], parse: Callable[[bytes, Path], None]) -> Callable[[random.Random, Path], None]:
+    """The target that feeds `parse` with one of the seeds, spoilt."""
+    return lambda chance, folder: parse(spoilt(chance.choice(seeds), chance), folder)
