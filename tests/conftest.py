@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
+import hypothesis
 import psutil
 import pytest
 from botocore.config import Config
@@ -45,6 +46,10 @@ KINDS = [
     pytest.param("minio", marks=pytest.mark.exhaustive),
     *(["given"] if os.environ.get("LARDER_TEST_S3") else []),
 ]
+
+
+hypothesis.settings.register_profile("larder", deadline=None)  # a busy machine makes a test slower, and not red
+hypothesis.settings.load_profile("larder")
 
 
 def pytest_configure() -> None:

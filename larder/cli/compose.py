@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import re
 import time
@@ -19,6 +21,7 @@ from larder.cli.project import PLAIN
 from larder.cli.settings import WORDS, Settings, shown
 from larder.dataset import DEFAULT, Layout, folder_of
 from larder.errors import ConfigurationError
+from larder.source_names import split_sources
 
 SERVERS = {"minio": "s3", "mount": "mount", "jupyter": "jupyter", "ray-head": "ray", "ray-worker": "ray"}
 """The servers, each with its compose file."""
@@ -178,20 +181,48 @@ class Compose:
         """Return the options that hand a local archive or folder into the container, read-only."""
         path = local_source(self.settings)
         if path is None:
-            return ()
-        if ":" in str(path):
-            raise ConfigurationError(
-                f"Docker can't mount a path with a colon: {shown(str(path))}",
-                next_step="rename it, or use RUNNER=host",
-            )
+            return self._several_sources()
         name = path.name if re.fullmatch(r"[\w. ()+-]+", path.name) else f"source{''.join(path.suffixes[-2:])}"
-        inside = f"/source/{name}"
-        return ("-v", f"{path}:{inside}:ro", "-e", f"LARDER_SOURCE={inside}")
+        return (*_mounted(path, f"/source/{name}"), "-e", f"LARDER_SOURCE=/source/{name}")
+
+    def _several_sources(self) -> tuple[str, ...]:
+        """Return the options for several local archives, or a pattern: their folders are handed in."""
+        try:
+            sources = split_sources(self.settings.get("LARDER_SOURCE"))
+        except ValueError:
+            return ()  # extract says what is wrong with it
+        folders: dict[Path, str] = {}
+        names = [self._inside(source, folders) for source in sources]
+        if not folders:
+            return ()
+        mounts = [option for folder, inside in folders.items() for option in _mounted(folder, inside)]
+        listed = names[0] if len(names) == 1 else json.dumps(names)
+        return (*mounts, "-e", f"LARDER_SOURCE={listed}")
+
+    def _inside(self, source: str, folders: dict[Path, str]) -> str:
+        """Return what a source is called in the container, and note the folder that it lies in."""
+        if "://" in source or source == "sample":
+            return source
+        path = self.settings.root / os.path.expanduser(source)
+        fixed = next((folder for folder in path.parents if not glob.has_magic(str(folder))), path.parent)
+        if not (fixed.is_dir() and (path.exists() or glob.has_magic(source))):
+            return source
+        inside = folders.setdefault(fixed.resolve(), f"/source/{len(folders)}")
+        return f"{inside}/{path.relative_to(fixed)}"
 
     def _without_missing_volumes(self) -> dict[str, str]:
         """Return settings that put the data volume in the place of volumes that aren't there, so that none is made."""
         volumes = {"VERIFY_WDS": self.settings.wds_volume, "VERIFY_LIT": self.settings.lit_volume}
         return {name: "baseline" for name, volume in volumes.items() if volume not in self.facts.volumes}
+
+
+def _mounted(path: Path, inside: str) -> tuple[str, str]:
+    """Return the options that mount a path read-only. Raises ConfigurationError where Docker can't."""
+    if ":" in str(path):
+        raise ConfigurationError(
+            f"Docker can't mount a path with a colon: {shown(str(path))}", next_step="rename it, or use RUNNER=host"
+        )
+    return ("-v", f"{path}:{inside}:ro")
 
 
 def image(stage: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
 from larder import sample
 from larder.dataset import DEFAULT
 from larder.settings import DATASET, DatasetName, DataSettings, ProcessSettings
+from larder.source_names import split_sources
 from larder.store import StoreSettings, an_endpoint
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
@@ -41,24 +41,6 @@ def hub_address(source: str) -> HubAddress:
     if match is None:
         raise ValueError("must be hf://datasets/OWNER/NAME, with @REVISION and /PATH where they are needed")
     return HubAddress(match[1], unquote(match[2] or ""), (match[3] or "").strip("/"))
-
-
-def split_sources(text: str) -> list[str]:
-    """The sources that LARDER_SOURCE names: a JSON list, or one a line. Names may hold all but newlines in the latter.
-
-    Raises ValueError for a list that isn't one of strings.
-    """
-    if text.startswith("["):
-        try:
-            listed = json.loads(text)
-        except ValueError:
-            return [text]  # a file with an odd name
-        if not (listed and isinstance(listed, list) and all(item and isinstance(item, str) for item in listed)):
-            raise ValueError('must be a list of names, as in ["a.tar", "b.tar"]')
-        return listed
-    if "\n" not in text or os.path.exists(os.path.expanduser(text)):
-        return [text]
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _known_source(source: str) -> str:

@@ -113,6 +113,34 @@ def test_an_empty_variable_does_not_hide_what_a_file_sets() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("a.zip", ("-v", "{root}/a.zip:/source/a.zip:ro", "-e", "LARDER_SOURCE=/source/a.zip")),
+        ("s/*.tar", ("-v", "{root}/s:/source/0:ro", "-e", "LARDER_SOURCE=/source/0/*.tar")),
+        ("s/*/x.tar", ("-v", "{root}/s:/source/0:ro", "-e", "LARDER_SOURCE=/source/0/*/x.tar")),
+        (
+            "a.zip\ns/x.tar\nhttp://h/b.zip\nb.zip",
+            ("-v", "{root}:/source/0:ro", "-v", "{root}/s:/source/1:ro", "-e",
+             'LARDER_SOURCE=["/source/0/a.zip", "/source/1/x.tar", "http://h/b.zip", "/source/0/b.zip"]'),
+        ),
+        ('["a.zip", "gone.zip"]', ("-v", "{root}:/source/0:ro", "-e", 'LARDER_SOURCE=["/source/0/a.zip", "gone.zip"]')),
+        ("http://h/a.zip\nhttp://h/b.zip", ()),
+        ("nothing/*.tar", ()),
+        ("sample", ()),
+        ("[1]", ()),
+    ],
+)  # fmt: skip
+def test_local_sources_are_mounted(tmp_path: Path, source: str, options: tuple[str, ...]) -> None:
+    (tmp_path / "s").mkdir()
+    for name in ("a.zip", "b.zip", "s/x.tar"):
+        (tmp_path / name).touch()
+    call = Compose(Settings(tmp_path, {"LARDER_SOURCE": source}, IDS, {}, "compose")).command(PIPELINES["etl-local"][1])
+    expected = [option.replace("{root}", str(tmp_path)) for option in options]
+    at = call.argv.index("--no-deps") + 1
+    assert list(call.argv[at : call.argv.index("extract")]) == expected
+
+
+@pytest.mark.parametrize(
     ("server", "up", "down"),
     [
         ("minio", "up -d --wait minio", "rm --stop --force minio"),

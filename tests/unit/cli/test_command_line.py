@@ -134,7 +134,7 @@ def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
 
 def imported() -> list[tuple[str, str]]:
     found = []
-    shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py")
+    shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py")
     for path in [*sorted((ROOT / "larder" / "cli").rglob("*.py")), *(ROOT / "larder" / name for name in shared)]:
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         for node in tree.body + [inner for outer in tree.body if isinstance(outer, ast.If) for inner in outer.body]:
@@ -146,7 +146,8 @@ def imported() -> list[tuple[str, str]]:
 
 
 def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
-    own = {"larder.cli", "larder.errors", "larder.dataset", "larder.next_step", "larder.terminal", "larder.__version__"}
+    own = {"larder.cli", "larder.errors", "larder.dataset", "larder.next_step", "larder.terminal",
+           "larder.source_names", "larder.__version__"}  # fmt: skip
     for file, name in imported():
         top = name.partition(".")[0]
         assert top in sys.stdlib_module_names or any(name == mine or name.startswith(f"{mine}.") for mine in own), file
