@@ -164,7 +164,7 @@ class Folder:
         return found and found[1]
 
     def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
-        """What `use` makes of an object's body, or None when there is no such object. After a fault it starts anew."""
+        """What `use` makes of an object's body, or None when there is no such object. After a fault it starts over."""
 
         def get(key: str) -> R | None:
             try:
@@ -356,7 +356,7 @@ def _md5(data: bytes | bytearray) -> _Hash:
 
 
 def _listed(item: dict[str, Any], start: str, what: str) -> Listed:
-    """An entry of a listing. Raises ServiceError for one that is none, which a store may send."""
+    """Return one entry of a listing. Raises ServiceError if it is malformed: stores may send anything."""
     key, size = item.get("Key"), item.get("Size")
     if not isinstance(key, str) or not key.startswith(start) or not isinstance(size, int) or not 0 <= size <= _LARGEST:
         raise ServiceError(

@@ -429,7 +429,7 @@ def _parsed(place: Path | IO[bytes], name: str, parse: Callable[[bytes], _Entry]
                 entry = parse(line)
             except ValueError as fault:
                 raise InputError(
-                    f"line {number:,} of {name or place} is none of an index: {str(fault)[:200]}", next_step=_AGAIN
+                    f"line {number:,} of {name or place} is not an index entry: {str(fault)[:200]}", next_step=_AGAIN
                 ) from None
             yield entry
 

@@ -48,7 +48,9 @@ def require_fit(data: bytes, image: Image.Image) -> None:
             "would make a huge picture of it"
         )
     if isinstance(image, JpegImageFile) and not _is_one_scan(data, image) and has_more_scans(data, MOST_SCANS):
-        _refuse(f"is a JPEG file of more than {MOST_SCANS} scans, which takes minutes to decode: save it anew")
+        _refuse(
+            f"is a JPEG file of more than {MOST_SCANS} scans, which takes minutes to decode: save it as a baseline JPEG"
+        )
     if isinstance(image, TiffImageFile):
         sides = [image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH)]
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)

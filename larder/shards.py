@@ -90,7 +90,7 @@ class PlainTar:
         except tarfile.HeaderError:
             if self._at == _BLOCK:  # else it may be compressed
                 raise tarfile.ReadError("not a tar file") from None
-            self._ended = True  # to who reads it, too
+            self._ended = True  # tarfile stops here, too
             return
         if size < 0 or kind not in _FILES + _NAMES or (kind in _FILES and block[:100].rstrip(b"\0").endswith(b"/")):
             self._refuse("a tar header of another kind than a plain file's")
@@ -110,7 +110,7 @@ class PlainTar:
 
 
 def label_of(text: bytes, classes: int) -> int | None:
-    """The class that a label's member holds, or None where it is none of so many."""
+    """The class that a label's member holds, or None if it is not a label below `classes`."""
     if not text.isdigit() or len(text) > 18 or int(text) >= classes:
         return None
     return int(text)

@@ -67,7 +67,7 @@ def _asked(service: str) -> str:
         except (OSError, ValueError, HTTPException) as error:
             found.append(error)
 
-    # A thread, since a time limit of a socket begins anew with each byte.
+    # A thread, since a socket's time limit restarts with each byte.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CALLER_SECONDS)

@@ -75,7 +75,7 @@ class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        adjust_litdata(self._adjustment)  # a worker that isn't forked from here has imported LitData anew
+        adjust_litdata(self._adjustment)  # a worker that isn't forked from here has imported an unadjusted LitData
 
     def __getitem__(self, index: Any) -> tuple[Tensor, int]:
         """An image that LitData asks for by its number in the split and its chunk's. Raises what DataLoader carries."""

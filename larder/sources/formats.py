@@ -97,7 +97,7 @@ def identify(head: bytes) -> Format | None:
 
 
 def no_archive(source: str, head: bytes) -> BadSourceError:
-    """The error for a file that is none of the archives that are read, and begins with `head`."""
+    """Return the error for a file in an unsupported format. `head` holds its first bytes."""
     if not head:
         return BadSourceError(f"{source} is an empty file", next_step=_DOWNLOAD)
     found = identify(head)

@@ -16,7 +16,7 @@ from larder.sources.members import BadSourceError, Faults, refuse, shown
 
 _BATCH_FILES = 500
 _LINK = "a link"
-"""Who claims a path that is none of the files."""
+"""The claimant of a path that is not a regular file."""
 
 
 class Links(WorkFile):
@@ -77,7 +77,7 @@ class LinkedFiles:
         """Note that `path` is a link to `target`. Raises InputError when there is a link at `path` already."""
         if self._links is None:
             self._links = Links(self._ledger.path.with_name("links.sqlite"), "")
-            self._links.clear()  # of a run that was killed: the archive is read anew
+            self._links.clear()  # left by a killed run: the archive is read from its start
         if not self._links.add(path, target):
             raise TwiceError(self._source, path)
 

@@ -71,7 +71,7 @@ def test_a_manifest_as_it_should_be() -> None:
 def test_lines_of_an_index(tmp_path: Path, attack: str) -> None:
     place = tmp_path / "index.jsonl"
     place.write_bytes((hostile.LINES | hostile.LABELS)[attack](ENTRY.to_json().encode()) + b"\n")
-    with pytest.raises(InputError, match=r"is none of an index|and the manifest names 2") as caught:
+    with pytest.raises(InputError, match=r"is not an index entry|and the manifest names 2") as caught:
         list(parse_index(place, classes=2))
     assert len(caught.value.what) < 1000
     if attack not in ("class of more than there are", "class large"):
@@ -92,7 +92,7 @@ def test_lines_of_an_index_of_samples(tmp_path: Path, attack: str) -> None:
     if attack in ("class of more than there are", "class large"):
         assert list(parse_samples(place))
         return
-    with pytest.raises(InputError, match=r"line 1 of .* is none of an index"):
+    with pytest.raises(InputError, match=r"line 1 of .* is not an index entry"):
         list(parse_samples(place))
 
 
