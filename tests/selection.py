@@ -4,6 +4,8 @@ Only REQUIRE=all, and asking for a test by its name, runs all of them. Every oth
 
 - tests marked `exhaustive`: they take long, and others show most of what they do;
 - most cases of tests marked `one_in(n)`, wide tables whose cases are alike. The choice is the same in every run.
+
+A test marked `any_store` shows what doesn't depend on the kind of store: half of its cases run with each.
 """
 
 from __future__ import annotations
@@ -13,21 +15,27 @@ import random
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
 _LEFT_OUT = pytest.StashKey[int]()
+_STORES = ("minio", "seaweedfs")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
     config.addinivalue_line("markers", "exhaustive: takes long, and others cover most of it")
+    config.addinivalue_line("markers", "any_store: asks no more of a store than others; each case runs with one kind")
     config.addinivalue_line("markers", "one_in(n): a table of like cases; every n-th is enough for most runs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this run need not run."""
-    if os.environ.get("REQUIRE") == "all" or any("::" in word for word in config.args):
+    if any("::" in word for word in config.args):
+        return
+    if os.environ.get("REQUIRE") == "all":
+        items[:] = [item for item in items if not _is_for_another_store(item)]
         return
     left_out = [item for item in items if item.get_closest_marker("exhaustive")]
     left_out += _rest_of_tables([item for item in items if not item.get_closest_marker("exhaustive")])
@@ -38,6 +46,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.workeroutput["left_out"] = len(left_out)
     else:
         config.hook.pytest_deselected(items=left_out)
+
+
+def _is_for_another_store(item: pytest.Item) -> bool:
+    """Return whether a case of a test marked `any_store` runs with the other kind of store: its checksum decides."""
+    kind = getattr(item, "callspec", None) and item.callspec.params.get("store")  # type: ignore[attr-defined]
+    if kind not in _STORES or not item.get_closest_marker("any_store"):
+        return False
+    case = item.nodeid.replace(kind, "")
+    return _STORES[crc32(case.encode()) % len(_STORES)] != kind
 
 
 def _rest_of_tables(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -45,7 +45,8 @@ class Invocation(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `larder` and return its exit code (see larder.errors)."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as others in a pipe that nobody reads any more
+    if argv is None:  # this process is the command
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as others in a pipe that nobody reads any more
     environ = dict(os.environ)
     front_door = _front_door(environ)
     words = sys.argv[1:] if argv is None else argv

@@ -46,10 +46,10 @@ def pack(
         bench = Run("bench").having(LARDER_ARM=_READ_BY[layout.artifact], S3_PREFIX=prefix)
         next_step = f"{bench}, or {Run('verify').having(S3_PREFIX=prefix)}"
     tree = find_tree(settings, reporter)
-    engine = open_engine(
-        settings.engine, settings.processes, settings.workers_after, settings.ray_address, reporter.event
-    )
     repaid = tree.manifest.bytes >= _REPAID_BYTES
+    # Onto a disk, one process has packed most of fewer bytes by the time that workers would be there.
+    alone_seconds = settings.workers_after * (1 if repaid or settings.dest else 4)
+    engine = open_engine(settings.engine, settings.processes, alone_seconds, settings.ray_address, reporter.event)
     needed = (*(StoreTarget if settings.dest else VolumeTarget).imports, type(layout).__module__, *layout.imports)
     if settings.dest and repaid:
         engine.prepare(needed)  # in the time in which this process imports what asks a store

@@ -96,6 +96,7 @@ def by_larder(folder: Path, *texts: str) -> Mapping[str, str] | None:
     return {name: value for name, value in {**found, **ENVIRON}.items() if name in NAMES}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
 def test_the_same_as_compose(folder: Path, text: str) -> None:
     assert by_larder(folder, text) == by_compose(folder, text)

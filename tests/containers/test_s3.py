@@ -101,6 +101,7 @@ def test_made_up_keys_go_with_no_setting_of_a_users_store(make: Run, checkout: P
     assert "(S3_BUCKET)" in refused.stderr
 
 
+@pytest.mark.exhaustive
 def test_keys_of_the_users_own_choice(make: Run, checkout: Path) -> None:
     secret = uuid.uuid4().hex
     (checkout / ".env").write_text(
@@ -147,6 +148,7 @@ exec {program} "$@"
 """
 
 
+@pytest.mark.exhaustive
 def test_no_secret_in_any_command_line(make: Run, checkout: Path, tmp_path: Path) -> None:
     trace, noting = tmp_path / "programs", tmp_path / "noting"
     noting.mkdir()

@@ -14,7 +14,7 @@ import pytest
 STAGES = ("bench", "extract", "jupyter", "load", "mount", "optimize", "s3", "shard", "transform", "verify")
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", STAGES)
 @pytest.mark.parametrize(
     "flag", ["--no-such", *(pytest.param(flag, marks=pytest.mark.exhaustive) for flag in ("--version", "--help"))]

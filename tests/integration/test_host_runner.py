@@ -67,6 +67,7 @@ def test_make_alone_prints_the_targets(tmp_path: Path) -> None:
         assert f"  {target} " in ended.stdout
 
 
+@pytest.mark.exhaustive
 def test_packs_without_an_engine(tmp_path: Path) -> None:
     """The store of s3-up, both pipelines, and what removes their volumes."""
     store = [f"LARDER_STORE_DIR={tmp_path}/store"]

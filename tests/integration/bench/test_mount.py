@@ -110,6 +110,7 @@ def drop_socket(store, bucket, mounted):
     (mounted.folder / ".rclone.sock").unlink()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("harm", "code", "parts"),
     [

@@ -49,6 +49,7 @@ def run(start, tmp_path):
     return run
 
 
+@pytest.mark.exhaustive
 @one_store
 def test_workers_without_a_shard_are_named(run):
     code, _, err, _ = run("webdataset", "--workers", "7")
@@ -124,6 +125,7 @@ def test_shards_are_measured(run, store, proxy, arm):
     assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
 
 
+@pytest.mark.one_in(4)
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
 @pytest.mark.parametrize("workers", ["2", "7"], ids=["2-workers", "more-workers-than-shards"])
@@ -179,6 +181,7 @@ def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
     assert record["then"][0]["images"] == 40
 
 
+@pytest.mark.one_in(3)
 @one_store
 @pytest.mark.parametrize(
     ("flags", "part"),
@@ -262,6 +265,7 @@ def test_a_disk_that_fills_up(run, store, proxy, small_disk):
     assert [path.name for path in small_disk.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.one_in(4)
 @one_store
 @all_arms
 @pytest.mark.parametrize(
@@ -327,7 +331,7 @@ listed_wrong = ["is missing or has another length", "run `make etl-"]
 anew = "LARDER_FORCE=true"
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @one_store
 @pytest.mark.parametrize(
     ("arms", "harm", "parts"),
@@ -364,7 +368,7 @@ def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, 
         assert all(part in err for part in parts), err
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @one_store
 @all_arms
 @pytest.mark.parametrize(
@@ -408,7 +412,7 @@ def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
     assert record["images"] == 40
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, "reset-response"])
@@ -450,7 +454,7 @@ def stuck(start, store, proxy, until):
         process.communicate()
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @one_store
 @all_arms
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -16,6 +16,8 @@ from larder.loaders.s3_reader import ATTEMPTS, Reader
 from larder.loaders.traffic import Traffic
 from services.bench.settings import BenchSettings
 
+pytestmark = pytest.mark.any_store
+
 ROOT = Path(__file__).resolve().parents[3]
 ARM = "remote_one_sample"
 FOLDER = "team/food/Food-11"
@@ -127,6 +129,7 @@ def spoil_index(store, bucket):
         store.client.put_object(Bucket=bucket, Key=item["Key"], Body=b"{}\n")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("harm", "environ", "code", "parts"),
     [
@@ -203,6 +206,7 @@ def reader(loaded, monkeypatch):
 KEY = f"{FOLDER}/training/class_00/0.jpg"
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("fault", "part"),
     [

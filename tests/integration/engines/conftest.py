@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from larder.engines import Engine
 from larder.engines.local import LocalEngine
 from larder.engines.ray import RayEngine
 from tests.conftest import free_ports, wait_until
+from tests.shared import Started, run_folder, shared
 
 ROOT = Path(__file__).resolve().parents[3]
 ATTEMPTS = 3
@@ -77,19 +79,43 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _head(port: int) -> tuple[str, ...]:
+    return ("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+
+
 @contextmanager
-def start_cluster() -> Iterator[Cluster]:
-    """A head alone."""
+def start_cluster(misses_nodes_soon: bool = False) -> Iterator[Cluster]:
+    """A head alone. On a busy machine, one that misses nodes soon takes nodes for lost that aren't."""
     [port] = free_ports(1)
-    quick = json.dumps({"health_check_period_ms": 500, "health_check_failure_threshold": 3})  # to miss a node sooner
-    with _running("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--system-config={quick}"):
+    soon = json.dumps({"health_check_period_ms": 500, "health_check_failure_threshold": 3})
+    with _running(*_head(port), *([f"--system-config={soon}"] if misses_nodes_soon else [])):
         yield Cluster(f"127.0.0.1:{port}")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A head, and a node with two CPUs. Whoever breaks a cluster starts one of its own."""
-    with start_cluster() as cluster, cluster.node():
+def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
+    """One for all processes of the test run, and the file whose lock says whose turn it is."""
+    with shared(tmp_path_factory, "ray", _start_shared) as facts:
+        yield Cluster(facts["address"]), run_folder(tmp_path_factory) / "ray" / "tests"
+
+
+def _start_shared(_: Path) -> Started:
+    [port] = free_ports(1)
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # the path of a socket below it may have 107 bytes
+    started = []
+    for name, options in (("head", _head(port)), ("node", (f"--address=127.0.0.1:{port}", "--num-cpus=2"))):
+        (folder / name).mkdir()
+        started.append(str(_started(folder / name, options).pid))
+    stop = 'kill -9 "$@"; rm -rf -- "$0"'  # their children end with them
+    return Started({"address": f"127.0.0.1:{port}"}, ["sh", "-c", stop, str(folder), *started])
+
+
+@pytest.fixture
+def cluster(_shared_cluster: tuple[Cluster, Path]) -> Iterator[Cluster]:
+    """A head, and a node with two CPUs, for one test at a time. Whoever breaks a cluster starts one of its own."""
+    cluster, turns = _shared_cluster
+    with turns.open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
         yield cluster
 
 

@@ -75,6 +75,8 @@ def test_semaphores_that_cannot_be_made_are_named(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError(fault, os.strerror(fault))
 
+    import multiprocessing.synchronize  # it looks at what is replaced here
+
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     with (
         pytest.raises(ResourceError, match=os.strerror(fault)) as caught,
@@ -104,6 +106,7 @@ def test_a_task_that_kills_every_worker_is_given_up(cluster: Cluster) -> None:
         list(results)
 
 
+@pytest.mark.exhaustive
 def test_nodes_without_the_code(cluster: Cluster) -> None:
     with (
         pytest.raises(ConfigurationError, match=r"services\.no_such_stage") as caught,
@@ -113,6 +116,7 @@ def test_nodes_without_the_code(cluster: Cluster) -> None:
     assert "LARDER_RAY_STAGE" in caught.value.next_step
 
 
+@pytest.mark.exhaustive
 def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster, tmp_path: Path) -> None:
     said: list[str] = []
     engine = RayEngine(1, cluster.address, lambda _, message: said.append(message))
@@ -125,7 +129,7 @@ def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster, t
 
 @pytest.mark.exhaustive
 def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
-    with start_cluster() as cluster, cluster.node(1) as node, cluster.node(1):
+    with start_cluster(misses_nodes_soon=True) as cluster, cluster.node(1) as node, cluster.node(1):
         driver = _stage(cluster, tmp_path)
         until(lambda: len(_pids(tmp_path)) == 2, "both nodes work", 120)
         node.kill()  # all of it ends with it
@@ -170,6 +174,7 @@ def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(message.startswith(f"joining the Ray cluster at {address}: waiting") for message in said)
 
 
+@pytest.mark.exhaustive
 def test_killed_drivers_leave_no_process(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
     before = set(_ray_nodes(cluster))
     driver = _stage(cluster, tmp_path)
@@ -183,6 +188,7 @@ def test_killed_drivers_leave_no_process(cluster: Cluster, tmp_path: Path, until
     until(lambda: own.isdisjoint(_ray_nodes(cluster)), "the driver's node is gone")
 
 
+@pytest.mark.exhaustive
 def test_interrupted(cluster: Cluster, tmp_path: Path, until: Callable[..., None]) -> None:
     driver = _stage(cluster, tmp_path)
     until(lambda: len(_pids(tmp_path)) >= 2, "the tasks run", 120)

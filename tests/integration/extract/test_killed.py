@@ -17,6 +17,7 @@ from services.extract.settings import ExtractSettings
 OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(300)}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kinds", "workers", "times"),
     [

@@ -40,6 +40,7 @@ IMAGES = {f"{split}/{label}/图 {number}?#.jpg": f"{split}{label}{number}".encod
           for label in ("cat", "dog") for number in range(20)}  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("end", "workers"), [("", "1"), ("/", "2"), ("/**", "1")])
 def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
     put({f"my set/raw/{path}": content for path, content in IMAGES.items()})
@@ -72,6 +73,7 @@ def test_two_keys_for_one_path(stage, raw, lying) -> None:
     assert not raw.folder.exists()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("source", ["shards/", "shards", "shards/*.tar"])
 def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> None:
     put({f"shards/train-{number:06d}.tar": packers["tar"]({f"{number}.jpg": b"%d" % number, f"{number}.cls": b"3"})
@@ -245,6 +247,7 @@ def test_keys_that_leave_the_folder(stage, raw, lying, key) -> None:
     assert not raw.folder.exists()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("lie", ["same token", "no token", "cycle", "size", "negative", "other prefix", "no xml"])
 def test_listings_that_lie(stage, raw, lying, lie) -> None:
     lying.objects = {"p/a.jpg": b"1", "p/b.jpg": b"2"}

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
+pytestmark = pytest.mark.any_store
+
 SHIFTED_CLOCK = """
 import datetime, os, time
 offset = float(os.environ["SHIFT_SECONDS"])

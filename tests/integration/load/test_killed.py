@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.any_store
+
 KILLS = 6
 """In each store, and 4 more over an earlier load: 20 in all."""
 

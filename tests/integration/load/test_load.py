@@ -124,6 +124,7 @@ def test_extras_are_deleted_only_after_the_manifest_is_in_place(
     assert min(deleted) > put
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("changed", [False, True], ids=["fewer", "fewer-and-changed"])
 def test_what_the_data_set_before_had_goes_with_the_next_load_if_this_one_is_stopped(
     load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any, changed: bool

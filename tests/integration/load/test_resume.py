@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.any_store
+
 Step = Callable[[str, str], bool]
 
 # What a load that replaces objects asks of the store, in its order: method and path.
@@ -22,7 +24,7 @@ STEPS: dict[str, Step] = {
 }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_of_a_replacement(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 
+@pytest.mark.one_in(2)
 def test_streamed_is_what_load_leaves(
     stage: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any
 ) -> None:
@@ -29,6 +30,7 @@ def test_streamed_is_what_load_leaves(
     assert checked.code == 0, checked.stderr
 
 
+@pytest.mark.any_store
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def test_from_store_to_store(
     stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path,
@@ -186,6 +188,7 @@ def test_litdatas_index_comes_after_its_chunks(
     assert not [path for path in puts[first_index:] if "chunk-0-" in path]
 
 
+@pytest.mark.one_in(2)
 def test_packed_anew_and_loaded_leaves_what_streaming_leaves(
     stage: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], store: Any, objects: Any, images: Any
 ) -> None:

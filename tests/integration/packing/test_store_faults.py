@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.any_store
 
+
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", ["reset-request", 503])
 def test_a_store_that_fails_in_passing(
     stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, fault: Any

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.any_store
+
 MOMENTS: dict[str, Callable[[str, str, int], bool]] = {
     "the manifest is withdrawn": lambda method, path, copies: method == "POST" and "delete" in path,
     "half of the packs are copied": lambda method, path, copies: copies == 3,
@@ -93,6 +95,7 @@ def test_killed_while_sending(
     assert objects("killed/x") == objects("whole/x")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("method", "part", "sent", "workers"),
     [

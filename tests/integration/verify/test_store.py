@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.any_store
+
 LOCAL = ("archive", "raw", "tree", "shards", "chunks")
 STORED = ("objects in the store", "shards in the store", "chunks in the store")
 OBJECTS, SHARDS, CHUNKS = STORED
@@ -76,7 +78,7 @@ CASES = (
 LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not in case.of]
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(
     ("case", "samples"), [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
     ids=lambda value: value.name if isinstance(value, Case) else value,

@@ -242,7 +242,7 @@ CASES = (
 )  # fmt: skip
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_first_break_is_named(
     verify: Any, chain: Any, tools: Any, broken: Any, outcome: Any, lonely: str, case: Case
@@ -257,6 +257,7 @@ def test_the_first_break_is_named(
         assert [found[link] for link in before] == ["ok"] * len(before)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", [case for case in CASES if case.reading], ids=lambda case: case.name)
 def test_a_sample_of_it_is_enough_to_find_a_break_in_it(
     verify: Any, chain: Any, tools: Any, broken: Any, lonely: str, case: Case

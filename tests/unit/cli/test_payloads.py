@@ -134,6 +134,7 @@ def for_make(value: str) -> str:
     return re.sub(r"([\\ \t])", r"\\\1", value).replace("$", "$$")
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("runner", ["host", "compose"])
 @pytest.mark.parametrize("way", WAYS)
 def test_values_reach_the_process_as_they_were_given(door: FrontDoor, tmp_path: Path, way: str, runner: str) -> None:
@@ -196,6 +197,7 @@ FILES = ["my photos.zip", "it's.zip", 'a "b".zip', "-rf.zip", "a$(touch x)`touch
          "a;b&c|d.zip", "$HOME.zip", "a\\b.zip", "%s.zip", "a#b.zip", "~.zip"]  # fmt: skip
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", FILES, ids=ascii)
 def test_a_file_of_any_name_is_the_source(awkward_door: FrontDoor, name: str) -> None:
     door = awkward_door
@@ -241,7 +243,7 @@ PASTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("runner", ["compose", "host"])
 @pytest.mark.parametrize("words", PASTED, ids=" ".join)
 def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, words: tuple[str, ...]) -> None:

@@ -154,6 +154,7 @@ def test_stage_and_its_events(name: str, log: str, capsys: pytest.CaptureFixture
 def test_front_door(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front_door, "parse", lambda *_: (_ for _ in ()).throw(InputError(name, next_step=name)))
     assert front_door.main([]) == 3
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "who calls it keeps what becomes of its own pipes"
     console.say(name)
     console.tell(name)
     said = capsys.readouterr()
