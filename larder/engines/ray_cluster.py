@@ -140,6 +140,7 @@ def _start_node(address: str, folder: Path) -> subprocess.Popen[bytes]:
             [
                 sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", f"--temp-dir={folder}",
                 "--num-cpus=0", "--num-gpus=0", f"--object-store-memory={_OBJECT_STORE_BYTES}", "--log-color=false",
+                "--include-log-monitor=false",  # nothing asks for the logs of a node without tasks
                 "--block",
             ],
             env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},  # it overrides --address

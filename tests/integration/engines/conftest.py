@@ -57,6 +57,7 @@ def _started(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
                 [
                     sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={own}",
                     "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
+                    "--include-log-monitor=false",
                 ],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -80,7 +81,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _head(port: int) -> tuple[str, ...]:
-    return ("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
+    return ("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", "--no-monitor")
 
 
 @contextmanager
@@ -119,7 +120,8 @@ def cluster(_shared_cluster: tuple[Cluster, Path]) -> Iterator[Cluster]:
         yield cluster
 
 
-ENGINES = ["local, one worker", "local, two workers", "local, workers later", "ray, no cluster", "ray, a cluster"]
+LOCAL = ["local, one worker", "local, two workers", "local, workers later"]
+ENGINES = [*LOCAL, "ray, a cluster", pytest.param("ray, no cluster", marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(params=ENGINES)

@@ -24,7 +24,7 @@ from larder.engines.local import LocalEngine
 from larder.engines.ray import RayEngine
 from larder.errors import ConfigurationError, InputError, ResourceError, ServiceError
 from tests.integration.engines import work
-from tests.integration.engines.conftest import Cluster, start_cluster
+from tests.integration.engines.conftest import LOCAL, Cluster, start_cluster
 
 
 def test_results_come_in_order_and_tasks_are_taken_as_needed(engine: Engine) -> None:
@@ -41,7 +41,8 @@ def test_results_come_in_order_and_tasks_are_taken_as_needed(engine: Engine) -> 
     assert taken < 120
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
+@pytest.mark.parametrize("engine", [*LOCAL, "ray, a cluster"], indirect=True)
 def test_a_failure_is_raised_as_it_was(engine: Engine) -> None:
     with engine(math.sqrt, [4.0, -1.0]) as results:
         assert next(results) == 2
@@ -75,7 +76,7 @@ def test_semaphores_that_cannot_be_made_are_named(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError(fault, os.strerror(fault))
 
-    import multiprocessing.synchronize  # it looks at what is replaced here
+    import multiprocessing.synchronize  # noqa: F401  (it looks at what is replaced here)
 
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     with (
@@ -94,6 +95,7 @@ def test_work_that_ends_while_workers_are_being_started_does_not_wait_for_them()
     assert (ended.returncode, ended.stdout) == (0, "[0, 1, 2]\n"), ended.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_killed_workers_task_is_done_again_by_ray(cluster: Cluster, tmp_path: Path) -> None:
     with RayEngine(2, cluster.address)(partial(work.die_once, tmp_path), range(8)) as results:
         assert list(results) == list(range(8))
@@ -128,25 +130,25 @@ def test_the_clusters_cpus_do_the_work_and_this_machine_none(cluster: Cluster, t
 
 
 @pytest.mark.exhaustive
-def test_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
-    with start_cluster(misses_nodes_soon=True) as cluster, cluster.node(1) as node, cluster.node(1):
-        driver = _stage(cluster, tmp_path)
-        until(lambda: len(_pids(tmp_path)) == 2, "both nodes work", 120)
-        node.kill()  # all of it ends with it
-        until(lambda: sum(map(psutil.pid_exists, _pids(tmp_path))) == 1, "one node's task is gone")
-        (tmp_path / "go").touch()
-        _, stderr = driver.communicate(timeout=120)
+def test_a_cluster_without_cpus_and_a_node_that_is_lost(until: Callable[..., None], tmp_path: Path) -> None:
+    with start_cluster(misses_nodes_soon=True) as cluster:
+        _refuses_a_cluster_without_cpus(cluster)
+        with cluster.node(1) as node, cluster.node(1):
+            driver = _stage(cluster, tmp_path)
+            until(lambda: len(_pids(tmp_path)) == 2, "both nodes work", 120)
+            node.kill()  # all of it ends with it
+            until(lambda: sum(map(psutil.pid_exists, _pids(tmp_path))) == 1, "one node's task is gone")
+            (tmp_path / "go").touch()
+            _, stderr = driver.communicate(timeout=120)
     assert driver.returncode == 0, stderr
     assert f"hold: {sum(range(20))}" in stderr
 
 
-@pytest.mark.exhaustive
-def test_a_cluster_without_cpus() -> None:
+def _refuses_a_cluster_without_cpus(cluster: Cluster) -> None:
     said: list[str] = []
-    with start_cluster() as cluster:
-        engine = RayEngine(1, cluster.address, lambda _, message: said.append(message), patience_seconds=3)
-        with pytest.raises(ServiceError, match="no CPUs for 3 s") as caught, engine(math.sqrt, [1.0]) as results:
-            list(results)
+    engine = RayEngine(1, cluster.address, lambda _, message: said.append(message), patience_seconds=3)
+    with pytest.raises(ServiceError, match="no CPUs for 3 s") as caught, engine(math.sqrt, [1.0]) as results:
+        list(results)
     assert "add nodes" in caught.value.next_step
     wait = "has no CPUs: waiting up to 3 s for a node"
     assert [message.endswith(wait) for message in said if not message.startswith("joining")] == [True]
