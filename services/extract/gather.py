@@ -16,12 +16,12 @@ from larder.errors import InputError
 from larder.machine import boot_id
 from larder.progress import Reporter, Silent, Task, amount
 from larder.sources import FolderSource, Limits, Options, absent, open_local
+from larder.sources.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
 from larder.sources.members import BadSourceError, Source, safe_path
 from larder.volume import require_space
 from services.extract import remotes
 from services.extract.archives import ArchivesSource, Part
 from services.extract.download import Origin, download
-from services.extract.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
 from services.extract.remotes import Remote
 from services.extract.settings import ExtractSettings, hub_address, is_remote, local_path
 
@@ -123,7 +123,8 @@ def open_remote(source: str, settings: ExtractSettings) -> Remote:
 
 def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Opened:
     """The objects below a prefix: files are read where they are, archives and Parquet files are downloaded."""
-    from services.extract.remotes.prefix import Listing, Object, Prefix, PrefixSource
+    from larder.sources.prefix import Object
+    from services.extract.remotes.prefix import Listing, Prefix, PrefixSource
 
     prefix, kinds = Prefix(source, settings, settings.max_files), Kinds()
     folder = scratch / _key(source)

@@ -33,11 +33,11 @@ from larder.ledger import Ledger
 from larder.next_step import MAKES, Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
-from larder.volume import RAW, Slot, remove_tree, swap_in
-from services.transform import recipes
-from services.transform.left_out import LeftOut
-from services.transform.names import NO_IMAGE, image_format, is_image_name, litter
-from services.transform.recipes import (
+from larder.tree import recipes
+from larder.tree.check import check_image, check_name
+from larder.tree.left_out import LeftOut
+from larder.tree.names import NO_IMAGE, image_format, is_image_name, litter
+from larder.tree.recipes import (
     AUTO,
     Files,
     LeftOutError,
@@ -47,11 +47,12 @@ from services.transform.recipes import (
     is_undivided,
     names_samples,
 )  # fmt: skip
-from services.transform.recipes.auto import Recognised, recognise_layout
-from services.transform.settings import TransformSettings, Verify
-from services.transform.splits import Division, parse_shares, parse_split_names
-from services.transform.summary import table
-from services.transform.verify import check_image, check_name
+from larder.tree.recipes.auto import Recognised, recognise_layout
+from larder.tree.settings import Verify
+from larder.tree.splits import Division, parse_shares, parse_split_names
+from larder.tree.summary import table
+from larder.volume import RAW, Slot, remove_tree, swap_in
+from services.transform.settings import TransformSettings
 
 OUTSIDE = "outside of the layout that the recipe reads"
 REJECTS = "rejects"

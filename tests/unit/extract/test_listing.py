@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from larder.sources.kinds import Kinds
+from larder.sources.prefix import Object, Prefix
 from larder.store import StoreSettings
-from services.extract.kinds import Kinds
-from services.extract.remotes.prefix import Listing, Object, Prefix
+from services.extract.remotes.prefix import Listing
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.exhaustive)])

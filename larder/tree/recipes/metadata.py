@@ -16,8 +16,8 @@ from typing import Any
 
 from larder.errors import InputError
 from larder.ledger import explained
-from services.transform.recipes import Files, LeftOutError, RejectError, Sample
-from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _FILE = "file_name"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 
 from larder.errors import InputError
-from services.transform.recipes import Files, LeftOutError, RejectError, Sample
-from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 _CLASSES = "classes.json"
 _MOST_BYTES = 64 << 20

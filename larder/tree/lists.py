@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from larder.errors import InputError
-from services.transform.recipes import Files
+from larder.tree.recipes import Files
 
 _LONGEST_LINE = 10_000
 

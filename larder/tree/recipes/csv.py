@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from larder.errors import InputError
 from larder.splits import known_split
-from services.transform.listing import LEFT_OUT, Listing, Row, TwiceError
-from services.transform.names import comparable
-from services.transform.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
-from services.transform.splits import OUT, is_folder_name
-from services.transform.survey import some
+from larder.tree.listing import LEFT_OUT, Listing, Row, TwiceError
+from larder.tree.names import comparable
+from larder.tree.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
+from larder.tree.splits import OUT, is_folder_name
+from larder.tree.survey import some
 
 _NAME_IT = "set LARDER_CSV to the table's path in the source"
 _ALIASES = {

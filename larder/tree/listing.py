@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from larder.ledger import explained
-from services.transform.names import comparable, litter
-from services.transform.recipes import RejectError, Sample
+from larder.tree.names import comparable, litter
+from larder.tree.recipes import RejectError, Sample
 
 LEFT_OUT = ""
 """The split of samples that are left out."""

@@ -22,9 +22,9 @@ from types import ModuleType
 from typing import NamedTuple, Protocol, cast
 
 from larder.errors import InputError
-from services.transform.names import look_alikes
-from services.transform.splits import KNOWN_NAMES, SplitNames
-from services.transform.survey import Survey, some
+from larder.tree.names import look_alikes
+from larder.tree.splits import KNOWN_NAMES, SplitNames
+from larder.tree.survey import Survey, some
 
 AUTO = "auto"
 _SHOWN = 100
