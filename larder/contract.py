@@ -41,11 +41,12 @@ LINE_BYTES = 64 << 10
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
+_is_object = re.compile(r"s3://[A-Za-z0-9._-]{1,255}/.{1,1024}", re.DOTALL).fullmatch
 _LARGEST = (1 << 63) - 1
 """What arrays, tensors and SQLite hold."""
 _AGAIN = "run the command that made it once more, with LARDER_FORCE=true"
 
-Artifact = Literal["raw", "tree", "objects", "webdataset", "litdata"]
+Artifact = Literal["raw", "tree", "objects", "index", "webdataset", "litdata"]
 
 Line = str | bytes
 
@@ -70,6 +71,10 @@ class IndexEntry(NamedTuple):
     etag: str | None = None
     key: str | None = None
     """While samples are packed: the key of one that can't have that of its path. No index has it."""
+    object: str | None = None
+    """Where the bytes lie that are elsewhere in the store: `s3://bucket/key`."""
+    offset: int | None = None
+    """Of the first byte in that object; None for the whole object."""
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -90,7 +95,7 @@ class IndexEntry(NamedTuple):
             entry = cls.from_json(line)
         except (TypeError, AttributeError, KeyError) as fault:
             raise ValueError(f"its keys are not those of a file: {fault}") from None
-        path, size, sha256, label, width, height, source, etag, key = entry
+        path, size, sha256, label, width, height, source, etag, key, place, offset = entry
         # Spelled out, since a call for each value would take half as long again as parsing the line.
         if not (type(path) is str and is_inside(path)):
             raise ValueError("its path leaves the folder, or is none")
@@ -106,6 +111,10 @@ class IndexEntry(NamedTuple):
             raise ValueError("its source or ETag is none")
         if not (key is None or (type(key) is str and is_inside(key))):
             raise ValueError("its key is none")
+        if place is not None and not (type(place) is str and _is_object(place)):
+            raise ValueError("its object is none")
+        if offset is not None and not (type(offset) is int and 0 <= offset <= _LARGEST - size):
+            raise ValueError("its offset is none")
         return entry
 
 
@@ -217,8 +226,10 @@ class Manifest(_Frozen):
 
     @property
     def in_store(self) -> bool:
-        """Whether it describes objects of a store: then the settings say how their ETags come about."""
-        return ETAG_SETTINGS.keys() <= self.settings.keys()
+        """Whether it lies in a store. Where it describes what larder has put there, the settings say how ETags come
+        about.
+        """
+        return self.artifact == "index" or ETAG_SETTINGS.keys() <= self.settings.keys()
 
     def empty_class_folders(self) -> Iterator[str]:
         """The folders, `<split>/<class folder>`, of classes that a split has no samples of.

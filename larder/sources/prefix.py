@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,10 +23,14 @@ from larder.store import StoreSettings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_KEYS_TO_LOOK_AT = 10_000  # for one that is no marker of a folder
 _MOST_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 ABSENT = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"} | ABSENT
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0, 9.0)
+
+
+_OPENING = threading.Lock()
 
 
 class Object(NamedTuple):
@@ -37,17 +42,26 @@ class Object(NamedTuple):
     key: str
 
 
+class Page(NamedTuple):
+    """A part of a listing."""
+
+    objects: list[Object]
+    following: str
+    """What asks for the next one; empty where there is none."""
+    folders: list[str] = []  # noqa: RUF012
+
+
 class Prefix:
     """The objects below `s3://bucket/prefix`, or those that match a pattern. Clients are made where they are used."""
 
     def __init__(self, uri: str, settings: StoreSettings, max_keys: int) -> None:
         self.name, self._settings, self._max_keys = uri, settings, max_keys
-        self._bucket, key = store.split_uri(uri)
+        self.bucket, key = store.split_uri(uri)
         self._pattern = as_pattern(key) if WILD.search(key) else None
         if self._pattern is not None:
-            self._start = fixed_folder(key)
+            self.start = fixed_folder(key)
         else:
-            self._start = key if not key or key.endswith("/") else f"{key}/"
+            self.start = key if not key or key.endswith("/") else f"{key}/"
         self._client_here: S3Client | None = None
         self._answered = False
 
@@ -56,9 +70,10 @@ class Prefix:
 
     @property
     def _client(self) -> S3Client:
-        if self._client_here is None:
-            self._client_here = store.client(self._settings)
-        return self._client_here
+        with _OPENING:  # else each thread would make one: a tenth of a second, 15 MB
+            if self._client_here is None:
+                self._client_here = store.client(self._settings)
+            return self._client_here
 
     def list(self) -> Iterator[Object]:
         """Every object, without markers of folders and litter, a thousand in a request.
@@ -66,10 +81,10 @@ class Prefix:
         Raises BadSourceError for a key that can't be a path, TooLargeError for too many keys, ServiceError for a
         listing that makes no progress.
         """
-        token: dict[str, str] = {}
+        token = ""
         keys, landmark = 0, ""
         while True:
-            page = self._page(token)
+            page = self._page(self.start, token)
             for item in page.get("Contents", ()):
                 keys += 1
                 if item.get("Key") == landmark:
@@ -83,18 +98,43 @@ class Prefix:
                     )
                 if (found := self._object(item)) is not None:
                     yield found
-            if not page.get("IsTruncated"):
+            token = self._following(page, token)
+            if not token:
                 return
-            following = page.get("NextContinuationToken")
-            if not following or not page.get("Contents") or following == token.get("ContinuationToken"):
-                raise self._senseless("says that there is more, and doesn't go on")
-            token = {"ContinuationToken": following}
 
-    def _page(self, token: dict[str, str]) -> Any:
+    def page(self, start: str, token: str = "") -> Page:
+        """The first objects below a folder of the listing, or those that follow: at most a thousand. See `list`."""
+        page = self._page(start, token)
+        found = (self._object(item) for item in page.get("Contents", ()))
+        return Page([one for one in found if one is not None], self._following(page, token))
+
+    def folders(self, start: str) -> Page | None:
+        """The objects directly in a folder, and the folders in it; None where these are more than a page."""
+        page = self._page(start, "", Delimiter="/")
+        if page.get("IsTruncated"):
+            return None
+        found = (self._object(item) for item in page.get("Contents", ()))
+        names = [item.get("Prefix") for item in page.get("CommonPrefixes", ())]
+        if not all(isinstance(name, str) and name.startswith(start) and len(name) > len(start) for name in names):
+            raise self._senseless(f"lists the folders {str(names)[:_MOST_KEY_BYTES]} of {start!r}")
+        return Page([one for one in found if one is not None], "", names)
+
+    def _following(self, page: Any, token: str) -> str:
+        """The token of the page after one that came for `token`; empty after the last one."""
+        if not page.get("IsTruncated"):
+            return ""
+        following = page.get("NextContinuationToken")
+        if not following or not page.get("Contents") or following == token:
+            raise self._senseless("says that there is more, and doesn't go on")
+        return str(following)
+
+    def _page(self, start: str, token: str, **options: str) -> Any:
+        if token:
+            options["ContinuationToken"] = token
         what = f"listing {self.name}"
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._start, **token)  # type: ignore[arg-type]
+                page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=start, **options)  # type: ignore[arg-type]
             except FAULTS as fault:
                 self._pause_or_raise(fault, what, pause)
             except ValueError as fault:  # a length that isn't a number
@@ -114,9 +154,9 @@ class Prefix:
 
     def _object(self, item: Any) -> Object | None:
         key, size = item.get("Key"), item.get("Size")
-        if not isinstance(key, str) or not isinstance(size, int) or size < 0 or not key.startswith(self._start):
+        if not isinstance(key, str) or not isinstance(size, int) or size < 0 or not key.startswith(self.start):
             raise self._senseless(f"lists {str(key)[:_MOST_KEY_BYTES]!r} of {size} bytes")
-        below = key[len(self._start) :]
+        below = key[len(self.start) :]
         if self._pattern is not None and not self._pattern.fullmatch(key):
             return None
         if key.endswith("/") or (size == 0 and key.endswith("_$folder$")) or is_litter(below):
@@ -181,7 +221,7 @@ class Prefix:
         if at:
             conditions["Range"] = f"bytes={at}-"
         try:
-            answer: Any = self._client.get_object(Bucket=self._bucket, Key=found.key, **conditions)  # type: ignore[arg-type]
+            answer: Any = self._client.get_object(Bucket=self.bucket, Key=found.key, **conditions)  # type: ignore[arg-type]
         except ValueError as fault:
             raise self._wrong(found, f"answers what can't be read ({fault})") from None
         self._answered = True
@@ -200,7 +240,7 @@ class Prefix:
         )
 
     def _uri(self, found: Object) -> str:
-        return f"s3://{self._bucket}/{found.key}"
+        return f"s3://{self.bucket}/{found.key}"
 
     def _has_md5(self, answer: Any, etag: str) -> bool:
         """Whether an object's ETag is the MD5 of its bytes: not with several parts, nor where a store encrypts with
@@ -209,6 +249,59 @@ class Prefix:
         encryption = answer.get("ServerSideEncryption") or answer.get("SSECustomerAlgorithm") or ""
         plain = {""} if self._settings.s3_endpoint_url else {"", "AES256"}
         return encryption in plain and is_md5(etag)
+
+
+def find_object(uri: str, settings: StoreSettings) -> Object:
+    """The object at an s3:// URI, by its name as a path.
+
+    Raises InputError when it isn't there, ServiceError or ConfigurationError when the store fails or refuses.
+    """
+    bucket, key = store.split_uri(uri)
+    try:
+        head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
+    except ClientError as fault:
+        if code_of(fault) in ABSENT:
+            raise InputError(
+                f"{uri} does not exist", next_step="check LARDER_SOURCE, and that S3_ENDPOINT_URL is its store"
+            ) from fault
+        raise explain(fault, f"reading {uri}", settings.s3_endpoint_url) from fault
+    except FAULTS as fault:
+        raise explain(fault, f"reading {uri}", settings.s3_endpoint_url) from fault
+    try:
+        path = safe_path(key.rpartition("/")[2])
+    except UnsafeNameError as fault:
+        raise refuse(uri, key, fault) from None
+    return Object(path, int(head["ContentLength"]), str(head.get("ETag", "")).strip('"'), key)
+
+
+def is_prefix(uri: str, settings: StoreSettings) -> bool:
+    """Whether an s3:// URI is that of a folder or a pattern, not of an object; asks the store where that isn't clear.
+
+    An empty object may stand for a folder. What the store refuses counts as an object, whose error is to be shown.
+    """
+    bucket, key = store.split_uri(uri)
+    if not key or key.endswith("/") or WILD.search(key):
+        try:
+            return not (key and not key.endswith("/") and _exists(uri, settings))
+        except FAULTS:
+            return True
+    try:
+        head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
+        return head["ContentLength"] == 0 and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
+    except ClientError as fault:
+        return code_of(fault) in ABSENT and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
+    except (*FAULTS, ValueError):
+        return False
+
+
+def _exists(uri: str, settings: StoreSettings) -> bool:
+    """Whether there is an object whose key holds what could be a pattern."""
+    bucket, key = store.split_uri(uri)
+    try:
+        store.client(settings).head_object(Bucket=bucket, Key=key)
+    except ClientError:
+        return False
+    return True
 
 
 def is_md5(etag: str) -> bool:

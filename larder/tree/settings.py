@@ -57,3 +57,11 @@ class SampleSettings(Settings):
         0, alias="LARDER_MAX_REJECTS", ge=0, description="with more rejected samples than this the stage fails",
         json_schema_extra={"unit": "samples"},
     )  # fmt: skip
+
+    @property
+    def shaping_splits(self) -> dict[str, str | int]:
+        """The settings of splits, for manifests. Those that are left at their defaults are absent."""
+        shaping: dict[str, str | int] = {"splits": self.splits} if self.splits else {}
+        if self.split:
+            shaping |= {"split": self.split, "split_seed": self.split_seed}
+        return shaping

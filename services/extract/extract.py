@@ -188,7 +188,7 @@ def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> O
 
 
 def _is_prefix(source: str, settings: ExtractSettings) -> bool:
-    from services.extract.remotes.prefix import is_prefix
+    from larder.sources.prefix import is_prefix
 
     if not is_prefix(source, settings):
         return False

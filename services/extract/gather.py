@@ -81,7 +81,8 @@ def open_several(sources: Sequence[str], settings: ExtractSettings, scratch: Pat
 
 def _below_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter: Reporter) -> list[Part] | None:
     """The archives or Parquet files below one of several prefixes, downloaded; None when it is an object."""
-    from services.extract.remotes.prefix import Prefix, is_prefix
+    from larder.sources.prefix import is_prefix
+    from services.extract.remotes.prefix import Prefix
 
     if not is_prefix(source, settings):
         return None

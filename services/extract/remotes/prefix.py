@@ -8,20 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from larder import store
 from larder.progress import Reporter
-from larder.s3_faults import FAULTS, code_of
 from larder.sources import prefix
 from larder.sources.members import Member
-from larder.sources.patterns import WILD
-from larder.sources.prefix import ABSENT, Object, is_md5
+from larder.sources.prefix import Object, is_md5
 from services.extract.download import download
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
-
-_KEYS_TO_LOOK_AT = 10_000  # for one that is no marker of a folder
 
 
 class Prefix(prefix.Prefix):
@@ -44,38 +37,8 @@ class Prefix(prefix.Prefix):
         with path.open("rb") as file:
             if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == found.etag:
                 return True
-        head: Any = self._client.head_object(Bucket=self._bucket, Key=found.key)
+        head: Any = self._client.head_object(Bucket=self.bucket, Key=found.key)
         return not self._has_md5(head, found.etag)
-
-
-def is_prefix(uri: str, settings: ExtractSettings) -> bool:
-    """Whether an s3:// URI is that of a folder or a pattern, not of an object; asks the store where that isn't clear.
-
-    An empty object may stand for a folder. What the store refuses counts as an object, whose error is to be shown.
-    """
-    bucket, key = store.split_uri(uri)
-    if not key or key.endswith("/") or WILD.search(key):
-        try:
-            return not (key and not key.endswith("/") and _exists(uri, settings))
-        except FAULTS:
-            return True
-    try:
-        head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
-        return head["ContentLength"] == 0 and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
-    except ClientError as fault:
-        return code_of(fault) in ABSENT and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
-    except (*FAULTS, ValueError):
-        return False
-
-
-def _exists(uri: str, settings: ExtractSettings) -> bool:
-    """Whether there is an object whose key holds what could be a pattern."""
-    bucket, key = store.split_uri(uri)
-    try:
-        store.client(settings).head_object(Bucket=bucket, Key=key)
-    except ClientError:
-        return False
-    return True
 
 
 class Listing:
