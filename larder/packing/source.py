@@ -18,6 +18,7 @@ from larder.errors import TREE_ANEW, InputError
 from larder.next_step import MAKES
 from larder.packing.settings import PackSettings
 from larder.progress import Reporter
+from larder.shards import MEMBER_BYTES
 from larder.store import BucketSettings, place_in_store, split_uri
 
 if TYPE_CHECKING:
@@ -110,7 +111,13 @@ class IndexedSource(BucketSource):
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
-        bucket, key = split_uri(entry.object or "")
+        if entry.object is None or entry.bytes > MEMBER_BYTES:
+            what = "names no object" if entry.object is None else f"says {entry.bytes:,} bytes"
+            raise InputError(
+                f"the index in {open_folder(self.settings, self.name).uri} {what} for {entry.path}",
+                next_step=f"run {MAKES['index']}, then this again",
+            )
+        bucket, key = split_uri(entry.object)
         folder = open_folder(_of_bucket(self.settings, bucket), "")
         if entry.offset is None:
             data = folder.read_start(key, entry.bytes + 1)

@@ -67,6 +67,21 @@ def test_a_manifest_as_it_should_be() -> None:
     assert inventory.parse("x", text).samples == 1
 
 
+@pytest.mark.parametrize(
+    "place",
+    ['"object":"file:///etc/passwd"', '"object":"s3://bucket"', '"object":"s3:///key"', '"object":7',
+     '"object":"s3://bucket/' + "k" * 2000 + '"', '"offset":-1', '"offset":1.5', '"offset":9223372036854775807'],
+    ids=["a file", "no key", "no bucket", "a number", "a long key", "negative", "a fraction", "beyond all files"],
+)  # fmt: skip
+def test_places_of_images_that_are_none(place: str) -> None:
+    line = ENTRY._replace(object="s3://bucket/a.tar", offset=512).to_json()
+    assert IndexEntry.checked(line).object == "s3://bucket/a.tar"
+    name = place.partition(":")[0]
+    kept = line[:-1].replace(',"object":"s3://bucket/a.tar"' if name == '"object"' else ',"offset":512', "")
+    with pytest.raises(ValueError, match="is none"):
+        IndexEntry.checked(f"{kept},{place}}}")
+
+
 @pytest.mark.parametrize("attack", [*hostile.LINES, *hostile.LABELS])
 def test_lines_of_an_index(tmp_path: Path, attack: str) -> None:
     place = tmp_path / "index.jsonl"
