@@ -75,6 +75,8 @@ class IndexEntry(NamedTuple):
     """Where the bytes lie that are elsewhere in the store: `s3://bucket/key`."""
     offset: int | None = None
     """Of the first byte in that object; None for the whole object."""
+    packed: int | None = None
+    """The length there, where the bytes are deflated (RFC 1951); None where they lie as they are."""
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -95,7 +97,7 @@ class IndexEntry(NamedTuple):
             entry = cls.from_json(line)
         except (TypeError, AttributeError, KeyError) as fault:
             raise ValueError(f"its keys are not those of a file: {fault}") from None
-        path, size, sha256, label, width, height, source, etag, key, place, offset = entry
+        path, size, sha256, label, width, height, source, etag, key, place, offset, packed = entry
         # Spelled out, since a call for each value would take half as long again as parsing the line.
         if not (type(path) is str and is_inside(path)):
             raise ValueError("its path leaves the folder, or is none")
@@ -115,6 +117,8 @@ class IndexEntry(NamedTuple):
             raise ValueError("its object is none")
         if offset is not None and not (type(offset) is int and 0 <= offset <= _LARGEST - size):
             raise ValueError("its offset is none")
+        if packed is not None and not (type(packed) is int and 0 <= packed <= _LARGEST and offset is not None):
+            raise ValueError("its packed length is none")
         return entry
 
 

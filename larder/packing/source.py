@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -111,7 +112,7 @@ class IndexedSource(BucketSource):
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
-        if entry.object is None or entry.bytes > MEMBER_BYTES:
+        if entry.object is None or max(entry.bytes, entry.packed or 0) > MEMBER_BYTES:
             what = "names no object" if entry.object is None else f"says {entry.bytes:,} bytes"
             raise InputError(
                 f"the index in {open_folder(self.settings, self.name).uri} {what} for {entry.path}",
@@ -122,7 +123,9 @@ class IndexedSource(BucketSource):
         if entry.offset is None:
             data = folder.read_start(key, entry.bytes + 1)
         else:
-            data = folder.read_range(key, entry.offset, entry.bytes)
+            data = folder.read_range(key, entry.offset, entry.bytes if entry.packed is None else entry.packed)
+            if data is not None and entry.packed is not None:
+                data = _inflated(data, entry.bytes + 1)
         if data is None:
             raise self.changed(entry, "is gone")
         if len(data) != entry.bytes:
@@ -135,6 +138,14 @@ class IndexedSource(BucketSource):
         return InputError(
             f"{entry.object}{inside} {how} since it was indexed", next_step=f"run {MAKES['index']}, then this again"
         )
+
+
+def _inflated(packed: bytes, most: int) -> bytes:
+    """What deflated bytes unpack to, at most so much of it; nothing where they don't."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)
+    except zlib.error:
+        return b""
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,10 @@
-"""Archives that are read where they lie in a store: tar, and zip with members that are stored as they are."""
+"""Archives that are read where they lie in a store: tar, and zip with members that are stored or deflated."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import NamedTuple
 
 from larder.errors import InputError
 from larder.images import MOST_BYTES
@@ -16,7 +17,7 @@ from larder.sources.members import Member
 from larder.sources.positioned import PositionedFile
 from larder.sources.tar import TarSource
 from larder.sources.tar_headers import is_header
-from larder.sources.zip import ZipSource, is_zip
+from larder.sources.zip import ZipSource, deflated_range_of, is_zip
 from larder.store import BucketSettings
 from services.index.listing import Stored
 
@@ -96,17 +97,25 @@ def open_stored(settings: BucketSettings, found: Stored, limits: Limits) -> Stor
     raise no_archive(found.uri, head)
 
 
-def place_of(archive: StoredTar | StoredZip, member: Member) -> int:
-    """Where an image's bytes begin in the object. Raises InputError where they don't lie there as they are."""
+class Range(NamedTuple):
+    """Where an image's bytes lie in an object; `packed` is their length there, where they are deflated."""
+
+    offset: int
+    packed: int | None
+
+
+def range_of(archive: StoredTar | StoredZip, member: Member) -> Range:
+    """Raises InputError where an image's bytes can't be fetched by themselves."""
     if member.link is not None:
         raise InputError(f"{archive.name} has links, such as {member.path!r}", next_step=_BY_EXTRACT)
-    found = archive.range_of(member)
-    if found is None:
-        raise InputError(
-            f"{archive.name} holds {member.path!r} compressed: it can't be read where it lies",
-            next_step=f"{_BY_EXTRACT}; or pack the archive without compression (`zip -0`), which images don't need",
-        )
-    return found[0]
+    if (found := archive.range_of(member)) is not None:
+        return Range(found[0], None)
+    if isinstance(archive, StoredZip) and (deflated := deflated_range_of(archive, member)) is not None:
+        return Range(*deflated)
+    raise InputError(
+        f"{archive.name} holds {member.path!r} compressed by a rarer method, and it can't be read where it lies",
+        next_step=f"{_BY_EXTRACT}; or pack the archive without compression (`zip -0`), which images don't need",
+    )
 
 
 def read(archive: StoredTar | StoredZip, member: Member) -> bytes:

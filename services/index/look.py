@@ -19,7 +19,7 @@ from larder.tree.check import check_image
 from larder.tree.names import HEAD_BYTES, format_of, is_image_name, litter
 from larder.tree.recipes import RejectError
 from larder.tree.settings import Verify
-from services.index.archives import StoredTar, StoredZip, changed, open_stored, place_of, read
+from services.index.archives import Range, StoredTar, StoredZip, changed, open_stored, range_of, read
 from services.index.found import Looked
 from services.index.listing import Stored
 
@@ -105,9 +105,9 @@ class LookAtArchive:
         elif member.bytes > MOST_BYTES:
             looked.rejects.append((path, TOO_LARGE))
         else:
-            offset = place_of(archive, member)
+            place = range_of(archive, member)
             try:
-                looked.images.append(_checked(read(archive, member), path, self.verify, found, offset))
+                looked.images.append(_checked(read(archive, member), path, self.verify, found, place))
             except RejectError as fault:
                 looked.rejects.append((path, str(fault)))
 
@@ -149,13 +149,13 @@ def _renamed(looked: Looked, name: Callable[[str], str]) -> Looked:
     )
 
 
-def _checked(data: bytes, path: str, verify: Verify, found: Stored, offset: int | None) -> IndexEntry:
+def _checked(data: bytes, path: str, verify: Verify, found: Stored, place: Range | None) -> IndexEntry:
     """The entry of an image. Raises RejectError for one that can't be a sample."""
     width, height = check_image(data, verify) or (None, None)
-    return IndexEntry(
-        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, None, found.etag, None, found.uri,
-        offset,
-    )  # fmt: skip
+    entry = IndexEntry(
+        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=found.etag, object=found.uri
+    )
+    return entry if place is None else entry._replace(offset=place.offset, packed=place.packed)
 
 
 @lru_cache(maxsize=64)
