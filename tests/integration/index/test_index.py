@@ -274,8 +274,12 @@ def test_where_something_else_lies(stage: Any, put: Any, env: dict[str, str], bu
     put({f"in/{path}": content for path, content in photos.items()})
     env |= {"LARDER_SOURCE": f"s3://{bucket}/in"}
     assert stage("index", env=env).code == 0
-    refused = stage("load", "--folder=Food-11-index", env=env)
-    assert refused.code in (2, 3)
+    flags = (SIZE, f"--input=s3://{bucket}/Food-11-index")
+    packs_there = stage("shard", *flags, f"--dest=s3://{bucket}/Food-11-index", env=env)
+    assert (packs_there.code, "holds 'index' data" in packs_there.stderr) == (2, True), packs_there.stderr
+    assert stage("shard", *flags, f"--dest=s3://{bucket}/other-index", env=env).code == 0
+    index_there = stage("index", "--dataset=other", env=env)
+    assert (index_there.code, "holds 'webdataset' data" in index_there.stderr) == (2, True), index_there.stderr
     wrong = stage("index", env=env | {"LARDER_SOURCE": "photos/"})
     assert (wrong.code, "must be s3://bucket/prefix/" in wrong.stderr) == (2, True)
     assert stage("index", env=env | {"LARDER_RECIPE": "food11"}).code == 3
