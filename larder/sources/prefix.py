@@ -48,6 +48,8 @@ class Page(NamedTuple):
     objects: list[Object]
     following: str
     """What asks for the next one; empty where there is none."""
+    keys: int
+    """How many keys the store has named, also those that are no objects of the listing."""
     folders: list[str] = []  # noqa: RUF012
 
 
@@ -106,7 +108,9 @@ class Prefix:
         """The first objects below a folder of the listing, or those that follow: at most a thousand. See `list`."""
         page = self._page(start, token)
         found = (self._object(item) for item in page.get("Contents", ()))
-        return Page([one for one in found if one is not None], self._following(page, token))
+        return Page(
+            [one for one in found if one is not None], self._following(page, token), len(page.get("Contents", ()))
+        )
 
     def folders(self, start: str) -> Page | None:
         """The objects directly in a folder, and the folders in it; None where these are more than a page."""
@@ -117,7 +121,7 @@ class Prefix:
         names = [item.get("Prefix") for item in page.get("CommonPrefixes", ())]
         if not all(isinstance(name, str) and name.startswith(start) and len(name) > len(start) for name in names):
             raise self._senseless(f"lists the folders {str(names)[:_MOST_KEY_BYTES]} of {start!r}")
-        return Page([one for one in found if one is not None], "", names)
+        return Page([one for one in found if one is not None], "", len(page.get("Contents", ())), names)
 
     def _following(self, page: Any, token: str) -> str:
         """The token of the page after one that came for `token`; empty after the last one."""

@@ -19,7 +19,7 @@ from larder.sources.archive_folders import ArchiveFolders
 from larder.sources.kinds import is_archive, is_hidden
 from larder.sources.limits import Limits
 from larder.sources.members import refuse
-from larder.sources.prefix import Object, Prefix, find_object, is_prefix
+from larder.sources.prefix import Object, Page, Prefix, find_object, is_prefix
 from larder.stage import Clock, Outcome
 from larder.store import BucketSettings, split_uri
 from larder.tree import recipes
@@ -91,9 +91,9 @@ def _list(settings: IndexSettings, listing: Listing, reporter: Reporter) -> None
     with reporter.task("list", None, "objects") as task:
         for source in settings.sources:
             bucket, _ = split_uri(source)
-            for objects in _objects(source, settings):
-                listing.add(source, bucket, objects)
-                task.advance(len(objects))
+            for page in _pages(source, settings):
+                listing.add(source, bucket, page.objects, page.keys)
+                task.advance(len(page.objects))
     listing.finish()
     require_objects(listing, settings.source)
     if several and listing.kinds.images:
@@ -105,11 +105,11 @@ def _list(settings: IndexSettings, listing: Listing, reporter: Reporter) -> None
     reporter.event("listed", f"the source holds {size}", objects=listing.files, bytes=listing.bytes)
 
 
-def _objects(source: str, settings: IndexSettings) -> Iterator[list[Object]]:
+def _pages(source: str, settings: IndexSettings) -> Iterator[Page]:
     if is_prefix(source, settings):
         yield from list_at_once(Prefix(source, settings, settings.max_files))
     else:
-        yield [find_object(source, settings)]
+        yield Page([find_object(source, settings)], "", 1)
 
 
 def _named_by_shards(settings: IndexSettings) -> str:

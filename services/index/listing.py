@@ -16,7 +16,7 @@ from larder.ledger import explained
 from larder.sources.kinds import Kinds
 from larder.sources.limits import TooLargeError
 from larder.sources.members import refuse
-from larder.sources.prefix import Object, Prefix
+from larder.sources.prefix import Object, Page, Prefix
 
 _REQUESTS_AT_ONCE = 16
 _DEEPEST = 4
@@ -50,7 +50,7 @@ class Listing:
     """The objects of a source, sorted by their paths in it. Every run lists anew."""
 
     def __init__(self, path: Path, max_files: int) -> None:
-        self._path, self._max_files = path, max_files
+        self._path, self._max_files, self._keys = path, max_files, 0
         self.files = self.bytes = 0
         self.sha256 = ""
         """Of all lines, once `finish` was called: the same objects have the same."""
@@ -61,8 +61,11 @@ class Listing:
             self._db = sqlite3.connect(path)
             self._db.executescript(_SCHEMA)
 
-    def add(self, source: str, bucket: str, objects: Sequence[Object]) -> None:
-        """Add objects of `source`. Raises BadSourceError for two of one path, TooLargeError for too many."""
+    def add(self, source: str, bucket: str, objects: Sequence[Object], keys: int) -> None:
+        """Add objects of `source`, of so many keys that the store has named.
+
+        Raises BadSourceError for two of one path, TooLargeError for too many keys.
+        """
         rows = [Stored(found.path, found.bytes, found.etag, found.key, bucket) for found in objects]
         try:
             with explained(self._path):
@@ -73,7 +76,8 @@ class Listing:
             raise refuse(source, path, "is in it twice", "give one of the two keys another name") from None
         self.files += len(rows)
         self.bytes += sum(row.bytes for row in rows)
-        if self.files > self._max_files:
+        self._keys += keys
+        if self._keys > self._max_files:
             raise TooLargeError(
                 f"{source} holds more than {self._max_files:,} objects",
                 next_step="if you trust it, raise LARDER_MAX_FILES and run again",
@@ -118,34 +122,34 @@ class _Step(NamedTuple):
     level: int = 0
 
 
-def list_at_once(prefix: Prefix) -> Iterator[list[Object]]:
-    """Every object below a prefix, in parts and in no order. See `Prefix.list`.
+def list_at_once(prefix: Prefix) -> Iterator[Page]:
+    """Every object below a prefix, in pages of no order. See `Prefix.list`.
 
     A folder with more objects than an answer holds is listed folder by folder, side by side.
     """
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        running: set[Future[tuple[list[Object], list[_Step]]]] = {pool.submit(_ask, prefix, _Step(prefix.start))}
+        running: set[Future[tuple[Page, list[_Step]]]] = {pool.submit(_ask, prefix, _Step(prefix.start))}
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    objects, steps = future.result()
-                    yield objects
+                    page, steps = future.result()
+                    yield page
                     running |= {pool.submit(_ask, prefix, step) for step in steps}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ask(prefix: Prefix, step: _Step) -> tuple[list[Object], list[_Step]]:
+def _ask(prefix: Prefix, step: _Step) -> tuple[Page, list[_Step]]:
     page = prefix.page(step.start, step.token)
     if not page.following:
-        return page.objects, []
+        return page, []
     if not step.token and step.level < _DEEPEST:
         inside = prefix.folders(step.start)
         if inside is not None and inside.folders:
-            return inside.objects, [_Step(folder, "", step.level + 1) for folder in inside.folders]
-    return page.objects, [step._replace(token=page.following)]
+            return inside, [_Step(folder, "", step.level + 1) for folder in inside.folders]
+    return page, [step._replace(token=page.following)]
 
 
 def require_objects(listing: Listing, source: str) -> None:

@@ -75,8 +75,6 @@ def test_semaphores_that_cannot_be_made_are_named(monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError(fault, os.strerror(fault))
 
-    import multiprocessing.synchronize  # it looks at what is replaced here
-
     monkeypatch.setattr("_multiprocessing.SemLock", refuse)
     with (
         pytest.raises(ResourceError, match=os.strerror(fault)) as caught,

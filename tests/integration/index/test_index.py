@@ -20,6 +20,8 @@ from tests.conftest import wait_until, workers_of
 from tests.integration.index.conftest import tar_of, zip_of
 from tests.many_objects import BUCKET, many_objects
 
+pytestmark = pytest.mark.any_store
+
 SIZE = "--shard-bytes=40000"
 
 
@@ -292,8 +294,8 @@ def test_a_listing_of_any_length_takes_no_memory(tmp_path: Path, count: int) -> 
         prefix, listing = Prefix(f"s3://{BUCKET}/", settings, count), Listing(tmp_path / "listing.sqlite", count)
         prefix.page(prefix.start)  # its client takes memory, too
         tracemalloc.start()
-        for objects in list_at_once(prefix):
-            listing.add("many", BUCKET, objects)
+        for page in list_at_once(prefix):
+            listing.add("many", BUCKET, page.objects, page.keys)
         listing.finish()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
