@@ -46,10 +46,10 @@ class Page(NamedTuple):
     """A part of a listing."""
 
     objects: list[Object]
-    following: str
-    """What asks for the next one; empty where there is none."""
     keys: int
     """How many keys the store has named, also those that are no objects of the listing."""
+    following: str
+    """What asks for the next one; empty where there is none."""
     folders: list[str] = []  # noqa: RUF012
 
 
@@ -117,11 +117,16 @@ class Prefix:
         page = self._page(start, "", Delimiter="/")
         if page.get("IsTruncated"):
             return None
-        found = (self._object(item) for item in page.get("Contents", ()))
         names = [item.get("Prefix") for item in page.get("CommonPrefixes", ())]
         if not all(isinstance(name, str) and name.startswith(start) and len(name) > len(start) for name in names):
             raise self._senseless(f"lists the folders {str(names)[:_MOST_KEY_BYTES]} of {start!r}")
-        return Page([one for one in found if one is not None], "", len(page.get("Contents", ())), names)
+        return Page(*self._objects(page), "", names)
+
+    def _objects(self, page: Any) -> tuple[list[Object], int]:
+        """The objects of a page, and how many keys it names."""
+        items = page.get("Contents", ())
+        found = (self._object(item) for item in items)
+        return [one for one in found if one is not None], len(items)
 
     def _following(self, page: Any, token: str) -> str:
         """The token of the page after one that came for `token`; empty after the last one."""

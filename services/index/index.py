@@ -109,7 +109,7 @@ def _pages(source: str, settings: IndexSettings) -> Iterator[Page]:
     if is_prefix(source, settings):
         yield from list_at_once(Prefix(source, settings, settings.max_files))
     else:
-        yield Page([find_object(source, settings)], "", 1)
+        yield Page([find_object(source, settings)], 1, "")
 
 
 def _named_by_shards(settings: IndexSettings) -> str:
