@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError
@@ -45,7 +45,7 @@ class Object(NamedTuple):
 class Page(NamedTuple):
     """A part of a listing."""
 
-    objects: list[Object]
+    objects: Sequence[Object]
     keys: int
     """How many keys the store has named, also those that are no objects of the listing."""
     following: str
@@ -107,10 +107,7 @@ class Prefix:
     def page(self, start: str, token: str = "") -> Page:
         """The first objects below a folder of the listing, or those that follow: at most a thousand. See `list`."""
         page = self._page(start, token)
-        found = (self._object(item) for item in page.get("Contents", ()))
-        return Page(
-            [one for one in found if one is not None], self._following(page, token), len(page.get("Contents", ()))
-        )
+        return Page(*self._objects(page), self._following(page, token))
 
     def folders(self, start: str) -> Page | None:
         """The objects directly in a folder, and the folders in it; None where these are more than a page."""
@@ -122,7 +119,7 @@ class Prefix:
             raise self._senseless(f"lists the folders {str(names)[:_MOST_KEY_BYTES]} of {start!r}")
         return Page(*self._objects(page), "", names)
 
-    def _objects(self, page: Any) -> tuple[list[Object], int]:
+    def _objects(self, page: Any) -> tuple[Sequence[Object], int]:
         """The objects of a page, and how many keys it names."""
         items = page.get("Contents", ())
         found = (self._object(item) for item in items)
