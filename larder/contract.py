@@ -26,6 +26,7 @@ from pydantic_core import from_json  # three times as fast as json.loads
 
 from larder.errors import InputError
 from larder.fingerprint import ETAG_SETTINGS
+from larder.packed import CODECS, Codec
 from larder.settings import in_words
 
 VERSION: Literal[1] = 1
@@ -76,7 +77,11 @@ class IndexEntry(NamedTuple):
     offset: int | None = None
     """Of the first byte in that object; None for the whole object."""
     packed: int | None = None
-    """The length there, where the bytes are deflated (RFC 1951); None where they lie as they are."""
+    """The length there, where the bytes are packed; None where they lie as they are."""
+    codec: Codec | None = None
+    """How they are packed."""
+    at: int | None = None
+    """Where the image begins in what that unpacks to; None for 0."""
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -97,7 +102,7 @@ class IndexEntry(NamedTuple):
             entry = cls.from_json(line)
         except (TypeError, AttributeError, KeyError) as fault:
             raise ValueError(f"its keys are not those of a file: {fault}") from None
-        path, size, sha256, label, width, height, source, etag, key, place, offset, packed = entry
+        path, size, sha256, label, width, height, source, etag, key, place, offset, packed, codec, at = entry
         # Spelled out, since a call for each value would take half as long again as parsing the line.
         if not (type(path) is str and is_inside(path)):
             raise ValueError("its path leaves the folder, or is none")
@@ -119,6 +124,10 @@ class IndexEntry(NamedTuple):
             raise ValueError("its offset is none")
         if packed is not None and not (type(packed) is int and 0 <= packed <= _LARGEST and offset is not None):
             raise ValueError("its packed length is none")
+        if (packed is None) != (codec is None) or (codec is not None and codec not in CODECS):
+            raise ValueError("its codec is none")
+        if at is not None and not (type(at) is int and 0 <= at <= _LARGEST - size and packed is not None):
+            raise ValueError("its place in what is packed is none")
         return entry
 
 

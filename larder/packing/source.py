@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from larder.artifacts import name_in, require_dataset, tree_at
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import TREE_ANEW, InputError
 from larder.next_step import MAKES
+from larder.packed import unpack
 from larder.packing.settings import PackSettings
 from larder.progress import Reporter
 from larder.shards import MEMBER_BYTES
@@ -112,7 +112,7 @@ class IndexedSource(BucketSource):
 
     def read(self, entry: IndexEntry) -> bytes:
         """One image; see `contents`."""
-        if entry.object is None or max(entry.bytes, entry.packed or 0) > MEMBER_BYTES:
+        if entry.object is None or max(entry.bytes, entry.packed or 0, entry.at or 0) > MEMBER_BYTES:
             what = "names no object" if entry.object is None else f"says {entry.bytes:,} bytes"
             raise InputError(
                 f"the index in {open_folder(self.settings, self.name).uri} {what} for {entry.path}",
@@ -125,7 +125,7 @@ class IndexedSource(BucketSource):
         else:
             data = folder.read_range(key, entry.offset, entry.bytes if entry.packed is None else entry.packed)
             if data is not None and entry.packed is not None:
-                data = _inflated(data, entry.bytes + 1)
+                data = _unpacked(entry, data)
         if data is None:
             raise self.changed(entry, "is gone")
         if len(data) != entry.bytes:
@@ -140,11 +140,12 @@ class IndexedSource(BucketSource):
         )
 
 
-def _inflated(packed: bytes, most: int) -> bytes:
-    """What deflated bytes unpack to, at most so much of it; nothing where they don't."""
+def _unpacked(entry: IndexEntry, packed: bytes) -> bytes:
+    """An image that lies packed; nothing where it can't be unpacked."""
+    at = entry.at or 0
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)
-    except zlib.error:
+        return unpack(entry.codec or "deflate", packed, at + entry.bytes + 1)[at : at + entry.bytes]
+    except ValueError:
         return b""
 
 

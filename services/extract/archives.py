@@ -6,21 +6,15 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from larder.sources import FolderSource, Options, open_local
 from larder.sources.archive_folders import ArchiveFolders, below, folder_of
 from larder.sources.kinds import is_archive, is_hidden
 from larder.sources.members import Member, Source
+from larder.sources.parts import Part
 
 _OPEN_AT_ONCE = 4
-
-
-class Part(NamedTuple):
-    """One file of a source: where it is on this machine, and its name, a path below what was given as the source."""
-
-    path: Path
-    name: str
 
 
 class ArchivesSource:

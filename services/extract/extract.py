@@ -23,11 +23,11 @@ from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, TooLargeError, absent
 from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError
+from larder.sources.parts import Part
 from larder.splits import known_split
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import gather
-from services.extract.archives import Part
 from services.extract.download import download, origin, remove_others
 from services.extract.gather import Opened, expand, options_of, shown
 from services.extract.settings import ExtractSettings, is_remote, local_path

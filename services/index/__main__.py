@@ -7,7 +7,7 @@ from larder.stage import Outcome
 from services.commands import main
 from services.index.settings import IndexSettings
 
-ABOUT = "Check, hash and index images, shards or archives in an S3 store where they lie; shard and optimize pack them."
+ABOUT = "Check, hash and index images, shards, archives or Parquet files in a store where they lie."
 
 
 def run(settings: IndexSettings, reporter: Reporter) -> Outcome:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from larder.errors import InputError
 from larder.images import MOST_BYTES
 from larder.next_step import MAKES
+from larder.packed import Codec
 from larder.packing.source import open_folder
 from larder.sources.archive import HEAD_BYTES, TAIL_BYTES, codec_of
 from larder.sources.formats import no_archive
@@ -27,7 +28,7 @@ _BLOCKS = 3
 _BY_EXTRACT = f"set LARDER_SOURCE for {MAKES['tree']}, which unpack it"
 
 
-class _InStore(PositionedFile):
+class InStore(PositionedFile):
     """The bytes of an object, fetched block by block."""
 
     def __init__(self, settings: BucketSettings, found: Stored, limits: Limits) -> None:
@@ -67,11 +68,11 @@ class _InStore(PositionedFile):
         return self._blocks[number]
 
 
-class StoredTar(_InStore, TarSource):
+class StoredTar(InStore, TarSource):
     """A tar archive in a store."""
 
 
-class StoredZip(_InStore, ZipSource):
+class StoredZip(InStore, ZipSource):
     """A zip archive in a store."""
 
     encoding = ""
@@ -98,10 +99,12 @@ def open_stored(settings: BucketSettings, found: Stored, limits: Limits) -> Stor
 
 
 class Range(NamedTuple):
-    """Where an image's bytes lie in an object; `packed` is their length there, where they are deflated."""
+    """Where an image's bytes lie in an object; see IndexEntry."""
 
     offset: int
-    packed: int | None
+    packed: int | None = None
+    codec: Codec | None = None
+    at: int | None = None
 
 
 def range_of(archive: StoredTar | StoredZip, member: Member) -> Range:
@@ -109,9 +112,9 @@ def range_of(archive: StoredTar | StoredZip, member: Member) -> Range:
     if member.link is not None:
         raise InputError(f"{archive.name} has links, such as {member.path!r}", next_step=_BY_EXTRACT)
     if (found := archive.range_of(member)) is not None:
-        return Range(found[0], None)
+        return Range(found[0])
     if isinstance(archive, StoredZip) and (deflated := deflated_range_of(archive, member)) is not None:
-        return Range(*deflated)
+        return Range(*deflated, "deflate")
     raise InputError(
         f"{archive.name} holds {member.path!r} compressed by a rarer method, and it can't be read where it lies",
         next_step=f"{_BY_EXTRACT}; or pack the archive without compression (`zip -0`), which images don't need",

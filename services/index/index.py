@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from larder import __version__
 from larder.batches import batches
@@ -16,7 +17,7 @@ from larder.errors import ConfigurationError, InputError, RejectedSamplesError
 from larder.next_step import MAKES, Run
 from larder.progress import Reporter, amount
 from larder.sources.archive_folders import ArchiveFolders
-from larder.sources.kinds import is_archive, is_hidden
+from larder.sources.kinds import is_archive, is_hidden, is_parquet
 from larder.sources.limits import Limits
 from larder.sources.members import refuse
 from larder.sources.prefix import Object, Page, Prefix, find_object, is_prefix
@@ -28,6 +29,7 @@ from larder.tree.left_out import LeftOut
 from larder.tree.names import is_image_name
 from larder.tree.recipes import AUTO, Files, LeftOutError, Recipe, RejectError, require_images
 from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.parquet import Parquet
 from larder.tree.splits import Division, parse_split_names
 from larder.tree.summary import table
 from larder.volume import Slot
@@ -38,6 +40,8 @@ from services.index.place import REJECTS, Place
 from services.index.settings import IndexSettings
 from services.index.shards import Shards
 
+T = TypeVar("T")
+_PARQUET = "parquet"
 _AT_ONCE, _ARCHIVES_AT_ONCE = 64, 1
 """Objects, and archives, that a worker takes at a time."""
 _REQUESTS_AT_ONCE, _NOTED_AT_ONCE = 16, 1000
@@ -139,12 +143,15 @@ class _Run:
         self._settings, self._reporter, self._listing, self._slot = settings, reporter, listing, slot
         self._place, self._dataset, self._kind = place, dataset, listing.kinds.kind
         self._made_from: dict[str, str | int] = {
-            "kind": "archives" if self._kind == "archives" else "objects",
+            "kind": "objects" if self._kind == "files" else self._kind,
             "files": listing.files, "bytes": listing.bytes, "listing": listing.sha256,
         }  # fmt: skip
         look: dict[str, str | int] = {"verify": settings.verify}
         if self._kind == "archives":
             look["archive_folders"] = self._folders
+        if self._kind == "parquet":
+            columns = {"image_column": settings.image_column, "label_column": settings.label_column}
+            look |= {name: column for name, column in columns.items() if column}
         self._looking = look
         self._asked = {
             "recipe": settings.recipe, "csv": settings.csv, "label_column": settings.label_column, **look,
@@ -167,21 +174,19 @@ class _Run:
 
     def run(self, clock: Clock) -> tuple[Manifest, int]:
         """Everything in its order. Returns the manifest, and how many images were rejected."""
-        if self._kind == "parquet":
-            raise InputError(
-                "the source holds Parquet files, whose images can't be read one by one where they lie",
-                next_step=f"set LARDER_SOURCE for {MAKES['tree']}, which read them",
-            )
         key = json.dumps([self._listing.sha256, self._looking])
         with Found(self._slot.ledger_path, key) as found:
             if self._slot.resume(found) and (done := len(found)):
                 self._reporter.event("resume", f"continuing an earlier run, which has done {amount(done, 'images')}")
             self._slot.meta.mkdir(parents=True, exist_ok=True)
             self._place.require_writable()
-            if self._kind == "archives":
+            if self._kind == "parquet":
+                name, recipe = self._look_at_parquet(found)
+                paths: Callable[[], Iterator[str]] = found.paths
+            elif self._kind == "archives":
                 self._look_at_archives(found)
                 name, recipe = self._recipe_of_archives(found)
-                paths: Callable[[], Iterator[str]] = found.paths
+                paths = found.paths
             else:
                 name, recipe = self._recipe(self._files(self._listing.paths, self._fetch, self._holds))
                 self._look_at_objects(found, recipe)
@@ -226,8 +231,33 @@ class _Run:
         look = LookAtArchive(self._settings_of_store, self._settings.verify, self._folders, limits)
         self._look(look, jobs, found, self._listing.kinds.archives, _ARCHIVES_AT_ONCE, 1, "archives")
 
+    def _look_at_parquet(self, found: Found) -> tuple[str, Recipe]:
+        """Read every Parquet file, and check and hash the images in it. Returns the recipe for them."""
+        from larder.sources.cards import MOST_CARD_BYTES, Card, read_card
+        from larder.sources.parquet import open_parquet  # half a second, for those who need it
+        from services.index.parquet import LookAtParquet, Rows, part_of
+
+        if self._settings.recipe not in (AUTO, _PARQUET):
+            raise ConfigurationError(
+                f"the source holds Parquet files, and LARDER_RECIPE={self._settings.recipe} reads others",
+                next_step=f"set LARDER_RECIPE={_PARQUET}, or auto",
+            )
+        store, card, tables = self._settings_of_store, Card(), dict[str, Stored]()
+        for item in self._listing:
+            if is_parquet(item.path) and not is_hidden(item.path):
+                tables[item.path] = item
+            elif item.path == "README.md" and item.bytes <= MOST_CARD_BYTES:
+                self._fetch(item.path)
+                card = read_card((self._slot.work / "lists" / item.path).read_bytes())
+        parts = [part_of(store, item) for item in tables.values()]
+        source = open_parquet(self._settings.sources[0], parts, card, self._settings, self._reporter)
+        jobs = (Rows(file, tables[file.part.name]) for file in source.files if not found.has_archive(file.part.name))
+        look = LookAtParquet(store, self._settings.verify, source.columns, source.labels, len(source.classes))
+        self._look(look, jobs, found, len(source.files), _ARCHIVES_AT_ONCE, 1, "files")
+        return _PARQUET, Parquet(source.classes, parse_split_names(self._settings.splits))
+
     def _look(
-        self, look: Callable[[Stored], Looked], jobs: Iterable[Stored], found: Found, total: int, batch: int,
+        self, look: Callable[[T], Looked], jobs: Iterable[T], found: Found, total: int, batch: int,
         threads: int, unit: str,
     ) -> None:  # fmt: skip
         settings = self._settings
@@ -238,7 +268,7 @@ class _Run:
         first = next(remaining, None)
         if first is None:
             return
-        done = found.archive_count() if unit == "archives" else len(found)
+        done = len(found) if unit == "objects" else found.archive_count()
         with self._reporter.task("check", total, unit, done=done) as task:
             for some in Spread(engine, batch, threads).in_batches(look, _chained(first, remaining)):
                 self._note(found, some)
@@ -452,7 +482,7 @@ def _unreadable_list(path: str) -> ConfigurationError:
     )
 
 
-def _chained(first: Stored, others: Iterator[Stored]) -> Iterator[Stored]:
+def _chained(first: T, others: Iterator[T]) -> Iterator[T]:
     yield first
     yield from others
 

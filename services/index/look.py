@@ -53,14 +53,14 @@ class LookAtObject:
             return Looked([], [(found.path, TOO_LARGE)], [])
         data = b"".join(_prefix(self.settings, found.bucket).read(Object(*found[:4])))
         try:
-            return Looked([_checked(data, found.path, self.verify, found, None)], [], [])
+            return Looked([checked(data, found.path, self.verify, found, None)], [], [])
         except RejectError as fault:
             return Looked([], [(found.path, str(fault))], [])
 
     def _begins_as_image(self, found: Stored) -> bool:
         if says_no_image(found.path):
             return False
-        begin = open_folder(_of_bucket(self.settings, found.bucket), "").read_start(found.key, HEAD_BYTES)
+        begin = open_folder(of_bucket(self.settings, found.bucket), "").read_start(found.key, HEAD_BYTES)
         if begin is None:
             raise changed(found)
         return format_of(begin) is not None
@@ -81,7 +81,7 @@ class LookAtArchive:
         Where there are labels beside images, as WebDataset has them, a path is the member's below the archive's; else
         it is below the archive's folder, as `extract` has it.
         """
-        archive = open_stored(_of_bucket(self.settings, found.bucket), found, self.limits)
+        archive = open_stored(of_bucket(self.settings, found.bucket), found, self.limits)
         looked, labels = Looked([], [], [], found.path), dict[str, str]()
         for member in archive.scan():
             self._look(archive, member, found, looked, labels)
@@ -107,7 +107,7 @@ class LookAtArchive:
         else:
             place = range_of(archive, member)
             try:
-                looked.images.append(_checked(read(archive, member), path, self.verify, found, place))
+                looked.images.append(checked(read(archive, member), path, self.verify, found, place))
             except RejectError as fault:
                 looked.rejects.append((path, str(fault)))
 
@@ -149,13 +149,13 @@ def _renamed(looked: Looked, name: Callable[[str], str]) -> Looked:
     )
 
 
-def _checked(data: bytes, path: str, verify: Verify, found: Stored, place: Range | None) -> IndexEntry:
+def checked(data: bytes, path: str, verify: Verify, found: Stored, place: Range | None) -> IndexEntry:
     """The entry of an image. Raises RejectError for one that can't be a sample."""
     width, height = check_image(data, verify) or (None, None)
     entry = IndexEntry(
         path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=found.etag, object=found.uri
     )
-    return entry if place is None else entry._replace(offset=place.offset, packed=place.packed)
+    return entry if place is None else entry._replace(**place._asdict())
 
 
 @lru_cache(maxsize=64)
@@ -165,5 +165,6 @@ def _prefix(settings: BucketSettings, bucket: str) -> Prefix:
 
 
 @lru_cache(maxsize=64)
-def _of_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
+def of_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
+    """The settings for another bucket of the same store."""
     return settings.model_copy(update={"bucket": bucket, "prefix": ""})

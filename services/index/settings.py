@@ -28,8 +28,8 @@ class IndexSettings(DataSettings, EngineSettings, BucketSettings, SampleSettings
 
     source: Annotated[str, AfterValidator(_in_a_store)] = Field(
         alias="LARDER_SOURCE", min_length=1,
-        description="the images, WebDataset shards or archives, in a store: s3://bucket/folder/, a pattern "
-        "(`s3://bucket/shards/*.tar`), an archive; several archives, one a line or as a JSON list",
+        description="the images, WebDataset shards, archives or Parquet files, in a store: s3://bucket/folder/, a "
+        "pattern (`s3://bucket/shards/*.tar`), an archive; several archives, one a line or as a JSON list",
     )  # fmt: skip
     archive_folders: ArchiveFolders = Field(
         "set", alias="LARDER_ARCHIVE_FOLDERS",
@@ -40,6 +40,9 @@ class IndexSettings(DataSettings, EngineSettings, BucketSettings, SampleSettings
         "", alias="LARDER_CSV",
         description="for the recipe csv: the table's path inside the source; empty finds the one at its top",
     )  # fmt: skip
+    image_column: str = Field(
+        "", alias="LARDER_IMAGE_COLUMN", description="of Parquet files: the column of images; empty finds the only one"
+    )
     label_column: str = Field(
         "", alias="LARDER_LABEL_COLUMN",
         description="of Parquet files, and of the recipe metadata's tables: the column of classes; empty finds the "

@@ -50,7 +50,7 @@ def test_labels_say_what_it_is(name: str) -> None:
         ("s3", 350),
         ("mount", 350),
         ("verify", 700),
-        ("index", 700),
+        ("index", 900),
         ("shard", 600),
     ],  # Ray: 264
 )

@@ -19,6 +19,7 @@ from services.index.listing import Listing, list_at_once
 from tests.conftest import wait_until, workers_of
 from tests.integration.index.conftest import tar_of, zip_of
 from tests.many_objects import BUCKET, many_objects
+from tests.parquet import packed
 
 pytestmark = pytest.mark.any_store
 
@@ -50,6 +51,11 @@ def as_objects(kind: str, photos: dict[str, bytes]) -> dict[str, bytes]:
         return {f"in/{path}": content for path, content in flat.items()} | {
             "in/labels.csv": f"file,label,split\n{rows}".encode()
         }
+    if kind == "Parquet files":
+        rows = {split: [(content, int(path.startswith("dog"))) for path, content in found.items()
+                        if content.startswith(b"\xff\xd8")] for split, found in by_split(photos).items()}  # fmt: skip
+        return {f"in/data/{split}-0000{half}-of-00002.parquet": packed(rows[split][half::2], group=7)
+                for split in rows for half in (0, 1)}  # fmt: skip
     if kind == "tar archives":
         return {f"in/{split}-00{half}.tar": tar_of(dict(list(found.items())[half::2]))
                 for split, found in by_split(photos).items() for half in (0, 1)}  # fmt: skip
@@ -250,7 +256,10 @@ REFUSED = {
     "compressed members": ({"a.zip": zip_of({"cat/1.jpg": b"1" * 999}, zipfile.ZIP_BZIP2)}, "a.zip", "zip -0"),
     "a compressed tar": ({"a.tar.gz": tar_of(IMAGES, "w:gz")}, "a.tar.gz", "compressed as a whole (gzip)"),
     "no archive": ({"a.tar": b"nothing of the kind" * 99}, "a.tar", "a.tar"),
-    "Parquet files": ({"in/train-0.parquet": b"PAR1"}, "in/", "Parquet files"),
+    "no Parquet file": ({"in/train-0.parquet": b"PAR1"}, "in/", "train-0.parquet is damaged"),
+    "Parquet files in Zstandard": (
+        {"in/train-0.parquet": packed([(b"1", 0), (b"2", 1)], compression="zstd")}, "in/", "packed with ZSTD"
+    ),
     "a table in an archive": ({"a.tar": tar_of({"labels.csv": b"file,label\n"} | IMAGES)}, "a.tar", "labels.csv"),
     "nothing": ({}, "in/", "holds no objects"),
     "no such object": ({}, "a.tar", "does not exist"),

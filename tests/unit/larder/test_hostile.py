@@ -71,13 +71,15 @@ def test_a_manifest_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("object", "file:///etc/passwd"), ("object", "s3://bucket"), ("object", "s3:///key"), ("object", 7),
-     ("object", "s3://bucket/" + "k" * 2000), ("offset", -1), ("offset", 1.5), ("offset", 2**63 - 1), ("packed", -1)],
-    ids=["a file", "no key", "no bucket", "a number", "a long key", "negative", "a fraction", "beyond files", "packed"],
+     ("object", "s3://bucket/" + "k" * 2000), ("offset", -1), ("offset", 1.5), ("offset", 2**63 - 1), ("packed", -1),
+     ("codec", "pickle"), ("codec", None), ("at", -1)],
+    ids=["a file", "no key", "no bucket", "a number", "a long key", "negative", "a fraction", "beyond files", "packed",
+         "a codec", "no codec", "before"],
 )  # fmt: skip
 def test_places_of_images_that_are_none(field: str, value: object) -> None:
-    line = ENTRY._replace(object="s3://bucket/a.tar", offset=512, packed=4).to_json()
+    line = ENTRY._replace(object="s3://bucket/a.tar", offset=512, packed=4, codec="snappy", at=3).to_json()
     assert IndexEntry.checked(line).to_json() == line
-    with pytest.raises(ValueError, match="is none"):
+    with pytest.raises(ValueError, match="none"):
         IndexEntry.checked(json.dumps(json.loads(line) | {field: value}))
 
 
