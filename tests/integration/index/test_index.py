@@ -68,6 +68,7 @@ SOURCES = {
     "tar archives": "in/*.tar",
     "a zip archive": "in/photos.zip",
     "a deflated zip archive": "in/photos.zip",
+    "Parquet files": "in",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import zlib
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,10 +81,8 @@ def test_damaged_files_are_refused() -> None:
 
 @given(st.binary(max_size=300), st.sampled_from(["deflate", "gzip", "snappy"]))
 def test_what_is_packed_wrongly(data: bytes, codec: str) -> None:
-    try:
+    with suppress(ValueError):
         assert len(unpack(codec, data, 1000)) <= 1000
-    except ValueError:
-        pass
 
 
 @given(st.binary(max_size=3000).map(lambda data: data * 3))
