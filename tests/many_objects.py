@@ -52,7 +52,7 @@ class ManyObjects:
                 answer = self._answer(method.decode(), unquote(url.path), parse_qs(url.query))
                 writer.write(answer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()
@@ -145,6 +145,11 @@ def many_objects(count: int, upstream: str = "", port: int = 0) -> Iterator[tupl
         task = loop.create_task(run())
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(task)
+        clients = asyncio.all_tasks(loop)
+        for client in clients:
+            client.cancel()
+        loop.run_until_complete(asyncio.gather(*clients, return_exceptions=True))
+        loop.close()
 
     thread = threading.Thread(target=main, daemon=True)
     thread.start()
