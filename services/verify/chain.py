@@ -48,6 +48,11 @@ class Chain:
 
     def __init__(self, settings: VerifySettings, reporter: Reporter, work: Path) -> None:
         self.settings, self.reporter, self.work = settings, reporter, work
+        self._workers = 1 if settings.samples else settings.workers
+        self.engine = open_engine(
+            settings.engine, self._workers, settings.workers_after, settings.ray_address, reporter.event
+        )
+        """What reads a store."""
         self._folders = {layout: self._on_volume(layout) for layout in LAYOUTS}
         self._found: dict[Kept, Paper | InputError | AbsentError] = {}
         self.sound: set[Kept] = set()
@@ -84,12 +89,9 @@ class Chain:
 
         A store is read by the engine of the settings. What lies on a volume is read here: other machines lack it.
         """
-        settings = self.settings
-        workers, after = 1 if settings.samples else settings.workers, settings.workers_after
         if not isinstance(place, StorePlace):
-            return Spread(LocalEngine(workers, after), batch, 1)
-        engine = open_engine(settings.engine, workers, after, settings.ray_address, self.reporter.event)
-        return Spread(engine, batch, _REQUESTS_AT_ONCE)
+            return Spread(LocalEngine(self._workers, self.settings.workers_after), batch, 1)
+        return Spread(self.engine, batch, _REQUESTS_AT_ONCE)
 
     def _place(self, kept: Kept) -> Place:
         settings = self.settings

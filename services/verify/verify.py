@@ -73,6 +73,7 @@ def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
         for volume in dict.fromkeys((settings.volume, settings.wds, settings.lit)):
             held.enter_context(reading(volume))
         chain = Chain(settings, reporter, Path(held.enter_context(tempfile.TemporaryDirectory(prefix="larder-"))))
+        held.enter_context(chain.engine.held())
         for link in LINKS:
             line = _follow(link, chain)
             if line.checked is None and line.error is None and not link.always:
