@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.harness import Report, Run, interleave, run
 
 ROUNDS = 9
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
+STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 
 
 def measure() -> Report:

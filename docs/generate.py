@@ -20,6 +20,7 @@ from larder.settings import Setting, Settings, settings_of
 from services.bench import arms
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
+from services.index.settings import IndexSettings
 from services.jupyter.settings import JupyterSettings
 from services.load.settings import LoadSettings
 from services.mount.settings import MountSettings
@@ -34,6 +35,7 @@ STAGES: dict[str, type[Settings]] = {
     "extract": ExtractSettings,
     "transform": TransformSettings,
     "load": LoadSettings,
+    "index": IndexSettings,
     "shard": ShardSettings,
     "optimize": OptimizeSettings,
     "verify": VerifySettings,

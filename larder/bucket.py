@@ -68,7 +68,9 @@ class Listed(NamedTuple):
 
 
 class Folder:
-    """One folder of a bucket, `[<prefix>/]<name>`. Paths are relative to it. Open it where it is used: it isn't forked.
+    """One folder of a bucket, `[<prefix>/]<name>`, or, without both, all of it. Paths are relative to it.
+
+    Open it where it is used: it isn't forked.
 
     Every method raises ConfigurationError or ServiceError, with the cause, when the store refuses or fails.
     """
@@ -77,14 +79,19 @@ class Folder:
         self.settings = settings
         self.bucket = settings.bucket
         self.key = "/".join(part for part in (settings.prefix, name) if part)
-        self.uri = f"s3://{self.bucket}/{self.key}"
+        self.uri = f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+        self._start = f"{self.key}/" if self.key else ""
         self._client = client(settings)
         self._answered = False
         self._takes_checksums = True
 
+    def _at(self, path: str) -> str:
+        """The key of an object."""
+        return self._start + path
+
     def list(self, below: str = "") -> Iterator[Listed]:
         """Every object below the folder `below`, one request per thousand."""
-        start = f"{self.key}/"
+        start = self._start
         prefix, what = (f"{start}{below}/" if below else start), f"listing {self.uri}/{below}"
 
         def ask(more: dict[str, str]) -> Any:
@@ -142,7 +149,7 @@ class Folder:
                 raise
 
         wanted, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
-        return self._ask(what, get, f"{self.key}/{path}")
+        return self._ask(what, get, self._at(path))
 
     def read_start(self, path: str, most: int) -> bytes | None:
         """The first bytes of an object, at most so many; None when there is none."""
@@ -175,12 +182,12 @@ class Folder:
                     return None
                 raise
 
-        return self._ask(f"reading {self.uri}/{path}", get, f"{self.key}/{path}")
+        return self._ask(f"reading {self.uri}/{path}", get, self._at(path))
 
     def write(self, path: str, data: bytes, content_type: str = _BINARY) -> str:
         """Put an object; returns its ETag. The store refuses what arrives with another MD5."""
         return self._ask(
-            f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], f"{self.key}/{path}"
+            f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], self._at(path)
         ).strip('"')
 
     def write_confirmed(self, path: str, data: bytes | bytearray) -> tuple[str, bool]:
@@ -204,7 +211,7 @@ class Folder:
             self._takes_checksums = False  # for it takes the same without one
             return answer
 
-        answer = self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+        answer = self._ask(f"writing {self.uri}/{path}", put, self._at(path))
         etag = answer["ETag"].strip('"')
         return etag, answer.get("ChecksumCRC32C") == wanted or etag == _md5(data).hexdigest()
 
@@ -242,7 +249,7 @@ class Folder:
 
         A large one is copied in the parts that it was uploaded in, which its ETag depends on.
         """
-        origin: CopySourceTypeDef = {"Bucket": self.bucket, "Key": f"{self.key}/{source}"}
+        origin: CopySourceTypeDef = {"Bucket": self.bucket, "Key": self._at(source)}
         if size >= CUTOFF_BYTES:
             ranges = (f"bytes={at}-{min(at + PART_BYTES, size) - 1}" for at in range(0, size, PART_BYTES))
             return self._in_parts(
@@ -255,11 +262,11 @@ class Folder:
             answer = self._client.copy_object(Bucket=self.bucket, Key=key, CopySource=origin)
             return answer["CopyObjectResult"]["ETag"].strip('"')
 
-        return self._ask(f"copying {self.uri}/{source}", copy, f"{self.key}/{path}")
+        return self._ask(f"copying {self.uri}/{source}", copy, self._at(path))
 
     def _in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
         """Put an object whose parts are sent by `send(<where they belong>, <part>)`; returns its ETag."""
-        what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": f"{self.key}/{path}"}
+        what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": self._at(path)}
         ours: Any = self._client
         upload = self._ask(what, lambda place: ours.create_multipart_upload(**place)["UploadId"], place)
         place["UploadId"] = upload
@@ -305,14 +312,14 @@ class Folder:
             except S3UploadFailedError as fault:  # hides what happened
                 raise fault.__context__ or fault from None
 
-        self._ask(f"writing {self.uri}/{path}", put, f"{self.key}/{path}")
+        self._ask(f"writing {self.uri}/{path}", put, self._at(path))
         with file.open("rb") as content:
             self.require(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete objects, a thousand per request; those that are gone already count as deleted."""
         for some in batches(paths, _DELETED_AT_ONCE):
-            keys: list[ObjectIdentifierTypeDef] = [{"Key": f"{self.key}/{path}"} for path in some]
+            keys: list[ObjectIdentifierTypeDef] = [{"Key": self._at(path)} for path in some]
             answer = self._ask(
                 f"deleting {self.uri}/{some[0]}",
                 lambda keys: self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}),

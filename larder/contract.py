@@ -26,6 +26,7 @@ from pydantic_core import from_json  # three times as fast as json.loads
 
 from larder.errors import InputError
 from larder.fingerprint import ETAG_SETTINGS
+from larder.packed import CODECS, Codec
 from larder.settings import in_words
 
 VERSION: Literal[1] = 1
@@ -41,11 +42,12 @@ LINE_BYTES = 64 << 10
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
+_is_object = re.compile(r"s3://[A-Za-z0-9._-]{1,255}/.{1,1024}", re.DOTALL).fullmatch
 _LARGEST = (1 << 63) - 1
 """What arrays, tensors and SQLite hold."""
 _AGAIN = "run the command that made it once more, with LARDER_FORCE=true"
 
-Artifact = Literal["raw", "tree", "objects", "webdataset", "litdata"]
+Artifact = Literal["raw", "tree", "objects", "index", "webdataset", "litdata"]
 
 Line = str | bytes
 
@@ -70,6 +72,16 @@ class IndexEntry(NamedTuple):
     etag: str | None = None
     key: str | None = None
     """While samples are packed: the key of one that can't have that of its path. No index has it."""
+    object: str | None = None
+    """Where the bytes lie that are elsewhere in the store: `s3://bucket/key`."""
+    offset: int | None = None
+    """Of the first byte in that object; None for the whole object."""
+    packed: int | None = None
+    """The length there, where the bytes are packed; None where they lie as they are."""
+    codec: Codec | None = None
+    """How they are packed."""
+    at: int | None = None
+    """Where the image begins in what that unpacks to; None for 0."""
 
     def to_json(self) -> str:
         """One line of the index, without the newline; `label` is spelled `class` there."""
@@ -90,7 +102,7 @@ class IndexEntry(NamedTuple):
             entry = cls.from_json(line)
         except (TypeError, AttributeError, KeyError) as fault:
             raise ValueError(f"its keys are not those of a file: {fault}") from None
-        path, size, sha256, label, width, height, source, etag, key = entry
+        path, size, sha256, label, width, height, source, etag, key, place, offset, packed, codec, at = entry
         # Spelled out, since a call for each value would take half as long again as parsing the line.
         if not (type(path) is str and is_inside(path)):
             raise ValueError("its path leaves the folder, or is none")
@@ -106,6 +118,16 @@ class IndexEntry(NamedTuple):
             raise ValueError("its source or ETag is none")
         if not (key is None or (type(key) is str and is_inside(key))):
             raise ValueError("its key is none")
+        if place is not None and not (type(place) is str and _is_object(place)):
+            raise ValueError("its object is none")
+        if offset is not None and not (type(offset) is int and 0 <= offset <= _LARGEST - size):
+            raise ValueError("its offset is none")
+        if packed is not None and not (type(packed) is int and 0 <= packed <= _LARGEST and offset is not None):
+            raise ValueError("its packed length is none")
+        if (packed is None) != (codec is None) or (codec is not None and codec not in CODECS):
+            raise ValueError("its codec is none")
+        if at is not None and not (type(at) is int and 0 <= at <= _LARGEST - size and packed is not None):
+            raise ValueError("its place in what is packed is none")
         return entry
 
 
@@ -217,8 +239,10 @@ class Manifest(_Frozen):
 
     @property
     def in_store(self) -> bool:
-        """Whether it describes objects of a store: then the settings say how their ETags come about."""
-        return ETAG_SETTINGS.keys() <= self.settings.keys()
+        """Whether it lies in a store. Where it describes what larder has put there, the settings say how ETags come
+        about.
+        """
+        return self.artifact == "index" or ETAG_SETTINGS.keys() <= self.settings.keys()
 
     def empty_class_folders(self) -> Iterator[str]:
         """The folders, `<split>/<class folder>`, of classes that a split has no samples of.

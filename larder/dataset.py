@@ -73,6 +73,16 @@ def folder_of(name: str, layout: Layout = "tree") -> str:
     return name + _FOLDERS[layout]
 
 
+def index_folder_of(name: str) -> str:
+    """Return the name of the folder in a bucket of an index of a data set whose images lie elsewhere.
+
+    Example:
+        >>> index_folder_of("photos")
+        'photos-index'
+    """
+    return f"{name}-index"
+
+
 def volume_of(name: str, layout: Layout = "tree") -> str:
     """Return the name of the volume that holds one layout of a data set.
 

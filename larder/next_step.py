@@ -84,6 +84,7 @@ MAKES = {
     "raw": f"{Run('extract')}",
     "tree": f"{Run('extract')} and {Run('transform')}",
     "objects": f"{Run('load')}",
+    "index": f"{Run('index')}",
     "webdataset": f"{Run('shard')} and {Run('load', 'shards')}",
     "litdata": f"{Run('optimize')} and {Run('load', 'chunks')}",
 }

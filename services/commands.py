@@ -30,7 +30,7 @@ HELP = "--help"
 TARGETS = {
     ("extract", ""): "etl-local", ("transform", ""): "etl-local", ("load", ""): "etl-load",
     ("shard", ""): "etl-wds", ("load", "shards"): "etl-wds", ("optimize", ""): "etl-lit", ("load", "chunks"): "etl-lit",
-    ("verify", ""): "verify", ("bench", ""): "bench", ("bench", "train"): "train",
+    ("index", ""): "index", ("verify", ""): "verify", ("bench", ""): "bench", ("bench", "train"): "train",
     ("mount", ""): "mount", ("mount", "unmount"): "unmount",
     ("s3", ""): "s3-check", ("s3", "check"): "s3-check", ("s3", "bucket"): "s3-bucket", ("s3", "up"): "s3-up",
     ("s3", "down"): "s3-down", ("jupyter", ""): "jupyter", ("jupyter", "up"): "jupyter",

@@ -33,6 +33,7 @@ IMPORTED_LATER = {
     "bench": ("torch", "torchvision"),
     "extract": ("larder.sample.picture", "PIL.JpegImagePlugin", "httpx2"),
     "optimize": ("litdata",),
+    "index": ("PIL.JpegImagePlugin",),
     "transform": ("PIL.JpegImagePlugin",),
     "verify": ("larder.sample.picture", "PIL.JpegImagePlugin"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,10 +27,12 @@ def features(names: Sequence[str]) -> dict[bytes, bytes]:
     return {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
 
 
-def packed(rows: Sequence[tuple[bytes, int]], names: Sequence[str] = ("cat", "dog"), group: int = 3) -> bytes:
+def packed(
+    rows: Sequence[tuple[bytes, int]], names: Sequence[str] = ("cat", "dog"), group: int = 3, **options: Any
+) -> bytes:
     """A Parquet file of images and labels."""
     images = pa.array([{"bytes": data, "path": None} for data, _ in rows], IMAGE)
     table = pa.table({"image": images, "label": pa.array([label for _, label in rows], pa.int64())})
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(features(names)), buffer, row_group_size=group)
+    pq.write_table(table.replace_schema_metadata(features(names)), buffer, row_group_size=group, **options)
     return buffer.getvalue()

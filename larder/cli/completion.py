@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from larder.cli.commands import Command
 
 COMMON_FLAGS = ("--help", "--dry-run", "--yes")
-VALUES = {"RUNNER": ("compose", "host"), "YES": ("1",), "LARDER_RAY_STAGE": ("shard", "optimize"), "REQUIRE": ("all",)}
+VALUES = {"RUNNER": ("compose", "host"), "YES": ("1",), "LARDER_RAY_STAGE": ("shard", "optimize", "index", "verify"),
+          "REQUIRE": ("all",)}  # fmt: skip
 """The values that a setting of the front door takes. Those of stages that are true or false are added."""
 
 

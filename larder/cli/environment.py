@@ -36,8 +36,8 @@ HASHED = ("--require-hashes", "--no-deps")
 EXPORT = ("--frozen", "--offline", "--quiet", "--no-emit-project", "--no-header", "--no-annotate")
 UV_INSTALL = ("pip", "install", "--no-config", "--quiet", "--python")
 MEGABYTES = {
-    "extract": 50, "transform": 10, "load": 50, "shard": 100, "optimize": 130, "verify": 50, "s3": 20, "mount": 50,
-    "bench": 60, "jupyter": 120, "provision": 15, "server": 50, "uv": 20, "dev": 450,
+    "extract": 50, "transform": 10, "load": 50, "index": 160, "shard": 100, "optimize": 130, "verify": 120, "s3": 20,
+    "mount": 50, "bench": 60, "jupyter": 120, "provision": 15, "server": 50, "uv": 20, "dev": 450,
 }  # fmt: skip
 """What each group downloads into an empty .venv, without torch; many share packages. Measured on Linux, x86-64."""
 

@@ -105,12 +105,17 @@ def parse(name: str, text: bytes, finished: float = 0.0) -> Artifact:
         return Artifact(
             name, _text(manifest["artifact"]), _text(manifest["dataset"]), _count(manifest["files"]),
             _count(manifest["bytes"]), sum(_count(split["samples"]) for split in manifest["splits"].values()),
-            hashlib.sha256(text).hexdigest(), _text(manifest["input"].get("manifest", "")),
+            hashlib.sha256(text).hexdigest(), _made_from(manifest["input"]),
             {_text(key): value for key, value in manifest["settings"].items() if isinstance(value, (str, int))},
             finished,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Artifact(name, finished=finished)
+
+
+def _made_from(made_from: dict[str, Any]) -> str:
+    """Return the digest of what it was made from; empty where that is an index in a store, which nobody looks into."""
+    return "" if made_from.get("kind") == "index" else _text(made_from.get("manifest", ""))
 
 
 def _count(value: Any) -> int:

@@ -40,13 +40,14 @@ PIPELINES: dict[str, tuple[Step, ...]] = {
         Step("lit", "optimize"),
         Step("lit", "load", unless="LARDER_DEST"),
     ),
+    "index": (Step("index", "index"),),
     "verify": (Step("verify", "verify"),),
     "bench": (Step("bench", "bench"),),
     "train": (Step("bench", "bench", ("--task", "train")),),
     "s3-check": (Step("s3", "s3", ("--task", "check")),),
     "s3-bucket": (Step("s3", "s3", ("--task", "bucket")),),
 }
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
+STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 COMPOSE_FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
 """The compose files of stages that are not named like their stage."""
 

@@ -16,7 +16,7 @@ from larder.cli.pipelines import STAGES, Step
 from larder.cli.process import Call
 from larder.cli.runner import Engine, look_for_engine
 from larder.cli.settings import Settings
-from larder.dataset import folder_of
+from larder.dataset import folder_of, index_folder_of
 from larder.errors import LarderError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
@@ -86,6 +86,7 @@ class Survey:
     def stored(self) -> Holding | None:
         """Return what the bucket holds; None where there is nothing to ask it with."""
         names = [folder_of(self.settings.dataset, layout) for layout in ("tree", "webdataset", "litdata")]
+        names.append(index_folder_of(self.settings.dataset))
         words = ("-m", "larder.cli.inventory", "--store", *names)
         if isinstance(self.runner, Host):
             if not (self.root / PYTHON).exists():

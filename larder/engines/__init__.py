@@ -28,6 +28,9 @@ class Engine(Protocol):
         `modules` are those that the work needs.
         """
 
+    def held(self) -> AbstractContextManager[None]:
+        """Keep what takes time to reach while the context lasts, for one stream after the other."""
+
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> AbstractContextManager[Iterator[R]]:
         """Open a stream of `function(task)` for each task, in the order of the tasks.
 

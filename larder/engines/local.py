@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from larder.engines import ALONE_SECONDS
@@ -36,6 +36,10 @@ class LocalEngine:
 
         start_server(modules)
         self._prepared = True
+
+    def held(self) -> AbstractContextManager[None]:
+        """See `larder.engines.Engine`: there is nothing to keep, as workers are for one function."""
+        return nullcontext()
 
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:

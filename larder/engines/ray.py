@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from larder.engines.ray_cluster import START, Say, driver, import_ray, listens
@@ -36,13 +36,30 @@ class RayEngine:
         self.workers, self.address = workers, address
         self._say = say if say and address else _nothing
         self._patience_seconds = patience_seconds
+        self._joined: ExitStack | None = None
+        self._head = ""
 
     def prepare(self, modules: Sequence[str]) -> None:
         """See `larder.engines.Engine`. Nothing: who only finds that all is done joins no cluster."""
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """See `larder.engines.Engine`: the cluster is joined for the first stream, and left with the context."""
+        with ExitStack() as joined:
+            self._joined = joined
+            try:
+                yield
+            finally:
+                self._joined, self._head = None, ""
+
+    @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:
         """See `larder.engines.Engine`. Raises ServiceError when the cluster is lost or has no CPUs."""
+        if self._joined is not None:
+            if not self._head:
+                self._head = self._joined.enter_context(driver(self.address, self.workers, self._say))
+            yield _in_order(function, tasks, _Watch(self._head, self._say, self._patience_seconds))
+            return
         with driver(self.address, self.workers, self._say) as head:
             # Leaving is enough to stop what is under way: the cluster ends the workers of a driver that has gone.
             # ray.cancel is not for this: with tasks that are just ending it can bring this process down.

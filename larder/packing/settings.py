@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from larder.engines import EngineName, is_address
-from larder.settings import DataSettings, ProcessSettings
+from larder.engines.settings import EngineSettings
+from larder.settings import DataSettings
 from larder.store import StoreSettings, a_prefix
 
 
@@ -26,20 +26,14 @@ def _a_bucket_place(uri: str) -> str:
     return _a_place(uri)
 
 
-def _an_address(address: str) -> str:
-    if not is_address(address):
-        raise ValueError("must be host:port, auto for the cluster of this machine, or empty")
-    return address
-
-
 INPUT = (
-    "the tree: its folder, the volume that holds it, or s3://bucket/[prefix/]name as `load` leaves it; empty is the "
-    "stage's own volume"
+    "the tree: its folder, the volume that holds it, or s3://bucket/[prefix/]name as `load` or `index` leaves it; "
+    "empty is the stage's own volume"
 )
 """What LARDER_INPUT means."""
 
 
-class PackSettings(DataSettings, ProcessSettings, StoreSettings):
+class PackSettings(DataSettings, EngineSettings, StoreSettings):
     """From where, to where, and in which order."""
 
     input: Annotated[str, AfterValidator(_a_place)] = Field(
@@ -58,15 +52,6 @@ class PackSettings(DataSettings, ProcessSettings, StoreSettings):
     seed: int = Field(
         0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
     )
-    engine: EngineName = Field(
-        "local", alias="LARDER_ENGINE",
-        description="what does the work: local (LARDER_WORKERS processes here), ray (the CPUs of a Ray cluster)",
-    )  # fmt: skip
-    ray_address: Annotated[str, AfterValidator(_an_address)] = Field(
-        "", alias="RAY_ADDRESS",
-        description="the Ray cluster's head, as host:port; auto is the cluster of this machine; empty makes one of "
-        "LARDER_WORKERS processes for this run",
-    )  # fmt: skip
 
     @property
     def processes(self) -> int:

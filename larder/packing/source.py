@@ -1,4 +1,4 @@
-"""Where images are read from: a tree in a folder, or its objects in a bucket."""
+"""Where images are read from: a tree in a folder, its objects in a bucket, or where an index says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from larder.artifacts import name_in, require_dataset, tree_at
 from larder.contract import META, IndexEntry, Manifest, find_manifest, index_name, require_digest
 from larder.errors import TREE_ANEW, InputError
 from larder.next_step import MAKES
+from larder.packed import unpack
 from larder.packing.settings import PackSettings
 from larder.progress import Reporter
-from larder.store import BucketSettings, place_in_store
+from larder.shards import MEMBER_BYTES
+from larder.store import BucketSettings, place_in_store, split_uri
 
 if TYPE_CHECKING:
     from larder.bucket import Folder
@@ -105,6 +107,53 @@ class BucketSource(NamedTuple):
         )
 
 
+class IndexedSource(BucketSource):
+    """The images that an index in a bucket's folder tells the places of: whole objects, or ranges of them."""
+
+    def read(self, entry: IndexEntry) -> bytes:
+        """One image; see `contents`."""
+        if entry.object is None or max(entry.bytes, entry.packed or 0, entry.at or 0) > MEMBER_BYTES:
+            what = "names no object" if entry.object is None else f"says {entry.bytes:,} bytes"
+            raise InputError(
+                f"the index in {open_folder(self.settings, self.name).uri} {what} for {entry.path}",
+                next_step=f"run {MAKES['index']}, then this again",
+            )
+        bucket, key = split_uri(entry.object)
+        folder = open_folder(_of_bucket(self.settings, bucket), "")
+        if entry.offset is None:
+            data = folder.read_start(key, entry.bytes + 1)
+        else:
+            data = folder.read_range(key, entry.offset, entry.bytes if entry.packed is None else entry.packed)
+            if data is not None and entry.packed is not None:
+                data = _unpacked(entry, data)
+        if data is None:
+            raise self.changed(entry, "is gone")
+        if len(data) != entry.bytes:
+            raise self.changed(entry, "has changed")
+        return data
+
+    def changed(self, entry: IndexEntry, how: str) -> InputError:
+        """The error for an image that isn't what the index says."""
+        inside = "" if entry.offset is None else f" ({entry.path})"
+        return InputError(
+            f"{entry.object}{inside} {how} since it was indexed", next_step=f"run {MAKES['index']}, then this again"
+        )
+
+
+def _unpacked(entry: IndexEntry, packed: bytes) -> bytes:
+    """An image that lies packed; nothing where it can't be unpacked."""
+    at = entry.at or 0
+    try:
+        return unpack(entry.codec or "deflate", packed, at + entry.bytes + 1)[at : at + entry.bytes]
+    except ValueError:
+        return b""
+
+
+@lru_cache(maxsize=64)
+def _of_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
+    return settings.model_copy(update={"bucket": bucket, "prefix": ""})
+
+
 Source = FolderSource | BucketSource
 
 
@@ -122,7 +171,12 @@ class Tree(NamedTuple):
     source: Source
     manifest: Manifest
     digest: str
-    """Of the tree's own manifest, also where it is its objects that are read."""
+    """Of the tree's own manifest, also where it is its objects that are read; or of the index's."""
+
+    @property
+    def kind(self) -> str:
+        """Whose digest that is: a tree's or an index's."""
+        return "index" if self.manifest.artifact == "index" else "tree"
 
     @property
     def name(self) -> str:
@@ -143,7 +197,7 @@ class Tree(NamedTuple):
         if folder.download(name, work / "input.jsonl", self.manifest.index.bytes) != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step=f"run {MAKES['objects']}, which puts it back",
+                next_step=f"run {MAKES[self.manifest.artifact]}, which puts it back",
             )
         return work / "input.jsonl"
 
@@ -170,7 +224,11 @@ def find_tree(settings: PackSettings, reporter: Reporter) -> Tree:
         return Tree(FolderSource(place), manifest, manifest.digest())
     bucket, name = place_in_store(settings, settings.input)
     folder = open_folder(bucket, name)
-    manifest = _require(folder.find_manifest(), "objects", folder.uri, MAKES["objects"])
+    found = folder.find_manifest()
+    if found is not None and found.artifact == "index":
+        require_dataset(settings.dataset, found, folder.uri)
+        return Tree(IndexedSource(bucket, name), found, found.digest())
+    manifest = _require(found, "objects", folder.uri, f"{MAKES['objects']} or {MAKES['index']}")
     require_dataset(settings.dataset, manifest, folder.uri)
     return Tree(BucketSource(bucket, name), manifest, str(manifest.input["manifest"]))
 

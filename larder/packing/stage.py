@@ -127,7 +127,7 @@ class _Packing:
         source, total = self._tree.manifest, sum(entry.bytes for entry in self._ledger.entries())
         manifest = Manifest(
             artifact=self._layout.artifact, dataset=source.dataset, classes=source.classes, splits=source.splits,
-            input={"kind": "tree", "manifest": self._tree.digest}, settings=wanted, files=len(self._ledger),
+            input={"kind": self._tree.kind, "manifest": self._tree.digest}, settings=wanted, files=len(self._ledger),
             bytes=total, index=summary, samples=samples.summary,
         )  # fmt: skip
         return self._target.commit(manifest, clock.record(), self._ledger)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from larder.sources.decoders import Codec
 
 HEAD_BYTES = 512
-_TAIL_BYTES = (1 << 16) + 22  # zip's end record, with the longest comment
+TAIL_BYTES = (1 << 16) + 22  # zip's end record, with the longest comment
 
 
 class Options(NamedTuple):
@@ -38,13 +38,13 @@ def open_archive(path: Path, name: str, options: Options, start: int = 0, length
         whole = file.seek(0, 2) if length is None else length
         file.seek(start)
         head = file.read(min(HEAD_BYTES, whole))
-        file.seek(start + max(0, whole - _TAIL_BYTES))
-        tail = file.read(min(whole, _TAIL_BYTES))
+        file.seek(start + max(0, whole - TAIL_BYTES))
+        tail = file.read(min(whole, TAIL_BYTES))
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _zip(path, name, options, start, length)
     if head[257:262] == b"ustar":
         return _tar(path, name, options, start, length)
-    if (codec := _codec(head)) is not None and length is None:
+    if (codec := codec_of(head)) is not None and length is None:
         from larder.sources.tar_stream import TarStreamSource
 
         return TarStreamSource(path, name, options.limits, codec)
@@ -58,7 +58,7 @@ def open_archive(path: Path, name: str, options: Options, start: int = 0, length
     return None
 
 
-def _codec(head: bytes) -> Codec | None:
+def codec_of(head: bytes) -> Codec | None:
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18":  # a frame, or one to skip (RFC 8878, 3.1)

@@ -329,13 +329,13 @@ class ZipSource(PositionedFile):
         """The member's bytes as they lie in the archive. The first read takes header and data in one."""
         guess = _LOCAL.size + len(member.path.encode()) + _NEXT_PROBE_BYTES
         head = self.bytes_at(place.offset, guess + min(place.bytes, CHUNK_BYTES))
-        start = self._content_at(head, member)
+        start = self.content_at(head, member)
         first = head[start : start + place.bytes]
         yield first
         end = place.offset + start + place.bytes
         yield from self.chunks_at(place.offset + start + len(first), end, member.path)
 
-    def _content_at(self, head: bytes, member: Member) -> int:
+    def content_at(self, head: bytes, member: Member) -> int:
         """Where a member's content begins, counted from its local header, `head`."""
         if len(head) < _LOCAL.size or not head.startswith(b"PK\x03\x04"):
             raise damaged(self.name, f"{shown(member.path)} is not where the directory says")
@@ -347,8 +347,17 @@ class ZipSource(PositionedFile):
         place: Place = member.place
         if place.method != _STORED or place.bytes != member.bytes:
             return None
-        content = place.offset + self._content_at(self.bytes_at(place.offset, _LOCAL.size), member)
+        content = place.offset + self.content_at(self.bytes_at(place.offset, _LOCAL.size), member)
         return self._start + content, place.bytes
+
+
+def deflated_range_of(archive: ZipSource, member: Member) -> tuple[int, int] | None:
+    """Start and length of a member's bytes in the file, if they lie there deflated."""
+    place: Place = member.place
+    if place.method != _DEFLATED:
+        return None
+    head = archive.bytes_at(place.offset, _LOCAL.size)
+    return place.offset + archive.content_at(head, member), place.bytes
 
 
 def is_zip(tail: bytes) -> bool:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from larder.sources import FolderSource, Options, open_local
+from larder.sources.archive_folders import ArchiveFolders, below, folder_of
+from larder.sources.kinds import is_archive, is_hidden
 from larder.sources.members import Member, Source
-from services.extract.kinds import ARCHIVE, is_archive, is_hidden
-from services.extract.settings import ArchiveFolders
+from larder.sources.parts import Part
 
-_SHARD = re.compile(r"(?:[-_.](?:\d+-of-\d+|\d{3,})|(?:^|(?<=/))\d{4,})$")
-"""The number of a shard, as WebDataset, img2dataset, `datasets` and people write it. Shorter ones may be names."""
 _OPEN_AT_ONCE = 4
-
-
-class Part(NamedTuple):
-    """One file of a source: where it is on this machine, and its name, a path below what was given as the source."""
-
-    path: Path
-    name: str
-
-
-def folder_of(name: str, rule: ArchiveFolders) -> str:
-    """The folder below which an archive's files go, by the setting LARDER_ARCHIVE_FOLDERS; "" for none."""
-    if rule == "none":
-        return ""
-    match = ARCHIVE.fullmatch(name)
-    stem = match[1] if match else name
-    return _SHARD.sub("", stem).rstrip("/") if rule == "set" else stem
 
 
 class ArchivesSource:
@@ -86,8 +68,8 @@ class ArchivesSource:
     def _members(self, number: int) -> Iterator[Member]:
         folder = self._folders[number]
         for member in self._source(number).scan():
-            link = None if member.link is None else _below(folder, member.link)
-            yield Member(_below(folder, member.path), member.bytes, (number, member), link)
+            link = None if member.link is None else below(folder, member.link)
+            yield Member(below(folder, member.path), member.bytes, (number, member), link)
 
     def _source(self, number: int) -> Source:
         """An archive, opened. A few are kept so: a process may have only so many files open."""
@@ -108,11 +90,3 @@ class _Beside(FolderSource):
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
         return (member for member in super().scan() if not is_archive(member.path) and not is_hidden(member.path))
-
-
-def _below(folder: str, path: str) -> str:
-    """A member's path in the whole source: train/cat/1.jpg for both cat/1.jpg and train/cat/1.jpg of train.tar."""
-    above, _, name = folder.rpartition("/")
-    if name and path.startswith(f"{name}/"):
-        return f"{above}/{path}" if above else path
-    return f"{folder}/{path}" if folder else path

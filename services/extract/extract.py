@@ -23,11 +23,11 @@ from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, TooLargeError, absent
 from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError
+from larder.sources.parts import Part
 from larder.splits import known_split
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import gather
-from services.extract.archives import Part
 from services.extract.download import download, origin, remove_others
 from services.extract.gather import Opened, expand, options_of, shown
 from services.extract.settings import ExtractSettings, is_remote, local_path
@@ -188,7 +188,7 @@ def _open_source(settings: ExtractSettings, slot: Slot, reporter: Reporter) -> O
 
 
 def _is_prefix(source: str, settings: ExtractSettings) -> bool:
-    from services.extract.remotes.prefix import is_prefix
+    from larder.sources.prefix import is_prefix
 
     if not is_prefix(source, settings):
         return False

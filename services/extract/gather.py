@@ -16,18 +16,19 @@ from larder.errors import InputError
 from larder.machine import boot_id
 from larder.progress import Reporter, Silent, Task, amount
 from larder.sources import FolderSource, Limits, Options, absent, open_local
+from larder.sources.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
 from larder.sources.members import BadSourceError, Source, safe_path
+from larder.sources.parts import Part
 from larder.volume import require_space
 from services.extract import remotes
-from services.extract.archives import ArchivesSource, Part
+from services.extract.archives import ArchivesSource
 from services.extract.download import Origin, download
-from services.extract.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
 from services.extract.remotes import Remote
 from services.extract.settings import ExtractSettings, hub_address, is_remote, local_path
 
 if TYPE_CHECKING:
+    from larder.sources.cards import Card
     from services.extract.remotes.hub import HubFile
-    from services.extract.splits import Card
 
 _FETCHED_AT_ONCE = 4
 _MAGIC_PARQUET = b"PAR1"
@@ -81,7 +82,8 @@ def open_several(sources: Sequence[str], settings: ExtractSettings, scratch: Pat
 
 def _below_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter: Reporter) -> list[Part] | None:
     """The archives or Parquet files below one of several prefixes, downloaded; None when it is an object."""
-    from services.extract.remotes.prefix import Prefix, is_prefix
+    from larder.sources.prefix import is_prefix
+    from services.extract.remotes.prefix import Prefix
 
     if not is_prefix(source, settings):
         return None
@@ -123,7 +125,8 @@ def open_remote(source: str, settings: ExtractSettings) -> Remote:
 
 def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Opened:
     """The objects below a prefix: files are read where they are, archives and Parquet files are downloaded."""
-    from services.extract.remotes.prefix import Listing, Object, Prefix, PrefixSource
+    from larder.sources.prefix import Object
+    from services.extract.remotes.prefix import Listing, Prefix, PrefixSource
 
     prefix, kinds = Prefix(source, settings, settings.max_files), Kinds()
     folder = scratch / _key(source)
@@ -184,7 +187,7 @@ def open_hub(settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Op
         return _fetch_all("hub", some, hub.fetch, scratch, hub.name, reporter)
 
     if kinds.kind == "parquet":
-        from services.extract.splits import choose
+        from larder.sources.cards import choose
 
         card = [file] if (file := hub.card()) is not None else []
         folder = fetch_all(card)
@@ -229,7 +232,7 @@ def open_file(path: Path, name: str, settings: ExtractSettings, reporter: Report
     """One file: an archive of images, or a Parquet file, told by its content."""
     part = Part(path, _file_name(name))
     if path.is_file() and _is_parquet(part):
-        from services.extract.splits import Card
+        from larder.sources.cards import Card
 
         return _open_parquet(name, [part], Card(), settings, reporter)
     return Opened(open_local(path, name, options_of(settings, inner)), [part])
@@ -243,7 +246,7 @@ def _open_parts(name: str, parts: Sequence[Part], settings: ExtractSettings, rep
             f"{tables[0].name} is a Parquet file, and {other.name} is none", next_step="name files of one kind"
         )
     if tables:
-        from services.extract.splits import Card
+        from larder.sources.cards import Card
 
         return _open_parquet(name, parts, Card(), settings, reporter)
     return Opened(ArchivesSource(name, parts, settings.archive_folders, options_of(settings)), parts, "archives")
@@ -252,7 +255,7 @@ def _open_parts(name: str, parts: Sequence[Part], settings: ExtractSettings, rep
 def _open_parquet(
     name: str, parts: Sequence[Part], card: Card, settings: ExtractSettings, reporter: Reporter
 ) -> Opened:  # fmt: skip
-    from services.extract.parquet import open_parquet  # half a second, for those who need it
+    from larder.sources.parquet import open_parquet  # half a second, for those who need it
 
     return Opened(open_parquet(name, parts, card, settings, reporter), parts, "parquet")
 
@@ -270,7 +273,7 @@ def _is_parquet(part: Part) -> bool:
 
 
 def _card(folder: Path) -> Card:
-    from services.extract.splits import MOST_CARD_BYTES, Card, read_card
+    from larder.sources.cards import MOST_CARD_BYTES, Card, read_card
 
     path = folder / "README.md"
     if not path.is_file():

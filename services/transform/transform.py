@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -28,32 +27,24 @@ from larder.contract import (
     read_run,
 )  # fmt: skip
 from larder.engines.local import LocalEngine
-from larder.errors import TREE_ANEW, ConfigurationError, InputError, RejectedSamplesError, StorageError
+from larder.errors import TREE_ANEW, InputError, RejectedSamplesError, StorageError
 from larder.ledger import Ledger
 from larder.next_step import MAKES, Run
 from larder.progress import Reporter, amount
 from larder.stage import Clock, Outcome
+from larder.tree import recipes
+from larder.tree.assign import assign, counted, division_of
+from larder.tree.check import check_image
+from larder.tree.left_out import LeftOut
+from larder.tree.names import image_format, is_image_name
+from larder.tree.recipes import AUTO, Files, LeftOutError, Recipe, RejectError  # fmt: skip
+from larder.tree.recipes.auto import Recognised, recognise_layout
+from larder.tree.settings import Verify
+from larder.tree.splits import Division, parse_split_names
+from larder.tree.summary import table
 from larder.volume import RAW, Slot, remove_tree, swap_in
-from services.transform import recipes
-from services.transform.left_out import LeftOut
-from services.transform.names import NO_IMAGE, image_format, is_image_name, litter
-from services.transform.recipes import (
-    AUTO,
-    Files,
-    LeftOutError,
-    Recipe,
-    RejectError,
-    Sample,
-    is_undivided,
-    names_samples,
-)  # fmt: skip
-from services.transform.recipes.auto import Recognised, recognise_layout
-from services.transform.settings import TransformSettings, Verify
-from services.transform.splits import Division, parse_shares, parse_split_names
-from services.transform.summary import table
-from services.transform.verify import check_image, check_name
+from services.transform.settings import TransformSettings
 
-OUTSIDE = "outside of the layout that the recipe reads"
 REJECTS = "rejects"
 NEXT_STEP = str(Run("bench").having(LARDER_ARM="imagefolder_local"))
 
@@ -118,11 +109,7 @@ def _wanted(settings: TransformSettings, recipe: str) -> dict[str, str | int]:
         wanted["csv"] = settings.csv
     if recipe == "metadata" and settings.label_column:
         wanted["label_column"] = settings.label_column
-    if settings.splits:
-        wanted["splits"] = settings.splits
-    if settings.split:
-        wanted |= {"split": settings.split, "split_seed": settings.split_seed}
-    return wanted
+    return wanted | settings.shaping_splits
 
 
 def _find_recipe(settings: TransformSettings, raw: Manifest, slot: Slot, files: Files) -> Recognised:
@@ -172,7 +159,7 @@ def _build(
     reporter: Reporter,
 ) -> None:  # fmt: skip
     """Put every sample into the tree and the ledger, and every reject into the ledger."""
-    division = _division(settings, recipe)
+    division = division_of(settings, recipe)
     done = len(ledger) + ledger.reject_count()
     check = functools.partial(_check_batch, raw, slot.staged, settings.verify)
     with LeftOut(slot.meta) as left_out:
@@ -191,27 +178,16 @@ def _build(
     left_out.report(reporter)
 
 
-def _division(settings: TransformSettings, recipe: Recipe) -> Division | None:
-    """How the samples are divided. Raises ConfigurationError when LARDER_SPLIT is set for a data set with splits."""
-    if not settings.split:
-        return None
-    if not is_undivided(recipe):
-        raise ConfigurationError(
-            "LARDER_SPLIT divides a data set without splits, and this one has splits of its own",
-            next_step="leave LARDER_SPLIT empty",
-        )
-    return Division(parse_shares(settings.split), settings.split_seed)
-
-
 def _jobs(
     raw: Path, entries: Iterator[IndexEntry], recipe: Recipe, division: Division | None, ledger: Ledger,
     left_out: LeftOut,
 ) -> Iterator[Job]:  # fmt: skip
     """The files to check, each with its place; those without one are rejected, or noted as left out, on the way."""
     folders = [class_folder(label, len(recipe.classes)) for label in range(len(recipe.classes))]
+    is_image = functools.partial(_is_image, raw)
     for entry in entries:
         try:
-            sample = _assign(raw, recipe, entry.path)
+            sample = assign(recipe, entry.path, is_image)
             split = division.split(entry.sha256) if division else sample.split
             path = f"{split}/{folders[sample.label]}/{sample.name}"
             if (first := ledger.claim(path, entry.path)) != entry.path:
@@ -223,24 +199,6 @@ def _jobs(
             ledger.reject([(entry.path, str(fault))])
             continue
         yield Job(entry, path, sample.label)
-
-
-def _assign(raw: Path, recipe: Recipe, path: str) -> Sample:
-    """The sample that a file is. Raises LeftOutError for one that is no part of the data set, or RejectError."""
-    if (why := litter(path)) is not None:
-        raise LeftOutError(why)
-    try:
-        sample = recipe.assign(path)
-    except RejectError:
-        if _is_image(raw, path):
-            raise
-        raise LeftOutError(NO_IMAGE) from None
-    if sample is None:
-        raise LeftOutError(OUTSIDE if is_image_name(path) else NO_IMAGE)
-    if not names_samples(recipe) and not _is_image(raw, path):
-        raise LeftOutError(NO_IMAGE)
-    check_name(sample.name)
-    return sample
 
 
 def _is_image(raw: Path, path: str) -> bool:
@@ -367,7 +325,7 @@ def _commit(
     if len(ledger) == 0:
         raise InputError("no file of the source is a sample", next_step="check LARDER_SOURCE and LARDER_RECIPE")
     splits: dict[str, SplitSummary] = {}
-    index = slot.write_index(_count(ledger.entries(), splits, len(classes)))
+    index = slot.write_index(counted(ledger.entries(), splits, len(classes)))
     manifest = Manifest(
         artifact="tree", dataset=raw.dataset, classes=classes, splits=splits, settings=wanted,
         input={"kind": "raw", "manifest": raw.digest()}, index=index,
@@ -377,17 +335,6 @@ def _commit(
         (slot.staged / path).mkdir(parents=True, exist_ok=True)
     slot.commit(manifest, record, ledger)
     return manifest
-
-
-def _count(entries: Iterator[IndexEntry], splits: dict[str, SplitSummary], classes: int) -> Iterator[IndexEntry]:
-    """Pass the entries on and sum them up in `splits`."""
-    for name, group in itertools.groupby(entries, key=lambda entry: entry.path.partition("/")[0]):
-        samples, total, per_class = 0, 0, [0] * classes
-        for entry in group:
-            samples, total = samples + 1, total + entry.bytes
-            per_class[entry.label or 0] += 1
-            yield entry
-        splits[name] = SplitSummary(samples=samples, bytes=total, samples_per_class=per_class)
 
 
 def _size(tree: Manifest) -> str:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from larder import sample
 from larder.contract import MANIFEST, META, IndexEntry, index_name
+from larder.engines.local import LocalEngine
+from larder.engines.spread import Spread
 from larder.sources import FolderSource, GeneratedSource, Limits, Options, open_local
 from larder.sources.members import Member, Source
 from services.verify.chain import RAW_FILES, TREE_FILES, Chain
@@ -17,7 +19,6 @@ from services.verify.files import chosen_of_raw
 from services.verify.findings import BreakError, Checked, Fault, UnfollowedError, changed
 from services.verify.index import Marks
 from services.verify.paper import Paper
-from services.verify.spread import Spread
 
 _AT_ONCE = 64
 _GATHERED = {"archives": "several archives", "parquet": "Parquet files", "objects": "a store's objects"}
@@ -37,7 +38,7 @@ def archive(chain: Chain) -> Checked:
     choice = chosen_of_raw(chain, raw, chain.known(TREE_FILES))
     # A compressed tar is read front to back, each member while it is the one at hand.
     workers, batch = (chain.settings.workers, _AT_ONCE) if source.parallel else (1, 1)
-    spread = Spread(workers, chain.settings.workers_after, batch, 1)
+    spread = Spread(LocalEngine(workers, chain.settings.workers_after), batch, 1)
     looked_at = 0
     with chain.reporter.task(f"members of {source.name}", raw.manifest.files, "files") as task:
         jobs = (job for job in _jobs(raw, source, task.advance) if job.entry.path in choice)

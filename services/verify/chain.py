@@ -8,7 +8,10 @@ from typing import NamedTuple, cast
 
 from larder.artifacts import in_bucket, on_volume
 from larder.contract import Artifact
-from larder.dataset import DEFAULT, LAYOUTS, Layout, dataset_of
+from larder.dataset import DEFAULT, LAYOUTS, Layout, dataset_of, index_folder_of
+from larder.engines import open_engine
+from larder.engines.local import LocalEngine
+from larder.engines.spread import Spread
 from larder.errors import InputError
 from larder.next_step import Run
 from larder.packing.source import open_folder
@@ -20,7 +23,6 @@ from services.verify.findings import AbsentError, UnfollowedError
 from services.verify.paper import Paper, Sample, read_paper
 from services.verify.places import Place, StorePlace, VolumePlace
 from services.verify.settings import VerifySettings
-from services.verify.spread import Spread
 
 _REQUESTS_AT_ONCE = 16
 
@@ -35,6 +37,7 @@ class Kept(NamedTuple):
 RAW_FILES = Kept("raw")
 TREE_FILES = Kept("tree")
 OBJECTS = Kept("objects", in_store=True)
+INDEX = Kept("index", in_store=True)
 
 
 class Chain:
@@ -45,6 +48,11 @@ class Chain:
 
     def __init__(self, settings: VerifySettings, reporter: Reporter, work: Path) -> None:
         self.settings, self.reporter, self.work = settings, reporter, work
+        self._workers = 1 if settings.samples else settings.workers
+        self.engine = open_engine(
+            settings.engine, self._workers, settings.workers_after, settings.ray_address, reporter.event
+        )
+        """What reads a store."""
         self._folders = {layout: self._on_volume(layout) for layout in LAYOUTS}
         self._found: dict[Kept, Paper | InputError | AbsentError] = {}
         self.sound: set[Kept] = set()
@@ -77,24 +85,29 @@ class Chain:
         return choose(samples, paper.manifest, self.settings.samples, self.settings.seed)
 
     def spread(self, place: Place, batch: int = 64) -> Spread:
-        """How reading is spread, so many tasks in a batch. A sample is read sooner than processes are started."""
-        workers = 1 if self.settings.samples else self.settings.workers
-        threads = _REQUESTS_AT_ONCE if isinstance(place, StorePlace) else 1
-        return Spread(workers, self.settings.workers_after, batch, threads)
+        """How reading is spread, so many tasks in a batch. A sample is read sooner than processes are started.
+
+        A store is read by the engine of the settings. What lies on a volume is read here: other machines lack it.
+        """
+        if not isinstance(place, StorePlace):
+            return Spread(LocalEngine(self._workers, self.settings.workers_after), batch, 1)
+        return Spread(self.engine, batch, _REQUESTS_AT_ONCE)
 
     def _place(self, kept: Kept) -> Place:
         settings = self.settings
         if kept == RAW_FILES:
             return VolumePlace(settings.volume / RAW)
-        layout = _layout(kept.artifact)
         if not kept.in_store:
-            return VolumePlace(self._folders[layout])
+            return VolumePlace(self._folders[_layout(kept.artifact)])
         if not settings.bucket:
             raise UnfollowedError(f"no store is set; set S3_BUCKET and its keys, or run {Run('s3', 'up')}")
         if self.store_failed:
             raise UnfollowedError(f"since {self.store_failed} failed")
         shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
         bucket = BucketSettings.model_validate(shared, by_name=True)
+        if kept == INDEX:
+            return StorePlace(bucket, index_folder_of(self._dataset))
+        layout = _layout(kept.artifact)
         where = "/".join(part for part in ("s3:/", bucket.bucket, bucket.prefix) if part)
         folder = in_bucket(
             layout, self._dataset, where, lambda name: open_folder(bucket, name).find_manifest(), self.reporter

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from larder.contract import META, IndexEntry, index_name
-from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain
+from larder.packing.source import IndexedSource
+from services.verify.chain import INDEX, OBJECTS, RAW_FILES, TREE_FILES, Chain
 from services.verify.choice import Choice
 from services.verify.findings import BreakError, Checked, Fault, changed
 from services.verify.paper import Paper, require_counts, require_same, require_source, sample_of
-from services.verify.places import Look, Place
+from services.verify.places import Look, Place, StorePlace
 
 
 def raw(chain: Chain) -> Checked:
@@ -73,6 +75,14 @@ def objects(chain: Chain) -> Checked:
     entries = (entry for some in (_chosen(paper, choice), others) for entry in some)
     checked = _read_objects(chain, paper, entries)
     return checked._replace(remark=f"{len(others):,} of them for their ETags" if others else "")
+
+
+def indexed(chain: Chain) -> Checked:
+    """Every image of an index: in the folder of its class; those that are chosen, fetched from where they lie."""
+    paper = chain.paper(INDEX)
+    _require_classes(paper)
+    choice = chain.choose(paper, map(sample_of, paper.index))
+    return _read_objects(chain, paper, _chosen(paper, choice), require_indexed)
 
 
 class Job(NamedTuple):
@@ -153,10 +163,26 @@ def _chosen(paper: Paper, choice: Choice) -> Iterator[IndexEntry]:
     return (entry for entry in paper.index if entry.path in choice)
 
 
-def _read_objects(chain: Chain, paper: Paper, entries: Iterator[IndexEntry]) -> Checked:
-    check = functools.partial(require_content, paper.place)
+def require_indexed(place: Place, entry: IndexEntry) -> int:
+    """Read an image from where an index says that it lies, and return its length.
+
+    Raises InputError when it isn't what the index says.
+    """
+    if not isinstance(place, StorePlace):
+        raise ValueError("an index lies in a store")
+    source = IndexedSource(place.settings, place.folder)
+    if hashlib.sha256(source.read(entry)).hexdigest() != entry.sha256:
+        raise source.changed(entry, "has changed")
+    return entry.bytes
+
+
+def _read_objects(
+    chain: Chain, paper: Paper, entries: Iterator[IndexEntry],
+    require: Callable[[Place, IndexEntry], int] = require_content,
+) -> Checked:  # fmt: skip
+    check = functools.partial(require, paper.place)
     looked_at = read = 0
-    with chain.reporter.task("objects", None, "objects") as task:
+    with chain.reporter.task(paper.manifest.artifact, None, "objects") as task:
         for size in chain.spread(paper.place)(check, entries):
             looked_at, read = looked_at + 1, read + size
             task.advance()

@@ -15,7 +15,7 @@ from larder.contract import META, IndexEntry, SampleEntry, parse_samples, sample
 from larder.errors import InputError
 from larder.progress import amount
 from larder.shards import MEMBER_BYTES
-from services.verify.chain import OBJECTS, TREE_FILES, Chain, Kept
+from services.verify.chain import INDEX, OBJECTS, TREE_FILES, Chain, Kept
 from services.verify.choice import Choice
 from services.verify.files import gone, require_length
 from services.verify.findings import BreakError, Checked, Fault, changed
@@ -60,9 +60,13 @@ def packs(kept: Kept, chain: Chain) -> Checked:
     Read whole, a pack holds its samples one after the other and nothing else, and has its own sha256, too. So are some
     with another ETag than when they were sent, with as many samples as are chosen: ETags can change where bytes don't.
     """
-    paper, tree = chain.paper(kept), chain.known(TREE_FILES) or (chain.known(OBJECTS) if kept.in_store else None)
+    paper = chain.paper(kept)
+    if paper.manifest.input.get("kind") == "index":
+        before, tree = "index", chain.known(INDEX)
+    else:
+        before, tree = "tree", chain.known(TREE_FILES) or (chain.known(OBJECTS) if kept.in_store else None)
     if tree is not None:
-        require_source(paper, tree.tree_digest, "tree")
+        require_source(paper, tree.tree_digest, before)
         require_same(paper, tree.manifest)
     if paper.manifest.samples is None:
         raise BreakError(Fault("the manifest names no index of samples", f"{paper.place.name}/{META}/manifest.json"))

@@ -36,8 +36,12 @@ class Paper:
 
     @property
     def tree_digest(self) -> str:
-        """Of a tree or its objects: the digest of the tree's own manifest."""
-        return self.manifest.digest() if self.manifest.artifact == "tree" else str(self.manifest.input.get("manifest"))
+        """Of a tree or its objects: the digest of the tree's own manifest. Of an index: that of its manifest."""
+        return (
+            self.manifest.digest()
+            if self.manifest.artifact in ("tree", "index")
+            else str(self.manifest.input.get("manifest"))
+        )
 
 
 def read_paper(place: Place, artifact: Artifact, work: Path) -> Paper:

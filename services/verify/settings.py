@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from larder.settings import ProcessSettings, VolumeSettings
+from larder.engines.settings import EngineSettings
+from larder.settings import VolumeSettings
 from larder.store import OptionalBucketSettings
 
 
@@ -16,7 +17,7 @@ def _all_is_zero(number: object) -> object:
     return 0 if number == "all" else number
 
 
-class VerifySettings(VolumeSettings, ProcessSettings, OptionalBucketSettings):
+class VerifySettings(VolumeSettings, EngineSettings, OptionalBucketSettings):
     """Where the chain's links lie, and how much of them is read."""
 
     wds: Path = Field(

@@ -18,7 +18,7 @@ from larder.volume import reading
 from services.commands import in_commands
 from services.verify import files
 from services.verify.archive import archive
-from services.verify.chain import OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept
+from services.verify.chain import INDEX, OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept
 from services.verify.findings import AbsentError, BreakError, Checked, Fault, UnfollowedError, as_figures
 from services.verify.packs import packs
 from services.verify.settings import VerifySettings
@@ -31,6 +31,8 @@ class Link(NamedTuple):
     follow: Callable[[Chain], Checked]
     kept: Kept | None
     mend: str
+    always: bool = True
+    """Whether it is told of where there is nothing to follow."""
 
 
 def _packs(name: str, kept: Kept, mend: str) -> Link:
@@ -47,6 +49,7 @@ LINKS = (
     _packs("shards", Kept("webdataset"), _WDS),
     _packs("chunks", Kept("litdata"), _LIT),
     Link("objects in the store", files.objects, OBJECTS, f"run {MAKES['objects']}{_AGAIN}"),
+    Link("index in the store", files.indexed, INDEX, f"run {MAKES['index']}{_AGAIN}", always=False),
     _packs("shards in the store", Kept("webdataset", in_store=True), _WDS),
     _packs("chunks in the store", Kept("litdata", in_store=True), _LIT),
 )
@@ -70,9 +73,13 @@ def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
         for volume in dict.fromkeys((settings.volume, settings.wds, settings.lit)):
             held.enter_context(reading(volume))
         chain = Chain(settings, reporter, Path(held.enter_context(tempfile.TemporaryDirectory(prefix="larder-"))))
+        held.enter_context(chain.engine.held())
         for link in LINKS:
-            lines.append(_follow(link, chain))
-            _say(lines[-1], reporter.json)
+            line = _follow(link, chain)
+            if line.checked is None and line.error is None and not link.always:
+                continue
+            lines.append(line)
+            _say(line, reporter.json)
     for line in lines:
         if line.error is not None:
             raise line.error
@@ -146,7 +153,7 @@ def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outco
     read = sum(checked.bytes for checked in followed)
     how = "every sample" if share >= 1 else f"{looked_at:,} of {amount(of, 'samples')} ({share:.1%})"
     return Outcome(
-        f"the chain holds: {len(followed)} of {len(LINKS)} links followed{left}, {how} read at each, "
+        f"the chain holds: {len(followed)} of {len(lines)} links followed{left}, {how} read at each, "
         f"{amount(read, 'B')} in {clock.seconds:.1f} s",
         "" if share >= 1 else f"{Run('verify').having(LARDER_VERIFY_SAMPLES='all')}, which reads every byte",
         {

@@ -17,7 +17,7 @@ from larder import __version__
 from tests.conftest import free_ports, wait_until
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
+STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
 """The compose files of stages that have another name than their own."""
 

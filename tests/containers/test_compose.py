@@ -27,8 +27,8 @@ NO_SETTINGS = {
 }
 PROJECT = "COMPOSE_PROJECT_NAME"
 STAGE_OF = {
-    "local": "extract", "load": "load", "wds": "shard", "lit": "optimize", "verify": "verify", "bench": "bench",
-    "s3": "s3",
+    "local": "extract", "load": "load", "wds": "shard", "lit": "optimize", "index": "index", "verify": "verify",
+    "bench": "bench", "s3": "s3",
 }  # fmt: skip
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  # s3.yaml asks for them
 
@@ -148,6 +148,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from larder.settings import settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
+    from services.index.settings import IndexSettings
     from services.jupyter.settings import JupyterSettings
     from services.load.settings import LoadSettings
     from services.mount.settings import MountSettings
@@ -160,7 +161,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     stages = {
         "extract": ExtractSettings, "transform": TransformSettings, "load": LoadSettings, "s3": S3Settings,
         "mount": MountSettings, "bench": BenchSettings, "shard": ShardSettings, "optimize": OptimizeSettings,
-        "verify": VerifySettings, "jupyter": JupyterSettings,
+        "verify": VerifySettings, "index": IndexSettings, "jupyter": JupyterSettings,
     }  # fmt: skip
     given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
     given["LARDER_CACHE_DIR"] = "/7"  # a name would be a volume's

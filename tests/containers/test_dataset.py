@@ -19,6 +19,7 @@ VOLUMES: dict[str, dict[str, Layout]] = {
     "wds": {"baseline": "tree", "wds_out": "webdataset"},
     "lit": {"baseline": "tree", "lit_out": "litdata"},
     "ray": {"baseline": "tree", "shard": "webdataset"},  # LARDER_RAY_STAGE chooses
+    "index": {"baseline": "tree"},
     "verify": {"baseline": "tree", "wds_out": "webdataset", "lit_out": "litdata"},
     "jupyter": {"baseline": "tree"},
 }

@@ -11,7 +11,7 @@ import pytest
 
 from larder import __version__
 
-STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
+STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 ROOTS = {"mount": "00000000002000c2"}
 """Who mounts is root at first, with SYS_ADMIN, DAC_OVERRIDE, SETUID and SETGID of root's capabilities."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -49,7 +49,8 @@ def test_labels_say_what_it_is(name: str) -> None:
         ("load", 350),
         ("s3", 350),
         ("mount", 350),
-        ("verify", 350),
+        ("verify", 700),
+        ("index", 900),
         ("shard", 600),
     ],  # Ray: 264
 )

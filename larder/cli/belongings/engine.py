@@ -14,6 +14,7 @@ from larder.cli.process import Call
 from larder.cli.survey import PROJECT_LABEL, Survey
 
 _VOLUMES = {"baseline": "data", "wds_out": "shards", "lit_out": "chunks", "shard": "shards", "optimize": "chunks",
+            "index": "data", "verify": "data",
             "minio": "the objects of the store on this machine", "bench_cache": "a cache"}  # fmt: skip
 """Compose's names of the volumes, and what is in them."""
 

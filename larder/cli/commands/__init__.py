@@ -57,6 +57,8 @@ COMMANDS: tuple[Command, ...] = (
             pipelines.pipeline("etl-wds"), ("shard", "load"), _VOLUMES[:2]),
     Command("etl-lit", _DATA, "pack the tree as LitData chunks, and upload them",
             pipelines.pipeline("etl-lit"), ("optimize", "load"), (_VOLUMES[0], _VOLUMES[2])),
+    Command("index", _DATA, "check, hash and index LARDER_SOURCE in a store where it lies, for etl-wds and etl-lit",
+            pipelines.pipeline("index"), ("index",), _VOLUMES[:1]),
     Command("verify", _DATA, "check the chain from archive to object, hash by hash", pipelines.verify,
             ("verify",), _VOLUMES),
     Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),

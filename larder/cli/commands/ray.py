@@ -9,7 +9,7 @@ from larder.cli.console import say, tell
 
 
 def up(app: App, _: Sequence[str]) -> None:
-    """Start a head and two workers from a packing stage's image."""
+    """Start a head and two workers from a stage's image."""
     stage = app.settings.get("LARDER_RAY_STAGE", "shard")
     if not app.is_compose:
         return say("the host runner needs none: LARDER_ENGINE=ray starts one for the run; "
@@ -17,7 +17,7 @@ def up(app: App, _: Sequence[str]) -> None:
     app.prepare(stage)
     app.run(app.runner.up("ray-head"))
     if not app.dry_run:
-        target = app.name("etl-lit" if stage == "optimize" else "etl-wds")
+        target = app.name({"shard": "etl-wds", "optimize": "etl-lit"}.get(stage, stage))
         tell(f"Next: {target} LARDER_ENGINE=ray RAY_ADDRESS=ray-head:6379")
     return None
 

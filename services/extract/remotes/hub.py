@@ -31,10 +31,10 @@ from huggingface_hub.utils._http import default_client_factory, get_session, hf_
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter
 from larder.sources import TooLargeError
+from larder.sources.kinds import is_hidden
 from larder.sources.members import CHUNK_BYTES, UnsafeNameError, is_litter, refuse, safe_path
+from larder.sources.patterns import WILD, as_pattern, fixed_folder
 from services.extract.download import download
-from services.extract.kinds import is_hidden
-from services.extract.patterns import WILD, as_pattern, fixed_folder
 from services.extract.remotes import ChangedError, Response, TransientError
 from services.extract.settings import HUB, HubAddress
 

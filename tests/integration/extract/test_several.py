@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.extract.archives import folder_of
+from larder.sources.archive_folders import folder_of
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ IN_CONTAINERS = {
         f"docker compose -f compose/lit.yaml {RUN} optimize",
         f"docker compose -f compose/lit.yaml {RUN} load",
     ],
+    "index": [f"docker compose -f compose/index.yaml {RUN} index"],
     "verify": [f"VERIFY_LIT=baseline docker compose -f compose/verify.yaml {RUN} verify"],
     "bench": [f"{BENCH} {RUN} bench"],
     "train": [f"{BENCH} {RUN} bench --task train"],
@@ -60,6 +61,7 @@ ON_THE_HOST = {
         f"{CHUNKS} {INPUT} {PYTHON}.optimize",
         f"{CHUNKS} {INPUT} LARDER_LOAD=litdata {PYTHON}.load",
     ],
+    "index": [f"{TREE} {PYTHON}.index"],
     "verify": [
         f"{TREE} LARDER_WDS_DIR=.larder/volumes/food11-webdataset_wds_out "
         f"LARDER_LIT_DIR=.larder/volumes/food11-litdata_lit_out {PYTHON}.verify"

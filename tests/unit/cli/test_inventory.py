@@ -38,6 +38,13 @@ def test_the_digest_is_the_one_that_later_stages_name(tmp_path: Path) -> None:
     assert inventory.look(tmp_path).artifacts[0].digest == manifest.digest()
 
 
+def test_what_was_made_from_an_index_is_compared_with_no_tree() -> None:
+    made = {"artifact": "webdataset", "dataset": "Food-11", "files": 2, "bytes": 20, "splits": {}, "settings": {},
+            "input": {"kind": "index", "manifest": "i1"}}  # fmt: skip
+    found = inventory.parse("Food-11-webdataset", json.dumps(made).encode())
+    assert staleness.of_stored(found, DATA, Holding()) == staleness.CURRENT
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"artifact": "raw"}', '"text"', "null", "\x80"])
 def test_a_damaged_manifest_is_shown_as_such(tmp_path: Path, text: str) -> None:
     (tmp_path / "raw" / "_larder").mkdir(parents=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from larder.sources.kinds import Kinds
+from larder.sources.prefix import Object, Prefix
 from larder.store import StoreSettings
-from services.extract.kinds import Kinds
-from services.extract.remotes.prefix import Listing, Object, Prefix
+from services.extract.remotes.prefix import Listing
 
 
 @pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=pytest.mark.exhaustive)])
@@ -40,5 +41,5 @@ def test_a_listing_of_any_length_takes_no_memory(tmp_path: Path, count: int) -> 
 )  # fmt: skip
 def test_the_path_of_a_key(uri: str, key: str, path: str | None) -> None:
     prefix = Prefix(uri, StoreSettings(), 10)
-    found = prefix._object({"Key": key, "Size": 0, "ETag": '"x"'}) if key.startswith(prefix._start) else None
+    found = prefix._object({"Key": key, "Size": 0, "ETag": '"x"'}) if key.startswith(prefix.start) else None
     assert (found.path if found else None) == path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from larder.sources.cards import Card, choose, read_card
 from larder.sources.members import BadSourceError
-from services.extract.splits import Card, choose, read_card
 
 
 @pytest.mark.parametrize(

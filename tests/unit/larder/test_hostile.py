@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_a_manifest_as_it_should_be() -> None:
     text = MANIFEST.to_json().encode()
     assert parse_manifest(text, "m") == MANIFEST
     assert inventory.parse("x", text).samples == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("object", "file:///etc/passwd"), ("object", "s3://bucket"), ("object", "s3:///key"), ("object", 7),
+     ("object", "s3://bucket/" + "k" * 2000), ("offset", -1), ("offset", 1.5), ("offset", 2**63 - 1), ("packed", -1),
+     ("codec", "pickle"), ("codec", None), ("at", -1)],
+    ids=["a file", "no key", "no bucket", "a number", "a long key", "negative", "a fraction", "beyond files", "packed",
+         "a codec", "no codec", "before"],
+)  # fmt: skip
+def test_places_of_images_that_are_none(field: str, value: object) -> None:
+    line = ENTRY._replace(object="s3://bucket/a.tar", offset=512, packed=4, codec="snappy", at=3).to_json()
+    assert IndexEntry.checked(line).to_json() == line
+    with pytest.raises(ValueError, match="none"):
+        IndexEntry.checked(json.dumps(json.loads(line) | {field: value}))
 
 
 @pytest.mark.parametrize("attack", [*hostile.LINES, *hostile.LABELS])

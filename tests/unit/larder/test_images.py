@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from larder import images
-from services.transform.recipes import RejectError
-from services.transform.verify import check_image
+from larder.tree.check import check_image
+from larder.tree.recipes import RejectError
 from tests import hostile
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from larder.errors import InputError
-from services.transform import recipes
-from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
-from services.transform.recipes.auto import recognise_layout
+from larder.tree import recipes
+from larder.tree.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from larder.tree.recipes.auto import recognise_layout
 
 MakeFiles = Callable[[Mapping[str, str]], Files]
 

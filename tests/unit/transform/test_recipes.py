@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from larder.errors import InputError
-from services.transform import recipes
-from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
-from services.transform.splits import parse_split_names
+from larder.tree import recipes
+from larder.tree.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from larder.tree.splits import parse_split_names
 
 Open = Callable[..., Recipe]
 
@@ -39,7 +39,7 @@ def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     there = ["auto", "csv", "food101", "food11", "imagefolder", "imagenet", "metadata", "oxford_pet", "parquet"]
     assert recipes.names() == there
     (tmp_path / "flat.py").write_text(
-        "from services.transform.recipes import Sample\n"
+        "from larder.tree.recipes import Sample\n"
         "class Flat:\n"
         "    classes = ['all']\n"
         "    def assign(self, path): return Sample('training', 0, path)\n"

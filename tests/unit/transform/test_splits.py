@@ -9,9 +9,9 @@ import pytest
 
 from larder.contract import IndexSummary, Manifest, SplitSummary
 from larder.errors import ConfigurationError
+from larder.tree.splits import Division, parse_split_names
+from larder.tree.summary import table
 from services.transform.settings import TransformSettings
-from services.transform.splits import Division, parse_split_names
-from services.transform.summary import table
 
 SPLITS = ("training", "validation", "evaluation")
 FILES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from larder.errors import InputError
-from services.transform import recipes
-from services.transform.recipes import Files, LeftOutError, Recipe, RejectError, Sample
-from services.transform.recipes.auto import recognise_layout
-from services.transform.recipes.csv import Table
-from services.transform.recipes.metadata import Metadata
-from services.transform.recipes.parquet import Parquet
-from services.transform.splits import parse_split_names
+from larder.tree import recipes
+from larder.tree.recipes import Files, LeftOutError, Recipe, RejectError, Sample
+from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.csv import Table
+from larder.tree.recipes.metadata import Metadata
+from larder.tree.recipes.parquet import Parquet
+from larder.tree.splits import parse_split_names
 
 Open = Callable[..., Recipe]
 

@@ -16,8 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from services.transform.recipes import RejectError
-from services.transform.verify import EXTENSIONS, check_image, check_name
+from larder.tree.check import EXTENSIONS, check_image, check_name
+from larder.tree.recipes import RejectError
 
 Encode = Callable[..., bytes]
 

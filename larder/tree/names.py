@@ -43,10 +43,18 @@ def is_image_name(path: str) -> bool:
     return path.lower().endswith(_IMAGES)
 
 
+HEAD_BYTES = 16
+"""By which `format_of` tells images."""
+
+
 def image_format(path: Path) -> str | None:
     """The format of a file that begins as an image does, whatever its name; None for all others."""
     with path.open("rb") as file:
-        begin = file.read(16)
+        return format_of(file.read(HEAD_BYTES))
+
+
+def format_of(begin: bytes) -> str | None:
+    """The format of what begins like this, if that is an image."""
     found = next((name.strip() for name, mark in _BEGINNINGS.items() if begin.startswith(mark)), None)
     if begin[:4] == b"RIFF" and begin[8:12] == b"WEBP":
         found = "WebP"

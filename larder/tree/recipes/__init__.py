@@ -12,6 +12,7 @@ and mostly another one, by which the recipe `auto` finds it: why the files are l
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -22,9 +23,9 @@ from types import ModuleType
 from typing import NamedTuple, Protocol, cast
 
 from larder.errors import InputError
-from services.transform.names import look_alikes
-from services.transform.splits import KNOWN_NAMES, SplitNames
-from services.transform.survey import Survey, some
+from larder.tree.names import look_alikes
+from larder.tree.splits import KNOWN_NAMES, SplitNames
+from larder.tree.survey import Survey, some
 
 AUTO = "auto"
 _SHOWN = 100
@@ -66,6 +67,20 @@ class Files:
     """The setting LARDER_SPLITS, and the names that are known."""
     label_column: str = ""
     """The setting LARDER_LABEL_COLUMN."""
+    fetch: Callable[[str], None] | None = None
+    """Brings the file at a path to `folder`, where they lie elsewhere."""
+    holds: Callable[[str], bool] | None = None
+    """Whether there is a file at a path, where they lie elsewhere."""
+
+    def local(self, path: str) -> Path:
+        """The place of a file that is to be read."""
+        if self.fetch is not None:
+            self.fetch(path)
+        return self.folder / path
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file at a path."""
+        return self.holds(path) if self.holds is not None else os.path.isfile(self.folder / path)
 
     @cached_property
     def survey(self) -> Survey:

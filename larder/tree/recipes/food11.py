@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from larder.errors import InputError
 from larder.splits import SPLITS
-from services.transform.recipes import Files, RejectError, Sample, require_images, unplaced
-from services.transform.splits import OUT
-from services.transform.survey import some
+from larder.tree.recipes import Files, RejectError, Sample, require_images, unplaced
+from larder.tree.splits import OUT
+from larder.tree.survey import some
 
 CLASSES = [
     "Bread", "Dairy product", "Dessert", "Egg", "Fried food", "Meat", "Noodles/Pasta", "Rice", "Seafood", "Soup",

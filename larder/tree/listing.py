@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from larder.ledger import explained
-from services.transform.names import comparable, litter
-from services.transform.recipes import RejectError, Sample
+from larder.tree.names import comparable, litter
+from larder.tree.recipes import RejectError, Sample
 
 LEFT_OUT = ""
 """The split of samples that are left out."""
@@ -75,7 +75,7 @@ class Listing:
         """Give files of one name in a class and split names of their own; call it once, after the last sample."""
         with self._explained(), self._db:
             self._db.execute("CREATE INDEX names ON rows (split, label, name)")
-            self._rename(_with_folders)
+            self._rename(with_folders)
             self._rename(_with_digest)
 
     def _rename(self, rename: Callable[[str], str]) -> None:
@@ -126,7 +126,8 @@ class Listing:
             yield file, f"is named in {place}, but {why}"
 
 
-def _with_folders(file: str) -> str:
+def with_folders(file: str) -> str:
+    """A name for a file that has the folders in it."""
     name = file.replace("/", "_")
     return name if len(name.encode()) <= _LONGEST_NAME_BYTES else _with_digest(file)
 

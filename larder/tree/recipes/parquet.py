@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 
 from larder.errors import InputError
-from services.transform.recipes import Files, LeftOutError, RejectError, Sample
-from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 _CLASSES = "classes.json"
 _MOST_BYTES = 64 << 20
@@ -49,7 +49,7 @@ def recognise(files: Files) -> str | None:
 
 def open(files: Files) -> Parquet:
     """Read the classes. Raises InputError when the file with their names is absent or something else."""
-    path = files.folder / _CLASSES
+    path = files.local(_CLASSES)
     if not path.is_file():
         raise InputError(f"the source has no {_CLASSES}, which extract makes of Parquet files", next_step=_OTHERWISE)
     files.require_intact(_CLASSES)

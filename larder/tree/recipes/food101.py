@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 from larder.errors import InputError
 from larder.splits import EVALUATION, TRAINING
-from services.transform.listing import Listing, Row, TwiceError
-from services.transform.lists import fault, lines
-from services.transform.recipes import Files, RejectError, Sample, require_distinct
+from larder.tree.listing import Listing, Row, TwiceError
+from larder.tree.lists import fault, lines
+from larder.tree.recipes import Files, RejectError, Sample, require_distinct
 
 _LISTS = {"meta/train.txt": TRAINING, "meta/test.txt": EVALUATION}
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from larder.errors import InputError
 from larder.splits import EVALUATION, TRAINING
-from services.transform.listing import Listing, Row, TwiceError
-from services.transform.lists import Line, fault, lines
-from services.transform.recipes import Files, LeftOutError, Sample, require_distinct
+from larder.tree.listing import Listing, Row, TwiceError
+from larder.tree.lists import Line, fault, lines
+from larder.tree.recipes import Files, LeftOutError, Sample, require_distinct
 
 _LISTS = {"annotations/trainval.txt": TRAINING, "annotations/test.txt": EVALUATION}
 

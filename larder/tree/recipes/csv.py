@@ -13,18 +13,17 @@ import codecs
 import csv
 import io
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from larder.errors import InputError
 from larder.splits import known_split
-from services.transform.listing import LEFT_OUT, Listing, Row, TwiceError
-from services.transform.names import comparable
-from services.transform.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
-from services.transform.splits import OUT, is_folder_name
-from services.transform.survey import some
+from larder.tree.listing import LEFT_OUT, Listing, Row, TwiceError
+from larder.tree.names import comparable
+from larder.tree.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
+from larder.tree.splits import OUT, is_folder_name
+from larder.tree.survey import some
 
 _NAME_IT = "set LARDER_CSV to the table's path in the source"
 _ALIASES = {
@@ -84,7 +83,7 @@ def recognise(files: Files) -> str | None:
             row = next(_read(files, table, _columns(files, table), set()), None)
         except InputError:
             continue
-        if row is not None and os.path.isfile(files.folder / row.file):
+        if row is not None and files.exists(row.file):
             return f"{table} names images and their labels"
     return None
 
@@ -92,7 +91,7 @@ def recognise(files: Files) -> str | None:
 def open(files: Files) -> Table:
     """Read the table. Raises InputError when there is none, or when it is none of the kind."""
     table = str(PurePosixPath(files.csv)) if files.csv else _find(files)
-    if not (files.folder / table).is_file():
+    if not files.exists(table):
         raise InputError(f"the source has no file {table}", next_step=_NAME_IT)
     files.require_intact(table)
     columns = _columns(files, table)
@@ -154,7 +153,7 @@ def _fits(files: Files, table: str) -> bool:
 def _columns(files: Files, table: str) -> Columns:
     """Find the separator and the columns by the first line. Raises InputError for a table that lacks some."""
     line = f"{table}, line 1"
-    with (files.folder / table).open("rb") as file:
+    with files.local(table).open("rb") as file:
         begin = file.read(_HEADER_BYTES)
     if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise _fault(line, "is in UTF-16: save the table as CSV in UTF-8")
@@ -195,7 +194,7 @@ def _shown(name: str) -> str:
 
 def _read(files: Files, table: str, columns: Columns, splits: set[str]) -> Iterator[Row]:
     """Every row; the values that they have as splits are added to `splits`, as far as LARDER_SPLITS may name them."""
-    with (files.folder / table).open(newline="", encoding="utf-8-sig") as file:
+    with files.local(table).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter=columns.separator)
         try:
             for number, values in enumerate(reader):
@@ -227,10 +226,10 @@ def _path(files: Files, table: str, name: str) -> str:
     """The file that a row means: below the source's top, or below the table's folder; with Windows' slashes, too."""
     folder = str(PurePosixPath(table).parent)
     prefix = "" if folder == "." else f"{folder}/"
-    if "\\" in name and not any(os.path.exists(files.folder / place) for place in (name, prefix + name)):
+    if "\\" in name and not any(files.exists(place) for place in (name, prefix + name)):
         name = name.replace("\\", "/")
     file = str(PurePosixPath(name))
-    return file if not prefix or os.path.exists(files.folder / file) else prefix + file
+    return file if not prefix or files.exists(file) else prefix + file
 
 
 def _split(files: Files, line: str, value: str) -> str:

@@ -10,18 +10,17 @@ import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from larder.progress import Reporter, amount
-from larder.sources import TooLargeError
+from larder.sources.cards import Card, choose
+from larder.sources.limits import TooLargeError
 from larder.sources.members import BadSourceError, Member, UnsafeNameError, damaged, safe_path
-from services.extract.archives import Part
-from services.extract.settings import ExtractSettings
-from services.extract.splits import Card, choose
+from larder.sources.parts import Part
 
 CLASSES = "classes.json"
 
@@ -47,7 +46,25 @@ class Columns(NamedTuple):
     names: Sequence[str] | None
 
 
-class _File(NamedTuple):
+class ParquetSettings(Protocol):
+    """What a stage's settings say of Parquet files."""
+
+    @property
+    def image_column(self) -> str:
+        """LARDER_IMAGE_COLUMN."""
+
+    @property
+    def label_column(self) -> str:
+        """LARDER_LABEL_COLUMN."""
+
+    @property
+    def max_files(self) -> int:
+        """LARDER_MAX_FILES."""
+
+
+class RowsOfFile(NamedTuple):
+    """A file, its split, and how many rows it has."""
+
     part: Part
     split: str
     rows: int
@@ -60,30 +77,28 @@ class ParquetSource:
     counted = False
     verb = "unpack"
 
-    def __init__(self, name: str, files: Sequence[_File], columns: Columns, labels: Mapping[Any, int]) -> None:
-        self.name, self._files, self._columns, self._labels = name, files, columns, labels
+    def __init__(self, name: str, files: Sequence[RowsOfFile], columns: Columns, labels: Mapping[Any, int]) -> None:
+        self.name, self.files, self.columns, self.labels = name, files, columns, labels
         self.total: int | None = sum(file.rows for file in files) + 1
         classes = columns.names if columns.names is not None else [str(value) for value in labels]
-        self._classes = json.dumps({"classes": list(classes)}, ensure_ascii=False, indent=2).encode() + b"\n"
-        self._width = max(3, len(str(len(classes) - 1)))
+        self.classes = list(classes)
+        self._classes = json.dumps({"classes": self.classes}, ensure_ascii=False, indent=2).encode() + b"\n"
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`. Each member holds its bytes."""
         yield Member(CLASSES, len(self._classes), self._classes)
-        for file in self._files:
-            stem = file.part.name.removesuffix(".parquet").replace("/", "-")
+        for file in self.files:
             for row, image, label in self._rows(file):
-                path = f"{file.split}/{label:0{self._width}d}/{stem}-{row:07d}.{_ending(image)}"
-                yield Member(path, len(image), image)
+                yield Member(path_of(file, row, image, label, len(self.classes)), len(image), image)
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
         yield member.place
 
-    def _rows(self, file: _File) -> Iterator[tuple[int, bytes, int]]:
+    def _rows(self, file: RowsOfFile) -> Iterator[tuple[int, bytes, int]]:
         """Number, image and label of every row."""
-        columns, row = self._columns, 0
-        with _opened(file.part) as table:
+        columns, row = self.columns, 0
+        with opened(file.part) as table:
             for group in range(table.num_row_groups):
                 for batch in _batches(table, file.part, group, _ROWS_AT_ONCE, [columns.image, columns.label]):
                     images = _bytes_of(batch.column(columns.image))
@@ -91,14 +106,30 @@ class ParquetSource:
                     for image, label in zip(images, labels, strict=True):
                         if not image.is_valid:
                             raise _at(file.part, row, f"has no image in the column {columns.image!r}, or only its path")
-                        if label not in self._labels:
+                        if label not in self.labels:
                             raise _at(file.part, row, "has changed while the file was read")
-                        yield row, image.as_py(), self._labels[label]
+                        yield row, image.as_py(), self.labels[label]
                         row += 1
 
 
+def path_of(file: RowsOfFile, row: int, image: bytes, label: int, classes: int) -> str:
+    """The path that a row's image has in the source, of so many classes."""
+    stem = file.part.name.removesuffix(".parquet").replace("/", "-")
+    return f"{file.split}/{label:0{max(3, len(str(classes - 1)))}d}/{stem}-{row:07d}.{_ending(image)}"
+
+
+def labels_of(file: RowsOfFile, columns: Columns, labels: Mapping[Any, int], group: int) -> Iterator[int]:
+    """The label of each row of a row group."""
+    with opened(file.part) as table:
+        for batch in _batches(table, file.part, group, _LABELS_AT_ONCE, [columns.label]):
+            for value in _values_of(batch.column(0)).to_pylist():
+                if value not in labels:
+                    raise damaged(file.part.name, "it has changed while it was read")
+                yield labels[value]
+
+
 def open_parquet(
-    name: str, parts: Sequence[Part], card: Card, settings: ExtractSettings, reporter: Reporter
+    name: str, parts: Sequence[Part], card: Card, settings: ParquetSettings, reporter: Reporter
 ) -> ParquetSource:  # fmt: skip
     """Look at all files: their columns, splits and labels; images are read later.
 
@@ -135,16 +166,18 @@ def _a_split(split: str, path: str) -> str:
     raise BadSourceError(f"{path} has the split {split!r}, which can't be a folder's name", next_step=_FIX)
 
 
-def _look(part: Part, split: str) -> _File:
-    with _opened(part) as table:
-        return _File(part, split, table.metadata.num_rows)
+def _look(part: Part, split: str) -> RowsOfFile:
+    with opened(part) as table:
+        return RowsOfFile(part, split, table.metadata.num_rows)
 
 
-def _same_columns(files: Sequence[_File], stated: Mapping[str, Sequence[str]], settings: ExtractSettings) -> Columns:
+def _same_columns(
+    files: Sequence[RowsOfFile], stated: Mapping[str, Sequence[str]], settings: ParquetSettings
+) -> Columns:
     """The columns, which must be the same ones in every file."""
     first: Columns | None = None
     for file in files:
-        with _opened(file.part) as table:
+        with opened(file.part) as table:
             found = _columns(table.schema_arrow, file.part, stated, settings)
         if first is not None and found != first:
             differ = next(field for field in Columns._fields if getattr(found, field) != getattr(first, field))
@@ -158,7 +191,7 @@ def _same_columns(files: Sequence[_File], stated: Mapping[str, Sequence[str]], s
     return first
 
 
-def _columns(schema: pa.Schema, part: Part, stated: Mapping[str, Sequence[str]], settings: ExtractSettings) -> Columns:
+def _columns(schema: pa.Schema, part: Part, stated: Mapping[str, Sequence[str]], settings: ParquetSettings) -> Columns:
     features = _features(schema)
     image = _choose(
         "IMAGE", settings.image_column, schema, part,
@@ -266,16 +299,16 @@ def _bytes_of(column: pa.Array) -> pa.Array:
     return column
 
 
-def _census(files: Sequence[_File], columns: Columns) -> tuple[dict[Any, int], set[str]]:
+def _census(files: Sequence[RowsOfFile], columns: Columns) -> tuple[dict[Any, int], set[str]]:
     """The label of each value, and the splits without any label. Reads the column of labels alone.
 
     Raises BadSourceError for a value without a class, and for a row without a label in a split that has some.
     """
     seen: set[Any] = set()
-    missing: dict[str, tuple[_File, int]] = {}
+    missing: dict[str, tuple[RowsOfFile, int]] = {}
     labelled: set[str] = set()
     for file in files:
-        with _opened(file.part) as table:
+        with opened(file.part) as table:
             row = 0
             for batch in _batches(table, file.part, None, _LABELS_AT_ONCE, [columns.label]):
                 values = _values_of(batch.column(0))
@@ -327,11 +360,12 @@ def _at(part: Part, row: int, what: str) -> BadSourceError:
 
 
 @contextmanager
-def _opened(part: Part) -> Iterator[pq.ParquetFile]:
+def opened(part: Part) -> Iterator[pq.ParquetFile]:
     """A Parquet file, read page by page. Raises BadSourceError when it isn't one."""
     with _explained(part, "its footer"):
         table = pq.ParquetFile(
-            part.path, pre_buffer=False, buffer_size=1 << 20, thrift_string_size_limit=_MOST_SCHEMA_BYTES,
+            part.path if part.open is None else part.open(), pre_buffer=False, buffer_size=1 << 20,
+            thrift_string_size_limit=_MOST_SCHEMA_BYTES,
             thrift_container_size_limit=1 << 20, page_checksum_verification=True,
         )  # fmt: skip
         table.schema_arrow  # noqa: B018  (what can't be had of it fails here)

@@ -16,8 +16,8 @@ from typing import Any
 
 from larder.errors import InputError
 from larder.ledger import explained
-from services.transform.recipes import Files, LeftOutError, RejectError, Sample
-from services.transform.splits import KNOWN_NAMES, OUT, SplitNames
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _FILE = "file_name"
@@ -72,7 +72,7 @@ def _tables(files: Files) -> list[str]:
 
 
 def _has_column(files: Files, table: str) -> bool:
-    with (files.folder / table).open("rb") as file:
+    with files.local(table).open("rb") as file:
         return _FILE.encode() in file.readline(_LONGEST_LINE)
 
 
@@ -129,7 +129,7 @@ def _label_column(row: Mapping[str, Any], table: str) -> str:
 
 
 def _csv(files: Files, table: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with (files.folder / table).open(newline="", encoding="utf-8-sig") as file:
+    with files.local(table).open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         try:
             if _FILE not in (reader.fieldnames or ()):
@@ -141,7 +141,7 @@ def _csv(files: Files, table: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _jsonl(files: Files, table: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with (files.folder / table).open("rb") as file:
+    with files.local(table).open("rb") as file:
         number = 0
         while line := file.readline(_LONGEST_LINE):
             number += 1

@@ -13,9 +13,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from larder.images import UnfitImageError, open_image, require_fit
-from services.transform.names import EXTENSIONS
-from services.transform.recipes import RejectError
-from services.transform.settings import Verify
+from larder.tree.names import EXTENSIONS
+from larder.tree.recipes import RejectError
+from larder.tree.settings import Verify
 
 _PNG_DEPTH_AT = 24  # IHDR's bit depth: PNG (third edition), 11.2.1
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the whole last chunk, with its checksum: PNG (third edition), 11.2.4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from larder.errors import InputError
-from services.transform import recipes
-from services.transform.recipes import AUTO, Files, Recipe, require_images
+from larder.tree import recipes
+from larder.tree.recipes import AUTO, Files, Recipe, require_images
 
 _LAST = ("food11", "csv", "imagefolder")
 """Those that fit many layouts come after those for one data set, the most general one last."""

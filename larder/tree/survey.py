@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-from services.transform.names import is_image_name, litter
-from services.transform.splits import SplitNames
+from larder.tree.names import is_image_name, litter
+from larder.tree.splits import SplitNames
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tbz2", ".txz", ".7z", ".rar", ".parquet")
 _LISTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".mat")

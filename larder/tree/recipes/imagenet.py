@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from larder.errors import InputError
 from larder.splits import TRAINING, VALIDATION
-from services.transform.lists import Line, fault, lines
-from services.transform.recipes import Files, LeftOutError, RejectError, Sample
-from services.transform.splits import OUT, SplitNames
+from larder.tree.lists import Line, fault, lines
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.splits import OUT, SplitNames
 
 _SYNSET = re.compile(r"n[0-9]{8}")
 _VALIDATION = re.compile(r"ILSVRC20[0-9]{2}_val_([0-9]{8})", re.ASCII)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from larder.errors import InputError
-from services.transform.recipes import Files
+from larder.tree.recipes import Files
 
 _LONGEST_LINE = 10_000
 
@@ -24,7 +24,7 @@ def lines(files: Files, path: str) -> Iterator[Line]:
     files.require_intact(path)
     number = 0
     try:
-        with (files.folder / path).open(encoding="utf-8-sig") as file:
+        with files.local(path).open(encoding="utf-8-sig") as file:
             while text := file.readline(_LONGEST_LINE):
                 number += 1
                 if text.strip():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from larder.errors import InputError
-from services.transform.recipes import (
+from larder.tree.recipes import (
     DEFAULT_SPLIT,
     Files,
     LeftOutError,
@@ -20,8 +20,8 @@ from services.transform.recipes import (
     require_images,
     unplaced,
 )  # fmt: skip
-from services.transform.splits import OUT
-from services.transform.survey import some
+from larder.tree.splits import OUT
+from larder.tree.survey import some
 
 
 class ImageFolder:

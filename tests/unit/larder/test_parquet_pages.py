@@ -1,0 +1,93 @@
+"""Where images lie in Parquet files: every form that pyarrow writes, and damaged ones."""
+
+from __future__ import annotations
+
+import io
+import random
+import zlib
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from larder.packed import unpack
+from larder.sources.parquet_pages import CODECS, Chunk, PageError, Value, values_of
+
+SOURCE = random.Random(3)
+IMAGES = [SOURCE.randbytes(SOURCE.randint(1, 3000)) for _ in range(150)] + [b"again" * 50] * 50
+
+
+def written(images: list[bytes | None], **options: object) -> bytes:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    column = pa.array([None if image is None else {"bytes": image, "path": "x"} for image in images], kind)
+    table, buffer = pa.table({"image": column, "label": list(range(len(images)))}), io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=70, **options)
+    return buffer.getvalue()
+
+
+def found_in(data: bytes) -> list[tuple[Value, str]]:
+    table, found = pq.ParquetFile(io.BytesIO(data)), []
+    for number in range(table.num_row_groups):
+        column = table.metadata.row_group(number).column(0)
+        starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
+        chunk = Chunk(
+            min(starts), column.total_compressed_size, column.num_values, CODECS[column.compression],
+            table.schema.column(0).max_definition_level,
+        )  # fmt: skip
+        read = values_of(lambda offset, length: data[offset : offset + length], chunk)
+        found += [(value, column.compression) for value in read]
+    return found
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_each_image_is_where_it_is_said_to_be(codec: str, dictionary: bool, version: str) -> None:
+    data = written(
+        list(IMAGES), compression=codec, use_dictionary=dictionary, data_page_version=version, data_page_size=20_000,
+        dictionary_pagesize_limit=30_000, write_page_index=dictionary,
+    )  # fmt: skip
+    found = found_in(data)
+    assert [value.data for value, _ in found] == IMAGES
+    for value, name in found:
+        if value.packed is None:
+            fetched = data[value.offset : value.offset + len(value.data)]
+        else:
+            page = unpack(CODECS[name], data[value.offset : value.offset + value.packed], 1 << 30)
+            fetched = page[value.at : value.at + len(value.data)]
+        assert fetched == value.data
+
+
+def test_a_row_without_an_image() -> None:
+    with pytest.raises(PageError, match="no image"):
+        found_in(written([*IMAGES[:9], None], use_dictionary=False))
+
+
+def test_damaged_files_are_refused() -> None:
+    data = written(list(IMAGES), data_page_size=20_000)
+    source, refused = random.Random(7), 0
+    for _ in range(300):
+        spoilt = bytearray(data)
+        spoilt[source.randrange(4, len(data) // 3)] ^= 1 << source.randrange(8)
+        try:
+            found_in(bytes(spoilt))
+        except PageError:
+            refused += 1
+    assert refused > 0
+
+
+@given(st.binary(max_size=300), st.sampled_from(["deflate", "gzip", "snappy"]))
+def test_what_is_packed_wrongly(data: bytes, codec: str) -> None:
+    with suppress(ValueError):
+        assert len(unpack(codec, data, 1000)) <= 1000
+
+
+@given(st.binary(max_size=3000).map(lambda data: data * 3))
+def test_what_is_packed_is_unpacked(data: bytes) -> None:
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    assert unpack("deflate", deflate.compress(data) + deflate.flush(), len(data)) == data
+    assert unpack("snappy", pa.compress(data, "snappy", asbytes=True), len(data)) == data
+    assert unpack("gzip", pa.compress(data, "gzip", asbytes=True), len(data)) == data
