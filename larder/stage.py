@@ -20,6 +20,7 @@ from larder import __version__
 from larder.errors import EXIT_INTERRUPTED, LarderError, explain_os_error
 from larder.progress import LogStyle, Reporter
 from larder.settings import Settings
+from larder.terminal import Lines
 from larder.third_party import warnings_told
 
 S = TypeVar("S", bound=Settings)
@@ -102,7 +103,9 @@ def _has_workers() -> bool:
 
 
 def _finish(reporter: Reporter, outcome: Outcome, in_commands: Callable[[str], str]) -> None:
-    reporter.event("done", in_commands(outcome.summary), **outcome.figures)
+    summary = outcome.summary
+    shown = summary.map(in_commands) if isinstance(summary, Lines) else in_commands(summary)
+    reporter.event("done", shown, **outcome.figures)
     if outcome.next_step:
         reporter.event("next", f"next: {in_commands(outcome.next_step)}")
 

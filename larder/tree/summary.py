@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from larder.contract import Manifest
 from larder.splits import SPLITS
+from larder.terminal import Lines, lines
 
 _MOST_CLASSES, _MOST_SPLITS, _WIDEST = 20, 6, 32
+
+
+def with_table(text: str, tree: Manifest) -> Lines:
+    """A line of text, and the table below it."""
+    return lines(text, *table(tree).split("\n"))
 
 
 def table(tree: Manifest) -> str:
@@ -23,11 +29,11 @@ def table(tree: Manifest) -> str:
     if (more := len(tree.classes) - _MOST_CLASSES) > 0:
         rows.append([f"{more:,} more", *(f"{sum(counts[split][_MOST_CLASSES:]):,}" for split in shown)])
     rows.append(["all", *(f"{tree.splits[split].samples:,}" for split in shown)])
-    lines = _aligned(rows)
+    shown_lines = _aligned(rows)
     if len(splits) > len(shown):
-        lines.append(f"  and {len(splits) - len(shown):,} more splits: see the manifest")
-    lines += [line for split in shown if (line := _without_images(tree, split))]
-    return "\n".join(lines)
+        shown_lines.append(f"  and {len(splits) - len(shown):,} more splits: see the manifest")
+    shown_lines += [line for split in shown if (line := _without_images(tree, split))]
+    return "\n".join(shown_lines)
 
 
 def _without_images(tree: Manifest, split: str) -> str:

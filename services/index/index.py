@@ -31,7 +31,7 @@ from larder.tree.recipes import AUTO, Files, LeftOutError, Recipe, RejectError, 
 from larder.tree.recipes.auto import recognise_layout
 from larder.tree.recipes.parquet import Parquet
 from larder.tree.splits import Division, parse_split_names
-from larder.tree.summary import table
+from larder.tree.summary import with_table
 from larder.volume import Slot
 from services.index.found import Found, Looked, Places
 from services.index.listing import Listing, Stored, list_at_once, require_objects
@@ -67,16 +67,16 @@ def index(settings: IndexSettings, reporter: Reporter) -> Outcome:
             listing.remove()
             slot.discard()
             return Outcome(
-                f"up to date: {_size(old)}\n{table(old)}", _next_step(settings, dataset), {"up_to_date": True}
+                with_table(f"up to date: {_size(old)}", old), _next_step(settings, dataset), {"up_to_date": True}
             )
         manifest, rejected = run.run(clock)
         listing.remove()
         slot.discard()
     aside = f", {rejected:,} rejected (see {place.uri}/{REJECTS})" if rejected else ""
     rate = manifest.files / max(clock.seconds, 1e-9)
+    done = f"{_size(manifest)}{aside} indexed in {place.uri}, in {clock.seconds:.1f} s ({rate:,.0f} images/s)"
     return Outcome(
-        f"{_size(manifest)}{aside} indexed in {place.uri}, in {clock.seconds:.1f} s ({rate:,.0f} images/s)\n"
-        f"{table(manifest)}",
+        with_table(done, manifest),
         _next_step(settings, dataset),
         {"images": manifest.files, "rejects": rejected, "seconds": round(clock.seconds, 3)},
     )  # fmt: skip

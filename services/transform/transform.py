@@ -41,7 +41,7 @@ from larder.tree.recipes import AUTO, Files, LeftOutError, Recipe, RejectError  
 from larder.tree.recipes.auto import Recognised, recognise_layout
 from larder.tree.settings import Verify
 from larder.tree.splits import Division, parse_split_names
-from larder.tree.summary import table
+from larder.tree.summary import with_table
 from larder.volume import RAW, Slot, remove_tree, swap_in
 from services.transform.settings import TransformSettings
 
@@ -81,7 +81,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     wanted = _wanted(settings, found.name)
     if not settings.force and (tree := _up_to_date(slot, manifest, wanted, settings.max_rejects, reporter)) is not None:
         _drop_stale_rejects(slot)
-        return Outcome(f"up to date: {_size(tree)}\n{table(tree)}", NEXT_STEP, {"up_to_date": True})
+        return Outcome(with_table(f"up to date: {_size(tree)}", tree), NEXT_STEP, {"up_to_date": True})
     with slot.lock(), Ledger(slot.ledger_path, json.dumps([manifest.digest(), wanted])) as ledger:
         if slot.resume(ledger) and len(ledger):
             reporter.event("resume", f"continuing an earlier run, which has done {amount(len(ledger), 'images')}")
@@ -97,7 +97,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> Outcome:
     rate = tree.files / max(clock.seconds, 1e-9)
     aside = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return Outcome(
-        f"{_size(tree)}{aside} in {clock.seconds:.1f} s ({rate:,.0f} images/s)\n{table(tree)}", NEXT_STEP,
+        with_table(f"{_size(tree)}{aside} in {clock.seconds:.1f} s ({rate:,.0f} images/s)", tree), NEXT_STEP,
         {"images": tree.files, "rejects": rejected, "seconds": round(clock.seconds, 3)},
     )  # fmt: skip
 

@@ -81,6 +81,7 @@ def test_packs_are_those_of_the_extracted_source(
     env |= {"LARDER_SOURCE": f"s3://{bucket}/{SOURCES[kind]}"}
     for name in ("extract", "transform"):
         assert (done := stage(name, env=env)).code == 0, done.stderr
+    assert "\n  all " in done.stderr, "the table has lines"
     tree = [json.loads(line) for line in (volume / "Food-11/_larder/index.jsonl").read_text().splitlines()]
     here = stage("shard", SIZE, f"--dest=s3://{bucket}/here/Food-11-webdataset", env=env)
     assert here.code == 0, here.stderr
@@ -90,6 +91,7 @@ def test_packs_are_those_of_the_extracted_source(
     indexed = stage("index", env=env, volume=empty)
     assert indexed.code == 0, indexed.stderr
     assert f"make etl-wds LARDER_INPUT=s3://{bucket}/Food-11-index LARDER_DEST=s3://{bucket}/Food-11-" in indexed.stderr
+    assert "\n  all " in indexed.stderr
     found = objects("Food-11-index")
     manifest = json.loads(found["_larder/manifest.json"])
     assert (manifest["artifact"], manifest["classes"]) == ("index", ["cat", "dog"])
