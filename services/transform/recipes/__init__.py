@@ -66,6 +66,9 @@ class Files:
     """The setting LARDER_SPLITS, and the names that are known."""
     label_column: str = ""
     """The setting LARDER_LABEL_COLUMN."""
+    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, most: iter(())
+    """Path and content of every file with an ending, sorted; hidden ones and litter left out. Raises InputError for one
+    that isn't what was extracted, or has more than so many bytes."""
 
     @cached_property
     def survey(self) -> Survey:
