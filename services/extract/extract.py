@@ -21,13 +21,13 @@ from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, TooLargeError, absent
+from larder.sources.archives import Part, sha256_of_parts
 from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError
 from larder.splits import known_split
 from larder.stage import Clock, Outcome
 from larder.volume import RAW, Slot, remove_tree, require_space
 from services.extract import gather
-from services.extract.archives import Part
 from services.extract.download import download, origin, remove_others
 from services.extract.gather import Opened, expand, options_of, shown
 from services.extract.settings import ExtractSettings, is_remote, local_path
@@ -232,9 +232,12 @@ def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[st
         return opened.listed or {"kind": "folder"}
     found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
     if opened.kind != "archive":
-        lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(found, opened.files, strict=True))
-        digest = hashlib.sha256(lines.encode()).hexdigest()  # of what sha256sum prints
-        return {"kind": opened.kind, "files": len(found), "bytes": total, "sha256": digest}
+        several: dict[str, str | int] = {
+            "kind": opened.kind, "files": len(found), "bytes": total, "sha256": sha256_of_parts(found, opened.files),
+        }  # fmt: skip
+        if opened.kind == "archives" and settings.zip_encoding:
+            several["zip_encoding"] = settings.zip_encoding
+        return several
     if settings.source_sha256 and found[0] != settings.source_sha256:
         raise BadSourceError(
             f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
@@ -14,13 +14,13 @@ from larder import sample
 from larder.dataset import DEFAULT
 from larder.settings import DATASET, DatasetName, DataSettings, ProcessSettings
 from larder.source_names import split_sources
+from larder.sources.archives import ArchiveFolders
 from larder.store import StoreSettings, an_endpoint
 
 FEWEST_IMAGES = len(sample.SPLITS) * sample.CLASSES
 FOOD11_URL = "https://nyu.box.com/shared/static/m5kvcl25hfpljul3elhu6xz8y2w61op4.zip"
 
 
-ArchiveFolders = Literal["set", "archive", "none"]
 HUB = "hf://datasets/"
 
 _REVISION = r"(?:refs(?:/|%2[Ff])(?:convert|pr)(?:/|%2[Ff])[^/@]+|[^/@]+)"  # the hub's own branches have slashes

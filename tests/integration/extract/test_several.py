@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.extract.archives import folder_of
+from larder.sources.archives import folder_of
 
 
 @pytest.mark.parametrize(

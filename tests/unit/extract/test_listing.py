@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from larder.sources.kinds import Kinds
 from larder.store import StoreSettings
-from services.extract.kinds import Kinds
 from services.extract.remotes.prefix import Listing, Object, Prefix
 
 

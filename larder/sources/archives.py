@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from larder.sources import FolderSource, Options, open_local
+from larder.sources.kinds import ARCHIVE, is_archive, is_hidden, is_parquet
 from larder.sources.members import Member, Source
-from services.extract.kinds import ARCHIVE, is_archive, is_hidden
-from services.extract.settings import ArchiveFolders
 
 _SHARD = re.compile(r"(?:[-_.](?:\d+-of-\d+|\d{3,})|(?:^|(?<=/))\d{4,})$")
 """The number of a shard, as WebDataset, img2dataset, `datasets` and people write it. Shorter ones may be names."""
 _OPEN_AT_ONCE = 4
+ArchiveFolders = Literal["set", "archive", "none"]
+"""The setting LARDER_ARCHIVE_FOLDERS: below which folder the files of each archive go."""
 
 
 class Part(NamedTuple):
@@ -116,3 +118,16 @@ def _below(folder: str, path: str) -> str:
     if name and path.startswith(f"{name}/"):
         return f"{above}/{path}" if above else path
     return f"{folder}/{path}" if folder else path
+
+
+def sha256_of_parts(digests: Sequence[str], parts: Sequence[Part]) -> str:
+    """The sha256 of what `sha256sum` prints of files: it identifies a source of several."""
+    lines = "".join(f"{digest}  {part.name}\n" for digest, part in zip(digests, parts, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def parts_of(folder: FolderSource, kind: Literal["archives", "parquet"]) -> list[Part]:
+    """The archives, or the Parquet files, below a folder; hidden ones are none."""
+    is_part = is_archive if kind == "archives" else is_parquet
+    paths = sorted(member.path for member in folder.scan() if is_part(member.path) and not is_hidden(member.path))
+    return [Part(folder.path / path, path) for path in paths]
