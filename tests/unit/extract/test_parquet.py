@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from larder.errors import InputError, LarderError
+from services.extract import parquet
+from services.extract.parquet_pages import pages
 from tests.parquet import IMAGE, features, picture
 
 Run = Callable[..., Any]
@@ -211,3 +214,61 @@ def test_any_change_of_a_byte_ends_in_an_error_of_ours_or_in_files(write: Run, r
             run(path)
         except LarderError as error:
             assert error.next_step
+
+
+@pytest.mark.parametrize("column", ["images", "labels"])
+def test_pages_that_unpack_to_more_than_is_read_at_once(
+    write: Run, run: Run, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """Small in the file: a page of zeros, and a dictionary of one long label."""
+    monkeypatch.setattr(parquet, "_MOST_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet, "_MOST_LABELS_BYTES", 1 << 10)
+    image, label = bytes((2 << 20) if column == "images" else 9), "x" * (20 if column == "images" else 2000)
+    path = write("train.parquet", [(image, label), (picture(1), "y")], None, label=pa.string())
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=r"row group 0 has a page of [0-9,]+ bytes in the column") as error:
+        run(path)
+    assert "smaller pages" in error.value.next_step
+
+
+def test_many_rows_of_one_large_image_of_a_dictionary(
+    write: Run, run: Run, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_MOST_ROWS_BYTES", 2_000_000)
+    seen: list[int] = []
+    batches = parquet._batches
+    monkeypatch.setattr(
+        parquet, "_batches", lambda table, part, group, rows, columns: (
+            seen.append(rows), batches(table, part, group, rows, columns)
+        )[1],
+    )  # fmt: skip
+    run(write("train.parquet", [(bytes(900_000), 0)] * 5, group=5))
+    assert seen[-1] == 2
+    assert len(raw()) == 6
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_every_page_is_found(tmp_path: Path, version: Any, compression: Any) -> None:
+    table = pa.table({"a": [bytes([n % 256]) * n for n in range(3000)], "b": [str(n % 7) for n in range(3000)]})
+    path = tmp_path / "it.parquet"
+    pq.write_table(
+        table, path, data_page_version=version, compression=compression, data_page_size=10_000, row_group_size=2000,
+        use_dictionary=["b"], write_statistics=False, write_batch_size=10,
+    )  # fmt: skip
+    facts = pq.ParquetFile(path).metadata
+    for group in range(facts.num_row_groups):
+        for number in range(2):
+            column = facts.row_group(group).column(number)
+            start = column.dictionary_page_offset or column.data_page_offset
+            found = list(pages(path, start, column.total_compressed_size))
+            assert 0 < column.total_uncompressed_size - sum(page.unpacked for page in found) < 200 * len(found)
+            assert [page.is_dictionary for page in found] == [number == 1] + [False] * (len(found) - 1)
+            assert number == 1 or len(found) > 50
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 99, b"\x15", b"\x1c" * 99, b"\x19\xfc" + b"\xff" * 9 + b"\x01", b"\0"])
+def test_no_page(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "it").write_bytes(data)
+    with pytest.raises(ValueError, match="page"):
+        list(pages(tmp_path / "it", 0, 100))
