@@ -296,11 +296,10 @@ class Folder:
 
         for page in self._pages(what, ask, "Uploads", _NEXT_UPLOADS):
             for item in page:
-                if item["Key"].startswith(start) and which(item["Key"].removeprefix(start)):
-                    place: dict[str, Any] = {
-                        "Bucket": self.bucket, "Key": item["Key"], "UploadId": item["UploadId"]
-                    }  # fmt: skip
-                    what = f"dropping parts of s3://{self.bucket}/{item['Key']}"
+                key, upload = item.get("Key", ""), item.get("UploadId", "")
+                if upload and key.startswith(start) and which(key.removeprefix(start)):
+                    place: dict[str, Any] = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
+                    what = f"dropping parts of s3://{self.bucket}/{key}"
                     self._ask(what, lambda place: self._client.abort_multipart_upload(**place), place)
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
@@ -346,6 +345,10 @@ class Folder:
         for pause in (*_PAUSES_SECONDS, None):
             try:
                 answer = request(argument)
+            except KeyError as fault:
+                raise ServiceError(
+                    f"{what}: the store's answer has no {fault.args[0]}", next_step=_CHECK_STORE
+                ) from fault
             except FAULTS as fault:
                 error = explain(fault, what, self.settings.s3_endpoint_url)
                 passing = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))

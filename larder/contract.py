@@ -438,9 +438,12 @@ def parse_index(place: Path | IO[bytes], name: str = "", classes: int | None = N
         yield entry
 
 
-def parse_samples(path: Path, name: str = "") -> Iterator[SampleEntry]:
-    """Stream an index of samples, which errors call `name`. Raises InputError for a line that isn't one."""
-    return _parsed(path, name, SampleEntry.checked)
+def parse_samples(place: Path | IO[bytes], name: str = "") -> Iterator[SampleEntry]:
+    """Stream an index of samples, a path or an open file, which errors call `name`.
+
+    Raises InputError for a line that isn't one.
+    """
+    return _parsed(place, name, SampleEntry.checked)
 
 
 _Entry = TypeVar("_Entry")

@@ -74,6 +74,17 @@ def bound(client: S3Client, stall_seconds: float) -> None:
     endpoint.http_session = BoundedSession(endpoint.http_session, stall_seconds)
 
 
+def with_error(parsed: Any) -> Any:
+    """Give an answer that says of its error nothing an empty one: botocore looks into it."""
+    if parsed.get("Error", parsed) is None:
+        parsed["Error"] = {}
+    return parsed
+
+
+SENSELESS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+"""What botocore's parsers raise on answers that no store sends."""
+
+
 class Parsers(ResponseParserFactory):
     """Makes parsers that raise ResponseParserError for whatever they can't parse, such as a size that is no number."""
 
@@ -84,8 +95,8 @@ class Parsers(ResponseParserFactory):
 
         def guarded(response: Any, shape: Any) -> Any:
             try:
-                return parse(response, shape)
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as fault:
+                return with_error(parse(response, shape))
+            except SENSELESS as fault:
                 raise ResponseParserError(f"{type(fault).__name__}: {fault}") from fault
 
         parser.parse = guarded

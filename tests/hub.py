@@ -57,6 +57,8 @@ class Hub:
         """What the API says instead: path of the request, and the right answer."""
         self.content: Callable[[str, bytes], bytes] = lambda _path, content: content
         """What is sent instead of a file."""
+        self.kept_at = self.url.replace("127.0.0.1", "localhost")
+        """Where it redirects to for files that are kept aside."""
         self.asked: list[Asked] = []
 
     def answer(self, asked: Asked, query: dict[str, list[str]], form: dict[str, list[str]]) -> Answer:
@@ -123,9 +125,7 @@ class Hub:
         if "lfs" in described:
             digest = described["lfs"]["oid"]
             linked = {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{digest}"', "ETag": '"x"'}
-            return Answer(
-                302, headers | linked | {"Location": f"{self.url.replace('127.0.0.1', 'localhost')}/lfs/{digest}"}, b""
-            )
+            return Answer(302, headers | linked | {"Location": f"{self.kept_at}/lfs/{digest}"}, b"")
         answer = self._file(asked, content)
         return answer._replace(headers=headers | {"ETag": f'"{described["oid"]}"'} | answer.headers)
 

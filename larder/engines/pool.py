@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from larder.errors import ResourceError
+from larder.third_party import Told, told
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,7 +42,9 @@ class Pool(Generic[T, R]):
         start_server(_modules_of(self._function))
         context = multiprocessing.get_context("forkserver")
         try:
-            self._executor = ProcessPoolExecutor(self._workers, mp_context=context, initializer=end_with_parent)
+            self._executor = ProcessPoolExecutor(
+                self._workers, mp_context=context, initializer=_begin_worker, initargs=(told(),)
+            )
         except OSError as error:  # it makes semaphores, which is all that it needs of the system by now
             raise ResourceError(
                 f"worker processes can't be started: /dev/shm doesn't take their semaphores ({error.strerror})",
@@ -141,6 +144,13 @@ def _call(function: Callable[[T], R], task: T) -> R:
         os._exit(1)  # threads that still read would hold it up
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _begin_worker(told: Told | None) -> None:
+    """Begin a worker, whose warnings somebody may be told of."""
+    end_with_parent()
+    if told is not None:
+        told.listen()
 
 
 def end_with_parent() -> None:

@@ -28,11 +28,10 @@ class ChunkLoader(Loader):
     """Reads the chunks `<uri>/<split>/chunk-*.bin`, which are fetched ahead and kept in a cache for later epochs.
 
     It runs LitData as it comes, but for these: plain http and AWS_CA_BUNDLE are obeyed, `max_pre_download` too, a chunk
-    of a wrong length is an error and not waited for, and what fails in LitData's threads is raised with that cause.
-    LitData's index, which says how samples are decoded, is fetched once, must be of larder's own form, and is what
-    LitData is given. LitData
-    shuffles within and across chunks, and counts epochs itself. `network` counts chunks that came whole; requests it
-    can't tell.
+    of a wrong length or with other bytes than the index says is an error and not waited for, and what fails in
+    LitData's threads is raised with that cause. LitData's index, which says how samples are decoded, is fetched once,
+    must be of larder's own form, and is what LitData is given. LitData shuffles within and across chunks, and counts
+    epochs itself. `network` counts chunks that came whole; requests it can't tell.
 
     The cache is a folder of its own in `cache_dir`: emptied at first, removed by `close`, and locked, so that each
     loader needs a `cache_dir` of its own. One loader at a time counts what comes over the network.
@@ -45,6 +44,7 @@ class ChunkLoader(Loader):
         workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
         seed: Seed of the shuffle.
         transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        check_digests: Whether a chunk must have the sha256 of the index before LitData reads it. See Loader.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
         max_cache_size: The most that may be kept, in bytes; None is three quarters of the free space.
@@ -68,7 +68,8 @@ class ChunkLoader(Loader):
     @needs("litdata,s3fs,torch")
     def __init__(
         self, uri: str, split: str, *, cache_dir: Path | str, batch_size: int = 64, workers: int | None = None,
-        seed: int = 0, transform: Transform | None = None, store: StoreSettings | None = None,
+        seed: int = 0, transform: Transform | None = None, check_digests: bool = True,
+        store: StoreSettings | None = None,
         max_cache_size: int | None = None, max_pre_download: int | None = None, reporter: Reporter | None = None,
     ) -> None:  # fmt: skip
         from larder.loaders.source import find_packs
@@ -89,10 +90,14 @@ class ChunkLoader(Loader):
             place_index(packs, split, cache)
             from larder.loaders.litdata_images import Adjustment, Images, storage_options
 
+            names = (pack.path.removeprefix(f"{split}/") for pack in packs.files)
+            digests = dict(zip(names, (pack.sha256 for pack in packs.files), strict=True)) if check_digests else None
+            settings = packs.folder.settings
             self.dataset = Images(
                 f"{packs.folder.uri}/{split}", cache, len(packs.manifest.classes), transform,
-                Adjustment(packs.folder.settings.s3_endpoint_url, budget.ahead, self._traffic), shuffle=True, seed=seed,
-                drop_last=False, storage_options=storage_options(packs.folder.settings), max_cache_size=budget.bytes,
+                Adjustment(settings.s3_endpoint_url, settings.stall_seconds, budget.ahead, self._traffic, digests),
+                shuffle=True, seed=seed, drop_last=False, storage_options=storage_options(settings),
+                max_cache_size=budget.bytes,
             )  # fmt: skip
             self._opened = opened.pop_all()
 

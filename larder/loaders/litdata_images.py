@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,9 +41,12 @@ class Adjustment(NamedTuple):
     """What LitData is told beside its own arguments, in each process that reads."""
 
     endpoint: str
+    stall_seconds: int
     ahead: int | None
     """How many chunks each worker fetches ahead; None leaves it to LitData."""
     traffic: Traffic
+    sha256: Mapping[str, str] | None
+    """What each chunk must have, by its name; None doesn't look."""
 
 
 class PyTreeLoader(item_loader.PyTreeLoader):  # type: ignore[misc]  # litdata has no types
@@ -104,7 +108,7 @@ def _explain_read(fault: Exception, name: str) -> LarderError:
 
 def adjust_litdata(adjustment: Adjustment) -> None:
     """Have LitData reach the store, count what it fetches and say why it fails, here and in forks of this process."""
-    endpoint, ahead, traffic = adjustment
+    endpoint, stall_seconds, ahead, traffic, sha256 = adjustment
 
     class Counting(downloader.S3Downloader):  # type: ignore[misc]
         """LitData's way to S3."""
@@ -134,10 +138,11 @@ def adjust_litdata(adjustment: Adjustment) -> None:
                         next_step=RESTORE,
                     )
                 )
+            _require_digest(tmp_path, f"{self._remote_dir}/{os.path.basename(local_filepath)}", sha256)
             super()._publish_file(tmp_path, local_filepath)
 
     downloader.register_downloader("s3://", Counting, overwrite=True)
-    downloader._OBSTORE_CLIENT_OPTIONS.update(client_options(endpoint))
+    downloader._OBSTORE_CLIENT_OPTIONS.update(client_options(endpoint, stall_seconds))
     # LitData raises what it is given to what it thinks best: for remote chunks, nearly always to 32.
     if ahead is not None:
         reader.adaptive_pre_download = lambda *_, **__: ahead
@@ -148,14 +153,25 @@ def adjust_litdata(adjustment: Adjustment) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def client_options(endpoint: str) -> dict[str, Any]:
+def _require_digest(file: str, uri: str, sha256: Mapping[str, str] | None) -> None:
+    """Raise CarriedError unless the chunk in a file is the one at `uri` that the index names."""
+    if sha256 is None:
+        return
+    with open(file, "rb", buffering=0) as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != sha256.get(uri.rpartition("/")[2]):
+        raise CarriedError.of(InputError(f"{uri} has other bytes than the data set's index says", next_step=RESTORE))
+
+
+def client_options(endpoint: str, stall_seconds: int) -> dict[str, Any]:
     """What obstore, which fetches the chunks, must be told to reach the store as boto3 does; proxies it finds itself.
 
-    It refuses plain http unless told, and knows nothing of AWS's setting for a bundle of certificates.
+    It refuses plain http unless told, and knows nothing of AWS's setting for a bundle of certificates. It can't require
+    progress: silence ends a request after the stall time, and LitData's own limit any request after 200 s.
     """
     bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     known = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
-    return known | {"allow_http": endpoint.startswith("http://")}
+    return known | {"allow_http": endpoint.startswith("http://"), "read_timeout": f"{stall_seconds}s"}
 
 
 def _require_chunk(remote: str, local: str) -> None:

@@ -47,6 +47,10 @@ class Loader(ABC):
         reader: What reads, in words, with the release of a library of others.
         preprocessing: What is done to each image, in words.
 
+    With `check_digests`, the default, nothing parses an image, or a chunk, unless it has the sha256 of the index that
+    the manifest names; one that hasn't raises InputError. Without it, an image that was replaced or damaged after the
+    data were made is trained with as long as it can be decoded.
+
     An image that can't be read raises InputError while a batch is waited for, a worker process that is lost
     ResourceError, and a store that doesn't answer ServiceError.
 

@@ -5,14 +5,12 @@ What a training script does that was moved from local files to object storage im
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from larder.errors import InputError, LarderError
 from larder.loaders.dataloader import MapStyleLoader
 from larder.loaders.failures import CarriedError
+from larder.loaders.image_table import ImageTable
 from larder.loaders.loader import check_manifest, needs
 from larder.loaders.remedies import RENEW
 from larder.loaders.traffic import Network, Traffic
@@ -21,8 +19,6 @@ from larder.progress import Reporter, Silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from larder.bucket import Listed
-    from larder.contract import IndexEntry
     from larder.loaders.loader import Transform
     from larder.store import BucketSettings, StoreSettings
 
@@ -44,6 +40,7 @@ class ObjectLoader(MapStyleLoader):
         workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
         seed: Seed of the shuffle.
         transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        check_digests: Whether an image must have the sha256 of the index before it is decoded. See Loader.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
         reporter: What is told of the index and the listing as they are read; by default nobody.
@@ -62,7 +59,8 @@ class ObjectLoader(MapStyleLoader):
     @needs("s3fs,torch")
     def __init__(
         self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
-        transform: Transform | None = None, store: StoreSettings | None = None, reporter: Reporter | None = None,
+        transform: Transform | None = None, check_digests: bool = True, store: StoreSettings | None = None,
+        reporter: Reporter | None = None,
     ) -> None:  # fmt: skip
         from larder.loaders.source import open_folder, read_index, require_none_missing
 
@@ -71,7 +69,7 @@ class ObjectLoader(MapStyleLoader):
         manifest = check_manifest(folder.find_manifest(), "objects", split, folder.uri)
         samples = manifest.splits[split].samples
         with reporter.task("reading the index", samples, "images") as task:
-            table = ObjectTable(read_index(folder, manifest), split, task.advance)
+            table = ImageTable(read_index(folder, manifest), split, task.advance)
         if len(table) != samples:
             raise InputError(
                 f"the index of {folder.uri} names {len(table):,} images in {split!r}, its manifest {samples:,}",
@@ -81,7 +79,7 @@ class ObjectLoader(MapStyleLoader):
             require_none_missing(folder, table.first_missing(folder.list(split), task.advance))
         self._traffic = Traffic()
         super().__init__(
-            RemoteImages(folder.settings, folder.key, table, self._traffic, transform), manifest, split,
+            RemoteImages(folder.settings, folder.key, table, self._traffic, transform, check_digests), manifest, split,
             batch_size=batch_size, workers=workers, seed=seed, transform=transform,
         )  # fmt: skip
 
@@ -94,13 +92,15 @@ class RemoteImages:
     """The images of a table below the key `folder`. Opens a reader in each process that reads, and none before."""
 
     def __init__(
-        self, settings: BucketSettings, folder: str, table: ObjectTable, traffic: Traffic, transform: Transform | None
-    ) -> None:
+        self, settings: BucketSettings, folder: str, table: ImageTable, traffic: Traffic, transform: Transform | None,
+        check_digests: bool,
+    ) -> None:  # fmt: skip
         from larder.loaders.preprocessing import decode, reference_transform
         from larder.loaders.s3_reader import Readers
 
         self._folder, self._table, self._readers = folder, table, Readers(settings, traffic)
         self._transform, self._decode = transform or reference_transform(), decode
+        self._check_digests = check_digests
 
     def __len__(self) -> int:
         return len(self._table)
@@ -108,52 +108,8 @@ class RemoteImages:
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         key = f"{self._folder}/{self._table.path(number)}"
         try:
-            content = self._readers.own().read(key)
+            content = self._readers.own().read(key, self._table.length(number))
         except LarderError as error:
             raise CarriedError.of(error) from error
-        return self._transform(self._decode(content, key)), self._table.label(number)
-
-
-class ObjectTable:
-    """Path, class and length of each image of a split, sorted by path.
-
-    A million take about 70 MB, in five Python objects: forked workers share them, since counting references to them
-    touches no page but theirs.
-    """
-
-    def __init__(self, entries: Iterable[IndexEntry], split: str, advance: Callable[[], None]) -> None:
-        paths = bytearray()
-        self._ends, self._labels, self._lengths = array("Q", [0]), array("l"), array("Q")
-        for entry in entries:
-            if entry.label is not None and entry.path.startswith(f"{split}/"):
-                paths += entry.path.encode()
-                self._ends.append(len(paths))
-                self._labels.append(entry.label)
-                self._lengths.append(entry.bytes)
-                advance()
-        self._paths = bytes(paths)
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def path(self, number: int) -> str:
-        """Relative to the folder in the bucket."""
-        return self._encoded(number).decode()
-
-    def label(self, number: int) -> int:
-        """The class."""
-        return self._labels[number]
-
-    def first_missing(self, listed: Iterable[Listed], advance: Callable[[], None]) -> str | None:
-        """The path of the first that isn't among `listed` with its length, in whatever order those come."""
-        found = bytearray(len(self))
-        for item in listed:
-            number = bisect_left(range(len(self)), item.path.encode(), key=self._encoded)
-            if number < len(self) and self._encoded(number) == item.path.encode():
-                found[number] = self._lengths[number] == item.bytes
-                advance()
-        missing = found.find(0)
-        return None if missing < 0 else self.path(missing)
-
-    def _encoded(self, number: int) -> bytes:
-        return self._paths[self._ends[number] : self._ends[number + 1]]
+        sha256 = self._table.sha256(number) if self._check_digests else None
+        return self._transform(self._decode(content, key, sha256)), self._table.label(number)

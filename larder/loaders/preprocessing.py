@@ -8,6 +8,7 @@ part, so each run does the same work.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def reference_transform() -> Callable[[Image.Image], Tensor]:
     return composed
 
 
-def decode(source: str | bytes, name: str = "") -> Image.Image:
+def decode(source: str | bytes, name: str = "", sha256: bytes | None = None) -> Image.Image:
     """Decode an image with PIL, in torchvision's way (`torchvision.datasets.folder.pil_loader`).
 
     Only the formats that `transform` accepts are opened, and what it rejects for its shape or its scans isn't decoded.
@@ -57,12 +58,14 @@ def decode(source: str | bytes, name: str = "") -> Image.Image:
     Args:
         source: A file's path, or its bytes.
         name: What an error calls it; by default its path.
+        sha256: The digest that its bytes must have, 32 bytes; None doesn't look. Nothing parses others.
 
     Returns:
         The image as RGB.
 
     Raises:
-        UnreadableImageError: If it can't be decoded; UnreadableFileError, if the file system doesn't give it.
+        UnreadableImageError: If it can't be decoded, or has another digest.
+        UnreadableFileError: If the file system doesn't give it.
 
     Example:
         >>> from io import BytesIO
@@ -78,6 +81,8 @@ def decode(source: str | bytes, name: str = "") -> Image.Image:
         data = _read(source) if isinstance(source, str) else source
         if len(data) > MOST_BYTES:
             raise UnfitImageError(f"has more than {MOST_BYTES:,} bytes")
+        if sha256 is not None and hashlib.sha256(data).digest() != sha256:
+            raise UnfitImageError("has other bytes than the data set's index says")
         with io.BytesIO(data) as file, open_image(file) as image:
             require_fit(data, image)
             return image.convert("RGB")

@@ -14,8 +14,10 @@ import s3fs  # type: ignore[import-untyped]
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
+from larder.connections import StalledError, cause_of
 from larder.errors import InputError, LarderError, ServiceError
-from larder.loaders.remedies import FEWER_READERS, GONE
+from larder.loaders.paced_session import AioParsers, Limits, LongAnswerError, paced_session
+from larder.loaders.remedies import FEWER_READERS, GONE, RENEW
 from larder.loaders.traffic import Traffic
 from larder.s3_faults import ABSENT, FAULTS, code_of, explain, is_final
 from larder.store import BucketSettings, region_of
@@ -24,6 +26,7 @@ ATTEMPTS = 6
 """Tries of one object, repeats of what broke off included."""
 FIRST_PAUSE_SECONDS = 0.2
 """Before the second try; each further one is twice as long."""
+_CONNECT_SECONDS = 30
 
 FAULTS_OF_STREAMS = (OSError, aiohttp.ClientError, *FAULTS)
 """What reading from s3fs may raise."""
@@ -37,7 +40,9 @@ class Reader:
         self._body: Any = None
         self.opened = ""
         """The URI of the object that was opened last."""
+        self._limits = Limits(settings.stall_seconds)
         session = AioSession()
+        session.register_component("response_parser_factory", AioParsers())
         session.register("before-send.s3", self._on_request)
         session.register("before-parse.s3", self._on_answer)
         self._files = s3fs.S3FileSystem(
@@ -51,15 +56,19 @@ class Reader:
                 "s3": {"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
                 "request_checksum_calculation": "when_required", "response_checksum_validation": "when_required",
                 "retries": {"mode": "standard", "total_max_attempts": 1},  # `read` repeats: it sees the body, too
+                "connect_timeout": min(_CONNECT_SECONDS, settings.stall_seconds),
+                "read_timeout": settings.stall_seconds, "http_session_cls": paced_session(self._limits),
             },
             max_concurrency=1,  # with more, s3fs asks for each object's length first
             session=session, skip_instance_cache=True, use_listings_cache=False,
         )  # fmt: skip
         self._files.retries = 1
 
-    def read(self, key: str) -> bytes:
-        """The content of an object. Raises InputError when it isn't there, ConfigurationError or ServiceError."""
-        pause = FIRST_PAUSE_SECONDS
+    def read(self, key: str, most: int) -> bytes:
+        """The content of an object. Raises InputError when it isn't there or is longer than `most` bytes,
+        ConfigurationError or ServiceError.
+        """
+        pause, self._limits.most_bytes = FIRST_PAUSE_SECONDS, most
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 content: bytes = self._files.cat_file(f"{self._settings.bucket}/{key}")
@@ -78,6 +87,7 @@ class Reader:
         """An object as s3fs's file, fetched in blocks as it is read. What reading it raises, `explain` explains."""
         self.opened = f"s3://{self._settings.bucket}/{key}"
         self._files.retries = ATTEMPTS  # of each request, by s3fs itself
+        self._limits.most_bytes = 0  # all are for ranges
         return self._files.open(f"{self._settings.bucket}/{key}", "rb")
 
     def settle(self) -> None:
@@ -108,6 +118,8 @@ class Reader:
     def _explain(self, fault: Exception, uri: str) -> LarderError:
         # s3fs makes Python's errors of a store's answers and keeps those as the cause.
         cause = fault.__cause__ if isinstance(fault.__cause__, ClientError) else fault
+        if isinstance(cause, LongAnswerError):
+            return InputError(f"{uri} is longer than its index says: {cause}", next_step=RENEW)
         if not isinstance(cause, (ClientError, FileNotFoundError)):
             broken = cause if isinstance(cause, FAULTS) else HTTPClientError(error=cause)
             return explain(broken, f"reading {uri}", self._settings.s3_endpoint_url)
@@ -122,6 +134,8 @@ class Reader:
 def _passes(fault: Exception) -> bool:
     """Whether s3fs should ask again: it knows some faults by itself, by no means all."""
     if isinstance(fault, EndpointConnectionError):  # among others, a connection that is reset before any answer
+        return True
+    if cause_of(fault, StalledError) is not None:
         return True
     return isinstance(fault, ClientError) and code_of(fault) not in ABSENT and not is_final(code_of(fault))
 

@@ -19,6 +19,7 @@ from larder.loaders.failures import CarriedError
 from larder.loaders.preprocessing import decode, reference_transform
 from larder.loaders.remedies import RENEW
 from larder.loaders.s3_reader import FAULTS_OF_STREAMS, Reader, Readers
+from larder.loaders.shard_table import Sample, ShardTable
 from larder.loaders.traffic import Traffic
 from larder.shards import LABEL, PlainTar, label_of
 from larder.store import BucketSettings
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     from larder.loaders.loader import Transform
 
-Sample = tuple[str, bytes, int]
-"""A name for messages, an image, its class."""
-
 
 class ShardStream(IterableDataset["tuple[Tensor, int]"]):
     """The samples of the shards at `keys`. Each epoch orders the shards anew and deals them to the workers in turns;
@@ -39,10 +37,10 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
 
     def __init__(
         self, settings: BucketSettings, keys: list[str], traffic: Traffic, batch_size: int, seed: int,
-        transform: Transform | None, classes: int,
+        transform: Transform | None, classes: int, table: ShardTable | None,
     ) -> None:  # fmt: skip
         self._bucket, self._keys, self._batch_size, self._seed = settings.bucket, keys, batch_size, seed
-        self._classes = classes
+        self._classes, self._table = classes, table
         self._readers = Readers(settings, traffic)
         self._transform = transform or reference_transform()
         # Shared with the workers, which outlive a pass: its epoch, and how many batches are still to be begun.
@@ -56,16 +54,18 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         info = get_worker_info()
         with closing(self._samples(*((info.id, info.num_workers) if info else (0, 1)))) as samples:
-            for number, (name, image, label) in enumerate(samples):
+            for number, sample in enumerate(samples):
                 if number % self._batch_size == 0 and not self._may_begin():
                     break
-                yield self._transform(decode(image, name)), label
+                yield self._transform(decode(sample.image, sample.name, sample.sha256)), sample.label
 
     def _samples(self, worker: int, workers: int) -> Generator[Sample, None, None]:
         """A worker's samples. Raises what DataLoader carries."""
-        reader = self._readers.own()
+        reader, keys = self._readers.own(), self._ordered()
         try:
-            yield from self._read(reader, self._ordered(), worker, workers)
+            found = self._read(reader, keys, worker, workers)
+            shards = (f"s3://{self._bucket}/{key}" for key in keys[worker::workers])
+            yield from found if self._table is None else self._table.checked(found, shards)
         except FAULTS_OF_STREAMS as fault:
             raise CarriedError.of(reader.explain(fault)) from fault
         except (tarfile.TarError, ValueError) as fault:  # ValueError: the library's, and tarfile's on odd numbers
@@ -160,7 +160,7 @@ def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> Sa
             f"the sample {key!r} of {uri} has class {fields[LABEL][:20].decode()}, and the manifest names {classes:,}",
             next_step=RENEW,
         )
-    return f"{uri}, {key}.{images[0]}", fields[images[0]], label
+    return Sample(uri, f"{uri}, {key}.{images[0]}", fields[images[0]], label)
 
 
 def _damaged(uri: str, reason: str) -> InputError:

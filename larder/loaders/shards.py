@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class ShardLoader(Loader):
     """Reads the shards `<uri>/<split>/shard-*.tar`, each from its beginning to its end.
 
-    It follows the manifest: its index names the shards, and one listing shows that each is there with its length. Each
+    It follows the manifest: its index names the shards, and one listing shows that each is there with its length; its
+    index of samples, which is fetched with `check_digests`, says what lies in them. Each
     epoch shuffles the shards and deals them to the workers in turns; within a shard, images come in the order in which
     they were packed. Workers make batches by themselves, so that each one's last batch may be short, and with fewer
     shards than workers some have nothing to do: see `idle_workers`.
@@ -39,6 +40,7 @@ class ShardLoader(Loader):
         workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
         seed: Seed of the shuffle of shards.
         transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        check_digests: Whether an image must have the sha256 of the index before it is decoded. See Loader.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
         library: Who deals shards, reads tar and makes batches: "larder", or "webdataset" with its WebDataset and
@@ -59,12 +61,14 @@ class ShardLoader(Loader):
     @needs("s3fs,torch,webdataset")
     def __init__(
         self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
-        transform: Transform | None = None, store: StoreSettings | None = None,
+        transform: Transform | None = None, check_digests: bool = True, store: StoreSettings | None = None,
         library: Literal["larder", "webdataset"] = "larder", reporter: Reporter | None = None,
     ) -> None:  # fmt: skip
-        from larder.loaders.source import find_packs
+        from larder.loaders.source import find_packs, read_shard_table
 
-        packs = find_packs(uri, "webdataset", split, store, reporter or Silent())
+        reporter = reporter or Silent()
+        packs = find_packs(uri, "webdataset", split, store, reporter)
+        table = read_shard_table(packs, split, reporter) if check_digests else None
         from larder.loaders.shard_stream import LibraryShardStream, ShardStream
 
         by_library = library == "webdataset"
@@ -77,7 +81,7 @@ class ShardLoader(Loader):
         self._traffic = Traffic()
         self.dataset = (LibraryShardStream if by_library else ShardStream)(
             packs.folder.settings, [f"{packs.folder.key}/{pack.path}" for pack in packs.files], self._traffic,
-            batch_size, seed, transform, len(packs.manifest.classes),
+            batch_size, seed, transform, len(packs.manifest.classes), table,
         )  # fmt: skip
         self._loader = _loader_class(by_library)(
             self.dataset, batch_size=batch_size, num_workers=self.workers, persistent_workers=self.workers > 0,

@@ -8,10 +8,22 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from larder.bucket import Folder
-from larder.contract import LINE_BYTES, META, Artifact, IndexEntry, Manifest, index_name, parse_index
+from larder.contract import (
+    LINE_BYTES,
+    META,
+    Artifact,
+    IndexEntry,
+    Manifest,
+    SampleEntry,
+    index_name,
+    parse_index,
+    parse_samples,
+    samples_name,
+)
 from larder.errors import ConfigurationError, InputError
 from larder.loaders.loader import check_manifest
-from larder.loaders.remedies import RESTORE
+from larder.loaders.remedies import RENEW, RESTORE
+from larder.loaders.shard_table import ShardTable
 from larder.progress import Reporter
 from larder.store import StoreSettings, make_store, place_in_store
 
@@ -45,6 +57,20 @@ def read_index(folder: Folder, manifest: Manifest) -> Iterator[IndexEntry]:
     with tempfile.TemporaryFile(prefix="larder-") as place:
         fetch(folder, name, size, manifest.index.sha256, place)
         yield from parse_index(place, f"{folder.uri}/{name}", len(manifest.classes))
+
+
+def read_samples(folder: Folder, manifest: Manifest) -> Iterator[SampleEntry]:
+    """Fetch the index of samples that the manifest names, and stream it.
+
+    Raises InputError when the manifest names none, or it isn't what that says.
+    """
+    if manifest.samples is None:
+        raise InputError(f"the manifest of {folder.uri} names no index of samples", next_step=RENEW)
+    name = f"{META}/{samples_name(manifest)}"
+    most = sum(split.samples for split in manifest.splits.values()) * LINE_BYTES
+    with tempfile.TemporaryFile(prefix="larder-") as place:
+        fetch(folder, name, min(manifest.samples.bytes, most), manifest.samples.sha256, place)
+        yield from parse_samples(place, f"{folder.uri}/{name}")
 
 
 def fetch(folder: Folder, path: str, size: int, sha256: str, place: IO[bytes]) -> None:
@@ -101,3 +127,24 @@ def find_packs(uri: str, artifact: Artifact, split: str, store: StoreSettings | 
             task.advance()
     require_none_missing(folder, next(iter(missing), None))
     return Packs(folder, manifest, files)
+
+
+def read_shard_table(packs: Packs, split: str, reporter: Reporter) -> ShardTable:
+    """What the samples of a split's shards must be. Raises InputError unless that is what the manifest says."""
+    samples = packs.manifest.splits[split].samples
+    with reporter.task("reading the index of samples", samples, "images") as task:
+
+        def counted() -> Iterator[SampleEntry]:
+            for sample in read_samples(packs.folder, packs.manifest):
+                if sample.file.startswith(f"{split}/"):
+                    task.advance()
+                    yield sample
+
+        table = ShardTable(counted(), split, packs.folder.uri)
+    if len(table) != samples:
+        raise InputError(
+            f"the index of samples of {packs.folder.uri} names {len(table):,} images in {split!r}, its manifest "
+            f"{samples:,}",
+            next_step=RENEW,
+        )
+    return table

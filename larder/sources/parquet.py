@@ -20,14 +20,21 @@ from larder.progress import Reporter, amount
 from larder.sources.cards import Card, choose
 from larder.sources.limits import TooLargeError
 from larder.sources.members import BadSourceError, Member, UnsafeNameError, damaged, safe_path
+from larder.sources.parquet_pages import Read, page_sizes
 from larder.sources.parts import Part
 
 CLASSES = "classes.json"
 
 _ROWS_AT_ONCE = 16
 """Few, since images may be large: with the page that they lie in, this is what is in memory."""
+_MOST_PAGE_BYTES = 1 << 30
+"""Of a page, unpacked: an image may have so many. Writers put some 1 MB into one, or a thousand images."""
+_MOST_ROWS_BYTES = 256 << 20
+"""Of rows at once that may all be the largest value of a dictionary, which stands in the file once."""
 _LABELS_AT_ONCE = 1 << 16
 _MOST_CLASSES = 100_000
+_MOST_LABELS_BYTES = 64 << 20
+"""Of a page of labels, unpacked."""
 _MOST_SCHEMA_BYTES = 16 << 20
 _LABEL_NAMES = ("label", "labels", "class", "target", "category", "class_label")
 _UNLABELLED = -1  # by the convention of `datasets`, where a split has no labels
@@ -100,7 +107,9 @@ class ParquetSource:
         columns, row = self.columns, 0
         with opened(file.part) as table:
             for group in range(table.num_row_groups):
-                for batch in _batches(table, file.part, group, _ROWS_AT_ONCE, [columns.image, columns.label]):
+                dictionary = _require_pages(table, file.part, group, [columns.image, columns.label], _MOST_PAGE_BYTES)
+                at_once = _rows_at_once(dictionary, _ROWS_AT_ONCE)
+                for batch in _batches(table, file.part, group, at_once, [columns.image, columns.label]):
                     images = _bytes_of(batch.column(columns.image))
                     labels = _values_of(batch.column(columns.label)).to_pylist()
                     for image, label in zip(images, labels, strict=True):
@@ -309,8 +318,10 @@ def _census(files: Sequence[RowsOfFile], columns: Columns) -> tuple[dict[Any, in
     labelled: set[str] = set()
     for file in files:
         with opened(file.part) as table:
-            row = 0
-            for batch in _batches(table, file.part, None, _LABELS_AT_ONCE, [columns.label]):
+            groups = range(table.num_row_groups)
+            sizes = (_require_pages(table, file.part, group, [columns.label], _MOST_LABELS_BYTES) for group in groups)
+            row, at_once = 0, _rows_at_once(max(sizes, default=0), _LABELS_AT_ONCE)
+            for batch in _batches(table, file.part, None, at_once, [columns.label]):
                 values = _values_of(batch.column(0))
                 found = set(pc.unique(values).to_pylist())
                 if without := found & _no_labels(columns):
@@ -371,6 +382,50 @@ def opened(part: Part) -> Iterator[pq.ParquetFile]:
         table.schema_arrow  # noqa: B018  (what can't be had of it fails here)
     with table:
         yield table
+
+
+def _require_pages(
+    table: pq.ParquetFile, part: Part, group: int, columns: Sequence[str], most: int
+) -> int:  # fmt: skip
+    """Look at the pages of some columns of a row group; the bytes of the largest dictionary among them.
+
+    Raises BadSourceError for one that unpacks to more than `most` bytes.
+    """
+    largest = 0
+    with _explained(part, f"row group {group:,}"), _reading(part) as read:
+        facts = table.metadata.row_group(group)
+        for number in range(facts.num_columns):
+            column = facts.column(number)
+            if column.path_in_schema.partition(".")[0] not in columns:
+                continue
+            starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]
+            for page in page_sizes(read, min(starts), column.total_compressed_size):
+                if page.bytes > most:
+                    raise BadSourceError(
+                        f"{part.name}: row group {group:,} has a page of {page.bytes:,} bytes in the column "
+                        f"{column.path_in_schema!r}; at most {most:,} are read at once",
+                        next_step="write the file with smaller pages or row groups, then run again",
+                    )
+                largest = max(largest, page.bytes if page.is_dictionary else 0)
+    return largest
+
+
+@contextmanager
+def _reading(part: Part) -> Iterator[Read]:
+    """What reads bytes of the file."""
+    with part.path.open("rb") if part.open is None else part.open() as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            data: bytes = file.read(length)
+            return data
+
+        yield read
+
+
+def _rows_at_once(dictionary_bytes: int, most: int) -> int:
+    """How many rows may be read at once, where each may be a whole dictionary of so many bytes."""
+    return max(1, min(most, _MOST_ROWS_BYTES // max(dictionary_bytes, 1)))
 
 
 def _batches(

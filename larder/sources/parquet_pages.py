@@ -21,7 +21,8 @@ MOST_PAGE_BYTES = 1 << 30
 
 _DATA, _INDEX, _DICTIONARY, _DATA_V2 = 0, 1, 2, 3  # PageType
 _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # Encoding
-_HEADER_BYTES = (1 << 10, 1 << 16, 1 << 20)
+_HEADER_BYTES = (1 << 10, 1 << 16, 16 << 20)
+"""What is read of a header at first, and then: statistics hold the least and largest value."""
 _DEEPEST = 8
 
 
@@ -46,6 +47,14 @@ class Value(NamedTuple):
     packed: int | None
     at: int | None
     data: bytes
+
+
+class PageSize(NamedTuple):
+    """What the header of a page says."""
+
+    bytes: int
+    """When it is unpacked."""
+    is_dictionary: bool
 
 
 class PageError(ValueError):
@@ -82,10 +91,24 @@ def values_of(read: Read, chunk: Chunk) -> Iterator[Value]:
             raise PageError(f"a page is of the unknown kind {page.kind}")
 
 
+def page_sizes(read: Read, start: int, length: int) -> Iterator[PageSize]:
+    """The pages of a column chunk of `length` bytes, before anything unpacks one: readers take a header's word.
+
+    Raises PageError where no page begins, and for one that reaches beyond the chunk.
+    """
+    at, end = start, start + length
+    while at < end:
+        page = _page(read, at, end)
+        at = page.end
+        yield PageSize(page.size, page.kind == _DICTIONARY)
+
+
 class _Body:
     """What a page holds behind its header and `skipped` bytes that are never packed."""
 
     def __init__(self, read: Read, page: _Page, codec: Codec | None, skipped: int) -> None:
+        if max(page.size, page.packed) > MOST_PAGE_BYTES:
+            raise PageError(f"a page has {page.size:,} bytes; at most {MOST_PAGE_BYTES:,} are read at once")
         self._offset, self._packed, self._codec = page.body + skipped, page.packed - skipped, codec
         raw = read(self._offset, self._packed)
         if len(raw) != self._packed:
@@ -113,7 +136,7 @@ def _page(read: Read, at: int, end: int) -> _Page:
         except IndexError:
             continue
         kind, size, packed = (_number(fields, number) for number in (1, 2, 3))
-        if not (0 <= size <= MOST_PAGE_BYTES and 0 <= packed <= MOST_PAGE_BYTES and at + header_bytes + packed <= end):
+        if size < 0 or packed < 0 or at + header_bytes + packed > end:
             break
         header = fields.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0)) or {}
         return _Page(kind, at + header_bytes, packed, size, header, at + header_bytes + packed)

@@ -22,6 +22,7 @@ class Survey:
     Attributes:
         folders: By folder, "" for the top: how many images lie directly in it. Litter is left out.
         labelled: By folder: how many of them have names that begin with a number and an underscore.
+        labels: How many files hold one image's class, as in WebDataset's shards (`.cls`).
         lists: Tables and lists of names, by path.
         archives: Files that must be unpacked first, by path.
     """
@@ -29,6 +30,7 @@ class Survey:
     def __init__(self, paths: Iterable[str]) -> None:
         self.folders: dict[str, int] = {}
         self.labelled: dict[str, int] = {}
+        self.labels = 0
         self.lists: list[str] = []
         self.archives: list[str] = []
         for path in paths:
@@ -40,6 +42,7 @@ class Survey:
                 if _LABEL.match(name):
                     self.labelled[folder] = self.labelled.get(folder, 0) + 1
                 continue
+            self.labels += path.endswith(".cls")
             kept = self.lists if path.lower().endswith(_LISTS) else self.archives
             if (kept is self.lists or path.lower().endswith(_ARCHIVES)) and len(kept) < _LISTS_KEPT:
                 kept.append(path)

@@ -21,6 +21,7 @@ from larder.ledger import Ledger
 from larder.next_step import Run
 from larder.progress import Reporter, amount
 from larder.sources import FolderSource, GeneratedSource, TooLargeError, absent
+from larder.sources.archives import sha256_of_parts
 from larder.sources.inner import WithInner
 from larder.sources.members import CHUNK_BYTES, BadSourceError
 from larder.sources.parts import Part
@@ -232,9 +233,12 @@ def _made_from(settings: ExtractSettings, opened: Opened, sha256: Future[list[st
         return opened.listed or {"kind": "folder"}
     found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
     if opened.kind != "archive":
-        lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(found, opened.files, strict=True))
-        digest = hashlib.sha256(lines.encode()).hexdigest()  # of what sha256sum prints
-        return {"kind": opened.kind, "files": len(found), "bytes": total, "sha256": digest}
+        several: dict[str, str | int] = {
+            "kind": opened.kind, "files": len(found), "bytes": total, "sha256": sha256_of_parts(found, opened.files),
+        }  # fmt: skip
+        if opened.kind == "archives" and settings.zip_encoding:
+            several["zip_encoding"] = settings.zip_encoding
+        return several
     if settings.source_sha256 and found[0] != settings.source_sha256:
         raise BadSourceError(
             f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",

@@ -16,12 +16,12 @@ from larder.errors import InputError
 from larder.machine import boot_id
 from larder.progress import Reporter, Silent, Task, amount
 from larder.sources import FolderSource, Limits, Options, absent, open_local
+from larder.sources.archives import ArchivesSource
 from larder.sources.kinds import Kinds, is_archive, is_hidden, is_parquet, kind_of
 from larder.sources.members import BadSourceError, Source, safe_path
 from larder.sources.parts import Part
 from larder.volume import require_space
 from services.extract import remotes
-from services.extract.archives import ArchivesSource
 from services.extract.download import Origin, download
 from services.extract.remotes import Remote
 from services.extract.settings import ExtractSettings, hub_address, is_remote, local_path
@@ -169,6 +169,7 @@ def open_hub(settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Op
         settings.hf_token.get_secret_value(),
         settings.max_files,
         settings.max_download,
+        settings.stall_seconds,
     )
     reporter.event("revision", f"{hub.name} is at the commit {hub.commit}", commit=hub.commit)
     files = hub.files()

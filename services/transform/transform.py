@@ -36,7 +36,7 @@ from larder.tree import recipes
 from larder.tree.assign import assign, counted, division_of
 from larder.tree.check import check_image
 from larder.tree.left_out import LeftOut
-from larder.tree.names import image_format, is_image_name
+from larder.tree.names import image_format, is_image_name, litter
 from larder.tree.recipes import AUTO, Files, LeftOutError, Recipe, RejectError  # fmt: skip
 from larder.tree.recipes.auto import Recognised, recognise_layout
 from larder.tree.settings import Verify
@@ -150,8 +150,32 @@ def _files(settings: TransformSettings, raw: Path, manifest: Manifest, slot: Slo
         if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
             raise _changed(str(raw / path), "has changed")
 
+    def read_all(ending: str, most: int) -> Iterator[tuple[str, bytes]]:
+        for entry in read_index(raw, manifest):
+            if not entry.path.endswith(ending) or litter(entry.path) is not None:
+                continue
+            if entry.bytes > most:
+                raise InputError(
+                    f"{entry.path} has {entry.bytes:,} bytes, and at most {most:,} are expected",
+                    next_step="correct it in the source, then extract again; or choose another recipe (LARDER_RECIPE)",
+                )
+            content = _read(raw / entry.path, most)
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise _changed(str(raw / entry.path), "has changed")
+            yield entry.path, content
+
     split_names = parse_split_names(settings.splits)
-    return Files(raw, paths, require_intact, slot.work, settings.csv, split_names, settings.label_column)
+    return Files(
+        raw, paths, require_intact, slot.work, settings.csv, split_names, settings.label_column, read_all=read_all
+    )
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except FileNotFoundError:
+        raise _changed(str(path), "is gone") from None
 
 
 def _build(

@@ -6,39 +6,41 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from larder import sample
 from larder.contract import MANIFEST, META, IndexEntry, index_name
 from larder.engines.local import LocalEngine
 from larder.engines.spread import Spread
-from larder.sources import FolderSource, GeneratedSource, Limits, Options, open_local
+from larder.sources import GeneratedSource, Limits, Options, open_local
 from larder.sources.members import Member, Source
+from services.verify import sources
 from services.verify.chain import RAW_FILES, TREE_FILES, Chain
 from services.verify.files import chosen_of_raw
 from services.verify.findings import BreakError, Checked, Fault, UnfollowedError, changed
 from services.verify.index import Marks
 from services.verify.paper import Paper
+from services.verify.sources import BucketSource
 
-_AT_ONCE = 64
-_GATHERED = {"archives": "several archives", "parquet": "Parquet files", "objects": "a store's objects"}
+_AT_ONCE, _REQUESTS_AT_ONCE = 64, 16
 _NO_LIMITS = Limits(1 << 62, 1 << 62)
 _OTHER = "LARDER_SOURCE names another source than the one that raw was extracted from"
 
 
 def archive(chain: Chain) -> Checked:
     """The archive has the sha256 that raw's manifest names; its members are raw's files, by name and, those that are
-    chosen, by sha256. A folder is compared alike, and the sample's pictures are made anew.
+    chosen, by sha256. A folder and a store's objects are compared alike, and the sample's pictures are made anew.
     """
     raw = chain.known(RAW_FILES)
     if raw is None:
         raise UnfollowedError("no raw/ that could be compared with it")
     source = _source(chain, raw)
-    read = 0 if isinstance(source, GeneratedSource | FolderSource) else _require_archive(chain, raw)
+    read = _require_archive(chain, raw) if raw.manifest.input.get("kind") == "archive" else 0
     choice = chosen_of_raw(chain, raw, chain.known(TREE_FILES))
     # A compressed tar is read front to back, each member while it is the one at hand.
     workers, batch = (chain.settings.workers, _AT_ONCE) if source.parallel else (1, 1)
-    spread = Spread(LocalEngine(workers, chain.settings.workers_after), batch, 1)
+    threads = _REQUESTS_AT_ONCE if isinstance(source, BucketSource) else 1
+    spread = Spread(LocalEngine(workers, chain.settings.workers_after), batch, threads)
     looked_at = 0
     with chain.reporter.task(f"members of {source.name}", raw.manifest.files, "files") as task:
         jobs = (job for job in _jobs(raw, source, task.advance) if job.entry.path in choice)
@@ -54,7 +56,7 @@ class Job(NamedTuple):
     entry: IndexEntry
 
 
-def _source(chain: Chain, raw: Paper) -> Source:
+def _source(chain: Chain, raw: Paper) -> Source | BucketSource:
     """What raw was extracted from, as far as it can be had."""
     made_from, named = raw.manifest.input, chain.settings.source_path
     kind = made_from.get("kind")
@@ -62,14 +64,18 @@ def _source(chain: Chain, raw: Paper) -> Source:
         if made_from.get("generator") != sample.GENERATOR_VERSION:
             raise UnfollowedError("the sample was made by another release of its generator")
         return _sample_of(raw)
+    # Any size: the archive is the one that extract has read within its limits, which its digest shows.
+    options = Options(_NO_LIMITS, str(made_from.get("zip_encoding", "")), inner="inner_archives" in made_from)
+    if kind == "objects":
+        return sources.objects(chain)
+    if kind in ("archives", "parquet"):
+        return sources.several(chain, raw, cast(sources.Kind, kind), options)
     if kind not in ("archive", "folder"):
-        raise UnfollowedError(f"raw was made of {_GATHERED.get(str(kind), kind)}, which this stage doesn't read")
+        raise UnfollowedError(f"raw was made of {str(kind)[:80]!a}, which this stage doesn't know")
     if named is None:
         raise UnfollowedError(f"the {kind} isn't kept; LARDER_SOURCE=<its path on this machine> follows it")
     if named.is_dir() != (kind == "folder"):
         raise BreakError(Fault(f"raw was extracted from another source: {kind}", str(named), cause=_OTHER))
-    # Any size: the archive is the one that extract has read within its limits, which its digest shows.
-    options = Options(_NO_LIMITS, str(made_from.get("zip_encoding", "")), inner="inner_archives" in made_from)
     return open_local(named, str(named), options)
 
 
@@ -101,7 +107,7 @@ def _require_archive(chain: Chain, raw: Paper) -> int:
     return path.stat().st_size
 
 
-def _jobs(raw: Paper, source: Source, advance: Callable[[], None]) -> Iterator[Job]:
+def _jobs(raw: Paper, source: Source | BucketSource, advance: Callable[[], None]) -> Iterator[Job]:
     """Each member that is no link, with its file.
 
     Raises BreakError for a member without a file, and at last for a file without a member.
@@ -141,18 +147,27 @@ def _prefix(raw: Paper, path: str) -> str:
     return next((prefix for prefix in prefixes if raw.index.find(path.removeprefix(prefix)) is not None), "")
 
 
-def _check(source: Source, raw: str, job: Job) -> int:
+def _check(source: Source | BucketSource, raw: str, job: Job) -> int:
     """Read a member and return its length. Raises BreakError when raw's file isn't made of its bytes."""
-    digest, length = hashlib.sha256(), 0
-    for chunk in source.read(job.member):
-        digest.update(chunk)
-        length += len(chunk)
-    if digest.hexdigest() != job.entry.sha256:
+    where = f"{source.name}: {job.member.path}"
+    found = source.digest(job.member) if isinstance(source, BucketSource) else _digest(source, job.member)
+    if found is None:
+        raise BreakError(Fault("an object of the source is gone", where, job.entry.path, cause="it was deleted"))
+    length, digest = found
+    if digest != job.entry.sha256:
         raise changed(
-            "raw's index has another sha256 than the source's member", f"{source.name}: {job.member.path}",
-            digest.hexdigest(), job.entry.sha256, "raw's index was edited, or the source has changed", job.entry.path,
+            "raw's index has another sha256 than the source's member", where, digest, job.entry.sha256,
+            "raw's index was edited, or the source has changed", job.entry.path,
         )  # fmt: skip
     return length
+
+
+def _digest(source: Source, member: Member) -> tuple[int, str]:
+    digest, length = hashlib.sha256(), 0
+    for chunk in source.read(member):
+        digest.update(chunk)
+        length += len(chunk)
+    return length, digest.hexdigest()
 
 
 def _index_of(raw: Paper) -> str:

@@ -150,7 +150,7 @@ def gone(place: Place, path: str) -> BreakError:
 
 def require_content(place: Place, entry: IndexEntry) -> int:
     """Read a file and return its length. Raises BreakError when it has another sha256 than the index says."""
-    found = place.digest(entry.path)
+    found = place.digest(entry.path, entry.bytes)
     if found is None:
         raise gone(place, entry.path)
     if found != (entry.bytes, entry.sha256):

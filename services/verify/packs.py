@@ -29,6 +29,8 @@ _PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
 _STREAMS_OF_A_BATCH = 4
 _SAMPLES_OF_A_TASK = 8
 """Where not all are read: they share the reading of a chunk's head."""
+_MOST_SAMPLES = 1_000_000
+"""Of a pack: they are in memory together, some 700 bytes each."""
 
 
 class Pack(NamedTuple):
@@ -201,7 +203,10 @@ class _Packs:
             entry = self._paper.index.find(path)
             if entry is None:
                 raise self._wrong("a sample lies in a file that the index doesn't name", path)
-            yield Pack(entry, [Numbered(number, sample) for number, sample in enumerate(group)])
+            samples = [Numbered(*pair) for pair in enumerate(itertools.islice(group, _MOST_SAMPLES + 1))]
+            if len(samples) > _MOST_SAMPLES:
+                raise self._wrong(f"a pack has more than {_MOST_SAMPLES:,} samples", path)
+            yield Pack(entry, samples)
 
     def _listed(self) -> Iterator[SampleEntry]:
         try:

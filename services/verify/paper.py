@@ -82,7 +82,7 @@ def _manifest(place: Place, artifact: Artifact) -> Manifest:
 def require_file(place: Place, name: str, summary: IndexSummary, work: Path) -> Path:
     """An index file on this machine. Raises BreakError unless it is there and what the manifest says."""
     where = f"{place.name}/{META}/{name}"
-    found = place.fetch(f"{META}/{name}", work)
+    found = place.fetch(f"{META}/{name}", work, summary.bytes)
     if found is None:
         raise BreakError(Fault("an index that the manifest names isn't there", where, expected=summary.sha256))
     file, digest = found

@@ -44,14 +44,17 @@ class Place(Protocol):
     def read(self, path: str, most: int) -> bytes | None:
         """A small file, or its first `most` bytes and one more; None when there is none."""
 
-    def fetch(self, path: str, work: Path) -> tuple[Path, str] | None:
-        """A file on this machine, for which `work` may be used, and its sha256; None when there is none."""
+    def fetch(self, path: str, work: Path, most: int) -> tuple[Path, str] | None:
+        """A file on this machine, for which `work` may be used, and its sha256; None when there is none.
+
+        One of more than `most` bytes isn't read to its end, and the digest is another one then.
+        """
 
     def look(self, index: SortedIndex) -> Iterator[Look]:
         """Every file of the index, in some order; of those that are missing, the first one, last."""
 
-    def digest(self, path: str) -> tuple[int, str] | None:
-        """Length and sha256 of a file, which is read; None when there is none."""
+    def digest(self, path: str, most: int) -> tuple[int, str] | None:
+        """Length and sha256 of a file, which is read; None when there is none. For `most`, see `fetch`."""
 
     def parts(self, path: str, whole: bool, use: Callable[[Take], R]) -> R | None:
         """What `use` makes of parts of a file; None when there is none.
@@ -83,9 +86,9 @@ class VolumePlace(NamedTuple):
         except _ABSENT:
             return None
 
-    def fetch(self, path: str, work: Path) -> tuple[Path, str] | None:
+    def fetch(self, path: str, work: Path, most: int) -> tuple[Path, str] | None:
         """See Place: the file itself."""
-        found = self.digest(path)
+        found = self.digest(path, most)
         return None if found is None else (self.folder / path, found[1])
 
     def look(self, index: SortedIndex) -> Iterator[Look]:
@@ -97,8 +100,8 @@ class VolumePlace(NamedTuple):
                 yield Look(entry, None)
                 return
 
-    def digest(self, path: str) -> tuple[int, str] | None:
-        """See Place."""
+    def digest(self, path: str, most: int) -> tuple[int, str] | None:
+        """See Place. The length is known before it is read, and all is read."""
         try:
             with open(self.folder / path, "rb", buffering=0) as file:
                 return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
@@ -143,10 +146,10 @@ class StorePlace(NamedTuple):
         """See Place."""
         return open_folder(*self).with_body(path, lambda body: body.read(most + 1))
 
-    def fetch(self, path: str, work: Path) -> tuple[Path, str] | None:
+    def fetch(self, path: str, work: Path, most: int) -> tuple[Path, str] | None:
         """See Place."""
         file = work / f"{self.folder}-{path.replace('/', '-')}"
-        digest = open_folder(*self).download(path, file)
+        digest = open_folder(*self).download(path, file, most)
         return None if digest is None else (file, digest)
 
     def look(self, index: SortedIndex) -> Iterator[Look]:
@@ -159,9 +162,9 @@ class StorePlace(NamedTuple):
         if (missing := met.first_missing()) is not None:
             yield Look(missing, None)
 
-    def digest(self, path: str) -> tuple[int, str] | None:
+    def digest(self, path: str, most: int) -> tuple[int, str] | None:
         """See Place."""
-        return open_folder(*self).digest(path)
+        return open_folder(*self).digest(path, most)
 
     def parts(self, path: str, whole: bool, use: Callable[[Take], R]) -> R | None:
         """See Place: one request for the whole file, or one for each part."""

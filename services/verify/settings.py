@@ -36,7 +36,8 @@ class VerifySettings(VolumeSettings, EngineSettings, OptionalBucketSettings):
     seed: int = Field(0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of which samples are chosen")
     source: str = Field(
         "", alias="LARDER_SOURCE",
-        description="the archive or folder on this machine that the data were extracted from, where it is still there",
+        description="what the data were extracted from, where it is still there: an archive or folder on this machine, "
+        "several archives (as for extract), or s3://bucket/prefix",
     )  # fmt: skip
 
     @property

@@ -20,6 +20,9 @@ TARGETS = {
     "index": "tests.fuzz.index:fuzz",
     "shards": "tests.fuzz.shards:fuzz",
     "chunks": "tests.fuzz.chunks:fuzz",
+    "lists": "tests.fuzz.lists:fuzz",
+    "http": "tests.fuzz.http_answers:fuzz",
+    "s3": "tests.fuzz.s3_answers:fuzz",
 }
 """Name, and where the function is: add yours here."""
 

@@ -38,7 +38,7 @@ def target(data: bytes, folder: Path) -> None:
 
 
 def _ours(data: bytes) -> None:
-    for _, image, label in samples_of(io.BytesIO(data), len(data), "s3://bucket/shard.tar", classes=10):
+    for _, _, image, label, _ in samples_of(io.BytesIO(data), len(data), "s3://bucket/shard.tar", classes=10):
         assert len(image) <= len(data) and 0 <= label < 10
 
 

@@ -82,6 +82,10 @@ class Files:
         """Whether there is a file at a path."""
         return self.holds(path) if self.holds is not None else os.path.isfile(self.folder / path)
 
+    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, most: iter(())
+    """Path and content of every file with an ending, sorted; hidden ones and litter left out. Raises InputError for one
+    that isn't what was extracted, or has more than so many bytes."""
+
     @cached_property
     def survey(self) -> Survey:
         """What lies where."""

@@ -6,8 +6,8 @@ are. Its lines have the image's name or are in the images' order, and have one o
 
 - a synset: `n01751748`, as in Kaggle's `LOC_val_solution.csv`;
 - beside the image's name, the synset's number from 0 in the sorted order of all synsets: `val.txt`;
-- alone, the number from 1 that ILSVRC gives the synset: `ILSVRC2012_validation_ground_truth.txt`. Then `map_clsloc.txt`
-  (of the development kit) says which is which.
+- alone, the number from 1 that ILSVRC gives the synset: `ILSVRC2012_validation_ground_truth.txt`. Then a file of the
+  development kit says which is which: `map_clsloc.txt` (`<synset> <number> <name>` on each line), or `meta.mat`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import NamedTuple
 from larder.errors import InputError
 from larder.splits import TRAINING, VALIDATION
 from larder.tree.lists import Line, fault, lines
+from larder.tree.matlab import MOST_BYTES, Value, read_structs
 from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
 from larder.tree.splits import OUT, SplitNames
 
@@ -27,9 +28,9 @@ _VALIDATION = re.compile(r"ILSVRC20[0-9]{2}_val_([0-9]{8})", re.ASCII)
 _TEST = re.compile(r"ILSVRC20[0-9]{2}_test_[0-9]{8}", re.ASCII)
 _WORD = re.compile(r"[^\s,]+")
 _TRUTH = re.compile(r"(.*/)?[^/]*(val|ground_?truth)[^/]*\.(txt|csv)", re.IGNORECASE)
-_NUMBERS = "map_clsloc.txt"
+_NUMBERS, _META = "map_clsloc.txt", "meta.mat"
 _SYNSETS = ("LOC_synset_mapping.txt", "synset_words.txt", "synsets.txt")
-_MOST = 10_000_000
+_MOST, _LONGEST_NUMBER = 10_000_000, 9
 
 
 class ImageNet:
@@ -139,9 +140,13 @@ def _parse(line: Line) -> Entry | None:
     words = _WORD.findall(line.text)
     image = next((int(found[1]) for word in words if (found := _VALIDATION.match(word.rpartition("/")[2]))), None)
     synset = next((word for word in words if _SYNSET.fullmatch(word)), "")
-    if not synset and not words[-1].isdecimal():
+    if not synset and not (words and _is_number(words[-1])):
         return None
     return Entry(image, synset, 0 if synset else int(words[-1]), line.place)
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) <= _LONGEST_NUMBER
 
 
 def _resolve(files: Files, path: str, entries: list[Entry], synsets: set[str]) -> dict[int, str]:
@@ -164,18 +169,46 @@ def _numbers(files: Files, path: str, synsets: set[str]) -> dict[int, str]:
     """The synsets by ILSVRC's own numbers, which follow no order."""
     found = [name for name in files.survey.lists if f"/{name}".endswith(f"/{_NUMBERS}")]
     if not found:
+        if metas := [name for name in files.survey.lists if f"/{name}".endswith(f"/{_META}")]:
+            return _numbers_of_meta(files, metas[0])
         raise InputError(
-            f"{path} has ILSVRC's own numbers of {len(synsets):,} classes, and no {_NUMBERS} says which is which",
-            next_step=f"add {_NUMBERS} of ILSVRC's development kit, or a ground truth with synsets in its place "
-            "(LOC_val_solution.csv), then extract again",
+            f"{path} has ILSVRC's own numbers of {len(synsets):,} classes, and no {_NUMBERS} or {_META} says which is "
+            "which",
+            next_step=f"add {_META} of ILSVRC's development kit, or a text file {_NUMBERS} with `<synset> <number>` on "
+            "each line, as in `n02119789 1`; then extract again",
         )
     numbers: dict[int, str] = {}
     for line in lines(files, found[0]):
         synset, number, *_ = [*line.text.split(), "", ""]
-        if not _SYNSET.fullmatch(synset) or not number.isdecimal():
+        if not _SYNSET.fullmatch(synset) or not _is_number(number):
             raise fault(line.place, f"expected <synset> <number> <name>, found {line.text[:80]!r}")
         numbers[int(number)] = synset
     return numbers
+
+
+def _numbers_of_meta(files: Files, path: str) -> dict[int, str]:
+    files.require_intact(path)
+    with (files.folder / path).open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    try:
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        rows = [(row.get("ILSVRC2012_ID"), row.get("WNID")) for row in read_structs(data)]
+        return {int(number): synset for number, synset in rows if _is_row(number, synset)}  # type: ignore[arg-type, misc]
+    except ValueError as fault:
+        raise InputError(
+            f"{path} can't be read: {fault}",
+            next_step=f"get it again, or add a text file {_NUMBERS} with `<synset> <number>` on each line, as in "
+            "`n02119789 1`; then extract again",
+        ) from None
+
+
+def _is_row(number: Value, synset: Value) -> bool:
+    if isinstance(number, str) or number is None or number != number // 1 or not isinstance(synset, str):
+        raise ValueError("its elements lack ILSVRC2012_ID, a number, or WNID, a synset")
+    if not _SYNSET.fullmatch(synset):
+        raise ValueError(f"it has the synset {synset[:40]!a}")
+    return True
 
 
 def _sorted_numbers(files: Files, synsets: set[str]) -> dict[int, str]:

@@ -22,7 +22,7 @@ from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _FILE = "file_name"
 _USUAL = ("label", "labels", "class", "target", "category")
-_LONGEST_LINE = 1 << 20
+_LONGEST_LINE, _LONGEST_NUMBER = 1 << 20, 18
 
 
 class Metadata:
@@ -32,7 +32,7 @@ class Metadata:
         self, rows: sqlite3.Connection, tables: Iterable[str], names: SplitNames = KNOWN_NAMES
     ) -> None:  # fmt: skip
         labels = [str(row[0]) for row in rows.execute("SELECT DISTINCT label FROM rows")]
-        numbers = all(label.isascii() and label.isdecimal() for label in labels)
+        numbers = all(label.isascii() and label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
         self.classes = sorted(labels, key=int) if numbers else sorted(labels)
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._rows, self._tables, self._names = rows, frozenset(tables), names

@@ -78,7 +78,7 @@ def _parse(line: Line) -> tuple[str, str, int]:
     """Image, class and the class's number."""
     words = line.text.split()
     label = words[0].rpartition("_")[0]
-    if len(words) < 2 or not label or "/" in words[0] or not words[1].isdecimal():
+    if len(words) < 2 or not label or "/" in words[0] or not words[1].isdecimal() or len(words[1]) > 9:
         raise fault(line.place, f"expected <class>_<n> <number of the class>, found {line.text[:80]!r}")
     return words[0], label, int(words[1])
 

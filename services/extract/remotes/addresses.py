@@ -59,11 +59,19 @@ class Places:
         """Whether the source itself is connected to, and no redirect."""
 
     def require(self, address: str) -> None:
-        """Raise InputError for an address that a redirect may not lead to."""
-        kind = kind_of(address)
+        """Raise InputError for an address that may not be connected to now."""
         if self.is_source:
-            self._kinds.add(kind)
-        elif kind not in self._kinds:
+            self.add(address)
+        else:
+            self.require_allowed(address)
+
+    def add(self, address: str) -> None:
+        """Note where the source itself is."""
+        self._kinds.add(kind_of(address))
+
+    def require_allowed(self, address: str) -> None:
+        """Raise InputError for an address that a redirect may not lead to."""
+        if (kind := kind_of(address)) not in self._kinds:
             raise InputError(
                 f"{self._name}: the server redirects to {address}, a {kind} address: not followed",
                 next_step="check LARDER_SOURCE; if you trust that address, give the URL there as LARDER_SOURCE",

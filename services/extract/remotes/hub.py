@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import httpcore2
 import httpx2
 from huggingface_hub import HfApi, get_token, hf_hub_url, set_client_factory
 from huggingface_hub.errors import (
@@ -28,6 +31,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._http import default_client_factory, get_session, hf_raise_for_status
 
+from larder.connections import Pace, StalledError
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter
 from larder.sources import TooLargeError
@@ -35,12 +39,12 @@ from larder.sources.kinds import is_hidden
 from larder.sources.members import CHUNK_BYTES, UnsafeNameError, is_litter, refuse, safe_path
 from larder.sources.patterns import WILD, as_pattern, fixed_folder
 from services.extract.download import download
-from services.extract.remotes import ChangedError, Response, TransientError
+from services.extract.remotes import ChangedError, Response, StalledDownloadError, TransientError
+from services.extract.remotes.addresses import Places
 from services.extract.settings import HUB, HubAddress
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
-_TIMEOUT_SECONDS = 30.0  # the library sets none for most requests
 _MOST_ANSWER_BYTES = 64 << 20
 _TRIES = 2
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -65,14 +69,16 @@ class Hub:
     Raises InputError when it isn't there, ConfigurationError when a token is missing or wrong.
     """
 
-    def __init__(self, address: HubAddress, endpoint: str, token: str, max_files: int, max_download: int) -> None:
+    def __init__(
+        self, address: HubAddress, endpoint: str, token: str, max_files: int, max_download: int, stall_seconds: float
+    ) -> None:  # fmt: skip
         self._address, self._max_files, self._max_download = address, max_files, max_download
         self._endpoint, self._token = endpoint or DEFAULT_ENDPOINT, token or None
         self.name = f"{HUB}{address.repository}"
         logging.getLogger("huggingface_hub").setLevel(
             logging.CRITICAL
         )  # what it warns of is raised, too, or is retried
-        set_client_factory(_client_factory(self._endpoint))
+        set_client_factory(_client_factory(self._endpoint, stall_seconds))
         self._api = HfApi(self._endpoint, token=self._token)
         with self._explained(f"looking up {self.name}"):
             info = self._api.dataset_info(address.repository, revision=address.revision or None)
@@ -177,7 +183,7 @@ class Hub:
                 except httpx2.TransportError as fault:
                     if _UNTRUSTED in str(fault):
                         raise
-                    raise TransientError(_short(fault)) from fault
+                    raise _transient(fault) from fault
                 if answer.status_code == 416:
                     raise ChangedError("the hub has no bytes at the place where the download broke off")
                 if answer.status_code in _PASSING:
@@ -249,7 +255,8 @@ class Hub:
             )
         return ServiceError(
             f"{what}: {self._endpoint} doesn't answer, or breaks off ({_short(fault) or 'no answer'})",
-            next_step="check the network and HF_ENDPOINT, then run again: what has arrived stays",
+            next_step="check the network and HF_ENDPOINT, or raise LARDER_STALL_SECONDS; then run again: what has "
+            "arrived stays",
         )
 
     def _senseless(self, what: str, why: str) -> LarderError:
@@ -267,13 +274,18 @@ class Hub:
         return bool(self._token or get_token())
 
 
-def _client_factory(endpoint: str) -> Callable[[], httpx2.Client]:
-    """The library's own client, with limits for silence and for an answer's bytes, and no way from https to http."""
+def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.Client]:
+    """The library's own client, with limits for silence and for an answer's bytes, and no way from https to http, nor
+    from the internet into this machine's network.
+    """
+    host, places = httpx2.URL(endpoint).host, Places(endpoint)
+    places.require_host(host)
+    places.is_source = False
 
     def bound(request: httpx2.Request) -> None:
         limits = request.extensions.get("timeout") or {}
         request.extensions["timeout"] = {
-            part: limits.get(part) or _TIMEOUT_SECONDS for part in ("connect", "read", "write", "pool")
+            part: limits.get(part) or stall_seconds for part in ("connect", "read", "write", "pool")
         }
         if endpoint.startswith("https:") and request.url.scheme != "https":
             raise InputError(
@@ -281,15 +293,98 @@ def _client_factory(endpoint: str) -> Callable[[], httpx2.Client]:
                 next_step="check HF_ENDPOINT: nobody could tell whether such bytes are the hub's",
             )
 
+        if request.url.host != host:
+            places.require_host(request.url.host)  # which a proxy would connect to
+
     def cap(response: httpx2.Response) -> None:
         response.stream = _Capped(response.stream, _limit.get())
 
     def make() -> httpx2.Client:
         client = default_client_factory()
         client.event_hooks = {"request": [*client.event_hooks["request"], bound], "response": [cap]}
+        # There is no other way to its connections, but to make all of it anew.
+        _use(client._transport, _CheckedNetwork(places, httpx2.URL(endpoint).raw_host.decode(), stall_seconds))
+        for proxy in filter(None, client._mounts.values()):
+            _use(proxy, _PacedNetwork(stall_seconds))
         return client
 
     return make
+
+
+def _use(transport: Any, network: httpcore2.NetworkBackend) -> None:
+    transport._pool._network_backend = network
+
+
+class _PacedNetwork(httpcore2.SyncBackend):
+    """Connections whose answers must make progress."""
+
+    def __init__(self, stall_seconds: float) -> None:
+        self._stall_seconds = stall_seconds
+
+    def connect_tcp(self, host: str, port: int, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
+        """Connect to a host."""
+        return _PacedStream(super().connect_tcp(host, port, *arguments, **named), self._stall_seconds)
+
+
+class _CheckedNetwork(_PacedNetwork):
+    """Connects to the hub wherever it is, and for others to addresses that redirects may lead to."""
+
+    def __init__(self, places: Places, hub: str, stall_seconds: float) -> None:
+        super().__init__(stall_seconds)
+        self._places, self._hub = places, hub
+
+    def connect_tcp(self, host: str, port: int, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
+        """Connect to the first of the host's addresses that answers: to the very one that was checked."""
+        try:
+            resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as fault:
+            raise httpcore2.ConnectError(f"{host}: {fault}") from fault
+        found = dict.fromkeys(str(place[0]) for *_, place in resolved)
+        for address in found:
+            (self._places.add if host == self._hub else self._places.require_allowed)(address)
+        failure: Exception = httpcore2.ConnectError(f"{host} has no address")
+        for address in found:
+            try:
+                return super().connect_tcp(address, port, *arguments, **named)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as fault:
+                failure = fault
+        raise failure
+
+
+class _PacedStream(httpcore2.NetworkStream):
+    """A connection whose answers must make progress."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, stall_seconds: float) -> None:
+        self._stream, self._stall_seconds = stream, stall_seconds
+        self._pace = Pace(stall_seconds)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what has arrived. Raises ReadTimeout when that is too little in the stall time."""
+        begin = time.monotonic()
+        data = self._stream.read(max_bytes, timeout)
+        try:
+            if data:
+                self._pace.add(len(data), time.monotonic() - begin)
+        except StalledError as fault:
+            raise httpcore2.ReadTimeout(str(fault)) from fault
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send a part of a request, after which an answer begins anew."""
+        self._pace = Pace(self._stall_seconds)
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
+        """Go on with TLS."""
+        return _PacedStream(self._stream.start_tls(*arguments, **named), self._stall_seconds)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What is known of the connection."""
+        return self._stream.get_extra_info(info)
 
 
 class _Capped(httpx2.SyncByteStream):
@@ -361,4 +456,10 @@ def _chunks(answer: httpx2.Response) -> Iterator[bytes]:
     try:
         yield from answer.iter_raw(CHUNK_BYTES)
     except httpx2.TransportError as fault:
-        raise TransientError(_short(fault)) from fault
+        raise _transient(fault) from fault
+
+
+def _transient(fault: httpx2.TransportError) -> TransientError:
+    if isinstance(fault, httpx2.ReadTimeout):
+        return StalledDownloadError(_short(fault) or "the hub has stopped sending")
+    return TransientError(_short(fault))

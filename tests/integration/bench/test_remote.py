@@ -220,7 +220,7 @@ def test_tries_are_limited_and_all_counted(reader, store, proxy, fault, part):
     front.fault = lambda method, path, number: fault
     one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
     with pytest.raises(ServiceError, match=rf"reading s3://.*/0\.jpg: .*{part}"):
-        one.read(KEY)
+        one.read(KEY, 1 << 20)
     assert traffic.read().requests == ATTEMPTS == len(front.requests)
 
 
@@ -229,7 +229,7 @@ def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
     front.fault = lambda method, path, number: "reset-response" if number <= 2 else None
     one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
     content = (tree / "training/class_00/0.jpg").read_bytes()
-    assert one.read(KEY) == content
+    assert one.read(KEY, 1 << 20) == content
     assert traffic.read().requests == 3
     assert len(content) <= traffic.read().bytes <= 2 * len(content)
 
@@ -246,7 +246,7 @@ def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
 def test_what_only_fails_again_is_tried_once(reader, environ, key, kind, part):
     one, traffic = reader(**environ)
     with pytest.raises(kind, match=part) as caught:
-        one.read(key)
+        one.read(key, 1 << 20)
     assert traffic.read().requests == 1
     assert traffic.read().bytes > 0  # the answer that says so
     assert "s3cr3t" not in str(caught.value)
@@ -255,7 +255,7 @@ def test_what_only_fails_again_is_tried_once(reader, environ, key, kind, part):
 def test_a_store_that_is_down(reader):
     one, _ = reader(S3_ENDPOINT_URL="http://127.0.0.1:9")
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9 doesn't answer"):
-        one.read(KEY)
+        one.read(KEY, 1 << 20)
 
 
 FORKS = """

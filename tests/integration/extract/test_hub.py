@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from larder.errors import InputError
+from services.extract.remotes.addresses import Places
 from tests import hub as hub_server
 from tests.hub import COMMIT, OLDER, REPOSITORY
+from tests.liar import lying
 from tests.parquet import packed, picture
 
 SOURCE = f"hf://datasets/{REPOSITORY}"
@@ -239,3 +243,46 @@ def test_other_bytes_than_listed(extract, raw, hub, large) -> None:
 def test_no_hub(extract, env, code, says) -> None:
     result = extract(**env)
     assert (result.code, says in result.stderr) == (code, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ("http://169.254.169.254/latest", "link-local"),
+        ("http://10.0.0.9:1", "private"),
+        ("http://0xa000009:1", "private"),
+    ],
+)
+def test_redirects_into_a_network_from_outside_are_not_followed(extract, hub, where, kind) -> None:
+    hub.kept_at = where
+    result = extract()
+    assert (result.code, f"a {kind} address: not followed" in result.stderr) == (3, True), result.stderr
+
+
+def test_names_that_lead_into_a_network(monkeypatch) -> None:
+    """The address that was resolved and checked is the one that is connected to."""
+    from services.extract.remotes import hub as hub_remote
+
+    def resolve(host, port, *_, **__):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host.removeprefix("at-"), port))]
+
+    monkeypatch.setattr(hub_remote.socket, "getaddrinfo", resolve)
+    network = hub_remote._CheckedNetwork(Places("hf://"), "at-127.0.0.1", 1)
+    with pytest.raises(InputError, match=r"redirects to 127\.0\.0\.1, a loopback address"):
+        network.connect_tcp("127.0.0.1", 9)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        network.connect_tcp("at-127.0.0.1", server.getsockname()[1]).close()
+
+
+@pytest.mark.parametrize("what", ["head", "answer"])
+def test_a_hub_that_crawls(extract, hub, what) -> None:
+    def crawl(_: Any, talk: Any) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n"
+        talk.send(b"" if what == "head" else head + b"\r\n")
+        talk.drip(head * 99)
+
+    with lying() as liar:
+        liar.answer = crawl
+        result = extract(HF_ENDPOINT=liar.url, LARDER_STALL_SECONDS="1")
+    assert (result.code, "bytes arrived in 1 s" in result.stderr) == (5, True), result.stderr
+    assert "LARDER_STALL_SECONDS" in result.stderr

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -272,3 +274,30 @@ def test_more_keys_than_files_are_allowed(stage, lying) -> None:
     lying.objects = {f"p/{number:07d}.jpg": b"" for number in range(20_000)}
     result = stage("extract", "--max-files=19999", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "more than 19,999 objects" in result.stderr) == (3, True), result.stderr
+
+
+def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, volume) -> None:
+    """Labels come from `.cls`, whose names are in a list beside the shards."""
+
+    def shard(numbers: range) -> bytes:
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for number in numbers:
+                members = {"jpg": picture(number), "cls": b"%d" % (number % 3), "json": b"{}"}
+                for ending, content in members.items():
+                    info = tarfile.TarInfo(f"a{number:06}.{ending}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        return stream.getvalue()
+
+    put({"wds/train-000000.tar": shard(range(8)), "wds/train-000001.tar": shard(range(8, 12)),
+         "wds/val-000000.tar": shard(range(12, 15)), "wds/classes.txt": b"ant\nbee\ncat\n"})  # fmt: skip
+    assert stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/wds/"}).code == 0
+    ended = stage("transform")
+    assert ended.code == 0, ended.stderr
+    [tree] = [path for path in volume.iterdir() if path.name not in ("raw", ".larder")]
+    manifest = json.loads((tree / "_larder/manifest.json").read_bytes())
+    assert (manifest["classes"], manifest["settings"]["recipe"]) == (["ant", "bee", "cat"], "webdataset")
+    found = {name: split["samples_per_class"] for name, split in manifest["splits"].items()}
+    assert found == {"training": [4, 4, 4], "validation": [1, 1, 1]}
+    assert (tree / "training/class_02/a000008.jpg").read_bytes() == picture(8)

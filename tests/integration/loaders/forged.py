@@ -67,6 +67,10 @@ class Forged:
         lines = [line | facts if line["path"] == path else line for line in lines]
         self._put_all(self._with_index(b"".join(hostile.dumped(line) + b"\n" for line in lines)) | {path: content})
 
+    def replace(self, path: str, attack: Callable[[bytes], bytes]) -> None:
+        """Change a file, and nothing else: index and manifest tell of the one before."""
+        self._put_all(self._objects | {path: attack(self._objects[path])})
+
     def line(self, number: int, attack: Callable[[bytes], bytes]) -> None:
         """Change a line of the index, and have the manifest vouch for it."""
         lines = self._objects[self._index].splitlines()

@@ -1,11 +1,13 @@
 """Loaders as a training script uses them, over a real store."""
 
+import hashlib
 import importlib
 import inspect
 import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.loaders.shards import ShardLoader
 from larder.store import make_store
+from tests.integration.loaders.forged import Forged
 
 ROOT = Path(__file__).resolve().parents[3]
 LOADERS = {
@@ -81,6 +84,7 @@ from larder.loaders.image_folder import ImageFolderLoader
 from larder.loaders.objects import ObjectLoader
 from larder.loaders.shards import ShardLoader
 from larder.store import make_store
+from tests.integration.loaders.forged import Forged
 
 def height(image):
     return image.height
@@ -100,6 +104,85 @@ print(json.dumps({
     "chunks": epochs_of(ChunkLoader(uris["chunks"], "validation", store=store, cache_dir="cache", **options)),
 }))
 """
+
+
+REPLACED = """
+import json
+from larder.errors import InputError
+from larder.loaders.chunks import ChunkLoader
+from larder.loaders.image_folder import ImageFolderLoader
+from larder.loaders.objects import ObjectLoader
+from larder.loaders.shards import ShardLoader
+
+def outcome(kind, *place, **options):
+    try:
+        with kind(*place, "validation", workers=0, transform=lambda image: image.height, **options) as loader:
+            return sum(len(labels) for _, labels in loader)
+    except InputError as error:
+        return error.what
+
+tree, uris = json.loads(PLACES)
+print(json.dumps([{
+    "image_folder": outcome(ImageFolderLoader, tree, check_digests=check),
+    "objects": outcome(ObjectLoader, uris["objects"], check_digests=check),
+    "shards": outcome(ShardLoader, uris["shards"], check_digests=check),
+    "webdataset": outcome(ShardLoader, uris["shards"], check_digests=check, library="webdataset"),
+    "chunks": outcome(ChunkLoader, uris["chunks"], check_digests=check, cache_dir="cache"),
+} for check in (True, False)]))
+"""
+
+
+def altered(content: bytes) -> bytes:
+    """The same length, with another byte near the end of the first JPEG's coded data."""
+    end = content.index(b"\xff\xd9", content.index(b"\xff\xd8"))
+    return content[: end - 9] + bytes([content[end - 9] ^ 1]) + content[end - 8 :]
+
+
+@pytest.fixture(scope="session")
+def forged(stored, s3):
+    """Copies of all layouts in the store, to be changed."""
+    split = {kind: uri.removeprefix("s3://").partition("/") for kind, uri in stored.uris.items()}
+    return {kind: Forged(s3.client, bucket, key, f"altered/{kind}") for kind, (bucket, _, key) in split.items()}
+
+
+def test_what_was_replaced_in_place_is_not_decoded(stored, forged, tmp_path):
+    """In every layout: a file of the same length that can be decoded, which no length and no listing shows."""
+    tree = shutil.copytree(stored.tree, tmp_path / "tree")
+    image = next(iter(sorted((tree / "validation").rglob("*.jpg"))))
+    image.unlink()  # a hard link may be
+    image.write_bytes(altered(next(iter(sorted((stored.tree / "validation").rglob("*.jpg")))).read_bytes()))
+    for kind, end in (("objects", ".jpg"), ("shards", ".tar"), ("chunks", ".bin")):
+        path = next(path for path in forged[kind].paths(end) if path.startswith("validation/"))
+        forged[kind].replace(path, altered)
+    places = json.dumps([str(tree), {kind: place.uri for kind, place in forged.items()}])
+    out = run_script(REPLACED.replace("PLACES", repr(places)), tmp_path, stored.env)
+    checked, unchecked = json.loads(out.splitlines()[-1])
+    assert all("has other bytes than the data set's index says" in what for what in checked.values()), checked
+    assert set(unchecked.values()) == {12}, unchecked
+
+
+@pytest.mark.parametrize("library", ["larder", "webdataset"])
+@pytest.mark.parametrize("change", ["class", "less"])
+def test_a_shard_with_other_samples_than_its_index(stored, forged, keys, library, change):
+    def relabelled(shard: bytes) -> bytes:
+        at = shard.index(b".cls\0") // 512 * 512 + 512
+        return shard[:at] + (b"1" if shard[at : at + 1] == b"0" else b"0") + shard[at + 1 :]
+
+    def shortened(shard: bytes) -> bytes:
+        at = shard.rindex(b".jpg\0") // 512 * 512
+        return shard[:at] + bytes(len(shard) - at)
+
+    path = next(path for path in forged["shards"].paths(".tar") if path.startswith("validation/"))
+    forged["shards"].replace(path, relabelled if change == "class" else shortened)
+    what = {"class": r"has class \d, and the index says \d", "less": "lacks 1 samples|tar header"}[change]
+    with (
+        pytest.raises(InputError, match=what),
+        ShardLoader(
+            forged["shards"].uri, "validation", workers=0, store=make_store(**keys), library=library,
+            transform=lambda image: image.height,
+        ) as loader,
+    ):  # fmt: skip
+        list(loader)
 
 
 @pytest.fixture
@@ -150,7 +233,8 @@ def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture,
         (tmp_path / path).write_bytes(picture(0))
     if empty_folders:
         (tmp_path / f"validation/class_{absent:02d}").mkdir()
-    entries = [IndexEntry(path, 1, "0" * 64, int(path.split("/")[1][-1])) for path in sorted(paths)]
+    digest = hashlib.sha256(picture(0)).hexdigest()
+    entries = [IndexEntry(path, 1, digest, int(path.split("/")[1][-1])) for path in sorted(paths)]
     (tmp_path / "_larder").mkdir()
     counts = {split: [2 * ((split, label) != ("validation", absent)) for label in range(3)]
               for split in ("training", "validation")}  # fmt: skip

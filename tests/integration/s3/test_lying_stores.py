@@ -16,6 +16,7 @@ from larder.bucket import Folder
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.s3_session import MOST_BYTES
 from larder.store import BucketSettings, client
+from services.verify.places import StorePlace
 from tests.liar import Liar, Request, Talk, lying
 
 ENTRY = "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;1&quot;</ETag></Contents>"
@@ -185,6 +186,18 @@ def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
     assert folder.digest("a", 1000) is not None
     with pytest.raises(ServiceError):
         folder.require("a", 1000, "0" * 64)
+
+
+def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
+    def endless(_: Request, talk: Talk) -> None:
+        talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        talk.flood(bytes(1 << 20))
+
+    liar.answer = endless
+    place = StorePlace(settings(liar), "data")
+    assert place.digest("a", 1000)[0] == 1001  # type: ignore[index]
+    assert place.fetch("_larder/index.jsonl", tmp_path, 1000) is not None
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) == 1001
 
 
 @pytest.mark.parametrize("what", ["head", "list", "object", "message"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -15,6 +17,7 @@ import pytest
 import zstandard
 
 from tests.archives import DOS, ZipEntry, zip_of
+from tests.parquet import packed, picture
 
 SPLITS = ("training", "validation", "evaluation")
 CHANGED = "training/0_0.jpg"
@@ -196,6 +199,102 @@ def test_a_source_whose_members_are_others(
         made_from |= {"inner_archives": 1} if write is as_nested else {}
         chain_of(volume).forge(volume / "raw", input=made_from)
     broken(follow(source), "archive", *words)
+
+
+def as_several(path: Path) -> list[Path]:
+    """Two shards of one split, and another split."""
+    path.mkdir(exist_ok=True)
+    train = {f"cat/{number}.jpg": b"%d" % number for number in range(6)}
+    packs = {"train-000.tar": train, "train-001.tar": {"dog/1.jpg": b"x"}, "test.tar": {"cat/1.jpg": b"y"}}
+    return [as_plain_tar(path / name, packed) for name, packed in packs.items()]
+
+
+def as_plain_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "folders"), [("list", "set"), ("pattern", "archive"), ("folder", "none"), ("folder", "set")]
+)
+def test_several_archives(
+    stage: Any, follow: Any, outcome: Any, broken: Any, chain_of: Any, volume: Path, tmp_path: Path, how: str,
+    folders: str,
+) -> None:  # fmt: skip
+    packs = as_several(tmp_path / "packs")
+    if folders == "none":
+        packs.pop().unlink()  # whose names the others have, too
+    lists = {"list": json.dumps([str(path) for path in packs]), "pattern": f"{tmp_path}/packs/*.tar"}
+    source: Any = lists.get(how, str(tmp_path / "packs"))
+    ended = stage("extract", env={"LARDER_SOURCE": source, "LARDER_ARCHIVE_FOLDERS": folders})
+    assert ended.code == 0, ended.stderr
+    for workers in ("1", "2"):
+        ended = follow(source, LARDER_WORKERS=workers)
+        assert outcome(ended.stdout)["archive"] == "ok", ended.stdout + ended.stderr
+    assert f"the {len(packs)} archives aren't kept; LARDER_SOURCE=" in follow(None).stdout
+    as_plain_tar(packs[0], {f"cat/{number}.jpg": b"%d" % (number % 5) for number in range(6)})
+    broken(follow(source), "archive", "these files aren't the ones that raw's manifest names", "train-000.tar")
+    in_order = packs if how == "list" else sorted(packs)
+    lines = "".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in in_order)
+    made_from = {"kind": "archives", "files": len(packs), "bytes": 1, "sha256": sha256(lines.encode()).hexdigest()}
+    chain_of(volume).forge(volume / "raw", input=made_from)
+    broken(follow(source), "archive", "than the source's member", "cat/5.jpg")
+
+
+def test_archives_that_are_not_here_are_named(stage: Any, follow: Any, outcome: Any, tmp_path: Path) -> None:
+    packs = as_several(tmp_path / "packs")
+    ended = stage("extract", env={"LARDER_SOURCE": json.dumps([str(path) for path in packs])})
+    assert ended.code == 0, ended.stderr
+    packs[1].unlink()
+    far = "https://me:s3cr3t@example.org/test.tar?token=s3cr3t"
+    ended = follow(json.dumps([str(packs[0]), str(packs[1]), far]))
+    assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "not followed")
+    [line] = [line for line in ended.stdout.splitlines() if "not followed" in line and " archive " in line]
+    assert f"{packs[1]} isn't there; https://example.org/test.tar was downloaded, and isn't kept" in line
+    assert "s3cr3t" not in ended.stdout + ended.stderr
+
+
+def test_parquet_files_are_compared_and_no_further_followed(
+    stage: Any, follow: Any, outcome: Any, broken: Any, tmp_path: Path
+) -> None:
+    source = tmp_path / "set"
+    source.mkdir()
+    for name in ("train", "test"):
+        (source / f"{name}.parquet").write_bytes(packed([(picture(number), number % 2) for number in range(4)]))
+    extract(stage, source)
+    ended = follow(source)
+    assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "not followed"), ended.stderr
+    assert "the 2 Parquet files are those of raw's manifest, by their sha256" in ended.stdout
+    (source / "test.parquet").write_bytes(packed([(picture(9), 1)]))
+    broken(follow(source), "archive", "these files aren't the ones that raw's manifest names")
+
+
+def test_objects_below_a_prefix(stage: Any, follow: Any, outcome: Any, broken: Any, s3: Any, files: Any) -> None:
+    bucket = f"verify-{uuid.uuid4().hex[:12]}"
+    s3.client.create_bucket(Bucket=bucket)
+    for path, content in (files | {"Food-11/": b"", "Food-11/training/": b""}).items():
+        s3.client.put_object(Bucket=bucket, Key=f"from/here/{path}", Body=content)
+    source: Any = f"s3://{bucket}/from/here/"
+    ended = stage("extract", env=s3.env | {"LARDER_SOURCE": source})
+    assert ended.code == 0, ended.stderr
+    for workers, samples in (("1", "all"), ("2", "20")):
+        ended = follow(source, samples, LARDER_WORKERS=workers, **s3.env)
+        assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "ok"), ended.stdout + ended.stderr
+    for named, why in (
+        (None, "LARDER_SOURCE=s3://<bucket>/<prefix> follows them"), (f"s3://{bucket}/nothing", "holds no objects"),
+        (f"s3://{bucket}/*", "is a pattern"), (f"s3://{bucket}/", "names no folder"),
+    ):  # fmt: skip
+        ended = follow(named, **s3.env)
+        assert outcome(ended.stdout)["archive"] == "not followed", ended.stdout
+        assert why in ended.stdout
+    s3.client.put_object(Bucket=bucket, Key=f"from/here/Food-11/{CHANGED}", Body=files[f"Food-11/{CHANGED}"] + b"x")
+    broken(follow(source, **s3.env), "archive", "than the source's member", CHANGED)
+    s3.client.delete_object(Bucket=bucket, Key=f"from/here/Food-11/{CHANGED}")
+    broken(follow(source, **s3.env), "archive", "a file that the source hasn't", CHANGED)
 
 
 def test_the_sample_by_another_generator_is_not_followed(verify: Any, outcome: Any, chain: Any) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from larder.errors import InputError, LarderError
+from services.extract import parquet
 from tests.parquet import IMAGE, features, picture
 
 Run = Callable[..., Any]
@@ -211,3 +212,34 @@ def test_any_change_of_a_byte_ends_in_an_error_of_ours_or_in_files(write: Run, r
             run(path)
         except LarderError as error:
             assert error.next_step
+
+
+@pytest.mark.parametrize("column", ["images", "labels"])
+def test_pages_that_unpack_to_more_than_is_read_at_once(
+    write: Run, run: Run, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """Small in the file: a page of zeros, and a dictionary of one long label."""
+    monkeypatch.setattr(parquet, "_MOST_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet, "_MOST_LABELS_BYTES", 1 << 10)
+    image, label = bytes((2 << 20) if column == "images" else 9), "x" * (20 if column == "images" else 2000)
+    path = write("train.parquet", [(image, label), (picture(1), "y")], None, label=pa.string())
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(InputError, match=r"row group 0 has a page of [0-9,]+ bytes in the column") as error:
+        run(path)
+    assert "smaller pages" in error.value.next_step
+
+
+def test_many_rows_of_one_large_image_of_a_dictionary(
+    write: Run, run: Run, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_MOST_ROWS_BYTES", 2_000_000)
+    seen: list[int] = []
+    batches = parquet._batches
+    monkeypatch.setattr(
+        parquet, "_batches", lambda table, part, group, rows, columns: (
+            seen.append(rows), batches(table, part, group, rows, columns)
+        )[1],
+    )  # fmt: skip
+    run(write("train.parquet", [(bytes(900_000), 0)] * 5, group=5))
+    assert seen[-1] == 2
+    assert len(raw()) == 6

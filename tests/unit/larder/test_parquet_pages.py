@@ -6,6 +6,8 @@ import io
 import random
 import zlib
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.packed import unpack
-from larder.sources.parquet_pages import CODECS, Chunk, PageError, Value, values_of
+from larder.sources.parquet_pages import CODECS, Chunk, PageError, Read, Value, page_sizes, values_of
 
 SOURCE = random.Random(3)
 IMAGES = [SOURCE.randbytes(SOURCE.randint(1, 3000)) for _ in range(150)] + [b"again" * 50] * 50
@@ -91,3 +93,34 @@ def test_what_is_packed_is_unpacked(data: bytes) -> None:
     assert unpack("deflate", deflate.compress(data) + deflate.flush(), len(data)) == data
     assert unpack("snappy", pa.compress(data, "snappy", asbytes=True), len(data)) == data
     assert unpack("gzip", pa.compress(data, "gzip", asbytes=True), len(data)) == data
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_every_page_is_found(tmp_path: Path, version: Any, compression: Any) -> None:
+    table = pa.table({"a": [bytes([n % 256]) * n for n in range(3000)], "b": [str(n % 7) for n in range(3000)]})
+    path = tmp_path / "it.parquet"
+    pq.write_table(
+        table, path, data_page_version=version, compression=compression, data_page_size=10_000, row_group_size=2000,
+        use_dictionary=["b"], write_statistics=False, write_batch_size=10,
+    )  # fmt: skip
+    facts = pq.ParquetFile(path).metadata
+    for group in range(facts.num_row_groups):
+        for number in range(2):
+            column = facts.row_group(group).column(number)
+            start = column.dictionary_page_offset or column.data_page_offset
+            found = list(page_sizes(_reading(path), start, column.total_compressed_size))
+            assert 0 < column.total_uncompressed_size - sum(page.bytes for page in found) < 200 * len(found)
+            assert [page.is_dictionary for page in found] == [number == 1] + [False] * (len(found) - 1)
+            assert number == 1 or len(found) > 50
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 99, b"\x15", b"\x1c" * 99, b"\x19\xfc" + b"\xff" * 9 + b"\x01", b"\0"])
+def test_no_page(data: bytes) -> None:
+    with pytest.raises(PageError):
+        list(page_sizes(lambda offset, length: data[offset : offset + length], 0, 100))
+
+
+def _reading(path: Path) -> Read:
+    data = path.read_bytes()
+    return lambda offset, length: data[offset : offset + length]

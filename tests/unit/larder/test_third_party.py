@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import io, logging, multiprocessing, sys, warnings
 from PIL import Image
+from larder.engines.local import LocalEngine
 from larder.images import open_image
 from larder.loaders.failures import worker_start
 from larder.progress import Reporter
@@ -34,9 +35,15 @@ def work(start=None):
     logging.getLogger("some.library").warning("slow %s", "store")
     logging.getLogger("some.library").info("all is well")
 
+def task(number):
+    work()
+
 if __name__ == "__main__":
+    from script import task  # as workers import it
     with warnings_told(Reporter("bench", sys.argv[1])):
         work()
+        with LocalEngine(2, 0)(task, [1]) as results:
+            list(results)
         for method in ("fork", "forkserver", "spawn"):
             process = multiprocessing.get_context(method).Process(target=work, args=(worker_start(),))
             process.start()
@@ -56,12 +63,12 @@ def run(tmp_path: Path, style: str) -> list[str]:
 
 def test_json_lines_alone(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in run(tmp_path, "json")]
-    assert [(line["message"], line["source"]) for line in lines] == SAID * 4
+    assert [(line["message"], line["source"]) for line in lines] == SAID * 5
     assert {(line["stage"], line["event"]) for line in lines} == {("bench", "warning")}
 
 
 def test_lines_of_the_stage(tmp_path: Path) -> None:
-    assert run(tmp_path, "line") == [f"bench: {message}" for message, _ in SAID] * 4
+    assert run(tmp_path, "line") == [f"bench: {message}" for message, _ in SAID] * 5
 
 
 def test_a_program_that_is_no_stage_keeps_its_own_warnings() -> None:

@@ -47,9 +47,10 @@ def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
 
     stream: Any = kind.__new__(kind)
     stream._bucket, stream._keys, stream._seed, stream._classes, stream._asked = "bucket", ["x.tar"], 0, 10, [0, 0]
+    stream._table = None
     stream._readers = type("Readers", (), {"own": lambda self: Reader(content)})()
     with explained():
-        return [(str(decode(image, name)), label) for name, image, label in stream._samples(0, 1)]
+        return [(str(decode(one.image, one.name)), one.label) for one in stream._samples(0, 1)]
 
 
 readers = pytest.mark.parametrize("kind", [ShardStream, LibraryShardStream])

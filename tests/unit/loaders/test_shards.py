@@ -22,7 +22,8 @@ def archive(*members, format=tarfile.USTAR_FORMAT):
 
 
 def samples(content):
-    return list(samples_of(io.BytesIO(content), len(content), URI, classes=10))
+    found = samples_of(io.BytesIO(content), len(content), URI, classes=10)
+    return [(sample.name, sample.image, sample.label) for sample in found]
 
 
 def test_members_with_one_key_are_a_sample():

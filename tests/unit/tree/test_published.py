@@ -12,20 +12,27 @@ from larder.errors import InputError
 from larder.tree import recipes
 from larder.tree.recipes import Files, LeftOutError, Recipe, RejectError, Sample
 from larder.tree.recipes.auto import recognise_layout
+from tests.unit.tree.test_matlab import META, unpacked
 
-MakeFiles = Callable[[Mapping[str, str]], Files]
+MakeFiles = Callable[[Mapping[str, Any]], Files]
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> MakeFiles:
     """Puts files where a recipe looks for them."""
 
-    def files(content: Mapping[str, str]) -> Files:
-        for path, text in content.items():
+    def files(content: Mapping[str, str | bytes]) -> Files:
+        data = {path: text if isinstance(text, bytes) else text.encode() for path, text in content.items()}
+        for path, some in data.items():
             (tmp_path / "raw" / path).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "raw" / path).write_text(text)
+            (tmp_path / "raw" / path).write_bytes(some)
         (tmp_path / "scratch").mkdir(exist_ok=True)
-        return Files(tmp_path / "raw", lambda: iter(sorted(content)), lambda _: None, tmp_path / "scratch", "")
+        return Files(
+            tmp_path / "raw", lambda: iter(sorted(content)), lambda _: None, tmp_path / "scratch", "",
+            read_all=lambda ending, most: (
+                (path, some) for path, some in sorted(data.items()) if path.endswith(ending)
+            ),
+        )  # fmt: skip
 
     return files
 
@@ -162,6 +169,9 @@ TRUTHS = {
         "devkit/data/ILSVRC2012_validation_ground_truth.txt": "1\n449\n2\n",
         "devkit/data/map_clsloc.txt": "n02119789 1 kit_fox\nn01443537 2 goldfish\nn01440764 449 tench\n",
     }),
+    "ilsvrc-meta": ("ILSVRC2012_img_train/", "ILSVRC2012_img_val/", {
+        "devkit/data/ILSVRC2012_validation_ground_truth.txt": "1\n449\n2\n", "devkit/data/meta.mat": META,
+    }),
     "trains-at-the-top": ("", "", {"val_labels.txt": "\n".join(CLASSES_OF_VAL)}),
 }  # fmt: skip
 
@@ -207,14 +217,19 @@ def test_imagenet_lacks_some_validation_images(files: MakeFiles) -> None:
 @pytest.mark.parametrize(
     ("truth", "what"),
     [
-        ({"ILSVRC2012_validation_ground_truth.txt": "1\n2\n3\n"}, r"no map_clsloc\.txt says which is which"),
+        (
+            {"ILSVRC2012_validation_ground_truth.txt": "1\n2\n3\n"},
+            r"no map_clsloc\.txt or meta\.mat says which is which",
+        ),
         ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, and there are 3"),
         ({"val.txt": f"{VAL[0]} 1\n{VAL[0]} 2\n"}, "line 2: gives image 1 a second class"),
         ({"ground_truth.txt": "7\n", "map_clsloc.txt": "n01440764 x\n"}, r"map_clsloc\.txt, line 1: expected <synset>"),
+        ({"ground_truth.txt": "7\n", "meta.mat": "x"}, r"meta\.mat can't be read: it is no MATLAB file"),
+        ({"ground_truth.txt": "7\n", "meta.mat": unpacked(">")}, r"meta\.mat can't be read: its elements lack"),
     ],
-    ids=["no-map", "beyond", "twice", "faulty-map"],
+    ids=["no-map", "beyond", "twice", "faulty-map", "no-mat", "other-mat"],
 )
-def test_imagenet_with_a_faulty_truth(files: MakeFiles, truth: dict[str, str], what: str) -> None:
+def test_imagenet_with_a_faulty_truth(files: MakeFiles, truth: dict[str, Any], what: str) -> None:
     with pytest.raises(InputError, match=what):
         recipes.load("imagenet", files(imagenet("train/", "val/", truth)))
 
@@ -258,3 +273,68 @@ def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, w
 def test_auto_finds_nothing(files: MakeFiles, content: dict[str, str], what: str) -> None:
     with pytest.raises(InputError, match=what):
         recognise_layout(files(content))
+
+
+SHARDS = empty("train/a.jpg", "train/b/c.0.PNG", "test/a.jpg", "README.md") | {
+    "train/a.cls": "1", "train/b/c.cls": "007\n", "test/a.cls": "0", "train/a.json": "{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({}, [f"{number:02}" for number in range(8)]),
+        ({"classes.txt": "\n".join("abcdefghi")}, list("abcdefghi")),
+        ({"classes.json": '["a", "b", "c", "d", "e", "f", "g", "h"]'}, list("abcdefgh")),
+        ({"classes.json": '{"classes": ["a", "b", "c", "d", "e", "f", "g", "h"]}'}, list("abcdefgh")),
+    ],
+    ids=["numbers", "text", "list", "object"],
+)
+@pytest.mark.parametrize("around", ["", "my-set/"])
+def test_webdataset(files: MakeFiles, around: str, names: dict[str, str], expected: list[str]) -> None:
+    content = {around + path: text for path, text in (SHARDS | names).items()}
+    source = files(content)
+    assert recognise_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
+    recipe = recipes.load("webdataset", source)
+    assert recipe.classes == expected
+    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert found == {
+        "train/a.jpg": Sample("training", 1, "a.jpg"), "train/b/c.0.PNG": Sample("training", 7, "c.0.PNG"),
+        "test/a.jpg": Sample("evaluation", 0, "a.jpg"),
+    }  # fmt: skip
+    assert list(recipe.absent()) == []
+
+
+def test_webdataset_with_names_for_classes_and_no_splits(files: MakeFiles) -> None:
+    content = empty("s/1.jpg", "t/1.jpg", "t/2.jpg", "t/3.jpg") | {"s/1.cls": "dog", "t/1.cls": "dog", "t/2.cls": "cat"}
+    content |= {"t/9.cls": "cat"}
+    recipe = recipes.load("webdataset", files(content))
+    assert recipe.classes == ["cat", "dog"]
+    assert recipes.is_undivided(recipe)
+    assert assigned(recipe, content) | dict.fromkeys(path for path in content if path.endswith(".cls")) == {
+        "s/1.jpg": Sample("training", 1, "s_1.jpg"), "t/1.jpg": Sample("training", 1, "t_1.jpg"),
+        "t/2.jpg": Sample("training", 0, "2.jpg"), "t/3.jpg": RejectError,
+    } | dict.fromkeys(path for path in content if path.endswith(".cls"))  # fmt: skip
+    assert list(recipe.absent()) == [("t/9.cls", "has no image with its key in the source")]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"a.cls": ""}, "holds no class"),
+        ({"a.cls": "x\x1b[2J"}, "holds no class"),
+        ({"a.cls": "1", "b.cls": "dog"}, "hold numbers .*, and others names"),
+        ({"a.cls": "9", "classes.txt": "a\nb\n"}, "names 2 classes, and there is the class 9"),
+        ({"a.cls": "999999999"}, "hold the class 999,999,999"),
+        ({"a.cls": "c", "classes.txt": "a\nb\n"}, "lacks the class 'c'"),
+        ({"a.cls": "1", "classes.txt": "a\na\n"}, "is no list of different classes"),
+        ({"a.cls": "1", "classes.json": "{"}, "holds no list of classes"),
+        ({"a.cls": "Cat", "b.cls": "cat"}, "differ only in case"),
+        ({"train/a.cls": "1", "b.cls": "1"}, "lies in a folder of a split, and b.cls in none"),
+        ({"a.0.cls": "1", "a.1.cls": "1"}, "has the key of another one"),
+        ({}, "no .cls beside images"),
+    ],
+)
+def test_webdataset_that_makes_no_sense(files: MakeFiles, content: dict[str, str], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        recipes.load("webdataset", files(empty("a.jpg", "train/a.jpg") | content))

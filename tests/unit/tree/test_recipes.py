@@ -36,7 +36,8 @@ def open_recipe(tmp_path: Path) -> Open:
 
 
 def test_a_recipe_is_one_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    there = ["auto", "csv", "food101", "food11", "imagefolder", "imagenet", "metadata", "oxford_pet", "parquet"]
+    there = ["auto", "csv", "food101", "food11", "imagefolder", "imagenet", "metadata", "oxford_pet", "parquet",
+             "webdataset"]  # fmt: skip
     assert recipes.names() == there
     (tmp_path / "flat.py").write_text(
         "from larder.tree.recipes import Sample\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from larder.contract import IndexEntry, write_index
+from larder.contract import IndexEntry, IndexWriter, write_index
+from services.verify import index as index_module
 from services.verify.index import Marks, SortedIndex
 
 NAMES = ["a.jpg", "a/b.jpg", "ä.jpg", "\u2028.jpg", 'quo"te\\.jpg', "tab\t.jpg", "\U0001f35c.jpg", "zz.jpg"]
@@ -64,3 +65,36 @@ def test_nothing_is_missing(tmp_path: Path) -> None:
         for path in paths:
             marks.add(index.place(path) or 0)
         assert marks.first_missing() is None
+
+
+def test_few_blocks_however_long_the_index_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(index_module, "_MOST_BLOCKS", 16)
+    monkeypatch.setattr(index_module, "_MAPPED_BYTES", 1000)
+    paths = sorted(f"{number}.jpg" for number in range(2000))
+    index = make(tmp_path, paths)
+    assert len(index._first) <= 17
+    assert all(index.find(path) is not None for path in paths)
+    assert [entry.path for entry in index] == paths
+
+
+def test_memory_stays_small_for_an_index_of_long_lines(tmp_path: Path) -> None:
+    source = "x" * 60_000
+    with IndexWriter(tmp_path / "index.jsonl") as writer:
+        for number in range(4000):
+            writer.add(IndexEntry(f"{number:06d}/" + "y" * 4000, 1, "0" * 64, source=source))
+    before = mapped_bytes()
+    index = SortedIndex(tmp_path / "index.jsonl")
+    assert sum(1 for _ in index) == 4000
+    assert mapped_bytes() - before < 100 << 20
+
+
+def mapped_bytes() -> int:
+    status = Path("/proc/self/status").read_text().splitlines()
+    found = {name: int(line.split()[1]) << 10 for line in status for name in [line.split(":")[0]] if name[:3] == "Rss"}
+    return found["RssFile"] + found["RssAnon"]
+
+
+def test_a_path_that_nothing_could_have(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="its path has more than 4,096 bytes"):
+        make(tmp_path, ["x" * 5000])

@@ -6,7 +6,7 @@ import pytest
 
 from larder.bucket import Listed
 from larder.contract import IndexEntry
-from larder.loaders.objects import ObjectTable
+from larder.loaders.image_table import ImageTable
 
 # In the index's order: by UTF-8's bytes, where a sign beyond the basic plane comes after all others.
 PATHS = ["test/class_00/9.jpg", "training/class_00/a b.jpg", "training/class_00/ä.jpg", "training/class_01/\uffee.jpg",
@@ -19,7 +19,7 @@ def objects():
     labels = [int("class_01" in path) for path in PATHS]
     entries = [IndexEntry(path, 10 + n, "0" * 64, labels[n]) for n, path in enumerate(PATHS)]
     counted = []
-    made = ObjectTable(entries, "training", lambda: counted.append(1))
+    made = ImageTable(entries, "training", lambda: counted.append(1))
     assert len(counted) == len(made)
     return made
 
@@ -48,5 +48,5 @@ def test_names_what_is_missing_or_of_another_length(objects, path):
 
 
 def test_an_empty_split_misses_nothing(objects):
-    empty = ObjectTable([], "training", lambda: None)
+    empty = ImageTable([], "training", lambda: None)
     assert (len(empty), empty.first_missing(listed(), lambda: None)) == (0, None)

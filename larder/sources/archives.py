@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from larder.sources import FolderSource, Options, open_local
 from larder.sources.archive_folders import ArchiveFolders, below, folder_of
-from larder.sources.kinds import is_archive, is_hidden
+from larder.sources.kinds import is_archive, is_hidden, is_parquet
 from larder.sources.members import Member, Source
 from larder.sources.parts import Part
 
@@ -90,3 +91,16 @@ class _Beside(FolderSource):
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
         return (member for member in super().scan() if not is_archive(member.path) and not is_hidden(member.path))
+
+
+def sha256_of_parts(digests: Sequence[str], parts: Sequence[Part]) -> str:
+    """The sha256 of what `sha256sum` prints of files: it identifies a source of several."""
+    lines = "".join(f"{digest}  {part.name}\n" for digest, part in zip(digests, parts, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def parts_of(folder: FolderSource, kind: Literal["archives", "parquet"]) -> list[Part]:
+    """The archives, or the Parquet files, below a folder; hidden ones are none."""
+    is_part = is_archive if kind == "archives" else is_parquet
+    paths = sorted(member.path for member in folder.scan() if is_part(member.path) and not is_hidden(member.path))
+    return [Part(folder.path / path, path) for path in paths]

@@ -1,0 +1,74 @@
+"""What the images of a split must be, by the index that the manifest names, kept small."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from larder.bucket import Listed
+    from larder.contract import IndexEntry
+
+_DIGEST_BYTES = 32
+
+
+class ImageTable:
+    """Path, class, length and sha256 of each image of a split, sorted by path.
+
+    A million take about 100 MB, in six Python objects: forked workers share them, since counting references to them
+    touches no page but theirs.
+    """
+
+    def __init__(self, entries: Iterable[IndexEntry], split: str, advance: Callable[[], None]) -> None:
+        paths, digests = bytearray(), bytearray()
+        self._ends, self._labels, self._lengths = array("Q", [0]), array("l"), array("Q")
+        for entry in entries:
+            if entry.label is not None and entry.path.startswith(f"{split}/"):
+                paths += entry.path.encode()
+                digests += bytes.fromhex(entry.sha256)
+                self._ends.append(len(paths))
+                self._labels.append(entry.label)
+                self._lengths.append(entry.bytes)
+                advance()
+        self._paths, self._digests = bytes(paths), bytes(digests)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def path(self, number: int) -> str:
+        """Relative to the folder of the data set."""
+        return self._encoded(number).decode()
+
+    def label(self, number: int) -> int:
+        """The class."""
+        return self._labels[number]
+
+    def length(self, number: int) -> int:
+        """The length."""
+        return self._lengths[number]
+
+    def sha256(self, number: int) -> bytes:
+        """The digest, 32 bytes."""
+        return self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
+
+    def find(self, path: str) -> int | None:
+        """The number of the image at a path; None where the index names none."""
+        encoded = path.encode(errors="surrogateescape")
+        number = bisect_left(range(len(self)), encoded, key=self._encoded)
+        return number if number < len(self) and self._encoded(number) == encoded else None
+
+    def first_missing(self, listed: Iterable[Listed], advance: Callable[[], None]) -> str | None:
+        """The path of the first that isn't among `listed` with its length, in whatever order those come."""
+        found = bytearray(len(self))
+        for item in listed:
+            number = self.find(item.path)
+            if number is not None:
+                found[number] = self._lengths[number] == item.bytes
+                advance()
+        missing = found.find(0)
+        return None if missing < 0 else self.path(missing)
+
+    def _encoded(self, number: int) -> bytes:
+        return self._paths[self._ends[number] : self._ends[number + 1]]

@@ -1,0 +1,119 @@
+"""MATLAB's files, as far as lists of samples are published in them: numbers and texts of a struct array.
+
+The format, level 5: https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import NamedTuple
+
+MOST_BYTES = 16 << 20
+"""The most that a variable may have, unpacked."""
+_HEADER_BYTES = 128
+_MOST_ELEMENTS, _MOST_VALUE_BYTES = 200_000, 1 << 20
+_MATRIX, _COMPRESSED = 14, 15
+_NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q", 16: "B", 17: "H"}
+"""The type of each kind of data in Python's `struct`; 16 and 17 are texts in UTF-8 and UTF-16."""
+_CELL, _STRUCT, _TEXT = 1, 2, 4
+_UTF8 = 16
+
+Value = str | float | None
+
+
+class _Element(NamedTuple):
+    kind: int
+    data: memoryview
+
+
+def read_structs(data: bytes) -> list[dict[str, Value]]:
+    """The elements of the first struct array in a file, by the names of their fields.
+
+    A field is a text or a number, or None where it holds something else. Raises ValueError for what is no such file.
+    """
+    order = {b"IM": "<", b"MI": ">"}.get(data[_HEADER_BYTES - 2 : _HEADER_BYTES])
+    if order is None:
+        raise ValueError("it is no MATLAB file of level 5")
+    try:
+        return next(found for element in _elements(memoryview(data)[_HEADER_BYTES:], order)
+                    if (found := _structs(element, order)) is not None)  # fmt: skip
+    except StopIteration:
+        raise ValueError("it holds no struct array") from None
+    except (struct.error, zlib.error, IndexError, UnicodeDecodeError) as fault:
+        raise ValueError(f"it breaks off, or is damaged ({fault})") from None
+
+
+def _elements(data: memoryview, order: str) -> list[_Element]:
+    found: list[_Element] = []
+    while data:
+        element, size = _element(data, order)
+        found.append(element)
+        if len(found) > _MOST_ELEMENTS:
+            raise ValueError(f"it has more than {_MOST_ELEMENTS:,} elements")
+        data = data[size:]
+    return found
+
+
+def _element(data: memoryview, order: str, packed: bool = False) -> tuple[_Element, int]:
+    """The first element, and how much it takes with its padding; one that is packed holds no other such one."""
+    kind, size = struct.unpack_from(f"{order}II", data)
+    if kind >> 16:  # short ones have their length and their data in the tag
+        kind, size = kind & 0xFFFF, kind >> 16
+        return _Element(kind, data[4 : 4 + size]), 8
+    if size > len(data) - 8:
+        raise ValueError(f"an element of {size:,} bytes reaches beyond its end")
+    content = data[8 : 8 + size]
+    if kind != _COMPRESSED or packed:
+        return _Element(kind, content), 8 + size + -size % 8
+    unpack = zlib.decompressobj()
+    plain = unpack.decompress(content, MOST_BYTES)
+    if unpack.unconsumed_tail:
+        raise ValueError(f"a variable has more than {MOST_BYTES:,} bytes")
+    return _element(memoryview(plain), order, packed=True)[0], 8 + size
+
+
+def _structs(element: _Element, order: str) -> list[dict[str, Value]] | None:
+    """The elements of a struct array; None for another variable."""
+    if element.kind != _MATRIX:
+        return None
+    parts = _elements(element.data, order)
+    if parts[0].data[_class_at(order)] != _STRUCT:
+        return None
+    count = math.prod(_numbers(parts[1], order))
+    width, names = int(_numbers(parts[3], order)[0]), bytes(parts[4].data)
+    fields = [names[at : at + width].partition(b"\0")[0].decode() for at in range(0, len(names), max(width, 1))]
+    values = [_value(part, order) for part in parts[5:]]
+    if not fields or count != len(values) / len(fields):
+        raise ValueError(f"it has {len(values):,} values for {count:,} elements of {len(fields):,} fields")
+    step = len(fields)
+    return [dict(zip(fields, values[at : at + step], strict=True)) for at in range(0, len(values), step)]
+
+
+def _value(element: _Element, order: str) -> Value:
+    """A field's value: a text, or a single number."""
+    if element.kind != _MATRIX or not element.data:
+        return None
+    parts = _elements(element.data, order)
+    kind = parts[0].data[_class_at(order)]
+    if kind in (_CELL, _STRUCT) or len(parts) < 4:
+        return None
+    if kind == _TEXT and parts[3].kind == _UTF8:
+        return bytes(parts[3].data).decode()
+    numbers = _numbers(parts[3], order)
+    if kind == _TEXT:
+        return "".join(map(chr, map(int, numbers)))
+    return numbers[0] if len(numbers) == 1 else None
+
+
+def _class_at(order: str) -> int:
+    """Where the class of an array stands in its flags: the lowest byte of the first word."""
+    return 0 if order == "<" else 3
+
+
+def _numbers(element: _Element, order: str) -> tuple[float, ...]:
+    code = _NUMBERS.get(element.kind)
+    if code is None or len(element.data) > _MOST_VALUE_BYTES:
+        raise ValueError(f"it has data of kind {element.kind}")
+    return struct.unpack(f"{order}{len(element.data) // struct.calcsize(code)}{code}", element.data)
