@@ -19,6 +19,6 @@ COMMANDS := help demo etl-local etl-load etl-wds etl-lit index verify \
 $(COMMANDS):
 	@python3 -m larder $@
 
-# A target that isn't there: larder suggests the nearest. The quotes keep its name from the shell.
+# A target that isn't there: larder suggests the nearest. The quotes keep its name from the shell, and so does dropping what follows a newline.
 .DEFAULT:
-	@python3 -m larder '$(subst ','\'',$@)'
+	@python3 -m larder '$(subst ','\'',$(firstword $@))'

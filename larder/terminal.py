@@ -57,6 +57,8 @@ def escaped(text: str) -> str:
 def say(*texts: str, file: TextIO | None = None) -> None:
     """Print `texts` as `lines` to `file`, which is stdout by default. What its encoding lacks is escaped, too."""
     stream = sys.stdout if file is None else file
+    if stream is None:  # closed before this process began
+        return
     text = "".join(f"{escaped(text)}\n" for text in texts)
     if not text.isascii():
         encoding = getattr(stream, "encoding", None) or "utf-8"

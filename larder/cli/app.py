@@ -41,7 +41,7 @@ class App:
     def __init__(self, settings: Settings, handler: Interrupts, dry_run: bool = False, front_door: str = "larder"):
         self.settings, self.handler, self.dry_run, self.front_door = settings, handler, dry_run, front_door
         self._runner: Compose | Host | None = None
-        self._printed = False
+        self._to_print: list[str] = []
 
     @property
     def root(self) -> Path:
@@ -132,16 +132,13 @@ class App:
 
     def print_call(self, call: Call) -> None:
         """Print a call as a line of shell. The lines make one command, which ends with the first that fails."""
-        if self._printed:
-            print(" &&")
         line, folder = process.shown(call), call.folder or self.root
-        print(line if folder == Path.cwd() else f"(cd {shlex.quote(str(folder))} && {line})", end="")
-        self._printed = True
+        self._to_print.append(line if folder == Path.cwd() else f"(cd {shlex.quote(str(folder))} && {line})")
 
     def finish(self) -> None:
-        """End the last line of a dry run."""
-        if self._printed:
-            print(flush=True)
+        """Print the calls of a dry run, below whatever was said."""
+        if self._to_print:
+            print(" &&\n".join(self._to_print), flush=True)
 
     # --- stages
 

@@ -188,7 +188,7 @@ class Compose:
     def _several_sources(self) -> tuple[str, ...]:
         """Return the options for several local archives, or a pattern: their folders are handed in."""
         try:
-            sources = split_sources(self.settings.get("LARDER_SOURCE"))
+            sources = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
         except ValueError:
             return ()  # extract says what is wrong with it
         folders: dict[Path, str] = {}

@@ -282,8 +282,8 @@ def _absolute(values: Mapping[str, str], root: Path, folder: Path) -> dict[str, 
 
 def _unknown(given: Mapping[str, str], environ: Mapping[str, str], files: Mapping[str, str]) -> Iterator[str]:
     """Yield the names that no setting has. The command line is ours; `.env` nearly; the environment has others' too."""
-    names, words = {*known(), *_OTHERS}, {setting.name for setting in WORDS} | {"RUNNER"}
-    ours = {*known()} - words
+    names, words = {*known(), *_OTHERS}, {setting.name for setting in WORDS}
+    ours = {*known(), "RCLONE_CONTAINER", "BASE_IMAGE", "MINIO_IMAGE"} - words
     fine = names | {*given}
     for name in given:
         if name not in names and not (name.startswith(_OF_OTHERS) and not _near(name, names)):

@@ -49,6 +49,8 @@ class LocalEngine:
             return
         start = _Start(self.workers, function, 0.0 if self._prepared else self._alone_seconds)
         try:
+            if self._prepared or self._alone_seconds == 0:
+                start.begin()
             if self._alone_seconds == 0:
                 start.wait()
             yield _map(function, iter(tasks), start)
@@ -66,12 +68,14 @@ def _map(function: Callable[[T], R], tasks: Iterator[T], start: _Start[T, R]) ->
             task = next(tasks)
         except StopIteration:
             return
-        yield function(task)
+        result = function(task)
+        start.begin()  # not before: the first task imports what the work needs, which workers would do once more
+        yield result
     yield from start.pool().map(tasks)
 
 
 class _Start(Generic[T, R]):
-    """Workers that are being started in a thread of their own, or will be."""
+    """Workers that are started in a thread of their own, some seconds after `begin`."""
 
     def __init__(self, workers: int, function: Callable[[T], R], after_seconds: float) -> None:
         self._workers, self._function, self._after_seconds = workers, function, after_seconds
@@ -79,7 +83,11 @@ class _Start(Generic[T, R]):
         self._fault: BaseException | None = None
         self._over, self._unwanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+
+    def begin(self) -> None:
+        """Count the seconds from now on."""
+        if not self._thread.ident:
+            self._thread.start()
 
     @property
     def is_over(self) -> bool:
@@ -101,7 +109,8 @@ class _Start(Generic[T, R]):
         self._unwanted.set()
         if self._pool is not None and not self._over.is_set():
             self._pool.cancel()
-        self._thread.join()
+        if self._thread.ident:
+            self._thread.join()
         if self._pool is not None:
             self._pool.close(at_once)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.errors import LarderError
+from larder.tree import recipes
 from larder.tree.recipes import AUTO, Files, LeftOutError, RejectError
 from larder.tree.splits import parse_split_names
-from services.transform import recipes
 from tests.fuzz.mutations import PIECES, spoilt
 
 

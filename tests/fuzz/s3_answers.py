@@ -12,9 +12,9 @@ from larder.bucket import Folder
 from larder.loaders import s3_reader
 from larder.loaders.traffic import Traffic
 from larder.progress import Silent
+from larder.sources import prefix
 from larder.store import BucketSettings
 from services.extract import download
-from services.extract.remotes import prefix
 from services.extract.remotes.prefix import Prefix
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings

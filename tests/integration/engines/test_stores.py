@@ -25,7 +25,7 @@ def objects(store: Any, bucket: str) -> Callable[[str], dict[str, bytes]]:
     return objects
 
 
-def test_index_shard_and_verify(
+def test_index_and_verify(
     stage: Any, picture: Callable[[int], bytes], store: Any, bucket: str, objects: Any, cluster: Cluster, tmp_path: Path
 ) -> None:
     for number in range(150):
@@ -39,13 +39,12 @@ def test_index_shard_and_verify(
         volume = tmp_path / way
         volume.mkdir()
         assert (done := stage("index", env=env, volume=volume)).code == 0, done.stderr
-        if way != "one":
-            flags = (f"--input=s3://{bucket}/{way}/Food-11-index", f"--dest=s3://{bucket}/{way}/Food-11-webdataset")
-            packed = stage("shard", "--shard-bytes=40000", *flags, env=env, volume=volume)
-            assert packed.code == 0, packed.stderr
+        flags = (f"--input=s3://{bucket}/{way}/Food-11-index", f"--dest=s3://{bucket}/{way}/Food-11-webdataset")
+        env |= {"LARDER_ENGINE": "local"}  # tests/integration/packing has it on a cluster; each start of Ray takes time
+        packed = stage("shard", "--shard-bytes=40000", *flags, env=env, volume=volume)
+        assert packed.code == 0, packed.stderr
         found[way] = objects(way)
-    assert found["two"] == found["ray"]
-    assert found["one"].items() <= found["ray"].items()
+    assert found["one"] == found["two"] == found["ray"]
     assert len(json.loads(found["ray"]["Food-11-index/_larder/manifest.json"])["splits"]) == 2
 
     store.client.put_object(Bucket=bucket, Key="in/train/dog/7.jpg", Body=bytes(len(picture(7))))

@@ -117,6 +117,7 @@ def test_an_empty_variable_does_not_hide_what_a_file_sets() -> None:
 @pytest.mark.parametrize(
     ("source", "options"),
     [
+        ("", ()),
         ("a.zip", ("-v", "{root}/a.zip:/source/a.zip:ro", "-e", "LARDER_SOURCE=/source/a.zip")),
         ("s/*.tar", ("-v", "{root}/s:/source/0:ro", "-e", "LARDER_SOURCE=/source/0/*.tar")),
         ("s/*/x.tar", ("-v", "{root}/s:/source/0:ro", "-e", "LARDER_SOURCE=/source/0/*/x.tar")),

@@ -109,6 +109,8 @@ def test_other_programs_variables_are_no_mistakes(tmp_path: Path, environ: dict[
         "s3_bucket", "S3_BUCKET"),
         ("environ", "LARDER_SORCE", "LARDER_SOURCE"), ("environ", "Larder_Arm", "LARDER_ARM"),
         ("environ", "S3_PREFX", "S3_PREFIX"), ("environ", "AWS_SECRET_ACESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+        ("environ", "RCLONE_CONTAINR", "RCLONE_CONTAINER"), ("environ", "RUNER", "RUNNER"),
+        ("env_file", "RCLONE_CONTAINR", "RCLONE_CONTAINER"), ("env_file", "BASE_IMAG", "BASE_IMAGE"),
         ("env_file", "S3_BUKCET", "S3_BUCKET"), ("env_file", "larder_source", "LARDER_SOURCE"), ("env_file", "arm",
         "ARM"),
         ("env_file", "LARDER_WORKER", "LARDER_WORKERS"), ("env_file", "S3_ENDPOINT", "S3_ENDPOINT_URL"),

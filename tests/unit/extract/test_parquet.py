@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from larder.errors import InputError, LarderError
-from services.extract import parquet
+from larder.sources import parquet
 from tests.parquet import IMAGE, features, picture
 
 Run = Callable[..., Any]
