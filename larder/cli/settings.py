@@ -283,13 +283,13 @@ def _absolute(values: Mapping[str, str], root: Path, folder: Path) -> dict[str, 
 def _unknown(given: Mapping[str, str], environ: Mapping[str, str], files: Mapping[str, str]) -> Iterator[str]:
     """Yield the names that no setting has. The command line is ours; `.env` nearly; the environment has others' too."""
     names, words = {*known(), *_OTHERS}, {setting.name for setting in WORDS}
-    ours = {*known(), "RCLONE_CONTAINER", "BASE_IMAGE", "MINIO_IMAGE"} - words
+    ours = {*known(), "RCLONE_CONTAINER"} - words
     fine = names | {*given}
     for name in given:
         if name not in names and not (name.startswith(_OF_OTHERS) and not _near(name, names)):
             yield f"no such setting: {shown(name)}{_suggestion(name, names)}"
     for name in files:
-        if name not in fine and (_is_ours(name, {*known()}) or _near(name, ours)):
+        if name not in fine and (_is_ours(name, {*known()}) or _near(name, ours | {"BASE_IMAGE", "MINIO_IMAGE"})):
             yield f"no such setting: {shown(name)} (in .env){_suggestion(name, names)}"
     for name in environ:
         if name not in fine and (_is_ours(name, ours) or any(_slip(name, other) for other in ours)):

@@ -22,4 +22,4 @@ def test_it_decides_nothing() -> None:
     assert len(MAKEFILE.splitlines()) < 120
     assert not re.search(r"\b(define|foreach|eval|call|shell)\b", re.sub(r"#.*", "", MAKEFILE))
     recipes = [line for line in MAKEFILE.splitlines() if line.startswith("\t")]
-    assert recipes == ["\t@python3 -m larder $@", "\t@python3 -m larder '$(subst ','\\'',$@)'"]
+    assert recipes == ["\t@python3 -m larder $@", "\t@python3 -m larder '$(subst ','\\'',$(firstword $@))'"]
