@@ -160,7 +160,7 @@ def _require_digest(file: str, uri: str, sha256: Mapping[str, str] | None) -> No
     with open(file, "rb", buffering=0) as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != sha256.get(uri.rpartition("/")[2]):
-        raise CarriedError.of(InputError(f"{uri} has other bytes than the data set's index says", next_step=RESTORE))
+        raise CarriedError.of(InputError(f"{uri} has other bytes than the data set's index says", next_step=RENEW))
 
 
 def client_options(endpoint: str, stall_seconds: int) -> dict[str, Any]:

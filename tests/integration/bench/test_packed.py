@@ -329,6 +329,7 @@ zeros_from_the_middle = edit(lambda content: content[:20000] + bytes(len(content
 nonsense = edit(lambda content: b"\xc3\x28" * (len(content) // 2) + content[: len(content) % 2])
 listed_wrong = ["is missing or has another length", "run `make etl-"]
 anew = "LARDER_FORCE=true"
+other_bytes = ["chunk-0-", "has other bytes than the data set's index says", anew]
 
 
 @pytest.mark.one_in(6)
@@ -346,17 +347,15 @@ anew = "LARDER_FORCE=true"
             ["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", anew], id="zeros-in-tar"
         ),
         pytest.param(["library"], zeros_from_the_middle, [anew], id="zeros-in-tar-library"),
-        pytest.param(["litdata_streaming"], zeros_from_the_middle, ["image", anew], id="zeros-in-chunk"),
+        pytest.param(["litdata_streaming"], zeros_from_the_middle, other_bytes, id="zeros-in-chunk"),
         pytest.param(["webdataset"], edit(damage_second_header), ["shard-000000.tar is damaged", anew], id="header"),
         pytest.param(["library"], edit(damage_second_header), [anew], id="header-library"),
         pytest.param(["webdataset", "library"], nonsense, ["shard-000000.tar is damaged", anew], id="no-tar"),
-        pytest.param(["litdata_streaming"], nonsense, ["the chunk is damaged", "in chunk 0", anew], id="no-chunk"),
+        pytest.param(["litdata_streaming"], nonsense, other_bytes, id="no-chunk"),
         pytest.param(
             ["webdataset", "library"], edit(damage_image), ["shard-000000.tar", ".jpg can't be read", anew], id="image"
         ),
-        pytest.param(
-            ["litdata_streaming"], edit(damage_image), ["image ", "in chunk 0 can't be read", anew], id="image-in-chunk"
-        ),
+        pytest.param(["litdata_streaming"], edit(damage_image), other_bytes, id="image-in-chunk"),
     ],
 )
 def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, parts):

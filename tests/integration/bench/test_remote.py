@@ -187,7 +187,7 @@ def test_an_image_that_is_spoilt_on_the_way(run, store, proxy):
     front.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
     code, out, err, _ = run(S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0")
     assert (code, out) == (3, ""), err
-    assert f"{FOLDER}/training/class_02/2.jpg can't be read: UnidentifiedImageError" in err
+    assert f"{FOLDER}/training/class_02/2.jpg can't be read: it has other bytes than the data set's index says" in err
     assert "make etl-load LARDER_FORCE=true" in err
 
 
