@@ -11,6 +11,7 @@ from larder.cli.settings import WORDS, Settings
 
 PYTHON = ".venv/bin/python"
 _WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
+_NEED_NO_VOLUME = {"verify", "s3", "mount"}
 _SERVERS = {
     "minio": ("s3", ("--task", "up"), ("--task", "down"), ()),
     "mount": ("mount", ("--detach",), ("--unmount",), ()),
@@ -37,7 +38,10 @@ class Host:
         volumes = (settings.data_volume, settings.wds_volume, settings.lit_volume)
         folders = tuple(self.volume(volume) for volume in volumes)
         torch = settings.given_of("TORCH_INDEX_URL", "TORCH_BACKEND")
-        return [Call(("python3", "-m", "larder", "venv", *stages), torch), Call(("mkdir", "-p", "--", *folders))]
+        install = Call(("python3", "-m", "larder", "venv", *stages), torch)
+        if _NEED_NO_VOLUME.issuperset(stages):
+            return [install]
+        return [install, Call(("mkdir", "-p", "--", *folders))]
 
     def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
         """Return the call that runs a step."""

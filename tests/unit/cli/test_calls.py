@@ -93,6 +93,12 @@ def test_on_the_host(name: str) -> None:
     assert [shown(host.command(step)) for step in PIPELINES[name]] == ON_THE_HOST[name]
 
 
+@pytest.mark.parametrize(("stages", "made"), [(["extract"], 3), (["verify"], 0), (["s3", "load"], 3)])
+def test_stages_that_write_none_make_no_volumes_on_the_host(stages: list[str], made: int) -> None:
+    calls = Host(Settings(ROOT, {}, IDS, {}, "host")).prepare(stages)
+    assert sum(len(call.argv[3:]) for call in calls if call.argv[0] == "mkdir") == made
+
+
 def test_what_the_command_line_sets_is_handed_on_as_it_is() -> None:
     [step] = PIPELINES["etl-load"]
     given = {"S3_BUCKET": "it's $(mine)", "AWS_SECRET_ACCESS_KEY": "the-secret", "YES": "1"}
