@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def look(root: Path, environ: Mapping[str, str]) -> str:
     owner = owner_of(environ)
     mine = owner is None or owner == root.resolve() or not is_checkout(owner)
     return PLAIN if mine else f"{PLAIN}-{digest_of(root.resolve())}"
+
+
+def is_name(text: str) -> bool:
+    """Whether this is the name of some checkout's project."""
+    return re.fullmatch(rf"{PLAIN}(-[0-9a-f]{{8}})?", text) is not None
 
 
 def owner_of(environ: Mapping[str, str]) -> Path | None:

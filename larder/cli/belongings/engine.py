@@ -62,9 +62,13 @@ class InEngine:
 
     @property
     def shares_images(self) -> bool:
-        """Whether images are another checkout's, too: the one that has the plain project name."""
+        """Whether images are another checkout's, too: the one that has the plain project name, or one with volumes."""
         owner = project.owner_of(self.survey.environ)
-        return owner is not None and owner != self.survey.root.resolve() and project.is_checkout(owner)
+        if owner is not None and owner != self.survey.root.resolve() and project.is_checkout(owner):
+            return True
+        label = f'{{{{.Label "{PROJECT_LABEL}"}}}}'
+        projects = self._docker("volume", "ls", "--filter", f"label={PROJECT_LABEL}", "--format", label)
+        return any(project.is_name(name) and name != self.survey.project for name in projects)
 
     def users(self) -> Iterator[Users]:
         """Yield the containers of others that use volumes and networks."""

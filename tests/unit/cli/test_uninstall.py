@@ -187,6 +187,15 @@ def test_images_stay_while_another_checkout_has_the_plain_name(machine: Machine,
     assert register.exists()
 
 
+@pytest.mark.parametrize("other", ["larder-0123abcd", "larder"])
+def test_images_stay_while_another_checkout_has_volumes(machine: Machine, other: str) -> None:
+    fill_engine(machine)
+    machine.engine.answer("volume", "ls", having='{{.Label "com.docker.compose.project"}}', text=f"{other}\nmine\n")
+    ended = machine.larder("uninstall", "YES=1")
+    assert ended.returncode == 0, ended.stderr
+    assert ("kept       images larder-*: another checkout's, too" in ended.stdout) == (other != "larder")
+
+
 @pytest.mark.parametrize("place", [".larder", ".venv", ".larder/store", ".larder/volumes", ".larder/cache"])
 def test_symlinks_are_neither_followed_nor_removed(machine: Machine, tmp_path: Path, place: str) -> None:
     fill_files(machine)
