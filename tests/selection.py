@@ -5,7 +5,8 @@ Only REQUIRE=all, and asking for a test by its name, runs all of them. Every oth
 - tests marked `exhaustive`: they take long, and others show most of what they do;
 - most cases of tests marked `one_in(n)`, wide tables whose cases are alike. The choice is the same in every run.
 
-A test marked `any_store` shows what doesn't depend on the kind of store: half of its cases run with each.
+A test marked `any_store` shows what doesn't depend on the kind of store: each of its cases runs with one of them, about
+half with each. Its name alone decides, so the choice is the same in every run; asking for the test by name runs both.
 """
 
 from __future__ import annotations
