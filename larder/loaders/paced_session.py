@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
@@ -99,7 +100,7 @@ class PacedSession(AIOHTTPSession):  # type: ignore[misc]
             answer = await asyncio.wait_for(super().send(request), seconds)
         except TimeoutError as fault:
             raise StalledError(f"no answer's head arrived in {seconds:.0f} s") from fault
-        is_message = answer.status_code >= 300
+        is_message = answer.status_code >= 300 or "list-type=2" in urlsplit(request.url).query
         most = MOST_MESSAGE_BYTES if is_message else self._most_bytes(request)
         answer.raw.content = _Body(answer.raw.content, self.limits.stall_seconds, most, is_message)
         if whole:
