@@ -74,7 +74,7 @@ class Prefix:
     def _client(self) -> S3Client:
         with _OPENING:  # else each thread would make one: a tenth of a second, 15 MB
             if self._client_here is None:
-                self._client_here = store.client(self._settings)
+                self._client_here = store.client(self._settings, may_be_unsigned=True)
             return self._client_here
 
     def list(self) -> Iterator[Object]:
@@ -264,7 +264,7 @@ def find_object(uri: str, settings: StoreSettings) -> Object:
     """
     bucket, key = store.split_uri(uri)
     try:
-        head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
+        head: Any = store.client(settings, may_be_unsigned=True).head_object(Bucket=bucket, Key=key)
     except ClientError as fault:
         if code_of(fault) in ABSENT:
             raise InputError(
@@ -292,7 +292,7 @@ def is_prefix(uri: str, settings: StoreSettings) -> bool:
         except FAULTS:
             return True
     try:
-        head: Any = store.client(settings).head_object(Bucket=bucket, Key=key)
+        head: Any = store.client(settings, may_be_unsigned=True).head_object(Bucket=bucket, Key=key)
         return head["ContentLength"] == 0 and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
     except ClientError as fault:
         return code_of(fault) in ABSENT and Prefix(uri, settings, _KEYS_TO_LOOK_AT).holds_any()
@@ -304,7 +304,7 @@ def _exists(uri: str, settings: StoreSettings) -> bool:
     """Whether there is an object whose key holds what could be a pattern."""
     bucket, key = store.split_uri(uri)
     try:
-        store.client(settings).head_object(Bucket=bucket, Key=key)
+        store.client(settings, may_be_unsigned=True).head_object(Bucket=bucket, Key=key)
     except ClientError:
         return False
     return True

@@ -15,6 +15,7 @@ from larder import bucket, rclone
 from larder.bucket import Folder
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.s3_session import MOST_BYTES
+from larder.sources.prefix import Prefix, find_object, is_prefix
 from larder.store import BucketSettings, client
 from services.verify.places import StorePlace
 from tests.liar import Liar, Request, Talk, lying
@@ -263,6 +264,20 @@ def test_without_keys_where_that_may_be(liar) -> None:
     assert ["authorization" in asked.headers for asked in liar.asked] == [False, False]
     with pytest.raises(ConfigurationError, match="no credentials"):
         Folder(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
+
+
+def test_a_public_prefix_needs_no_keys(liar) -> None:
+    listing = (
+        "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>photos/a.jpg</Key><Size>3</Size>"
+        "<ETag>x</ETag></Contents></ListBucketResult>"
+    )
+    liar.answer = always(answer(listing, Content_Type="application/xml"))
+    public = settings(liar, aws_access_key_id="", aws_secret_access_key="")
+    assert is_prefix("s3://bucket/photos/", public)
+    assert [item.path for item in Prefix("s3://bucket/photos/", public, 9).list()] == ["a.jpg"]
+    liar.answer = always(answer(b"abc"))
+    assert find_object("s3://bucket/photos/a.jpg", public).bytes == 3
+    assert not any("authorization" in asked.headers for asked in liar.asked)
 
 
 def test_region_and_payment_reach_the_store(liar) -> None:
