@@ -30,6 +30,8 @@ def assign(recipe: Recipe, path: str, is_image: Callable[[str], bool]) -> Sample
             raise
         raise LeftOutError(NO_IMAGE) from None
     if sample is None:
+        if not is_image_name(path) and not names_samples(recipe) and is_image(path):
+            raise RejectError("is an image, but its name has no image's ending")  # a recipe can't tell where it belongs
         raise LeftOutError(OUTSIDE if is_image_name(path) else NO_IMAGE)
     if not names_samples(recipe) and not is_image(path):
         raise LeftOutError(NO_IMAGE)

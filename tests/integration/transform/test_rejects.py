@@ -127,3 +127,14 @@ def test_table_and_files_that_do_not_match(
     assert "line 3" in found["gone.jpg"] and "not named in labels.csv" in found["sub/b.jpg"]
     assert [path.name for path in (volume / "rejects").rglob("*") if path.is_file()].count("secret") == 0
     assert list(tree().files) == ["training/class_00/a.jpg"]
+
+
+@pytest.mark.parametrize("split", ["val", "holdout"])
+def test_a_split_whose_images_have_no_endings_does_not_vanish(
+    extract: Any, transform: Any, rejects: Any, picture: Any, split: str
+) -> None:
+    names = ("train/cat/1.jpg", "train/dog/2.jpg", f"{split}/cat/3", f"{split}/dog/4")
+    extract({name: picture(number) for number, name in enumerate(names)} | {f"{split}/cat/notes": b"a text"})
+    assert transform("--recipe=imagefolder").code == 4
+    assert set(rejects()) == {f"{split}/cat/3", f"{split}/dog/4"}
+    assert "no image's ending" in rejects()[f"{split}/cat/3"]
