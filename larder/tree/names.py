@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 # What torchvision's ImageFolder looks for (datasets/folder.py, IMG_EXTENSIONS).
@@ -23,10 +25,17 @@ _BEGINNINGS = {
 _LITTER = {
     "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler",
     "lost+found", "system volume information", "__pycache__", "_larder", "thumbs.db", "ehthumbs.db", "desktop.ini",
-    "icon\r",
+    "icon\r", "network trash folder", "temporary items", "@transcode", "@synoresource", "found.000", "_vti_cnf",
 }  # fmt: skip
 """What desktop systems, archivers and network storage (Synology, QNAP) put between people's files, in lower case."""
 
+_NUMBER = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?", re.ASCII)
+_APOSTROPHES = "\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}"
+_UNSEEN = {
+    "\N{COMBINING GRAPHEME JOINER}", "\N{HANGUL FILLER}", "\N{HANGUL CHOSEONG FILLER}",
+    "\N{HANGUL JUNGSEONG FILLER}", *map(chr, range(0xFE00, 0xFE10)),
+}  # fmt: skip
+"""Letters that aren't seen, though Unicode's categories don't say so; the last are selectors of variants."""
 HIDDEN, LITTER, NO_IMAGE = "hidden", "litter of desktop or storage systems", "no images"
 """Why files are left out."""
 
@@ -73,9 +82,33 @@ def comparable(path: str) -> str:
 
 
 def likeness(name: str) -> str:
-    """What is the same for names that look alike: those that differ in case, spaces or Unicode form alone."""
+    """What is the same for names that look alike: those that differ in case, spaces or Unicode form alone.
+
+    Kinds of dashes and of apostrophes are the same, and so are numbers that are: 1, 01 and 1.0.
+    """
+    if (number := _number(name)) is not None:
+        return f"{number.normalize():f}"
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return "".join(letter for letter in folded if not letter.isspace() and unicodedata.category(letter) != "Cf")
+    return "".join(map(_letter, folded))
+
+
+def _letter(letter: str) -> str:
+    """A letter as it looks: empty for one that isn't seen."""
+    kind = unicodedata.category(letter)
+    if letter.isspace() or kind in ("Cc", "Cf") or letter in _UNSEEN:
+        return ""
+    return "-" if kind == "Pd" else "'" if letter in _APOSTROPHES else letter
+
+
+def sorted_labels(labels: Iterable[str]) -> list[str]:
+    """Different labels in the order of the classes: by number if all are numbers, 2 before 10; else by name."""
+    numbers = {label: _number(label) for label in labels}
+    known = {label: number for label, number in numbers.items() if number is not None}
+    return sorted(known, key=lambda label: (known[label], label)) if len(known) == len(numbers) else sorted(numbers)
+
+
+def _number(text: str) -> Decimal | None:
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def look_alikes(names: Iterable[str]) -> Iterator[tuple[str, str]]:

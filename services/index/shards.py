@@ -9,6 +9,7 @@ from functools import lru_cache
 from larder.errors import InputError
 from larder.sources.archive_folders import folder_of
 from larder.tree.listing import with_folders
+from larder.tree.names import sorted_labels
 from larder.tree.recipes import DEFAULT_SPLIT, LeftOutError, RejectError, Sample, require_distinct
 from larder.tree.splits import OUT, SplitNames
 from larder.tree.survey import some
@@ -17,6 +18,10 @@ from services.index.found import Found
 _MOST_CLASSES, _LONGEST_NUMBER = 1_000_000, 18
 _SHOWN = 200
 _ARCHIVE_END = re.compile(r"\.(?:tar|zip)(?=/)", re.IGNORECASE)
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdecimal() and len(label) <= _LONGEST_NUMBER
 
 
 class Shards:
@@ -31,7 +36,14 @@ class Shards:
         Raises InputError for labels that can't be classes, or for shards of which some have splits.
         """
         self._found, self._names = found, names
-        self._numbers = all(label.isascii() and label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
+        numbers = [label for label in labels if _is_number(label)]
+        if numbers and len(numbers) < len(labels):
+            raise InputError(
+                f"some labels of the shards are numbers ({min(numbers)}), and others are names "
+                f"({min(set(labels) - set(numbers))[:_SHOWN]!a})",
+                next_step="write all labels alike in the shards, then index again",
+            )
+        self._numbers = bool(numbers)
         self.classes = self._numbered(labels, classes) if self._numbers else self._named(labels)
         self._labels = {name: label for label, name in enumerate(self.classes)}
         shards = {shard_of(path) for path in found.paths() if _ARCHIVE_END.search(path)}
@@ -73,7 +85,7 @@ class Shards:
         return [str(number) for number in range(most + 1)]
 
     def _named(self, labels: Collection[str]) -> list[str]:
-        found = sorted(labels)
+        found = sorted_labels(labels)
         if any(not label or not label.isprintable() for label in found):
             bad = next(label for label in found if not label or not label.isprintable())
             raise InputError(

@@ -161,6 +161,6 @@ def require_distinct(kind: str, found: Iterable[str], next_step: str) -> None:
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""
         raise InputError(
-            f"{kind} that differ only in case, spaces or Unicode form: {'; '.join(pairs[:3])}{more}",
+            f"{kind} that differ only in case, spaces or Unicode form, or are one number: {'; '.join(pairs[:3])}{more}",
             next_step=next_step,
         )

@@ -28,12 +28,25 @@ def recognise_layout(files: Files) -> Recognised:
         recognise = getattr(recipes.module(name), "recognise", None)
         why = recognise(files) if recognise is not None else None
         if why is not None:
+            _require_no_unread_table(name, files)
             return Recognised(name, why)
     require_images(files)
     raise InputError(
         f"no layout that a recipe knows: the source has {files.survey.in_words()}",
         next_step="put the images into a folder for each class, or add a table with the columns file and label (see "
         "services/transform/README.md), then extract again",
+    )
+
+
+def _require_no_unread_table(name: str, files: Files) -> None:
+    """Raise InputError where one folder would be the only class, and a table that isn't understood lies beside it."""
+    tables = [path for path in files.survey.lists if path.lower().endswith((".csv", ".tsv"))]
+    if name != "imagefolder" or not tables or len(recipes.load(name, files).classes) > 1:
+        return
+    raise InputError(
+        f"all images lie in one folder, and no recipe understands the table {tables[0]!a}",
+        next_step=f"set LARDER_CSV={tables[0]!a} if it names the images' classes, in columns file and label (see "
+        "services/transform/README.md); or LARDER_RECIPE=imagefolder if there is one class",
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from typing import NamedTuple
 from larder.errors import InputError
 from larder.splits import known_split
 from larder.tree.listing import LEFT_OUT, Listing, Row, TwiceError
-from larder.tree.names import comparable
+from larder.tree.names import comparable, sorted_labels
 from larder.tree.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
 from larder.tree.splits import OUT, is_folder_name
 from larder.tree.survey import some
@@ -32,7 +31,7 @@ _ALIASES = {
     "split": ("set", "subset", "partition"),
 }  # fmt: skip
 _SEPARATORS = (",", ";", "\t", "|")
-_LONGEST_NUMBER, _MOST_SPLITS = 18, 1000
+_MOST_SPLITS = 1000
 _HEADER_BYTES = 1 << 20
 
 
@@ -53,7 +52,7 @@ class Table:
 
     def __init__(self, listing: Listing, table: str, is_undivided: bool) -> None:
         labels = listing.labels()
-        self.classes = sorted(labels, key=int) if _are_numbers(labels) else sorted(labels)
+        self.classes = sorted_labels(labels)
         self.is_undivided = is_undivided
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._listing, self._table = listing, table
@@ -114,17 +113,8 @@ def open(files: Files) -> Table:
 
 def _require_distinct(listing: Listing, table: str) -> None:
     correct = f"write them alike in {table} in the source, then extract again"
-    labels = listing.labels()
-    require_distinct(f"{table} has labels", labels, correct)
+    require_distinct(f"{table} has labels", listing.labels(), correct)
     require_distinct(f"{table} has splits", listing.splits(), correct)
-    if _are_numbers(labels) and len({int(label) for label in labels}) < len(labels):
-        alike = sorted(labels, key=int)
-        pair = next(pair for pair in itertools.pairwise(alike) if int(pair[0]) == int(pair[1]))
-        raise InputError(f"{table} has labels that are one number: {pair[0]!a} and {pair[1]!a}", next_step=correct)
-
-
-def _are_numbers(labels: list[str]) -> bool:
-    return all(label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
 
 
 def _tables(files: Files) -> list[str]:

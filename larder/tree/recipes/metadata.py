@@ -16,13 +16,14 @@ from typing import Any
 
 from larder.errors import InputError
 from larder.ledger import explained
-from larder.tree.recipes import Files, LeftOutError, RejectError, Sample
+from larder.tree.names import sorted_labels
+from larder.tree.recipes import Files, LeftOutError, RejectError, Sample, require_distinct
 from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _FILE = "file_name"
 _USUAL = ("label", "labels", "class", "target", "category")
-_LONGEST_LINE, _LONGEST_NUMBER = 1 << 20, 18
+_LONGEST_LINE = 1 << 20
 
 
 class Metadata:
@@ -31,9 +32,8 @@ class Metadata:
     def __init__(
         self, rows: sqlite3.Connection, tables: Iterable[str], names: SplitNames = KNOWN_NAMES
     ) -> None:  # fmt: skip
-        labels = [str(row[0]) for row in rows.execute("SELECT DISTINCT label FROM rows")]
-        numbers = all(label.isascii() and label.isdecimal() and len(label) <= _LONGEST_NUMBER for label in labels)
-        self.classes = sorted(labels, key=int) if numbers else sorted(labels)
+        self.classes = sorted_labels(str(row[0]) for row in rows.execute("SELECT DISTINCT label FROM rows"))
+        require_distinct("the tables have classes", self.classes, "write them alike, then extract again")
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._rows, self._tables, self._names = rows, frozenset(tables), names
         self._with_splits = any(self._split_of(file) for (file,) in rows.execute("SELECT file FROM rows"))

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from larder.errors import InputError
 from larder.tree.listing import LEFT_OUT, Listing, Row, TwiceError
 from larder.tree.lists import fault, lines
-from larder.tree.names import is_image_name
+from larder.tree.names import is_image_name, sorted_labels
 from larder.tree.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
 from larder.tree.splits import OUT
 from larder.tree.survey import some
@@ -131,7 +131,7 @@ def _classes(files: Files, numbers: set[int], texts: set[str]) -> tuple[list[str
     if texts:
         if names and (unknown := texts - set(names)):
             raise fault(path, f"lacks the class {min(unknown)[:80]!a}")
-        names = names or sorted(texts)
+        names = names or sorted_labels(texts)
         require_distinct(f"{_CLASS} have classes", names, "write the names of one class alike, then extract again")
         return names, {name: label for label, name in enumerate(names)}
     most = max(numbers, default=0)

@@ -251,8 +251,8 @@ def test_another_data_set(files: MakeFiles, name: str) -> None:
         (empty("cat/0_0.jpg", "dog/1_1.jpg"), "imagefolder", "each class"),
         (empty("images/a.jpg") | {"t.csv": "file,label\nimages/a.jpg,x\n"}, "csv", "t.csv"),
         (empty("images/a.jpg") | {"t.tsv": "Image\tClass\nimages/a.jpg\tx\n"}, "csv", "t.tsv"),
-        (empty("cat/a.jpg") | {"t.csv": "id,size\n1,2\n"}, "imagefolder", "each class"),
-        (empty("cat/a.jpg") | {"t.csv": "file,label\nelsewhere.jpg,2\n"}, "imagefolder", "each class"),
+        (empty("cat/a.jpg", "dog/a.jpg") | {"t.csv": "id,size\n1,2\n"}, "imagefolder", "each class"),
+        (empty("cat/a.jpg", "dog/a.jpg") | {"t.csv": "file,label\nelsewhere.jpg,2\n"}, "imagefolder", "each class"),
         (empty("day/cat/1.jpg", "night/cat/1.jpg"), "imagefolder", "each class"),
     ],
 )  # fmt: skip
@@ -260,6 +260,13 @@ def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, w
     found = recognise_layout(files(content))
     assert found.name == name
     assert why in found.why
+
+
+@pytest.mark.parametrize("table", ["id,breed\n1,cat\n", "file,label\nelsewhere.jpg,cat\n"])
+def test_a_table_that_is_not_understood_is_told_where_nothing_else_names_classes(files: MakeFiles, table: str) -> None:
+    with pytest.raises(InputError, match=r"no recipe understands the table 'labels\.csv'") as fault:
+        recognise_layout(files(empty("images/1.jpg", "images/2.jpg") | {"labels.csv": table}))
+    assert "LARDER_CSV" in fault.value.next_step and "LARDER_RECIPE=imagefolder" in fault.value.next_step
 
 
 @pytest.mark.parametrize(

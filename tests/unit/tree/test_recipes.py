@@ -281,13 +281,15 @@ def test_csv_files_are_compared_in_one_form(open_recipe: Open, listed: str, ther
 
 
 ALIKE = [("cat", "Cat"), ("no tumor", "no  tumor"), ("ice cream", "icecream"), ("cr\u00e8me", "cre\u0300me"),
-         ("a\u200bb", "ab"), ("\ufb01sh", "fish"), ("Ⅳ", "IV")]  # fmt: skip
+         ("a\u200bb", "ab"), ("\ufb01sh", "fish"), ("Ⅳ", "IV"),
+         ("T-shirt", "T\u2011shirt"), ("chef's", "chef\u2019s"), ("cat", "cat\ufe0f")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
 def test_classes_that_look_alike_are_shown_escaped(open_recipe: Open, one: str, other: str) -> None:
     for name, files in (
         ("csv", {"labels.csv": f'file,label\na.jpg,"{one}"\nb.jpg,"{other}"\n'}),
+        ("metadata", {"metadata.csv": f'file_name,label\na.jpg,"{one}"\nb.jpg,"{other}"\n'}),
         ("imagefolder", {f"train/{one}/1.jpg": "", f"val/{other}/1.jpg": ""}),
         ("imagefolder", {f"{one}/1.jpg": "", f"{other}/1.jpg": ""}),
     ):
@@ -299,8 +301,15 @@ def test_classes_that_look_alike_are_shown_escaped(open_recipe: Open, one: str, 
 
 
 def test_labels_that_are_one_number(open_recipe: Open) -> None:
-    with pytest.raises(InputError, match=r"one number: '01?' and '0?1'"):
-        open_recipe("csv", {"labels.csv": "file,label\na.jpg,1\nb.jpg,01\nc.jpg,2\n"})
+    for one in ("01", "1.0"):
+        with pytest.raises(InputError, match=r"one number: '(01|1)' and '(1|1\.0)'"):
+            open_recipe("csv", {"labels.csv": f"file,label\na.jpg,1\nb.jpg,{one}\nc.jpg,2\n"})
+
+
+def test_numbers_are_classes_in_their_order(open_recipe: Open) -> None:
+    rows = "".join(f"{number}.jpg,{number}.0\n" for number in (10, 2, 0))
+    for name, table, column in (("csv", "labels.csv", "file"), ("metadata", "metadata.csv", "file_name")):
+        assert open_recipe(name, {table: f"{column},label\n{rows}"}).classes == ["0.0", "2.0", "10.0"]
 
 
 def test_a_number_of_any_length_is_a_label(open_recipe: Open) -> None:
