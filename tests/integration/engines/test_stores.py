@@ -25,7 +25,9 @@ def objects(store: Any, bucket: str) -> Callable[[str], dict[str, bytes]]:
     return objects
 
 
-def test_index_and_verify(
+@pytest.mark.any_store
+@pytest.mark.exhaustive
+def test_index_shard_and_verify(
     stage: Any, picture: Callable[[int], bytes], store: Any, bucket: str, objects: Any, cluster: Cluster, tmp_path: Path
 ) -> None:
     for number in range(150):
@@ -40,7 +42,6 @@ def test_index_and_verify(
         volume.mkdir()
         assert (done := stage("index", env=env, volume=volume)).code == 0, done.stderr
         flags = (f"--input=s3://{bucket}/{way}/Food-11-index", f"--dest=s3://{bucket}/{way}/Food-11-webdataset")
-        env |= {"LARDER_ENGINE": "local"}  # tests/integration/packing has it on a cluster; each start of Ray takes time
         packed = stage("shard", "--shard-bytes=40000", *flags, env=env, volume=volume)
         assert packed.code == 0, packed.stderr
         found[way] = objects(way)

@@ -109,6 +109,24 @@ def test_packs_are_those_of_the_extracted_source(
     assert checked.code == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.exhaustive
+def test_chunks_are_those_of_the_extracted_source(
+    stage: Any, photos: dict[str, bytes], put: Any, env: dict[str, str], bucket: str, objects: Any, tmp_path: Path
+) -> None:
+    put({f"in/{path}": content for path, content in photos.items()})
+    env |= {"LARDER_SOURCE": f"s3://{bucket}/in"}
+    for name in ("extract", "transform", "index"):
+        assert (done := stage(name, env=env)).code == 0, done.stderr
+    volume = tmp_path / "empty"
+    volume.mkdir()
+    index = f"--input=s3://{bucket}/Food-11-index"
+    size = "--chunk-bytes=40000"
+    assert (done := stage("optimize", size, f"--dest=s3://{bucket}/tree", env=env)).code == 0, done.stderr
+    done = stage("optimize", size, index, f"--dest=s3://{bucket}/index", env=env, volume=volume)
+    assert done.code == 0, done.stderr
+    assert packs(objects("index")) == packs(objects("tree")) != {}
+
+
 def test_shards_are_packed_anew_as_they_were(
     stage: Any, photos: dict[str, bytes], put: Any, env: dict[str, str], bucket: str, objects: Any
 ) -> None:
