@@ -171,7 +171,8 @@ def test_files_of_an_earlier_run_stay(extract, raw, hub) -> None:
     asked = len(hub.asked)
     result = extract()
     assert result.code == 0, result.stderr
-    assert len(ranges(hub.asked[asked:])) == 1, "what was there was fetched again"
+    fetched = len(ranges(hub.asked[asked:]))  # the one that was refused, and those that were under way beside it
+    assert 1 <= fetched < len(ranges(hub.asked[:asked])), "what was there was fetched again"
 
 
 LIES: dict[str, Any] = {
