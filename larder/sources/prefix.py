@@ -237,7 +237,7 @@ class Prefix:
 
     def _changed(self, found: Object) -> InputError:
         return InputError(
-            f"{self._uri(found)} has changed since it was listed", next_step="run again: it is listed anew"
+            f"{self._uri(found)} has changed since it was listed", next_step="run again, which lists it again"
         )
 
     def _wrong(self, found: Object, what: str) -> ServiceError:

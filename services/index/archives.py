@@ -130,4 +130,4 @@ def read(archive: StoredTar | StoredZip, member: Member) -> bytes:
 
 def changed(found: Stored) -> InputError:
     """The error for an object that isn't the one that was listed."""
-    return InputError(f"{found.uri} has changed since it was listed", next_step="run again: it is listed anew")
+    return InputError(f"{found.uri} has changed since it was listed", next_step="run again, which lists it again")

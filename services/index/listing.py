@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
 
 class Listing:
-    """The objects of a source, sorted by their paths in it. Every run lists anew."""
+    """The objects of a source, sorted by their paths in it. Every run lists them again."""
 
     def __init__(self, path: Path, max_files: int) -> None:
         self._path, self._max_files, self._keys = path, max_files, 0

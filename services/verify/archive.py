@@ -29,7 +29,7 @@ _OTHER = "LARDER_SOURCE names another source than the one that raw was extracted
 
 def archive(chain: Chain) -> Checked:
     """The archive has the sha256 that raw's manifest names; its members are raw's files, by name and, those that are
-    chosen, by sha256. A folder and a store's objects are compared alike, and the sample's pictures are made anew.
+    chosen, by sha256. A folder and a store's objects are compared alike, and the sample's pictures are generated again.
     """
     raw = chain.known(RAW_FILES)
     if raw is None:

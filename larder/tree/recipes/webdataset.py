@@ -145,7 +145,7 @@ def _classes(files: Files, numbers: set[int], texts: set[str]) -> tuple[list[str
 
 
 def _listed(files: Files) -> tuple[str, list[str]]:
-    """The list of classes' names and where it is, if there is one. Raises InputError for one that is none."""
+    """The list of classes' names and where it is, if there is one. Raises InputError for a malformed list."""
     root = files.survey.root(files.splits)
     found = (base + name for base in dict.fromkeys(("", root)) for name in _LISTS)
     path = next((path for path in found if (files.folder / path).is_file()), "")

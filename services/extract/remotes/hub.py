@@ -302,7 +302,7 @@ def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.
     def make() -> httpx2.Client:
         client = default_client_factory()
         client.event_hooks = {"request": [*client.event_hooks["request"], bound], "response": [cap]}
-        # There is no other way to its connections, but to make all of it anew.
+        # The client gives no access to its connections; the alternative is to rebuild the whole transport.
         _use(client._transport, _CheckedNetwork(places, httpx2.URL(endpoint).raw_host.decode(), stall_seconds))
         for proxy in filter(None, client._mounts.values()):
             _use(proxy, _PacedNetwork(stall_seconds))
@@ -370,7 +370,7 @@ class _PacedStream(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send a part of a request, after which an answer begins anew."""
+        """Send part of a request, and measure the pace of the answer from here on."""
         self._pace = Pace(self._stall_seconds)
         self._stream.write(buffer, timeout)
 
