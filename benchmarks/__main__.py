@@ -9,14 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.data import FEW_IMAGES, FOOD11_IMAGES
 from benchmarks.harness import WORK, CannotRunError
+from benchmarks.names import NAMES
 
 SIZES = (FEW_IMAGES, FOOD11_IMAGES)
 SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed")
 """Those that are asked of few images, too, where starting takes a large part of the time."""
-NAMES = (
-    "startup", "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
-    "shard_store_speed", "shard_memory", "optimize_speed", "jupyter_speed",
-)  # fmt: skip
 
 
 def main() -> int:
@@ -25,7 +22,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     parser.add_argument(
         "--images", type=int, choices=SIZES, help=f"the size for {', '.join(SIZED)}; default: one after the other"
-    )  # fmt: skip
+    )
     given = parser.parse_args()
     names = given.names or NAMES
     if unknown := sorted(set(names) - set(NAMES)):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.harness import WORK, CannotRunError, stage
+from benchmarks.harness import WORK, CannotRunError, run_stage_on_volume
 from larder import sample
 
 FOOD11_IMAGES = sample.IMAGES
@@ -29,8 +29,8 @@ def photos(images: int = FOOD11_IMAGES) -> Path:
         volume = WORK / "sample"
         volume.mkdir(parents=True, exist_ok=True)
         print(f"making {path} (once)", flush=True)
-        stage("extract", volume, "--source", "sample", "--sample-images", str(images))
-        _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan(images)})
+        run_stage_on_volume("extract", volume, "--source", "sample", "--sample-images", str(images))
+        _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan_images(images)})
     return path
 
 
@@ -44,7 +44,7 @@ def tiny(images: int) -> Path:
         Image.new("RGB", (16, 16), (180, 120, 60)).save(stream, "JPEG")
         start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
         with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
-            for number, image in enumerate(sample.plan(images)):
+            for number, image in enumerate(sample.plan_images(images)):
                 # a comment segment (JPEG marker FFFE) with the number makes every file another
                 archive.writestr(image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest)
         path.with_suffix(".part").rename(path)

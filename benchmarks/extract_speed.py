@@ -7,35 +7,43 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, CannotRunError, Report, Run, interleave, run, stage
+from benchmarks.harness import (
+    WORK,
+    BenchmarkReport,
+    CannotRunError,
+    ResourceUsage,
+    interleave,
+    run,
+    run_stage_on_volume,
+)
 
 ROUNDS = 5
 
 
-def measure(images: int) -> Report:
-    """extract against `unzip` and `unzip` with `sync`, with one core and with two, on the same disk."""
+def measure(images: int) -> BenchmarkReport:
+    """Measure extract against `unzip` and `unzip` with `sync`, with one core and with two, on the same disk."""
     if shutil.which("unzip") is None:
         raise CannotRunError("this benchmark compares with Info-ZIP's unzip, which is missing: apt-get install unzip")
     archive = data.photos(images)
-    report = Report(f"extract of {archive.name} against unzip (speed ratios)")
+    report = BenchmarkReport(f"extract of {archive.name} against unzip (speed ratios)")
     # Nothing is deleted between runs: ext4 is slow to hand out inodes that have just been freed.
     with tempfile.TemporaryDirectory(dir=WORK, prefix="extract-") as folder:
 
         def fresh(name: str) -> Path:
             return Path(tempfile.mkdtemp(dir=folder, prefix=name))
 
-        def unzip(_: int) -> Run:
+        def unzip(_: int) -> ResourceUsage:
             return run(["unzip", "-q", archive, "-d", fresh("unzip")])
 
-        def unzip_and_sync(_: int) -> Run:
+        def unzip_and_sync(_: int) -> ResourceUsage:
             place = fresh("unzip")
             return run(["sh", "-c", 'unzip -q "$0" -d "$1" && sync -f "$1"', archive, place])
 
-        def one_core(_: int) -> Run:
-            return stage("extract", fresh("one"), "--source", str(archive), "--workers", "1", cpus=1)
+        def one_core(_: int) -> ResourceUsage:
+            return run_stage_on_volume("extract", fresh("one"), "--source", str(archive), "--workers", "1", cpus=1)
 
-        def two_cores(_: int) -> Run:
-            return stage("extract", fresh("two"), "--source", str(archive), "--workers", "2", cpus=2)
+        def two_cores(_: int) -> ResourceUsage:
+            return run_stage_on_volume("extract", fresh("two"), "--source", str(archive), "--workers", "2", cpus=2)
 
         contestants = {"unzip": unzip, "unzip+sync": unzip_and_sync, "one core": one_core, "two cores": two_cores}
         rounds = interleave(ROUNDS, contestants)

@@ -50,7 +50,7 @@ class Figure:
 
 
 @dataclass
-class Report:
+class BenchmarkReport:
     """What a benchmark found, with all it measured."""
 
     question: str
@@ -58,9 +58,13 @@ class Report:
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
-        self, name: str, values: Iterable[float], unit: str = "", at_least: float | None = None,
+        self,
+        name: str,
+        values: Iterable[float],
+        unit: str = "",
+        at_least: float | None = None,
         at_most: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add a figure from its value in each round."""
         seen = list(values)
         middle = statistics.median(seen)
@@ -80,7 +84,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Run:
+class ResourceUsage:
     """One finished process with all its children."""
 
     seconds: float
@@ -89,22 +93,29 @@ class Run:
 
 
 def run(
-    command: Sequence[str | Path], *, cpus: int | None = None, watch_memory: bool = False,
+    command: Sequence[str | Path],
+    *,
+    cpus: int | None = None,
+    watch_memory: bool = False,
     environ: Mapping[str, str] | None = None,
-) -> Run:  # fmt: skip
+) -> ResourceUsage:
     """Run a command to its end on the first `cpus` cores, with `environ` added. Raises RuntimeError when it fails."""
     allowed = sorted(os.sched_getaffinity(0))[:cpus]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, env=_clean_environment() | dict(environ or {}),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
-    )  # fmt: skip
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=_clean_environment() | dict(environ or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+    )
     watch = _Memory(process.pid) if watch_memory else None
     _, said = process.communicate()
     seconds = time.perf_counter() - start
     if process.returncode != 0:
         raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()[-2000:]}")
-    return Run(seconds, watch.stop() if watch else 0)
+    return ResourceUsage(seconds, watch.stop() if watch else 0)
 
 
 def engine_answers() -> bool:
@@ -118,13 +129,13 @@ def _clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def stage(name: str, volume: Path, *flags: str, **options: Any) -> Run:
+def run_stage_on_volume(name: str, volume: Path, *flags: str, **options: Any) -> ResourceUsage:
     """Run a stage on a volume, in this environment, without settings from outside."""
     command = [sys.executable, "-m", f"services.{name}", "--volume", str(volume), "--log", "line", *flags]
     return run(command, **options)
 
 
-def run_stage(name: str, settings: Mapping[str, str], *flags: str, watch_memory: bool = False) -> Run:
+def run_stage(name: str, settings: Mapping[str, str], *flags: str, watch_memory: bool = False) -> ResourceUsage:
     """Run a stage by its settings' variables, which no other process sees, unlike flags."""
     command = [sys.executable, "-m", f"services.{name}", "--log", "line", *flags]
     return run(command, watch_memory=watch_memory, environ=settings)
@@ -140,7 +151,9 @@ def drop_from_cache(folder: Path) -> None:
             os.close(descriptor)
 
 
-def interleave(rounds: int, contestants: Mapping[str, Callable[[int], Run]]) -> list[dict[str, Run]]:
+def interleave(
+    rounds: int, contestants: Mapping[str, Callable[[int], ResourceUsage]]
+) -> list[dict[str, ResourceUsage]]:
     """Let the contestants take turns, in alternating order, after one round that isn't counted."""
     counted = []
     for number in range(rounds + 1):

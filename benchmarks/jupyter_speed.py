@@ -12,33 +12,43 @@ from pathlib import Path
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from benchmarks.harness import ROOT, WORK, Report, Run, engine_answers, interleave, run, run_stage, stage
+from benchmarks.harness import (
+    ROOT,
+    WORK,
+    BenchmarkReport,
+    ResourceUsage,
+    engine_answers,
+    interleave,
+    run,
+    run_stage,
+    run_stage_on_volume,
+)
 
 ROUNDS = 5
 CELL = "from services.jupyter import lab\nrecord = lab.measure('imagefolder_local')"
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Images/s of imagefolder_local by bench, in turns with a notebook's cell; seconds until JupyterLab answers."""
-    report = Report("a notebook's loop against bench, and JupyterLab's start")
+    report = BenchmarkReport("a notebook's loop against bench, and JupyterLab's start")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="jupyter-") as folder:
         place = Path(folder)
         volume = place / "volume"
         volume.mkdir()
-        stage("extract", volume, "--source", "sample", "--sample-images", "2000")
-        stage("transform", volume)
+        run_stage_on_volume("extract", volume, "--source", "sample", "--sample-images", "2000")
+        run_stage_on_volume("transform", volume)
         settings = {"FOOD11_DATA_DIR": str(volume / "Food-11")}
 
-        def bench(_: int) -> Run:
+        def bench(_: int) -> ResourceUsage:
             command = ["--arm", "imagefolder_local", "--results", str(place / "bench")]
             return run_stage("bench", settings, *command)
 
-        def notebook(_: int) -> Run:
+        def notebook(_: int) -> ResourceUsage:
             begin = time.perf_counter()
             cells = new_notebook(cells=[new_code_cell(CELL)])  # type: ignore[no-untyped-call]
             os.environ.update(settings | {"LARDER_RESULTS": str(place / "notebook"), "PYTHONPATH": str(ROOT)})
             NotebookClient(cells, timeout=600, kernel_name="python3").execute(cwd=str(place))
-            return Run(time.perf_counter() - begin, 0)
+            return ResourceUsage(time.perf_counter() - begin, 0)
 
         interleave(ROUNDS, {"bench": bench, "notebook": notebook})
         by_bench, by_notebook = _rates(place / "bench"), _rates(place / "notebook")
@@ -61,9 +71,11 @@ def _rates(folder: Path) -> list[float]:
 def _start(folder: Path, number: int) -> float:
     (folder / "token").write_text("a-token")
     settings = {
-        "LARDER_WORKSPACE": str(folder / "workspace"), "LARDER_JUPYTER_TOKEN_FILE": str(folder / "token"),
-        "LARDER_JUPYTER_DIR": str(folder / "jupyter"), "LARDER_JUPYTER_PORT": str(18800 + number),
-    }  # fmt: skip
+        "LARDER_WORKSPACE": str(folder / "workspace"),
+        "LARDER_JUPYTER_TOKEN_FILE": str(folder / "token"),
+        "LARDER_JUPYTER_DIR": str(folder / "jupyter"),
+        "LARDER_JUPYTER_PORT": str(18800 + number),
+    }
     seconds = run_stage("jupyter", settings, "--task", "up").seconds
     run_stage("jupyter", settings, "--task", "down")
     return seconds
@@ -73,10 +85,14 @@ def _starts_in_container(folder: Path) -> list[float]:
     """Seconds of the whole command that a person types, which looks first whether the image is up to date."""
     name = f"larder-benchmark-{uuid.uuid4().hex[:8]}"
     settings = {
-        "RUNNER": "compose", "COMPOSE_PROJECT_NAME": name, "LARDER_DATA_VOLUME": name,
-        "LARDER_HOME": str(folder / "home"), "LARDER_RESULTS": str(folder / "results"),
-        "LARDER_WORKSPACE": str(folder / "work"), "LARDER_JUPYTER_PORT": "18800",
-    }  # fmt: skip
+        "RUNNER": "compose",
+        "COMPOSE_PROJECT_NAME": name,
+        "LARDER_DATA_VOLUME": name,
+        "LARDER_HOME": str(folder / "home"),
+        "LARDER_RESULTS": str(folder / "results"),
+        "LARDER_WORKSPACE": str(folder / "work"),
+        "LARDER_JUPYTER_PORT": "18800",
+    }
     run(["make", "build-jupyter"], environ=settings)
     try:
         return [_start_in_container(settings) for _ in range(ROUNDS)]

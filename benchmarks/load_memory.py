@@ -6,22 +6,22 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, run_stage, stage
+from benchmarks.harness import WORK, BenchmarkReport, run_stage, run_stage_on_volume
 from benchmarks.store import loopback_store
 
 FEW, MANY = 20_000, 200_000
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Peak memory, rclone's included, at 200,000 tiny objects against 20,000: of a first load and of a second."""
-    report = Report(f"peak memory of load at {MANY:,} objects / at {FEW:,}")
+    report = BenchmarkReport(f"peak memory of load at {MANY:,} objects / at {FEW:,}")
     peaks: dict[tuple[str, int], int] = {}
     for images in (FEW, MANY):
         with tempfile.TemporaryDirectory(dir=WORK, prefix="load-memory-") as folder:
             volume = Path(folder) / "volume"
             volume.mkdir()
-            stage("extract", volume, "--source", str(data.tiny(images)))
-            stage("transform", volume)
+            run_stage_on_volume("extract", volume, "--source", str(data.tiny(images)))
+            run_stage_on_volume("transform", volume)
             with loopback_store(Path(folder) / "store") as store:
                 settings = {"LARDER_VOLUME_DIR": str(volume)} | store
                 for what in ("first load", "second load"):

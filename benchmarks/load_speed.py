@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import WORK, Report, Run, interleave, run, run_stage, stage
+from benchmarks.harness import WORK, BenchmarkReport, ResourceUsage, interleave, run, run_stage, run_stage_on_volume
 from benchmarks.store import bucket_settings, loopback_store
 from larder import rclone
 
@@ -16,28 +16,30 @@ IMAGES = 4000
 TRANSFERS = "32"
 
 
-def measure() -> Report:
-    """load of the tree into new places of one store, in turns with `rclone copy`, and load of what is there already."""
-    report = Report(f"load of {IMAGES:,} images into a loopback store against rclone copy --transfers {TRANSFERS}")
+def measure() -> BenchmarkReport:
+    """Measure load of the tree into new prefixes of a store, in turns with `rclone copy`, and load of a loaded tree."""
+    report = BenchmarkReport(
+        f"load of {IMAGES:,} images into a loopback store against rclone copy --transfers {TRANSFERS}"
+    )
     with tempfile.TemporaryDirectory(dir=WORK, prefix="load-") as folder:
         volume = Path(folder) / "volume"
         volume.mkdir()
-        stage("extract", volume, "--source", "sample", "--sample-images", str(IMAGES))
-        stage("transform", volume)
+        run_stage_on_volume("extract", volume, "--source", "sample", "--sample-images", str(IMAGES))
+        run_stage_on_volume("transform", volume)
         tree, places = volume / "Food-11", itertools.count()
         with loopback_store(Path(folder) / "store") as store:
-            keys = rclone.environment(bucket_settings(store))
+            keys = rclone.rclone_environment(bucket_settings(store))
             settings = {"LARDER_VOLUME_DIR": str(volume)} | store
 
-            def load(_: int) -> Run:
+            def load(_: int) -> ResourceUsage:
                 return run_stage("load", settings | {"S3_PREFIX": f"load/{next(places)}"}, "--transfers", TRANSFERS)
 
-            def alone(_: int) -> Run:
+            def alone(_: int) -> ResourceUsage:
                 place = f"{rclone.REMOTE}:{store['S3_BUCKET']}/rclone/{next(places)}/Food-11"
                 command = [rclone.binary(), "copy", "--config=", "--transfers", TRANSFERS, str(tree), place]
                 return run(command, environ={name: keys[name] for name in keys.keys() - os.environ.keys()})
 
-            def unchanged(_: int) -> Run:
+            def unchanged(_: int) -> ResourceUsage:
                 return run_stage("load", settings | {"S3_PREFIX": "unchanged"})
 
             run_stage("load", settings | {"S3_PREFIX": "unchanged"})

@@ -6,15 +6,15 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, stage
+from benchmarks.harness import WORK, BenchmarkReport, run_stage_on_volume
 
 ROUNDS = 3
 FEW, MANY = 20_000, 200_000
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Peak memory at 200,000 tiny files against 20,000, of the stage with its workers, and of one process alone."""
-    report = Report(f"peak memory at {MANY:,} files / at {FEW:,}")
+    report = BenchmarkReport(f"peak memory at {MANY:,} files / at {FEW:,}")
     peaks: dict[tuple[str, str, int], list[int]] = {}
     for number in range(ROUNDS):
         for images in (FEW, MANY):
@@ -22,7 +22,9 @@ def measure() -> Report:
             with tempfile.TemporaryDirectory(dir=WORK, prefix="memory-") as folder:
                 for workers in ("2", "1"):
                     for name, flags in (("extract", ("--source", str(archive))), ("transform", ())):
-                        took = stage(name, Path(folder), *flags, "--force", "--workers", workers, watch_memory=True)
+                        took = run_stage_on_volume(
+                            name, Path(folder), *flags, "--force", "--workers", workers, watch_memory=True
+                        )
                         peaks.setdefault((name, workers, images), []).append(took.peak_bytes)
                         megabytes = took.peak_bytes / 1e6
                         print(f"  round {number}: {name} {images:,} files, {workers} workers: {megabytes:.0f} MB")

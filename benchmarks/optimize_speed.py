@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, Run, interleave, run, stage
+from benchmarks.harness import WORK, BenchmarkReport, ResourceUsage, interleave, run, run_stage_on_volume
 
 ROUNDS = 3
 WORKERS = 2
@@ -30,16 +30,16 @@ if __name__ == "__main__":
 """
 
 
-def measure(images: int) -> Report:
+def measure(images: int) -> BenchmarkReport:
     """optimize, hashing, reading back and flushing included, in turns with litdata.optimize split by split."""
-    report = Report(f"optimize of {images:,} images against litdata.optimize, {WORKERS} workers each")
+    report = BenchmarkReport(f"optimize of {images:,} images against litdata.optimize, {WORKERS} workers each")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="optimize-") as folder:
         volume, places, script = Path(folder) / "volume", Path(folder) / "places", Path(folder) / "bare.py"
         script.write_text(BARE)  # workers import it: it can't come by -c
         volume.mkdir()
         places.mkdir()
-        stage("extract", volume, "--source", str(data.photos(images)))
-        stage("transform", volume)
+        run_stage_on_volume("extract", volume, "--source", str(data.photos(images)))
+        run_stage_on_volume("transform", volume)
         tree = volume / "Food-11"
 
         def place() -> Path:
@@ -48,18 +48,21 @@ def measure(images: int) -> Report:
             places.mkdir()
             return places
 
-        def optimize(workers: int) -> Run:
-            return stage("optimize", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
+        def optimize(workers: int) -> ResourceUsage:
+            return run_stage_on_volume("optimize", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
 
-        def bare(_: int) -> Run:
+        def bare(_: int) -> ResourceUsage:
             cache = {"DATA_OPTIMIZER_CACHE_FOLDER": str(Path(folder) / "cache")}
             return run([sys.executable, script, tree, place(), str(WORKERS)], cpus=2, environ=cache)
 
-        rounds = interleave(ROUNDS, {
-            "litdata.optimize": bare,
-            "optimize": lambda _: optimize(WORKERS),
-            "one worker": lambda _: optimize(1),
-        })  # fmt: skip
+        rounds = interleave(
+            ROUNDS,
+            {
+                "litdata.optimize": bare,
+                "optimize": lambda _: optimize(WORKERS),
+                "one worker": lambda _: optimize(1),
+            },
+        )
     ratios = [took["litdata.optimize"].seconds / took["optimize"].seconds for took in rounds]
     report.add("optimize / litdata.optimize (speed)", ratios, "", at_least=1.0)
     ratios = [took["one worker"].seconds / took["optimize"].seconds for took in rounds]

@@ -6,24 +6,24 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, interleave, stage
+from benchmarks.harness import WORK, BenchmarkReport, interleave, run_stage_on_volume
 
 ROUNDS = 5
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Seconds of a second run on a tree of Food-11's size."""
-    report = Report("second run of a finished stage")
+    report = BenchmarkReport("second run of a finished stage")
     archive = str(data.photos())
     with tempfile.TemporaryDirectory(dir=WORK, prefix="second-") as folder:
         volume = Path(folder)
-        stage("extract", volume, "--source", archive)
-        stage("transform", volume)
+        run_stage_on_volume("extract", volume, "--source", archive)
+        run_stage_on_volume("transform", volume)
         rounds = interleave(
             ROUNDS,
             {
-                "extract": lambda _: stage("extract", volume, "--source", archive),
-                "transform": lambda _: stage("transform", volume),
+                "extract": lambda _: run_stage_on_volume("extract", volume, "--source", archive),
+                "transform": lambda _: run_stage_on_volume("transform", volume),
             },
         )
     for name in ("extract", "transform"):

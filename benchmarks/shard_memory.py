@@ -6,20 +6,20 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, stage
+from benchmarks.harness import WORK, BenchmarkReport, run_stage_on_volume
 
 IMAGES = 1_000_000
 WORKERS = 2
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Peak memory of shard, its workers included, shuffled."""
-    report = Report(f"peak memory of shard at {IMAGES:,} tiny samples, {WORKERS} workers")
+    report = BenchmarkReport(f"peak memory of shard at {IMAGES:,} tiny samples, {WORKERS} workers")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-memory-") as folder:
         volume = Path(folder)
-        stage("extract", volume, "--source", str(data.tiny(IMAGES)))
-        stage("transform", volume)
-        took = stage("shard", volume, "--workers", str(WORKERS), watch_memory=True)
+        run_stage_on_volume("extract", volume, "--source", str(data.tiny(IMAGES)))
+        run_stage_on_volume("transform", volume)
+        took = run_stage_on_volume("shard", volume, "--workers", str(WORKERS), watch_memory=True)
     report.add("peak", [took.peak_bytes / 1e6], "MB", at_most=400)
     report.add("rate", [IMAGES / took.seconds], "images/s")
     return report

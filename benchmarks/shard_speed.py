@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, Run, drop_from_cache, interleave, run, stage
+from benchmarks.harness import (
+    WORK,
+    BenchmarkReport,
+    ResourceUsage,
+    drop_from_cache,
+    interleave,
+    run,
+    run_stage_on_volume,
+)
 
 ROUNDS = 5
 SHARD_WRITER = """
@@ -25,15 +33,15 @@ for split in sorted(path for path in tree.iterdir() if path.name != "_larder"):
 """
 
 
-def measure(images: int) -> Report:
+def measure(images: int) -> BenchmarkReport:
     """shard, hashing, reading back and flushing included, against `tar cf`, and against ShardWriter in one process."""
-    report = Report(f"shard of {images:,} images against GNU tar and webdataset.ShardWriter")
+    report = BenchmarkReport(f"shard of {images:,} images against GNU tar and webdataset.ShardWriter")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-") as folder:
         volume, places = Path(folder) / "volume", Path(folder) / "places"
         volume.mkdir()
         places.mkdir()
-        stage("extract", volume, "--source", str(data.photos(images)))
-        stage("transform", volume)
+        run_stage_on_volume("extract", volume, "--source", str(data.photos(images)))
+        run_stage_on_volume("transform", volume)
         tree = volume / "Food-11"
 
         def place() -> Path:
@@ -42,33 +50,37 @@ def measure(images: int) -> Report:
             places.mkdir()
             return places
 
-        def shard(workers: int) -> Run:
-            return stage("shard", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
+        def shard(workers: int) -> ResourceUsage:
+            return run_stage_on_volume("shard", place(), "--input", str(tree), "--workers", str(workers), cpus=2)
 
-        def tar(command: str) -> Run:
+        def tar(command: str) -> ResourceUsage:
             return run(["sh", "-c", command, "sh", place() / "all.tar", tree], cpus=2)
 
-        def cold(contestant: Callable[[], Run]) -> Run:
+        def cold(contestant: Callable[[], ResourceUsage]) -> ResourceUsage:
             drop_from_cache(tree)
             return contestant()
 
         plain = 'tar cf "$1" -C "$2" .'
-        rounds = interleave(ROUNDS, {
-            "tar from disk": lambda _: cold(lambda: tar(plain)),
-            "shard from disk, one worker": lambda _: cold(lambda: shard(1)),
-            "tar": lambda _: tar(plain),
-            "tar and sync": lambda _: tar(f"{plain} && sync"),
-            "shard, one worker": lambda _: shard(1),
-            "shard, two workers": lambda _: shard(2),
-            "ShardWriter": lambda _: run([sys.executable, "-c", SHARD_WRITER, tree, place()], cpus=2),
-        })  # fmt: skip
+        rounds = interleave(
+            ROUNDS,
+            {
+                "tar from disk": lambda _: cold(lambda: tar(plain)),
+                "shard from disk, one worker": lambda _: cold(lambda: shard(1)),
+                "tar": lambda _: tar(plain),
+                "tar and sync": lambda _: tar(f"{plain} && sync"),
+                "shard, one worker": lambda _: shard(1),
+                "shard, two workers": lambda _: shard(2),
+                "ShardWriter": lambda _: run([sys.executable, "-c", SHARD_WRITER, tree, place()], cpus=2),
+            },
+        )
     many = images == data.FOOD11_IMAGES  # of few, starting Python takes as long as all of tar's work
     for name, yardstick, goal in (
         ("shard from disk, one worker", "tar from disk", 0.7 if many else None),
-        ("shard, one worker", "tar", 0.7 if many else None), ("shard, one worker", "tar and sync", None),
+        ("shard, one worker", "tar", 0.7 if many else None),
+        ("shard, one worker", "tar and sync", None),
         ("shard, two workers", "ShardWriter", 1.5 if many else None),
         ("shard, two workers", "shard, one worker", 1.0),
-    ):  # fmt: skip
+    ):
         ratios = [took[yardstick].seconds / took[name].seconds for took in rounds]
         report.add(f"{name} / {yardstick} (speed)", ratios, "", at_least=goal)
     report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]

@@ -6,20 +6,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks.harness import Report, Run, interleave, run
+from benchmarks.harness import BenchmarkReport, ResourceUsage, interleave, run
 
 ROUNDS = 9
 STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 
 
-def measure() -> Report:
+def measure() -> BenchmarkReport:
     """Seconds of `python -m services.<stage> --check`, which ends where the work would begin; and of two workers."""
-    report = Report("start of each stage, until its settings are known to be right")
+    report = BenchmarkReport("start of each stage, until its settings are known to be right")
 
-    def check(stage: str, _: int) -> Run:
+    def check(stage: str, _: int) -> ResourceUsage:
         return run([sys.executable, "-m", f"services.{stage}", "--check"], environ={"S3_BUCKET": "bucket"})
 
-    contestants: dict[str, Callable[[int], Run]] = {stage: partial(check, stage) for stage in STAGES}
+    contestants: dict[str, Callable[[int], ResourceUsage]] = {stage: partial(check, stage) for stage in STAGES}
     contestants["Python alone"] = lambda _: run([sys.executable, "-c", "pass"])
     contestants["two workers, one task"] = lambda _: run([sys.executable, "-m", "benchmarks.workers"])
     rounds = interleave(ROUNDS, contestants)

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks import data
-from benchmarks.harness import WORK, Report, Run, interleave, stage
+from benchmarks.harness import WORK, BenchmarkReport, ResourceUsage, interleave, run_stage_on_volume
 
 ROUNDS = 5
 
@@ -30,27 +30,31 @@ def _decode_from_memory(paths: list[Path], mode: str | None, start: float) -> fl
     return time.perf_counter() - began
 
 
-def measure(images: int) -> Report:
-    """transform's two checks, and two processes that do nothing but decode the same files from memory."""
-    report = Report(
+def measure(images: int) -> BenchmarkReport:
+    """Measure transform's two checks, and two processes that do nothing but decode the same files from memory."""
+    report = BenchmarkReport(
         f"transform of {images:,} images: images per second, and decoding against two processes that do nothing else"
     )
     with tempfile.TemporaryDirectory(dir=WORK, prefix="transform-") as folder:
         volume = Path(folder)
-        stage("extract", volume, "--source", str(data.photos(images)))
+        run_stage_on_volume("extract", volume, "--source", str(data.photos(images)))
         paths = sorted((volume / "raw").rglob("*.jpg"))
         halves = [paths[0::2], paths[1::2]]
 
-        def header(workers: int) -> Run:
-            return stage("transform", volume, "--verify", "header", "--force", "--workers", str(workers), cpus=workers)
+        def header(workers: int) -> ResourceUsage:
+            return run_stage_on_volume(
+                "transform", volume, "--verify", "header", "--force", "--workers", str(workers), cpus=workers
+            )
 
-        def decode(_: int) -> Run:
-            return stage("transform", volume, "--verify", "decode", "--force", "--workers", "2", cpus=2)
+        def decode(_: int) -> ResourceUsage:
+            return run_stage_on_volume("transform", volume, "--verify", "decode", "--force", "--workers", "2", cpus=2)
 
-        def from_memory(mode: str | None) -> Run:
+        def from_memory(mode: str | None) -> ResourceUsage:
             with multiprocessing.get_context("spawn").Pool(2) as pool:
                 start = time.time() + 15  # by then both have read their half
-                return Run(max(pool.starmap(_decode_from_memory, [(half, mode, start) for half in halves])), 0)
+                return ResourceUsage(
+                    max(pool.starmap(_decode_from_memory, [(half, mode, start) for half in halves])), 0
+                )
 
         rounds = interleave(
             ROUNDS,

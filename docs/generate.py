@@ -1,6 +1,7 @@
-"""Writes .env.example, docs/settings.md, larder/cli/settings.json, and version and base image into compose/.
+"""Write the files that are made from the code.
 
---check fails when one is stale.
+They are .env.example, docs/settings.md, larder/cli/settings.json, the tables of docs/contract.md, and version and base
+image in compose/. `--check` writes nothing, and fails if one is stale.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ByteSize
 
+from docs.fields import with_tables
 from larder import __version__
-from larder.cli import images
-from larder.cli.settings import FRONT_DOOR
+from larder.cli import base_image
+from larder.cli.setting_specs import CLI_SETTINGS
 from larder.settings import Setting, Settings, settings_of
 from services.bench import arms
 from services.bench.settings import BenchSettings
@@ -46,13 +48,13 @@ STAGES: dict[str, type[Settings]] = {
 }
 
 IMAGES = (
-    ("BASE_IMAGE", images.base(ROOT), "base of every image; `make pin-images` pins it by digest"),
+    ("BASE_IMAGE", base_image.read_base_image(ROOT), "base of every image; `make pin-images` pins it by digest"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
      "S3 server of `make s3-up` and the tests: the last community image, frozen with known security holes, so not for "
      "open networks"),
 )  # fmt: skip
 
-# The kinds of stores, each a block to fill in: what it is, and its settings.
+# Kinds of stores: a description, and settings to fill in.
 STORES = (
     ("a store on this machine, with keys of your choice (`make s3-up` does without this block and makes keys up)",
      ("S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=larder")),
@@ -68,7 +70,7 @@ STORES = (
 
 
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
-    """Every setting by its environment variable, with the stages that have it."""
+    """Return every setting by its environment variable, with the stages that have it."""
     found: dict[str, tuple[Setting, list[str]]] = {}
     for stage, kind in STAGES.items():
         for setting in settings_of(kind):
@@ -77,10 +79,10 @@ def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
 
 
 def env_example() -> str:
-    """Every setting, commented out at its default."""
+    """Return .env.example: every setting, commented out, with its default."""
     lines = [
-        "# Every setting with its default. Copy this file to .env and change what you need; the shell and make's",
-        "# arguments win over it. Written by `make docs`.",
+        "# Every setting with its default. Copy this file to .env and change what you need; the shell's variables",
+        "# and make's arguments take precedence. Written by `make docs`.",
     ]
     for name, (setting, stages) in settings_by_name().items():
         unit = f" [{setting.unit}]" if setting.unit else ""
@@ -89,24 +91,26 @@ def env_example() -> str:
     lines += ["", "", "# --- stores: one of these blocks, filled in; `make s3-check` says whether it works ---"]
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
-    lines += ["", "", "# --- the front door (make, larder) and compose ---"]
-    for own in FRONT_DOOR:
+    lines += ["", "", "# --- make, larder and compose ---"]
+    for own in CLI_SETTINGS:
         default = f"; default: {own.default}" if own.default else ""
         lines += ["", f"# {own.meaning}{default}", f"#{own.name}="]
-    lines += ["", "", "# --- images of others, each pinned here and nowhere else ---"]
+    lines += ["", "", "# --- third-party images ---"]
     for name, default, meaning in IMAGES:
         lines += ["", f"# {meaning}", f"{name}={default}"]
     return "\n".join(lines) + "\n"
 
 
 def settings_page() -> str:
-    """The settings table."""
+    """Return docs/settings.md."""
     lines = [
         "# Settings",
         "",
-        "Environment variables; each but secrets is also a flag of its stages (`python -m services.<stage> --help`). A",
-        "flag wins over its variable, an empty variable counts as not set. `make` hands all of them through:",
-        "`make etl-local LARDER_SOURCE=photos.zip`. Written by `make docs`.",
+        "Each setting is an environment variable. Except for secrets, it is also a flag of its stages",
+        "(`python -m services.<stage> --help`). A flag takes precedence over its variable. An empty variable counts as",
+        "not set. `make` passes all of them on: `make etl-local LARDER_SOURCE=photos.zip`.",
+        "",
+        "`make docs` writes this page.",
         "",
         "| variable | flag | unit | default | meaning | stages |",
         "|---|---|---|---|---|---|",
@@ -116,60 +120,69 @@ def settings_page() -> str:
         flag = "" if setting.secret else f"`{setting.flag}`"
         cells = (f"`{name}`", flag, setting.unit, default, setting.meaning, ", ".join(stages))
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## The front door and compose", "", "| variable | default | meaning |", "|---|---|---|"]
-    front_door = [(setting.name, setting.default, setting.meaning) for setting in FRONT_DOOR]
-    for name, default, meaning in [*front_door, *IMAGES]:
+    lines += ["", "## make, larder and compose", "", "| variable | default | meaning |", "|---|---|---|"]
+    command_settings = [(setting.name, setting.default, setting.meaning) for setting in CLI_SETTINGS]
+    for name, default, meaning in [*command_settings, *IMAGES]:
         lines.append(f"| `{name}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
 def choices_of(kind: type[Settings], setting: Setting) -> list[str]:
-    """All that a setting may be; an empty list where that can't be listed."""
+    """Return the values that a setting accepts; an empty list if they can't be listed."""
     if setting.names[0] == "LARDER_ARM":
-        return arms.names()
+        return arms.arm_names()
     annotation = kind.model_fields[setting.field].annotation
     return list(get_args(annotation)) if get_origin(annotation) is Literal else []
 
 
 def bounds_of(kind: type[Settings], setting: Setting) -> dict[str, float]:
-    """The bounds of a number, by pydantic's names: ge, gt, le, lt."""
+    """Return the bounds of a number, by pydantic's names: ge, gt, le, lt."""
     metadata = kind.model_fields[setting.field].metadata
     return {name: getattr(one, name) for one in metadata for name in ("ge", "gt", "le", "lt") if hasattr(one, name)}
 
 
 def type_of(kind: type[Settings], setting: Setting) -> str:
-    """int or float; an empty text for everything else, and for numbers that a validator also takes as words."""
+    """Return int, float or ByteSize; "" for other types, and for numbers that may also be words."""
     field = kind.model_fields[setting.field]
     takes_words = any(isinstance(one, BeforeValidator) for one in field.metadata)
-    return field.annotation.__name__ if field.annotation in (int, float) and not takes_words else ""
+    return field.annotation.__name__ if field.annotation in (int, float, ByteSize) and not takes_words else ""
 
 
 def settings_data() -> str:
-    """The stages' settings for the front door, which can't import them: it runs where nothing is installed."""
+    """Return the stages' settings as JSON, for `larder.cli`: it runs where pydantic, and so the stages, can't."""
     found = {
-        name: {"default": setting.default, "meaning": setting.meaning, "flag": "" if setting.secret else setting.flag,
-               "unit": setting.unit, "stages": stages, "secret": setting.secret,
-               "choices": choices_of(STAGES[stages[0]], setting), "type": type_of(STAGES[stages[0]], setting),
-               "bounds": bounds_of(STAGES[stages[0]], setting)}
+        name: {
+            "default": setting.default,
+            "meaning": setting.meaning,
+            "flag": "" if setting.secret else setting.flag,
+            "unit": setting.unit,
+            "stages": stages,
+            "secret": setting.secret,
+            "choices": choices_of(STAGES[stages[0]], setting),
+            "type": type_of(STAGES[stages[0]], setting),
+            "bounds": bounds_of(STAGES[stages[0]], setting),
+        }
         for name, (setting, stages) in settings_by_name().items()
-    }  # fmt: skip
+    }
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
 def with_constants(text: str) -> str:
-    """A compose file with the version of pyproject.toml and the Dockerfile's base, which compose can't read there."""
-    text = re.sub(r"(\$\{BASE_IMAGE:-)[^}]*", rf"\g<1>{images.base(ROOT)}", text)
+    """Return a compose file with larder's version and the Dockerfile's base image, which compose can't read itself."""
+    text = re.sub(r"(\$\{BASE_IMAGE:-)[^}]*", rf"\g<1>{base_image.read_base_image(ROOT)}", text)
     text = re.sub(r"\b(image: larder-\S+:)\S+", rf"\g<1>{__version__}", text)
     return re.sub(r'\b(VERSION: )".*?"', rf'\g<1>"{__version__}"', text)
 
 
 def main() -> int:
-    """Write the files, or say which are stale."""
+    """Write the files, or report which are stale."""
     pages = {
-        ROOT / ".env.example": env_example(), ROOT / "docs/settings.md": settings_page(),
+        ROOT / ".env.example": env_example(),
+        ROOT / "docs/settings.md": settings_page(),
         ROOT / "larder/cli/settings.json": settings_data(),
+        ROOT / "docs/contract.md": with_tables((ROOT / "docs/contract.md").read_text()),
         **{path: with_constants(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
-    }  # fmt: skip
+    }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:

@@ -1,7 +1,7 @@
-"""Find a data set's folder on a volume or in a bucket.
+"""Find a dataset's folder on a volume or in a bucket.
 
-A data set lies in folders of its own name (`larder.dataset`). Earlier versions put every data set into the default's
-folders, with its name in the manifest alone: such data are found there, and stay there.
+Folders are named after their dataset (`larder.dataset`). Earlier versions put every dataset into the folders of the
+default dataset and recorded the name in the manifest only. This module still finds such data and leaves them in place.
 """
 
 from __future__ import annotations
@@ -12,89 +12,115 @@ from pathlib import Path
 from larder import dataset as names
 from larder import sample
 from larder.contract import META, Manifest, find_manifest
-from larder.dataset import Layout, folder_of
+from larder.dataset import ArtifactLayout, folder_of
 from larder.errors import ConfigurationError, InputError
 from larder.progress import Reporter
 
 _MANIFEST = Path(META, "manifest.json")
 
 
-def on_volume(root: Path, layout: Layout, dataset: str, reporter: Reporter) -> str:
-    """Return the name of the folder on a volume that holds, or is to hold, a layout of a data set.
+def find_on_volume(root: Path, layout: ArtifactLayout, dataset: str, reporter: Reporter) -> str:
+    """Return the name of the folder on a volume for one layout of a dataset, whether or not the folder exists.
 
     Args:
-        root: Where the volume is mounted.
-        layout: How the images lie.
-        dataset: The data set's name; empty for the one that is there, or the default where none is.
-        reporter: Told when the data lie where earlier versions put them.
+        root: Mount point of the volume.
+        layout: Layout of the images.
+        dataset: Name of the dataset. If empty, use the only dataset on the volume, or the default if there is none.
+        reporter: Receives an event if the data are in the folder that earlier versions used.
+
+    Returns:
+        The folder's name, relative to `root`.
 
     Raises:
-        ConfigurationError: If no name is given and the volume holds several.
+        ConfigurationError: If `dataset` is empty and the volume holds several datasets.
     """
     if dataset:
-        return _home(layout, dataset, str(root), lambda folder: find_manifest(root / folder), reporter)
+        return _choose_folder(layout, dataset, str(root), lambda folder: find_manifest(root / folder), reporter)
     found = sorted(folder for folder in _folders(root) if names.layout_of(folder) == layout)
     if len(found) > 1:
         raise ConfigurationError(
-            f"{root} holds several data sets: {', '.join(found)}",
-            next_step="set LARDER_DATASET to the one that is meant",
+            f"{root} holds several datasets: {', '.join(found)}",
+            next_step="set LARDER_DATASET to one of them",
         )
     return found[0] if found else folder_of(names.DEFAULT, layout)
 
 
-def in_bucket(
-    layout: Layout, dataset: str, where: str, find: Callable[[str], Manifest | None], reporter: Reporter
+def find_in_bucket(
+    layout: ArtifactLayout, dataset: str, where: str, find: Callable[[str], Manifest | None], reporter: Reporter
 ) -> str:
-    """Return the name of the folder in a bucket that holds a layout of a data set.
+    """Return the name of the folder in a bucket for one layout of a dataset.
 
     Args:
-        layout: How the images lie.
-        dataset: The data set's name; empty for the default.
-        where: The bucket and the prefix, for messages.
-        find: Gives the manifest in a folder of this name, or None. It isn't asked for the default data set.
-        reporter: Told when the data lie where earlier versions put them.
+        layout: Layout of the images.
+        dataset: Name of the dataset; empty for the default.
+        where: Bucket and prefix, for messages.
+        find: Returns the manifest in the folder of a given name, or None. Not called for the default dataset.
+        reporter: Receives an event if the data are in the folder that earlier versions used.
+
+    Returns:
+        The folder's name, without the prefix.
     """
-    return _home(layout, dataset or names.DEFAULT, where, find, reporter)
+    return _choose_folder(layout, dataset or names.DEFAULT, where, find, reporter)
 
 
-def tree_at(place: Path, dataset: str, reporter: Reporter) -> Path:
-    """Return the folder of a tree: `place`, if something finished is there, else the tree on the volume `place`.
+def find_tree(path: Path, dataset: str, reporter: Reporter) -> Path:
+    """Return the folder of a tree.
 
-    Where there is none either, `place` is returned, so that a message names what was asked for.
+    Args:
+        path: The tree's folder, or the volume that holds the tree.
+        dataset: Name of the dataset; may be empty, see `find_on_volume`.
+        reporter: See `find_on_volume`.
+
+    Returns:
+        `path` if it has a manifest, else the tree's folder on the volume `path`. If neither has a manifest, return
+        `path`, so that messages name the folder that the user gave.
 
     Raises:
-        ConfigurationError: If no name is given and the volume holds several.
+        ConfigurationError: If `dataset` is empty and the volume holds several datasets.
     """
-    if (place / _MANIFEST).exists():
-        return place
-    inside = place / on_volume(place, "tree", dataset, reporter)
-    return inside if (inside / _MANIFEST).exists() else place
+    if (path / _MANIFEST).exists():
+        return path
+    inside = path / find_on_volume(path, "tree", dataset, reporter)
+    return inside if (inside / _MANIFEST).exists() else path
 
 
 def require_dataset(asked: str, manifest: Manifest, where: str) -> None:
-    """Raise ConfigurationError if LARDER_DATASET names another data set than a manifest does.
+    """Raise ConfigurationError if LARDER_DATASET and a manifest name different datasets.
 
-    The generated sample stands in for any.
+    The generated sample dataset is accepted under any name.
+
+    Args:
+        asked: Value of LARDER_DATASET; empty accepts every dataset.
+        manifest: Manifest of the data.
+        where: Location of the data, for the message.
     """
     if asked and manifest.dataset not in (asked, sample.NAME):
         raise ConfigurationError(
-            f"{where} holds the data set {manifest.dataset!r}, and LARDER_DATASET is {asked!r}",
+            f"{where} holds the dataset {manifest.dataset!r}, and LARDER_DATASET is {asked!r}",
             next_step="leave LARDER_DATASET empty, which takes the name from the data, or extract them again under the "
             "other name",
         )
 
 
-def name_in(manifest: Manifest, folder: str) -> str:
-    """Return the name that other layouts of the data in a folder get, where LARDER_DATASET gives none.
+def require_dataset_name(manifest: Manifest, folder: str) -> str:
+    """Return the dataset name for new layouts of existing data if LARDER_DATASET is empty.
 
-    It is the manifest's. The default stands for the sample, for names that earlier versions allowed, and for what lies
-    in the default's folder: data of one tree go by one name.
+    Args:
+        manifest: Manifest of the existing data.
+        folder: Name of the folder that holds them.
+
+    Returns:
+        The name in the manifest. Return the default name for the sample dataset, for names that only earlier versions
+        allowed, and for data in the default dataset's folder, so that all layouts of one tree share a name.
     """
     known = folder != names.DEFAULT and manifest.dataset != sample.NAME and names.is_dataset(manifest.dataset)
     return manifest.dataset if known else names.DEFAULT
 
 
-def _home(layout: Layout, dataset: str, where: str, find: Callable[[str], Manifest | None], reporter: Reporter) -> str:
+def _choose_folder(
+    layout: ArtifactLayout, dataset: str, where: str, find: Callable[[str], Manifest | None], reporter: Reporter
+) -> str:
+    """Return the dataset's own folder, or the default dataset's folder if only that one holds the dataset."""
     own, shared = folder_of(dataset, layout), folder_of(names.DEFAULT, layout)
     if own == shared or _dataset_in(own, find) is not None or _dataset_in(shared, find) != dataset:
         return own
@@ -103,7 +129,7 @@ def _home(layout: Layout, dataset: str, where: str, find: Callable[[str], Manife
 
 
 def _dataset_in(folder: str, find: Callable[[str], Manifest | None]) -> str | None:
-    """The name in a folder's manifest, empty where that can't be read, None without one."""
+    """Return the dataset name in a folder's manifest, "" if the manifest is invalid, None if there is none."""
     try:
         manifest = find(folder)
     except InputError:
@@ -112,13 +138,13 @@ def _dataset_in(folder: str, find: Callable[[str], Manifest | None]) -> str | No
 
 
 def _folders(root: Path) -> list[str]:
-    """The folders on a volume that hold finished images, in any layout."""
+    """Return the names of the folders on a volume that hold finished images, in any layout."""
     try:
-        there = list(root.iterdir())
+        entries = list(root.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [
         folder.name
-        for folder in there
+        for folder in entries
         if names.is_dataset(names.dataset_of(folder.name)) and (folder / _MANIFEST).exists()
     ]

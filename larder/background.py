@@ -1,12 +1,13 @@
-"""Processes in the background: start, wait until ready, find again, log, stop.
+"""Start, find, watch and stop background processes.
 
-`Background` is a process that outlives the command that starts it, such as a server. Later commands find it by files:
+`BackgroundProcess` is a process that outlives the command that starts it, such as a server. Later commands find it
+by files:
 
     <home>/pid    its process id
-    <home>/log    what it prints
+    <home>/log    its output
     <home>/lock   held by the command that starts or stops it
 
-`Child` is one that ends with the command. `stop` ends either.
+`Child` is a process that ends with the command.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from threading import Thread
 from typing import IO, Any, NamedTuple
 
 from larder.errors import ResourceError, ServiceError
-from larder.machine import end_with_parent
+from larder.machine import set_parent_death_signal
 from larder.progress import Reporter
-from larder.terminal import lines
+from larder.terminal import join_lines
 
 _PAUSE_SECONDS = 0.1
 _LOG_LINES = 15
 
 
-def arguments(pid: int) -> list[str]:
-    """Return the command line of a process; empty when it has ended, or belongs to somebody who hides it."""
-    import psutil  # here, since most commands look at no process
+def process_arguments(pid: int) -> list[str]:
+    """Return the command line of a process, or an empty list if it has ended or can't be read."""
+    import psutil  # imported here because few commands need it
 
     try:
         return list(psutil.Process(pid).cmdline())
@@ -41,18 +42,24 @@ def arguments(pid: int) -> list[str]:
         return []
 
 
-def runs(pid: int, words: Collection[str]) -> bool:
+def is_running(pid: int, words: Collection[str]) -> bool:
     """Return whether the process `pid` runs and has one of `words` in its command line.
 
-    The kernel gives ids again: a process with other words is somebody else's.
+    The kernel reuses process ids, so the id alone doesn't identify a process.
     """
-    return not set(words).isdisjoint(arguments(pid))
+    return not set(words).isdisjoint(process_arguments(pid))
 
 
 def stop(process: subprocess.Popen[Any], grace_seconds: float, *, at_once: bool = True) -> int:
-    """End a child: by SIGTERM, and by SIGKILL if it is still there after `grace_seconds`. Returns its exit code.
+    """Stop a child process with SIGTERM, then with SIGKILL if it doesn't end in time.
 
-    Without `at_once`, it first has `grace_seconds` to end by itself.
+    Args:
+        process: The child process.
+        grace_seconds: How long to wait after SIGTERM before sending SIGKILL.
+        at_once: Send SIGTERM immediately. If False, first wait `grace_seconds` for the process to end by itself.
+
+    Returns:
+        The exit code; negative for a signal.
     """
     signals = [process.terminate, process.kill]
     if at_once:
@@ -66,54 +73,91 @@ def stop(process: subprocess.Popen[Any], grace_seconds: float, *, at_once: bool 
 
 
 def detach(
-    command: Sequence[str | Path], log: IO[bytes], environment: Mapping[str, str] | None = None,
-    folder: Path | None = None, *, stdout: bool = True,
-) -> subprocess.Popen[bytes]:  # fmt: skip
-    """Start a process that outlives this one. A terminal's Ctrl-C is not for it.
+    command: Sequence[str | Path],
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    *,
+    stdout: bool = True,
+) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this one, in a session of its own, so that Ctrl-C doesn't reach it.
 
-    What it prints goes to `log`; without `stdout`, only what it prints to stderr.
+    Args:
+        command: Program and arguments.
+        log: File that receives stderr, and stdout unless `stdout` is False.
+        environment: Environment of the process; None inherits ours.
+        folder: Working directory; None inherits ours.
+        stdout: Whether to log stdout. If False, stdout is discarded.
     """
     return subprocess.Popen(
-        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log if stdout else subprocess.DEVNULL,
-        stderr=log, start_new_session=True,
-    )  # fmt: skip
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=log if stdout else subprocess.DEVNULL,
+        stderr=log,
+        start_new_session=True,
+    )
 
 
 def ticks(seconds: float, advance: Callable[[], None]) -> Iterator[float]:
-    """Yield the seconds that are left, some times a second, and at last 0. `advance` is called once a second."""
-    begin = said = time.monotonic()
-    while (left := begin + seconds - time.monotonic()) > 0:
+    """Yield the remaining seconds about ten times a second, and finally 0. Call `advance` once a second."""
+    start = last_tick = time.monotonic()
+    while (left := start + seconds - time.monotonic()) > 0:
         yield left
         time.sleep(_PAUSE_SECONDS)
-        if time.monotonic() - said >= 1:
-            said += 1
+        if time.monotonic() - last_tick >= 1:
+            last_tick += 1
             advance()
     yield 0
 
 
 class Child:
-    """A process that ends with this one, however this one ends. Its stderr is read line by line."""
+    """A process that ends when this one ends, even by SIGKILL. Its stderr is read line by line."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, on_line: Callable[[str], None],
-        on_end: Callable[[], None], handles: Collection[int] = (),
-    ) -> None:  # fmt: skip
-        """Start it. A thread calls `on_line` for each line, and `on_end` when it has ended. It inherits `handles`."""
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        on_line: Callable[[str], None],
+        on_end: Callable[[], None],
+        handles: Collection[int] = (),
+    ) -> None:
+        """Start the process.
+
+        Args:
+            command: Program and arguments.
+            environment: Environment of the process.
+            folder: Working directory.
+            on_line: Called in a thread with each line of stderr.
+            on_end: Called in the same thread after the process has ended.
+            handles: File descriptors that the process inherits.
+        """
         self._on_line, self._on_end = on_line, on_end
         self._process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", preexec_fn=end_with_parent,
-            pass_fds=tuple(handles), start_new_session=True,  # a Ctrl-C is for us, who then end it in order
-        )  # fmt: skip
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            preexec_fn=set_parent_death_signal,
+            pass_fds=tuple(handles),
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends it
+        )
         self._reader = Thread(target=self._follow, daemon=True)
         self._reader.start()
 
     def code(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it runs."""
+        """Return the exit code (negative for a signal), or None while the process runs."""
         return self._process.poll()
 
     def end(self, grace_seconds: float, *, at_once: bool) -> None:
-        """End it; see `stop`."""
+        """Stop the process; see `stop`."""
         stop(self._process, grace_seconds, at_once=at_once)
         self._reader.join(grace_seconds)
 
@@ -125,77 +169,77 @@ class Child:
         self._on_end()
 
 
-class Background(NamedTuple):
+class BackgroundProcess(NamedTuple):
     """A process that outlives the command that starts it.
 
     Example:
-        server = Background("the store", Path("home"), words={"-dir=/data"})
-        with server.alone():
+        server = BackgroundProcess("the store", Path("home"), arguments={"-dir=/data"})
+        with server.exclusive():
             if server.pid() is None:
                 process = server.start(["weed", "mini", "-dir=/data"])
                 server.wait(process, unready, 60, reporter)
     """
 
     name: str
-    """What messages call it, such as "the store"."""
+    """Name of the process in messages, such as "the store"."""
     home: Path
-    """The folder of its files."""
-    words: Collection[str]
-    """It is known by one of these in its command line, since the kernel gives process ids again."""
+    """Folder for the pid, log and lock files."""
+    arguments: Collection[str]
+    """Words of which one must be in the process's command line; see `is_running`."""
 
     @property
     def log(self) -> Path:
-        """The file that holds what it prints."""
+        """The file with the process's output."""
         return self.home / "log"
 
     @property
     def pid_file(self) -> Path:
-        """The file that holds its process id."""
+        """The file with the process id."""
         return self.home / "pid"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Make its folder, and wait until no other command starts or stops it; hold those up until the block ends."""
+    def exclusive(self) -> Iterator[None]:
+        """Create `home` and hold its lock, so that only one command at a time starts or stops the process."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def pid(self) -> int | None:
-        """Return its process id; None when it doesn't run, whatever its file says."""
+        """Return the process id, or None if the process doesn't run."""
         try:
             pid = int(self.pid_file.read_text())
         except (FileNotFoundError, ValueError):
             return None
-        return pid if runs(pid, self.words) else None
+        return pid if is_running(pid, self.arguments) else None
 
-    def note(self, pid: int) -> None:
-        """Write down its process id."""
+    def write_pid(self, pid: int) -> None:
+        """Write the process id to its file."""
         self.pid_file.write_text(f"{pid}\n")
 
     def start(
         self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None, folder: Path | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start it with a log of its own, away from the terminal, whose Ctrl-C is not for it."""
+        """Start the process with a new log and write its id to the pid file; see `detach`."""
         with self.log.open("wb") as log:
             process = detach(command, log, environment, folder)
-        self.note(process.pid)
+        self.write_pid(process.pid)
         return process
 
     def wait(
         self, process: subprocess.Popen[bytes] | None, unready: Callable[[], str], seconds: float, reporter: Reporter
     ) -> None:
-        """Wait until it is ready: until `unready` returns no reason any more.
+        """Wait until the process is ready.
 
         Args:
-            process: The process that was started just now; it is killed if it doesn't become ready. None for one that
-                runs already.
-            unready: Returns why it isn't ready, or "".
-            seconds: How long it may take.
-            reporter: Is told how long that takes.
+            process: The process if it was just started, which is killed if it doesn't become ready; None if it was
+                already running.
+            unready: Returns the reason why the process isn't ready, or "" once it is.
+            seconds: Time limit.
+            reporter: Shows the elapsed time.
 
         Raises:
-            ServiceError: It has ended, with the last lines of its log, or isn't ready in time.
+            ServiceError: If the process ends (the message has the last lines of its log) or isn't ready in time.
         """
         try:
             with reporter.task(f"waiting for {self.name}", None, "seconds") as task:
@@ -208,17 +252,30 @@ class Background(NamedTuple):
                     if not left:
                         raise self._failed(f"is not ready after {seconds:.0f} s: {reason}")
         except BaseException:
-            if process is not None:  # half a start would only be in the next one's way
+            if process is not None:  # a half-started process would block the next start
                 process.kill()
                 process.wait()
                 self.pid_file.unlink(missing_ok=True)
             raise
 
     def _failed(self, how: str, *log: str) -> ServiceError:
-        return ServiceError(lines(f"{self.name} {how}", *(f"  | {line}" for line in log)), next_step=f"see {self.log}")
+        return ServiceError(
+            join_lines(f"{self.name} {how}", *(f"  | {line}" for line in log)), next_step=f"see {self.log}"
+        )
 
     def end(self, seconds: float, reporter: Reporter) -> bool:
-        """Stop it, by SIGTERM. Returns False when it didn't run. Raises ResourceError when it doesn't end in time."""
+        """Stop the process with SIGTERM and wait for its end.
+
+        Args:
+            seconds: Time limit.
+            reporter: Shows the elapsed time.
+
+        Returns:
+            Whether the process was running.
+
+        Raises:
+            ResourceError: If the process doesn't end in time.
+        """
         pid = self.pid()
         if pid is not None:
             with suppress(ProcessLookupError):
@@ -232,9 +289,9 @@ class Background(NamedTuple):
                             f"{self.name} (process {pid}) did not stop in {seconds:.0f} s",
                             next_step=f"look at {self.log}; `kill -9 {pid}` ends it at once",
                         )
-        self.pid_file.unlink(missing_ok=True)  # also of one that crashed
+        self.pid_file.unlink(missing_ok=True)  # also after a crash
         return pid is not None
 
     def last_lines(self) -> list[str]:
-        """Return the end of its log."""
+        """Return the last lines of the log."""
         return self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]

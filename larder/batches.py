@@ -1,4 +1,4 @@
-"""Cutting a stream into batches."""
+"""Cut a stream into batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in lists of `size`, the last one shorter; never an empty one."""
+    """Yield the items in lists of `size`. The last list may be shorter; no list is empty."""
     remaining = iter(items)
     while batch := list(itertools.islice(remaining, size)):
         yield batch

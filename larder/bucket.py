@@ -1,4 +1,4 @@
-"""One folder of a bucket: to list, read, write and delete in."""
+"""List, read, write and delete objects in one folder of a bucket."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from larder.batches import batches
-from larder.contract import MANIFEST, MANIFEST_BYTES, Manifest, parse_manifest
+from larder.contract import MANIFEST, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from larder.errors import InputError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
-from larder.next_step import Run
-from larder.s3_faults import ABSENT, FAULTS, NO_CONTACT, code_of, explain, explain_code
-from larder.store import BucketSettings, client
+from larder.next_step import StageRun
+from larder.s3_faults import ABSENT_CODES, NO_CONTACT, S3_ERRORS, code_of, explain_code, explain_s3_error
+from larder.store import BucketSettings, make_client
 from larder.volume import require_space
 
 if TYPE_CHECKING:
@@ -32,47 +32,50 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef, PutObjectOutputTypeDef
 
 Page = list[dict[str, Any]]
-"""The entries of one answer to a listing."""
+"""The entries of one page of a listing."""
 Q = TypeVar("Q")
 R = TypeVar("R")
 
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
-"""Between the tries of one request."""
+"""Pauses between the attempts of one request."""
 _ABORT_SECONDS = 2.0
-"""For a store to answer that it has dropped an upload: a run may be interrupted because the store is silent."""
-_DELETED_AT_ONCE = 1000  # the protocol's limit
+"""Timeout for aborting an upload. It is short, since users may interrupt a run because the store doesn't answer."""
+_MAX_KEYS_PER_DELETE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
+_OTHER_CONTENT = {"PreconditionFailed", "412"}
 _CHUNK_BYTES = 1 << 20
 _BINARY = "application/octet-stream"
-MOST_BYTES = 64 << 20
-"""Of an object that is read into memory: a manifest, an image."""
-_LARGEST = (1 << 63) - 1
+MAX_READ_BYTES = 64 << 20
+"""Maximum size of an object that is read into memory, such as a manifest or an image."""
+_MAX_INT64 = (1 << 63) - 1
 _NEXT_OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 _NEXT_UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
 _SPARE_BYTES = 64 << 20
-"""What stays free on a disk that an object is written to."""
+"""Free space to leave on the disk while an object is downloaded."""
 _SPARSE_PAGES, _SPARSE_ITEMS = 1000, 10
-"""After so many pages, each must have had so many entries on average; stores send a thousand."""
-_CHECK_STORE = f"check S3_ENDPOINT_URL; {Run('s3', 'check')} looks closer"
-_RENEW = "look what has written to the bucket, and run the command that made the data once more, with LARDER_FORCE=true"
+"""After 1000 pages, a listing must have at least 10 entries per page on average; stores send a thousand."""
+_CHECK_STORE = f"check S3_ENDPOINT_URL; {StageRun('s3', 'check')} diagnoses the store"
+_FIND_OTHER_WRITER = (
+    "find out what else writes to the bucket, then run the command that made the data again with LARDER_FORCE=true"
+)
 _UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
-"""What stores may say that take no checksum but the MD5."""
+"""Error codes of stores that support no checksum but MD5."""
 
 
-class Listed(NamedTuple):
-    """An object as a listing shows it; `path` is relative to the folder, `etag` without quotes."""
+class ListedObject(NamedTuple):
+    """An object in a listing. `path` is relative to the folder, `etag` has no quotes."""
 
     path: str
     bytes: int
     etag: str
 
 
-class Folder:
-    """One folder of a bucket, `[<prefix>/]<name>`, or, without both, all of it. Paths are relative to it.
+class BucketPrefix:
+    """The folder `[<prefix>/]<name>` of a bucket, or the whole bucket if both are empty.
 
-    Open it where it is used: it isn't forked.
+    All paths are relative to the folder. Create it in the process that uses it: its client must not be forked.
 
-    Every method raises ConfigurationError or ServiceError, with the cause, when the store refuses or fails.
+    Every method raises ConfigurationError if the store refuses a request, and ServiceError if the store fails.
     """
 
     def __init__(self, settings: BucketSettings, name: str) -> None:
@@ -81,283 +84,352 @@ class Folder:
         self.key = "/".join(part for part in (settings.prefix, name) if part)
         self.uri = f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
         self._start = f"{self.key}/" if self.key else ""
-        self._client = client(settings)
+        self._client = make_client(settings)
         self._answered = False
-        self._takes_checksums = True
+        self._supports_checksums = True
 
-    def _at(self, path: str) -> str:
-        """The key of an object."""
+    def _key_of(self, path: str) -> str:
+        """Return the key of an object."""
         return self._start + path
 
-    def list(self, below: str = "") -> Iterator[Listed]:
-        """Every object below the folder `below`, one request per thousand."""
+    def list(self, below: str = "") -> Iterator[ListedObject]:
+        """Yield every object below the subfolder `below`, with one request per thousand objects."""
         start = self._start
         prefix, what = (f"{start}{below}/" if below else start), f"listing {self.uri}/{below}"
 
-        def ask(more: dict[str, str]) -> Any:
-            return self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+        def request(continuation: dict[str, str]) -> Any:
+            return self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **continuation)  # type: ignore[arg-type]
 
-        for page in self._pages(what, ask, "Contents", _NEXT_OBJECTS):
+        for page in self._pages(what, request, "Contents", _NEXT_OBJECTS):
             for item in page:
-                yield _listed(item, start, what)
+                yield _parse_listed(item, start, what)
 
     def _pages(
-        self, what: str, ask: Callable[[dict[str, str]], Any], kind: str, following: dict[str, str]
+        self, what: str, request: Callable[[dict[str, str]], Any], kind: str, next_parameters: dict[str, str]
     ) -> Iterator[Page]:
-        """The items of each page of a listing.
+        """Yield the items of each page of a listing.
 
-        `following` are the parameters that ask for the next page, and what they are called in the page before. Raises
-        ServiceError for a listing without an end: where the store says the same again, or goes on without a place.
+        `next_parameters` maps the request's parameters for the next page to their names in the last response. Raises
+        ServiceError for an endless listing: one that repeats a page, gives no position to continue from, or has
+        hardly any entries on many pages.
         """
-        more: dict[str, str] = {}
+        continuation: dict[str, str] = {}
         seen, pages, count = set[int](), 0, 0
         while True:
-            page = self._ask(what, ask, more)
+            page = self._request(what, request, continuation)
             items = page.get(kind) or []
             yield items
             if not page.get("IsTruncated"):
                 return
             pages, count = pages + 1, count + len(items)
-            more = {asked: page.get(given) or "" for asked, given in following.items()}
-            marks = {hash(tuple(more.values())), *(hash(("first", str(item.get("Key")))) for item in items[:1])}
-            if not next(iter(more.values())):
-                raise _endless(what, "it says that there is more, and not where")
+            continuation = {parameter: page.get(name) or "" for parameter, name in next_parameters.items()}
+            marks = {hash(tuple(continuation.values())), *(hash(("first", str(item.get("Key")))) for item in items[:1])}
+            if not next(iter(continuation.values())):
+                raise _endless_listing_error(what, "it is incomplete and has no continuation token")
             if not marks.isdisjoint(seen):
-                raise _endless(what, "it gives the same page again")
+                raise _endless_listing_error(what, "it gives the same page again")
             if pages > _SPARSE_PAGES and count < pages * _SPARSE_ITEMS:
-                raise _endless(what, f"{pages:,} pages have {count:,} entries")
+                raise _endless_listing_error(what, f"{pages:,} pages have {count:,} entries")
             seen |= marks
 
-    def read(self, path: str, most: int = MOST_BYTES) -> bytes | None:
-        """The content of an object, or None when there is none. Raises InputError for more than `most` bytes."""
-        return self.with_body(path, lambda body: _bounded(body, most, f"{self.uri}/{path}"))
+    def read(self, path: str, max_bytes: int = MAX_READ_BYTES) -> bytes | None:
+        """Return the content of an object, or None if it doesn't exist.
 
-    def read_range(self, path: str, offset: int, length: int) -> bytes | None:
-        """`length` bytes of an object from `offset` on, or fewer where it ends before; None when there is none."""
+        Raises:
+            InputError: If the object has more than `max_bytes` bytes.
+        """
+        return self.with_body(path, lambda body: _read_bounded(body, max_bytes, f"{self.uri}/{path}"))
+
+    def read_range(self, path: str, offset: int, length: int, etag: str = "") -> bytes | None:
+        """Read a byte range of an object.
+
+        Args:
+            path: The object.
+            offset: Position of the first byte.
+            length: Number of bytes.
+            etag: If given, the object must have this ETag.
+
+        Returns:
+            The bytes; fewer than `length` if the object ends earlier. None if there is no such object, or if its ETag
+            differs from `etag`.
+        """
+        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
 
         def get(key: str) -> bytes | None:
             try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)
-                with answer["Body"] as body:
-                    _require_range(answer.get("ContentRange", ""), offset, what)
-                    return b"".join(_pieces(body, length))
+                response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
+                with response["Body"] as body:
+                    _require_range(response.get("ContentRange", ""), offset, what)
+                    return b"".join(_read_pieces(body, length))
             except ClientError as fault:
-                if code_of(fault) in ABSENT:
+                if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
                     return None
                 if code_of(fault) in _PAST_THE_END:
                     return b""
                 raise
 
-        wanted, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
-        return self._ask(what, get, self._at(path))
+        byte_range, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
+        return self._request(what, get, self._key_of(path))
 
-    def read_start(self, path: str, most: int) -> bytes | None:
-        """The first bytes of an object, at most so many; None when there is none."""
-        return self.with_body(path, lambda body: b"".join(_pieces(body, most)))
+    def read_start(self, path: str, max_bytes: int) -> bytes | None:
+        """Return the first `max_bytes` bytes of an object, or None if it doesn't exist."""
+        return self.with_body(path, lambda body: b"".join(_read_pieces(body, max_bytes)))
 
-    def digest(self, path: str, most: int | None = None) -> tuple[int, str] | None:
-        """Length and sha256 of an object's content, which is read; None when there is none.
+    def digest(self, path: str, max_bytes: int | None = None) -> tuple[int, str] | None:
+        """Read an object and return its length and sha256, or None if it doesn't exist.
 
-        One that is longer than `most` bytes isn't read to its end, and the digest is of no use.
+        Reading stops after `max_bytes + 1` bytes. Length and digest of a longer object are therefore wrong.
         """
-        return self.with_body(path, lambda body: _copy(body, None, most))
+        return self.with_body(path, lambda body: _copy(body, None, max_bytes))
 
-    def download(self, path: str, place: Path, most: int | None = None) -> str | None:
-        """Write an object's content to the file `place`. Returns its sha256, or None when there is no such object.
+    def download(self, path: str, target: Path, max_bytes: int | None = None) -> str | None:
+        """Write an object's content to the file `target`.
 
-        Of one that is longer than `most` bytes, only so many are written, and the digest is of no use.
+        Args:
+            path: The object.
+            target: The file to write.
+            max_bytes: Expected maximum length in bytes. The download stops one byte later.
+
+        Returns:
+            The sha256 of the content, or None if the object doesn't exist. The digest of an object with more than
+            `max_bytes` bytes is wrong.
         """
-        found = self.with_body(path, lambda body: _copy(body, place, most))
+        found = self.with_body(path, lambda body: _copy(body, target, max_bytes))
         return found and found[1]
 
     def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
-        """What `use` makes of an object's body, or None when there is no such object. After a fault it starts over."""
+        """Return `use(body)` for an object's body, or None if the object doesn't exist.
+
+        If the transfer fails, `use` is called again with a new body.
+        """
 
         def get(key: str) -> R | None:
             try:
                 with self._client.get_object(Bucket=self.bucket, Key=key)["Body"] as body:
                     return use(body)
             except ClientError as fault:
-                if code_of(fault) in ABSENT:
+                if code_of(fault) in ABSENT_CODES:
                     return None
                 raise
 
-        return self._ask(f"reading {self.uri}/{path}", get, self._at(path))
+        return self._request(f"reading {self.uri}/{path}", get, self._key_of(path))
 
     def write(self, path: str, data: bytes, content_type: str = _BINARY) -> str:
-        """Put an object; returns its ETag. The store refuses what arrives with another MD5."""
-        return self._ask(
-            f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], self._at(path)
+        """Write an object and return its ETag. The store rejects content whose MD5 differs from the one sent.
+
+        Args:
+            path: The object.
+            data: Its content.
+            content_type: Media type that the store records.
+        """
+        return self._request(
+            f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], self._key_of(path)
         ).strip('"')
 
     def write_confirmed(self, path: str, data: bytes | bytearray) -> tuple[str, bool]:
-        """Put an object; returns its ETag, and whether that is sure to be these bytes.
+        """Write an object and say whether the store has confirmed its content.
 
-        The store is asked to confirm a CRC32C, which takes either side a tenth of the time of a sha256. Where it can't,
-        it is asked once, and its ETag is compared with the MD5.
+        The store is asked to confirm a CRC32C, which takes a tenth of the time of a sha256 on either side. If the store
+        doesn't support it, later writes skip it, and the ETag is compared with the content's MD5.
+
+        Returns:
+            The ETag, and whether the CRC32C or the ETag confirms the content.
         """
-        from crc32c import crc32c  # here, since only who packs into a store has it
+        from crc32c import crc32c  # imported here because only stages that pack into a store have it
 
-        wanted = b64encode(crc32c(data).to_bytes(4, "big")).decode()
+        expected = b64encode(crc32c(data).to_bytes(4, "big")).decode()
 
         def put(key: str) -> PutObjectOutputTypeDef:
-            if self._takes_checksums:
+            if self._supports_checksums:
                 try:
-                    return self._put(key, data, _BINARY, wanted)
+                    return self._put(key, data, _BINARY, expected)
                 except ClientError as fault:
                     if code_of(fault) not in _UNKNOWN_CHECKSUM:
                         raise
-            answer = self._put(key, data, _BINARY)
-            self._takes_checksums = False  # for it takes the same without one
-            return answer
+            response = self._put(key, data, _BINARY)
+            self._supports_checksums = False  # the store accepted the same object without one
+            return response
 
-        answer = self._ask(f"writing {self.uri}/{path}", put, self._at(path))
-        etag = answer["ETag"].strip('"')
-        return etag, answer.get("ChecksumCRC32C") == wanted or etag == _md5(data).hexdigest()
+        response = self._request(f"writing {self.uri}/{path}", put, self._key_of(path))
+        etag = response["ETag"].strip('"')
+        return etag, response.get("ChecksumCRC32C") == expected or etag == _md5(data).hexdigest()
 
-    def require(self, path: str, length: int, sha256: str) -> None:
-        """Read an object back. Raises ServiceError when it isn't what was sent: of this length, with this digest."""
+    def verify_object(self, path: str, length: int, sha256: str) -> None:
+        """Read an object back and compare it.
+
+        Args:
+            path: The object.
+            length: Expected length in bytes.
+            sha256: Expected digest, in hexadecimal.
+
+        Raises:
+            ServiceError: If the object has another length or digest.
+        """
         if self.digest(path, length) != (length, sha256):
             raise ServiceError(
-                f"{self.uri}/{path}: the store holds other bytes than were sent",
-                next_step=f"run {Run('s3', 'check')}, then this again: it resumes",
+                f"{self.uri}/{path}: the store's bytes differ from those that were sent",
+                next_step=f"run {StageRun('s3', 'check')}, then this again: it resumes",
             )
 
     def _put(self, key: str, data: bytes | bytearray, content_type: str, crc: str = "") -> PutObjectOutputTypeDef:
-        """Put an object with what the store compares: this CRC32C in base 64, or its MD5."""
-        body = cast(bytes, data)  # botocore takes both
+        """Write an object with a checksum that the store verifies: the base64 CRC32C `crc`, or the MD5 if empty."""
+        body = cast(bytes, data)  # botocore accepts a bytearray, too
         if crc:
             return self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, ChecksumCRC32C=crc
             )
         return self._client.put_object(
-            Bucket=self.bucket, Key=key, Body=body, ContentType=content_type,
+            Bucket=self.bucket,
+            Key=key,
+            Body=body,
+            ContentType=content_type,
             ContentMD5=b64encode(_md5(data).digest()).decode(),
-        )  # fmt: skip
+        )
 
     def write_parts(self, path: str, parts: Iterable[bytes | bytearray]) -> str:
-        """Put an object in parts, each sent as it comes; returns its ETag.
+        """Write an object in parts, sending each part as soon as `parts` yields it.
 
-        When that fails, nothing of it is left, unless the store is silent.
+        If writing fails, the upload is aborted, so that no parts stay in the store unless it has stopped answering.
+
+        Returns:
+            The ETag.
         """
-        return self._in_parts(
-            path, parts, lambda place, part: self._client.upload_part(**place, Body=cast(bytes, part))["ETag"]
+        return self._write_in_parts(
+            path, parts, lambda target, part: self._client.upload_part(**target, Body=cast(bytes, part))["ETag"]
         )
 
     def copy(self, source: str, path: str, size: int) -> str:
-        """Have the store copy an object of `size` bytes to `path`; returns the ETag that it has there.
+        """Copy an object within the store.
 
-        A large one is copied in the parts that it was uploaded in, which its ETag depends on.
+        A large object is copied in the same parts in which larder uploads it, since the ETag depends on them.
+
+        Args:
+            source: The object to copy.
+            path: The new object.
+            size: Length of the object in bytes.
+
+        Returns:
+            The ETag of the copy.
         """
-        origin: CopySourceTypeDef = {"Bucket": self.bucket, "Key": self._at(source)}
+        origin: CopySourceTypeDef = {"Bucket": self.bucket, "Key": self._key_of(source)}
         if size >= CUTOFF_BYTES:
             ranges = (f"bytes={at}-{min(at + PART_BYTES, size) - 1}" for at in range(0, size, PART_BYTES))
-            return self._in_parts(
-                path, ranges, lambda place, part: self._client.upload_part_copy(
-                    **place, CopySource=origin, CopySourceRange=part
-                )["CopyPartResult"]["ETag"],
-            )  # fmt: skip
+            return self._write_in_parts(
+                path,
+                ranges,
+                lambda target, part: self._client.upload_part_copy(**target, CopySource=origin, CopySourceRange=part)[
+                    "CopyPartResult"
+                ]["ETag"],
+            )
 
         def copy(key: str) -> str:
-            answer = self._client.copy_object(Bucket=self.bucket, Key=key, CopySource=origin)
-            return answer["CopyObjectResult"]["ETag"].strip('"')
+            response = self._client.copy_object(Bucket=self.bucket, Key=key, CopySource=origin)
+            return response["CopyObjectResult"]["ETag"].strip('"')
 
-        return self._ask(f"copying {self.uri}/{source}", copy, self._at(path))
+        return self._request(f"copying {self.uri}/{source}", copy, self._key_of(path))
 
-    def _in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
-        """Put an object whose parts are sent by `send(<where they belong>, <part>)`; returns its ETag."""
-        what, place = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": self._at(path)}
-        ours: Any = self._client
-        upload = self._ask(what, lambda place: ours.create_multipart_upload(**place)["UploadId"], place)
-        place["UploadId"] = upload
-        done = []
+    def _write_in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
+        """Write an object with a multipart upload and return its ETag.
+
+        `send(target, part)` sends one part; `target` has the bucket, key, upload id and part number.
+        """
+        what, target = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": self._key_of(path)}
+        client: Any = self._client
+        upload = self._request(what, lambda target: client.create_multipart_upload(**target)["UploadId"], target)
+        target["UploadId"] = upload
+        uploaded_parts = []
         try:
             for number, part in enumerate(parts, start=1):
-                etag = self._ask(what, lambda job: send(*job), (place | {"PartNumber": number}, part))
-                done.append({"ETag": etag, "PartNumber": number})
-            finish = place | {"MultipartUpload": {"Parts": done}}
-            etag = self._ask(what, lambda all_of_it: ours.complete_multipart_upload(**all_of_it)["ETag"], finish)
+                etag = self._request(what, lambda job: send(*job), (target | {"PartNumber": number}, part))
+                uploaded_parts.append({"ETag": etag, "PartNumber": number})
+            finish = target | {"MultipartUpload": {"Parts": uploaded_parts}}
+            etag = self._request(what, lambda request: client.complete_multipart_upload(**request)["ETag"], finish)
         except BaseException:
-            impatient: Any = client(self.settings, timeout_seconds=_ABORT_SECONDS)
-            with suppress(*FAULTS):  # what is left behind then, the next run drops
-                impatient.abort_multipart_upload(**place)
+            abort_client: Any = make_client(self.settings, timeout_seconds=_ABORT_SECONDS)
+            with suppress(*S3_ERRORS):  # the next run drops parts that are left behind
+                abort_client.abort_multipart_upload(**target)
             raise
         return str(etag).strip('"')
 
-    def drop_uploads(self, which: Callable[[str], bool]) -> None:
-        """Abort the unfinished uploads in parts whose path `which` says yes to.
+    def abort_uploads(self, which: Callable[[str], bool]) -> None:
+        """Abort the unfinished multipart uploads below the folder for whose path `which` returns True.
 
-        The whole bucket's are listed: of those below a folder MinIO lists none.
+        This lists the uploads of the whole bucket, since MinIO lists none for a prefix.
         """
         start, what = f"{self.key}/", f"listing unfinished uploads to s3://{self.bucket}"
 
-        def ask(more: dict[str, str]) -> Any:
-            return self._client.list_multipart_uploads(Bucket=self.bucket, **more)  # type: ignore[arg-type]
+        def request(continuation: dict[str, str]) -> Any:
+            return self._client.list_multipart_uploads(Bucket=self.bucket, **continuation)  # type: ignore[arg-type]
 
-        for page in self._pages(what, ask, "Uploads", _NEXT_UPLOADS):
+        for page in self._pages(what, request, "Uploads", _NEXT_UPLOADS):
             for item in page:
                 key, upload = item.get("Key", ""), item.get("UploadId", "")
                 if upload and key.startswith(start) and which(key.removeprefix(start)):
-                    place: dict[str, Any] = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
+                    target: dict[str, Any] = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
                     what = f"dropping parts of s3://{self.bucket}/{key}"
-                    self._ask(what, lambda place: self._client.abort_multipart_upload(**place), place)
+                    self._request(what, lambda target: self._client.abort_multipart_upload(**target), target)
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
-        """Put a file, in parts when it is large, and read it back. Raises ServiceError when it arrived wrong."""
+        """Upload a file, in parts if it is large, and read it back.
+
+        Raises:
+            ServiceError: If the object differs from the file.
+        """
 
         def put(key: str) -> None:
             try:
                 self._client.upload_file(str(file), self.bucket, key, ExtraArgs={"ContentType": content_type})
-            except S3UploadFailedError as fault:  # hides what happened
+            except S3UploadFailedError as fault:  # boto3 wraps the error that says what happened
                 raise fault.__context__ or fault from None
 
-        self._ask(f"writing {self.uri}/{path}", put, self._at(path))
+        self._request(f"writing {self.uri}/{path}", put, self._key_of(path))
         with file.open("rb") as content:
-            self.require(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
+            self.verify_object(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete objects, a thousand per request; those that are gone already count as deleted."""
-        for some in batches(paths, _DELETED_AT_ONCE):
-            keys: list[ObjectIdentifierTypeDef] = [{"Key": self._at(path)} for path in some]
-            answer = self._ask(
-                f"deleting {self.uri}/{some[0]}",
+        """Delete objects, a thousand per request. Objects that don't exist count as deleted."""
+        for batch in batches(paths, _MAX_KEYS_PER_DELETE):
+            keys: list[ObjectIdentifierTypeDef] = [{"Key": self._key_of(path)} for path in batch]
+            response = self._request(
+                f"deleting {self.uri}/{batch[0]}",
                 lambda keys: self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}),
                 keys,
             )
-            if faults := answer.get("Errors"):
+            if faults := response.get("Errors"):
                 code, key = faults[0].get("Code", ""), faults[0].get("Key", "")
                 raise explain_code(code, faults[0].get("Message", ""), f"deleting s3://{self.bucket}/{key}")
 
     def find_manifest(self) -> Manifest | None:
-        """The manifest, or None when there is none, which means that nothing is done here.
+        """Return the folder's manifest, or None if there is none, which means that no finished artifact is there.
 
-        Raises InputError when there is one that can't be read as such.
+        Raises:
+            InputError: If the manifest is invalid.
         """
-        text = self.read(MANIFEST, MANIFEST_BYTES)
+        text = self.read(MANIFEST, MAX_MANIFEST_BYTES)
         return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
 
-    def _ask(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
-        """`request(argument)`, again after growing pauses where that may help; its last failure in words.
+    def _request(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
+        """Return `request(argument)`; retry temporary failures after growing pauses, and raise the last one explained.
 
-        A store that has never answered is not waited for: its address is more likely wrong than its network. By hand:
-        tenacity takes 50 ms to import, in each run that asks a store, and saves six lines.
+        Don't retry if the store has never answered: its address is more likely wrong than its network down. tenacity
+        would save six lines, but takes 50 ms to import in each run that uses a store.
         """
         for pause in (*_PAUSES_SECONDS, None):
             try:
-                answer = request(argument)
+                response = request(argument)
             except KeyError as fault:
                 raise ServiceError(
                     f"{what}: the store's answer has no {fault.args[0]}", next_step=_CHECK_STORE
                 ) from fault
-            except FAULTS as fault:
-                error = explain(fault, what, self.settings.s3_endpoint_url)
-                passing = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
-                if pause is None or not passing:
+            except S3_ERRORS as fault:
+                error = explain_s3_error(fault, what, self.settings.s3_endpoint_url)
+                is_transient = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
+                if pause is None or not is_transient:
                     raise error from fault
                 time.sleep(pause * random.uniform(0.5, 1.5))
             else:
                 self._answered = True
-                return answer
+                return response
         raise AssertionError("unreachable")
 
 
@@ -365,31 +437,38 @@ def _md5(data: bytes | bytearray) -> _Hash:
     return hashlib.md5(data, usedforsecurity=False)
 
 
-def _listed(item: dict[str, Any], start: str, what: str) -> Listed:
-    """Return one entry of a listing. Raises ServiceError if it is malformed: stores may send anything."""
+def _parse_listed(item: dict[str, Any], start: str, what: str) -> ListedObject:
+    """Parse one entry of a listing. Raises ServiceError if it is malformed."""
     key, size = item.get("Key"), item.get("Size")
-    if not isinstance(key, str) or not key.startswith(start) or not isinstance(size, int) or not 0 <= size <= _LARGEST:
+    if (
+        not isinstance(key, str)
+        or not key.startswith(start)
+        or not isinstance(size, int)
+        or not 0 <= size <= _MAX_INT64
+    ):
         raise ServiceError(
-            f"{what}: the store lists what can't be there: {str(key)!r}, {size} bytes", next_step=_CHECK_STORE
+            f"{what}: the store lists an impossible object: {str(key)!r}, {size} bytes", next_step=_CHECK_STORE
         )
-    return Listed(key.removeprefix(start), size, item.get("ETag", "").strip('"'))
+    return ListedObject(key.removeprefix(start), size, item.get("ETag", "").strip('"'))
 
 
-def _endless(what: str, why: str) -> ServiceError:
-    return ServiceError(f"{what}: the store's list has no end: {why}", next_step=_CHECK_STORE)
+def _endless_listing_error(what: str, why: str) -> ServiceError:
+    return ServiceError(f"{what}: the store's listing is endless: {why}", next_step=_CHECK_STORE)
 
 
-def _bounded(body: StreamingBody, most: int, name: str) -> bytes:
-    """A body's content. Raises InputError when it has more than `most` bytes."""
-    content = b"".join(_pieces(body, most + 1))
-    if len(content) > most:
-        raise InputError(f"{name} has more than {most:,} bytes: it is not what larder puts there", next_step=_RENEW)
+def _read_bounded(body: StreamingBody, max_bytes: int, name: str) -> bytes:
+    """Read a whole body. Raises InputError if it has more than `max_bytes` bytes."""
+    content = b"".join(_read_pieces(body, max_bytes + 1))
+    if len(content) > max_bytes:
+        raise InputError(
+            f"{name} has more than {max_bytes:,} bytes, more than larder writes", next_step=_FIND_OTHER_WRITER
+        )
     return content
 
 
-def _pieces(body: StreamingBody, most: int | None) -> Iterator[bytes]:
-    """A body's content piece by piece, to its end or up to `most` bytes. An end before the announced one is a fault."""
-    left = most
+def _read_pieces(body: StreamingBody, max_bytes: int | None) -> Iterator[bytes]:
+    """Yield the first `max_bytes` bytes of a body in pieces. botocore raises if the body is shorter than announced."""
+    left = max_bytes
     while left is None or left > 0:
         piece = body.read(_CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left))
         if not piece:
@@ -399,22 +478,22 @@ def _pieces(body: StreamingBody, most: int | None) -> Iterator[bytes]:
 
 
 def _require_range(given: str, offset: int, what: str) -> None:
-    """Raise ServiceError unless a Content-Range begins at `offset`."""
+    """Raise ServiceError unless a Content-Range header begins at `offset`."""
     if not re.match(rf"bytes {offset}-", given):
         raise ServiceError(
-            f"{what}: the store was asked for bytes from {offset:,} on, and sends {given or 'the whole'!r}",
+            f"{what}: the store was asked for bytes from {offset:,} on, and sent {given or 'the whole'!r}",
             next_step=_CHECK_STORE,
         )
 
 
-def _copy(body: StreamingBody, place: Path | None, most: int | None = None) -> tuple[int, str]:
-    """Length and sha256 of a body, which is written to the file `place`, if any. It is cut off after `most` bytes."""
-    length, digest, room = 0, hashlib.sha256(), 0
-    with Path(place or os.devnull).open("wb") as file:
-        for chunk in _pieces(body, None if most is None else most + 1):
-            if place is not None and length >= room:  # the length is the store's word, if there is any
-                require_space(place.parent, _SPARE_BYTES, f"{place.name}, which a store sends,")
-                room = length + _SPARE_BYTES // 2
+def _copy(body: StreamingBody, target: Path | None, max_bytes: int | None = None) -> tuple[int, str]:
+    """Write a body to the file `target`, if any, and return its length and sha256. Stop after `max_bytes + 1` bytes."""
+    length, digest, checked_length = 0, hashlib.sha256(), 0
+    with Path(target or os.devnull).open("wb") as file:
+        for chunk in _read_pieces(body, None if max_bytes is None else max_bytes + 1):
+            if target is not None and length >= checked_length:  # don't rely on the Content-Length that the store sends
+                require_space(target.parent, _SPARE_BYTES, f"{target.name}, which a store sends,")
+                checked_length = length + _SPARE_BYTES // 2
             length += len(chunk)
             digest.update(chunk)
             file.write(chunk)

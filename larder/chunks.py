@@ -1,10 +1,10 @@
-"""LitData's index of a split's chunks: the one form that larder writes, and reads.
+"""Parse and check LitData's `index.json`, in the one form that larder writes.
 
-LitData takes from this file how samples are decoded. `pickle` is one of the ways, `data_spec` may name any module to be
-imported, and names become paths: who could write to a bucket would run code wherever its chunks are read. So nothing
-gives LitData an index but by `parse`.
+LitData's index says how samples are decoded. It may ask for `pickle`, `data_spec` may name any module to import, and
+chunk names become paths: anyone with write access to a bucket could run code on every machine that reads its chunks.
+Therefore LitData only gets indexes that have passed `parse`.
 
-The format: https://github.com/Lightning-AI/litData, litdata/streaming/writer.py
+Format: https://github.com/Lightning-AI/litData, litdata/streaming/writer.py
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SPEC = (
     r'[1, {"type": "builtins.dict", "context": "[\"image\", \"label\"]", "children_spec": '
     r'[{"type": null, "context": null, "children_spec": []}, {"type": null, "context": null, "children_spec": []}]}]'
 )
-"""How litdata 0.2.76 says that a sample is `{"image": …, "label": …}`."""
+"""The sample structure `{"image": …, "label": …}` as litdata 0.2.76 encodes it."""
 CHUNK_NAME = re.compile(r"chunk-0-(?:0|[1-9]\d{0,9})\.bin")
 _HEAD_BYTES = 4
-"""Of a chunk: the number of its samples; of each sample: where it begins, and of the last one, where it ends."""
+"""Size of each number in a chunk's header: the count of samples, each sample's offset, and the end of the last one."""
 _SAMPLE_BYTES = 4 + 4 + 4 + 8
-"""The least that a sample takes: where it begins, the sizes of image and label, the label."""
+"""Minimum size of a sample: its offset, the sizes of image and label, the label."""
 _INDEX_BYTES, _CHUNK_LINE_BYTES = 4096, 256
 
 
 class Extent(NamedTuple):
-    """A chunk's length and the number of its samples."""
+    """Length and number of samples of a chunk."""
 
     bytes: int
     samples: int
@@ -74,17 +74,27 @@ class _Index(_Strict):
     updated_at: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
-def most_bytes(chunks: int) -> int:
-    """The most that the index of so many chunks may have."""
+def max_index_bytes(chunks: int) -> int:
+    """Return the maximum size in bytes of an index of `chunks` chunks."""
     return _INDEX_BYTES + _CHUNK_LINE_BYTES * chunks
 
 
 def parse(data: bytes) -> dict[str, Extent]:
-    """The chunks that an index names, in its order. Raises ValueError, which says where, for one of another form."""
+    """Parse LitData's index.
+
+    Args:
+        data: Content of `index.json`.
+
+    Returns:
+        Length and number of samples of each chunk, by file name, in the order of the index.
+
+    Raises:
+        ValueError: If the index has another form than larder writes. The message says where.
+    """
     found: dict[str, Extent] = {}
     for chunk in parse_strictly(_Index, data).chunks:
         if chunk.filename in found:
-            raise ValueError(f"chunks: {chunk.filename} comes twice")
+            raise ValueError(f"chunks: {chunk.filename} is repeated")
         if not 0 < chunk.chunk_size <= (chunk.chunk_bytes - 2 * _HEAD_BYTES) // _SAMPLE_BYTES:
             raise ValueError(f"chunks: {chunk.filename} can't hold {chunk.chunk_size:,} samples")
         found[chunk.filename] = Extent(chunk.chunk_bytes, chunk.chunk_size)
@@ -92,10 +102,16 @@ def parse(data: bytes) -> dict[str, Extent]:
 
 
 def require_chunks(data: bytes, lengths: Mapping[str, int], samples: int) -> None:
-    """Raise ValueError unless an index names these chunks, by name, with their lengths, and so many samples in them."""
+    """Raise ValueError unless LitData's index agrees with an artifact's manifest.
+
+    Args:
+        data: Content of `index.json`.
+        lengths: Length in bytes of each chunk, by file name.
+        samples: Total number of samples.
+    """
     found = parse(data)
     for name in sorted(found.keys() | lengths.keys()):
         if name not in found or found[name].bytes != lengths.get(name):
-            raise ValueError(f"chunks: it says something else of {name} than the manifest's index")
+            raise ValueError(f"chunks: {name} has another length in the manifest's index")
     if (counted := sum(chunk.samples for chunk in found.values())) != samples:
         raise ValueError(f"chunks: they hold {counted:,} samples, and the manifest says {samples:,}")

@@ -1,4 +1,4 @@
-"""HTTP connections that must make progress, and whose answers have bounds: for every client that builds on urllib3.
+"""Enforce a minimum transfer rate and size limits on HTTP responses, for every client based on urllib3.
 
 `http.client` waits as long as single bytes arrive, and reads interim responses, chunks and trailers without a limit.
 """
@@ -18,39 +18,47 @@ if TYPE_CHECKING:
 
 P = TypeVar("P", bound="type[HTTPConnectionPool]")
 
-LEAST_BYTES_PER_SECOND = 1024
-"""What is slower over the stall time isn't progress."""
-_UNANSWERED = 10
-"""How many stall times a request that changes something may take: stores send single blanks while they put together a
-large object."""
+MIN_BYTES_PER_SECOND = 1024
+"""Minimum average rate over the stall time; a slower transfer counts as stalled."""
+_WRITE_STALL_FACTOR = 10
+"""Factor on the stall time for requests other than GET and HEAD: while a store assembles a large object, it sends only
+single spaces."""
 _BUFFER_BYTES = 1 << 16
-_MOST_INTERIM, _MOST_TRAILERS = 20, 100
+_MAX_INTERIM, _MAX_TRAILERS = 20, 100
 
 
 class StalledError(OSError):
-    """A transfer that makes no progress, though single bytes may arrive."""
+    """A transfer was slower than the minimum rate."""
 
 
 class Pace:
-    """Requires progress of a transfer: `LEAST_BYTES_PER_SECOND` on average, in each `seconds` spent waiting."""
+    """Require an average of `MIN_BYTES_PER_SECOND` over each period of `seconds` spent waiting."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._waited, self._bytes = 0.0, 0
 
     def add(self, count: int, waited_seconds: float) -> None:
-        """Note `count` bytes after waiting for them. Raises StalledError if the time is over with too few bytes."""
+        """Count bytes that arrived.
+
+        Args:
+            count: Number of bytes.
+            waited_seconds: Time spent waiting for them.
+
+        Raises:
+            StalledError: If the period has passed and too few bytes have arrived.
+        """
         self._waited += waited_seconds
         self._bytes += count
         if self._waited < self._seconds:
             return
-        if self._bytes < LEAST_BYTES_PER_SECOND * self._waited:
+        if self._bytes < MIN_BYTES_PER_SECOND * self._waited:
             raise StalledError(f"only {self._bytes:,} bytes arrived in {self._waited:.0f} s")
         self._waited, self._bytes = 0.0, 0
 
 
 class _PacedStream(io.RawIOBase):
-    """What comes from a socket, at a pace."""
+    """A socket's stream that must keep a `Pace`."""
 
     def __init__(self, raw: io.RawIOBase, pace: Pace) -> None:
         self._raw, self._pace = raw, pace
@@ -64,7 +72,7 @@ class _PacedStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         begin = time.monotonic()
         count = self._raw.readinto(buffer)
-        if count:  # at the end nothing arrives any more
+        if count:  # the end of the stream doesn't count
             self._pace.add(count, time.monotonic() - begin)
         return count
 
@@ -75,56 +83,61 @@ class _PacedStream(io.RawIOBase):
 
 
 class PacedResponse(HTTPResponse):
-    """An HTTP answer that must make progress from its first byte on. Interim answers and trailers have a limit."""
+    """An HTTP response that must keep a minimum rate, with limited numbers of interim responses and trailers."""
 
     def __init__(self, sock: Any, debuglevel: int = 0, method: str | None = None, *, seconds: float) -> None:
         super().__init__(sock, debuglevel, method)
-        pace = Pace(seconds if method in ("GET", "HEAD") else seconds * _UNANSWERED)
+        pace = Pace(seconds if method in ("GET", "HEAD") else seconds * _WRITE_STALL_FACTOR)
         stream: Any = self.fp
         self.fp: Any = io.BufferedReader(_PacedStream(stream.detach(), pace), _BUFFER_BYTES)
         self._interim = 0
 
     def _read_status(self) -> tuple[str, int, str]:
         self._interim += 1
-        if self._interim > _MOST_INTERIM:
-            raise HTTPException(f"more than {_MOST_INTERIM} interim answers")
+        if self._interim > _MAX_INTERIM:
+            raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
         return found
 
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]
-        if size < 0:  # int() takes a sign, and -1 would read all there is into memory
+        if size < 0:  # int() accepts a sign, and -1 would read the whole response into memory
             raise ValueError(size)
         return size
 
     def _read_and_discard_trailer(self) -> None:
-        for _ in range(_MOST_TRAILERS):
+        for _ in range(_MAX_TRAILERS):
             if self.fp.readline(_BUFFER_BYTES) in (b"\r\n", b"\n", b""):
                 return
-        raise HTTPException(f"more than {_MOST_TRAILERS} trailers")
+        raise HTTPException(f"more than {_MAX_TRAILERS} trailers")
 
 
-def paced(pool: P, seconds: float) -> P:
-    """Return a class of urllib3's connection pools like `pool`, whose answers must make progress."""
-    answer = partial(PacedResponse, seconds=seconds)
-    connection = type("Paced", (pool.ConnectionCls,), {"response_class": answer})
+def pace_pool(pool: P, seconds: float) -> P:
+    """Return a subclass of urllib3's connection pool whose responses must keep a minimum rate.
+
+    Args:
+        pool: The class of connection pools.
+        seconds: Stall time; see `Pace`.
+    """
+    response = staticmethod(partial(PacedResponse, seconds=seconds))  # Python 3.14 turns a bare partial into a method
+    connection = type("Paced", (pool.ConnectionCls,), {"response_class": response})
     return type("PacedPool", (pool,), {"ConnectionCls": connection})  # type: ignore[return-value]
 
 
-def cause_of(fault: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """Return the error of a `kind` that `fault` is, or that is wrapped into it; None where there is none."""
-    return next((found for found in chain(fault) if isinstance(found, kind)), None)
+def find_cause(fault: BaseException, kind: type[BaseException]) -> BaseException | None:
+    """Return the first error of class `kind` in the chain of `fault`, or None."""
+    return next((found for found in error_chain(fault) if isinstance(found, kind)), None)
 
 
-def chain(fault: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that are wrapped into it: as causes, reasons, arguments."""
-    waiting, seen = [fault], set[int]()
-    while waiting:
-        found = waiting.pop()
+def error_chain(fault: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all errors wrapped in it, as causes, reasons or arguments."""
+    pending, seen = [fault], set[int]()
+    while pending:
+        found = pending.pop()
         if id(found) in seen:
             continue
         seen.add(id(found))
         yield found
-        named = getattr(found, "kwargs", {})  # botocore's
-        inside = (found.__cause__, getattr(found, "reason", None), *found.args, *named.values())
-        waiting += [item for item in inside if isinstance(item, BaseException)]
+        named = getattr(found, "kwargs", {})  # botocore keeps causes there
+        wrapped = (found.__cause__, getattr(found, "reason", None), *found.args, *named.values())
+        pending += [item for item in wrapped if isinstance(item, BaseException)]

@@ -1,10 +1,10 @@
-"""A data set's name, and what is named after it: folders, prefixes in a bucket, volumes.
+"""Derive the names of folders, bucket prefixes and volumes from a dataset's name.
 
-For `photos`, the folders `photos`, `photos-webdataset` and `photos-litdata`, on volumes and in a bucket, and the
-volumes `photos_local_baseline`, `photos-webdataset_wds_out` and `photos-litdata_lit_out`. The default data set's
-volumes are older than this rule and spell it `food11`.
+The dataset `photos` has the folders `photos`, `photos-webdataset` and `photos-litdata`, on volumes and in a bucket, and
+the volumes `photos_local_baseline`, `photos-webdataset_wds_out` and `photos-litdata_lit_out`. The default dataset's
+volumes are older than this rule: their names begin with `food11`.
 
-Standard library only, and Python 3.9: the command line imports it before anything is installed.
+This module needs only Python 3.9 and the standard library, since the command line imports it on a bare machine.
 """
 
 from __future__ import annotations
@@ -13,58 +13,60 @@ import re
 from typing import Literal
 
 DEFAULT = "Food-11"
-"""The data set that is meant where no name is given. No other module holds a data set's name."""
-LONGEST = 100
-"""Characters. With what is appended, a name stays below the 255 bytes of a file system."""
+"""The default dataset. No other module contains a dataset's name."""
+MAX_NAME_LENGTH = 100
+"""Maximum length of a name in characters. With all suffixes, it stays below the file system's limit of 255 bytes."""
 
-Layout = Literal["tree", "webdataset", "litdata"]
-"""How the images lie: one file each, in WebDataset tar shards, in LitData chunks."""
-LAYOUTS: tuple[Layout, ...] = ("tree", "webdataset", "litdata")
+ArtifactLayout = Literal["tree", "webdataset", "litdata"]
+"""How the images are stored: as one file each, in WebDataset tar shards, or in LitData chunks."""
+LAYOUTS: tuple[ArtifactLayout, ...] = ("tree", "webdataset", "litdata")
 
-_FOLDERS: dict[Layout, str] = {"tree": "", "webdataset": "-webdataset", "litdata": "-litdata"}
-_VOLUMES: dict[Layout, str] = {
-    "tree": "_local_baseline", "webdataset": "-webdataset_wds_out", "litdata": "-litdata_lit_out",
-}  # fmt: skip
+_FOLDERS: dict[ArtifactLayout, str] = {"tree": "", "webdataset": "-webdataset", "litdata": "-litdata"}
+_VOLUMES: dict[ArtifactLayout, str] = {
+    "tree": "_local_baseline",
+    "webdataset": "-webdataset_wds_out",
+    "litdata": "-litdata_lit_out",
+}
 _IN_VOLUMES = {DEFAULT: "food11"}
 _RESERVED = frozenset({"raw", "rejects", "objects", *_FOLDERS})
-"""Folders that lie beside the data sets', and the words for layouts (LARDER_LOAD=webdataset)."""
+"""Names of other folders beside the datasets' folders, and of the layouts (LARDER_LOAD=webdataset)."""
 
 
-def a_dataset(name: str) -> str:
-    """Return `name` if a data set may have it.
+def validated_dataset(name: str) -> str:
+    """Return `name` if it is a valid name for a dataset.
 
     Args:
         name: Any text.
 
     Raises:
-        ValueError: If folders and volumes can't be named after it.
+        ValueError: If folders and volumes can't have this name.
 
     Example:
-        >>> a_dataset("photos")
+        >>> validated_dataset("photos")
         'photos'
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("must be letters, digits, . _ and -, beginning with a letter or digit")
-    if len(name) > LONGEST:
-        raise ValueError(f"must have at most {LONGEST} characters")
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"must have at most {MAX_NAME_LENGTH} characters")
     if name.lower() in _RESERVED:
-        raise ValueError(f"must be another word: {name.lower()} names a part of every data set")
+        raise ValueError(f"must be another word: {name.lower()} names a part of every dataset")
     if (layout := layout_of(name)) != "tree":
-        raise ValueError(f"must not end in {_FOLDERS[layout]}, which marks another layout of a data set")
+        raise ValueError(f"must not end in {_FOLDERS[layout]}, which marks another layout of a dataset")
     return name
 
 
 def is_dataset(name: str) -> bool:
-    """Return whether a data set may have this name."""
+    """Return whether `name` is a valid name for a dataset."""
     try:
-        a_dataset(name)
+        validated_dataset(name)
     except ValueError:
         return False
     return True
 
 
-def folder_of(name: str, layout: Layout = "tree") -> str:
-    """Return the name of a data set's folder, on its volume and in a bucket.
+def folder_of(name: str, layout: ArtifactLayout = "tree") -> str:
+    """Return the name of a dataset's folder, on its volume and in a bucket.
 
     Example:
         >>> folder_of("photos", "webdataset")
@@ -74,7 +76,7 @@ def folder_of(name: str, layout: Layout = "tree") -> str:
 
 
 def index_folder_of(name: str) -> str:
-    """Return the name of the folder in a bucket of an index of a data set whose images lie elsewhere.
+    """Return the name of the bucket folder with the index of a dataset whose images are stored elsewhere.
 
     Example:
         >>> index_folder_of("photos")
@@ -83,8 +85,8 @@ def index_folder_of(name: str) -> str:
     return f"{name}-index"
 
 
-def volume_of(name: str, layout: Layout = "tree") -> str:
-    """Return the name of the volume that holds one layout of a data set.
+def volume_of(name: str, layout: ArtifactLayout = "tree") -> str:
+    """Return the name of the volume for one layout of a dataset.
 
     Example:
         >>> volume_of("photos"), volume_of("Food-11")
@@ -94,12 +96,12 @@ def volume_of(name: str, layout: Layout = "tree") -> str:
 
 
 def demo_volume_of(name: str) -> str:
-    """Return the name of the data volume of a demonstration, which leaves the data set's own alone."""
+    """Return the name of the demo's data volume, which is separate from the dataset's own volume."""
     return f"{_in_volumes(name)}_demo"
 
 
-def layout_of(folder: str) -> Layout:
-    """Return which layout a folder of this name holds.
+def layout_of(folder: str) -> ArtifactLayout:
+    """Return the layout that a folder of this name holds.
 
     Example:
         >>> layout_of("photos-litdata")
@@ -112,7 +114,7 @@ def layout_of(folder: str) -> Layout:
 
 
 def dataset_of(folder: str) -> str:
-    """Return whose folder it is.
+    """Return the name of the dataset that a folder belongs to.
 
     Example:
         >>> dataset_of("photos-litdata")

@@ -1,4 +1,4 @@
-"""The error tree and the exit codes.
+"""Define the error classes and their exit codes.
 
     LarderError                       exit code
     ├── ConfigurationError            2    wrong usage or setting; lists every fault at once
@@ -8,10 +8,10 @@
     ├── StorageError                  3    the volume is full, read-only, or in use by another run
     └── ResourceError                 3    memory or a worker process was lost
 
-0 is done or already up to date; 130 is interrupted, and running again resumes.
+Exit code 0 means done or already up to date; 130 means interrupted, and running again resumes.
 
-Every message has two parts: what happened with its likely cause, and the next step. Both are
-required, so an error without a remedy can't be raised.
+Every error has two parts: what happened with its likely cause, and the next step. Both arguments are required, so that
+no error can be raised without a remedy.
 """
 
 from __future__ import annotations
@@ -20,36 +20,44 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from larder.next_step import MAKES, forced
-from larder.terminal import Lines, escaped, lines
+from larder.next_step import CREATED_BY, with_force
+from larder.terminal import Lines, escape, join_lines
 
 EXIT_INTERRUPTED = 130
-TREE_ANEW = f"run {forced(MAKES['tree'])} with the LARDER_SOURCE that the tree had"
-"""A next step. Without its source, these would put another data set in its place."""
+REMAKE_TREE = f"run {with_force(CREATED_BY['tree'])} with the LARDER_SOURCE that the tree had"
+"""A next step: make the tree again. It names LARDER_SOURCE, since with another source these stages would replace the
+dataset."""
 
 
 class LarderError(Exception):
-    """The root: a foreseeable failure, shown to people without a traceback."""
+    """Base class: an expected failure, shown to users without a traceback."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, next_step: str) -> None:
-        """Line breaks in `what` are escaped, as foreign ones must be; `larder.terminal.lines` makes our own."""
-        super().__init__(escaped(what))
-        self.what = escaped(what)
-        self.next_step = escaped(next_step)
+        """Set the two parts of the message. Both are escaped.
+
+        Use `larder.terminal.join_lines` for a text of several lines.
+
+        Args:
+            what: What happened, with its likely cause.
+            next_step: What the user can do.
+        """
+        super().__init__(escape(what))
+        self.what = escape(what)
+        self.next_step = escape(next_step)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders; pickle would call __init__ without the keyword.
         return _rebuild, (type(self), self.what, self.next_step)
 
-    def shown(self, in_commands: Callable[[str], str] = str) -> Lines:
-        """What people are shown. `in_commands` is applied to each line (larder.next_step)."""
-        return Lines(f"error: {self.what}\n  next step: {self.next_step}").map(in_commands)
+    def format(self, to_commands: Callable[[str], str] = str) -> Lines:
+        """Return the message for users. `to_commands` replaces stages by commands in each line (`larder.next_step`)."""
+        return Lines(f"error: {self.what}\n  next step: {self.next_step}").map(to_commands)
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook's cell shows in a traceback's place: IPython asks for it by this name."""
-        return self.shown().split("\n")
+        """Return the lines that a notebook shows instead of a traceback. IPython calls this method by its name."""
+        return self.format().split("\n")
 
 
 def _rebuild(kind: type[LarderError], what: str, next_step: str) -> LarderError:
@@ -63,9 +71,9 @@ class ConfigurationError(LarderError):
 
     @classmethod
     def of_faults(cls, faults: Sequence[str], *, next_step: str) -> ConfigurationError:
-        """Join every fault into one error, one line each."""
+        """Return one error that lists every fault on a line of its own."""
         head = "the configuration has a fault" if len(faults) == 1 else f"the configuration has {len(faults)} faults"
-        return cls(lines(f"{head}:", *(f"  - {fault}" for fault in faults)), next_step=next_step)
+        return cls(join_lines(f"{head}:", *(f"  - {fault}" for fault in faults)), next_step=next_step)
 
 
 class InputError(LarderError):
@@ -75,13 +83,13 @@ class InputError(LarderError):
 
 
 class StorageError(LarderError):
-    """The volume can't take or give the data: full, read-only, or locked by another run."""
+    """The volume is full, read-only, faulty, or locked by another run."""
 
     exit_code = 3
 
 
 class ResourceError(LarderError):
-    """The machine or container has too little memory for the work, or a worker process was killed."""
+    """Memory ran out, a worker process was killed, or another resource of the machine is missing."""
 
     exit_code = 3
 
@@ -102,7 +110,7 @@ _STORAGE_FAULTS = {
     errno.ENOSPC: ("the disk is full", "free some space, then run the same command again: it resumes"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, then run the same command again: it resumes"),
     errno.EROFS: ("the volume is mounted read-only", "mount it writable for this stage, then run again"),
-    errno.EACCES: ("permission denied", f"give user {os.getuid()} the right to it, then run again"),
+    errno.EACCES: ("permission denied", f"give user {os.getuid()} access to it, then run again"),
     errno.EPERM: ("the operation is not permitted", "check who owns the volume and how it is mounted, then run again"),
     errno.EIO: ("the disk reports a read or write error", "check the disk's health (`dmesg`), then run again"),
     errno.ENAMETOOLONG: ("a file name is too long for this file system", "shorten the name in the source"),
@@ -112,7 +120,8 @@ _STORAGE_FAULTS = {
 def explain_os_error(error: OSError) -> LarderError | None:
     """Turn an operating-system error with a known cause into a StorageError.
 
-    Returns None for those that point at a fault in larder itself, which should show a traceback.
+    Returns:
+        The StorageError, or None for other errors: they point at a bug in larder and should show a traceback.
     """
     fault = _STORAGE_FAULTS.get(error.errno or 0)
     if fault is None:

@@ -1,8 +1,8 @@
-"""What a file's content says of itself: its sha256, and the ETag that a store gives it.
+"""Compute a file's sha256 and the ETag that a store gives it.
 
-The ETag is the MD5 of the content, or, for what was uploaded in parts, the MD5 of the parts' MD5s with their number
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html). Stores that encrypt with
-keys of their customers give others.
+The ETag is the MD5 of the content. After a multipart upload, it is the MD5 of the parts' MD5s, with the number of parts
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html). Objects that are
+encrypted with customer-provided keys have other ETags.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 CUTOFF_BYTES = 200 << 20
-"""Files of this size and larger go up in parts."""
+"""Files of at least this size are uploaded in parts."""
 PART_BYTES = 16 << 20
-MOST_PARTS = 10_000
-"""Of one upload (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
+MAX_PARTS = 10_000
+"""Maximum number of parts of one upload (https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)."""
 ETAG_SETTINGS: dict[str, str | int] = {"cutoff_bytes": CUTOFF_BYTES, "part_bytes": PART_BYTES}
-"""What ETags depend on beside the content, as manifests note it."""
+"""The settings that ETags depend on, as manifests record them."""
 
 
 class Fingerprint(NamedTuple):
@@ -31,11 +31,20 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path, cutoff_bytes: int = CUTOFF_BYTES, part_bytes: int = PART_BYTES) -> Fingerprint:
-    """Read a file once. Its ETag is the one that a store gives what larder and rclone upload."""
+    """Compute a file's length and digests in one pass.
+
+    Args:
+        path: The file.
+        cutoff_bytes: Size from which the file would be uploaded in parts.
+        part_bytes: Size of a part.
+
+    Returns:
+        Length, sha256, and the ETag that a store gives the file if larder or rclone uploads it.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         in_parts = size >= cutoff_bytes
-        step = min(part_bytes, size + 1)  # a larger buffer than needed takes time, too
+        step = min(part_bytes, size + 1)  # allocating a larger buffer than needed takes time
         length, sha256, md5, parts = 0, hashlib.sha256(), hashlib.md5(usedforsecurity=False), []
         while chunk := file.read(step):
             length += len(chunk)
@@ -48,6 +57,6 @@ def fingerprint(path: Path, cutoff_bytes: int = CUTOFF_BYTES, part_bytes: int = 
 
 
 def etag_of_parts(md5s: Iterable[bytes]) -> str:
-    """The ETag of an object that was uploaded in parts with these MD5s."""
+    """Return the ETag of an object that was uploaded in parts with these MD5s."""
     digests = list(md5s)
     return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"

@@ -1,6 +1,7 @@
-"""What an image may be: the formats that are read, and how much work its file may ask for.
+"""Limit which images are decoded: by format, and by the work that decoding takes.
 
-`transform` rejects all else, and every reader refuses to decode it: files may have come from elsewhere, or be replaced.
+`transform` rejects other images. Readers check again before decoding, since files may be replaced or come from other
+tools.
 """
 
 from __future__ import annotations
@@ -15,57 +16,66 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 if TYPE_CHECKING:
     from typing import IO
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
-"""PIL's names of those that torchvision's ImageFolder looks for (datasets/folder.py, IMG_EXTENSIONS)."""
-MOST_BYTES = 1 << 30
-"""Of a file: as many pixels as PIL opens take less, in any of the formats."""
-MOST_ASPECT = 200
-"""How many times the short side the long one may be: Resize(256) makes 256 x 51,200 pixels of this, and of 60,000 x 1
-256 x 15,360,000."""
-MOST_SCANS = 50
-"""Of a JPEG file. Encoders write about 10 progressive ones; each goes through all pixels, and may have no bytes."""
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
+"""PIL's names of the formats that torchvision's ImageFolder reads (datasets/folder.py, IMG_EXTENSIONS)."""
+MAX_IMAGE_BYTES = 1 << 30
+"""Maximum size of a file. The largest image that PIL opens is smaller in each of the formats."""
+MAX_ASPECT_RATIO = 200
+"""Maximum ratio of the long side to the short one. With this ratio, Resize(256) makes 256 x 51,200 pixels; an image of
+60,000 x 1 pixels would become 256 x 15,360,000."""
+MAX_SCANS = 50
+"""Maximum number of scans in a JPEG file. Progressive encoders write about 10. Decoding each scan passes over all
+pixels, even if the scan is empty."""
 
 _SCAN = b"\xff\xda"  # a start of scan: ITU-T T.81, B.1.1.3
-_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # one with a segment, or the end of the image
+_MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # a marker with a segment, or the end of the image
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
-class UnfitImageError(ValueError):
-    """An image that isn't to be decoded; the message goes on from its name."""
+class UnsupportedImageError(ValueError):
+    """An image must not be decoded. The message continues a sentence that begins with the image's name."""
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
-    """Open an image in one of FORMATS, which doesn't decode it. Raises what PIL does."""
-    return Image.open(file, formats=FORMATS)
+    """Open an image in one of IMAGE_FORMATS without decoding it. Raises PIL's errors."""
+    return Image.open(file, formats=IMAGE_FORMATS)
 
 
-def require_fit(data: bytes, image: Image.Image) -> None:
-    """Raise UnfitImageError if to decode or resize an image takes far more than others take; `data` is its file."""
+def require_supported(data: bytes, image: Image.Image) -> None:
+    """Check that decoding and resizing an image takes no excessive time or memory.
+
+    Args:
+        data: Content of the image file.
+        image: The same image, opened by `open_image`.
+
+    Raises:
+        UnsupportedImageError: If the image is too elongated, has too many JPEG scans, or too large TIFF tiles.
+    """
     short, long = sorted(image.size)
-    if long > MOST_ASPECT * max(short, 1):
+    if long > MAX_ASPECT_RATIO * max(short, 1):
         _refuse(
-            f"has {image.width:,} x {image.height:,} pixels: one side may be {MOST_ASPECT} times the other, or loaders "
-            "would make a huge picture of it"
+            f"has {image.width:,} x {image.height:,} pixels: the longer side may be at most {MAX_ASPECT_RATIO} times "
+            "the shorter one, since loaders would enlarge the image until the shorter side fits"
         )
-    if isinstance(image, JpegImageFile) and not _is_one_scan(data, image) and has_more_scans(data, MOST_SCANS):
+    if isinstance(image, JpegImageFile) and not _is_one_scan(data, image) and has_more_scans(data, MAX_SCANS):
         _refuse(
-            f"is a JPEG file of more than {MOST_SCANS} scans, which takes minutes to decode: save it as a baseline JPEG"
+            f"is a JPEG file of more than {MAX_SCANS} scans, which takes minutes to decode: save it as a baseline JPEG"
         )
     if isinstance(image, TiffImageFile):
         sides = [image.tag_v2.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH)]
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        if most and all(isinstance(side, int) for side in sides) and sides[0] * sides[1] > most:
-            _refuse(f"is a TIFF file whose tiles have more than {most:,} pixels")
+        max_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        if max_pixels and all(isinstance(side, int) for side in sides) and sides[0] * sides[1] > max_pixels:
+            _refuse(f"is a TIFF file whose tiles have more than {max_pixels:,} pixels")
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise UnfitImageError(reason)
+    raise UnsupportedImageError(reason)
 
 
 def _is_one_scan(data: bytes, image: JpegImageFile) -> bool:
-    """Whether the first scan of a JPEG file, before which PIL has stopped, is all that decoders read, as in most files:
+    """Return whether decoders read only the first scan of a JPEG file: sequential, with all components, as usual.
 
-    sequential, with all components. To look for others takes as long as all else that is done to an image's header.
+    PIL has stopped in front of that scan. Searching for further scans would double the time for an image's header.
     """
     length = 6 + 2 * image.layers  # ITU-T T.81, B.2.3
     begin = (image.fp.tell() if image.fp else 0) - length - len(_SCAN)
@@ -73,19 +83,19 @@ def _is_one_scan(data: bytes, image: JpegImageFile) -> bool:
     return image.format == "JPEG" and "progressive" not in image.info and data[begin : begin + len(head)] == head
 
 
-def has_more_scans(data: bytes, most: int) -> bool:
-    """Whether a JPEG file has more than `most` scans. Nothing is decoded.
+def has_more_scans(data: bytes, max_scans: int) -> bool:
+    """Return whether a JPEG file has more than `max_scans` scans, without decoding it.
 
-    The marker of a scan can't stand in coded data, but in the thumbnail or the profile of a header it can: where it is
-    found so often, the file is followed from marker to marker up to its end of image.
+    Scan markers can't occur in coded data, but they can in a header's thumbnail or profile. So if the plain count is
+    too high, follow the file from marker to marker up to the end of the image.
     """
-    if data.count(_SCAN) <= most:
+    if data.count(_SCAN) <= max_scans:
         return False
-    scans, place = 0, 2
-    while scans <= most and (found := _MARKER.search(data, place)) is not None:
-        marker, place = found[1][0], found.end()
+    scans, offset = 0, 2
+    while scans <= max_scans and (found := _MARKER.search(data, offset)) is not None:
+        marker, offset = found[1][0], found.end()
         if marker == _END_OF_IMAGE:
             return False
         scans += marker == _START_OF_SCAN
-        place += max(2, int.from_bytes(data[place : place + 2]))
-    return scans > most
+        offset += max(2, int.from_bytes(data[offset : offset + 2]))
+    return scans > max_scans

@@ -1,8 +1,8 @@
-"""The stages that a message tells people to run.
+"""Name the stages that a message tells users to run, and replace these names by commands.
 
-A message names a stage in backticks, with its task and its settings: "run `load LARDER_FORCE=true` again". That holds
-however larder is used. `Run` writes such a name, and `replace_runs` finds it again: the program at the outermost layer
-puts the command there that its user types.
+A message names a stage in backticks, with its task and settings: "run `load LARDER_FORCE=true` again". The library
+doesn't know which command starts the stage. `StageRun` writes such a name. The program that shows the message replaces
+it, with `replace_runs`, by the command that its users type.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ _SETTING = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 _CHAIN = re.compile(r"`[^`\n]+`(?: and `[^`\n]+`)*")
 
 
-class Run(NamedTuple):
-    """A stage to run, or one of its tasks, with settings for it.
+class StageRun(NamedTuple):
+    """A stage to run, or one of its tasks, with settings. As a string, it is the name in a message.
 
-    Its text is its name in a message:
-
-    >>> f"run {Run('load').having(LARDER_FORCE='true')} again"
-    'run `load LARDER_FORCE=true` again'
+    Example:
+        >>> f"run {StageRun('load').with_settings(LARDER_FORCE='true')} again"
+        'run `load LARDER_FORCE=true` again'
     """
 
     stage: str
     task: str = ""
     settings: tuple[tuple[str, str], ...] = ()
 
-    def having(self, **settings: str) -> Run:
-        """Return the same run with more settings, by environment variable. Empty ones are left out."""
+    def with_settings(self, **settings: str) -> StageRun:
+        """Return the same run with more settings, given by environment variable. Empty values are left out."""
         return self._replace(settings=(*self.settings, *((name, value) for name, value in settings.items() if value)))
 
     def __str__(self) -> str:
@@ -39,8 +38,8 @@ class Run(NamedTuple):
         return f"`{' '.join(filter(None, words))}`"
 
 
-def parse_run(words: str) -> Run | None:
-    """Return the run that a text between backticks names; None where it names none, as in `pip install ray`."""
+def parse_run(words: str) -> StageRun | None:
+    """Parse the text between two backticks. Return None if it doesn't name a stage, as in `pip install ray`."""
     try:
         stage, *rest = shlex.split(words)
     except ValueError:  # no words, or an open quote
@@ -50,17 +49,18 @@ def parse_run(words: str) -> Run | None:
     if not _NAME.fullmatch(stage) or len(tasks) > 1 or rest[len(tasks) :] != settings:
         return None
     pairs = (word.partition("=") for word in settings)
-    return Run(stage, "".join(tasks), tuple((name, value) for name, _, value in pairs))
+    return StageRun(stage, "".join(tasks), tuple((name, value) for name, _, value in pairs))
 
 
-def replace_runs(text: str, shown: Callable[[Run], str | None]) -> str:
-    """Replace each run that `text` names by what `shown` returns for it.
+def replace_runs(text: str, shown: Callable[[StageRun], str | None]) -> str:
+    """Replace each run named in `text` by what `shown` returns for it.
 
-    Runs that are joined by "and" and that one command does are named once. A name for which `shown` returns None
-    stays as it is.
+    If runs joined by "and" become the same command, it appears once. A name stays as it is if `shown` returns None.
 
-    >>> replace_runs("run `shard` and `load`, then `dmesg`", {Run("shard"): "make wds", Run("load"): "make wds"}.get)
-    'run make wds, then `dmesg`'
+    Example:
+        >>> commands = {StageRun("shard"): "pack", StageRun("load"): "pack"}
+        >>> replace_runs("run `shard` and `load`, then `dmesg`", commands.get)
+        'run pack, then `dmesg`'
     """
 
     def replaced(chain: re.Match[str]) -> str:
@@ -70,22 +70,22 @@ def replace_runs(text: str, shown: Callable[[Run], str | None]) -> str:
     return _CHAIN.sub(replaced, text)
 
 
-def _shown(name: str, shown: Callable[[Run], str | None]) -> str:
+def _shown(name: str, shown: Callable[[StageRun], str | None]) -> str:
     run = parse_run(name)
     return (shown(run) if run else None) or f"`{name}`"
 
 
-def forced(text: str) -> str:
-    """Return `text` with LARDER_FORCE=true for each run that it names, which then works though all is up to date."""
-    return replace_runs(text, lambda run: str(run.having(LARDER_FORCE="true")))
+def with_force(text: str) -> str:
+    """Add LARDER_FORCE=true to each run named in `text`, so that the stage runs even if its result is up to date."""
+    return replace_runs(text, lambda run: str(run.with_settings(LARDER_FORCE="true")))
 
 
-MAKES = {
-    "raw": f"{Run('extract')}",
-    "tree": f"{Run('extract')} and {Run('transform')}",
-    "objects": f"{Run('load')}",
-    "index": f"{Run('index')}",
-    "webdataset": f"{Run('shard')} and {Run('load', 'shards')}",
-    "litdata": f"{Run('optimize')} and {Run('load', 'chunks')}",
+CREATED_BY = {
+    "raw": f"{StageRun('extract')}",
+    "tree": f"{StageRun('extract')} and {StageRun('transform')}",
+    "objects": f"{StageRun('load')}",
+    "index": f"{StageRun('index')}",
+    "webdataset": f"{StageRun('shard')} and {StageRun('load', 'shards')}",
+    "litdata": f"{StageRun('optimize')} and {StageRun('load', 'chunks')}",
 }
-"""What makes each artifact (larder.contract), packs in a store."""
+"""The runs that make each artifact (`larder.contract`); for shards and chunks, those that make them in a store."""

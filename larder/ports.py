@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: which are free, and which program listens on one that isn't."""
+"""Find free ports of the loopback interface, and the program that listens on a port in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen there now."""
+    """Return whether a server could listen on `port` now."""
     try:
         socket.create_server((LOOPBACK, port)).close()
     except OSError:
@@ -20,13 +20,25 @@ def is_free(port: int) -> bool:
 
 
 def require_free(port: int, otherwise: str) -> None:
-    """Raise ResourceError when another program listens on `port`; its next step is to stop that, or `otherwise`."""
+    """Check that no program listens on a port.
+
+    Args:
+        port: The port.
+        otherwise: What users can do instead of stopping that program, for the next step.
+
+    Raises:
+        ResourceError: If the port is in use.
+    """
     if not is_free(port):
-        raise ResourceError(f"port {port} is taken by {holder(port)}", next_step=f"stop that, or {otherwise}")
+        raise ResourceError(f"port {port} is taken by {describe_listener(port)}", next_step=f"stop it, or {otherwise}")
 
 
 def free_above(port: int, count: int) -> list[int]:
-    """Return the next `count` free ports above `port`. Raises ResourceError when there are not that many."""
+    """Return the next `count` free ports above `port`.
+
+    Raises:
+        ResourceError: If there are fewer.
+    """
     found = list(islice(filter(is_free, range(port + 1, 1 << 16)), count))
     if len(found) < count:
         raise ResourceError(
@@ -36,15 +48,16 @@ def free_above(port: int, count: int) -> list[int]:
     return found
 
 
-def holder(port: int) -> str:
-    """Return who listens on `port`, as "name (process 12)"; "another program" where the system doesn't tell."""
-    import psutil  # here, since only a port that is taken needs it
+def describe_listener(port: int) -> str:
+    """Return the program that listens on `port`, as "name (process 12)", or "another program" if it isn't known."""
+    import psutil  # imported here because it is needed only if the port is in use
 
     try:
         listening = [
-            found.pid for found in psutil.net_connections("tcp")
+            found.pid
+            for found in psutil.net_connections("tcp")
             if found.status == psutil.CONN_LISTEN and found.laddr.port == port
-        ]  # fmt: skip
+        ]
         return next(f"{psutil.Process(pid).name()} (process {pid})" for pid in listening if pid)
-    except (psutil.Error, StopIteration):  # another user's, or it has just ended
+    except (psutil.Error, StopIteration):  # the process is another user's, or has just ended
         return "another program"

@@ -1,6 +1,6 @@
-"""One progress interface: a bar on a terminal, a line per interval without one, JSON lines on request.
+"""Report progress to stderr: as a bar on a terminal, else as a line per interval, or as JSON lines on request.
 
-Everything goes to stderr; stdout is for results.
+stdout is left for results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from larder.terminal import Lines, as_json, escaped, say
+from larder.terminal import Lines, as_json, escape, print_escaped
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,35 +23,41 @@ LINE_INTERVAL_SECONDS = 5.0
 
 
 class Task(Protocol):
-    """A piece of work under way."""
+    """A running piece of work."""
 
     def advance(self, amount: int = 1) -> None:
-        """Say that `amount` more units are done."""
+        """Report that `amount` more units are done."""
 
 
 class Reporter:
-    """Says to people and machines what a stage is doing."""
+    """Report what a stage does, as text for people or as JSON for machines."""
 
     def __init__(self, stage: str, style: LogStyle = "auto") -> None:
         self.stage = stage
         self._say: Callable[[str], None] = _write
-        self.speak(style)
+        self.set_style(style)
 
-    def speak(self, style: LogStyle) -> None:
-        """Change how it speaks, from here on."""
+    def set_style(self, style: LogStyle) -> None:
+        """Change the output style from now on."""
         self.json = style == "json"
         self._bar = style == "auto" and sys.stderr.isatty()
 
     def event(self, name: str, message: str, **fields: Any) -> None:
-        """Report one event: `message` for people, escaped to one line unless it is `Lines`; the rest for machines."""
-        message = escaped(message)
+        """Report one event.
+
+        Args:
+            name: The event's name, in the JSON output only.
+            message: Text for people. It is escaped to one line unless it is `Lines`.
+            fields: More fields for the JSON output.
+        """
+        message = escape(message)
         if self.json:
             _write(as_json({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
             self._say(Lines(f"{self.stage}: {message}"))
 
-    def event_at_once(self, name: str, message: str) -> None:
-        """The same from a signal handler: past buffers and locks that what it interrupted may hold."""
+    def event_soon(self, name: str, message: str) -> None:
+        """Report an event from a signal handler. Write to the descriptor, since the interrupted code may hold locks."""
         line = as_json({"stage": self.stage, "event": name, "message": message})
         text = line if self.json else f"{chr(10) if self._bar else ''}{self.stage}: {message}"
         with suppress(OSError):
@@ -59,20 +65,31 @@ class Reporter:
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
-        """Follow work of `total` units (None when unknown), `done` of them from an earlier run.
+        """Show the progress of a piece of work.
 
-        `unit` is "B" for bytes, which are shown with binary prefixes, or a plural noun.
+        Args:
+            name: Name of the work.
+            total: Number of units; None if unknown.
+            unit: "B" for bytes, which are shown with binary prefixes, or a plural noun.
+            done: Number of units that an earlier run has done.
         """
         if self._bar:
-            from tqdm import tqdm  # here, since without a terminal nobody needs it
+            from tqdm import tqdm  # imported here because only a terminal needs it
 
             self._say = partial(tqdm.write, file=sys.stderr)  # above the bar
-            name = escaped(name)
+            name = escape(name)
             with tqdm(
-                total=total, initial=done, unit="B" if unit == "B" else f" {unit}", desc=f"{self.stage}: {name}",
-                unit_scale=unit == "B", unit_divisor=1024, file=sys.stderr, leave=False,
-                ascii=bool(os.environ.get("NO_COLOR")), dynamic_ncols=True,
-            ) as bar:  # fmt: skip
+                total=total,
+                initial=done,
+                unit="B" if unit == "B" else f" {unit}",
+                desc=f"{self.stage}: {name}",
+                unit_scale=unit == "B",
+                unit_divisor=1024,
+                file=sys.stderr,
+                leave=False,
+                ascii=bool(os.environ.get("NO_COLOR")),
+                dynamic_ncols=True,
+            ) as bar:
                 yield _Bar(bar)
         else:
             task = _Lines(self, name, total, unit, done)
@@ -80,22 +97,22 @@ class Reporter:
             task.close()
 
 
-class Silent(Reporter):
-    """Says nothing: for work that nobody follows."""
+class NullReporter(Reporter):
+    """A reporter without output."""
 
     def __init__(self) -> None:
         super().__init__("")
 
     def event(self, name: str, message: str, **fields: Any) -> None:
-        """See Reporter."""
+        """Discard the event."""
 
     @contextmanager
     def task(self, name: str, total: int | None, unit: str, done: int = 0) -> Iterator[Task]:
-        """See Reporter."""
-        yield _Unseen()
+        """Discard the progress."""
+        yield _NullTask()
 
 
-class _Unseen:
+class _NullTask:
     def advance(self, amount: int = 1) -> None:
         pass
 
@@ -112,32 +129,37 @@ class _Lines:
     def __init__(self, reporter: Reporter, name: str, total: int | None, unit: str, done: int) -> None:
         self._reporter, self._name, self._total, self._unit = reporter, name, total, unit
         self._done = self._done_before = done
-        self._start = self._said = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
     def advance(self, amount: int = 1) -> None:
         self._done += amount
-        if time.monotonic() - self._said >= LINE_INTERVAL_SECONDS:
+        if time.monotonic() - self._last_line >= LINE_INTERVAL_SECONDS:
             self._say()
 
     def close(self) -> None:
-        if self._said != self._start:  # short work needs no line of its own
+        if self._last_line != self._start:  # short work gets no progress line
             self._say()
 
     def _say(self) -> None:
-        self._said = time.monotonic()
-        rate = (self._done - self._done_before) / max(self._said - self._start, 1e-9)
+        self._last_line = time.monotonic()
+        rate = (self._done - self._done_before) / max(self._last_line - self._start, 1e-9)
         left = (self._total - self._done) / rate if self._total is not None and rate > 0 else None
-        of = f" of {amount(self._total, self._unit)}" if self._total is not None else ""
+        of = f" of {format_amount(self._total, self._unit)}" if self._total is not None else ""
         eta = f", {left:.0f} s left" if left is not None else ""
         self._reporter.event(
-            "progress", f"{self._name}: {amount(self._done, self._unit)}{of}, {amount(rate, self._unit)}/s{eta}",
-            task=self._name, done=self._done, total=self._total, unit=self._unit,
-            per_second=round(rate, 1), seconds_left=None if left is None else round(left, 1),
-        )  # fmt: skip
+            "progress",
+            f"{self._name}: {format_amount(self._done, self._unit)}{of}, {format_amount(rate, self._unit)}/s{eta}",
+            task=self._name,
+            done=self._done,
+            total=self._total,
+            unit=self._unit,
+            per_second=round(rate, 1),
+            seconds_left=None if left is None else round(left, 1),
+        )
 
 
-def amount(number: float, unit: str) -> str:
-    """A number with its unit, "B" or a plural, as people read it: 1,234 images, 1 image, 1.2 GiB."""
+def format_amount(number: float, unit: str) -> str:
+    """Format a number with its unit ("B" or a plural noun), such as "1,234 images", "1 image" or "1.2 GiB"."""
     if unit != "B":
         shown = f"{number:,.0f}"
         return f"{shown} {_singular(unit) if shown == '1' else unit}"
@@ -153,4 +175,4 @@ def _singular(plural: str) -> str:
 
 
 def _write(line: str) -> None:
-    say(line, file=sys.stderr)
+    print_escaped(line, file=sys.stderr)

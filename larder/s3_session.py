@@ -1,103 +1,135 @@
-"""What stands between boto3 and a store: connections that make progress, bounded answers, parsers that don't crash."""
+"""Guard boto3 against faulty stores: limit stalls and response sizes, and turn parser crashes into errors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError
 from botocore.httpsession import URLLib3Session
+from botocore.loaders import JSONFileLoader, Loader
 from botocore.parsers import ResponseParser, ResponseParserError, ResponseParserFactory
 from urllib3.exceptions import HTTPError
 
-from larder.connections import paced
+from larder.connections import pace_pool
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-MOST_BYTES = 16 << 20
-"""Of an answer that is read into memory. A full page of a listing with the longest keys has some 7 MB."""
+MAX_RESPONSE_BYTES = 16 << 20
+"""Maximum size of a response that is read into memory. A full page of a listing with the longest keys has some 7 MB."""
 _PIECE_BYTES = 1 << 20
 
 
-class BoundedAnswer(AWSResponse):
-    """An answer whose content has at most `MOST_BYTES`. An object's body isn't read here: it stays a stream."""
+class ModelFiles(JSONFileLoader):  # type: ignore[misc,unused-ignore]
+    """botocore's service models, each read once. Reading them is most of the time that creating a client takes."""
+
+    @cache  # noqa: B019  (there is one object)
+    def load_file(self, file_path: str) -> Any:
+        """Return a file's content, or None if it doesn't exist; the path has no ending."""
+        return super().load_file(file_path)
+
+
+class ModelLoader(Loader):  # type: ignore[misc,unused-ignore]
+    """botocore's loader of models, which looks through the folders of all of AWS's services once in a process."""
+
+    _MODEL_FILES = ModelFiles()
+    _SERVICES: ClassVar[dict[tuple[str, ...], list[str]]] = {}
+
+    def __init__(self, data_path: str | None) -> None:
+        folders = data_path.split(os.pathsep) if data_path else []
+        super().__init__([os.path.expanduser(os.path.expandvars(folder)) for folder in folders], self._MODEL_FILES)
+
+    def list_available_services(self, type_name: str) -> list[str]:
+        """Return the services that have a model of this type."""
+        key = (type_name, *self.search_paths)
+        if key not in self._SERVICES:
+            self._SERVICES[key] = super().list_available_services(type_name)
+        return self._SERVICES[key]
+
+
+class BoundedResponse(AWSResponse):
+    """A response with at most `MAX_RESPONSE_BYTES` of content. An object's body stays a stream and isn't limited."""
 
     @property
     def content(self) -> bytes:
-        """The whole content. Raises ResponseParserError if it is too long."""
+        """The whole content. Raises ResponseParserError if it is too large."""
         ours: Any = self
         if ours._content is None:
             ours._content = self._read()
         return ours._content  # type: ignore[no-any-return]
 
     def _read(self) -> bytes:
-        pieces, left = [], MOST_BYTES
+        pieces, left = [], MAX_RESPONSE_BYTES
         while piece := self.raw.read(min(_PIECE_BYTES, left + 1)):
             left -= len(piece)
             if left < 0:
                 self.raw.close()
-                raise ResponseParserError(f"more than {MOST_BYTES >> 20} MiB, where a list or a message is expected")
+                raise ResponseParserError(
+                    f"more than {MAX_RESPONSE_BYTES >> 20} MiB, where a list or a message is expected"
+                )
             pieces.append(piece)
         return b"".join(pieces)
 
 
 class BoundedSession:
-    """botocore's HTTP session, with answers of ours."""
+    """botocore's HTTP session with a minimum transfer rate and limited responses."""
 
     def __init__(self, session: URLLib3Session, stall_seconds: float) -> None:
         ours: Any = session
-        classes = {scheme: paced(pool, stall_seconds) for scheme, pool in ours._pool_classes_by_scheme.items()}
+        classes = {scheme: pace_pool(pool, stall_seconds) for scheme, pool in ours._pool_classes_by_scheme.items()}
         ours._pool_classes_by_scheme = ours._manager.pool_classes_by_scheme = classes
         self._session = ours
 
-    def send(self, request: Any) -> BoundedAnswer:
-        """Send a request. The content of an answer that is no stream is read."""
-        is_stream, request.stream_output = request.stream_output, True  # else it would be read without a limit
-        found = self._session.send(request)
-        answer = BoundedAnswer(found.url, found.status_code, found.headers, found.raw)
+    def send(self, request: Any) -> BoundedResponse:
+        """Send a request, and read the response's content unless it is a stream."""
+        is_stream, request.stream_output = request.stream_output, True  # else botocore would read without a limit
+        raw_response = self._session.send(request)
+        response = BoundedResponse(raw_response.url, raw_response.status_code, raw_response.headers, raw_response.raw)
         if not is_stream:
             try:
-                answer.content  # noqa: B018  (reads it)
+                response.content  # noqa: B018  (reads it)
             except (HTTPError, OSError) as fault:
                 raise ConnectionClosedError(endpoint_url=request.url, error=fault) from fault
-        return answer
+        return response
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
 
 
-def bound(client: S3Client, stall_seconds: float) -> None:
+def bound_client(client: S3Client, stall_seconds: float) -> None:
     """Make a client use a `BoundedSession`."""
     endpoint: Any = client._endpoint  # type: ignore[attr-defined]  # botocore has no other way to get at it
     endpoint.http_session = BoundedSession(endpoint.http_session, stall_seconds)
 
 
 def with_error(parsed: Any) -> Any:
-    """Give an answer that says of its error nothing an empty one: botocore looks into it."""
+    """Replace a missing error in a parsed response by an empty one, since botocore accesses its fields."""
     if parsed.get("Error", parsed) is None:
         parsed["Error"] = {}
     return parsed
 
 
-SENSELESS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
-"""What botocore's parsers raise on answers that no store sends."""
+PARSER_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+"""Exceptions that botocore's parsers raise for malformed responses."""
 
 
 class Parsers(ResponseParserFactory):
-    """Makes parsers that raise ResponseParserError for whatever they can't parse, such as a size that is no number."""
+    """Create parsers that raise ResponseParserError for every malformed response, such as one with an invalid size."""
 
     def create_parser(self, protocol_name: str) -> ResponseParser:
         """Return a parser for a protocol."""
         parser: Any = super().create_parser(protocol_name)
         parse = parser.parse
 
-        def guarded(response: Any, shape: Any) -> Any:
+        def parse_checked(response: Any, shape: Any) -> Any:
             try:
                 return with_error(parse(response, shape))
-            except SENSELESS as fault:
+            except PARSER_ERRORS as fault:
                 raise ResponseParserError(f"{type(fault).__name__}: {fault}") from fault
 
-        parser.parse = guarded
+        parser.parse = parse_checked
         return parser  # type: ignore[no-any-return]

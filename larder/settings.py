@@ -1,8 +1,8 @@
-"""Frozen, typed settings, built once from flags and the environment.
+"""Build frozen, typed settings once, from flags and the environment.
 
-A stage declares a subclass of `Settings`. Each field's alias is its environment variable; its flag is the
-field's name; a secret has none. Flags win over the environment, an empty variable counts as not set, and every
-fault is reported at once with the place it came from. pydantic validates; argparse parses and writes `--help`.
+A stage declares a subclass of `Settings`. A field's alias is its environment variable, and its name is its flag;
+secrets have no flag. Flags take precedence over the environment, and an empty variable counts as not set. All faults
+are reported at once, each with its origin. pydantic validates; argparse parses flags and writes `--help`.
 """
 
 from __future__ import annotations
@@ -17,34 +17,42 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from larder.dataset import DEFAULT, a_dataset
-from larder.engines import ALONE_SECONDS
+from larder.dataset import DEFAULT, validated_dataset
+from larder.engines import SERIAL_SECONDS
 from larder.errors import ConfigurationError
 from larder.machine import available_cpus
-from larder.next_step import Run
+from larder.next_step import StageRun
 from larder.progress import LogStyle
 
 
 class Settings(BaseModel):
-    """What every stage has. Subclass it, and call `load` once, in `__main__`."""
+    """Base class: the settings of every stage. Call `load` once, in `__main__`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     log: LogStyle = Field(
-        "auto", alias="LARDER_LOG",
+        "auto",
+        alias="LARDER_LOG",
         description="how progress is shown on stderr: auto (a bar on a terminal, else lines), line, json",
-    )  # fmt: skip
+    )
 
     @classmethod
     def load(
         cls, stage: str, argv: Sequence[str], environ: Mapping[str, str], *, about: str = "", program: str = ""
     ) -> Self:
-        """Build the settings of `stage` from flags and the environment.
+        """Build the settings of a stage. Exits for `--help` and `--version`.
 
-        `program` is how the help names the stage. Raises ConfigurationError that names every fault; exits for `--help`
-        and `--version` as is usual.
+        Args:
+            stage: Name of the stage.
+            argv: Flags.
+            environ: Environment variables.
+            about: Description of the stage for the help.
+            program: Name of the program for the help; by default the stage's name.
+
+        Raises:
+            ConfigurationError: If a setting is invalid. The message lists every fault.
         """
-        see = f"see {Run(stage, '--help')} and .env.example"
+        see = f"see {StageRun(stage, '--help')} and .env.example"
         given, unknown = _parser(cls, program or stage, about, see).parse_known_args(list(argv))
         faults = list(_unknown(unknown))
         values, origin = {}, {}
@@ -66,62 +74,66 @@ class Settings(BaseModel):
 
 
 class WorkerSettings(Settings):
-    """What the stages have that spread their work."""
+    """Settings of the stages that use several workers."""
 
     workers: int = Field(
-        default_factory=available_cpus, alias="LARDER_WORKERS", ge=1, le=1024,
+        default_factory=available_cpus,
+        alias="LARDER_WORKERS",
+        ge=1,
+        le=1024,
         description="worker processes; by default one per available core "
         "(shard and optimize: one more with LARDER_DEST)",
-    )  # fmt: skip
+    )
 
 
 class ProcessSettings(WorkerSettings):
-    """What the stages have whose workers are processes of their own."""
+    """Settings of the stages whose workers are processes."""
 
     workers_after: float = Field(
-        ALONE_SECONDS, alias="LARDER_WORKERS_AFTER", ge=0,
-        description="how long a stage works by itself before it starts worker processes, which little work doesn't "
-        "repay; 0 starts them at once",
+        SERIAL_SECONDS,
+        alias="LARDER_WORKERS_AFTER",
+        ge=0,
+        description="time that a stage works in its own process before it starts worker processes, which don't pay off "
+        "for little work; 0 starts them at once",
         json_schema_extra={"unit": "seconds"},
-    )  # fmt: skip
+    )
 
 
-def _a_dataset(name: str) -> str:
-    return name and a_dataset(name)
+def _validated_dataset(name: str) -> str:
+    return name and validated_dataset(name)
 
 
-DatasetName = Annotated[str, AfterValidator(_a_dataset)]
+DatasetName = Annotated[str, AfterValidator(_validated_dataset)]
 """The type of the setting LARDER_DATASET."""
-DATASET = "the data set's name, after which folders, prefixes and volumes are named"
+DATASET = "the dataset's name, after which folders, prefixes and volumes are named"
 
 
 class DatasetSettings(Settings):
-    """What the stages have that look for a data set."""
+    """Settings of the stages that look for a dataset."""
 
     dataset: DatasetName = Field(
-        "", alias="LARDER_DATASET", description=f"{DATASET}; empty takes the one that is there, or {DEFAULT}"
+        "", alias="LARDER_DATASET", description=f"{DATASET}; by default the one on the volume, or {DEFAULT}"
     )
 
 
 class VolumeSettings(WorkerSettings, DatasetSettings):
-    """What the stages have that read the data volume."""
+    """Settings of the stages that read the data volume."""
 
     volume: Path = Field(
-        Path("/mnt"), alias="LARDER_VOLUME_DIR",
+        Path("/mnt"),
+        alias="LARDER_VOLUME_DIR",
         description="where the data volume is mounted",
-    )  # fmt: skip
-
-
-class DataSettings(VolumeSettings):
-    """What the stages have that work on the data volume."""
-
-    force: bool = Field(
-        False, alias="LARDER_FORCE", description="do the work again even where the result is up to date"
     )
 
 
+class DataSettings(VolumeSettings):
+    """Settings of the stages that work on the data volume."""
+
+    force: bool = Field(False, alias="LARDER_FORCE", description="redo the work even if the result is up to date")
+
+
 class Setting(NamedTuple):
-    """One setting as people see it."""
+    """One setting, as the documentation and the help describe it."""
 
     field: str
     names: tuple[str, ...]
@@ -133,14 +145,19 @@ class Setting(NamedTuple):
 
 
 def settings_of(kind: type[Settings]) -> Iterator[Setting]:
-    """Every setting of a stage, in the order of declaration, the shared ones last."""
+    """Yield every setting of a stage in the order of declaration, with those of `Settings` last."""
     fields = sorted(kind.model_fields.items(), key=lambda item: item[0] in Settings.model_fields)
     for field, info in fields:
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         yield Setting(
-            field, _names(info), "--" + field.replace("_", "-"), str(extra.get("unit", "")), _default(info),
-            info.description or "", "SecretStr" in repr(info.annotation),
-        )  # fmt: skip
+            field,
+            _names(info),
+            "--" + field.replace("_", "-"),
+            str(extra.get("unit", "")),
+            _default(info),
+            info.description or "",
+            "SecretStr" in repr(info.annotation),
+        )
 
 
 def _names(info: FieldInfo) -> tuple[str, ...]:
@@ -168,13 +185,15 @@ def _parser(kind: type[Settings], program: str, about: str, see: str) -> _Parser
     from larder import __version__
 
     names = ", ".join(setting.names[0] for setting in settings_of(kind) if setting.secret)
-    secrets = f"Secrets are variables alone: {names}. " if names else ""
+    secrets = f"Secrets are set only by environment variables: {names}. " if names else ""
     parser = _Parser(
-        prog=program, description=about, allow_abbrev=False,
-        epilog=f"A flag wins over its environment variable. {secrets}"
+        prog=program,
+        description=about,
+        allow_abbrev=False,
+        epilog=f"A flag overrides its environment variable. {secrets}"
         "Exit codes: 0 done or up to date, 2 wrong usage or configuration, 3 input missing or damaged or volume "
         "unusable, 4 too many samples rejected, 5 a remote service failed, 130 interrupted.",
-    )  # fmt: skip
+    )
     parser.see = see
     parser.add_argument("--check", action="store_true", help="check the settings and end")
     parser.add_argument("--version", action="version", version=f"larder {__version__}")
@@ -193,23 +212,23 @@ def _parser(kind: type[Settings], program: str, about: str, see: str) -> _Parser
 
 
 def _unknown(words: Sequence[str]) -> Iterator[str]:
-    """The faults for words that are no flag of ours. What follows a wrong flag may be a secret: it isn't shown."""
+    """Yield a fault for each unknown argument. The value after an unknown flag may be a secret and isn't shown."""
     follows_flag = False
     for word in words:
         if word.startswith("-"):
             yield f"{word.partition('=')[0]}: no such flag"
         elif not follows_flag:
-            yield f"{word!r}: every setting is given by its flag, as --flag=value"
+            yield f"{word!r}: settings are given as --flag=value"
         follows_flag = word.startswith("-") and "=" not in word
 
 
 def _without_secrets(value: str) -> str:
-    """A value without the user, password and query that a URL may hold."""
+    """Return a value without the user, password and query of a URL in it."""
     return re.sub(r"\?.*", "?…", re.sub(r"//[^/]*@", "//…@", value)) if "//" in value else value
 
 
 _BYTES = "must be a number of bytes, as in 5000, 20MB or 64MiB"
-_WORDS = {
+_MESSAGES = {
     "bool_parsing": "must be true or false",
     "byte_size": _BYTES,
     "byte_size_unit": _BYTES,
@@ -228,21 +247,21 @@ _WORDS = {
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_too_short": "must not be empty",
 }
-"""What pydantic finds, by its kind (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
+"""Messages by type of pydantic's validation error (https://docs.pydantic.dev/latest/errors/validation_errors/)."""
 
 
-def in_words(fault: Any) -> str:
-    """What is wrong with a value, as people say it. `fault` is one of a ValidationError's."""
-    words = _WORDS.get(fault["type"])
+def describe_fault(fault: Any) -> str:
+    """Return a readable message for one error of a pydantic ValidationError."""
+    words = _MESSAGES.get(fault["type"])
     if words is None:
         return str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     return words.format(**fault.get("ctx", {}))
 
 
 def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str:
-    """One validation fault as a line: where the value came from, what it was, what it must be."""
+    """Return one validation error as a line: origin of the value, the value, and what it must be."""
     field = str(fault["loc"][0]) if fault["loc"] else ""
-    message = in_words(fault)
+    message = describe_fault(fault)
     if not field:
         return message
     setting = next(setting for setting in settings_of(kind) if setting.field == field)

@@ -1,6 +1,7 @@
-"""What LARDER_SOURCE names: one source, or several.
+"""Split LARDER_SOURCE into its sources.
 
-Standard library only, and Python 3.9: the command line mounts local ones into containers.
+This module needs only Python 3.9 and the standard library, since the command line uses it to mount local sources into
+containers.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import os
 
 
 def split_sources(text: str) -> list[str]:
-    """Return the sources that LARDER_SOURCE names: a JSON list, or one a line, whose names may hold all but newlines.
-
-    >>> split_sources('["a, b.tar", "c.tar"]'), split_sources("a.tar\\nc.tar")
-    (['a, b.tar', 'c.tar'], ['a.tar', 'c.tar'])
+    r"""Return the sources that LARDER_SOURCE names, as a JSON list or one per line.
 
     Raises:
-        ValueError: A list that isn't one of names.
+        ValueError: If the text is a JSON list of something other than names.
+
+    Example:
+        >>> split_sources('["a, b.tar", "c.tar"]')
+        ['a, b.tar', 'c.tar']
+        >>> split_sources("a.tar\nc.tar")
+        ['a.tar', 'c.tar']
     """
     if text.startswith("["):
         try:
             listed = json.loads(text)
         except (ValueError, RecursionError):
-            return [text]  # a file with an odd name
+            return [text]  # a file whose name begins with a bracket
         if not (listed and isinstance(listed, list) and all(item and isinstance(item, str) for item in listed)):
             raise ValueError('must be a list of names, as in ["a.tar", "b.tar"]')
         return listed

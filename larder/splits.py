@@ -1,4 +1,4 @@
-"""What data sets call their splits, and what they are called here: training, validation, evaluation."""
+"""Map the names that datasets give their splits to training, validation and evaluation."""
 
 from __future__ import annotations
 
@@ -10,23 +10,62 @@ TRAINING, VALIDATION, EVALUATION = "training", "validation", "evaluation"
 SPLITS = (TRAINING, VALIDATION, EVALUATION)
 
 _WORDS = {
-    "train": TRAINING, "training": TRAINING, "trn": TRAINING, "trainval": TRAINING,
-    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "validate": VALIDATION, "dev": VALIDATION,
-    "devel": VALIDATION, "development": VALIDATION,
-    "test": EVALUATION, "testing": EVALUATION, "tst": EVALUATION, "eval": EVALUATION, "evaluation": EVALUATION,
-}  # fmt: skip
+    "train": TRAINING,
+    "training": TRAINING,
+    "trn": TRAINING,
+    "trainval": TRAINING,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+    "validate": VALIDATION,
+    "dev": VALIDATION,
+    "devel": VALIDATION,
+    "development": VALIDATION,
+    "test": EVALUATION,
+    "testing": EVALUATION,
+    "tst": EVALUATION,
+    "eval": EVALUATION,
+    "evaluation": EVALUATION,
+}
 _NAME = re.compile(rf"({'|'.join(_WORDS)})(?:set|split|data|dataset|images?|imgs?)?")
-_BETWEEN = re.compile(r"[-_.\s]+")
+_SIMILAR_NAME = re.compile(rf"[0-9]*(?:{_NAME.pattern})(?:v?[0-9]+[a-z]?|[a-d])?")
+_SEPARATORS = re.compile(r"[-_.\s]+")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 @lru_cache(maxsize=1024)
-def known_split(name: str) -> str | None:
-    """Return the split that a folder or a column means by `name`; None for a name that means none.
+def find_known_split(name: str) -> str | None:
+    """Return the split that a folder or column name stands for, or None.
 
-    Case, spaces around it, and a word such as "set" or "images" behind it don't matter.
+    Case, spaces, separators and a final word such as "set" or "images" are ignored.
 
-    >>> known_split("Training_Set"), known_split("dev"), known_split("TEST "), known_split("cat")
-    ('training', 'validation', 'evaluation', None)
+    Example:
+        >>> [find_known_split(name) for name in ("Training_Set", "dev", "TEST ", "cat")]
+        ['training', 'validation', 'evaluation', None]
     """
-    found = _NAME.fullmatch(_BETWEEN.sub("", unicodedata.normalize("NFKC", name).casefold()))
+    found = _NAME.fullmatch(_SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold()))
     return _WORDS[found[1]] if found else None
+
+
+@lru_cache(maxsize=1024)
+def find_similar_split(name: str) -> str | None:
+    """Return the split that a folder name may stand for: a known name with a number or a letter. Else None.
+
+    Example:
+        >>> [find_similar_split(name) for name in ("train2017", "testB", "val_v2", "tests")]
+        ['training', 'evaluation', 'validation', None]
+    """
+    found = _SIMILAR_NAME.fullmatch(_SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold()))
+    return _WORDS[found[1]] if found else None
+
+
+@lru_cache(maxsize=1024)
+def find_split_in_name(name: str) -> str | None:
+    """Return the split that `name` resembles or that a word in it stands for, or None.
+
+    Example:
+        >>> [find_split_in_name(name) for name in ("imagenet-train", "miniVal", "test tube", "trainer")]
+        ['training', 'validation', 'evaluation', None]
+    """
+    words = _WORD.findall(unicodedata.normalize("NFKC", name))
+    return find_similar_split(name) or next(filter(None, map(find_known_split, words)), None)

@@ -1,7 +1,7 @@
-"""Deterministic tar members: POSIX ustar headers that carry no time and no user, pax records where a name needs them.
+"""Write deterministic tar headers: POSIX ustar without times and users, with pax records for long names.
 
-The formats are those of POSIX.1-2017, pax: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
-By hand, since the standard library's `TarInfo.tobuf` takes 30 µs for a header, and this 3 µs, on one core: it counts at
+Formats: POSIX.1-2017, pax: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
+The standard library's `TarInfo.tobuf` takes 30 µs per header on one core; this module takes 3 µs, which matters for
 millions of images.
 """
 
@@ -9,33 +9,38 @@ from __future__ import annotations
 
 BLOCK_BYTES = 512
 END = bytes(2 * BLOCK_BYTES)
-"""What ends an archive."""
+"""End of an archive."""
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
-_LARGEST = 8**11 - 1
+_MAX_BYTES = 8**11 - 1
 _FILE, _PAX = b"0", b"x"
 
 
 def padding(size: int) -> bytes:
-    """The zeros that follow a content of `size` bytes."""
+    """Return the zeros that follow a content of `size` bytes."""
     return bytes(-size % BLOCK_BYTES)
 
 
 def header(name: str, size: int) -> bytes:
-    """What stands before the content of a regular file: its header, after a pax header where the name is long.
+    """Return the header of a regular file, with a pax header in front of it if the name is too long for ustar.
 
-    Raises ValueError for a content of 8 GiB or more.
+    Args:
+        name: Path of the file in the archive.
+        size: Length of the content in bytes.
+
+    Raises:
+        ValueError: If the content has 8 GiB or more.
     """
     encoded = name.encode()
     split = _split(encoded)
     if split is not None:
         return _block(*split, size, _FILE)
     record = _record(b"path", encoded)
-    place = _block(b"", b"PaxHeaders/0", len(record), _PAX)
-    return place + record + padding(len(record)) + _block(b"", encoded[:_NAME_BYTES], size, _FILE)
+    pax_header = _block(b"", b"PaxHeaders/0", len(record), _PAX)
+    return pax_header + record + padding(len(record)) + _block(b"", encoded[:_NAME_BYTES], size, _FILE)
 
 
 def header_bytes(name: str) -> int:
-    """The length of `header(name, …)`."""
+    """Return the length of `header(name, …)` in bytes."""
     encoded = name.encode()
     if _split(encoded) is not None:
         return BLOCK_BYTES
@@ -44,12 +49,12 @@ def header_bytes(name: str) -> int:
 
 
 def member_bytes(name: str, size: int) -> int:
-    """What a file takes in an archive: header, content, padding."""
+    """Return the number of bytes that a file takes in an archive: header, content and padding."""
     return header_bytes(name) + size + -size % BLOCK_BYTES
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """Prefix and name as ustar has them, or None when the name fits neither."""
+    """Split a name into ustar's prefix and name, or return None if it doesn't fit."""
     if len(name) <= _NAME_BYTES:
         return b"", name
     slash = name.find(b"/", len(name) - _NAME_BYTES - 1)
@@ -59,7 +64,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """A pax record: its own length, in decimal digits that it counts, key and value."""
+    """Return a pax record: its length in decimal digits (including these digits), key and value."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))
@@ -67,14 +72,25 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _block(prefix: bytes, name: bytes, size: int, kind: bytes) -> bytes:
-    if size > _LARGEST:
-        raise ValueError(f"{name!r} has {size} bytes, and a tar header can't say more than {_LARGEST}")
+    if size > _MAX_BYTES:
+        raise ValueError(f"{name!r} has {size} bytes, and a tar header can't say more than {_MAX_BYTES}")
     digits = b"%011o" % size
     checksum = _EMPTY_CHECKSUM + sum(prefix) + sum(name) + sum(digits) + kind[0]
-    return b"".join((
-        name, bytes(_NAME_BYTES - len(name)), _BEFORE_SIZE, digits, _BETWEEN, b"%06o\0 " % checksum, kind, _AFTER_KIND,
-        prefix, bytes(_PREFIX_BYTES - len(prefix)), _REST,
-    ))  # fmt: skip
+    return b"".join(
+        (
+            name,
+            bytes(_NAME_BYTES - len(name)),
+            _BEFORE_SIZE,
+            digits,
+            _BETWEEN,
+            b"%06o\0 " % checksum,
+            kind,
+            _AFTER_KIND,
+            prefix,
+            bytes(_PREFIX_BYTES - len(prefix)),
+            _REST,
+        )
+    )
 
 
 _BEFORE_SIZE = b"0000644\0" + 2 * b"0000000\0"  # mode, uid, gid

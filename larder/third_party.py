@@ -1,4 +1,4 @@
-"""What libraries warn of, said in a stage's way: no line of theirs stands between those that machines read."""
+"""Report warnings of other libraries as events of the stage, so that they don't break the JSON output."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from typing import Any, NamedTuple
 
 from larder.progress import LogStyle, Reporter
 
-_METADATA = r"PIL\."
-"""The modules that warn of odd metadata and large pictures, image by image; readers refuse what is too large."""
+_NOISY_MODULES = r"PIL\."
+"""Modules that warn of odd metadata and large images, once per image. Readers refuse images that are too large."""
 
-_LEFT_BEHIND = "ignore:resource_tracker:UserWarning"
-"""For Python's process that cleans up semaphores, and writes itself: workers that are ended leave some."""
+_RESOURCE_TRACKER_FILTER = "ignore:resource_tracker:UserWarning"
+"""Warning filter that silences Python's resource tracker: it would warn of semaphores that killed workers leave."""
 
 
-class Told(NamedTuple):
-    """Who is told of warnings: a stage, and how it speaks. Processes that it starts are given this."""
+class WarningReporter(NamedTuple):
+    """The stage that reports warnings, and its output style. It is passed on to worker processes."""
 
     stage: str
     style: LogStyle
 
-    def listen(self) -> None:
-        """Report Python's warnings, and what libraries log as such where nobody has set up logging."""
+    def install(self) -> None:
+        """Report Python's warnings, and log records of level WARNING if no logging is configured."""
         reporter = Reporter(self.stage, self.style)
 
         def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
             _report(reporter, str(message), category.__name__)
 
-        warnings.filterwarnings("ignore", module=_METADATA)
+        warnings.filterwarnings("ignore", module=_NOISY_MODULES)
         warnings.showwarning = show
         logging.lastResort = _Handler(reporter)
 
 
-_told: Told | None = None
+_current: WarningReporter | None = None
 
 
-def told() -> Told | None:
-    """Who is told of warnings in this process; None for a program that isn't a stage, whose own they are."""
-    return _told
+def current_warning_reporter() -> WarningReporter | None:
+    """Return the stage that reports this process's warnings, or None if the program isn't a stage."""
+    return _current
 
 
 @contextmanager
-def warnings_told(reporter: Reporter) -> Iterator[None]:
-    """A block in which `reporter`'s stage is told of warnings, as `reporter` speaks when the block begins."""
-    global _told
-    before, last_resort = _told, logging.lastResort
-    _told = Told(reporter.stage, "json" if reporter.json else "line")
-    sys.warnoptions.append(_LEFT_BEHIND)  # of interpreters that this one starts
+def report_warnings(reporter: Reporter) -> Iterator[None]:
+    """Report warnings within the block as events of `reporter`'s stage, in the style `reporter` has at its start."""
+    global _current
+    previous, last_resort = _current, logging.lastResort
+    _current = WarningReporter(reporter.stage, "json" if reporter.json else "line")
+    sys.warnoptions.append(_RESOURCE_TRACKER_FILTER)  # inherited by interpreters that this one starts
     try:
         with warnings.catch_warnings():
-            _told.listen()
+            _current.install()
             yield
     finally:
-        sys.warnoptions.remove(_LEFT_BEHIND)
-        _told, logging.lastResort = before, last_resort
+        sys.warnoptions.remove(_RESOURCE_TRACKER_FILTER)
+        _current, logging.lastResort = previous, last_resort
 
 
 class _Handler(logging.Handler):

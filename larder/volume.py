@@ -1,10 +1,10 @@
-"""An artifact's place on a volume: built beside its final name, verified, swapped in whole.
+"""Build an artifact on a volume beside the old one, and swap it in atomically.
 
 On the volume:
 
-    <volume>/<name>/                what readers see: the old data or the new, never a mix
-    <volume>/.larder/<name>/        the data under construction and its ledger
-    <volume>/.larder/lock           held while a stage writes
+    <volume>/<name>/                the artifact: either the old data or the new, never a mix
+    <volume>/.larder/<name>/        the unfinished artifact and its ledger
+    <volume>/.larder/lock           locked while a stage writes
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from larder.errors import StorageError
 from larder.ledger import Ledger
 
 WORK = ".larder"
-RAW = "raw"  # what extract leaves
+RAW = "raw"  # the folder that extract writes
 TREE, SHARDS, CHUNKS = (folder_of(DEFAULT, layout) for layout in ("tree", "webdataset", "litdata"))
 
 _AT_FDCWD = -100
@@ -35,8 +35,13 @@ _RENAME_EXCHANGE = 2  # linux/fs.h
 _SYNC_FILE_RANGE_WRITE = 2
 
 
-class Slot:
-    """The place of one artifact, `name`, on the volume at `root`."""
+class StagedArtifact:
+    """The folders of one artifact on a volume.
+
+    Args:
+        root: Mount point of the volume.
+        name: Name of the artifact's folder.
+    """
 
     def __init__(self, root: Path, name: str) -> None:
         self.root = root
@@ -48,9 +53,12 @@ class Slot:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other writer off the volume. The kernel lets go of it when the process ends, however it ends.
+        """Lock the volume against other writers, and complete a swap in which an earlier run was killed.
 
-        A swap that an earlier run was killed in is completed. Raises StorageError when another run holds the lock.
+        The kernel releases the lock when the process ends, even by SIGKILL.
+
+        Raises:
+            StorageError: If another run holds the lock.
         """
         if not self.root.is_dir():
             raise StorageError(
@@ -64,16 +72,16 @@ class Slot:
             yield
 
     def recover(self) -> None:
-        """Complete the swap that an earlier run was killed in, if any: call it before looking at what is there."""
+        """Complete a swap in which an earlier run was killed. Call it before reading the artifact."""
         if self._mark.exists():
-            with suppress(StorageError, OSError), self.lock():  # in use or read-only: some other time
+            with (
+                suppress(StorageError, OSError),
+                self.lock(),
+            ):  # if the volume is locked or read-only, a later run completes the swap
                 pass
 
     def resume(self, ledger: Ledger) -> bool:
-        """Whether the data under construction goes on from an earlier run.
-
-        If not, its place and ledger are emptied; downloads stay.
-        """
+        """Return whether the work of an earlier run can be continued. If not, delete it, but keep downloads."""
         if ledger.resumed and self.staged.is_dir():
             return True
         ledger.clear()
@@ -84,38 +92,44 @@ class Slot:
         return False
 
     def write_index(self, entries: Iterable[IndexEntry]) -> IndexSummary:
-        """Write the index of the data under construction; `entries` come sorted by path."""
-        self.meta.mkdir(parents=True, exist_ok=True)
-        return write_index(self.meta / "index.jsonl", entries)
+        """Write the index of the unfinished artifact. `entries` must be sorted by path."""
+        self.meta_folder.mkdir(parents=True, exist_ok=True)
+        return write_index(self.meta_folder / "index.jsonl", entries)
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger, inner: str = "") -> None:
-        """Put index and manifest beside the finished data, flush all to disk, and swap them in for the old data.
+        """Flush the new data to disk, write the manifest, and swap the new artifact for the old one.
 
-        `inner` is the folder of the staged data that becomes the artifact, "" for all of it. Until the mark is
-        written, a run that dies is resumed from `ledger`; from then on, the next run completes the swap.
+        The index must already be in `meta_folder`. If the run is killed before the commit mark (`commit.json`) is
+        written, the next run resumes from `ledger`. After that, the next run completes the swap.
+
+        Args:
+            manifest: Manifest of the new artifact.
+            run: Content of run.json.
+            ledger: Ledger of the work, which is deleted.
+            inner: Subfolder of the staged data that becomes the artifact; "" for all of it.
         """
-        (self.meta / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
-        _sync(self.root)  # data before the manifest that vouches for it
-        _write_durably(self.meta / "manifest.json", manifest.to_json().encode())
+        (self.meta_folder / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        _sync(self.root)  # flush the data before the manifest that describes it
+        _write_durably(self.meta_folder / "manifest.json", manifest.to_json().encode())
         new = self.staged / inner
         if (new / META).exists():
-            remove_tree(new / META)  # of a run that was killed right here
-        self.meta.rename(new / META)
+            remove_tree(new / META)  # left by a run that was killed here
+        self.meta_folder.rename(new / META)
         _sync_folder(new)
         _write_durably(self._mark, json.dumps({"inner": inner, "inode": new.stat().st_ino}).encode())
         ledger.remove()
         self._complete_swap()
 
     def discard(self) -> None:
-        """Forget the work: what it was for is done elsewhere."""
+        """Delete the unfinished work and its ledger."""
         remove_tree(self.work)
 
     def _complete_swap(self) -> None:
         mark = json.loads(self._mark.read_bytes())
         new = self.staged / mark["inner"]
-        if new.is_dir() and new.stat().st_ino == mark["inode"]:  # a folder keeps its inode when it is renamed
+        if new.is_dir() and new.stat().st_ino == mark["inode"]:  # else the swap is done: renaming keeps inodes
             swap_in(new, self.folder)
-        for item in self.work.iterdir():  # the old data, and all that was needed on the way
+        for item in self.work.iterdir():  # the old data and temporary files
             if item.is_dir():
                 remove_tree(item)
             elif item != self._mark:
@@ -124,21 +138,22 @@ class Slot:
         self.work.rmdir()
 
     @property
-    def meta(self) -> Path:
-        """Where the index and the manifest of the data under construction are written."""
+    def meta_folder(self) -> Path:
+        """Folder for the index and the manifest of the unfinished artifact."""
         return self.work / META
 
     @property
     def _mark(self) -> Path:
-        """Says that the staged data are complete, and which they are."""
+        """File that marks the staged data as complete and identifies them."""
         return self.work / "commit.json"
 
 
 @contextmanager
-def reading(root: Path) -> Iterator[None]:
-    """Keep writers off the volume, and let other readers be. Nothing is written, so that it may be read-only.
+def read_lock(root: Path) -> Iterator[None]:
+    """Lock a volume against writers, but not against other readers. Works on read-only volumes, too.
 
-    Raises StorageError when a run is writing there.
+    Raises:
+        StorageError: If a run is writing to the volume.
     """
     try:
         file = (root / WORK / "lock").open()
@@ -150,10 +165,10 @@ def reading(root: Path) -> Iterator[None]:
         yield
 
 
-def _flock(file: IO[str], how: int, doing: str, root: Path) -> None:
-    """Take a lock, or raise StorageError when another process holds it, which is `doing` something to `root`."""
+def _flock(file: IO[str], operation: int, doing: str, root: Path) -> None:
+    """Take a lock. If another process holds it, raise a StorageError that says what it is `doing` with `root`."""
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         name = volume_name(root)
         held = f"the volume {name} ({root})" if name else str(root)
@@ -165,70 +180,70 @@ def _flock(file: IO[str], how: int, doing: str, root: Path) -> None:
 
 
 def volume_name(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """What a container engine calls the volume that is mounted at `root`; empty where nothing tells, or it is none.
+    """Return a container engine's name of the volume mounted at `root`, or "" if it isn't a volume or isn't known.
 
-    Engines keep a volume in .../volumes/<name>/_data, which the kernel names in its table of mounts (proc(5)).
+    Engines keep a volume in .../volumes/<name>/_data, and the kernel lists that path in its table of mounts (proc(5)).
     """
     with suppress(OSError):
         for line in mounts.read_text().splitlines():
-            origin, place = line.split(" ", 5)[3:5]
-            if place == str(root) and (found := re.fullmatch(r".*/volumes/([^/]+)/_data", origin)):
+            origin, target = line.split(" ", 5)[3:5]
+            if target == str(root) and (found := re.fullmatch(r".*/volumes/([^/]+)/_data", origin)):
                 return found[1]
     return ""
 
 
-def swap_in(new: Path, place: Path) -> None:
-    """Move folder `new` to `place` in one step; what was at `place` is then at `new`."""
-    if not place.exists():
-        new.rename(place)
-    elif not _exchange(new, place):
+def swap_in(new: Path, target: Path) -> None:
+    """Exchange folder `new` with `target`, atomically where the file system can. The old folder is then at `new`."""
+    if not target.exists():
+        new.rename(target)
+    elif not _exchange(new, target):
         old = new.with_name(new.name + ".old")
-        place.rename(old)
-        new.rename(place)
+        target.rename(old)
+        new.rename(target)
         old.rename(new)
-    _sync_folder(place.parent)
+    _sync_folder(target.parent)
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder with all that is in it.
+    """Delete a folder with its content.
 
-    shutil.rmtree lists each folder whole, which grows with the images, and calls itself for each level.
+    shutil.rmtree isn't used: it reads whole listings into memory, which grow with the images, and is recursive.
     """
-    waiting = [str(folder)]
-    while waiting:
-        inside = []
-        with os.scandir(waiting[-1]) as items:
+    pending = [str(folder)]
+    while pending:
+        subfolders = []
+        with os.scandir(pending[-1]) as items:
             for item in items:
                 if item.is_dir(follow_symlinks=False):
-                    inside.append(item.path)
+                    subfolders.append(item.path)
                 else:
                     os.unlink(item.path)
-        if inside:
-            waiting += inside
+        if subfolders:
+            pending += subfolders
         else:
-            os.rmdir(waiting.pop())
+            os.rmdir(pending.pop())
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names atomically: renameat2(2), in Linux since 3.15. False where it isn't supported."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names atomically with renameat2(2), in Linux since 3.15. Return False if it isn't supported."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
     fault = ctypes.get_errno()
     if fault in (errno.ENOSYS, errno.EINVAL):
         return False
-    raise OSError(fault, os.strerror(fault), str(one))
+    raise OSError(fault, os.strerror(fault), str(first))
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    beside.rename(path)
+    temporary.rename(path)
     _sync_folder(path.parent)
 
 
@@ -241,7 +256,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _sync(root: Path) -> None:
-    """Flush the file system of `root` alone where the C library can, else all of them."""
+    """Flush the file system of `root`, or all file systems if the C library has no syncfs."""
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if syncfs is None:
         os.sync()
@@ -256,14 +271,23 @@ def _sync(root: Path) -> None:
 
 
 def start_writeback(descriptor: int) -> None:
-    """Have the kernel write to disk what it holds of a file, without waiting for that (Linux; elsewhere nothing)."""
+    """Start writing a file's cached pages to disk without waiting for it (Linux only; elsewhere do nothing)."""
     start = getattr(ctypes.CDLL(None), "sync_file_range", None)
     if start is not None:
         start(descriptor, ctypes.c_longlong(0), ctypes.c_longlong(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """Raise StorageError unless the file system of `folder` has `needed` bytes free."""
+    """Check the free space of a file system.
+
+    Args:
+        folder: A folder on the file system.
+        needed: Required space in bytes.
+        what: What needs the space, for the message.
+
+    Raises:
+        StorageError: If less space is free.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(

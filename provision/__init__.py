@@ -1,0 +1,1 @@
+"""Create and delete the cloud resources that larder runs on: `larder provision`."""

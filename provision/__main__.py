@@ -1,4 +1,4 @@
-"""Makes, keeps and takes down what a declaration names: a VM, volumes, a bucket and its keys."""
+"""Create and delete what a declaration names: a VM, volumes, a bucket and its keys."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from larder import __version__
-from larder.cli.front_doors import FRONT_DOORS
+from larder.cli.invocation import INVOCATIONS
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.progress import Reporter
-from larder.stage import ended
-from larder.terminal import Lines, as_json, escaped, lines, say
-from provision import credentials, doctor, leases, machine, objects, plan, status, up, volumes
+from larder.stage import run_until_end
+from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
+from provision import credentials, doctor, leases, objects, plan, server_setup, status, up, volumes
 from provision import down as take_down
-from provision.clouds import connect
-from provision.declaration import MOST_HOURS, load, network
-from provision.marks import Thing
+from provision.clouds import configure_clouds
+from provision.declaration import MAX_HOURS, load_declaration, parse_network
+from provision.marks import Resource
 from provision.stack import Stack
 
-THING_TO_DO = 2
+EXIT_CHANGES_PENDING = 2
 EXITS = (
     "Exit codes: 0 done; 2 wrong usage or configuration, or (plan) there is something to do; 3 something is missing, "
-    "taken or not as declared; 5 a cloud or a connection failed: running again goes on; 130 interrupted: the same."
+    "taken or not as declared; 5 a cloud or a connection failed (run again to resume); 130 interrupted (run again to "
+    "resume)."
 )
 
 
@@ -35,23 +36,30 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigurationError.of_faults([message], next_step=f"see `{self.prog} --help`")
 
 
-Run = Callable[[Stack, argparse.Namespace], int]
+CommandFunction = Callable[[Stack, argparse.Namespace], int]
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[_Parser]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options; what runs each is its default `run`."""
-    door = FRONT_DOORS.get(os.environ.get("LARDER_FRONT_DOOR", ""))
-    program = f"{door} provision" if door else "python -m provision"
+    """Return the parser. Each command's default `run` is the function that runs it."""
+    invocation = INVOCATIONS.get(os.environ.get("LARDER_FRONT_DOOR", ""))
+    program = f"{invocation} provision" if invocation else "python -m provision"
     top = _Parser(prog=program, description=__doc__, epilog=EXITS, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"larder {__version__}")
-    top.add_argument("--file", "-f", type=Path, default=Path("provision.toml"),
-                     help="the declaration; default provision.toml")  # fmt: skip
-    top.add_argument("--adopt", action="store_true",
-                     help="mark what has a declared name and carries no mark, and manage it")  # fmt: skip
-    top.add_argument("--caller", type=_network, default=os.environ.get("LARDER_CALLER") or None, metavar="ADDRESS",
-                     help="the address or network that this machine has at the cloud [LARDER_CALLER]")  # fmt: skip
+    top.add_argument(
+        "--file", "-f", type=Path, default=Path("provision.toml"), help="the declaration; default provision.toml"
+    )
+    top.add_argument(
+        "--adopt", action="store_true", help="mark and manage resources that have a declared name but no mark"
+    )
+    top.add_argument(
+        "--caller",
+        type=_network,
+        default=os.environ.get("LARDER_CALLER") or None,
+        metavar="ADDRESS",
+        help="this machine's address or network, as seen from the cloud [LARDER_CALLER]",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _stack_commands(commands)
     _server_commands(commands)
@@ -64,118 +72,135 @@ def parser() -> argparse.ArgumentParser:
 
 def _network(text: str) -> str:
     try:
-        return network(text)
+        return parse_network(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 65535")
     return int(text)
 
 
 def _gib(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
-def _group(to: Commands, name: str, text: str) -> Commands:
-    command = to.add_parser(name, help=text, description=text)
+def _group(subparsers: Commands, name: str, text: str) -> Commands:
+    command = subparsers.add_parser(name, help=text, description=text)
     return command.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
 
-def _add(to: Commands, name: str, run: Run, text: str, asks: bool = False) -> _Parser:
-    command = to.add_parser(name, help=text, description=text, allow_abbrev=False)
+def _add(subparsers: Commands, name: str, run: CommandFunction, text: str, asks: bool = False) -> _Parser:
+    command = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
     command.set_defaults(run=run)
     if asks:
         command.add_argument("--yes", action="store_true", help="don't ask for the name")
     return command
 
 
-def _stack_commands(to: Commands) -> None:
-    _add(to, "doctor", _doctor, "look at all that `up` needs, and name the remedy of each fault")
-    _add(to, "plan", _plan, "print what `up` would do; exit code 2 when there is something to do")
-    up_command = _add(to, "up", _up, "find, create and wait until all is as declared")
-    up_command.add_argument("--replace", action="store_true",
-                            help="delete a server that isn't as declared or in ERROR; start another")  # fmt: skip
-    _add(to, "status", _status, "what there is, declared or not").add_argument(
-        "--json", action="store_true", help="for machines"
+def _stack_commands(subparsers: Commands) -> None:
+    _add(subparsers, "doctor", _doctor, "check everything that `up` needs, and say how to fix each fault")
+    _add(subparsers, "plan", _plan, "print what `up` would do; exit code 2 if there is something to do")
+    up_command = _add(subparsers, "up", _up, "bring everything to its declared state, and wait for it")
+    up_command.add_argument(
+        "--replace", action="store_true", help="replace a server that isn't as declared or is in ERROR"
     )
-    down = _add(to, "down", _down, "delete server, floating IP, lease and security groups; keep volumes and buckets",
-                asks=True)  # fmt: skip
-    down.add_argument("--delete-data", action="append", default=[], metavar="NAME",
-                      help="also delete this volume or bucket")  # fmt: skip
+    _add(subparsers, "status", _status, "list the stack's resources, declared or not").add_argument(
+        "--json", action="store_true", help="print JSON"
+    )
+    down = _add(
+        subparsers,
+        "down",
+        _down,
+        "delete server, floating IP, lease, security groups; keep volumes, buckets",
+        asks=True,
+    )
+    down.add_argument(
+        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
+    )
 
 
-def _server_commands(to: Commands) -> None:
-    _add(to, "ssh", _ssh, "a shell on the server, or a command there").add_argument(
-        "argv", nargs=argparse.REMAINDER, metavar="COMMAND",
-        help="all words from the first on, joined by spaces for the server's shell, as OpenSSH does: `ssh 'a && b'`",
-    )  # fmt: skip
-    tunnel = _add(to, "tunnel", _tunnel, "lead a local port to Jupyter's on the server, through SSH, until Ctrl-C")
+def _server_commands(subparsers: Commands) -> None:
+    _add(subparsers, "ssh", _ssh, "open a shell on the server, or run a command there").add_argument(
+        "argv",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help="the words are joined by spaces for the server's shell, as by OpenSSH: `ssh 'a && b'`",
+    )
+    tunnel = _add(
+        subparsers, "tunnel", _tunnel, "forward a local port to Jupyter's on the server through SSH, until Ctrl-C"
+    )
     tunnel.add_argument("--port", type=_port, default=8888, help="of Jupyter on the server; default 8888")
     tunnel.add_argument("--local-port", type=_port, help="on this machine; default the same")
 
 
-def _lease_commands(to: Commands) -> None:
-    extend = _add(to, "extend", _lease_extend, "move the lease's end")
-    extend.add_argument("hours", type=float, help="by so many hours")
+def _lease_commands(subparsers: Commands) -> None:
+    extend = _add(subparsers, "extend", _lease_extend, "move the lease's end")
+    extend.add_argument("hours", type=float, help="number of hours to add")
 
 
-def _volume_commands(to: Commands) -> None:
-    _add(to, "list", _volume_list, "the stack's volumes")
-    texts: tuple[tuple[str, Run, str], ...] = (
-        ("create", _volume_create, "make a declared volume"),
+def _volume_commands(subparsers: Commands) -> None:
+    _add(subparsers, "list", _volume_list, "list the stack's volumes")
+    texts: tuple[tuple[str, CommandFunction, str], ...] = (
+        ("create", _volume_create, "create a declared volume"),
         ("attach", _volume_attach, "attach it to the server"),
-        ("mount", _volume_mount, "mount it on the server; format it if it was made blank and never formatted"),
+        ("mount", _volume_mount, "mount it on the server; format it if it was created blank and never formatted"),
         ("unmount", _volume_unmount, "unmount it on the server"),
-        ("detach", _volume_detach, "detach it from the server; refused while that uses it, or can't be asked"),
+        ("detach", _volume_detach, "detach it from the server, unless the server uses it or doesn't answer"),
         ("grow", _volume_grow, "extend volume, partition and file system"),
         ("delete", _volume_delete, "delete it with its data"),
     )
     for name, run, text in texts:
-        command = _add(to, name, run, text, asks=name == "delete")
+        command = _add(subparsers, name, run, text, asks=name == "delete")
         command.add_argument("name", help="the declared name")
         if name == "grow":
             command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
         if name == "detach":
-            command.add_argument("--force", action="store_true", help="without looking whether it is mounted")
+            command.add_argument("--force", action="store_true", help="don't check whether it is mounted")
 
 
-def _bucket_commands(to: Commands) -> None:
-    _add(to, "create", _bucket_create, "make the bucket")
-    _add(to, "empty", _bucket_empty, "delete every object in the bucket", asks=True)
-    _add(to, "delete", _bucket_delete, "delete the bucket, which must be empty", asks=True)
+def _bucket_commands(subparsers: Commands) -> None:
+    _add(subparsers, "create", _bucket_create, "create the bucket")
+    _add(subparsers, "empty", _bucket_empty, "delete every object in the bucket", asks=True)
+    _add(subparsers, "delete", _bucket_delete, "delete the bucket, which must be empty", asks=True)
 
 
-def _credentials_commands(to: Commands) -> None:
-    _add(to, "create", _credentials_create,
-         "make S3 keys, write them to .env and rclone's configuration, show them once")  # fmt: skip
-    _add(to, "show", _credentials_show, "the access key and the files; no secret")
-    _add(to, "revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", asks=True)
+def _credentials_commands(subparsers: Commands) -> None:
+    _add(
+        subparsers,
+        "create",
+        _credentials_create,
+        "create S3 keys, write them to .env and rclone's configuration, and show them once",
+    )
+    _add(subparsers, "show", _credentials_show, "show the access key, and whether the files have it; no secret")
+    _add(subparsers, "revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", asks=True)
 
 
 def _doctor(stack: Stack, given: argparse.Namespace) -> int:
     code = 0
-    for check in doctor.examine(stack):
-        say(f"{'fault' if check.fault else 'ok':5}  {check.name}: {check.fault.what if check.fault else check.found}")
+    for check in doctor.run_checks(stack):
+        print_escaped(
+            f"{'fault' if check.fault else 'ok':5}  {check.name}: {check.fault.what if check.fault else check.found}"
+        )
         if check.fault:
-            say(f"         next step: {check.fault.next_step}")
+            print_escaped(f"         next step: {check.fault.next_step}")
             code = code or check.fault.exit_code
     return code
 
 
 def _plan(stack: Stack, given: argparse.Namespace) -> int:
     steps = plan.plan(stack)
-    say(status.table([(step.action, step.kind, step.name, step.detail) for step in steps]))
-    return THING_TO_DO if any(step.to_do for step in steps) else 0
+    print_escaped(status.table([(step.action, step.kind, step.name, step.detail) for step in steps]))
+    return EXIT_CHANGES_PENDING if any(step.to_do for step in steps) else 0
 
 
 def _up(stack: Stack, given: argparse.Namespace) -> int:
     done = sum(step.to_do for step in up.up(stack, given.replace))
-    stack.say("done", f"{stack.name} is as declared: {f'{done} things done' if done else 'nothing was to do'}")
+    stack.report("done", f"{stack.name} is as declared: {f'{done} changes' if done else 'nothing to do'}")
     _show(stack, for_machines=False)
     return 0
 
@@ -186,125 +211,129 @@ def _status(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _show(stack: Stack, for_machines: bool) -> None:
-    found = status.look(stack)
-    say(
+    found = status.read_status(stack)
+    print_escaped(
         Lines(as_json(found.json(), indent=1))
         if for_machines
-        else status.as_table(found.things) or f"nothing carries the mark of {stack.name}"
+        else status.as_table(found.resources) or f"no resource carries the mark of {stack.name}"
     )
     for warning in found.warnings:
-        stack.say("warning", warning)
+        stack.report("warning", warning)
     _refuse_unseen(found)
 
 
 def _refuse_unseen(found: status.Status) -> None:
-    """ServiceError when not everything could be asked: there may be more than was shown."""
+    """Raise ServiceError if a site could not be queried, since more may exist than was shown."""
     if found.unseen:
         listed = (f"  - {what}" for what in found.unseen)
-        raise ServiceError(lines("not everything could be seen:", *listed), next_step="fix that, then run this again")
+        raise ServiceError(
+            join_lines("some resources could not be listed:", *listed), next_step="fix that, then run this again"
+        )
 
 
 def _ssh(stack: Stack, given: argparse.Namespace) -> int:
     _warn(stack)
-    return machine.reach(stack).interactive(given.argv)
+    return server_setup.make_ssh_client(stack).interactive(given.argv)
 
 
 def _tunnel(stack: Stack, given: argparse.Namespace) -> int:
     _warn(stack)
     local = given.local_port or given.port
-    stack.say("tunnel", f"http://127.0.0.1:{local} is port {given.port} of the server, until Ctrl-C")
-    return machine.reach(stack).tunnel(local, given.port)
+    stack.report("tunnel", f"http://127.0.0.1:{local} is port {given.port} of the server, until Ctrl-C")
+    return server_setup.make_ssh_client(stack).tunnel(local, given.port)
 
 
 def _warn(stack: Stack) -> None:
-    """Say when the lease ends soon."""
+    """Warn if the lease ends soon."""
     for lease in leases.find_all(stack) if stack.declaration.lease else ():
-        if text := leases.warning(lease):
-            stack.say("warning", text)
+        if text := leases.expiry_warning(lease):
+            stack.report("warning", text)
 
 
 def _lease_extend(stack: Stack, given: argparse.Namespace) -> int:
-    if not 0 < given.hours <= MOST_HOURS:
+    if not 0 < given.hours <= MAX_HOURS:
         raise ConfigurationError(
-            f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MOST_HOURS}"
+            f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MAX_HOURS}"
         )
-    say(leases.extend(stack, given.hours).thing.detail)
+    print_escaped(leases.extend(stack, given.hours).resource.detail)
     return 0
 
 
 def _volume_list(stack: Stack, given: argparse.Namespace) -> int:
-    say(status.as_table(volumes.ours(stack)) or f"no volume carries the mark of {stack.name}")
+    print_escaped(status.as_table(volumes.list_ours(stack)) or f"no volume carries the mark of {stack.name}")
     return 0
 
 
 def _volume_create(stack: Stack, given: argparse.Namespace) -> int:
-    say(up.bring_volume_up(stack, given.name).id)
+    print_escaped(up.ensure_volume(stack, given.name).id)
     return 0
 
 
 def _volume_attach(stack: Stack, given: argparse.Namespace) -> int:
     stack.declaration.volume(given.name)
-    say(volumes.attach(stack, volumes.need(stack, given.name), machine.need_server(stack)).detail)
+    print_escaped(
+        volumes.attach(stack, volumes.require_volume(stack, given.name), server_setup.require_server(stack)).detail
+    )
     return 0
 
 
 def _volume_mount(stack: Stack, given: argparse.Namespace) -> int:
-    machine.mount(stack, stack.declaration.volume(given.name))
+    server_setup.mount(stack, stack.declaration.volume(given.name))
     return 0
 
 
 def _volume_unmount(stack: Stack, given: argparse.Namespace) -> int:
-    machine.unmount(stack, stack.declaration.volume(given.name))
+    server_setup.unmount(stack, stack.declaration.volume(given.name))
     return 0
 
 
 def _volume_detach(stack: Stack, given: argparse.Namespace) -> int:
     if not given.force:
-        machine.refuse_if_used(stack, stack.declaration.volume(given.name))
-    say(volumes.detach(stack, volumes.need(stack, given.name)).status)
+        server_setup.require_unused(stack, stack.declaration.volume(given.name))
+    print_escaped(volumes.detach(stack, volumes.require_volume(stack, given.name)).status)
     return 0
 
 
 def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
     wanted = stack.declaration.volume(given.name)
-    grown = volumes.grow(stack, volumes.need(stack, given.name), given.gib or wanted.gib)
+    grown = volumes.grow(stack, volumes.require_volume(stack, given.name), given.gib or wanted.gib)
     if wanted.mount and volumes.server_of(grown):
-        machine.grow(stack, wanted)
-    say(grown.detail)
+        server_setup.grow(stack, wanted)
+    print_escaped(grown.detail)
     return 0
 
 
 def _volume_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = volumes.need(stack, given.name)
+    found = volumes.require_volume(stack, given.name)
     _confirm(given, f"{found}, {found.detail}, with all its data", given.name)
     volumes.delete(stack, found)
     return 0
 
 
-def _need_ours(found: Thing) -> Thing:
-    """What is about to be destroyed must carry our mark already: --adopt doesn't give it one here."""
+def _require_ours(found: Resource) -> Resource:
+    """Raise InputError unless the resource already carries our mark; --adopt doesn't apply to deletions."""
     if not found.ours:
         raise InputError(
-            f"{found} was not made by this stack: it is not deleted",
-            next_step="`--adopt up` makes it this stack's; then run this again",
+            f"{found} was not created by this stack: it is not deleted",
+            next_step="run `--adopt up` to mark it as this stack's, then run this again",
         )
     return found
 
 
-def _need_bucket(stack: Stack) -> Thing:
+def _require_bucket(stack: Stack) -> Resource:
     if stack.declaration.bucket is None:
         raise ConfigurationError(f"{stack.name} declares no bucket", next_step="declare it as [bucket]")
     found = objects.find(stack)
     if found is None:
         raise InputError(
-            f"the bucket {stack.declaration.bucket.name} doesn't exist", next_step="`bucket create` or `up` makes it"
+            f"the bucket {stack.declaration.bucket.name} doesn't exist", next_step="run `bucket create` or `up`"
         )
     return found
 
 
 def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
     if stack.declaration.bucket is None:
-        _need_bucket(stack)
+        _require_bucket(stack)
     found = objects.find(stack)
     if found is None or not found.ours:
         objects.create(stack)
@@ -312,41 +341,45 @@ def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
-    found = _need_ours(_need_bucket(stack))
+    found = _require_ours(_require_bucket(stack))
     _confirm(given, f"all of {found}: {found.detail}", found.name)
-    say(f"{objects.empty(stack, found)} objects deleted")
+    print_escaped(f"{objects.empty(stack, found)} objects deleted")
     return 0
 
 
 def _bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = _need_ours(_need_bucket(stack))
+    found = _require_ours(_require_bucket(stack))
     _confirm(given, str(found), found.name)
     objects.delete(stack, found)
     return 0
 
 
-def _need_credentials(stack: Stack) -> None:
+def _require_credentials(stack: Stack) -> None:
     if stack.declaration.credentials is None:
         raise ConfigurationError(f"{stack.name} declares no credentials", next_step="declare them as [credentials]")
 
 
 def _credentials_create(stack: Stack, given: argparse.Namespace) -> int:
-    _need_credentials(stack)
+    _require_credentials(stack)
     new = credentials.find(stack) is None
-    keys = up.bring_credentials_up(stack)
-    shown = (
-        credentials.shown(credentials.settings(stack, keys)) if new else f"{keys.access} was there; the files have it"
+    keys = up.ensure_credentials(stack)
+    text = (
+        credentials.format_settings(credentials.env_settings(stack, keys))
+        if new
+        else f"{keys.access} existed; the files have it"
     )
-    say(*shown.split("\n"))
+    print_escaped(*text.split("\n"))
     return 0
 
 
 def _credentials_show(stack: Stack, given: argparse.Namespace) -> int:
-    _need_credentials(stack)
+    _require_credentials(stack)
     keys = credentials.find(stack)
     if keys is None:
-        raise InputError(f"{stack.name} has no S3 keys", next_step="`credentials create` makes them")
-    say(f"access key {keys.access}; the files {'have' if credentials.up_to_date(stack, keys) else 'lack'} it")
+        raise InputError(f"{stack.name} has no S3 keys", next_step="run `credentials create`")
+    print_escaped(
+        f"access key {keys.access}; the files {'have' if credentials.are_files_current(stack, keys) else 'lack'} it"
+    )
     return 0
 
 
@@ -355,38 +388,38 @@ def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
     if keys is not None:
         _confirm(given, f"the S3 keys {keys.access}", stack.name)
         credentials.revoke(stack, keys)
-    changed = credentials.remove(stack)  # last: keys that work are never lost from the files
+    changed = credentials.remove_from_files(stack)  # last, so that the files never lose keys that still work
     for path in changed:
-        stack.say("write", f"{path}: the keys are out")
+        stack.report("write", f"{path}: removed the keys")
     if keys is None and not changed:
-        stack.say("done", "there are no S3 keys to revoke")
+        stack.report("done", "there are no S3 keys to revoke")
     return 0
 
 
 def _down(stack: Stack, given: argparse.Namespace) -> int:
-    found = status.look(stack)
+    found = status.read_status(stack)
     removed = take_down.removals(stack, found, given.delete_data)
-    stays = take_down.kept(found, removed)
-    if stays:
-        say("stays:", status.as_table(stays))
+    kept = take_down.kept(found, removed)
+    if kept:
+        print_escaped("kept:", status.as_table(kept))
     if not removed:
         _refuse_unseen(found)
-        stack.say("done", f"nothing of {stack.name} is to be removed")
+        stack.report("done", f"{stack.name} has nothing to remove")
         return 0
     for what in found.unseen:
-        stack.say("warning", f"not seen: {what}")
-    say("goes:", status.table([(item.verb, *status.row(item.thing)) for item in removed]))
-    _confirm(given, f"{len(removed)} things of the stack {stack.name}", stack.name)
+        stack.report("warning", f"not listed: {what}")
+    print_escaped("to be deleted:", status.table([(item.verb, *status.row(item.resource)) for item in removed]))
+    _confirm(given, f"{len(removed)} resources of the stack {stack.name}", stack.name)
     take_down.down(stack, removed, found)
-    stack.say("done", f"{len(removed)} things removed, {len(stays)} stay")
+    stack.report("done", f"{len(removed)} resources removed, {len(kept)} kept")
     return 0
 
 
 def _confirm(given: argparse.Namespace, what: str, name: str) -> None:
-    """Ask for the name, unless --yes; ConfigurationError where the answer is another one."""
+    """Ask for the name, unless --yes is given. Raises ConfigurationError for any other answer."""
     if given.yes:
         return
-    sys.stderr.write(escaped(f"This deletes {what}. Type {name} to go on: "))
+    sys.stderr.write(escape(f"This deletes {what}. Type {name} to continue: "))
     sys.stderr.flush()
     if sys.stdin.readline().strip() != name:
         raise ConfigurationError("not confirmed: nothing was deleted", next_step=f"type {name}, or give --yes")
@@ -397,14 +430,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     words = sys.argv[1:] if argv is None else argv
-    return ended(reporter, lambda: _run(words, reporter),
-                 "interrupted; what was made is marked: run the same command again, it goes on")  # fmt: skip
+    return run_until_end(
+        reporter,
+        lambda: _run(words, reporter),
+        "interrupted; all created resources are marked: run the same command again to resume",
+    )
 
 
 def _run(words: Sequence[str], reporter: Reporter) -> int:
     given = parser().parse_args(words)
-    declared = load(given.file)
-    stack = Stack(declared, connect(declared.sites, declared.limits), reporter, given.adopt, given.caller)
+    declared = load_declaration(given.file)
+    stack = Stack(declared, configure_clouds(declared.sites, declared.limits), reporter, given.adopt, given.caller)
     return int(given.run(stack, given))
 
 

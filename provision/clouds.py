@@ -1,7 +1,7 @@
-"""One connection per site, and what clouds answer put in words.
+"""Connect to the sites, and translate their errors.
 
-openstacksdk is typed in parts only: what comes from it is `Any` here and in the modules that call it, and leaves
-them as frozen values.
+openstacksdk is only partly typed. Its values are `Any` here and in the modules that call it, which return frozen
+values.
 """
 
 from __future__ import annotations
@@ -21,40 +21,41 @@ from openstack.config import OpenStackConfig
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.progress import Reporter
-from provision.declaration import Limits, Site, Sites
+from provision.declaration import Site, Sites, TimeLimits
 
 T = TypeVar("T")
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
-AGAIN = "run the same command again: it finds what was made and goes on"
-PASSING = [502, 503, 504]
-"""Statuses that say nothing about the request itself."""
-UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""What comes of an answer that has another form than the API's."""
+RUN_AGAIN = "run the same command again: it finds what was created, and continues"
+TEMPORARY_STATUSES = [502, 503, 504]
+"""Statuses of temporary failures, independent of the request."""
+MALFORMED_ANSWER_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""Exceptions caused by an answer that doesn't have the API's form."""
 
 
-class TooLate(ServiceError):
-    """What was waited for didn't come about in its time."""
+class WaitTimeoutError(ServiceError):
+    """A wait timed out."""
 
 
-class CarefulSession(Session):  # type: ignore[misc,unused-ignore]
-    """Repeats what is safe to repeat, reading and logging in, after a lost connection or a passing fault; nothing else.
+class SafeRetrySession(Session):  # type: ignore[misc,unused-ignore]
+    """Retries only reads and logins after a lost connection or a temporary failure.
 
-    A request that makes something may have been carried out when its answer got lost: repeating it would make a second.
+    A request that creates something may have succeeded even if its answer was lost: a retry would create a second one.
     """
 
     def request(self, url: str, method: str, **options: Any) -> Any:  # type: ignore[override]
+        """Send a request; only those that change nothing are retried."""
         if method in ("GET", "HEAD") or url.endswith("/auth/tokens"):
             options["connect_retries"] = max(3, options.get("connect_retries") or 0)
             options["status_code_retries"] = max(3, options.get("status_code_retries") or 0)
-            options["retriable_status_codes"] = PASSING
+            options["retriable_status_codes"] = TEMPORARY_STATUSES
         else:
             options["connect_retries"] = options["status_code_retries"] = 0
         return super().request(url, method, **options)
 
 
 class Cloud:
-    """A site: its connection, made at first use."""
+    """A site, connected at first use."""
 
     def __init__(self, role: str, site: Site, request_seconds: float) -> None:
         self.role = role
@@ -67,17 +68,17 @@ class Cloud:
 
     @cached_property
     def connection(self) -> Any:
-        """The openstacksdk connection, with a token."""
-        with explained(self, "log in"):
+        """The authenticated openstacksdk connection."""
+        with translate_cloud_errors(self, "log in"):
             connection = openstack.connection.Connection(config=self._settings())
-            connection.session.get_token()  # authorize() hides what went wrong
+            connection.session.get_token()  # authorize() hides the cause of a failure
         return connection
 
     def _settings(self) -> Any:
-        """Of clouds.yaml and OS_*; openstacksdk takes the first for what it should be."""
+        """Return the settings of clouds.yaml and OS_*. openstacksdk doesn't validate the shape of clouds.yaml."""
         options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
         try:
-            config = OpenStackConfig(session_constructor=CarefulSession, app_name="larder")
+            config = OpenStackConfig(session_constructor=SafeRetrySession, app_name="larder")
             return config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
         except (TypeError, AttributeError) as error:
             raise ConfigurationError(
@@ -87,58 +88,68 @@ class Cloud:
 
     @property
     def access(self) -> Any:
-        """What Keystone says of our token: user, project, roles, catalog."""
+        """Keystone's facts about our token: user, project, roles, catalog."""
         session = self.connection.session
-        with explained(self, "log in"):
+        with translate_cloud_errors(self, "log in"):
             return session.auth.get_access(session)
 
     @property
     def project_id(self) -> str:
+        """Id of the project that the credentials belong to."""
         return str(self.access.project_id)
 
     @property
     def user_id(self) -> str:
+        """Id of the user that the credentials belong to."""
         return str(self.access.user_id)
 
     @property
     def region(self) -> str:
+        """Name of the site's region; empty if it has none."""
         return str(self.connection.config.get_region_name() or "")
 
     @property
     def credential_kind(self) -> str:
-        """How we logged in: password, token, application credential."""
+        """The login method: password, token, application credential."""
         methods = self.access._data["token"].get("methods", [])
         return "application credential" if "application_credential" in methods else " and ".join(methods)
 
     @property
     def restricted(self) -> bool:
-        """Whether this is an application credential that may make no keys and no leases."""
+        """Whether this is an application credential that may not create keys and leases."""
         credential = self.access._data["token"].get("application_credential")
         return bool(credential and credential.get("restricted", True))
 
     def endpoint(self, service: str) -> str:
-        """A service's address from the catalog, empty when this site doesn't have it."""
+        """Return a service's address from the catalog, or "" if this site lacks the service."""
         override = self.connection.config.get_endpoint(service)
         if override:
             return str(override)
-        found = self.access.service_catalog.url_for(
-            service_type=service, interface="public", region_name=self.region or None
-        ) if self._offers(service) else ""  # fmt: skip
+        found = (
+            self.access.service_catalog.url_for(
+                service_type=service, interface="public", region_name=self.region or None
+            )
+            if self._offers(service)
+            else ""
+        )
         return str(found or "")
 
     def _offers(self, service: str) -> bool:
         endpoints = self.access.service_catalog.get_endpoints(service_type=service, interface="public")
-        return any(not self.region or item.get("region_id", item.get("region")) == self.region
-                   for items in endpoints.values() for item in items)  # fmt: skip
+        return any(
+            not self.region or item.get("region_id", item.get("region")) == self.region
+            for items in endpoints.values()
+            for item in items
+        )
 
     @property
     def regions(self) -> list[str]:
-        """The regions that the catalog names."""
+        """The regions in the catalog."""
         endpoints = self.access.service_catalog.get_endpoints(interface="public")
         return sorted({item.get("region_id") or item.get("region") for items in endpoints.values() for item in items})
 
     def check_region(self) -> None:
-        """ConfigurationError when the catalog doesn't know our region."""
+        """Raise ConfigurationError if the catalog lacks our region."""
         if self.region and self.region not in self.regions:
             raise ConfigurationError(
                 f"{self}: there is no region {self.region!r}; the catalog has: {', '.join(self.regions) or 'none'}",
@@ -148,18 +159,19 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Clouds:
-    """The two sites; the same object twice when they are one."""
+    """The two sites; the same object twice if they are one."""
 
     compute: Cloud
     objects: Cloud
 
     @property
     def both(self) -> list[Cloud]:
+        """The sites, each once."""
         return [self.compute] if self.compute is self.objects else [self.compute, self.objects]
 
 
-def connect(sites: Sites, limits: Limits) -> Clouds:
-    """The sites of a declaration. Nothing is asked before it is used."""
+def configure_clouds(sites: Sites, limits: TimeLimits) -> Clouds:
+    """Return the sites of a declaration, without connecting yet."""
     compute = Cloud("compute", sites.compute, limits.request)
     if sites.objects in (None, sites.compute):
         return Clouds(compute, compute)
@@ -168,24 +180,24 @@ def connect(sites: Sites, limits: Limits) -> Clouds:
 
 
 @contextmanager
-def explained(cloud: Cloud, doing: str) -> Iterator[None]:
-    """Turn what openstacksdk and keystoneauth raise into an error with its cause and the next step."""
+def translate_cloud_errors(cloud: Cloud, action: str) -> Iterator[None]:
+    """Translate errors of openstacksdk and keystoneauth into errors with cause and next step."""
     try:
         yield
     except LarderError:
         raise
-    except (sdk.SDKException, ksa.ClientException, *UNREADABLE) as error:
-        raise explain(error, cloud, doing) from error
+    except (sdk.SDKException, ksa.ClientException, *MALFORMED_ANSWER_ERRORS) as error:
+        raise translate_cloud_error(error, cloud, action) from error
 
 
-def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
-    """The LarderError for what a cloud answered while we were `doing` something."""
+def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> LarderError:
+    """Return the LarderError for a cloud's error during an action, such as "list servers"."""
     message = str(error).strip()
-    head = f"{cloud}: can't {doing}"
-    if isinstance(error, UNREADABLE) and not isinstance(error, sdk.SDKException | ksa.ClientException):
+    head = f"{cloud}: can't {action}"
+    if isinstance(error, MALFORMED_ANSWER_ERRORS) and not isinstance(error, sdk.SDKException | ksa.ClientException):
         return ServiceError(
             f"{head}: the answer has another form than expected ({type(error).__name__}: {message[:100]!r})",
-            next_step=f"check the address in clouds.yaml; {AGAIN}",
+            next_step=f"check the address in clouds.yaml; {RUN_AGAIN}",
         )
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
     if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
@@ -198,9 +210,9 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
         return ConfigurationError(
             f"{head}: Keystone refuses the login: the password is wrong, or the application credential is wrong, "
             "expired or deleted (Keystone doesn't say which)",
-            next_step="correct clouds.yaml or OS_*; a new application credential is made in the site's web interface "
+            next_step="correct clouds.yaml or OS_*; create a new application credential in the site's web interface "
             "under Identity → Application Credentials",
-        )  # fmt: skip
+        )
     if isinstance(error, ksa.EndpointNotFound | ksa.catalog.CatalogException):
         return ConfigurationError(
             f"{head}: {message or 'the catalog has no such service there'}",
@@ -208,68 +220,72 @@ def explain(error: Exception, cloud: Cloud, doing: str) -> LarderError:
         )
     if isinstance(error, ksa.ConnectFailure | ksa.DiscoveryFailure | ksa.SSLError):
         return ServiceError(
-            f"{head}: no connection: {message[:300]}", next_step=f"check network and address; then {AGAIN}"
+            f"{head}: no connection: {message[:300]}", next_step=f"check network and address; then {RUN_AGAIN}"
         )
     if is_quota(message):
         return InputError(
             f"{head}: the project's quota is used up: {message[:300]}",
-            next_step="free something (`doctor` shows the quota), declare less, or ask the site for more",
+            next_step="delete resources (`doctor` shows the quota), declare fewer, or ask the site for more",
         )
     if status == 403:
         return ConfigurationError(
             f"{head}: not allowed: {message[:300]}",
-            next_step="an application credential must be unrestricted to make leases and keys; else ask who runs it",
+            next_step="use an unrestricted application credential for leases and keys, or ask the site's operators",
         )
     if status == 413:
-        return ServiceError(f"{head}: the cloud asks for fewer requests: {message[:200]}", next_step=AGAIN)
+        return ServiceError(f"{head}: the cloud asks for fewer requests: {message[:200]}", next_step=RUN_AGAIN)
     if status and int(status) >= 500:
-        return ServiceError(f"{head}: the cloud failed ({status}): {message[:300]}", next_step=AGAIN)
-    return ServiceError(f"{head}: {message[:400] or type(error).__name__}", next_step=AGAIN)
+        return ServiceError(f"{head}: the cloud failed ({status}): {message[:300]}", next_step=RUN_AGAIN)
+    return ServiceError(f"{head}: {message[:400] or type(error).__name__}", next_step=RUN_AGAIN)
 
 
 def is_quota(message: str) -> bool:
-    """Whether a refusal is about quota, which each service words and numbers differently."""
+    """Return whether a refusal is about quota. Services use different words and codes for that."""
     return any(
         word in message for word in ("uota exceeded", "ExceedsAvailableQuota", "LimitExceeded", "exceeds allowed")
     )
 
 
-def passing(error: Exception) -> bool:
-    """Whether a request may have been carried out although it failed: its answer got lost."""
+def may_have_succeeded(error: Exception) -> bool:
+    """Return whether a failed request may have succeeded, because its answer was lost."""
     status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    lost = isinstance(error, ksa.ConnectFailure | ksa.UnknownConnectionError)
-    return lost or isinstance(error, UNREADABLE) or (bool(status) and int(status or 0) in PASSING)
+    is_answer_lost = isinstance(error, ksa.ConnectFailure | ksa.UnknownConnectionError)
+    return (
+        is_answer_lost
+        or isinstance(error, MALFORMED_ANSWER_ERRORS)
+        or (bool(status) and int(status or 0) in TEMPORARY_STATUSES)
+    )
 
 
-def make(cloud: Cloud, doing: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create something once. When the answer gets lost, look whether it was made instead of asking again."""
+def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
+    """Create something once. If the answer is lost, search for the result instead of sending the request again."""
     try:
         return create()
-    except (sdk.SDKException, ksa.ClientException, *UNREADABLE) as error:
-        if passing(error):
-            with explained(cloud, doing):
+    except (sdk.SDKException, ksa.ClientException, *MALFORMED_ANSWER_ERRORS) as error:
+        if may_have_succeeded(error):
+            with translate_cloud_errors(cloud, action):
                 found = find()
             if found is not None:
                 return found
-        raise explain(error, cloud, doing) from error
+        raise translate_cloud_error(error, cloud, action) from error
 
 
-def wait(reporter: Reporter, what: str, look: Callable[[], T | None], seconds: float, next_step: str) -> T:
-    """Wait until `look` returns something. TooLate after `seconds`.
+def poll_until(reporter: Reporter, what: str, check: Callable[[], T | None], seconds: float, next_step: str) -> T:
+    """Wait until `check` returns a value, and return it. Raises WaitTimeoutError after `seconds`.
 
-    Polls at growing intervals and says on stderr what is waited for.
+    Polls at growing intervals, and reports on stderr.
     """
-    begin = said = time.monotonic()
+    begin = reported_at = time.monotonic()
     pause = POLL_SECONDS
     while True:
-        found = look()
+        found = check()
         if found is not None:
             return found
         now = time.monotonic()
         if now - begin >= seconds:
-            raise TooLate(f"{what}: not after {seconds:.0f} s", next_step=next_step)
-        if now - said >= 10:
-            said = now
+            raise WaitTimeoutError(f"{what}: not after {seconds:.0f} s", next_step=next_step)
+        if now - reported_at >= 10:
+            reported_at = now
             reporter.event("waiting", f"{what}: waiting for {now - begin:.0f} s")
         time.sleep(min(pause, max(0.01, begin + seconds - now)))
         pause = min(pause * 1.3, SLOWEST_POLL_SECONDS)

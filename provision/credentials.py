@@ -1,7 +1,7 @@
-"""S3 keys for the object store, made at Keystone, and the files that get them.
+"""Create S3 keys at Keystone, and write them to the settings files.
 
-The access key follows from stack, user and project (see marks): it is found again without a file, and made once. The
-secret is random; Keystone keeps it, so lost files are written anew.
+The access key is derived from stack, user and project (see marks). So it can be found without a file, and is created
+only once. The secret is random. Keystone keeps it, so lost files can be written again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError
 from provision import answers, marks
-from provision.clouds import make
+from provision.clouds import create_once
 from provision.stack import Stack
 
 
 @dataclass(frozen=True)
-class Keys:
-    """One pair of S3 keys."""
+class S3Keys:
+    """A pair of S3 keys."""
 
     id: str
     access: str
@@ -37,46 +37,46 @@ class Keys:
     def __repr__(self) -> str:
         return f"Keys({self.access})"
 
-    def checked(self) -> Keys:
-        """The same. ServiceError for what is no id or no key: files of settings get keys as they are."""
-        answers.identifier(self.id, "the id of the S3 keys")
-        answers.s3_key(self.secret, "the secret of the S3 keys")
+    def validated(self) -> S3Keys:
+        """Return the keys. Raises ServiceError if they are invalid, since they are written to files unescaped."""
+        answers.validate_identifier(self.id, "the id of the S3 keys")
+        answers.validate_s3_key(self.secret, "the secret of the S3 keys")
         return self
 
 
-def find(stack: Stack) -> Keys | None:
-    """This stack's keys, as Keystone has them."""
+def find(stack: Stack) -> S3Keys | None:
+    """Return this stack's keys from Keystone, or None."""
     cloud = stack.clouds.objects
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
-    with stack.step("look for the S3 keys", cloud):
+    with stack.translate_errors("look for the S3 keys", cloud):
         answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
         sdk.raise_from_response(answer)
         found = [_keys(item) for item in answer.json()["credentials"]]
-    return next((keys.checked() for keys in found if keys and keys.access == access), None)
+    return next((keys.validated() for keys in found if keys and keys.access == access), None)
 
 
-def _keys(credential: Any) -> Keys | None:
-    """The pair in a credential of Keystone's, which takes any text from others: None where it is something else."""
+def _keys(credential: Any) -> S3Keys | None:
+    """Return the keys in a Keystone credential, or None if it holds something else: any text is allowed there."""
     try:
         blob = json.loads(credential["blob"])
-        return Keys(credential["id"], blob["access"], blob["secret"])
+        return S3Keys(credential["id"], blob["access"], blob["secret"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def create(stack: Stack) -> Keys:
-    """Make keys, or return those that are there."""
+def create(stack: Stack) -> S3Keys:
+    """Create keys, or return the existing ones."""
     cloud = stack.clouds.objects
     if cloud.restricted:
         raise ConfigurationError(
             f"{cloud}: a restricted application credential can't make S3 keys",
             next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or "
             "log in with the password",
-        )  # fmt: skip
-    return find(stack) or make(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
+        )
+    return find(stack) or create_once(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
 
 
-def _create(stack: Stack) -> Keys:
+def _create(stack: Stack) -> S3Keys:
     cloud = stack.clouds.objects
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
     secret = secrets.token_hex(16)
@@ -84,88 +84,98 @@ def _create(stack: Stack) -> Keys:
     body = {"type": "ec2", "user_id": cloud.user_id, "project_id": cloud.project_id, "blob": blob}
     answer = cloud.connection.identity.post("/credentials", json={"credential": body})
     sdk.raise_from_response(answer)
-    return Keys(answer.json()["credential"]["id"], access, secret).checked()
+    return S3Keys(answer.json()["credential"]["id"], access, secret).validated()
 
 
-def revoke(stack: Stack, keys: Keys) -> None:
-    """Delete the keys at Keystone. The files still have them: see `remove`."""
-    with stack.step("revoke the S3 keys", stack.clouds.objects):
+def revoke(stack: Stack, keys: S3Keys) -> None:
+    """Delete the keys at Keystone. `remove_from_files` deletes them from the files."""
+    with stack.translate_errors("revoke the S3 keys", stack.clouds.objects):
         answer = stack.clouds.objects.connection.identity.delete(f"/credentials/{keys.id}")
         if answer.status_code != 404:
             sdk.raise_from_response(answer)
 
 
 def s3_endpoint(stack: Stack) -> str:
-    """The S3 interface's address: as declared, or Swift's host and port, as Ceph and Swift have it."""
+    """Return the S3 address: the declared one, or Swift's host and port, which Ceph and Swift share with S3."""
     assert stack.declaration.credentials
-    return stack.declaration.credentials.s3_endpoint or answers.base_url(
+    return stack.declaration.credentials.s3_endpoint or answers.validate_base_url(
         stack.clouds.objects.endpoint("object-store"), "the object store's address in the catalog"
     )
 
 
-def settings(stack: Stack, keys: Keys) -> dict[str, str]:
-    """What `.env` gets."""
+def env_settings(stack: Stack, keys: S3Keys) -> dict[str, str]:
+    """Return the settings for `.env`."""
     assert stack.declaration.bucket
     return {
-        "S3_ENDPOINT_URL": s3_endpoint(stack), "S3_BUCKET": stack.declaration.bucket.name,
-        "AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret,
-    }  # fmt: skip
+        "S3_ENDPOINT_URL": s3_endpoint(stack),
+        "S3_BUCKET": stack.declaration.bucket.name,
+        "AWS_ACCESS_KEY_ID": keys.access,
+        "AWS_SECRET_ACCESS_KEY": keys.secret,
+    }
 
 
-def _section(stack: Stack, keys: Keys) -> dict[str, str]:
+def _section(stack: Stack, keys: S3Keys) -> dict[str, str]:
     return {
-        "type": "s3", "provider": "Ceph", "endpoint": s3_endpoint(stack), "access_key_id": keys.access,
+        "type": "s3",
+        "provider": "Ceph",
+        "endpoint": s3_endpoint(stack),
+        "access_key_id": keys.access,
         "secret_access_key": keys.secret,
-    }  # fmt: skip
+    }
 
 
-def up_to_date(stack: Stack, keys: Keys) -> bool:
-    """Whether both files have the keys, and nobody else may read them."""
+def are_files_current(stack: Stack, keys: S3Keys) -> bool:
+    """Return whether both files have the keys and only their owner may read them."""
     wanted = stack.declaration.credentials
     assert wanted
-    env, remotes = read(wanted.env_file), parsed(wanted.rclone_config)
+    env, remotes = read(wanted.env_file), read_rclone_config(wanted.rclone_config)
     section = dict(remotes[wanted.rclone_remote]) if remotes.has_section(wanted.rclone_remote) else {}
-    return (with_settings(env, settings(stack, keys)) == env and section == _section(stack, keys)
-            and not any(path.stat().st_mode & 0o077 for path in (wanted.env_file, wanted.rclone_config)))  # fmt: skip
+    return (
+        with_settings(env, env_settings(stack, keys)) == env
+        and section == _section(stack, keys)
+        and not any(path.stat().st_mode & 0o077 for path in (wanted.env_file, wanted.rclone_config))
+    )
 
 
-def write(stack: Stack, keys: Keys) -> list[Path]:
-    """Put the keys into `.env` and rclone's configuration; whatever else stands there stays."""
+def write_files(stack: Stack, keys: S3Keys) -> list[Path]:
+    """Write the keys to `.env` and rclone's configuration, and keep all other content."""
     wanted = stack.declaration.credentials
     assert wanted
-    _keep_others(stack, wanted.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(wanted.env_file).splitlines())
-    replace(wanted.env_file, with_settings(read(wanted.env_file), settings(stack, keys)))
-    remotes = parsed(wanted.rclone_config)
-    theirs = remotes.has_section(wanted.rclone_remote) and (
+    _back_up_other_keys(
+        stack, wanted.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(wanted.env_file).splitlines()
+    )
+    write_secret_file(wanted.env_file, with_settings(read(wanted.env_file), env_settings(stack, keys)))
+    remotes = read_rclone_config(wanted.rclone_config)
+    has_other_keys = remotes.has_section(wanted.rclone_remote) and (
         remotes.get(wanted.rclone_remote, "access_key_id", fallback="") != keys.access
     )
-    _keep_others(stack, wanted.rclone_config, theirs)
+    _back_up_other_keys(stack, wanted.rclone_config, has_other_keys)
     remotes[wanted.rclone_remote] = _section(stack, keys)
     _write_remotes(wanted.rclone_config, remotes)
     return [wanted.env_file, wanted.rclone_config]
 
 
-def _keep_others(stack: Stack, path: Path, changes: bool) -> None:
-    """Copy a file beside itself, once, before keys of others in it give way to ours."""
-    place = path.with_name(f"{path.name}.before-{stack.name}")
-    if changes and path.exists() and not place.exists():
-        replace(place, read(path))
-        stack.say("keep", f"a copy of {path} as it was: {place}")
+def _back_up_other_keys(stack: Stack, path: Path, changes: bool) -> None:
+    """Back up a file once before ours replace other keys in it."""
+    backup = path.with_name(f"{path.name}.before-{stack.name}")
+    if changes and path.exists() and not backup.exists():
+        write_secret_file(backup, read(path))
+        stack.report("keep", f"a copy of {path} as it was: {backup}")
 
 
-def remove(stack: Stack) -> list[Path]:
-    """Take the stack's keys out of both files, also those that Keystone has no more; returns the files that changed."""
+def remove_from_files(stack: Stack) -> list[Path]:
+    """Remove the stack's keys from both files, even if Keystone lacks them. Return the changed files."""
     wanted, cloud = stack.declaration.credentials, stack.clouds.objects
     changed: list[Path] = []
     if wanted is None:
         return changed
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
-    remotes = parsed(wanted.rclone_config)  # first: where it can't be read, both stay as they are
+    remotes = read_rclone_config(wanted.rclone_config)  # first: if it can't be read, both files stay unchanged
     before = read(wanted.env_file)
     values = dict(line.strip().split("=", 1) for line in before.splitlines() if "=" in line)
     if values.get("AWS_ACCESS_KEY_ID") == access:
-        keys = Keys("", access, values.get("AWS_SECRET_ACCESS_KEY", ""))
-        replace(wanted.env_file, without_settings(before, settings(stack, keys)))
+        keys = S3Keys("", access, values.get("AWS_SECRET_ACCESS_KEY", ""))
+        write_secret_file(wanted.env_file, without_settings(before, env_settings(stack, keys)))
         changed.append(wanted.env_file)
     if remotes.get(wanted.rclone_remote, "access_key_id", fallback="") == access:
         remotes.remove_section(wanted.rclone_remote)
@@ -175,25 +185,28 @@ def remove(stack: Stack) -> list[Path]:
 
 
 def read(path: Path) -> str:
-    """A file's text, empty when there is none."""
+    """Return a file's text, or "" if it doesn't exist."""
     return path.read_text() if path.exists() else ""
 
 
 def with_settings(text: str, values: Mapping[str, str]) -> str:
-    """`.env` with the values set, each in the place where it stood; all other lines as they were."""
+    """Return the text of `.env` with the values set in place, and all other lines unchanged."""
     lines, left = text.splitlines(), dict(values)
     for at, line in enumerate(lines):
         name = _name(line)
         if name in values:
-            lines[at] = f"{name}={values[name]}"  # every one, since the last counts
+            lines[at] = f"{name}={values[name]}"  # all of them, since the last one counts
             left.pop(name, None)
     return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items()), ""])
 
 
 def without_settings(text: str, values: Mapping[str, str]) -> str:
-    """`.env` without those lines that set exactly these values."""
-    return "".join(line for line in text.splitlines(keepends=True)
-                   if line.strip() not in {f"{name}={value}" for name, value in values.items()})  # fmt: skip
+    """Return the text of `.env` without the lines that set exactly these values."""
+    return "".join(
+        line
+        for line in text.splitlines(keepends=True)
+        if line.strip() not in {f"{name}={value}" for name, value in values.items()}
+    )
 
 
 def _name(line: str) -> str:
@@ -201,8 +214,8 @@ def _name(line: str) -> str:
     return found[1] if found else ""
 
 
-def parsed(path: Path) -> configparser.RawConfigParser:
-    """rclone's configuration."""
+def read_rclone_config(path: Path) -> configparser.RawConfigParser:
+    """Parse rclone's configuration. Raises ConfigurationError if that fails."""
     remotes = configparser.RawConfigParser(default_section="", delimiters=("=",), interpolation=None)
     remotes.optionxform = str  # type: ignore[assignment,method-assign]
     text = read(path)
@@ -218,7 +231,7 @@ def parsed(path: Path) -> configparser.RawConfigParser:
 
 
 def _without_text(error: configparser.Error) -> str:
-    """What is wrong, without the line itself, which may hold a secret."""
+    """Describe a parser's error without the line itself, which may hold a secret."""
     if not isinstance(error, configparser.ParsingError):
         return str(error)
     lines = [number for number, _ in getattr(error, "errors", ())] or [getattr(error, "lineno", 0)]
@@ -228,14 +241,14 @@ def _without_text(error: configparser.Error) -> str:
 def _write_remotes(path: Path, remotes: configparser.RawConfigParser) -> None:
     text = io.StringIO()
     remotes.write(text)
-    replace(path, text.getvalue())
+    write_secret_file(path, text.getvalue())
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file that holds a secret: mode 0600, whole or not at all. Through a link, the file that it names."""
+def write_secret_file(path: Path, text: str) -> None:
+    """Write a file with a secret, atomically and with mode 0600. Follows links."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600 from the first byte on
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # has mode 0600 from the start
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
@@ -247,6 +260,6 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def shown(settings: Mapping[str, str]) -> str:
-    """The keys for a person's eyes, secret included: once, when they are made."""
+def format_settings(settings: Mapping[str, str]) -> str:
+    """Return the keys as text, including the secret; shown once, when they are created."""
     return "\n".join(f"{name}={value}" for name, value in settings.items())

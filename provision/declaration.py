@@ -1,7 +1,7 @@
-"""What a user declares: one TOML file, read into frozen values.
+"""Read and validate the declaration, a TOML file, into frozen values.
 
-Everything is checked before any cloud is asked, and every fault is named at once. `examples/` holds a file for each
-common case.
+Everything is checked before any cloud is contacted, and all faults are reported at once. `examples/` has a file for
+each common case.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 BUCKET = r"^[A-Za-z0-9][A-Za-z0-9.-]{2,62}$"
 USER = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"
 PLACEHOLDER = "netID"
-"""What the examples have in names. All users of a project see each other's things: names should say whose they are."""
-MOST_HOURS = 24 * 30
-"""Of a lease, and of one extension."""
+"""The placeholder in the examples' names. All users of a project see each other's resources, so names should differ."""
+MAX_HOURS = 24 * 30
+"""Limit of a lease and of one extension."""
 CALLER = "caller"
-"""As a source of a security group: the address that this machine has in the cloud's eyes."""
+"""A source of a security group that stands for this machine's address as seen from the cloud."""
 
 
-class Part(BaseModel):
+class DeclarationTable(BaseModel):
     """A table of the declaration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Site(Part):
-    """A cloud, or one region of it. Nothing set: OS_CLOUD, or the other OS_* variables."""
+class Site(DeclarationTable):
+    """A cloud, or one region of it. Without values, OS_CLOUD or the other OS_* variables apply."""
 
     cloud: str | None = None
     """The entry in clouds.yaml."""
     region: str | None = None
 
 
-class Sites(Part):
-    """Where things are made; the two may be one."""
+class Sites(DeclarationTable):
+    """The sites for servers and for objects, which may be the same."""
 
     compute: Site = Site()
     objects: Site | None = None
-    """None is the compute site, too."""
+    """None means the compute site."""
 
 
-class Lease(Part):
-    """A reservation of Blazar for the server's flavor."""
+class LeaseSpec(DeclarationTable):
+    """A Blazar reservation for the server's flavor."""
 
-    hours: float = Field(gt=0, le=MOST_HOURS)
+    hours: float = Field(gt=0, le=MAX_HOURS)
 
 
-class BootVolume(Part):
-    """The server starts from a volume that is made from its image."""
+class BootVolumeSpec(DeclarationTable):
+    """A volume, created from the image, that the server boots from."""
 
     gib: int = Field(ge=1)
     delete_on_termination: bool = True
-    """False keeps it when the server goes: `up` starts the next server from it."""
+    """False keeps the volume when the server is deleted; `up` boots the next server from it."""
     type: str | None = None
 
 
-class Server(Part):
+class ServerSpec(DeclarationTable):
     """A virtual machine."""
 
     image: str = "CC-Ubuntu24.04"
@@ -73,11 +73,11 @@ class Server(Part):
     key: str
     """The key pair's name in the cloud."""
     user: str = Field("cc", pattern=USER)
-    """Who logs in."""
+    """The user that logs in."""
     private_key: Path | None = None
-    """The key's private part on this machine; None leaves the choice to OpenSSH."""
+    """The private key on this machine; None lets OpenSSH choose."""
     security_groups: tuple[str, ...] = ("allow-ssh",)
-    boot_volume: BootVolume | None = None
+    boot_volume: BootVolumeSpec | None = None
 
     @field_validator("private_key", mode="before")
     @classmethod
@@ -92,14 +92,14 @@ class Server(Part):
         return tuple(value) if isinstance(value, list) else value
 
 
-class FloatingIp(Part):
-    """An address that is reachable from outside."""
+class FloatingIpSpec(DeclarationTable):
+    """An address that can be reached from outside."""
 
     network: str = "public"
 
 
-class SecurityGroup(Part):
-    """Who may reach which TCP ports."""
+class SecurityGroupSpec(DeclarationTable):
+    """The TCP ports that are open, and for which sources."""
 
     name: str = Field(pattern=NAME)
     ports: tuple[int, ...]
@@ -123,14 +123,14 @@ class SecurityGroup(Part):
         return tuple(map(_source, sources))
 
 
-class Volume(Part):
+class VolumeSpec(DeclarationTable):
     """A block volume that outlives the server."""
 
     name: str = Field(pattern=NAME)
     gib: int = Field(ge=1)
     type: str | None = None
     mount: str | None = None
-    """Where the server mounts it; None only attaches it."""
+    """The mount point on the server; None only attaches the volume."""
 
     @field_validator("mount")
     @classmethod
@@ -140,20 +140,20 @@ class Volume(Part):
         return mount
 
 
-class Bucket(Part):
-    """A container of the object store: what S3 calls a bucket."""
+class BucketSpec(DeclarationTable):
+    """A container of the object store, which S3 calls a bucket."""
 
     name: str = Field(pattern=BUCKET)
 
 
-class Credentials(Part):
-    """S3 keys for the object store, and the files that get them."""
+class CredentialsSpec(DeclarationTable):
+    """S3 keys for the object store, and the files to write them to."""
 
     env_file: Path = Path(".env")
     rclone_config: Path = Path("~/.config/rclone/rclone.conf")
     rclone_remote: str = Field("larder", pattern=NAME)
     s3_endpoint: str | None = None
-    """The S3 interface's address; None is the host and port of the site's Swift."""
+    """The S3 address; None means the host and port of the site's Swift."""
 
     @field_validator("env_file", "rclone_config", mode="before")
     @classmethod
@@ -166,8 +166,8 @@ class Credentials(Part):
         return value.expanduser()
 
 
-class Host(Part):
-    """How the server is set up over SSH."""
+class HostSpec(DeclarationTable):
+    """What to install on the server over SSH."""
 
     docker: bool = True
     rclone: bool = True
@@ -181,52 +181,54 @@ class Host(Part):
         return tuple(value) if isinstance(value, list) else value
 
 
-class Limits(Part):
-    """How long a step may take, in seconds."""
+class TimeLimits(DeclarationTable):
+    """Time limits of the steps, in seconds."""
 
     lease: float = Field(default=300, gt=0)
     server: float = Field(default=900, gt=0)
     volume: float = Field(default=300, gt=0)
     ssh: float = Field(default=600, gt=0)
     request: float = Field(default=60, gt=0)
-    """One request to the cloud."""
+    """For one request to the cloud."""
 
 
-class Declaration(Part):
-    """All that one stack consists of."""
+class Declaration(DeclarationTable):
+    """All parts of a stack."""
 
     name: str = Field(pattern=NAME, max_length=32)
-    """Everything that is made carries it as a mark; tags are short."""
+    """The name in the mark of every created resource. It is short because tags are."""
     sites: Sites = Sites()
-    lease: Lease | None = None
-    server: Server | None = None
-    floating_ip: FloatingIp | None = None
-    security_groups: tuple[SecurityGroup, ...] = Field((), alias="security_group")
-    volumes: tuple[Volume, ...] = Field((), alias="volume")
-    bucket: Bucket | None = None
-    credentials: Credentials | None = None
-    host: Host | None = None
+    lease: LeaseSpec | None = None
+    server: ServerSpec | None = None
+    floating_ip: FloatingIpSpec | None = None
+    security_groups: tuple[SecurityGroupSpec, ...] = Field((), alias="security_group")
+    volumes: tuple[VolumeSpec, ...] = Field((), alias="volume")
+    bucket: BucketSpec | None = None
+    credentials: CredentialsSpec | None = None
+    host: HostSpec | None = None
     caller_service: str = Field("https://checkip.amazonaws.com", pattern=r"^https?://[!-~]+$")
-    """Answers with the address that a request comes from; asked when this machine is behind a router."""
-    limits: Limits = Limits()
+    """A service that returns the client's address, used if this machine is behind a router."""
+    limits: TimeLimits = TimeLimits()
 
     @field_validator("security_groups", "volumes", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    def volume(self, name: str) -> Volume:
-        """The declared volume of that name."""
+    def volume(self, name: str) -> VolumeSpec:
+        """Return the declared volume of that name."""
         found = [item for item in self.volumes if item.name == name]
         if not found:
             names = ", ".join(item.name for item in self.volumes) or "none"
-            raise ConfigurationError(f"no volume {name!r} is declared (declared: {names})",
-                                     next_step="name one of them, or declare it as [[volume]]")  # fmt: skip
+            raise ConfigurationError(
+                f"no volume {name!r} is declared (declared: {names})",
+                next_step="name one of them, or declare it as [[volume]]",
+            )
         return found[0]
 
 
 def _inconsistencies(table: dict[str, Any]) -> list[str]:
-    """What doesn't fit together in a declaration as it was written, which may have other faults besides."""
+    """Return contradictions in a raw declaration, which may have other faults, too."""
     groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
     faults = []
     if "server" not in table:
@@ -234,9 +236,9 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
             f"[{name}] is of no use without [server]" for name in ("lease", "floating_ip", "host") if name in table
         ]
         faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
-    faults += _twice("[[security_group]] name", [item.get("name") for item in groups])
-    faults += _twice("[[volume]] name", [item.get("name") for item in volumes])
-    faults += _twice("[[volume]] mount", [item.get("mount") for item in volumes])
+    faults += _duplicates("[[security_group]] name", [item.get("name") for item in groups])
+    faults += _duplicates("[[volume]] name", [item.get("name") for item in volumes])
+    faults += _duplicates("[[volume]] mount", [item.get("mount") for item in volumes])
     boots = any("boot_volume" in server for server in _tables([table.get("server")]))
     if boots and any(item.get("name") == "boot" for item in volumes):
         faults.append("volume boot: the name is taken by [server.boot_volume]")
@@ -244,9 +246,7 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
         faults.append("[credentials] needs a [bucket] to point at")
     buckets = _tables([table.get("bucket")])
     names = [table.get("name"), *(item.get("name") for item in [*volumes, *buckets])]
-    faults += [
-        f"name {name!r}: write your own netID in place of the word" for name in names if PLACEHOLDER in str(name)
-    ]
+    faults += [f"name {name!r}: replace it by your own netID" for name in names if PLACEHOLDER in str(name)]
     return faults
 
 
@@ -254,40 +254,42 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _twice(what: str, values: list[Any]) -> list[str]:
+def _duplicates(what: str, values: list[Any]) -> list[str]:
     names = [value for value in values if isinstance(value, str)]
-    return [f"{what} {name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    return [f"{what} {name!r} is declared twice" for name in sorted({name for name in names if names.count(name) > 1})]
 
 
 def _source(text: str) -> str:
     try:
-        return text if text == CALLER else network(text)
+        return text if text == CALLER else parse_network(text)
     except ValueError as error:
         raise ValueError(f"{error}, nor {CALLER!r}") from None
 
 
-def network(text: str) -> str:
-    """An address or a network, as a network: 192.0.2.7 is 192.0.2.7/32."""
+def parse_network(text: str) -> str:
+    """Return an address or a network as a network: 192.0.2.7 is 192.0.2.7/32."""
     try:
         return str(ipaddress.ip_network(text))
     except ValueError:
         raise ValueError(f"{text!r} is neither an address nor a network such as 192.0.2.0/24") from None
 
 
-def load(path: Path) -> Declaration:
-    """Read a declaration; ConfigurationError names every fault."""
+def load_declaration(path: Path) -> Declaration:
+    """Read a declaration. Raises ConfigurationError with every fault."""
     see = "examples stand in provision/examples/, every key in provision/README.md"
     try:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigurationError(f"there is no declaration {path}",
-                                 next_step=f"copy one to it, or name yours with --file; {see}") from None  # fmt: skip
+        raise ConfigurationError(
+            f"there is no declaration {path}", next_step=f"copy one to it, or name yours with --file; {see}"
+        ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} can't be read: {error.strerror}",
-                                 next_step="name another file with --file, or fix its mode") from None  # fmt: skip
+        raise ConfigurationError(
+            f"{path} can't be read: {error.strerror}", next_step="name another file with --file, or fix its mode"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
-    faults = _inconsistencies(table)  # here, since pydantic checks no whole whose parts have faults
+    faults = _inconsistencies(table)  # here, since pydantic skips checks of a whole whose parts have faults
     try:
         declared = Declaration.model_validate(table)
     except ValidationError as error:
@@ -298,8 +300,8 @@ def load(path: Path) -> Declaration:
 
 
 def _explain(fault: Any) -> str:
-    """One fault of pydantic: the place, and what must stand there."""
-    place = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in fault["loc"])
+    """Describe a fault of pydantic by its key and what is expected there."""
+    location = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in fault["loc"])
     message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     message = {"extra_forbidden": "no such key", "missing": "is missing"}.get(fault["type"], message)
-    return f"{place}: {message}"
+    return f"{location}: {message}"

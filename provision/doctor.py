@@ -1,4 +1,4 @@
-"""`doctor`: looks at everything that `up` needs, and names the remedy of each fault. Makes nothing."""
+"""`doctor`: check everything that `up` needs, and report each fault with its remedy. Changes nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from larder.errors import ConfigurationError, InputError, LarderError
 from provision import leases, networks, objects, plan, servers, volumes
 from provision.clouds import Cloud
-from provision.declaration import CALLER, Server
-from provision.marks import Thing
+from provision.declaration import CALLER, ServerSpec
+from provision.marks import Resource
 from provision.stack import Stack
 
 RULES_OF_A_NEW_GROUP = 2
-"""Neutron lets out everything, by IPv4 and by IPv6."""
+"""Neutron's default rules for outgoing traffic: one for IPv4 and one for IPv6."""
 
 
 @dataclass(frozen=True)
-class Check:
+class PreflightCheck:
     """One line of the diagnosis."""
 
     name: str
@@ -27,8 +27,8 @@ class Check:
     fault: LarderError | None = None
 
 
-def examine(stack: Stack) -> Iterator[Check]:
-    """Every check, each whatever the others say; those of a site end where nobody can log in."""
+def run_checks(stack: Stack) -> Iterator[PreflightCheck]:
+    """Run all checks independently of each other, but skip a site's checks if its login fails."""
     for cloud in stack.clouds.both:
         login = _check(f"log in ({cloud})", lambda cloud=cloud: _login(cloud))  # type: ignore[misc]
         yield login
@@ -37,11 +37,11 @@ def examine(stack: Stack) -> Iterator[Check]:
             yield from _site(stack, cloud)
 
 
-def _check(name: str, look: Callable[[], str]) -> Check:
+def _check(name: str, check: Callable[[], str]) -> PreflightCheck:
     try:
-        return Check(name, look())
+        return PreflightCheck(name, check())
     except LarderError as error:
-        return Check(name, "", error)
+        return PreflightCheck(name, "", error)
 
 
 def _login(cloud: Cloud) -> str:
@@ -54,22 +54,22 @@ def _region(cloud: Cloud) -> str:
     return cloud.region or "any"
 
 
-def _site(stack: Stack, cloud: Cloud) -> Iterator[Check]:
+def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
     wanted = stack.declaration
     if cloud is stack.clouds.compute and wanted.server:
         server = wanted.server
-        yield _check("image", lambda: str(servers.image(stack, server.image).id))
-        yield _check("flavor", lambda: _flavor(servers.flavor(stack, server.flavor)))
-        yield _check("network", lambda: str(servers.network(stack, server.network).id))
-        yield _check("key pair", lambda: str(servers.key_pair(stack, server.key).fingerprint))
+        yield _check("image", lambda: str(servers.find_image(stack, server.image).id))
+        yield _check("flavor", lambda: _flavor(servers.find_flavor(stack, server.flavor)))
+        yield _check("network", lambda: str(servers.find_network(stack, server.network).id))
+        yield _check("key pair", lambda: str(servers.find_key_pair(stack, server.key).fingerprint))
         yield _check("private key", lambda: _private_key(stack))
         for name in plan.undeclared_groups(stack):
             yield _check(f"security group {name}", lambda name=name: _group(stack, name))  # type: ignore[misc]
     if cloud is stack.clouds.compute and wanted.floating_ip:
         pool = wanted.floating_ip.network
-        yield _check("network of floating IPs", lambda: str(servers.network(stack, pool).id))
+        yield _check("network of floating IPs", lambda: str(servers.find_network(stack, pool).id))
     if cloud is stack.clouds.compute and any(CALLER in group.sources for group in wanted.security_groups):
-        yield _check("our address", lambda: networks.caller(stack))
+        yield _check("this machine's address", lambda: networks.caller_network(stack))
     if cloud is stack.clouds.compute and (wanted.server or wanted.volumes or wanted.security_groups):
         yield _check("quota", lambda: _quota(stack))
     if cloud is stack.clouds.compute and wanted.lease:
@@ -77,7 +77,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[Check]:
     if cloud is stack.clouds.objects and wanted.bucket:
         yield _check("bucket", lambda: _bucket(stack))
     if cloud is stack.clouds.objects and wanted.credentials:
-        yield _check("keys for S3", lambda: _unrestricted(cloud, "S3 keys"))
+        yield _check("keys for S3", lambda: _require_unrestricted(cloud, "S3 keys"))
 
 
 def _flavor(flavor: Any) -> str:
@@ -98,56 +98,60 @@ def _private_key(stack: Stack) -> str:
 def _group(stack: Stack, name: str) -> str:
     found = networks.group_candidates(stack, name)
     if not found:
-        raise servers.missing("security group", name, [], "declare it as [[security_group]], or correct the name")
+        raise servers.not_found_error(
+            "security group", name, [], "declare it as [[security_group]], or correct the name"
+        )
     return found[0].id
 
 
 @dataclass(frozen=True)
-class Need:
-    """What the declaration still needs of something that a quota limits, and what is left of it."""
+class QuotaNeed:
+    """The amount of a limited resource that the declaration still needs, and the amount left."""
 
     what: str
     needed: int
     left: float
-    """Infinite where there is no limit."""
+    """Infinite if there is no limit."""
 
     def __str__(self) -> str:
         return f"{max(self.left, 0):g} {self.what} left" if math.isfinite(self.left) else f"{self.what} without limit"
 
 
-def _need(what: str, needed: int, limit: int, used: int) -> Need:
-    return Need(what, needed, math.inf if limit < 0 else limit - used)
+def _need(what: str, needed: int, limit: int, used: int) -> QuotaNeed:
+    return QuotaNeed(what, needed, math.inf if limit < 0 else limit - used)
 
 
 def _quota(stack: Stack) -> str:
-    """What is left; InputError where the declaration needs more."""
+    """Describe the remaining quota. Raises InputError if the declaration needs more."""
     server = servers.find(stack) if stack.declaration.server else None
     needs = [*_storage(stack, server), *_network(stack)]
     if stack.declaration.server and server is None:
         needs += _compute(stack, stack.declaration.server)
     short = [f"{need}, {need.needed} needed" for need in needs if need.needed > max(need.left, 0)]
     if short:
-        raise InputError(f"the project's quota is too small: {'; '.join(short)}",
-                         next_step="free something, declare less, or ask the site for more")  # fmt: skip
+        raise InputError(
+            f"the project's quota is too small: {'; '.join(short)}",
+            next_step="free something, declare less, or ask the site for more",
+        )
     return ", ".join(map(str, needs))
 
 
-def _compute(stack: Stack, wanted: Server) -> Iterator[Need]:
-    flavor = servers.flavor(stack, wanted.flavor)
-    with stack.step("read the quota of servers"):
+def _compute(stack: Stack, wanted: ServerSpec) -> Iterator[QuotaNeed]:
+    flavor = servers.find_flavor(stack, wanted.flavor)
+    with stack.translate_errors("read the quota of servers"):
         quota = stack.clouds.compute.connection.compute.get_limits().absolute
     yield _need("servers", 1, quota.instances, quota.instances_used)
     yield _need("cores", flavor.vcpus, quota.total_cores, quota.total_cores_used)
     yield _need("MB of memory", flavor.ram, quota.total_ram, quota.total_ram_used)
 
 
-def _storage(stack: Stack, server: Thing | None) -> Iterator[Need]:
-    """Volumes, the one that the server starts from included: also where it goes with the server, Cinder counts it."""
+def _storage(stack: Stack, server: Resource | None) -> Iterator[QuotaNeed]:
+    """Yield the needs of volumes. Cinder also counts a boot volume that is deleted with its server."""
     wanted = [(item.gib, volumes.find(stack, item.name)) for item in stack.declaration.volumes]
     boot = stack.declaration.server.boot_volume if stack.declaration.server else None
     if boot and server is None:
         wanted.append((boot.gib, None if boot.delete_on_termination else volumes.find(stack, volumes.BOOT)))
-    with stack.step("read the quota of volumes"):
+    with stack.translate_errors("read the quota of volumes"):
         quota = stack.clouds.compute.connection.block_storage.get_limits().absolute
     more_gib = sum(max(gib - (found.raw.size if found else 0), 0) for gib, found in wanted)
     new = sum(found is None for _, found in wanted)
@@ -155,37 +159,42 @@ def _storage(stack: Stack, server: Thing | None) -> Iterator[Need]:
     yield _need("GiB of volumes", more_gib, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
 
 
-def _network(stack: Stack) -> Iterator[Need]:
-    """Floating IPs, security groups, rules, counted here: not every site has Neutron's count of what is used."""
+def _network(stack: Stack) -> Iterator[QuotaNeed]:
+    """Yield the needs of floating IPs, security groups and rules. Counts usage, which not every Neutron reports."""
     api, project = stack.clouds.compute.connection.network, stack.clouds.compute.project_id
     wanted = stack.declaration
     new_address = bool(wanted.floating_ip) and networks.find_address(stack) is None
     new_groups = [group for group in wanted.security_groups if not networks.group_candidates(stack, group.name)]
     new_rules = sum(RULES_OF_A_NEW_GROUP + len(networks.wanted_rules(stack, group)) for group in new_groups)
-    with stack.step("read the quota of networks"):
+    with stack.translate_errors("read the quota of networks"):
         quota = api.get_quota(project)
-        used = [len(list(list_all(project_id=project)))
-                for list_all in (api.ips, api.security_groups, api.security_group_rules)]  # fmt: skip
+        used = [
+            len(list(list_all(project_id=project)))
+            for list_all in (api.ips, api.security_groups, api.security_group_rules)
+        ]
     yield _need("floating IPs", int(new_address), quota.floating_ips, used[0])
     yield _need("security groups", len(new_groups), quota.security_groups, used[1])
     yield _need("rules of security groups", new_rules, quota.security_group_rules, used[2])
 
 
 def _lease(stack: Stack) -> str:
-    """The lease that runs, or whether there is room for one, as far as the site tells."""
+    """Describe the current lease, or the capacity for one, as far as the site tells."""
     found = leases.find(stack)
     if found is not None:
-        return found.thing.detail
-    _unrestricted(stack.clouds.compute, "leases")
+        return found.resource.detail
+    _require_unrestricted(stack.clouds.compute, "leases")
     wanted = stack.declaration
     assert wanted.server and wanted.lease
-    return f"none yet; {leases.room(stack, servers.flavor(stack, wanted.server.flavor), wanted.lease.hours)}"
+    flavor = servers.find_flavor(stack, wanted.server.flavor)
+    return f"none yet; {leases.describe_capacity(stack, flavor, wanted.lease.hours)}"
 
 
-def _unrestricted(cloud: Cloud, what: str) -> str:
+def _require_unrestricted(cloud: Cloud, what: str) -> str:
     if cloud.restricted:
-        raise ConfigurationError(f"the application credential is restricted: it can't make {what}",
-                                 next_step="make an unrestricted one, or use the password")  # fmt: skip
+        raise ConfigurationError(
+            f"the application credential is restricted: it can't create {what}",
+            next_step="create an unrestricted one, or use the password",
+        )
     return "allowed"
 
 

@@ -1,7 +1,7 @@
-"""`down`: takes away what this stack made, and nothing else.
+"""`down`: delete what this stack created, and nothing else.
 
-Volumes and buckets stay unless they are named, adopted ones, too; servers and security groups that were adopted only
-lose our mark, since somebody else made them. An error stops nothing: the rest is done, and what is left is reported.
+Volumes and buckets stay unless they are named, including adopted ones. Adopted servers and security groups only lose
+our mark, since someone else created them. After an error, the rest is still done, and the remains are reported.
 """
 
 from __future__ import annotations
@@ -10,88 +10,90 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from larder.terminal import lines
-from provision import leases, machine, networks, objects, servers, volumes
+from larder.terminal import join_lines
+from provision import leases, networks, objects, server_setup, servers, volumes
 from provision.leases import Lease
-from provision.marks import Thing
+from provision.marks import Resource
 from provision.stack import Stack
-from provision.status import Status, look
+from provision.status import Status, read_status
 
 
 @dataclass(frozen=True)
 class Removal:
-    """One thing that goes."""
+    """A resource to delete or release."""
 
-    thing: Thing
+    resource: Resource
     remove: Callable[[], object]
     verb: str = "delete"
 
 
 def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]:
-    """What `down` removes, in order; `data` names the volumes and buckets that go, too.
+    """Return what `down` removes, in order. `data` names volumes and buckets to delete, too.
 
-    ConfigurationError where a name is none of this stack's, or two things have it.
+    Raises ConfigurationError if a name isn't in this stack, or is ambiguous.
     """
     chosen = _chosen(stack, status, data)
     found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
     found += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
-    going = {item.id for item in status.servers if not item.adopted}
-    found += [Removal(item.thing, _bind(_end, stack, going, item)) for item in _endable(status)]
+    removed_ids = {item.id for item in status.servers if not item.adopted}
+    found += [
+        Removal(item.resource, _bind(_delete_lease, stack, removed_ids, item)) for item in _deletable_leases(status)
+    ]
     found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
-    return found + [Removal(item, _bind(_delete_data, stack, going, item)) for item in chosen]
+    return found + [Removal(item, _bind(_delete_data, stack, removed_ids, item)) for item in chosen]
 
 
-def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Thing]:
-    """The volumes and buckets that `data` names, each once. A declared one may be gone already."""
-    named = {name: _named(status, name) for name in data}
+def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]:
+    """Return the volumes and buckets that `data` names, each once. A declared one may already be gone."""
+    by_name = {name: _find_named(status, name) for name in data}
     declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
     declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
-    unknown = [name for name, things in named.items() if not things and name not in declared]
+    unknown = [name for name, resources in by_name.items() if not resources and name not in declared]
     if unknown:
-        known = {item.name for item in (*status.volumes, *status.buckets)} | {*map(volumes.part, status.volumes)}
+        known = {item.name for item in (*status.volumes, *status.buckets)} | {
+            *map(volumes.declared_name, status.volumes)
+        }
         raise ConfigurationError.of_faults(
             [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
             next_step=f"there are: {', '.join(sorted(known - {''})) or 'none'}",
         )
-    for name, things in named.items():
-        if len(things) > 1:
+    for name, resources in by_name.items():
+        if len(resources) > 1:
             raise ConfigurationError.of_faults(
-                [f"--delete-data {name}: {item}" for item in things],
-                next_step="delete the one that is meant in the site's web interface, by its id",
+                [f"--delete-data {name}: {item}" for item in resources],
+                next_step="delete the right one in the site's web interface, by its id",
             )
-    return list({item.id: item for things in named.values() for item in things}.values())
+    return list({item.id: item for resources in by_name.values() for item in resources}.values())
 
 
-def _named(status: Status, name: str) -> list[Thing]:
-    """What is meant by a name: a volume's in the cloud or in the declaration, or a bucket's."""
-    found = [item for item in status.volumes if name in {item.name, volumes.part(item)} - {""}]
+def _find_named(status: Status, name: str) -> list[Resource]:
+    """Return the volumes and buckets with a name, in the cloud or in the declaration."""
+    found = [item for item in status.volumes if name in {item.name, volumes.declared_name(item)} - {""}]
     return found + [item for item in status.buckets if item.name == name]
 
 
-def _endable(status: Status) -> list[Lease]:
-    """The leases that may end: none that ends a server with it that stays, or that we don't see."""
+def _deletable_leases(status: Status) -> list[Lease]:
+    """Return the leases that may be deleted: none whose server stays, and none if servers could not be listed."""
     if any(what.startswith("servers:") for what in status.unseen):
         return []
     kept = {servers.flavor_name(item) for item in status.servers if item.adopted}
     return [lease for lease in status.leases if lease.flavor not in kept]
 
 
-def _end(stack: Stack, going: set[str], lease: Lease) -> None:
-    servers.refuse_to_end(stack, lease, going)
+def _delete_lease(stack: Stack, removed_ids: set[str], lease: Lease) -> None:
+    servers.require_lease_unused(stack, lease, removed_ids)
     leases.delete(stack, lease)
 
 
-def _release_server(stack: Stack, server: Thing) -> None:
-    """Leave an adopted server to its owner, as it runs."""
+def _release_server(stack: Stack, server: Resource) -> None:
+    """Release an adopted server, which keeps running."""
     networks.leave_our_groups(stack, server)
     servers.release(stack, server)
 
 
-def _removal(
-    stack: Stack, item: Thing, delete: Callable[..., object], release: Callable[..., object]
-) -> Removal:  # fmt: skip
+def _removal(stack: Stack, item: Resource, delete: Callable[..., object], release: Callable[..., object]) -> Removal:
     if item.adopted:
-        return Removal(item, _bind(release, stack, item), "let go")
+        return Removal(item, _bind(release, stack, item), "release")
     return Removal(item, _bind(delete, stack, item))
 
 
@@ -99,49 +101,52 @@ def _bind(remove: Callable[..., object], stack: Stack, *items: object) -> Callab
     return lambda: remove(stack, *items)
 
 
-def _delete_data(stack: Stack, going: set[str], item: Thing) -> None:
+def _delete_data(stack: Stack, removed_ids: set[str], item: Resource) -> None:
     if item.kind == "volume":
-        volumes.delete(stack, item if item.status == "deleting" else _detached(stack, going, item))
+        volumes.delete(stack, item if item.status == "deleting" else _detached(stack, removed_ids, item))
     else:
         objects.empty(stack, item)
         objects.delete(stack, item)
 
 
-def _detached(stack: Stack, going: set[str], volume: Thing) -> Thing:
+def _detached(stack: Stack, removed_ids: set[str], volume: Resource) -> Resource:
     holder = volumes.server_of(volumes.read(stack, volume))
-    if holder is not None and holder not in going:
+    if holder is not None and holder not in removed_ids:
         raise InputError(f"{volume} is attached to a server that stays, {holder}", next_step="detach it there first")
     return volumes.detach(stack, volume)
 
 
-def kept(status: Status, removed: Sequence[Removal]) -> list[Thing]:
-    ids = {item.thing.id for item in removed}
-    return [item for item in status.things if item.id not in ids]
+def kept(status: Status, removed: Sequence[Removal]) -> list[Resource]:
+    """Return the resources that remain after these removals."""
+    ids = {item.resource.id for item in removed}
+    return [item for item in status.resources if item.id not in ids]
 
 
 def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
-    """Remove. Raises ServiceError in the end when something was not."""
-    faults = [f"not seen: {what}" for what in status.unseen]
+    """Remove everything possible, then raise ServiceError if something could not be removed."""
+    faults = [f"not listed: {what}" for what in status.unseen]
     for server in (item for item in status.servers if not item.adopted):
-        for why in machine.unmount_all(stack, server, status.volumes):
-            stack.say("warning", f"not unmounted before the server goes: {why}")
+        for fault in server_setup.unmount_all(stack, server, status.volumes):
+            stack.report("warning", f"not unmounted before the server is deleted: {fault}")
     for item in removed:
-        stack.say(item.verb, f"{item.thing} {item.thing.detail}".rstrip())
+        stack.report(item.verb, f"{item.resource} {item.resource.detail}".rstrip())
         try:
             item.remove()
         except LarderError as error:
-            faults.append(f"{item.thing}: {error.what}")
-            stack.say("error", faults[-1])
+            faults.append(f"{item.resource}: {error.what}")
+            stack.report("error", faults[-1])
     if faults:
         listed = (f"  - {fault}" for fault in faults)
-        raise ServiceError(lines(f"{len(faults)} not removed:", *listed, *_left(stack, removed)),
-                           next_step="run `down` again: it goes on with what is left")  # fmt: skip
+        raise ServiceError(
+            join_lines(f"{len(faults)} not removed:", *listed, *_list_remaining(stack, removed)),
+            next_step="run `down` again: it continues with the rest",
+        )
 
 
-def _left(stack: Stack, removed: Sequence[Removal]) -> list[str]:
-    ids = {item.thing.id for item in removed}
+def _list_remaining(stack: Stack, removed: Sequence[Removal]) -> list[str]:
+    ids = {item.resource.id for item in removed}
     try:
-        left = [item for item in look(stack).things if item.id in ids]
-    except LarderError:  # the faults above say why
+        left = [item for item in read_status(stack).resources if item.id in ids]
+    except LarderError:  # the faults above include the reason
         return []
     return ["still there:", *(f"  - {item} {item.status}" for item in left)] if left else []

@@ -1,11 +1,11 @@
-"""Ownership: how a thing in a cloud says that this stack made it.
+"""Marks on cloud resources that identify the stack that created them.
 
-A mark is set in the request that makes the thing, so nothing of ours is ever without: metadata of servers and volumes,
-the description of addresses, security groups and their rules, a header of buckets, the name of leases, the access key
-of credentials. `--adopt` marks what somebody else made: as metadata, header, or tag.
+A mark is set in the request that creates the resource, so none of ours is ever without one. It is the metadata of
+servers and volumes, the description of addresses, security groups and their rules, a header of buckets, the name of
+leases, and the access key of credentials. `--adopt` marks resources of others with metadata, a header or a tag.
 
-It names the stack and its user, since the users of a project see all that is in it, and two may have a stack of the
-same name.
+A mark names the stack and its user, since all users of a project see all its resources, and two may use the same
+stack name.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from larder.errors import InputError
-from larder.terminal import Lines, lines
+from larder.terminal import Lines, join_lines
 from provision import answers
 
 STACK = "larder:stack"
 PART = "larder:part"
-"""Which declared volume this is."""
+"""The name of the declared volume."""
 BLANK = "larder:blank"
-"""yes: made blank by us, and not formatted yet."""
+"""yes: we created it blank, and it isn't formatted yet."""
 GROWN = "larder:grown"
-"""yes: the volume was made larger, and its file system not yet."""
+"""yes: the volume has grown, but its file system hasn't yet."""
 IMAGE = "larder:image"
-"""The declared image that a server was made from."""
+"""The declared image that a server was created from."""
 ADOPTED = "larder:adopted"
-"""yes: somebody else made it, and `--adopt` marked it."""
+"""yes: someone else created it, and `--adopt` marked it."""
 HEADER = "larder-stack"
-"""Of a bucket, behind X-Container-Meta-."""
+"""A bucket's header, after X-Container-Meta-."""
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something in a cloud, as the tables show it."""
+class Resource:
+    """A cloud resource with the fields that the tables show."""
 
     kind: str
     name: str
@@ -45,79 +45,83 @@ class Thing:
     detail: str = ""
     ours: bool = True
     raw: Any = None
-    """What the cloud said of it."""
+    """The cloud's own description."""
     owner: str = ""
-    """Whose mark it carries; empty for none."""
+    """The stack and user in its mark; empty for none."""
     adopted: bool = False
-    """Whether it is ours, and somebody else made it."""
+    """Whether it is ours, but someone else created it."""
 
     def __post_init__(self) -> None:
-        answers.identifier(self.id, f"the id of a {self.kind}")
+        answers.validate_identifier(self.id, f"the id of a {self.kind}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} ({self.id})"
 
 
-def owner(stack: str, user_id: str) -> str:
-    """The mark of a user's stack. Tags are short, so a part of a digest stands for the user's id."""
+def make_owner(stack: str, user_id: str) -> str:
+    """Return the mark of a user's stack. Tags are short, so it has part of a digest instead of the user's id."""
     return f"{stack}@{hashlib.sha256(user_id.encode()).hexdigest()[:8]}"
 
 
-def text(owner: str) -> str:
-    """The mark as one word, for descriptions and tags."""
+def format_mark(owner: str) -> str:
+    """Return the mark as one word, for descriptions and tags."""
     return f"{STACK}={owner}"
 
 
-def on_text(thing: Any) -> str:
-    """Whose mark an address, a security group or a rule carries; empty for none."""
-    words = [thing.description or "", *(thing.tags or ())]
+def parse_owner(resource: Any) -> str:
+    """Return the owner in the mark of an address, a security group or a rule, or "" if it has none."""
+    words = [resource.description or "", *(resource.tags or ())]
     return next((word.removeprefix(f"{STACK}=") for word in words if word.startswith(f"{STACK}=")), "")
 
 
 def lease_name(owner: str) -> str:
+    """Return the name of an owner's lease."""
     return f"larder:{owner}"
 
 
 def access_key(stack: str, user_id: str, project_id: str) -> str:
-    """The access key of a stack's credentials. It follows from whose it is, so it is found again, and made once."""
+    """Return a stack's access key. It is derived from the owner, so it can be found again and is created only once."""
     return hashlib.sha256(f"larder:{stack}:{user_id}:{project_id}".encode()).hexdigest()[:32]
 
 
-def one(things: Sequence[Thing], adopt: bool, unique_names: bool = False) -> Thing | None:
-    """The one thing that is meant: ours, or with `adopt` the only one of that name. None when there is none.
+def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = False) -> Resource | None:
+    """Return our resource or, with `adopt`, the only one with the name; None if there is none.
 
-    `things` are all that carry our mark or have the name. InputError, with the candidates, where that is not one. What
-    another stack has marked is never meant, unless names are unique: then it is in the way.
+    `resources` are all resources that carry our mark or have the name. Raises InputError, with the candidates, if the
+    choice is ambiguous. Resources with another stack's mark are ignored, unless names are unique: then the name is
+    taken.
     """
-    ours = [thing for thing in things if thing.ours]
+    ours = [resource for resource in resources if resource.ours]
     if not unique_names and not adopt:
-        things = [thing for thing in things if thing.ours or not thing.owner]
+        resources = [resource for resource in resources if resource.ours or not resource.owner]
     if len(ours) == 1:
         return ours[0]
     if len(ours) > 1:
         raise InputError(
-            _listed(f"there are {len(ours)} with the mark of this stack, and only one can be meant:", ours),
+            _listed(f"there are {len(ours)} resources with the mark of this stack, expected one:", ours),
             next_step="delete the ones you don't need in the site's web interface, by id; then run this again",
         )
-    if not things:
+    if not resources:
         return None
-    if len(things) > 1:
+    if len(resources) > 1:
         raise InputError(
-            _listed(f"{len(things)} have this name, none with the mark of this stack:", things),
-            next_step="give the declared one another name, or remove or rename all but one, then --adopt that one",
+            _listed(f"{len(resources)} resources have this name, none with the mark of this stack:", resources),
+            next_step="declare another name; or remove or rename all but one, then --adopt that one",
         )
     if not adopt:
         raise InputError(
-            _listed("the name is taken by something that this stack did not make:", things),
-            next_step="give the declared one another name; or --adopt, if it is yours: then it is marked and managed",
+            _listed("the name is taken by a resource that this stack did not create:", resources),
+            next_step="declare another name; or, if the resource is yours, use --adopt to mark and manage it",
         )
-    if things[0].owner:
+    if resources[0].owner:
         raise InputError(
-            f"{things[0]} belongs to the stack {things[0].owner.rpartition('@')[0]} (mark {things[0].owner})",
-            next_step="work with that stack's declaration, as its user; or give the declared one another name",
+            f"{resources[0]} belongs to the stack {resources[0].owner.rpartition('@')[0]} (mark {resources[0].owner})",
+            next_step="work with that stack's declaration, as its user; or declare another name",
         )
-    return things[0]
+    return resources[0]
 
 
-def _listed(head: str, things: Sequence[Thing]) -> Lines:
-    return lines(head, *(f"  - {thing}: {thing.status} {thing.detail}".rstrip() for thing in things))
+def _listed(head: str, resources: Sequence[Resource]) -> Lines:
+    return join_lines(
+        head, *(f"  - {resource}: {resource.status} {resource.detail}".rstrip() for resource in resources)
+    )

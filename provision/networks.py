@@ -1,4 +1,4 @@
-"""Security groups, floating addresses, and the address that we come from."""
+"""Security groups, floating IPs, and this machine's address as seen from the cloud."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError
-from larder.terminal import lines
+from larder.terminal import join_lines
 from provision import answers, marks
-from provision.clouds import make
-from provision.declaration import CALLER, SecurityGroup
-from provision.declaration import network as as_network
-from provision.marks import Thing
-from provision.servers import network
+from provision.clouds import create_once
+from provision.declaration import CALLER, SecurityGroupSpec
+from provision.declaration import parse_network as as_network
+from provision.marks import Resource
+from provision.servers import find_network
 from provision.stack import Stack
 
 CALLER_SECONDS = 10
@@ -30,34 +30,34 @@ Rule = tuple[int, str]
 """A TCP port and the network that may reach it."""
 
 
-def caller(stack: Stack) -> str:
-    """The network that stands for this machine in security groups.
+def caller_network(stack: Stack) -> str:
+    """Return the network that stands for this machine in security groups.
 
-    What the user names (--caller, LARDER_CALLER) counts. Else it is our own address on the way to the cloud, if that is
-    public or the cloud is in a private network, too; behind a router, `caller_service` is asked. Where the cloud has
-    both, it is the one of IPv4: so are floating IPs, which nothing reaches from an address of IPv6.
+    The user's choice (--caller, LARDER_CALLER) takes precedence. Otherwise it is this machine's address on the route to
+    the cloud, if that is public or the cloud is in a private network, too. Behind a router, `caller_service` is asked.
+    IPv4 is preferred over IPv6, since floating IPs are IPv4 and can't be reached from an IPv6 address.
     """
     if stack.caller:
         return stack.caller
     address = urlsplit(stack.clouds.compute.connection.config.get_auth_args()["auth_url"])
     port = address.port or 443
     try:
-        ways = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)
-        family, _, _, _, target = min(ways, key=lambda way: way[0] != socket.AF_INET)
+        addresses = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)
+        family, _, _, _, target = min(addresses, key=lambda address: address[0] != socket.AF_INET)
         with socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect(target)  # of UDP: it chooses the way, and sends nothing
+            way.connect(target)  # UDP: selects the route, and sends nothing
             own = ipaddress.ip_address(way.getsockname()[0])
         if own.is_global or ipaddress.ip_address(target[0]).is_private:
             return str(ipaddress.ip_network(own))
-        return as_network(_asked(stack.declaration.caller_service))
+        return as_network(_ask_public_address(stack.declaration.caller_service))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"the address that the cloud sees this machine come from can't be found: {error}", next_step=NAME_CALLER
+            f"this machine's address, as seen from the cloud, can't be determined: {error}", next_step=NAME_CALLER
         ) from error
 
 
-def _asked(service: str) -> str:
-    """The public address that a web service sees this machine come from. It may answer anything, and take any time."""
+def _ask_public_address(service: str) -> str:
+    """Ask a web service for this machine's public address. The service may answer anything, and take any time."""
     found: list[bytes | Exception] = []
 
     def ask() -> None:
@@ -67,7 +67,7 @@ def _asked(service: str) -> str:
         except (OSError, ValueError, HTTPException) as error:
             found.append(error)
 
-    # A thread, since a socket's time limit restarts with each byte.
+    # In a thread, since a socket's timeout restarts with each byte.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CALLER_SECONDS)
@@ -78,73 +78,80 @@ def _asked(service: str) -> str:
     if len(found[0]) > CALLER_BYTES:
         raise ValueError(f"{service} answers with more than an address")
     text = found[0].decode("ascii", errors="replace").strip()
-    return answers.public_address(text, f"the question who asks, put to {service},", NAME_CALLER)
+    return answers.validate_public_address(text, f"the request for this machine's address to {service}", NAME_CALLER)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Who was asked answers, or nobody."""
+    """Refuses redirects: only the named service may answer."""
 
     def redirect_request(self, *words: Any, **options: Any) -> None:
         return None
 
 
-def wanted_rules(stack: Stack, group: SecurityGroup) -> set[Rule]:
-    sources = {caller(stack) if source == CALLER else source for source in group.sources}
+def wanted_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
+    """Return the rules of a declared group: each port from each source."""
+    sources = {caller_network(stack) if source == CALLER else source for source in group.sources}
     return {(port, source) for port in group.ports for source in sources}
 
 
-def group_candidates(stack: Stack, name: str) -> list[Thing]:
-    with stack.step("list security groups"):
-        found = list(stack.clouds.compute.connection.network.security_groups(
-            name=name, project_id=stack.clouds.compute.project_id))  # fmt: skip
+def group_candidates(stack: Stack, name: str) -> list[Resource]:
+    """Return the project's security groups of a name."""
+    with stack.translate_errors("list security groups"):
+        found = list(
+            stack.clouds.compute.connection.network.security_groups(
+                name=name, project_id=stack.clouds.compute.project_id
+            )
+        )
     return [_group(stack, item) for item in found]
 
 
-def _group(stack: Stack, item: Any) -> Thing:
-    owner = marks.on_text(item)
+def _group(stack: Stack, item: Any) -> Resource:
+    owner = marks.parse_owner(item)
     ours = owner == stack.owner
-    adopted = ours and item.description != stack.mark  # then a tag says so
-    return Thing("security group", item.name, item.id, "", "adopted" if adopted else "", ours, item, owner, adopted)
+    adopted = ours and item.description != stack.mark  # then the mark is a tag
+    return Resource("security group", item.name, item.id, "", "adopted" if adopted else "", ours, item, owner, adopted)
 
 
-def our_groups(stack: Stack) -> list[Thing]:
-    """All security groups that carry our mark, declared or not."""
-    with stack.step("list security groups"):
+def our_groups(stack: Stack) -> list[Resource]:
+    """Return all security groups that carry our mark, declared or not."""
+    with stack.translate_errors("list security groups"):
         found = list(
             stack.clouds.compute.connection.network.security_groups(project_id=stack.clouds.compute.project_id)
         )
     return [item for item in (_group(stack, one) for one in found) if item.ours]
 
 
-def _rules(group: Thing) -> dict[Rule, Any]:
-    """The rules of a group that let TCP in on one port."""
+def _rules(group: Resource) -> dict[Rule, Any]:
+    """Return the rules of a group that allow incoming TCP on one port."""
     return {
         (rule["port_range_min"], rule["remote_ip_prefix"] or EVERYWHERE[rule["ethertype"]]): rule
         for rule in group.raw.security_group_rules
-        if rule["direction"] == "ingress" and rule["protocol"] == "tcp" and not rule["remote_group_id"]
+        if rule["direction"] == "ingress"
+        and rule["protocol"] == "tcp"
+        and not rule["remote_group_id"]
         and rule["port_range_min"] == rule["port_range_max"]
-    }  # fmt: skip
+    }
 
 
-def lacking(stack: Stack, group: SecurityGroup, found: Thing) -> tuple[set[Rule], dict[Rule, Any]]:
-    """The rules that a group needs yet, and those of ours in it that it doesn't need any more."""
-    wanted, there = wanted_rules(stack, group), _rules(found)
-    stale = {key: rule for key, rule in there.items() if key not in wanted and rule["description"] == stack.mark}
-    return wanted - set(there), stale
+def compare_rules(stack: Stack, group: SecurityGroupSpec, found: Resource) -> tuple[set[Rule], dict[Rule, Any]]:
+    """Return the rules that a group lacks, and our rules in it that it no longer needs."""
+    wanted, existing = wanted_rules(stack, group), _rules(found)
+    stale = {key: rule for key, rule in existing.items() if key not in wanted and rule["description"] == stack.mark}
+    return wanted - set(existing), stale
 
 
-def find_group(stack: Stack, group: SecurityGroup) -> Thing | None:
-    """The group of that name. One without our mark that lets in what it should is used as it is, and never changed."""
+def find_group(stack: Stack, group: SecurityGroupSpec) -> Resource | None:
+    """Return the group of that name. One without our mark that has the needed rules is used, but never changed."""
     candidates = group_candidates(stack, group.name)
     ours = [item for item in candidates if item.ours]
-    fit = [item for item in candidates if not item.owner and _lets_in(item, wanted_rules(stack, group))]
-    if not ours and len(fit) == 1 and not stack.adopt:
-        return fit[0]
-    return marks.one(candidates, stack.adopt)
+    usable = [item for item in candidates if not item.owner and _allows(item, wanted_rules(stack, group))]
+    if not ours and len(usable) == 1 and not stack.adopt:
+        return usable[0]
+    return marks.select_one(candidates, stack.adopt)
 
 
-def _lets_in(group: Thing, wanted: set[Rule]) -> bool:
-    """Whether a group's rules, which may be wider, let in all that is wanted."""
+def _allows(group: Resource, wanted: set[Rule]) -> bool:
+    """Return whether a group's rules allow all that is wanted, and maybe more."""
     return all(any(_covers(rule, *one) for rule in group.raw.security_group_rules) for one in wanted)
 
 
@@ -158,23 +165,26 @@ def _covers(rule: Any, port: int, source: str) -> bool:
     prefix = rule["remote_ip_prefix"]
     if prefix is None:
         return True
-    wide = answers.network(prefix, "a source in the security group's rules")
-    return wide.version == wanted.version and wanted.subnet_of(wide)  # type: ignore[arg-type]
+    allowed = answers.validate_network(prefix, "a source in the security group's rules")
+    return allowed.version == wanted.version and wanted.subnet_of(allowed)  # type: ignore[arg-type]
 
 
-def create_group(stack: Stack, group: SecurityGroup) -> None:
+def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
+    """Create a security group, without rules."""
     api = stack.clouds.compute.connection.network
-    make(
-        stack.clouds.compute, f"make the security group {group.name}",
-        lambda: api.create_security_group(name=group.name, description=stack.mark), lambda: find_group(stack, group),
-    )  # fmt: skip
+    create_once(
+        stack.clouds.compute,
+        f"create the security group {group.name}",
+        lambda: api.create_security_group(name=group.name, description=stack.mark),
+        lambda: find_group(stack, group),
+    )
 
 
-def bring_group_up(stack: Stack, group: SecurityGroup, found: Thing) -> None:
-    """Give a group the rules that it lacks, and take ours from it that it doesn't need any more."""
+def update_group(stack: Stack, group: SecurityGroupSpec, found: Resource) -> None:
+    """Add missing rules to a group, and remove ours that it no longer needs."""
     api = stack.clouds.compute.connection.network
-    missing, stale = lacking(stack, group, found)
-    with stack.step(f"change the security group {group.name}"):
+    missing, stale = compare_rules(stack, group, found)
+    with stack.translate_errors(f"change the security group {group.name}"):
         if not found.ours:
             api.set_tags(found.raw, [*(found.raw.tags or ()), stack.mark])
         for port, source in sorted(missing):
@@ -183,135 +193,147 @@ def bring_group_up(stack: Stack, group: SecurityGroup, found: Thing) -> None:
             api.delete_security_group_rule(rule["id"])
 
 
-def _add_rule(stack: Stack, group: Thing, port: int, source: str) -> None:
+def _add_rule(stack: Stack, group: Resource, port: int, source: str) -> None:
     try:
         stack.clouds.compute.connection.network.create_security_group_rule(
-            security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=port, port_range_max=port,
-            remote_ip_prefix=source, description=stack.mark,
+            security_group_id=group.id,
+            direction="ingress",
+            protocol="tcp",
+            port_range_min=port,
+            port_range_max=port,
+            remote_ip_prefix=source,
+            description=stack.mark,
             ether_type="IPv6" if ":" in source else "IPv4",
-        )  # fmt: skip
+        )
     except sdk.ConflictException as error:
         if "already exists" not in str(error):
             raise
 
 
-def release_group(stack: Stack, group: Thing) -> None:
-    """Take from an adopted group the rules that we gave it, and our mark: others may use it."""
+def release_group(stack: Stack, group: Resource) -> None:
+    """Remove our rules and our mark from an adopted group, which others may use."""
     api = stack.clouds.compute.connection.network
-    with stack.step(f"take our rules from the security group {group.name}"):
+    with stack.translate_errors(f"remove our rules from the security group {group.name}"):
         for rule in group.raw.security_group_rules:
             if rule["description"] == stack.mark:
                 api.delete_security_group_rule(rule["id"])
         api.set_tags(group.raw, [tag for tag in group.raw.tags or () if tag != stack.mark])
 
 
-def delete_group(stack: Stack, group: Thing) -> None:
-    with stack.step(f"delete the security group {group.name}"):
+def delete_group(stack: Stack, group: Resource) -> None:
+    """Delete a security group."""
+    with stack.translate_errors(f"delete the security group {group.name}"):
         stack.clouds.compute.connection.network.delete_security_group(group.id)
 
 
-def ids_of_groups(stack: Stack) -> list[str]:
-    """The ids of the security groups that the server is to be in. InputError where a name isn't one group's."""
+def find_group_ids(stack: Stack) -> list[str]:
+    """Return the ids of the server's security groups. Raises InputError if a name doesn't identify one group."""
     declared = {group.name: group for group in stack.declaration.security_groups}
     server, ids = stack.declaration.server, []
     for name in server.security_groups if server else ():
-        found = find_group(stack, declared[name]) if name in declared else _only(group_candidates(stack, name))
+        found = (
+            find_group(stack, declared[name]) if name in declared else _only_candidate(group_candidates(stack, name))
+        )
         if found is None:
             raise InputError(f"there is no security group {name!r}", next_step="declare it, or correct [server]")
         ids.append(found.id)
     return ids
 
 
-def _only(candidates: list[Thing]) -> Thing | None:
+def _only_candidate(candidates: list[Resource]) -> Resource | None:
     if len(candidates) > 1:
         raise InputError(
-            lines(f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)),
+            join_lines(f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)),
             next_step="rename all but one, or declare one of your own",
         )
     return candidates[0] if candidates else None
 
 
-def _ports(stack: Stack, server: Thing) -> list[Any]:
-    """The server's ports that security groups apply to."""
-    with stack.step("look for the server's ports"):
+def _ports(stack: Stack, server: Resource) -> list[Any]:
+    """Return the server's network ports with port security."""
+    with stack.translate_errors("look for the server's ports"):
         ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
     return [port for port in ports if port.is_port_security_enabled is not False]
 
 
-def is_in_groups(stack: Stack, server: Thing) -> bool:
-    """Whether the server is in the declared security groups, and, if we made it, in no others."""
-    return all(set(port.security_group_ids) == _wanted_of(stack, server, port) for port in _ports(stack, server))
+def is_in_groups(stack: Stack, server: Resource) -> bool:
+    """Return whether the server is in the declared security groups and, if we created it, in no others."""
+    return all(set(port.security_group_ids) == _wanted_group_ids(stack, server, port) for port in _ports(stack, server))
 
 
-def _wanted_of(stack: Stack, server: Thing, port: Any) -> set[str]:
-    """The ids of the groups that a port is to be in; what an adopted server had, it keeps."""
-    return set(ids_of_groups(stack)) | (set(port.security_group_ids) if server.adopted else set())
+def _wanted_group_ids(stack: Stack, server: Resource, port: Any) -> set[str]:
+    """Return the ids of the groups for a port. An adopted server keeps its own, too."""
+    return set(find_group_ids(stack)) | (set(port.security_group_ids) if server.adopted else set())
 
 
-def bring_server_up(stack: Stack, server: Thing) -> None:
-    """Put the server into the declared security groups, and out of others, unless somebody else made it."""
+def update_server_groups(stack: Stack, server: Resource) -> None:
+    """Put the server into the declared security groups and, unless it is adopted, out of others."""
     for port in _ports(stack, server):
-        wanted = _wanted_of(stack, server, port)
+        wanted = _wanted_group_ids(stack, server, port)
         if set(port.security_group_ids) != wanted:
-            _put_into(stack, server, port, wanted)
+            _set_groups(stack, server, port, wanted)
 
 
-def leave_our_groups(stack: Stack, server: Thing) -> None:
-    """Take a server out of the groups that this stack made, so that they can go."""
+def leave_our_groups(stack: Stack, server: Resource) -> None:
+    """Remove a server from the groups that this stack created, so that they can be deleted."""
     ours = {group.id for group in our_groups(stack) if not group.adopted}
     for port in _ports(stack, server):
         if ours & set(port.security_group_ids):
-            _put_into(stack, server, port, set(port.security_group_ids) - ours)
+            _set_groups(stack, server, port, set(port.security_group_ids) - ours)
 
 
-def _put_into(stack: Stack, server: Thing, port: Any, groups: set[str]) -> None:
-    stack.say("change", f"security groups of {server}")
-    with stack.step("change the server's security groups"):
+def _set_groups(stack: Stack, server: Resource, port: Any, groups: set[str]) -> None:
+    stack.report("change", f"security groups of {server}")
+    with stack.translate_errors("change the server's security groups"):
         stack.clouds.compute.connection.network.update_port(port.id, security_group_ids=sorted(groups))
 
 
-def _address(stack: Stack, item: Any) -> Thing:
-    place = f"at port {item.port_id}" if item.port_id else "unused"
-    owner = marks.on_text(item)
-    return Thing(
-        "floating IP", item.floating_ip_address, item.id, item.status, place, owner == stack.owner, item, owner
+def _address(stack: Stack, item: Any) -> Resource:
+    location = f"at port {item.port_id}" if item.port_id else "unused"
+    owner = marks.parse_owner(item)
+    return Resource(
+        "floating IP", item.floating_ip_address, item.id, item.status, location, owner == stack.owner, item, owner
     )
 
 
-def our_addresses(stack: Stack) -> list[Thing]:
-    with stack.step("list floating IPs"):
+def our_addresses(stack: Stack) -> list[Resource]:
+    """Return the floating IPs that carry our mark."""
+    with stack.translate_errors("list floating IPs"):
         found = list(stack.clouds.compute.connection.network.ips(project_id=stack.clouds.compute.project_id))
     return [item for item in (_address(stack, ip) for ip in found) if item.ours]
 
 
-def find_address(stack: Stack) -> Thing | None:
-    return marks.one(our_addresses(stack), stack.adopt)
+def find_address(stack: Stack) -> Resource | None:
+    """Return our floating IP, if there is one."""
+    return marks.select_one(our_addresses(stack), stack.adopt)
 
 
-def port_of(stack: Stack, server: Thing) -> str:
-    """The id of a server's network port."""
-    with stack.step("look for the server's port"):
+def port_of(stack: Stack, server: Resource) -> str:
+    """Return the id of a server's network port."""
+    with stack.translate_errors("look for the server's port"):
         ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
     if not ports:
-        raise InputError(f"{server} has no network port", next_step="`up --replace` starts another one")
+        raise InputError(f"{server} has no network port", next_step="run `up --replace`, which starts another one")
     return str(ports[0].id)
 
 
-def bring_address_up(stack: Stack, found: Thing | None, server: Thing) -> Thing:
-    """A floating IP of ours at the server's port."""
+def assign_address(stack: Stack, found: Resource | None, server: Resource) -> Resource:
+    """Assign our floating IP to the server's port, and create it if needed."""
     assert stack.declaration.floating_ip
     api, port = stack.clouds.compute.connection.network, port_of(stack, server)
-    with stack.step("give the server a floating IP"):
+    with stack.translate_errors("give the server a floating IP"):
         if found is not None:
             return found if found.raw.port_id == port else _address(stack, api.update_ip(found.id, port_id=port))
-        pool = network(stack, stack.declaration.floating_ip.network)
-        return make(
-            stack.clouds.compute, "get a floating IP",
+        pool = find_network(stack, stack.declaration.floating_ip.network)
+        return create_once(
+            stack.clouds.compute,
+            "get a floating IP",
             lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
             lambda: find_address(stack),
-        )  # fmt: skip
+        )
 
 
-def delete_address(stack: Stack, address: Thing) -> None:
-    with stack.step(f"give back the floating IP {address.name}"):
+def delete_address(stack: Stack, address: Resource) -> None:
+    """Release a floating IP."""
+    with stack.translate_errors(f"release the floating IP {address.name}"):
         stack.clouds.compute.connection.network.delete_ip(address.id)

@@ -1,4 +1,4 @@
-"""The bucket: a container of Swift, which S3 shows under the same name."""
+"""The bucket: a Swift container, which S3 shows under the same name."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from urllib.parse import quote
 from openstack import exceptions as sdk
 
 from larder.errors import ConfigurationError, InputError, ServiceError
-from larder.terminal import lines
+from larder.terminal import join_lines
 from provision import answers, marks
-from provision.clouds import AGAIN, wait
+from provision.clouds import RUN_AGAIN, poll_until
 from provision.declaration import BUCKET
-from provision.marks import Thing
+from provision.marks import Resource
 from provision.stack import Stack
 
 HEADER = f"X-Container-Meta-{marks.HEADER}"
 REMOVED_HEADER = f"X-Remove-Container-Meta-{marks.HEADER}"
 ACCEPTED = 202
-"""Swift's answer to a request for a bucket that was there already."""
+"""Swift's status if the bucket to create already exists."""
 PER_CALL = 1000
-"""Names in one bulk delete; Swift takes 10,000, but answers late then."""
+"""Names per bulk delete. Swift accepts 10,000, but then answers late."""
 EMPTY_SECONDS = 60.0
 
 
@@ -35,52 +35,56 @@ def _api(stack: Stack) -> Any:
     return stack.clouds.objects.connection.object_store
 
 
-def _read(stack: Stack, name: str) -> Thing | None:
+def _read(stack: Stack, name: str) -> Resource | None:
     answer = _api(stack).head(f"/{quote(name)}")
     if answer.status_code == 404:
         return None
     sdk.raise_from_response(answer)
-    count, size = (answers.whole_number(answer.headers.get(f"X-Container-{what}", 0), f"{what} of the bucket {name}")
-                   for what in ("Object-Count", "Bytes-Used"))  # fmt: skip
+    count, size = (
+        answers.validate_whole_number(answer.headers.get(f"X-Container-{what}", 0), f"{what} of the bucket {name}")
+        for what in ("Object-Count", "Bytes-Used")
+    )
     owner = answer.headers.get(HEADER, "")
     ours = owner == stack.owner_at(stack.clouds.objects)
-    return Thing("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers, owner)
+    return Resource("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers, owner)
 
 
-def find(stack: Stack) -> Thing | None:
-    """The declared bucket."""
+def find(stack: Stack) -> Resource | None:
+    """Return the declared bucket, or None."""
     assert stack.declaration.bucket
-    with stack.step("look at the bucket", stack.clouds.objects):
+    with stack.translate_errors("look at the bucket", stack.clouds.objects):
         found = _read(stack, stack.declaration.bucket.name)
-    return marks.one([found] if found else [], stack.adopt, unique_names=True)
+    return marks.select_one([found] if found else [], stack.adopt, unique_names=True)
 
 
-def ours(stack: Stack) -> list[Thing]:
-    """All buckets that carry our mark, declared or not."""
+def list_ours(stack: Stack) -> list[Resource]:
+    """Return all buckets that carry our mark, declared or not."""
     if not stack.clouds.objects.endpoint("object-store"):
         return []
-    with stack.step("list buckets", stack.clouds.objects):
+    with stack.translate_errors("list buckets", stack.clouds.objects):
         names = [item.name for item in _api(stack).containers() if re.fullmatch(BUCKET, str(item.name))]
         found = [_read(stack, name) for name in names]
     return [item for item in found if item is not None and item.ours]
 
 
 def create(stack: Stack) -> None:
-    """Make the bucket, or mark the one that is adopted. InputError where somebody else makes it at the same time."""
+    """Create the bucket, or mark an adopted one. Raises InputError if someone else creates it at the same time."""
     assert stack.declaration.bucket
     name = stack.declaration.bucket.name
-    with stack.step(f"make the bucket {name}", stack.clouds.objects):
+    with stack.translate_errors(f"make the bucket {name}", stack.clouds.objects):
         answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: stack.owner_at(stack.clouds.objects)})
         sdk.raise_from_response(answer)
         if answer.status_code == ACCEPTED and not stack.adopt:
             answer = _api(stack).post(f"/{quote(name)}", headers={REMOVED_HEADER: "x"})
             sdk.raise_from_response(answer)
-            raise InputError(f"the bucket {name} was made by somebody else at this moment",
-                             next_step="run this again: it says whose the bucket is")  # fmt: skip
+            raise InputError(
+                f"the bucket {name} was created by someone else at this moment",
+                next_step="run this again: it says whose the bucket is",
+            )
 
 
-def empty(stack: Stack, bucket: Thing) -> int:
-    """Delete every object of a bucket; returns how many there were."""
+def empty(stack: Stack, bucket: Resource) -> int:
+    """Delete every object of a bucket, and return their number."""
     deleted = 0
     with stack.reporter.task(f"empty {bucket.name}", None, "objects") as task:
         for names in _pages(stack, bucket):
@@ -90,11 +94,11 @@ def empty(stack: Stack, bucket: Thing) -> int:
     return deleted
 
 
-def _pages(stack: Stack, bucket: Thing) -> Iterator[list[str]]:
-    """The names of a bucket's objects, again and again from the first on, until there are none."""
+def _pages(stack: Stack, bucket: Resource) -> Iterator[list[str]]:
+    """Yield pages of a bucket's object names, each time from the start, until the bucket is empty."""
     before: list[str] = []
     while True:
-        with stack.step(f"list the bucket {bucket.name}", stack.clouds.objects):
+        with stack.translate_errors(f"list the bucket {bucket.name}", stack.clouds.objects):
             answer = _api(stack).get(f"/{quote(bucket.name)}", params={"format": "json", "limit": PER_CALL})
             sdk.raise_from_response(answer)
             names = [str(item["name"]) for item in answer.json()] if answer.status_code == 200 else []
@@ -102,15 +106,15 @@ def _pages(stack: Stack, bucket: Thing) -> Iterator[list[str]]:
             return
         if names == before:
             raise ServiceError(
-                f"bucket {bucket.name}: {len(names)} objects stay although they were deleted", next_step=AGAIN
+                f"bucket {bucket.name}: {len(names)} objects stay although they were deleted", next_step=RUN_AGAIN
             )
         yield names
         before = names
 
 
-def _delete(stack: Stack, bucket: Thing, names: Sequence[str]) -> None:
-    """Delete objects. Swift's bulk delete answers 200 whatever happens: what counts stands in its body."""
-    with stack.step(f"empty the bucket {bucket.name}", stack.clouds.objects):
+def _delete(stack: Stack, bucket: Resource, names: Sequence[str]) -> None:
+    """Delete objects. Swift's bulk delete always answers 200; the result is in the body."""
+    with stack.translate_errors(f"empty the bucket {bucket.name}", stack.clouds.objects):
         listed = "\n".join(quote(f"{bucket.name}/{name}") for name in names)
         headers = {"Content-Type": "text/plain", "Accept": "application/json"}
         answer = _api(stack).post("?bulk-delete", data=listed.encode(), headers=headers)
@@ -123,12 +127,14 @@ def _delete(stack: Stack, bucket: Thing, names: Sequence[str]) -> None:
                 errors = [result["Response Status"] + " " + result.get("Response Body", "")]
     if errors:
         shown = (f"  - {error}" for error in errors[:10])
-        raise ServiceError(lines(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:", *shown),
-                           next_step=f"look at their causes above; {AGAIN}")  # fmt: skip
+        raise ServiceError(
+            join_lines(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:", *shown),
+            next_step=f"see their causes above; {RUN_AGAIN}",
+        )
 
 
 def _is_result(answer: Any) -> bool:
-    """Whether a bulk delete was understood: a store without it takes the request for another one."""
+    """Return whether the store supports bulk deletes; a store without them misreads the request."""
     sdk.raise_from_response(answer)
     try:
         return "Response Status" in answer.json()
@@ -136,34 +142,35 @@ def _is_result(answer: Any) -> bool:
         return False
 
 
-def _delete_singly(stack: Stack, bucket: Thing, names: Sequence[str]) -> list[str]:
+def _delete_singly(stack: Stack, bucket: Resource, names: Sequence[str]) -> list[str]:
     errors = []
     for name in names:
-        if {".", ".."} & {*name.split("/")}:  # such a path is shortened on the way, and names another object
-            errors.append(f"{name}: a name that can't be asked for; delete it in the site's web interface")
+        if {".", ".."} & {*name.split("/")}:  # such a path would be normalized on the way, and name another object
+            errors.append(f"{name}: a name that can't be requested; delete it in the site's web interface")
             continue
         status = _api(stack).delete(f"/{quote(bucket.name)}/{quote(name)}").status_code
         errors += [f"{name}: {status}"] if status not in (204, 404) else []
     return errors
 
 
-def delete(stack: Stack, bucket: Thing) -> None:
-    """Delete an empty bucket; InputError when it isn't."""
+def delete(stack: Stack, bucket: Resource) -> None:
+    """Delete an empty bucket. Raises InputError if it isn't empty."""
 
     def gone() -> bool | None:
-        with stack.step(f"delete the bucket {bucket.name}", stack.clouds.objects):
+        with stack.translate_errors(f"delete the bucket {bucket.name}", stack.clouds.objects):
             answer = _api(stack).delete(f"/{quote(bucket.name)}")
             if answer.status_code == 409:
                 _refuse_if_full(stack, bucket)
-                return None  # the store hasn't noticed yet that it is empty
+                return None  # the store hasn't noticed yet that the bucket is empty
             if answer.status_code != 404:
                 sdk.raise_from_response(answer)
         return True
 
-    wait(stack.reporter, f"the bucket {bucket.name} is gone", gone, EMPTY_SECONDS, AGAIN)
+    poll_until(stack.reporter, f"the bucket {bucket.name} is gone", gone, EMPTY_SECONDS, RUN_AGAIN)
 
 
-def _refuse_if_full(stack: Stack, bucket: Thing) -> None:
+def _refuse_if_full(stack: Stack, bucket: Resource) -> None:
     if any(_pages(stack, bucket)):
-        raise InputError(f"the bucket {bucket.name} is not empty",
-                         next_step="`bucket empty` deletes its objects, after asking")  # fmt: skip
+        raise InputError(
+            f"the bucket {bucket.name} is not empty", next_step="`bucket empty` deletes its objects, after asking"
+        )

@@ -1,4 +1,4 @@
-"""What `up` would do. Reads only."""
+"""Compute what `up` would do, without changing anything."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provision import credentials, leases, networks, objects, servers, volumes
-from provision.declaration import SecurityGroup, Volume
+from provision.declaration import SecurityGroupSpec, VolumeSpec
 from provision.leases import Lease
-from provision.marks import Thing
+from provision.marks import Resource
 from provision.stack import Stack
 
 TO_DO = ("create", "change", "replace", "adopt")
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One line of the plan."""
 
     action: str
-    """create, keep, change, replace, adopt; use: it is there, somebody else's, and stays as it is."""
+    """create, keep, change, replace, adopt; use: someone else's, used unchanged."""
     kind: str
     name: str
     detail: str = ""
 
     @property
     def to_do(self) -> bool:
+        """Whether `up` would do something."""
         return self.action in TO_DO
 
 
-def plan(stack: Stack) -> list[Step]:
-    """Every declared thing, in the order in which `up` brings it about.
+def plan(stack: Stack) -> list[PlanStep]:
+    """Return a step for every declared resource, in `up`'s order.
 
-    Raises before anything is made where what the declaration names doesn't exist, or a name is taken.
+    Raises an error before anything is created if something that the declaration names doesn't exist, or a name is
+    taken.
     """
-    check(stack)
+    check_references(stack)
     wanted = stack.declaration
     steps = [_group(stack, group) for group in wanted.security_groups]
     steps += [_volume(stack, volume) for volume in wanted.volumes]
@@ -48,70 +50,72 @@ def plan(stack: Stack) -> list[Step]:
     return steps
 
 
-def check(stack: Stack) -> None:
-    """Whether the sites have what the declaration names; raises the first fault."""
+def check_references(stack: Stack) -> None:
+    """Check that the sites have what the declaration names. Raises the first fault."""
     for cloud in stack.clouds.both:
         cloud.check_region()
     wanted = stack.declaration.server
     if wanted:
-        servers.image(stack, wanted.image)
-        servers.flavor(stack, wanted.flavor)
-        servers.key_pair(stack, wanted.key)
-        servers.network(stack, wanted.network)
+        servers.find_image(stack, wanted.image)
+        servers.find_flavor(stack, wanted.flavor)
+        servers.find_key_pair(stack, wanted.key)
+        servers.find_network(stack, wanted.network)
     if stack.declaration.floating_ip:
-        servers.network(stack, stack.declaration.floating_ip.network)
+        servers.find_network(stack, stack.declaration.floating_ip.network)
     for name in undeclared_groups(stack):
         if not networks.group_candidates(stack, name):
-            raise servers.missing("security group", name, [], "declare it as [[security_group]], or correct the name")
+            raise servers.not_found_error(
+                "security group", name, [], "declare it as [[security_group]], or correct the name"
+            )
 
 
 def undeclared_groups(stack: Stack) -> list[str]:
-    """The security groups that the server names and the declaration doesn't make."""
+    """Return the server's security groups that aren't declared."""
     declared = {group.name for group in stack.declaration.security_groups}
     named = stack.declaration.server.security_groups if stack.declaration.server else ()
     return [name for name in named if name not in declared]
 
 
-def _simple(kind: str, name: str, found: Thing | None) -> Step:
+def _simple(kind: str, name: str, found: Resource | None) -> PlanStep:
     if found is None:
-        return Step("create", kind, name)
-    return Step("keep" if found.ours else "adopt", kind, name, f"{found.id} {found.detail}".strip())
+        return PlanStep("create", kind, name)
+    return PlanStep("keep" if found.ours else "adopt", kind, name, f"{found.id} {found.detail}".strip())
 
 
-def _group(stack: Stack, group: SecurityGroup) -> Step:
+def _group(stack: Stack, group: SecurityGroupSpec) -> PlanStep:
     found = networks.find_group(stack, group)
     rules = sorted(networks.wanted_rules(stack, group))
     if found is None:
-        return Step("create", "security group", group.name, _in_words(rules))
+        return PlanStep("create", "security group", group.name, _in_words(rules))
     if not found.ours and not stack.adopt:
-        return Step("use", "security group", group.name, found.id)
-    missing, stale = networks.lacking(stack, group, found)
+        return PlanStep("use", "security group", group.name, found.id)
+    missing, stale = networks.compare_rules(stack, group, found)
     changes = [f"let in {_in_words(sorted(missing))}"] if missing else []
     changes += [f"shut out {_in_words(sorted(stale))}"] if stale else []
     if not found.ours:
-        return Step("adopt", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip())
-    return Step("change" if changes else "keep", "security group", group.name, "; ".join(changes) or found.id)
+        return PlanStep("adopt", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip())
+    return PlanStep("change" if changes else "keep", "security group", group.name, "; ".join(changes) or found.id)
 
 
 def _in_words(rules: list[networks.Rule]) -> str:
     return ", ".join(f"{port} from {source}" for port, source in rules)
 
 
-def _volume(stack: Stack, volume: Volume) -> Step:
+def _volume(stack: Stack, volume: VolumeSpec) -> PlanStep:
     found = volumes.find(stack, volume.name)
     if found is None:
-        return Step("create", "volume", volume.name, f"{volume.gib} GiB")
+        return PlanStep("create", "volume", volume.name, f"{volume.gib} GiB")
     if not found.ours:
-        return Step("adopt", "volume", volume.name, f"{found.id} {found.detail}")
+        return PlanStep("adopt", "volume", volume.name, f"{found.id} {found.detail}")
     if volume.mount and stack.declaration.host and volumes.is_grown(found):
-        return Step("change", "volume", volume.name, f"{found.id} grow its file system")
+        return PlanStep("change", "volume", volume.name, f"{found.id} grow its file system")
     if found.raw.size < volume.gib:
-        return Step("change", "volume", volume.name, f"{found.id} grow from {found.raw.size} to {volume.gib} GiB")
-    return Step("keep", "volume", volume.name, f"{found.id} {found.detail}")
+        return PlanStep("change", "volume", volume.name, f"{found.id} grow from {found.raw.size} to {volume.gib} GiB")
+    return PlanStep("keep", "volume", volume.name, f"{found.id} {found.detail}")
 
 
-def _machine(stack: Stack) -> Iterator[Step]:
-    """Boot volume, lease, server, address, and the volumes at the server."""
+def _machine(stack: Stack) -> Iterator[PlanStep]:
+    """Yield the steps of boot volume, lease, server, address and attachments."""
     wanted = stack.declaration.server
     assert wanted
     if wanted.boot_volume and not wanted.boot_volume.delete_on_termination:
@@ -129,51 +133,51 @@ def _machine(stack: Stack) -> Iterator[Step]:
         yield _attachment(stack, volume, found if server.action != "replace" else None)
 
 
-def _lease(stack: Stack, lease: Lease | None) -> Step:
+def _lease(stack: Stack, lease: Lease | None) -> PlanStep:
     assert stack.declaration.lease
     if lease is None:
-        return Step("create", "lease", f"for {stack.declaration.lease.hours:g} h")
-    return Step("keep", "lease", lease.id, lease.thing.detail)
+        return PlanStep("create", "lease", f"for {stack.declaration.lease.hours:g} h")
+    return PlanStep("keep", "lease", lease.id, lease.resource.detail)
 
 
-def _server(stack: Stack, found: Thing | None, lease: Lease | None) -> Step:
+def _server(stack: Stack, found: Resource | None, lease: Lease | None) -> PlanStep:
     if found is None:
-        return Step("create", "server", stack.name)
+        return PlanStep("create", "server", stack.name)
     differences = servers.differences(stack, found, lease)
     if differences:
-        servers.refuse_unlike(found, differences)
-        return Step("replace", "server", stack.name, "; ".join([found.id, *differences]))
+        servers.require_replaceable(found, differences)
+        return PlanStep("replace", "server", stack.name, "; ".join([found.id, *differences]))
     if not found.ours:
-        return Step("adopt", "server", stack.name, found.id)
+        return PlanStep("adopt", "server", stack.name, found.id)
     if found.status == "SHUTOFF":
-        return Step("change", "server", stack.name, f"{found.id} start it")
+        return PlanStep("change", "server", stack.name, f"{found.id} start it")
     groups_to_come = any(networks.find_group(stack, group) is None for group in stack.declaration.security_groups)
     if not groups_to_come and not networks.is_in_groups(stack, found):
-        return Step("change", "server", stack.name, f"{found.id} its security groups")
-    return Step("keep", "server", stack.name, found.id)
+        return PlanStep("change", "server", stack.name, f"{found.id} its security groups")
+    return PlanStep("keep", "server", stack.name, found.id)
 
 
-def _address(stack: Stack, server: Thing | None) -> Step:
+def _address(stack: Stack, server: Resource | None) -> PlanStep:
     found = networks.find_address(stack)
     if found is None:
-        return Step("create", "floating IP", "")
+        return PlanStep("create", "floating IP", "")
     if server is None or found.raw.port_id != networks.port_of(stack, server):
-        return Step("change", "floating IP", found.name, "to the server")
-    return Step("keep", "floating IP", found.name, found.id)
+        return PlanStep("change", "floating IP", found.name, "to the server")
+    return PlanStep("keep", "floating IP", found.name, found.id)
 
 
-def _attachment(stack: Stack, volume: Volume, server: Thing | None) -> Step:
+def _attachment(stack: Stack, volume: VolumeSpec, server: Resource | None) -> PlanStep:
     found = volumes.find(stack, volume.name)
     at_server = found is not None and server is not None and volumes.server_of(found) == server.id
-    return Step(
+    return PlanStep(
         "keep" if at_server else "create", "attachment", volume.name, f"at {volume.mount}" if volume.mount else ""
     )
 
 
-def _credentials(stack: Stack) -> Step:
+def _credentials(stack: Stack) -> PlanStep:
     found = credentials.find(stack)
     if found is None:
-        return Step("create", "credentials", "S3 keys")
-    if not credentials.up_to_date(stack, found):
-        return Step("change", "credentials", found.access, "write the files")
-    return Step("keep", "credentials", found.access)
+        return PlanStep("create", "credentials", "S3 keys")
+    if not credentials.are_files_current(stack, found):
+        return PlanStep("change", "credentials", found.access, "write the files")
+    return PlanStep("keep", "credentials", found.access)

@@ -1,4 +1,4 @@
-"""The virtual machine."""
+"""The server, a virtual machine."""
 
 from __future__ import annotations
 
@@ -9,172 +9,198 @@ from keystoneauth1 import exceptions as ksa
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, LarderError, ServiceError
-from larder.terminal import lines
+from larder.terminal import join_lines
 from provision import host_keys, marks, volumes
-from provision.clouds import AGAIN, make, wait
-from provision.declaration import Server
+from provision.clouds import RUN_AGAIN, create_once, poll_until
+from provision.declaration import ServerSpec
 from provision.leases import Lease
-from provision.marks import Thing
+from provision.marks import Resource
 from provision.stack import Stack
 
 SHUT_DOWN_SECONDS = 60
-"""A system that takes longer to end is deleted as it is."""
+"""A system that takes longer to shut down is deleted anyway."""
 
 GONE = ("DELETED", "SOFT_DELETED")
 CONSOLE_LINES = 20
-MOST_CONSOLE_LINES = 4000
+MAX_CONSOLE_LINES = 4000
 
 
-def thing(stack: Stack, server: Any) -> Thing:
+def as_resource(stack: Stack, server: Any) -> Resource:
+    """Return the site's server as a resource."""
     metadata = server.metadata or {}
     owner, adopted = metadata.get(marks.STACK, ""), metadata.get(marks.ADOPTED) == "yes"
     words = [f"({server.task_state})" if server.task_state else "", "adopted" if adopted else ""]
-    return Thing(
-        "server", server.name, server.id, server.status, " ".join(filter(None, words)), owner == stack.owner, server,
-        owner, adopted,
-    )  # fmt: skip
+    return Resource(
+        "server",
+        server.name,
+        server.id,
+        server.status,
+        " ".join(filter(None, words)),
+        owner == stack.owner,
+        server,
+        owner,
+        adopted,
+    )
 
 
-def in_project(stack: Stack) -> list[Thing]:
-    """All servers of the project, whoever made them."""
-    with stack.step("list servers"):
-        servers = [thing(stack, item) for item in stack.clouds.compute.connection.compute.servers()]
+def in_project(stack: Stack) -> list[Resource]:
+    """Return all servers of the project, including those of others."""
+    with stack.translate_errors("list servers"):
+        servers = [as_resource(stack, item) for item in stack.clouds.compute.connection.compute.servers()]
     return [item for item in servers if item.status not in GONE]
 
 
-def candidates(stack: Stack) -> list[Thing]:
-    """The servers that carry our mark or have our name."""
+def candidates(stack: Stack) -> list[Resource]:
+    """Return the servers that carry our mark or have our name."""
     return [item for item in in_project(stack) if item.ours or item.name == stack.name]
 
 
-def flavor_name(server: Thing) -> str:
-    """The flavor that a server was made with; on a lease it is named after the reservation."""
+def flavor_name(server: Resource) -> str:
+    """Return the name of a server's flavor; on a lease it contains the reservation's id."""
     return str(server.raw.flavor.original_name or server.raw.flavor.name)
 
 
-def refuse_to_end(stack: Stack, lease: Lease, going: Collection[str] = ()) -> None:
-    """InputError where the end of a lease would delete a server that isn't `going`: one that somebody started on it."""
+def require_lease_unused(stack: Stack, lease: Lease, removed_ids: Collection[str] = ()) -> None:
+    """Raise InputError if ending a lease would delete a server that isn't in `removed_ids`, such as another user's."""
     for server in in_project(stack):
-        if server.id not in going and flavor_name(server) == lease.flavor:
-            raise InputError(f"{server} isn't this stack's, and would end with the lease",
-                             next_step="have its owner delete it")  # fmt: skip
+        if server.id not in removed_ids and flavor_name(server) == lease.flavor:
+            raise InputError(
+                f"{server} isn't this stack's, and would end with the lease", next_step="have its owner delete it"
+            )
 
 
-def ours(stack: Stack) -> list[Thing]:
-    """All servers that carry our mark."""
+def list_ours(stack: Stack) -> list[Resource]:
+    """Return all servers that carry our mark."""
     return [item for item in candidates(stack) if item.ours]
 
 
-def find(stack: Stack) -> Thing | None:
-    return marks.one(candidates(stack), stack.adopt)
+def find(stack: Stack) -> Resource | None:
+    """Return our server, if there is one."""
+    return marks.select_one(candidates(stack), stack.adopt)
 
 
-def adopt(stack: Stack, server: Thing) -> None:
-    with stack.step("mark the server"):
+def adopt(stack: Stack, server: Resource) -> None:
+    """Mark a server that somebody else created as ours."""
+    with stack.translate_errors("mark the server"):
         stack.clouds.compute.connection.compute.set_server_metadata(
             server.raw, **stack.metadata, **{marks.ADOPTED: "yes"}
         )
 
 
-def release(stack: Stack, server: Thing) -> None:
-    """Take our mark from a server that was adopted; it goes on running."""
-    with stack.step("take the mark from the server"):
-        # The mark first: with it alone, the server would count as made by us.
+def release(stack: Stack, server: Resource) -> None:
+    """Remove our mark from an adopted server, which keeps running."""
+    with stack.translate_errors("take the mark from the server"):
+        # The mark first: without the others, it would mean that we created the server.
         for key in (marks.STACK, marks.ADOPTED, marks.IMAGE):
             if key in server.raw.metadata:
                 stack.clouds.compute.connection.compute.delete_server_metadata(server.raw, [key])
 
 
-def root_goes(server: Thing) -> bool:
-    """Whether the server's root disk goes with it."""
+def deletes_root_disk(server: Resource) -> bool:
+    """Return whether the root disk is deleted with the server."""
     from_image = bool(server.raw.image and server.raw.image.id)
     return from_image or any(volume.get("delete_on_termination") for volume in _volumes_of(server))
 
 
-def _volumes_of(server: Thing) -> list[Any]:
+def _volumes_of(server: Resource) -> list[Any]:
     return list(server.raw.attached_volumes or ())
 
 
-def what_replacing_does(server: Thing) -> str:
-    """The advice for a server that can only be replaced."""
-    root = ", with its root disk," if root_goes(server) else ""
-    return f"`up --replace` deletes it{root} and makes another; declared volumes stay"
+def replacement_hint(server: Resource) -> str:
+    """Return the next step for a server that must be replaced."""
+    root = ", with its root disk," if deletes_root_disk(server) else ""
+    return f"`up --replace` deletes it{root} and creates another; declared volumes stay"
 
 
-def refuse_unlike(server: Thing, differences: list[str]) -> None:
-    """InputError for a server that somebody else made, and that isn't as declared: it isn't ours to replace."""
+def require_replaceable(server: Resource, differences: list[str]) -> None:
+    """Raise InputError for a server of someone else that isn't as declared, since we must not replace it."""
     if not server.ours or server.adopted:
         raise InputError(
-            f"{server} was made by somebody else, and isn't as declared: {'; '.join(differences)}",
-            next_step="declare what it is; or give the stack another name; or have its owner delete it",
+            f"{server} was created by someone else, and isn't as declared: {'; '.join(differences)}",
+            next_step="declare it as it is, give the stack another name, or have its owner delete it",
         )
 
 
-def start(stack: Stack, server: Thing) -> None:
-    """Start a server that was stopped, by hand or by a `down` that was interrupted."""
+def start(stack: Stack, server: Resource) -> None:
+    """Start a server that was stopped, by hand or by an interrupted `down`."""
     if server.status == "SHUTOFF":
-        stack.say("start", str(server))
-        with stack.step("start the server"):
+        stack.report("start", str(server))
+        with stack.translate_errors("start the server"):
             stack.clouds.compute.connection.compute.start_server(server.id)
 
 
-def missing(what: str, name: str, existing: list[str], next_step: str) -> InputError:
-    """The error for something that the site doesn't have."""
+def not_found_error(what: str, name: str, existing: list[str], next_step: str) -> InputError:
+    """Return the error for something that the site lacks."""
     listed = ", ".join(sorted(existing)[:20]) or "none"
     return InputError(f"there is no {what} {name!r}; there are: {listed}", next_step=next_step)
 
 
-def _pick(what: str, name: str, things: list[Any], next_step: str) -> Any:
-    found = [item for item in things if name in (item.name, item.id)]
+def _pick(what: str, name: str, existing: list[Any], next_step: str) -> Any:
+    found = [item for item in existing if name in (item.name, item.id)]
     if not found:
-        raise missing(what, name, [item.name for item in things if item.name], next_step)
+        raise not_found_error(what, name, [item.name for item in existing if item.name], next_step)
     if len(found) > 1:
         raise InputError(
-            lines(
-                f"{len(found)} of kind {what} are called {name!r}:", *(f"  - {item.name} ({item.id})" for item in found)
+            join_lines(
+                f"there are {len(found)} of type {what} with the name {name!r}:",
+                *(f"  - {item.name} ({item.id})" for item in found),
             ),
             next_step="declare the id in place of the name",
         )
     return found[0]
 
 
-def image(stack: Stack, name: str) -> Any:
-    with stack.step("look for the image"):
-        return _pick("image", name, list(stack.clouds.compute.connection.image.images()),
-                     "correct [server] image; names change when a site renews its images")  # fmt: skip
+def find_image(stack: Stack, name: str) -> Any:
+    """Return the image of a name."""
+    with stack.translate_errors("look for the image"):
+        return _pick(
+            "image",
+            name,
+            list(stack.clouds.compute.connection.image.images()),
+            "correct [server] image; names change when a site renews its images",
+        )
 
 
-def flavor(stack: Stack, name: str) -> Any:
-    with stack.step("look for the flavor"):
+def find_flavor(stack: Stack, name: str) -> Any:
+    """Return the flavor of a name."""
+    with stack.translate_errors("look for the flavor"):
         return _pick("flavor", name, list(stack.clouds.compute.connection.compute.flavors()), "correct [server] flavor")
 
 
-def key_pair(stack: Stack, name: str) -> Any:
-    with stack.step("look for the key pair"):
-        return _pick("key pair", name, list(stack.clouds.compute.connection.compute.keypairs()),
-                     "correct [server] key, or upload the key: `openstack keypair create`")  # fmt: skip
+def find_key_pair(stack: Stack, name: str) -> Any:
+    """Return the key pair of a name."""
+    with stack.translate_errors("look for the key pair"):
+        return _pick(
+            "key pair",
+            name,
+            list(stack.clouds.compute.connection.compute.keypairs()),
+            "correct [server] key, or upload the key: `openstack keypair create`",
+        )
 
 
-def network(stack: Stack, name: str) -> Any:
-    with stack.step("look for the network"):
+def find_network(stack: Stack, name: str) -> Any:
+    """Return the network of a name."""
+    with stack.translate_errors("look for the network"):
         return _pick(
             "network", name, list(stack.clouds.compute.connection.network.networks()), "correct the network's name"
         )
 
 
 def create(
-    stack: Stack, wanted: Server, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
-) -> Thing:  # fmt: skip
-    """Start a server in the security groups with these ids; returns it as it is then, still building."""
+    stack: Stack, wanted: ServerSpec, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
+) -> Resource:
+    """Create a server in the security groups with these ids, and return it while it is still building."""
     compute = stack.clouds.compute.connection.compute
-    what = image(stack, wanted.image)
-    size = flavor(stack, lease.flavor if lease else wanted.flavor)
+    what = find_image(stack, wanted.image)
+    size = find_flavor(stack, lease.flavor if lease else wanted.flavor)
     body: dict[str, Any] = {
-        "name": stack.name, "flavor_id": size.id, "key_name": key_pair(stack, wanted.key).name,
-        "networks": [{"uuid": network(stack, wanted.network).id}],
+        "name": stack.name,
+        "flavor_id": size.id,
+        "key_name": find_key_pair(stack, wanted.key).name,
+        "networks": [{"uuid": find_network(stack, wanted.network).id}],
         "metadata": stack.metadata | {marks.IMAGE: wanted.image},
-        "security_groups": [{"name": id} for id in groups],  # ids, since names may be there twice
-    }  # fmt: skip
+        "security_groups": [{"name": id} for id in groups],  # ids, since names may be ambiguous
+    }
     if lease:
         body["scheduler_hints"] = {"reservation": lease.reservation}
     if boot_volume:
@@ -184,13 +210,13 @@ def create(
         body["block_device_mapping"] = [source | {"volume_size": wanted.boot_volume.gib}]
     else:
         body["image_id"] = what.id
-    made = make(
+    created = create_once(
         stack.clouds.compute,
         "start the server",
-        lambda: thing(stack, compute.create_server(**body)),
+        lambda: as_resource(stack, compute.create_server(**body)),
         lambda: find(stack),
     )
-    return _read(stack, made.id)
+    return _read(stack, created.id)
 
 
 def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:
@@ -203,107 +229,107 @@ def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:
     }
 
 
-def _read(stack: Stack, id: str) -> Thing:
-    with stack.step("read the server"):
-        return thing(stack, stack.clouds.compute.connection.compute.get_server(id))
+def _read(stack: Stack, id: str) -> Resource:
+    with stack.translate_errors("read the server"):
+        return as_resource(stack, stack.clouds.compute.connection.compute.get_server(id))
 
 
-def wait_active(stack: Stack, server: Thing) -> Thing:
-    """Wait until the server runs; ServiceError with its fault and the end of its console when it can't."""
+def wait_active(stack: Stack, server: Resource) -> Resource:
+    """Wait until the server runs. Raises ServiceError with its fault and the end of its console if it can't."""
 
-    def look() -> Thing | None:
+    def check() -> Resource | None:
         now = _read(stack, server.id)
         if now.status == "ERROR":
-            raise failed(stack, now)
+            raise server_error(stack, now)
         return now if now.status == "ACTIVE" and not now.raw.task_state else None
 
     limit = stack.declaration.limits.server
-    return wait(
+    return poll_until(
         stack.reporter,
         f"the server {stack.name} runs",
-        look,
+        check,
         limit,
-        f"look at `status` and the site's web interface; {AGAIN}",
+        f"look at `status` and the site's web interface; {RUN_AGAIN}",
     )
 
 
-def failed(stack: Stack, server: Thing) -> ServiceError:
-    """What is known of a server in ERROR."""
-    fault = _read(stack, server.id).raw.fault or {}  # lists of servers lack it
+def server_error(stack: Stack, server: Resource) -> ServiceError:
+    """Return the error for a server in ERROR, with its fault and the end of its console."""
+    fault = _read(stack, server.id).raw.fault or {}  # missing in lists of servers
     what = [f"the server {server.name} ({server.id}) is in ERROR: {fault.get('message', 'no fault is given')}"]
     if end := console(stack, server):
         what += ["  the end of its console:", *(f"  | {line}" for line in end)]
-    return ServiceError(lines(*what), next_step=what_replacing_does(server))
+    return ServiceError(join_lines(*what), next_step=replacement_hint(server))
 
 
-def console(stack: Stack, server: Thing) -> list[str]:
-    """The last lines of a server's console; none where there is no console."""
+def console(stack: Stack, server: Resource) -> list[str]:
+    """Return the last lines of a server's console, or none without a console."""
     return console_log(stack, server, CONSOLE_LINES).strip().splitlines()[-CONSOLE_LINES:]
 
 
-def console_log(stack: Stack, server: Thing, lines: int = MOST_CONSOLE_LINES) -> str:
-    """The end of a server's console log; empty where there is none, as at a server without a host."""
+def console_log(stack: Stack, server: Resource, lines: int = MAX_CONSOLE_LINES) -> str:
+    """Return the end of a server's console log, or "" if there is none, as for a server without a host."""
     try:
         answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=lines)
     except (sdk.HttpException, ksa.ClientException):
         return ""
     text = answer.get("output") if isinstance(answer, dict) else answer
-    return text[-host_keys.MOST_CHARACTERS :] if isinstance(text, str) else ""
+    return text[-host_keys.MAX_CONSOLE_CHARACTERS :] if isinstance(text, str) else ""
 
 
-def delete(stack: Stack, server: Thing) -> None:
+def delete(stack: Stack, server: Resource) -> None:
     """Delete a server and wait until it is gone, so that its volumes are free."""
     compute = stack.clouds.compute.connection.compute
     _shut_down(stack, server)
-    with stack.step("delete the server"):
+    with stack.translate_errors("delete the server"):
         compute.delete_server(server.id)
 
     def gone() -> bool | None:
         return None if any(item.id == server.id for item in candidates(stack)) else True
 
-    wait(stack.reporter, f"the server {server.name} is gone", gone, stack.declaration.limits.server, AGAIN)
+    poll_until(stack.reporter, f"the server {server.name} is gone", gone, stack.declaration.limits.server, RUN_AGAIN)
 
 
-def _shut_down(stack: Stack, server: Thing) -> None:
-    """Have a running server end by itself, as far as it does: it writes to its volumes what it still has in memory."""
+def _shut_down(stack: Stack, server: Resource) -> None:
+    """Shut down a running server, if possible, so that it writes its cached data to its volumes."""
     if server.status != "ACTIVE":
         return
     compute = stack.clouds.compute.connection.compute
 
     def ended() -> bool | None:
-        with stack.step("look at the server"):
+        with stack.translate_errors("look at the server"):
             found = compute.find_server(server.id)
         return None if found is not None and found.status == "ACTIVE" else True
 
     try:
-        with stack.step("shut the server down"):
+        with stack.translate_errors("shut the server down"):
             compute.stop_server(server.id)
-        wait(stack.reporter, f"the server {server.name} has shut down", ended, SHUT_DOWN_SECONDS, AGAIN)
+        poll_until(stack.reporter, f"the server {server.name} has shut down", ended, SHUT_DOWN_SECONDS, RUN_AGAIN)
     except LarderError as error:
-        stack.say("warning", f"not shut down before it goes: {error.what}")
+        stack.report("warning", f"not shut down before it is deleted: {error.what}")
 
 
-def differences(stack: Stack, server: Thing, lease: Lease | None) -> list[str]:
-    """What of the server isn't as declared and can't be changed while it lives."""
+def differences(stack: Stack, server: Resource, lease: Lease | None) -> list[str]:
+    """Return the differences from the declaration that only a new server can fix."""
     wanted, raw = stack.declaration.server, server.raw
     assert wanted
     found = []
     if server.status == "ERROR":
         found.append("it is in ERROR")
     if stack.declaration.lease and lease is None:
-        found.append("it runs outside of the lease to come")
-    wanted_flavor = lease.flavor if lease else flavor(stack, wanted.flavor).name
+        found.append("it runs outside of the declared lease")
+    wanted_flavor = lease.flavor if lease else find_flavor(stack, wanted.flavor).name
     if (name := flavor_name(server)) != wanted_flavor:
         found.append(f"its flavor is {name}, not {wanted_flavor}")
     if raw.key_name != wanted.key:
         found.append(f"its key is {raw.key_name}, not {wanted.key}")
-    if raw.addresses and network(stack, wanted.network).name not in raw.addresses:
+    if raw.addresses and find_network(stack, wanted.network).name not in raw.addresses:
         found.append(f"its network is {', '.join(raw.addresses)}, not {wanted.network}")
     return found + _root_differences(stack, server)
 
 
-def _root_differences(stack: Stack, server: Thing) -> list[str]:
-    """The same of what the server starts from."""
+def _root_differences(stack: Stack, server: Resource) -> list[str]:
+    """Return the same for what the server boots from."""
     wanted, raw = stack.declaration.server, server.raw
     assert wanted
     image_id = raw.image.id if raw.image and raw.image.id else None
@@ -311,11 +337,11 @@ def _root_differences(stack: Stack, server: Thing) -> list[str]:
         return ["it starts from its image"]
     if wanted.boot_volume:
         boot = None if wanted.boot_volume.delete_on_termination else volumes.find(stack, volumes.BOOT)
-        staying = [item["id"] for item in _volumes_of(server) if item.get("delete_on_termination") is False]
-        stays = wanted.boot_volume.delete_on_termination or (boot is not None and boot.id in staying)
-        return [] if stays else ["it doesn't start from the volume that stays"]
+        kept_ids = [item["id"] for item in _volumes_of(server) if item.get("delete_on_termination") is False]
+        is_kept = wanted.boot_volume.delete_on_termination or (boot is not None and boot.id in kept_ids)
+        return [] if is_kept else ["it doesn't start from the volume that stays"]
     if not image_id:
         return ["it starts from a volume"]
-    made_from = (raw.metadata or {}).get(marks.IMAGE)  # sites renew images, and keep their names
-    like = made_from == wanted.image if made_from else image_id == image(stack, wanted.image).id
-    return [] if like else [f"its image is {made_from or image_id}, not {wanted.image}"]
+    made_from = (raw.metadata or {}).get(marks.IMAGE)  # sites renew images under the same name
+    is_same = made_from == wanted.image if made_from else image_id == find_image(stack, wanted.image).id
+    return [] if is_same else [f"its image is {made_from or image_id}, not {wanted.image}"]

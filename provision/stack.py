@@ -1,4 +1,4 @@
-"""What every command works with: the declaration, its clouds, and how to speak."""
+"""The context of every command: the declaration, its clouds, and the reporter."""
 
 from __future__ import annotations
 
@@ -10,53 +10,57 @@ from pathlib import Path
 
 from larder.progress import Reporter
 from provision import marks
-from provision.clouds import Cloud, Clouds, explained
+from provision.clouds import Cloud, Clouds, translate_cloud_errors
 from provision.declaration import Declaration
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A declaration and the clouds that it lives in."""
+    """A declaration with its clouds."""
 
     declaration: Declaration
     clouds: Clouds
     reporter: Reporter
     adopt: bool = False
-    """Whether things of a declared name that carry no mark may be marked and managed."""
+    """Whether resources with a declared name and without a mark may be marked and managed."""
     caller: str | None = None
-    """The network of this machine, when the user names it: 192.0.2.7/32."""
+    """This machine's network, if the user names it: 192.0.2.7/32."""
 
     @property
     def name(self) -> str:
+        """Name of the stack."""
         return self.declaration.name
 
     @property
     def owner(self) -> str:
-        """What marks name at the compute site."""
+        """The owner in marks at the compute site."""
         return self.owner_at(self.clouds.compute)
 
     def owner_at(self, cloud: Cloud) -> str:
-        """What marks name at a site: the stack and its user there."""
-        return marks.owner(self.name, cloud.user_id)
+        """Return the owner in marks at a site: the stack and its user there."""
+        return marks.make_owner(self.name, cloud.user_id)
 
     @property
     def mark(self) -> str:
-        return marks.text(self.owner)
+        """Mark in the description of what we create."""
+        return marks.format_mark(self.owner)
 
     @property
     def metadata(self) -> dict[str, str]:
+        """Metadata of what we create."""
         return {marks.STACK: self.owner}
 
     @property
     def state_folder(self) -> Path:
-        """Host key and ssh_config fragment. Nothing that couldn't be had again."""
+        """The folder for host key and ssh_config fragment; all of it can be created again."""
         return Path(os.environ.get("LARDER_HOME") or ".larder") / "provision" / self.name
 
-    def say(self, event: str, message: str) -> None:
+    def report(self, event: str, message: str) -> None:
+        """Report an event."""
         self.reporter.event(event, message)
 
     @contextmanager
-    def step(self, doing: str, cloud: Cloud | None = None) -> Iterator[None]:
-        """Errors in words for what is done at a site, the compute site by default."""
-        with explained(cloud or self.clouds.compute, doing):
+    def translate_errors(self, action: str, cloud: Cloud | None = None) -> Iterator[None]:
+        """Translate errors of a block that uses a site, by default the compute site."""
+        with translate_cloud_errors(cloud or self.clouds.compute, action):
             yield

@@ -1,8 +1,8 @@
-"""The stages: each is run as `python -m services.<stage>`, none is imported by another."""
+"""The stages. Run each as `python -m services.<stage>`; no stage imports another."""
 
 import os
 import signal
 import sys
 
-if os.getpid() == 1:  # a container's first process: until it has a handler, the kernel drops a request to end
+if os.getpid() == 1:  # PID 1 of a container: the kernel drops SIGTERM until a handler is installed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))

@@ -1,8 +1,9 @@
-"""The command that runs a stage, as the one who reads a message would type it.
+"""Turn the names of stages in messages into the commands that the user types.
 
-Errors and next steps name stages (larder.next_step). Here, where a stage starts, each name becomes a command.
-LARDER_FRONT_DOOR says which: the front door sets it for the stages that it starts, and compose/stage.yaml for those
-that people start by compose alone. Without it, the stage was started as `python -m services.<stage>`.
+Errors and next steps name stages (larder.next_step). This module replaces each name by a command when a stage starts.
+LARDER_FRONT_DOOR selects the form of the command. The command `larder` sets it for the stages that it starts;
+compose/stage.yaml sets it for stages started with docker compose. If it is unset, the stage was started as
+`python -m services.<stage>`.
 """
 
 from __future__ import annotations
@@ -14,73 +15,111 @@ from functools import partial
 from typing import TypeVar
 
 import larder.stage
-from larder.cli.front_doors import FRONT_DOORS
+from larder.cli.invocation import INVOCATIONS
 from larder.errors import ConfigurationError
-from larder.next_step import Run, parse_run, replace_runs
+from larder.next_step import StageRun, parse_run, replace_runs
 from larder.progress import Reporter
 from larder.settings import Settings
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 
 S = TypeVar("S", bound=Settings)
 
-VARIABLE = "LARDER_FRONT_DOOR"
-WAYS = (*FRONT_DOORS, "compose", "")
+INVOCATION_VARIABLE = "LARDER_FRONT_DOOR"
+KNOWN_INVOCATIONS = (*INVOCATIONS, "compose", "")
 HELP = "--help"
 
 TARGETS = {
-    ("extract", ""): "etl-local", ("transform", ""): "etl-local", ("load", ""): "etl-load",
-    ("shard", ""): "etl-wds", ("load", "shards"): "etl-wds", ("optimize", ""): "etl-lit", ("load", "chunks"): "etl-lit",
-    ("index", ""): "index", ("verify", ""): "verify", ("bench", ""): "bench", ("bench", "train"): "train",
-    ("mount", ""): "mount", ("mount", "unmount"): "unmount",
-    ("s3", ""): "s3-check", ("s3", "check"): "s3-check", ("s3", "bucket"): "s3-bucket", ("s3", "up"): "s3-up",
-    ("s3", "down"): "s3-down", ("jupyter", ""): "jupyter", ("jupyter", "up"): "jupyter",
-    ("jupyter", "down"): "jupyter-down", ("jupyter", "url"): "jupyter-url", ("jupyter", "logs"): "jupyter-logs",
-    ("ray", "up"): "ray-up", ("ray", "down"): "ray-down", ("clean", "wds"): "clean-wds", ("clean", "lit"): "clean-lit",
-}  # fmt: skip
-"""What the front doors call each stage and task."""
-_SHORT = {"LARDER_ARM": "ARM", ("s3-bucket", "S3_BUCKET"): "BUCKET"}
-"""Settings that a target takes under a shorter name."""
-_FILES = {"extract": "local", "transform": "local", "shard": "wds", "shards": "wds", "optimize": "lit", "chunks": "lit"}
-"""The compose files that aren't called as their stage is, by stage or by what is loaded."""
-_LOADED = {"shards": "webdataset", "chunks": "litdata"}
-"""What load calls what is loaded."""
+    ("extract", ""): "etl-local",
+    ("transform", ""): "etl-local",
+    ("load", ""): "etl-load",
+    ("shard", ""): "etl-wds",
+    ("load", "shards"): "etl-wds",
+    ("optimize", ""): "etl-lit",
+    ("load", "chunks"): "etl-lit",
+    ("index", ""): "index",
+    ("verify", ""): "verify",
+    ("bench", ""): "bench",
+    ("bench", "train"): "train",
+    ("mount", ""): "mount",
+    ("mount", "unmount"): "unmount",
+    ("s3", ""): "s3-check",
+    ("s3", "check"): "s3-check",
+    ("s3", "bucket"): "s3-bucket",
+    ("s3", "up"): "s3-up",
+    ("s3", "down"): "s3-down",
+    ("jupyter", ""): "jupyter",
+    ("jupyter", "up"): "jupyter",
+    ("jupyter", "down"): "jupyter-down",
+    ("jupyter", "url"): "jupyter-url",
+    ("jupyter", "logs"): "jupyter-logs",
+    ("ray", "up"): "ray-up",
+    ("ray", "down"): "ray-down",
+    ("clean", "wds"): "clean-wds",
+    ("clean", "lit"): "clean-lit",
+}
+"""Target of make, or command of larder, for each stage and task."""
+_SHORT_NAMES = {"LARDER_ARM": "ARM", ("s3-bucket", "S3_BUCKET"): "BUCKET"}
+"""Short names of settings, for all targets or for one."""
+_COMPOSE_FILES = {
+    "extract": "local",
+    "transform": "local",
+    "shard": "wds",
+    "shards": "wds",
+    "optimize": "lit",
+    "chunks": "lit",
+}
+"""Compose files whose name differs from their stage, by stage or by loaded artifact."""
+_LOADED_ARTIFACTS = {"shards": "webdataset", "chunks": "litdata"}
+"""Values of LARDER_LOAD, by task."""
 _SERVERS = {"mount": "mount", "s3": "minio", "jupyter": "jupyter", "ray": "ray-head ray-worker"}
-_ON_SERVERS = {
-    "up": "up -d --wait {}", "down": "rm --stop --force {}", "unmount": "rm --stop --force {}",
-    "logs": "logs --no-log-prefix {}", "url": "exec {} python -m services.jupyter --task url",
-}  # fmt: skip
-"""What compose does with a server, by task."""
-_RAY = {"up": "ray start --head", "down": "ray stop"}
+_SERVER_SUBCOMMANDS = {
+    "up": "up -d --wait {}",
+    "down": "rm --stop --force {}",
+    "unmount": "rm --stop --force {}",
+    "logs": "logs --no-log-prefix {}",
+    "url": "exec {} python -m services.jupyter --task url",
+}
+"""Compose subcommands for servers, by task."""
+_RAY_COMMANDS = {"up": "ray start --head", "down": "ray stop"}
 
 
 def main(
-    stage: str, kind: type[S], work: Callable[[S, Reporter], Outcome], about: str, argv: Sequence[str] | None = None
+    stage: str,
+    kind: type[S],
+    work: Callable[[S, Reporter], StageOutcome],
+    about: str,
+    argv: Sequence[str] | None = None,
 ) -> int:
-    """Run a stage as `larder.stage.main` does, with commands in its messages. Returns its exit code."""
-    way = os.environ.get(VARIABLE, "")
+    """Run a stage with `larder.stage.main`, show commands in its messages, and return its exit code."""
+    invocation = os.environ.get(INVOCATION_VARIABLE, "")
 
-    def checked(settings: S, reporter: Reporter) -> Outcome:
-        if way not in WAYS:
+    def run_checked(settings: S, reporter: Reporter) -> StageOutcome:
+        if invocation not in KNOWN_INVOCATIONS:
             raise ConfigurationError(
-                f"{VARIABLE}={way!r} must be one of {', '.join(filter(None, WAYS))}",
-                next_step="unset it: the command that starts a stage sets it",
+                f"{INVOCATION_VARIABLE}={invocation!r} must be one of {', '.join(filter(None, KNOWN_INVOCATIONS))}",
+                next_step="unset it: it is set by the command that starts a stage",
             )
         outcome = work(settings, reporter)
-        return outcome._replace(next_step="") if _follows(stage, outcome.next_step, way) else outcome
+        return outcome._replace(next_step="") if _runs_next_step(stage, outcome.next_step, invocation) else outcome
 
-    program = command(Run(stage), "compose") if way == "compose" else None
+    program = command(StageRun(stage), "compose") if invocation == "compose" else None
     return larder.stage.main(
-        stage, kind, checked, about, argv, program=program or f"python -m services.{stage}",
-        in_commands=partial(in_commands, way=way),
-    )  # fmt: skip
+        stage,
+        kind,
+        run_checked,
+        about,
+        argv,
+        program=program or f"python -m services.{stage}",
+        to_commands=partial(replace_stage_names, invocation=invocation),
+    )
 
 
-def in_commands(text: str, way: str | None = None) -> str:
-    """Replace the stages that a message names by commands. `way` is LARDER_FRONT_DOOR's value, or another."""
-    chosen = os.environ.get(VARIABLE, "") if way is None else way
+def replace_stage_names(text: str, invocation: str | None = None) -> str:
+    """Replace the names of stages in a message by commands. `invocation` overrides LARDER_FRONT_DOOR."""
+    chosen = os.environ.get(INVOCATION_VARIABLE, "") if invocation is None else invocation
 
-    def shown(run: Run) -> str | None:
-        if run.stage == "clean" and chosen not in FRONT_DOORS:
+    def shown(run: StageRun) -> str | None:
+        if run.stage == "clean" and chosen not in INVOCATIONS:
             return "remove the volume"
         found = command(run, chosen)
         return found and f"`{found}`"
@@ -88,48 +127,52 @@ def in_commands(text: str, way: str | None = None) -> str:
     return replace_runs(text, shown)
 
 
-def command(run: Run, way: str) -> str | None:
-    """Return the command for a run, or None where `run` names no stage of ours."""
+def command(run: StageRun, invocation: str) -> str | None:
+    """Return the command for a run, or None if `run` names an unknown stage."""
     target = TARGETS.get((run.stage, "" if run.task == HELP else run.task))
     if target is None:
         return None
-    if way in FRONT_DOORS and run.task == HELP:
-        return f"{FRONT_DOORS['module' if way == 'make' else way]} {target} {HELP}"
-    if way in FRONT_DOORS:
-        named = [(_SHORT.get(name) or _SHORT.get((target, name), name), value) for name, value in run.settings]
-        return " ".join([FRONT_DOORS[way], target, *_assigned(named)])
-    if way == "compose":
-        return " ".join([*_assigned(run.settings), _by_compose(run)])
-    loaded = [("LARDER_LOAD", _LOADED[run.task])] if run.stage == "load" and run.task in _LOADED else []
-    return " ".join([*_assigned([*run.settings, *loaded]), _by_python(run)])
+    if invocation in INVOCATIONS and run.task == HELP:
+        return f"{INVOCATIONS['module' if invocation == 'make' else invocation]} {target} {HELP}"
+    if invocation in INVOCATIONS:
+        named = [
+            (_SHORT_NAMES.get(name) or _SHORT_NAMES.get((target, name), name), value) for name, value in run.settings
+        ]
+        return " ".join([INVOCATIONS[invocation], target, *_assignments(named)])
+    if invocation == "compose":
+        return " ".join([*_assignments(run.settings), _by_compose(run)])
+    loaded = (
+        [("LARDER_LOAD", _LOADED_ARTIFACTS[run.task])] if run.stage == "load" and run.task in _LOADED_ARTIFACTS else []
+    )
+    return " ".join([*_assignments([*run.settings, *loaded]), _by_python(run)])
 
 
-def _by_compose(run: Run) -> str:
-    file = _FILES.get(run.task) or _FILES.get(run.stage, run.stage)
+def _by_compose(run: StageRun) -> str:
+    file = _COMPOSE_FILES.get(run.task) or _COMPOSE_FILES.get(run.stage, run.stage)
     task = "up" if (run.stage, run.task) in (("mount", ""), ("jupyter", "")) else run.task
-    if run.stage in _SERVERS and task in _ON_SERVERS:
-        return f"docker compose -f compose/{file}.yaml {_ON_SERVERS[task].format(_SERVERS[run.stage])}"
+    if run.stage in _SERVERS and task in _SERVER_SUBCOMMANDS:
+        return f"docker compose -f compose/{file}.yaml {_SERVER_SUBCOMMANDS[task].format(_SERVERS[run.stage])}"
     return f"docker compose -f compose/{file}.yaml run --rm {run.stage}{_flags(run)}"
 
 
-def _by_python(run: Run) -> str:
-    return _RAY[run.task] if run.stage == "ray" else f"python -m services.{run.stage}{_flags(run)}"
+def _by_python(run: StageRun) -> str:
+    return _RAY_COMMANDS[run.task] if run.stage == "ray" else f"python -m services.{run.stage}{_flags(run)}"
 
 
-def _flags(run: Run) -> str:
-    if run.task in ("", *_LOADED):
+def _flags(run: StageRun) -> str:
+    if run.task in ("", *_LOADED_ARTIFACTS):
         return ""
     return f" --{run.task.removeprefix('--')}" if run.task in (HELP, "unmount") else f" --task {run.task}"
 
 
-def _assigned(settings: Sequence[tuple[str, str]]) -> list[str]:
+def _assignments(settings: Sequence[tuple[str, str]]) -> list[str]:
     return [f"{name}={shlex.quote(value)}" for name, value in settings]
 
 
-def _follows(stage: str, next_step: str, way: str) -> bool:
-    """Whether the front door's target goes on with the next stage by itself."""
+def _runs_next_step(stage: str, next_step: str, invocation: str) -> bool:
+    """Return whether the target runs the next stage itself."""
     run = parse_run(next_step.strip("`"))
-    if way not in FRONT_DOORS or run is None or run.stage == stage:
+    if invocation not in INVOCATIONS or run is None or run.stage == stage:
         return False
     target = TARGETS.get((stage, ""))
     return target is not None and target == TARGETS.get((run.stage, run.task))

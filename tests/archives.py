@@ -129,14 +129,30 @@ def files_in_tar(files: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> b
     return tar_of(((name, FILE, content) for name, content in files.items()), format)
 
 
-def tar_header(name: bytes, kind: bytes = b"0", size: int | bytes = 0, link: bytes = b"", magic: bytes = b"ustar\x0000",
-               prefix: bytes = b"") -> bytes:  # fmt: skip
+def tar_header(
+    name: bytes,
+    kind: bytes = b"0",
+    size: int | bytes = 0,
+    link: bytes = b"",
+    magic: bytes = b"ustar\x0000",
+    prefix: bytes = b"",
+) -> bytes:
     """One header of a tar, with its checksum."""
     digits = size if isinstance(size, bytes) else b"%011o\0" % size
-    block = b"".join((
-        name.ljust(100, b"\0"), b"0000644\0", b"0000000\0" * 2, digits, b"00000000000\0", b" " * 8, kind,
-        link.ljust(100, b"\0"), magic.ljust(88, b"\0"), prefix.ljust(167, b"\0"),
-    ))  # fmt: skip
+    block = b"".join(
+        (
+            name.ljust(100, b"\0"),
+            b"0000644\0",
+            b"0000000\0" * 2,
+            digits,
+            b"00000000000\0",
+            b" " * 8,
+            kind,
+            link.ljust(100, b"\0"),
+            magic.ljust(88, b"\0"),
+            prefix.ljust(167, b"\0"),
+        )
+    )
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 

@@ -22,12 +22,13 @@ import sys
 import threading
 import time
 import uuid
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import boto3
@@ -37,6 +38,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.forks import Fork
 from tests.shared import Started, shared
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +57,18 @@ hypothesis.settings.load_profile("larder")
 def pytest_configure() -> None:
     for name in ("LARDER_FRONT_DOOR", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
         os.environ.pop(name, None)  # by `make test`: how the tests were started is nothing that they test
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles all tests, a third of collecting them
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; programs inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish() -> None:
+    if "LARDER_TEST_S3" in os.environ:  # the other stores end with the test run
+        client = given_store().client
+        for bucket in _BUCKETS[client.meta.endpoint_url]:
+            empty(client, bucket)
+            client.delete_bucket(Bucket=bucket)
 
 
 class Store(NamedTuple):
@@ -84,10 +96,13 @@ class Store(NamedTuple):
 
 def make_store(kind: str, endpoint: str, access: str, secret: str, **details: Any) -> Store:
     client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret,
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
         region_name=os.environ.get("AWS_REGION", "us-east-1"),
         config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
-    )  # fmt: skip
+    )
     return Store(kind, endpoint, access, secret, client, **details)
 
 
@@ -107,7 +122,7 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no ports are free")
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
     """Wait for a condition; fail the test when it doesn't come about, however busy the machine is."""
     end = time.monotonic() + seconds
     while not condition():
@@ -116,7 +131,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 180.0)
         time.sleep(0.02)
 
 
-def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
+def workers_of(process: subprocess.Popen[str] | Fork) -> list[psutil.Process]:
     """A stage's worker processes: forks of the server that it starts for them. A thread of each watches the stage.
 
     What the server runs while it imports (torch asks ldconfig) has one thread alone.
@@ -129,14 +144,20 @@ def workers_of(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     return found
 
 
+class Until(Protocol):
+    """What the fixture `until` gives: see `wait_until`."""
+
+    def __call__(self, condition: Callable[[], object], what: str, seconds: float = 180.0) -> None: ...
+
+
 @pytest.fixture(scope="session")
-def until() -> Callable[..., None]:
+def until() -> Until:
     """Waits for a condition: `until(lambda: path.exists(), "the file is there")`."""
     return wait_until
 
 
 def takes_objects(client: Any) -> bool:
-    """Whether a server that is starting takes an object already."""
+    """Return whether a starting server already accepts an object."""
     try:
         client.create_bucket(Bucket="larder-tests-ready")
         client.put_object(Bucket="larder-tests-ready", Key="ready", Body=b"ready")
@@ -160,20 +181,28 @@ def start_seaweedfs(folder: Path) -> Started:
     flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
     flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[len(names) :], strict=False)]
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(folder), "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+    }
     data = folder / "data"
     data.mkdir(exist_ok=True)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [weed, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
+            [weed, "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-volume.max=500",
              "-admin.ui=false", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", *flags],
             cwd=data, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
     shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
-    facts = {"kind": "seaweedfs", "endpoint": f"http://127.0.0.1:{ports[0]}", "access": KEY, "secret": SECRET,
-             "shell": shell}  # fmt: skip
+    facts = {
+        "kind": "seaweedfs",
+        "endpoint": f"http://127.0.0.1:{ports[0]}",
+        "access": KEY,
+        "secret": SECRET,
+        "shell": shell,
+    }
     client = make_store(**facts).client
 
     def ready() -> bool:
@@ -226,7 +255,7 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @contextmanager
 def own_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str = "") -> Iterator[Store]:
-    """MinIO for one test alone."""
+    """MinIO for a single test."""
     facts, stop = start_minio(environment, disk)
     try:
         yield make_store(**facts)
@@ -249,26 +278,59 @@ def encrypting_minio() -> Iterator[Store]:
         yield store
 
 
+def given_store() -> Store:
+    """The store at LARDER_TEST_S3."""
+    keys = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    return make_store("given", os.environ["LARDER_TEST_S3"], *keys)
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def store(request: pytest.FixtureRequest) -> Store:
     """Every kind of store, one after the other. Tests use the fixture `bucket`, or a bucket of their own."""
     if request.param == "given":
-        keys = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
-        return make_store("given", os.environ["LARDER_TEST_S3"], *keys)
+        return given_store()
     found: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
     return found
 
 
 @pytest.fixture
 def bucket(store: Store) -> Iterator[str]:
-    """The name of an empty bucket in `store` that is this test's own; emptied and removed afterwards."""
-    name = f"larder-test-{uuid.uuid4().hex[:12]}"
-    store.client.create_bucket(Bucket=name)
+    """The name of an empty bucket in `store` that is this test's own."""
+    with own_bucket(store.client) as name:
+        yield name
+
+
+_BUCKETS: defaultdict[str, deque[str]] = defaultdict(deque)
+"""Buckets that tests of this process have had, by their stores' endpoints."""
+BUCKETS_IN_TURN = 4
+
+
+@contextmanager
+def own_bucket(client: Any, *, new: bool = False) -> Iterator[str]:
+    """The name of an empty bucket that is nobody else's.
+
+    A bucket is used again when some others were: SeaweedFS takes 0.3 s to make a new one's volumes and to remove them.
+    It's emptied just before, when nothing that an earlier test has killed sends anything any more. SeaweedFS keeps the
+    folders of deleted objects, so a test that sees folders asks for a `new` one.
+    """
+    left = _BUCKETS[client.meta.endpoint_url]
+    name = left.popleft() if len(left) >= BUCKETS_IN_TURN and not new else f"larder-test-{uuid.uuid4().hex[:12]}"
+    try:
+        empty(client, name)
+    except client.exceptions.NoSuchBucket:
+        client.create_bucket(Bucket=name)
     yield name
-    for page in store.client.get_paginator("list_objects_v2").paginate(Bucket=name):
+    left.append(name)
+
+
+def empty(client: Any, bucket: str) -> None:
+    """Delete all objects of a bucket, and what was sent of others. Raises NoSuchBucket."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
-            store.client.delete_objects(Bucket=name, Delete={"Objects": keys})
-    store.client.delete_bucket(Bucket=name)
+            client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
+    for item in client.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
+        with suppress(client.exceptions.NoSuchUpload):  # SeaweedFS lists some that are over
+            client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
 
 
 MINIO_USER = """
@@ -285,10 +347,13 @@ def reader(store: Store, bucket: str) -> dict[str, str]:
     if store.kind == "given":
         pytest.skip("users of a given store are its owner's to make")
     if store.kind == "seaweedfs":
-        command, text = list(store.shell), (
-            f"s3.configure -user {key} -access_key {key} -secret_key {secret} -actions Read,List -buckets {bucket} "
-            "-apply\n"
-        )  # fmt: skip
+        command, text = (
+            list(store.shell),
+            (
+                f"s3.configure -user {key} -access_key {key} -secret_key {secret} -actions Read,List -buckets {bucket} "
+                "-apply\n"
+            ),
+        )
     else:
         resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
         allowed = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": resources}
@@ -357,10 +422,10 @@ class Proxy(ThreadingHTTPServer):
         wait_until(lambda: not self.clients, "the proxy's clients have gone")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that were killed, and connections that were reset."""
+        """Ignore killed clients and reset connections."""
 
     def count(self, method: str, part: str = "") -> int:
-        """How many requests with this method had `part` in their path."""
+        """The number of requests with this method and `part` in their path."""
         return sum(made == method and part in path for made, path in self.requests)
 
 
@@ -441,8 +506,11 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
+StartProxy = Callable[[Store], Proxy]
+
+
 @pytest.fixture
-def proxy() -> Iterator[Callable[[Store], Proxy]]:
+def proxy() -> Iterator[StartProxy]:
     """Puts a proxy in front of a store: `proxy(store).endpoint`; set its `fault` to break things."""
     running = []
 

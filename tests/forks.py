@@ -1,7 +1,8 @@
 """Stages as forks of a process that has imported them already.
 
 Such a stage is a process like any other: it has its own memory, environment, signals and exit code, and can be killed.
-It only skips the start of an interpreter and the imports, which take longer than most tests' work. For each stage one
+It only skips the start of an interpreter, the imports, and what is the same in each run (botocore's models, the
+sample's pictures): they take longer than most tests' work. For each stage one
 server is started when it is first needed; it ends with the test run.
 """
 
@@ -30,7 +31,7 @@ from typing import Any, Self, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED_LATER = {
-    "bench": ("torch", "torchvision"),
+    "bench": ("services.bench.bench", "larder.loaders.litdata_images", "torch", "torchvision", "webdataset"),
     "extract": ("larder.sample.picture", "PIL.JpegImagePlugin", "httpx2"),
     "optimize": ("litdata",),
     "index": ("PIL.JpegImagePlugin",),
@@ -39,10 +40,17 @@ IMPORTED_LATER = {
 }
 """What a stage imports when its work needs it."""
 IMPORTED_LATER_BY_MANY = (
-    "boto3", "larder.artifacts", "larder.batches", "larder.bucket", "larder.ledger", "larder.shards", "larder.sources",
+    "boto3",
+    "larder.artifacts",
+    "larder.batches",
+    "larder.bucket",
+    "larder.ledger",
+    "larder.shards",
+    "larder.sources",
     "larder.volume",
-)  # fmt: skip
+)
 _NUMBER = struct.Struct("q")
+_STARTING = threading.Lock()
 
 
 class Fork:
@@ -126,10 +134,12 @@ def _left(end: float | None) -> float | None:
 
 def start(stage: str, flags: Sequence[str], env: Mapping[str, str], new_session: bool = False) -> Fork:
     """Start `python -m services.<stage>` in the repository's root with this environment and no input."""
+    with _STARTING:  # threads that come at once share a server
+        server = _server(stage)
     pipes = [os.pipe() for _ in range(3)]
     request = json.dumps({"flags": list(flags), "env": dict(env), "new_session": new_session}).encode()
     try:
-        socket.send_fds(_server(stage), [request], [writing for _, writing in pipes])
+        socket.send_fds(server, [request], [writing for _, writing in pipes])
     finally:
         for _, writing in pipes:
             os.close(writing)
@@ -143,9 +153,13 @@ def _server(stage: str) -> socket.socket:
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"LANG": "C.UTF-8"}
     with theirs:
         subprocess.Popen(
-            [sys.executable, "-m", "tests.forks", stage, str(theirs.fileno())], cwd=ROOT, env=environment,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.forks", stage, str(theirs.fileno())],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
     return ours
 
 
@@ -196,6 +210,15 @@ def main(stage: str, descriptor: int) -> None:
     for name in (*IMPORTED_LATER_BY_MANY, *IMPORTED_LATER.get(stage, ())):
         with suppress(ImportError):
             importlib.import_module(name)
+    with suppress(ImportError):
+        if "larder.sample.picture" in sys.modules:
+            _draw_sample()
+    with suppress(ImportError):  # what every client reads, and the work of each process would begin with
+        from larder.store import StoreSettings, make_client
+
+        make_client(
+            StoreSettings.load("store", [], {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"})
+        )
     assert threading.active_count() == 1, "a fork would lack the others"
     gc.freeze()
     request = _serve(stage, socket.socket(fileno=descriptor))
@@ -208,6 +231,15 @@ def main(stage: str, descriptor: int) -> None:
         if isinstance(ended.code, int | None):
             _exit(ended.code or 0)
         raise
+
+
+def _draw_sample() -> None:
+    """Draw the sample of 66 images once. Many tests extract and verify it, which is to draw it again."""
+    from larder.sample import picture, plan_images
+
+    picture.render = cache(picture.render)
+    for image in plan_images(66):
+        picture.render(0, image)
 
 
 def _exit(code: int) -> None:

@@ -1,4 +1,4 @@
-"""Manifests, indexes, shards, chunks and images as an enemy writes them, for every reader there is.
+"""Malicious manifests, indexes, shards, chunks and images, for every reader.
 
 Each table has the name of an attack and what it makes of the sound thing. A reader ends with an error of ours, or reads
 on as if nothing were wrong; it runs nothing, leaves nothing anywhere, and takes little memory.
@@ -73,10 +73,16 @@ def number(name: str, text: bytes) -> Callable[[bytes], bytes]:
 
 
 NO_JSON: dict[str, Callable[[bytes], bytes]] = {
-    "empty": instead(b""), "null": instead(b"null"), "a list": instead(b"[]"), "a number": instead(b"5"),
-    "text": instead(b'"text"'), "deep": instead(DEEP), "no UTF-8": instead(b"\xff\xfe{}"), "zeros": instead(bytes(500)),
+    "empty": instead(b""),
+    "null": instead(b"null"),
+    "a list": instead(b"[]"),
+    "a number": instead(b"5"),
+    "text": instead(b'"text"'),
+    "deep": instead(DEEP),
+    "no UTF-8": instead(b"\xff\xfe{}"),
+    "zeros": instead(bytes(500)),
     "deep inside": lambda data: data.rstrip()[:-1] + b',"x":' + DEEP + b"}",
-}  # fmt: skip
+}
 
 MANIFESTS = NO_JSON | {
     "a key twice": lambda data: data.rstrip()[:-1] + b',"files":1}',
@@ -99,7 +105,7 @@ MANIFESTS = NO_JSON | {
     "splits that are none": changed(splits=[]),
     "huge settings": changed(settings={"seed": HUGE}),
     "long": lambda data: data.rstrip() + b" " * (33 << 20),
-}  # fmt: skip
+}
 """Of the manifest."""
 
 LINES = NO_JSON | {
@@ -121,13 +127,16 @@ LINES = NO_JSON | {
     "a list for a digest": changed(sha256=["0"] * 64),
     "a key more": changed(pickle="x"),
     "long": changed(source="x" * (3 << 20)),
-}  # fmt: skip
+}
 """Of a line of the index."""
 LABELS = {
-    "class huge": changed(**{"class": HUGE}), "class negative": changed(**{"class": -1}),
-    "class of more than there are": changed(**{"class": 1000}), "class large": changed(**{"class": 1 << 40}),
-    "class in words": changed(**{"class": "bread"}), "class a fraction": number("class", b"0.5"),
-}  # fmt: skip
+    "class huge": changed(**{"class": HUGE}),
+    "class negative": changed(**{"class": -1}),
+    "class of more than there are": changed(**{"class": 1000}),
+    "class large": changed(**{"class": 1 << 40}),
+    "class in words": changed(**{"class": "bread"}),
+    "class a fraction": number("class", b"0.5"),
+}
 """Of a line of the index of a tree or of objects."""
 
 CHUNK_INDEXES = NO_JSON | {
@@ -141,11 +150,20 @@ CHUNK_INDEXES = NO_JSON | {
     "arrays": changed(config__data_format=["numpy", "int"]),
     "tokens": changed(config__data_format=["no_header_tensor:16"], config__item_loader="TokensLoader"),
     "another loader": changed(config__item_loader="ParquetLoader"),
-    "modules to import": changed(config__data_spec=json.dumps([1, {
-        "type": "collections.defaultdict", "children_spec": [],
-        "context": json.dumps({"default_factory_module": "antigravity", "default_factory_name": "geohash",
-                               "dict_context": []}),
-    }])),
+    "modules to import": changed(
+        config__data_spec=json.dumps(
+            [
+                1,
+                {
+                    "type": "collections.defaultdict",
+                    "children_spec": [],
+                    "context": json.dumps(
+                        {"default_factory_module": "antigravity", "default_factory_name": "geohash", "dict_context": []}
+                    ),
+                },
+            ]
+        )
+    ),
     "zstd": changed(config__compression="zstd", config__compression_level="batch"),
     "encryption": changed(config__encryption={"algorithm": "fernet", "level": "sample"}),
     "Arrow": changed(config__ipc_compression="zstd"),
@@ -165,7 +183,7 @@ CHUNK_INDEXES = NO_JSON | {
     "a time that is a path": changed(updated_at="../../../../tmp"),
     "a key twice": lambda data: data[:-1] + b',"chunks":[]}',
     "long": lambda data: data + b" " * (1 << 20),
-}  # fmt: skip
+}
 """Of LitData's index."""
 
 
@@ -220,8 +238,16 @@ def shards(mark: Path) -> dict[str, Callable[[bytes], bytes]]:
         "gzip": lambda data: b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + zlib.compress(bytes(200 << 20))[2:-4],
         "a sparse file": instead(sparse("0.jpg", 8 << 30) + label + bytes(1024)),
         "a sparse file by pax": instead(
-            pax(GNU__sparse__major="0", GNU__sparse__minor="1", GNU__sparse__size=str(8 << 30),
-                GNU__sparse__numblocks="1", GNU__sparse__map="0,0") + member("0.jpg") + label + bytes(1024)
+            pax(
+                GNU__sparse__major="0",
+                GNU__sparse__minor="1",
+                GNU__sparse__size=str(8 << 30),
+                GNU__sparse__numblocks="1",
+                GNU__sparse__map="0,0",
+            )
+            + member("0.jpg")
+            + label
+            + bytes(1024)
         ),
         "a size by pax": instead(pax(size=str(8 << 30)) + member("0.jpg") + label + bytes(1024)),
         "a size that is none by pax": instead(pax(size="-5") + member("0.jpg") + label + bytes(1024)),
@@ -237,9 +263,9 @@ def shards(mark: Path) -> dict[str, Callable[[bytes], bytes]]:
         "a huge class": instead(member("0.jpg", b"x") + member("0.cls", b"9" * 5000) + bytes(1024)),
         "a negative class": instead(member("0.jpg", b"x") + member("0.cls", b"-1") + bytes(1024)),
         "lines in a name": instead(
-            member("0\nlarder.CarriedError: [].jpg", b"x") + member("0\nlarder.cls", b"0") + bytes(1024)
+            member("0\nlarder.WorkerError: [].jpg", b"x") + member("0\nlarder.cls", b"0") + bytes(1024)
         ),
-    }  # fmt: skip
+    }
 
 
 def chunk(samples: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -270,7 +296,7 @@ def chunks(mark: Path, samples: int) -> dict[str, Callable[[bytes], bytes]]:
         "offsets backwards": padded(count + struct.pack("<II", 4000, 100) * samples),
         "sizes outside": padded(count + struct.pack("<I", 4 * (samples + 2)) * (samples + 1) + b"\xff" * 64),
         "rows of Arrow at its end": lambda data: data[: -len(rows)] + rows,
-    }  # fmt: skip
+    }
 
 
 def arrow_rows() -> bytes:
@@ -311,10 +337,18 @@ def litdata_index(lengths: dict[str, tuple[int, int]]) -> bytes:
     leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     spec = [1, {"type": "builtins.dict", "context": json.dumps(["image", "label"]), "children_spec": [leaf, leaf]}]
     config = {
-        "chunk_bytes": 1 << 26, "chunk_size": None, "compression": None, "compression_batch_size": None,
-        "compression_level": None, "data_format": ["bytes", "int"], "data_spec": json.dumps(spec), "encryption": None,
-        "ipc_compression": None, "item_loader": "PyTreeLoader", "types": {"image": "bytes", "label": "int"},
-    }  # fmt: skip
+        "chunk_bytes": 1 << 26,
+        "chunk_size": None,
+        "compression": None,
+        "compression_batch_size": None,
+        "compression_level": None,
+        "data_format": ["bytes", "int"],
+        "data_spec": json.dumps(spec),
+        "encryption": None,
+        "ipc_compression": None,
+        "item_loader": "PyTreeLoader",
+        "types": {"image": "bytes", "label": "int"},
+    }
     listed = [
         {"chunk_bytes": size, "chunk_size": samples, "dim": None, "filename": name}
         for name, (size, samples) in lengths.items()

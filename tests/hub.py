@@ -1,4 +1,4 @@
-"""A server that speaks as much of the Hugging Face Hub's API as its own library asks for, with faults.
+"""A server with the part of the Hugging Face Hub's API that its own library uses, and with faults.
 
 Endpoints, headers and error codes are those of https://huggingface.co/docs/hub/api and of what the hub answers.
 """
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Hub:
-    """One data set on a hub, and how the hub misbehaves."""
+    """One dataset on a hub, and how the hub misbehaves."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""A server that says whatever a test wants, byte by byte: no HTTP library stands in between."""
+"""A server that sends exactly the bytes of a test, without an HTTP library."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -20,7 +20,7 @@ from PIL import Image
 
 BUCKET = "many"
 _PAGE = 1000
-_SPLITS, _CLASSES = ("train", "val"), 10
+FOLDERS = [f"{split}/class_{label}/" for split in ("train", "val") for label in range(10)]
 
 
 def _png() -> bytes:
@@ -32,12 +32,13 @@ def _png() -> bytes:
 class ManyObjects:
     """The keys `train/class_3/0000123.png` and so on, of `count` objects in two splits and ten classes."""
 
-    def __init__(self, count: int, upstream: str = "") -> None:
+    def __init__(self, count: int, upstream: str = "", folders: Sequence[str] = FOLDERS) -> None:
+        """`folders` are sorted and end in a slash; the objects are shared out among them."""
         self.count, self.upstream = count, urlsplit(upstream)
         self.requests = 0
         self._image = _png()
         self._etag = hashlib.md5(self._image, usedforsecurity=False).hexdigest()
-        self._folders = [f"{split}/class_{label}/" for split in _SPLITS for label in range(_CLASSES)]
+        self._folders = list(folders)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client's requests."""
@@ -90,12 +91,16 @@ class ManyObjects:
             place, start = (place, end) if end < self._in(folders[place]) else (place + 1, 0)
         more = place < len(folders)
         token = f"<NextContinuationToken>{place}-{start}</NextContinuationToken>" if more else ""
-        return (f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(found)}"
-                "</ListBucketResult>")  # fmt: skip
+        return (
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(found)}"
+            "</ListBucketResult>"
+        )
 
     def _item(self, folder: str, number: int) -> str:
-        return (f"<Contents><Key>{folder}{number:07d}.png</Key><Size>{len(self._image)}</Size>"
-                f"<ETag>&quot;{self._etag}&quot;</ETag></Contents>")  # fmt: skip
+        return (
+            f"<Contents><Key>{folder}{number:07d}.png</Key><Size>{len(self._image)}</Size>"
+            f"<ETag>&quot;{self._etag}&quot;</ETag></Contents>"
+        )
 
     async def _forward(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, out = await asyncio.open_connection(self.upstream.hostname, self.upstream.port)
@@ -125,9 +130,11 @@ def _response(status: str, body: bytes, kind: str, etag: str = "") -> bytes:
 
 
 @contextmanager
-def many_objects(count: int, upstream: str = "", port: int = 0) -> Iterator[tuple[ManyObjects, str]]:
+def many_objects(
+    count: int, upstream: str = "", port: int = 0, folders: Sequence[str] = FOLDERS
+) -> Iterator[tuple[ManyObjects, str]]:
     """A running server, in a thread of its own; yields it and its address."""
-    objects, loop, started = ManyObjects(count, upstream), asyncio.new_event_loop(), threading.Event()
+    objects, loop, started = ManyObjects(count, upstream, folders), asyncio.new_event_loop(), threading.Event()
     address = ""
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""What `datasets` puts into Parquet files: images, and notes on columns."""
+"""Parquet files as `datasets` writes them: images, and metadata of columns."""
 
 from __future__ import annotations
 
@@ -28,11 +28,19 @@ def features(names: Sequence[str]) -> dict[bytes, bytes]:
 
 
 def packed(
-    rows: Sequence[tuple[bytes, int]], names: Sequence[str] = ("cat", "dog"), group: int = 3, **options: Any
+    rows: Sequence[tuple[bytes, int | str]],
+    names: Sequence[str] = ("cat", "dog"),
+    group: int = 3,
+    splits: Sequence[str | None] = (),
+    **options: Any,
 ) -> bytes:
-    """A Parquet file of images and labels."""
+    """A Parquet file of images and labels, without notes where there are no names."""
     images = pa.array([{"bytes": data, "path": None} for data, _ in rows], IMAGE)
-    table = pa.table({"image": images, "label": pa.array([label for _, label in rows], pa.int64())})
+    table = pa.table({"image": images, "label": pa.array([label for _, label in rows])})
+    if splits:
+        table = table.append_column("split", [list(splits)])
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(features(names)), buffer, row_group_size=group, **options)
+    pq.write_table(
+        table.replace_schema_metadata(features(names) if names else None), buffer, row_group_size=group, **options
+    )
     return buffer.getvalue()

@@ -7,15 +7,21 @@ Only REQUIRE=all, and asking for a test by its name, runs all of them. Every oth
 
 A test marked `any_store` shows what doesn't depend on the kind of store: each of its cases runs with one of them, about
 half with each. Its name alone decides, so the choice is the same in every run; asking for the test by name runs both.
+
+`--without torch` is for an environment that lacks a module: a test is skipped where it imports that, and says so.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import sys
 from collections import defaultdict
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from zlib import crc32
 
 import pytest
@@ -24,15 +30,60 @@ _LEFT_OUT = pytest.StashKey[int]()
 _STORES = ("minio", "seaweedfs")
 
 
+class _Absent(MetaPathFinder):
+    """Skips what imports a module that isn't to be used."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._modules = frozenset(modules)
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """See MetaPathFinder.find_spec."""
+        if fullname in self._modules:
+            self._skip(fullname)
+
+    def _skip(self, module: str) -> NoReturn:
+        __tracebackhide__ = True
+        pytest.skip(f"needs {module}, and this run is without it", allow_module_level=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the option."""
+    parser.addoption("--without", action="append", default=[], metavar="MODULE", help="skip tests that import MODULE")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers."""
+    if config.getoption("--without"):
+        sys.meta_path.insert(0, _Absent(config.getoption("--without")))
     config.addinivalue_line("markers", "exhaustive: takes long, and others cover most of it")
     config.addinivalue_line("markers", "any_store: asks no more of a store than others; each case runs with one kind")
     config.addinivalue_line("markers", "one_in(n): a table of like cases; every n-th is enough for most runs")
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each process of pytest-xdist begin with other files, whose rewritten assertions the others then find.
+
+    To rewrite them takes longer than all else that collecting does. `_sorted` makes the order the same again.
+    """
+    config = session.config
+    worker = getattr(config, "workerinput", None)
+    if worker is None or config.getoption("ignore") or not all(Path(word).is_dir() for word in config.args):
+        return
+    files = sorted({str(path) for word in config.args for path in Path(word).rglob("test_*.py")})
+    number, processes = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    at = len(files) * number // processes
+    config.args[:] = files[at:] + files[:at]
+
+
+def _sorted(items: list[pytest.Item]) -> list[pytest.Item]:
+    return sorted(items, key=lambda item: str(item.path))  # tests of a file stay in their order
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest groups tests by their fixtures, for which the order counts
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what this run need not run."""
+    if hasattr(config, "workerinput"):
+        items[:] = _sorted(items)
     if any("::" in word for word in config.args):
         return
     if os.environ.get("REQUIRE") == "all":
@@ -47,6 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.workeroutput["left_out"] = len(left_out)
     else:
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from walking all modules and tests again and again, which took a 15th of all time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _is_for_another_store(item: pytest.Item) -> bool:

@@ -47,7 +47,10 @@ def shared(factory: pytest.TempPathFactory, name: str, start: Callable[[Path], S
             note.write_text(json.dumps(facts))
             subprocess.Popen(
                 ["flock", str(folder / "users"), "sh", "-c", 'rm -- "$0"; exec "$@"', str(note), *stop],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield json.loads(note.read_text())

@@ -1,12 +1,12 @@
-"""The instrument: measures how fast a loader gives batches, trains through it, keeps records and compares them.
+"""Measure how fast a loader yields batches, train through it, and store and compare records.
 
-feed             a loader that is ready to be measured
-passes           how many batches, the warm-up, the measured passes
+measured_loader  a loader that is ready to be measured
+passes           number of batches, warm-up, measured passes
 measure          one pass: waits, CPU time, memory (usage), bytes received over time (received)
 training         a small network, trained through a loader
-record, results  what is kept of a run, and where; table shows it
+record           content and storage of a run's record (record_files); table renders it
 compare          records side by side
-provenance       where a figure comes from
-rclone_mount     a bucket mounted by rclone: is it there, and what came over the network (rclone_metrics)
-settings         what programs that use loaders are told; wording, errors in terms of those settings
+provenance       code, libraries and machine of a measurement
+rclone_mount     check a bucket mounted by rclone; rclone_metrics reads its traffic
+settings         settings of programs that use loaders; wording expresses errors in terms of those settings
 """

@@ -1,4 +1,4 @@
-"""One measured pass: how long each batch was waited for, and what the pass cost."""
+"""Measure one pass: the wait for each batch, and the resources used."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PERCENTILES = (50, 90, 99)
 
 
 class Measurement(NamedTuple):
-    """What was seen between asking for the first batch and having the last."""
+    """Measurements from the request for the first batch to the arrival of the last."""
 
     images: int
     seconds: float
     waits: list[float]
-    """Seconds from asking for each batch to having it."""
+    """Seconds from the request for each batch to its arrival."""
     cpu_seconds: float
     """User and system time of this process and its workers."""
     peak_memory_bytes: int
@@ -34,35 +34,39 @@ class Measurement(NamedTuple):
 def measure(
     batches: Iterable[Batch], advance: Callable[[int], None], received: Callable[[], int] = interface_bytes
 ) -> Measurement:
-    """Read a pass to its end, as fast as it comes: a consumer that takes no time of its own.
+    """Read all batches as fast as they arrive, without a consumer that takes time.
 
-    `advance` is told the images of each batch; its time counts in the whole but in no wait. `received` is a counter of
-    bytes, which is sampled.
+    Args:
+        batches: The batches of the pass.
+        advance: Called with the number of images of each batch; its time counts in the total but in no wait.
+        received: Counter of received bytes, sampled during the pass.
     """
     images, waits = 0, []
     cpu_before = cpu_seconds()
     with PeakMemory() as memory, ReceivedSeries(received) as series:
         iterator = iter(batches)
-        start = asked = had = perf_counter()
+        start = requested_at = received_at = perf_counter()
         while (batch := next(iterator, None)) is not None:
-            had = perf_counter()
-            waits.append(had - asked)
-            images += _count(batch)
+            received_at = perf_counter()
+            waits.append(received_at - requested_at)
+            images += _count_images(batch)
             advance(len(batch[1]))
-            asked = perf_counter()
+            requested_at = perf_counter()
     cpu = cpu_seconds() - cpu_before - memory.own_cpu_seconds - series.own_cpu_seconds
-    return Measurement(images, had - start, waits, cpu, memory.peak_bytes, memory.kind, series.as_record())
+    return Measurement(images, received_at - start, waits, cpu, memory.peak_bytes, memory.kind, series.as_record())
 
 
-def _count(batch: Batch) -> int:
-    """The images of a batch. Raises TypeError on one of another form, which can't be compared."""
+def _count_images(batch: Batch) -> int:
+    """Return the number of images of a batch. Raise TypeError for another shape or dtype, which isn't comparable."""
     images, labels = batch
-    form = tuple(images.shape), str(images.dtype), tuple(labels.shape), str(labels.dtype)
-    if form != ((len(labels), 3, 224, 224), "torch.float32", (len(labels),), "torch.int64"):
-        raise TypeError(f"a loader must give float32 [B, 3, 224, 224] and int64 [B], and this one gave {form}")
+    batch_format = tuple(images.shape), str(images.dtype), tuple(labels.shape), str(labels.dtype)
+    if batch_format != ((len(labels), 3, 224, 224), "torch.float32", (len(labels),), "torch.int64"):
+        raise TypeError(
+            f"a loader must yield float32 [B, 3, 224, 224] and int64 [B], and this one yielded {batch_format}"
+        )
     return len(labels)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of the values don't exceed (nearest rank); `values` isn't empty."""
+    """Return the smallest value such that at least `percent` of `values` are not larger (nearest rank)."""
     return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]

@@ -1,4 +1,4 @@
-"""Where a figure comes from: the code, the libraries, the machine. No host name, nothing secret."""
+"""Record the code, libraries and machine of a measurement, without host names or secrets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,36 @@ from typing import Any
 import psutil
 
 from larder import __version__
+from larder.bench.record import RecordField
 from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "torchvision", "pillow", "s3fs", "litdata", "webdataset")
+PROVENANCE_FIELDS = {
+    "time_utc": RecordField("", "start of the run"),
+    "larder": RecordField("", "version of larder"),
+    "revision": RecordField("", "commit of the code, with `-dirty` if it was changed; null if unknown"),
+    "python": RecordField("", "version of Python"),
+    **{name: RecordField("", f"version of {name}; null if it isn't installed") for name in LIBRARIES},
+    "device": RecordField("", "the device that batches were made for"),
+    "cpu_model": RecordField("", "name of the CPU"),
+    "cores": RecordField("cores", "cores that the process may use"),
+    "cpu_quota_cores": RecordField("cores", "CPU limit of the container; null if there is none"),
+    "memory_bytes": RecordField("bytes", "memory of the machine"),
+    "memory_limit_bytes": RecordField("bytes", "memory limit of the container; null if there is none"),
+    "platform": RecordField("", "operating system and its version"),
+    "in_container": RecordField("", "whether the run was in a container"),
+    "load_average": RecordField("", "load averages over 1, 5 and 15 minutes, at the start"),
+}
+"""The keys of `provenance`, in order."""
 
 
 def collect(started: datetime, revision: str = "") -> dict[str, Any]:
-    """The provenance of a run that started at `started`, UTC; call it first, for the load that others make.
+    """Return the provenance of a run. Call it before the run, so that the load average shows other programs only.
 
-    `revision` is that of the code; empty is what git says of the checkout.
+    Args:
+        started: Start of the run, in UTC.
+        revision: Revision of the code; empty asks git for that of the checkout.
     """
     return {
         "time_utc": started.isoformat(timespec="seconds"),
@@ -43,8 +63,8 @@ def collect(started: datetime, revision: str = "") -> dict[str, Any]:
 
 
 def git_revision(checkout: Path) -> str | None:
-    """The commit that is checked out, with `-dirty` where tracked files differ from it; None outside a checkout."""
-    if not (checkout / ".git").exists():  # git would go on looking in the folders above
+    """Return the commit that is checked out, with `-dirty` if tracked files differ; None outside a checkout."""
+    if not (checkout / ".git").exists():  # git would also search the parent folders
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -55,7 +75,7 @@ def git_revision(checkout: Path) -> str | None:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name as the kernel gives it, or its architecture."""
+    """Return the CPU's name as the kernel reports it, or its architecture."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -65,7 +85,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def memory_limit_bytes(cgroup: Path) -> int | None:
-    """A container's limit (`docker run --memory`), or None without one (cgroup v2, memory.max)."""
+    """Return a container's memory limit (`docker run --memory`; cgroup v2, memory.max); None without one."""
     limit = _read(cgroup / "memory.max")
     return int(limit) if limit.isdigit() else None
 

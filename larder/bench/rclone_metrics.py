@@ -1,8 +1,11 @@
-"""What rclone says of its traffic: its metrics, in Prometheus's text format, on a Unix socket.
+"""Read rclone's traffic from its metrics, in Prometheus's text format, on a Unix socket.
 
-Counted, in rclone 1.75: `rclone_bytes_transferred_total`, the bytes of files as they are handed to the reader, so
-bodies without headers or listings; `rclone_http_status_code`, one for each answer to an HTTP request, whatever it says
-and whatever it was for, so listings, HEAD and repeats count, and a request that was never answered doesn't.
+rclone 1.75 counts these:
+
+- `rclone_bytes_transferred_total`: bytes of files as they are passed to the reader; bodies only, no headers or
+  listings.
+- `rclone_http_status_code`: one per HTTP response, of any status and any kind of request. Listings, HEAD requests and
+  retries count; a request without a response doesn't.
 """
 
 from __future__ import annotations
@@ -14,44 +17,49 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from larder.errors import ServiceError
-from larder.loaders.traffic import Network
+from larder.loaders.traffic import NetworkTraffic
 
 BYTES, REQUESTS = "rclone_bytes_transferred_total", "rclone_http_status_code"
-METRICS = "mount the bucket with rclone's metrics on a socket that this user may write (`--metrics-addr=unix://…`)"
-"""A next step."""
+SERVE_METRICS = (
+    "mount the bucket with rclone's metrics on a socket that this user may write (`--metrics-addr=unix://…`)"
+)
+"""Next step of an error."""
 _TIMEOUT_SECONDS = 10.0
-_LONGEST_NAME_BYTES = 100  # of a socket; the kernels' limits are 108 and 104
+_MAX_NAME_BYTES = 100  # of a socket's path; the limits are 108 on Linux and 104 on macOS
 
 
-def read(place: Path) -> Network:
-    """The totals of the rclone that serves its metrics at the socket `place`. Raises ServiceError without an answer."""
+def read_traffic(socket_path: Path) -> NetworkTraffic:
+    """Return the totals of the rclone that serves metrics at a socket. Raise ServiceError if none does."""
     try:
-        text = _get(place)
+        text = _get(socket_path)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ServiceError(
-            f"rclone doesn't tell its traffic at {place}: {reason}",
-            next_step=METRICS,
+            f"rclone doesn't report its traffic at {socket_path}: {reason}",
+            next_step=SERVE_METRICS,
         ) from error
     try:
         return parse(text)
     except ValueError as error:
         raise ServiceError(
-            f"what answers at {place} has no such figures: {error}",
-            next_step=METRICS,
+            f"the program that answers at {socket_path} reports no traffic: {error}",
+            next_step=SERVE_METRICS,
         ) from error
 
 
-def parse(text: str) -> Network:
-    """The totals in Prometheus's text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
+def parse(text: str) -> NetworkTraffic:
+    """Return the totals in Prometheus's text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
 
-    Raises ValueError when they aren't there. There are no requests before the first, and then no such line.
+    rclone omits the counter of requests until the first one; then it is 0.
+
+    Raises:
+        ValueError: If the bytes are missing.
     """
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     transferred = _values(samples, BYTES)
     if not transferred:
         raise ValueError(f"there is no {BYTES}")
-    return Network(sum(transferred), sum(_values(samples, REQUESTS)))
+    return NetworkTraffic(sum(transferred), sum(_values(samples, REQUESTS)))
 
 
 def _values(samples: list[str], name: str) -> list[int]:
@@ -59,31 +67,31 @@ def _values(samples: list[str], name: str) -> list[int]:
     return [int(float(found[1])) for found in map(line.match, samples) if found]
 
 
-def _get(place: Path) -> str:
-    connection = _SocketConnection(place)
+def _get(socket_path: Path) -> str:
+    connection = _SocketConnection(socket_path)
     try:
         connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise HTTPException(answer.reason)
-        return answer.read().decode()
+        response = connection.getresponse()
+        if response.status != 200:
+            raise HTTPException(response.reason)
+        return response.read().decode()
     finally:
         connection.close()
 
 
 class _SocketConnection(HTTPConnection):
-    def __init__(self, place: Path) -> None:
+    def __init__(self, socket_path: Path) -> None:
         super().__init__("localhost", timeout=_TIMEOUT_SECONDS)
-        self._place = place
+        self._socket_path = socket_path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_TIMEOUT_SECONDS)
-        if len(os.fsencode(self._place)) <= _LONGEST_NAME_BYTES:
-            self.sock.connect(str(self._place))
+        if len(os.fsencode(self._socket_path)) <= _MAX_NAME_BYTES:
+            self.sock.connect(str(self._socket_path))
             return
-        folder = os.open(self._place.parent, os.O_RDONLY | os.O_DIRECTORY)  # a longer name goes through its folder
+        folder = os.open(self._socket_path.parent, os.O_RDONLY | os.O_DIRECTORY)  # shortens the path of the socket
         try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{self._place.name}")
+            self.sock.connect(f"/proc/self/fd/{folder}/{self._socket_path.name}")
         finally:
             os.close(folder)

@@ -1,4 +1,4 @@
-"""Bytes received over time, where a person would have watched nload: counters sampled while a pass is measured."""
+"""Record bytes received over time, as nload shows them, by sampling counters during a pass."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from larder.bench.sampler import Sampler
 from larder.errors import ServiceError
 
 SAMPLE_INTERVAL_SECONDS = 0.25
-MOST_SAMPLES = 1000
-"""When there are more, neighbours are joined and the interval doubles: an epoch of hours has no longer record."""
-_COPIES = ("veth", "docker", "br-", "virbr")
-"""Interfaces that hand on what another one of this machine has received."""
+MAX_SAMPLES = 1000
+"""Above this number, every second sample is dropped and the interval doubles, so that records stay short."""
+_VIRTUAL_INTERFACES = ("veth", "docker", "br-", "virbr")
+"""Virtual interfaces: their traffic is counted on another interface, too."""
 
 
 def interface_bytes() -> int:
-    """Bytes that this machine's (or container's) network interfaces have received so far, loopback's among them.
+    """Return the bytes that this machine's or container's network interfaces have received, including loopback.
 
-    The kernel's counters, so they hold headers, repeats and what other programs receive; loopback counts, since a store
-    may run on the same machine.
+    These are the kernel's counters: they include headers, retransmissions and other programs' traffic. Loopback counts,
+    since a store may run on the same machine.
     """
     counters = psutil.net_io_counters(pernic=True, nowrap=True)
-    return sum(each.bytes_recv for name, each in counters.items() if not name.startswith(_COPIES))
+    return sum(counter.bytes_recv for name, counter in counters.items() if not name.startswith(_VIRTUAL_INTERFACES))
 
 
 class ReceivedSeries(Sampler):
-    """Samples a counter of bytes, and gives the rates between samples."""
+    """Sample a counter of bytes, and compute the rates between samples."""
 
     def __init__(self, read: Callable[[], int], interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> None:
         super().__init__(interval_seconds)
@@ -40,20 +40,21 @@ class ReceivedSeries(Sampler):
     def _sample(self) -> None:
         try:
             self._samples.append((perf_counter(), self._read()))
-        except ServiceError:  # the next one counts what this one would have; who reads the data reports the fault
+        except ServiceError:  # the next sample includes these bytes; the reader of the data reports the fault
             return
-        if len(self._samples) > MOST_SAMPLES:
+        if len(self._samples) > MAX_SAMPLES:
             self._samples = self._samples[::2]
             self._interval *= 2
 
     def as_record(self) -> dict[str, Any]:
-        """`t_s`: when samples were taken, in seconds since the first; `bytes_per_s`: the rate from each to the next.
+        """Return the samples as times (`t_s`) and rates between them (`bytes_per_s`).
 
-        So there is one time more than rates, and rates times intervals are all the bytes between first and last sample.
+        Times are in seconds since the first sample. There is one more time than rates. Rates times intervals add up to
+        all bytes between the first and last sample.
         """
         samples = list(self._samples)
         if len(samples) > 2 and samples[-1][0] - samples[-2][0] < self._interval / 2:
-            del samples[-2]  # so short a last interval says nothing about a rate
+            del samples[-2]  # the last interval is too short for a meaningful rate
         counts = {round(time - samples[0][0], 3): count for time, count in samples}
         return {
             "t_s": list(counts),

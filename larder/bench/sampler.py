@@ -1,4 +1,4 @@
-"""A thread that samples something while a block runs."""
+"""Sample a value in a thread while a block runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Self
 
 
 class Sampler(ABC):
-    """Samples at once, after every interval, and when the block ends."""
+    """Context manager that samples at the start, after every interval, and at the end."""
 
     def __init__(self, interval_seconds: float) -> None:
         self.own_cpu_seconds = 0.0
-        """What the sampling thread took itself; known when the block has ended."""
+        """CPU time of the sampling thread; set when the block has ended."""
         self._interval = interval_seconds
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)

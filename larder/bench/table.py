@@ -1,18 +1,16 @@
-"""A record as people read it."""
+"""Render a record as a table."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from larder.bench.record import passes_of
-from larder.progress import amount
-from larder.terminal import Lines, lines
+from larder.progress import format_amount
+from larder.terminal import Lines, join_lines
 
 
-def render(record: dict[str, Any]) -> Lines:
-    """The table of one record: a name and a value in each row, the figures in a column for each pass; no newline at
-    the end.
-    """
+def render_table(record: dict[str, Any]) -> Lines:
+    """Return the table of one record: a row per figure, a column per pass, without a trailing newline."""
     passes = [_figures(figures) for figures in passes_of(record)]
     rows = {"arm": record["arm"]}
     for name in passes[0]:
@@ -21,14 +19,14 @@ def render(record: dict[str, Any]) -> Lines:
             rows[name] = "".join(f"{value:<{_COLUMN}}" for value in values).rstrip()
     rows |= _circumstances(record)
     width = max(map(len, rows))
-    return lines(*(f"{name:<{width}}  {value}" for name, value in rows.items()))
+    return join_lines(*(f"{name:<{width}}  {value}" for name, value in rows.items()))
 
 
 _COLUMN = 16
 
 
 def _figures(figures: dict[str, Any]) -> dict[str, str]:
-    """What was measured in one pass; an empty text for what isn't known."""
+    """Format the figures of one pass; unknown figures are empty."""
     fetched, requests = figures["network_bytes"], figures["network_requests"]
     return {
         "pass": figures["pass"],
@@ -37,8 +35,8 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
         "avg_batch_s": f"{figures['avg_batch_s']:.4f}",
         **{f"batch wait {name}, s": f"{seconds:.4f}" for name, seconds in figures["batch_wait_s"].items()},
         "CPU s per 1,000 imgs": f"{figures['cpu_s_per_1000_imgs']:.2f}",
-        "peak memory": f"{amount(figures['peak_memory_bytes'], 'B')} {figures['peak_memory_kind'].upper()}",
-        "network": "none" if fetched is None else amount(fetched, "B"),
+        "peak memory": f"{format_amount(figures['peak_memory_bytes'], 'B')} {figures['peak_memory_kind'].upper()}",
+        "network": "none" if fetched is None else format_amount(fetched, "B"),
         "requests": "" if requests is None else f"{requests:,}",
         "images": f"{figures['images']:,}",
         "batches": f"{figures['batches']:,}",
@@ -47,17 +45,17 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def _circumstances(record: dict[str, Any]) -> dict[str, str]:
-    """What the figures must be read with."""
-    made, dataset, settings = record["provenance"], record["dataset"], record["settings"]
-    quota = f", of which {made['cpu_quota_cores']:g} may be used" if made["cpu_quota_cores"] else ""
+    """Format the conditions of the measurement."""
+    run, dataset, settings = record["provenance"], record["dataset"], record["settings"]
+    quota = f", of which {run['cpu_quota_cores']:g} may be used" if run["cpu_quota_cores"] else ""
     return {
-        "warm-up": amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",
+        "warm-up": format_amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",
         "data": f"{dataset['name']}, {dataset['split']} split, manifest {dataset['manifest_sha256'][:12]}",
         "loader": record["loader"],
-        "recipe": record["recipe"],
+        "preprocessing": record["recipe"],
         "workers": f"{settings['workers']}, in batches of {settings['batch_size']}",
-        "machine": f"{made['cpu_model']}, {made['cores']} cores{quota}, {amount(made['memory_bytes'], 'B')}, "
-        f"load at start {made['load_average'][0]:.2f}",
-        "software": f"torch {made['torch']}, torchvision {made['torchvision']}, pillow {made['pillow']}, "
-        f"Python {made['python']}, larder {made['larder']} at {(made['revision'] or 'no known revision')[:17]}",
+        "machine": f"{run['cpu_model']}, {run['cores']} cores{quota}, {format_amount(run['memory_bytes'], 'B')}, "
+        f"load at start {run['load_average'][0]:.2f}",
+        "software": f"torch {run['torch']}, torchvision {run['torchvision']}, pillow {run['pillow']}, "
+        f"Python {run['python']}, larder {run['larder']} at {(run['revision'] or 'no known revision')[:17]}",
     }

@@ -1,4 +1,4 @@
-"""What this process and its children use: CPU time and memory."""
+"""Measure CPU time and memory of this process and its descendants."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GROWTH = 1.01
 
 
 def cpu_seconds() -> float:
-    """User and system time so far of this process and of all its descendants, those that have ended included.
+    """Return user and system time so far of this process and all its descendants, including those that have ended.
 
-    A child that is waited for moves from the live ones to its parent's account of ended ones, so the difference of
-    two calls misses nobody who ends in between. The kernel counts in ticks of 10 ms.
+    When a child is reaped, its time moves from the running processes to its parent's total of ended children. So the
+    difference of two calls includes children that end in between. The kernel counts in ticks of 10 ms.
     """
     own = os.times()
     return own.user + own.system + own.children_user + own.children_system + sum(map(_cpu_of, _descendants()))
@@ -36,14 +36,14 @@ def _descendants() -> list[psutil.Process]:
 
 
 class PeakMemory(Sampler):
-    """Samples the memory of this process and its descendants, and keeps the highest sum.
+    """Sample the memory of this process and its descendants, and keep the highest sum.
 
-    The sum is of proportional set sizes, which count a page that n processes share as 1/n in each; resident set
-    sizes would count what forked workers share once per worker. Those are taken only where the system has no others.
+    The sum is over proportional set sizes (PSS), which divide a page shared by n processes among them. Resident set
+    sizes (RSS) would count pages that forked workers share once per worker; they are used only if the system has no
+    PSS.
 
-    A proportional size takes the kernel 5 to 15 ms of CPU per process, which at every sample would slow the loader
-    by some percent; a resident size takes 0.03 ms. So each sample looks at the resident sizes, and at the
-    proportional ones only when those have grown.
+    Reading a PSS takes the kernel 5 to 15 ms of CPU per process, which would slow the loader by some percent if done at
+    every sample; an RSS takes 0.03 ms. So each sample reads RSS, and PSS only if the sum of RSS has grown.
     """
 
     def __init__(self, interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> None:
@@ -60,7 +60,7 @@ class PeakMemory(Sampler):
             self.peak_bytes = max(self.peak_bytes, self._proportional_bytes(processes) or resident)
 
     def _proportional_bytes(self, processes: list[psutil.Process]) -> int | None:
-        """The sum of proportional set sizes; None, from then on, where they can't be had."""
+        """Return the sum of proportional set sizes; None, from then on, if the system doesn't provide them."""
         if self.kind == "pss":
             try:
                 return sum(map(_proportional_bytes, processes))

@@ -1,4 +1,4 @@
-"""Errors of loaders in terms of the settings that a program has, and of the stages that make the data."""
+"""Express errors of loaders in terms of a program's settings, and of the stages that make the data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from larder.errors import LarderError
-from larder.loaders.remedies import ABSENT, GONE, OTHER_KIND, RENEW, RESTORE, SURPLUS
-from larder.next_step import forced
+from larder.loaders.hints import CREATE_AGAIN, CREATE_FIRST, LOAD_AGAIN, NAME_OTHER_PLACE, REMOVE_SURPLUS, RESTORE
+from larder.next_step import with_force
 from larder.settings import Settings, settings_of
 from larder.terminal import Lines
 
@@ -16,10 +16,12 @@ _ARGUMENT = re.compile(r"^(  - |)(\w+)=", re.MULTILINE)
 
 
 @contextmanager
-def in_settings(kind: type[Settings], steps: Mapping[str, str]) -> Iterator[None]:
-    """A block in which an error that names arguments names the settings of `kind` instead.
+def name_settings_in_errors(kind: type[Settings], steps: Mapping[str, str]) -> Iterator[None]:
+    """Replace the names of arguments in errors by the names of settings.
 
-    `steps` are the next steps that are better here, by those that the library gives.
+    Args:
+        kind: The settings of the program.
+        steps: Replacements for next steps of the library.
     """
     try:
         yield
@@ -31,13 +33,16 @@ def in_settings(kind: type[Settings], steps: Mapping[str, str]) -> Iterator[None
         raise type(error)(what, next_step=step) from error
 
 
-def steps_with(made_by: str) -> dict[str, str]:
-    """The next steps for data that `made_by` makes (larder.next_step.MAKES): it sees by itself what a listing shows."""
+def next_steps_for(made_by: str) -> dict[str, str]:
+    """Return the next steps for data that `made_by` makes (see `larder.next_step.CREATED_BY`).
+
+    The stage itself finds missing files and wrong lengths. Only the next step for damaged content forces it to run.
+    """
     return {
-        ABSENT: f"run {made_by}",
+        CREATE_FIRST: f"run {made_by}",
         RESTORE: f"run {made_by}, which puts it back",
-        RENEW: f"run {made_by}, which uploads what differs; if it finds no difference, {forced(made_by)}",
-        GONE: f"run {made_by}, which puts back what was deleted",
-        SURPLUS: f"remove what is there beside what {made_by} made",
-        OTHER_KIND: f"let the settings name what {made_by} made: `data_dir`, or `bucket` and `prefix`",
+        CREATE_AGAIN: f"run {made_by}, which uploads what differs; if it finds no difference, {with_force(made_by)}",
+        LOAD_AGAIN: f"run {made_by}, which restores what was deleted",
+        REMOVE_SURPLUS: f"remove files that {made_by} didn't make",
+        NAME_OTHER_PLACE: f"let the settings name what {made_by} made: `data_dir`, or `bucket` and `prefix`",
     }

@@ -1,4 +1,4 @@
-"""One run of the front door: the settings, the runner, and what carries out or prints its calls."""
+"""Connect the settings, the runner, and the execution or printing of its calls for one run of the command."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from larder.cli import compose, dotenv, host, process, project, runner
-from larder.cli.compose import Compose
-from larder.cli.console import ask, say
-from larder.cli.front_doors import FRONT_DOORS
-from larder.cli.host import Host
+from larder.cli import compose, dotenv, host, process, project, runner, sources
+from larder.cli.compose import ComposeRunner
+from larder.cli.console import confirm, print_message
+from larder.cli.host import HostRunner
+from larder.cli.invocation import INVOCATIONS
 from larder.cli.pipelines import Step, stages_of
-from larder.cli.process import Call, Interrupts
-from larder.cli.settings import Settings
+from larder.cli.process import Call, SignalHandler
+from larder.cli.settings import ResolvedSettings
 from larder.dataset import DEFAULT, volume_of
 
 
-class Failed(Exception):
-    """A call failed with this exit code, which becomes the command's; its error is already printed."""
+class CallFailedError(Exception):
+    """A call failed, and its error is already printed. The command ends with this exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -29,101 +29,111 @@ class Failed(Exception):
 
 
 class App:
-    """What a command works with.
+    """State of one run, passed to each command.
 
     Args:
         settings: The settings, without a runner yet.
-        handler: Who hears signals.
-        dry_run: Whether calls are printed in place of being run.
-        front_door: How the user came, as they type it: one of FRONT_DOORS.
+        handler: Handles signals.
+        dry_run: Whether to print calls instead of running them.
+        invocation: How the user started larder, as they type it: a value of INVOCATIONS.
     """
 
-    def __init__(self, settings: Settings, handler: Interrupts, dry_run: bool = False, front_door: str = "larder"):
-        self.settings, self.handler, self.dry_run, self.front_door = settings, handler, dry_run, front_door
-        self._runner: Compose | Host | None = None
+    def __init__(
+        self, settings: ResolvedSettings, handler: SignalHandler, dry_run: bool = False, invocation: str = "larder"
+    ):
+        self.settings, self.handler, self.dry_run, self.invocation = settings, handler, dry_run, invocation
+        self._runner: ComposeRunner | HostRunner | None = None
         self._to_print: list[str] = []
+        self._typed_secrets: set[str] = set()
 
     @property
     def root(self) -> Path:
-        """The checkout."""
+        """Folder of the checkout."""
         return self.settings.root
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The user's environment, and how they came. Compose needn't warn about containers that no `--rm` removed."""
-        [name] = [name for name, typed in FRONT_DOORS.items() if typed == self.front_door]
+        """The user's environment, with LARDER_FRONT_DOOR, without compose's warnings about leftover containers."""
+        [name] = [name for name, typed in INVOCATIONS.items() if typed == self.invocation]
         return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, "LARDER_FRONT_DOOR": name}
 
     @property
-    def runner(self) -> Compose | Host:
-        """The runner, chosen when it is first needed."""
+    def runner(self) -> ComposeRunner | HostRunner:
+        """The runner, chosen on first use."""
         if self._runner is None:
             name = runner.choose(self.settings)
             self.settings = self.settings.with_runner(name)
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
-            say(f"runner: {name}{where}")
+            print_message(f"runner: {name}{where}")
             self._runner = self._make(name)
-            self._tell_where_earlier_data_lie(self._runner)
+            self._report_earlier_volume(self._runner)
         return self._runner
 
-    def _make(self, name: str) -> Compose | Host:
+    def _make(self, name: str) -> ComposeRunner | HostRunner:
         if name == "host":
-            return Host(self.settings)
-        named = bool(self.settings.get("COMPOSE_PROJECT_NAME"))  # which compose reads by itself
-        name = project.PLAIN if named else project.name_of(self.root, self.environ)
-        return Compose(self.settings, name, compose.look(self.environ), compose.revision_of(self.settings))
+            return HostRunner(self.settings)
+        named = bool(self.settings.get("COMPOSE_PROJECT_NAME"))  # compose reads it itself
+        facts = compose.gather_facts(self.environ)
+        name = (
+            project.DEFAULT_PROJECT if named else project.claim_project_name(self.root, self.environ, facts.checkouts)
+        )
+        return ComposeRunner(self.settings, name, facts, compose.revision_of(self.settings))
 
     def choose_runner(self) -> None:
-        """Choose the runner now, so that the settings know it."""
+        """Choose the runner now, since some settings depend on it."""
         self._runner = self.runner
 
     @property
     def is_compose(self) -> bool:
         """Whether the stages run in containers."""
-        return isinstance(self.runner, Compose)
+        return isinstance(self.runner, ComposeRunner)
 
-    def _tell_where_earlier_data_lie(self, found: Compose | Host) -> None:
-        """Name the volume where earlier versions put every data set, if only that is there."""
+    def _report_earlier_volume(self, found: ComposeRunner | HostRunner) -> None:
+        """Name the volume that earlier versions used for every dataset, if only that one exists."""
         settings, earlier = self.settings, volume_of(DEFAULT)
         if not settings.get("LARDER_DATASET") or settings.data_volume == earlier:
             return
         if not found.has_volume(settings.data_volume) and found.has_volume(earlier):
-            say(f"there is no volume {settings.data_volume} yet; data of an earlier version may lie in {earlier}: set "
-                f"LARDER_DATA_VOLUME={earlier}")  # fmt: skip
+            print_message(
+                f"there is no volume {settings.data_volume} yet; data of an earlier version may lie in {earlier}: set "
+                f"LARDER_DATA_VOLUME={earlier}"
+            )
 
-    def change(self, **given: str) -> App:
+    def with_given(self, **given: str) -> App:
         """Return the same app with other settings."""
-        changed = Settings(self.root, {**self.settings.given, **given}, self.settings.environ, self.settings.files)
-        return App(changed, self.handler, self.dry_run, self.front_door)
+        changed = ResolvedSettings(
+            self.root, {**self.settings.given, **given}, self.settings.environ, self.settings.files
+        )
+        return App(changed, self.handler, self.dry_run, self.invocation)
 
-    def name(self, command: str) -> str:
+    def typed_command(self, command: str) -> str:
         """Return a command as the user types it."""
-        return f"{self.front_door} {command}"
+        return f"{self.invocation} {command}"
 
     # --- calls
 
     def run(self, call: Call) -> None:
-        """Run a call. Raises Failed with its exit code when that isn't 0."""
-        if (code := self.code(call)) != 0:
-            raise Failed(code)
+        """Run a call. Raise CallFailedError if its exit code isn't 0."""
+        if (code := self.run_unchecked(call)) != 0:
+            raise CallFailedError(code)
 
-    def code(self, call: Call) -> int:
-        """Run a call and return its exit code; a dry run prints it."""
+    def run_unchecked(self, call: Call) -> int:
+        """Run a call and return its exit code; in a dry run, print it."""
         if self.dry_run:
             self.print_call(call)
             return 0
-        if is_run(call):
-            call = labelled(call, f"larder.run={uuid.uuid4().hex}")
+        if is_container_run(call):
+            call = with_label(call, f"larder.run={uuid.uuid4().hex}")
         code = process.run(
-            call, self.root, self.environment_of(call), self.handler, self._end_container, self.name("doctor")
+            call, self.root, self.environment_of(call), self.handler, self._end_container, self.typed_command("doctor")
         )
         if code == process.INTERRUPTED and self.handler.number:
-            raise Failed(code)
+            raise CallFailedError(code)
         return code
 
-    def output(self, call: Call) -> tuple[int, str, str]:
+    def capture(self, call: Call) -> tuple[int, str, str]:
         """Run a short call and return its exit code, stdout and stderr."""
-        return process.output(call.argv, self.environment_of(call), seconds=60.0, folder=self.root)
+        return process.capture(call.argv, self.environment_of(call), seconds=60.0, folder=self.root)
 
     def environment_of(self, call: Call) -> dict[str, str]:
         """Return the environment of a call."""
@@ -131,46 +141,51 @@ class App:
         return process.environment(call, self.environ, values)
 
     def print_call(self, call: Call) -> None:
-        """Print a call as a line of shell. The lines make one command, which ends with the first that fails."""
-        line, folder = process.shown(call), call.folder or self.root
+        """Add a call, as a line of shell, to the output of a dry run. All lines together form one command."""
+        line, folder = process.as_shell_line(call), call.folder or self.root
+        self._typed_secrets.update(process.typed_secrets(call))
         self._to_print.append(line if folder == Path.cwd() else f"(cd {shlex.quote(str(folder))} && {line})")
 
     def finish(self) -> None:
-        """Print the calls of a dry run, below whatever was said."""
+        """Print the calls of a dry run, after all other messages, and which secrets the shell must have."""
+        for name in sorted(self._typed_secrets):
+            print(f"# {name} must be set in the shell: secrets are not printed")
         if self._to_print:
             print(" &&\n".join(self._to_print), flush=True)
 
     # --- stages
 
     def prepare(self, *stages: str) -> None:
-        """Bring images or the virtual environment up to date."""
+        """Build images, or install packages into the virtual environment."""
         found = self.runner
         calls = found.prepare(stages)
-        if isinstance(found, Host) and not self.dry_run:
-            host.install(self.settings, stages)  # without another process
+        if isinstance(found, HostRunner) and not self.dry_run:
+            host.install(self.settings, stages)  # in this process
             calls = calls[1:]
         for call in calls:
             self.run(call)
 
-    def steps(self, steps: Sequence[Step], flags: Sequence[str] = (), prepare: bool = True) -> None:
-        """Run some steps, one after the other, until one fails; before the first, prepare their stages."""
+    def run_steps(self, steps: Sequence[Step], flags: Sequence[str] = (), prepare: bool = True) -> None:
+        """Prepare the stages of some steps, then run the steps in order until one fails."""
         wanted = [step for step in steps if not (step.unless and self.settings.get(step.unless))]
-        calls = [self.runner.command(step, flags) for step in wanted]  # a mistake shows before anything is built
+        if any(step.stage == "extract" for step in wanted) and not self.dry_run:
+            sources.require_local_sources(self.settings)
+        calls = [self.runner.command(step, flags) for step in wanted]  # report mistakes before building anything
         if prepare:
             self.prepare(*stages_of(tuple(wanted)))
         for call in calls:
             self.run(call)
 
-    def stage(self, file: str, stage: str, *flags: str) -> Call:
+    def stage_call(self, file: str, stage: str, *flags: str) -> Call:
         """Return the call that runs a stage."""
         return self.runner.command(Step(file, stage, flags))
 
-    def ask(self, question: str) -> bool:
+    def confirm(self, question: str) -> bool:
         """Return whether the user agrees; a dry run doesn't ask."""
-        return self.dry_run or ask(question, self.settings.yes)
+        return self.dry_run or confirm(question, self.settings.yes)
 
     def make_folders(self, *folders: Path | None) -> None:
-        """Make the folders that a measuring container needs; what it writes to belongs to its user."""
+        """Create the folders that a measuring container needs, and give them to the container's user."""
         wanted = [str(folder) for folder in folders if folder is not None]
         missing = [folder for folder in wanted if not (self.root / folder).is_dir()]
         if missing:
@@ -180,21 +195,21 @@ class App:
             if ours:
                 self.run(Call(("chown", f"{self.settings.uid}:{self.settings.gid}", "--", *ours)))
 
-    def _end_container(self, call: Call, child: process.Child) -> None:
-        """After a signal: end the container that a call has started, also one that is only about to start.
+    def _end_container(self, call: Call, child: process.ChildProcess) -> None:
+        """After a signal, end the container of a call, even if it is only starting.
 
-        Compose hands signals on to a container that runs, and drops them while one starts.
+        Compose forwards signals to a running container, but drops them while it starts.
         """
         if call.label:
             compose.end_container(call.label, child, self.settings.environ)
 
 
-def is_run(call: Call) -> bool:
-    """Whether a call starts a container for a single run."""
+def is_container_run(call: Call) -> bool:
+    """Return whether a call starts a container for a single run."""
     return call.argv[:2] == ("docker", "compose") and "run" in call.argv
 
 
-def labelled(call: Call, label: str) -> Call:
-    """Return the call with a label on its container. A dry run doesn't show it: only this process looks for it."""
+def with_label(call: Call, label: str) -> Call:
+    """Return the call with a label on its container. A dry run omits it, since only this process uses it."""
     at = call.argv.index("run") + 1
     return replace(call, argv=(*call.argv[:at], "--label", label, *call.argv[at:]), label=label)

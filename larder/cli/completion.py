@@ -1,51 +1,53 @@
-"""Completion for shells, generated from the table of commands: commands, settings (`NAME=`), flags, and words."""
+"""Generate completion scripts for shells from the table of commands: commands, settings (`NAME=`), flags, and words."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from larder.cli import settings
+from larder.cli.command import Command
 from larder.cli.pipelines import STAGES
-from larder.cli.settings import declared, of_stages
-
-if TYPE_CHECKING:
-    from larder.cli.commands import Command
+from larder.cli.setting_specs import flags_of, settings_of_stages, stage_settings
 
 COMMON_FLAGS = ("--help", "--dry-run", "--yes")
-VALUES = {"RUNNER": ("compose", "host"), "YES": ("1",), "LARDER_RAY_STAGE": ("shard", "optimize", "index", "verify"),
-          "REQUIRE": ("all",)}  # fmt: skip
-"""The values that a setting of the front door takes. Those of stages that are true or false are added."""
+VALUES = {
+    "RUNNER": ("compose", "host"),
+    "YES": ("1",),
+    "LARDER_RAY_STAGE": ("shard", "optimize", "index", "verify"),
+    "REQUIRE": ("all",),
+}
+"""Values of larder's own settings. `values` adds the boolean settings of stages."""
 
 
-def names_of(command: Command) -> list[str]:
-    """Return the settings that a command takes."""
-    of_stage = [setting.name for setting in of_stages(command.stages)]
+def command_settings(command: Command) -> list[str]:
+    """Return the settings that a command accepts."""
+    of_stage = [setting.name for setting in settings_of_stages(command.stages)]
     return list(dict.fromkeys([*command.settings, *of_stage, "RUNNER"]))
 
 
-def flags_of(command: Command) -> list[str]:
+def command_flags(command: Command) -> list[str]:
     """Return a command's flags."""
-    return [*settings.flags_of(command.stages), *COMMON_FLAGS]
+    return [*flags_of(command.stages), *COMMON_FLAGS]
 
 
-def words_of(command: Command) -> list[str]:
-    """Return the words that a command takes, as its table names them: `bash|zsh|fish`, or stages."""
+def command_words(command: Command) -> list[str]:
+    """Return the words that a command accepts, from its entry in the table: `bash|zsh|fish`, or the names of stages."""
     if "STAGE" in command.words:
         return list(STAGES)
     return re.findall(r"[a-z]+", command.words)
 
 
 def values() -> dict[str, tuple[str, ...]]:
-    """Return the values of settings that take few."""
-    either = {name: ("true", "false") for name, setting in declared().items() if setting.default in ("true", "false")}
+    """Return the values of settings that have only a few."""
+    either = {
+        name: ("true", "false") for name, setting in stage_settings().items() if setting.default in ("true", "false")
+    }
     return {**either, **VALUES}
 
 
 def script(shell: str, commands: Sequence[Command]) -> str:
-    """Return the script for a shell.
+    """Return the completion script for a shell.
 
     Args:
         shell: bash, zsh or fish.
@@ -58,19 +60,24 @@ def script(shell: str, commands: Sequence[Command]) -> str:
 def _bash(commands: Sequence[Command]) -> Iterator[str]:
     yield '# Completion of larder for bash. In ~/.bashrc: eval "$(larder completion bash)"'
     yield from BASH_START.splitlines()
-    yield from _cases("        ", '"$name"', ((name, f"words={shlex.quote(' '.join(found))}")
-                                              for name, found in values().items()))  # fmt: skip
+    yield from _cases(
+        "        ", '"$name"', ((name, f"words={shlex.quote(' '.join(found))}") for name, found in values().items())
+    )
     yield "    else"
     everything = " ".join([*(command.name for command in commands), "RUNNER=", *COMMON_FLAGS, "--version"])
-    yield from _cases("        ", '"$command"', [
-        ("''", f"words={shlex.quote(everything)}"),
-        *((command.name, f"words={shlex.quote(' '.join(_candidates(command)))}") for command in commands),
-    ])  # fmt: skip
+    yield from _cases(
+        "        ",
+        '"$command"',
+        [
+            ("''", f"words={shlex.quote(everything)}"),
+            *((command.name, f"words={shlex.quote(' '.join(_candidates(command)))}") for command in commands),
+        ],
+    )
     yield from BASH_END.splitlines()
 
 
 def _candidates(command: Command) -> list[str]:
-    return [*words_of(command), *(f"{name}=" for name in names_of(command)), *flags_of(command)]
+    return [*command_words(command), *(f"{name}=" for name in command_settings(command)), *command_flags(command)]
 
 
 def _cases(indent: str, subject: str, cases: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -79,7 +86,7 @@ def _cases(indent: str, subject: str, cases: Iterator[tuple[str, str]] | Sequenc
     yield f"{indent}esac"
 
 
-# Bash splits words at "=": RUNNER=compose is three.
+# Bash splits words at "=": RUNNER=compose is three words.
 BASH_START = """\
 _larder() {
     local current="${COMP_WORDS[COMP_CWORD]}" words='' command='' name='' at word
@@ -108,20 +115,33 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
     yield "#compdef larder"
     yield '# Completion of larder for zsh. In ~/.zshrc, after compinit: eval "$(larder completion zsh)"'
     yield from ZSH_START.splitlines()
-    yield from _cases("        ", "$name", [
-        *((name, f"compadd -- {' '.join(found)}") for name, found in values().items()), ("*", "_files"),
-    ])  # fmt: skip
+    yield from _cases(
+        "        ",
+        "$name",
+        [
+            *((name, f"compadd -- {' '.join(found)}") for name, found in values().items()),
+            ("*", "_files"),
+        ],
+    )
     yield from ("        return", "    fi")
     described = " ".join(shlex.quote(f"{command.name}:{command.summary}") for command in commands)
-    yield from _cases("    ", "$command", [
-        ("''", f"list=({described}); _describe command list; flags=({' '.join([*COMMON_FLAGS, '--version'])})"),
-        *((command.name, _zsh_lists(command)) for command in commands),
-    ])  # fmt: skip
+    yield from _cases(
+        "    ",
+        "$command",
+        [
+            ("''", f"list=({described}); _describe command list; flags=({' '.join([*COMMON_FLAGS, '--version'])})"),
+            *((command.name, _zsh_lists(command)) for command in commands),
+        ],
+    )
     yield from ZSH_END.splitlines()
 
 
 def _zsh_lists(command: Command) -> str:
-    lists = (("list", words_of(command)), ("settings", names_of(command)), ("flags", flags_of(command)))
+    lists = (
+        ("list", command_words(command)),
+        ("settings", command_settings(command)),
+        ("flags", command_flags(command)),
+    )
     return "; ".join(f"{name}=({' '.join(found)})" for name, found in lists if found)
 
 
@@ -154,10 +174,10 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
     either = values()
     for command in commands:
         when = f"complete -c larder -n 'contains -- {command.name} (__larder_command)'"
-        yield from (f"{when} -l {flag[2:]}" for flag in flags_of(command))
-        names = names_of(command)
+        yield from (f"{when} -l {flag[2:]}" for flag in command_flags(command))
+        names = command_settings(command)
         choices = [f"{name}={value}" for name in names for value in either.get(name, ())]
-        yield f"{when} -a '{' '.join([*words_of(command), *(f'{name}=' for name in names), *choices])}'"
+        yield f"{when} -a '{' '.join([*command_words(command), *(f'{name}=' for name in names), *choices])}'"
 
 
 def _fish_quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The stages as containers, by `docker compose`."""
+"""Run the stages as containers, with `docker compose`."""
 
 from __future__ import annotations
 
@@ -13,84 +13,95 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder import __version__
-from larder.cli import process, store
-from larder.cli.environment import NEEDS_TORCH, has_nvidia_gpu
+from larder.cli import local_store, process, sources
 from larder.cli.pipelines import Step, compose_file
 from larder.cli.process import Call
-from larder.cli.project import PLAIN
-from larder.cli.settings import WORDS, Settings, shown
-from larder.dataset import DEFAULT, Layout, folder_of
+from larder.cli.project import DEFAULT_PROJECT
+from larder.cli.setting_specs import COMMAND_ARGUMENTS
+from larder.cli.setting_values import printable
+from larder.cli.settings import ResolvedSettings
+from larder.cli.virtualenv import NEEDS_TORCH, has_nvidia_gpu
+from larder.dataset import DEFAULT, ArtifactLayout, folder_of
 from larder.errors import ConfigurationError
 from larder.source_names import split_sources
 
 SERVERS = {"minio": "s3", "mount": "mount", "jupyter": "jupyter", "ray-head": "ray", "ray-worker": "ray"}
-"""The servers, each with its compose file."""
+"""The compose file of each server."""
 MEASURING = ("bench", "jupyter")
 _BUILD = ("AWS_ACCESS_KEY_ID", "BASE_IMAGE", "LARDER_REVISION", "TORCH_INDEX_URL", "TORCH_BACKEND")
-"""What a build needs of the environment; without the key's name, compose/s3.yaml can't be read."""
-_WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
+"""Variables that a build needs. compose/s3.yaml is invalid without AWS_ACCESS_KEY_ID."""
+_ARGUMENT_NAMES = {setting.name for setting in COMMAND_ARGUMENTS} | {"RUNNER"}
+_CHECKS_AFTER_END = 3
+"""How often to look for a container after its client has ended: the engine may still be creating it."""
 
 
 class Facts(NamedTuple):
-    """What the engine and the machine hold when a command starts.
+    """State of the engine and the machine when a command starts.
 
     Attributes:
-        images: Names with tags, as `larder-load:1.0`.
-        volumes: Names.
+        images: Names with tags, such as `larder-load:1.0`.
+        volumes: Names of volumes.
         gpu: Whether there is an NVIDIA GPU, so that images need torch's CUDA build.
+        checkouts: The checkouts that have servers in the plain project.
     """
 
     images: frozenset[str] = frozenset()
     volumes: frozenset[str] = frozenset()
     gpu: bool = True
+    checkouts: frozenset[Path] = frozenset()
 
 
-NOTHING = Facts()
+NO_FACTS = Facts()
 
 
-def revision_of(settings: Settings) -> str:
-    """Return the revision of the checkout; empty where git doesn't know."""
+def revision_of(settings: ResolvedSettings) -> str:
+    """Return the revision of the checkout; empty if git doesn't know it."""
     if found := settings.get("LARDER_REVISION"):
         return found
     describe = ("git", "-C", str(settings.root), "describe", "--always", "--dirty", "--abbrev=12")
-    return process.output(describe, settings.environ)[1].strip()
+    return process.capture(describe, settings.environ)[1].strip()
 
 
-def look(environ: Mapping[str, str]) -> Facts:
-    """Return what the engine holds."""
-    _, images, _ = process.output(("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"), environ)
-    _, volumes, _ = process.output(("docker", "volume", "ls", "--quiet"), environ)
-    return Facts(frozenset(images.split()), frozenset(volumes.split()), has_nvidia_gpu())
+def gather_facts(environ: Mapping[str, str]) -> Facts:
+    """Return the state of the engine and the machine."""
+    _, images, _ = process.capture(("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"), environ)
+    _, volumes, _ = process.capture(("docker", "volume", "ls", "--quiet"), environ)
+    labels = (f"com.docker.compose.project={DEFAULT_PROJECT}", "com.docker.compose.oneoff=False")
+    filters = [word for label in labels for word in ("--filter", f"label={label}")]
+    folder = '{{.Label "com.docker.compose.project.working_dir"}}'
+    _, folders, _ = process.capture(("docker", "ps", "--all", *filters, "--format", folder), environ)
+    checkouts = frozenset(Path(folder).parent for folder in folders.splitlines() if folder)  # of their compose/
+    return Facts(frozenset(images.split()), frozenset(volumes.split()), has_nvidia_gpu(), checkouts)
 
 
-class Compose:
+class ComposeRunner:
     """Runs stages as containers.
 
     Args:
         settings: The settings of the run.
         project: The compose project.
-        facts: What the engine holds.
+        facts: State of the engine and the machine.
         revision: The checkout's revision, for the images' labels.
     """
 
     name = "compose"
 
     def __init__(
-        self, settings: Settings, project: str = PLAIN, facts: Facts = NOTHING, revision: str = ""
-    ) -> None:  # fmt: skip
+        self, settings: ResolvedSettings, project: str = DEFAULT_PROJECT, facts: Facts = NO_FACTS, revision: str = ""
+    ) -> None:
         self.settings, self.project, self.facts, self.revision = settings, project, facts, revision
 
     def prepare(self, stages: Sequence[str]) -> list[Call]:
-        """Return the builds. An image that is there is brought up to date in silence."""
+        """Return the calls that build images; existing images are updated quietly."""
         calls = []
         for stage in stages:
-            quiet = ("--quiet",) if image(stage) in self.facts.images else ()
+            quiet = ("--quiet",) if image_name(stage) in self.facts.images else ()
             calls.append(self.build(stage, *quiet))
         return calls
 
     def build(self, stage: str, *flags: str) -> Call:
-        """Return the build of one stage's image."""
-        call = self._compose(compose_file(stage), "build", *flags, stage, stage=stage).silent()
+        """Return the call that builds one stage's image."""
+        call = self._compose(compose_file(stage), "build", *flags, stage, stage=stage).redirected_to_stderr()
         env = {name: value for name, value in call.env.items() if name in _BUILD}
         env.update({"LARDER_REVISION": self.revision} if self.revision else {})
         if stage in NEEDS_TORCH and not self.facts.gpu and not self._chooses_torch():
@@ -101,7 +112,7 @@ class Compose:
         return any(self.settings.get(name) for name in ("TORCH_INDEX_URL", "TORCH_BACKEND"))
 
     def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
-        """Return the call that runs a step in a container that goes with it."""
+        """Return the call that runs a step in a temporary container."""
         options: tuple[str, ...] = ()
         if step.stage in ("extract", "verify"):
             options = self._source()
@@ -110,45 +121,46 @@ class Compose:
         return self._compose(step.file, *words, env=env, stage=step.stage)
 
     def up(self, server: str) -> Call:
-        """Return the call that starts a server and waits until it answers."""
+        """Return the call that starts a server and waits until it is ready."""
         file = SERVERS[server]
         names = () if file == "ray" else (server,)
-        return self._compose(file, "up", "-d", "--wait", *names, stage=server).silent()
+        return self._compose(file, "up", "-d", "--wait", *names, stage=server).redirected_to_stderr()
 
     def down(self, server: str) -> Call:
-        """Return the call that stops and removes a server; its data stay."""
+        """Return the call that stops and removes a server but keeps its data."""
         file = SERVERS[server]
         names = ("ray-head", "ray-worker") if file == "ray" else (server,)
-        return self._compose(file, "rm", "--stop", "--force", *names, stage=server).silent()
+        return self._compose(file, "rm", "--stop", "--force", *names, stage=server).redirected_to_stderr()
 
     def logs(self, server: str) -> Call:
         """Return the call that prints a server's log."""
         return self._compose(SERVERS[server], "logs", "--no-log-prefix", server, stage=server)
 
     def query(self, server: str, *words: str) -> Call:
-        """Return a call that asks compose about a server: `ps`, `port`."""
+        """Return a call that queries compose about a server: `ps`, `port`."""
         return self._compose(SERVERS[server], *words, stage=server)
 
     def volume(self, name: str) -> str:
-        """Return a volume's name."""
+        """Return the name of a volume, which is its Docker volume."""
         return name
 
     def has_volume(self, name: str) -> bool:
-        """Whether a volume is there."""
+        """Return whether a volume exists."""
         return name in self.facts.volumes
 
     def _compose(self, file: str, *words: str, stage: str, env: Mapping[str, str] | None = None) -> Call:
-        project = () if self.project == PLAIN else ("-p", self.project)
-        files = [word for path in store.files(self.settings) for word in ("--env-file", str(path))]
+        project = () if self.project == DEFAULT_PROJECT else ("-p", self.project)
+        files = [word for path in local_store.env_files(self.settings) for word in ("--env-file", str(path))]
         return Call(
             ("docker", "compose", *project, *files, "-f", f"compose/{file}.yaml", *words),
-            env={**self._env(file, stage), **(env or {})}, unset=store.hidden(self.settings),
-        )  # fmt: skip
+            env={**self._env(file, stage), **(env or {})},
+            unset=local_store.masking_variables(self.settings),
+        )
 
     def _env(self, file: str, stage: str) -> dict[str, str]:
-        """Return what compose can't work out: what the command line sets, names of volumes, folders, ids."""
+        """Return the variables that compose can't derive: settings of the command line, volumes, folders, ids."""
         settings = self.settings
-        env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
+        env = {name: value for name, value in settings.given.items() if name not in _ARGUMENT_NAMES and value}
         for name, value in self._volumes().items():
             if not settings.get(name):
                 env[name] = value
@@ -162,94 +174,87 @@ class Compose:
         if stage == "jupyter":
             env["LARDER_WORKSPACE"] = self._absolute(settings.workspace)
             env["LARDER_JUPYTER_TOKEN_FILE"] = self._absolute(settings.token_file)
-        if file == "s3" and not settings.store and settings.store_file not in store.files(settings):
-            env["AWS_ACCESS_KEY_ID"] = ""  # compose asks for it though only the server needs it
+        if file == "s3" and not settings.store and settings.store_file not in local_store.env_files(settings):
+            env["AWS_ACCESS_KEY_ID"] = ""  # compose requires it, although only the server needs it
         return env
 
     def _volumes(self) -> dict[str, str]:
-        """Return the volumes that compose would name otherwise: it can't spell the default's, once a name is given."""
+        """Return the volumes' names if the default dataset is named explicitly: compose would derive other names."""
         if self.settings.get("LARDER_DATASET") != DEFAULT:
             return {}
         settings = self.settings
-        return {"LARDER_DATA_VOLUME": settings.data_volume, "LARDER_WDS_VOLUME": settings.wds_volume,
-                "LARDER_LIT_VOLUME": settings.lit_volume}  # fmt: skip
+        return {
+            "LARDER_DATA_VOLUME": settings.data_volume,
+            "LARDER_WDS_VOLUME": settings.wds_volume,
+            "LARDER_LIT_VOLUME": settings.lit_volume,
+        }
 
     def _absolute(self, path: Path) -> str:
         return os.path.realpath(self.settings.root / path)
 
     def _source(self) -> tuple[str, ...]:
-        """Return the options that hand a local archive or folder into the container, read-only."""
-        path = local_source(self.settings)
+        """Return the options that mount a local archive or folder read-only."""
+        path = sources.find_local_source(self.settings)
         if path is None:
             return self._several_sources()
         name = path.name if re.fullmatch(r"[\w. ()+-]+", path.name) else f"source{''.join(path.suffixes[-2:])}"
-        return (*_mounted(path, f"/source/{name}"), "-e", f"LARDER_SOURCE=/source/{name}")
+        return (*_mount_options(path, f"/source/{name}"), "-e", f"LARDER_SOURCE=/source/{name}")
 
     def _several_sources(self) -> tuple[str, ...]:
-        """Return the options for several local archives, or a pattern: their folders are handed in."""
+        """Return the options that mount the folders of several local archives, or of a pattern."""
         try:
-            sources = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
+            found = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
         except ValueError:
-            return ()  # extract says what is wrong with it
+            return ()  # extract reports the error
         folders: dict[Path, str] = {}
-        names = [self._inside(source, folders) for source in sources]
+        names = [self._container_path(source, folders) for source in found]
         if not folders:
             return ()
-        mounts = [option for folder, inside in folders.items() for option in _mounted(folder, inside)]
+        mounts = [
+            option for folder, container_path in folders.items() for option in _mount_options(folder, container_path)
+        ]
         listed = names[0] if len(names) == 1 else json.dumps(names)
         return (*mounts, "-e", f"LARDER_SOURCE={listed}")
 
-    def _inside(self, source: str, folders: dict[Path, str]) -> str:
-        """Return what a source is called in the container, and note the folder that it lies in."""
+    def _container_path(self, source: str, folders: dict[Path, str]) -> str:
+        """Return a source's path in the container, and add its folder to `folders`."""
         if "://" in source or source == "sample":
             return source
         path = self.settings.root / os.path.expanduser(source)
         fixed = next((folder for folder in path.parents if not glob.has_magic(str(folder))), path.parent)
         if not (fixed.is_dir() and (path.exists() or glob.has_magic(source))):
             return source
-        inside = folders.setdefault(fixed.resolve(), f"/source/{len(folders)}")
-        return f"{inside}/{path.relative_to(fixed)}"
+        container_path = folders.setdefault(fixed.resolve(), f"/source/{len(folders)}")
+        return f"{container_path}/{path.relative_to(fixed)}"
 
     def _without_missing_volumes(self) -> dict[str, str]:
-        """Return settings that put the data volume in the place of volumes that aren't there, so that none is made."""
+        """Return settings that replace missing volumes by the data volume, so that compose doesn't create them."""
         volumes = {"VERIFY_WDS": self.settings.wds_volume, "VERIFY_LIT": self.settings.lit_volume}
         return {name: "baseline" for name, volume in volumes.items() if volume not in self.facts.volumes}
 
 
-def _mounted(path: Path, inside: str) -> tuple[str, str]:
-    """Return the options that mount a path read-only. Raises ConfigurationError where Docker can't."""
+def _mount_options(path: Path, container_path: str) -> tuple[str, str]:
+    """Return the options that mount a path read-only. Raise ConfigurationError if Docker can't mount it."""
     if ":" in str(path):
         raise ConfigurationError(
-            f"Docker can't mount a path with a colon: {shown(str(path))}", next_step="rename it, or use RUNNER=host"
+            f"Docker can't mount a path with a colon: {printable(str(path))}", next_step="rename it, or use RUNNER=host"
         )
-    return ("-v", f"{path}:{inside}:ro")
+    return ("-v", f"{path}:{container_path}:ro")
 
 
-def image(stage: str) -> str:
+def image_name(stage: str) -> str:
     """Return the name of a stage's image."""
     return f"larder-{stage}:{__version__}"
 
 
-def local_source(settings: Settings) -> Path | None:
-    """Return the archive or folder on this machine that LARDER_SOURCE names; None for everything else."""
-    source = settings.get("LARDER_SOURCE")
-    if not source or source == "sample" or "://" in source:
-        return None
-    path = settings.root / os.path.expanduser(source)
-    try:
-        return path.resolve() if path.exists() else None
-    except (OSError, ValueError):
-        return None
-
-
-def staged_folders(settings: Settings, pipeline: str) -> tuple[str, ...]:
-    """Return the folders that a packing pipeline may have left: earlier versions had the default's alone."""
-    layout: Layout = "webdataset" if pipeline == "wds" else "litdata"
+def pipeline_folders(settings: ResolvedSettings, pipeline: str) -> tuple[str, ...]:
+    """Return the folders that a packing pipeline may have left; earlier versions used the default's names only."""
+    layout: ArtifactLayout = "webdataset" if pipeline == "wds" else "litdata"
     return tuple(dict.fromkeys(folder_of(name, layout) for name in (settings.dataset, DEFAULT)))
 
 
-def end_container(label: str, child: process.Child, environ: Mapping[str, str]) -> None:
-    """End the container with a label after its user asked for the end, and wait until it is gone.
+def end_container(label: str, child: process.ChildProcess, environ: Mapping[str, str]) -> None:
+    """End the container with a label after an interrupt, and wait until it is gone.
 
     Args:
         label: The label.
@@ -259,25 +264,27 @@ def end_container(label: str, child: process.Child, environ: Mapping[str, str]) 
     if _containers(label, environ, running=True):
         return _wait_for_end(label, child, environ)
     child.terminate()  # compose drops signals while a container starts
+    checks_left = _CHECKS_AFTER_END
     for _ in range(20):
+        ended = child.poll() is not None
         if found := _containers(label, environ):
-            process.output(("docker", "rm", "--force", *found), environ)
-        elif child.poll() is not None:
+            process.capture(("docker", "rm", "--force", *found), environ)
+        elif ended and (checks_left := checks_left - 1) == 0:
             return None
         time.sleep(0.25)
     child.kill()
     return None
 
 
-def _wait_for_end(label: str, child: process.Child, environ: Mapping[str, str]) -> None:
-    """Wait for a stage that has heard the signal; a compose process may give up before its container has ended."""
+def _wait_for_end(label: str, child: process.ChildProcess, environ: Mapping[str, str]) -> None:
+    """Wait for a stage that has received the signal; its compose process may end before the container does."""
     child.wait()
     for found in _containers(label, environ, running=True):
-        process.output(("docker", "stop", "--time", "60", found), environ, seconds=90.0)
+        process.capture(("docker", "stop", "--time", "60", found), environ, seconds=90.0)
     if left := _containers(label, environ):
-        process.output(("docker", "rm", "--force", *left), environ)
+        process.capture(("docker", "rm", "--force", *left), environ)
 
 
 def _containers(label: str, environ: Mapping[str, str], running: bool = False) -> list[str]:
     which = () if running else ("--all",)
-    return process.output(("docker", "ps", *which, "--quiet", "--filter", f"label={label}"), environ)[1].split()
+    return process.capture(("docker", "ps", *which, "--quiet", "--filter", f"label={label}"), environ)[1].split()

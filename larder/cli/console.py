@@ -1,4 +1,4 @@
-"""What people see and are asked on the terminal."""
+"""Print messages and ask questions on the terminal."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import sys
 from larder import terminal
 
 
-def say(*texts: str) -> None:
-    """Print lines to stderr, escaped: stdout is for results."""
-    terminal.say(*texts, file=sys.stderr)
+def print_message(*texts: str) -> None:
+    """Print lines to stderr, escaped; stdout is for results."""
+    terminal.print_escaped(*texts, file=sys.stderr)
 
 
-def tell(*texts: str) -> None:
+def print_result(*texts: str) -> None:
     """Print lines to stdout, escaped."""
-    terminal.say(*texts)
+    terminal.print_escaped(*texts)
 
 
-def ask(question: str, yes: bool) -> bool:
-    """Return whether the user agrees. `yes` answers for them; where nobody can answer, the answer is no."""
+def confirm(question: str, yes: bool) -> bool:
+    """Return whether the user agrees. `yes` answers for them; without a terminal or input, the answer is no."""
     if yes:
-        say(f"{question}y")
+        print_message(f"{question}y")
         return True
-    sys.stderr.write(terminal.escaped(question))
+    sys.stderr.write(terminal.escape(question))
     sys.stderr.flush()
     answer = sys.stdin.readline() if sys.stdin is not None else ""
-    if not answer.endswith("\n"):  # nobody is there
+    if not answer.endswith("\n"):  # end of input: nobody answers
         sys.stderr.write("\n")
     return answer.strip().lower() in ("y", "yes")
 
 
-def in_units(size: float) -> str:
-    """Return a number of bytes as people read it."""
+def format_bytes(size: float) -> str:
+    """Format a number of bytes with a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""Reads `.env` files by the rules of `docker compose`, so that both runners see the same settings.
+"""Read `.env` files by the rules of `docker compose`, so that both runners see the same settings.
 
 `python -m larder.cli.dotenv FILE... -- COMMAND` runs a command with the files' variables, as
-`docker compose --env-file FILE` does: a later file wins over an earlier one, the environment wins over both.
+`docker compose --env-file FILE` does: later files override earlier ones, and the environment overrides both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from larder.errors import ConfigurationError
-from larder.terminal import say
+from larder.terminal import print_escaped
 
 _BLANK = "\t\v\f\r \x85\xa0"
 _ESCAPE = re.compile(r"\\(?:[abcfnrtv$\"\\]|0\d{0,3})")
@@ -25,11 +25,13 @@ Lookup = Callable[[str], "str | None"]
 
 
 def read(files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of `files`. A later file wins; values may refer to earlier ones and to `environ`.
+    """Return the variables of `files`.
+
+    Later files override earlier ones. Values may refer to earlier variables and to `environ`.
 
     Raises:
-        ConfigurationError: A file can't be read, or a line isn't understood. The message names file and line, and
-            shows no value.
+        ConfigurationError: If a file can't be read, or a line is invalid. The message names file and line, but no
+            value.
     """
     found: dict[str, str] = {}
     for file in files:
@@ -48,7 +50,7 @@ def read(files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def parse(text: str, found: dict[str, str], environ: Mapping[str, str]) -> None:
-    """Add the variables of one file's `text` to `found`. Raises ValueError that names the line."""
+    """Add the variables in `text` to `found`. Raise ValueError that names the line."""
 
     def lookup(name: str) -> str | None:
         return environ[name] if name in environ else found.get(name)
@@ -57,16 +59,16 @@ def parse(text: str, found: dict[str, str], environ: Mapping[str, str]) -> None:
     while (at := _statement(text, at)) < len(text):
         line = 1 + text.count("\n", 0, at)
         name, at, inherited = _name(text, at, line)
-        if inherited:  # a name alone is a variable of the environment
+        if inherited:  # a name alone takes the value from the environment
             value = lookup(name)
         else:
             value, at = _value(text, at, line, lookup)
-        if value is not None and name:  # compose takes `=value`, and it sets nothing
+        if value is not None and name:  # compose accepts `=value` and ignores it
             found[name] = value
 
 
 def _statement(text: str, at: int) -> int:
-    """Return where the next statement begins, behind blank lines and comments."""
+    """Return the position of the next statement, after blank lines and comments."""
     while at < len(text):
         if text[at].isspace():
             at += 1
@@ -79,7 +81,7 @@ def _statement(text: str, at: int) -> int:
 
 
 def _name(text: str, at: int, line: int) -> tuple[str, int, bool]:
-    """Return the variable's name, where its value begins, and whether there is no value."""
+    """Return the variable's name, the position of its value, and whether there is no value."""
     exported = re.compile(r"export\s+").match(text, at)
     start = at = exported.end() if exported else at
     while at < len(text) and text[at] not in "=:\n":
@@ -97,7 +99,7 @@ def _name(text: str, at: int, line: int) -> tuple[str, int, bool]:
 
 
 def _value(text: str, at: int, line: int, lookup: Lookup) -> tuple[str, int]:
-    """Return the value that begins at `at`, and where the next statement may begin."""
+    """Return the value at `at`, and the position after it."""
     quote = text[at : at + 1]
     if quote not in ("'", '"'):
         end = text.find("\n", at)
@@ -136,7 +138,7 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def substitute(text: str, lookup: Lookup, line: int = 1) -> str:
-    """Replace `$NAME` and `${NAME…}` in `text`. Raises ValueError for what compose refuses, too."""
+    """Replace `$NAME` and `${NAME…}` in `text`. Raise ValueError for anything that compose refuses, too."""
     parts, at = [], 0
     while (match := _VARIABLE.search(text, at)) is not None:
         parts.append(text[at : match.start()])
@@ -156,7 +158,7 @@ def substitute(text: str, lookup: Lookup, line: int = 1) -> str:
 
 
 def _closing(text: str, at: int) -> int:
-    """Return where the brace is closed that was opened before `at`, or -1."""
+    """Return the position of the brace that closes the one before `at`, or -1."""
     depth = 1
     for here in range(at, len(text)):
         depth += (text[here] == "{") - (text[here] == "}")
@@ -179,22 +181,24 @@ def _braced(name: str, operator: str, other: str, lookup: Lookup, line: int) -> 
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a command with the variables of some files. Returns only when that can't be done."""
+    """Replace this process by a command with the variables of some files. Return only if that fails."""
     files, dashes, command = list(argv), "--" in argv, []
     if dashes:
         at = files.index("--")
         files, command = files[:at], files[at + 1 :]
     if not command:
-        say(f"usage: python -m {__spec__.name} FILE... -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        print_escaped(f"usage: python -m {__spec__.name} FILE... -- COMMAND [ARGUMENT...]", file=sys.stderr)
         return 2
     try:
         values = read([Path(file) for file in files], os.environ)
         os.execvpe(command[0], command, {**values, **os.environ})
     except ConfigurationError as error:
-        say(error.shown(), file=sys.stderr)
+        print_escaped(error.format(), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        say(f"error: cannot run {command[0]}: {error.strerror}", "  next step: check the path", file=sys.stderr)
+        print_escaped(
+            f"error: cannot run {command[0]}: {error.strerror}", "  next step: check the path", file=sys.stderr
+        )
         return 2
 
 

@@ -1,26 +1,27 @@
-"""The stages as processes in `.venv/`, for machines without a container engine."""
+"""Run the stages as processes in `.venv/`, for machines without a container engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from larder.cli import environment, store
+from larder.cli import local_store, virtualenv
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
-from larder.cli.settings import WORDS, Settings
+from larder.cli.setting_specs import COMMAND_ARGUMENTS
+from larder.cli.settings import ResolvedSettings
 
 PYTHON = ".venv/bin/python"
-_WORDS = {setting.name for setting in WORDS} | {"RUNNER"}
+_ARGUMENT_NAMES = {setting.name for setting in COMMAND_ARGUMENTS} | {"RUNNER"}
 _NEED_NO_VOLUME = {"verify", "s3", "mount"}
 _SERVERS = {
     "minio": ("s3", ("--task", "up"), ("--task", "down"), ()),
     "mount": ("mount", ("--detach",), ("--unmount",), ()),
     "jupyter": ("jupyter", ("--task", "up"), ("--task", "down"), ("--task", "logs")),
 }
-"""The servers: stage, and its flags that start, stop, and print the log."""
+"""By server: its stage, and the flags that start it, stop it, and print its log."""
 
 
-class Host:
+class HostRunner:
     """Runs stages as processes; volumes are folders below LARDER_HOME.
 
     Args:
@@ -29,11 +30,11 @@ class Host:
 
     name = "host"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ResolvedSettings) -> None:
         self.settings = settings
 
     def prepare(self, stages: Sequence[str]) -> list[Call]:
-        """Return the installation of what these stages need, and the folders that are their volumes."""
+        """Return the calls that install the packages of these stages and create the folders of their volumes."""
         settings = self.settings
         volumes = (settings.data_volume, settings.wds_volume, settings.lit_volume)
         folders = tuple(self.volume(volume) for volume in volumes)
@@ -46,7 +47,7 @@ class Host:
     def command(self, step: Step, flags: Sequence[str] = ()) -> Call:
         """Return the call that runs a step."""
         settings = self.settings
-        env = {name: value for name, value in settings.given.items() if name not in _WORDS and value}
+        env = {name: value for name, value in settings.given.items() if name not in _ARGUMENT_NAMES and value}
         env["LARDER_VOLUME_DIR"] = self.volume(self._volume_of(step.file))
         if step.file in ("wds", "lit"):
             env["LARDER_INPUT"] = settings.get("LARDER_INPUT", self.volume(settings.data_volume))
@@ -70,15 +71,17 @@ class Host:
             env["LARDER_JUPYTER_TOKEN_FILE"] = str(settings.token_file)
             env["LARDER_JUPYTER_DIR"] = str(settings.home / "jupyter")
         argv = (PYTHON, "-m", f"services.{step.stage}", *step.flags, *flags)
-        return Call(argv, env=env, unset=store.hidden(settings), env_files=store.files(settings))
+        return Call(
+            argv, env=env, unset=local_store.masking_variables(settings), env_files=local_store.env_files(settings)
+        )
 
     def up(self, server: str) -> Call:
-        """Return the call that starts a server in the background and waits until it answers."""
+        """Return the call that starts a server in the background and waits until it is ready."""
         stage, flags, _, _ = _SERVERS[server]
         return self.command(Step(stage, stage, flags))
 
     def down(self, server: str) -> Call:
-        """Return the call that stops a server; its data stay."""
+        """Return the call that stops a server but keeps its data."""
         stage, _, flags, _ = _SERVERS[server]
         return self.command(Step(stage, stage, flags))
 
@@ -88,20 +91,20 @@ class Host:
         return self.command(Step(stage, stage, flags))
 
     def volume(self, name: str) -> str:
-        """Return the folder that is a volume."""
+        """Return the folder of a volume."""
         return str(self.settings.home / "volumes" / name)
 
     def has_volume(self, name: str) -> bool:
-        """Whether a volume is there."""
+        """Return whether a volume exists."""
         return (self.settings.root / self.volume(name)).is_dir()
 
     def _volume_of(self, file: str) -> str:
-        """Return the volume that the steps of a pipeline write to."""
+        """Return the volume that a pipeline's steps write to."""
         settings = self.settings
         return {"wds": settings.wds_volume, "lit": settings.lit_volume}.get(file, settings.data_volume)
 
 
-def install(settings: Settings, stages: Sequence[str]) -> None:
-    """Install into `.venv/` what some stages need; nothing where it is there."""
+def install(settings: ResolvedSettings, stages: Sequence[str]) -> None:
+    """Install the packages of some stages into `.venv/`, unless they are installed."""
     torch = {name: settings.get(name) for name in ("TORCH_INDEX_URL", "TORCH_BACKEND")}
-    environment.ensure(settings.root, stages, {**settings.environ, **torch})
+    virtualenv.ensure(settings.root, stages, {**settings.environ, **torch})

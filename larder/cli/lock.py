@@ -1,11 +1,11 @@
-"""The lock file, uv.lock, which names packages by version and hash and says nowhere where to get them.
+"""Write the lock file, uv.lock, which has the version and hashes of each package, but no download addresses.
 
-    python -m larder.cli.lock           write uv.lock for what pyproject.toml asks; what still fits stays
+    python -m larder.cli.lock           lock the requirements of pyproject.toml; keep versions that still fit
     python lock.py pin uv.lock uv       print one package as a requirement with hashes, for `pip --require-hashes`
 
-uv writes an address beside each file. Without it a lock serves every mirror: uv takes files without addresses for files
-of a folder, so `uv export --frozen` and `uv lock --check` read the lock as they read any other, and pip downloads from
-the index that the user has configured. This module needs nothing but Python 3.9: it runs before anything is installed.
+uv writes an address beside each file. Without addresses, a lock works with every mirror: pip downloads from the index
+that the user has configured. uv takes files without addresses for local files, so `uv export --frozen` and
+`uv lock --check` still read the lock. This module needs only Python 3.9: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ LOCK = "uv.lock"
 
 
 def without_addresses(text: str) -> str:
-    """The text of a lock, with each file's name in place of its address."""
+    """Return the text of a lock with file names instead of addresses."""
     text = re.sub(r'\burl = "[^"]*/([^/"]+)"', r'path = "\1"', text)
     text = re.sub(r', upload-time = "[^"]*"', "", text)
     return re.sub(r'\bregistry = "[^"]*"', 'registry = "."', text)
 
 
 def pin(text: str, name: str) -> str:
-    """One package of a lock as a requirement with the hashes of its files.
+    """Return one package of a lock as a requirement with the hashes of its files.
 
     Raises:
-        KeyError: If the lock holds no such package, or more than one version of it.
+        KeyError: If the lock doesn't contain exactly one version of the package.
     """
     found = [part for part in text.split("[[package]]\n") if part.startswith(f'name = "{name}"\n')]
     if len(found) != 1:
-        raise KeyError(f"{LOCK} holds {len(found)} versions of {name}; one was expected")
+        raise KeyError(f"{LOCK} has {len(found)} versions of {name}, expected one")
     version = re.findall(r'^version = "(.+)"$', found[0], re.MULTILINE)[0]
     hashes = re.findall(r'\bhash = "(sha256:[0-9a-f]{64})"', found[0])
     return " \\\n    ".join([f"{name}=={version}", *(f"--hash={digest}" for digest in hashes)]) + "\n"
 
 
 def renew(root: Path) -> None:
-    """Lock what pyproject.toml asks for. Versions that still fit stay."""
+    """Lock the requirements of pyproject.toml. Versions that still fit stay."""
     lock = root / LOCK
     subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--directory", root], check=True)
     new = lock.with_name(f"{LOCK}.new")

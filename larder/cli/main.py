@@ -1,4 +1,4 @@
-"""Parses the command line, runs a command, and turns what ends it into an exit code."""
+"""Parse the command line, run a command, and map failures to exit codes."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder import __version__
-from larder.cli import help as pages
-from larder.cli.app import App, Failed
-from larder.cli.commands import BY_NAME, Command
-from larder.cli.console import say
-from larder.cli.front_doors import FRONT_DOORS, help_of
-from larder.cli.makeflags import overrides
-from larder.cli.process import INTERRUPTED, interrupts
-from larder.cli.settings import Settings, flags_of, known, resolve, shown
+from larder.cli import help_pages as pages
+from larder.cli.app import App, CallFailedError
+from larder.cli.command import Command
+from larder.cli.commands import BY_NAME
+from larder.cli.console import print_message
+from larder.cli.invocation import INVOCATIONS, help_command
+from larder.cli.makeflags import parse_makeflags
+from larder.cli.process import INTERRUPTED, handle_signals
+from larder.cli.resolve import resolve
+from larder.cli.setting_specs import all_settings, flags_of
+from larder.cli.setting_values import printable
+from larder.cli.settings import ResolvedSettings
 from larder.errors import ConfigurationError, LarderError, explain_os_error
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
-class Invocation(NamedTuple):
-    """What the command line says.
+class CommandLine(NamedTuple):
+    """The parsed command line.
 
     Attributes:
         command: The command; None for help and version.
         given: Settings, by name.
-        words: What the command itself gets.
-        dry_run: Whether calls are printed in place of being run.
-        page: The text to print and end with; empty to run the command.
+        words: Words for the command itself.
+        dry_run: Whether to print calls instead of running them.
+        page: Text to print instead of running a command; empty if there is none.
     """
 
     command: Command | None
@@ -45,28 +49,28 @@ class Invocation(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `larder` and return its exit code (see larder.errors)."""
-    if argv is None:  # this process is the command
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as others in a pipe that nobody reads any more
+    if argv is None:  # started as a program
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when the reader of a pipe ends
     environ = dict(os.environ)
-    front_door = _front_door(environ)
+    invocation = _detect_invocation(environ)
     words = sys.argv[1:] if argv is None else argv
-    with interrupts() as handler:
+    with handle_signals() as handler:
         try:
-            invocation = parse(words, environ, front_door)
-            if invocation.page or invocation.command is None:
-                print(invocation.page, end="")
+            line = parse(words, environ, invocation)
+            if line.page or line.command is None:
+                print(line.page, end="")
                 return 0
-            root = Path.cwd() if invocation.command.anywhere else find_root()
-            settings = _settings(root, invocation.command, invocation.given, environ)
-            app = App(settings, handler, invocation.dry_run, front_door)
-            invocation.command.run(app, invocation.words)
+            root = Path.cwd() if line.command.anywhere else find_root()
+            settings = _settings(root, line.command, line.given, environ)
+            app = App(settings, handler, line.dry_run, invocation)
+            line.command.run(app, line.words)
             app.finish()
-        except Failed as failed:
+        except CallFailedError as failed:
             return failed.code
         except LarderError as error:
             return _fail(error)
         except KeyboardInterrupt:
-            say("interrupted; run the same command again")
+            print_message("interrupted; run the same command again")
             return INTERRUPTED
         except OSError as error:
             known = explain_os_error(error)
@@ -76,35 +80,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _settings(root: Path, command: Command, given: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings of a run; for a command that also works without them, the defaults where they are wrong."""
+def _settings(root: Path, command: Command, given: Mapping[str, str], environ: Mapping[str, str]) -> ResolvedSettings:
+    """Return the settings of a run; defaults if they are invalid and the command works without them."""
     try:
         return resolve(root, given, environ, Path.cwd())
     except ConfigurationError as fault:
-        if not command.tells_faults:
+        if not command.reports_bad_settings:
             raise
-        others = {name: value for name, value in environ.items() if name not in known()}
-        return Settings(root, {}, others, {}, fault=fault)
+        others = {name: value for name, value in environ.items() if name not in all_settings()}
+        return ResolvedSettings(root, {}, others, {}, fault=fault)
 
 
-def _front_door(environ: Mapping[str, str]) -> str:
-    """Return how the user came, as they would type it again."""
+def _detect_invocation(environ: Mapping[str, str]) -> str:
+    """Return how the user started larder, as they would type it again."""
     if environ.get("LARDER_FRONT_DOOR") == "make":
-        return FRONT_DOORS["make"]
-    return FRONT_DOORS["module" if Path(sys.argv[0]).name == "__main__.py" else "larder"]
+        return INVOCATIONS["make"]
+    return INVOCATIONS["module" if Path(sys.argv[0]).name == "__main__.py" else "larder"]
 
 
 def _fail(error: LarderError) -> int:
     sys.stdout.flush()
-    say(error.shown())
+    print_message(error.format())
     return error.exit_code
 
 
 def find_root() -> Path:
-    """Return the checkout: the one this code lies in, else the one around the current folder.
+    """Return the checkout that contains this code, or else the current folder.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: If there is none.
     """
     here = Path.cwd()
     for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
@@ -116,16 +120,16 @@ def find_root() -> Path:
     )
 
 
-def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "larder") -> Invocation:
-    """Return what a command line says.
+def parse(argv: Sequence[str], environ: Mapping[str, str], invocation: str = "larder") -> CommandLine:
+    """Parse a command line.
 
-    Settings are given as `NAME=value`, as make takes them, or by the flags of the command's stages.
+    Settings are given as `NAME=value`, as for make, or by the flags of the command's stages.
 
     Raises:
-        ConfigurationError: A command, flag or word isn't known; the message suggests the nearest.
+        ConfigurationError: If a command, flag or word is unknown; the message suggests the nearest.
     """
     words, dry_run = list(argv), False
-    given = overrides(environ.get("MAKEFLAGS", "")) if front_door == "make" else {}
+    given = parse_makeflags(environ.get("MAKEFLAGS", "")) if invocation == "make" else {}
     command: Command | None = None
     rest: list[str] = []
     while words:
@@ -137,10 +141,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "la
         if command is None and word == "help":
             words = [*words, "--help"]
         elif word in ("-h", "--help"):
-            page = pages.of_command(command, front_door) if command else pages.overview(front_door)
-            return Invocation(None, given, page=page)
+            page = pages.command_page(command, invocation) if command else pages.overview_page(invocation)
+            return CommandLine(None, given, page=page)
         elif word == "--version":
-            return Invocation(None, given, page=f"larder {__version__}\n")
+            return CommandLine(None, given, page=f"larder {__version__}\n")
         elif word in ("-n", "--dry-run"):
             dry_run = True
         elif word in ("-y", "--yes"):
@@ -148,34 +152,35 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], front_door: str = "la
         elif assignment:
             given[assignment[1]] = assignment[2]
         elif word.startswith("-"):
-            name, value = _flag(word, words, command, front_door)
+            name, value = _flag(word, words, command, invocation)
             given[name] = value
         elif command is None:
-            command = _command(word, front_door)
+            command = _command(word, invocation)
         elif command.words:
             rest.append(word)
         else:
             raise ConfigurationError(
-                f"{command.name} takes no word {shown(word)!r}",
+                f"{command.name} takes no word {printable(word)!r}",
                 next_step="give settings as NAME=value, or by their flags",
             )
     if command is None:
-        return Invocation(None, given, page=pages.overview(front_door))
-    return Invocation(command, given, tuple(rest), dry_run)
+        return CommandLine(None, given, page=pages.overview_page(invocation))
+    return CommandLine(command, given, tuple(rest), dry_run)
 
 
-def _command(word: str, front_door: str) -> Command:
+def _command(word: str, invocation: str) -> Command:
     if word in BY_NAME:
         return BY_NAME[word]
-    near = difflib.get_close_matches(word, [name for name, command in BY_NAME.items() if not command.hidden], n=1)
+    names = [*(name for name, command in BY_NAME.items() if not command.hidden), "help", "--version"]
+    near = difflib.get_close_matches(word.lower().replace("_", "-"), names, n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
     raise ConfigurationError(
-        f"no such command: {shown(word)}{meant}", next_step=f"{help_of(front_door)} lists all of them"
+        f"no such command: {printable(word)}{meant}", next_step=f"{help_command(invocation)} lists all of them"
     )
 
 
-def _flag(word: str, words: list[str], command: Command | None, front_door: str) -> tuple[str, str]:
-    """Return the setting that a flag sets, and its value, taken from the words behind it where it must be."""
+def _flag(word: str, words: list[str], command: Command | None, invocation: str) -> tuple[str, str]:
+    """Return the setting of a flag and its value, which is removed from `words` if it is a separate word."""
     flag, equals, value = word.partition("=")
     flags = flags_of(command.stages) if command else {}
     setting = flags.get(flag)
@@ -184,7 +189,7 @@ def _flag(word: str, words: list[str], command: Command | None, front_door: str)
         meant = f"; did you mean {near[0]}?" if near else ""
         where = f"{command.name} has no flag" if command else "no such flag:"
         raise ConfigurationError(
-            f"{where} {shown(flag)}{meant}", next_step=help_of(front_door, command.name if command else "")
+            f"{where} {printable(flag)}{meant}", next_step=help_command(invocation, command.name if command else "")
         )
     if not equals and setting.default in ("true", "false"):
         value = "true"

@@ -1,8 +1,8 @@
-"""What was given to make on its command line, as it was typed.
+"""Recover the variables of make's command line exactly as they were typed.
 
-Make expands `$(...)` in the variables that it exports. The Makefile exports none of them. MAKEFLAGS holds them as they
-are: `n -- NAME=value OTHER=...`, with a backslash before blanks and backslashes, and with `$$` for `$` (GNU make's
-manual, "Communicating Options to a Sub-make"). Blanks at a value's beginning are lost: make drops them.
+Make expands `$(...)` in the variables that it exports, so the Makefile exports none. MAKEFLAGS has them unexpanded:
+`n -- NAME=value OTHER=...`, with a backslash before blanks and backslashes, and with `$$` for `$` (GNU make's manual,
+"Communicating Options to a Sub-make"). Make drops blanks at the beginning of a value.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 
 
-def overrides(makeflags: str) -> dict[str, str]:
-    """Return the variables that make was given.
+def parse_makeflags(makeflags: str) -> dict[str, str]:
+    r"""Return the variables that make was given.
 
     Example:
-        >>> overrides(r"n -- LARDER_SOURCE=my\\ photos.zip")
+        >>> parse_makeflags(r"n -- LARDER_SOURCE=my\ photos.zip")
         {'LARDER_SOURCE': 'my photos.zip'}
     """
     found: dict[str, str] = {}

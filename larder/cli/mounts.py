@@ -1,4 +1,4 @@
-"""The kernel's table of mounts."""
+"""Read the kernel's table of mounts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 
 class Mount(NamedTuple):
-    """A mount point, and how far mounts below it are seen.
+    """A mount point and its propagation.
 
     Attributes:
         point: The folder.
-        shared: Whether what is mounted below appears in other mount namespaces, too.
-        slave: Whether it receives what is mounted elsewhere.
+        shared: Whether mounts below it appear in other mount namespaces.
+        slave: Whether it receives mounts from another namespace.
     """
 
     point: str
@@ -22,7 +22,7 @@ class Mount(NamedTuple):
 
 
 def mount_of(folder: Path, table: str = "") -> Mount | None:
-    """Return the mount that a folder lies on; None where the system has no table of mounts (macOS)."""
+    """Return the mount that contains a folder; None if the system has no table of mounts (macOS)."""
     try:
         table = table or Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
@@ -33,14 +33,14 @@ def mount_of(folder: Path, table: str = "") -> Mount | None:
         words = fields.split(" ")
         point = _plain(words[4])
         holds = point == "/" or str(folder) == point or str(folder).startswith(point + "/")
-        if holds and (best is None or len(point) >= len(best.point)):  # of two on one point, the later one counts
+        if holds and (best is None or len(point) >= len(best.point)):  # a later mount on the same point hides others
             tags = [word.partition(":")[0] for word in words[6:]]
             best = Mount(point, "shared" in tags, "master" in tags)
     return best
 
 
 def below(folder: Path, table: str = "") -> list[str]:
-    """Return the mount points at or below a folder, each once."""
+    """Return the distinct mount points at or below a folder."""
     try:
         table = table or Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
@@ -54,5 +54,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _plain(text: str) -> str:
-    """Return a word of the table without its escapes."""
+    """Decode the octal escapes in a word of the table."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -1,4 +1,4 @@
-"""What each command runs: its steps, as data."""
+"""The steps of each command, as data."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ class Step(NamedTuple):
     """One run of a stage.
 
     Attributes:
-        file: The compose file, `compose/<file>.yaml`; on the host it says which volume is written.
+        file: The compose file, `compose/<file>.yaml`; on the host it determines the volume that is written.
         stage: The stage, `services.<stage>`, and the service of that name.
         flags: The stage's flags.
-        unless: A setting that leaves the step out when it is set.
+        unless: A setting that skips the step if it is set.
     """
 
     file: str
@@ -24,13 +24,13 @@ class Step(NamedTuple):
 REACH = ("--task", "reach")
 PIPELINES: dict[str, tuple[Step, ...]] = {
     "etl-local": (
-        Step("local", "transform", ("--check",)),  # a mistake in its settings shows before gigabytes are fetched
+        Step("local", "transform", ("--check",)),  # report mistakes in settings before downloading gigabytes
         Step("local", "extract"),
         Step("local", "transform"),
     ),
     "etl-load": (Step("load", "load"),),
     "etl-wds": (
-        # Nothing is packed for a store that can't take it. The data volume says which data set it is.
+        # Check the store before packing. The data volume determines the dataset.
         Step("load", "load", (*REACH, "--folder", "webdataset"), unless="LARDER_DEST"),
         Step("wds", "shard"),
         Step("wds", "load", unless="LARDER_DEST"),
@@ -49,7 +49,7 @@ PIPELINES: dict[str, tuple[Step, ...]] = {
 }
 STAGES = ("extract", "transform", "load", "index", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 COMPOSE_FILES = {"extract": "local", "transform": "local", "shard": "wds", "optimize": "lit"}
-"""The compose files of stages that are not named like their stage."""
+"""Compose files whose names differ from their stage's."""
 
 
 def compose_file(stage: str) -> str:
@@ -58,5 +58,5 @@ def compose_file(stage: str) -> str:
 
 
 def stages_of(steps: tuple[Step, ...]) -> tuple[str, ...]:
-    """Return the stages of some steps, each once, in order."""
+    """Return the distinct stages of some steps, in order."""
     return tuple(dict.fromkeys(step.stage for step in steps))

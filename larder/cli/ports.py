@@ -1,4 +1,4 @@
-"""Whether a port is free before a container is to publish it: compose would have replaced what runs by then."""
+"""Check that a port is free before compose publishes it: compose fails only after replacing what runs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import socket
 from larder.errors import ConfigurationError, ResourceError
 
 
-def require_free(bind: str, port: str, name: str, command: str, published: str) -> None:
-    """Raise an error when a port is another program's.
+def require_publishable_port(bind: str, port: str, name: str, command: str, published: str) -> None:
+    """Raise an error if another program uses a port.
 
     Args:
-        bind: The address to listen at.
+        bind: The address to listen on.
         port: The port.
         name: The setting's name without its last word: `LARDER_JUPYTER` for `LARDER_JUPYTER_PORT`.
-        command: The command that takes the setting, as the user types it.
-        published: Where the container that is to be started is reached already; empty when it doesn't run.
+        command: The command that has the setting, as the user types it.
+        published: Address of the container if it already runs; empty if it doesn't.
 
     Raises:
-        ConfigurationError: The address isn't this machine's.
-        ResourceError: The port is taken.
+        ConfigurationError: If the address isn't this machine's.
+        ResourceError: If the port is taken.
     """
     if published.endswith(f":{port}"):
-        return  # its own
+        return  # used by the same container
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -37,14 +37,14 @@ def require_free(bind: str, port: str, name: str, command: str, published: str) 
             if error.errno == errno.EADDRINUSE:
                 raise ResourceError(
                     f"{name}_PORT={port} is taken by another program",
-                    next_step=f"stop that, or {command} {name}_PORT={_free_port(int(port))}",
+                    next_step=f"stop that program, or {command} {name}_PORT={_free_port(int(port))}",
                 ) from None
-            if error.errno != errno.EACCES:  # Docker may take low ports, and we may not
+            if error.errno != errno.EACCES:  # Docker may bind low ports even if we may not
                 raise
 
 
 def _free_port(taken: int) -> int:
-    """Return a port above one that is taken; only a suggestion."""
+    """Suggest a port above a taken one that is free now."""
     for port in range(taken + 1, min(taken + 50, 65536)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):

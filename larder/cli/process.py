@@ -1,4 +1,4 @@
-"""Runs processes: what they are shown as, their environment, signals, and exit codes."""
+"""Run processes: their display, environment, signals, and exit codes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from larder.cli.settings import SECRETS
+from larder.cli.setting_specs import SECRETS
 from larder.errors import ConfigurationError, ResourceError
 
 INTERRUPTED = 130
 if TYPE_CHECKING:
-    Child = subprocess.Popen[bytes]
+    ChildProcess = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Call:
     """One process to run.
 
     Attributes:
-        argv: The program and its arguments. Nothing in it is secret.
-        env: Variables that are set for it, on top of the environment.
-        unset: Variables that it must not see: they are empty, and would hide what a file sets.
-        env_files: Files whose variables it sees where the environment has none. Compose reads its own (`--env-file`).
-        label: A label that finds the container it starts.
-        quiet: Whether its output goes to stderr, since stdout is for results.
-        folder: Where it runs; None is the checkout.
+        argv: Program and arguments, without secrets.
+        env: Variables to set in addition to the environment.
+        unset: Variables to remove: they are empty and would hide what a file sets.
+        env_files: Files with variables that the environment doesn't override. Compose reads its own (`--env-file`).
+        label: Label that identifies the container it starts.
+        to_stderr: Whether its output goes to stderr, since stdout is for results.
+        folder: Working directory; None is the checkout.
     """
 
     argv: tuple[str, ...]
@@ -41,32 +41,37 @@ class Call:
     unset: tuple[str, ...] = ()
     env_files: tuple[Path, ...] = ()
     label: str = ""
-    quiet: bool = False
+    to_stderr: bool = False
     folder: Path | None = None
 
-    def silent(self) -> Call:
+    def redirected_to_stderr(self) -> Call:
         """Return the same call with its output on stderr."""
-        return replace(self, quiet=True)
+        return replace(self, to_stderr=True)
 
 
-def shown(call: Call) -> str:
-    """Return a call as a line that a shell takes; secrets stay variables."""
+def as_shell_line(call: Call) -> str:
+    """Return a call as a line of shell; secrets stay references to variables."""
     words: list[str] = []
     if call.unset:
         words += ["env", *(word for name in call.unset for word in ("-u", name))]
     for name, value in call.env.items():
-        words.append(f'{name}="${name}"' if name in SECRETS and value else f"{name}={shlex.quote(value)}")
+        words.append(f'{name}="${name}"' if name in typed_secrets(call) else f"{name}={shlex.quote(value)}")
     if call.env_files:
         wrapper = ("python3", "-m", "larder.cli.dotenv", *map(str, call.env_files), "--")
         words += map(shlex.quote, wrapper)
     words += map(shlex.quote, call.argv)
-    if call.quiet:
+    if call.to_stderr:
         words.append(">&2")
     return " ".join(words)
 
 
+def typed_secrets(call: Call) -> list[str]:
+    """Return the secrets of a call that its line of shell takes from variables of the shell."""
+    return [name for name, value in call.env.items() if name in SECRETS and value]
+
+
 def environment(call: Call, environ: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a call. `values` are those of its files."""
+    """Return the environment of a call. `values` are the variables of its files."""
     merged = {**values, **environ} if call.env_files else dict(environ)
     for name in call.unset:
         merged.pop(name, None)
@@ -79,26 +84,27 @@ class _Signalled(Exception):
     """The first signal arrived while a process was running."""
 
 
-class Interrupts:
-    """Remembers a signal that asked for the end, and hands it on to the process that is running."""
+class SignalHandler:
+    """Signal handler that records the first signal and forwards signals to the running process."""
 
     def __init__(self) -> None:
         self.number = 0
-        self.child: Child | None = None
+        self.child: ChildProcess | None = None
 
     def __call__(self, number: int, _: FrameType | None) -> None:
+        """Forward a signal to the child, and end the wait for it on the first one."""
         first, self.number = not self.number, self.number or number
         child = self.child
         if child is None:
             raise KeyboardInterrupt
-        if number != signal.SIGINT or not _from_the_keyboard():  # the keyboard's reaches the child, too
+        if number != signal.SIGINT or not _is_foreground():  # Ctrl-C reaches the child by itself
             child.send_signal(number)
         if first:
-            raise _Signalled  # else the wait for the child would go on
+            raise _Signalled  # interrupts the wait for the child
 
 
-def _from_the_keyboard() -> bool:
-    """Whether this process is in the foreground of a terminal, whose Ctrl-C goes to all of its processes."""
+def _is_foreground() -> bool:
+    """Return whether this process is in the foreground of a terminal, whose Ctrl-C signals the whole group."""
     try:
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
     except (OSError, ValueError):
@@ -106,9 +112,9 @@ def _from_the_keyboard() -> bool:
 
 
 @contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Catch SIGINT and SIGTERM, unless they are ignored, as `nohup` and shells in the background have it."""
-    handler = Interrupts()
+def handle_signals() -> Iterator[SignalHandler]:
+    """Handle SIGINT and SIGTERM, unless they are ignored, as under `nohup` or in a shell's background."""
+    handler = SignalHandler()
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -121,23 +127,31 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def run(
-    call: Call, root: Path, environ: Mapping[str, str], handler: Interrupts,
-    on_interrupt: Callable[[Call, Child], None] | None = None, doctor: str = "larder doctor",
-) -> int:  # fmt: skip
+    call: Call,
+    root: Path,
+    environ: Mapping[str, str],
+    handler: SignalHandler,
+    on_interrupt: Callable[[Call, ChildProcess], None] | None = None,
+    doctor: str = "larder doctor",
+) -> int:
     """Run a call to its end and return its exit code; 130 after an interrupt.
 
     Args:
-        call: What to run.
-        root: The folder to run it in.
-        environ: Its environment, whole.
-        handler: Who hears signals.
-        on_interrupt: Sees to what the process leaves when it was interrupted.
-        doctor: What the user types to have the machine checked.
+        call: The call.
+        root: Working directory, unless the call has one.
+        environ: The complete environment.
+        handler: Handles signals.
+        on_interrupt: Cleans up after an interrupted call.
+        doctor: The command that checks the machine, as the user types it.
+
+    Raises:
+        ResourceError: If the program can't be started.
     """
     try:
-        child = subprocess.Popen(call.argv, cwd=call.folder or root, env=environ, stdout=_stdout(call))
+        stdout = sys.stderr.fileno() if call.to_stderr else None
+        child = subprocess.Popen(call.argv, cwd=call.folder or root, env=environ, stdout=stdout)
     except FileNotFoundError:
-        raise ResourceError(f"{call.argv[0]} is not there", next_step=f"{doctor} says what is missing") from None
+        raise ResourceError(f"{call.argv[0]} is not installed", next_step=f"{doctor} says what is missing") from None
     except OSError as error:
         raise ResourceError(
             f"{call.argv[0]} can't be run: {error.strerror}", next_step=f"{doctor} says what is wrong"
@@ -156,32 +170,35 @@ def run(
     return code if code >= 0 else 128 - code
 
 
-def _stdout(call: Call) -> int | None:
-    return sys.stderr.fileno() if call.quiet else None
-
-
-def output(
+def capture(
     argv: Sequence[str], environ: Mapping[str, str], seconds: float = 30.0, folder: Path | None = None
 ) -> tuple[int, str, str]:
-    """Run a short program and return its exit code, stdout and stderr; 127 where it is not installed.
+    """Run a short program and return its exit code, stdout and stderr; 127 if it isn't installed.
 
     Args:
-        argv: The program and its arguments.
-        environ: Its environment, whole.
-        seconds: How long it may take.
-        folder: The folder to run it in; None for the current one.
+        argv: Program and arguments.
+        environ: The complete environment.
+        seconds: Time limit.
+        folder: Working directory; None is the current one.
 
     Raises:
-        ConfigurationError: The program doesn't answer.
+        ConfigurationError: If the program exceeds the time limit.
     """
     try:
         ended = subprocess.run(
-            list(argv), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=seconds,
-            env=dict(environ), cwd=folder, check=False,
-        )  # fmt: skip
+            list(argv),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+            env=dict(environ),
+            cwd=folder,
+            check=False,
+        )
     except FileNotFoundError:
         return 127, "", f"{argv[0]} is not installed"
-    except OSError as error:  # it may not be run, or is no program
+    except OSError as error:  # not executable, or not a program
         return 126, "", f"{argv[0]}: {error.strerror}"
     except subprocess.TimeoutExpired:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Says which artifacts are out of date: made from a manifest that has changed since.
+"""Determine which artifacts are out of date: their input's manifest has changed since.
 
 raw → tree → shards, chunks, objects in the store
            shards, chunks → their copies in the store
@@ -8,29 +8,34 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from larder.cli.inventory import Artifact, Holding
+from larder.cli.inventory import ArtifactSummary, Contents
 
-COMMANDS = {"raw": "etl-local", "tree": "etl-local", "objects": "etl-load", "webdataset": "etl-wds",
-            "litdata": "etl-lit"}  # fmt: skip
-"""What makes each kind of artifact anew."""
+UPDATE_COMMANDS = {
+    "raw": "etl-local",
+    "tree": "etl-local",
+    "objects": "etl-load",
+    "webdataset": "etl-wds",
+    "litdata": "etl-lit",
+}
+"""Command that creates each kind of artifact."""
 
 
-class State(NamedTuple):
-    """How an artifact stands to what it was made from.
+class Staleness(NamedTuple):
+    """State of an artifact relative to its input.
 
     Attributes:
-        text: The state in words; empty where nothing speaks against the artifact.
-        command: What brings it up to date; empty when nothing has to.
+        text: Description; empty if the artifact is up to date.
+        command: The command that updates it; empty if none is needed.
     """
 
     text: str = ""
     command: str = ""
 
 
-CURRENT = State()
+CURRENT = Staleness()
 
 
-def of_local(artifact: Artifact, data: Holding) -> State:
+def check_local(artifact: ArtifactSummary, data: Contents) -> Staleness:
     """Return the state of an artifact on a volume.
 
     Args:
@@ -38,61 +43,63 @@ def of_local(artifact: Artifact, data: Holding) -> State:
         data: The data volume, with the raw data and the tree.
     """
     if not artifact.kind:
-        return State("its manifest can't be read")
+        return Staleness("its manifest can't be read")
     if artifact.kind == "raw" or not artifact.made_from:
         return CURRENT
     parent = "raw" if artifact.kind == "tree" else "tree"
-    return _against(artifact, _of_dataset(data, parent, artifact.dataset), parent)
+    return _compare_with_input(artifact, _find_artifact(data, parent, artifact.dataset), parent)
 
 
-def _against(artifact: Artifact, source: Artifact | None, kind: str) -> State:
+def _compare_with_input(artifact: ArtifactSummary, source: ArtifactSummary | None, kind: str) -> Staleness:
     if source is None:
-        return State(f"unknown whether it is up to date: the {kind} data it was made from are not here")
+        return Staleness(f"unknown whether it is up to date: the {kind} data it was made from are not here")
     if source.digest == artifact.made_from:
         return CURRENT
-    return State(f"OUT OF DATE: the {kind} data have changed since", COMMANDS[artifact.kind])
+    return Staleness(f"OUT OF DATE: the {kind} data have changed since", UPDATE_COMMANDS.get(artifact.kind, ""))
 
 
-def _of_dataset(holding: Holding, kind: str, dataset: str) -> Artifact | None:
-    found = [artifact for artifact in holding.of_kind(kind) if artifact.dataset == dataset]
+def _find_artifact(contents: Contents, kind: str, dataset: str) -> ArtifactSummary | None:
+    found = [artifact for artifact in contents.of_kind(kind) if artifact.dataset == dataset]
     return found[0] if found else None
 
 
-def of_stored(artifact: Artifact, data: Holding, packs: Holding) -> State:
+def check_stored(artifact: ArtifactSummary, data: Contents, packs: Contents) -> Staleness:
     """Return the state of an artifact in the store.
 
     Args:
         artifact: The artifact.
         data: The data volume.
-        packs: What the volumes of shards and chunks hold.
+        packs: Content of the volumes of shards and chunks.
     """
-    state = of_local(artifact, data)
-    local = _of_dataset(packs, artifact.kind, artifact.dataset)
+    state = check_local(artifact, data)
+    local = _find_artifact(packs, artifact.kind, artifact.dataset)
     if state.command or local is None:
         return state
     if local.made_from != artifact.made_from or not _same_packing(local, artifact):
-        return State("OUT OF DATE: the volume holds another packing", COMMANDS[artifact.kind])
+        return Staleness("OUT OF DATE: the volume holds another packing", UPDATE_COMMANDS.get(artifact.kind, ""))
     return state
 
 
-def _same_packing(local: Artifact, stored: Artifact) -> bool:
-    """Whether two packings are the same. A store's manifest has further settings, on which ETags depend."""
+def _same_packing(local: ArtifactSummary, stored: ArtifactSummary) -> bool:
+    """Return whether two packings are equal. A manifest in a store has more settings, on which ETags depend."""
     settings = all(stored.settings.get(name) == value for name, value in local.settings.items())
     return settings and (local.files, local.bytes) == (stored.files, stored.bytes)
 
 
-def of_record(arm: str, digest: str, local: Holding, store: Holding | None) -> State:
-    """Return whether a record measured what is there now.
+def check_record(arm: str, digest: str, local: Contents, store: Contents | None) -> Staleness:
+    """Return whether a record measured the current data.
 
     Args:
         arm: The arm that was measured.
-        digest: The digest of the manifest of its data.
-        local: The data volume.
-        store: What the store holds; None where that isn't known.
+        digest: Digest of its data's manifest.
+        local: All volumes, `demo`'s included.
+        store: Content of the store; None if unknown.
     """
-    places = [local] if arm == "imagefolder_local" else [local, store]
-    if any(artifact.digest == digest for place in places if place is not None for artifact in place.artifacts):
+    if arm == "imagefolder_local" and not local.artifacts and not local.fault:
+        return Staleness("unknown whether it is up to date: its data are not here")
+    contents = [local] if arm == "imagefolder_local" else [local, store]
+    if any(artifact.digest == digest for each in contents if each is not None for artifact in each.artifacts):
         return CURRENT
-    if None in places or any(place.fault for place in places if place is not None):
-        return State("unknown whether it is up to date")
-    return State("OUT OF DATE: it measured other data", f"bench ARM={arm}")
+    if None in contents or any(each.fault for each in contents if each is not None):
+        return Staleness("unknown whether it is up to date")
+    return Staleness("OUT OF DATE: it measured other data", f"bench ARM={arm}")

@@ -1,7 +1,7 @@
-"""How work is spread over workers: one callable interface, whatever does the work.
+"""Run work on worker processes or on a Ray cluster, through one interface.
 
-An engine maps a function over tasks and yields results in the order of the tasks, with a bounded
-number under way, so neither tasks nor results pile up in memory. The first failure is raised.
+An engine maps a function over tasks and yields the results in the order of the tasks. The number of tasks in flight is
+bounded, so neither tasks nor results fill the memory. The first failure is raised.
 """
 
 from __future__ import annotations
@@ -14,50 +14,63 @@ from typing import Literal, Protocol, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 EngineName = Literal["local", "ray"]
-ALONE_SECONDS = 0.3
-"""About what it takes to start workers: `python -m benchmarks startup` measures it."""
+SERIAL_SECONDS = 0.3
+"""Default time before the local engine starts workers: about as long as starting them takes, as
+`python -m benchmarks startup` measures it."""
 _ADDRESS = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):\d{1,5}"
 
 
 class Engine(Protocol):
-    """The interface that every engine has."""
+    """The interface of every engine."""
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Begin to start what takes time, while the caller still plans work that is sure to repay it.
+        """Start workers early, while the caller still plans work that is large enough for them.
 
-        `modules` are those that the work needs.
+        Args:
+            modules: Names of the modules that the work imports.
         """
 
-    def held(self) -> AbstractContextManager[None]:
-        """Keep what takes time to reach while the context lasts, for one stream after the other."""
+    def keep_connected(self) -> AbstractContextManager[None]:
+        """Keep the connection to a cluster open within the context, so that several calls share it."""
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> AbstractContextManager[Iterator[R]]:
-        """Open a stream of `function(task)` for each task, in the order of the tasks.
+        """Apply a function to every task. Leaving the context stops the workers.
 
-        `function` and tasks must be picklable. Leaving the context stops the workers.
-        Raises whatever `function` raises.
+        Args:
+            function: The function; must be picklable. Its exceptions are raised in the caller.
+            tasks: Its arguments; must be picklable.
+
+        Returns:
+            A context manager that gives an iterator over the results, in the order of the tasks.
         """
 
 
 def open_engine(
-    name: EngineName, workers: int, alone_seconds: float, address: str = "",
-    say: Callable[[str, str], None] | None = None,
-) -> Engine:  # fmt: skip
-    """The engine of that name, whose modules are imported here: the other one's may not be installed.
+    name: EngineName,
+    workers: int,
+    serial_seconds: float,
+    address: str = "",
+    report: Callable[[str, str], None] | None = None,
+) -> Engine:
+    """Create an engine.
 
-    `local` runs `workers` processes on this machine, once work has taken `alone_seconds` in this one. `ray` uses all
-    CPUs of the Ray cluster at `address` (`host:port`, or `auto`), or starts one with `workers` CPUs on this machine;
-    `say` is told an event's name and message when the cluster changes.
+    Args:
+        name: `local` uses processes on this machine; `ray` uses all CPUs of a Ray cluster.
+        workers: Number of processes, or of CPUs of a Ray cluster that is started on this machine.
+        serial_seconds: How long the local engine works in this process before it starts workers.
+        address: The Ray cluster's head, as `host:port` or `auto`. If empty, start a cluster on this machine.
+        report: Called with an event's name and message when the Ray cluster changes.
     """
+    # Import only the modules of this engine.
     if name == "ray":
         from larder.engines.ray import RayEngine
 
-        return RayEngine(workers, address, say)
+        return RayEngine(workers, address, report)
     from larder.engines.local import LocalEngine
 
-    return LocalEngine(workers, alone_seconds)
+    return LocalEngine(workers, serial_seconds)
 
 
 def is_address(address: str) -> bool:
-    """Whether this can be a Ray cluster's address: host:port, auto, or empty."""
+    """Return whether this is a valid Ray address: host:port, auto, or empty."""
     return address in ("", "auto") or re.fullmatch(_ADDRESS, address) is not None

@@ -1,4 +1,4 @@
-"""The local engine: processes on this machine, started only when there is enough work to repay them."""
+"""Run work in processes on this machine, started only if there is enough work to be worth it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from larder.engines import ALONE_SECONDS
+from larder.engines import SERIAL_SECONDS
 
 if TYPE_CHECKING:
     from larder.engines.pool import Pool
@@ -17,19 +17,23 @@ R = TypeVar("R")
 
 
 class LocalEngine:
-    """Maps over `workers` processes; with one worker, in this very process.
+    """An engine with processes on this machine.
 
-    Work begins in this process. Once it has gone on for `alone_seconds`, workers are started beside it, and take over
-    when they are there: so little work never waits for them, and more of it loses next to nothing. With 0 seconds
-    nothing is done in this process.
+    Work begins in this process. After `serial_seconds`, workers are started in the background, and take over once they
+    run. So little work never waits for workers, and much work loses almost no time. With one worker, all work is done
+    in this process.
+
+    Args:
+        workers: Number of processes.
+        serial_seconds: How long to work in this process first. With 0, no work is done in this process.
     """
 
-    def __init__(self, workers: int, alone_seconds: float = ALONE_SECONDS) -> None:
-        self.workers, self._alone_seconds = workers, alone_seconds
+    def __init__(self, workers: int, serial_seconds: float = SERIAL_SECONDS) -> None:
+        self.workers, self._serial_seconds = workers, serial_seconds
         self._prepared = False
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """See `larder.engines.Engine`: workers are started at once then; work begins here all the same."""
+        """See `larder.engines.Engine`. Workers are then started at once, but work still begins in this process."""
         if self.workers == 1:
             return
         from larder.engines.pool import start_server
@@ -37,8 +41,8 @@ class LocalEngine:
         start_server(modules)
         self._prepared = True
 
-    def held(self) -> AbstractContextManager[None]:
-        """See `larder.engines.Engine`: there is nothing to keep, as workers are for one function."""
+    def keep_connected(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing: each call starts its own workers."""
         return nullcontext()
 
     @contextmanager
@@ -47,11 +51,11 @@ class LocalEngine:
         if self.workers == 1:
             yield map(function, tasks)
             return
-        start = _Start(self.workers, function, 0.0 if self._prepared else self._alone_seconds)
+        start = _WorkerStart(self.workers, function, 0.0 if self._prepared else self._serial_seconds)
         try:
-            if self._prepared or self._alone_seconds == 0:
+            if self._prepared or self._serial_seconds == 0:
                 start.begin()
-            if self._alone_seconds == 0:
+            if self._serial_seconds == 0:
                 start.wait()
             yield _map(function, iter(tasks), start)
         except BaseException:
@@ -61,53 +65,53 @@ class LocalEngine:
             start.end()
 
 
-def _map(function: Callable[[T], R], tasks: Iterator[T], start: _Start[T, R]) -> Iterator[R]:
-    """Do tasks here until the workers are there, and have them do the rest."""
-    while not start.is_over:
+def _map(function: Callable[[T], R], tasks: Iterator[T], start: _WorkerStart[T, R]) -> Iterator[R]:
+    """Do tasks in this process until the workers run, then leave the rest to them."""
+    while not start.is_finished:
         try:
             task = next(tasks)
         except StopIteration:
             return
         result = function(task)
-        start.begin()  # not before: the first task imports what the work needs, which workers would do once more
+        start.begin()  # not before: the first task includes the imports, which workers would repeat
         yield result
     yield from start.pool().map(tasks)
 
 
-class _Start(Generic[T, R]):
-    """Workers that are started in a thread of their own, some seconds after `begin`."""
+class _WorkerStart(Generic[T, R]):
+    """Start workers in a background thread, some seconds after `begin`."""
 
     def __init__(self, workers: int, function: Callable[[T], R], after_seconds: float) -> None:
         self._workers, self._function, self._after_seconds = workers, function, after_seconds
         self._pool: Pool[T, R] | None = None
         self._fault: BaseException | None = None
-        self._over, self._unwanted = threading.Event(), threading.Event()
+        self._finished, self._cancelled = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def begin(self) -> None:
-        """Count the seconds from now on."""
+        """Start the countdown."""
         if not self._thread.ident:
             self._thread.start()
 
     @property
-    def is_over(self) -> bool:
-        """Whether the workers are there, or can't be started."""
-        return self._over.is_set()
+    def is_finished(self) -> bool:
+        """Whether the workers run or have failed to start."""
+        return self._finished.is_set()
 
     def wait(self) -> None:
-        """Wait until it is over."""
-        self._over.wait()
+        """Wait until the workers run or have failed to start."""
+        self._finished.wait()
 
     def pool(self) -> Pool[T, R]:
-        """The workers, when it is over. Raises what they could not be started for."""
+        """Return the workers, or raise the error that kept them from starting. Requires `is_finished`."""
         if self._pool is None or self._fault is not None:
             raise self._fault or RuntimeError("no workers were started")
         return self._pool
 
     def end(self, at_once: bool = False) -> None:
-        """End the workers, or don't start them after all; at once is without waiting for what they are doing."""
-        self._unwanted.set()
-        if self._pool is not None and not self._over.is_set():
+        """Stop the workers or cancel their start. With `at_once`, don't wait for their current tasks."""
+        self._cancelled.set()
+        if self._pool is not None and not self._finished.is_set():
             self._pool.cancel()
         if self._thread.ident:
             self._thread.join()
@@ -115,13 +119,13 @@ class _Start(Generic[T, R]):
             self._pool.close(at_once)
 
     def _run(self) -> None:
-        if self._unwanted.wait(self._after_seconds):
+        if self._cancelled.wait(self._after_seconds):
             return
-        from larder.engines.pool import Pool  # here, since little work needs none of it
+        from larder.engines.pool import Pool  # imported here, since a small amount of work doesn't need it
 
         self._pool = Pool(self._workers, self._function)
         try:
-            self._pool.start(self._unwanted)
+            self._pool.start(self._cancelled)
         except BaseException as fault:
             self._fault = fault
-        self._over.set()
+        self._finished.set()

@@ -1,4 +1,4 @@
-"""Worker processes on this machine. Imported only where they are needed: it takes a while."""
+"""Manage worker processes on this machine. Import this module only when needed, since that takes a while."""
 
 from __future__ import annotations
 
@@ -20,91 +20,92 @@ from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from larder.errors import ResourceError
-from larder.third_party import Told, told
+from larder.third_party import WarningReporter, current_warning_reporter
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 TASKS_IN_FLIGHT_PER_WORKER = 4
 GRACE_SECONDS = 2.0
-"""For workers to call off what they have under way."""
+"""Time for workers to cancel their tasks, such as multipart uploads."""
 
 
 class Pool(Generic[T, R]):
-    """Processes that run one function. Another thread may cancel their start."""
+    """Processes that run one function. Another thread may cancel the start."""
 
     def __init__(self, workers: int, function: Callable[[T], R]) -> None:
         self._workers, self._function = workers, function
         self._executor: ProcessPoolExecutor | None = None
 
-    def start(self, unwanted: threading.Event) -> None:
-        """Wait for the first worker, unless they are `unwanted`; the others are forked as there is work for them."""
+    def start(self, cancelled: threading.Event) -> None:
+        """Start the fork server and the first worker, unless `cancelled` is set. Other workers are forked on demand."""
         start_server(_modules_of(self._function))
         context = multiprocessing.get_context("forkserver")
         try:
             self._executor = ProcessPoolExecutor(
-                self._workers, mp_context=context, initializer=_begin_worker, initargs=(told(),)
+                self._workers, mp_context=context, initializer=_init_worker, initargs=(current_warning_reporter(),)
             )
-        except OSError as error:  # it makes semaphores, which is all that it needs of the system by now
+        except OSError as error:  # the constructor creates semaphores and needs no other system resource
             raise ResourceError(
                 f"worker processes can't be started: /dev/shm doesn't take their semaphores ({error.strerror})",
                 next_step="make /dev/shm writable (in a container: a tmpfs there, or --shm-size), or set "
                 "LARDER_WORKERS=1, then run again",
             ) from error
-        if not unwanted.is_set():
+        if not cancelled.is_set():
             self._executor.submit(int)
 
     def map(self, tasks: Iterator[T]) -> Iterator[R]:
-        """The results in the order of the tasks, of which a bounded number is taken ahead."""
+        """Yield the results in the order of the tasks, with a bounded number of tasks in flight."""
         if self._executor is None:
             raise RuntimeError("not started")
-        ahead = self._workers * TASKS_IN_FLIGHT_PER_WORKER
-        return _in_order(self._executor, partial(_call, self._function), tasks, ahead)
+        max_in_flight = self._workers * TASKS_IN_FLIGHT_PER_WORKER
+        return _in_order(self._executor, partial(_call, self._function), tasks, max_in_flight)
 
     def cancel(self) -> None:
-        """Have `start` fail, which waits for imports that may take seconds: end the server that does them."""
+        """Make a running `start` fail by killing the fork server, whose imports may take seconds."""
         server = getattr(forkserver, "_forkserver", None)
-        pid: int | None = getattr(server, "_forkserver_pid", None)  # there is no public name for it
+        pid: int | None = getattr(server, "_forkserver_pid", None)  # no public attribute
         if pid is not None:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # the next start finds it ended, and takes its status
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # WNOWAIT leaves the exit status to the next start
 
     def close(self, at_once: bool) -> None:
-        """End the workers; at once is without waiting for what they are doing."""
+        """Stop the workers. With `at_once`, don't wait for their current tasks."""
         if at_once:
-            _drop_work()
+            _terminate_workers()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 def start_server(modules: Sequence[str]) -> None:
-    """Start a process that imports what the work needs, and is forked for each worker; it isn't waited for.
+    """Start the fork server without waiting for it. It imports `modules`, and each worker is forked from it.
 
-    Forks of this very process would have the locks that other threads hold, and clients that must not be shared.
-    New interpreters would each import all of it anew, in the time in which a thousand images are packed.
+    Forking this process instead would copy locks that other threads hold, and clients that must not be shared. Spawning
+    interpreters would repeat the imports in each worker, which takes as long as packing a thousand images.
     """
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # the first time counts
-    resource_tracker.ensure_running()  # else it is started with the other, and lets SIGINT through
-    # Its forks, too, leave Ctrl-C to this process, which sends SIGTERM: that ends an idle one at once, silently.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # only the first call counts
+    resource_tracker.ensure_running()  # else the fork server starts it, and SIGINT reaches it
+    # Workers inherit the blocked SIGINT. This process handles Ctrl-C and sends SIGTERM, which ends idle workers
+    # at once and silently.
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _modules_of(function: Any) -> list[str]:
-    """The modules that a function and what is bound to it come from."""
+    """Return the modules that define a function and the arguments bound to it."""
     if not isinstance(function, partial):
         return [function.__module__]
     bound = (value for value in function.args if hasattr(value, "__module__"))
     return [name for part in (function.func, *bound) for name in _modules_of(part)]
 
 
-def _drop_work() -> None:
-    """End the workers now: nobody wants what they have under way, and a pack may take half a minute."""
+def _terminate_workers() -> None:
+    """Stop the workers without waiting for their tasks: a pack may take half a minute."""
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.terminate()
@@ -114,15 +115,17 @@ def _drop_work() -> None:
         worker.kill()
 
 
-def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterator[T], ahead: int) -> Iterator[R]:
+def _in_order(
+    pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterator[T], max_in_flight: int
+) -> Iterator[R]:
     pending: deque[Future[R]] = deque()
     try:
-        pending.extend(pool.submit(function, task) for task in itertools.islice(tasks, ahead))
+        pending.extend(pool.submit(function, task) for task in itertools.islice(tasks, max_in_flight))
         while pending:
             yield pending.popleft().result()
             pending.extend(pool.submit(function, task) for task in itertools.islice(tasks, 1))
     except BrokenProcessPool as error:
-        # The pool ends its workers, but not one that it was just starting, and then waits for that for good.
+        # The pool stops its workers, but not one that is just starting; it would wait forever for that one.
         for worker in multiprocessing.active_children():
             worker.kill()
         raise ResourceError(
@@ -132,8 +135,8 @@ def _in_order(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iter
 
 
 def _end_worker(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool sends one more
-    raise SystemExit  # and not an end at once, so that uploads in parts are called off
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the pool sends a second one
+    raise SystemExit  # unwinds the stack, so that multipart uploads are aborted
 
 
 def _call(function: Callable[[T], R], task: T) -> R:
@@ -141,20 +144,20 @@ def _call(function: Callable[[T], R], task: T) -> R:
     try:
         return function(task)
     except SystemExit:
-        os._exit(1)  # threads that still read would hold it up
+        os._exit(1)  # don't wait for threads that still read
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _begin_worker(told: Told | None) -> None:
-    """Begin a worker, whose warnings somebody may be told of."""
-    end_with_parent()
-    if told is not None:
-        told.listen()
+def _init_worker(warning_reporter: WarningReporter | None) -> None:
+    """Initialize a worker: end with the parent, and report warnings."""
+    end_worker_with_parent()
+    if warning_reporter is not None:
+        warning_reporter.install()
 
 
-def end_with_parent() -> None:
-    """Have this process end at once when its parent dies, even by SIGKILL: an orphan must not go on writing."""
+def end_worker_with_parent() -> None:
+    """Exit at once when the parent process dies, even by SIGKILL, so that no orphan goes on writing."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

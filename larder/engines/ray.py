@@ -1,6 +1,6 @@
-"""The Ray engine: the CPUs of a cluster, whose nodes may come and go while the work goes on.
+"""Run work on the CPUs of a Ray cluster, whose nodes may join and leave during the work.
 
-Ray is imported when an engine is used, not before: most stages don't have it.
+Ray is imported on first use, since most stages don't have it installed.
 """
 
 from __future__ import annotations
@@ -13,38 +13,47 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from larder.engines.ray_cluster import START, Say, driver, import_ray, listens
+from larder.engines.ray_cluster import START, ReportEvent, connection_error, driver, import_ray
 from larder.errors import ConfigurationError, ResourceError, ServiceError
-from larder.progress import amount
+from larder.progress import format_amount
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 TASKS_IN_FLIGHT_PER_CPU = 3
 RETRIES = 5
-"""How often a task is repeated whose worker or node was lost. Its failures are not repeated."""
-LOOK_SECONDS = 2.0
+"""How often a task is retried after its worker or node was lost. A task that raises isn't retried."""
+CHECK_INTERVAL_SECONDS = 2.0
 LOST_SECONDS = 30.0
-"""Without a word from the head. Ray itself ends the process after 60 s."""
+"""Time without contact to the head after which the cluster counts as lost. Ray itself ends the process after 60 s."""
 
 
 class RayEngine:
-    """Maps over the CPUs of a Ray cluster: the one at `address`, or one on this machine with `workers` CPUs."""
+    """An engine with the CPUs of a Ray cluster: the one at `address`, or a new one on this machine."""
 
-    def __init__(self, workers: int, address: str = "", say: Say | None = None, patience_seconds: float = 60.0) -> None:
-        """`say` is told how many CPUs there are; without any for `patience_seconds` the work is given up."""
+    def __init__(
+        self, workers: int, address: str = "", report: ReportEvent | None = None, wait_for_cpus_seconds: float = 60.0
+    ) -> None:
+        """Configure the engine without connecting.
+
+        Args:
+            workers: Number of CPUs of a cluster on this machine.
+            address: The cluster's head, as `host:port` or `auto`. If empty, start a cluster on this machine.
+            report: Called with an event's name and message when the number of CPUs changes.
+            wait_for_cpus_seconds: How long to wait if the cluster has no CPUs.
+        """
         self.workers, self.address = workers, address
-        self._say = say if say and address else _nothing
-        self._patience_seconds = patience_seconds
+        self._report = report if report and address else _discard_event
+        self._wait_for_cpus_seconds = wait_for_cpus_seconds
         self._joined: ExitStack | None = None
         self._head = ""
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """See `larder.engines.Engine`. Nothing: who only finds that all is done joins no cluster."""
+        """Do nothing: a run that finds its result up to date shouldn't join a cluster."""
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """See `larder.engines.Engine`: the cluster is joined for the first stream, and left with the context."""
+    def keep_connected(self) -> Iterator[None]:
+        """See `larder.engines.Engine`. The first call joins the cluster; leaving the context leaves the cluster."""
         with ExitStack() as joined:
             self._joined = joined
             try:
@@ -54,75 +63,75 @@ class RayEngine:
 
     @contextmanager
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Iterator[R]]:
-        """See `larder.engines.Engine`. Raises ServiceError when the cluster is lost or has no CPUs."""
+        """See `larder.engines.Engine`. Raises ServiceError if the cluster is lost or has no CPUs."""
         if self._joined is not None:
             if not self._head:
-                self._head = self._joined.enter_context(driver(self.address, self.workers, self._say))
-            yield _in_order(function, tasks, _Watch(self._head, self._say, self._patience_seconds))
+                self._head = self._joined.enter_context(driver(self.address, self.workers, self._report))
+            yield _in_order(function, tasks, _ClusterWatch(self._head, self._report, self._wait_for_cpus_seconds))
             return
-        with driver(self.address, self.workers, self._say) as head:
-            # Leaving is enough to stop what is under way: the cluster ends the workers of a driver that has gone.
-            # ray.cancel is not for this: with tasks that are just ending it can bring this process down.
-            yield _in_order(function, tasks, _Watch(head, self._say, self._patience_seconds))
+        with driver(self.address, self.workers, self._report) as head:
+            # Leaving stops running tasks: the cluster ends the workers of a driver that is gone.
+            # Don't use ray.cancel: it can crash this process if a task is just ending.
+            yield _in_order(function, tasks, _ClusterWatch(head, self._report, self._wait_for_cpus_seconds))
 
 
-class _Watch:
-    """Looks from time to time how the cluster does."""
+class _ClusterWatch:
+    """Check the state of the cluster regularly."""
 
-    def __init__(self, head: str, say: Say, patience_seconds: float) -> None:
+    def __init__(self, head: str, report: ReportEvent, wait_for_cpus_seconds: float) -> None:
         self._ray = import_ray()
-        self._head, self._say, self._patience_seconds = head, say, patience_seconds
+        self._head, self._report, self._wait_for_cpus_seconds = head, report, wait_for_cpus_seconds
         self._cpus = -1
-        self._next_look = 0.0
-        self._silent_since = self._bare_since = math.inf
+        self._next_check = 0.0
+        self._unreachable_since = self._no_cpus_since = math.inf
 
-    def room(self) -> int:
-        """How many tasks may be under way. Raises ServiceError when the cluster is lost or has no CPUs."""
-        if time.monotonic() >= self._next_look:
-            self._look(time.monotonic())
-            self._next_look = time.monotonic() + LOOK_SECONDS
+    def max_in_flight(self) -> int:
+        """Return how many tasks may be in flight. Raises ServiceError if the cluster is lost or has no CPUs."""
+        if time.monotonic() >= self._next_check:
+            self._check(time.monotonic())
+            self._next_check = time.monotonic() + CHECK_INTERVAL_SECONDS
         return max(1, self._cpus * TASKS_IN_FLIGHT_PER_CPU)
 
-    def _look(self, now: float) -> None:
-        if (fault := listens(self._head)) is not None:
-            self._silent_since = min(self._silent_since, now)
-            if now - self._silent_since > LOST_SECONDS:
-                raise _lost(f"its head at {self._head} does not answer ({fault})")
+    def _check(self, now: float) -> None:
+        if (fault := connection_error(self._head)) is not None:
+            self._unreachable_since = min(self._unreachable_since, now)
+            if now - self._unreachable_since > LOST_SECONDS:
+                raise _lost_error(f"its head at {self._head} does not answer ({fault})")
             return
-        self._silent_since = math.inf
-        self.tell()
-        self._bare_since = math.inf if self._cpus else min(self._bare_since, now)
-        if now - self._bare_since > self._patience_seconds:
+        self._unreachable_since = math.inf
+        self.report_cpus()
+        self._no_cpus_since = math.inf if self._cpus else min(self._no_cpus_since, now)
+        if now - self._no_cpus_since > self._wait_for_cpus_seconds:
             raise ServiceError(
-                f"the Ray cluster at {self._head} has had no CPUs for {self._patience_seconds:.0f} s",
+                f"the Ray cluster at {self._head} has had no CPUs for {self._wait_for_cpus_seconds:.0f} s",
                 next_step=f"add nodes ({START}, or `ray start --address={self._head}`), then run again: it resumes",
             )
 
-    def tell(self) -> None:
-        """Say how many CPUs there are, if that has changed."""
-        before, cpus = self._cpus, int(self._ray.cluster_resources().get("CPU", 0))
+    def report_cpus(self) -> None:
+        """Report the number of CPUs if it has changed."""
+        previous, cpus = self._cpus, int(self._ray.cluster_resources().get("CPU", 0))
         self._cpus = cpus
-        if cpus == before:
+        if cpus == previous:
             return
         if not cpus:
-            wait = f"waiting up to {self._patience_seconds:.0f} s for a node"
-            self._say("cluster", f"the Ray cluster at {self._head} has no CPUs: {wait}")
-        elif before < 0:
-            self._say("cluster", f"the Ray cluster at {self._head} has {amount(cpus, 'CPUs')}")
+            wait = f"waiting up to {self._wait_for_cpus_seconds:.0f} s for a node"
+            self._report("cluster", f"the Ray cluster at {self._head} has no CPUs: {wait}")
+        elif previous < 0:
+            self._report("cluster", f"the Ray cluster at {self._head} has {format_amount(cpus, 'CPUs')}")
         else:
-            self._say("cluster", f"the Ray cluster has {amount(cpus, 'CPUs')} now, {before} before")
+            self._report("cluster", f"the Ray cluster has {format_amount(cpus, 'CPUs')} now, {previous} before")
 
 
-def _in_order(function: Callable[[T], R], tasks: Iterable[T], watch: _Watch) -> Iterator[R]:
+def _in_order(function: Callable[[T], R], tasks: Iterable[T], watch: _ClusterWatch) -> Iterator[R]:
     ray = import_ray()
     call = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
     pending: deque[Any] = deque()  # references to results
     remaining = iter(tasks)
     while True:
-        room = max(0, watch.room() - len(pending))
-        pending.extend(call.remote(function, task) for task in itertools.islice(remaining, room))
+        free = max(0, watch.max_in_flight() - len(pending))
+        pending.extend(call.remote(function, task) for task in itertools.islice(remaining, free))
         if not pending:
-            watch.tell()  # of a node whose loss was the reason for the last wait
+            watch.report_cpus()  # the last wait may have been for a lost node
             return
         try:
             result = _get(pending[0])
@@ -133,11 +142,11 @@ def _in_order(function: Callable[[T], R], tasks: Iterable[T], watch: _Watch) -> 
 
 
 def _get(reference: Any) -> Any:
-    """A result. Raises Ray's GetTimeoutError when it isn't there within `LOOK_SECONDS`."""
+    """Return a result. Raises Ray's GetTimeoutError if it takes longer than `CHECK_INTERVAL_SECONDS`."""
     ray = import_ray()
     errors = ray.exceptions
     try:
-        return ray.get(reference, timeout=LOOK_SECONDS)
+        return ray.get(reference, timeout=CHECK_INTERVAL_SECONDS)
     except errors.GetTimeoutError:
         raise
     except errors.RayTaskError as error:
@@ -154,18 +163,18 @@ def _get(reference: Any) -> Any:
             next_step="give the nodes more memory or fewer CPUs each, then run again: it resumes",
         ) from error
     except errors.RayError as error:
-        raise _lost(str(error).strip().splitlines()[0]) from error
+        raise _lost_error(str(error).strip().splitlines()[0]) from error
 
 
 def _call(function: Callable[[T], R], task: T) -> R:
     return function(task)
 
 
-def _nothing(name: str, message: str) -> None:
-    """Say nothing: nobody listens, or nothing can change."""
+def _discard_event(name: str, message: str) -> None:
+    """Ignore an event."""
 
 
-def _lost(why: str) -> ServiceError:
+def _lost_error(why: str) -> ServiceError:
     return ServiceError(
         f"the Ray cluster was lost: {why}", next_step=f"start it again ({START}), then run again: it resumes"
     )

@@ -1,4 +1,4 @@
-"""The settings that stages share whose work engines spread."""
+"""Define the settings of stages that run their work on an engine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from larder.engines import EngineName, is_address
 from larder.settings import ProcessSettings
 
 
-def _an_address(address: str) -> str:
+def _validated_address(address: str) -> str:
     if not is_address(address):
         raise ValueError("must be host:port, auto for the cluster of this machine, or empty")
     return address
 
 
 class EngineSettings(ProcessSettings):
-    """What does the work."""
+    """Settings of the engine."""
 
     engine: EngineName = Field(
-        "local", alias="LARDER_ENGINE",
-        description="what does the work: local (LARDER_WORKERS processes here), ray (the CPUs of a Ray cluster)",
-    )  # fmt: skip
-    ray_address: Annotated[str, AfterValidator(_an_address)] = Field(
-        "", alias="RAY_ADDRESS",
+        "local",
+        alias="LARDER_ENGINE",
+        description="where the work runs: local (LARDER_WORKERS processes here) or ray (the CPUs of a Ray cluster)",
+    )
+    ray_address: Annotated[str, AfterValidator(_validated_address)] = Field(
+        "",
+        alias="RAY_ADDRESS",
         description="the Ray cluster's head, as host:port; auto is the cluster of this machine; empty makes one of "
         "LARDER_WORKERS processes for this run",
-    )  # fmt: skip
+    )

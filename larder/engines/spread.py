@@ -1,4 +1,4 @@
-"""How reading is spread: batches over workers, each over threads where it is a store, which answers many at once."""
+"""Run many small tasks: batches of them on an engine's workers, and each batch on several threads."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ R = TypeVar("R")
 
 
 class Spread(NamedTuple):
-    """How many small tasks are done."""
+    """A way to run many small tasks. Several threads per batch pay off for stores, which serve requests in parallel."""
 
     engine: Engine
-    """What does the batches."""
+    """Runs the batches."""
     batch: int
-    """Tasks that a worker takes at a time."""
+    """Number of tasks per batch."""
     threads: int
-    """That share a batch."""
+    """Number of threads per batch."""
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-        """`function(task)` for each task, in the order of the tasks. The first failure in that order is raised."""
+        """Yield `function(task)` for each task, in the order of the tasks. Raise the first failure in that order."""
         for found in self.in_batches(function, tasks):
             yield from found
 
     def in_batches(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[list[R]]:
-        """The same, the results of a batch at a time."""
+        """Yield the results of one batch at a time; see `__call__`."""
         run = functools.partial(_run, function, self.threads)
         with self.engine(run, batches(tasks, self.batch)) as results:
             yield from results

@@ -1,4 +1,4 @@
-"""Loaders: a data set's images as batches, whatever layout they lie in.
+"""Load a dataset's images as batches, from any layout.
 
 One module per layout, each with one class:
 
@@ -7,14 +7,14 @@ One module per layout, each with one class:
     shards.ShardLoader                WebDataset tar shards in a bucket                      s3fs, torch
     chunks.ChunkLoader                LitData chunks in a bucket, through a cache on disk    litdata, s3fs, torch
 
-The last column has the extras that each needs: `pip install 'larder-data[s3fs,torch]'`. ShardLoader with
-`library="webdataset"` needs webdataset, too.
+The last column lists the extras to install: `pip install 'larder-data[s3fs,torch]'`. ShardLoader with
+`library="webdataset"` also needs webdataset.
 
-All give the same batches, in other orders, and are used alike: see `loader.Loader`. Importing these modules is cheap;
-torch, torchvision and a layout's own library are imported when a loader is made, after its input was checked.
+All loaders share the interface `loader.Loader` and yield the same kind of batches; only the order differs. Importing
+these modules is cheap: a loader imports torch, torchvision and its layout's library when it is constructed, after it
+has checked its input.
 
-Train from shards in a bucket, with the store's address and keys in S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY:
+To train from shards in a bucket, set S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and run:
 
     import torch
     from larder.loaders.shards import ShardLoader

@@ -1,4 +1,4 @@
-"""A folder for what a loader keeps on disk, empty at first, gone in the end; and how much may be there."""
+"""Lock and clean a loader's cache folder, and limit its size."""
 
 from __future__ import annotations
 
@@ -12,96 +12,110 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from larder.errors import ConfigurationError, StorageError, explain_os_error
-from larder.progress import amount
+from larder.progress import format_amount
 
-PATIENCE_SECONDS = 5.0
-"""How long a lock is waited for: the workers of a run that was killed hold it until they have ended, too."""
+LOCK_TIMEOUT_SECONDS = 5.0
+"""How long to wait for the lock: workers of a killed run hold it until they end."""
 
 
 @contextmanager
-def own_folder(parent: Path, name: str) -> Iterator[Path]:
-    """The folder `<parent>/larder-<name>`, which nobody else writes to: what a killed run left there is deleted first.
+def locked_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Create the folder `<parent>/larder-<name>`, lock it, and delete it at the end.
 
-    Raises StorageError when another run has it, or when it can't be made.
+    Files that a killed run left there are deleted first.
+
+    Raises:
+        StorageError: If another run uses the folder, or it can't be created.
     """
     folder = parent / f"larder-{name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         lock = (parent / f".larder-{name}.lock").open("w")
     except OSError as error:
-        raise _unusable(parent, error) from error
+        raise _unusable_folder_error(parent, error) from error
     with lock:
-        _take(lock, folder)
+        _lock(lock, folder)
         try:
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir()
         except OSError as error:
-            raise _unusable(parent, error) from error
+            raise _unusable_folder_error(parent, error) from error
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # the next run would do it, too
+            shutil.rmtree(folder, ignore_errors=True)  # the next run deletes what remains
 
 
-def _take(lock: IO[str], folder: Path) -> None:
-    """Lock for this process and those that it forks."""
-    end = time.monotonic() + PATIENCE_SECONDS
+def _lock(lock: IO[str], folder: Path) -> None:
+    """Lock the file for this process and its forks."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise StorageError(
                     f"another run uses {folder}", next_step="wait until it has ended, or set another `cache_dir`"
                 ) from None
         time.sleep(0.1)
 
 
-def _unusable(parent: Path, error: OSError) -> StorageError:
+def _unusable_folder_error(parent: Path, error: OSError) -> StorageError:
     known = explain_os_error(error)
     return StorageError(
         f"cache_dir={str(parent)!r} can't be used: {known.what if known else error}",
-        next_step=f"set `cache_dir` to a folder that user {os.getuid()} can write, or make it so",
+        next_step=f"set `cache_dir` to a folder that user {os.getuid()} can write, or give that user access",
     )
 
 
 class Budget(NamedTuple):
-    """What LitData may keep, and how many chunks each of its workers fetches ahead, None for its own choice."""
+    """Maximum size of LitData's cache in bytes, and chunks that each worker prefetches (None leaves it to LitData)."""
 
     bytes: int
-    ahead: int | None
+    prefetch_chunks: int | None
 
 
-MOST_AHEAD = 32  # LitData's own limit
+MAX_PREFETCH_CHUNKS = 32  # LitData's own limit
 
 
 def plan_budget(
     chunks: Sequence[int], folder: Path, *, workers: int, max_cache_size: int | None, max_pre_download: int | None
 ) -> Budget:
-    """The budget of a cache in `folder` for files of so many bytes each.
+    """Return the budget of a cache in `folder`.
 
-    In a cache that can't hold all of them, a worker of LitData keeps those that it fetched ahead, and nearly as many
-    that it has read before it deletes any. When these fill the cache, all workers wait for good. So there must be room
-    for twice as many. Raises ConfigurationError or StorageError when there is less.
+    If the cache can't hold all chunks, a LitData worker keeps the chunks that it has prefetched, and nearly as many
+    that it has read, before it deletes any. If these fill the cache, all workers wait forever. So the cache must have
+    room for twice the prefetched chunks.
+
+    Args:
+        chunks: Length of each chunk, in bytes.
+        folder: The cache folder; its file system limits the cache.
+        workers: Worker processes; 0 counts as one.
+        max_cache_size: Maximum size of the cache, in bytes; None is three quarters of the free space.
+        max_pre_download: Chunks that each worker prefetches; None derives it from the size of the cache.
+
+    Raises:
+        ConfigurationError: If `max_cache_size` is too small.
+        StorageError: If there is too little free space.
     """
     workers = max(workers, 1)
     total, largest, free = sum(chunks), max(chunks), shutil.disk_usage(folder).free
     limit = max_cache_size or free * 3 // 4
     if min(limit, total) > free:
         raise StorageError(
-            f"cache_dir={str(folder.parent)!r} has {amount(free, 'B')} free, and the cache may grow to "
-            f"{amount(min(limit, total), 'B')}",
+            f"cache_dir={str(folder.parent)!r} has {format_amount(free, 'B')} free, and the cache may grow to "
+            f"{format_amount(min(limit, total), 'B')}",
             next_step="free some space, set another `cache_dir`, or set `max_cache_size` lower",
         )
     if limit > total:
         return Budget(limit, max_pre_download)
-    fitting = min(limit // (2 * workers * largest), MOST_AHEAD)
+    fitting = min(limit // (2 * workers * largest), MAX_PREFETCH_CHUNKS)
     ahead = max_pre_download or max(fitting, 2)
     if ahead <= fitting:
         return Budget(limit, ahead)
     need = (
-        f"{amount(workers, 'workers')} fetching {amount(ahead, 'chunks')} ahead, each, take "
+        f"{format_amount(workers, 'workers')} fetching {format_amount(ahead, 'chunks')} ahead, each, need "
         f"{2 * ahead * workers * largest:,} bytes of cache; {total + 1:,} hold the whole split"
     )
     if max_cache_size is None:

@@ -1,4 +1,4 @@
-"""Reads LitData chunks from a bucket by its StreamingDataset and StreamingDataLoader, through a cache on disk."""
+"""Read LitData chunks from a bucket with StreamingDataset and StreamingDataLoader, through a cache on disk."""
 
 from __future__ import annotations
 
@@ -9,55 +9,60 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from larder.chunks import INDEX, most_bytes, require_chunks
+from larder.chunks import INDEX, max_index_bytes, require_chunks
 from larder.errors import InputError
-from larder.loaders.cache import own_folder, plan_budget
-from larder.loaders.failures import worker_start
-from larder.loaders.loader import Loader, end_workers, needs
-from larder.loaders.remedies import RENEW
-from larder.loaders.traffic import Network, Traffic
-from larder.progress import Reporter, Silent
+from larder.loaders.cache import locked_folder, plan_budget
+from larder.loaders.failures import make_worker_init
+from larder.loaders.hints import CREATE_AGAIN
+from larder.loaders.loader import Loader, end_workers, requires_extras
+from larder.loaders.traffic import NetworkTraffic, TrafficCounter
+from larder.progress import NullReporter, Reporter
 
 if TYPE_CHECKING:
+    from larder.loaders.bucket_data import PackedSplit
     from larder.loaders.loader import Batch, Transform
-    from larder.loaders.source import Packs
     from larder.store import StoreSettings
 
 
 class ChunkLoader(Loader):
-    """Reads the chunks `<uri>/<split>/chunk-*.bin`, which are fetched ahead and kept in a cache for later epochs.
+    """Load the chunks `<uri>/<split>/chunk-*.bin`, prefetched and cached on disk for later epochs.
 
-    It runs LitData as it comes, but for these: plain http and AWS_CA_BUNDLE are obeyed, `max_pre_download` too, a chunk
-    of a wrong length or with other bytes than the index says is an error and not waited for, and what fails in
-    LitData's threads is raised with that cause. LitData's index, which says how samples are decoded, is fetched once,
-    must be of larder's own form, and is what LitData is given. LitData shuffles within and across chunks, and counts
-    epochs itself. `network` counts chunks that came whole; requests it can't tell.
+    LitData runs unmodified except for these points:
 
-    The cache is a folder of its own in `cache_dir`: emptied at first, removed by `close`, and locked, so that each
-    loader needs a `cache_dir` of its own. One loader at a time counts what comes over the network.
+    - Plain http, AWS_CA_BUNDLE and `max_pre_download` are respected.
+    - A chunk whose length or digest differs from the index raises an error instead of blocking.
+    - Errors in LitData's threads are raised with their cause.
+    - The loader fetches LitData's index once, checks that larder wrote it, and passes it to LitData. The index
+      determines how samples are decoded.
+
+    LitData shuffles within and across chunks, and counts epochs itself. `network` counts only chunks that were fetched
+    completely, and no requests.
+
+    The cache is a locked folder in `cache_dir`, so each loader needs its own `cache_dir`. The loader empties it at the
+    start, and `close` removes it. Several ChunkLoaders in one process can't count their traffic separately.
 
     Args:
         uri: The chunks' folder in a bucket, `s3://bucket/[prefix/]name`.
         split: The split to read, such as "training".
-        cache_dir: Where chunks are kept; made if need be.
+        cache_dir: Folder for the cache; created if missing.
         batch_size: Images per batch.
-        workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
+        workers: Processes that read and decode; 0 uses the calling process, None starts one per available core.
         seed: Seed of the shuffle.
-        transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
-        check_digests: Whether a chunk must have the sha256 of the index before LitData reads it. See Loader.
+        transform: Function from an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        check_digests: Whether to check each chunk's sha256 against the index before LitData reads it. See Loader.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
-        max_cache_size: The most that may be kept, in bytes; None is three quarters of the free space.
-        max_pre_download: How many chunks each worker fetches ahead, 2 at least; None leaves it to LitData, or to the
-            size of the cache where that can't hold the split.
-        reporter: What is told of the listing as it goes on; by default nobody.
+        max_cache_size: Maximum size of the cache, in bytes; None is three quarters of the free space.
+        max_pre_download: Chunks that each worker prefetches, at least 2; None leaves it to LitData, or derives it from
+            the size of a cache that can't hold the split.
+        reporter: Receives progress while the split is listed; None reports nothing.
 
     Raises:
-        ConfigurationError: If there is no such split, if the store refuses, or if `max_cache_size` is so small that
-            LitData's workers would wait for one another for good.
-        InputError: If the chunks aren't what the manifest says.
+        ConfigurationError: If there is no such split, the store refuses access, or `max_cache_size` is so small that
+            LitData's workers would deadlock.
+        InputError: If the chunks don't match the manifest.
         ServiceError: If the store doesn't answer.
-        StorageError: If the cache can't be made, is in use, or has too little room.
+        StorageError: If the cache can't be created, is in use, or has too little space.
 
     Example:
         with ChunkLoader("s3://my-bucket/photos-litdata", "training", cache_dir="/tmp/photos", batch_size=64) as loader:
@@ -65,62 +70,90 @@ class ChunkLoader(Loader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
-    @needs("litdata,s3fs,torch")
+    @requires_extras("litdata,s3fs,torch")
     def __init__(
-        self, uri: str, split: str, *, cache_dir: Path | str, batch_size: int = 64, workers: int | None = None,
-        seed: int = 0, transform: Transform | None = None, check_digests: bool = True,
+        self,
+        uri: str,
+        split: str,
+        *,
+        cache_dir: Path | str,
+        batch_size: int = 64,
+        workers: int | None = None,
+        seed: int = 0,
+        transform: Transform | None = None,
+        check_digests: bool = True,
         store: StoreSettings | None = None,
-        max_cache_size: int | None = None, max_pre_download: int | None = None, reporter: Reporter | None = None,
-    ) -> None:  # fmt: skip
-        from larder.loaders.source import find_packs
+        max_cache_size: int | None = None,
+        max_pre_download: int | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        from larder.loaders.bucket_data import find_packed_split
 
-        packs = find_packs(uri, "litdata", split, store, reporter or Silent())
+        packs = find_packed_split(uri, "litdata", split, store, reporter or NullReporter())
         super().__init__(
-            packs.manifest, split, batch_size=batch_size, workers=workers, transform=transform,
+            packs.manifest,
+            split,
+            batch_size=batch_size,
+            workers=workers,
+            transform=transform,
             reader=f"StreamingDataset and StreamingDataLoader of litdata {version('litdata')}",
-        )  # fmt: skip
-        self._traffic = Traffic()
+        )
+        self._traffic = TrafficCounter()
         self._loader: Any = None
         with ExitStack() as opened:
-            cache = opened.enter_context(own_folder(Path(cache_dir), "litdata"))
+            cache = opened.enter_context(locked_folder(Path(cache_dir), "litdata"))
             budget = plan_budget(
-                [pack.bytes for pack in packs.files], cache, workers=self.workers, max_cache_size=max_cache_size,
+                [pack.bytes for pack in packs.files],
+                cache,
+                workers=self.workers,
+                max_cache_size=max_cache_size,
                 max_pre_download=max_pre_download,
-            )  # fmt: skip
-            place_index(packs, split, cache)
-            from larder.loaders.litdata_images import Adjustment, Images, storage_options
+            )
+            fetch_litdata_index(packs, split, cache)
+            from larder.loaders.litdata_images import LitDataImages, LitDataPatch, storage_options
 
             names = (pack.path.removeprefix(f"{split}/") for pack in packs.files)
             digests = dict(zip(names, (pack.sha256 for pack in packs.files), strict=True)) if check_digests else None
             settings = packs.folder.settings
-            self.dataset = Images(
-                f"{packs.folder.uri}/{split}", cache, len(packs.manifest.classes), transform,
-                Adjustment(settings.s3_endpoint_url, settings.stall_seconds, budget.ahead, self._traffic, digests),
-                shuffle=True, seed=seed, drop_last=False, storage_options=storage_options(settings),
+            self.dataset = LitDataImages(
+                f"{packs.folder.uri}/{split}",
+                cache,
+                len(packs.manifest.classes),
+                transform,
+                LitDataPatch(
+                    settings.s3_endpoint_url, settings.stall_seconds, budget.prefetch_chunks, self._traffic, digests
+                ),
+                shuffle=True,
+                seed=seed,
+                drop_last=False,
+                storage_options=storage_options(settings),
                 max_cache_size=budget.bytes,
-            )  # fmt: skip
+            )
             self._opened = opened.pop_all()
 
     def _read(self, epoch: int, batches: int) -> Iterator[Batch]:
-        """See Loader. A pass that is cut short ends its workers, which would read on."""
+        """End the workers after a partial pass: they would keep reading."""
         from litdata import StreamingDataLoader
 
-        whole = batches >= len(self)
+        is_full_pass = batches >= len(self)
         if self._loader is None:
             self._loader = StreamingDataLoader(
-                self.dataset, batch_size=self.batch_size, num_workers=self.workers,
-                persistent_workers=self.workers > 0, worker_init_fn=worker_start(),
-            )  # fmt: skip
-        yield from map(tuple, self._loader if whole else itertools.islice(self._loader, batches))
-        if not whole:
+                self.dataset,
+                batch_size=self.batch_size,
+                num_workers=self.workers,
+                persistent_workers=self.workers > 0,
+                worker_init_fn=make_worker_init(),
+            )
+        yield from map(tuple, self._loader if is_full_pass else itertools.islice(self._loader, batches))
+        if not is_full_pass:
             self._end_workers()
 
-    def network(self) -> Network:
-        """See Loader."""
+    def network(self) -> NetworkTraffic:
+        """Return the bytes of all chunks fetched completely; `requests` is None."""
         return self._traffic.read()._replace(requests=None)
 
     def close(self) -> None:
-        """End the worker processes, which write to the cache, and remove that: no epoch can be read after it."""
+        """End the worker processes and remove the cache. The loader can't be used afterwards."""
         self._end_workers()
         self._opened.close()
 
@@ -129,25 +162,32 @@ class ChunkLoader(Loader):
         self._loader = None
 
 
-def place_index(packs: Packs, split: str, folder: Path) -> None:
-    """Fetch LitData's index of a split, and put it into a folder for LitData.
+def fetch_litdata_index(packs: PackedSplit, split: str, folder: Path) -> None:
+    """Fetch LitData's index of a split into a folder.
 
-    Raises InputError unless it is what the manifest says, and of the one form that larder writes: see larder.chunks.
+    Args:
+        packs: The chunks of the split.
+        split: The split, such as "training".
+        folder: The folder that receives `index.json`.
+
+    Raises:
+        InputError: If the index doesn't match the manifest, or isn't in the form that larder writes: see
+            `larder.chunks`.
     """
-    from larder.loaders.source import fetch
+    from larder.loaders.bucket_data import download_object
 
     path = f"{split}/{INDEX}"
     lengths = {file.path.removeprefix(f"{split}/"): file.bytes for file in packs.files if file.path != path}
-    own = next((file for file in packs.files if file.path == path), None)
+    index_entry = next((file for file in packs.files if file.path == path), None)
     where = f"{packs.folder.uri}/{path}"
     try:
-        if own is None or own.bytes > most_bytes(len(lengths)):
+        if index_entry is None or index_entry.bytes > max_index_bytes(len(lengths)):
             raise ValueError("file: it is missing, or too long for so many chunks")
-        with (folder / INDEX).open("w+b") as place:
-            fetch(packs.folder, path, own.bytes, own.sha256, place)
-            require_chunks(place.read(), lengths, packs.manifest.splits[split].samples)
+        with (folder / INDEX).open("w+b") as index_file:
+            download_object(packs.folder, path, index_entry.bytes, index_entry.sha256, index_file)
+            require_chunks(index_file.read(), lengths, packs.manifest.splits[split].samples)
     except ValueError as fault:
         raise InputError(
-            f"{where} isn't the index that larder writes, and LitData would take it at its word ({fault})",
-            next_step=RENEW,
+            f"{where} isn't the index that larder writes, and LitData would trust it ({fault})",
+            next_step=CREATE_AGAIN,
         ) from None

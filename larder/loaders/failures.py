@@ -1,4 +1,4 @@
-"""What goes wrong in worker processes, and how it comes out of them as errors of ours."""
+"""Carry errors out of worker processes, and turn DataLoader's failures into our errors."""
 
 from __future__ import annotations
 
@@ -13,99 +13,100 @@ from pathlib import Path
 from types import TracebackType
 
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
-from larder.loaders.remedies import MEMORY, RENEW, SHARED_MEMORY
-from larder.progress import amount
+from larder.loaders.hints import CREATE_AGAIN, RAISE_SHARED_MEMORY, REDUCE_MEMORY
+from larder.progress import format_amount
 from larder.terminal import Lines
-from larder.third_party import Told, told
+from larder.third_party import WarningReporter, current_warning_reporter
 
 SHARED_MEMORY_FOLDER = Path("/dev/shm")
-_CARRIED = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
+_ERROR_KINDS = {kind.__name__: kind for kind in (ConfigurationError, InputError, ServiceError, StorageError)}
 
 
 class UnreadableImageError(Exception):
-    """An image that can't be decoded. It has one argument, so that DataLoader can carry it out of a worker."""
+    """The image can't be decoded. DataLoader can re-raise it because it has a single argument."""
 
 
 class UnreadableFileError(UnreadableImageError):
-    """An image's file that is there, and that the file system doesn't give."""
+    """The image file exists, but the file system can't read it."""
 
 
-class CarriedError(Exception):
-    """An error of ours on its way out of a worker; its one argument, for DataLoader's sake, is a line of JSON."""
+class WorkerError(Exception):
+    """A LarderError of a worker, as one line of JSON: DataLoader can only re-raise errors with a single argument."""
 
     @classmethod
-    def of(cls, error: LarderError) -> CarriedError:
-        """Pack one of those in `_CARRIED`; the block of `explained` raises it again."""
+    def from_error(cls, error: LarderError) -> WorkerError:
+        """Wrap an error of a kind in `_ERROR_KINDS`; `map_worker_errors` raises it again."""
         return cls(json.dumps([type(error).__name__, error.what, error.next_step]))
 
 
-def worker_start() -> Callable[[int], None]:
-    """What every loader's workers begin with, however they are started."""
-    return partial(start_worker, told=told())
+def make_worker_init() -> Callable[[int], None]:
+    """Return the `worker_init_fn` of all loaders; it works with any start method."""
+    return partial(init_worker, warning_reporter=current_warning_reporter())
 
 
-def start_worker(_number: int, told: Told | None = None) -> None:
-    """Begin a worker, whose warnings somebody may be told of."""
-    from larder.engines.pool import end_with_parent  # imported here: naming errors needs no processes
+def init_worker(_number: int, warning_reporter: WarningReporter | None = None) -> None:
+    """Initialize a worker, and forward its warnings if `warning_reporter` is given."""
+    from larder.engines.pool import end_worker_with_parent  # imported here, since most users of this module start none
 
-    end_with_parent()
-    sys.excepthook = _without_interrupted_batches
-    if told is not None:
-        told.listen()
+    end_worker_with_parent()
+    sys.excepthook = _print_traceback
+    if warning_reporter is not None:
+        warning_reporter.install()
 
 
-def _without_interrupted_batches(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say what Python says, but for a lost connection of the thread that hands batches over: who interrupts a run that
-    takes one would read a worker's traceback. What else fails in a worker isn't told by this hook.
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback, except for a lost connection to the main process.
+
+    If a run is interrupted, the thread that sends batches loses its connection. Its traceback would only confuse.
     """
     if not isinstance(error, OSError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """A block in which what DataLoader raises when a worker fails or is lost becomes an error of ours.
+def map_worker_errors() -> Iterator[None]:
+    """Turn DataLoader's errors about failed or lost workers into ours.
 
-    Loaders use it while they read. A program that must not end with a traceback puts all of its work into one, too:
-    DataLoader also raises from a signal handler, which runs anywhere.
+    Loaders use it while they read. A program that must not end with a traceback wraps all of its work in it:
+    DataLoader also raises from a signal handler, which may run anywhere.
     """
     try:
         yield
     except UnreadableImageError as error:
-        raise InputError(_raised(error), next_step=RENEW) from error
-    except CarriedError as error:
-        kind, what, next_step = json.loads(_raised(error))
-        raise _CARRIED.get(kind, InputError)(Lines(what), next_step=next_step) from error
+        raise InputError(_worker_message(error), next_step=CREATE_AGAIN) from error
+    except WorkerError as error:
+        kind, what, next_step = json.loads(_worker_message(error))
+        raise _ERROR_KINDS.get(kind, InputError)(Lines(what), next_step=next_step) from error
     except RuntimeError as error:
-        known = _explain(str(error))
+        known = _explain_runtime_error(str(error))
         if known is None:
             raise
         raise known from error
 
 
-def _raised(error: Exception) -> str:
-    """The argument of what a worker raised: DataLoader puts its whole traceback before it, and it is the last line."""
+def _worker_message(error: Exception) -> str:
+    """Return the message of a worker's exception: the last line of DataLoader's traceback text."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 
-def _explain(message: str) -> LarderError | None:
-    """The error for a RuntimeError of DataLoader (torch/csrc/DataLoader.cpp, torch/utils/data/dataloader.py)."""
+def _explain_runtime_error(message: str) -> LarderError | None:
+    """Return our error for a RuntimeError of DataLoader (torch/csrc/DataLoader.cpp, torch/utils/data/dataloader.py)."""
     if "Bus error" in message or "shared memory" in message or re.search(r"</?torch_\d+", message):
         return ResourceError(
             f"a loader's worker ran out of shared memory: {SHARED_MEMORY_FOLDER} has {_shared_memory_size()}, and "
             "batches that are ready wait there",
-            next_step=SHARED_MEMORY,
+            next_step=RAISE_SHARED_MEMORY,
         )
     if "DataLoader worker (pid" in message:
         return ResourceError(
             f"a loader's worker process was lost, most likely killed for lack of memory ({message.splitlines()[0]})",
-            next_step=MEMORY,
+            next_step=REDUCE_MEMORY,
         )
     return None
 
 
 def _shared_memory_size() -> str:
     try:
-        return amount(shutil.disk_usage(SHARED_MEMORY_FOLDER).total, "B")
+        return format_amount(shutil.disk_usage(SHARED_MEMORY_FOLDER).total, "B")
     except OSError:
         return "an unknown size"

@@ -1,4 +1,4 @@
-"""What the images of a split must be, by the index that the manifest names, kept small."""
+"""Compact in-memory table of a split's images, from the index."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from larder.bucket import Listed
+    from larder.bucket import ListedObject
     from larder.contract import IndexEntry
 
 _DIGEST_BYTES = 32
 
 
 class ImageTable:
-    """Path, class, length and sha256 of each image of a split, sorted by path.
+    """Path, label, length and sha256 of each image of a split, sorted by path.
 
-    A million take about 100 MB, in six Python objects: forked workers share them, since counting references to them
-    touches no page but theirs.
+    One million images take about 100 MB in six Python objects. Forked workers share that memory, since reference
+    counting touches only the pages of those objects.
     """
 
     def __init__(self, entries: Iterable[IndexEntry], split: str, advance: Callable[[], None]) -> None:
@@ -38,29 +38,29 @@ class ImageTable:
         return len(self._labels)
 
     def path(self, number: int) -> str:
-        """Relative to the folder of the data set."""
+        """Return the path of an image, relative to the dataset's folder."""
         return self._encoded(number).decode()
 
     def label(self, number: int) -> int:
-        """The class."""
+        """Return the label of an image."""
         return self._labels[number]
 
     def length(self, number: int) -> int:
-        """The length."""
+        """Return the length of an image in bytes."""
         return self._lengths[number]
 
     def sha256(self, number: int) -> bytes:
-        """The digest, 32 bytes."""
+        """Return the digest of an image, 32 bytes."""
         return self._digests[_DIGEST_BYTES * number : _DIGEST_BYTES * (number + 1)]
 
     def find(self, path: str) -> int | None:
-        """The number of the image at a path; None where the index names none."""
+        """Return the number of the image at a path; None if the index doesn't have it."""
         encoded = path.encode(errors="surrogateescape")
         number = bisect_left(range(len(self)), encoded, key=self._encoded)
         return number if number < len(self) and self._encoded(number) == encoded else None
 
-    def first_missing(self, listed: Iterable[Listed], advance: Callable[[], None]) -> str | None:
-        """The path of the first that isn't among `listed` with its length, in whatever order those come."""
+    def first_missing(self, listed: Iterable[ListedObject], advance: Callable[[], None]) -> str | None:
+        """Return the first path that isn't in `listed` with its length, or None. `listed` may be in any order."""
         found = bytearray(len(self))
         for item in listed:
             number = self.find(item.path)

@@ -1,4 +1,4 @@
-"""torchvision's ImageFolder with the labels of a whole data set. Importing this takes torchvision."""
+"""torchvision's ImageFolder with the labels of the whole dataset. Importing this imports torchvision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from larder.contract import class_folder
 
 
 class LabelledImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
-    """ImageFolder over a split of a data set of so many classes.
+    """ImageFolder over one split, with the labels of a dataset of `classes` classes.
 
-    By itself, ImageFolder numbers the class folders that it finds. A split that lacks a class would have other labels
-    than the others, wherever no empty folder stands for it.
+    Plain ImageFolder numbers the class folders that it finds. In a split that lacks a class (and has no empty folder
+    for it), labels would differ from those of other splits.
     """
 
     def __init__(self, folder: Path, classes: int, **options: Any) -> None:
@@ -22,6 +22,6 @@ class LabelledImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has
         super().__init__(str(folder), allow_empty=True, **options)
 
     def find_classes(self, directory: Path | str) -> tuple[list[str], dict[str, int]]:
-        """See ImageFolder. Raises FileNotFoundError when there is no folder, or no class folder in it."""
+        """Return class names and labels. Raise FileNotFoundError if `directory` is missing or has no class folders."""
         super().find_classes(directory)
         return self._names, {name: label for label, name in enumerate(self._names)}

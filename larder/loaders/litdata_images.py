@@ -1,34 +1,31 @@
-"""LitData's own dataset over chunks in a bucket, and what it takes for it to fail in words."""
+"""LitData's dataset over chunks in a bucket, adjusted so that failures raise errors with a cause."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.session
 from botocore.config import Config
-from filelock import FileLock, Timeout
 from litdata import StreamingDataset
 from litdata.exceptions import ChunkWaitTimeoutError
-from litdata.streaming import async_prefetch, downloader, item_loader, reader
 from litdata.streaming.resolver import Dir
 from obstore.exceptions import BaseError, NotFoundError
 
 from larder.chunks import INDEX
 from larder.errors import InputError, LarderError, ServiceError, StorageError, explain_os_error
-from larder.loaders.failures import CarriedError
+from larder.litdata_adapter import PyTreeLoader, patch_litdata
+from larder.loaders.failures import WorkerError
+from larder.loaders.hints import CREATE_AGAIN, RESTORE, RUN_AGAIN
 from larder.loaders.preprocessing import decode, reference_transform
-from larder.loaders.remedies import AGAIN, RENEW, RESTORE
 from larder.loaders.s3_reader import ATTEMPTS
-from larder.loaders.traffic import Traffic
-from larder.s3_faults import FAULTS, explain, explain_code
+from larder.loaders.traffic import TrafficCounter
+from larder.s3_faults import S3_ERRORS, explain_code, explain_s3_error
 from larder.store import StoreSettings, region_of
 
 if TYPE_CHECKING:
@@ -37,137 +34,111 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Transform
 
 
-class Adjustment(NamedTuple):
-    """What LitData is told beside its own arguments, in each process that reads."""
+class LitDataPatch(NamedTuple):
+    """Settings for LitData beyond its own arguments, applied in each process that reads."""
 
     endpoint: str
     stall_seconds: int
-    ahead: int | None
-    """How many chunks each worker fetches ahead; None leaves it to LitData."""
-    traffic: Traffic
+    prefetch_chunks: int | None
+    """Chunks that each worker prefetches; None leaves it to LitData."""
+    traffic: TrafficCounter
     sha256: Mapping[str, str] | None
-    """What each chunk must have, by its name; None doesn't look."""
+    """Expected sha256 of each chunk, by name; None skips the check."""
 
 
-class PyTreeLoader(item_loader.PyTreeLoader):  # type: ignore[misc]  # litdata has no types
-    """LitData's, under the name that its index has, for plain chunks alone.
+class LitDataImages(StreamingDataset):  # type: ignore[misc]  # litdata has no types
+    """LitData's dataset that yields (image tensor, label).
 
-    LitData takes a chunk for compressed or for Arrow's by bytes in the chunk itself, whatever its index says.
-    """
-
-    def _resolve_framed_header(self, *_: Any) -> None:
-        return None
-
-    def _try_arrow_footer_rows(self, *_: Any) -> Any:
-        return item_loader._BATCH_SKIP
-
-
-class Images(StreamingDataset):  # type: ignore[misc]  # litdata has no types
-    """LitData's dataset, of images as tensors and their classes.
-
-    Chunks are fetched from `uri` into the folder `cache`, where an index lies that larder.chunks has checked.
+    LitData fetches chunks from `uri` into the folder `cache`, which must contain an index that `larder.chunks` has
+    checked.
     """
 
     def __init__(
-        self, uri: str, cache: Path, classes: int, transform: Transform | None, adjustment: Adjustment, **options: Any
+        self, uri: str, cache: Path, classes: int, transform: Transform | None, patch: LitDataPatch, **options: Any
     ) -> None:
         self._uri, self._classes, self._to_tensor = uri, classes, transform or reference_transform()
         self._failure: Exception | None = None
-        self._adjustment = adjustment
-        adjust_litdata(adjustment)
+        self._patch = patch
+        _patch_litdata(patch)
         super().__init__(Dir(path=str(cache), url=uri), item_loader=PyTreeLoader(), **options)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        adjust_litdata(self._adjustment)  # a worker that isn't forked from here has imported an unadjusted LitData
+        _patch_litdata(self._patch)  # a spawned worker has imported an unpatched LitData
 
     def __getitem__(self, index: Any) -> tuple[Tensor, int]:
-        """An image that LitData asks for by its number in the split and its chunk's. Raises what DataLoader carries."""
-        if self._failure is not None:  # a worker goes on with what it was asked for before; LitData would hang in that
+        """Return the image and label at LitData's index. Raise WorkerError, or what `decode` raises."""
+        if self._failure is not None:  # a worker continues with queued requests, and LitData would hang in them
             raise self._failure
         name = f"image {index.index:,} of {self._uri}, in chunk {index.chunk_index:,}"
         try:
             sample = super().__getitem__(index)
-            # A copy: samples are views of a file that is mapped into memory, and bytes are what PIL takes.
+            # Copy: samples are views of a memory-mapped file, and PIL needs bytes.
             image, label = bytes(memoryview(sample["image"])), int(sample["label"])
             if not 0 <= label < self._classes:
                 raise ValueError(f"class {label}, and the manifest names {self._classes:,}")
         except Exception as fault:  # LitData raises nearly anything on damaged chunks
-            cause = fault.__cause__  # what its thread that fetches has raised
-            self._failure = cause if isinstance(cause, CarriedError) else CarriedError.of(_explain_read(fault, name))
+            cause = fault.__cause__  # raised in LitData's fetching thread
+            self._failure = (
+                cause if isinstance(cause, WorkerError) else WorkerError.from_error(_explain_read(fault, name))
+            )
             raise self._failure from fault
         return self._to_tensor(decode(image, name)), label
 
 
 def _explain_read(fault: Exception, name: str) -> LarderError:
     if isinstance(fault, ChunkWaitTimeoutError):
-        return ServiceError(f"{name}: the chunk didn't come within {fault.waited_s:.0f} s", next_step=AGAIN)
+        return ServiceError(f"{name}: the chunk didn't come within {fault.waited_s:.0f} s", next_step=RUN_AGAIN)
     known = next(filter(None, map(_explain_storage, (fault, fault.__cause__))), None)
-    return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=RENEW)
+    return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=CREATE_AGAIN)
 
 
-def adjust_litdata(adjustment: Adjustment) -> None:
-    """Have LitData reach the store, count what it fetches and say why it fails, here and in forks of this process."""
-    endpoint, stall_seconds, ahead, traffic, sha256 = adjustment
+class _ChunkChecks:
+    """Count and check fetched chunks, and explain why fetching fails."""
 
-    class Counting(downloader.S3Downloader):  # type: ignore[misc]
-        """LitData's way to S3."""
+    def __init__(self, patch: LitDataPatch) -> None:
+        self._endpoint, self._traffic, self._sha256 = patch.endpoint, patch.traffic, patch.sha256
 
-        async def adownload_file(self, remote_filepath: str, local_filepath: str) -> None:
-            _require_chunk(remote_filepath, local_filepath)
-            with _explained(remote_filepath, endpoint):
-                await super().adownload_file(remote_filepath, local_filepath)
+    @contextmanager
+    def fetching(self, uri: str, file: str) -> Iterator[None]:
+        """See FetchObserver. Raises WorkerError for any failure."""
+        _require_chunk(uri, file)
+        with _map_fetch_errors(uri, self._endpoint):
+            yield
 
-        def download_file(self, remote_filepath: str, local_filepath: str) -> None:
-            _require_chunk(remote_filepath, local_filepath)
-            with _explained(remote_filepath, endpoint):
-                super().download_file(remote_filepath, local_filepath)
-                # It takes "not found" for "another worker fetches it", and all then wait for good.
-                with suppress(Timeout), FileLock(f"{local_filepath}.lock", timeout=0):
-                    if not os.path.exists(local_filepath):
-                        raise FileNotFoundError(remote_filepath)
+    def check(self, file: str, uri: str, expected_bytes: int) -> None:
+        """See FetchObserver. Raises WorkerError for a chunk of another length or another content."""
+        size = os.path.getsize(file)
+        self._traffic.add(bytes=size)
+        if expected_bytes and size != expected_bytes:
+            raise WorkerError.from_error(
+                InputError(f"{uri} has {size:,} bytes, and LitData's index says {expected_bytes:,}", next_step=RESTORE)
+            )
+        _require_digest(file, uri, self._sha256)
 
-        def _publish_file(self, tmp_path: str, local_filepath: str) -> None:
-            size, wanted = os.path.getsize(tmp_path), downloader._indexed_object_bytes(self._chunks, local_filepath)
-            traffic.add(bytes=size)
-            if wanted and size != wanted:  # a shorter one would be waited for until it has grown
-                name = os.path.basename(local_filepath)
-                raise CarriedError.of(
-                    InputError(
-                        f"{self._remote_dir}/{name} has {size:,} bytes, and LitData's index says {wanted:,}",
-                        next_step=RESTORE,
-                    )
-                )
-            _require_digest(tmp_path, f"{self._remote_dir}/{os.path.basename(local_filepath)}", sha256)
-            super()._publish_file(tmp_path, local_filepath)
 
-    downloader.register_downloader("s3://", Counting, overwrite=True)
-    downloader._OBSTORE_CLIENT_OPTIONS.update(client_options(endpoint, stall_seconds))
-    # LitData raises what it is given to what it thinks best: for remote chunks, nearly always to 32.
-    if ahead is not None:
-        reader.adaptive_pre_download = lambda *_, **__: ahead
-    # Its thread that fetches prints tracebacks of what comes out of `Images`, too; so does asyncio.
-    reader.PrepareChunksThread._report_crash = lambda *_: None
-    reader.close_thread_event_loop = _close_loop
-    for name in ("litdata", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+def _patch_litdata(patch: LitDataPatch) -> None:
+    """Patch LitData, in this process and its forks, to reach the store, count traffic and report why fetching fails."""
+    patch_litdata(_ChunkChecks(patch), client_options(patch.endpoint, patch.stall_seconds), patch.prefetch_chunks)
 
 
 def _require_digest(file: str, uri: str, sha256: Mapping[str, str] | None) -> None:
-    """Raise CarriedError unless the chunk in a file is the one at `uri` that the index names."""
+    """Raise WorkerError unless the chunk's sha256 matches the index."""
     if sha256 is None:
         return
     with open(file, "rb", buffering=0) as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != sha256.get(uri.rpartition("/")[2]):
-        raise CarriedError.of(InputError(f"{uri} has other bytes than the data set's index says", next_step=RENEW))
+        raise WorkerError.from_error(
+            InputError(f"{uri} has other bytes than the dataset's index says", next_step=CREATE_AGAIN)
+        )
 
 
 def client_options(endpoint: str, stall_seconds: int) -> dict[str, Any]:
-    """What obstore, which fetches the chunks, must be told to reach the store as boto3 does; proxies it finds itself.
+    """Return obstore's client options to reach the store as boto3 does; obstore finds proxies itself.
 
-    It refuses plain http unless told, and knows nothing of AWS's setting for a bundle of certificates. It can't require
-    progress: silence ends a request after the stall time, and LitData's own limit any request after 200 s.
+    obstore refuses plain http by default and ignores AWS_CA_BUNDLE. It can't enforce a minimum pace: a request ends
+    after `stall_seconds` without data, and after 200 s in any case (LitData's limit).
     """
     bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     known = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
@@ -175,45 +146,37 @@ def client_options(endpoint: str, stall_seconds: int) -> dict[str, Any]:
 
 
 def _require_chunk(remote: str, local: str) -> None:
-    """Raise CarriedError where LitData would fetch an index: it was given the one that was checked."""
+    """Raise WorkerError if LitData tries to fetch an index: the checked one is in the cache."""
     if remote.endswith(f"/{INDEX}") and not os.path.exists(local):
-        raise CarriedError.of(
-            StorageError(f"{local} is gone from the cache while it was read", next_step="leave it alone, and run again")
+        raise WorkerError.from_error(
+            StorageError(
+                f"{local} was deleted from the cache while it was read", next_step="leave it alone, and run again"
+            )
         )
 
 
-def _close_loop() -> None:
-    """End what else is being fetched, then close the loop: obstore's threads print tracebacks when it isn't there."""
-    loop = getattr(async_prefetch._THREAD_LOOPS, "loop", None)
-    if loop is not None and (pending := asyncio.all_tasks(loop)):
-        for task in pending:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-    async_prefetch.close_thread_event_loop()
-
-
 @contextmanager
-def _explained(uri: str, endpoint: str) -> Iterator[None]:
-    """A block in which what fetching `uri` raises becomes a CarriedError."""
+def _map_fetch_errors(uri: str, endpoint: str) -> Iterator[None]:
+    """Turn any exception while fetching `uri` into a WorkerError."""
     try:
         yield
-    except CarriedError:
+    except WorkerError:
         raise
     except Exception as fault:
-        raise CarriedError.of(_explain_fetch(fault, uri, endpoint)) from fault
+        raise WorkerError.from_error(_explain_fetch(fault, uri, endpoint)) from fault
 
 
 def _explain_fetch(fault: Exception, uri: str, endpoint: str) -> LarderError:
     what = f"reading {uri}"
-    if isinstance(fault, FAULTS):
-        return explain(fault, what, endpoint)
+    if isinstance(fault, S3_ERRORS):
+        return explain_s3_error(fault, what, endpoint)
     if isinstance(fault, (NotFoundError, FileNotFoundError)):
-        return InputError(f"{uri} is gone: it was deleted after the load", next_step=RESTORE)
+        return InputError(f"{uri} is missing: it was deleted after the load", next_step=RESTORE)
     if isinstance(fault, BaseError):
         code = re.search(r"<Code>(\w+)</Code>", str(fault))
         if code:
             return explain_code(code[1], "", what)
-    return _explain_storage(fault) or ServiceError(f"{what}: {_short(fault)}", next_step=AGAIN)
+    return _explain_storage(fault) or ServiceError(f"{what}: {_short(fault)}", next_step=RUN_AGAIN)
 
 
 def _explain_storage(fault: BaseException | None) -> LarderError | None:
@@ -221,19 +184,19 @@ def _explain_storage(fault: BaseException | None) -> LarderError | None:
 
 
 def _short(fault: Exception) -> str:
-    said = str(fault).partition(" Debug source:")[0]  # obstore adds one
-    return " ".join(f"{type(fault).__name__}: {said}".split())[:300]
+    message = str(fault).partition(" Debug source:")[0]  # obstore appends it
+    return " ".join(f"{type(fault).__name__}: {message}".split())[:300]
 
 
 def storage_options(settings: StoreSettings) -> dict[str, Any]:
-    """What LitData hands on to boto3's client, and takes from it for obstore."""
+    """Return the options that LitData passes to boto3 and translates for obstore."""
     given = {
         "endpoint_url": settings.s3_endpoint_url,
         "region_name": region_of(settings),
         "aws_access_key_id": settings.aws_access_key_id,
         "aws_secret_access_key": settings.aws_secret_access_key.get_secret_value(),
         "aws_session_token": settings.aws_session_token.get_secret_value(),
-        # LitData's own would ask for its index a thousand times.
+        # LitData's default would request its index a thousand times.
         "config": Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}),
     }
     return {name: value for name, value in given.items() if value}

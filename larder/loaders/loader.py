@@ -1,4 +1,4 @@
-"""What every loader gives, whatever layout is behind it."""
+"""The interface of all loaders, and what they share."""
 
 from __future__ import annotations
 
@@ -10,49 +10,51 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from larder.contract import META, Artifact, Manifest
 from larder.errors import ConfigurationError, InputError
-from larder.loaders.failures import explained
-from larder.loaders.remedies import ABSENT, OTHER_KIND
+from larder.loaders.failures import map_worker_errors
+from larder.loaders.hints import CREATE_FIRST, NAME_OTHER_PLACE
 from larder.machine import available_cpus
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from larder.loaders.traffic import Network
+    from larder.loaders.traffic import NetworkTraffic
 
     Batch = tuple[Tensor, Tensor]
-    """Images, float32 [B, 3, 224, 224], normalized; their classes, int64 [B]."""
+    """Normalized images, float32 [B, 3, 224, 224], and their labels, int64 [B]."""
     Transform = Callable[[Image.Image], Tensor]
-    """From an RGB image of any size to what a batch is made of: by default float32 [3, 224, 224]."""
+    """Convert an RGB image of any size to a tensor; by default float32 [3, 224, 224]."""
 
 Init = TypeVar("Init", bound=Callable[..., None])
 _SPLITS_SHOWN = 10
 REFERENCE = "PIL decode, Resize(256), CenterCrop(224), ImageNet normalization"
-"""`preprocessing.reference_transform`, in words."""
+"""Description of `preprocessing.reference_transform`."""
 
 
 class Loader(ABC):
-    """Batches of one split, epoch by epoch, each in an order of its own.
+    """Base class of all loaders: batches of one split, epoch by epoch.
 
-    Iterating gives one epoch; the next iteration gives the next. A batch is a pair: images, float32 [B, 3, 224, 224]
-    with the reference preprocessing, and their classes, int64 [B], which count from 0 as in `classes`. B is
-    `batch_size`, and less where an epoch or a worker comes to its end.
+    Each iteration yields the next epoch, in another order. A batch is a pair: images, float32 [B, 3, 224, 224],
+    and labels, int64 [B], which index `classes`. B is `batch_size`; the last batch of an epoch or of a worker may be
+    smaller.
+
+    With `check_digests` (the default), an image or chunk is parsed only if its sha256 matches the index that the
+    manifest names; a mismatch raises InputError. Without it, an image that was replaced or damaged later is used as
+    long as it decodes.
 
     Attributes:
-        manifest: What the data set is, as the stage that made it has recorded it.
+        manifest: The manifest of the data.
         split: The split that is read.
-        images: How many images an epoch has.
-        batch_size: How many images a batch has.
-        workers: How many processes make batches; 0 makes them in this one.
-        reader: What reads, in words, with the release of a library of others.
-        preprocessing: What is done to each image, in words.
+        images: Images per epoch.
+        batch_size: Images per batch.
+        workers: Worker processes; 0 loads in the calling process.
+        reader: Description of the reading library, with its version.
+        preprocessing: Description of the preprocessing.
 
-    With `check_digests`, the default, nothing parses an image, or a chunk, unless it has the sha256 of the index that
-    the manifest names; one that hasn't raises InputError. Without it, an image that was replaced or damaged after the
-    data were made is trained with as long as it can be decoded.
-
-    An image that can't be read raises InputError while a batch is waited for, a worker process that is lost
-    ResourceError, and a store that doesn't answer ServiceError.
+    Raises:
+        InputError: While iterating, if an image can't be read.
+        ResourceError: While iterating, if a worker process is lost.
+        ServiceError: While iterating, if the store doesn't answer.
 
     Example:
         for epoch in range(3):
@@ -61,9 +63,15 @@ class Loader(ABC):
     """
 
     def __init__(
-        self, manifest: Manifest, split: str, *, reader: str, batch_size: int, workers: int | None,
+        self,
+        manifest: Manifest,
+        split: str,
+        *,
+        reader: str,
+        batch_size: int,
+        workers: int | None,
         transform: Transform | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.manifest, self.split, self.batch_size, self.reader = manifest, split, batch_size, reader
         self.images = manifest.splits[split].samples
         self.workers = available_cpus() if workers is None else workers
@@ -72,55 +80,55 @@ class Loader(ABC):
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes, by their numbers."""
+        """Names of the classes; a label is an index into this list."""
         return self.manifest.classes
 
     def __len__(self) -> int:
-        """How many batches an epoch has, all of them full but the last."""
+        """Return the number of batches per epoch if all but the last are full."""
         return math.ceil(self.images / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the next epoch."""
+        """Iterate over the batches of the next epoch."""
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
         return self.read(epoch)
 
     def read(self, epoch: int, batches: int | None = None) -> Iterator[Batch]:
-        """Give the first batches of one epoch.
+        """Yield the first batches of one epoch.
 
-        Nothing is under way before the first is asked for, nor after the last is given, so that what a pass costs is
-        what lies between. Worker processes outlive it.
+        Reading starts when the first batch is requested and stops after the last one, so that timing the iteration
+        measures the whole cost. Worker processes stay alive.
 
         Args:
-            epoch: Its number, which gives the order of the images.
-            batches: How many. Loaders whose workers make batches by themselves leave up to one short batch for each;
-                a whole epoch, which it is when `batches` of full size hold it, has then some more. None is a whole
-                epoch.
+            epoch: Number of the epoch; it determines the order of the images.
+            batches: Number of batches to yield; None, or at least `len(self)`, reads the whole epoch. Where workers
+                build their own batches (shards, chunks), each worker's last batch may be smaller, so that a whole epoch
+                may have more than `len(self)` batches.
 
         Yields:
-            Images, float32 [B, 3, 224, 224], and classes, int64 [B].
+            Images, float32 [B, 3, 224, 224], and labels, int64 [B].
 
         Raises:
             InputError: If an image can't be read.
             ResourceError: If a worker process is lost.
             ServiceError: If the store doesn't answer.
         """
-        with explained():
+        with map_worker_errors():
             yield from self._read(epoch, len(self) if batches is None else batches)
 
     @abstractmethod
     def _read(self, epoch: int, batches: int) -> Iterator[Batch]:
-        """See `read`; failures may come as DataLoader raises them."""
+        """Implement `read`; may raise errors as DataLoader raises them."""
 
-    def network(self) -> Network | None:
-        """What has come over the network so far; None for a loader that uses none, or that can't tell.
+    def network(self) -> NetworkTraffic | None:
+        """Return the network traffic so far, or None if the loader uses no network or can't count it.
 
-        Ask while nothing is under way.
+        Call it only while no epoch is being read.
         """
         return None
 
     @abstractmethod
     def close(self) -> None:
-        """End the worker processes. Iterating once more starts others."""
+        """End the worker processes. The next iteration starts new ones."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +137,8 @@ class Loader(ABC):
         self.close()
 
 
-def needs(extras: str) -> Callable[[Init], Init]:
-    """Let a loader's `__init__` raise ConfigurationError for a missing package, with the extras that bring it."""
+def requires_extras(extras: str) -> Callable[[Init], Init]:
+    """Decorate `__init__` of a loader: for a missing package, raise ConfigurationError with the `extras` to install."""
 
     def decorate(init: Init) -> Init:
         @wraps(init)
@@ -149,15 +157,23 @@ def needs(extras: str) -> Callable[[Init], Init]:
 
 
 def check_manifest(manifest: Manifest | None, artifact: Artifact, split: str, where: str) -> Manifest:
-    """The manifest found at `where`, which must be finished data of a kind and have the split.
+    """Return a manifest if it has the right artifact and the split.
 
-    Raises InputError, or ConfigurationError when there is no such split.
+    Args:
+        manifest: The manifest that was found; None if there is none.
+        artifact: The artifact that the loader reads.
+        split: The split that the loader reads.
+        where: Location of the data, for messages.
+
+    Raises:
+        InputError: If there is no manifest, or it describes another artifact.
+        ConfigurationError: If the manifest has no such split.
     """
     if manifest is None:
-        raise InputError(f"{where} holds no finished data: no {META}/manifest.json", next_step=ABSENT)
+        raise InputError(f"{where} holds no finished data: no {META}/manifest.json", next_step=CREATE_FIRST)
     if manifest.artifact != artifact:
         raise InputError(
-            f"{where} holds {manifest.artifact!r} data; this loader reads {artifact!r}", next_step=OTHER_KIND
+            f"{where} holds {manifest.artifact!r} data; this loader reads {artifact!r}", next_step=NAME_OTHER_PLACE
         )
     if split not in manifest.splits:
         raise ConfigurationError(
@@ -168,7 +184,7 @@ def check_manifest(manifest: Manifest | None, artifact: Artifact, split: str, wh
 
 
 def end_workers(dataloader: Any) -> None:
-    """End the worker processes of a DataLoader now, and not when the last reference to it goes."""
+    """End the worker processes of a DataLoader now, not when it is garbage-collected."""
     iterator = getattr(dataloader, "_iterator", None)
     if iterator is not None:
         if hasattr(iterator, "_shutdown_workers"):

@@ -1,7 +1,7 @@
-"""What stands between s3fs and a store: answers that make progress, and none longer than was asked for.
+"""HTTP session for s3fs that enforces progress and a maximum length of each response.
 
-aiohttp waits as long as single bytes arrive, and reads a whole answer into memory. `larder.s3_session` does the same
-for boto3.
+aiohttp waits as long as single bytes arrive, and reads a whole response into memory. `larder.s3_session` enforces the
+same for boto3.
 """
 
 from __future__ import annotations
@@ -20,44 +20,43 @@ from aiobotocore.parsers import AioResponseParserFactory  # type: ignore[import-
 from botocore.parsers import ResponseParserError
 
 from larder.connections import Pace, StalledError
-from larder.s3_session import MOST_BYTES as MOST_MESSAGE_BYTES
-from larder.s3_session import SENSELESS, with_error
+from larder.s3_session import MAX_RESPONSE_BYTES, PARSER_ERRORS, with_error
 
-_HEADS_SECONDS = 2
-"""How many stall times an answer's head may take, with the connection that it needs."""
+_HEADERS_STALL_FACTOR = 2
+"""Time limit for connecting and receiving response headers, in multiples of `stall_seconds`."""
 _PIECE_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 @dataclass
-class Limits:
-    """What a session's answers must keep to. Who uses the session may change them between requests."""
+class ResponseLimits:
+    """Limits on a session's responses. They may be changed between requests."""
 
     stall_seconds: float
-    most_bytes: int = 0
-    """Of an object that is asked for as a whole. One that is asked for by range has as many as the range."""
+    max_object_bytes: int = 0
+    """Maximum length of an object that is requested whole. A range request is limited by its range."""
 
 
-class LongAnswerError(OSError):
-    """An answer that is longer than what was asked for."""
+class OversizedResponseError(OSError):
+    """The response is longer than requested."""
 
 
 class RedirectedError(OSError):
-    """A store that sends its readers elsewhere: into this machine's network, if need be."""
+    """The store redirected the request, which could lead into this machine's network."""
 
 
-class _Body:
-    """aiohttp's stream of a body, at a pace and with a limit."""
+class _LimitedBody:
+    """aiohttp's stream of a response body, with a minimum pace and a maximum length."""
 
-    def __init__(self, stream: Any, stall_seconds: float, most: int, is_message: bool) -> None:
-        self._stream, self._pace, self._left, self._most = stream, Pace(stall_seconds), most, most
+    def __init__(self, stream: Any, stall_seconds: float, max_bytes: int, is_message: bool) -> None:
+        self._stream, self._pace, self._left, self._max_bytes = stream, Pace(stall_seconds), max_bytes, max_bytes
         self._is_message = is_message
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     async def read(self, size: int = -1) -> bytes:
-        """All that is left, or up to `size` bytes. Raises StalledError, LongAnswerError, or ResponseParserError."""
+        """Read up to `size` bytes, or all. Raise StalledError, OversizedResponseError or ResponseParserError."""
         if size >= 0:
             return await self._piece(self._stream.read(size))
         pieces = []
@@ -72,16 +71,16 @@ class _Body:
             self._pace.add(len(piece), time.monotonic() - begin)
             self._left -= len(piece)
         if self._left < 0 and self._is_message:
-            raise ResponseParserError(f"more than {self._most >> 20} MiB, where a message is expected")
+            raise ResponseParserError(f"more than {self._max_bytes >> 20} MiB, where a message is expected")
         if self._left < 0:
-            raise LongAnswerError(f"the store sends more than the {self._most:,} bytes that were asked for")
+            raise OversizedResponseError(f"the store sends more than the {self._max_bytes:,} bytes that were requested")
         return piece
 
 
 class PacedSession(AIOHTTPSession):  # type: ignore[misc]
-    """aiobotocore's HTTP session, with such bodies. It is made by aiobotocore, which takes a class: `paced_session`."""
+    """aiobotocore's HTTP session with limits. aiobotocore expects a class: use `make_session_class` to make one."""
 
-    limits: Limits
+    limits: ResponseLimits
 
     async def _get_session(self, proxy_url: Any) -> Any:
         session = await super()._get_session(proxy_url)
@@ -93,25 +92,25 @@ class PacedSession(AIOHTTPSession):  # type: ignore[misc]
         return session
 
     async def send(self, request: Any) -> Any:
-        """Send a request. Raises StalledError if the head of the answer doesn't come in time."""
-        seconds = self.limits.stall_seconds * _HEADS_SECONDS
-        whole, request.stream_output = not request.stream_output, True  # else it would be read without a limit
+        """Send a request. Raise StalledError if the response headers don't arrive in time."""
+        seconds = self.limits.stall_seconds * _HEADERS_STALL_FACTOR
+        reads_whole_body, request.stream_output = not request.stream_output, True  # False would read it without a limit
         try:
-            answer = await asyncio.wait_for(super().send(request), seconds)
+            response = await asyncio.wait_for(super().send(request), seconds)
         except TimeoutError as fault:
-            raise StalledError(f"no answer's head arrived in {seconds:.0f} s") from fault
-        is_message = answer.status_code >= 300 or "list-type=2" in urlsplit(request.url).query
-        most = MOST_MESSAGE_BYTES if is_message else self._most_bytes(request)
-        answer.raw.content = _Body(answer.raw.content, self.limits.stall_seconds, most, is_message)
-        if whole:
-            await answer.content
-        return answer
+            raise StalledError(f"no response headers arrived in {seconds:.0f} s") from fault
+        is_message = response.status_code >= 300 or "list-type=2" in urlsplit(request.url).query
+        max_bytes = MAX_RESPONSE_BYTES if is_message else self._max_response_bytes(request)
+        response.raw.content = _LimitedBody(response.raw.content, self.limits.stall_seconds, max_bytes, is_message)
+        if reads_whole_body:
+            await response.content
+        return response
 
-    def _most_bytes(self, request: Any) -> int:
-        """The most that an object, or a part of it, may have that is asked for."""
-        wanted = request.headers.get("Range", "")
-        found = _RANGE.fullmatch(wanted.decode() if isinstance(wanted, bytes) else wanted)
-        return int(found[2]) - int(found[1]) + 1 if found else self.limits.most_bytes
+    def _max_response_bytes(self, request: Any) -> int:
+        """Return the maximum length of the requested object or range."""
+        range_header = request.headers.get("Range", "")
+        found = _RANGE.fullmatch(range_header.decode() if isinstance(range_header, bytes) else range_header)
+        return int(found[2]) - int(found[1]) + 1 if found else self.limits.max_object_bytes
 
 
 async def _refuse_redirect(_session: Any, _context: Any, redirect: Any) -> None:
@@ -120,23 +119,23 @@ async def _refuse_redirect(_session: Any, _context: Any, redirect: Any) -> None:
 
 
 class AioParsers(AioResponseParserFactory):  # type: ignore[misc]
-    """Makes parsers that raise ResponseParserError for whatever they can't parse: `larder.s3_session.Parsers`."""
+    """Create parsers that raise ResponseParserError for any invalid response, as `larder.s3_session.Parsers` does."""
 
     def create_parser(self, protocol_name: str) -> Any:
         """Return a parser for a protocol."""
         parser = super().create_parser(protocol_name)
         parse = parser.parse
 
-        async def guarded(response: Any, shape: Any) -> Any:
+        async def parse_checked(response: Any, shape: Any) -> Any:
             try:
                 return with_error(await parse(response, shape))
-            except SENSELESS as fault:
+            except PARSER_ERRORS as fault:
                 raise ResponseParserError(f"{type(fault).__name__}: {fault}") from fault
 
-        parser.parse = guarded
+        parser.parse = parse_checked
         return parser
 
 
-def paced_session(limits: Limits) -> type[PacedSession]:
-    """The class of sessions with these limits."""
+def make_session_class(limits: ResponseLimits) -> type[PacedSession]:
+    """Return a session class with these limits."""
     return type("PacedSession", (PacedSession,), {"limits": limits})

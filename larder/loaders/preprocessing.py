@@ -1,8 +1,8 @@
-"""The reference preprocessing, from a file's bytes to a tensor: the same for every loader.
+"""The reference preprocessing of all loaders, from a file's bytes to a tensor.
 
-It is what torchvision evaluates its ImageNet models with (`torchvision.models.ResNet50_Weights.IMAGENET1K_V1
-.transforms()`), after PyTorch's ImageNet example (github.com/pytorch/examples, imagenet/main.py). It has no random
-part, so each run does the same work.
+It is the transform with which torchvision evaluates its ImageNet models
+(`torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()`), after PyTorch's ImageNet example
+(github.com/pytorch/examples, imagenet/main.py). It has no random part, so each run does the same work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torchvision import transforms
 
-from larder.images import MOST_BYTES, UnfitImageError, open_image, require_fit
+from larder.images import MAX_IMAGE_BYTES, UnsupportedImageError, open_image, require_supported
 from larder.loaders.failures import UnreadableFileError, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 RESIZE_PIXELS = 256
 CROP_PIXELS = 224
-# Mean and standard deviation of ImageNet's red, green and blue, of 0..1, as in the sources above.
+# Mean and standard deviation of ImageNet's red, green and blue channels, in 0..1, from the sources above.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def reference_transform() -> Callable[[Image.Image], Tensor]:
-    """Make the transform that loaders apply unless given another.
+    """Return the transform that loaders apply by default.
 
     Returns:
         A function from an RGB image of any size to float32 [3, 224, 224], normalized.
@@ -51,21 +51,21 @@ def reference_transform() -> Callable[[Image.Image], Tensor]:
 
 
 def decode(source: str | bytes, name: str = "", sha256: bytes | None = None) -> Image.Image:
-    """Decode an image with PIL, in torchvision's way (`torchvision.datasets.folder.pil_loader`).
+    """Decode an image with PIL, as `torchvision.datasets.folder.pil_loader` does.
 
-    Only the formats that `transform` accepts are opened, and what it rejects for its shape or its scans isn't decoded.
+    Accepts only images that the stage `transform` accepts: its formats, and its limits on dimensions and scans.
 
     Args:
-        source: A file's path, or its bytes.
-        name: What an error calls it; by default its path.
-        sha256: The digest that its bytes must have, 32 bytes; None doesn't look. Nothing parses others.
+        source: Path or content of the file.
+        name: Name for error messages; by default the path.
+        sha256: Expected digest, 32 bytes; None skips the check. Bytes with another digest are never parsed.
 
     Returns:
         The image as RGB.
 
     Raises:
         UnreadableImageError: If it can't be decoded, or has another digest.
-        UnreadableFileError: If the file system doesn't give it.
+        UnreadableFileError: If the file system can't read it.
 
     Example:
         >>> from io import BytesIO
@@ -76,26 +76,26 @@ def decode(source: str | bytes, name: str = "", sha256: bytes | None = None) -> 
     """
     shown = name or str(source)
     if not shown.isprintable():
-        shown = ascii(shown)[1:-1]  # one line, whatever a tar member is called
+        shown = ascii(shown)[1:-1]  # one printable line: names of tar members are untrusted
     try:
         data = _read(source) if isinstance(source, str) else source
-        if len(data) > MOST_BYTES:
-            raise UnfitImageError(f"has more than {MOST_BYTES:,} bytes")
+        if len(data) > MAX_IMAGE_BYTES:
+            raise UnsupportedImageError(f"has more than {MAX_IMAGE_BYTES:,} bytes")
         if sha256 is not None and hashlib.sha256(data).digest() != sha256:
-            raise UnfitImageError("has other bytes than the data set's index says")
+            raise UnsupportedImageError("has other bytes than the dataset's index says")
         with io.BytesIO(data) as file, open_image(file) as image:
-            require_fit(data, image)
+            require_supported(data, image)
             return image.convert("RGB")
-    except UnfitImageError as error:
+    except UnsupportedImageError as error:
         raise UnreadableImageError(f"{shown} can't be read: it {error}") from None
-    except Exception as error:  # PIL raises nearly anything on damaged bytes
+    except Exception as error:  # PIL raises all kinds of exceptions on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        # PIL's own OSErrors have no number, the system's have.
-        of_the_system = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
-        kind = UnreadableFileError if of_the_system else UnreadableImageError
+        # PIL's own OSErrors have no errno; the system's have one.
+        is_system_error = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+        kind = UnreadableFileError if is_system_error else UnreadableImageError
         raise kind(f"{shown} can't be read: {reason}") from None
 
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
-        return file.read(MOST_BYTES + 1)
+        return file.read(MAX_IMAGE_BYTES + 1)

@@ -1,4 +1,4 @@
-"""The samples of WebDataset tar shards in a bucket, as a stream that PyTorch's DataLoader reads.
+"""Stream the samples of WebDataset tar shards in a bucket, as a dataset for PyTorch's DataLoader.
 
 The format: https://github.com/webdataset/webdataset#the-webdataset-format
 """
@@ -15,12 +15,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from torch.utils.data import IterableDataset, get_worker_info
 
 from larder.errors import InputError, LarderError
-from larder.loaders.failures import CarriedError
+from larder.loaders.failures import WorkerError
+from larder.loaders.hints import CREATE_AGAIN
 from larder.loaders.preprocessing import decode, reference_transform
-from larder.loaders.remedies import RENEW
-from larder.loaders.s3_reader import FAULTS_OF_STREAMS, Reader, Readers
-from larder.loaders.shard_table import Sample, ShardTable
-from larder.loaders.traffic import Traffic
+from larder.loaders.s3_reader import STREAM_ERRORS, ObjectReader, ProcessReaders
+from larder.loaders.shard_table import ShardSample, ShardTable
+from larder.loaders.traffic import TrafficCounter
 from larder.shards import LABEL, PlainTar, label_of
 from larder.store import BucketSettings
 
@@ -31,95 +31,105 @@ if TYPE_CHECKING:
 
 
 class ShardStream(IterableDataset["tuple[Tensor, int]"]):
-    """The samples of the shards at `keys`. Each epoch orders the shards anew and deals them to the workers in turns;
-    within a shard, samples come as it has them.
+    """Iterable dataset of the samples of the shards at `keys`.
+
+    Each epoch shuffles the shards and deals them to the workers in turn. Within a shard, samples keep their order.
     """
 
     def __init__(
-        self, settings: BucketSettings, keys: list[str], traffic: Traffic, batch_size: int, seed: int,
-        transform: Transform | None, classes: int, table: ShardTable | None,
-    ) -> None:  # fmt: skip
+        self,
+        settings: BucketSettings,
+        keys: list[str],
+        traffic: TrafficCounter,
+        batch_size: int,
+        seed: int,
+        transform: Transform | None,
+        classes: int,
+        table: ShardTable | None,
+    ) -> None:
         self._bucket, self._keys, self._batch_size, self._seed = settings.bucket, keys, batch_size, seed
         self._classes, self._table = classes, table
-        self._readers = Readers(settings, traffic)
+        self._readers = ProcessReaders(settings, traffic)
         self._transform = transform or reference_transform()
-        # Shared with the workers, which outlive a pass: its epoch, and how many batches are still to be begun.
-        self._asked = multiprocessing.Array("q", 2)
+        # Shared with the workers, which outlive a pass: its epoch, and how many batches are left to start.
+        self._pass_state = multiprocessing.Array("q", 2)
 
-    def ask(self, epoch: int, batches: int) -> None:
-        """Say what the next pass reads: `batches` batches of an epoch, all workers' together, or all that there are."""
-        with self._asked.get_lock():
-            self._asked[:] = [epoch, batches]
+    def set_epoch(self, epoch: int, batches: int) -> None:
+        """Set what the next pass reads: an epoch, and the maximum number of batches of all workers together."""
+        with self._pass_state.get_lock():
+            self._pass_state[:] = [epoch, batches]
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         info = get_worker_info()
         with closing(self._samples(*((info.id, info.num_workers) if info else (0, 1)))) as samples:
             for number, sample in enumerate(samples):
-                if number % self._batch_size == 0 and not self._may_begin():
+                if number % self._batch_size == 0 and not self._claim_batch():
                     break
                 yield self._transform(decode(sample.image, sample.name, sample.sha256)), sample.label
 
-    def _samples(self, worker: int, workers: int) -> Generator[Sample, None, None]:
-        """A worker's samples. Raises what DataLoader carries."""
-        reader, keys = self._readers.own(), self._ordered()
+    def _samples(self, worker: int, workers: int) -> Generator[ShardSample, None, None]:
+        """Yield a worker's samples. Raise WorkerError, which DataLoader can re-raise."""
+        reader, keys = self._readers.get(), self._shuffled_keys()
         try:
             found = self._read(reader, keys, worker, workers)
             shards = (f"s3://{self._bucket}/{key}" for key in keys[worker::workers])
-            yield from found if self._table is None else self._table.checked(found, shards)
-        except FAULTS_OF_STREAMS as fault:
-            raise CarriedError.of(reader.explain(fault)) from fault
-        except (tarfile.TarError, ValueError) as fault:  # ValueError: the library's, and tarfile's on odd numbers
-            raise CarriedError.of(_damaged(reader.opened, str(fault))) from fault
+            yield from found if self._table is None else self._table.check_samples(found, shards)
+        except STREAM_ERRORS as fault:
+            raise WorkerError.from_error(reader.explain(fault)) from fault
+        except (tarfile.TarError, ValueError) as fault:  # ValueError: webdataset's, and tarfile's on invalid numbers
+            raise WorkerError.from_error(_damaged_error(reader.opened_uri, str(fault))) from fault
         except LarderError as error:
-            raise CarriedError.of(error) from error
+            raise WorkerError.from_error(error) from error
         finally:
-            reader.settle()
+            reader.count_last_body()
 
-    def _ordered(self) -> list[str]:
+    def _shuffled_keys(self) -> list[str]:
         keys = sorted(self._keys)
-        random.Random(self._seed + self._asked[0]).shuffle(keys)
+        random.Random(self._seed + self._pass_state[0]).shuffle(keys)
         return keys
 
-    def _may_begin(self) -> bool:
-        """Whether one more batch is wanted. Workers with few samples leave theirs to the others."""
-        with self._asked.get_lock():
-            self._asked[1] -= 1
-            wanted: bool = self._asked[1] >= 0
-            return wanted
+    def _claim_batch(self) -> bool:
+        """Return whether another batch may start. Workers with few samples leave their share to the others."""
+        with self._pass_state.get_lock():
+            self._pass_state[1] -= 1
+            may_start: bool = self._pass_state[1] >= 0
+            return may_start
 
-    def _read(self, reader: Reader, keys: list[str], worker: int, workers: int) -> Iterator[Sample]:
-        """A worker's samples."""
+    def _read(self, reader: ObjectReader, keys: list[str], worker: int, workers: int) -> Iterator[ShardSample]:
         for key in keys[worker::workers]:
             with reader.open(key) as file:
-                yield from samples_of(file, file.size, reader.opened, self._classes)
+                yield from read_shard_samples(file, file.size, reader.opened_uri, self._classes)
 
 
-class LibraryShardStream(ShardStream):
-    """The same by the library's WebDataset, which deals the shards, reads tar and groups members. It has no way to S3
-    but other programs' pipes, and takes what opens a URL of a scheme: here that is our reader.
+class WebDatasetStream(ShardStream):
+    """The same stream, with webdataset's WebDataset to assign shards, read tar and group members.
+
+    webdataset reads S3 only through pipes of other programs, but accepts an opener per URL scheme: here, our reader.
     """
 
-    def _read(self, reader: Reader, keys: list[str], worker: int, workers: int) -> Iterator[Sample]:
+    def _read(self, reader: ObjectReader, keys: list[str], worker: int, workers: int) -> Iterator[ShardSample]:
         from webdataset import WebDataset
         from webdataset.gopen import gopen_schemes
 
         def open_stream(url: str, mode: str, bufsize: int, **_: Any) -> PlainTar:
-            return PlainTar(reader.open(url.partition("://")[2].partition("/")[2]), url, RENEW)
+            return PlainTar(reader.open(url.partition("://")[2].partition("/")[2]), url, CREATE_AGAIN)
 
         gopen_schemes["s3"] = open_stream
         urls = [f"s3://{self._bucket}/{key}" for key in keys]
-        # It hands on bytes: its decoders, which it chooses by extensions and which unpickle some, aren't asked for.
-        # No shard is fewer than a worker's, where there are more workers than shards.
+        # No decoders are requested, since webdataset would unpickle some extensions: samples are bytes.
+        # empty_check=False: with more workers than shards, some workers have none.
         for sample in WebDataset(urls, shardshuffle=False, empty_check=False):
             fields = {name: value for name, value in sample.items() if not name.startswith("__")}
             yield _sample(sample["__key__"], fields, sample["__url__"], self._classes)
 
 
-def samples_of(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[Sample]:
-    """The samples of a shard of `size` bytes: members that follow one another with one key.
+def read_shard_samples(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[ShardSample]:
+    """Yield the samples of a shard of `size` bytes: groups of consecutive members with the same key.
 
-    Raises InputError for a sample without an image or a label of so many classes, for an archive that breaks off, and
-    for one with other members than plain files; TarError for none.
+    Raises:
+        InputError: If a sample lacks an image or a valid label, the archive is truncated, or a member isn't a plain
+            file.
+        TarError: If the file isn't a tar archive.
     """
     key, fields = "", dict[str, bytes]()
     for name, content in _members(file, size, uri):
@@ -135,33 +145,33 @@ def samples_of(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[S
 
 
 def _members(file: IO[bytes], size: int, uri: str) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=cast("IO[bytes]", PlainTar(file, uri, RENEW)), mode="r|") as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", PlainTar(file, uri, CREATE_AGAIN)), mode="r|") as archive:
         for member in archive:
             content = archive.extractfile(member)
             if content is not None:
                 yield member.name, content.read()
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
-        # To tarfile, a header that makes no sense is the end.
+        # tarfile takes an invalid header for the end of the archive.
         if size - archive.offset > tarfile.RECORDSIZE:
-            raise _damaged(uri, f"no tar header at byte {archive.offset:,}")
+            raise _damaged_error(uri, f"no tar header at byte {archive.offset:,}")
 
 
-def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> Sample:
-    """A sample of its fields: the label is in `cls`, and the image what else there is."""
+def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> ShardSample:
+    """Build a sample from its fields: the label is in `cls`, the image in the only other field."""
     images = [name for name in fields if name != LABEL]
     if len(images) != 1 or LABEL not in fields or not fields[LABEL].isdigit():
         raise InputError(
             f"the sample {key!r} of {uri} has {', '.join(fields)}: an image and a label (.{LABEL}) make a sample",
-            next_step=RENEW,
+            next_step=CREATE_AGAIN,
         )
     label = label_of(fields[LABEL], classes)
     if label is None:
         raise InputError(
             f"the sample {key!r} of {uri} has class {fields[LABEL][:20].decode()}, and the manifest names {classes:,}",
-            next_step=RENEW,
+            next_step=CREATE_AGAIN,
         )
-    return Sample(uri, f"{uri}, {key}.{images[0]}", fields[images[0]], label)
+    return ShardSample(uri, f"{uri}, {key}.{images[0]}", fields[images[0]], label)
 
 
-def _damaged(uri: str, reason: str) -> InputError:
-    return InputError(f"{uri} is damaged: {reason}", next_step=RENEW)
+def _damaged_error(uri: str, reason: str) -> InputError:
+    return InputError(f"{uri} is damaged: {reason}", next_step=CREATE_AGAIN)

@@ -1,4 +1,4 @@
-"""What the samples of a split's shards must be, by the index of samples that the manifest names, kept small."""
+"""Compact in-memory table of the samples in a split's shards, from the index of samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from larder.errors import InputError
-from larder.loaders.remedies import RENEW
+from larder.loaders.hints import CREATE_AGAIN
 
 if TYPE_CHECKING:
     from larder.contract import SampleEntry
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 _DIGEST_BYTES = 32
 
 
-class Sample(NamedTuple):
-    """A sample as a shard holds it; `shard` is the shard's URI, and `name` is for messages."""
+class ShardSample(NamedTuple):
+    """A sample read from a shard. `shard` is the shard's URI; `name` is used in messages."""
 
     shard: str
     name: str
     image: bytes
     label: int
     sha256: bytes | None = None
-    """The digest that the image must have; None where nobody looks."""
+    """Expected digest of the image, 32 bytes; None skips the check."""
 
 
 class ShardTable:
-    """Class and sha256 of each sample, in the order in which they lie; about 40 MB for a million.
+    """Label and sha256 of each sample, in shard order; about 40 MB per million samples.
 
-    Raises InputError where a shard's samples aren't listed together.
+    Raises:
+        InputError: If a shard's samples aren't listed together.
     """
 
     def __init__(self, samples: Iterable[SampleEntry], split: str, folder: str) -> None:
@@ -39,10 +40,10 @@ class ShardTable:
         for sample in samples:
             if not sample.file.startswith(f"{split}/"):
                 continue
-            shard, at = f"{folder}/{sample.file}", len(self._labels)
+            shard, position = f"{folder}/{sample.file}", len(self._labels)
             if shard != last and shard in self._extents:
-                raise InputError(f"the samples of {shard} aren't listed together", next_step=RENEW)
-            last, self._extents[shard] = shard, (self._extents.get(shard, (at, at))[0], at + 1)
+                raise InputError(f"the samples of {shard} aren't listed together", next_step=CREATE_AGAIN)
+            last, self._extents[shard] = shard, (self._extents.get(shard, (position, position))[0], position + 1)
             digests += bytes.fromhex(sample.sha256)
             self._labels.append(sample.label)
         self._digests = bytes(digests)
@@ -50,33 +51,34 @@ class ShardTable:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def checked(self, samples: Iterable[Sample], shards: Iterable[str]) -> Iterator[Sample]:
-        """The samples of these shards, one shard after the other, each with the digest that it must have.
+    def check_samples(self, samples: Iterable[ShardSample], shards: Iterable[str]) -> Iterator[ShardSample]:
+        """Yield the samples of `shards`, one shard after the other, each with its expected digest.
 
-        Raises InputError for one that the index of samples doesn't have there, or has with another class, and where
-        one is missing.
+        Raises:
+            InputError: If a sample isn't in the index, has another label there, or is missing.
         """
-        following = iter(shards)
-        shard, at, end = "", 0, 0
+        remaining_shards = iter(shards)
+        shard, position, end = "", 0, 0
         for sample in samples:
             while sample.shard != shard:
-                _require_whole(shard, end - at)
-                shard = next(following, sample.shard)
-                at, end = self._extents.get(shard, (0, 0))
-            if at == end:
-                raise InputError(f"{sample.name} is none of the samples that the index names", next_step=RENEW)
-            if sample.label != self._labels[at]:
+                _require_none_missing(shard, end - position)
+                shard = next(remaining_shards, sample.shard)
+                position, end = self._extents.get(shard, (0, 0))
+            if position == end:
+                raise InputError(f"{sample.name} isn't one of the samples that the index names", next_step=CREATE_AGAIN)
+            if sample.label != self._labels[position]:
                 raise InputError(
-                    f"{sample.name} has class {sample.label}, and the index says {self._labels[at]}", next_step=RENEW
+                    f"{sample.name} has class {sample.label}, and the index says {self._labels[position]}",
+                    next_step=CREATE_AGAIN,
                 )
-            yield sample._replace(sha256=self._digests[_DIGEST_BYTES * at : _DIGEST_BYTES * (at + 1)])
-            at += 1
-        _require_whole(shard, end - at)
-        for shard in following:
-            at, end = self._extents.get(shard, (0, 0))
-            _require_whole(shard, end - at)
+            yield sample._replace(sha256=self._digests[_DIGEST_BYTES * position : _DIGEST_BYTES * (position + 1)])
+            position += 1
+        _require_none_missing(shard, end - position)
+        for shard in remaining_shards:
+            position, end = self._extents.get(shard, (0, 0))
+            _require_none_missing(shard, end - position)
 
 
-def _require_whole(shard: str, missing: int) -> None:
+def _require_none_missing(shard: str, missing: int) -> None:
     if missing:
-        raise InputError(f"{shard} lacks {missing:,} samples that the index names", next_step=RENEW)
+        raise InputError(f"{shard} lacks {missing:,} samples that the index names", next_step=CREATE_AGAIN)

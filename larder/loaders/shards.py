@@ -1,4 +1,4 @@
-"""Reads WebDataset tar shards from a bucket, streamed through tar by an IterableDataset, or by the webdataset library.
+"""Read WebDataset tar shards from a bucket, with larder's IterableDataset or with the webdataset library.
 
 The format: https://github.com/webdataset/webdataset#the-webdataset-format
 """
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from larder.loaders.failures import worker_start
-from larder.loaders.loader import Loader, end_workers, needs
-from larder.loaders.traffic import Network, Traffic
-from larder.progress import Reporter, Silent
+from larder.loaders.failures import make_worker_init
+from larder.loaders.loader import Loader, end_workers, requires_extras
+from larder.loaders.traffic import NetworkTraffic, TrafficCounter
+from larder.progress import NullReporter, Reporter
 
 if TYPE_CHECKING:
     from larder.loaders.loader import Batch, Transform
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
 
 class ShardLoader(Loader):
-    """Reads the shards `<uri>/<split>/shard-*.tar`, each from its beginning to its end.
+    """Load the shards `<uri>/<split>/shard-*.tar`, each read sequentially.
 
-    It follows the manifest: its index names the shards, and one listing shows that each is there with its length; its
-    index of samples, which is fetched with `check_digests`, says what lies in them. Each
-    epoch shuffles the shards and deals them to the workers in turns; within a shard, images come in the order in which
-    they were packed. Workers make batches by themselves, so that each one's last batch may be short, and with fewer
-    shards than workers some have nothing to do: see `idle_workers`.
+    The index that the manifest names lists the shards; one listing of the bucket verifies that each exists with its
+    length. With `check_digests`, the loader also fetches the index of samples, which lists each shard's samples.
 
-    A worker asks for a shard's length (HEAD) and reads it in blocks of 50 MiB; while it fetches one, it decodes
-    nothing. Faults that pass are got over. `network` counts the bodies of all answers, and all
-    requests, repeats included.
+    Each epoch shuffles the shards and deals them to the workers in turn. Within a shard, images keep the order in which
+    they were packed. Each worker builds its own batches, so its last batch may be smaller. With fewer shards than
+    workers, some workers are idle: see `idle_workers`.
+
+    A worker requests a shard's length (HEAD) and reads it in blocks of 50 MiB; while it fetches a block, it decodes
+    nothing. Transient failures are retried. `network` counts all response bodies and all requests, including retries.
 
     Args:
         uri: The shards' folder in a bucket, `s3://bucket/[prefix/]name`.
         split: The split to read, such as "training".
         batch_size: Images per batch.
-        workers: Processes that read and decode; 0 does both in this one, None takes one per available core.
+        workers: Processes that read and decode; 0 uses the calling process, None starts one per available core.
         seed: Seed of the shuffle of shards.
-        transform: From an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
-        check_digests: Whether an image must have the sha256 of the index before it is decoded. See Loader.
+        transform: Function from an RGB image to float32 [3, 224, 224]; None is the reference preprocessing.
+        check_digests: Whether to check each image's sha256 against the index before decoding. See Loader.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
-        library: Who deals shards, reads tar and makes batches: "larder", or "webdataset" with its WebDataset and
-            WebLoader, which read the same streams.
-        reporter: What is told of the listing as it goes on; by default nobody.
+        library: What assigns shards, reads tar and builds batches: "larder", or "webdataset" (its WebDataset and
+            WebLoader, over the same streams).
+        reporter: Receives progress while the split is listed; None reports nothing.
 
     Raises:
-        ConfigurationError: If there is no such split, or if the store refuses.
-        InputError: If the shards aren't what the manifest says.
+        ConfigurationError: If there is no such split, or the store refuses access.
+        InputError: If the shards don't match the manifest.
         ServiceError: If the store doesn't answer.
 
     Example:
@@ -58,52 +58,74 @@ class ShardLoader(Loader):
                 print(images.mean(), loader.classes[labels[0]])
     """
 
-    @needs("s3fs,torch,webdataset")
+    @requires_extras("s3fs,torch,webdataset")
     def __init__(
-        self, uri: str, split: str, *, batch_size: int = 64, workers: int | None = None, seed: int = 0,
-        transform: Transform | None = None, check_digests: bool = True, store: StoreSettings | None = None,
-        library: Literal["larder", "webdataset"] = "larder", reporter: Reporter | None = None,
-    ) -> None:  # fmt: skip
-        from larder.loaders.source import find_packs, read_shard_table
+        self,
+        uri: str,
+        split: str,
+        *,
+        batch_size: int = 64,
+        workers: int | None = None,
+        seed: int = 0,
+        transform: Transform | None = None,
+        check_digests: bool = True,
+        store: StoreSettings | None = None,
+        library: Literal["larder", "webdataset"] = "larder",
+        reporter: Reporter | None = None,
+    ) -> None:
+        from larder.loaders.bucket_data import fetch_shard_table, find_packed_split
 
-        reporter = reporter or Silent()
-        packs = find_packs(uri, "webdataset", split, store, reporter)
-        table = read_shard_table(packs, split, reporter) if check_digests else None
-        from larder.loaders.shard_stream import LibraryShardStream, ShardStream
+        reporter = reporter or NullReporter()
+        packs = find_packed_split(uri, "webdataset", split, store, reporter)
+        table = fetch_shard_table(packs, split, reporter) if check_digests else None
+        from larder.loaders.shard_stream import ShardStream, WebDatasetStream
 
         by_library = library == "webdataset"
-        others = f"WebDataset and WebLoader of webdataset {version('webdataset')}" if by_library else ""
+        library_reader = f"WebDataset and WebLoader of webdataset {version('webdataset')}" if by_library else ""
         super().__init__(
-            packs.manifest, split, reader=others or "larder's own IterableDataset, by torch's DataLoader",
-            batch_size=batch_size, workers=workers, transform=transform,
-        )  # fmt: skip
+            packs.manifest,
+            split,
+            reader=library_reader or "larder's own IterableDataset, by torch's DataLoader",
+            batch_size=batch_size,
+            workers=workers,
+            transform=transform,
+        )
         self.shards = len(packs.files)
-        self._traffic = Traffic()
-        self.dataset = (LibraryShardStream if by_library else ShardStream)(
-            packs.folder.settings, [f"{packs.folder.key}/{pack.path}" for pack in packs.files], self._traffic,
-            batch_size, seed, transform, len(packs.manifest.classes), table,
-        )  # fmt: skip
+        self._traffic = TrafficCounter()
+        self.dataset = (WebDatasetStream if by_library else ShardStream)(
+            packs.folder.settings,
+            [f"{packs.folder.key}/{pack.path}" for pack in packs.files],
+            self._traffic,
+            batch_size,
+            seed,
+            transform,
+            len(packs.manifest.classes),
+            table,
+        )
         self._loader = _loader_class(by_library)(
-            self.dataset, batch_size=batch_size, num_workers=self.workers, persistent_workers=self.workers > 0,
-            worker_init_fn=worker_start(),
-        )  # fmt: skip
+            self.dataset,
+            batch_size=batch_size,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=make_worker_init(),
+        )
 
     @property
     def idle_workers(self) -> int:
-        """How many workers get no shard."""
+        """Number of workers without a shard."""
         return max(self.workers - self.shards, 0)
 
     def _read(self, epoch: int, batches: int) -> Iterator[Batch]:
-        self.dataset.ask(epoch, batches if batches < len(self) else sys.maxsize)
+        self.dataset.set_epoch(epoch, batches if batches < len(self) else sys.maxsize)
         yield from map(tuple, self._loader)
 
-    def network(self) -> Network:
-        """See Loader."""
+    def network(self) -> NetworkTraffic:
+        """Return the bytes of all response bodies and the number of requests, including retries."""
         return self._traffic.read()
 
     def close(self) -> None:
-        """See Loader."""
-        end_workers(getattr(self._loader, "pipeline", [self._loader])[0])  # a WebLoader has a DataLoader inside
+        """End the worker processes. The next iteration starts new ones."""
+        end_workers(getattr(self._loader, "pipeline", [self._loader])[0])  # a WebLoader wraps a DataLoader
 
 
 def _loader_class(by_library: bool) -> Any:

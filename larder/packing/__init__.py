@@ -1,7 +1,8 @@
-"""Packing a tree's images into few large files: what the stages `shard` and `optimize` share.
+"""Pack a tree's images into few large files. The stages `shard` and `optimize` share this package.
 
-A *pack* is one such file. Which samples it holds, in which order, and how long it is follows from the tree's index and
-the settings alone (`plan`), before anything is read: so packs can be written in any order, by any worker, and again
-after an interruption, and come out the same. `source` reads images, `volume` and `store` are where packs go,
-`stage` puts it all together, and a `Layout` says what a pack looks like.
+A *pack* is one such file: a shard or a chunk. The samples of each pack, their order and the pack's length follow from
+the tree's index and the settings alone (`plan`), before any image is read. So any worker can write packs in any order,
+and write them again after an interruption, with the same result. `pack_input` reads images, `volume` and `store`
+write packs, `run` has the missing ones written and commits, `stage` runs everything, and a `PackLayout` defines the
+format of a pack.
 """

@@ -1,4 +1,4 @@
-"""Packs in a bucket: each streamed there as it is made, and compared with what the store says it holds."""
+"""Stream packs to a bucket as they are made, and verify them by the store's checksums."""
 
 from __future__ import annotations
 
@@ -26,185 +26,199 @@ from larder.contract import (
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES, etag_of_parts
 from larder.ledger import Ledger
-from larder.next_step import Run
-from larder.packing.layout import Layout
-from larder.packing.plan import Pack
+from larder.next_step import StageRun
+from larder.packing.pack import Pack
+from larder.packing.pack_input import PackInput, open_prefix, read_verified
+from larder.packing.pack_layout import PackLayout
 from larder.packing.settings import PackSettings
-from larder.packing.source import Source, open_folder, verified
-from larder.progress import Reporter, amount
-from larder.store import BucketSettings, place_in_store
-from larder.volume import Slot
+from larder.progress import Reporter, format_amount
+from larder.store import BucketSettings, parse_store_uri
+from larder.volume import StagedArtifact
 
 if TYPE_CHECKING:
-    from larder.bucket import Listed
+    from larder.bucket import ListedObject
 
 INCOMING = f"{META}/incoming/"
-"""Where packs wait while another data set is in place."""
+"""Folder in which new packs wait until they replace the artifact in place."""
 
 
 class StoreTarget:
-    """A folder in a bucket. Notes of unfinished work lie on the stage's volume."""
+    """A folder in a bucket. The ledger of unfinished work is on the stage's volume."""
 
-    def __init__(self, settings: PackSettings, slot: Slot, artifact: Artifact, reporter: Reporter) -> None:
-        self._place = place_in_store(settings, settings.dest)
-        self._folder = open_folder(*self._place)
-        self._slot, self._artifact, self._reporter, self._force = slot, artifact, reporter, settings.force
-        self._there: dict[str, Listed] = {}
-        self._below = ""
+    def __init__(
+        self, settings: PackSettings, staged_artifact: StagedArtifact, artifact: Artifact, reporter: Reporter
+    ) -> None:
+        self._location = parse_store_uri(settings, settings.dest)
+        self._folder = open_prefix(*self._location)
+        self._staged_artifact, self._artifact, self._reporter, self._force = (
+            staged_artifact,
+            artifact,
+            reporter,
+            settings.force,
+        )
+        self._objects: dict[str, ListedObject] = {}
+        self._subfolder = ""
         self.name = self._folder.uri
 
-    seen = f"by their sizes and ETags: {Run('verify')} reads them"
+    seen = f"by their sizes and ETags: {StageRun('verify')} reads them"
     imports = (__name__, "larder.bucket", "botocore.config", "crc32c")
 
-    def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
+    def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:
         """See Target."""
         manifest = self._find_manifest()
         if manifest is None or manifest.input.get("manifest") != tree or not manifest.in_store:
             return None
-        if not manifest.settings.items() >= wanted.items():
+        if not manifest.settings.items() >= settings.items():
             return None
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:
-            place = Path(folder) / "index.jsonl"
-            if self._fetch_index(manifest, place):
-                self._look()
-                samples = self._there.get(f"{META}/{samples_name(manifest)}") if manifest.samples else None
-                if samples and all(map(self._is_there, parse_index(place))):
+            file = Path(folder) / "index.jsonl"
+            if self._fetch_index(manifest, file):
+                self._list_objects()
+                samples = self._objects.get(f"{META}/{samples_name(manifest)}") if manifest.samples else None
+                if samples and all(map(self._has_object, parse_index(file))):
                     return manifest
-        self._reporter.event("repair", f"objects in {self.name} are missing or have changed: making all anew")
+        self._reporter.event("repair", f"objects in {self.name} are missing or have changed: packing all of it again")
         return None
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
-        """See Target. Raises ConfigurationError when the place holds another data set, or data of another kind."""
+        """See Target. Raises ConfigurationError if the folder holds another dataset or another type of artifact."""
         old = self._find_manifest()
         if old is not None and old.artifact != self._artifact:
             raise ConfigurationError(
                 f"{self.name} holds {old.artifact!r} data, and {self._artifact!r} data would replace them",
-                next_step=f"set LARDER_DEST to a folder of its own, such as s3://{self._folder.bucket}/{self._slot.folder.name}",
+                next_step="set LARDER_DEST to a folder of its own, such as "
+                f"s3://{self._folder.bucket}/{self._staged_artifact.folder.name}",
             )
         if old is not None and old.dataset != tree.dataset and not self._force:
             raise ConfigurationError(
-                f"{self.name} holds the data set {old.dataset!r}, and this is {tree.dataset!r}",
+                f"{self.name} holds the dataset {old.dataset!r}, and this is {tree.dataset!r}",
                 next_step="set another LARDER_DEST, or LARDER_FORCE=true to put this one in its place",
             )
         if old is not None:
-            self._below = INCOMING
-        self._look()
+            self._subfolder = INCOMING
+        self._list_objects()
 
     def has(self, entry: IndexEntry) -> bool:
         """See Target."""
-        return self._is_there(entry) or self._is_there(entry, INCOMING)
+        return self._has_object(entry) or self._has_object(entry, INCOMING)
 
-    def writer(self, layout: Layout, source: Source) -> StoreWriter:
+    def writer(self, layout: PackLayout, source: PackInput) -> StoreWriter:
         """See Target."""
-        return StoreWriter(*self._place, self._below, layout, source)
+        return StoreWriter(*self._location, self._subfolder, layout, source)
 
     def put(self, path: str, content: bytes) -> IndexEntry:
         """See Target."""
-        return send(*self._place, self._below, path, len(content), [content])
+        return upload_pack(*self._location, self._subfolder, path, len(content), [content])
 
     def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
-        """See Target: what came in beside a data set is copied by the store. Until `commit`, there is no manifest then.
+        """See Target. Packs that were uploaded beside an old artifact are copied into place by the store.
 
-        Raises ServiceError when an object isn't what was sent.
+        Before the first copy the old manifest is deleted, so that there is no manifest until `commit`.
+
+        Raises:
+            ServiceError: If an object differs from what was sent.
         """
-        self._look()
-        withdrawn = False
+        self._list_objects()
+        manifest_deleted = False
         for entry in entries:
-            if self._is_there(entry):
+            if self._has_object(entry):
                 yield entry
                 continue
-            if not self._is_there(entry, INCOMING):
+            if not self._has_object(entry, INCOMING):
                 raise ServiceError(
                     f"{self.name}/{entry.path} is not what was sent: something else writes to the same place",
                     next_step="wait until that has ended, then run this again: it resumes",
                 )
-            if not withdrawn:
+            if not manifest_deleted:
                 self._reporter.event(
-                    "replace", "replacing the data set in place: there is no manifest until that is done"
+                    "replace", "replacing the dataset in place: there is no manifest until that is done"
                 )
                 self._folder.delete([MANIFEST])
-                withdrawn = True
+                manifest_deleted = True
             etag = self._folder.copy(f"{INCOMING}{entry.path}", entry.path, entry.bytes)
             if etag != entry.etag and self._folder.digest(entry.path) != (entry.bytes, entry.sha256):
                 raise ServiceError(
                     f"{self.name}/{entry.path} is not what the store was asked to copy",
-                    next_step=f"run {Run('s3', 'check')}, then this again",
+                    next_step=f"run {StageRun('s3', 'check')}, then this again",
                 )
             yield entry._replace(etag=etag)
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
-        """See Target. Then what larder left on the way is deleted, and what was in place before and is no more."""
+        """See Target. Then delete the old artifact's objects and larder's temporary objects."""
         stored = manifest.stored(manifest.index)
-        meta = self._slot.meta
+        meta = self._staged_artifact.meta_folder
         for name, file in ((index_name(stored), "index.jsonl"), (samples_name(stored), "samples.jsonl")):
             self._folder.upload(f"{META}/{name}", meta / file, "application/x-ndjson")
         self._folder.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
         self._folder.write(MANIFEST, stored.to_json().encode(), "application/json")
-        self._sweep(stored, meta / "index.jsonl")
+        self._delete_old_objects(stored, meta / "index.jsonl")
         ledger.remove()
-        self._slot.discard()
+        self._staged_artifact.discard()
         return stored
 
-    def tidy(self, manifest: Manifest) -> None:
+    def delete_stale(self, manifest: Manifest) -> None:
         """See Target."""
-        self._look()
+        self._list_objects()
         if not self._leftovers(manifest):
             return
-        with self._slot.lock(), tempfile.TemporaryDirectory(prefix="larder-") as folder:
-            place = Path(folder) / "index.jsonl"
-            if self._fetch_index(manifest, place):
+        with self._staged_artifact.lock(), tempfile.TemporaryDirectory(prefix="larder-") as folder:
+            file = Path(folder) / "index.jsonl"
+            if self._fetch_index(manifest, file):
                 self._reporter.event("tidy", f"deleting what an earlier run has left in {self.name}/{META}/")
-                self._sweep(manifest, place)
-                if self._slot.work.exists():
-                    self._slot.discard()
+                self._delete_old_objects(manifest, file)
+                if self._staged_artifact.work.exists():
+                    self._staged_artifact.discard()
 
-    def _sweep(self, manifest: Manifest, index: Path) -> None:
-        """Delete what was in place before, by the indexes of it that are still there; then these, and all else of ours.
+    def _delete_old_objects(self, manifest: Manifest, index: Path) -> None:
+        """Delete the objects that old indexes name and `index` doesn't, then these old indexes and temporary objects.
 
-        `index` is that of the manifest in place. What a later run needs to do this again goes last.
+        `index` belongs to the manifest in place. The old indexes are deleted last, so that a later run can
+        repeat a killed deletion.
         """
-        self._look()
+        self._list_objects()
         named = {entry.path for entry in parse_index(index)}
         own = self._leftovers(manifest)
-        old = set[str]().union(*map(self._named_before, own))
+        old = set[str]().union(*map(self._paths_in_old_index, own))
         self._drop_uploads(named | old)
-        self._folder.delete(sorted((old - named) & self._there.keys()))
+        self._folder.delete(sorted((old - named) & self._objects.keys()))
         self._folder.delete(own)
-        extra = [path for path in self._there if not path.startswith(f"{META}/") and path not in named | old]
+        extra = [path for path in self._objects if not path.startswith(f"{META}/") and path not in named | old]
         if extra:
             self._reporter.event(
-                "extra", f"in the way: {amount(len(extra), 'objects')} in {self.name} that the manifest doesn't name, "
-                f"such as {extra[0]}", objects=len(extra),
-            )  # fmt: skip
+                "extra",
+                f"in the way: {format_amount(len(extra), 'objects')} in {self.name} that the manifest doesn't name, "
+                f"such as {extra[0]}",
+                objects=len(extra),
+            )
 
-    def _fetch_index(self, manifest: Manifest, place: Path) -> bool:
-        """Write the index that a manifest names to the file `place`. Whether it is there and is what that says."""
-        name, wanted = f"{META}/{index_name(manifest)}", manifest.index
-        return self._folder.download(name, place, wanted.bytes) == wanted.sha256
+    def _fetch_index(self, manifest: Manifest, file: Path) -> bool:
+        """Download the manifest's index to `file`. Return whether it exists and has the right digest."""
+        name, expected = f"{META}/{index_name(manifest)}", manifest.index
+        return self._folder.download(name, file, expected.bytes) == expected.sha256
 
     def _drop_uploads(self, packs: set[str]) -> None:
-        """Have the store drop the parts of packs that a killed run was sending. Where it won't, that is only said."""
+        """Abort the multipart uploads that a killed run has left. If the store refuses, only report it."""
         try:
-            self._folder.drop_uploads(lambda path: path.startswith(INCOMING) or path in packs)
+            self._folder.abort_uploads(lambda path: path.startswith(INCOMING) or path in packs)
         except LarderError as fault:
             self._reporter.event("left", f"parts of unfinished uploads may be left behind: {fault.what}")
 
     def _leftovers(self, manifest: Manifest) -> list[str]:
-        """What lies beside the manifest and belongs to another one, or was on its way."""
+        """Return the objects in `_larder/` that don't belong to the manifest: old indexes and incoming packs."""
         keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
-        return [path for path in self._there if path.startswith(f"{META}/") and path not in keep]
+        return [path for path in self._objects if path.startswith(f"{META}/") and path not in keep]
 
-    def _named_before(self, path: str) -> set[str]:
-        """What an index that lies in the store names; nothing, if it isn't one or has changed."""
+    def _paths_in_old_index(self, path: str) -> set[str]:
+        """Return the paths that an index in the store names; none if it isn't an index or has changed."""
         found = INDEX_IN_STORE.fullmatch(path)
         if found is None:
             return set()
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:
-            place = Path(folder) / "index.jsonl"
-            if self._folder.download(path, place) != found[1]:
+            file = Path(folder) / "index.jsonl"
+            if self._folder.download(path, file) != found[1]:
                 return set()
             try:
-                return {entry.path for entry in parse_index(place)}
+                return {entry.path for entry in parse_index(file)}
             except InputError:
                 return set()
 
@@ -216,66 +230,85 @@ class StoreTarget:
                 raise
             return None
 
-    def _look(self) -> None:
-        self._there = {item.path: item for item in self._folder.list()}
+    def _list_objects(self) -> None:
+        self._objects = {item.path: item for item in self._folder.list()}
 
-    def _is_there(self, entry: IndexEntry, below: str = "") -> bool:
-        found = self._there.get(below + entry.path)
+    def _has_object(self, entry: IndexEntry, below: str = "") -> bool:
+        found = self._objects.get(below + entry.path)
         return found is not None and (found.bytes, found.etag) == (entry.bytes, entry.etag)
 
 
 @dataclass(frozen=True)
 class StoreWriter:
-    """Makes packs and sends them below `below` in a bucket's folder. Each process has a client of its own."""
+    """Make packs and send them to the subfolder `below` of a bucket's folder. Each process creates its own client."""
 
     settings: BucketSettings
     name: str
     below: str
-    layout: Layout
-    source: Source
+    layout: PackLayout
+    source: PackInput
 
     def __call__(self, pack: Pack) -> IndexEntry:
-        """Make and send a pack. Raises InputError for an image that has changed, ServiceError where the store fails."""
+        """Make and send a pack.
+
+        Raises:
+            InputError: If an image differs from the index.
+            ServiceError: If the store fails.
+        """
         entries = pack.entries()
-        pieces = self.layout.encode(entries, verified(self.source, entries))
-        return send(self.settings, self.name, self.below, pack.path, pack.size, pieces)
+        pieces = self.layout.encode(entries, read_verified(self.source, entries))
+        return upload_pack(self.settings, self.name, self.below, pack.path, pack.size, pieces)
 
 
-def send(settings: BucketSettings, name: str, below: str, path: str, size: int, pieces: Iterable[bytes]) -> IndexEntry:
-    """Put a file of `size` bytes that comes in pieces: whole from memory, or, when it is large, in parts as they come.
+def upload_pack(
+    settings: BucketSettings, name: str, below: str, path: str, size: int, pieces: Iterable[bytes]
+) -> IndexEntry:
+    """Write an object whose content comes in pieces, and verify it. Large objects are sent in parts as they come.
 
-    Raises ServiceError when it arrives wrong.
+    Args:
+        settings: The bucket.
+        name: The folder in the bucket.
+        below: Subfolder, with a final slash, or "".
+        path: Path of the object below that.
+        size: Total length of the pieces in bytes.
+        pieces: The content.
+
+    Returns:
+        The object's index entry, with its ETag.
+
+    Raises:
+        ServiceError: If the store holds other bytes than were sent.
     """
-    folder, place, sha256 = open_folder(settings, name), below + path, hashlib.sha256()
+    folder, target, sha256 = open_prefix(settings, name), below + path, hashlib.sha256()
 
     def hashed() -> Iterator[bytes]:
         for piece in pieces:
-            sha256.update(piece)  # while it is in the processor's cache: from memory, that takes longer by half
+            sha256.update(piece)  # hashed while in the CPU cache: from memory it takes 50 % longer
             yield piece
 
     if size < CUTOFF_BYTES:
         [data] = _parts(hashed(), size, size)
-        etag, confirmed = folder.write_confirmed(place, data)
+        etag, confirmed = folder.write_confirmed(target, data)
     else:
         md5s: list[bytes] = []
 
-        def noted() -> Iterator[bytearray]:
+        def hashed_parts() -> Iterator[bytearray]:
             for part in _parts(hashed(), size, PART_BYTES):
                 md5s.append(hashlib.md5(part, usedforsecurity=False).digest())
                 yield part
 
-        etag = folder.write_parts(place, noted())
+        etag = folder.write_parts(target, hashed_parts())
         confirmed = etag == etag_of_parts(md5s)
     digest = sha256.hexdigest()
     if not confirmed:
-        folder.require(place, size, digest)
+        folder.verify_object(target, size, digest)
     return IndexEntry(path, size, digest, etag=etag)
 
 
 def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[bytearray]:
-    """A file of `size` bytes that comes in pieces, in parts of `part_bytes`, the last one shorter.
+    """Join pieces of `size` bytes in total into parts of `part_bytes`; the last part may be shorter.
 
-    All parts are the same bytearray: each holds until the next one is asked for.
+    All parts are the same bytearray: each is valid until the next one is requested.
     """
     part, filled, left = _resize(_memory(), min(size, part_bytes)), 0, size
     for piece in pieces:
@@ -284,8 +317,8 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
             count = min(len(view), len(part) - filled)
             if not count:
                 raise ValueError(f"more than {size} bytes came")
-            with memoryview(part) as place:  # a bytearray would copy what isn't one before it copies it
-                place[filled : filled + count] = view[:count]
+            with memoryview(part) as target:  # assigning to a bytearray's slice would copy the view twice
+                target[filled : filled + count] = view[:count]
             view, filled, left = view[count:], filled + count, left - count
             if filled == len(part) and left:
                 yield part
@@ -297,7 +330,7 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
 
 @cache
 def _memory() -> bytearray:
-    """What this process fills with one pack after another: to get memory anew takes half as long as hashing a pack."""
+    """Return this process's buffer for packs. Allocating one per pack would take half as long as hashing the pack."""
     return bytearray()
 
 

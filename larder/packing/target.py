@@ -1,4 +1,4 @@
-"""Where packs go: the interface that a volume and a store share."""
+"""Define the interface of a destination for packs: a volume or a store."""
 
 from __future__ import annotations
 
@@ -7,46 +7,65 @@ from typing import Any, Protocol
 
 from larder.contract import IndexEntry, Manifest
 from larder.ledger import Ledger
-from larder.packing.layout import Layout
-from larder.packing.plan import Pack
-from larder.packing.source import Source
+from larder.packing.pack import Pack
+from larder.packing.pack_input import PackInput
+from larder.packing.pack_layout import PackLayout
 
 
 class Target(Protocol):
-    """A place for one artifact."""
+    """The destination of one artifact."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for messages."""
 
     @property
     def seen(self) -> str:
-        """What `up_to_date` compares of each file, for people."""
+        """How `up_to_date` compares files, for messages."""
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """The modules that its writers need, so that workers needn't import them one by one."""
+        """Modules that the writers need. They are imported once, before workers are forked."""
 
-    def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
-        """The manifest in place, when it is of the tree with this digest, made as wanted, and no file is missing."""
+    def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:
+        """Return the manifest in place if it is up to date.
 
-    def tidy(self, manifest: Manifest) -> None:
-        """Delete what a run left that was killed after it had put the manifest, which is up to date."""
+        Args:
+            tree: Digest of the input.
+            settings: Settings that determine the bytes of the packs.
+
+        Returns:
+            The manifest if it has this input and these settings and no file is missing or has changed, else None.
+        """
+
+    def delete_stale(self, manifest: Manifest) -> None:
+        """Delete leftovers of a run that was killed after it had written `manifest`, which is up to date."""
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
-        """Make ready for packs of a tree. Raises LarderError when the place can't take them."""
+        """Prepare for the packs of a tree. Raises LarderError if the destination can't take them."""
 
     def has(self, entry: IndexEntry) -> bool:
-        """Whether a file that an earlier run noted is still there."""
+        """Return whether a file in the ledger of an earlier run still exists."""
 
-    def writer(self, layout: Layout, source: Source) -> Callable[[Pack], IndexEntry]:
-        """What workers call to write a pack and verify it; picklable."""
+    def writer(self, layout: PackLayout, source: PackInput) -> Callable[[Pack], IndexEntry]:
+        """Return the picklable function with which workers write and verify a pack."""
 
     def put(self, path: str, content: bytes) -> IndexEntry:
         """Write a small file."""
 
     def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
-        """Bring files to their last places; gives the entries as the index has them."""
+        """Move files to their final places, and yield their entries for the index."""
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
-        """Put the manifest, last. Index and samples' index lie in the slot's `meta`. Returns the manifest in place."""
+        """Write the manifest, after everything else.
+
+        The indexes of files and samples must be in the staged artifact's `meta_folder`.
+
+        Args:
+            manifest: Manifest of the artifact.
+            run: Content of run.json.
+            ledger: Ledger of the work, which is deleted.
+
+        Returns:
+            The manifest as written, which differs in a store.
+        """

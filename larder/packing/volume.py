@@ -1,4 +1,4 @@
-"""Packs on a volume: each written beside its name, read back, renamed; the whole is swapped in at the end."""
+"""Write packs to a volume: write each to a temporary file, read it back, rename it, and swap in all at the end."""
 
 from __future__ import annotations
 
@@ -11,118 +11,129 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from larder.contract import META, IndexEntry, Manifest, find_manifest, first_missing, require_digest, samples_name
+from larder.contract import META, IndexEntry, Manifest, find_manifest, find_missing_file, require_digest, samples_name
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
-from larder.next_step import Run
-from larder.packing.checks import Checks, joined
-from larder.packing.layout import Layout
-from larder.packing.plan import Pack
-from larder.packing.source import Source
-from larder.progress import Reporter, amount
-from larder.volume import Slot, remove_tree, require_space, start_writeback
+from larder.next_step import StageRun
+from larder.packing.pack import Pack
+from larder.packing.pack_checker import PackChecker, join_pieces
+from larder.packing.pack_input import PackInput
+from larder.packing.pack_layout import PackLayout
+from larder.progress import Reporter, format_amount
+from larder.volume import StagedArtifact, remove_tree, require_space, start_writeback
 
 
 class VolumeTarget:
-    """The place of an artifact on the stage's volume."""
+    """A folder on the stage's volume."""
 
-    def __init__(self, slot: Slot, reporter: Reporter) -> None:
-        self._slot, self._reporter, self.name = slot, reporter, str(slot.folder)
-        self._parts = slot.work / f"parts-{uuid.uuid4().hex}"  # no other run's, whose workers may still write
+    def __init__(self, staged_artifact: StagedArtifact, reporter: Reporter) -> None:
+        self._staged_artifact, self._reporter, self.name = staged_artifact, reporter, str(staged_artifact.folder)
+        # A unique name, since workers of a killed run may still write.
+        self._parts = staged_artifact.work / f"parts-{uuid.uuid4().hex}"
 
-    seen = f"by their sizes: {Run('verify')} reads them"
+    seen = f"by their sizes: {StageRun('verify')} reads them"
     imports = (__name__,)
 
-    def up_to_date(self, tree: str, wanted: dict[str, str | int]) -> Manifest | None:
+    def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:
         """See Target."""
-        manifest = find_manifest(self._slot.folder)
-        if manifest is None or manifest.input.get("manifest") != tree or manifest.settings != wanted:
+        manifest = find_manifest(self._staged_artifact.folder)
+        if manifest is None or manifest.input.get("manifest") != tree or manifest.settings != settings:
             return None
         try:
-            gone = first_missing(self._slot.folder, manifest)
-            require_digest(self._slot.folder / META / samples_name(manifest), manifest.samples)
-        except InputError as damage:  # one of its own two indexes
-            self._reporter.event("repair", f"{damage.what}: making all anew")
+            missing = find_missing_file(self._staged_artifact.folder, manifest)
+            require_digest(self._staged_artifact.folder / META / samples_name(manifest), manifest.samples)
+        except InputError as damage:  # one of the two indexes is damaged
+            self._reporter.event("repair", f"{damage.what}: packing all of it again")
             return None
-        if gone is not None:
-            self._reporter.event("repair", f"{self._slot.folder / gone} is missing or has changed: making all anew")
+        if missing is not None:
+            self._reporter.event(
+                "repair", f"{self._staged_artifact.folder / missing} is missing or has changed: packing all of it again"
+            )
             return None
         return manifest
 
-    def tidy(self, manifest: Manifest) -> None:
-        """See Target: on a volume, the next run completes the swap before it looks at anything."""
+    def delete_stale(self, manifest: Manifest) -> None:
+        """Do nothing: `StagedArtifact.recover` has completed an interrupted swap already."""
 
     def begin(self, tree: Manifest, ledger: Ledger) -> None:
-        """See Target. Raises StorageError when the volume hasn't room for the images."""
-        for stale in self._slot.work.glob("parts-*"):
-            remove_tree(stale)  # a worker of an earlier run that still writes fails now
+        """See Target. Raises StorageError if the volume has too little space for the images."""
+        for stale in self._staged_artifact.work.glob("parts-*"):
+            remove_tree(stale)  # workers of an earlier run that still write now fail
         self._parts.mkdir()
         done = sum(entry.bytes for entry in ledger.entries())
-        require_space(self._slot.root, max(tree.bytes - done, 0), f"packing {amount(tree.files, 'images')}")
+        require_space(
+            self._staged_artifact.root, max(tree.bytes - done, 0), f"packing {format_amount(tree.files, 'images')}"
+        )
 
     def has(self, entry: IndexEntry) -> bool:
         """See Target."""
         try:
-            return (self._slot.staged / entry.path).stat().st_size == entry.bytes
+            return (self._staged_artifact.staged / entry.path).stat().st_size == entry.bytes
         except FileNotFoundError:
             return False
 
-    def writer(self, layout: Layout, source: Source) -> VolumeWriter:
+    def writer(self, layout: PackLayout, source: PackInput) -> VolumeWriter:
         """See Target."""
-        return VolumeWriter(str(self._slot.staged), str(self._parts), layout, source)
+        return VolumeWriter(str(self._staged_artifact.staged), str(self._parts), layout, source)
 
     def put(self, path: str, content: bytes) -> IndexEntry:
         """See Target."""
-        (self._slot.staged / path).write_bytes(content)
+        (self._staged_artifact.staged / path).write_bytes(content)
         return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest())
 
     def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
-        """See Target: the files lie where they are swapped in. Raises StorageError for one that doesn't."""
+        """See Target. Only check that the files are there: the swap moves them. Raises StorageError if one isn't."""
         for entry in entries:
             if not self.has(entry):
                 raise StorageError(
-                    f"{self._slot.staged / entry.path} is not here, though a worker has written it: elsewhere",
+                    f"{self._staged_artifact.staged / entry.path} is not here, though a worker has written it: "
+                    "elsewhere",
                     next_step="give all nodes of the cluster the same volume at the same path, or set LARDER_DEST=s3://…",
                 )
             yield entry
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:
         """See Target."""
-        self._slot.commit(manifest, run, ledger)
+        self._staged_artifact.commit(manifest, run, ledger)
         return manifest
 
 
 @dataclass(frozen=True)
 class VolumeWriter:
-    """Writes packs below `folder`, first in `parts`. Workers need both under the same path."""
+    """Write packs to `folder`, through temporary files in `parts`. All workers must see both under the same path."""
 
     folder: str
     parts: str
-    layout: Layout
-    source: Source
+    layout: PackLayout
+    source: PackInput
 
     def __call__(self, pack: Pack) -> IndexEntry:
-        """Write a pack. Raises InputError for an image that has changed, StorageError where the disk fails."""
+        """Write and verify a pack.
+
+        Raises:
+            InputError: If an image differs from the index.
+            StorageError: If the file's content differs from what was written.
+        """
         entries = pack.entries()
-        place = Path(self.folder, pack.path)
-        # A name of its own: a worker that is thought dead may still be writing the same pack.
-        part = Path(self.parts, f"{uuid.uuid4().hex}-{place.name}")
-        with _open_new(part) as file, Checks(self.source, file) as checks:
-            for piece in joined(self.layout.encode(entries, checks.images(entries))):
+        target = Path(self.folder, pack.path)
+        # A unique name: a worker that is believed to be dead may still write the same pack.
+        part = Path(self.parts, f"{uuid.uuid4().hex}-{target.name}")
+        with _open_new(part) as file, PackChecker(self.source, file) as checks:
+            for piece in join_pieces(self.layout.encode(entries, checks.read_images(entries))):
                 begin = file.tell()
                 _write(file, piece)
-                checks.written(begin, piece)
+                checks.check_written(begin, piece)
             digest, size = checks.digest(), file.tell()
-            start_writeback(file.fileno())  # at the end, less is left to flush
+            start_writeback(file.fileno())  # leaves less to flush at the end
         if size != pack.size:
             raise ValueError(f"{pack.path} has {size} bytes, and {pack.size} were planned")
-        place.parent.mkdir(exist_ok=True)
-        part.rename(place)
+        target.parent.mkdir(exist_ok=True)
+        part.rename(target)
         return IndexEntry(pack.path, size, digest)
 
 
 def _open_new(part: Path) -> FileIO:
-    """Open a file of our own. Raises StorageError where the run's folder isn't."""
+    """Create a file. Raises StorageError if the run's folder doesn't exist on this machine."""
     try:
         return part.open("x+b", buffering=0)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""A generated stand-in for Food-11: its splits, names and class shares, with pictures that need no network.
+"""Generate sample data in place of Food-11: the same splits, names and class shares, without any download.
 
-This module plans the data set; `picture` renders one file of it, from the scene that `scene` paints.
+This module plans the dataset; `picture` renders one file, from the scene that `scene` paints.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-NAME: Final = "sample"  # as a source
+NAME: Final = "sample"  # the value of LARDER_SOURCE
 GENERATOR_VERSION: Final = 1  # goes into the manifest; bump it whenever a rendered byte changes
 
 SPLITS: Final = ("training", "validation", "evaluation")
@@ -22,12 +22,12 @@ COUNTS: Final = (
 )
 IMAGES: Final = sum(map(sum, COUNTS))
 
-MEAN_BYTES: Final = 68_000  # of one file, measured over 2,000 images; a test keeps it honest
+MEAN_BYTES: Final = 68_000  # per file, measured over 2,000 images; a test checks it
 
 
 @dataclass(frozen=True, slots=True)
 class SampleImage:
-    """One picture's place: its split, its class 0..10 and its number, from 0 within split and class."""
+    """Identity of one picture: its split, its class (0 to 10), and its number within split and class, from 0."""
 
     split: str
     label: int
@@ -35,15 +35,15 @@ class SampleImage:
 
     @property
     def path(self) -> str:
-        """Its name below the data set's root, spelt as in Food-11: `training/3_17.jpg`."""
+        """Path below the dataset's root, named as in Food-11: `training/3_17.jpg`."""
         return f"{self.split}/{self.label}_{self.number}.jpg"
 
 
-def plan(images: int) -> Iterator[SampleImage]:
-    """Yield a data set of `images` pictures, by split, class and number; nothing is held in memory.
+def plan_images(images: int) -> Iterator[SampleImage]:
+    """Yield a dataset of `images` pictures, by split, class and number, with constant memory.
 
     Raises:
-        ValueError: `images` is below 33, too few for one in each class of each split.
+        ValueError: If `images` is below 33, too few for one in each class of each split.
     """
     for split, counts in zip(SPLITS, apportion(images), strict=True):
         for label, count in enumerate(counts):
@@ -52,13 +52,13 @@ def plan(images: int) -> Iterator[SampleImage]:
 
 
 def apportion(images: int) -> tuple[tuple[int, ...], ...]:
-    """Divide `images` over splits (rows) and classes (columns) in Food-11's shares, at least one in each.
+    """Divide `images` over splits (rows) and classes (columns) in Food-11's shares, with at least one in each.
 
-    Largest remainders (Hamilton's method); a cell left empty takes one from the largest. Food-11's own
-    number, 16,643, gives Food-11's own counts.
+    Uses largest remainders (Hamilton's method); an empty cell takes one from the largest. 16,643 images, the number of
+    Food-11, give the exact counts of Food-11.
 
     Raises:
-        ValueError: `images` is below 33.
+        ValueError: If `images` is below 33.
     """
     cells = [count for counts in COUNTS for count in counts]
     if images < len(cells):
@@ -74,5 +74,5 @@ def apportion(images: int) -> tuple[tuple[int, ...], ...]:
 
 
 def expected_bytes(images: int) -> int:
-    """Estimate the bytes of `images` rendered files, to check free space: the mean, times their number."""
+    """Estimate the total length in bytes of `images` rendered files, to check free space."""
     return images * MEAN_BYTES

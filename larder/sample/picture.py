@@ -1,17 +1,15 @@
-"""One picture of the sample: its traits, its textures, its JPEG file.
+"""Render one picture of the sample: its traits, its textures, its JPEG file.
 
-The same seed gives the same bytes on every machine that has the pinned numpy and Pillow. Results of floating
-point (FFT, BLAS, sin, exp) depend in their last bits on the CPU's vector width and on the C library, and one
-such bit, rounded the other way, changes a file's digest. So pixels are computed with integers only: numpy's
-integer types, Pillow's fixed-point resize and blur (whose weights are polynomials rounded to 22 bits),
-libjpeg's integer DCT. Random numbers are integers from Philox, a counter-based generator, keyed by (seed,
-split, label, number): a picture depends on its own key alone, never on the order or the process that renders
-it.
+The same seed gives the same bytes on every machine with the pinned numpy and Pillow. Floating-point results (FFT, BLAS,
+sin, exp) depend in their last bits on the CPU's vector width and on the C library, and one such bit, rounded the other
+way, changes a file's digest. So pixels are computed with integers only: numpy's integer types, Pillow's fixed-point
+resize and blur (whose weights are polynomials rounded to 22 bits), libjpeg's integer DCT. Random numbers are integers
+from Philox, a counter-based generator, keyed by (seed, split, label, number). So a picture depends only on its key, not
+on the order or the process that renders it.
 
-A picture is a small scene, painted as labels and heights at a fraction of the size (table, plate, pieces of
-food), lit, enlarged, and covered with cuts from cached textures whose octaves have equal variance. Equal
-variance per octave is an amplitude spectrum of 1/f, that of natural images (D. J. Field, J. Opt. Soc. Am. A
-4, 2379, 1987).
+A picture is a small scene, painted as labels and heights at a fraction of the size (table, plate, pieces of food), lit,
+enlarged, and covered with cuts from cached textures whose octaves have equal variance. Equal variance per octave means
+an amplitude spectrum of 1/f, as in natural images (D. J. Field, J. Opt. Soc. Am. A 4, 2379, 1987).
 """
 
 from __future__ import annotations
@@ -27,10 +25,10 @@ from PIL import Image
 from larder.sample import SPLITS, SampleImage
 from larder.sample.scene import Images, as_image, paint
 
-# Shares, in percent, of the kinds of JPEG that readers must cope with, drawn independently for each picture.
+# Shares, in percent, of the kinds of JPEG that readers must support, drawn independently for each picture.
 PROGRESSIVE_PERCENT: Final = 4
 GRAYSCALE_PERCENT: Final = 1
-ROTATED_PERCENT: Final = 2  # stored turned, with the EXIF orientation that turns it back
+ROTATED_PERCENT: Final = 2  # stored rotated, with the EXIF orientation that restores it
 FULL_CHROMA_PERCENT: Final = 6  # 4:4:4; the others are 4:2:0
 SHORT_SIDE_PIXELS: Final = (256, 640)
 LONG_SIDE_PIXELS: Final = 1024
@@ -38,7 +36,7 @@ LONG_SIDE_PIXELS: Final = 1024
 _TEXTURE_PIXELS: Final = 1280
 _ASPECTS: Final = ((4, 3), (4, 3), (4, 3), (3, 4), (3, 4), (1, 1), (1, 1), (3, 2), (2, 3), (16, 9))
 _EXIF_ORIENTATION: Final = 0x0112
-# EXIF orientation -> how the upright picture is turned before it is stored; a viewer turns it back.
+# EXIF orientation -> rotation of the upright picture before it is stored; a viewer reverses it.
 _TURNS: Final = {
     3: Image.Transpose.ROTATE_180,
     6: Image.Transpose.ROTATE_90,
@@ -48,7 +46,7 @@ _TURNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is decided before a pixel is drawn. `width` and `height` are pixels of the upright picture."""
+    """Random traits of a picture. `width` and `height` are pixels of the upright picture."""
 
     width: int
     height: int
@@ -60,10 +58,10 @@ class Traits:
 
 
 def traits(seed: int, image: SampleImage) -> Traits:
-    """Decide size and kind of a picture without rendering it; `render` follows this."""
+    """Choose size and kind of a picture without rendering it, as `render` does."""
     rng = _random(seed, image, 0)
     across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
-    # The smaller of two draws: small pictures are commoner, as in Food-11.
+    # The smaller of two draws, since small pictures are more common in Food-11, too.
     short = int(rng.integers(SHORT_SIDE_PIXELS[0], SHORT_SIDE_PIXELS[1] + 1, 2).min())
     aspect_percent = max(across, down) * int(rng.integers(94, 107)) // min(across, down)
     long = max(min(short * aspect_percent // 100, LONG_SIDE_PIXELS), short)
@@ -89,29 +87,29 @@ def render(seed: int, image: SampleImage) -> bytes:
     Raises:
         ValueError: the split isn't one of `SPLITS`.
     """
-    look = traits(seed, image)
-    picture = paint(_random(seed, image, 1), image.label, look.width, look.height, _textures(seed))
-    if look.grayscale:
+    picture_traits = traits(seed, image)
+    picture = paint(_random(seed, image, 1), image.label, picture_traits.width, picture_traits.height, _textures(seed))
+    if picture_traits.grayscale:
         picture = picture.getchannel(0)
     exif = Image.Exif()
-    if look.orientation != 1:
-        picture = picture.transpose(_TURNS[look.orientation])
-        exif[_EXIF_ORIENTATION] = look.orientation
+    if picture_traits.orientation != 1:
+        picture = picture.transpose(_TURNS[picture_traits.orientation])
+        exif[_EXIF_ORIENTATION] = picture_traits.orientation
     buffer = io.BytesIO()
     picture.save(
         buffer,
         "JPEG",
-        quality=look.quality,
-        progressive=look.progressive,
-        subsampling="4:4:4" if look.full_chroma else "4:2:0",
-        exif=exif.tobytes() if look.orientation != 1 else b"",
+        quality=picture_traits.quality,
+        progressive=picture_traits.progressive,
+        subsampling="4:4:4" if picture_traits.full_chroma else "4:2:0",
+        exif=exif.tobytes() if picture_traits.orientation != 1 else b"",
     )
     return buffer.getvalue()
 
 
 def _random(seed: int, image: SampleImage, stream: int) -> np.random.Generator:
-    place = SPLITS.index(image.split) << 48 | image.label << 40 | stream << 32 | image.number
-    return np.random.Generator(np.random.Philox(key=np.array([seed, place], np.uint64)))
+    stream_key = SPLITS.index(image.split) << 48 | image.label << 40 | stream << 32 | image.number
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream_key], np.uint64)))
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""The folder below which the files of each of several archives go."""
+"""Name the folder for the files of each archive, if a source consists of several archives."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from larder.sources.kinds import ARCHIVE
 ArchiveFolders = Literal["set", "archive", "none"]
 
 _SHARD = re.compile(r"(?:[-_.](?:\d+-of-\d+|\d{3,})|(?:^|(?<=/))\d{4,})$")
-"""The number of a shard, as WebDataset, img2dataset, `datasets` and people write it. Shorter ones may be names."""
+"""Shard numbers as WebDataset, img2dataset, `datasets` and people write them. Shorter numbers may be part of a name."""
 
 
-def folder_of(name: str, rule: ArchiveFolders) -> str:
-    """The folder below which an archive's files go, by the setting LARDER_ARCHIVE_FOLDERS; "" for none."""
+def name_archive_folder(name: str, rule: ArchiveFolders) -> str:
+    """Return the folder for an archive's files, or "" for none.
+
+    Args:
+        name: Path of the archive in the source.
+        rule: Value of LARDER_ARCHIVE_FOLDERS: "set" drops the extension and a shard number, "archive" drops only the
+            extension, "none" gives no folder.
+    """
     if rule == "none":
         return ""
     match = ARCHIVE.fullmatch(name)
@@ -22,8 +28,8 @@ def folder_of(name: str, rule: ArchiveFolders) -> str:
     return _SHARD.sub("", stem).rstrip("/") if rule == "set" else stem
 
 
-def below(folder: str, path: str) -> str:
-    """A member's path in the whole source: train/cat/1.jpg for both cat/1.jpg and train/cat/1.jpg of train.tar."""
+def join_folder(folder: str, path: str) -> str:
+    """Return a member's path in the source: train/cat/1.jpg for both cat/1.jpg and train/cat/1.jpg in train.tar."""
     above, _, name = folder.rpartition("/")
     if name and path.startswith(f"{name}/"):
         return f"{above}/{path}" if above else path

@@ -1,4 +1,4 @@
-"""The generated sample as a source."""
+"""Provide the generated sample dataset as a source."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from larder.sources.members import Member
 
 
 class GeneratedSource:
-    """Photo-like pictures made from a seed: see larder.sample."""
+    """Photo-like images generated from a seed; see `larder.sample`."""
 
     name = sample.NAME
     parallel = True
-    counted = False
-    verb = "generate"
+    sizes_known = False
+    action = "generate"
 
     def __init__(self, images: int, seed: int) -> None:
         self.images, self.seed = images, seed
         self.total: int | None = images
 
     def scan(self) -> Iterator[Member]:
-        """See `Source.scan`. The size of a picture is known once it is made: -1 until then."""
-        return (Member(image.path, -1, image) for image in sample.plan(self.images))
+        """See `Source.scan`. Sizes are -1, since an image's size is known only after it is generated."""
+        return (Member(image.path, -1, image) for image in sample.plan_images(self.images))
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        from larder.sample import picture  # here, since numpy takes a while to load
+        from larder.sample import picture  # imported here because numpy takes long to import
 
-        yield picture.render(self.seed, member.place)
+        yield picture.render(self.seed, member.location)

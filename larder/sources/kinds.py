@@ -1,4 +1,4 @@
-"""What a listing of files is: images as they are, archives to unpack, or Parquet files to take images from."""
+"""Decide from a listing whether a source consists of images, archives or Parquet files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from larder.sources.members import is_litter
 
-Kind = Literal["files", "archives", "parquet"]
+SourceKind = Literal["files", "archives", "parquet"]
 
 ARCHIVE = re.compile(
     r"(.+)\.(?:zip|tar|tar\.gz|tgz|tar\.zst|tzst|tar\.bz2|tbz2?|tar\.xz|txz)", re.IGNORECASE | re.DOTALL
@@ -16,15 +16,15 @@ ARCHIVE = re.compile(
 _IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-class Kinds:
-    """Finds out what files are from their names. Hidden files and litter say nothing."""
+class KindDetector:
+    """Decide the kind of a source from its file names, ignoring hidden files and litter."""
 
     def __init__(self) -> None:
         self.images = False
         self.archives = self.tables = 0
 
     def add(self, path: str) -> None:
-        """Look at one more path."""
+        """Count one more path."""
         if is_litter(path) or is_hidden(path):
             return
         if path.lower().endswith(_IMAGES):
@@ -35,8 +35,8 @@ class Kinds:
             self.tables += 1
 
     @property
-    def kind(self) -> Kind:
-        """What they are. Where there are images, archives beside them are none of this program's business."""
+    def kind(self) -> SourceKind:
+        """Kind of the files so far. If there are images, archives beside them are ignored."""
         if self.images:
             return "files"
         if self.tables:
@@ -44,9 +44,9 @@ class Kinds:
         return "archives" if self.archives else "files"
 
 
-def kind_of(paths: Iterable[str]) -> Kind:
-    """What files with these paths are. Looks no further than the first image."""
-    kinds = Kinds()
+def detect_kind(paths: Iterable[str]) -> SourceKind:
+    """Return the kind of a source with these paths. Stop at the first image."""
+    kinds = KindDetector()
     for path in paths:
         kinds.add(path)
         if kinds.images:
@@ -55,16 +55,16 @@ def kind_of(paths: Iterable[str]) -> Kind:
 
 
 def is_archive(path: str) -> bool:
-    """Whether a name is an archive's."""
+    """Return whether a path has the ending of an archive."""
     return ARCHIVE.fullmatch(path) is not None
 
 
 def is_parquet(path: str) -> bool:
-    """Whether a name is that of a Parquet file with samples; `metadata.parquet` is a table beside images."""
+    """Return whether a path is that of a Parquet file with samples; `metadata.parquet` is a table beside images."""
     name = path.rpartition("/")[2].lower()
     return name.endswith(".parquet") and name != "metadata.parquet"
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file or a folder above it is hidden."""
+    """Return whether a file or a folder above it is hidden."""
     return any(part.startswith(".") for part in path.split("/"))

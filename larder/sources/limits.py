@@ -1,90 +1,96 @@
-"""What a source may cost: files, and every byte that is read or unpacked for them."""
+"""Limit the number of files in a source, and the bytes that are read or unpacked for them."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, NoReturn
 
 from larder.errors import InputError
-from larder.progress import amount
+from larder.progress import format_amount
 
 _FREE_BYTES = 64 << 10
-"""Not counted: an archive's end, which tar pads to 10 KiB and tapes to more."""
+"""Allowance for the end of an archive, which tar pads to 10 KiB and tapes to more."""
 _FREE_BYTES_PER_FILE = 4 << 10
-"""Not counted: a file's headers and padding, with a long name."""
+"""Allowance for a file's headers and padding, including a long name."""
 
 
 class TooLargeError(InputError):
-    """A source that holds more than is allowed, or costs more to read."""
+    """A source exceeds a limit on files or bytes."""
 
 
-class Limits(NamedTuple):
-    """The most that is read of one source."""
+class SourceLimits(NamedTuple):
+    """Maximum number of files and bytes of one source."""
 
     max_files: int = 10_000_000
     max_bytes: int = 500 * 10**9
 
 
-def require_length(length: int, source: str, limits: Limits) -> None:
-    """Raise TooLargeError for an archive that is itself longer than what it may unpack to, whatever is in it."""
+def require_within_limit(length: int, source: str, limits: SourceLimits) -> None:
+    """Check the size of an archive itself.
+
+    Args:
+        length: Size of the archive in bytes.
+        source: Name of the source in messages.
+        limits: Limits of the source.
+
+    Raises:
+        TooLargeError: If the archive is larger than `limits.max_bytes`.
+    """
     if length > limits.max_bytes + _FREE_BYTES:
-        raise _beyond(source, f"has {amount(length, 'B')}", "LARDER_MAX_UNPACKED")
+        raise _limit_error(source, f"has {format_amount(length, 'B')}", "LARDER_MAX_UNPACKED")
 
 
-class Meter:
-    """Counts one pass over a source, and refuses it at the first file or byte beyond a limit."""
+class ReadMeter:
+    """Count files and bytes during one pass over a source. Its methods raise TooLargeError beyond a limit."""
 
-    def __init__(self, source: str, limits: Limits) -> None:
+    def __init__(self, source: str, limits: SourceLimits) -> None:
         self._source = source
         self._max_files, self._max_bytes = limits
         self.files = self.bytes = 0
-        self._skipped = self._other = 0
+        self._skipped = self._overhead = 0
 
-    def count(self, size: int) -> None:
-        """Add a file of `size` bytes, or of an unknown size where it is negative. Raises TooLargeError."""
+    def count_file(self, size: int) -> None:
+        """Count a file of `size` bytes; a negative size is unknown and counts as 0."""
         self.files += 1
         if size > 0:
             self.bytes += size
         if self.files > self._max_files or self.bytes > self._max_bytes:
-            self._refuse()
+            self._raise_limit_error()
 
-    def count_again(self, size: int) -> None:
-        """Add the bytes of a file that is counted, for a link to it: readers read it again. Raises TooLargeError."""
+    def count_link(self, size: int) -> None:
+        """Count the bytes of a file again for a link to it, since readers read it again."""
         self.bytes += size
         if self.bytes > self._max_bytes:
-            self._refuse()
+            self._raise_limit_error()
 
-    def uncount(self, size: int) -> None:
-        """Take a file back: it is an archive whose files are counted in its place."""
+    def uncount_file(self, size: int) -> None:
+        """Undo `count_file` for an inner archive, whose files are counted instead."""
         self.files -= 1
         self.bytes -= size
 
-    def skip(self) -> None:
-        """Add an entry that is no file: a folder, or litter. Raises TooLargeError."""
+    def count_skipped(self) -> None:
+        """Count an entry that isn't a file of the dataset: a folder, or litter."""
         self._skipped += 1
         if self._skipped > self._max_files:
-            raise self._beyond(f"has more than {self._max_files:,} entries that are no files", "LARDER_MAX_FILES")
+            raise self._limit_error(f"has more than {self._max_files:,} entries that are not files", "LARDER_MAX_FILES")
 
-    def other(self, size: int) -> None:
-        """Add bytes that are read or unpacked beside the files: headers, padding, what is skipped, inner archives.
-
-        Raises TooLargeError.
-        """
-        self._other += size
-        counted = self._other - _FREE_BYTES - _FREE_BYTES_PER_FILE * self.files
+    def count_overhead(self, size: int) -> None:
+        """Count other bytes that are read or unpacked: headers, padding, skipped entries, inner archives."""
+        self._overhead += size
+        counted = self._overhead - _FREE_BYTES - _FREE_BYTES_PER_FILE * self.files
         if counted > 0 and counted + self.bytes > self._max_bytes:
-            raise self._beyond(
-                f"takes reading more than {amount(self._max_bytes, 'B')}, most of which are no files",
+            raise self._limit_error(
+                f"takes reading more than {format_amount(self._max_bytes, 'B')}, most of which are not files",
                 "LARDER_MAX_UNPACKED",
             )
 
-    def _refuse(self) -> NoReturn:
+    def _raise_limit_error(self) -> NoReturn:
         if self.files > self._max_files:
-            raise self._beyond(f"unpacks to more than {self._max_files:,} files", "LARDER_MAX_FILES")
-        raise self._beyond(f"unpacks to more than {amount(self._max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
+            raise self._limit_error(f"unpacks to more than {self._max_files:,} files", "LARDER_MAX_FILES")
+        raise self._limit_error(f"unpacks to more than {format_amount(self._max_bytes, 'B')}", "LARDER_MAX_UNPACKED")
 
-    def _beyond(self, what: str, setting: str) -> TooLargeError:
-        return _beyond(self._source, what, setting)
+    def _limit_error(self, what: str, setting: str) -> TooLargeError:
+        return _limit_error(self._source, what, setting)
 
 
-def _beyond(source: str, what: str, setting: str) -> TooLargeError:
+def _limit_error(source: str, what: str, setting: str) -> TooLargeError:
     return TooLargeError(f"{source} {what}", next_step=f"if you trust it, raise {setting} and run again")

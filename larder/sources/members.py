@@ -1,4 +1,4 @@
-"""The files inside a source: their names made safe, their bytes streamed."""
+"""Define the interface of sources, and check the names of their files."""
 
 from __future__ import annotations
 
@@ -9,70 +9,84 @@ from typing import Any, NamedTuple, Protocol
 
 from larder.contract import META
 from larder.errors import InputError
-from larder.sources.limits import Meter
+from larder.sources.limits import ReadMeter
+from larder.tree.file_names import is_image_name, own_folder_error
 
-CHUNK_BYTES = 1 << 20
-DEEPEST = 64
-"""Folders; no image lies deeper, and a path has an end."""
-_LONGEST_PATH_BYTES, _LONGEST_NAME_BYTES = 3800, 255  # what Linux takes, less the volume's own folders
-_MOST_SHOWN, _LONGEST_SHOWN = 5, 200
+BUFFER_BYTES = 1 << 20
+MAX_DEPTH = 64
+"""Maximum depth of folders."""
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 3800, 255  # limits of Linux, minus the volume's own folders
+_MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 5, 200
 
 _LITTER_FOLDERS = {"__MACOSX", META}
 _LITTER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini", META}
 
 
 class Member(NamedTuple):
-    """One file in a source. `place` is the source's own way to find its bytes again."""
+    """One file in a source."""
 
     path: str
     bytes: int
-    place: Any = None
+    location: Any = None
+    """Position of the file's bytes, in a form that only its source understands."""
     link: str | None = None
-    """For a link, the path of the file it stands for, inside the source; such a member has no bytes of its own."""
+    """For a link, the path of its target in the source. Links have no bytes."""
 
 
 class Source(Protocol):
-    """Where files come from. A source is picklable, and reads from any process when `parallel`."""
+    """The interface of a source. Sources are picklable."""
 
     name: str
     parallel: bool
-    """False: members can only be read while scanning, in order."""
-    verb: str
-    """What is done with its files, in a word."""
+    """Whether any process can read members in any order. If False, read them in order, while scanning."""
+    action: str
+    """What happens to the files, for messages, such as "copy" or "unpack"."""
     total: int | None
-    """The number of its files, where that is known before looking."""
-    counted: bool
-    """False: the number and size of all members isn't known before the last one is read."""
+    """Number of files, if it is known before the scan."""
+    sizes_known: bool
+    """Whether a scan gives the number and size of all members without reading them."""
 
     def scan(self) -> Iterator[Member]:
-        """Every file, without litter, in the source's order. Raises InputError for one that is damaged or unsafe."""
+        """Yield every file except litter, in the source's order.
+
+        Raises:
+            InputError: If the source is damaged, or has entries that are unsafe.
+        """
 
     def read(self, member: Member) -> Iterator[bytes]:
-        """A member's bytes in chunks. Raises InputError when they aren't what the source says they are."""
+        """Yield the content of a member in pieces.
+
+        Raises:
+            InputError: If the content differs from what the source states, such as its length or checksum.
+        """
 
 
 class Archive(Source, Protocol):
-    """A source that is one file."""
+    """A source that is a single file."""
 
-    def scan(self, meter: Meter | None = None) -> Iterator[Member]:
-        """The same, counted by `meter` where there is one, else by one of its own."""
+    def scan(self, meter: ReadMeter | None = None) -> Iterator[Member]:
+        """Yield every file except litter, and count files and bytes with `meter`, or with a new meter."""
 
 
 class UnsafeNameError(ValueError):
-    """A name that must not be unpacked."""
+    """A file with this name must not be unpacked. The message continues a sentence that begins with the name."""
 
 
 def safe_path(name: str) -> str:
-    """A member's name as a clean relative path. Raises UnsafeNameError for one that could leave the folder."""
+    """Return a member's name as a normalized relative path.
+
+    Raises:
+        UnsafeNameError: If the path could leave the folder, is too long or too deep, or isn't valid UTF-8.
+    """
     _check_characters(name)
     if name.startswith("/") or (len(name) > 1 and name[1] == ":" and name[2:3] in ("/", "\\")):
         raise UnsafeNameError("is an absolute path")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UnsafeNameError("leaves the folder by '..'")
-    if len(parts) > DEEPEST:
-        raise UnsafeNameError(f"lies more than {DEEPEST} folders deep")
-    if len(name) > _LONGEST_NAME_BYTES // 4:  # else it is short enough in any script
+    if len(parts) > MAX_DEPTH:
+        raise UnsafeNameError(f"lies more than {MAX_DEPTH} folders deep")
+    if len(name) > _MAX_NAME_BYTES // 4:  # a shorter name fits in any script
         _check_length(parts)
     if not parts:
         raise UnsafeNameError("is empty")
@@ -89,40 +103,66 @@ def _check_characters(name: str) -> None:
 
 
 def _check_length(parts: Sequence[str]) -> None:
-    if any(len(part.encode()) > _LONGEST_NAME_BYTES for part in parts):
-        raise UnsafeNameError(f"has a name of more than {_LONGEST_NAME_BYTES} bytes, which no file system takes")
-    if sum(len(part.encode()) + 1 for part in parts) > _LONGEST_PATH_BYTES:
-        raise UnsafeNameError(f"has a path of more than {_LONGEST_PATH_BYTES} bytes, which Linux doesn't take")
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        raise UnsafeNameError(f"has a name of more than {_MAX_NAME_BYTES} bytes, which no file system supports")
+    if sum(len(part.encode()) + 1 for part in parts) > _MAX_PATH_BYTES:
+        raise UnsafeNameError(f"has a path of more than {_MAX_PATH_BYTES} bytes, which Linux doesn't support")
 
 
 def link_target(path: str, target: str) -> str:
-    """The path that a symbolic link at `path` stands for. Raises UnsafeNameError when it leaves the folder."""
+    """Resolve a symbolic link in a source.
+
+    Args:
+        path: Path of the link.
+        target: What the link contains.
+
+    Returns:
+        Path of the target in the source.
+
+    Raises:
+        UnsafeNameError: If the target is outside the source or its path is invalid.
+    """
     _check_characters(target)
     if target.startswith("/"):
-        raise UnsafeNameError(f"is a link to the absolute path {shown(target)}")
-    if len(target) > _LONGEST_PATH_BYTES:
+        raise UnsafeNameError(f"is a link to the absolute path {quote_name(target)}")
+    if len(target) > _MAX_PATH_BYTES:
         raise UnsafeNameError(f"is a link with too long a target ({len(target):,} characters)")
     resolved = os.path.normpath(os.path.join(os.path.dirname(path), target))
     if resolved == ".." or resolved.startswith("../"):
-        raise UnsafeNameError(f"is a link that leaves the folder, to {shown(target)}")
+        raise UnsafeNameError(f"is a link that leaves the folder, to {quote_name(target)}")
     return resolved
 
 
 def is_litter(path: str) -> bool:
-    """Whether an archiver or a desktop left this file: it is no part of the data set."""
+    """Return whether an archiver, a desktop or larder has made this file, so that it isn't part of the dataset.
+
+    Raises:
+        BadSourceError: If the file is an image in a folder `_larder`, which may be meant as a class.
+    """
     *folders, file = path.split("/")
-    return file in _LITTER_FILES or file.startswith("._") or not _LITTER_FOLDERS.isdisjoint(folders)
+    if file in _LITTER_FILES or file.startswith("._"):
+        return True
+    if _LITTER_FOLDERS.isdisjoint(folders):
+        return False
+    if META in folders and is_image_name(file) and not _is_incoming(folders):
+        raise own_folder_error(path, BadSourceError)
+    return True
+
+
+def _is_incoming(folders: list[str]) -> bool:
+    """Return whether an interrupted load has left the file (docs/contract.md), or it is in another litter folder."""
+    return "__MACOSX" in folders or any(folder.startswith("incoming") for folder in folders[folders.index(META) + 1 :])
 
 
 class BadSourceError(InputError):
-    """A source that no other try can unpack: nothing of it may be kept, a better copy must be got."""
+    """A source is damaged or unsafe. Unpacking it again can't help, and nothing of it may be kept."""
 
 
 UNPACK_BY_HAND = "repack it without these entries, or unpack it by hand and give the folder as the source"
 
 
-class Faults:
-    """What is wrong with a source's entries: all are counted, the first are shown."""
+class EntryFaults:
+    """Collect the faults of a source's entries, for one error that shows the first ones and counts the rest."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -130,14 +170,20 @@ class Faults:
         self._next_step = ""
 
     def add(self, name: str, why: object, next_step: str = UNPACK_BY_HAND) -> None:
-        """Add an entry and what is wrong with it. The first one's next step is shown."""
+        """Add an entry and its fault. The error shows the next step of the first one.
+
+        Args:
+            name: Name of the entry.
+            why: What is wrong with it, as the rest of a sentence that begins with the name.
+            next_step: What the user can do.
+        """
         self.count += 1
         self._next_step = self._next_step or next_step
-        if len(self._first) < _MOST_SHOWN:
-            self._first.append(f"{shown(name)} {why}")
+        if len(self._first) < _MAX_SHOWN:
+            self._first.append(f"{quote_name(name)} {why}")
 
     def error(self, source: str) -> BadSourceError:
-        """The error for a source with these faults: it must not be unpacked."""
+        """Return the error for a source with these faults."""
         more = f"; and {self.count - len(self._first):,} more" if self.count > len(self._first) else ""
         return BadSourceError(
             f"{source} is refused, and nothing of it was kept: {'; '.join(self._first)}{more}",
@@ -145,25 +191,32 @@ class Faults:
         )
 
     def raise_if_any(self, source: str) -> None:
-        """Raise `error` unless there are no faults."""
+        """Raise the error if there are faults."""
         if self.count:
             raise self.error(source)
 
 
-def refuse(source: str, name: str, why: object, next_step: str = UNPACK_BY_HAND) -> BadSourceError:
-    """The error for a source that must not be unpacked because of the entry `name`."""
-    faults = Faults()
+def unsafe_source_error(source: str, name: str, why: object, next_step: str = UNPACK_BY_HAND) -> BadSourceError:
+    """Return the error for a source that must not be unpacked because of one entry.
+
+    Args:
+        source: Name of the source.
+        name: Name of the entry.
+        why: What is wrong with it.
+        next_step: What the user can do.
+    """
+    faults = EntryFaults()
     faults.add(name, why, next_step)
     return faults.error(source)
 
 
-def shown(name: str) -> str:
-    """A name from a source as messages show it: in quotes, escaped, and not longer than people read."""
-    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…")
+def quote_name(name: str) -> str:
+    """Format a name from a source for messages: quoted, escaped and shortened."""
+    return repr(name if len(name) <= _MAX_SHOWN_CHARACTERS else f"{name[:_MAX_SHOWN_CHARACTERS]}…")
 
 
-def damaged(source: str | Path, why: str) -> BadSourceError:
-    """The error for a source that is truncated or corrupt."""
+def damaged_source_error(source: str | Path, why: str) -> BadSourceError:
+    """Return the error for a source that is truncated or corrupt."""
     return BadSourceError(
-        f"{source} is damaged: {why}", next_step="get the file again; give LARDER_SOURCE_SHA256 to have it checked"
+        f"{source} is damaged: {why}", next_step="get the file again; give LARDER_SOURCE_SHA256 to check it"
     )

@@ -1,4 +1,4 @@
-"""The files that a source of several files is made of."""
+"""Describe the files of a source that consists of several files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-class Part(NamedTuple):
-    """One file of a source: where it is on this machine, and its name, a path below what was given as the source."""
+class SourcePart(NamedTuple):
+    """One file of a source."""
 
     path: Path
+    """Path on this machine."""
     name: str
+    """Path relative to the source."""
     open: Callable[[], Any] | None = None
-    """Opens one that lies elsewhere; picklable."""
+    """Picklable function that opens a remote file."""

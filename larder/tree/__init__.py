@@ -1,7 +1,7 @@
-"""What becomes of files: which are samples, of which split and class, and whether they are fit to be one.
+"""Decide which files are samples, assign split and class, and validate images.
 
-`recipes/` has a module for each way of finding that, and `recipes.auto` finds the recipe. `survey` shows what lies
-where, `names` tells litter and images, `splits` is LARDER_SPLITS and LARDER_SPLIT, `lists` and `listing` are for
-samples that a data set's own lists name. `check` looks at an image. `left_out` and `summary` are what is said at the
-end.
+`recipes/` has one module per layout, and `recipes.auto` detects the layout. `source_summary` summarizes the source's
+folders, `file_names` classifies file names, and `splits` parses LARDER_SPLITS and LARDER_SPLIT. `lists` and
+`image_listing` read samples from a dataset's own lists. `check` validates an image. `left_out` and `summary` report
+the result.
 """

@@ -1,4 +1,4 @@
-"""Looking at one image file: is it one, is it whole, can a trainer read it?"""
+"""Validate one image file: format, completeness, and whether loaders decode it correctly."""
 
 from __future__ import annotations
 
@@ -12,34 +12,43 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from larder.images import UnfitImageError, open_image, require_fit
-from larder.tree.names import EXTENSIONS
+from larder.images import UnsupportedImageError, open_image, require_supported
+from larder.tree.file_names import EXTENSIONS
 from larder.tree.recipes import RejectError
 from larder.tree.settings import Verify
 
 _PNG_DEPTH_AT = 24  # IHDR's bit depth: PNG (third edition), 11.2.1
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the whole last chunk, with its checksum: PNG (third edition), 11.2.4
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_WITHOUT_END = ("BMP", "PPM", "TIFF")  # only decoding tells whether they are whole; they decode fast
+_WITHOUT_END = ("BMP", "PPM", "TIFF")  # no end marker: completeness needs a full decode, which is fast
 
 # What Pillow's decoders are known to raise on damaged data.
-_DECODERS_RAISE = (
-    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error,
-)  # fmt: skip
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
 
 
 def check_name(name: str) -> None:
-    """Raises RejectError for a file name that a loader or a store would stumble over."""
+    """Raise RejectError for a file name that a loader or a store can't handle."""
     if not name.lower().endswith(EXTENSIONS):
-        raise RejectError(f"is no image by its name: ImageFolder reads {' '.join(EXTENSIONS)}")
+        raise RejectError(f"doesn't have an image's extension: ImageFolder reads {' '.join(EXTENSIONS)}")
     if not name.isprintable() and any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise RejectError("has a control character (such as a newline) in its name: rename it")
 
 
 def check_image(data: bytes, verify: Verify) -> tuple[int, int] | None:
-    """Width and height in pixels as stored, None when `verify` is none.
+    """Return width and height in pixels as stored; None if `verify` is "none".
 
-    Raises RejectError for what is no image, isn't whole, or would be read wrongly.
+    Raises:
+        RejectError: If `data` isn't an image, is incomplete, or would be decoded wrongly.
     """
     if not data:
         raise RejectError("is empty")
@@ -47,33 +56,33 @@ def check_image(data: bytes, verify: Verify) -> tuple[int, int] | None:
         return None
     stream = _Stream(data)
     try:
-        # Pillow's warnings of odd metadata would end up between the lines that machines read.
+        # Pillow's warnings about unusual metadata would mix with machine-readable output.
         with warnings.catch_warnings(action="ignore"), open_image(stream) as image:
             _check_end(data, str(image.format), max(stream.furthest, stream.tell()))
             _check_colours(data, image)
-            require_fit(data, image)
+            require_supported(data, image)
             size = image.size
             if verify == "decode" or image.format in _WITHOUT_END:
-                # For JPEG, ask for luma: all coefficients of all channels are decoded, where damage shows. What is
-                # left out, the chroma's inverse transform and the colour matrix, takes any numbers, and a third of
-                # the time.
+                # For JPEG, request luma only: the decoder still decodes all coefficients of all channels, where damage
+                # shows. It skips the inverse transform of chroma and the colour conversion, which accept any numbers
+                # and take a third of the time.
                 image.draft("L", None)
                 image.load()
             return size
     except UnidentifiedImageError:
-        raise RejectError(f"is no image that can be read: it begins with {data[:12]!r}") from None
+        raise RejectError(f"is not a readable image: it begins with {data[:12]!r}") from None
     except Image.DecompressionBombError:
         raise RejectError(f"states more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
-    except UnfitImageError as fault:
+    except UnsupportedImageError as fault:
         raise RejectError(str(fault)) from None
     except RejectError:
         raise
-    except _DECODERS_RAISE as fault:
+    except _DECODER_ERRORS as fault:
         raise RejectError(f"does not decode: {fault}") from None
 
 
 class _Stream(io.BytesIO):
-    """Remembers how far it was read, since Pillow goes back to the start of a JPEG that holds several pictures."""
+    """Stream that records the furthest position read: Pillow rewinds a JPEG that holds several pictures."""
 
     furthest = 0
 
@@ -83,16 +92,16 @@ class _Stream(io.BytesIO):
 
 
 def _check_end(data: bytes, kind: str, header_ends: int) -> None:
-    """A file that was cut off lacks its end mark. `header_ends` is where PIL stopped reading, for JPEG at the scan."""
+    """Raise RejectError for a truncated file. `header_ends` is where PIL stopped reading; for JPEG, at the scan."""
     if kind in ("JPEG", "MPO"):  # entropy-coded data never holds the end-of-image marker: ITU-T T.81, B.1.1.5
-        whole = data.rfind(b"\xff\xd9", header_ends) >= 0
+        is_complete = data.rfind(b"\xff\xd9", header_ends) >= 0
     elif kind == "PNG":
-        whole = data.rfind(_PNG_END) >= 0
+        is_complete = data.rfind(_PNG_END) >= 0
     elif kind == "WEBP":
-        whole = int.from_bytes(data[4:8], "little") + 8 <= len(data)
+        is_complete = int.from_bytes(data[4:8], "little") + 8 <= len(data)
     else:
         return
-    if not whole:
+    if not is_complete:
         raise RejectError(f"is cut off: the {kind} file has no end")
 
 
@@ -106,12 +115,12 @@ def _check_colours(data: bytes, image: Image.Image) -> None:
 
 
 def _is_deep(data: bytes, image: Image.Image) -> bool:
-    """Whether more than 8 bits per channel hide behind an 8-bit mode of Pillow's."""
+    """Return whether an image has more than 8 bits per channel although Pillow reports an 8-bit mode."""
     if image.format == "PNG":
         return data[_PNG_DEPTH_AT] == 16
     if isinstance(image, TiffImageFile):
         return any(bits > 8 for bits in image.tag_v2.get(BITSPERSAMPLE, ()))
     if isinstance(image, PpmImageFile):
-        arguments = image.tile[0].args  # with the largest value where that isn't 255
+        arguments = image.tile[0].args  # a tuple with the maximum value unless that is 255
         return isinstance(arguments, tuple) and int(arguments[1]) > 255
     return False

@@ -1,4 +1,4 @@
-"""The files that are no part of the data set: counted by reason, and listed beside the tree's manifest."""
+"""Count files that aren't part of the dataset by reason, and list them beside the tree's manifest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NAME = "left-out.jsonl"
 
 
 class LeftOut:
-    """Lists files in `<folder>/left-out.jsonl`: path and reason. There is no list where nothing is left out."""
+    """Writes `<folder>/left-out.jsonl` with path and reason of each file. Without such files, there is no list."""
 
     def __init__(self, folder: Path) -> None:
         self.reasons: dict[str, tuple[int, str]] = {}
-        """By reason: how many files, and the first of them."""
+        """By reason: number of files, and the first one."""
         self._path = folder / NAME
         self._file: IO[str] | None = None
 
     def add(self, path: str, reason: str) -> None:
-        """Note a file. Few reasons are told apart."""
+        """Record a file. `reasons` keeps every reason in memory, so use only a few."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("w", encoding="utf-8")
@@ -31,15 +31,17 @@ class LeftOut:
         self.reasons[reason] = count + 1, first
 
     def report(self, reporter: Reporter) -> None:
-        """Say how many files were left out, and why."""
+        """Report how many files were left out, and why."""
         for reason, (files, first) in sorted(self.reasons.items()):
             reporter.event(
-                "left_out", f"left out: {files:,} file{'s' if files > 1 else ''}, {reason}, such as {first!r}",
-                files=files, reason=reason,
-            )  # fmt: skip
+                "left_out",
+                f"left out: {files:,} file{'s' if files > 1 else ''}, {reason}, such as {first!r}",
+                files=files,
+                reason=reason,
+            )
 
     def __enter__(self) -> Self:
-        self._path.unlink(missing_ok=True)  # an earlier run's
+        self._path.unlink(missing_ok=True)  # from an earlier run
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""The text files by which published data sets name their samples: one line each, words between spaces."""
+"""Read text files in which published datasets list their samples, one per line."""
 
 from __future__ import annotations
 
@@ -6,35 +6,33 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from larder.errors import InputError
-from larder.tree.recipes import Files
+from larder.tree.recipes import RecipeFiles
 
-_LONGEST_LINE = 10_000
+_MAX_LINE_CHARACTERS = 10_000
 
 
-class Line(NamedTuple):
-    """A line that isn't empty."""
+class ListLine(NamedTuple):
+    """A non-empty line."""
 
-    place: str
-    """Where it stands: `meta/train.txt, line 3`."""
+    position: str
+    """Position for messages: `meta/train.txt, line 3`."""
     text: str
 
 
-def lines(files: Files, path: str) -> Iterator[Line]:
-    """Each line of a list that isn't empty. Raises InputError for a file that isn't what was extracted, or no text."""
+def read_lines(files: RecipeFiles, path: str) -> Iterator[ListLine]:
+    """Yield each non-empty line. Raise InputError if the file was changed after extract or isn't UTF-8."""
     files.require_intact(path)
     number = 0
     try:
         with files.local(path).open(encoding="utf-8-sig") as file:
-            while text := file.readline(_LONGEST_LINE):
+            while text := file.readline(_MAX_LINE_CHARACTERS):
                 number += 1
                 if text.strip():
-                    yield Line(f"{path}, line {number}", text.strip())
+                    yield ListLine(f"{path}, line {number}", text.strip())
     except UnicodeDecodeError:
-        raise fault(f"{path}, line {number + 1}", "is no text in UTF-8") from None
+        raise list_error(f"{path}, line {number + 1}", "is not UTF-8 text") from None
 
 
-def fault(place: str, what: str) -> InputError:
-    """The error for a line of a list."""
-    return InputError(
-        f"{place}: {what}", next_step="get the list again from where the data set comes from, then extract again"
-    )
+def list_error(position: str, what: str) -> InputError:
+    """Return the InputError for a line of a list."""
+    return InputError(f"{position}: {what}", next_step="download the list again, then extract again")

@@ -10,7 +10,7 @@ docker.sh [--from distribution|docker] [--user NAME]
 
   --from distribution   the distribution's packages (default): Debian 13 and newer, Ubuntu 22.04 and newer
   --from docker         Docker's own repository, download.docker.com, for all others and for the newest version
-  --user NAME           may use Docker without sudo, after logging in anew; that is as good as being root
+  --user NAME           may use Docker without sudo, after the next login; that is as good as being root
 An engine that is there and has compose is left as it is, wherever it comes from.
 X
 }

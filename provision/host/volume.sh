@@ -436,7 +436,7 @@ prepare() {
             ;;
         *) refuse "can't be mounted by this script" \
             "mount it by hand if the data are yours, or choose another volume; if nothing on it counts, as when formatting \
-was cut short or it is to be given up, make the volume anew, or wipe it by hand (wipefs, blkdiscard)" ;;
+was cut short or it is to be given up, make the volume again, or wipe it by hand (wipefs, blkdiscard)" ;;
     esac
 }
 

@@ -1,1 +1,1 @@
-"""bench: measures how fast an arm, one way of reading a data set, feeds a training loop."""
+"""bench: measure how fast an arm (a loader on a layout) feeds a training loop."""

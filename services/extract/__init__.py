@@ -1,1 +1,1 @@
-"""extract: brings a dataset from its source into the data volume, as `raw/`."""
+"""extract: fetch a dataset from its source and unpack it into the volume's `raw/`."""

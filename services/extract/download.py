@@ -1,8 +1,8 @@
-"""Downloading one file: it resumes, retries with growing pauses, and checks length and space.
+"""Download one file: resume, retry with growing pauses, and check length and free space.
 
 <folder>/archive        the finished file
-<folder>/archive.part   what has come so far
-<folder>/state.json     the version it belongs to
+<folder>/archive.part   what has arrived so far
+<folder>/state.json     the version of the file that the part belongs to
 """
 
 from __future__ import annotations
@@ -16,48 +16,53 @@ from typing import Any, NamedTuple
 
 from larder.errors import InputError, ServiceError, StorageError
 from larder.machine import boot_id
-from larder.progress import Reporter, amount
+from larder.progress import Reporter, format_amount
 from larder.volume import remove_tree, require_space
 from services.extract.remotes import ChangedError, Remote, Response, StalledDownloadError, TransientError
 
 TRIES = 6
-"""Tries in a row without progress, before it is given up."""
+"""Give up after this many tries in a row without progress."""
 PROGRESS_BYTES = 64 << 10
-"""What the tries since the last progress must have brought together: a server may send one byte and break off."""
-_LOOK_BYTES = 16 << 20
-"""How often the free space is looked at while a file of unknown length arrives."""
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Bytes that count as progress: a server may send one byte per try and break off."""
+_SPACE_CHECK_BYTES = 16 << 20
+"""Bytes between two checks of the free space, for a file of unknown length."""
+_FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.5, 30.0
+_RESUME_STEP = "check the network and the address, then run again: the download resumes"
+_STALLED_STEP = "check the network, or raise LARDER_STALL_SECONDS, then run again: the download resumes"
 
 
 class TooLargeDownloadError(InputError):
-    """The file is larger than is allowed."""
+    """The file is larger than LARDER_MAX_DOWNLOAD."""
 
 
 class Origin(NamedTuple):
-    """What is known of a file that was downloaded: for run.json."""
+    """Where a downloaded file came from, for run.json."""
 
     url: str
-    """Where it came from in the end, after redirects, without secrets."""
+    """The final URL, after redirects and without secrets."""
     etag: str
 
 
-def download(remote: Remote, folder: Path, reporter: Reporter, most_bytes: int) -> Path:
-    """Bring a remote file into `folder` and return its path. What an earlier run brought is continued.
+def download(remote: Remote, folder: Path, reporter: Reporter, max_bytes: int) -> Path:
+    """Download a remote file into `folder`, resuming an earlier download, and return its path.
 
-    Raises ServiceError when the server fails `TRIES` times in a row, TooLargeDownloadError when the file has more than
-    `most_bytes`, InputError or ConfigurationError when another try can't help, StorageError when the disk is too small.
+    Raises:
+        ServiceError: If the server fails `TRIES` times in a row.
+        TooLargeDownloadError: If the file has more than `max_bytes`.
+        InputError, ConfigurationError: If a retry can't help.
+        StorageError: If the disk is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done, part = folder / "archive", folder / "archive.part"
-    if done.exists() and _state(folder).get("total") in (None, done.stat().st_size):
-        return done
+    finished, part = folder / "archive", folder / "archive.part"
+    if finished.exists() and _read_state(folder).get("total") in (None, finished.stat().st_size):
+        return finished
     failures, furthest = 0, 0
     while True:
         try:
-            _attempt(remote, folder, part, reporter, most_bytes)
+            _attempt(remote, folder, part, reporter, max_bytes)
             _flush(part)
-            part.rename(done)
-            return done
+            part.rename(finished)
+            return finished
         except TransientError as fault:
             if isinstance(fault, ChangedError):
                 part.unlink(missing_ok=True)
@@ -69,7 +74,7 @@ def download(remote: Remote, folder: Path, reporter: Reporter, most_bytes: int) 
             if failures >= TRIES:
                 raise ServiceError(
                     f"{remote.name}: {fault}; given up after {TRIES} tries without progress",
-                    next_step=_SLOW if isinstance(fault, StalledDownloadError) else _AGAIN,
+                    next_step=_STALLED_STEP if isinstance(fault, StalledDownloadError) else _RESUME_STEP,
                 ) from fault
             pause = max(_pause_seconds(failures), fault.wait_seconds)
             reporter.event("retry", f"{fault}; trying again in {pause:.1f} s", tries=failures)
@@ -78,38 +83,34 @@ def download(remote: Remote, folder: Path, reporter: Reporter, most_bytes: int) 
             _discard(folder, remote.name, reporter)
             raise
         except (StorageError, OSError):
-            if _state(folder).get("total") is None:  # nobody knows how much space it needs
+            if _read_state(folder).get("total") is None:  # the space that it needs is unknown
                 _discard(folder, remote.name, reporter)
             raise
 
 
-_AGAIN = "check the network and the address, then run again: the download resumes"
-_SLOW = "check the network, or raise LARDER_STALL_SECONDS, then run again: the download resumes"
-
-
-def origin(folder: Path) -> Origin:
-    """What is known of the file that was downloaded into `folder`."""
-    state = _state(folder)
+def read_origin(folder: Path) -> Origin:
+    """Return the origin of the file that was downloaded into `folder`."""
+    state = _read_state(folder)
     return Origin(str(state.get("url", "")), str(state.get("etag", "")))
 
 
-def remove_others(downloads: Path, keep: Path | None, reporter: Reporter) -> None:
-    """Remove what was downloaded of other sources and not unpacked, and say so: it takes space that others need."""
+def remove_other_downloads(downloads: Path, keep: Path | None, reporter: Reporter) -> None:
+    """Remove and report leftover downloads of other sources, to free their space."""
     if downloads.is_dir():
         for folder in sorted(downloads.iterdir()):
             if folder.is_dir() and folder != keep:
-                _discard(folder, str(_state(folder).get("name") or "another source"), reporter)
+                _discard(folder, str(_read_state(folder).get("name") or "another source"), reporter)
 
 
 def _discard(folder: Path, name: str, reporter: Reporter) -> None:
-    """Remove what has come of a download, and say so."""
+    """Remove a partial download and report it."""
     size = sum(item.stat().st_size for item in folder.rglob("*") if item.is_file())
     remove_tree(folder)
-    reporter.event("left", f"removed what had come of {name}: {amount(size, 'B')}")
+    reporter.event("left", f"removed the unfinished download of {name}: {format_amount(size, 'B')}")
 
 
-def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter, most_bytes: int) -> None:
-    """One request, from where the last one broke off to the end of the file."""
+def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter, max_bytes: int) -> None:
+    """Request the rest of the file once."""
     offset, validator, total = _resume_point(folder, part)
     if offset and offset == total:
         return
@@ -117,8 +118,8 @@ def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter, most_
         if response.offset not in (0, offset):
             raise TransientError(f"the server starts at byte {response.offset}, asked for {offset}")
         if response.total is not None:
-            _require_allowed(response.total, most_bytes, remote)
-            # The archive, and at least as much again for its files: images hardly shrink when packed.
+            _require_allowed(response.total, max_bytes, remote)
+            # The archive, and at least as much again for its files: images hardly compress.
             require_space(folder, 2 * response.total - response.offset, f"{remote.name} with its unpacked files")
         if response.offset < offset:
             reporter.event("restart", "the server can't resume this download, or the file has changed: from the start")
@@ -127,27 +128,33 @@ def _attempt(remote: Remote, folder: Path, part: Path, reporter: Reporter, most_
         if response.offset and total is not None and response.total not in (None, total):
             raise ChangedError(f"the server continues a file of {response.total} bytes, which had {total}")
         if not response.offset:
-            part.unlink(missing_ok=True)  # before its version is forgotten: what stays belongs to state.json
-        state = {"name": remote.name, "validator": response.validator, "total": response.total, "boot": boot_id(),
-                 "url": response.url, "etag": response.etag}  # fmt: skip
+            part.unlink(missing_ok=True)  # before state.json changes, so that a remaining part always matches it
+        state = {
+            "name": remote.name,
+            "validator": response.validator,
+            "total": response.total,
+            "boot": boot_id(),
+            "url": response.url,
+            "etag": response.etag,
+        }
         (folder / "state.json").write_text(json.dumps(state))
-        _receive(remote, response, part, reporter, most_bytes)
+        _receive(remote, response, part, reporter, max_bytes)
     received = part.stat().st_size
     if response.total is not None and received < response.total:
         raise TransientError(f"the connection broke off at {received:,} of {response.total:,} bytes")
 
 
-def _require_allowed(size: int, most_bytes: int, remote: Remote) -> None:
-    if size > most_bytes:
+def _require_allowed(size: int, max_bytes: int, remote: Remote) -> None:
+    if size > max_bytes:
         raise TooLargeDownloadError(
-            f"{remote.name} has {size:,} bytes or more, and LARDER_MAX_DOWNLOAD is {most_bytes:,}",
+            f"{remote.name} has {size:,} bytes or more, and LARDER_MAX_DOWNLOAD is {max_bytes:,}",
             next_step="check LARDER_SOURCE, or raise LARDER_MAX_DOWNLOAD",
         )
 
 
-def _receive(remote: Remote, response: Response, part: Path, reporter: Reporter, most_bytes: int) -> None:
-    """Write what comes to the file `part`, up to the announced length; without one, as long as there is space."""
-    received = looked_at = response.offset
+def _receive(remote: Remote, response: Response, part: Path, reporter: Reporter, max_bytes: int) -> None:
+    """Write the response to `part`, up to the announced length, or while there is space if no length is announced."""
+    received = last_check = response.offset
     with (
         reporter.task("download", response.total, "B", done=response.offset) as task,
         part.open("r+b" if response.offset else "wb") as file,
@@ -158,26 +165,25 @@ def _receive(remote: Remote, response: Response, part: Path, reporter: Reporter,
             received += len(chunk)
             if response.total is not None and received > response.total:
                 raise ChangedError(f"the server sends more than the {response.total:,} bytes that it announced")
-            _require_allowed(received, most_bytes, remote)
-            if response.total is None and received - looked_at >= _LOOK_BYTES:
-                looked_at = received  # its files need as much again, at least
+            _require_allowed(received, max_bytes, remote)
+            if response.total is None and received - last_check >= _SPACE_CHECK_BYTES:
+                last_check = received  # the unpacked files need at least as much again
                 require_space(part.parent, received, f"{remote.name}, whose length the server doesn't say, unpacked")
             file.write(chunk)
             task.advance(len(chunk))
 
 
 def _resume_point(folder: Path, part: Path) -> tuple[int, str, int | None]:
-    """How many bytes are there, of which version and length; 0 when they can't be continued."""
-    state = _state(folder)
+    """Return how many bytes have arrived, their version, and the total length; 0 bytes if they can't be used."""
+    state = _read_state(folder)
     if not part.exists() or not state.get("validator"):
         return 0, "", None
-    if state.get("boot") != boot_id():  # what was not flushed when the machine went down may be zeros now
+    if state.get("boot") != boot_id():  # bytes not flushed before the machine went down may be zeros
         return 0, "", None
     return part.stat().st_size, str(state["validator"]), state.get("total")
 
 
-def _state(folder: Path) -> dict[str, Any]:
-    """What is known of the file that is on its way."""
+def _read_state(folder: Path) -> dict[str, Any]:
     try:
         state = json.loads((folder / "state.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -191,5 +197,5 @@ def _flush(part: Path) -> None:
 
 
 def _pause_seconds(failures: int) -> float:
-    longest = min(_FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS)
-    return longest * random.uniform(0.5, 1.0)  # so that many machines don't come back at once
+    longest = min(_FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), _MAX_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.0)  # so that many machines don't retry at once

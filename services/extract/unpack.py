@@ -1,4 +1,4 @@
-"""Unpacking a source into a folder: bounded, resumable, hashed as it is written."""
+"""Unpack a source into a folder, within limits, resumable, and hashed while writing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from larder.engines import Engine
 from larder.engines.local import LocalEngine
 from larder.ledger import Ledger
 from larder.progress import Reporter
-from larder.sources.limits import Limits, Meter
-from larder.sources.members import Member, Source, refuse, shown
+from larder.sources.limits import ReadMeter, SourceLimits
+from larder.sources.members import Member, Source, quote_name, unsafe_source_error
 from larder.volume import require_space
-from services.extract.links import LinkedFiles, TwiceError, clash, record
+from services.extract.links import DuplicateMemberError, LinkResolver, add_to_ledger, path_conflict_error
 
 _BATCH_FILES = 64
 _BATCH_BYTES = 8 << 20
@@ -27,27 +27,26 @@ _BATCH_BYTES = 8 << 20
 def unpack(
     source: Source, folder: Path, ledger: Ledger, engine: Engine, reporter: Reporter, max_files: int, max_bytes: int
 ) -> None:
-    """Write every file of `source` below `folder` and its entry into `ledger`; those that are in it are skipped.
+    """Write every file of `source` below `folder` and its entry into `ledger`. Skip files that the ledger has.
 
-    Raises InputError for a source that is unsafe, damaged, or beyond the limits, StorageError when the disk is too
-    small.
+    Raises InputError if the source is unsafe, damaged or beyond the limits, StorageError if the disk is too small.
     """
     total = source.total
-    limits = Limits(max_files, max_bytes)
-    if source.counted:
-        census = Meter(source.name, limits)
+    limits = SourceLimits(max_files, max_bytes)
+    if source.sizes_known:
+        listed = ReadMeter(source.name, limits)
         with reporter.task("list", None, "files") as task:
             for member in source.scan():
-                census.count(member.bytes)
+                listed.count_file(member.bytes)
                 task.advance()
-        total = census.files
-        require_space(folder, census.bytes - sum(entry.bytes for entry in ledger.entries()), f"{source.name}, unpacked")
-    meter = Meter(source.name, limits)
+        total = listed.files
+        require_space(folder, listed.bytes - sum(entry.bytes for entry in ledger.entries()), f"{source.name}, unpacked")
+    meter = ReadMeter(source.name, limits)
     done = len(ledger)
     with (
-        _holders_named(source),
-        LinkedFiles(source.name, folder, ledger, meter) as links,
-        reporter.task(source.verb, total, "files", done=done) as task,
+        _name_origins(source),
+        LinkResolver(source.name, folder, ledger, meter) as links,
+        reporter.task(source.action, total, "files", done=done) as task,
     ):
         files = _without_links(source.scan(), links, meter)
         todo = _missing(files, ledger, source.name) if done else files
@@ -56,28 +55,28 @@ def unpack(
             engine = LocalEngine(1)
         with engine(store, _batches(todo, one_by_one=not source.parallel)) as results:
             for entries in results:
-                record(ledger, entries, source.name)
+                add_to_ledger(ledger, entries, source.name)
                 task.advance(len(entries))
-        links.make(resumed=done > 0)
+        links.make_links(resumed=done > 0)
 
 
 @contextmanager
-def _holders_named(source: Source) -> Iterator[None]:
-    """Name the archives that a path comes from twice, where there are several."""
+def _name_origins(source: Source) -> Iterator[None]:
+    """Name the archives in the error for a path that several archives hold."""
     try:
         yield
-    except TwiceError as error:
-        holders = source.holders(error.path) if hasattr(source, "holders") else []
-        if len(holders) < 2:
+    except DuplicateMemberError as error:
+        origins = source.find_origins(error.path) if hasattr(source, "find_origins") else []
+        if len(origins) < 2:
             raise
-        which = " and from ".join(map(shown, holders))
-        raise refuse(source.name, error.path, f"is in it twice: from {which}") from None
+        names = " and from ".join(map(quote_name, origins))
+        raise unsafe_source_error(source.name, error.path, f"is in it twice: from {names}") from None
 
 
-def _without_links(members: Iterable[Member], links: LinkedFiles, meter: Meter) -> Iterator[Member]:
-    """The members that have bytes; the others are put into `links`. All are counted."""
+def _without_links(members: Iterable[Member], links: LinkResolver, meter: ReadMeter) -> Iterator[Member]:
+    """Yield members with content, and add links to `links`. The meter counts both."""
     for member in members:
-        meter.count(member.bytes)
+        meter.count_file(member.bytes)
         if member.link is None:
             yield member
         else:
@@ -85,17 +84,17 @@ def _without_links(members: Iterable[Member], links: LinkedFiles, meter: Meter) 
 
 
 def _missing(members: Iterable[Member], ledger: Ledger, source: str) -> Iterator[Member]:
-    """The members that an earlier run has not stored; a path that comes twice is refused, as that run would have."""
-    ledger.disclaim()
+    """Yield members that no earlier run has stored. Refuse duplicate paths, as that run would have."""
+    ledger.clear_claims()
     for number, member in enumerate(members):
         if ledger.claim(member.path, str(number)) != str(number):
-            raise TwiceError(source, member.path)
+            raise DuplicateMemberError(source, member.path)
         if member.path not in ledger:
             yield member
 
 
 def _batches(members: Iterable[Member], one_by_one: bool) -> Iterator[Sequence[Member]]:
-    """Members in groups that are worth sending to a worker."""
+    """Group members into batches large enough for a worker."""
     if one_by_one:
         yield from ([member] for member in members)
         return
@@ -118,7 +117,7 @@ def _store_batch(source: Source, folder: Path, members: Sequence[Member]) -> lis
 
 
 def _store(source: Source, folder: Path, member: Member) -> IndexEntry:
-    """Write one file and hash it on the way."""
+    """Write and hash one file."""
     path = os.path.join(folder, member.path)
     digest, length = hashlib.sha256(), 0
     descriptor = _create(path, source.name, member.path)
@@ -141,10 +140,10 @@ def _create(path: str, source: str, name: str) -> int:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return os.open(path, flags, 0o644)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise clash(source, name) from None
+        raise path_conflict_error(source, name) from None
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
     written = os.write(descriptor, chunk)
-    while written < len(chunk):  # a nearly full disk takes a part first
+    while written < len(chunk):  # on a nearly full disk, the first write may be partial
         written += os.write(descriptor, chunk[written:])

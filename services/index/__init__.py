@@ -1,1 +1,1 @@
-"""index: checks, hashes and indexes a source that lies in a store, where it lies."""
+"""index: check, hash and index a source in a store without copying it."""

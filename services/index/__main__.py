@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.index.settings import IndexSettings
 
-ABOUT = "Check, hash and index images, shards, archives or Parquet files in a store where they lie."
+ABOUT = "Check, hash and index images, shards, archives or Parquet files in a store in place."
 
 
-def run(settings: IndexSettings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: IndexSettings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.index.index import index
 
     return index(settings, reporter)

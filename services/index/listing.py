@@ -1,10 +1,11 @@
-"""What lies in a store, in an SQLite file, so that its number doesn't matter: listed by many requests at once."""
+"""List a source with parallel requests into an SQLite file, so that memory doesn't limit its size."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.errors import InputError
-from larder.ledger import explained
-from larder.sources.kinds import Kinds
+from larder.ledger import map_database_errors
+from larder.sources.kinds import KindDetector
 from larder.sources.limits import TooLargeError
-from larder.sources.members import refuse
-from larder.sources.prefix import Object, Page, Prefix
+from larder.sources.members import BadSourceError, unsafe_source_error
+from larder.sources.prefix_reader import ListingPage, PrefixReader, S3Object
 
-_REQUESTS_AT_ONCE = 16
-_DEEPEST = 4
-"""How many levels of folders are listed side by side. Below, all of a folder is one listing."""
+_CONCURRENT_REQUESTS = 16
+_MAX_PARALLEL_DEPTH = 4
+"""Levels of folders that are listed in parallel. Below, a folder is listed by one request after the other."""
+_MIN_IMAGES_PER_FOLDER = 100
+"""Smaller folders, judged by the first response, aren't listed in parallel: each takes a request."""
 _COLUMNS = "path, bytes, etag, key, bucket"
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -31,8 +34,8 @@ CREATE TABLE objects (
 """
 
 
-class Stored(NamedTuple):
-    """An object: its path in the source, and where it lies."""
+class StoredObject(NamedTuple):
+    """An object, with its path in the source and its location."""
 
     path: str
     bytes: int
@@ -42,38 +45,36 @@ class Stored(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """Its place, as an index has it."""
+        """The object's URI, as in an index."""
         return f"s3://{self.bucket}/{self.key}"
 
 
-class Listing:
-    """The objects of a source, sorted by their paths in it. Every run lists them again."""
+class ObjectListing:
+    """The objects of a source, sorted by path. Every run lists them again."""
 
     def __init__(self, path: Path, max_files: int) -> None:
         self._path, self._max_files, self._keys = path, max_files, 0
         self.files = self.bytes = 0
         self.sha256 = ""
-        """Of all lines, once `finish` was called: the same objects have the same."""
-        self.kinds = Kinds()
+        """The digest of all objects, set by `finish`."""
+        self.kinds = KindDetector()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        with explained(path):
+        with map_database_errors(path):
             self._db = sqlite3.connect(path)
             self._db.executescript(_SCHEMA)
 
-    def add(self, source: str, bucket: str, objects: Sequence[Object], keys: int) -> None:
-        """Add objects of `source`, of so many keys that the store has named.
+    def add(self, source: str, bucket: str, objects: Sequence[S3Object], keys: int) -> None:
+        """Add objects of `source`. `keys` is the number of keys that the store has listed for them.
 
-        Raises BadSourceError for two of one path, TooLargeError for too many keys.
+        Raises BadSourceError for two objects with one path, TooLargeError for too many keys.
         """
-        rows = [Stored(found.path, found.bytes, found.etag, found.key, bucket) for found in objects]
+        rows = [StoredObject(found.path, found.bytes, found.etag, found.key, bucket) for found in objects]
         try:
-            with explained(self._path):
+            with map_database_errors(self._path):
                 self._db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError:
-            others = (row.path for row in rows if (held := self.find(row.path)) is not None and held.key != row.key)
-            path = next(others, rows[0].path)
-            raise refuse(source, path, "is in it twice", "give one of the two keys another name") from None
+            raise self._duplicate_error(source, rows) from None
         self.files += len(rows)
         self.bytes += sum(row.bytes for row in rows)
         self._keys += keys
@@ -85,26 +86,40 @@ class Listing:
         for row in rows:
             self.kinds.add(row.path)
 
+    def _duplicate_error(self, source: str, rows: Sequence[StoredObject]) -> BadSourceError:
+        """Return the error for a path that several objects have."""
+        for row in rows:
+            existing = self.find(row.path)
+            if existing is not None and (existing.bucket, existing.key) != (row.bucket, row.key):
+                return unsafe_source_error(
+                    source,
+                    row.path,
+                    f"is the path of both {existing.uri} and {row.uri}",
+                    "give one of the two another name",
+                )
+        [(path, _)] = Counter(row.path for row in rows).most_common(1)
+        return unsafe_source_error(source, path, "is listed twice", "name no folder or archive in LARDER_SOURCE twice")
+
     def finish(self) -> None:
-        """Sum up, after the last object."""
-        with explained(self._path):
+        """Commit and compute the digest, after the last object."""
+        with map_database_errors(self._path):
             self._db.commit()
         digest = hashlib.sha256()
         for row in self:
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self.sha256 = digest.hexdigest()
 
-    def find(self, path: str) -> Stored | None:
-        """The object at a path."""
+    def find(self, path: str) -> StoredObject | None:
+        """Return the object at a path, or None."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM objects WHERE path = ?", (path,)).fetchone()
-        return Stored(*row) if row else None
+        return StoredObject(*row) if row else None
 
-    def __iter__(self) -> Iterator[Stored]:
+    def __iter__(self) -> Iterator[StoredObject]:
         for row in self._db.execute(f"SELECT {_COLUMNS} FROM objects ORDER BY path"):
-            yield Stored(*row)
+            yield StoredObject(*row)
 
     def paths(self) -> Iterator[str]:
-        """The paths, sorted in UTF-8 byte order."""
+        """Yield the paths, sorted in UTF-8 byte order."""
         for (path,) in self._db.execute("SELECT path FROM objects ORDER BY path"):
             yield path
 
@@ -114,46 +129,55 @@ class Listing:
         self._path.unlink(missing_ok=True)
 
 
-class _Step(NamedTuple):
-    """A page to ask for: of the folder `start`, at the place that `token` says, so many levels deep."""
+class _PageRequest(NamedTuple):
+    """A page to request: of the folder `start`, from the continuation token on, at this depth."""
 
     start: str
     token: str = ""
     level: int = 0
 
 
-def list_at_once(prefix: Prefix) -> Iterator[Page]:
-    """Every object below a prefix, in pages of no order. See `Prefix.list`.
+def list_parallel(prefix: PrefixReader) -> Iterator[ListingPage]:
+    """Yield every object below a prefix, in unordered pages. See `PrefixReader.list`.
 
-    A folder with more objects than an answer holds is listed folder by folder, side by side.
+    If a folder has more objects than one response holds, its subfolders are listed in parallel. The deepest known
+    folders come first: this keeps the queue short, and few pages wait for the caller.
     """
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        running: set[Future[tuple[Page, list[_Step]]]] = {pool.submit(_ask, prefix, _Step(prefix.start))}
+    with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
+        steps, running = [_PageRequest(prefix.start)], set[Future[tuple[ListingPage, list[_PageRequest]]]]()
         try:
-            while running:
+            while steps or running:
+                while steps and len(running) < 2 * _CONCURRENT_REQUESTS:
+                    running.add(pool.submit(_request_page, prefix, steps.pop()))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    page, steps = future.result()
+                    page, next_steps = future.result()
                     yield page
-                    running |= {pool.submit(_ask, prefix, step) for step in steps}
+                    steps += next_steps
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ask(prefix: Prefix, step: _Step) -> tuple[Page, list[_Step]]:
-    page = prefix.page(step.start, step.token)
-    if not page.following:
+def _request_page(prefix: PrefixReader, step: _PageRequest) -> tuple[ListingPage, list[_PageRequest]]:
+    page = prefix.list_page(step.start, step.token)
+    if not page.next_token:
         return page, []
-    if not step.token and step.level < _DEEPEST:
-        inside = prefix.folders(step.start)
+    if not step.token and step.level < _MAX_PARALLEL_DEPTH and _has_large_folders(page, step.start):
+        inside = prefix.list_folder(step.start)
         if inside is not None and inside.folders:
-            return inside, [_Step(folder, "", step.level + 1) for folder in inside.folders]
-    return page, [step._replace(token=page.following)]
+            return inside, [_PageRequest(folder, "", step.level + 1) for folder in inside.folders]
+    return page, [step._replace(token=page.next_token)]
 
 
-def require_objects(listing: Listing, source: str) -> None:
-    """Raise InputError for a source without objects."""
+def _has_large_folders(page: ListingPage, start: str) -> bool:
+    """Return whether the first objects of a folder are in few subfolders, which are then large."""
+    folders = {inside[0] for found in page.objects if len(inside := found.key[len(start) :].split("/", 1)) > 1}
+    return len(folders) * _MIN_IMAGES_PER_FOLDER <= page.keys
+
+
+def require_objects(listing: ObjectListing, source: str) -> None:
+    """Raise InputError if the source has no objects."""
     if not listing.files:
         with suppress(OSError):
             listing.remove()

@@ -1,6 +1,6 @@
-"""Parquet files in a store: the images in them, each with the place of its bytes.
+"""Find the images in Parquet files in a store, with the location of each one's bytes.
 
-pyarrow reads the footers and the labels. The pages of images are followed by hand (larder.sources.parquet_pages).
+pyarrow reads the footers and the labels. larder.sources.parquet_pages parses the pages of images.
 """
 
 from __future__ import annotations
@@ -9,38 +9,43 @@ import functools
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from larder.errors import InputError
-from larder.next_step import MAKES
-from larder.packing.source import open_folder
-from larder.sources.limits import Limits
-from larder.sources.parquet import Columns, RowsOfFile, labels_of, opened, path_of
-from larder.sources.parquet_pages import CODECS, Chunk, PageError, Value, values_of
-from larder.sources.parts import Part
+from larder.next_step import CREATED_BY
+from larder.packing.pack_input import open_prefix
+from larder.sources.limits import SourceLimits
+from larder.sources.parquet import image_path
+from larder.sources.parquet_columns import ParquetColumns, ParquetPart
+from larder.sources.parquet_labels import read_labels
+from larder.sources.parquet_pages import CODECS, ColumnChunk, ColumnValue, PageError, read_values
+from larder.sources.parquet_reader import open_table
+from larder.sources.parts import SourcePart
 from larder.store import BucketSettings
 from larder.tree.recipes import RejectError
 from larder.tree.settings import Verify
-from services.index.archives import InStore, Range
-from services.index.found import Looked
-from services.index.listing import Stored
-from services.index.look import checked, of_bucket
+from services.index.archives import ByteRange, ObjectFile, changed_object_error
+from services.index.check_ledger import CheckResult
+from services.index.checkers import check_content, with_bucket
+from services.index.listing import StoredObject
 
-_NO_LIMITS = Limits(1 << 62, 1 << 62)
+_NO_ROW = "no row"
+_NO_LIMITS = SourceLimits(1 << 62, 1 << 62)
 
 
-class Rows(NamedTuple):
-    """A Parquet file to look at, and the object that it is."""
+class ParquetJob(NamedTuple):
+    """A Parquet file to check, and its object."""
 
-    file: RowsOfFile
-    stored: Stored
+    file: ParquetPart
+    stored: StoredObject
 
 
 class _Reader(io.RawIOBase):
-    """An object as a file: a request for each read, since pyarrow knows what it needs."""
+    """An object as a file. Each read is a request, since pyarrow reads only what it needs."""
 
-    def __init__(self, settings: BucketSettings, found: Stored) -> None:
+    def __init__(self, settings: BucketSettings, found: StoredObject) -> None:
         self._settings, self._found, self._at = settings, found, 0
 
     def readable(self) -> bool:
@@ -60,51 +65,61 @@ class _Reader(io.RawIOBase):
         length = min(len(buffer), max(0, self._found.bytes - self._at))
         if not length:
             return 0
-        data = open_folder(self._settings, "").read_range(self._found.key, self._at, length) or b""
+        data = open_prefix(self._settings, "").read_range(self._found.key, self._at, length, self._found.etag)
+        if data is None:
+            raise changed_object_error(self._found)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
 
-def part_of(settings: BucketSettings, found: Stored) -> Part:
-    """A Parquet file for pyarrow."""
-    return Part(Path(), found.path, functools.partial(_Reader, of_bucket(settings, found.bucket), found))
+def make_part(settings: BucketSettings, found: StoredObject) -> SourcePart:
+    """Return an object as a Parquet file for pyarrow."""
+    return SourcePart(Path(), found.path, functools.partial(_Reader, with_bucket(settings, found.bucket), found))
 
 
 @dataclass(frozen=True)
-class LookAtParquet:
-    """Reads a Parquet file from front to back, and checks each image in it."""
+class ParquetChecker:
+    """Reads a Parquet file sequentially, and checks each image in it."""
 
     settings: BucketSettings
     verify: Verify
-    columns: Columns
+    columns: ParquetColumns
     labels: Mapping[Any, int]
     classes: int
 
-    def __call__(self, rows: Rows) -> Looked:
-        """Raises InputError for a file that is damaged, or whose images can't be read where they lie."""
-        looked = Looked([], [], [], rows.stored.path)
-        for row, (value, label, codec) in enumerate(self._values(rows)):
-            path = path_of(rows.file, row, value.data, label, self.classes)
-            place = Range(value.offset, value.packed, None if value.packed is None else CODECS[codec], value.at or None)
+    def __call__(self, rows: ParquetJob) -> CheckResult:
+        """Check one file. Raises InputError if it is damaged, or if its images can't be read in place."""
+        result = CheckResult([], [], [], rows.stored.path)
+        for row, (value, found, codec) in enumerate(self._values(rows)):
+            if found is None:
+                continue
+            split, label = found
+            path = image_path(rows.file._replace(split=split), row, value.data, label, self.classes)
+            byte_range = ByteRange(
+                value.offset, value.packed, None if value.packed is None else CODECS[codec], value.at or None
+            )
             try:
-                looked.images.append(checked(value.data, path, self.verify, rows.stored, place))
+                result.images.append(check_content(value.data, path, self.verify, rows.stored, byte_range))
             except RejectError as fault:
-                looked.rejects.append((path, str(fault)))
-        return looked
+                result.rejects.append((path, str(fault)))
+        return result
 
-    def _values(self, rows: Rows) -> Iterator[tuple[Value, int, str]]:
-        pages = InStore(of_bucket(self.settings, rows.stored.bucket), rows.stored, _NO_LIMITS)
+    def _values(self, rows: ParquetJob) -> Iterator[tuple[ColumnValue, tuple[str, int] | None, str]]:
+        """Yield each row's image, its split and label (None if its split is left out), and the image's codec."""
+        pages = ObjectFile(with_bucket(self.settings, rows.stored.bucket), rows.stored, _NO_LIMITS)
         for group, (codec, chunk) in enumerate(self._chunks(rows)):
-            labels = labels_of(rows.file, self.columns, self.labels, group)
+            labels = read_labels(rows.file, self.columns, self.labels, group)
             try:
-                for value, label in zip(values_of(pages.bytes_at, chunk), labels, strict=True):
-                    yield value, label, codec
+                for value, found in zip_longest(read_values(pages.bytes_at, chunk), labels, fillvalue=_NO_ROW):
+                    if isinstance(value, str) or isinstance(found, str):
+                        raise PageError("it has another number of labels than of images")
+                    yield value, found, codec
             except PageError as fault:
-                raise _unreadable(rows.stored, f"row group {group:,}: {fault}") from None
+                raise _unreadable_error(rows.stored, f"row group {group:,}: {fault}") from None
 
-    def _chunks(self, rows: Rows) -> list[tuple[str, Chunk]]:
-        with opened(rows.file.part) as table:
+    def _chunks(self, rows: ParquetJob) -> list[tuple[str, ColumnChunk]]:
+        with open_table(rows.file.part) as table:
             names = [table.schema.column(number).path for number in range(len(table.schema))]
             image = self.columns.image
             leaf = names.index(f"{image}.bytes" if f"{image}.bytes" in names else image)
@@ -113,19 +128,19 @@ class LookAtParquet:
         found = []
         for column in groups:
             if column.compression not in CODECS:
-                raise _unreadable(rows.stored, f"its pages are packed with {column.compression}")
+                raise _unreadable_error(rows.stored, f"its pages are packed with {column.compression}")
             starts = [column.data_page_offset]
             if column.has_dictionary_page and column.dictionary_page_offset:
                 starts.append(column.dictionary_page_offset)
-            chunk = Chunk(
+            chunk = ColumnChunk(
                 min(starts), column.total_compressed_size, column.num_values, CODECS[column.compression], deepest
             )
             found.append((column.compression, chunk))
         return found
 
 
-def _unreadable(found: Stored, why: str) -> InputError:
+def _unreadable_error(found: StoredObject, why: str) -> InputError:
     return InputError(
-        f"images can't be read where they lie in {found.uri}: {why}",
-        next_step=f"set LARDER_SOURCE for {MAKES['tree']}, which read any Parquet file",
+        f"images can't be read in place in {found.uri}: {why}",
+        next_step=f"set LARDER_SOURCE for {CREATED_BY['tree']}, which read any Parquet file",
     )

@@ -1,1 +1,1 @@
-"""jupyter: JupyterLab beside the data, with notebooks that show every way of feeding."""
+"""jupyter: run JupyterLab next to the data, with notebooks that show every way to read it."""

@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.jupyter.settings import JupyterSettings
 
-ABOUT = "Run JupyterLab beside the data; its notebooks show every way of feeding."
+ABOUT = "Run JupyterLab next to the data, with a notebook for each arm."
 
 
-def run(settings: JupyterSettings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: JupyterSettings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.jupyter.jupyter import jupyter
 
     return jupyter(settings, reporter)

@@ -12,27 +12,32 @@ from larder.settings import Settings
 
 
 class JupyterSettings(Settings):
-    """Where JupyterLab listens, what opens it, and where work is kept."""
+    """JupyterLab's address, its token, and the folder of the work."""
 
     task: Literal["serve", "ready", "url", "up", "down", "logs"] = Field(
-        "serve", alias="LARDER_JUPYTER_TASK",
+        "serve",
+        alias="LARDER_JUPYTER_TASK",
         description="serve (run it here), ready (does it answer?), url (print its address with the token); up, down "
         "and logs are for a server in the background, without a container engine",
-    )  # fmt: skip
+    )
     workspace: Path = Field(
-        Path("workspace"), alias="LARDER_WORKSPACE",
-        description="the folder of notebooks and of what is made with them; what is in it outlives the container",
-    )  # fmt: skip
+        Path("workspace"),
+        alias="LARDER_WORKSPACE",
+        description="the folder of notebooks and other files, which outlives the container",
+    )
     bind: IPv4Address = Field(
-        IPv4Address("127.0.0.1"), alias="LARDER_JUPYTER_BIND",
-        description="the address that it listens on; with another than loopback's, all who reach it see the login",
-    )  # fmt: skip
+        IPv4Address("127.0.0.1"),
+        alias="LARDER_JUPYTER_BIND",
+        description="the address that it listens on; on any address but loopback, others can reach the login",
+    )
     port: int = Field(8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that it listens on")
     token_file: Path = Field(
-        Path(".larder/jupyter-token"), alias="LARDER_JUPYTER_TOKEN_FILE",
-        description="the file that holds the token, which is the password",
-    )  # fmt: skip
+        Path(".larder/jupyter-token"),
+        alias="LARDER_JUPYTER_TOKEN_FILE",
+        description="the file with the token, which is the password",
+    )
     home: Path = Field(
-        Path(".larder/jupyter"), alias="LARDER_JUPYTER_DIR",
+        Path(".larder/jupyter"),
+        alias="LARDER_JUPYTER_DIR",
         description="where a server in the background keeps its log and its process id",
-    )  # fmt: skip
+    )

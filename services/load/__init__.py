@@ -1,1 +1,1 @@
-"""load: puts a finished artifact into an S3 store, verifies it there, and leaves a manifest beside it."""
+"""load: upload a finished artifact to an S3 store, verify it there and write its manifest."""

@@ -1,7 +1,8 @@
-"""Class folders without images: stores have no empty folders, so an empty object stands in each.
+"""Keep class folders without images in a bucket, with an empty object in each.
 
-Who reads the bucket as folders, by a mount or a copy, finds every class in every split then, as in the tree. Else
-programs that number the folders that they find would give one class several labels. No index names these objects.
+Object stores have no empty folders. A program that reads the bucket through a mount or a copy then finds every class
+in every split, as in the tree. Otherwise a program that numbers the folders it finds would give one class different
+labels in different splits. No index lists these objects.
 """
 
 from __future__ import annotations
@@ -10,35 +11,35 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from larder.bucket import Folder, Listed
+from larder.bucket import BucketPrefix, ListedObject
 from larder.contract import Manifest
 
 PLACEHOLDER = ".keep"
 _PATH = re.compile(rf"[^/]+/class_[0-9]+/{re.escape(PLACEHOLDER)}")
 
 
-def is_placeholder(item: Listed) -> bool:
-    """Whether an object stands in for a folder."""
+def is_placeholder(item: ListedObject) -> bool:
+    """Return whether an object is a placeholder for an empty folder."""
     return item.bytes == 0 and _PATH.fullmatch(item.path) is not None
 
 
-def keep_class_folders(source: Manifest, there: Folder, objects: Iterable[Listed], requests: int) -> None:
-    """Put the objects that stand in for folders that a tree has, and delete those of other data sets.
+def keep_class_folders(source: Manifest, remote: BucketPrefix, objects: Iterable[ListedObject], requests: int) -> None:
+    """Write placeholders for a tree's empty class folders, and delete placeholders that it doesn't need.
 
     Args:
-        source: The manifest of what is loaded; nothing is done for packs.
-        there: Its place in the store.
-        objects: What is there beside the files that are loaded.
-        requests: How many requests may be under way.
+        source: The manifest of the loaded artifact. Nothing is done for shards and chunks.
+        remote: The artifact's folder in the store.
+        objects: The objects in the store that aren't loaded files.
+        requests: Maximum number of parallel requests.
 
     Raises:
         ConfigurationError, ServiceError: If the store refuses or fails.
     """
     if source.artifact != "tree":
         return
-    wanted = {f"{path}/{PLACEHOLDER}" for path in source.empty_class_folders()}
+    expected = {f"{path}/{PLACEHOLDER}" for path in source.empty_class_folders()}
     found = {item.path for item in objects if is_placeholder(item)}
     with ThreadPoolExecutor(requests) as pool:
-        for _ in pool.map(lambda path: there.write(path, b""), sorted(wanted - found)):
+        for _ in pool.map(lambda path: remote.write(path, b""), sorted(expected - found)):
             pass
-    there.delete(sorted(found - wanted))
+    remote.delete(sorted(found - expected))

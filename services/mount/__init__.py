@@ -1,1 +1,1 @@
-"""The mount stage: a bucket as a read-only folder, by rclone and FUSE."""
+"""mount: mount a bucket as a read-only folder, with rclone and FUSE."""

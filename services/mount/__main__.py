@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.mount.settings import MountSettings
 
-ABOUT = "Mount the bucket read-only as a folder, until it is told to end; or take such a mount away."
+ABOUT = "Mount the bucket read-only as a folder until the stage is stopped, or unmount it."
 
 
-def run(settings: MountSettings, reporter: Reporter) -> Outcome:
-    """What the settings say of the three things this stage does; only what does it is imported."""
+def run(settings: MountSettings, reporter: Reporter) -> StageOutcome:
+    """Mount, mount in the background, or unmount, and import only what that needs."""
     if settings.unmount:
         from services.mount.unmount import unmount
 

@@ -1,4 +1,4 @@
-"""`python -m services.mount.health`: whether the mount answers; for the container's health check."""
+"""`python -m services.mount.health`: check that the mount answers, for the container's health check."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import sys
 from pathlib import Path
 
-from larder.terminal import say
-from services.mount.mounts import fault_of, mounted_in
+from larder.terminal import print_escaped
+from services.mount.mounts import find_mount_error, list_mounts
 
 
 def main() -> int:
-    """0 when our mount in LARDER_MOUNT_DIR can be listed; else the reason goes to stderr."""
-    ours = [item.point for item in mounted_in(Path(os.environ["LARDER_MOUNT_DIR"]).resolve()) if item.ours]
-    fault = fault_of(ours[-1]) if ours else "nothing is mounted yet"
+    """Return 0 if larder's mount in LARDER_MOUNT_DIR can be listed; otherwise print why not on stderr and return 1."""
+    ours = [item.point for item in list_mounts(Path(os.environ["LARDER_MOUNT_DIR"]).resolve()) if item.is_ours]
+    fault = find_mount_error(ours[-1]) if ours else "nothing is mounted yet"
     if fault:
-        say(fault, file=sys.stderr)
+        print_escaped(fault, file=sys.stderr)
     return 1 if fault else 0
 
 

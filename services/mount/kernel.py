@@ -1,4 +1,4 @@
-"""The kernel's calls that Python lacks: mounting, and giving rights away."""
+"""System calls that Python lacks: mount, unmount and drop capabilities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 
 SYS_ADMIN, DAC_OVERRIDE = 21, 1
-"""Capabilities (linux/capability.h): to mount, and to enter a folder that is closed to root."""
+"""Capabilities (linux/capability.h): to mount, and to enter a folder that root can't access otherwise."""
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -16,26 +16,27 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_fuse(source: str, kind: str, point: str, options: str) -> None:
-    """Mount read-only, without devices and set-user-id programs. Raises OSError."""
+    """Mount read-only, without devices and setuid programs. Raises OSError."""
     flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV
     words = [os.fsencode(word) for word in (source, point, kind)]
     _check(_LIBC.mount(*words, ctypes.c_ulong(flags), options.encode()))
 
 
 def unmount(point: str, *, lazily: bool) -> None:
-    """Unmount; lazily also while files in it are open. Raises OSError."""
+    """Unmount; `lazily` even while files are open. Raises OSError."""
     _check(_LIBC.umount2(os.fsencode(point), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazily else 0)))
 
 
-def keep(*capabilities: int) -> None:
-    """Give up all capabilities of this thread but these, and the way to new ones. Raises OSError.
+def keep_capabilities(*capabilities: int) -> None:
+    """Drop all capabilities of this thread but these, and prevent new ones. Raises OSError.
 
-    Children get no more. As its memory is closed to other processes of its user, they can't use those that it keeps.
+    Children get no more than these. The process is also made non-dumpable, so that other processes of its user can't
+    take over its capabilities.
     """
     _check(_LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-    _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # an old kernel has none
+    _LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)  # fails on old kernels, which have no ambient set
     for capability in range(64):
-        if capability not in capabilities:  # in vain without SETPCAP; then NO_NEW_PRIVS keeps others away
+        if capability not in capabilities:  # fails without SETPCAP; then NO_NEW_PRIVS has to suffice
             _LIBC.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     mask = sum(1 << capability for capability in capabilities)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

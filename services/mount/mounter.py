@@ -1,14 +1,14 @@
-"""`python -m services.mount.mounter`: the one process with the right to mount. It reads nothing from the store.
+r"""`python -m services.mount.mounter`: the only process with the right to mount. It doesn't read from the store.
 
-It mounts FUSE at one mount point, which it was started with, and unmounts FUSE in that point's folder. Whoever holds
-the other end of one of its channels can have it do nothing else: the stage, and rclone, by `bin/fusermount3`.
+It mounts FUSE at one mount point, which is given at the start, and unmounts FUSE in that point's folder. The stage, and
+rclone by `bin/fusermount3`, hold the other ends of its channels and can request nothing else:
 
-    asked               does                                            answers
-    mount               mounts at the mount point                       done, and the handle of /dev/fuse
-    unmount[\\0NAME]     unmounts the mount point, or NAME beside it     done
-    detach[\\0NAME]      the same, also while files are open             done
+    request             action                                           answer
+    mount               mount at the mount point                         done, and the file descriptor of /dev/fuse
+    unmount[\0NAME]      unmount the mount point, or NAME beside it       done
+    detach[\0NAME]       the same, even while files are open              done
 
-What can't be done is answered with the system's words. It ends when nobody holds the other ends.
+A failed request is answered with the system's error message. The process ends when all other ends are closed.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ from pathlib import Path
 from typing import cast
 
 from services.mount import kernel
-from services.mount.mounts import mounted_in
+from services.mount.mounts import list_mounts
 
-MOST_BYTES = 1000
+MAX_MESSAGE_BYTES = 1000
 DONE = b"done"
 KIND = "fuse.rclone"
 
 
 def serve(channels: Iterable[socket.socket], point: Path, source: str) -> None:
-    """Do what is asked until nobody can ask any more."""
-    with selectors.DefaultSelector() as asking:
+    """Answer requests until all channels are closed."""
+    with selectors.DefaultSelector() as selector:
         for channel in channels:
-            asking.register(channel, selectors.EVENT_READ)
-        while asking.get_map():
-            for key, _ in asking.select():
+            selector.register(channel, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
                 channel = cast(socket.socket, key.fileobj)
-                if asked := _received(channel):
-                    _answer(channel, asked, point, source)
+                if request := _receive_request(channel):
+                    _handle_request(channel, request, point, source)
                 else:
-                    asking.unregister(channel)
+                    selector.unregister(channel)
 
 
-def _received(channel: socket.socket) -> bytes:
-    """What is asked; nothing at the end."""
+def _receive_request(channel: socket.socket) -> bytes:
+    """Return a request, or nothing at the end."""
     try:
-        return channel.recv(MOST_BYTES)
+        return channel.recv(MAX_MESSAGE_BYTES)
     except ConnectionError:
         return b""
 
 
-def _answer(channel: socket.socket, asked: bytes, point: Path, source: str) -> None:
+def _handle_request(channel: socket.socket, request: bytes, point: Path, source: str) -> None:
     handle = None
     try:
-        handle = _do(asked, point, source)
+        handle = _execute(request, point, source)
         answer = DONE
     except (OSError, ValueError) as fault:
-        answer = (getattr(fault, "strerror", None) or str(fault)).encode()[:MOST_BYTES]
+        answer = (getattr(fault, "strerror", None) or str(fault)).encode()[:MAX_MESSAGE_BYTES]
     try:
-        with suppress(OSError):  # who asked is gone
+        with suppress(OSError):  # the requester has ended
             if handle is None:
                 channel.send(answer, socket.MSG_DONTWAIT)
             else:
                 socket.send_fds(channel, [answer], [handle], socket.MSG_DONTWAIT)
     finally:
         if handle is not None:
-            os.close(handle)  # when rclone ends, nobody holds it: then the kernel ends the mount
+            os.close(handle)  # then only rclone holds it, and the kernel ends the mount with rclone
 
 
-def _do(asked: bytes, point: Path, source: str) -> int | None:
-    """Do one thing; returns the handle of /dev/fuse where it was to mount. Raises OSError, or ValueError."""
-    if asked == b"mount":
+def _execute(request: bytes, point: Path, source: str) -> int | None:
+    """Execute a request; return the file descriptor of /dev/fuse for a mount. Raises OSError or ValueError."""
+    if request == b"mount":
         return _mount(point, source)
-    command, _, name = asked.partition(b"\0")
+    command, _, name = request.partition(b"\0")
     if command not in (b"unmount", b"detach"):
         raise ValueError("no such command")
     where = point.parent / os.fsdecode(name) if name else point
@@ -86,15 +86,15 @@ def _do(asked: bytes, point: Path, source: str) -> int | None:
 
 
 def _is_fuse(point: Path) -> bool:
-    """Whether what was mounted last at a point is FUSE's."""
-    kinds = [item.kind for item in mounted_in(point.parent) if item.point == point]
+    """Return whether the topmost mount at a point is FUSE's."""
+    kinds = [item.kind for item in list_mounts(point.parent) if item.point == point]
     return bool(kinds) and kinds[-1].startswith("fuse")
 
 
 def _mount(point: Path, source: str) -> int:
-    if any(item.point == point for item in mounted_in(point.parent)):
+    if any(item.point == point for item in list_mounts(point.parent)):
         raise ValueError("something is mounted there already")
-    # By its handle: whoever owns the folder could put a link in the mount point's place meanwhile.
+    # Mount through a file descriptor, since the folder's owner could replace the mount point by a link meanwhile.
     target = os.open(point, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY)
     fuse = None
     try:
@@ -113,15 +113,15 @@ def _mount(point: Path, source: str) -> int:
 
 
 def main() -> int:
-    """Serve the two channels whose numbers are given."""
-    point, source, *numbers = sys.argv[1:]
-    for ending in (signal.SIGINT, signal.SIGTERM):  # meant for the stage, which then has the mount taken away
-        signal.signal(ending, signal.SIG_IGN)
-    channels = [socket.socket(fileno=int(number)) for number in numbers]
+    """Serve the two channels whose file descriptors are given."""
+    point, source, *descriptors = sys.argv[1:]
+    for stop_signal in (signal.SIGINT, signal.SIGTERM):  # meant for the stage, which then sends a request to unmount
+        signal.signal(stop_signal, signal.SIG_IGN)
+    channels = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
     try:
-        kernel.keep(kernel.SYS_ADMIN, kernel.DAC_OVERRIDE)
+        kernel.keep_capabilities(kernel.SYS_ADMIN, kernel.DAC_OVERRIDE)
     except PermissionError:
-        return 1  # which the stage explains
+        return 1  # the stage explains it
     channels[0].send(DONE)
     serve(channels, Path(point), source)
     return 0

@@ -1,6 +1,7 @@
-"""What is mounted where, and taking it away.
+"""List mounts, and unmount them.
 
-The kernel's table is asked, since a look at a dead mount fails, and one at a mount whose rclone hangs never returns.
+The list comes from the kernel's table: accessing a dead mount fails, and accessing one whose rclone hangs blocks
+forever.
 """
 
 from __future__ import annotations
@@ -18,106 +19,111 @@ from typing import NamedTuple
 from larder.errors import ConfigurationError, StorageError
 from services.mount import kernel
 
-TABLE = Path("/proc/self/mountinfo")
+MOUNT_TABLE = Path("/proc/self/mountinfo")
 DEVICE = "larder:"
-"""What our mounts' source begins with in the table; the bucket follows."""
+"""The beginning of the source of larder's mounts in the table; the bucket follows."""
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 
 
-class Mounted(NamedTuple):
-    """A line of the table: where, which kind of file system (fuse.rclone), and of what."""
+class MountEntry(NamedTuple):
+    """A line of the table: mount point, kind of file system (fuse.rclone), and source."""
 
     point: Path
     kind: str
     source: str
 
     @property
-    def ours(self) -> bool:
-        """Whether this stage mounted it, in whichever process or container."""
+    def is_ours(self) -> bool:
+        """Whether this stage mounted it, in any process or container."""
         return self.kind.startswith("fuse") and self.source.startswith(DEVICE)
 
 
-def mounted_in(folder: Path) -> list[Mounted]:
-    """What is mounted directly in `folder` (absolute, without links), in the order in which it was mounted."""
+def list_mounts(folder: Path) -> list[MountEntry]:
+    """Return the mounts directly in `folder` (absolute, without links), in the order in which they were mounted."""
     try:
-        lines = TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = MOUNT_TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         raise ConfigurationError("mounting needs Linux", next_step="use a Linux machine, or its containers") from None
     # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw  (proc_pid_mountinfo(5))
     parts = [(*line.split(" - ")[0].split()[4:5], *line.split(" - ")[1].split()[:2]) for line in lines]
-    found = [Mounted(Path(_plain(point)), kind, _plain(source)) for point, kind, source in parts]
+    found = [MountEntry(Path(_decode_word(point)), kind, _decode_word(source)) for point, kind, source in parts]
     return [item for item in found if item.point.parent == folder]
 
 
-def _plain(word: str) -> str:
-    """A word of the table, in which blanks and the like are written as \\040."""
+def _decode_word(word: str) -> str:
+    r"""Decode a word of the table, in which blanks and similar characters are escaped as \040."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
 
 
 def start_listing(point: Path) -> subprocess.Popen[str]:
-    """A process that lists the mount through the kernel: it, and not its caller, waits for a store that hangs."""
+    """Start a process that lists the mount, so that a hanging store blocks only that process."""
     return subprocess.Popen(
-        ["ls", "-U", str(point)], env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        ["ls", "-U", str(point)],
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def fault_of(point: Path, seconds: float = _ANSWER_SECONDS) -> str:
-    """Why a listing of the mount fails, in the system's words; "" when it works."""
+def find_mount_error(point: Path, seconds: float = _ANSWER_SECONDS) -> str:
+    """List the mount. Return the system's error message, or "" on success."""
     listing = start_listing(point)
     try:
-        _, words = listing.communicate(timeout=seconds)
+        _, message = listing.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         listing.kill()  # it ends when the mount does
         return f"no answer within {seconds:.0f} s"
-    return "" if listing.returncode == 0 else words.strip() or f"ls ended with {listing.returncode}"
+    return "" if listing.returncode == 0 else message.strip() or f"ls ended with {listing.returncode}"
 
 
 def is_dead(point: Path) -> bool:
-    """Whether nobody serves the mount any more."""
-    fault = fault_of(point)
+    """Return whether the process that served the mount has ended."""
+    fault = find_mount_error(point)
     return any(os.strerror(code) in fault for code in (errno.ENOTCONN, errno.ECONNABORTED))
 
 
-Unmount = Callable[[Path, bool], str]
-"""Unmounts, lazily or not; returns what the system complains of, "" when it is done."""
+UnmountFunction = Callable[[Path, bool], str]
+"""Unmounts, lazily or not, and returns the system's error message, or "" on success."""
 
 
-def take_away(point: Path, grace_seconds: float, say_busy: Callable[[], None], unmount: Unmount) -> bool:
-    """Unmount what is mounted at `point`. While files in it are open, wait for `grace_seconds` after `say_busy`.
+def unmount_or_detach(
+    point: Path, grace_seconds: float, say_busy: Callable[[], None], unmount: UnmountFunction
+) -> bool:
+    """Unmount `point`. If files are open, call `say_busy` and wait up to `grace_seconds`, then unmount lazily.
 
-    Returns False when they stayed open, and it was taken out of the tree all the same. Raises StorageError when this
-    user may not unmount it.
+    Returns False if it had to unmount lazily. Raises StorageError if this user may not unmount it.
     """
-    end, said = time.monotonic() + grace_seconds, False
-    while fault := _left(unmount, point, lazily=False):
+    end, reported = time.monotonic() + grace_seconds, False
+    while fault := _try_unmount(unmount, point, lazily=False):
         if os.strerror(errno.EBUSY) not in fault or time.monotonic() >= end:
             break
-        if not said:
+        if not reported:
             say_busy()
-            said = True
+            reported = True
         time.sleep(_PAUSE_SECONDS)
     if not fault:
         return True
-    if fault := _left(unmount, point, lazily=True):
+    if fault := _try_unmount(unmount, point, lazily=True):
         raise StorageError(
             f"{point} can't be unmounted: {fault}",
-            next_step=f"have the one who mounted it, or root, do it: `sudo umount --lazy {point}`",
+            next_step=f"ask root, or the user who mounted it, to run `sudo umount --lazy {point}`",
         )
     return False
 
 
-def _left(unmount: Unmount, point: Path, *, lazily: bool) -> str:
-    """What is complained of; "" when it is done, or somebody else was quicker."""
+def _try_unmount(unmount: UnmountFunction, point: Path, *, lazily: bool) -> str:
+    """Unmount. Return the error message, or "" if nothing is mounted at `point` any more."""
     fault = unmount(point, lazily)
-    return fault if any(item.point == point for item in mounted_in(point.parent)) else ""
+    return fault if any(item.point == point for item in list_mounts(point.parent)) else ""
 
 
 def unmount(point: Path, lazily: bool) -> str:
-    """An `Unmount` by this process's own right as root, or by FUSE's program for ordinary users."""
+    """Unmount as root with a system call, as an ordinary user with FUSE's program. See `UnmountFunction`."""
     if os.geteuid() != 0:
-        return _by_helper(point, lazily)
+        return _unmount_with_fusermount(point, lazily)
     try:
         kernel.unmount(str(point), lazily=lazily)
     except OSError as fault:
@@ -125,17 +131,20 @@ def unmount(point: Path, lazily: bool) -> str:
     return ""
 
 
-def _by_helper(point: Path, lazily: bool) -> str:
-    done = subprocess.run(
-        [helper(), "-uz" if lazily else "-u", str(point)],
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
-    return "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
+def _unmount_with_fusermount(point: Path, lazily: bool) -> str:
+    result = subprocess.run(
+        [find_fusermount(), "-uz" if lazily else "-u", str(point)],
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    return "" if result.returncode == 0 else result.stderr.strip() or f"it ended with {result.returncode}"
 
 
-def helper() -> str:
-    """FUSE's own program that mounts and unmounts. Raises ConfigurationError when it isn't installed."""
+def find_fusermount() -> str:
+    """Return the path of FUSE's program to mount and unmount. Raises ConfigurationError if it isn't installed."""
     found = shutil.which("fusermount3") or shutil.which("fusermount")
     if found is None:
         raise ConfigurationError(

@@ -7,40 +7,46 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, ByteSize, Field, model_validator
 
-from larder.store import BucketSettings, a_bucket
+from larder.store import BucketSettings, validated_bucket
 
 CacheMode = Literal["off", "minimal", "writes", "full"]
 
 
 class MountSettings(BucketSettings):
-    """Which bucket appears where, and what is kept of it."""
+    """The bucket, its mount folder, and rclone's cache."""
 
-    bucket: Annotated[str, AfterValidator(a_bucket)] = Field(
-        "", validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"),
+    bucket: Annotated[str, AfterValidator(validated_bucket)] = Field(
+        "",
+        validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"),
         description="the bucket; RCLONE_CONTAINER is another name for it",
-    )  # fmt: skip
+    )
     mount_dir: Path = Field(
-        Path(".larder/mount"), alias="LARDER_MOUNT_DIR",
+        Path(".larder/mount"),
+        alias="LARDER_MOUNT_DIR",
         description="the folder in which the bucket appears, as a subfolder of the bucket's name",
-    )  # fmt: skip
+    )
     vfs_cache: CacheMode = Field(
-        "off", alias="LARDER_VFS_CACHE",
+        "off",
+        alias="LARDER_VFS_CACHE",
         description="what rclone keeps on disk of what is read: off, minimal, writes (all three nothing, as the mount "
         "is read-only), full",
-    )  # fmt: skip
+    )
     vfs_cache_max: ByteSize = Field(
-        ByteSize(10 * 10**9), alias="LARDER_VFS_CACHE_MAX",
-        description="how much LARDER_VFS_CACHE=full keeps; it lies in LARDER_MOUNT_DIR until the bucket is unmounted",
+        ByteSize(10 * 10**9),
+        alias="LARDER_VFS_CACHE_MAX",
+        description="maximum size of the cache with LARDER_VFS_CACHE=full; unmounting empties it",
         json_schema_extra={"unit": "bytes, or 20GB"},
-    )  # fmt: skip
+    )
     dir_cache_seconds: int = Field(
-        10, alias="LARDER_DIR_CACHE_SECONDS", ge=0,
-        description="how long a listing of a folder is kept: new objects appear after that time",
+        10,
+        alias="LARDER_DIR_CACHE_SECONDS",
+        ge=0,
+        description="how long folder listings are cached: new objects appear after that time",
         json_schema_extra={"unit": "seconds"},
-    )  # fmt: skip
-    detach: bool = Field(False, alias="LARDER_DETACH", description="go on in the background once the mount answers")
+    )
+    detach: bool = Field(False, alias="LARDER_DETACH", description="continue in the background once the mount answers")
     unmount: bool = Field(
-        False, alias="LARDER_UNMOUNT", description="take the mount away, also a dead one, and end who serves it"
+        False, alias="LARDER_UNMOUNT", description="unmount, even a dead mount, and end the process that serves it"
     )
 
     @model_validator(mode="after")
@@ -52,8 +58,10 @@ class MountSettings(BucketSettings):
         return self
 
     def shape(self) -> dict[str, str | int]:
-        """What makes one mount different from another for those who read it."""
+        """Return the settings that readers of a mount notice."""
         return {
-            "S3_ENDPOINT_URL": self.s3_endpoint_url, "LARDER_VFS_CACHE": self.vfs_cache,
-            "LARDER_VFS_CACHE_MAX": int(self.vfs_cache_max), "LARDER_DIR_CACHE_SECONDS": self.dir_cache_seconds,
-        }  # fmt: skip
+            "S3_ENDPOINT_URL": self.s3_endpoint_url,
+            "LARDER_VFS_CACHE": self.vfs_cache,
+            "LARDER_VFS_CACHE_MAX": int(self.vfs_cache_max),
+            "LARDER_DIR_CACHE_SECONDS": self.dir_cache_seconds,
+        }

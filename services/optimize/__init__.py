@@ -1,1 +1,1 @@
-"""optimize: packs the tree's images as LitData chunks."""
+"""optimize: pack the tree's images into LitData chunks."""

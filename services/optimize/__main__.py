@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.optimize.settings import OptimizeSettings
 
 ABOUT = "Pack the tree's images as LitData chunks: on the volume, or straight into an S3 store."
 
 
-def run(settings: OptimizeSettings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: OptimizeSettings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.optimize.optimize import optimize
 
     return optimize(settings, reporter)

@@ -8,14 +8,20 @@ from larder.packing.settings import PackSettings
 
 
 class OptimizeSettings(PackSettings):
-    """How large a chunk is."""
+    """The size limits of a chunk."""
 
     chunk_bytes: ByteSize = Field(
-        ByteSize(64 << 20), alias="LARDER_CHUNK_BYTES", ge=1 << 10, lt=1 << 32,
-        description="the most that a chunk holds; LitData's offsets end at 4 GiB",
+        ByteSize(64 << 20),
+        alias="LARDER_CHUNK_BYTES",
+        ge=1 << 10,
+        lt=1 << 32,
+        description="maximum size of a chunk; LitData's offsets end at 4 GiB",
         json_schema_extra={"unit": "bytes, or 64MiB"},
-    )  # fmt: skip
+    )
     chunk_samples: int = Field(
-        0, alias="LARDER_CHUNK_SAMPLES", ge=0, description="the most samples in a chunk; 0 lets the bytes decide alone",
+        0,
+        alias="LARDER_CHUNK_SAMPLES",
+        ge=0,
+        description="maximum number of samples in a chunk; 0 for no limit",
         json_schema_extra={"unit": "samples"},
-    )  # fmt: skip
+    )

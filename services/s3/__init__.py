@@ -1,0 +1,1 @@
+"""s3: start, check and stop an S3 store, and create its bucket."""

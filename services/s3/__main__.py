@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.s3.settings import S3Settings
 
 ABOUT = "Diagnose an S3 store, make the bucket, or start and stop the embedded store."
 
 
-def run(settings: S3Settings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: S3Settings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.s3.s3 import s3
 
     return s3(settings, reporter)

@@ -9,18 +9,20 @@ from pydantic import Field
 
 from larder.store import OptionalBucketSettings
 
-Task = Literal["check", "bucket", "up", "down"]
+S3Task = Literal["check", "bucket", "up", "down"]
 
 
 class S3Settings(OptionalBucketSettings):
-    """What is done with which store."""
+    """The task, and the embedded store's folder."""
 
-    task: Task = Field(
-        "check", alias="LARDER_S3_TASK",
+    task: S3Task = Field(
+        "check",
+        alias="LARDER_S3_TASK",
         description="check (diagnose the store), bucket (make the bucket), up and down (start and stop the embedded "
         "server, which needs no container engine)",
-    )  # fmt: skip
+    )
     home: Path = Field(
-        Path(".larder/store"), alias="LARDER_STORE_DIR",
+        Path(".larder/store"),
+        alias="LARDER_STORE_DIR",
         description="where the embedded server keeps its data, its log and its process id",
-    )  # fmt: skip
+    )

@@ -1,1 +1,1 @@
-"""shard: packs the tree's images as WebDataset tar shards."""
+"""shard: pack the tree's images into WebDataset tar shards."""

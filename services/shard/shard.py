@@ -1,7 +1,7 @@
-"""The shard stage: WebDataset's layout in deterministic tar files.
+"""The shard stage: pack samples in WebDataset's layout into deterministic tar files.
 
-`<split>/shard-%06d.tar` holds `<key>.jpg` and `<key>.cls` for each sample, one after the other: the image as it is, and
-its label in decimal digits.
+`<split>/shard-%06d.tar` holds two members per sample, in order: `<key>.jpg` with the unchanged image, and `<key>.cls`
+with the label in decimal digits.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ from typing import NamedTuple
 
 from larder import dataset, tar
 from larder.contract import IndexEntry
-from larder.next_step import Run
-from larder.packing.plan import Limits, Pack
+from larder.next_step import StageRun
+from larder.packing.pack import Pack, PackLimits
+from larder.packing.run import PackFormat, Shaping
 from larder.packing.stage import pack
 from larder.progress import Reporter
 from larder.shards import LABEL, member_names, needs_key, own_key
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.shard.settings import ShardSettings
 
-NEXT_STEP = str(Run("load", "shards"))
+NEXT_STEP = str(StageRun("load", "shards"))
 
 
-def shard(settings: ShardSettings, reporter: Reporter) -> Outcome:
+def shard(settings: ShardSettings, reporter: Reporter) -> StageOutcome:
     """Run the stage."""
-    limits = Limits(settings.shard_bytes, settings.shard_samples, "LARDER_SHARD_BYTES")
-    shaping: dict[str, str | int] = {"shard_bytes": int(limits.bytes), "shard_samples": limits.samples}
-    return pack(settings, TarShards(), limits, shaping, NEXT_STEP, reporter)
+    limits = PackLimits(settings.shard_bytes, settings.shard_samples, "LARDER_SHARD_BYTES")
+    shaping: Shaping = {"shard_bytes": int(limits.bytes), "shard_samples": limits.samples}
+    return pack(settings, PackFormat(ShardLayout(), limits, shaping, NEXT_STEP), reporter)
 
 
-class TarShards(NamedTuple):
-    """WebDataset's layout. See larder.packing.Layout."""
+class ShardLayout(NamedTuple):
+    """WebDataset's layout. See PackLayout."""
 
-    artifact: dataset.Layout = "webdataset"
+    artifact: dataset.ArtifactLayout = "webdataset"
     frame_bytes: int = len(tar.END)
     imports: tuple[str, ...] = ()
-    remedy: str = "name the files in the source as what they are, with an extension (.jpg, .png), then extract again"
+    hint: str = "name the files in the source as what they are, with an extension (.jpg, .png), then extract again"
 
     def path(self, split: str, number: int) -> str:
-        """See Layout."""
+        """See PackLayout."""
         return f"{split}/shard-{number:06d}.tar"
 
-    def fault(self, entry: IndexEntry) -> str | None:
-        """See Layout: a file without a name or an extension, or with that of labels."""
+    def reject_reason(self, entry: IndexEntry) -> str | None:
+        """See PackLayout. Refuses files without a name or an extension, and files with the labels' extension."""
         key, _, extension = entry.path.rpartition(".")
         name = key.rpartition("/")[2]
         if not key or "/" in extension:
@@ -55,27 +56,27 @@ class TarShards(NamedTuple):
         return None
 
     def needs_key(self, path: str, before: str) -> bool:
-        """See Layout."""
+        """See PackLayout."""
         return needs_key(path, before)
 
     def own_key(self, path: str) -> str:
-        """See Layout."""
+        """See PackLayout."""
         return own_key(path)
 
     def sample_bytes(self, entry: IndexEntry) -> int:
-        """See Layout."""
+        """See PackLayout."""
         image, label = member_names(entry.path, entry.key)
         return tar.member_bytes(image, entry.bytes) + tar.member_bytes(label, len(str(entry.label)))
 
     def offsets(self, entries: Sequence[IndexEntry]) -> Iterator[int]:
-        """See Layout."""
-        place = 0
+        """See PackLayout."""
+        position = 0
         for entry in entries:
-            yield place + tar.header_bytes(member_names(entry.path, entry.key)[0])
-            place += self.sample_bytes(entry)
+            yield position + tar.header_bytes(member_names(entry.path, entry.key)[0])
+            position += self.sample_bytes(entry)
 
     def encode(self, entries: Sequence[IndexEntry], contents: Iterable[bytes]) -> Iterator[bytes]:
-        """See Layout."""
+        """See PackLayout."""
         for entry, content in zip(entries, contents, strict=True):
             image, label = member_names(entry.path, entry.key)
             yield tar.header(image, len(content))
@@ -85,7 +86,7 @@ class TarShards(NamedTuple):
         yield tar.END
 
     def extras(self, packs: Sequence[Pack], digests: Mapping[str, str]) -> dict[str, bytes]:
-        """See Layout: there are none."""
+        """See PackLayout. Shards have none."""
         return {}
 
 

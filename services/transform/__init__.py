@@ -1,1 +1,1 @@
-"""transform: turns what was extracted into the training-ready tree `<data set>/<split>/class_XX/<file>`."""
+"""transform: build the training-ready tree `<dataset>/<split>/class_XX/<file>` from the extracted files."""

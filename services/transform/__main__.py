@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.transform.settings import TransformSettings
 
-ABOUT = "Turn the extracted files into the training-ready tree <data set>/<split>/class_XX/<file>."
+ABOUT = "Turn the extracted files into the training-ready tree <dataset>/<split>/class_XX/<file>."
 
 
-def run(settings: TransformSettings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.transform.transform import transform
 
     return transform(settings, reporter)

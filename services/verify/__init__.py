@@ -1,1 +1,1 @@
-"""verify: follows every sample back along the chain, hash by hash, and names the first break."""
+"""verify: follow every sample back along the chain, hash by hash, and report the first break."""

@@ -3,15 +3,15 @@
 import sys
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.commands import main
 from services.verify.settings import VerifySettings
 
-ABOUT = "Follow the chain, archive to file to shard member to object in the store, and name the first break."
+ABOUT = "Verify the chain from archive to file, shard member and object in the store, and report the first break."
 
 
-def run(settings: VerifySettings, reporter: Reporter) -> Outcome:
-    """Import what does the work, now that the settings are known to be right."""
+def run(settings: VerifySettings, reporter: Reporter) -> StageOutcome:
+    """Import and run the stage; the import waits until the settings are valid."""
     from services.verify.verify import verify
 
     return verify(settings, reporter)

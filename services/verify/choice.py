@@ -1,6 +1,6 @@
-"""Which samples are read: of each split and class its share, chosen by a keyed hash of the path.
+"""Choose the samples to read: a share of each split and class, by a keyed hash of the path.
 
-The choice depends on the samples, the number and the seed alone, so each link comes to the same one by itself.
+The choice depends only on the samples, the number and the seed. So all links choose the same samples independently.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from larder.contract import Manifest
-from services.verify.paper import Sample
+from services.verify.verified_artifact import IndexedSample
 
 Cell = tuple[str, int | None]
-ONE: Cell = ("", None)
+"""A split and a label. The samples of a cell are chosen together."""
+WHOLE_ARTIFACT: Cell = ("", None)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The paths that were chosen; None stands for all."""
+    """The chosen paths; None stands for all."""
 
     paths: frozenset[str] | None
 
@@ -29,36 +30,43 @@ class Choice:
 
     @property
     def whole(self) -> bool:
-        """Whether everything is read."""
+        """Whether all samples are chosen."""
         return self.paths is None
 
 
 ALL = Choice(None)
 
 
-def choose(samples: Iterable[Sample], manifest: Manifest, number: int, seed: int) -> Choice:
-    """At least `number` samples (0: all), at least one of each split and class; `manifest` has their counts."""
+def choose_samples(samples: Iterable[IndexedSample], manifest: Manifest, number: int, seed: int) -> Choice:
+    """Choose at least `number` samples, spread over splits and classes by their size, and at least one of each.
+
+    Args:
+        samples: All samples.
+        manifest: Manifest with the number of samples of each split and class.
+        number: Minimum number of samples to choose; 0 chooses all.
+        seed: Seed of the choice.
+    """
     cells = _cells(manifest)
     total = sum(cells.values())
     if number == 0 or number >= total:
         return ALL
     key = str(seed).encode()
-    held: defaultdict[Cell, list[tuple[int, str]]] = defaultdict(list)
+    heaps: defaultdict[Cell, list[tuple[int, str]]] = defaultdict(list)
     for sample in samples:
-        cell = (sample.split, sample.label) if manifest.splits else ONE
+        cell = (sample.split, sample.label) if manifest.splits else WHOLE_ARTIFACT
         rank = -int.from_bytes(hashlib.blake2b(sample.path.encode(), digest_size=8, key=key).digest())
-        if len(held[cell]) < -(-cells.get(cell, 0) * number // total):
-            heapq.heappush(held[cell], (rank, sample.path))
+        if len(heaps[cell]) < -(-cells.get(cell, 0) * number // total):
+            heapq.heappush(heaps[cell], (rank, sample.path))
         else:
-            heapq.heappushpop(held[cell], (rank, sample.path))
-    return Choice(frozenset(path for heap in held.values() for _, path in heap))
+            heapq.heappushpop(heaps[cell], (rank, sample.path))
+    return Choice(frozenset(path for heap in heaps.values() for _, path in heap))
 
 
 def _cells(manifest: Manifest) -> dict[Cell, int]:
-    """The number of samples by split and class; of raw, which has neither yet, the number of files."""
+    """Count the samples by split and class. For raw, which has neither, count its files."""
     return {
         (split, label): count
         for split, summary in manifest.splits.items()
         for label, count in enumerate(summary.samples_per_class)
         if count
-    } or {ONE: manifest.files}
+    } or {WHOLE_ARTIFACT: manifest.files}

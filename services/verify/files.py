@@ -1,4 +1,4 @@
-"""The links raw and tree: files on the data volume, and the link objects: the same in the store."""
+"""Verify the links "raw" and "tree" (files on the volume), and "objects" and "index" (files in the store)."""
 
 from __future__ import annotations
 
@@ -11,218 +11,258 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.contract import META, IndexEntry, index_name
-from larder.packing.source import IndexedSource
+from larder.packing.pack_input import IndexedInput
 from services.verify.chain import INDEX, OBJECTS, RAW_FILES, TREE_FILES, Chain
 from services.verify.choice import Choice
-from services.verify.findings import BreakError, Checked, Fault, changed
-from services.verify.paper import Paper, require_counts, require_same, require_source, sample_of
-from services.verify.places import Look, Place, StorePlace
+from services.verify.findings import BreakError, ChainBreak, VerifiedLink, changed_content_error
+from services.verify.locations import FileStat, Location, StoreLocation
+from services.verify.verified_artifact import (
+    VerifiedArtifact,
+    require_counts,
+    require_same_dataset,
+    require_source,
+    to_indexed_sample,
+)
 
 
-def raw(chain: Chain) -> Checked:
-    """Every file that extract left: there with its length; those that are chosen, by their sha256."""
-    paper, tree = chain.paper(RAW_FILES), chain.known(TREE_FILES)
-    choice = chosen_of_raw(chain, paper, tree)
-    jobs = (Job(entry, entry.path in choice) for entry in paper.index)
-    return _read_files(chain, paper, jobs, "files")
+def check_raw(chain: Chain) -> VerifiedLink:
+    """Check every file of raw by its length, and the chosen ones by sha256."""
+    artifact, tree = chain.require_artifact(RAW_FILES), chain.find_artifact(TREE_FILES)
+    choice = choose_raw_files(chain, artifact, tree)
+    jobs = (FileJob(entry, entry.path in choice) for entry in artifact.index)
+    return _read_files(chain, artifact, jobs, "files")
 
 
-def chosen_of_raw(chain: Chain, raw: Paper, tree: Paper | None) -> Choice:
-    """What is read of raw: the files that the tree's chosen samples were made from."""
+def choose_raw_files(chain: Chain, raw: VerifiedArtifact, tree: VerifiedArtifact | None) -> Choice:
+    """Choose the files of raw that the tree's chosen samples were made from."""
     if tree is None:
-        return chain.choose(raw, map(sample_of, raw.index))
-    choice = chain.choose(tree, map(sample_of, tree.index))
+        return chain.choose(raw, map(to_indexed_sample, raw.index))
+    choice = chain.choose(tree, map(to_indexed_sample, tree.index))
     if choice.whole:
         return choice
     return Choice(frozenset(entry.source or "" for entry in tree.index if entry.path in choice))
 
 
-def tree(chain: Chain) -> Checked:
-    """Every sample: made from a file of raw with the same sha256, in the folder of its class, in place.
+def check_tree(chain: Chain) -> VerifiedLink:
+    """Check that every sample has raw's sha256 and the folder of its class, and that its file is in place.
 
-    What is raw's file under another name isn't read twice.
+    A hard link to a file of raw isn't read twice.
     """
-    paper, raw = chain.paper(TREE_FILES), chain.known(RAW_FILES)
+    artifact, raw = chain.require_artifact(TREE_FILES), chain.find_artifact(RAW_FILES)
     if raw is not None:
-        require_source(paper, raw.manifest.digest(), "raw")
-        _require_same_data(paper, raw)
-    _require_classes(paper)
-    choice = chain.choose(paper, map(sample_of, paper.index))
-    twins = raw.place.name if raw is not None and RAW_FILES in chain.sound else ""
-    jobs = (Job(entry, entry.path in choice, twins and f"{twins}/{entry.source}") for entry in paper.index)
-    return _read_files(chain, paper, jobs, "samples")
+        require_source(artifact, raw.manifest.digest(), "raw")
+        _require_same_data(artifact, raw)
+    _require_classes(artifact)
+    choice = chain.choose(artifact, map(to_indexed_sample, artifact.index))
+    hard_links = raw.location.name if raw is not None and RAW_FILES in chain.verified else ""
+    jobs = (
+        FileJob(entry, entry.path in choice, hard_links and f"{hard_links}/{entry.source}") for entry in artifact.index
+    )
+    return _read_files(chain, artifact, jobs, "samples")
 
 
-def objects(chain: Chain) -> Checked:
-    """Every object: what the tree's index says, listed with its length; those that are chosen, fetched and hashed.
+def check_objects(chain: Chain) -> VerifiedLink:
+    """Check every object against the tree's index and by its length, and the chosen ones by sha256.
 
-    One with another ETag than load noted is fetched, too: ETags can change where bytes don't.
+    Objects whose ETag has changed since load are also read, up to the number of chosen samples: an ETag can change
+    while the content doesn't.
     """
-    paper, tree = chain.paper(OBJECTS), chain.known(TREE_FILES)
+    artifact, tree = chain.require_artifact(OBJECTS), chain.find_artifact(TREE_FILES)
     if tree is not None:
-        require_source(paper, tree.tree_digest, "tree")
-        require_same(paper, tree.manifest)
-        _require_same_entries(paper, tree)
-    _require_classes(paper)
-    choice = chain.choose(paper, map(sample_of, paper.index))
-    others: list[IndexEntry] = []
-    with chain.reporter.task("objects: listing", paper.manifest.files, "objects") as task:
-        for look in paper.place.look(paper.index):
-            require_length(paper.place, look)
+        require_source(artifact, tree.tree_digest, "tree")
+        require_same_dataset(artifact, tree.manifest)
+        _require_same_entries(artifact, tree)
+    _require_classes(artifact)
+    choice = chain.choose(artifact, map(to_indexed_sample, artifact.index))
+    changed: list[IndexEntry] = []
+    with chain.reporter.task("objects: listing", artifact.manifest.files, "objects") as task:
+        for found_file in artifact.location.stat_files(artifact.index):
+            require_length(artifact.location, found_file)
             task.advance()
-            if look.etag != look.entry.etag and look.entry.path not in choice and len(others) < chain.settings.samples:
-                others.append(look.entry)
-    entries = (entry for some in (_chosen(paper, choice), others) for entry in some)
-    checked = _read_objects(chain, paper, entries)
-    return checked._replace(remark=f"{len(others):,} of them for their ETags" if others else "")
+            if (
+                found_file.etag != found_file.entry.etag
+                and found_file.entry.path not in choice
+                and len(changed) < chain.settings.samples
+            ):
+                changed.append(found_file.entry)
+    entries = (entry for group in (_chosen(artifact, choice), changed) for entry in group)
+    checked = _read_objects(chain, artifact, entries)
+    return checked._replace(remark=f"{len(changed):,} of them for their ETags" if changed else "")
 
 
-def indexed(chain: Chain) -> Checked:
-    """Every image of an index: in the folder of its class; those that are chosen, fetched from where they lie."""
-    paper = chain.paper(INDEX)
-    _require_classes(paper)
-    choice = chain.choose(paper, map(sample_of, paper.index))
-    return _read_objects(chain, paper, _chosen(paper, choice), require_indexed)
+def check_indexed_images(chain: Chain) -> VerifiedLink:
+    """Check that every image of an index has the folder of its class, and read the chosen ones from the source."""
+    artifact = chain.require_artifact(INDEX)
+    _require_classes(artifact)
+    choice = chain.choose(artifact, map(to_indexed_sample, artifact.index))
+    return _read_objects(chain, artifact, _chosen(artifact, choice), require_indexed)
 
 
-class Job(NamedTuple):
-    """A file to look at."""
+class FileJob(NamedTuple):
+    """A file to check."""
 
     entry: IndexEntry
     chosen: bool
-    twin: str = ""
-    """A file that was found right, and may be the same one under another name."""
+    verified_link: str = ""
+    """A verified file that may be a hard link to the same file."""
 
 
-class Done(NamedTuple):
-    """What was read of a file; a twin needn't be."""
+class FileResult(NamedTuple):
+    """The result for one file. A hard link to a verified file is counted, and not read."""
 
-    looked_at: int = 0
+    checked: int = 0
     bytes: int = 0
-    twins: int = 0
+    verified_links: int = 0
 
 
-def _read_files(chain: Chain, paper: Paper, jobs: Iterator[Job], unit: str) -> Checked:
-    spread = chain.spread(paper.place)
-    check = functools.partial(check_file, paper.place)
-    looked_at = read = twins = 0
-    with chain.reporter.task(paper.manifest.artifact, paper.manifest.files, unit) as task:
+def _read_files(chain: Chain, artifact: VerifiedArtifact, jobs: Iterator[FileJob], unit: str) -> VerifiedLink:
+    spread = chain.spread(artifact.location)
+    check = functools.partial(check_file, artifact.location)
+    checked = read = hard_links = 0
+    with chain.reporter.task(artifact.manifest.artifact, artifact.manifest.files, unit) as task:
         for done in spread(check, jobs):
-            looked_at, read, twins = looked_at + done.looked_at, read + done.bytes, twins + done.twins
+            checked, read, hard_links = checked + done.checked, read + done.bytes, hard_links + done.verified_links
             task.advance()
-    remark = f"{'all' if twins == looked_at else f'{twins:,}'} the same files as raw's" if twins else ""
-    return Checked(looked_at, paper.manifest.files, unit, read, remark)
+    remark = f"{'all' if hard_links == checked else f'{hard_links:,}'} the same files as raw's" if hard_links else ""
+    return VerifiedLink(checked, artifact.manifest.files, unit, read, remark)
 
 
-def check_file(place: Place, job: Job) -> Done:
-    """Raises BreakError when a file isn't there, has another length or, if it was chosen, another sha256."""
-    path = Path(place.name, job.entry.path)
+def check_file(location: Location, job: FileJob) -> FileResult:
+    """Raise BreakError if a file is missing, or has another length or, if it was chosen, another sha256."""
+    path = Path(location.name, job.entry.path)
     try:
         facts = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         facts = None
-    require_length(place, Look(job.entry, None if facts is None else facts.st_size))
+    require_length(location, FileStat(job.entry, None if facts is None else facts.st_size))
     if not job.chosen:
-        return Done()
-    if job.twin and facts is not None and os.path.samestat(facts, os.stat(job.twin)):
-        return Done(1, 0, 1)
-    return Done(1, require_content(place, job.entry))
+        return FileResult()
+    if job.verified_link and facts is not None and os.path.samestat(facts, os.stat(job.verified_link)):
+        return FileResult(1, 0, 1)
+    return FileResult(1, require_content(location, job.entry))
 
 
-def require_length(place: Place, look: Look) -> None:
-    """Raise BreakError for a file that isn't there, or has another length than the index says."""
-    entry, where = look.entry, f"{place.name}/{look.entry.path}"
-    if look.bytes is None:
-        raise gone(place, entry.path)
-    if look.bytes != entry.bytes:
+def require_length(location: Location, found_file: FileStat) -> None:
+    """Raise BreakError if a file is missing or has another length than in the index."""
+    entry, where = found_file.entry, f"{location.name}/{found_file.entry.path}"
+    if found_file.bytes is None:
+        raise missing_file_error(location, entry.path)
+    if found_file.bytes != entry.bytes:
         raise BreakError(
-            Fault("a file has another length than the index says", where, entry.path, f"{entry.bytes:,} bytes",
-                  f"{look.bytes:,} bytes", place.cause, forced=False)
-        )  # fmt: skip
+            ChainBreak(
+                "a file has another length than the index says",
+                where,
+                entry.path,
+                f"{entry.bytes:,} bytes",
+                f"{found_file.bytes:,} bytes",
+                location.cause,
+                forced=False,
+            )
+        )
 
 
-def gone(place: Place, path: str) -> BreakError:
-    """The error for a file that the index names and that isn't there."""
+def missing_file_error(location: Location, path: str) -> BreakError:
+    """Return the error for a file that the index names and that is missing."""
     return BreakError(
-        Fault("a file that the index names isn't there", f"{place.name}/{path}", cause="it was deleted", forced=False)
+        ChainBreak("a file in the index is missing", f"{location.name}/{path}", cause="it was deleted", forced=False)
     )
 
 
-def require_content(place: Place, entry: IndexEntry) -> int:
-    """Read a file and return its length. Raises BreakError when it has another sha256 than the index says."""
-    found = place.digest(entry.path, entry.bytes)
+def require_content(location: Location, entry: IndexEntry) -> int:
+    """Read a file and return its length. Raises BreakError if its sha256 differs from the index."""
+    found = location.digest(entry.path, entry.bytes)
     if found is None:
-        raise gone(place, entry.path)
+        raise missing_file_error(location, entry.path)
     if found != (entry.bytes, entry.sha256):
-        where = f"{place.name}/{entry.path}"
-        raise changed("a file isn't what the index says", where, entry.sha256, found[1], place.cause, entry.path)
+        where = f"{location.name}/{entry.path}"
+        raise changed_content_error(
+            "a file isn't what the index says", where, entry.sha256, found[1], location.cause, entry.path
+        )
     return entry.bytes
 
 
-def _chosen(paper: Paper, choice: Choice) -> Iterator[IndexEntry]:
-    return (entry for entry in paper.index if entry.path in choice)
+def _chosen(artifact: VerifiedArtifact, choice: Choice) -> Iterator[IndexEntry]:
+    return (entry for entry in artifact.index if entry.path in choice)
 
 
-def require_indexed(place: Place, entry: IndexEntry) -> int:
-    """Read an image from where an index says that it lies, and return its length.
+def require_indexed(location: Location, entry: IndexEntry) -> int:
+    """Read an image from the object that an index names, and return its length.
 
-    Raises InputError when it isn't what the index says.
+    Raises InputError if its sha256 differs from the index.
     """
-    if not isinstance(place, StorePlace):
+    if not isinstance(location, StoreLocation):
         raise ValueError("an index lies in a store")
-    source = IndexedSource(place.settings, place.folder)
+    source = IndexedInput(location.settings, location.folder)
     if hashlib.sha256(source.read(entry)).hexdigest() != entry.sha256:
-        raise source.changed(entry, "has changed")
+        raise source.changed_error(entry, "has changed")
     return entry.bytes
 
 
 def _read_objects(
-    chain: Chain, paper: Paper, entries: Iterator[IndexEntry],
-    require: Callable[[Place, IndexEntry], int] = require_content,
-) -> Checked:  # fmt: skip
-    check = functools.partial(require, paper.place)
-    looked_at = read = 0
-    with chain.reporter.task(paper.manifest.artifact, None, "objects") as task:
-        for size in chain.spread(paper.place)(check, entries):
-            looked_at, read = looked_at + 1, read + size
+    chain: Chain,
+    artifact: VerifiedArtifact,
+    entries: Iterator[IndexEntry],
+    require: Callable[[Location, IndexEntry], int] = require_content,
+) -> VerifiedLink:
+    check = functools.partial(require, artifact.location)
+    checked = read = 0
+    with chain.reporter.task(artifact.manifest.artifact, None, "objects") as task:
+        for size in chain.spread(artifact.location)(check, entries):
+            checked, read = checked + 1, read + size
             task.advance()
-    return Checked(looked_at, paper.manifest.files, "samples", read)
+    return VerifiedLink(checked, artifact.manifest.files, "samples", read)
 
 
-def _require_same_data(paper: Paper, raw: Paper) -> None:
-    where = _index_of(paper)
-    for entry in paper.index:
-        before = raw.index.find(entry.source or "")
-        if before is None:
+def _require_same_data(artifact: VerifiedArtifact, raw: VerifiedArtifact) -> None:
+    where = _index_path(artifact)
+    for entry in artifact.index:
+        original = raw.index.find(entry.source or "")
+        if original is None:
             raise BreakError(
-                Fault("a sample's source is no file of raw", where, entry.path, found=f"source {entry.source!r}")
+                ChainBreak(
+                    "a sample's source is not a file of raw", where, entry.path, found=f"source {entry.source!r}"
+                )
             )
-        if before.sha256 != entry.sha256:
-            raise changed("the tree's index has another sha256 than raw's", where, before.sha256, entry.sha256,
-                          "the index was edited", entry.path)  # fmt: skip
+        if original.sha256 != entry.sha256:
+            raise changed_content_error(
+                "the tree's index has another sha256 than raw's",
+                where,
+                original.sha256,
+                entry.sha256,
+                "the index was edited",
+                entry.path,
+            )
 
 
-def _require_same_entries(paper: Paper, tree: Paper) -> None:
-    for entry in paper.index:
-        before = tree.index.find(entry.path)
-        if before is None or entry._replace(etag=None) != before:
-            expected = "no such sample" if before is None else before.to_json()
+def _require_same_entries(artifact: VerifiedArtifact, tree: VerifiedArtifact) -> None:
+    for entry in artifact.index:
+        original = tree.index.find(entry.path)
+        if original is None or entry._replace(etag=None) != original:
+            expected = "no such sample" if original is None else original.to_json()
             raise BreakError(
-                Fault("the objects' index says something else than the tree's", _index_of(paper), entry.path, expected,
-                      entry.to_json(), "the index was edited")
-            )  # fmt: skip
+                ChainBreak(
+                    "the objects' index differs from the tree's",
+                    _index_path(artifact),
+                    entry.path,
+                    expected,
+                    entry.to_json(),
+                    "the index was edited",
+                )
+            )
 
 
-def _require_classes(paper: Paper) -> None:
-    """Each sample lies in the folder of its class, and the manifest's counts are right."""
-    where = _index_of(paper)
-    for entry in paper.index:
+def _require_classes(artifact: VerifiedArtifact) -> None:
+    """Raise BreakError unless each sample is in the folder of its class and the manifest's counts are right."""
+    where = _index_path(artifact)
+    for entry in artifact.index:
         if not re.fullmatch(rf"[^/]+/class_0*{entry.label}/[^/]+", entry.path):
             raise BreakError(
-                Fault("a sample lies in the folder of another class", where, entry.path, found=f"class {entry.label}")
+                ChainBreak(
+                    "a sample lies in the folder of another class", where, entry.path, found=f"class {entry.label}"
+                )
             )
-    require_counts(paper, map(sample_of, paper.index), where)
+    require_counts(artifact, map(to_indexed_sample, artifact.index), where)
 
 
-def _index_of(paper: Paper) -> str:
-    return f"{paper.place.name}/{META}/{index_name(paper.manifest)}"
+def _index_path(artifact: VerifiedArtifact) -> str:
+    return f"{artifact.location.name}/{META}/{index_name(artifact.manifest)}"

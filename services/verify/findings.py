@@ -1,75 +1,78 @@
-"""What following a link comes to: how much was looked at, or why it doesn't hold or couldn't be followed."""
+"""Results of checking a link: what was read, why it is broken, or why it could not be checked."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from larder.errors import InputError
-from larder.next_step import Run
-from larder.terminal import lines
+from larder.next_step import StageRun
+from larder.terminal import join_lines
 
 
-class Checked(NamedTuple):
-    """A link that holds."""
+class VerifiedLink(NamedTuple):
+    """A verified link."""
 
     looked_at: int
     of: int
     unit: str
     bytes: int
-    """That were read and hashed."""
+    """Bytes that were read and hashed."""
     remark: str = ""
 
 
 class AbsentError(Exception):
-    """There is nothing at this place: no finished data, and so no break either."""
+    """There is no finished artifact at this place, so nothing is broken."""
 
 
 class UnfollowedError(Exception):
-    """The link can't be followed here, with the reason, and how to follow it."""
+    """The link can't be checked here. The message gives the reason, and how to check it."""
 
 
-class Fault(NamedTuple):
+class ChainBreak(NamedTuple):
     """A place where the chain is broken."""
 
     what: str
     place: str
     sample: str = ""
-    """Its path in the tree, or in raw."""
+    """The sample's path in the tree or in raw."""
     expected: str = ""
     found: str = ""
     cause: str = ""
-    """The likely one."""
+    """The likely cause."""
     next_step: str = ""
-    """Where it isn't the link's own."""
+    """The next step, if it isn't the link's default."""
     forced: bool = True
-    """Whether the stage that mends it must be told to do its work again, since it wouldn't see that by itself."""
+    """Whether the stage that repairs it needs LARDER_FORCE, since it wouldn't notice the fault itself."""
 
 
 class BreakError(InputError):
     """The chain is broken."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: ChainBreak) -> None:
         named = {
-            "sample": fault.sample, "place": fault.place, "expected": fault.expected, "found": fault.found,
+            "sample": fault.sample,
+            "place": fault.place,
+            "expected": fault.expected,
+            "found": fault.found,
             "likely": fault.cause,
-        }  # fmt: skip
+        }
         details = (f"  {name:<9} {value}" for name, value in named.items() if value)
-        super().__init__(lines(fault.what, *details), next_step=fault.next_step)
+        super().__init__(join_lines(fault.what, *details), next_step=fault.next_step)
         self.fault = fault
 
     def __reduce__(self) -> tuple[object, ...]:
         return BreakError, (self.fault,)
 
 
-EDITED = "it was edited, or replaced, or the disk gives back other bytes than it took (`dmesg`)"
-REPLACED = f"something else wrote to the same place, or the store damaged it ({Run('s3', 'check')} looks)"
+EDITED = "it was edited, or replaced, or the disk returns other bytes than were written (`dmesg`)"
+REPLACED = f"something else wrote to the same path, or the store damaged it ({StageRun('s3', 'check')} looks)"
 
 
-def changed(what: str, place: str, expected: str, found: str, cause: str, sample: str = "") -> BreakError:
-    """The error for content with another sha256 than it must have."""
-    return BreakError(Fault(what, place, sample, f"sha256 {expected}", f"sha256 {found}", cause))
+def changed_content_error(what: str, place: str, expected: str, found: str, cause: str, sample: str = "") -> BreakError:
+    """Return the error for content with a wrong sha256."""
+    return BreakError(ChainBreak(what, place, sample, f"sha256 {expected}", f"sha256 {found}", cause))
 
 
-def as_figures(fault: Fault) -> dict[str, Any]:
-    """For machines: what is known of a break."""
+def to_json_fields(fault: ChainBreak) -> dict[str, Any]:
+    """Return the fields of a fault for JSON output."""
     return {name: value for name, value in fault._asdict().items() if value and name != "forced"}

@@ -1,4 +1,4 @@
-"""The links shards and chunks, on their volumes and in the store."""
+"""Verify the links "shards" and "chunks" of the chain, on their volumes and in the store."""
 
 from __future__ import annotations
 
@@ -13,154 +13,192 @@ from larder.batches import batches
 from larder.chunks import Extent
 from larder.contract import META, IndexEntry, SampleEntry, parse_samples, samples_name
 from larder.errors import InputError
-from larder.progress import amount
+from larder.progress import format_amount
 from larder.shards import MEMBER_BYTES
-from services.verify.chain import INDEX, OBJECTS, TREE_FILES, Chain, Kept
+from services.verify.chain import INDEX, OBJECTS, TREE_FILES, ArtifactRef, Chain
 from services.verify.choice import Choice
-from services.verify.files import gone, require_length
-from services.verify.findings import BreakError, Checked, Fault, changed
-from services.verify.formats import FORMATS, Format, Mismatch, Numbered
-from services.verify.index import Marks
-from services.verify.paper import Paper, Sample, require_counts, require_file, require_same, require_source
-from services.verify.places import Place, StorePlace, Take
+from services.verify.files import missing_file_error, require_length
+from services.verify.findings import BreakError, ChainBreak, VerifiedLink, changed_content_error
+from services.verify.formats import PACK_FORMATS, Mismatch, NumberedSample, PackFormat
+from services.verify.locations import Location, RangeReader, StoreLocation
+from services.verify.sorted_index import SeenEntries
+from services.verify.verified_artifact import (
+    IndexedSample,
+    VerifiedArtifact,
+    fetch_index_file,
+    require_counts,
+    require_same_dataset,
+    require_source,
+)
 
-_PACKS_OF_A_BATCH, _TASKS_OF_A_BATCH = 1, 64
-"""Of packs that are read whole, few wait in memory with all their samples."""
-_STREAMS_OF_A_BATCH = 4
-_SAMPLES_OF_A_TASK = 8
-"""Where not all are read: they share the reading of a chunk's head."""
-_MOST_SAMPLES = 1_000_000
-"""Of a pack: they are in memory together, some 700 bytes each."""
+# A pack that is read whole keeps the index lines of all its samples in memory, so batches of packs are small.
+_PACKS_PER_BATCH, _STORE_PACKS_PER_BATCH = 1, 4
+# If only some samples are read, those of one task share one read of a chunk's head.
+_TASKS_PER_BATCH, _SAMPLES_PER_TASK = 64, 8
+# All samples of a pack are in memory together, about 700 bytes each.
+_MAX_SAMPLES_PER_PACK = 1_000_000
 
 
-class Pack(NamedTuple):
-    """A shard or a chunk, and its samples in the order in which they lie."""
+class IndexedPack(NamedTuple):
+    """A shard or a chunk, with its samples in order of their offsets."""
 
     entry: IndexEntry
-    samples: list[Numbered]
+    samples: list[NumberedSample]
 
 
-class Task(NamedTuple):
-    """Samples of a pack to look at, out of so many; `whole`: all of them, and the rest of the file."""
+class PackTask(NamedTuple):
+    """Samples to check, and the number of samples in the pack. If `whole`, these are all, and the file is hashed."""
 
     entry: IndexEntry
-    samples: Sequence[Numbered]
-    of: int
+    samples: Sequence[NumberedSample]
+    pack_samples: int
     whole: bool
 
 
-class Done(NamedTuple):
-    """What was read."""
+class PackResult(NamedTuple):
+    """Numbers of samples and bytes that were read."""
 
     samples: int
     bytes: int
 
 
-def packs(kept: Kept, chain: Chain) -> Checked:
-    """Every sample: what the tree's index says, in a pack that is there; those that are chosen, by their bytes.
+def check_packs(ref: ArtifactRef, chain: Chain) -> VerifiedLink:
+    """Check the index line of every sample against the tree's index, and the bytes of the chosen samples.
 
-    Read whole, a pack holds its samples one after the other and nothing else, and has its own sha256, too. So are some
-    with another ETag than when they were sent, with as many samples as are chosen: ETags can change where bytes don't.
+    A pack that is read whole must hold its samples back to back, nothing else, and have the index's sha256. Packs whose
+    ETag has changed since they were sent are also read whole, up to the number of chosen samples: an ETag can change
+    while the content doesn't.
     """
-    paper = chain.paper(kept)
-    if paper.manifest.input.get("kind") == "index":
-        before, tree = "index", chain.known(INDEX)
+    artifact = chain.require_artifact(ref)
+    if artifact.manifest.input.get("kind") == "index":
+        input_name, tree = "index", chain.find_artifact(INDEX)
     else:
-        before, tree = "tree", chain.known(TREE_FILES) or (chain.known(OBJECTS) if kept.in_store else None)
+        input_name, tree = "tree", chain.find_artifact(TREE_FILES)
+        if tree is None and ref.in_store:
+            tree = chain.find_artifact(OBJECTS)
     if tree is not None:
-        require_source(paper, tree.tree_digest, before)
-        require_same(paper, tree.manifest)
-    if paper.manifest.samples is None:
-        raise BreakError(Fault("the manifest names no index of samples", f"{paper.place.name}/{META}/manifest.json"))
-    file = require_file(paper.place, samples_name(paper.manifest), paper.manifest.samples, chain.work)
-    link = _Packs(chain, paper, file, FORMATS[kept.artifact])
-    link.require_samples(tree)
-    _require_copy(paper, chain.known(kept._replace(in_store=False)) if kept.in_store else None)
-    others = list[str]()
-    for look in paper.place.look(paper.index):
-        require_length(paper.place, look)
-        if look.etag != (look.entry.etag or ""):
-            others.append(look.entry.path)
-    extras = link.read_extras()
-    choice = chain.choose(paper, map(_sample_of, parse_samples(file)))
-    doubted = frozenset[str]() if choice.whole else link.within(chain.settings.samples, others)
-    done = link.read(choice, doubted)
-    remark = f"{len(doubted):,} of {amount(len(others), 'packs')} with other ETags read whole" if doubted else ""
-    return Checked(done.samples, link.samples, "samples", done.bytes + extras, remark)
+        require_source(artifact, tree.tree_digest, input_name)
+        require_same_dataset(artifact, tree.manifest)
+    if artifact.manifest.samples is None:
+        raise BreakError(
+            ChainBreak("the manifest names no index of samples", f"{artifact.location.name}/{META}/manifest.json")
+        )
+    file = fetch_index_file(artifact.location, samples_name(artifact.manifest), artifact.manifest.samples, chain.work)
+    verifier = _PackVerifier(chain, artifact, file, PACK_FORMATS[ref.artifact])
+    verifier.require_samples(tree)
+    _require_copy(artifact, chain.find_artifact(ref._replace(in_store=False)) if ref.in_store else None)
+    changed_packs = list[str]()
+    for found in artifact.location.stat_files(artifact.index):
+        require_length(artifact.location, found)
+        if found.etag != (found.entry.etag or ""):
+            changed_packs.append(found.entry.path)
+    extra_bytes = verifier.read_extras()
+    choice = chain.choose(artifact, map(_indexed_sample, parse_samples(file)))
+    suspect_packs = frozenset[str]() if choice.whole else verifier.select_packs(chain.settings.samples, changed_packs)
+    result = verifier.read(choice, suspect_packs)
+    remark = (
+        f"{len(suspect_packs):,} of {format_amount(len(changed_packs), 'packs')} with other ETags read whole"
+        if suspect_packs
+        else ""
+    )
+    return VerifiedLink(result.samples, verifier.samples, "samples", result.bytes + extra_bytes, remark)
 
 
-class _Packs:
-    """The packs of one artifact; `file` is its index of samples."""
+class _PackVerifier:
+    """The packs (shards or chunks) of one artifact; `file` is its index of samples."""
 
-    def __init__(self, chain: Chain, paper: Paper, file: Path, form: Format) -> None:
-        self._chain, self._paper, self._file, self._form = chain, paper, file, form
-        self._where = f"{paper.place.name}/{META}/{samples_name(paper.manifest)}"
+    def __init__(self, chain: Chain, artifact: VerifiedArtifact, file: Path, form: PackFormat) -> None:
+        self._chain, self._artifact, self._file, self._form = chain, artifact, file, form
+        self._where = f"{artifact.location.name}/{META}/{samples_name(artifact.manifest)}"
         self._extents: dict[str, Extent] = {}
-        self.samples = sum(split.samples for split in paper.manifest.splits.values())
+        self.samples = sum(split.samples for split in artifact.manifest.splits.values())
 
-    def require_samples(self, tree: Paper | None) -> None:
-        """Raise BreakError unless each sample of the tree is packed once, and is what the tree's index says."""
-        met = None if tree is None else Marks(tree.index)
+    def require_samples(self, tree: VerifiedArtifact | None) -> None:
+        """Raise BreakError unless each sample of the tree is packed once and matches the tree's index."""
+        seen = None if tree is None else SeenEntries(tree.index)
         for pack in self._packs():
             if pack.entry.path in self._extents:
-                raise self._wrong("a pack's samples aren't listed together", pack.entry.path)
+                raise self._index_error("a pack's samples aren't listed together", pack.entry.path)
             self._extents[pack.entry.path] = Extent(pack.entry.bytes, len(pack.samples))
             for _, sample in pack.samples:
                 begin, end = self._form.span(sample)
                 if begin < self._form.head_bytes(len(pack.samples)) or end > pack.entry.bytes:
-                    raise self._wrong("a sample lies outside of its pack", sample.source)
+                    raise self._index_error("a sample lies outside of its pack", sample.source)
                 if sample.bytes > MEMBER_BYTES:
-                    raise self._wrong("a sample is longer than any image", sample.source)
+                    raise self._index_error("a sample is longer than any image", sample.source)
                 if sample.source.partition("/")[0] != sample.file.partition("/")[0]:
-                    raise self._wrong("a sample is packed in another split", sample.source)
-                if tree is not None and met is not None:
-                    self._require_in_tree(sample, tree, met)
-        if tree is not None and met is not None and (missing := met.first_missing()) is not None:
-            raise self._wrong(f"a sample of {tree.place.name} is not packed", missing.path)
-        require_counts(self._paper, map(_sample_of, parse_samples(self._file)), self._where)
+                    raise self._index_error("a sample is packed in another split", sample.source)
+                if tree is not None and seen is not None:
+                    self._require_in_tree(sample, tree, seen)
+        if tree is not None and seen is not None and (missing := seen.first_missing()) is not None:
+            raise self._index_error(f"a sample of {tree.location.name} is not packed", missing.path)
+        require_counts(self._artifact, map(_indexed_sample, parse_samples(self._file)), self._where)
 
-    def _require_in_tree(self, sample: SampleEntry, tree: Paper, met: Marks) -> None:
-        place = tree.index.place(sample.source)
-        if place is None:
-            raise self._wrong(f"a sample is none of {tree.place.name}", sample.source)
-        entry = tree.index.at(place)
+    def _require_in_tree(self, sample: SampleEntry, tree: VerifiedArtifact, seen: SeenEntries) -> None:
+        offset = tree.index.find_offset(sample.source)
+        if offset is None:
+            raise self._index_error(f"a sample isn't one of {tree.location.name}", sample.source)
+        entry = tree.index.entry_at(offset)
         if entry.sha256 != sample.sha256:
-            raise changed("the index of samples has another sha256 than the tree's", self._where, entry.sha256,
-                          sample.sha256, "the index was edited", sample.source)  # fmt: skip
+            raise changed_content_error(
+                "the index of samples has another sha256 than the tree's",
+                self._where,
+                entry.sha256,
+                sample.sha256,
+                "the index was edited",
+                sample.source,
+            )
         if (entry.bytes, entry.label) != (sample.bytes, sample.label):
             raise BreakError(
-                Fault("the index of samples says something else than the tree's", self._where, sample.source,
-                      f"{entry.bytes:,} bytes, class {entry.label}", f"{sample.bytes:,} bytes, class {sample.label}")
-            )  # fmt: skip
-        if not met.add(place):
-            raise self._wrong("a sample is packed twice", sample.source)
+                ChainBreak(
+                    "the index of samples differs from the tree's",
+                    self._where,
+                    sample.source,
+                    f"{entry.bytes:,} bytes, class {entry.label}",
+                    f"{sample.bytes:,} bytes, class {sample.label}",
+                )
+            )
+        if not seen.add(offset):
+            raise self._index_error("a sample is packed twice", sample.source)
 
     def read_extras(self) -> int:
-        """Read the small files beside the packs; how many bytes they have. Raises BreakError for one that is wrong."""
+        """Check the small files beside the packs and return their total bytes. Raises BreakError for a wrong file."""
         read = 0
-        place = self._paper.place
-        for entry in self._paper.index:
+        location = self._artifact.location
+        for entry in self._artifact.index:
             if entry.path in self._extents:
                 continue
             folder, _, _ = entry.path.rpartition("/")
-            where = f"{place.name}/{entry.path}"
-            if entry.bytes > (most := self._form.most_extra_bytes(len(self._extents))):
-                raise BreakError(Fault("a file beside the packs is too long", where, "", f"at most {most:,} bytes",
-                                       f"{entry.bytes:,} bytes", "the index was edited"))  # fmt: skip
-            data = place.read(entry.path, entry.bytes)
+            where = f"{location.name}/{entry.path}"
+            if entry.bytes > (max_bytes := self._form.max_extra_file_bytes(len(self._extents))):
+                raise BreakError(
+                    ChainBreak(
+                        "a file beside the packs is too long",
+                        where,
+                        expected=f"at most {max_bytes:,} bytes",
+                        found=f"{entry.bytes:,} bytes",
+                        cause="the index was edited",
+                    )
+                )
+            data = location.read(entry.path, entry.bytes)
             if data is None:
-                raise gone(place, entry.path)
+                raise missing_file_error(location, entry.path)
             if (digest := hashlib.sha256(data).hexdigest()) != entry.sha256:
-                raise changed("a file isn't what the index says", where, entry.sha256, digest, place.cause)
-            inside = {path.removeprefix(f"{folder}/"): extent for path, extent in self._extents.items()
-                      if path.startswith(f"{folder}/")}  # fmt: skip
-            if (wrong := self._form.extra(data, inside)) is not None:
-                raise _broken(wrong, where, "")
+                raise changed_content_error(
+                    "a file isn't what the index says", where, entry.sha256, digest, location.cause
+                )
+            inside = {
+                path.removeprefix(f"{folder}/"): extent
+                for path, extent in self._extents.items()
+                if path.startswith(f"{folder}/")
+            }
+            if (mismatch := self._form.check_extra_file(data, inside)) is not None:
+                raise _mismatch_error(mismatch, where, "")
             read += len(data)
         return read
 
-    def within(self, samples: int, paths: Sequence[str]) -> frozenset[str]:
-        """The first of these packs that hold so many samples together, and one at least."""
+    def select_packs(self, samples: int, paths: Sequence[str]) -> frozenset[str]:
+        """Return the first packs of `paths` that have at most `samples` samples together, but at least one pack."""
         found, left = set[str](), samples
         for path in filter(self._extents.__contains__, paths):
             left -= self._extents[path].samples
@@ -169,117 +207,130 @@ class _Packs:
             found.add(path)
         return frozenset(found)
 
-    def read(self, choice: Choice, others: Set[str]) -> Done:
-        """Read what is chosen, and `others`, packs by their paths, whole.
+    def read(self, choice: Choice, suspect_packs: Set[str]) -> PackResult:
+        """Read the chosen samples, and the packs in `suspect_packs` whole.
 
-        Raises BreakError at the first sample, in the order in which they lie, that is wrong.
+        Raises BreakError for the first wrong sample, in the order of packs and offsets.
         """
-        check = functools.partial(check_pack, self._paper.place, self._form)
+        check = functools.partial(check_pack, self._artifact.location, self._form)
         total = self.samples if choice.paths is None else len(choice.paths)
         samples = read = 0
-        spread = self._chain.spread(self._paper.place, batch=self._batch(choice))
-        with self._chain.reporter.task(self._paper.manifest.artifact, total, "samples") as task:
-            for done in spread(check, self._tasks(choice, others)):
+        spread = self._chain.spread(self._artifact.location, batch=self._batch(choice))
+        with self._chain.reporter.task(self._artifact.manifest.artifact, total, "samples") as task:
+            for done in spread(check, self._tasks(choice, suspect_packs)):
                 samples, read = samples + done.samples, read + done.bytes
                 task.advance(done.samples)
-        return Done(samples, read)
+        return PackResult(samples, read)
 
     def _batch(self, choice: Choice) -> int:
         if not choice.whole:
-            return _TASKS_OF_A_BATCH
-        return _STREAMS_OF_A_BATCH if isinstance(self._paper.place, StorePlace) else _PACKS_OF_A_BATCH
+            return _TASKS_PER_BATCH
+        return _STORE_PACKS_PER_BATCH if isinstance(self._artifact.location, StoreLocation) else _PACKS_PER_BATCH
 
-    def _tasks(self, choice: Choice, others: Set[str]) -> Iterator[Task]:
+    def _tasks(self, choice: Choice, suspect_packs: Set[str]) -> Iterator[PackTask]:
         for entry, samples in self._packs():
-            if choice.whole or entry.path in others:
-                yield Task(entry, samples, len(samples), True)
+            if choice.whole or entry.path in suspect_packs:
+                yield PackTask(entry, samples, len(samples), True)
                 continue
-            some = (numbered for numbered in samples if numbered.sample.source in choice)
-            for few in batches(some, _SAMPLES_OF_A_TASK):
-                yield Task(entry, few, len(samples), False)
+            chosen = (numbered for numbered in samples if numbered.sample.source in choice)
+            for group in batches(chosen, _SAMPLES_PER_TASK):
+                yield PackTask(entry, group, len(samples), False)
 
-    def _packs(self) -> Iterator[Pack]:
-        for path, group in itertools.groupby(self._listed(), key=lambda sample: sample.file):
-            entry = self._paper.index.find(path)
+    def _packs(self) -> Iterator[IndexedPack]:
+        for path, group in itertools.groupby(self._read_samples(), key=lambda sample: sample.file):
+            entry = self._artifact.index.find(path)
             if entry is None:
-                raise self._wrong("a sample lies in a file that the index doesn't name", path)
-            samples = [Numbered(*pair) for pair in enumerate(itertools.islice(group, _MOST_SAMPLES + 1))]
-            if len(samples) > _MOST_SAMPLES:
-                raise self._wrong(f"a pack has more than {_MOST_SAMPLES:,} samples", path)
-            yield Pack(entry, samples)
+                raise self._index_error("a sample lies in a file that the index doesn't name", path)
+            samples = [NumberedSample(*pair) for pair in enumerate(itertools.islice(group, _MAX_SAMPLES_PER_PACK + 1))]
+            if len(samples) > _MAX_SAMPLES_PER_PACK:
+                raise self._index_error(f"a pack has more than {_MAX_SAMPLES_PER_PACK:,} samples", path)
+            yield IndexedPack(entry, samples)
 
-    def _listed(self) -> Iterator[SampleEntry]:
+    def _read_samples(self) -> Iterator[SampleEntry]:
         try:
             yield from parse_samples(self._file, "the index of samples")
         except InputError as fault:
-            raise self._wrong(fault.what, "") from None
+            raise self._index_error(fault.what, "") from None
 
-    def _wrong(self, what: str, sample: str) -> BreakError:
-        return BreakError(Fault(what, self._where, sample, cause="the index was edited"))
+    def _index_error(self, what: str, sample: str) -> BreakError:
+        return BreakError(ChainBreak(what, self._where, sample, cause="the index was edited"))
 
 
-def check_pack(place: Place, form: Format, task: Task) -> Done:
-    """Read a pack, or some of its samples. Raises BreakError for what is wrong in it."""
-    done = place.parts(task.entry.path, task.whole, functools.partial(_check, place, form, task))
+def check_pack(location: Location, form: PackFormat, task: PackTask) -> PackResult:
+    """Check a pack, or some of its samples. Raises BreakError at the first fault."""
+    done = location.read_parts(task.entry.path, task.whole, functools.partial(_check_parts, location, form, task))
     if done is None:
-        raise gone(place, task.entry.path)
+        raise missing_file_error(location, task.entry.path)
     return done
 
 
-def _check(place: Place, form: Format, task: Task, take: Take) -> Done:
-    where, entry = f"{place.name}/{task.entry.path}", task.entry
-    at = form.head_bytes(task.of)
+def _check_parts(location: Location, form: PackFormat, task: PackTask, take: RangeReader) -> PackResult:
+    where, entry = f"{location.name}/{task.entry.path}", task.entry
+    at = form.head_bytes(task.pack_samples)
     head = take(0, at) if at else b""
-    if (wrong := form.head(head, task.of, task.samples)) is not None:
-        raise _broken(wrong, where, place.cause)
-    whole, read = hashlib.sha256(head), len(head)
+    if (mismatch := form.check_head(head, task.pack_samples, task.samples)) is not None:
+        raise _mismatch_error(mismatch, where, location.cause)
+    file_digest, read = hashlib.sha256(head), len(head)
     for _, sample in task.samples:
         begin, end = form.span(sample)
         if task.whole and begin != at:
-            raise BreakError(Fault("samples don't lie one after the other", f"{where}, byte {at:,}", sample.source))
+            raise BreakError(
+                ChainBreak("samples don't lie one after the other", f"{where}, byte {at:,}", sample.source)
+            )
         data = take(begin, end)
-        _require_sample(place, form, sample, begin, end, data)
-        whole.update(data)
+        _require_sample(location, form, sample, begin, end, data)
+        file_digest.update(data)
         at, read = end, read + len(data)
     if task.whole:
         tail = take(at, min(entry.bytes, at + len(form.tail)) + 1)
-        whole.update(tail)
+        file_digest.update(tail)
         read += len(tail)
         if tail != form.tail:
-            raise BreakError(Fault("the file doesn't end after its last sample", f"{where}, byte {at:,}"))
-        if whole.hexdigest() != entry.sha256:
-            raise changed("a file isn't what the index says", where, entry.sha256, whole.hexdigest(), place.cause)
-    return Done(len(task.samples), read)
+            raise BreakError(ChainBreak("the file doesn't end after its last sample", f"{where}, byte {at:,}"))
+        if file_digest.hexdigest() != entry.sha256:
+            raise changed_content_error(
+                "a file isn't what the index says", where, entry.sha256, file_digest.hexdigest(), location.cause
+            )
+    return PackResult(len(task.samples), read)
 
 
-def _require_sample(place: Place, form: Format, sample: SampleEntry, begin: int, end: int, data: bytes) -> None:
-    where = f"{place.name}/{sample.file}, bytes {sample.offset:,} to {sample.offset + sample.bytes:,}"
+def _require_sample(
+    location: Location, form: PackFormat, sample: SampleEntry, begin: int, end: int, data: bytes
+) -> None:
+    where = f"{location.name}/{sample.file}, bytes {sample.offset:,} to {sample.offset + sample.bytes:,}"
     image = data[sample.offset - begin : sample.offset - begin + sample.bytes]
     if (digest := hashlib.sha256(image).hexdigest()) != sample.sha256:
-        raise changed("the bytes of an image have changed", where, sample.sha256, digest, place.cause, sample.source)
-    wrong = form.frame(data, sample) if len(data) == end - begin else Mismatch("the file ends in a sample")
-    if wrong is not None:
-        around = f"{place.name}/{sample.file}, bytes {begin:,} to {end:,}"
-        raise _broken(wrong, around, place.cause, sample.source)
+        raise changed_content_error(
+            "the bytes of an image have changed", where, sample.sha256, digest, location.cause, sample.source
+        )
+    mismatch = form.check_frame(data, sample) if len(data) == end - begin else Mismatch("the file ends in a sample")
+    if mismatch is not None:
+        around = f"{location.name}/{sample.file}, bytes {begin:,} to {end:,}"
+        raise _mismatch_error(mismatch, around, location.cause, sample.source)
 
 
-def _broken(wrong: Mismatch, where: str, cause: str, sample: str = "") -> BreakError:
-    return BreakError(Fault(wrong.what, where, sample, wrong.expected, wrong.found, cause))
+def _mismatch_error(mismatch: Mismatch, where: str, cause: str, sample: str = "") -> BreakError:
+    return BreakError(ChainBreak(mismatch.what, where, sample, mismatch.expected, mismatch.found, cause))
 
 
-def _require_copy(paper: Paper, local: Paper | None) -> None:
-    """Raise BreakError when packs in the store were made as those on the volume were, and are others."""
-    if local is None or local.manifest.stored(paper.manifest.index) != paper.manifest:
+def _require_copy(artifact: VerifiedArtifact, local: VerifiedArtifact | None) -> None:
+    """Raise BreakError if packs in the store have the manifest of those on the volume, but other content."""
+    if local is None or local.manifest.stored(artifact.manifest.index) != artifact.manifest:
         return
-    for entry in paper.index:
-        here = local.index.find(entry.path)
-        if here is None or (here.bytes, here.sha256) != (entry.bytes, entry.sha256):
-            expected = "no such file" if here is None else f"sha256 {here.sha256}"
+    for entry in artifact.index:
+        on_volume = local.index.find(entry.path)
+        if on_volume is None or (on_volume.bytes, on_volume.sha256) != (entry.bytes, entry.sha256):
+            expected = "no such file" if on_volume is None else f"sha256 {on_volume.sha256}"
             raise BreakError(
-                Fault("the index names another file than the volume's", f"{paper.place.name}/{entry.path}", "",
-                      expected, f"sha256 {entry.sha256}", "the index was edited")
-            )  # fmt: skip
+                ChainBreak(
+                    "the index names another file than the volume's",
+                    f"{artifact.location.name}/{entry.path}",
+                    expected=expected,
+                    found=f"sha256 {entry.sha256}",
+                    cause="the index was edited",
+                )
+            )
 
 
-def _sample_of(sample: SampleEntry) -> Sample:
-    return Sample(sample.source, sample.bytes, sample.label)
+def _indexed_sample(sample: SampleEntry) -> IndexedSample:
+    return IndexedSample(sample.source, sample.bytes, sample.label)

@@ -1,4 +1,4 @@
-"""The verify stage: every link of the chain in its order, a line on stdout for each."""
+"""The verify stage: check every link of the chain in order, and print a line for each on stdout."""
 
 from __future__ import annotations
 
@@ -10,76 +10,90 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError, explain_os_error
-from larder.next_step import MAKES, Run, forced
-from larder.progress import Reporter, amount
-from larder.stage import Clock, Outcome
-from larder.terminal import Lines, as_json, escaped, say
-from larder.volume import reading
-from services.commands import in_commands
+from larder.next_step import CREATED_BY, StageRun, with_force
+from larder.progress import Reporter, format_amount
+from larder.stage import Clock, StageOutcome
+from larder.terminal import Lines, as_json, escape, print_escaped
+from larder.volume import read_lock
+from services.commands import replace_stage_names
 from services.verify import files
-from services.verify.archive import archive
-from services.verify.chain import INDEX, OBJECTS, RAW_FILES, TREE_FILES, Chain, Kept
-from services.verify.findings import AbsentError, BreakError, Checked, Fault, UnfollowedError, as_figures
-from services.verify.packs import packs
+from services.verify.archive import check_archive
+from services.verify.chain import INDEX, OBJECTS, RAW_FILES, TREE_FILES, ArtifactRef, Chain
+from services.verify.findings import AbsentError, BreakError, ChainBreak, UnfollowedError, VerifiedLink, to_json_fields
+from services.verify.packs import check_packs
 from services.verify.settings import VerifySettings
 
 
 class Link(NamedTuple):
-    """One link: what follows it, the artifact at its end, and the next step when it is broken."""
+    """A link: the function that checks it, the artifact that it verifies, and the next step if it is broken."""
 
     name: str
-    follow: Callable[[Chain], Checked]
-    kept: Kept | None
-    mend: str
+    check: Callable[[Chain], VerifiedLink]
+    artifact: ArtifactRef | None
+    next_step: str
     always: bool = True
-    """Whether it is told of where there is nothing to follow."""
+    """Whether it is listed even if there is nothing to check."""
 
 
-def _packs(name: str, kept: Kept, mend: str) -> Link:
-    return Link(name, functools.partial(packs, kept), kept, mend)
+def _pack_link(name: str, artifact: ArtifactRef, next_step: str) -> Link:
+    return Link(name, functools.partial(check_packs, artifact), artifact, next_step)
 
 
-_AGAIN = "; then this again"
-_LOCAL = f"run {MAKES['tree']} with the LARDER_SOURCE that it had{_AGAIN}"
-_WDS, _LIT = f"run {MAKES['webdataset']}{_AGAIN}", f"run {MAKES['litdata']}{_AGAIN}"
+_VERIFY_AGAIN = "; then this again"
+_CREATE_TREE = f"run {CREATED_BY['tree']} with the LARDER_SOURCE that it had{_VERIFY_AGAIN}"
+_CREATE_SHARDS, _CREATE_CHUNKS = (
+    f"run {CREATED_BY['webdataset']}{_VERIFY_AGAIN}",
+    f"run {CREATED_BY['litdata']}{_VERIFY_AGAIN}",
+)
 LINKS = (
-    Link("archive", archive, None, f"name the right source in LARDER_SOURCE, or run {MAKES['tree']} with this one"),
-    Link("raw", files.raw, RAW_FILES, _LOCAL),
-    Link("tree", files.tree, TREE_FILES, _LOCAL),
-    _packs("shards", Kept("webdataset"), _WDS),
-    _packs("chunks", Kept("litdata"), _LIT),
-    Link("objects in the store", files.objects, OBJECTS, f"run {MAKES['objects']}{_AGAIN}"),
-    Link("index in the store", files.indexed, INDEX, f"run {MAKES['index']}{_AGAIN}", always=False),
-    _packs("shards in the store", Kept("webdataset", in_store=True), _WDS),
-    _packs("chunks in the store", Kept("litdata", in_store=True), _LIT),
+    Link(
+        "archive",
+        check_archive,
+        None,
+        f"name the right source in LARDER_SOURCE, or run {CREATED_BY['tree']} with this one",
+    ),
+    Link("raw", files.check_raw, RAW_FILES, _CREATE_TREE),
+    Link("tree", files.check_tree, TREE_FILES, _CREATE_TREE),
+    _pack_link("shards", ArtifactRef("webdataset"), _CREATE_SHARDS),
+    _pack_link("chunks", ArtifactRef("litdata"), _CREATE_CHUNKS),
+    Link("objects in the store", files.check_objects, OBJECTS, f"run {CREATED_BY['objects']}{_VERIFY_AGAIN}"),
+    Link(
+        "index in the store",
+        files.check_indexed_images,
+        INDEX,
+        f"run {CREATED_BY['index']}{_VERIFY_AGAIN}",
+        always=False,
+    ),
+    _pack_link("shards in the store", ArtifactRef("webdataset", in_store=True), _CREATE_SHARDS),
+    _pack_link("chunks in the store", ArtifactRef("litdata", in_store=True), _CREATE_CHUNKS),
 )
 _WIDTH = max(len(link.name) for link in LINKS)
 
 
-class Line(NamedTuple):
-    """How a link ended: ok, BROKEN, FAILED, not there, not followed."""
+class LinkResult(NamedTuple):
+    """The result of a link: ok, BROKEN, FAILED, not there, or not followed."""
 
     link: str
     result: str
     message: str
-    checked: Checked | None = None
+    checked: VerifiedLink | None = None
     error: LarderError | None = None
 
 
-def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
-    """Follow the chain. Raises the first break or failure, in the order of the chain, after all was followed."""
-    clock, lines = Clock(), list[Line]()
-    with ExitStack() as held:
+def verify(settings: VerifySettings, reporter: Reporter) -> StageOutcome:
+    """Run the stage. Check all links, then raise the first break or failure in the order of the chain."""
+    clock, lines = Clock(), list[LinkResult]()
+    with ExitStack() as stack:
         for volume in dict.fromkeys((settings.volume, settings.wds, settings.lit)):
-            held.enter_context(reading(volume))
-        chain = Chain(settings, reporter, Path(held.enter_context(tempfile.TemporaryDirectory(prefix="larder-"))))
-        held.enter_context(chain.engine.held())
+            stack.enter_context(read_lock(volume))
+        chain = Chain(settings, reporter, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="larder-"))))
+        stack.enter_context(chain.engine.keep_connected())
         for link in LINKS:
-            line = _follow(link, chain)
+            line = _check_link(link, chain)
             if line.checked is None and line.error is None and not link.always:
                 continue
             lines.append(line)
-            _say(line, reporter.json)
+            _print_result(line, reporter.json)
     for line in lines:
         if line.error is not None:
             raise line.error
@@ -87,18 +101,18 @@ def verify(settings: VerifySettings, reporter: Reporter) -> Outcome:
         raise InputError(
             f"nothing to verify: no finished data in {settings.volume}, {settings.wds}, {settings.lit}, "
             + (f"or s3://{settings.bucket}" if settings.bucket else "and no store is set"),
-            next_step=f"run {MAKES['tree']}, or set LARDER_DATA_VOLUME to the volume that holds the data",
+            next_step=f"run {CREATED_BY['tree']}, or set LARDER_DATA_VOLUME to the volume that holds the data",
         )
-    return _outcome(settings, lines, clock)
+    return _make_outcome(settings, lines, clock)
 
 
-def _follow(link: Link, chain: Chain) -> Line:
+def _check_link(link: Link, chain: Chain) -> LinkResult:
     try:
-        checked = link.follow(chain)
+        checked = link.check(chain)
     except AbsentError as absent:
-        return Line(link.name, "not there", str(absent))
+        return LinkResult(link.name, "not there", str(absent))
     except UnfollowedError as unfollowed:
-        return Line(link.name, "not followed", str(unfollowed))
+        return LinkResult(link.name, "not followed", str(unfollowed))
     except LarderError as error:
         return _failed(link, chain, error)
     except OSError as fault:
@@ -106,58 +120,68 @@ def _follow(link: Link, chain: Chain) -> Line:
         if explained is None:
             raise
         return _failed(link, chain, explained)
-    if link.kept is not None:
-        chain.sound.add(link.kept)
-    return Line(link.name, "ok", checked.remark, checked)
+    if link.artifact is not None:
+        chain.verified.add(link.artifact)
+    return LinkResult(link.name, "ok", checked.remark, checked)
 
 
-def _failed(link: Link, chain: Chain, error: LarderError) -> Line:
+def _failed(link: Link, chain: Chain, error: LarderError) -> LinkResult:
     if not isinstance(error, InputError):
         if isinstance(error, ServiceError | ConfigurationError):
             chain.store_failed = link.name
-        return Line(link.name, "FAILED", error.what, None, error)
-    known = error.fault if isinstance(error, BreakError) else Fault(error.what, "", next_step=error.next_step)
-    mend = forced(link.mend) if known.forced else link.mend
-    broken = known._replace(what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or mend)
-    return Line(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
+        return LinkResult(link.name, "FAILED", error.what, None, error)
+    known = error.fault if isinstance(error, BreakError) else ChainBreak(error.what, "", next_step=error.next_step)
+    next_step = with_force(link.next_step) if known.forced else link.next_step
+    broken = known._replace(
+        what=f"the chain breaks at {link.name}: {known.what}", next_step=known.next_step or next_step
+    )
+    return LinkResult(link.name, "BROKEN", f"{known.what}: {known.sample or known.place}", None, BreakError(broken))
 
 
-def _say(line: Line, for_machines: bool) -> None:
-    if for_machines:
-        fields = {"link": line.link, "result": line.result, "message": escaped(in_commands(line.message))}
-        say(Lines(as_json(fields | _figures(line))))
+def _print_result(line: LinkResult, as_json_line: bool) -> None:
+    if as_json_line:
+        fields = {"link": line.link, "result": line.result, "message": escape(replace_stage_names(line.message))}
+        print_escaped(Lines(as_json(fields | _figures(line))))
         return
     done, checked = "", line.checked
     if checked is not None:
-        done = f"{checked.looked_at:,} of {amount(checked.of, checked.unit)}, {amount(checked.bytes, 'B')} read"
-    message = "; ".join(part for part in (done, " ".join(in_commands(line.message).split())) if part)
-    say(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}")
+        done = f"{checked.looked_at:,} of {format_amount(checked.of, checked.unit)}"
+        done += f", {format_amount(checked.bytes, 'B')} read"
+    message = "; ".join(part for part in (done, " ".join(replace_stage_names(line.message).split())) if part)
+    print_escaped(f"{line.result:<12} {line.link:<{_WIDTH}}  {message}")
 
 
-def _figures(line: Line) -> dict[str, Any]:
-    """For machines."""
+def _figures(line: LinkResult) -> dict[str, Any]:
+    """Return the fields of a line for JSON output."""
     if line.checked is not None:
         return line.checked._asdict()
     if isinstance(line.error, BreakError):
-        figures = as_figures(line.error.fault)
-        return {name: in_commands(value) if isinstance(value, str) else value for name, value in figures.items()}
-    return {} if line.error is None else {"next_step": in_commands(line.error.next_step)}
+        figures = to_json_fields(line.error.fault)
+        return {
+            name: replace_stage_names(value) if isinstance(value, str) else value for name, value in figures.items()
+        }
+    return {} if line.error is None else {"next_step": replace_stage_names(line.error.next_step)}
 
 
-def _outcome(settings: VerifySettings, lines: list[Line], clock: Clock) -> Outcome:
+def _make_outcome(settings: VerifySettings, lines: list[LinkResult], clock: Clock) -> StageOutcome:
     followed = [line.checked for line in lines if line.checked is not None]
     others = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
     left = f" ({others})" if others else ""
     looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
     share = looked_at / max(of, 1)
     read = sum(checked.bytes for checked in followed)
-    how = "every sample" if share >= 1 else f"{looked_at:,} of {amount(of, 'samples')} ({share:.1%})"
-    return Outcome(
+    how = "every sample" if share >= 1 else f"{looked_at:,} of {format_amount(of, 'samples')} ({share:.1%})"
+    return StageOutcome(
         f"the chain holds: {len(followed)} of {len(lines)} links followed{left}, {how} read at each, "
-        f"{amount(read, 'B')} in {clock.seconds:.1f} s",
-        "" if share >= 1 else f"{Run('verify').having(LARDER_VERIFY_SAMPLES='all')}, which reads every byte",
+        f"{format_amount(read, 'B')} in {clock.seconds:.1f} s",
+        ""
+        if share >= 1
+        else f"{StageRun('verify').with_settings(LARDER_VERIFY_SAMPLES='all')}, which reads every byte",
         {
-            "followed": len(followed), "links": {line.link: line.result for line in lines}, "bytes": read,
-            "share": round(share, 4), "seconds": round(clock.seconds, 3),
+            "followed": len(followed),
+            "links": {line.link: line.result for line in lines},
+            "bytes": read,
+            "share": round(share, 4),
+            "seconds": round(clock.seconds, 3),
         },
-    )  # fmt: skip
+    )

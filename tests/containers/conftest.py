@@ -63,9 +63,15 @@ def run(environment: dict[str, str]) -> Run:
         *command: str, folder: Path = ROOT, check: bool = False, **settings: str
     ) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(
-            command, cwd=folder, env=environment | settings, capture_output=True, text=True, check=False,
-            stdin=subprocess.DEVNULL, timeout=600,
-        )  # fmt: skip
+            command,
+            cwd=folder,
+            env=environment | settings,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+        )
         assert not check or ended.returncode == 0, f"{' '.join(command)}: {ended.stderr}{ended.stdout}"
         return ended
 
@@ -145,8 +151,11 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what git would give a new user, to run commands in that leave files behind."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     folder = tmp_path / "larder"
     for name in filter(lambda name: name and os.path.lexists(ROOT / name), listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -125,8 +125,6 @@ found = {
     name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Groups")
 }
 found["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}
-found["devices"] = sorted(
-    str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode)
-)  # fmt: skip
+found["devices"] = sorted(str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode))
 print(json.dumps({"level": "error", "msg": "PROBE" + json.dumps(found)}), file=sys.stderr, flush=True)
 sys.exit(1)

@@ -27,9 +27,15 @@ NO_SETTINGS = {
 }
 PROJECT = "COMPOSE_PROJECT_NAME"
 STAGE_OF = {
-    "local": "extract", "load": "load", "wds": "shard", "lit": "optimize", "index": "index", "verify": "verify",
-    "bench": "bench", "s3": "s3",
-}  # fmt: skip
+    "local": "extract",
+    "load": "load",
+    "wds": "shard",
+    "lit": "optimize",
+    "index": "index",
+    "verify": "verify",
+    "bench": "bench",
+    "s3": "s3",
+}
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}  # s3.yaml asks for them
 
 
@@ -75,7 +81,7 @@ def test_servers_are_published_on_loopback_and_have_a_health_check(config: dict[
         assert ("healthcheck" in service) == (name in SERVERS | {"mount", "jupyter"})
 
 
-def test_the_server_is_the_pinned_one_and_has_no_keys_that_everybody_knows(run: Run) -> None:
+def test_the_server_is_pinned_and_has_no_default_keys(run: Run) -> None:
     command = ("docker", "compose", "-f", "compose/s3.yaml", "config", "--format", "json")
     server = json.loads(run(*command, check=True, **KEYS).stdout)["services"]["minio"]
     assert f"MINIO_IMAGE={server['image']}\n" in (ROOT / ".env.example").read_text()
@@ -139,6 +145,7 @@ def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     documented = set(re.findall(r"^#?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
     fixed |= {"RCLONE_CONTAINER", "AWS_DEFAULT_REGION"}  # other names of settings
+    fixed |= {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}
     fixed |= {"RAY_USAGE_STATS_ENABLED", "LARDER_FRONT_DOOR"}  # Ray's, and set by who starts a stage
     for name, service in config["services"].items():
         assert set(service["environment"]) <= documented | fixed or name in SERVERS
@@ -159,11 +166,19 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from services.verify.settings import VerifySettings
 
     stages = {
-        "extract": ExtractSettings, "transform": TransformSettings, "load": LoadSettings, "s3": S3Settings,
-        "mount": MountSettings, "bench": BenchSettings, "shard": ShardSettings, "optimize": OptimizeSettings,
-        "verify": VerifySettings, "index": IndexSettings, "jupyter": JupyterSettings,
-    }  # fmt: skip
-    given = {setting.names[0]: "7" for kind in stages.values() for setting in settings_of(kind)}
+        "extract": ExtractSettings,
+        "transform": TransformSettings,
+        "load": LoadSettings,
+        "s3": S3Settings,
+        "mount": MountSettings,
+        "bench": BenchSettings,
+        "shard": ShardSettings,
+        "optimize": OptimizeSettings,
+        "verify": VerifySettings,
+        "index": IndexSettings,
+        "jupyter": JupyterSettings,
+    }
+    given = {name: "7" for kind in stages.values() for setting in settings_of(kind) for name in setting.names}
     given["LARDER_CACHE_DIR"] = "/7"  # a name would be a volume's
     given["LARDER_JUPYTER_BIND"] = "127.0.0.7"  # compose looks at it
     found: dict[str, dict[str, Any]] = {}
@@ -171,7 +186,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", check=True, **given)
         found |= json.loads(ended.stdout)["services"]
     for stage, kind in stages.items():
-        wanted = {setting.names[0] for setting in settings_of(kind)} - set(NO_SETTINGS)
+        wanted = {name for setting in settings_of(kind) for name in setting.names} - set(NO_SETTINGS)
         assert wanted <= set(found[stage]["environment"]), stage
 
 
@@ -183,7 +198,7 @@ def test_env_file_in_the_repository_is_read(checkout: Path, run: Run) -> None:
 
 
 def test_no_server_is_an_orphan_of_another_file(run: Run, own_project: dict[str, str], tmp_path: Path) -> None:
-    """Compose would advise to remove it, and do so when told."""
+    """Compose would advise to remove an orphan, and remove it with --remove-orphans."""
     settings = own_project | KEYS | {"LARDER_MOUNT_DIR": str(tmp_path)}
     for file, servers in (("s3", ["minio"]), ("mount", ["mount"]), ("ray", ["ray-head", "ray-worker"])):
         run("docker", "compose", "-f", f"compose/{file}.yaml", "create", *servers, check=True, **settings)

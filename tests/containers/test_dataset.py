@@ -1,4 +1,4 @@
-"""What compose names after LARDER_DATASET, without make and without Python."""
+"""Names that compose derives from LARDER_DATASET, without make and without Python."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from larder.dataset import DEFAULT, Layout, volume_of
+from larder.dataset import DEFAULT, ArtifactLayout, volume_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-VOLUMES: dict[str, dict[str, Layout]] = {
+VOLUMES: dict[str, dict[str, ArtifactLayout]] = {
     "local": {"baseline": "tree"},
     "load": {"baseline": "tree"},
     "bench": {"baseline": "tree"},

@@ -75,9 +75,15 @@ def by_compose(folder: Path, *texts: str) -> Mapping[str, str] | None:
     for at, text in enumerate(texts):
         (folder / f"env{at}").write_bytes(text.encode())
         words += ["--env-file", f"env{at}"]
-    ended = subprocess.run([*words, "config", "--format",
-    "json"], cwd=folder, env=kept | ENVIRON, capture_output=True,
-                           text=True, check=False, timeout=60)  # fmt: skip
+    ended = subprocess.run(
+        [*words, "config", "--format", "json"],
+        cwd=folder,
+        env=kept | ENVIRON,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     if ended.returncode:
         return None
     found = json.loads(ended.stdout)["services"]["stage"]["environment"]

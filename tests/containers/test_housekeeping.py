@@ -21,7 +21,8 @@ def second(own_project: dict[str, str], tmp_path: Path) -> dict[str, str]:
     register = tmp_path / "state" / "larder" / "checkouts.json"
     register.parent.mkdir(parents=True)
     register.write_text(json.dumps({"larder": str(ROOT)}))
-    return {**own_project, "XDG_STATE_HOME": str(tmp_path / "state"), "RUNNER": "compose"}
+    folders = {"XDG_STATE_HOME": str(tmp_path / "state"), "LARDER_RESULTS": str(tmp_path / "results")}
+    return {**own_project, **folders, "RUNNER": "compose"}
 
 
 def listed(kind: str, project: str) -> list[str]:
@@ -76,7 +77,10 @@ def test_uninstall_removes_what_the_checkout_has_made(
     run(*larder, "s3-up", folder=checkout, check=True, **second)
     said = run(*larder, "status", folder=checkout, check=True, **second).stdout
     assert "Store       on this machine, keys in .larder/s3-compose.env\n              nothing of Food-11" in said
-    assert f"{second['LARDER_MINIO_PORT']} is larder's own" in run(*larder, "doctor", folder=checkout, **second).stdout
+    assert (
+        f"{second['LARDER_MINIO_PORT']} is used by larder itself"
+        in run(*larder, "doctor", folder=checkout, **second).stdout
+    )
     (checkout / "results" / "mine.json").touch()
 
     image = f"larder-extract:{__version__}"

@@ -1,4 +1,4 @@
-"""Every image: who runs in it, what it says of itself, what it may do, how large it is."""
+"""Every image: its user, labels, rights and size."""
 
 from __future__ import annotations
 

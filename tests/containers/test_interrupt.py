@@ -38,9 +38,16 @@ class Checkout:
         self.environ = kept | {"COMPOSE_PROJECT_NAME": self.project, "RUNNER": "compose"}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-m", "larder", *words], cwd=self.root, env=self.environ, text=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-m", "larder", *words],
+            cwd=self.root,
+            env=self.environ,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def containers(self, *options: str) -> list[str]:
         label = f"label=com.docker.compose.project={self.project}"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from larder import __version__
+from tests.conftest import Store
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMPOSE = ("docker", "compose", "-f", "compose/mount.yaml")
@@ -48,7 +49,7 @@ class Mount:
 
 
 @pytest.fixture
-def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: Any) -> Iterator[Mount]:
+def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: Store) -> Iterator[Mount]:
     """A bucket with one object, in a project and a folder of this test's own; nothing of it stays."""
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     folder = shared_folder / name
@@ -57,11 +58,18 @@ def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: An
     minio_server.client.create_bucket(Bucket=name)
     minio_server.client.put_object(Bucket=name, Key="Food-11/training/class_00/0_0.jpg", Body=PIXELS)
     it = Mount(
-        run, folder,
-        {"S3_BUCKET": name, "S3_ENDPOINT_URL": minio["published"], "AWS_ACCESS_KEY_ID": minio["key"],
-         "AWS_SECRET_ACCESS_KEY": minio["secret"], "LARDER_MOUNT_DIR": str(folder), "COMPOSE_PROJECT_NAME": name,
-         "RUNNER": "compose"},
-    )  # fmt: skip
+        run,
+        folder,
+        {
+            "S3_BUCKET": name,
+            "S3_ENDPOINT_URL": minio["published"],
+            "AWS_ACCESS_KEY_ID": minio["key"],
+            "AWS_SECRET_ACCESS_KEY": minio["secret"],
+            "LARDER_MOUNT_DIR": str(folder),
+            "COMPOSE_PROJECT_NAME": name,
+            "RUNNER": "compose",
+        },
+    )
     try:
         yield it
     finally:
@@ -106,9 +114,7 @@ def test_a_container_that_runs_sees_a_later_mount_and_its_metrics(mount: Mount) 
 
 
 @pytest.mark.parametrize("owner", [1000, 0], ids=["a user's folder", "root's folder"])
-def test_an_rclone_that_somebody_has_taken_over_can_do_nothing_of_root_s(
-    mount: Mount, owner: int, tmp_path: Path
-) -> None:
+def test_a_compromised_rclone_has_no_root_rights(mount: Mount, owner: int, tmp_path: Path) -> None:
     os.chown(mount.folder, owner, owner)
     hostile = tmp_path / "rclone"
     hostile.write_text(Path(__file__).with_name("hostile_rclone.py").read_text())
@@ -131,7 +137,7 @@ def test_an_rclone_that_somebody_has_taken_over_can_do_nothing_of_root_s(
     assert mounted(mount.folder) == []
 
 
-def test_whatever_reads_from_the_store_has_no_rights_and_the_files_are_the_user_s(mount: Mount) -> None:
+def test_stage_and_rclone_run_unprivileged_and_the_user_owns_the_files(mount: Mount) -> None:
     assert mount.up().returncode == 0
     container = mount.run(*COMPOSE, "ps", "-q", "mount").stdout.strip()
     listed = subprocess.check_output(["docker", "top", container, "-o", "pid,uid,args"], text=True).splitlines()[1:]
@@ -139,8 +145,9 @@ def test_whatever_reads_from_the_store_has_no_rights_and_the_files_are_the_user_
     for pid, uid, words in (line.split(None, 2) for line in listed):
         status = Path(f"/proc/{pid}/status").read_text()
         rights["mounter" if "services.mount.mounter" in words else Path(words.split()[0]).name] = (
-            uid, re.findall(r"^CapEff:\t(\w+)$", status, re.MULTILINE)[0],
-        )  # fmt: skip
+            uid,
+            re.findall(r"^CapEff:\t(\w+)$", status, re.MULTILINE)[0],
+        )
     assert rights == {"python": ("1000", "0" * 16), "rclone": ("1000", "0" * 16), "mounter": ("0", "0000000000200002")}
     assert {path.lstat().st_uid for path in mount.folder.iterdir() if path != mount.point} == {1000}
     table = Path("/proc/self/mountinfo").read_text().splitlines()

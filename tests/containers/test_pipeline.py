@@ -8,6 +8,7 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import boto3
 import pytest
 
 from larder import __version__
+from tests.conftest import Until
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -60,9 +62,9 @@ def test_from_a_sample_to_a_record(stage: Run, tmp_path: Path, in_volume: Callab
     record = json.loads(next(tmp_path.glob("imagefolder_local-*.json")).read_text())
     assert record["arm"] == "imagefolder_local"
     assert record["imgs/s"] > 0
-    assert in_volume("ls /mnt/Food-11").split() == ["_larder", "evaluation", "training", "validation"]
-    assert in_volume("find /mnt/Food-11 -name '*.jpg' | wc -l").strip() == "120"
-    assert in_volume("stat -c %u:%h /mnt/Food-11/training/class_00/0_0.jpg").strip() == "1000:2"
+    look = "ls; find -name '*.jpg' | wc -l; stat -c %u:%h training/class_00/0_0.jpg"
+    listed = in_volume(f"cd /mnt/Food-11 && {look}").split()
+    assert listed == ["_larder", "evaluation", "training", "validation", "120", "1000:2"]
 
 
 def test_a_second_run_has_nothing_to_do(stage: Run, in_volume: Callable[[str], str]) -> None:
@@ -79,9 +81,15 @@ def test_the_exit_code_of_a_stage_is_that_of_the_command(stage: Run, photos: Pat
     assert stage("transform", "--recipe", "imagefolder").returncode == 3
 
 
+def runs_or_ended(run: Run, container: str, process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a container runs, or the process that starts it has ended."""
+    running = run("docker", "inspect", "-f", "{{.State.Running}}", container).stdout == "true\n"
+    return running or process.poll() is not None
+
+
 @pytest.mark.exhaustive
 def test_killed_containers_leave_nothing_half_done(
-    stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str], until: Any
+    stage: Run, run: Run, in_volume: Callable[[str], str], environment: dict[str, str], until: Until
 ) -> None:
     command, kills = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name"], 0
     for number, seconds in enumerate((0.3, 0.8, 1.3)):
@@ -89,11 +97,7 @@ def test_killed_containers_leave_nothing_half_done(
         started = subprocess.Popen(
             [*command, name, "extract", *SAMPLE], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
         )
-        running = ("docker", "inspect", "-f", "{{.State.Running}}", name)
-        until(
-            lambda running=running, started=started: run(*running).stdout == "true\n" or started.poll() is not None,
-            "the container runs, or has ended already",
-        )
+        until(partial(runs_or_ended, run, name, started), "the container runs, or has ended already")
         time.sleep(seconds)  # the moment of death, not a wait for something
         kills += run("docker", "kill", name).returncode == 0
         started.wait(timeout=60)
@@ -104,7 +108,7 @@ def test_killed_containers_leave_nothing_half_done(
     assert in_volume(DIGEST.format("raw")) == after_kills
 
 
-def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str], until: Any) -> None:
+def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str], until: Until) -> None:
     name = f"{environment['LARDER_DATA_VOLUME']}_stop"
     command = ["docker", "compose", "-f", "compose/local.yaml", "run", "--rm", "--name", name, "extract"]
     started = subprocess.Popen(
@@ -171,7 +175,7 @@ def test_make_hands_a_local_archive_into_the_container(run: Run, checkout: Path,
     assert "33 images in 11 classes" in ended.stderr
 
 
-def test_who_holds_a_volume_is_told_by_its_name(run: Run, stage: Run, data_volume: str, until: Any) -> None:
+def test_an_error_names_the_container_that_uses_a_volume(run: Run, stage: Run, data_volume: str, until: Until) -> None:
     stage("extract", "--source=sample", "--sample-images=40", check=True)
     hold = ("docker", "run", "--detach", "-v", f"{data_volume}:/mnt", "--entrypoint=flock")
     holder = run(*hold, f"larder-extract:{__version__}", "/mnt/.larder/lock", "sleep", "600", check=True).stdout.strip()

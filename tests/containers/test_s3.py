@@ -44,10 +44,13 @@ def keys_of(checkout: Path) -> dict[str, str]:
 
 def client_of(endpoint: str, keys: dict[str, str]) -> Any:
     return boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1",
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, proxies={}),
-    )  # fmt: skip
+    )
 
 
 def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
@@ -80,14 +83,6 @@ def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
     assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
     for one in said:
         assert keys["AWS_SECRET_ACCESS_KEY"] not in one.stdout + one.stderr
-
-
-def test_its_keys_without_make(make: Run, checkout: Path) -> None:
-    assert make("s3-up").returncode == 0
-    compose = ("docker", "compose", "--env-file", str(KEYS), "-f", "compose/s3.yaml", "run", "--rm", "s3")
-    ended = make("--task", "check", command=compose)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert keys_of(checkout)["AWS_SECRET_ACCESS_KEY"] not in ended.stdout + ended.stderr
 
 
 def test_made_up_keys_go_with_no_setting_of_a_users_store(make: Run, checkout: Path) -> None:
@@ -123,19 +118,32 @@ def test_without_a_store_check_says_how_to_get_one(make: Run) -> None:
 
 def test_a_server_that_does_not_start_says_why(make: Run) -> None:
     ended = make(
-        "s3-up", S3_ENDPOINT_URL="http://minio:9000", AWS_ACCESS_KEY_ID="mine", AWS_SECRET_ACCESS_KEY="short",
+        "s3-up",
+        S3_ENDPOINT_URL="http://minio:9000",
+        AWS_ACCESS_KEY_ID="mine",
+        AWS_SECRET_ACCESS_KEY="short",
         S3_BUCKET="food",
-    )  # fmt: skip
+    )
     assert ended.returncode != 0
     assert "length at least 8" in ended.stderr
 
 
-def test_the_server_is_root_without_rights(make: Run, run: Run) -> None:
-    assert make("s3-up").returncode == 0
+def test_the_command_without_make_uses_the_keys_and_has_few_rights(make: Run, run: Run, checkout: Path) -> None:
+    (checkout / ".env").write_text("LARDER_LOG=json\n")
+    up = make("s3-up")
+    assert up.returncode == 0, up.stderr
+    [line] = [line for line in up.stdout.splitlines() if line.startswith("Without make: ")]
+    assert f"--env-file .env --env-file {KEYS} " in line, "the user's settings count, too"
+    assert line.endswith(" -f compose/load.yaml run --rm --no-deps load")
+    compose = ("docker", "compose", "--env-file", str(KEYS), "-f", "compose/s3.yaml", "run", "--rm", "s3")
+    ended = make("--task", "check", command=compose)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert keys_of(checkout)["AWS_SECRET_ACCESS_KEY"] not in ended.stdout + ended.stderr
+
     found = make("ps", "--quiet", "minio", command=("docker", "compose", "-f", "compose/s3.yaml"), AWS_ACCESS_KEY_ID="")
     container = found.stdout.strip()
     status = run("docker", "exec", container, "cat", "/proc/1/status", check=True).stdout
-    assert re.search(r"^CapEff:\t0000000000000000$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\t0000000000000000$", status, re.MULTILINE), "it is root without rights"
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
     assert run("docker", "exec", container, "touch", "/usr/x").returncode != 0
     ports = json.loads(run("docker", "inspect", container, check=True).stdout)[0]["NetworkSettings"]["Ports"]
@@ -162,13 +170,6 @@ def test_no_secret_in_any_command_line(make: Run, checkout: Path, tmp_path: Path
     assert "docker compose --env-file .larder/s3-compose.env -f compose/s3.yaml up" in text
     assert keys["AWS_SECRET_ACCESS_KEY"] not in text
     assert keys["AWS_ACCESS_KEY_ID"] not in text
-
-
-def test_the_printed_line_keeps_the_users_settings(make: Run, checkout: Path) -> None:
-    (checkout / ".env").write_text("LARDER_LOG=json\n")
-    [line] = [line for line in make("s3-up").stdout.splitlines() if line.startswith("Without make: ")]
-    assert f"--env-file .env --env-file {KEYS} " in line
-    assert line.endswith(" -f compose/load.yaml run --rm --no-deps load")
 
 
 def test_two_checkouts_have_two_stores(run: Run, checkout: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""make verify in containers: volumes read-only, none made, the archive mounted, the store followed."""
+"""make verify in containers: it mounts volumes and archive read-only, creates none, and reads the store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from larder import __version__
+from tests.conftest import Store
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 SPLITS = ("training", "validation", "evaluation")
@@ -53,23 +54,38 @@ def test_an_archive_and_its_tree(run: Run, checkout: Path, data_volume: str, pho
 
 @pytest.mark.exhaustive
 def test_to_the_store_and_a_break(
-    run: Run, checkout: Path, data_volume: str, minio: dict[str, Any], minio_server: Any
+    run: Run, checkout: Path, data_volume: str, minio: dict[str, Any], minio_server: Store
 ) -> None:
     bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
     minio_server.client.create_bucket(Bucket=bucket)
     settings = {
-        "RUNNER": "compose", "LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "60", "S3_BUCKET": bucket,
-        "S3_ENDPOINT_URL": minio["published"], "AWS_ACCESS_KEY_ID": minio["key"],
+        "RUNNER": "compose",
+        "LARDER_SOURCE": "sample",
+        "LARDER_SAMPLE_IMAGES": "60",
+        "S3_BUCKET": bucket,
+        "S3_ENDPOINT_URL": minio["published"],
+        "AWS_ACCESS_KEY_ID": minio["key"],
         "AWS_SECRET_ACCESS_KEY": minio["secret"],
-    }  # fmt: skip
+    }
     for target in ("etl-local", "etl-load", "etl-wds"):
         run("make", target, folder=checkout, check=True, **settings)
     ended = run("make", "verify", folder=checkout, check=True, **settings)
     assert results(ended.stdout) == ["ok"] * 4 + ["not there"] + ["ok"] * 2 + ["not there"]
 
     damage = "printf x | dd of=/wds/Food-11-webdataset/training/shard-000000.tar bs=1 seek=9000 conv=notrunc"
-    run("docker", "run", "--rm", "-v", f"{data_volume}_wds:/wds", "--entrypoint", "sh", f"larder-verify:{__version__}",
-        "-c", damage, check=True)  # fmt: skip
+    run(
+        "docker",
+        "run",
+        "--rm",
+        "-v",
+        f"{data_volume}_wds:/wds",
+        "--entrypoint",
+        "sh",
+        f"larder-verify:{__version__}",
+        "-c",
+        damage,
+        check=True,
+    )
     ended = run("make", "verify", folder=checkout, **settings)
     assert "Error 3" in ended.stderr
     assert "the chain breaks at shards: the bytes of an image have changed" in ended.stderr

@@ -21,6 +21,8 @@ TARGETS = {
     "shards": "tests.fuzz.shards:fuzz",
     "chunks": "tests.fuzz.chunks:fuzz",
     "lists": "tests.fuzz.lists:fuzz",
+    "matlab": "tests.fuzz.matlab:fuzz",
+    "parquet": "tests.fuzz.parquet:fuzz",
     "http": "tests.fuzz.http_answers:fuzz",
     "s3": "tests.fuzz.s3_answers:fuzz",
 }

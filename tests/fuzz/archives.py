@@ -15,7 +15,7 @@ import zstandard
 from larder.engines.local import LocalEngine
 from larder.ledger import Ledger
 from larder.progress import Reporter
-from larder.sources import Limits, Options, open_local
+from larder.sources import SourceLimits, SourceOptions, open_local
 from services.extract.unpack import unpack
 from tests import archives
 from tests.archives import ZipEntry, padded, tar_header, zip_of
@@ -77,7 +77,7 @@ def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
     (folder / "archive").write_bytes(archive)
     (folder / "new").mkdir()
     encoding = random.choice(["", "", "cp932", "latin-1"])
-    options = Options(Limits(_FILES, _BYTES), encoding, random.random() < 0.8, work=folder / "work")
+    options = SourceOptions(SourceLimits(_FILES, _BYTES), encoding, random.random() < 0.8, work=folder / "work")
     with Ledger(folder / "ledger", "key") as ledger:
         for _ in range(2):
             source = open_local(folder / "archive", "given", options)
@@ -124,9 +124,12 @@ def _zip(random: random.Random, evil: float, deep: bool = True) -> bytes:
             entry.data = random.randbytes(random.randrange(300))
         entries.append(entry)
     return zip_of(
-        entries, random.choice([b"", b"", b"PK00", b"MZ" * 99]), random.random() < 0.5,
-        random.choice([b"", b"a comment", b"PK\5\6" * 9]), random.choice([b"", b"", b"junk"]),
-    )  # fmt: skip
+        entries,
+        random.choice([b"", b"", b"PK00", b"MZ" * 99]),
+        random.random() < 0.5,
+        random.choice([b"", b"a comment", b"PK\5\6" * 9]),
+        random.choice([b"", b"", b"junk"]),
+    )
 
 
 def _extra(random: random.Random, name: bytes) -> bytes:
@@ -186,11 +189,17 @@ def _extension(random: random.Random, evil: float) -> bytes:
 
 
 def _compressed(random: random.Random, tar: bytes) -> bytes:
-    pack = random.choice([
-        bytes, bytes, lambda plain: gzip.compress(plain, 1), lambda plain: bz2.compress(plain, 1),
-        lambda plain: lzma.compress(plain, preset=0), lambda plain: lzma.compress(plain, lzma.FORMAT_ALONE, preset=0),
-        zstandard.compress,
-    ])  # fmt: skip
+    pack = random.choice(
+        [
+            bytes,
+            bytes,
+            lambda plain: gzip.compress(plain, 1),
+            lambda plain: bz2.compress(plain, 1),
+            lambda plain: lzma.compress(plain, preset=0),
+            lambda plain: lzma.compress(plain, lzma.FORMAT_ALONE, preset=0),
+            zstandard.compress,
+        ]
+    )
     if random.random() < 0.2 and tar:
         half = random.randrange(len(tar))
         return bytes(pack(tar[:half]) + bytes(random.choice([0, 0, 4, 512])) + pack(tar[half:]))

@@ -1,4 +1,4 @@
-"""LitData's index of chunks: what is taken for larder's own form is that form."""
+"""LitData's index of chunks: whatever is accepted as larder's own form has that form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from larder import chunks
-from services.verify.formats import FORMATS
+from services.verify.formats import PACK_FORMATS
 from tests import hostile
 from tests.fuzz.mutations import mutated
 
@@ -29,7 +29,7 @@ def target(data: bytes, folder: Path) -> None:
         assert index["config"]["data_spec"] == chunks.SPEC
         assert index["config"]["compression"] is index["config"]["encryption"] is None
         assert all(chunks.CHUNK_NAME.fullmatch(name) and size.samples < size.bytes for name, size in found.items())
-    FORMATS["litdata"].extra(data, {name: chunks.Extent(*size) for name, size in LENGTHS.items()})
+    PACK_FORMATS["litdata"].check_extra_file(data, {name: chunks.Extent(*size) for name, size in LENGTHS.items()})
 
 
 fuzz = mutated(SEEDS, target)

@@ -1,4 +1,4 @@
-"""Runs a target's inputs in a child process, and tells what they do that no input may."""
+"""Run a target's inputs in a child process, and report forbidden effects."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from larder.errors import LarderError
 
-MOST_BYTES = 300 * 10**6
-_MOST_SECONDS = 30
-_MOST_ADDRESSES = 4 << 30  # so that what takes all memory ends in MemoryError, and not in another process's death
+MAX_BYTES = 300 * 10**6
+_MAX_SECONDS = 30
+_MAX_ADDRESSES = 4 << 30  # so that what takes all memory ends in MemoryError, and not in another process's death
 _BATCH = 2000
 
 Target = Callable[[random.Random, Path], None]
@@ -62,10 +62,16 @@ def _batch(target: str, seed: int, count: int, seconds: float) -> tuple[int, lis
     return max(ran, 1), findings
 
 
-def _child(target: str, seed: int, count: int, seconds: float) -> None:
+def load(target: str) -> Target:
+    """Import a target by the module and the name of its function."""
     module, _, name = target.partition(":")
-    run: Target = getattr(importlib.import_module(module), name)
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))
+    found: Target = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _child(target: str, seed: int, count: int, seconds: float) -> None:
+    run = load(target)
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESSES, _MAX_ADDRESSES))
     signal.signal(signal.SIGALRM, _too_long)
     end = time.monotonic() + seconds
     for number in range(seed, seed + count):
@@ -78,9 +84,9 @@ def _child(target: str, seed: int, count: int, seconds: float) -> None:
 
 def run_one(target: Target, seed: int) -> str | None:
     """Run one input. Returns what is wrong, or None."""
-    Path("/proc/self/clear_refs").write_text("5")  # count the peak anew: proc(5)
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak: proc(5)
     before = _peak_bytes()
-    signal.alarm(_MOST_SECONDS)
+    signal.alarm(_MAX_SECONDS)
     try:
         with tempfile.TemporaryDirectory(prefix="larder-fuzz-") as folder:
             target(random.Random(seed), Path(folder))
@@ -93,7 +99,7 @@ def run_one(target: Target, seed: int) -> str | None:
     finally:
         signal.alarm(0)
     peak = _peak_bytes() - before
-    return f"it took {peak / 1e6:.0f} MB" if peak > MOST_BYTES else None
+    return f"it took {peak / 1e6:.0f} MB" if peak > MAX_BYTES else None
 
 
 def _peak_bytes() -> int:
@@ -102,7 +108,7 @@ def _peak_bytes() -> int:
 
 
 def _too_long(*_: object) -> None:
-    raise TimeoutError(f"it took more than {_MOST_SECONDS} s")
+    raise TimeoutError(f"it took more than {_MAX_SECONDS} s")
 
 
 if __name__ == "__main__":

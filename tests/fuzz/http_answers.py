@@ -8,13 +8,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 from larder.machine import boot_id
-from larder.progress import Silent
+from larder.progress import NullReporter
 from services.extract import download
 from services.extract.remotes.http import HttpRemote
 from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, said, without_pauses
 from tests.liar import Request
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _STATUSES = (
     "200 OK",
     "200 OK",
@@ -62,8 +62,8 @@ def fuzz(chance: random.Random, folder: Path) -> None:
         state = {"validator": '"a"', "total": total, "boot": boot_id()}
         (folder / "state.json").write_text(json.dumps(state))
     with without_pauses(download), patch.object(download, "TRIES", 3):
-        path = download.download(HttpRemote(f"{url}/archive.zip", STALL_SECONDS), folder, Silent(), _MOST_BYTES)
-    assert path.stat().st_size <= _MOST_BYTES
+        path = download.download(HttpRemote(f"{url}/archive.zip", STALL_SECONDS), folder, NullReporter(), _MAX_BYTES)
+    assert path.stat().st_size <= _MAX_BYTES
 
 
 def _answer(chance: random.Random, request: Request) -> Say:

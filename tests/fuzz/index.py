@@ -6,7 +6,7 @@ from pathlib import Path
 
 from larder.contract import IndexEntry, SampleEntry, parse_index, parse_samples
 from larder.errors import LarderError
-from services.verify.index import Marks, SortedIndex
+from services.verify.sorted_index import SeenEntries, SortedIndex
 from tests import hostile
 from tests.fuzz.mutations import mutated
 
@@ -36,9 +36,9 @@ def target(data: bytes, folder: Path) -> None:
         assert len(error.what) < 1000
     try:
         index = SortedIndex(place)
-        marks = Marks(index)
+        marks = SeenEntries(index)
         for entry in index:
-            if (found := index.place(entry.path)) is not None:
+            if (found := index.find_offset(entry.path)) is not None:
                 marks.add(found)
         marks.first_missing()
     except ValueError:

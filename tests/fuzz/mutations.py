@@ -1,4 +1,4 @@
-"""Inputs that are nearly right: sound ones with a few bytes changed."""
+"""Nearly valid inputs: valid ones with a few bytes changed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PIECES = (
-    b"\0", b"\xff", b"-", b"1e400", b"NaN", b"[", b"{", b'"', b"/..", b"\\ud800", b"99999999999999999999", b"\n",
-    b"5", b"S",
-)  # fmt: skip
+    b"\0",
+    b"\xff",
+    b"-",
+    b"1e400",
+    b"NaN",
+    b"[",
+    b"{",
+    b'"',
+    b"/..",
+    b"\\ud800",
+    b"99999999999999999999",
+    b"\n",
+    b"5",
+    b"S",
+)
 
 
 def spoilt(data: bytes, chance: random.Random) -> bytes:

@@ -1,4 +1,4 @@
-"""What a store's answers come to: in stages, by boto3, in extract's listings and in loaders, by s3fs."""
+"""A store's answers, as stages read them by boto3, extract in listings, and loaders by s3fs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from unittest.mock import patch
 
 from larder import bucket
-from larder.bucket import Folder
+from larder.bucket import BucketPrefix
 from larder.loaders import s3_reader
-from larder.loaders.traffic import Traffic
-from larder.progress import Silent
-from larder.sources import prefix
+from larder.loaders.traffic import TrafficCounter
+from larder.progress import NullReporter
+from larder.sources import prefix_reader
 from larder.store import BucketSettings
 from services.extract import download
-from services.extract.remotes.prefix import Prefix
+from services.extract.remotes.prefix import PrefixDownloader
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
 from tests.fuzz.mutations import spoilt
 from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, said, server, without_pauses
 from tests.liar import Request
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _STATUSES = (
     "200 OK",
     "200 OK",
@@ -91,18 +91,18 @@ def _extract_settings() -> ExtractSettings:
 
 
 @cache
-def _folder() -> Folder:
-    return Folder(_settings(), "data")
+def _folder() -> BucketPrefix:
+    return BucketPrefix(_settings(), "data")
 
 
 @cache
-def _prefix() -> Prefix:
-    return Prefix("s3://bucket/data/", _extract_settings(), 1000)
+def _prefix() -> PrefixDownloader:
+    return PrefixDownloader("s3://bucket/data/", _extract_settings(), 1000)
 
 
 @cache
-def _reader() -> s3_reader.Reader:
-    return s3_reader.Readers(_settings(), Traffic()).own()
+def _reader() -> s3_reader.ObjectReader:
+    return s3_reader.ProcessReaders(_settings(), TrafficCounter()).get()
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
@@ -110,7 +110,7 @@ def fuzz(chance: random.Random, folder: Path) -> None:
     answering(chance, _answer)
     ask = chance.choice([_stage, _stage, _extract, _load])
     with (
-        without_pauses(bucket, download, prefix, s3_reader),
+        without_pauses(bucket, download, prefix_reader, s3_reader),
         patch.object(bucket, "_PAUSES_SECONDS", (0.0,)),
         patch.object(download, "TRIES", 2),
         patch.object(s3_reader, "ATTEMPTS", 2),
@@ -139,7 +139,7 @@ def _stage(chance: random.Random, folder: Path) -> None:
         case 7:
             store.write_parts("a", [b"x", b"y"])
         case 8:
-            store.drop_uploads(lambda path: True)
+            store.abort_uploads(lambda path: True)
         case _:
             store.delete(["a", "b"])
             store.copy("a", "b", 1)
@@ -151,12 +151,12 @@ def _extract(chance: random.Random, folder: Path) -> None:
             for item in _prefix().list():
                 assert item.bytes >= 0 and not item.path.startswith("/")
         case 1:
-            found = prefix.Object("a", 100, '1" or', "data/a")
+            found = prefix_reader.S3Object("a", 100, '1" or', "data/a")
             assert sum(map(len, _prefix().read(found))) == 100
         case _:
             remote = S3Remote("s3://bucket/data/a", _extract_settings())
-            path = download.download(remote, folder, Silent(), _MOST_BYTES)
-            assert path.stat().st_size <= _MOST_BYTES
+            path = download.download(remote, folder, NullReporter(), _MAX_BYTES)
+            assert path.stat().st_size <= _MAX_BYTES
 
 
 def _load(chance: random.Random, folder: Path) -> None:
@@ -166,7 +166,7 @@ def _load(chance: random.Random, folder: Path) -> None:
     try:
         with _reader().open("data/a") as file:
             file.read(512)
-    except (*s3_reader.FAULTS_OF_STREAMS, ValueError) as fault:  # as ShardStream
+    except (*s3_reader.STREAM_ERRORS, ValueError) as fault:  # as ShardStream
         raise _reader().explain(fault) from fault
 
 

@@ -9,9 +9,9 @@ from typing import IO, cast
 
 from larder.contract import SampleEntry
 from larder.errors import LarderError
-from larder.loaders.shard_stream import samples_of
+from larder.loaders.shard_stream import read_shard_samples
 from larder.shards import PlainTar
-from services.verify.formats import FORMATS
+from services.verify.formats import PACK_FORMATS
 from tests import hostile
 from tests.fuzz.mutations import mutated
 
@@ -34,11 +34,11 @@ def target(data: bytes, folder: Path) -> None:
         except (LarderError, tarfile.TarError, ValueError) as error:  # which ShardStream makes one of ours
             assert len(str(error)) < 30_000
     sample = SampleEntry("training/shard-000000.tar", 512, 700, "0" * 64, 1, "training/class_00/0.jpg")
-    FORMATS["webdataset"].frame(data, sample)
+    PACK_FORMATS["webdataset"].check_frame(data, sample)
 
 
 def _ours(data: bytes) -> None:
-    for _, _, image, label, _ in samples_of(io.BytesIO(data), len(data), "s3://bucket/shard.tar", classes=10):
+    for _, _, image, label, _ in read_shard_samples(io.BytesIO(data), len(data), "s3://bucket/shard.tar", classes=10):
         assert len(image) <= len(data) and 0 <= label < 10
 
 

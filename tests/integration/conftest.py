@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from tests import forks
+from tests.conftest import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 300.0
@@ -51,23 +52,37 @@ class Stage:
         self.volume = volume
 
     def start(
-        self, name: str, *flags: str, env: Mapping[str, str] | None = None, volume: Path | None = None,
-        prefix: Sequence[str] = (), fresh: bool = False, start_new_session: bool = False,
-    ) -> Process:  # fmt: skip
+        self,
+        name: str,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        volume: Path | None = None,
+        prefix: Sequence[str] = (),
+        fresh: bool = False,
+        start_new_session: bool = False,
+    ) -> Process:
         """Start a stage; `prefix` is a command that starts it in another place."""
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
         clean |= {
-            "LANG": "C.UTF-8", "LARDER_FRONT_DOOR": "make", "LARDER_VOLUME_DIR": str(volume or self.volume),
-            "LARDER_WORKERS": "1", "LARDER_WORKERS_AFTER": "0",  # a test with workers has little for them to do
-        } | dict(env or {})  # fmt: skip
+            "LANG": "C.UTF-8",
+            "LARDER_FRONT_DOOR": "make",
+            "LARDER_VOLUME_DIR": str(volume or self.volume),
+            "LARDER_WORKERS": "1",
+            "LARDER_WORKERS_AFTER": "0",  # a test with workers has little for them to do
+        } | dict(env or {})
         if not (prefix or fresh or "PYTHONPATH" in clean or "." in name):
             return forks.start(name, flags, clean, new_session=start_new_session)
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", f"services.{name}", *flags], cwd=ROOT, env=clean, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*prefix, sys.executable, "-m", f"services.{name}", *flags],
+            cwd=ROOT,
+            env=clean,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=start_new_session,
-        )  # fmt: skip
+        )
 
     def __call__(self, name: str, *flags: str, **options: Any) -> Result:
         """Run a stage to its end."""
@@ -95,8 +110,11 @@ def stage(volume: Path) -> Stage:
     return Stage(volume)
 
 
+MakePicture = Callable[[int], bytes]
+
+
 @pytest.fixture(scope="session")
-def picture() -> Callable[[int], bytes]:
+def picture() -> MakePicture:
     """A small JPEG; each number has its own bytes."""
     stream = io.BytesIO()
     Image.linear_gradient("L").resize((32, 24)).convert("RGB").save(stream, "JPEG")
@@ -114,7 +132,7 @@ Held = Callable[[Path], AbstractContextManager[None]]
 
 @pytest.fixture(scope="session")
 def held() -> Held:
-    """Holds up whoever reads a file, for as long as it likes: `with held(path)` puts a named pipe in its place."""
+    """Blocks all readers of a file: `with held(path)` replaces it by a named pipe."""
 
     @contextmanager
     def held(path: Path) -> Iterator[None]:
@@ -144,9 +162,14 @@ def kill_at_random(stage: Stage) -> Kill:
     """
 
     def kill(
-        name: str, flags: Callable[[int], Sequence[str]], times: int, seconds: float,
-        check: Callable[[int, bool], None], seed: int = 0, **options: Any,
-    ) -> None:  # fmt: skip
+        name: str,
+        flags: Callable[[int], Sequence[str]],
+        times: int,
+        seconds: float,
+        check: Callable[[int, bool], None],
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         moments = random.Random(seed)
         for number in range(times):
             process = stage.start(name, *flags(number), **options)
@@ -180,16 +203,33 @@ class Disk:
     def __init__(self, folder: Path, size: str) -> None:
         user = [] if os.geteuid() == 0 else ["-U"]
         self._holder = subprocess.Popen(
-            ["unshare", "-m", *(["-r", *user] if user else []), "sh", "-c",
-             'mount -t tmpfs -o "size=$1" larder "$2" && mkdir "$2/volume" && echo ready && read -r _',
-             "sh", size, str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                "unshare",
+                "-m",
+                *(["-r", *user] if user else []),
+                "sh",
+                "-c",
+                'mount -t tmpfs -o "size=$1" larder "$2" && mkdir "$2/volume" && echo ready && read -r _',
+                "sh",
+                size,
+                str(folder),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n", "no file system could be mounted"
         self._folder = folder
-        self.prefix = ["nsenter", "-m", *user, *(["--preserve-credentials"] if user else []), "-t",
-                       str(self._holder.pid), "--wd=" + os.getcwd()]  # fmt: skip
+        self.prefix = [
+            "nsenter",
+            "-m",
+            *user,
+            *(["--preserve-credentials"] if user else []),
+            "-t",
+            str(self._holder.pid),
+            "--wd=" + os.getcwd(),
+        ]
         self.volume = folder / "volume"
         """As the stage sees it."""
         self.seen = Path(f"/proc/{self._holder.pid}/root{folder}/volume")
@@ -201,7 +241,7 @@ class Disk:
         subprocess.run(command, check=True)
 
     def close(self) -> None:
-        """Let go of the file system."""
+        """Unmount the file system."""
         self._holder.communicate("\n")
 
 
@@ -213,3 +253,21 @@ def disk(mounts: None, tmp_path: Path) -> Iterator[Disk]:
     mounted = Disk(folder, "3m")
     yield mounted
     mounted.close()
+
+
+ReadObjects = Callable[[str], dict[str, bytes]]
+
+
+@pytest.fixture
+def objects(store: Store, bucket: str) -> ReadObjects:
+    """The objects below a folder of the bucket: path and content, without run.json."""
+
+    def objects(folder: str) -> dict[str, bytes]:
+        found = {}
+        for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
+            path = item["Key"].removeprefix(f"{folder}/")
+            if not path.endswith("run.json"):
+                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        return found
+
+    return objects

@@ -1,4 +1,4 @@
-"""A user's data set under its own name, through every stage; and data from before names were folders'."""
+"""A user's dataset under its own name in every stage, and data from versions without names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from larder.contract import find_manifest
 from larder.errors import ConfigurationError, LarderError
 from larder.progress import Reporter
 from larder.settings import Settings
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
 from services.load.load import load
@@ -26,8 +26,10 @@ from services.transform.settings import TransformSettings
 from services.transform.transform import transform
 from services.verify.settings import VerifySettings
 from services.verify.verify import verify
+from tests.conftest import Store
+from tests.integration.conftest import MakePicture
 
-STAGES: dict[str, tuple[type[Settings], Callable[[Any, Reporter], Outcome]]] = {
+STAGES: dict[str, tuple[type[Settings], Callable[[Any, Reporter], StageOutcome]]] = {
     "extract": (ExtractSettings, extract),
     "transform": (TransformSettings, transform),
     "shard": (ShardSettings, shard),
@@ -91,7 +93,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]) -> Iterator[House]:
+def house(tmp_path: Path, s3: Store, capsys: pytest.CaptureFixture[str]) -> Iterator[House]:
     bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
     s3.client.create_bucket(Bucket=bucket)
     yield House(tmp_path, s3, bucket, capsys)
@@ -101,7 +103,7 @@ def house(tmp_path: Path, s3: Any, capsys: pytest.CaptureFixture[str]) -> Iterat
 
 
 @pytest.fixture
-def photos(tmp_path: Path, picture: Callable[[int], bytes]) -> str:
+def photos(tmp_path: Path, picture: MakePicture) -> str:
     """A folder of pictures."""
     source = tmp_path / "source"
     for number, split in enumerate(("training", "validation", "evaluation") * 2):
@@ -182,7 +184,7 @@ def test_two_data_sets_on_a_volume_must_be_told_apart(house: House, photos: str)
     for name, on in (("load", "data"), ("shard", "wds"), ("verify", "data")):
         refused = house.refuse(name, on=on, LARDER_INPUT=str(house.root / "data"))
         assert refused.exit_code == 2
-        assert "several data sets: cats, photos" in refused.what
+        assert "several datasets: cats, photos" in refused.what
         assert "LARDER_DATASET" in refused.next_step
     house("load", LARDER_DATASET="photos")
     assert house.in_bucket() == {"photos"}

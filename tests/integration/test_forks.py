@@ -1,4 +1,4 @@
-"""What tests start as forks ends as what a person starts does."""
+"""A forked stage gives the same results as one that a person starts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+
+from tests.integration.conftest import Stage
 
 STAGES = ("bench", "extract", "jupyter", "load", "mount", "optimize", "s3", "shard", "transform", "verify")
 
@@ -19,14 +20,15 @@ STAGES = ("bench", "extract", "jupyter", "load", "mount", "optimize", "s3", "sha
 @pytest.mark.parametrize(
     "flag", ["--no-such", *(pytest.param(flag, marks=pytest.mark.exhaustive) for flag in ("--version", "--help"))]
 )
-def test_a_fork_does_as_a_new_interpreter(stage: Any, name: str, flag: str) -> None:
+def test_a_fork_does_as_a_new_interpreter(stage: Stage, name: str, flag: str) -> None:
     forked, fresh = (stage(name, flag, fresh=fresh) for fresh in (False, True))
     assert forked[:3] == fresh[:3]
     assert forked.code == (2 if flag == "--no-such" else 0)
 
 
-def test_the_same_bytes_from_another_interpreter(stage: Any, volume: Path) -> None:
-    """Its hashes of strings are others, so that nothing may depend on the order of a set."""
+@pytest.mark.exhaustive
+def test_the_same_bytes_from_another_interpreter(stage: Stage, volume: Path) -> None:
+    """Another interpreter hashes strings differently, so results must not depend on the order of a set."""
     for name, flags in (("extract", ["--source=sample", "--sample-images=33"]), ("transform", []), ("shard", [])):
         found = []
         for fresh in (False, True):
@@ -37,7 +39,7 @@ def test_the_same_bytes_from_another_interpreter(stage: Any, volume: Path) -> No
         assert found[0] == found[1]
 
 
-def test_a_fork_is_a_process_of_its_own(stage: Any, tmp_path: Path) -> None:
+def test_a_fork_is_a_process_of_its_own(stage: Stage, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "held.zip")
     process = stage.start("extract", f"--source={tmp_path}/held.zip", start_new_session=True)
     with pytest.raises(subprocess.TimeoutExpired):

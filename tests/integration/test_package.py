@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from larder.cli.environment import ensure
+from larder.cli.virtualenv import ensure
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -79,7 +79,7 @@ def test_all_extras_can_be_had_together(wheel: Path, tmp_path: Path) -> None:
     assert "torch==" in ended.stdout
 
 
-def test_a_stage_runs_in_an_environment_that_has_what_it_needs_and_no_more(tmp_path: Path) -> None:
+def test_a_stage_runs_with_only_the_packages_that_it_declares(tmp_path: Path) -> None:
     checkout = tmp_path / "a checkout"
     checkout.mkdir()
     for name in ("pyproject.toml", "uv.lock", "larder", "services"):

@@ -74,8 +74,10 @@ class Machine:
         self._devices: list[str] = []
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", ENTER, "sh", str(debian), str(ROOT / "provision")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "ready\n", "the small Debian could not be set up"
         (debian / "etc/fstab").write_text("# nothing yet\n")

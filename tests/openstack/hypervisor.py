@@ -54,8 +54,15 @@ class Hypervisor:
     def _make_network(self, admin: Any) -> str:
         external = next(admin.network.networks(is_router_external=True))
         subnet = admin.network.get_subnet(external.subnet_ids[0])
-        return docker("network", "create", "--subnet", subnet.cidr, "--gateway", subnet.gateway_ip,
-                      f"larder-floating-{external.id[:8]}")  # fmt: skip
+        return docker(
+            "network",
+            "create",
+            "--subnet",
+            subnet.cidr,
+            "--gateway",
+            subnet.gateway_ip,
+            f"larder-floating-{external.id[:8]}",
+        )
 
     def _run(self) -> None:
         try:

@@ -10,7 +10,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import nbformat
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
@@ -34,6 +33,8 @@ class Jupyter:
 
     def save_run(self, path: str, code: str) -> dict[str, Any]:
         """Save a notebook with one cell, and run that in a kernel of the notebook's folder; returns the notebook."""
+        import nbformat  # takes a second, which each process that collects the tests would wait for
+
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code, id="cell")])
         self._ask("PUT", f"api/contents/{path}", {"type": "notebook", "format": "json", "content": notebook})
         kernel = self._ask("POST", "api/kernels", {"name": "python3", "path": path})["id"]
@@ -62,8 +63,10 @@ class Jupyter:
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(
-            f"http://{self.address}/{path}", method=method, data=json.dumps(body).encode() if body else None,
+            f"http://{self.address}/{path}",
+            method=method,
+            data=json.dumps(body).encode() if body else None,
             headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
-        )  # fmt: skip
+        )
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)

@@ -1,4 +1,4 @@
-"""What a site lacks or refuses is named with the next step, before anything is made."""
+"""doctor names what a site lacks or refuses, with the next step, before anything is created."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_doctor_says_what_is_in_order(site: Site) -> None:
 def test_doctor_looks_for_our_address_where_a_group_lets_it_in(site: Site) -> None:
     for sources, looks in (('["caller", "192.0.2.7"]', True), ('["192.0.2.7"]', False)):
         site.declare(f"{GROUP}sources = {sources}\n")
-        assert ("our address" in site.succeeds("doctor")) == looks
+        assert ("this machine's address" in site.succeeds("doctor")) == looks
 
 
 def application_credential(site: Site, *seconds: int) -> Any:

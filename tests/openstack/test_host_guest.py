@@ -26,10 +26,10 @@ import pytest
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from larder.progress import Reporter
-from provision import hosts
+from provision import host_scripts
 from provision import ssh as ssh_module
-from provision.hosts import Disk, HostSetup
-from provision.ssh import Address, Ssh
+from provision.host_scripts import Disk, HostSetup
+from provision.ssh import SshAddress, SshClient
 from tests.conftest import free_ports, wait_until
 from tests.openstack.disks import GIB, ROOT, missing
 from tests.openstack.guest import BOOT_SECONDS, Guest, make_key
@@ -63,36 +63,37 @@ def guest(key: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest
 
 
 @pytest.fixture(scope="module")
-def ssh(guest: Guest, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Ssh:
-    made = Ssh(Address("127.0.0.1", "cc", guest.port, key), tmp_path_factory.mktemp("state") / "server")
-    made.wait(BOOT_SECONDS)
+def ssh(guest: Guest, key: Path, tmp_path_factory: pytest.TempPathFactory) -> SshClient:
+    made = SshClient(SshAddress("127.0.0.1", "cc", guest.port, key), tmp_path_factory.mktemp("state") / "server")
+    made.wait_for_login(BOOT_SECONDS)
     return made
 
 
 @pytest.fixture
-def another(ssh: Ssh, tmp_path: Path) -> Callable[..., Ssh]:
+def another(ssh: SshClient, tmp_path: Path) -> Callable[..., SshClient]:
     """The same server, reached in another way."""
-    return lambda **changes: Ssh(Address(**{**vars(ssh.address), **changes}), tmp_path / "other server")
+    return lambda **changes: SshClient(SshAddress(**{**vars(ssh.address), **changes}), tmp_path / "other server")
 
 
-def on_server(ssh: Ssh, command: str) -> str:
+def on_server(ssh: SshClient, command: str) -> str:
     ended = ssh.run(["sh", "-c", command], root=True)
     assert ended.code == 0, ended.stderr
     return ended.stdout
 
 
-def look(ssh: Ssh, disk: Disk, seconds: int = 0) -> dict[str, Any]:
+def look(ssh: SshClient, disk: Disk, seconds: int = 0) -> dict[str, Any]:
     """What stands on a disk, which may take `seconds` to appear, as `volume.sh look` tells it."""
-    seen: dict[str, Any] = json.loads(hosts._volume(ssh, "look", disk, seconds=seconds))
+    seen: dict[str, Any] = json.loads(host_scripts._volume(ssh, "look", disk, seconds=seconds))
     return seen
 
 
-def in_a_process(ssh: Ssh, code: str) -> subprocess.Popen[str]:
+def in_a_process(ssh: SshClient, code: str) -> subprocess.Popen[str]:
     """Code in a process of its own, which a signal may end; the same server is its `server`."""
     head = (
-        "import sys; from pathlib import Path; from provision import hosts; from provision.ssh import Address, Ssh\n"
+        "import sys; from pathlib import Path; from provision import host_scripts; from provision.ssh import "
+        "SshAddress, SshClient\n"
         "host, user, port, key, folder = sys.argv[1:]\n"
-        "server = Ssh(Address(host, user, int(port), Path(key)), Path(folder))\n"
+        "server = SshClient(SshAddress(host, user, int(port), Path(key)), Path(folder))\n"
     )
     address = ssh.address
     argv = [address.host, address.user, str(address.port), str(address.key), str(ssh.state_folder)]
@@ -107,41 +108,39 @@ def marks() -> tuple[list[Disk], Callable[[Disk], None]]:
 # --- the connection ---------------------------------------------------------------------------------------------------
 
 
-def test_command_gets_its_words_and_its_input_and_its_exit_code_comes_back(ssh: Ssh) -> None:
+def test_command_gets_its_arguments_and_input_and_returns_its_exit_code(ssh: SshClient) -> None:
     ended = ssh.run(["sh", "-c", 'echo "$1"; cat; echo bad >&2; exit 7', "sh", "a  'b' $HOME"], stdin=b"in")
     assert (ended.code, ended.stdout, ended.stderr) == (7, "a  'b' $HOME\nin", "bad\n")
 
 
-def test_ssh_by_hand_works_with_the_fragment_included(ssh: Ssh, tmp_path: Path) -> None:
+def test_ssh_by_hand_works_with_the_fragment_included(ssh: SshClient, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(f'Include "{ssh.fragment}"\n')
     assert subprocess.check_output(["ssh", "-F", str(config), ssh.alias, "whoami"], text=True) == "cc\n"
 
 
-def test_changed_host_key_is_refused_with_what_to_do(ssh: Ssh, another: Callable[..., Ssh]) -> None:
+def test_changed_host_key_is_refused_with_what_to_do(ssh: SshClient, another: Callable[..., SshClient]) -> None:
     other = another()
-    other.wait(60)
+    other.wait_for_login(60)
     theirs = re.sub(
         r"AAAA\S+", ssh.address.key.with_suffix(".pub").read_text().split()[1], other.known_hosts.read_text()
     )
     other.known_hosts.write_text(theirs)
     with pytest.raises(ConfigurationError, match="host key is another one than at first contact") as told:
-        other.wait(60)
+        other.wait_for_login(60)
     assert str(other.known_hosts) in told.value.next_step
     ssh_module.forget_host_key(other.state_folder)
-    other.wait(60)
+    other.wait_for_login(60)
 
 
-def test_wrong_key_and_wrong_user_are_told(another: Callable[..., Ssh], tmp_path: Path) -> None:
+def test_wrong_key_and_wrong_user_are_told(another: Callable[..., SshClient], tmp_path: Path) -> None:
     for other in (another(key=make_key(tmp_path)), another(user="nobody-here")):
         with pytest.raises(ConfigurationError, match="refused the key, or the user") as told:
             other.run(["true"])
         assert str(other.address.key) in told.value.next_step
 
 
-def test_key_file_that_is_missing_or_that_others_may_read_is_told(
-    another: Callable[..., Ssh], key: Path, tmp_path: Path
-) -> None:
+def test_missing_or_readable_key_file_is_reported(another: Callable[..., SshClient], key: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="private key can't be read"):
         another(key=tmp_path / "none").run(["true"])
     loose = tmp_path / "loose"
@@ -151,32 +150,32 @@ def test_key_file_that_is_missing_or_that_others_may_read_is_told(
         another(key=loose).run(["true"])
 
 
-def test_refused_and_unknown_addresses_are_told(another: Callable[..., Ssh]) -> None:
+def test_refused_and_unknown_addresses_are_reported(another: Callable[..., SshClient]) -> None:
     with pytest.raises(ServiceError, match="connection was refused"):
-        another(port=free_ports(1)[0]).wait(1)
+        another(port=free_ports(1)[0]).wait_for_login(1)
     with pytest.raises(ConfigurationError, match="name of the server isn't known"):
-        another(host="no-such-server.invalid").wait(60)
+        another(host="no-such-server.invalid").wait_for_login(60)
 
 
 @pytest.mark.parametrize("root", [False, True], ids=["user", "root"])
-def test_step_that_takes_too_long_is_ended_here_and_there(ssh: Ssh, root: bool) -> None:
-    with pytest.raises(ServiceError, match="was not done after 2 s"):
+def test_step_that_takes_too_long_is_ended_here_and_there(ssh: SshClient, root: bool) -> None:
+    with pytest.raises(ServiceError, match="did not end within 2 s"):
         ssh.run(["sh", "-c", "sleep 4711; true"], seconds=2, root=root)
     wait_until(lambda: ssh.run(["pgrep", "-f", "^sleep 4711"]).code == 1, "the server ended it")
 
 
-def test_step_that_must_not_be_cut_goes_on_there(ssh: Ssh) -> None:
-    with pytest.raises(ServiceError, match="was not done after 3 s, and is at work there still"):
+def test_step_that_must_not_be_cut_goes_on_there(ssh: SshClient) -> None:
+    with pytest.raises(ServiceError, match="did not end within 3 s, and still runs there"):
         ssh.run(["sleep", "4712"], seconds=3, root=True, cut=False)
     assert on_server(ssh, "pgrep -f '^sleep 4712'; pkill -f '^sleep 4712'")
 
 
-def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) -> None:
+def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: SshClient) -> None:
     port = free_ports(1)[0]
     process = in_a_process(ssh, f"sys.exit(server.tunnel({port}, 22))")
     try:
-        through = Ssh(Address("127.0.0.1", "cc", port, ssh.address.key), ssh.state_folder)
-        through.wait(60)
+        through = SshClient(SshAddress("127.0.0.1", "cc", port, ssh.address.key), ssh.state_folder)
+        through.wait_for_login(60)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
         assert process.returncode == 0, told
@@ -189,63 +188,65 @@ def test_tunnel_leads_to_the_servers_loopback_until_it_is_interrupted(ssh: Ssh) 
 # --- the disk ---------------------------------------------------------------------------------------------------------
 
 
-def test_disk_that_never_appears_is_named(ssh: Ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_never_appears_is_named(ssh: SshClient, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = new_disk()
-    monkeypatch.setattr(hosts, "APPEAR_SECONDS", 2)
+    monkeypatch.setattr(host_scripts, "APPEAR_SECONDS", 2)
     with pytest.raises(StorageError, match=f"no disk with the serial {disk.serial[:20]}; disks here: /dev/vda"):
-        hosts.mount(ssh, disk, marks()[1])
+        host_scripts.mount(ssh, disk, marks()[1])
     assert look(ssh, disk)["state"] == "absent"
 
 
-def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: Ssh, guest: Guest) -> None:
+def test_disk_with_somebodys_data_is_refused_and_other_sizes_too(ssh: SshClient, guest: Guest) -> None:
     disk = new_disk()
     file = guest.plug(disk.serial, GIB)
     with pytest.raises(StorageError, match="declared are 2 GiB"):
-        hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, True), marks()[1])
+        host_scripts.mount(ssh, Disk(disk.serial, 2, MOUNT, True), marks()[1])
     device = look(ssh, disk, 30)["device"]
     on_server(ssh, f"pvcreate -qq {device}")
     before = file.read_bytes()[: 1 << 20]
     marked, mark = marks()
     with pytest.raises(StorageError, match="LVM2_member"):
-        hosts.mount(ssh, disk, mark)
+        host_scripts.mount(ssh, disk, mark)
     on_server(ssh, "sync")
     assert (file.read_bytes()[: 1 << 20], marked) == (before, [])
     guest.unplug(disk.serial)
 
 
-def test_what_the_server_does_with_a_disk_is_named(ssh: Ssh, guest: Guest) -> None:
+def test_what_the_server_does_with_a_disk_is_named(ssh: SshClient, guest: Guest) -> None:
     disk = new_disk()
-    assert hosts.users(ssh, disk.serial) == [f"not to be found on this server by its serial {disk.serial[:20]}"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == [
+        f"not to be found on this server by its serial {disk.serial[:20]}"
+    ]
     guest.plug(disk.serial, GIB)
     device = look(ssh, disk, 30)["device"]
-    assert hosts.users(ssh, disk.serial) == []
+    assert host_scripts.find_disk_users(ssh, disk.serial) == []
     on_server(ssh, f"mkswap {device} && swapon {device}")
-    assert hosts.users(ssh, disk.serial) == ["swap"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == ["swap"]
     on_server(ssh, f"swapoff {device} && mkfs.vfat {device} && mount {device} /srv")
-    assert hosts.users(ssh, disk.serial) == ["mounted at /srv"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == ["mounted at /srv"]
     on_server(ssh, f"umount /srv && wipefs -qa {device}")
     on_server(ssh, f"vgcreate -qq lab {device} && lvcreate -qq -y -L 100M -n data lab && mkfs.ext4 -q /dev/lab/data")
-    assert hosts.users(ssh, disk.serial) == ["part of LVM's volume group lab"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == ["part of LVM's volume group lab"]
     on_server(ssh, "mkdir -p /srv/data && mount /dev/lab/data /srv/data")
-    assert hosts.users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == ["mounted at /srv/data", "part of LVM's volume group lab"]
     on_server(ssh, "umount /srv/data && vgremove -qq -y lab && pvremove -qq " + device)
     on_server(ssh, f"printf secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {device} -")
     on_server(ssh, f"printf secret | cryptsetup open --key-file - {device} hidden")
-    assert hosts.users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
+    assert host_scripts.find_disk_users(ssh, disk.serial) == ["opened as /dev/mapper/hidden (dm-crypt)"]
     on_server(ssh, "cryptsetup close hidden")
-    assert hosts.users(ssh, disk.serial) == []
+    assert host_scripts.find_disk_users(ssh, disk.serial) == []
     guest.unplug(disk.serial)
 
 
-def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts(ssh: Ssh, guest: Guest) -> None:
+def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts(ssh: SshClient, guest: Guest) -> None:
     disk = new_disk()
     guest.plug(disk.serial, GIB)
     killed_on_the_way(ssh, disk)
     marked, mark = marks()
-    hosts.mount(ssh, disk, mark)
+    host_scripts.mount(ssh, disk, mark)
     assert marked == [disk]
     ours = Disk(disk.serial, 1, MOUNT, blank=False)
-    hosts.mount(ssh, ours, mark)
+    host_scripts.mount(ssh, ours, mark)
     assert marked == [disk]
     assert on_server(ssh, f"stat -c %U {MOUNT}/workspace {MOUNT}/docker-volumes").split() == ["cc", "cc"]
     on_server(ssh, f"echo kept >{MOUNT}/workspace/note; chown 999 {MOUNT}/workspace; sync")
@@ -254,12 +255,12 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
 
     guest.grow(disk.serial, 2 * GIB)
     for _ in range(2):
-        hosts.grow(ssh, Disk(disk.serial, 2, MOUNT, False))
+        host_scripts.grow(ssh, Disk(disk.serial, 2, MOUNT, False))
     assert int(on_server(ssh, f"df --output=size -B1 {MOUNT}").split()[1]) > 1.8 * GIB
 
     on_server(ssh, f"cd {MOUNT}; setsid sleep 600 </dev/null >/dev/null 2>&1 &")
     with pytest.raises(StorageError, match=rf"{MOUNT} is in use by process \d+ \(sleep\)"):
-        hosts.unmount(ssh, ours)
+        host_scripts.unmount(ssh, ours)
     on_server(ssh, "pkill -f '^sleep 600'")
 
     guest.reset()
@@ -269,28 +270,28 @@ def test_volume_lives_through_connection_losses_interrupts_growing_and_power_cut
         print(guest.console[-3000:])
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
     for _ in range(2):
-        hosts.unmount(ssh, ours)
+        host_scripts.unmount(ssh, ours)
     guest.unplug(disk.serial)
     assert look(ssh, ours)["state"] == "absent"
     guest.plug(disk.serial)
-    hosts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
+    host_scripts.mount(ssh, Disk(disk.serial, 2, MOUNT, False), mark)
     assert on_server(ssh, f"cat {MOUNT}/workspace/note; stat -c %u {MOUNT}/workspace").split() == ["kept", "999"]
     assert marked == [disk]
-    hosts.unmount(ssh, ours)
+    host_scripts.unmount(ssh, ours)
 
 
-def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
+def killed_on_the_way(ssh: SshClient, disk: Disk) -> None:
     """Formatting and mounting, with the connection cut on the server's side at some moments, and Ctrl-C at another."""
     for seconds in (1.0, 2.5, 5.0):
         cut = threading.Timer(seconds, cut_connections, [ssh])
         cut.start()
         try:
-            hosts.mount(ssh, disk, marks()[1])
+            host_scripts.mount(ssh, disk, marks()[1])
         except LarderError as error:
             assert isinstance(error, ServiceError), error
             assert "connection was lost" in error.what and "run the same command again" in error.next_step
         cut.join()
-    process = in_a_process(ssh, f"hosts.mount(server, hosts.{disk}, print)")
+    process = in_a_process(ssh, f"host_scripts.mount(server, host_scripts.{disk}, print)")
     try:
         process.wait(1.5)
     except subprocess.TimeoutExpired:
@@ -299,13 +300,13 @@ def killed_on_the_way(ssh: Ssh, disk: Disk) -> None:
     assert process.returncode == 0 or "KeyboardInterrupt" in told
 
 
-def cut_connections(ssh: Ssh) -> None:
+def cut_connections(ssh: SshClient) -> None:
     """Kill every connection on the server's side, this one included."""
     with pytest.raises(ServiceError, match="connection was lost"):
         ssh.run(["pkill", "-KILL", "-f", "^sshd-session: cc"], root=True)
 
 
-def is_mounted(ssh: Ssh) -> bool:
+def is_mounted(ssh: SshClient) -> bool:
     try:
         return ssh.run(["findmnt", MOUNT]).code == 0
     except ServiceError:
@@ -344,8 +345,8 @@ def private_repository(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
         server.shutdown()
 
 
-def test_token_of_a_repository_is_seen_by_nobody_and_kept_nowhere(
-    ssh: Ssh, private_repository: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
+def test_repository_token_is_neither_shown_nor_stored(
+    ssh: SshClient, private_repository: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     processes = ""
 
@@ -357,13 +358,13 @@ def test_token_of_a_repository_is_seen_by_nobody_and_kept_nowhere(
     address = f"{HOST_FROM_GUEST}:{private_repository.server_port}/private.git"
     wanted = replace(NOTHING, repository=f"http://lab:{TOKEN}@{address}")
     for _ in range(2):
-        hosts.set_up(ssh, wanted, [], marks()[1])
+        host_scripts.set_up(ssh, wanted, [], marks()[1])
     assert ssh.run(["git", "-C", "private", "log", "-1", "--format=%s"]).stdout == "one\n"
     assert ssh.run(["git", "-C", "private", "config", "remote.origin.url"]).stdout == f"http://{address}\n"
     assert "repository.sh" in processes and address in processes and TOKEN not in processes
     assert ssh.run(["grep", "-rl", TOKEN, "/home", "/tmp", "/var/tmp"], root=True).stdout == ""
     with pytest.raises(ServiceError, match="git can't read") as told:
-        hosts.set_up(ssh, replace(NOTHING, repository=f"http://lab:not-{TOKEN}@{address}"), [], marks()[1])
+        host_scripts.set_up(ssh, replace(NOTHING, repository=f"http://lab:not-{TOKEN}@{address}"), [], marks()[1])
     assert TOKEN not in str(told.value) + capsys.readouterr().err
 
 
@@ -379,46 +380,46 @@ $| = 1; print "held\\n"; <STDIN>;
 DPKG_LOCK = "/var/lib/dpkg/lock-frontend"
 
 
+def wait_until_it_met_the_lock(ssh: SshClient) -> None:
+    """Wait there: each login takes as long as a step of what is waited for."""
+    on_server(ssh, f"timeout {BOOT_SECONDS} sh -c 'until grep -qs lock /tmp/tmp.*; do sleep 0.2; done'")
+
+
 @pytest.mark.parametrize("lock", [DPKG_LOCK, "/var/lib/apt/lists/lock"])
-def test_package_that_another_process_keeps_from_being_installed_is_waited_for(ssh: Ssh, lock: str) -> None:
-    """As in the first minutes of a fresh cloud image."""
+def test_install_waits_for_another_process_with_the_package_lock(ssh: SshClient, lock: str) -> None:
+    """This happens in the first minutes of a fresh cloud image."""
     on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
     wanted = HostSetup(docker=False, rclone=False, tools=("nload",), repository=None, revision=None)
     argv = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, lock])]
     with ThreadPoolExecutor() as pool, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        setting_up = pool.submit(hosts.set_up, ssh, wanted, [], marks()[1])
-        wait_until(
-            lambda: setting_up.done() or "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"),
-            "it met the lock", BOOT_SECONDS,
-        )  # fmt: skip
+        setting_up = pool.submit(host_scripts.set_up, ssh, wanted, [], marks()[1])
+        wait_until_it_met_the_lock(ssh)
         assert not setting_up.done() and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
         setting_up.result(2 * BOOT_SECONDS)
     assert ssh.run(["which", "nload"]).code == 0
 
 
-def test_interrupted_set_up_is_completed_by_the_next(ssh: Ssh) -> None:
-    """Ctrl-C while the server waits for another's package manager; what it had begun may go on there."""
+def test_interrupted_set_up_is_completed_by_the_next(ssh: SshClient) -> None:
+    """Press Ctrl-C while the server waits for the package manager, where a started step may continue."""
     on_server(ssh, "dpkg --purge nload 2>/dev/null; rm -f /run/larder-lists")
     wanted = replace(NOTHING, tools=("nload",))
     hold = ["ssh", "-F", str(ssh.fragment), ssh.alias, shlex.join(["sudo", "perl", "-e", HOLD, DPKG_LOCK])]
     with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        setting_up = in_a_process(ssh, f"hosts.set_up(server, hosts.{wanted}, [], print)")
-        wait_until(
-            lambda: "lock" in on_server(ssh, "cat /tmp/tmp.* 2>/dev/null; true"), "it met the lock", BOOT_SECONDS
-        )
+        setting_up = in_a_process(ssh, f"host_scripts.set_up(server, host_scripts.{wanted}, [], print)")
+        wait_until_it_met_the_lock(ssh)
         setting_up.send_signal(signal.SIGINT)
         _, told = setting_up.communicate(timeout=120)
         assert "KeyboardInterrupt" in told and ssh.run(["which", "nload"]).code == 1
         holder.communicate(b"\n")
-    hosts.set_up(ssh, wanted, [], marks()[1])
+    host_scripts.set_up(ssh, wanted, [], marks()[1])
     assert ssh.run(["which", "nload"]).code == 0
 
 
 def test_server_is_set_up_and_its_containers_depend_on_the_volume(
-    ssh: Ssh, guest: Guest, capsys: pytest.CaptureFixture[str]
+    ssh: SshClient, guest: Guest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One test, because installing Docker takes minutes here."""
     mounted(ssh, guest)
@@ -427,16 +428,16 @@ def test_server_is_set_up_and_its_containers_depend_on_the_volume(
     docker_does_not_start_without_the_volume(ssh, guest)
 
 
-def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest.CaptureFixture[str]) -> None:
-    hosts.set_up(ssh, HostSetup(True, True, ("nload", "git"), None, None), [], marks()[1])
+def everything_is_set_up_and_the_second_time_only_found(ssh: SshClient, capsys: pytest.CaptureFixture[str]) -> None:
+    host_scripts.set_up(ssh, HostSetup(True, True, ("nload", "git"), None, None), [], marks()[1])
     on_server(
         ssh, "git init -q -b main /srv/work && cd /srv/work && git config user.email a@b && git config user.name a"
     )
     on_server(ssh, "cd /srv/work && git commit -q --allow-empty -m one && chown -R cc /srv/work")
     wanted = HostSetup(True, True, ("nload",), "file:///srv/work", "main")
-    hosts.set_up(ssh, wanted, [], marks()[1])
+    host_scripts.set_up(ssh, wanted, [], marks()[1])
     capsys.readouterr()
-    hosts.set_up(ssh, wanted, [], marks()[1], Reporter("lab", "json"))
+    host_scripts.set_up(ssh, wanted, [], marks()[1], Reporter("lab", "json"))
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert told and not [line for line in told if line["stage"] != "lab" or not line["message"].startswith("found ")]
     assert ssh.run(["git", "-C", "work", "log", "-1", "--format=%s"]).stdout == "one\n"
@@ -445,7 +446,7 @@ def everything_is_set_up_and_the_second_time_only_found(ssh: Ssh, capsys: pytest
     assert on_server(ssh, "systemctl show docker -p RequiresMountsFor").split("=")[1].split() == [MOUNT]
 
 
-def container_keeps_the_volume_from_being_unmounted(ssh: Ssh, guest: Guest) -> None:
+def container_keeps_the_volume_from_being_unmounted(ssh: SshClient, guest: Guest) -> None:
     """A named volume that is bound to a folder of the block volume, as provision/host/README.md says."""
     disk = mounted(ssh, guest)
     on_server(ssh, "tar -C / -c bin/busybox usr/bin/busybox 2>/dev/null | docker import - busybox >/dev/null")
@@ -456,13 +457,13 @@ def container_keeps_the_volume_from_being_unmounted(ssh: Ssh, guest: Guest) -> N
     on_server(ssh, "docker run -d --name holder -v lab:/lab busybox /usr/bin/busybox sleep 600")
     on_server(ssh, "docker exec holder /usr/bin/busybox touch /lab/saved")
     with pytest.raises(StorageError, match=rf"{MOUNT} is in use by container holder"):
-        hosts.unmount(ssh, disk)
+        host_scripts.unmount(ssh, disk)
     on_server(ssh, f"test -e {folder}/saved && docker rm -f holder")
-    hosts.unmount(ssh, disk)
+    host_scripts.unmount(ssh, disk)
     assert on_server(ssh, "systemctl is-active docker") == "active\n"
 
 
-def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
+def docker_does_not_start_without_the_volume(ssh: SshClient, guest: Guest) -> None:
     disk = mounted(ssh, guest)
     on_server(ssh, f"systemctl stop docker.socket docker && umount {MOUNT}")
     guest.unplug(disk.serial)
@@ -471,7 +472,7 @@ def docker_does_not_start_without_the_volume(ssh: Ssh, guest: Guest) -> None:
     guest.plug(disk.serial)
     on_server(ssh, "systemctl start docker")
     assert look(ssh, disk)["mounted_at"] == MOUNT
-    hosts.unmount(ssh, disk)
+    host_scripts.unmount(ssh, disk)
 
 
 def wait_for_devices_at_most(seconds: int) -> str:
@@ -483,10 +484,10 @@ def wait_for_devices_at_most(seconds: int) -> str:
     )
 
 
-def mounted(ssh: Ssh, guest: Guest) -> Disk:
+def mounted(ssh: SshClient, guest: Guest) -> Disk:
     """A disk with a file system, plugged in and mounted, the same one each time."""
     serial = "5eed0000-0000-4000-8000-000000000000"
     if look(ssh, Disk(serial, 1, MOUNT, True))["state"] == "absent":
         guest.plug(serial, GIB)
-    hosts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
+    host_scripts.mount(ssh, Disk(serial, 1, MOUNT, blank=True), marks()[1])
     return Disk(serial, 1, MOUNT, blank=False)

@@ -1,4 +1,4 @@
-"""Leases: made, extended, ended, and what is said where there is no room for one."""
+"""Leases: created, extended, ended, and the error if there is no capacity."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_no_room_for_a_lease(site: Site) -> None:
     site.declare(SERVER.replace("[server]", f'[server]\nflavor = "{huge}"') + "[lease]\nhours = 1\n" + VOLUME)
     ended = site.run("up")
     site.admin.compute.delete_flavor(flavor)
-    assert ended.code == 3 and "no room" in ended.err and "smaller flavor" in ended.err, ended
+    assert ended.code == 3 and "no capacity" in ended.err and "smaller flavor" in ended.err, ended
     assert site.counts == {"volumes": 1}
 
 
@@ -96,10 +96,10 @@ def test_doctor_tells_of_room_for_a_lease(
     site.declare(SERVER.replace("[server]", f'[server]\nflavor = "{huge}"') + lease)
     ended = site.run("doctor")
     site.admin.compute.delete_flavor(flavor)
-    assert ended.code == 3 and "no room for the lease" in ended.out, ended
+    assert ended.code == 3 and "no capacity for the lease" in ended.out, ended
 
     site.declare(SERVER + lease)
-    for hours, says in ((1, "reserved, in part"), (3, "there is room: 1 of 1 hosts")):
+    for hours, says in ((1, "reserved, in part"), (3, "there is capacity: 1 of 1 hosts")):
         start, end = (
             f"{datetime.now(UTC) + timedelta(hours=hours + more):%Y-%m-%dT%H:%M:00.000000}" for more in (0, 9)
         )

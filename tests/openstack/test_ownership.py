@@ -1,4 +1,4 @@
-"""Whose a thing is: other users' stacks, and what was adopted."""
+"""Ownership: other users' stacks, and adopted resources."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_stacks_of_two_users_with_the_same_name(site: Site, classmate: Callable[
     site.succeeds("up")
     first = site.things
     classmate()
-    assert "nothing carries the mark" in site.succeeds("status")
+    assert "no resource carries the mark" in site.succeeds("status")
     assert site.succeeds("down", "--yes") == "" and site.things == first
     site.succeeds("volume", "create", "block")
     (mine,) = set(site.things["volumes"]) - set(first["volumes"])
@@ -64,16 +64,21 @@ def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
     network = site.cloud.network
     theirs = network.create_security_group(name="allow-ssh", description="of us all")
     kept = network.create_security_group_rule(
-        security_group_id=theirs.id, direction="ingress", protocol="tcp", port_range_min=443, port_range_max=443,
-        remote_ip_prefix="198.51.100.0/24", ether_type="IPv4",
-    )  # fmt: skip
+        security_group_id=theirs.id,
+        direction="ingress",
+        protocol="tcp",
+        port_range_min=443,
+        port_range_max=443,
+        remote_ip_prefix="198.51.100.0/24",
+        ether_type="IPv4",
+    )
     site.declare(STACK)
     assert site.run("up").code == 3
     site.succeeds("--adopt", "up")
     assert len(network.get_security_group(theirs.id).security_group_rules) == 4  # with two that let out
     assert site.run("plan").code == 0
     down = site.succeeds("down", "--yes")
-    assert re.search(r"let go +security group +allow-ssh", down)
+    assert re.search(r"release +security group +allow-ssh", down)
     left = network.get_security_group(theirs.id)
     assert kept.id in [rule["id"] for rule in left.security_group_rules] and len(left.security_group_rules) == 3
     assert left.tags == [] and left.description == "of us all"
@@ -90,7 +95,7 @@ def test_an_adopted_server_goes_on_running(site: Site, wire: Wire, answers: Call
     assert site.cloud.compute.get_server(server).metadata["larder:stack"] == owner(site)
     site.declare(STACK.replace('"laptop"', '"laptop"\nflavor = "m1.xlarge"'))
     replaced = site.run("up", "--replace")
-    assert replaced.code == 3 and "made by somebody else" in replaced.err and site.things["servers"] == [server]
+    assert replaced.code == 3 and "created by someone else" in replaced.err and site.things["servers"] == [server]
 
     broken = answers(503, "busy")
     wire.before = lambda request: (
@@ -135,9 +140,7 @@ def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
     assert site.cloud.compute.get_server(server).status == "ACTIVE" and site.things["servers"] == [server]
 
 
-def test_down_does_what_it_can_when_a_site_does_not_answer(
-    site: Site, wire: Wire, answers: Callable[..., Any]
-) -> None:  # fmt: skip
+def test_down_does_what_it_can_when_a_site_does_not_answer(site: Site, wire: Wire, answers: Callable[..., Any]) -> None:
     site.declare(STACK + '[bucket]\nname = "data"\n')
     site.succeeds("up")
     broken = answers(500, "broken")
@@ -145,7 +148,7 @@ def test_down_does_what_it_can_when_a_site_does_not_answer(
     ended = site.run("down", "--yes")
     assert ended.code == 5 and "buckets" in ended.err, ended.err
     shown = site.run("status")
-    assert shown.code == 5 and "not everything could be seen" in shown.err and "block" in shown.out
+    assert shown.code == 5 and "some resources could not be listed" in shown.err and "block" in shown.out
     wire.before = lambda request: None
     assert site.counts == {"volumes": 1, "buckets": 1}
     site.succeeds("down", "--yes")
@@ -199,10 +202,11 @@ def test_a_volume_that_a_server_of_others_uses_is_not_adopted(site: Site, declar
     volume = storage.create_volume(name=name, size=3)
     storage.wait_for_status(volume, "available", interval=0.3, wait=60)
     server = compute.create_server(
-        name="theirs", image_id=site.cloud.image.find_image("CC-Ubuntu24.04").id,
+        name="theirs",
+        image_id=site.cloud.image.find_image("CC-Ubuntu24.04").id,
         flavor_id=compute.find_flavor("m1.medium").id,
         networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
-    )  # fmt: skip
+    )
     compute.wait_for_server(server, interval=0.3)
     compute.create_volume_attachment(server.id, volume_id=volume.id)
     storage.wait_for_status(volume, "in-use", interval=0.3, wait=60)
@@ -219,9 +223,14 @@ def test_a_security_group_of_others_is_used_and_never_changed(site: Site) -> Non
     ended = site.run("up")
     assert ended.code == 3 and group.id in ended.err and site.counts == {"groups": 1}
     site.cloud.network.create_security_group_rule(
-        security_group_id=group.id, direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22,
-        remote_ip_prefix="192.0.2.7/32", ether_type="IPv4",
-    )  # fmt: skip
+        security_group_id=group.id,
+        direction="ingress",
+        protocol="tcp",
+        port_range_min=22,
+        port_range_max=22,
+        remote_ip_prefix="192.0.2.7/32",
+        ether_type="IPv4",
+    )
     site.succeeds("--caller", "192.0.2.7", "up")
     assert site.run("--caller", "192.0.2.7", "plan").code == 0
     site.succeeds("down", "--yes")
@@ -234,9 +243,12 @@ def test_two_servers_with_our_mark(site: Site) -> None:
     first = site.things["servers"][0]
     image, flavor = site.cloud.image.find_image("CC-Ubuntu24.04"), site.cloud.compute.find_flavor("m1.medium")
     second = site.cloud.compute.create_server(
-        name="copy", image_id=image.id, flavor_id=flavor.id, metadata={"larder:stack": owner(site)},
+        name="copy",
+        image_id=image.id,
+        flavor_id=flavor.id,
+        metadata={"larder:stack": owner(site)},
         networks=[{"uuid": site.cloud.network.find_network("sharednet1").id}],
-    )  # fmt: skip
+    )
     ended = site.run("up")
     assert ended.code == 3 and first in ended.err and second.id in ended.err
     site.succeeds("down", "--yes")
@@ -267,7 +279,7 @@ def test_a_bucket_that_somebody_else_makes_meanwhile_stays_theirs(site: Site, wi
 
     wire.before = theirs_first
     ended = site.run("up")
-    assert ended.code == 3 and "somebody else" in ended.err, ended
+    assert ended.code == 3 and "someone else" in ended.err, ended
     headers = site.cloud.object_store.head("/data").headers
     assert headers["X-Container-Meta-Owner"] == "them" and "X-Container-Meta-Larder-Stack" not in headers
     assert "--adopt" in site.run("up").err and site.run("--adopt", "up").code == 0

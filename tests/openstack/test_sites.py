@@ -26,11 +26,15 @@ def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> It
     with new_project(box, admin) as (name, project, user):
         auths = {
             cloud: {
-                "auth_url": f"http://{box}:5000/v3", "username": who, "password": "pw", "project_name": who,
-                "user_domain_name": "Default", "project_domain_name": "Default",
+                "auth_url": f"http://{box}:5000/v3",
+                "username": who,
+                "password": "pw",
+                "project_name": who,
+                "user_domain_name": "Default",
+                "project_domain_name": "Default",
             }
             for cloud, who in (("kvm", site.environ["OS_USERNAME"]), ("chi", name))
-        }  # fmt: skip
+        }
         clouds = {cloud: {"auth": auth} for cloud, auth in auths.items()}
         path = site.folder / "clouds.yaml"
         path.write_text(json.dumps({"clouds": clouds}))  # which is YAML, too
@@ -50,16 +54,17 @@ def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> No
     assert site.run("plan").code == 0
     (server,), (volume,) = site.things["servers"], site.things["volumes"]
     shown = {thing["id"]: thing["kind"] for thing in json.loads(site.succeeds("status", "--json"))["things"]}
-    assert shown == {
-        server: "server", volume: "volume", "data": "bucket", chi.things["keys"][0]: "credentials"
-    }  # fmt: skip
+    assert shown == {server: "server", volume: "volume", "data": "bucket", chi.things["keys"][0]: "credentials"}
 
     env = dict(line.split("=", 1) for line in (site.folder / ".env").read_text().splitlines())
     client = boto3.client(
-        "s3", endpoint_url=env["S3_ENDPOINT_URL"], aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1",
+        "s3",
+        endpoint_url=env["S3_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
-    )  # fmt: skip
+    )
     client.put_object(Bucket="data", Key="k", Body=b"x")
     assert chi.cloud.object_store.download_object("k", "data") == b"x"
 
@@ -82,7 +87,7 @@ def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, ch
 
 
 def test_only_the_compute_site_named(site: Site, chi: Site) -> None:
-    """As in the examples: buckets are there, too, and no other login is tried."""
+    """As in the examples, the compute site also has the buckets, and no other login is tried."""
     site.declare('[sites]\ncompute = { cloud = "kvm" }\n' + SERVER + VOLUME)
     site.succeeds("up")
     assert site.counts == {"servers": 1, "volumes": 1} and chi.counts == {}

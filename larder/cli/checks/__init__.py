@@ -1,6 +1,6 @@
-"""What `larder doctor` checks, one function each. They look, and change nothing.
+"""The checks of `larder doctor`, one function each. They change nothing.
 
-check      what a check finds
+check      the result of a check
 machine    disk, cores, memory, ports, FUSE, GPU
 programs   engine, compose, Python, `.env`
 """
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from larder.cli.checks import machine, programs
-from larder.cli.checks.check import Check
-from larder.cli.survey import Survey
+from larder.cli.checks.result import DoctorResult
+from larder.cli.inspector import CheckoutInspector
 
 
-def all_checks(survey: Survey) -> Iterator[Check]:
+def all_checks(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
     """Yield every check."""
-    yield programs.of_engine(survey)
-    if survey.engine.state == "ready":
-        yield programs.of_compose(survey)
-    yield from machine.of_disks(survey)
-    yield machine.of_cores()
-    yield machine.of_memory()
-    yield machine.of_shared_memory(survey)
-    yield from machine.of_ports(survey)
-    yield from machine.of_fuse(survey)
-    yield from machine.of_gpu(survey)
-    yield from programs.of_python(survey)
-    yield programs.of_env_file(survey)
+    yield programs.check_engine(inspector)
+    if inspector.engine.state == "ready":
+        yield programs.check_compose(inspector)
+    yield from machine.check_disks(inspector)
+    yield machine.check_cores()
+    yield machine.check_memory()
+    yield machine.check_shared_memory(inspector)
+    yield from machine.check_ports(inspector)
+    yield from machine.check_fuse(inspector)
+    yield from machine.check_gpu(inspector)
+    yield from programs.check_python(inspector)
+    yield programs.check_env_file(inspector)

@@ -1,17 +1,17 @@
-"""Commands that remove volumes and the store. What may be the only copy is looked for in the store first."""
+"""Commands that remove volumes and the store. They first verify that the store has what may be the only copy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from larder.cli.app import App, Failed
-from larder.cli.compose import image, staged_folders
-from larder.cli.console import say
+from larder.cli.app import App, CallFailedError
+from larder.cli.compose import image_name, pipeline_folders
+from larder.cli.console import print_message
 from larder.cli.process import Call
 from larder.errors import ResourceError
-from larder.terminal import lines
+from larder.terminal import join_lines
 
-Run = Callable[[App, Sequence[str]], None]
+CommandFunction = Callable[[App, Sequence[str]], None]
 
 
 def local(app: App, _: Sequence[str]) -> None:
@@ -21,70 +21,72 @@ def local(app: App, _: Sequence[str]) -> None:
     _remove(app, volume)
 
 
-def staged(*pipelines: str) -> Run:
-    """Return the command that removes what some packing pipelines have left in their volumes."""
+def packs(*pipelines: str) -> CommandFunction:
+    """Return the command that removes the volumes of some packing pipelines."""
 
     def run(app: App, _: Sequence[str]) -> None:
         app.prepare("load")
         for pipeline in pipelines:
-            _remove_staged(app, pipeline)
+            _remove_packed_volume(app, pipeline)
 
     return run
 
 
-def _remove_staged(app: App, pipeline: str) -> None:
+def _remove_packed_volume(app: App, pipeline: str) -> None:
     settings = app.settings
     volume = settings.wds_volume if pipeline == "wds" else settings.lit_volume
     name = app.runner.name
-    check = app.stage(pipeline, "load", "--task", "check", "--verify-remote", _how_to_verify(app))
+    check = app.stage_call(pipeline, "load", "--task", "check", "--verify-remote", _verification(app))
     if app.dry_run:
         app.run(check)
         return _remove(app, volume)
-    if not _is_there(app, volume, pipeline):
-        return say(f"nothing to remove: no {name} volume {volume} with data")
+    if not _exists(app, volume, pipeline):
+        return print_message(f"nothing to remove: there is no {name} volume {volume} with data")
     _require_unused(app, volume)
-    if app.is_compose and not _holds(app, volume, pipeline):
+    if app.is_compose and not _has_content(app, volume, pipeline):
         _remove(app, volume)
-        return say(f"removed {volume}: it held nothing")
-    if (code := app.code(check)) != 0:
-        say(f"kept {volume}: only what is loaded and verified is removed (docker volume rm removes anything)")
-        raise Failed(code)
+        return print_message(f"removed {volume}: it was empty")
+    if (code := app.run_unchecked(check)) != 0:
+        print_message(f"kept {volume}: clean removes only what the store has (docker volume rm removes any volume)")
+        raise CallFailedError(code)
     _ask(app, f"Remove the {name} volume {volume}? The store has all of it, verified just now. [y/N] ")
     return _remove(app, volume)
 
 
-def _how_to_verify(app: App) -> str:
-    """Return how closely to look: LARDER_VERIFY_REMOTE may ask for more here than checksums, and not for less."""
+def _verification(app: App) -> str:
+    """Return how strictly to verify: at least by checksums, whatever LARDER_VERIFY_REMOTE says."""
     return "read" if app.settings.get("LARDER_VERIFY_REMOTE") == "read" else "etag"
 
 
-def _is_there(app: App, volume: str, pipeline: str) -> bool:
+def _exists(app: App, volume: str, pipeline: str) -> bool:
     if app.is_compose:
-        return app.output(Call(("docker", "volume", "inspect", volume)))[0] == 0
-    place = app.root / app.runner.volume(volume)
-    return any((place / folder).exists() for folder in staged_folders(app.settings, pipeline))
+        return app.capture(Call(("docker", "volume", "inspect", volume)))[0] == 0
+    root = app.root / app.runner.volume(volume)
+    return any((root / folder).exists() for folder in pipeline_folders(app.settings, pipeline))
 
 
 def _require_unused(app: App, volume: str) -> None:
     if not app.is_compose:
         return
     shown = "{{.Names}} ({{.Status}})"
-    users = app.output(Call(("docker", "ps", "--all", "--filter", f"volume={volume}", "--format", shown)))[1].strip()
+    users = app.capture(Call(("docker", "ps", "--all", "--filter", f"volume={volume}", "--format", shown)))[1].strip()
     if users:
         raise ResourceError(
-            lines(f"containers use the volume {volume}:", *users.splitlines()),
+            join_lines(f"containers use the volume {volume}:", *users.splitlines()),
             next_step="stop and remove them, then run this again",
         )
 
 
-def _holds(app: App, volume: str, pipeline: str) -> bool:
-    """Whether a volume holds a folder of the pipeline, finished or under way."""
+def _has_content(app: App, volume: str, pipeline: str) -> bool:
+    """Return whether a volume contains a folder of the pipeline, finished or not."""
     script = 'for folder; do test -e "/mnt/$folder" && exit; test -e "/mnt/.larder/$folder" && exit; done; exit 1'
     mount = ("-v", f"{volume}:/mnt:ro", "--entrypoint", "sh")
-    run = ("docker", "run", "--rm", "--network", "none", *mount, image("load"), "-c", script, "sh")
-    code, _, said = app.output(Call((*run, *staged_folders(app.settings, pipeline))))
+    run = ("docker", "run", "--rm", "--network", "none", *mount, image_name("load"), "-c", script, "sh")
+    code, _, errors = app.capture(Call((*run, *pipeline_folders(app.settings, pipeline))))
     if code not in (0, 1):
-        raise ResourceError(f"can't look into the volume {volume}: {said.strip()[:300]}", next_step=app.name("doctor"))
+        raise ResourceError(
+            f"can't look into the volume {volume}: {errors.strip()[:300]}", next_step=app.typed_command("doctor")
+        )
     return code == 0
 
 
@@ -94,19 +96,19 @@ def _remove(app: App, volume: str) -> None:
 
 
 def _ask(app: App, question: str) -> None:
-    if not app.ask(question):
-        say("kept")
-        raise Failed(1)
+    if not app.confirm(question):
+        print_message("kept")
+        raise CallFailedError(1)
 
 
 def s3(app: App, _: Sequence[str]) -> None:
     """Remove the store on this machine with its data and keys, after asking."""
-    runner, settings = app.runner, app.settings  # in this order: the choice of the runner settles what depends on it
+    runner, settings = app.runner, app.settings  # in this order: choosing the runner changes the settings
     _ask(app, f"Remove the {runner.name} store with all its objects, and its keys? [y/N] ")
     if app.is_compose:
         down = runner.down("minio")
         at = down.argv.index("rm")
-        app.run(Call((*down.argv[:at], "down", "--volumes"), down.env, down.unset, quiet=True))
+        app.run(Call((*down.argv[:at], "down", "--volumes"), down.env, down.unset, to_stderr=True))
     else:
         app.prepare("s3")
         app.run(runner.down("minio"))

@@ -1,28 +1,49 @@
-"""Commands for those who work on larder, and for what it runs on."""
+"""Commands for developers of larder, and for the cloud resources that it runs on."""
 
 from __future__ import annotations
 
+import difflib
 import os
+import runpy
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from larder.cli.app import App
-from larder.cli.compose import Compose, Facts, revision_of
-from larder.cli.console import say
-from larder.cli.environment import has_nvidia_gpu
-from larder.cli.host import PYTHON, Host, install
+from larder.cli.compose import ComposeRunner, Facts, revision_of
+from larder.cli.console import print_message
+from larder.cli.host import PYTHON, HostRunner, install
 from larder.cli.pipelines import STAGES
 from larder.cli.process import Call
-from larder.cli.runner import look_for_engine
-from larder.cli.settings import shown
+from larder.cli.runner import detect_container_engine
+from larder.cli.setting_specs import PYTHONS
+from larder.cli.setting_values import printable
+from larder.cli.virtualenv import ensure_for_python, has_nvidia_gpu
 from larder.errors import ConfigurationError
 
-Run = Callable[[App, Sequence[str]], None]
+CommandFunction = Callable[[App, Sequence[str]], None]
 _TEST_BYTES = 3 << 30
-"""What one process of the tests may need: torch, a Ray cluster, servers."""
+"""Memory that one test process may need: torch, a Ray cluster, servers."""
 TIERS = ("unit", "integration", "containers", "openstack")
+_SHELL_TESTS = ("bad_input", "doctor", "images", "payloads", "project", "signals", "status", "store", "uninstall")
+_OTHER_PYTHON_ARGUMENTS = (
+    "tests/unit",
+    *(f"--ignore=tests/unit/cli/test_{name}.py" for name in _SHELL_TESTS),
+    "--ignore=tests/unit/larder/test_fuzz.py",
+    "tests/integration/extract/test_sources.py",
+    "tests/integration/transform/test_rejects.py",
+    "tests/integration/packing/test_packs.py",
+    "-k",
+    "not optimize and not datapipes",
+    "--without",
+    "torch",
+    "--without",
+    "torchvision",
+    "-W",
+    "error:functools.partial:FutureWarning",
+)
+"""Arguments for pytest: unit tests (except those that mostly start processes) and file stages, all without torch."""
 
 
 def build(app: App, words: Sequence[str]) -> None:
@@ -32,13 +53,13 @@ def build(app: App, words: Sequence[str]) -> None:
         _build(app, stage)
 
 
-def build_one(stage: str) -> Run:
+def build_one(stage: str) -> CommandFunction:
     """Return the command that builds one stage's image."""
     return lambda app, _: _build(app, stage)
 
 
 def _build(app: App, stage: str) -> None:
-    runner = Compose(
+    runner = ComposeRunner(
         app.settings.with_runner("compose"), facts=Facts(gpu=has_nvidia_gpu()), revision=revision_of(app.settings)
     )
     call = runner.build(stage)
@@ -47,41 +68,52 @@ def _build(app: App, stage: str) -> None:
     app.run(replace(call, argv=(*call.argv[:at], "--progress", progress, *call.argv[at:])))
 
 
-def _require_one_of(names: Sequence[str], word: str) -> None:
+def _require_one_of(names: Sequence[str], word: str, kind: str = "stage") -> None:
     if word not in names:
-        raise ConfigurationError(f"there is no stage {shown(word)}", next_step=f"choose from {', '.join(names)}")
+        near = difflib.get_close_matches(word, names, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigurationError(
+            f"there is no {kind} {printable(word)}{meant}", next_step=f"choose from {', '.join(names)}"
+        )
 
 
 def venv(app: App, words: Sequence[str]) -> None:
-    """Make `.venv/`: for some stages, or whole, with the tools and torch."""
+    """Create `.venv/` with the packages of some stages, or all packages; for a version of Python, `.venv-3.13/`."""
     for word in words:
-        _require_one_of((*STAGES, "provision", "dev"), word)
+        _require_one_of((*STAGES, "provision", "dev", *PYTHONS), word)
     if app.dry_run:
         torch = app.settings.given_of("TORCH_INDEX_URL", "TORCH_BACKEND")
         app.print_call(Call(("python3", "-m", "larder", "venv", *words), torch))
-    else:
-        install(app.settings, words or ("dev",))
+        return
+    stages = [word for word in words if word not in PYTHONS]
+    if stages or not words:
+        install(app.settings, stages or ("dev",))
+    for version in [word for word in words if word in PYTHONS]:
+        install(app.settings, ("uv",))
+        ensure_for_python(app.root, version, app.settings.environ)
 
 
 def test(app: App, words: Sequence[str]) -> None:
     """Run every tier of tests that this machine can run; REQUIRE=all runs all of them or fails."""
-    settings, every = app.settings, app.settings.get("REQUIRE") == "all"
-    engine = look_for_engine(settings.environ)
-    tiers = ["unit", "integration", *(["containers"] if every or engine.state == "ready" else [])]
+    settings, all_tiers = app.settings, app.settings.get("REQUIRE") == "all"
+    engine = detect_container_engine(settings.environ)
+    tiers = ["unit", "integration", *(["containers"] if all_tiers or engine.state == "ready" else [])]
     if "containers" in tiers:
         build(app, ())
     else:
-        say(f"left out: tests/containers, since {engine.fault}")
-    if not every:
-        say(f"left out: tests/openstack, which takes a quarter of an hour ({app.name('test-openstack')})")
+        print_message(f"left out: tests/containers, since {engine.fault}")
+    if not all_tiers:
+        print_message(f"left out: tests/openstack, which takes 15 minutes ({app.typed_command('test-openstack')})")
+        print_message(f"left out: another Python ({app.typed_command('test-python')})")
     venv(app, ())
     app.run(_pytest(app, tiers, settings.get("REQUIRE")))
-    if every:
+    if all_tiers:
+        test_python(app, ())
         app.run(_pytest(app, ["openstack"], "all"))
 
 
-def test_tier(tier: str) -> Run:
-    """Return the command that runs one tier."""
+def test_tier(tier: str) -> CommandFunction:
+    """Return the command that runs one tier of tests."""
 
     def run(app: App, _: Sequence[str]) -> None:
         venv(app, ())
@@ -90,28 +122,39 @@ def test_tier(tier: str) -> Run:
     return run
 
 
+def test_python(app: App, _: Sequence[str]) -> None:
+    """Run the tests that need no torch with another Python: most unit tests, and some of stages."""
+    version = app.settings.get("TEST_PYTHON", "3.13")
+    venv(app, (version,))
+    call = _pytest(app, [], "")
+    app.run(replace(call, argv=(f".venv-{version}/bin/python", *call.argv[1:], *_OTHER_PYTHON_ARGUMENTS)))
+
+
 def _pytest(app: App, tiers: Sequence[str], require: str) -> Call:
     """Return the call of pytest."""
     settings = app.settings
     processes = settings.get("TEST_PROCESSES", _processes(tiers))
-    # The tests of a file of tests/openstack share a machine; all files share the cloud.
     spread: tuple[str, ...] = (settings.get("DIST", "worksteal"),)
     if list(tiers) == ["openstack"]:
-        spread = ("loadfile", "--no-loadscope-reorder")
+        spread = ("load", "--maxschedchunk=1")  # in the order of tests/openstack/conftest.py: the longest first
     words = ("-m", "pytest", "--numprocesses", processes, "--dist", *spread)
     try:
-        further = shlex.split(settings.get("PYTEST_ARGS"))
+        extra = shlex.split(settings.get("PYTEST_ARGS"))
     except ValueError as fault:
         raise ConfigurationError(
             f"PYTEST_ARGS can't be split into words: {fault}", next_step="close its quotes"
         ) from None
-    return Call((PYTHON, *words, *(f"tests/{tier}" for tier in tiers), *further), {"REQUIRE": require})
+    # Its processes share compiled files, though this one may write none.
+    return Call(
+        (PYTHON, *words, *(f"tests/{tier}" for tier in tiers), *extra),
+        {"REQUIRE": require, "PYTHONDONTWRITEBYTECODE": ""},
+    )
 
 
 def _processes(tiers: Sequence[str]) -> str:
-    """Return how many tests run side by side: two per core, since most wait for servers, as far as memory allows.
+    """Return the number of parallel tests: two per core, since most wait for servers, as far as memory allows.
 
-    Those of tests/openstack have emulated machines, which keep a core busy each.
+    Tests in tests/openstack emulate machines, which keep one core each busy.
     """
     if list(tiers) == ["openstack"]:
         return "auto"
@@ -121,32 +164,39 @@ def _processes(tiers: Sequence[str]) -> str:
 
 
 def lint(app: App, _: Sequence[str]) -> None:
-    """Run ruff and mypy, and look whether generated docs are fresh."""
+    """Run ruff and mypy, and check that generated docs are fresh."""
     venv(app, ())
-    for words in ((".venv/bin/ruff", "check", "."), (".venv/bin/ruff", "format", "--check", "."), (".venv/bin/mypy",),
-                  (PYTHON, "-m", "docs.generate", "--check")):  # fmt: skip
+    for words in (
+        (".venv/bin/ruff", "check", "."),
+        (".venv/bin/ruff", "format", "--check", "."),
+        (".venv/bin/mypy",),
+        (PYTHON, "-m", "docs.generate", "--check"),
+    ):
         app.run(Call(words))
 
 
 def docs(app: App, _: Sequence[str]) -> None:
-    """Write what is generated: .env.example, the table of settings."""
+    """Write the generated docs: .env.example, the table of settings."""
     venv(app, ())
     app.run(Call((PYTHON, "-m", "docs.generate")))
 
 
 def benchmarks(app: App, words: Sequence[str]) -> None:
-    """Measure the stages against their yardsticks."""
+    """Compare the speed of the stages with that of other tools."""
+    names = runpy.run_path(str(app.root / "benchmarks" / "names.py"))["NAMES"]
+    for word in words:
+        _require_one_of(names, word, "benchmark")
     venv(app, ())
     app.run(Call((PYTHON, "-m", "benchmarks", *words)))
 
 
 def pin_images(app: App, _: Sequence[str]) -> None:
-    """Pin the base of the images by the digest that its tag has now."""
-    from larder.cli import images  # here, since it takes longer to load than all other commands
+    """Pin the base of the images by the current digest of its tag."""
+    from larder.cli import base_image  # imported here, since it loads more slowly than all other commands
 
     if app.dry_run:
         return app.print_call(Call(("python3", "-m", "larder", "pin-images")))
-    say(f"pinned: {images.pin(app.root)}")
+    print_message(f"pinned: {base_image.pin_base_image(app.root)}")
     return docs(app, ())
 
 
@@ -157,12 +207,12 @@ def lock(app: App, _: Sequence[str]) -> None:
 
 
 def provision(app: App, words: Sequence[str]) -> None:
-    """Hand the words to `python -m provision`."""
+    """Run `python -m provision` with the given words."""
     if app.dry_run:
-        app.run(Host(app.settings).prepare(("provision",))[0])
+        app.run(HostRunner(app.settings).prepare(("provision",))[0])
     else:
         install(app.settings, ("provision",))
-    here = Path.cwd()  # where the declaration lies
+    here = Path.cwd()  # contains the declaration
     if here == app.root:
         return app.run(Call((PYTHON, "-m", "provision", *words)))
     env = {"PYTHONPATH": str(app.root)}

@@ -6,55 +6,55 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from larder.cli.app import App, Failed
-from larder.cli.console import say, tell
+from larder.cli.app import App, CallFailedError
+from larder.cli.console import print_message, print_result
 from larder.cli.mounts import mount_of
 from larder.errors import ConfigurationError
 
 
 def mount(app: App, _: Sequence[str]) -> None:
     """Mount the bucket, and print the folder."""
+    if app.is_compose and not app.dry_run:
+        _require_shared(Path(os.path.realpath(app.root / app.settings.mount_dir)))
     app.prepare("mount")
     if app.is_compose:
-        _in_container(app)
+        _mount_in_container(app)
     else:
         app.run(app.runner.up("mount"))
 
 
-def _in_container(app: App) -> None:
+def _mount_in_container(app: App) -> None:
     app.make_folders(app.settings.mount_dir)
     folder = Path(os.path.realpath(app.root / app.settings.mount_dir))
+    if (code := app.run_unchecked(app.runner.up("mount"))) != 0:
+        app.run_unchecked(app.runner.logs("mount").redirected_to_stderr())
+        app.run_unchecked(app.runner.down("mount"))
+        raise CallFailedError(code)
     if not app.dry_run:
-        _require_shared(folder)
-    if (code := app.code(app.runner.up("mount"))) != 0:
-        app.code(app.runner.logs("mount").silent())
-        app.code(app.runner.down("mount"))
-        raise Failed(code)
-    if not app.dry_run:
-        _, said, _ = app.output(app.runner.logs("mount"))
-        inside = next((line for line in reversed(said.splitlines()) if line.startswith("/mount/")), "")
-        tell(f"{folder}{inside[len('/mount') :]}")
+        _, output, _ = app.capture(app.runner.logs("mount"))
+        inside = next((line for line in reversed(output.splitlines()) if line.startswith("/mount/")), "")
+        print_result(f"{folder}{inside[len('/mount') :]}")
 
 
 def _require_shared(folder: Path) -> None:
-    """Raise ConfigurationError when a mount that a container makes in the folder would stay inside the container."""
+    """Raise ConfigurationError if a container's mount in the folder would be invisible outside of the container."""
     found = mount_of(folder)
     if found is not None and not found.shared:
         raise ConfigurationError(
-            f"what a container mounts in {folder} stays in the container: the folder lies on no shared mount",
+            f"{folder} is not on a shared mount, so a mount in a container would stay in the container",
             next_step=f"sudo mount --make-rshared {found.point} (until the next boot), or RUNNER=host",
         )
 
 
 def unmount(app: App, _: Sequence[str]) -> None:
-    """Unmount the bucket, also where another command mounted it."""
+    """Unmount the bucket, no matter which command mounted it."""
     folder = app.settings.mount_dir
-    there = (app.root / folder).is_dir()
-    if there:
+    exists = (app.root / folder).is_dir()
+    if exists:
         app.prepare("mount")
     if app.is_compose:
         app.run(app.runner.down("mount"))
-    if there:
-        app.run(app.stage("mount", "mount", "--unmount"))
+    if exists:
+        app.run(app.stage_call("mount", "mount", "--unmount"))
     else:
-        say(f"nothing is mounted in {folder}")
+        print_message(f"nothing is mounted in {folder}")

@@ -6,35 +6,35 @@ import os
 from collections.abc import Callable, Sequence
 
 from larder.cli.app import App
-from larder.cli.console import tell
+from larder.cli.console import print_result
 from larder.cli.pipelines import PIPELINES
 
-Run = Callable[[App, Sequence[str]], None]
+CommandFunction = Callable[[App, Sequence[str]], None]
 
 
-def pipeline(name: str) -> Run:
-    """Return the command that runs a pipeline of the table."""
+def pipeline(name: str) -> CommandFunction:
+    """Return the command that runs one of PIPELINES."""
 
     def run(app: App, _: Sequence[str]) -> None:
-        app.steps(PIPELINES[name])
+        app.run_steps(PIPELINES[name])
 
     return run
 
 
 def demo(app: App, words: Sequence[str]) -> None:
-    """Take generated images through the local pipeline and measure them, in a volume of their own."""
+    """Run generated images through the local pipeline and measure them, in a separate volume."""
     source = app.settings.given.get("LARDER_SOURCE") or app.settings.environ.get("LARDER_SOURCE") or "sample"
-    demo = app.change(LARDER_SOURCE=source, LARDER_DATA_VOLUME=app.settings.demo_volume)
-    demo.steps(PIPELINES["etl-local"])
+    demo = app.with_given(LARDER_SOURCE=source, LARDER_DATA_VOLUME=app.settings.demo_volume)
+    demo.run_steps(PIPELINES["etl-local"])
     bench(demo, words)
     demo.finish()
     if not app.dry_run:
-        tell(f"The records lie in {os.path.realpath(app.root / app.settings.results)}/")
+        print_result(f"The records lie in {os.path.realpath(app.root / app.settings.results)}/")
 
 
 def verify(app: App, _: Sequence[str]) -> None:
-    """Follow the chain from archive to object."""
-    app.steps(PIPELINES["verify"])
+    """Verify the chain from archive to object."""
+    app.run_steps(PIPELINES["verify"])
 
 
 def bench(app: App, _: Sequence[str]) -> None:
@@ -48,9 +48,9 @@ def train(app: App, _: Sequence[str]) -> None:
 
 
 def measure(app: App, name: str) -> None:
-    """Run bench, with the folders it needs."""
-    arm = app.settings.arm  # a mistake shows before torch is fetched
+    """Run bench, after creating the folders that it needs."""
+    arm = app.settings.arm  # report a wrong arm before downloading torch
     app.prepare("bench")
     settings = app.settings
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
-    app.steps(PIPELINES[name], ("--arm", arm), prepare=False)
+    app.run_steps(PIPELINES[name], ("--arm", arm), prepare=False)

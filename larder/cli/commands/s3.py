@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from larder.cli import ports, store
-from larder.cli.app import App, Failed
-from larder.cli.compose import Compose
-from larder.cli.console import tell
+from larder.cli import local_store, ports
+from larder.cli.app import App, CallFailedError
+from larder.cli.compose import ComposeRunner
+from larder.cli.console import print_result
 from larder.cli.pipelines import PIPELINES
-from larder.cli.process import Call, shown
+from larder.cli.process import Call, as_shell_line
 
 
 def keys(app: App, _: Sequence[str] = ()) -> None:
-    """Make up the keys of the store that `s3-up` starts, once."""
+    """Create the keys of the store that `s3-up` starts, once."""
     app.choose_runner()
     if app.dry_run:
-        store.require_ours(app.settings)
+        local_store.require_own_store(app.settings)
         if not app.settings.store and not (app.root / app.settings.store_file).exists():
             app.print_call(Call(("python3", "-m", "larder", "s3-keys"), app.settings.given_of("RUNNER", "LARDER_HOME")))
             app.settings.will_have_keys = True
     else:
-        store.make_keys(app.settings)
+        local_store.make_keys(app.settings)
 
 
 def up(app: App, _: Sequence[str]) -> None:
-    """Start the store, make its bucket, and say how it is reached."""
+    """Start the store, create its bucket, and print how to reach it."""
     keys(app)
-    if isinstance(app.runner, Compose) and not app.dry_run:
+    if isinstance(app.runner, ComposeRunner) and not app.dry_run:
         port = app.settings.get("LARDER_MINIO_PORT", "9000")
-        published = app.output(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
-        ports.require_free("127.0.0.1", port, "LARDER_MINIO", app.name("s3-up"), published)
+        published = app.capture(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
+        ports.require_publishable_port("127.0.0.1", port, "LARDER_MINIO", app.typed_command("s3-up"), published)
     app.prepare("s3")
     if app.is_compose:
         start = app.runner.up("minio")
-        if (code := app.code(start)) != 0:
-            app.code(app.runner.logs("minio").silent())
-            raise Failed(code)
-        app.run(app.stage("s3", "s3", "--task", "bucket"))
+        if (code := app.run_unchecked(start)) != 0:
+            app.run_unchecked(app.runner.logs("minio").redirected_to_stderr())
+            raise CallFailedError(code)
+        app.run(app.stage_call("s3", "s3", "--task", "bucket"))
     else:
         app.run(app.runner.up("minio"))
     if not app.dry_run:
@@ -48,12 +48,15 @@ def _how_to_reach(app: App) -> None:
     settings = app.settings
     if app.is_compose:
         port = settings.get("LARDER_MINIO_PORT", "9000")
-        tell(f"The store: http://127.0.0.1:{port} for this machine, {store.IN_CONTAINERS} for the project's containers")
+        print_result(
+            f"The store: http://127.0.0.1:{port} for this machine, {local_store.CONTAINER_ENDPOINT} for the "
+            f"project's containers"
+        )
     if not settings.store:
-        tell(f"Its address, bucket and keys: {settings.store_file}, which {app.front_door} uses by itself")
+        print_result(f"Its address, bucket and keys: {settings.store_file}, which {app.invocation} uses by itself")
         if app.is_compose:
-            tell(f"Without {app.front_door}: {shown(app.stage('load', 'load'))}")
-    tell(f"Next: {app.name('s3-check')}, or {app.name('etl-load')}")
+            print_result(f"Without {app.invocation}: {as_shell_line(app.stage_call('load', 'load'))}")
+    print_result(f"Next: {app.typed_command('s3-check')}, or {app.typed_command('etl-load')}")
 
 
 def down(app: App, _: Sequence[str]) -> None:
@@ -64,6 +67,6 @@ def down(app: App, _: Sequence[str]) -> None:
 
 
 def bucket(app: App, _: Sequence[str]) -> None:
-    """Make the bucket of the settings, or the one that BUCKET names."""
+    """Create the bucket of the settings, or the one named by BUCKET."""
     other = app.settings.get("BUCKET")
-    app.steps(PIPELINES["s3-bucket"], (f"--bucket={other}",) if other else ())
+    app.run_steps(PIPELINES["s3-bucket"], (f"--bucket={other}",) if other else ())

@@ -1,112 +1,121 @@
-"""Removes everything that larder has created on this machine, after listing it and asking."""
+"""Remove everything that larder has created on this machine, after listing it and asking."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from larder.cli.app import App, Failed
-from larder.cli.belongings import UNVERIFIED, Thing
-from larder.cli.belongings.engine import InEngine
-from larder.cli.belongings.files import Files
-from larder.cli.console import say, tell
-from larder.cli.host import PYTHON, Host
+from larder.cli.app import App, CallFailedError
+from larder.cli.console import print_message, print_result
+from larder.cli.host import PYTHON, HostRunner
+from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_running
+from larder.cli.installed import UNVERIFIED, InstalledItem
+from larder.cli.installed.engine import DockerItems
+from larder.cli.installed.files import FileItems
 from larder.cli.process import Call
-from larder.cli.survey import Survey, is_running, labs
 from larder.errors import ResourceError
 
-_AGAIN = "then run this again"
+_RETRY = "then run this again"
 
 
 def uninstall(app: App, _: Sequence[str]) -> None:
-    """List it, ask, and remove it."""
-    survey = Survey(app.settings, app.environ)
-    engine, files = InEngine(survey), Files(survey)
-    things = [*engine.things(), *files.things()]
-    _require_unused(app, survey, engine)
-    calls = [*_stops(survey), *_removals(things, files)]
-    _list(app, things, list(_kept(survey, engine, files)))
-    if not things:
-        say("nothing to remove")
+    """List everything that larder has created, ask, and remove it."""
+    inspector = CheckoutInspector(app.settings, app.environ)
+    engine, files = DockerItems(inspector), FileItems(inspector)
+    items = [*engine.list_items(), *files.list_items()]
+    _require_unused(app, inspector, engine)
+    calls = [*_stops(inspector), *_removals(items, files)]
+    _list(app, items, list(_kept(inspector, engine, files)))
+    if not items:
+        print_message("nothing to remove")
         return
-    unverified = sum(UNVERIFIED in thing.note for thing in things)
+    unverified = sum(UNVERIFIED in item.note for item in items)
     warning = f" {unverified} of them may hold the only copy of data." if unverified else ""
-    if not app.ask(f"Remove these {len(things)} things?{warning} [y/N] "):
-        say("kept")
-        raise Failed(1)
+    if not app.confirm(f"Remove these {len(items)} items?{warning} [y/N] "):
+        print_message("kept")
+        raise CallFailedError(1)
     for call in calls:
         app.run(call)
     if not app.dry_run:
-        say(f"removed {len(things)} things; what is left is the checkout itself, {survey.root}")
+        print_message(f"removed {len(items)} items; what is left is the checkout itself, {inspector.root}")
 
 
-def _require_unused(app: App, survey: Survey, engine: InEngine) -> None:
-    """Raise ResourceError while something is mounted, or while others use what would go."""
-    if points := survey.mounted():
-        raise ResourceError(f"{points[0]} is mounted", next_step=f"{app.name('unmount')}, {_AGAIN}")
-    users = [f"{user.thing} is used by {', '.join(user.containers)}" for user in engine.users()]
+def _require_unused(app: App, inspector: CheckoutInspector, engine: DockerItems) -> None:
+    """Raise ResourceError if something is mounted, or others use what would be removed."""
+    if points := inspector.mount_points():
+        raise ResourceError(f"{points[0]} is mounted", next_step=f"{app.typed_command('unmount')}, {_RETRY}")
+    users = [f"{user.resource} is used by {', '.join(user.containers)}" for user in engine.find_foreign_users()]
     if users:
         raise ResourceError(
-            f"containers that are not larder's use what it has made: {'; '.join(users)}",
-            next_step=f"stop and remove them, {_AGAIN}",
+            f"containers of other programs use what larder has created: {'; '.join(users)}",
+            next_step=f"stop and remove them, {_RETRY}",
         )
 
 
-def _stops(survey: Survey) -> Iterator[Call]:
-    """Yield the calls that stop the host runner's servers, which would go on with their files gone."""
-    settings = survey.settings.with_runner("host")
-    store_runs = is_running(survey.root / settings.store_dir / "pid", "weed")
-    pids = [pid for _, pid in labs(survey.root / settings.home / "jupyter")]
+def _stops(inspector: CheckoutInspector) -> Iterator[Call]:
+    """Yield the calls that stop the host runner's servers, which would otherwise keep running without their files."""
+    settings = inspector.settings.with_runner("host")
+    store_runs = is_running(inspector.root / settings.store_dir / "pid", "weed")
+    pids = [pid for _, pid in find_jupyter_servers(inspector.root / settings.home / "jupyter")]
     running = [name for name, runs in (("minio", store_runs), ("jupyter", pids)) if runs]
-    if running and not (survey.root / PYTHON).exists():
+    if running and not (inspector.root / PYTHON).exists():
         raise ResourceError(
-            f"servers run in the background ({', '.join(running)}), and .venv/ is gone, which could stop them",
-            next_step=f"end their processes, {_AGAIN}",
+            f"servers run in the background ({', '.join(running)}), and .venv/, which could stop them, is missing",
+            next_step=f"end their processes, {_RETRY}",
         )
     for name in running:
-        yield Host(settings).down(name).silent()
+        yield HostRunner(settings).down(name).redirected_to_stderr()
 
 
-def _removals(things: Sequence[Thing], files: Files) -> Iterator[Call]:
-    """Yield the calls that remove things, in the order in which they let go of each other."""
-    commands = {"container": ("rm", "--force"), "network": ("network", "rm"), "volume": ("volume", "rm"),
-                "image": ("image", "rm")}  # fmt: skip
+def _removals(items: Sequence[InstalledItem], files: FileItems) -> Iterator[Call]:
+    """Yield the calls that remove everything, in the order of dependencies."""
+    commands = {
+        "container": ("rm", "--force"),
+        "network": ("network", "rm"),
+        "volume": ("volume", "rm"),
+        "image": ("image", "rm"),
+    }
     for kind, words in commands.items():
-        if names := [thing.name for thing in things if thing.kind == kind]:
-            yield Call(("docker", *words, *names), quiet=True)
-    if paths := [thing.name for thing in things if thing.kind == "files"]:
+        if names := [item.name for item in items if item.kind == kind]:
+            yield Call(("docker", *words, *names), to_stderr=True)
+    if paths := [item.name for item in items if item.kind == "files"]:
         yield Call(("rm", "-rf", "--", *paths))
-    if files.empty:
-        yield Call(("rmdir", "--", *map(str, files.empty)))
+    if files.emptied_folders:
+        yield Call(("rmdir", "--", *map(str, files.emptied_folders)))
 
 
-def _list(app: App, things: Sequence[Thing], kept: Sequence[str]) -> None:
-    """Show what goes and what stays. A dry run's stdout is for its commands."""
-    width = max([len(thing.name) for thing in things], default=0)
-    lines = [f"{thing.kind:<10} {thing.name:<{width}}  {'; '.join(filter(None, (thing.size, thing.note)))}".rstrip()
-             for thing in things]  # fmt: skip
+def _list(app: App, items: Sequence[InstalledItem], kept: Sequence[str]) -> None:
+    """Print what is removed and what stays; to stderr in a dry run, whose stdout is for commands."""
+    width = max([len(item.name) for item in items], default=0)
+    lines = [
+        f"{item.kind:<10} {item.name:<{width}}  {'; '.join(filter(None, (item.size, item.note)))}".rstrip()
+        for item in items
+    ]
     for line in [*lines, *(f"kept       {line}" for line in kept)]:
         if app.dry_run:
-            say(line)
+            print_message(line)
         else:
-            tell(line)
+            print_result(line)
 
 
-def _kept(survey: Survey, engine: InEngine, files: Files) -> Iterator[str]:
+def _kept(inspector: CheckoutInspector, engine: DockerItems, files: FileItems) -> Iterator[str]:
     """Yield what stays, and why."""
-    settings = survey.settings
+    settings = inspector.settings
     for folder, what in ((settings.results, "records"), (settings.workspace, "notebooks")):
-        path = survey.root / folder
-        if path.is_dir() and any(item.name != ".gitkeep" for item in path.iterdir()):
+        path = inspector.root / folder
+        if path.is_dir() and any(file.name != ".gitkeep" for file in path.iterdir()):
             yield f"{folder}/: your {what}"
-    if (survey.root / ".env").exists():
+    if (inspector.root / ".env").exists():
         yield ".env: your settings"
     yield from (f"{link}: a symlink, which is not followed" for link in files.links)
-    if files.others:
-        yield f"{settings.home}/: {', '.join(files.others[:5])}, which larder has not made, and what lies beside them"
-    yield from (f"volume {name}: another checkout's, or nobody's that is known" for name in engine.foreign_volumes())
-    if survey.engine.state == "ready":
+    if files.foreign_names:
+        names = ", ".join(files.foreign_names[:5])
+        yield f"{settings.home}/: {names}, which larder has not created, and the files beside them"
+    yield from (
+        f"volume {name}: created by another checkout or an unknown program" for name in engine.foreign_volumes()
+    )
+    if inspector.engine.state == "ready":
         if engine.shares_images:
-            yield "images larder-*: another checkout's, too"
-        yield "build cache and base images are not larder's alone: docker builder prune, docker image prune"
-    elif survey.engine.state == "broken" or survey.settings.get("RUNNER") == "host":
-        yield f"whatever the container engine holds: it was not looked at ({survey.engine.fault})"
+            yield "images larder-*: another checkout uses them, too"
+        yield "build cache and base images: other programs may use them (docker builder prune, docker image prune)"
+    elif inspector.engine.state == "broken" or inspector.settings.get("RUNNER") == "host":
+        yield f"contents of the container engine: not inspected ({inspector.engine.fault})"

@@ -1,12 +1,12 @@
-"""Recipes: how a file's split and class are found. One module each, found by its name.
+"""Recipes: rules that find the split and class of each file. Each recipe is a module.
 
-A recipe module has a function, `open`, that looks at the names of all files once and returns a `Recipe`:
+A recipe module has a function `open` that inspects the paths of all files once and returns a `Recipe`:
 
-    def open(files: Files) -> Recipe
+    def open(files: RecipeFiles) -> Recipe
 
-and mostly another one, by which the recipe `auto` finds it: why the files are laid out as it expects, or None.
+Most also have a function by which the recipe `auto` selects them. It returns why the layout matches, or None:
 
-    def recognise(files: Files) -> str | None
+    def recognise(files: RecipeFiles) -> str | None
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from types import ModuleType
 from typing import NamedTuple, Protocol, cast
 
 from larder.errors import InputError
-from larder.tree.names import look_alikes
-from larder.tree.splits import KNOWN_NAMES, SplitNames
-from larder.tree.survey import Survey, some
+from larder.splits import find_split_in_name
+from larder.tree.file_names import look_alikes
+from larder.tree.source_summary import SourceSummary, first_names
+from larder.tree.splits import KNOWN_NAMES, OUT, SplitNames
 
 AUTO = "auto"
-_SHOWN = 100
+_SHOWN_CHARACTERS = 100
 DEFAULT_SPLIT = "training"
-"""What everything is where a data set has no splits."""
+"""Split of all samples in a dataset without splits."""
 
 
-class Sample(NamedTuple):
-    """Where a file goes: `<split>/class_<label>/<name>`."""
+class AssignedSample(NamedTuple):
+    """Destination of a file: `<split>/class_<label>/<name>`."""
 
     split: str
     label: int
@@ -42,125 +43,214 @@ class Sample(NamedTuple):
 
 
 class RejectError(ValueError):
-    """A file that should be a sample and can't be one; says why."""
+    """The file belongs to the dataset but can't be a sample; the message says why."""
 
 
 class LeftOutError(ValueError):
-    """A file that is no part of the data set; says why, in a few words that many files share."""
+    """The file isn't part of the dataset. The message says why, in a few words that are the same for many files."""
 
 
 @dataclass(frozen=True)
-class Files:
-    """What a recipe may look at."""
+class RecipeFiles:
+    """The source's files, and the settings that recipes use."""
 
     folder: Path
-    """Where the extracted files lie."""
+    """Folder of the extracted files."""
     paths: Callable[[], Iterator[str]]
-    """Every file's path below `folder`, sorted; a new pass with each call."""
+    """Iterates over the paths of all files below `folder`, sorted; each call starts again."""
     require_intact: Callable[[str], None]
-    """Raises InputError unless the file at a path is what was extracted; for files that a recipe reads."""
+    """Raises InputError if a file that a recipe reads was changed after extract."""
     scratch: Path
-    """A folder for a recipe's temporary files."""
+    """Folder for temporary files."""
     csv: str
     """The setting LARDER_CSV."""
     splits: SplitNames = KNOWN_NAMES
-    """The setting LARDER_SPLITS, and the names that are known."""
+    """The setting LARDER_SPLITS, and the known names of splits."""
     label_column: str = ""
     """The setting LARDER_LABEL_COLUMN."""
     fetch: Callable[[str], None] | None = None
-    """Brings the file at a path to `folder`, where they lie elsewhere."""
+    """Downloads a file to `folder`; None if the files are local."""
     holds: Callable[[str], bool] | None = None
-    """Whether there is a file at a path, where they lie elsewhere."""
+    """Returns whether a file exists; None if the files are local."""
 
     def local(self, path: str) -> Path:
-        """The place of a file that is to be read."""
+        """Return the local path of a file; download it if necessary."""
         if self.fetch is not None:
             self.fetch(path)
         return self.folder / path
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file at a path."""
+        """Return whether there is a file at `path`."""
         return self.holds(path) if self.holds is not None else os.path.isfile(self.folder / path)
 
-    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, most: iter(())
-    """Path and content of every file with an ending, sorted; hidden ones and litter left out. Raises InputError for one
-    that isn't what was extracted, or has more than so many bytes."""
+    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, max_bytes: iter(())
+    """Yields path and content of every file with an extension, sorted, without hidden files and litter. Raises
+    InputError for a file that was changed after extract, or is longer than the given number of bytes."""
 
     @cached_property
-    def survey(self) -> Survey:
-        """What lies where."""
-        return Survey(self.paths())
+    def summary(self) -> SourceSummary:
+        """Summary of the files."""
+        return SourceSummary(self.paths())
 
 
 class Recipe(Protocol):
     """Assigns files to splits and classes."""
 
     classes: list[str]
-    """The classes' names; a label is an index into them."""
+    """Names of the classes; a label is an index into this list."""
 
-    def assign(self, path: str) -> Sample | None:
-        """The sample that a file is, or None when it lies outside the data set.
+    def assign(self, path: str) -> AssignedSample | None:
+        """Return the sample for the file at `path`, or None if it isn't part of the dataset.
 
-        Raises RejectError, or LeftOutError for a file outside with a reason of its own.
+        Raises:
+            RejectError: If the file belongs to the dataset but can't be a sample.
+            LeftOutError: If the file isn't part of the dataset, and the recipe can say why.
         """
 
-    def absent(self) -> Iterable[tuple[str, str]]:
-        """Samples that the data set names but doesn't hold: path and reason."""
+    def missing_files(self) -> Iterable[tuple[str, str]]:
+        """Yield path and reason of each sample that the dataset lists but doesn't contain."""
 
 
-def names() -> list[str]:
-    """The names of all recipes."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+def recipe_names() -> list[str]:
+    """Return the names of all recipes."""
+    return sorted(recipe_module.name for recipe_module in pkgutil.iter_modules(__path__))
 
 
-def module(name: str) -> ModuleType:
-    """The module of the recipe `name`."""
+def recipe_module(name: str) -> ModuleType:
+    """Return the module of the recipe `name`."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def load(name: str, files: Files) -> Recipe:
-    """Open the recipe `name`. Raises InputError when the files as a whole don't fit it."""
-    return cast(Recipe, module(name).open(files))
+def open_recipe(name: str, files: RecipeFiles) -> Recipe:
+    """Open a recipe.
+
+    Args:
+        name: Name of the recipe, as LARDER_RECIPE has it.
+        files: The source's files.
+
+    Raises:
+        InputError: If the source as a whole doesn't fit the recipe.
+    """
+    return cast(Recipe, recipe_module(name).open(files))
 
 
 def names_samples(recipe: Recipe) -> bool:
-    """Whether a list names every sample of a recipe, so that a file in it is never taken for something else."""
+    """Return whether a recipe takes all samples from a list; then a listed file is always a sample."""
     return bool(getattr(recipe, "names_samples", False))
 
 
 def is_undivided(recipe: Recipe) -> bool:
-    """Whether a recipe has found no splits, and may be divided by LARDER_SPLIT."""
+    """Return whether a recipe found no splits, so that LARDER_SPLIT may divide the dataset."""
     return bool(getattr(recipe, "is_undivided", False))
 
 
-def require_images(files: Files) -> None:
-    """Raise InputError for a source without images, with what it has in their place."""
-    survey = files.survey
-    if survey.folders:
+def require_images(files: RecipeFiles) -> None:
+    """Raise InputError for a source without images, and say what it contains instead."""
+    summary = files.summary
+    if summary.folders:
         return
     steps = "check LARDER_SOURCE"
-    if survey.archives:
+    if summary.archives:
         steps = "unpack them, or set LARDER_SOURCE to the one that holds the images, then extract again"
-    raise InputError(f"the source has {survey.in_words()}", next_step=steps)
+    raise InputError(f"the source has {summary.describe()}", next_step=steps)
 
 
-def unplaced(folders: Iterable[str], beside: str) -> InputError:
-    """The error for folders that hold images, and of which nothing says which split they are."""
+def unknown_folders_error(folders: Iterable[str], beside: str) -> InputError:
+    """Return the error for folders of images whose split is unknown."""
     shown = sorted(folders)
-    plain = re.fullmatch(r"[\w./-]+", shown[0])
-    first = shown[0] if plain else f"'{shown[0]}'" if shown[0].isprintable() else "FOLDER"
+    first = quote_for_setting(shown[0])
     return InputError(
-        f"{some(shown)} hold{'s' if len(shown) == 1 else ''} images, and {beside}",
-        next_step=f"set LARDER_SPLITS={first}=validation (or another split for each), or {first}=- to leave it out",
+        f"{first_names(shown)} hold{'s' if len(shown) == 1 else ''} images, and {beside}",
+        next_step=f"set LARDER_SPLITS={first}={find_split_in_name(shown[0]) or 'validation'} (or another split for "
+        f"each), or {first}=- to leave it out",
     )
 
 
+def quote_for_setting(folder: str) -> str:
+    """Return a folder's name as it is written in LARDER_SPLITS."""
+    return folder if re.fullmatch(r"[\w./-]+", folder) else f"'{folder}'" if folder.isprintable() else "FOLDER"
+
+
+def require_no_unknown_splits(
+    folders: Iterable[str], names: SplitNames, stem: Callable[[str], str] = lambda name: name
+) -> None:
+    """Raise InputError if folders of a dataset without splits have names that may mean splits.
+
+    Args:
+        folders: Paths of the folders; "" is the top.
+        names: The names of splits.
+        stem: Returns a folder's name as LARDER_SPLITS may give it.
+    """
+    paths = sorted(set(folders))
+    if names.none or not any(map(_part_like_split, paths)):
+        return
+    raise InputError(
+        f"{first_names(paths)} may be splits, judging by {'its name' if len(paths) == 1 else 'their names'}",
+        next_step=f"set LARDER_SPLITS={suggest_splits(paths, stem)}; or LARDER_SPLITS=none if they are not splits",
+    )
+
+
+def suggest_splits(folders: Iterable[str], stem: Callable[[str], str] = lambda name: name) -> str:
+    """Return a value of LARDER_SPLITS for these folders, as far as their names need no quoting."""
+    stems = dict.fromkeys(stem(_part_like_split(folder) or folder.rpartition("/")[2]) for folder in folders)
+    plain = [name for name in stems if name and not set(name) & set(" ,='\"\\$`") and name.isprintable()][:8]
+    return ",".join(f"{name}={find_split_in_name(name) or DEFAULT_SPLIT}" for name in plain) or "FOLDER=validation"
+
+
+def _part_like_split(folder: str) -> str:
+    """Return the first part of a path that may mean a split, or ""."""
+    return next((part for part in folder.split("/") if find_split_in_name(part)), "")
+
+
+def unlisted_error(path: str, why: str, names: SplitNames) -> RejectError | LeftOutError:
+    """Return the error for an image without a class.
+
+    Args:
+        path: Path of the image.
+        why: Why it has no class, as the rest of a sentence that begins with the path.
+        names: The names of splits.
+
+    Returns:
+        LeftOutError if LARDER_SPLITS leaves the image out, else RejectError.
+    """
+    folders = path.split("/")[:-1]
+    found = [(folder, split) for folder in folders if (split := names.find(folder)) is not None]
+    if any(split == OUT for _, split in found):
+        return LeftOutError("left out by LARDER_SPLITS")
+    return RejectError(
+        f"{why}; LARDER_SPLITS={quote_for_setting(found[0][0])}=- leaves such images out" if found else why
+    )
+
+
+def require_splits_used(splits: SplitNames, present: Iterable[str]) -> None:
+    """Raise InputError if LARDER_SPLITS names a folder that isn't in `present`."""
+    tops = sorted(set(present))
+    if unused := splits.unused(tops):
+        raise InputError(
+            f"LARDER_SPLITS names {first_names(unused)}, and the source has the folders "
+            f"{first_names(tops) or '(none)'}",
+            next_step="correct LARDER_SPLITS",
+        )
+
+
 def require_distinct(kind: str, found: Iterable[str], next_step: str) -> None:
-    """Raise InputError for classes or splits that look alike: most often one that was written in two ways."""
-    pairs = [f"{ascii(one)[:_SHOWN]} and {ascii(other)[:_SHOWN]}" for one, other in look_alikes(found)]
+    """Check that no two classes or splits look alike: most often they are one name in two spellings.
+
+    Args:
+        kind: What the names are, for messages, as in "the source has classes".
+        found: The names.
+        next_step: What the user can do.
+
+    Raises:
+        InputError: If two names look alike.
+    """
+    pairs = [
+        f"{ascii(one)[:_SHOWN_CHARACTERS]} and {ascii(other)[:_SHOWN_CHARACTERS]}" for one, other in look_alikes(found)
+    ]
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""
         raise InputError(
-            f"{kind} that differ only in case, spaces or Unicode form, or are one number: {'; '.join(pairs[:3])}{more}",
+            f"{kind} that differ only in case, spaces or Unicode form, in letters that look alike, or are one number: "
+            f"{'; '.join(pairs[:3])}{more}",
             next_step=next_step,
         )

@@ -1,10 +1,10 @@
-"""A table at hand: a CSV file with the columns `file`, `label` and, optionally, `split`.
+"""A CSV table with the columns `file`, `label` and, optionally, `split`.
 
-Other usual names of these columns are understood, in any case; the separator is a comma, a semicolon, a tab or a bar.
-`file` is a path below the source's top, or below the table's folder. Spaces around values don't count, and names are
-compared in Unicode's NFC. Labels may be names or numbers; classes are numbered in the order of the sorted labels (as
-numbers where all are). Without `split`, everything is `training`; the usual names of the splits (Train, val, test_set)
-mean Food-11's.
+Other usual names of these columns are accepted, in any case. The separator is a comma, semicolon, tab or vertical bar.
+`file` is a path below the source's top or below the table's folder. Spaces around values are ignored, and names are
+compared in Unicode NFC. Labels may be names or numbers; classes are sorted, numerically if all are numbers. Without
+`split`, all samples are `training`; usual names of splits (Train, val, test_set) map to training, validation and
+evaluation.
 """
 
 from __future__ import annotations
@@ -13,30 +13,41 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from larder.errors import InputError
-from larder.splits import known_split
-from larder.tree.listing import LEFT_OUT, Listing, Row, TwiceError
-from larder.tree.names import comparable, sorted_labels
-from larder.tree.recipes import DEFAULT_SPLIT, Files, LeftOutError, RejectError, Sample, require_distinct
-from larder.tree.splits import OUT, is_folder_name
-from larder.tree.survey import some
+from larder.tree.file_names import normalized, sorted_labels
+from larder.tree.image_listing import LEFT_OUT, DuplicateFileError, ImageListing, ListingRow
+from larder.tree.labels import require_classes
+from larder.tree.recipes import (
+    DEFAULT_SPLIT,
+    AssignedSample,
+    LeftOutError,
+    RecipeFiles,
+    require_distinct,
+    unlisted_error,
+)
+from larder.tree.source_summary import first_names
+from larder.tree.splits import COLUMNS, OUT, SplitColumn, SplitNames
 
-_NAME_IT = "set LARDER_CSV to the table's path in the source"
+if TYPE_CHECKING:
+    from _csv import Reader
+
+_SET_TABLE = "set LARDER_CSV to the table's path in the source"
 _ALIASES = {
     "file": ("filename", "filepath", "path", "image", "imagefile", "imagename", "imagepath", "imageid", "img"),
     "label": ("labels", "class", "classname", "category", "target"),
-    "split": ("set", "subset", "partition"),
-}  # fmt: skip
+    "split": COLUMNS[1:],
+}
 _SEPARATORS = (",", ";", "\t", "|")
-_MOST_SPLITS = 1000
 _HEADER_BYTES = 1 << 20
+_MAX_ROWS_CHECKED, _SHOWN = 100, 100
 
 
-class Columns(NamedTuple):
-    """Where a table has its columns, and what is between them."""
+class TableColumns(NamedTuple):
+    """Separator and column positions of a table."""
 
     separator: str
     width: int
@@ -45,193 +56,252 @@ class Columns(NamedTuple):
     split: int | None
 
 
-class Table:
-    """The table's rows."""
+class TableRecipe:
+    """Recipe that takes split and class from the rows of a table."""
 
     names_samples = True
 
-    def __init__(self, listing: Listing, table: str, is_undivided: bool) -> None:
+    def __init__(self, listing: ImageListing, table: str, is_undivided: bool, names: SplitNames) -> None:
         labels = listing.labels()
         self.classes = sorted_labels(labels)
         self.is_undivided = is_undivided
         self._labels = {name: label for label, name in enumerate(self.classes)}
-        self._listing, self._table = listing, table
+        self._listing, self._table, self._names = listing, table, names
         folder = str(PurePosixPath(table).parent)
         self._prefix = () if folder == "." else (f"{folder}/",)
 
-    def assign(self, path: str) -> Sample | None:
+    def assign(self, path: str) -> AssignedSample | None:
         """See `Recipe.assign`."""
         if path == self._table:
             return None
         sample = self._listing.find(path, self._labels, *self._prefix)
         if sample is None:
-            raise RejectError(f"is not named in {self._table}")
+            raise unlisted_error(path, f"is not named in {self._table}", self._names)
         if sample.split == LEFT_OUT:
             raise LeftOutError("left out by LARDER_SPLITS")
         return sample
 
-    def absent(self) -> Iterable[tuple[str, str]]:
-        """See `Recipe.absent`."""
-        return self._listing.absent()
+    def missing_files(self) -> Iterable[tuple[str, str]]:
+        """See `Recipe.missing_files`."""
+        return self._listing.missing_files()
 
 
-def recognise(files: Files) -> str | None:
-    """See `recipes`: a table at the top has the columns, and names a file that is there."""
+def recognise(files: RecipeFiles) -> str | None:
+    """Detect a table at the top that has the columns and names an existing file; see `recipes`."""
     for table in _tables(files):
-        try:
-            row = next(_read(files, table, _columns(files, table), set()), None)
-        except InputError:
-            continue
-        if row is not None and files.exists(row.file):
+        if not _reject_reason(files, table):
             return f"{table} names images and their labels"
     return None
 
 
-def open(files: Files) -> Table:
-    """Read the table. Raises InputError when there is none, or when it is none of the kind."""
-    table = str(PurePosixPath(files.csv)) if files.csv else _find(files)
+def explain(files: RecipeFiles) -> str:
+    """Return why no table at the top fits; "" if there is none."""
+    return next((_reject_reason(files, table) for table in _tables(files)), "")
+
+
+def _reject_reason(files: RecipeFiles, table: str) -> str:
+    """Return why a table doesn't name images and their labels, or "" if it does, judging by its first rows."""
+    try:
+        rows = _read_samples(files, table, _columns(files, table), SplitColumn(files.splits))
+        named = [row.file for row in islice(rows, _MAX_ROWS_CHECKED)]
+    except InputError as fault:
+        return fault.what
+    if not named:
+        return f"{table} has no rows"
+    if any(map(files.exists, named)):
+        return ""
+    expected = set(map(normalized, named))
+    if any(normalized(path) in expected for path in files.paths()):
+        return ""
+    return f"{table} names {named[0][:_SHOWN]!a} first, which is no file of the source"
+
+
+def open(files: RecipeFiles) -> TableRecipe:
+    """Read the table.
+
+    Raises:
+        InputError: If there is no table, or it lacks columns.
+    """
+    table = str(PurePosixPath(files.csv)) if files.csv else _find_table(files)
     if not files.exists(table):
-        raise InputError(f"the source has no file {table}", next_step=_NAME_IT)
+        raise InputError(f"the source has no file {table}", next_step=_SET_TABLE)
     files.require_intact(table)
     columns = _columns(files, table)
-    listing = Listing(files.scratch)
-    values = set[str]()
-    for row in _read(files, table, columns, values):
+    listing = ImageListing(files.scratch)
+    splits = SplitColumn(files.splits)
+    for row in _read_samples(files, table, columns, splits):
         try:
             listing.add(row)
-        except TwiceError:
-            raise _fault(row.place, f"names {row.file!r} a second time") from None
+        except DuplicateFileError:
+            raise _table_error(row.position, f"names {row.file!r} a second time") from None
+    splits.require_values()
     listing.finish()
-    if unused := files.splits.unused(values):
+    if files.splits.given and (unused := files.splits.unused(splits.values | files.summary.tops)):
         raise InputError(
-            f"LARDER_SPLITS names {some(unused)}, and {table} has the splits {some(sorted(values)) or '(none)'}",
+            f"LARDER_SPLITS names {first_names(unused)}, and {table} has the splits "
+            f"{first_names(sorted(splits.values)) or '(none)'}",
             next_step="correct LARDER_SPLITS",
         )
+    if not files.label_column:
+        require_classes(
+            listing.labels(),
+            len(listing),
+            f"{table}: the column of labels",
+            lambda: _other_columns(files, table, columns),
+        )
     _require_distinct(listing, table)
-    return Table(listing, table, columns.split is None)
+    return TableRecipe(listing, table, columns.split is None, files.splits)
 
 
-def _require_distinct(listing: Listing, table: str) -> None:
+def _require_distinct(listing: ImageListing, table: str) -> None:
     correct = f"write them alike in {table} in the source, then extract again"
     require_distinct(f"{table} has labels", listing.labels(), correct)
     require_distinct(f"{table} has splits", listing.splits(), correct)
 
 
-def _tables(files: Files) -> list[str]:
-    return [path for path in files.survey.lists if "/" not in path and path.lower().endswith((".csv", ".tsv"))]
+def _tables(files: RecipeFiles) -> list[str]:
+    return [path for path in files.summary.lists if "/" not in path and path.lower().endswith((".csv", ".tsv"))]
 
 
-def _find(files: Files) -> str:
-    """The table at the top; of several, the one that has the columns."""
+def _find_table(files: RecipeFiles) -> str:
+    """Return the table at the top; if there are several, the one with the required columns."""
     found = _tables(files)
-    fitting = [table for table in found if _fits(files, table)] if len(found) > 1 else found
+    fitting = [table for table in found if _has_columns(files, table)] if len(found) > 1 else found
     if len(fitting) != 1:
         raise InputError(
-            f"the source has {some(found) if found else 'no CSV file'} at its top; exactly one is expected",
-            next_step=_NAME_IT,
+            f"the source has {first_names(found) if found else 'no CSV file'} at its top; exactly one is expected",
+            next_step=_SET_TABLE,
         )
     return fitting[0]
 
 
-def _fits(files: Files, table: str) -> bool:
+def _has_columns(files: RecipeFiles, table: str) -> bool:
     try:
         return bool(_columns(files, table))
     except InputError:
         return False
 
 
-def _columns(files: Files, table: str) -> Columns:
-    """Find the separator and the columns by the first line. Raises InputError for a table that lacks some."""
+def _columns(files: RecipeFiles, table: str) -> TableColumns:
+    """Find the separator and the columns from the first line. Raise InputError if a column is missing."""
     line = f"{table}, line 1"
     with files.local(table).open("rb") as file:
         begin = file.read(_HEADER_BYTES)
     if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise _fault(line, "is in UTF-16: save the table as CSV in UTF-8")
+        raise _table_error(line, "is in UTF-16: save the table as CSV in UTF-8")
     text = begin.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
     if not text.strip():
-        raise _fault(line, "is empty, and the columns file and label are needed")
-    headers = []
+        raise _table_error(line, "is empty, and the columns file and label are needed")
+    headers = list[tuple[str, list[str]]]()
     for separator in _SEPARATORS:
         try:
-            headers.append((separator, next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])))
+            headers.append((separator, next(_rows(io.StringIO(text, newline=""), separator), [])))
         except csv.Error as fault:
-            raise _fault(line, f"is no CSV in UTF-8 ({fault})") from None
+            raise _table_error(line, f"is not CSV in UTF-8 ({fault})") from None
     for separator, header in headers:
-        file_at, label_at = (_place(header, wanted, line) for wanted in ("file", "label"))
+        file_at, label_at = _column(header, "file", line), _label_column(files, header, line)
         if file_at is not None and label_at is not None:
-            return Columns(separator, len(header), file_at, label_at, _place(header, "split", line))
-    _, most = max(headers, key=lambda found: len(found[1]))
-    raise _fault(
-        line, f"has the columns {some(most, 12)}, and the columns file and label are needed (or "
-        "filename, path, image; class, category)",
-    )  # fmt: skip
+            return TableColumns(separator, len(header), file_at, label_at, _column(header, "split", line))
+    _, longest = max(headers, key=lambda found: len(found[1]))
+    raise _table_error(
+        line,
+        f"has the columns {first_names(longest, 12)}, and the columns file and "
+        f"{files.label_column or 'label'} are needed (or filename, path, image; class, category)",
+    )
 
 
-def _place(header: Sequence[str], wanted: str, line: str) -> int | None:
-    """The number of the column that is wanted, by its name or else by another usual one."""
+def _label_column(files: RecipeFiles, header: Sequence[str], line: str) -> int | None:
+    """Return the position of the column of classes; LARDER_LABEL_COLUMN has precedence."""
+    if not files.label_column:
+        return _column(header, "label", line)
+    found = [number for number, name in enumerate(header) if name.strip() == files.label_column.strip()]
+    return found[0] if len(found) == 1 else None
+
+
+def _column(header: Sequence[str], column_name: str, line: str) -> int | None:
+    """Return the position of a column: by its own name, else by another usual name."""
     names = ["".join(letter for letter in name.casefold() if letter not in " _-\t\ufeff\xa0") for name in header]
-    found = [number for number, name in enumerate(names) if name == wanted]
-    found = found or [number for number, name in enumerate(names) if name in _ALIASES[wanted]]
+    found = [number for number, name in enumerate(names) if name == column_name]
+    found = found or [number for number, name in enumerate(names) if name in _ALIASES[column_name]]
     if len(found) > 1:
-        both = " and ".join(_shown(header[number]) for number in found)
-        raise _fault(line, f"has several columns that may be the {wanted}: {both}; call the right one {wanted}")
+        both = " and ".join(_quote(header[number]) for number in found)
+        raise _table_error(
+            line, f"has several columns that may be the {column_name}: {both}; call the right one {column_name}"
+        )
     return found[0] if found else None
 
 
-def _shown(name: str) -> str:
+def _quote(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _read(files: Files, table: str, columns: Columns, splits: set[str]) -> Iterator[Row]:
-    """Every row; the values that they have as splits are added to `splits`, as far as LARDER_SPLITS may name them."""
+def _rows(lines: Iterable[str], separator: str) -> Reader:
+    """Read rows; a quote after a separator and spaces also starts a quoted value."""
+    return csv.reader(lines, delimiter=separator, skipinitialspace=True)
+
+
+def _other_columns(files: RecipeFiles, table: str, columns: TableColumns) -> Iterator[dict[str, object]]:
+    """Yield every row without the columns that are in use."""
     with files.local(table).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=columns.separator)
+        rows = _rows(file, columns.separator)
+        header = next(rows)
+        used = {columns.file, columns.label, columns.split}
+        for values in filter(None, rows):
+            yield {
+                name.strip(): value
+                for at, (name, value) in enumerate(zip(header, values, strict=False))
+                if at not in used
+            }
+
+
+def _read_samples(files: RecipeFiles, table: str, columns: TableColumns, splits: SplitColumn) -> Iterator[ListingRow]:
+    """Yield every row as a sample; `splits` maps its split."""
+    with files.local(table).open(newline="", encoding="utf-8-sig") as file:
+        reader = _rows(file, columns.separator)
         try:
             for number, values in enumerate(reader):
                 if number and values:
-                    if columns.split is not None and files.splits.given and len(splits) < _MOST_SPLITS:
-                        splits.update(value.strip() for value in values[columns.split : columns.split + 1])
-                    yield _row(files, table, f"{table}, line {reader.line_num}", columns, values)
+                    yield _row(files, table, f"{table}, line {reader.line_num}", columns, values, splits)
         except (UnicodeDecodeError, csv.Error) as fault:
-            raise _fault(f"{table}, line {reader.line_num + 1}", f"is no CSV in UTF-8 ({fault})") from None
+            raise _table_error(f"{table}, line {reader.line_num + 1}", f"is not CSV in UTF-8 ({fault})") from None
 
 
-def _row(files: Files, table: str, line: str, columns: Columns, values: list[str]) -> Row:
-    """One row as a sample. Raises InputError for one that lacks something, or has too much."""
+def _row(
+    files: RecipeFiles, table: str, line: str, columns: TableColumns, values: list[str], splits: SplitColumn
+) -> ListingRow:
+    """Convert a row to a sample. Raise InputError if a value is missing or there are too many."""
     values = [value.strip() for value in values]
     if any(values[columns.width :]):
-        raise _fault(
-            line, f"has {len(values)} values for {columns.width} columns: put quotes around a value with "
+        raise _table_error(
+            line,
+            f"has {len(values)} values for {columns.width} columns: put quotes around a value with "
             f"{columns.separator!r} in it",
-        )  # fmt: skip
+        )
     values += [""] * (columns.width - len(values))
     name, label = values[columns.file], values[columns.label]
-    split = values[columns.split] if columns.split is not None else ""
     if not name or not label:
-        raise _fault(line, "lacks the file or the label")
-    return Row(_path(files, table, name), label, _split(files, line, split), line)
+        raise _table_error(line, "lacks the file or the label")
+    split = DEFAULT_SPLIT if columns.split is None else _split(splits, line, values[columns.split])
+    return ListingRow(_path(files, table, name), label, split, line)
 
 
-def _path(files: Files, table: str, name: str) -> str:
-    """The file that a row means: below the source's top, or below the table's folder; with Windows' slashes, too."""
+def _path(files: RecipeFiles, table: str, name: str) -> str:
+    """Return the path that a row names, below the source's top or the table's folder. Accept Windows separators."""
     folder = str(PurePosixPath(table).parent)
     prefix = "" if folder == "." else f"{folder}/"
-    if "\\" in name and not any(files.exists(place) for place in (name, prefix + name)):
+    if "\\" in name and not any(files.exists(position) for position in (name, prefix + name)):
         name = name.replace("\\", "/")
     file = str(PurePosixPath(name))
     return file if not prefix or files.exists(file) else prefix + file
 
 
-def _split(files: Files, line: str, value: str) -> str:
-    if not value:
-        return DEFAULT_SPLIT
-    split = files.splits.find(value) or known_split(value) or comparable(value)
-    if split == OUT:
-        return LEFT_OUT
-    if not is_folder_name(split):
-        raise _fault(line, f"has the split {split!r}, which can't be a folder's name")
-    return split
+def _split(splits: SplitColumn, line: str, value: str) -> str:
+    try:
+        split = splits.split(value, line)
+    except ValueError as fault:
+        raise _table_error(line, str(fault)) from None
+    return LEFT_OUT if split == OUT else split
 
 
-def _fault(line: str, what: str) -> InputError:
+def _table_error(line: str, what: str) -> InputError:
     return InputError(f"{line}: {what}", next_step="correct the table in the source, then extract again")

@@ -1,6 +1,6 @@
 """torchvision's ImageFolder over the tree on local disk, by PyTorch's DataLoader.
 
-The baseline: what a training script does that follows torchvision's own examples.
+The baseline: training scripts that follow torchvision's own examples read like this.
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.bench.feed import Feed
-from larder.bench.places import tree_of
+from larder.bench.layout_locations import locate_tree
+from larder.bench.measured_loader import MeasuredLoader
 from larder.loaders.image_folder import ImageFolderLoader
-from larder.next_step import MAKES
+from larder.next_step import CREATED_BY
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import helpful
+from services.bench.steps import map_arm_errors
 
 
 @contextmanager
-def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `<data_dir>/<split>/class_XX/*.jpg`."""
-    with helpful(MAKES["tree"]):
+def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+    """Open the loader of `<data_dir>/<split>/class_XX/*.jpg`."""
+    with map_arm_errors(CREATED_BY["tree"]):
         loader = ImageFolderLoader(
-            tree_of(settings, reporter), settings.split, batch_size=settings.batch_size, workers=settings.workers,
-            seed=settings.seed, reporter=reporter,
-        )  # fmt: skip
-        yield Feed(loader, loader.network)
+            locate_tree(settings, reporter),
+            settings.split,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=settings.seed,
+            reporter=reporter,
+        )
+        yield MeasuredLoader(loader, loader.network)

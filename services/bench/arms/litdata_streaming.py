@@ -1,6 +1,6 @@
 """LitData chunks from the bucket by its StreamingDataset and StreamingDataLoader: cold, then from its cache on disk.
 
-Two epochs are measured: `cold` begins with an empty cache and starts the workers, `warm` finds there what was kept.
+Two epochs are measured: `cold` begins with an empty cache and starts the workers; `warm` begins with a filled cache.
 """
 
 from __future__ import annotations
@@ -8,25 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.bench.feed import Feed
-from larder.bench.places import uri_of
+from larder.bench.layout_locations import locate_in_bucket
+from larder.bench.measured_loader import MeasuredLoader
 from larder.loaders.chunks import ChunkLoader
-from larder.next_step import MAKES
+from larder.next_step import CREATED_BY
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import helpful, require_bucket
+from services.bench.steps import map_arm_errors, require_bucket
 
 
 @contextmanager
-def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]<data set>-litdata/<split>/`. Raises what ChunkLoader does."""
+def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+    """Open the loader of `s3://<bucket>/[<prefix>/]<dataset>-litdata/<split>/`. Raises what ChunkLoader raises."""
     require_bucket(settings)
     with (
-        helpful(MAKES["litdata"]),
+        map_arm_errors(CREATED_BY["litdata"]),
         ChunkLoader(
-            uri_of(settings, "litdata", reporter), settings.split, cache_dir=settings.cache_dir,
-            batch_size=settings.batch_size, workers=settings.workers, seed=settings.seed, store=settings,
-            max_cache_size=settings.max_cache_size, max_pre_download=settings.max_pre_download, reporter=reporter,
+            locate_in_bucket(settings, "litdata", reporter),
+            settings.split,
+            cache_dir=settings.cache_dir,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=settings.seed,
+            store=settings,
+            max_cache_size=settings.max_cache_size,
+            max_pre_download=settings.max_pre_download,
+            reporter=reporter,
         ) as loader,
-    ):  # fmt: skip
-        yield Feed(loader, loader.network, passes=("cold", "warm"))
+    ):
+        yield MeasuredLoader(loader, loader.network, passes=("cold", "warm"))

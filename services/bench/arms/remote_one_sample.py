@@ -1,6 +1,6 @@
 """one GET per image from the bucket by s3fs, in a map-style dataset under PyTorch's DataLoader.
 
-What a training script does that was moved from local files to object storage image by image.
+A training script reads like this if only its paths were changed, from local files to objects.
 """
 
 from __future__ import annotations
@@ -8,22 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.bench.feed import Feed
-from larder.bench.places import uri_of
+from larder.bench.layout_locations import locate_in_bucket
+from larder.bench.measured_loader import MeasuredLoader
 from larder.loaders.objects import ObjectLoader
-from larder.next_step import MAKES
+from larder.next_step import CREATED_BY
 from larder.progress import Reporter
 from services.bench.settings import BenchSettings
-from services.bench.steps import helpful, require_bucket
+from services.bench.steps import map_arm_errors, require_bucket
 
 
 @contextmanager
-def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]<data set>/<split>/class_XX/*.jpg`. Raises what ObjectLoader does."""
+def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+    """Open the loader of `s3://<bucket>/[<prefix>/]<dataset>/<split>/class_XX/*.jpg`.
+
+    Raises what ObjectLoader raises.
+    """
     require_bucket(settings)
-    with helpful(MAKES["objects"]):
+    with map_arm_errors(CREATED_BY["objects"]):
         loader = ObjectLoader(
-            uri_of(settings, "tree", reporter), settings.split, batch_size=settings.batch_size,
-            workers=settings.workers, seed=settings.seed, store=settings, reporter=reporter,
-        )  # fmt: skip
-        yield Feed(loader, loader.network)
+            locate_in_bucket(settings, "tree", reporter),
+            settings.split,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=settings.seed,
+            store=settings,
+            reporter=reporter,
+        )
+        yield MeasuredLoader(loader, loader.network)

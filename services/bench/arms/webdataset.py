@@ -1,7 +1,7 @@
 """WebDataset tar shards from the bucket, streamed through tar by an IterableDataset, or by the webdataset library.
 
-LARDER_WEBDATASET_LOADER chooses: `larder` reads what fsspec opens with the standard library's tarfile; `webdataset` is
-that library's own WebDataset and WebLoader, which reads the same streams.
+LARDER_WEBDATASET_LOADER chooses. `larder` opens shards with fsspec and reads them with the standard library's tarfile.
+`webdataset` reads the same streams with that library's WebDataset and WebLoader.
 """
 
 from __future__ import annotations
@@ -9,34 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from larder.bench.feed import Feed
-from larder.bench.places import uri_of
+from larder.bench.layout_locations import locate_in_bucket
+from larder.bench.measured_loader import MeasuredLoader
 from larder.loaders.shards import ShardLoader
-from larder.next_step import MAKES
-from larder.progress import Reporter, amount
+from larder.next_step import CREATED_BY
+from larder.progress import Reporter, format_amount
 from services.bench.settings import BenchSettings
-from services.bench.steps import helpful, require_bucket
+from services.bench.steps import map_arm_errors, require_bucket
 
 
 @contextmanager
-def open_feed(settings: BenchSettings, reporter: Reporter) -> Iterator[Feed]:
-    """A feed over `s3://<bucket>/[<prefix>/]<data set>-webdataset/<split>/shard-*.tar`.
+def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+    """Open the loader of `s3://<bucket>/[<prefix>/]<dataset>-webdataset/<split>/shard-*.tar`.
 
-    Raises what ShardLoader does.
+    Raises what ShardLoader raises.
     """
     require_bucket(settings)
-    with helpful(MAKES["webdataset"]):
+    with map_arm_errors(CREATED_BY["webdataset"]):
         loader = ShardLoader(
-            uri_of(settings, "webdataset", reporter), settings.split, batch_size=settings.batch_size,
-            workers=settings.workers, seed=settings.seed, store=settings, library=settings.webdataset_loader,
+            locate_in_bucket(settings, "webdataset", reporter),
+            settings.split,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=settings.seed,
+            store=settings,
+            library=settings.webdataset_loader,
             reporter=reporter,
-        )  # fmt: skip
+        )
         if loader.idle_workers:
             reporter.event(
                 "idle",
-                f"{amount(loader.shards, 'shards')} for {loader.workers} workers: {loader.idle_workers} of them read "
-                "nothing; smaller shards (LARDER_SHARD_BYTES of shard) or fewer workers (LARDER_WORKERS) "
-                "change that",
+                f"{format_amount(loader.shards, 'shards')} for {loader.workers} workers: {loader.idle_workers} of them "
+                "read nothing; smaller shards (LARDER_SHARD_BYTES of shard) or fewer workers (LARDER_WORKERS) "
+                "are better",
                 workers=loader.idle_workers,
             )
-        yield Feed(loader, loader.network)
+        yield MeasuredLoader(loader, loader.network)

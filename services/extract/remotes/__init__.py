@@ -1,4 +1,4 @@
-"""Where archives are downloaded from: one module per protocol, all with one interface."""
+"""Servers that archives are downloaded from: one module per protocol, one interface for all."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Response(NamedTuple):
     """The bytes of a remote file from `offset` on."""
 
     offset: int
-    """Where the chunks really start: 0 when the server ignores ranges or the file has changed."""
+    """Where the chunks start: 0 if the server ignores ranges or the file has changed."""
     total: int | None
-    """Bytes of the whole file, where the server says so."""
+    """Bytes of the whole file, if the server tells."""
     validator: str
-    """What identifies this version of the file (an ETag, or a date); empty when the server gives none."""
+    """Identifies this version of the file (an ETag or a date); empty if the server sends none."""
     chunks: Iterator[bytes]
     url: str = ""
-    """Where it came from in the end, after redirects, without secrets."""
+    """The final URL, after redirects and without secrets."""
     etag: str = ""
 
 
@@ -27,18 +27,20 @@ class Remote(Protocol):
     """A file on a server."""
 
     name: str
-    """What people are shown: the address without credentials or signatures."""
+    """The address for display, without credentials or signatures."""
 
     def open(self, offset: int, validator: str) -> AbstractContextManager[Response]:
-        """Ask for the bytes from `offset` on, of the version that `validator` names.
+        """Request the bytes from `offset` on, of the version that `validator` names.
 
-        Raises InputError when it isn't there or may not be read, ConfigurationError for wrong credentials, and
-        TransientError, also while the chunks are read, when another try may help.
+        Raises:
+            InputError: If the file doesn't exist or may not be read.
+            ConfigurationError: If the credentials are wrong.
+            TransientError: If a retry may help. Reading the chunks may raise it, too.
         """
 
 
 class TransientError(Exception):
-    """A failure that may pass. `wait_seconds` is how long the server asked to be left alone."""
+    """A temporary failure. `wait_seconds` is the pause that the server asked for."""
 
     def __init__(self, why: str, wait_seconds: float = 0.0) -> None:
         super().__init__(why)
@@ -46,19 +48,19 @@ class TransientError(Exception):
 
 
 class StalledDownloadError(TransientError):
-    """The server is silent, or sends so little that the download would never end."""
+    """The server sends nothing, or too little for the download to ever finish."""
 
 
 class ChangedError(TransientError):
-    """The file is another than the one of which the first bytes are here: it must be fetched from its start."""
+    """The file has changed since the download began, and must be downloaded from its start."""
 
 
-def shown(source: str) -> str:
-    """A source as people are shown it. The key of an object may hold any character, and no secret."""
+def redact_source(source: str) -> str:
+    """Return a source for display. Object keys may hold any character, but no secret."""
     return source if source.startswith("s3://") else redact(source)
 
 
 def redact(url: str) -> str:
-    """A URL without user, password, query and fragment, which may hold secrets."""
+    """Return a URL without user, password, query and fragment, which may hold secrets."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,13 +1,15 @@
-"""Where redirects may lead: not from the internet into this machine or its network.
+"""Refuse redirects from the internet into this machine or its network.
 
-A server that is asked for an archive could otherwise have us read what only this machine reaches, such as the keys that
-clouds hand out at 169.254.169.254. Names are resolved here, and the very address that was checked is connected to.
+Otherwise a server could make larder read what only this machine can reach, such as the cloud credentials at
+169.254.169.254. Names are resolved here, and the connection goes to the address that was checked, since a second
+lookup could return another one.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -18,67 +20,73 @@ from urllib3.util.connection import create_connection
 
 from larder.errors import InputError
 
-Kind = Literal["public", "private", "link-local", "loopback"]
+AddressKind = Literal["public", "private", "link-local", "loopback"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_METADATA = ipaddress.IPv6Network("fd00:ec2::/32")  # AWS's, beside 169.254.169.254
+_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215: the operator chooses where the IPv4 address is
+_METADATA = (
+    ipaddress.IPv6Network("fd00:ec2::/32"),  # AWS's, beside 169.254.169.254
+    ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's, which is public by its number
+)
 
 
-def kind_of(text: str) -> Kind:
-    """Return what kind of address `text` is. An IPv4 address inside an IPv6 address counts as that IPv4 address."""
+def classify_address(text: str) -> AddressKind:
+    """Return the kind of an IP address. An IPv4 address inside an IPv6 address counts as that IPv4 address."""
     address = _embedded(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback or address.is_unspecified:
         return "loopback"
-    if address.is_link_local or (isinstance(address, ipaddress.IPv6Address) and address in _METADATA):
+    if address.is_link_local or any(address in network for network in _METADATA):
         return "link-local"
-    if not address.is_global or address.is_multicast or getattr(address, "is_site_local", False):
+    private = not address.is_global or address.is_multicast or getattr(address, "is_site_local", False)
+    if private or address in _LOCAL_NAT64:
         return "private"
     return "public"
 
 
 def _embedded(address: Address) -> Address:
-    """The IPv4 address in one of IPv6: mapped, compatible, 6to4, Teredo, NAT64. Others as they are."""
+    """Return the IPv4 address inside an IPv6 address (mapped, compatible, 6to4, Teredo, NAT64, SIIT), else itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inside = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
     if inside:
         return inside
-    if address in _NAT64 or 1 < int(address) < 1 << 32:
+    if any(address in network for network in _TRANSLATED) or 1 < int(address) < 1 << 32:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
-class Places:
-    """Where a download may connect to: the source anywhere, redirects to public addresses and the source's kind."""
+class AddressPolicy:
+    """Addresses that a download may connect to: any for the source; public ones and the source's kind for redirects."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._kinds: set[Kind] = {"public"}
+        self._kinds: set[AddressKind] = {"public"}
         self.is_source = True
-        """Whether the source itself is connected to, and no redirect."""
+        """Whether the connection is to the source itself, not to a redirect."""
 
     def require(self, address: str) -> None:
-        """Raise InputError for an address that may not be connected to now."""
+        """Raise InputError if the current connection may not go to `address`."""
         if self.is_source:
-            self.add(address)
+            self.allow(address)
         else:
             self.require_allowed(address)
 
-    def add(self, address: str) -> None:
-        """Note where the source itself is."""
-        self._kinds.add(kind_of(address))
+    def allow(self, address: str) -> None:
+        """Allow the kind of address that the source has."""
+        self._kinds.add(classify_address(address))
 
     def require_allowed(self, address: str) -> None:
-        """Raise InputError for an address that a redirect may not lead to."""
-        if (kind := kind_of(address)) not in self._kinds:
+        """Raise InputError if a redirect may not lead to `address`."""
+        if (kind := classify_address(address)) not in self._kinds:
             raise InputError(
                 f"{self._name}: the server redirects to {address}, a {kind} address: not followed",
                 next_step="check LARDER_SOURCE; if you trust that address, give the URL there as LARDER_SOURCE",
             )
 
     def require_host(self, host: str) -> None:
-        """The same by a host's name alone, as far as that tells: for what a proxy connects to."""
+        """Check a host by its name, as far as possible without resolving it. A proxy resolves names itself."""
+        host = unicodedata.normalize("NFKC", host).replace("\N{IDEOGRAPHIC FULL STOP}", ".").rstrip(".").lower()
         if host == "localhost" or host.endswith(".localhost"):
             self.require("127.0.0.1")
             return
@@ -92,11 +100,11 @@ class Places:
         self.require(host)
 
 
-def checked_pools(places: Places) -> Mapping[str, type[HTTPConnectionPool]]:
-    """Return urllib3's classes of connection pools, by scheme, that connect to `places` alone."""
+def checked_pools(policy: AddressPolicy) -> Mapping[str, type[HTTPConnectionPool]]:
+    """Return urllib3 connection pool classes, by scheme, that connect only to allowed addresses."""
 
     class Checked:
-        """A connection whose address is checked."""
+        """A mixin that checks addresses before it connects."""
 
         def _new_conn(self: Any) -> socket.socket:
             try:
@@ -104,9 +112,9 @@ def checked_pools(places: Places) -> Mapping[str, type[HTTPConnectionPool]]:
             except (OSError, UnicodeError) as fault:
                 reason = fault if isinstance(fault, socket.gaierror) else socket.gaierror(str(fault))
                 raise NameResolutionError(self.host, self, reason) from fault
-            for *_, place in found:
-                places.require(str(place[0]))
-            return _connect(self, [str(place[0]) for *_, place in found])
+            for *_, sockaddr in found:
+                policy.require(str(sockaddr[0]))
+            return _connect(self, [str(sockaddr[0]) for *_, sockaddr in found])
 
     class Http(Checked, HTTPConnection):
         pass
@@ -124,14 +132,16 @@ def checked_pools(places: Places) -> Mapping[str, type[HTTPConnectionPool]]:
 
 
 def _connect(connection: Any, addresses: list[str]) -> socket.socket:
-    """Connect to the first address that answers, as urllib3 does with a name."""
+    """Connect to the first address that answers, as urllib3 does for a name."""
     failure: Exception = OSError("no address")
     for address in dict.fromkeys(addresses):
         try:
             return create_connection(
-                (address, connection.port), connection.timeout, source_address=connection.source_address,
+                (address, connection.port),
+                connection.timeout,
+                source_address=connection.source_address,
                 socket_options=connection.socket_options,
-            )  # fmt: skip
+            )
         except TimeoutError as fault:
             failure = ConnectTimeoutError(connection, f"no connection to {connection.host} in {connection.timeout} s")
             failure.__cause__ = fault

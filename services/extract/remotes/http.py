@@ -1,7 +1,8 @@
-"""Files on an http(s) server. Ranges and validators: RFC 9110, sections 13.1.5 and 14."""
+"""Files on an http(s) server. For ranges and validators see RFC 9110, sections 13.1.5 and 14."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 from collections.abc import Iterator
@@ -14,22 +15,23 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from larder import __version__, tls_faults
-from larder.connections import StalledError, cause_of, paced
+from larder.connections import StalledError, error_chain, find_cause, pace_pool
 from larder.errors import ConfigurationError, InputError, LarderError
-from larder.sources.members import CHUNK_BYTES
+from larder.sources.members import BUFFER_BYTES
 from services.extract.remotes import ChangedError, Response, StalledDownloadError, TransientError, redact
-from services.extract.remotes.addresses import Places, checked_pools
+from services.extract.remotes.addresses import AddressPolicy, checked_pools
 
 _CONNECT_SECONDS = 15
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_WAIT_SECONDS = 120.0
-_MOST_REDIRECTS = 10
-_MOST_MESSAGE_BYTES = 4096
-_LARGEST_BYTES = (1 << 63) - 1
+_MAX_WAIT_SECONDS = 120.0
+_MAX_REDIRECTS = 10
+_MAX_MESSAGE_BYTES = 4096
+_NOT_HTTP_ERRORS = (http.client.BadStatusLine, http.client.UnknownProtocol, http.client.LineTooLong)
+_MAX_BYTES = (1 << 63) - 1
 
 
 class HttpRemote:
-    """A file at an http(s) URL. Proxies, .netrc and CA settings are taken from the environment, as curl does."""
+    """A file at an http(s) URL. Takes proxies, .netrc and CA settings from the environment, as curl does."""
 
     def __init__(self, url: str, stall_seconds: float = 60) -> None:
         self.url, self.name = url, redact(url)
@@ -41,37 +43,39 @@ class HttpRemote:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"larder/{__version__}"}
         if offset and validator:
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
-        places = Places(self.name)
+        policy = AddressPolicy(self.name)
         with _Session() as session:
-            adapter = _Adapter(places, self._stall_seconds)
+            adapter = _Adapter(policy, self._stall_seconds)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
-            with self._follow(session, places, headers) as answer:
-                self._raise_for_status(answer)
-                start, total = range_of(answer.status_code, answer.headers)
-                found = Response(start, total, _validator(answer), self._chunks(answer), redact(str(answer.url)))
-                yield found._replace(etag=answer.headers.get("ETag", ""))
+            with self._follow(session, policy, headers) as response:
+                self._raise_for_status(response)
+                start, total = parse_content_range(response.status_code, response.headers)
+                found = Response(
+                    start, total, _validator(response), self._read_body(response), redact(str(response.url))
+                )
+                yield found._replace(etag=response.headers.get("ETag", ""))
 
-    def _follow(self, session: requests.Session, places: Places, headers: dict[str, str]) -> requests.Response:
-        """Ask, and go where the server redirects to, as far as that may be."""
+    def _follow(self, session: requests.Session, policy: AddressPolicy, headers: dict[str, str]) -> requests.Response:
+        """Send the request and follow allowed redirects."""
         url = self.url
-        for _ in range(_MOST_REDIRECTS + 1):
-            places.require_host(_host(url))
-            answer = self._ask(session, places, url, headers)
-            if not answer.is_redirect:
-                return answer
-            answer.close()
-            url = self._next(session, url, answer.headers["location"])
-            places.is_source = False
+        for _ in range(_MAX_REDIRECTS + 1):
+            policy.require_host(_host(url))
+            response = self._send_request(session, policy, url, headers)
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = self._redirect_url(session, url, response.headers["location"])
+            policy.is_source = False
         raise InputError(
-            f"{self.name}: more than {_MOST_REDIRECTS} redirects, the last one to {redact(url)}",
+            f"{self.name}: more than {_MAX_REDIRECTS} redirects, the last one to {redact(url)}",
             next_step="check LARDER_SOURCE: does the address open in a browser, without logging in?",
         )
 
-    def _next(self, session: requests.Session, url: str, target: str) -> str:
-        """The URL that a redirect leads to. User and password stay with the host that they are for."""
+    def _redirect_url(self, session: requests.Session, url: str, target: str) -> str:
+        """Return the URL that a redirect leads to. Send user and password only to their own host."""
         try:
-            found = urljoin(url, target.encode("latin-1").decode())  # header lines come as Latin-1
+            found = urljoin(url, target.encode("latin-1").decode())  # http.client decodes headers as Latin-1
             old, new = urlsplit(url), urlsplit(found)
             if new.scheme not in ("http", "https") or not new.hostname:
                 raise ValueError(new.scheme)
@@ -81,7 +85,7 @@ class HttpRemote:
                 found = new._replace(netloc=f"{user}@{new.netloc}").geturl()
         except ValueError as fault:
             raise InputError(
-                f"{self.name} redirects to what is no usable URL: {target[:200]!r}", next_step="check LARDER_SOURCE"
+                f"{self.name} redirects to an invalid URL: {target[:200]!r}", next_step="check LARDER_SOURCE"
             ) from fault
         if (old.scheme, new.scheme) == ("https", "http"):
             raise InputError(
@@ -90,75 +94,77 @@ class HttpRemote:
             )
         return found
 
-    def _ask(self, session: requests.Session, places: Places, url: str, headers: dict[str, str]) -> requests.Response:
+    def _send_request(
+        self, session: requests.Session, policy: AddressPolicy, url: str, headers: dict[str, str]
+    ) -> requests.Response:
         timeout = (_CONNECT_SECONDS, self._stall_seconds)
         try:
             return session.get(
-                url, headers=headers, stream=True, timeout=timeout, allow_redirects=False, verify=_authorities()
+                url, headers=headers, stream=True, timeout=timeout, allow_redirects=False, verify=_ca_bundle()
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as fault:
             raise InputError(
-                f"{self.name} is not a usable URL, or leads to one", next_step="check LARDER_SOURCE"
+                f"{self.name} is an invalid URL, or redirects to one", next_step="check LARDER_SOURCE"
             ) from fault
         except requests.RequestException as fault:
-            silent = places.is_source and cause_of(fault, ConnectionError) is not None
+            silent = policy.is_source and find_cause(fault, ConnectionError) is not None
             if silent and tls_faults.speaks_tls_unasked(url):
-                raise self._speaks_tls() from fault
-            raise self._explained(fault) from fault
-        except OSError as fault:  # a bundle of certificates that isn't there
-            raise _bad_bundle(fault) from fault
+                raise self._tls_expected_error() from fault
+            raise self._translate_error(fault) from fault
+        except OSError as fault:  # the CA bundle doesn't exist
+            raise _ca_bundle_error(fault) from fault
 
-    def _explained(self, fault: Exception) -> LarderError | TransientError:
-        """The error for one of a client's: final where another try can't help."""
-        found = tls_faults.fault_of(fault)
+    def _translate_error(self, fault: Exception) -> LarderError | TransientError:
+        """Translate a client's error: a LarderError if a retry can't help, else a TransientError."""
+        found = tls_faults.tls_fault_of(fault)
         if found == "bundle":
-            return _bad_bundle(fault)
+            return _ca_bundle_error(fault)
         if found == "speaks http":
             return ConfigurationError(
                 f"{self.name}: the server doesn't speak TLS: it is a plain http port",
                 next_step="write LARDER_SOURCE with http://, or give the port that speaks TLS",
             )
         if found == "speaks https":
-            return self._speaks_tls()
+            return self._tls_expected_error()
         if found == "certificate":
             return ConfigurationError(
                 f"{self.name}: the server's certificate can't be verified: {tls_faults.verify_fault(str(fault))}",
                 next_step="set AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE to a file with the certificate of the authority "
                 "that signed it; check the address and this machine's clock",
             )
-        return transient(fault)
+        return to_transient_error(fault)
 
-    def _speaks_tls(self) -> ConfigurationError:
+    def _tls_expected_error(self) -> ConfigurationError:
         return ConfigurationError(
             f"{self.name}: the server speaks TLS, and the address says http://",
             next_step="write LARDER_SOURCE with https://",
         )
 
-    def _raise_for_status(self, answer: requests.Response) -> None:
-        status = answer.status_code
+    def _raise_for_status(self, response: requests.Response) -> None:
+        status = response.status_code
         if status == 416:
-            raise ChangedError("the server has no bytes at the place where the download broke off")
+            raise ChangedError("the server has no bytes at the offset where the download broke off")
         if status in _TRANSIENT:
-            raise TransientError(f"the server answers {status} {answer.reason}", _retry_after(answer))
-        if status == 400 and tls_faults.fault_in(_message(answer)) == "speaks https":
-            raise self._speaks_tls()
+            raise TransientError(f"the server answers {status} {response.reason}", _retry_after(response))
+        if status == 400 and tls_faults.find_tls_fault(_message(response)) == "speaks https":
+            raise self._tls_expected_error()
         if status not in (200, 203, 206):
             raise InputError(
-                f"{self.name}: the server answers {status} {answer.reason}",
+                f"{self.name}: the server answers {status} {response.reason}",
                 next_step="check LARDER_SOURCE: does the address open in a browser, without logging in?",
             )
 
     @staticmethod
-    def _chunks(answer: requests.Response) -> Iterator[bytes]:
+    def _read_body(response: requests.Response) -> Iterator[bytes]:
         try:
-            while chunk := answer.raw.read(CHUNK_BYTES, decode_content=False):
+            while chunk := response.raw.read(BUFFER_BYTES, decode_content=False):
                 yield chunk
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as fault:
-            raise transient(fault) from fault
+            raise to_transient_error(fault) from fault
 
 
 class _Session(requests.Session):
-    """Leaves redirects alone: requests parses them even where it doesn't follow."""
+    """Ignores redirects: requests parses them even if it doesn't follow them."""
 
     def resolve_redirects(self, *_: Any, **__: Any) -> Any:
         """Return no redirects."""
@@ -166,11 +172,11 @@ class _Session(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    """Connects to checked addresses alone, and requires progress."""
+    """Connects only to checked addresses, and requires progress."""
 
-    def __init__(self, places: Places, stall_seconds: float) -> None:
-        pools = checked_pools(places)
-        self._direct = {scheme: paced(pool, stall_seconds) for scheme, pool in pools.items()}
+    def __init__(self, policy: AddressPolicy, stall_seconds: float) -> None:
+        pools = checked_pools(policy)
+        self._direct = {scheme: pace_pool(pool, stall_seconds) for scheme, pool in pools.items()}
         self._stall_seconds = stall_seconds
         super().__init__()
 
@@ -183,16 +189,16 @@ class _Adapter(HTTPAdapter):
         if "paced" not in vars(manager):
             classes = manager.pool_classes_by_scheme
             manager.pool_classes_by_scheme = {
-                scheme: paced(pool, self._stall_seconds) for scheme, pool in classes.items()
+                scheme: pace_pool(pool, self._stall_seconds) for scheme, pool in classes.items()
             }
             manager.paced = True
         return manager
 
 
-def range_of(status: int, headers: Any) -> tuple[int, int | None]:
-    """Return where the body begins in the whole file, and how long that is, None where the server doesn't say.
+def parse_content_range(status: int, headers: Any) -> tuple[int, int | None]:
+    """Return the body's offset in the file, and the file's length, or None if the server doesn't tell.
 
-    Raises TransientError for an answer that contradicts itself, or whose numbers are none.
+    Raises TransientError for a response with contradictory or invalid numbers.
     """
     length = headers.get("Content-Length")
     found = None if length is None else _number(length, "length")
@@ -200,7 +206,7 @@ def range_of(status: int, headers: Any) -> tuple[int, int | None]:
         return 0, found
     match = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", headers.get("Content-Range", "").strip())
     if match is None:
-        raise TransientError("the server sends a part of the file but does not say which")
+        raise TransientError("the server sends a part of the file without its offset")
     first, last = _number(match[1], "range"), _number(match[2], "range")
     total = None if match[3] == "*" else _number(match[3], "length")
     if last < first or (total is not None and last >= total) or (found is not None and found != last - first + 1):
@@ -209,7 +215,7 @@ def range_of(status: int, headers: Any) -> tuple[int, int | None]:
 
 
 def _number(text: str, of: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _LARGEST_BYTES:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _MAX_BYTES:
         raise TransientError(f"the server gives no usable {of}: {text[:40]!r}")
     return int(text)
 
@@ -217,56 +223,60 @@ def _number(text: str, of: str) -> int:
 def _host(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # which asking for it says
+    except ValueError:  # the request will report it
         return ""
 
 
-def _authorities() -> str | bool:
-    """The authorities to trust. requests knows REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE by itself, as True."""
+def _ca_bundle() -> str | bool:
+    """Return requests' `verify`: True lets it read REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE itself."""
     others = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     return True if others else os.environ.get("AWS_CA_BUNDLE") or True
 
 
-def _bad_bundle(fault: Exception) -> ConfigurationError:
+def _ca_bundle_error(fault: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"the file with certificates can't be read: {_brief(fault)}",
+        f"the file with certificates can't be read: {_describe(fault)}",
         next_step="correct AWS_CA_BUNDLE (or REQUESTS_CA_BUNDLE), or unset it",
     )
 
 
-def transient(fault: Exception) -> TransientError:
-    """Return the error for what may pass."""
-    if stalled := cause_of(fault, StalledError):
+def to_transient_error(fault: Exception) -> TransientError:
+    """Return the TransientError for a client's error."""
+    if stalled := find_cause(fault, StalledError):
         return StalledDownloadError(str(stalled))
-    if cause_of(fault, urllib3.exceptions.ReadTimeoutError):
+    if find_cause(fault, urllib3.exceptions.ReadTimeoutError):
         return StalledDownloadError("the server has stopped sending")
-    return TransientError(_brief(fault))
+    if any(
+        isinstance(found, _NOT_HTTP_ERRORS) and not isinstance(found, ConnectionError) for found in error_chain(fault)
+    ):
+        return TransientError("the server answers in something else than HTTP")
+    return TransientError(_describe(fault))
 
 
-def _message(answer: requests.Response) -> str:
-    """The beginning of an answer's body, for people."""
+def _message(response: requests.Response) -> str:
+    """Return the beginning of a response's body as text."""
     try:
-        return bytes(answer.raw.read(_MOST_MESSAGE_BYTES, decode_content=False)).decode(errors="replace")
+        return bytes(response.raw.read(_MAX_MESSAGE_BYTES, decode_content=False)).decode(errors="replace")
     except (urllib3.exceptions.HTTPError, OSError, ValueError):
         return ""
 
 
-def _validator(answer: requests.Response) -> str:
-    """A strong ETag, else the date: a weak ETag may not be used for ranges."""
-    etag = answer.headers.get("ETag", "")
-    return etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+def _validator(response: requests.Response) -> str:
+    """Return a strong ETag, else the date. A weak ETag is not valid for ranges."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
-def _retry_after(answer: requests.Response) -> float:
-    value = answer.headers.get("Retry-After", "")
-    return min(float(value), _LONGEST_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", value) else 0.0
+def _retry_after(response: requests.Response) -> float:
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), _MAX_WAIT_SECONDS) if re.fullmatch("[0-9]{1,9}", value) else 0.0
 
 
-def _brief(fault: BaseException) -> str:
-    """The innermost cause, without object addresses and query strings."""
+def _describe(fault: BaseException) -> str:
+    """Describe the innermost cause, without object addresses and query strings."""
     reason = getattr(fault, "reason", None) or (fault.args[0] if fault.args else None)
     if isinstance(reason, BaseException):
-        return _brief(reason)
+        return _describe(reason)
     first = fault.args[0] if fault.args and isinstance(fault.args[0], str) else str(fault)
-    text = re.sub(r"<[^>]*>:? ?", "", first)
+    text = re.sub(r"<[^>]*>:? ?|^\w+\(host=[^)]*\): ?", "", first)
     return re.sub(r"\?\S*", "", text)[:300] or type(fault).__name__

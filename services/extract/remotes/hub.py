@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, through its own library: it knows its tokens, mirrors and ways to resume."""
+"""Datasets of the Hugging Face Hub, read with its own library, which handles tokens, mirrors and revisions."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from larder.errors import ConfigurationError, InputError, LarderError, ServiceEr
 from larder.progress import Reporter
 from larder.sources import TooLargeError
 from larder.sources.kinds import is_hidden
-from larder.sources.members import CHUNK_BYTES, UnsafeNameError, is_litter, refuse, safe_path
+from larder.sources.members import BUFFER_BYTES, UnsafeNameError, is_litter, safe_path, unsafe_source_error
 from larder.sources.patterns import WILD, as_pattern, fixed_folder
 from services.extract.download import download
 from services.extract.remotes import ChangedError, Response, StalledDownloadError, TransientError
-from services.extract.remotes.addresses import Places
+from services.extract.remotes.addresses import AddressPolicy
 from services.extract.settings import HUB, HubAddress
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
-_MOST_ANSWER_BYTES = 64 << 20
+_MAX_RESPONSE_BYTES = 64 << 20
 _TRIES = 2
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_WAIT_SECONDS = 120.0
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+_MAX_WAIT_SECONDS = 120.0
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-_limit: ContextVar[int] = ContextVar("limit", default=_MOST_ANSWER_BYTES)
-"""How many bytes an answer may have: those of a file as it is listed, or what fits into memory."""
+_limit: ContextVar[int] = ContextVar("limit", default=_MAX_RESPONSE_BYTES)
+"""Maximum bytes of a response: the listed size for a file, else what fits into memory."""
 
 
 class HubFile(NamedTuple):
-    """A file of a data set: its path, and what the hub says of it: a sha256, or git's digest of a blob."""
+    """A file of a dataset, with the Hub's sha256 or git blob digest."""
 
     path: str
     bytes: int
@@ -63,42 +63,40 @@ class HubFile(NamedTuple):
     blob: str
 
 
-class Hub:
-    """A data set on a hub at one commit.
+class HubDataset:
+    """A dataset on a hub, at one commit.
 
-    Raises InputError when it isn't there, ConfigurationError when a token is missing or wrong.
+    Raises InputError if it doesn't exist, ConfigurationError if a token is missing or wrong.
     """
 
     def __init__(
         self, address: HubAddress, endpoint: str, token: str, max_files: int, max_download: int, stall_seconds: float
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._address, self._max_files, self._max_download = address, max_files, max_download
         self._endpoint, self._token = endpoint or DEFAULT_ENDPOINT, token or None
         self.name = f"{HUB}{address.repository}"
-        logging.getLogger("huggingface_hub").setLevel(
-            logging.CRITICAL
-        )  # what it warns of is raised, too, or is retried
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it also raises or retries what it warns of
         set_client_factory(_client_factory(self._endpoint, stall_seconds))
         self._api = HfApi(self._endpoint, token=self._token)
-        with self._explained(f"looking up {self.name}"):
+        with self._map_hub_errors(f"looking up {self.name}"):
             info = self._api.dataset_info(address.repository, revision=address.revision or None)
         if not isinstance(info.sha, str) or not re.fullmatch("[0-9a-f]{40}", info.sha):
-            raise self._senseless(f"looking up {self.name}", "it names no commit")
+            raise self._malformed_response_error(f"looking up {self.name}", "it names no commit")
         self.commit: str = info.sha
 
     def files(self) -> list[HubFile]:
-        """The files that the address names, without hidden ones. Raises InputError when there are none."""
+        """Return the files that the address names, without hidden ones. Raises InputError if there are none."""
         path = self._address.path
-        with self._explained(f"listing {self.name}"):
+        with self._map_hub_errors(f"listing {self.name}"):
             if not path or WILD.search(path):
                 pattern = as_pattern(path) if path else None
                 tree = self._tree(fixed_folder(path).rstrip("/"))
                 found: Iterable[RepoFile] = (file for file in tree if not pattern or pattern.fullmatch(file.path))
             else:
-                items = self._at(path)
+                items = self._find_path(path)
                 file = next((item for item in items if isinstance(item, RepoFile)), None)
                 found = [file] if file is not None else self._tree(path) if items else ()
-            files = list(self._checked(found))
+            files = list(self._validate_files(found))
         if not files:
             raise InputError(
                 f"{self.name}{f'/{path}' if path else ''} holds no files at the commit {self.commit[:12]}",
@@ -107,12 +105,14 @@ class Hub:
         return files
 
     def card(self) -> HubFile | None:
-        """The data set's README.md, if it has one."""
-        with self._explained(f"looking for the card of {self.name}"):
-            return next(self._checked(item for item in self._at("README.md") if isinstance(item, RepoFile)), None)
+        """Return the dataset's README.md, or None."""
+        with self._map_hub_errors(f"looking for the card of {self.name}"):
+            return next(
+                self._validate_files(item for item in self._find_path("README.md") if isinstance(item, RepoFile)), None
+            )
 
-    def _at(self, path: str) -> list[Any]:
-        """The file or folder at a path, if any."""
+    def _find_path(self, path: str) -> list[Any]:
+        """Return the file or folder at a path, if any."""
         return list(
             self._api.get_paths_info(self._address.repository, [path], revision=self.commit, repo_type="dataset")
         )
@@ -122,37 +122,41 @@ class Hub:
             self._address.repository, folder or None, recursive=True, revision=self.commit, repo_type="dataset"
         )
         for number, item in enumerate(items):
-            if number >= 2 * self._max_files:  # files and folders: a listing without an end has one here
-                raise self._too_many()
+            if number >= 2 * self._max_files:  # files and folders; stops an endless listing
+                raise self._too_many_files_error()
             if isinstance(item, RepoFile):
                 yield item
 
-    def _checked(self, files: Iterable[RepoFile]) -> Iterator[HubFile]:
-        """What is listed, without hidden files. Raises BadSourceError for a path that leaves the folder."""
-        met: set[str] = set()
+    def _validate_files(self, files: Iterable[RepoFile]) -> Iterator[HubFile]:
+        """Validate listed files and drop hidden ones. Raises BadSourceError for a path outside the folder."""
+        seen: set[str] = set()
         for file in files:
             sha256 = file.lfs.sha256 if file.lfs else ""
             size = file.lfs.size if file.lfs else file.size
             texts = isinstance(file.path, str) and isinstance(file.blob_id, str) and isinstance(sha256, str)
             if not texts or not isinstance(size, int) or size < 0:
-                raise self._senseless(f"listing {self.name}", f"it lists {str(file.path)[:200]!r} of {size!r} bytes")
+                raise self._malformed_response_error(
+                    f"listing {self.name}", f"it lists {str(file.path)[:200]!r} of {size!r} bytes"
+                )
             if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
-                raise self._senseless(f"listing {self.name}", f"{file.path!r} has the sha256 {sha256[:80]!r}")
+                raise self._malformed_response_error(
+                    f"listing {self.name}", f"{file.path!r} has the sha256 {sha256[:80]!r}"
+                )
             try:
                 if safe_path(file.path) != file.path:
-                    raise UnsafeNameError("is no plain path")
+                    raise UnsafeNameError("is not a plain path")
             except UnsafeNameError as fault:
-                raise refuse(self.name, file.path, fault) from None
-            if file.path in met:
-                raise self._senseless(f"listing {self.name}", f"it lists {file.path!r} twice")
-            met.add(file.path)
-            if len(met) > self._max_files:
-                raise self._too_many()
+                raise unsafe_source_error(self.name, file.path, fault) from None
+            if file.path in seen:
+                raise self._malformed_response_error(f"listing {self.name}", f"it lists {file.path!r} twice")
+            seen.add(file.path)
+            if len(seen) > self._max_files:
+                raise self._too_many_files_error()
             if not is_hidden(file.path) and not is_litter(file.path):
                 yield HubFile(file.path, size, sha256, file.blob_id)
 
     def fetch(self, file: HubFile, scratch: Path, reporter: Reporter) -> Path:
-        """Bring a file to this machine, and check its bytes; what an earlier run brought of it is continued."""
+        """Download a file, resuming an earlier download, check its digest and return its path."""
         remote = _HubRemote(self, file)
         folder = scratch / hashlib.sha256(f"{self.commit} {file.path}".encode()).hexdigest()[:16]
         for _ in range(_TRIES):
@@ -162,12 +166,12 @@ class Hub:
             path.unlink()
         raise ServiceError(
             f"fetching {remote.name}: the hub sends other bytes than its listing says",
-            next_step="run again; if it stays so, report it there",
+            next_step="run again; if it fails again, report it there",
         )
 
     @contextmanager
-    def answer(self, file: HubFile, offset: int) -> Iterator[httpx2.Response]:
-        """The hub's answer to a request for a file, from a byte on. Raises TransientError when another try may help."""
+    def stream_file(self, file: HubFile, offset: int) -> Iterator[httpx2.Response]:
+        """Request a file's bytes from `offset` on. Raises TransientError if a retry may help."""
         url = hf_hub_url(
             self._address.repository, file.path, repo_type="dataset", revision=self.commit, endpoint=self._endpoint
         )
@@ -175,27 +179,27 @@ class Hub:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with ExitStack() as stack:
-            with self._explained(f"fetching {self.name}/{file.path}"), _at_most(file.bytes):
+            with self._map_hub_errors(f"fetching {self.name}/{file.path}"), _limit_response(file.bytes):
                 try:
-                    answer = stack.enter_context(get_session().stream("GET", url, headers=headers))
-                    if answer.status_code >= 400:
-                        answer.read()
+                    response = stack.enter_context(get_session().stream("GET", url, headers=headers))
+                    if response.status_code >= 400:
+                        response.read()
                 except httpx2.TransportError as fault:
                     if _UNTRUSTED in str(fault):
                         raise
                     raise _transient(fault) from fault
-                if answer.status_code == 416:
-                    raise ChangedError("the hub has no bytes at the place where the download broke off")
-                if answer.status_code in _PASSING:
-                    wait = answer.headers.get("Retry-After", "")
-                    seconds = min(float(wait), _LONGEST_WAIT_SECONDS) if wait.isdecimal() else 0.0
-                    raise TransientError(f"the hub answers {answer.status_code}", seconds)
-                hf_raise_for_status(answer)
-            yield answer
+                if response.status_code == 416:
+                    raise ChangedError("the hub has no bytes at the offset where the download broke off")
+                if response.status_code in _TRANSIENT_STATUSES:
+                    wait = response.headers.get("Retry-After", "")
+                    seconds = min(float(wait), _MAX_WAIT_SECONDS) if wait.isdecimal() else 0.0
+                    raise TransientError(f"the hub answers {response.status_code}", seconds)
+                hf_raise_for_status(response)
+            yield response
 
     @contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn what the library raises into an error that says what to do."""
+    def _map_hub_errors(self, what: str) -> Iterator[None]:
+        """Translate the library's errors into errors with a next step."""
         page = f"{self._endpoint}/datasets/{self._address.repository}"
         try:
             yield
@@ -211,7 +215,7 @@ class Hub:
         except RepositoryNotFoundError as fault:
             known = "for this token's user" if self._has_token() else "in public"
             raise InputError(
-                f"{what}: there is no such data set {known}",
+                f"{what}: there is no such dataset {known}",
                 next_step=f"check the name at {page}; set HF_TOKEN if it is private",
             ) from fault
         except RevisionNotFoundError as fault:
@@ -224,30 +228,30 @@ class Hub:
         except EntryNotFoundError as fault:
             raise InputError(f"{what}: there is no such file", next_step=f"look at {page}/tree/main") from fault
         except HfHubHTTPError as fault:
-            raise self._from_http(what, fault) from fault
+            raise self._http_error(what, fault) from fault
         except httpx2.HTTPError as fault:
-            raise self._silent(what, fault) from fault
+            raise self._no_response_error(what, fault) from fault
         except HFValidationError as fault:
             raise ConfigurationError(f"{what}: {_short(fault)}", next_step="check LARDER_SOURCE") from fault
         except (ValueError, KeyError, TypeError, AttributeError, httpx2.InvalidURL) as fault:
-            raise self._senseless(what, _short(fault)) from fault
+            raise self._malformed_response_error(what, _short(fault)) from fault
         except OSError as fault:
             if fault.errno is not None:
                 raise
-            raise ServiceError(f"{what}: {_short(fault)}", next_step="run again: what has arrived stays") from fault
+            raise ServiceError(f"{what}: {_short(fault)}", next_step="run again: it resumes") from fault
 
-    def _from_http(self, what: str, fault: HfHubHTTPError) -> LarderError:
+    def _http_error(self, what: str, fault: HfHubHTTPError) -> LarderError:
         status = fault.response.status_code
         if status in (401, 403):
             return ConfigurationError(
                 f"{what}: the hub refuses {'this token' if self._has_token() else 'it without a token'} ({status})",
-                next_step="set HF_TOKEN to a token that may read this data set",
+                next_step="set HF_TOKEN to a token that may read this dataset",
             )
         if status == 404:
-            return InputError(f"{what}: there is no such thing (404)", next_step="check LARDER_SOURCE")
-        return ServiceError(f"{what}: the hub answers {status}", next_step="run again later: what has arrived stays")
+            return InputError(f"{what}: not found (404)", next_step="check LARDER_SOURCE")
+        return ServiceError(f"{what}: the hub answers {status}", next_step="run again later: it resumes")
 
-    def _silent(self, what: str, fault: BaseException | None) -> LarderError:
+    def _no_response_error(self, what: str, fault: BaseException | None) -> LarderError:
         if fault is not None and _UNTRUSTED in str(fault):
             return ConfigurationError(
                 f"{what}: the certificate of {self._endpoint} can't be verified",
@@ -259,12 +263,12 @@ class Hub:
             "arrived stays",
         )
 
-    def _senseless(self, what: str, why: str) -> LarderError:
+    def _malformed_response_error(self, what: str, why: str) -> LarderError:
         return ServiceError(
             f"{what}: {self._endpoint} answers, but not as a hub does ({why})", next_step="check HF_ENDPOINT"
         )
 
-    def _too_many(self) -> TooLargeError:
+    def _too_many_files_error(self) -> TooLargeError:
         return TooLargeError(
             f"{self.name} holds more than {self._max_files:,} files",
             next_step="if you trust it, raise LARDER_MAX_FILES and run again",
@@ -275,14 +279,16 @@ class Hub:
 
 
 def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.Client]:
-    """The library's own client, with limits for silence and for an answer's bytes, and no way from https to http, nor
-    from the internet into this machine's network.
-    """
-    host, places = httpx2.URL(endpoint).host, Places(endpoint)
-    places.require_host(host)
-    places.is_source = False
+    """Return a factory for the library's own client, with limits added.
 
-    def bound(request: httpx2.Request) -> None:
+    The client limits silence and the size of responses. It refuses to go from https to http, and from the internet into
+    this machine's network.
+    """
+    host, policy = httpx2.URL(endpoint).host, AddressPolicy(endpoint)
+    policy.require_host(host)
+    policy.is_source = False
+
+    def limit_request(request: httpx2.Request) -> None:
         limits = request.extensions.get("timeout") or {}
         request.extensions["timeout"] = {
             part: limits.get(part) or stall_seconds for part in ("connect", "read", "write", "pool")
@@ -290,33 +296,33 @@ def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.
         if endpoint.startswith("https:") and request.url.scheme != "https":
             raise InputError(
                 f"{endpoint} leads from https to {request.url.scheme}://{request.url.host}",
-                next_step="check HF_ENDPOINT: nobody could tell whether such bytes are the hub's",
+                next_step="check HF_ENDPOINT: such bytes can't be verified",
             )
 
         if request.url.host != host:
-            places.require_host(request.url.host)  # which a proxy would connect to
+            policy.require_host(request.url.host)  # a proxy would connect to it unchecked
 
-    def cap(response: httpx2.Response) -> None:
-        response.stream = _Capped(response.stream, _limit.get())
+    def limit_response(response: httpx2.Response) -> None:
+        response.stream = _LimitedStream(response.stream, _limit.get())
 
     def make() -> httpx2.Client:
         client = default_client_factory()
-        client.event_hooks = {"request": [*client.event_hooks["request"], bound], "response": [cap]}
+        client.event_hooks = {"request": [*client.event_hooks["request"], limit_request], "response": [limit_response]}
         # The client gives no access to its connections; the alternative is to rebuild the whole transport.
-        _use(client._transport, _CheckedNetwork(places, httpx2.URL(endpoint).raw_host.decode(), stall_seconds))
+        _set_network(client._transport, _CheckedNetwork(policy, httpx2.URL(endpoint).raw_host.decode(), stall_seconds))
         for proxy in filter(None, client._mounts.values()):
-            _use(proxy, _PacedNetwork(stall_seconds))
+            _set_network(proxy, _PacedNetwork(stall_seconds))
         return client
 
     return make
 
 
-def _use(transport: Any, network: httpcore2.NetworkBackend) -> None:
+def _set_network(transport: Any, network: httpcore2.NetworkBackend) -> None:
     transport._pool._network_backend = network
 
 
 class _PacedNetwork(httpcore2.SyncBackend):
-    """Connections whose answers must make progress."""
+    """Opens connections whose responses must make progress."""
 
     def __init__(self, stall_seconds: float) -> None:
         self._stall_seconds = stall_seconds
@@ -327,21 +333,21 @@ class _PacedNetwork(httpcore2.SyncBackend):
 
 
 class _CheckedNetwork(_PacedNetwork):
-    """Connects to the hub wherever it is, and for others to addresses that redirects may lead to."""
+    """Connects to the hub at any address, and to other hosts only at addresses that redirects may lead to."""
 
-    def __init__(self, places: Places, hub: str, stall_seconds: float) -> None:
+    def __init__(self, policy: AddressPolicy, hub: str, stall_seconds: float) -> None:
         super().__init__(stall_seconds)
-        self._places, self._hub = places, hub
+        self._policy, self._hub = policy, hub
 
     def connect_tcp(self, host: str, port: int, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
-        """Connect to the first of the host's addresses that answers: to the very one that was checked."""
+        """Connect to the first of the checked addresses that answers."""
         try:
             resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as fault:
             raise httpcore2.ConnectError(f"{host}: {fault}") from fault
-        found = dict.fromkeys(str(place[0]) for *_, place in resolved)
+        found = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved)
         for address in found:
-            (self._places.add if host == self._hub else self._places.require_allowed)(address)
+            (self._policy.allow if host == self._hub else self._policy.require_allowed)(address)
         failure: Exception = httpcore2.ConnectError(f"{host} has no address")
         for address in found:
             try:
@@ -352,14 +358,14 @@ class _CheckedNetwork(_PacedNetwork):
 
 
 class _PacedStream(httpcore2.NetworkStream):
-    """A connection whose answers must make progress."""
+    """A connection whose responses must make progress."""
 
     def __init__(self, stream: httpcore2.NetworkStream, stall_seconds: float) -> None:
         self._stream, self._stall_seconds = stream, stall_seconds
         self._pace = Pace(stall_seconds)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what has arrived. Raises ReadTimeout when that is too little in the stall time."""
+        """Read available bytes. Raises ReadTimeout if too few arrive within the stall time."""
         begin = time.monotonic()
         data = self._stream.read(max_bytes, timeout)
         try:
@@ -370,7 +376,7 @@ class _PacedStream(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send part of a request, and measure the pace of the answer from here on."""
+        """Send part of a request, and restart the measurement of the response's pace."""
         self._pace = Pace(self._stall_seconds)
         self._stream.write(buffer, timeout)
 
@@ -379,27 +385,28 @@ class _PacedStream(httpcore2.NetworkStream):
         self._stream.close()
 
     def start_tls(self, *arguments: Any, **named: Any) -> httpcore2.NetworkStream:
-        """Go on with TLS."""
+        """Start TLS on the connection."""
         return _PacedStream(self._stream.start_tls(*arguments, **named), self._stall_seconds)
 
     def get_extra_info(self, info: str) -> Any:
-        """What is known of the connection."""
+        """Return information about the connection."""
         return self._stream.get_extra_info(info)
 
 
-class _Capped(httpx2.SyncByteStream):
-    """A body that may not be longer than a limit."""
+class _LimitedStream(httpx2.SyncByteStream):
+    """A response body with a maximum length."""
 
-    def __init__(self, stream: Any, most: int) -> None:
-        self._stream, self._most = stream, most
+    def __init__(self, stream: Any, max_bytes: int) -> None:
+        self._stream, self._max_bytes = stream, max_bytes
 
     def __iter__(self) -> Iterator[bytes]:
         received = 0
         for chunk in self._stream:
             received += len(chunk)
-            if received > self._most:
+            if received > self._max_bytes:
                 raise ServiceError(
-                    f"the hub sends more than the {self._most:,} bytes that are expected", next_step="check HF_ENDPOINT"
+                    f"the hub sends more than the {self._max_bytes:,} bytes that are expected",
+                    next_step="check HF_ENDPOINT",
                 )
             yield chunk
 
@@ -409,8 +416,8 @@ class _Capped(httpx2.SyncByteStream):
 
 
 @contextmanager
-def _at_most(count: int) -> Iterator[None]:
-    """Answers may have so many bytes, within this thread; a page with an error fits in any case."""
+def _limit_response(count: int) -> Iterator[None]:
+    """Limit responses within the block to `count` bytes, but allow 1 MiB for an error page."""
     token = _limit.set(max(count, 1 << 20))
     try:
         yield
@@ -429,14 +436,14 @@ def _has_digest(path: Path, file: HubFile) -> bool:
 
 
 def _short(fault: BaseException | None) -> str:
-    """One line without the address's query, which may hold a signature."""
+    """Return the error in one line, without URL queries, which may hold signatures."""
     return re.sub(r"\?\S*", "", " ".join(str(fault or "").split()))[:200]
 
 
 class _HubRemote:
-    """A file of a hub as a remote: see `Remote`. At one commit it never changes."""
+    """A file of a hub as a `Remote`. At one commit, it never changes."""
 
-    def __init__(self, hub: Hub, file: HubFile) -> None:
+    def __init__(self, hub: HubDataset, file: HubFile) -> None:
         self.name = f"{hub.name}/{file.path}"
         self._hub, self._file = hub, file
 
@@ -444,17 +451,17 @@ class _HubRemote:
     def open(self, offset: int, validator: str) -> Iterator[Response]:
         """See `Remote.open`."""
         digest = self._file.sha256 or self._file.blob
-        with self._hub.answer(self._file, offset if validator == digest else 0) as answer:
-            match = re.fullmatch(r"bytes (\d{1,18})-\d+/(?:\d+|\*)", answer.headers.get("Content-Range", ""))
-            if answer.status_code == 206 and match is None:
-                raise TransientError("the hub sends a part of the file but does not say which")
-            start = int(match[1]) if match and answer.status_code == 206 else 0
-            yield Response(start, self._file.bytes, digest, _chunks(answer))
+        with self._hub.stream_file(self._file, offset if validator == digest else 0) as response:
+            match = re.fullmatch(r"bytes (\d{1,18})-\d+/(?:\d+|\*)", response.headers.get("Content-Range", ""))
+            if response.status_code == 206 and match is None:
+                raise TransientError("the hub sends a part of the file without its offset")
+            start = int(match[1]) if match and response.status_code == 206 else 0
+            yield Response(start, self._file.bytes, digest, _read_body(response))
 
 
-def _chunks(answer: httpx2.Response) -> Iterator[bytes]:
+def _read_body(response: httpx2.Response) -> Iterator[bytes]:
     try:
-        yield from answer.iter_raw(CHUNK_BYTES)
+        yield from response.iter_raw(BUFFER_BYTES)
     except httpx2.TransportError as fault:
         raise _transient(fault) from fault
 

@@ -9,31 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from larder.progress import Reporter
-from larder.sources import prefix
+from larder.sources import prefix_reader
 from larder.sources.members import Member
-from larder.sources.prefix import Object, is_md5
+from larder.sources.prefix_reader import S3Object, is_md5
 from services.extract.download import download
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
 
 
-class Prefix(prefix.Prefix):
-    """The same, whose objects can be brought to this machine."""
+class PrefixDownloader(prefix_reader.PrefixReader):
+    """A prefix whose objects can be downloaded."""
 
     def __init__(self, uri: str, settings: ExtractSettings, max_keys: int) -> None:
         super().__init__(uri, settings, max_keys)
-        self._most_bytes = settings.max_download
+        self._max_bytes = settings.max_download
 
-    def fetch(self, found: Object, scratch: Path, reporter: Reporter) -> Path:
-        """Bring an object to this machine; what an earlier run brought of it is continued. Its MD5 is checked."""
+    def fetch(self, found: S3Object, scratch: Path, reporter: Reporter) -> Path:
+        """Download an object, resuming an earlier download, check its MD5 and return its path."""
         version = hashlib.sha256(f"{found.key}\0{found.etag}\0{found.bytes}".encode()).hexdigest()[:16]
-        path = download(S3Remote(self._uri(found), self._settings), scratch / version, reporter, self._most_bytes)
+        path = download(S3Remote(self._uri(found), self._settings), scratch / version, reporter, self._max_bytes)
         if path.stat().st_size == found.bytes and (not is_md5(found.etag) or self._is_intact(found, path)):
             return path
         path.unlink()
-        raise self._wrong(found, f"sent other bytes than its listing says (ETag {found.etag}, {found.bytes:,} bytes)")
+        raise self._read_error(
+            found, f"sent other bytes than its listing says (ETag {found.etag}, {found.bytes:,} bytes)"
+        )
 
-    def _is_intact(self, found: Object, path: Path) -> bool:
+    def _is_intact(self, found: S3Object, path: Path) -> bool:
         with path.open("rb") as file:
             if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == found.etag:
                 return True
@@ -41,14 +43,14 @@ class Prefix(prefix.Prefix):
         return not self._has_md5(head, found.etag)
 
 
-class Listing:
-    """A listing in a file, so that its length doesn't matter: a JSON line for each object, and a digest of all."""
+class ListingFile:
+    """A listing in a file, so that memory doesn't limit it: a JSON line per object, and a digest of all lines."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.files, self.bytes, self.sha256 = path, 0, 0, ""
 
-    def write(self, objects: Iterable[Object]) -> None:
-        """Write them down."""
+    def write(self, objects: Iterable[S3Object]) -> None:
+        """Write the objects to the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with self.path.open("wb") as file:
@@ -59,23 +61,23 @@ class Listing:
                 file.write(line)
         self.sha256 = digest.hexdigest()
 
-    def __iter__(self) -> Iterator[Object]:
+    def __iter__(self) -> Iterator[S3Object]:
         with self.path.open("rb") as file:
             for line in file:
-                yield Object(*json.loads(line))
+                yield S3Object(*json.loads(line))
 
 
 class PrefixSource:
-    """Objects below a prefix as a source: files as they are."""
+    """Objects below a prefix as a source of files."""
 
     parallel = True
-    counted = True
-    verb = "download"
+    sizes_known = True
+    action = "download"
     total: int | None = None
     threads = 16
-    """Requests at once in one process: an object's bytes come faster than its first one."""
+    """Parallel requests per process: waiting for an object's first byte takes longer than receiving the rest."""
 
-    def __init__(self, prefix: Prefix, listing: Listing) -> None:
+    def __init__(self, prefix: PrefixDownloader, listing: ListingFile) -> None:
         self.name, self._prefix, self._listing = prefix.name, prefix, listing
 
     def scan(self) -> Iterator[Member]:
@@ -85,4 +87,4 @@ class PrefixSource:
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""
-        return self._prefix.read(member.place)
+        return self._prefix.read(member.location)

@@ -3,6 +3,8 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +16,23 @@ from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSumma
 from larder.store import BucketSettings
 from larder.volume import CHUNKS, SHARDS
 from tests import forks
+from tests.conftest import own_bucket
 
 IMAGES = {"training": 40, "validation": 12}
 CLASSES = 3
 OURS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
 
 
+@pytest.fixture(scope="session")
+def made_tree(tmp_path_factory):
+    """The tree that each test has a copy of."""
+    return make_tree(tmp_path_factory.mktemp("tree") / "Food-11")
+
+
 @pytest.fixture
-def tree(tmp_path):
+def tree(made_tree, tmp_path):
     """A tree as the transform stage leaves it: 40 training images, 12 for validation, 3 classes."""
-    return make_tree(tmp_path / "Food-11")
+    return shutil.copytree(made_tree, tmp_path / "Food-11")
 
 
 def make_tree(folder: Path) -> Path:
@@ -97,9 +106,52 @@ def run_bench(start_bench):
 
 
 @pytest.fixture
-def loaded(tree, store, bucket):
-    """The tree in a bucket, put there by the load stage; the settings that name it."""
-    return load(tree, store, bucket)
+def own_copy():
+    """For tests that change what is in the bucket: `loaded` and `packed` give them a bucket of their own."""
+
+
+@pytest.fixture(scope="session")
+def filled():
+    """The name of a bucket that `fill` has filled, once in a session for each store: `filled(store, fill)`."""
+    with ExitStack() as ending:
+        kept: dict[tuple[str, Callable], str] = {}
+
+        def bucket_with(store, fill) -> str:
+            if (store.endpoint, fill) not in kept:
+                kept[store.endpoint, fill] = full = ending.enter_context(own_bucket(store.client))
+                fill(store.env | {"S3_BUCKET": full, "S3_PREFIX": "team/food"})
+            return kept[store.endpoint, fill]
+
+        yield bucket_with
+
+
+@pytest.fixture
+def bucket_with(request, store, filled):
+    """Gives a test the filled bucket that all have, or its own copy if it asks for `own_copy`: `bucket_with(fill)`."""
+
+    def bucket_with(fill) -> str:
+        full = filled(store, fill)
+        if "own_copy" not in request.fixturenames:
+            return full
+        bucket = request.getfixturevalue("bucket")
+        for item in store.client.list_objects_v2(Bucket=full)["Contents"]:
+            place = {"Bucket": bucket, "Key": item["Key"]}
+            store.client.copy_object(**place, CopySource={"Bucket": full, "Key": item["Key"]})
+        return bucket
+
+    return bucket_with
+
+
+@pytest.fixture(scope="session")
+def fill_with_tree(made_tree):
+    """Loads the tree into a bucket: `fill_with_tree(environ)`."""
+    return lambda environ: run_stage("load", **environ, LARDER_VOLUME_DIR=str(made_tree.parent))
+
+
+@pytest.fixture
+def loaded(store, bucket_with, fill_with_tree):
+    """The tree in a bucket, as the load stage puts it there; the settings that name it."""
+    return store.env | {"S3_BUCKET": bucket_with(fill_with_tree), "S3_PREFIX": "team/food"}
 
 
 def load(tree: Path, store, bucket: str) -> dict[str, str]:
@@ -128,12 +180,21 @@ def packs(tmp_path_factory) -> Packs:
     return Packs(tree, volumes)
 
 
+@pytest.fixture(scope="session")
+def fill_with_packs(packs):
+    """Loads the shards and the chunks into a bucket: `fill_with_packs(environ)`."""
+
+    def fill(environ) -> None:
+        for stage, name in (("shard", SHARDS), ("optimize", CHUNKS)):
+            run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=name)
+
+    return fill
+
+
 @pytest.fixture
-def packed(packs, store, bucket, tmp_path):
-    """The shards and the chunks in a bucket, put there by the load stage; the settings that name them."""
-    environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
-    for stage, name in (("shard", SHARDS), ("optimize", CHUNKS)):
-        run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=name)
+def packed(packs, store, bucket_with, tmp_path, fill_with_packs):
+    """The shards and the chunks in a bucket, as the load stage puts them there; the settings that name them."""
+    environ = store.env | {"S3_BUCKET": bucket_with(fill_with_packs), "S3_PREFIX": "team/food"}
     return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
 
 
@@ -159,12 +220,19 @@ class Mount:
     def __init__(self, folder: Path, settings: BucketSettings, flags: tuple[str, ...]) -> None:
         self.folder, self.place = folder, folder / settings.bucket
         self.place.mkdir(parents=True)
-        command = rclone.command(
-            "mount", f"{rclone.REMOTE}:{settings.bucket}", str(self.place), "--read-only", "--vfs-cache-mode=off",
-            "--dir-cache-time=10s", *flags,
-        )  # fmt: skip
+        command = rclone.rclone_command(
+            "mount",
+            f"{rclone.REMOTE}:{settings.bucket}",
+            str(self.place),
+            "--read-only",
+            "--vfs-cache-mode=off",
+            "--dir-cache-time=10s",
+            *flags,
+        )
         self.log = (folder / "log").open("w+")
-        self.rclone = subprocess.Popen(command, env=rclone.environment(settings), stdout=self.log, stderr=self.log)
+        self.rclone = subprocess.Popen(
+            command, env=rclone.rclone_environment(settings), stdout=self.log, stderr=self.log
+        )
 
     def is_there(self) -> bool:
         assert self.rclone.poll() is None, (self.folder / "log").read_text()

@@ -1,4 +1,4 @@
-"""The real stage over a real tree, as a process of its own."""
+"""Run the real stage over a real tree, as a separate process."""
 
 import json
 import os

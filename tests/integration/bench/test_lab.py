@@ -1,4 +1,4 @@
-"""What notebooks call, with a store that may go down: MinIO, which each test has for itself."""
+"""Functions that notebooks call, with a store that may go down: each test has its own MinIO."""
 
 from __future__ import annotations
 
@@ -22,13 +22,6 @@ def store(small_minio):
 
 
 @pytest.fixture
-def bucket(store):
-    """It is thrown away with its store, which may be down by then."""
-    store.client.create_bucket(Bucket="larder-lab")
-    return "larder-lab"
-
-
-@pytest.fixture
 def mounted(mount, store, loaded, monkeypatch):
     found = mount(store.endpoint, loaded, "--low-level-retries=1", "--contimeout=2s")
     for name, value in (loaded | {"LARDER_MOUNT_DIR": str(found.folder)}).items():
@@ -37,16 +30,16 @@ def mounted(mount, store, loaded, monkeypatch):
 
 
 def test_files_of_a_mount_and_of_the_disk_are_the_same(mounted, tree):
-    files = lab.first_files(lab.mounted(), 15)
-    assert files == lab.first_files(tree, 15)
+    files = lab.list_files(lab.find_mounted_tree(), 15)
+    assert files == lab.list_files(tree, 15)
     assert len(files) == 15
 
 
 def test_a_store_that_goes_down_under_its_mount(mounted, store):
-    folder = lab.mounted()
+    folder = lab.find_mounted_tree()
     subprocess.run(["docker", "kill", store.container], check=True, capture_output=True)
     with pytest.raises(ServiceError, match=r"can't be read: Input/output error") as caught:
-        lab.first_files(folder, 6)
+        lab.list_files(folder, 6)
     assert "`make s3-check`" in caught.value.next_step
     assert len(caught.value._render_traceback_()) == 2
 
@@ -55,6 +48,6 @@ def test_a_bucket_that_is_not_there(store, monkeypatch):
     for name, value in (store.env | {"S3_BUCKET": "not-there"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="s3://not-there: there is no such bucket") as caught:
-        lab.stored("webdataset")
+        lab.open_artifact("webdataset")
     assert "`make s3-bucket BUCKET=not-there`" in caught.value.next_step
     assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step

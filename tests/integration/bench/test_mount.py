@@ -22,7 +22,7 @@ def run(run_bench, loaded, tmp_path):
     return run
 
 
-def test_reads_the_network_anew_in_each_pass_and_says_how_much(run, mount, store, proxy, loaded):
+def test_each_pass_reads_the_network_again_and_reports_the_bytes(run, mount, store, proxy, loaded):
     front = proxy(store)
     mounted = mount(front.endpoint, loaded)
     code, out, err, record = run(mounted.folder, "--warmup-batches", "5")  # all images, before the same ones again
@@ -35,7 +35,7 @@ def test_reads_the_network_anew_in_each_pass_and_says_how_much(run, mount, store
     assert ["requests", str(record["network_requests"])] in [line.split() for line in out.splitlines()]
     assert front.count("GET", ".jpg") == 80
     # What rclone told is what went over the wire, all in all.
-    total = rclone_metrics.read(mounted.folder / ".rclone.sock")
+    total = rclone_metrics.read_traffic(mounted.folder / ".rclone.sock")
     assert total.requests == len(front.requests)
     told, sent = total.bytes, front.body_bytes_sent
     listings = sent - told
@@ -45,7 +45,7 @@ def test_reads_the_network_anew_in_each_pass_and_says_how_much(run, mount, store
     assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
 
 
-def test_rclone_gets_over_resets_and_bursts_of_503(run, mount, store, proxy, loaded):
+def test_rclone_retries_after_resets_and_bursts_of_503(run, mount, store, proxy, loaded):
     front = proxy(store)
 
     def fault(method, path, number):
@@ -119,9 +119,10 @@ def drop_socket(store, bucket, mounted):
         pytest.param(add_image, 3, ["41 images", "says 40", "make etl-load"], id="one-too-many"),
         pytest.param(spoil_image, 3, ["class_00/0.jpg can't be read", "make etl-load LARDER_FORCE=true"], id="spoilt"),
         pytest.param(kill_rclone, 5, ["is dead: Transport endpoint is not connected", "make mount"], id="dead"),
-        pytest.param(drop_socket, 5, ["rclone doesn't tell its traffic", "make mount"], id="no-metrics"),
+        pytest.param(drop_socket, 5, ["rclone doesn't report its traffic", "make mount"], id="no-metrics"),
     ],
 )
+@pytest.mark.usefixtures("own_copy")
 def test_errors_are_explained(run, mount, store, loaded, harm, code, parts):
     mounted = mount(store.endpoint, loaded)
     harm(store, loaded["S3_BUCKET"], mounted)

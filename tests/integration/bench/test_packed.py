@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,19 +16,25 @@ from larder.loaders.s3_reader import ATTEMPTS
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
-ARMS = {"webdataset": ({}, SHARDS), "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
-        "litdata_streaming": ({}, CHUNKS)}  # fmt: skip
+ARMS = {
+    "webdataset": ({}, SHARDS),
+    "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
+    "litdata_streaming": ({}, CHUNKS),
+}
 one_store = pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)
 all_arms = pytest.mark.parametrize("arm", ARMS)
 
 
 @pytest.fixture
 def start(start_bench, packed):
-    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword."""
+    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword.
+
+    One worker reads, unless a test sets more.
+    """
 
     def start(arm, *flags, **environ):
         name = "webdataset" if arm == "library" else arm
-        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | environ))
+        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | {"LARDER_WORKERS": "1"} | environ))
 
     return start
 
@@ -41,7 +46,7 @@ def run(start, tmp_path):
     def run(arm, *flags, **environ):
         with start(arm, *flags, **environ) as process:
             out, err = process.communicate(timeout=300)
-        assert "Traceback" not in err
+        assert "Traceback" not in err, err
         assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
         records = sorted((tmp_path / "results").glob("*.json"))
         return process.returncode, out, err, json.loads(records[-1].read_text()) if records else None
@@ -61,20 +66,19 @@ def test_workers_without_a_shard_are_named(run):
 FEEDS = """
 import json, os
 from larder.progress import Reporter
-from services.bench.arm import open_arm
+from services.bench.arm_opener import open_arm
 from services.bench.settings import BenchSettings
 
 found = {}
-for name, workers in (("imagefolder_local", 1), ("webdataset", 1), ("webdataset", 2), ("webdataset", 7),
-                      ("library", 1), ("library", 2), ("library", 7),
-                      ("litdata_streaming", 1), ("litdata_streaming", 2), ("litdata_streaming", 7)):
+for name, workers in (("imagefolder_local", 1), ("webdataset", 2), ("webdataset", 6),
+                      ("library", 1), ("library", 6), ("litdata_streaming", 2), ("litdata_streaming", 6)):
     loader = "webdataset" if name == "library" else "larder"
     arm = "webdataset" if name == "library" else name
     flags = ["--arm", arm, "--workers", str(workers), "--webdataset-loader", loader]
     settings = BenchSettings.load("bench", flags, os.environ)
-    with open_arm(settings, Reporter("bench")) as feed:
+    with open_arm(settings, Reporter("bench")) as measured:
         epochs = [
-            [(label, round(float(image.double().sum()), 2)) for images, labels in feed.loader.read(epoch, 5)
+            [(label, round(float(image.double().sum()), 2)) for images, labels in measured.loader.read(epoch, 5)
              for image, label in zip(images, labels.tolist())]
             for epoch in (1, 2)
         ]
@@ -83,6 +87,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.any_store
 def test_every_image_once_with_its_label_whatever_the_workers(packed):
     environ = {"PATH": "/usr/bin:/bin", "LARDER_BATCH_SIZE": "8", **packed}
     done = subprocess.run(
@@ -110,7 +115,7 @@ def is_pack(path):
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
 def test_shards_are_measured(run, store, proxy, arm):
     front = proxy(store)
-    code, out, err, record = run(arm, "--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+    code, out, err, record = run(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
     assert record["images"] == 40
     assert (record["pass"], record["then"]) == ("epoch", [])
@@ -139,7 +144,7 @@ def test_part_of_an_epoch(run, arm, workers):
 @one_store
 def test_litdata_cold_and_warm(run, store, proxy, tmp_path):
     front = proxy(store)
-    code, out, err, record = run("litdata_streaming", S3_ENDPOINT_URL=front.endpoint)
+    code, out, err, record = run("litdata_streaming", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
     [warm] = record["then"]
     assert (record["pass"], warm["pass"]) == ("cold", "warm")
@@ -173,7 +178,7 @@ def test_how_many_chunks_are_fetched_ahead(run, store, proxy, ahead, most):
 
 
 @one_store
-def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
+def test_a_cache_smaller_than_the_split_is_refilled(run, packs):
     largest = max(path.stat().st_size for path in (packs.volumes["optimize"] / "Food-11-litdata/training").iterdir())
     code, _, err, record = run("litdata_streaming", "--workers", "1", "--max-cache-size", str(4 * largest))
     assert code == 0, err
@@ -189,14 +194,15 @@ def test_a_cache_for_less_than_the_split_is_filled_anew(run, packs):
         pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers fetching 2", id="small"),
         pytest.param(
             ["--max-cache-size", "1.5MB", "--max-pre-download", "9"],
-            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers fetching 9 chunks ahead, each", id="small-for-so-many-ahead",
+            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers fetching 9 chunks ahead, each",
+            id="small-for-so-many-ahead",
         ),
         pytest.param(["--max-pre-download", "1"], "--max-pre-download='1': ", id="one-ahead"),
         pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),
     ],
-)  # fmt: skip
+)
 def test_caches_in_which_litdata_would_wait_for_good(run, flags, part):
-    code, out, err, record = run("litdata_streaming", *flags)
+    code, out, err, record = run("litdata_streaming", "--workers=2", *flags)
     assert (code, out, record) == (2, "", None), err
     assert part in err
 
@@ -328,8 +334,8 @@ shorter = edit(lambda content: content[:-3000])
 zeros_from_the_middle = edit(lambda content: content[:20000] + bytes(len(content) - 20000))
 nonsense = edit(lambda content: b"\xc3\x28" * (len(content) // 2) + content[: len(content) % 2])
 listed_wrong = ["is missing or has another length", "run `make etl-"]
-anew = "LARDER_FORCE=true"
-other_bytes = ["chunk-0-", "has other bytes than the data set's index says", anew]
+forced = "LARDER_FORCE=true"
+other_bytes = ["chunk-0-", "has other bytes than the dataset's index says", forced]
 
 
 @pytest.mark.one_in(6)
@@ -344,20 +350,24 @@ other_bytes = ["chunk-0-", "has other bytes than the data set's index says", ane
         pytest.param(ARMS, delete_pack, listed_wrong, id="missing"),
         pytest.param(ARMS, shorter, listed_wrong, id="shorter"),
         pytest.param(
-            ["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", anew], id="zeros-in-tar"
+            ["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", forced], id="zeros-in-tar"
         ),
-        pytest.param(["library"], zeros_from_the_middle, [anew], id="zeros-in-tar-library"),
+        pytest.param(["library"], zeros_from_the_middle, [forced], id="zeros-in-tar-library"),
         pytest.param(["litdata_streaming"], zeros_from_the_middle, other_bytes, id="zeros-in-chunk"),
-        pytest.param(["webdataset"], edit(damage_second_header), ["shard-000000.tar is damaged", anew], id="header"),
-        pytest.param(["library"], edit(damage_second_header), [anew], id="header-library"),
-        pytest.param(["webdataset", "library"], nonsense, ["shard-000000.tar is damaged", anew], id="no-tar"),
+        pytest.param(["webdataset"], edit(damage_second_header), ["shard-000000.tar is damaged", forced], id="header"),
+        pytest.param(["library"], edit(damage_second_header), [forced], id="header-library"),
+        pytest.param(["webdataset", "library"], nonsense, ["shard-000000.tar is damaged", forced], id="no-tar"),
         pytest.param(["litdata_streaming"], nonsense, other_bytes, id="no-chunk"),
         pytest.param(
-            ["webdataset", "library"], edit(damage_image), ["shard-000000.tar", ".jpg can't be read", anew], id="image"
+            ["webdataset", "library"],
+            edit(damage_image),
+            ["shard-000000.tar", ".jpg can't be read", forced],
+            id="image",
         ),
         pytest.param(["litdata_streaming"], edit(damage_image), other_bytes, id="image-in-chunk"),
     ],
 )
+@pytest.mark.usefixtures("own_copy")
 def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, parts):
     for arm in arms:
         if arm in ("webdataset", "litdata_streaming") or len(arms) == 1:
@@ -374,8 +384,8 @@ def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, 
     ("answer", "code", "parts"),
     [
         pytest.param(403, 2, ["access is denied"], id="refused"),
-        pytest.param(404, 3, ["is gone: it was deleted after the load", "run "], id="gone"),
-        pytest.param("spoilt", 3, [anew], id="spoilt"),
+        pytest.param(404, 3, ["is missing: it was deleted after the load", "run "], id="gone"),
+        pytest.param("spoilt", 3, [forced], id="spoilt"),
     ],
 )
 def test_a_pack_in_the_middle_that_does_not_come(run, store, proxy, arm, answer, code, parts):
@@ -418,11 +428,9 @@ def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
 def test_faults_that_stay_end_the_run(run, store, proxy, arm, answer):
     front = proxy(store)
     front.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
-    start = time.monotonic()
     code, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
     assert (code, out, record) == (5, "", None), err
     assert "reading s3://" in err
-    assert time.monotonic() - start < 200
     assert len(fetched(front, ARMS[arm][1])) < 5 * (ATTEMPTS + 6)
 
 
@@ -458,13 +466,13 @@ def stuck(start, store, proxy, until):
 @all_arms
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(stuck, tmp_path, until, arm, sent):
-    process, workers = stuck(arm)
+    process, workers = stuck(arm, LARDER_WORKERS="2")
     assert len(workers) >= 2
     for one in (process, *workers) if sent == signal.SIGINT else (process,):  # Ctrl-C reaches all that a terminal runs
         one.send_signal(sent)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err
     assert "interrupted" in err
     until(lambda: not any(worker.is_running() for worker in workers), "no worker is left")
     assert list((tmp_path / "cache").glob("larder-*")) == []
@@ -496,4 +504,4 @@ def test_what_cannot_be_removed_from_the_cache(start, tmp_path):
         subprocess.run(["chattr", "-i", str(place)], check=True)
     assert process.returncode == 3, err
     assert "LARDER_CACHE_DIR" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err

@@ -12,8 +12,8 @@ import pytest
 from larder.contract import read_index, read_manifest
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.loaders import s3_reader
-from larder.loaders.s3_reader import ATTEMPTS, Reader
-from larder.loaders.traffic import Traffic
+from larder.loaders.s3_reader import ATTEMPTS, ObjectReader
+from larder.loaders.traffic import TrafficCounter
 from services.bench.settings import BenchSettings
 
 pytestmark = pytest.mark.any_store
@@ -71,7 +71,7 @@ def test_the_warm_up_is_not_counted(run, store, proxy):
     assert record["network_requests"] == 24
 
 
-def test_resets_and_bursts_of_503_are_got_over_and_counted(run, store, proxy):
+def test_resets_and_bursts_of_503_are_retried_and_counted(run, store, proxy):
     front = proxy(store)
 
     def fault(method, path, number):
@@ -92,7 +92,7 @@ def test_resets_and_bursts_of_503_are_got_over_and_counted(run, store, proxy):
     assert whole < record["network_bytes"] < 1.3 * whole  # what came before a connection broke counts, too
 
 
-def test_connections_that_are_lost_between_requests_are_opened_anew(run, store, proxy):
+def test_connections_lost_between_requests_are_reopened(run, store, proxy):
     front = proxy(store)
     front.fault = lambda method, path, number: "reset-request" if path.endswith(".jpg") and number % 5 == 0 else None
     code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
@@ -101,7 +101,7 @@ def test_connections_that_are_lost_between_requests_are_opened_anew(run, store, 
     assert 40 <= record["network_requests"] < sum(images(front).values())
 
 
-def test_a_lasting_fault_comes_out_of_the_workers_in_words(run, store, proxy):
+def test_a_lasting_fault_in_a_worker_is_explained(run, store, proxy):
     front = proxy(store)
     front.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
     code, out, err, record = run(S3_ENDPOINT_URL=front.endpoint)
@@ -152,6 +152,7 @@ def spoil_index(store, bucket):
         ),
     ],
 )
+@pytest.mark.usefixtures("own_copy")
 def test_what_is_wrong_before_the_first_image_is_explained(run, store, loaded, harm, environ, code, parts):
     if harm:
         harm(store, loaded["S3_BUCKET"])
@@ -163,6 +164,7 @@ def test_what_is_wrong_before_the_first_image_is_explained(run, store, loaded, h
     assert "s3cr3t" not in err
 
 
+@pytest.mark.usefixtures("own_copy")
 def test_an_object_deleted_in_the_middle_of_a_run(run, store, proxy, loaded, tree):
     front = proxy(store)
     deleted = []
@@ -177,7 +179,7 @@ def test_an_object_deleted_in_the_middle_of_a_run(run, store, proxy, loaded, tre
     front.fault = fault
     code, out, err, _ = run("--warmup-batches", "0", "--workers", "1", S3_ENDPOINT_URL=front.endpoint)
     assert (code, out) == (3, ""), err
-    assert f"{deleted[0]} is gone" in err
+    assert f"{deleted[0]} is missing" in err
     assert "make etl-load" in err
     assert "Traceback" not in err
 
@@ -187,7 +189,7 @@ def test_an_image_that_is_spoilt_on_the_way(run, store, proxy):
     front.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
     code, out, err, _ = run(S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0")
     assert (code, out) == (3, ""), err
-    assert f"{FOLDER}/training/class_02/2.jpg can't be read: it has other bytes than the data set's index says" in err
+    assert f"{FOLDER}/training/class_02/2.jpg can't be read: it has other bytes than the dataset's index says" in err
     assert "make etl-load LARDER_FORCE=true" in err
 
 
@@ -197,8 +199,8 @@ def reader(loaded, monkeypatch):
     monkeypatch.setattr(s3_reader, "FIRST_PAUSE_SECONDS", 0.001)
 
     def make(**environ):
-        settings, traffic = BenchSettings.load("bench", [], loaded | environ), Traffic()
-        return Reader(settings, "us-east-1", traffic), traffic
+        settings, traffic = BenchSettings.load("bench", [], loaded | environ), TrafficCounter()
+        return ObjectReader(settings, "us-east-1", traffic), traffic
 
     return make
 
@@ -237,7 +239,7 @@ def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
 @pytest.mark.parametrize(
     ("environ", "key", "kind", "part"),
     [
-        pytest.param({}, f"{FOLDER}/nothing.jpg", InputError, "nothing.jpg is gone", id="no-object"),
+        pytest.param({}, f"{FOLDER}/nothing.jpg", InputError, "nothing.jpg is missing", id="no-object"),
         pytest.param({"S3_BUCKET": "larder-no-such-bucket"}, KEY, ConfigurationError, "no such bucket", id="no-bucket"),
         pytest.param({"AWS_SECRET_ACCESS_KEY": "s3cr3t"}, KEY, ConfigurationError, "secret key", id="wrong-secret"),
         pytest.param({"AWS_ACCESS_KEY_ID": "nobody"}, KEY, ConfigurationError, "key", id="wrong-key"),
@@ -261,16 +263,16 @@ def test_a_store_that_is_down(reader):
 FORKS = """
 import os, sys
 from larder.progress import Reporter
-from services.bench.arm import open_arm
+from services.bench.arm_opener import open_arm
 from services.bench.settings import BenchSettings
 
 settings = BenchSettings.load("bench", ["--arm", "remote_one_sample"], os.environ)
 for number in range(2):
-    with open_arm(settings, Reporter("bench")) as feed:
-        dataset = feed.loader.dataset
+    with open_arm(settings, Reporter("bench")) as opened:
+        dataset = opened.loader.dataset
         image, label = dataset[0]  # in the parent: its event loop and thread are there when it forks
         for epoch in range(2):
-            print(sum(len(labels) for _, labels in feed.loader.read(epoch, 5)), feed.network().requests, flush=True)
+            print(sum(len(labels) for _, labels in opened.loader.read(epoch, 5)), opened.network().requests, flush=True)
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import ssl
 import subprocess
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.conftest import Proxy
+from tests import forks
+from tests.conftest import Proxy, Store
 from tests.integration.bench.conftest import OURS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +30,6 @@ if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv.pop(1))
     runpy.run_module("services.bench", run_name="__main__", alter_sys=True)
 """
-ARMS = ("litdata_streaming", "webdataset", "imagefolder_local")
 
 
 @pytest.fixture
@@ -36,26 +37,42 @@ def run(tmp_path: Path) -> Callable[..., tuple[int, str, dict[str, Any]]]:
     """Run an arm with workers that are started in some way: its exit code, stderr and record."""
 
     def run_bench(method: str, arm: str, environ: Mapping[str, str]) -> tuple[int, str, dict[str, Any]]:
+        known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        ours = {
+            "PYTHONPATH": str(ROOT),
+            "LARDER_WORKERS": "1",
+            "LARDER_BATCH_SIZE": "8",
+            "LARDER_WARMUP_BATCHES": "0",
+            "LARDER_RESULTS": str(tmp_path / "results"),
+            "LARDER_LOG": "json",
+        }
+        env = known | ours | dict(environ)
+        if method == multiprocessing.get_start_method():
+            with forks.start("bench", ["--arm", arm], env) as process:
+                stdout, stderr = process.communicate(timeout=400)
+            return process.returncode or 0, stderr, json.loads(stdout) if stdout else {}
         script = tmp_path / "script.py"
         script.write_text(SCRIPT)
-        known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        ours = {"PYTHONPATH": str(ROOT), "LARDER_WORKERS": "1", "LARDER_BATCH_SIZE": "8", "LARDER_WARMUP_BATCHES": "0",
-                "LARDER_RESULTS": str(tmp_path / "results"), "LARDER_LOG": "json"}  # fmt: skip
         done = subprocess.run(
-            [sys.executable, str(script), method, "--arm", arm], cwd=tmp_path, env=known | ours | dict(environ),
-            capture_output=True, text=True, timeout=400, check=False,
-        )  # fmt: skip
+            [sys.executable, str(script), method, "--arm", arm],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
         return done.returncode, done.stderr, json.loads(done.stdout) if done.stdout else {}
 
     return run_bench
 
 
+@pytest.mark.exhaustive  # the first case of the next test has such workers, too
 @one_store
 @pytest.mark.parametrize(
     ("method", "arm"),
-    [("forkserver", "litdata_streaming")]
-    + [pytest.param(method, arm, marks=pytest.mark.exhaustive) for method in ("forkserver", "spawn") for arm in ARMS],
-)  # fmt: skip
+    [("forkserver", "webdataset"), ("forkserver", "imagefolder_local"), ("spawn", "litdata_streaming")],
+)
 def test_an_arm(run: Any, packed: dict[str, str], method: str, arm: str) -> None:
     code, err, record = run(method, arm, packed)
     assert code == 0, err
@@ -76,7 +93,7 @@ def serving(server: Proxy) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def behind_tls(store: Any, tmp_path: Path) -> Iterator[dict[str, str]]:
+def behind_tls(store: Store, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The settings that reach the store by TLS, with a certificate of an authority of the user's own."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
@@ -84,16 +101,17 @@ def behind_tls(store: Any, tmp_path: Path) -> Iterator[dict[str, str]]:
     server = Proxy(store.endpoint)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     with serving(server):
-        yield {"S3_ENDPOINT_URL": server.endpoint.replace("http:", "https:"),
-               "AWS_CA_BUNDLE": str(tmp_path / "authority.pem")}  # fmt: skip
+        yield {
+            "S3_ENDPOINT_URL": server.endpoint.replace("http:", "https:"),
+            "AWS_CA_BUNDLE": str(tmp_path / "authority.pem"),
+        }
 
 
 @one_store
 @pytest.mark.parametrize(
     ("method", "arm"),
-    [("fork", "litdata_streaming"), pytest.param("forkserver", "litdata_streaming", marks=pytest.mark.exhaustive),
-     pytest.param("fork", "webdataset", marks=pytest.mark.exhaustive)],
-)  # fmt: skip
+    [("forkserver", "litdata_streaming"), pytest.param("fork", "webdataset", marks=pytest.mark.exhaustive)],
+)
 def test_an_authority_of_the_users_own(
     run: Any, packed: dict[str, str], behind_tls: dict[str, str], method: str, arm: str
 ) -> None:
@@ -106,11 +124,10 @@ class Relay(Proxy):
     """An HTTP proxy: requests come with whole URLs, which its handler takes for paths."""
 
 
+@pytest.mark.exhaustive
 @one_store
-@pytest.mark.parametrize(
-    "arm", ["litdata_streaming", pytest.param("webdataset", marks=pytest.mark.exhaustive)]
-)  # fmt: skip
-def test_a_proxy(run: Any, store: Any, packed: dict[str, str], arm: str) -> None:
+@pytest.mark.parametrize("arm", ["litdata_streaming", "webdataset"])
+def test_a_proxy(run: Any, store: Store, packed: dict[str, str], arm: str) -> None:
     relay = Relay(store.endpoint)
     with serving(relay):
         unknown = "http://store.test"  # a name that the proxy alone could resolve

@@ -55,15 +55,26 @@ def _started(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--temp-dir={own}",
-                    "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block",
+                    sys.executable,
+                    "-m",
+                    "ray.scripts.scripts",
+                    "start",
+                    *options,
+                    f"--temp-dir={own}",
+                    "--num-gpus=0",
+                    "--object-store-memory=100000000",
+                    "--disable-usage-stats",
+                    "--block",
                     "--include-log-monitor=false",
                 ],
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
                 | {"RAY_memory_monitor_refresh_ms": "0"},  # other tests may need what is left of the machine's memory
                 start_new_session=True,
-            )  # fmt: skip
+            )
         sign = own / "ray_current_cluster"
         wait_until(lambda: sign.exists() or process.poll() is not None, "the node has started or ended", 180)  # noqa: B023
         if sign.exists():
@@ -121,13 +132,13 @@ def cluster(_shared_cluster: tuple[Cluster, Path]) -> Iterator[Cluster]:
 
 
 LOCAL = ["local, one worker", "local, two workers", "local, workers later"]
-ENGINES = [*LOCAL, "ray, a cluster", pytest.param("ray, no cluster", marks=pytest.mark.exhaustive)]
+ENGINES = [*LOCAL, pytest.param("ray, no cluster", marks=pytest.mark.exhaustive)]
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Runs a test with each engine."""
+    """Runs a test with each engine; `test_work_on_a_cluster` does the same with one of a cluster."""
     name = request.param
     if name.startswith("local"):
         return LocalEngine(1 if "one" in name else 2, 60 if "later" in name else 0)
-    return RayEngine(2, request.getfixturevalue("cluster").address if "a cluster" in name else "")
+    return RayEngine(2)

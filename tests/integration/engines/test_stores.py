@@ -1,41 +1,34 @@
-"""Work on what lies in a store, by a Ray cluster: the same as by one process here."""
+"""Work of a Ray cluster on data in a store: the result is that of one local process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.conftest import Store
+from tests.integration.conftest import MakePicture, ReadObjects, Stage
 from tests.integration.engines.conftest import Cluster
-
-
-@pytest.fixture
-def objects(store: Any, bucket: str) -> Callable[[str], dict[str, bytes]]:
-    """The objects below a folder of the bucket but run.json: path and content."""
-
-    def objects(folder: str) -> dict[str, bytes]:
-        listed = store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ())
-        keys = [item["Key"] for item in listed if not item["Key"].endswith("run.json")]
-        return {key.removeprefix(f"{folder}/"): store.client.get_object(Bucket=bucket, Key=key)["Body"].read()
-                for key in keys}  # fmt: skip
-
-    return objects
 
 
 @pytest.mark.any_store
 @pytest.mark.exhaustive
 def test_index_shard_and_verify(
-    stage: Any, picture: Callable[[int], bytes], store: Any, bucket: str, objects: Any, cluster: Cluster, tmp_path: Path
+    stage: Stage,
+    picture: MakePicture,
+    store: Store,
+    bucket: str,
+    objects: ReadObjects,
+    cluster: Cluster,
+    tmp_path: Path,
 ) -> None:
     for number in range(150):
         key = f"in/{('train', 'val')[number % 5 == 0]}/{('cat', 'dog')[number % 2]}/{number}.jpg"
         store.client.put_object(Bucket=bucket, Key=key, Body=picture(number))
     found = {}
     by_ray = {"LARDER_ENGINE": "ray", "RAY_ADDRESS": cluster.address}
-    ways: dict[str, Mapping[str, str]] = {"one": {}, "two": {"LARDER_WORKERS": "2"}, "ray": by_ray}
+    ways: dict[str, dict[str, str]] = {"one": {}, "two": {"LARDER_WORKERS": "2"}, "ray": by_ray}
     for way, how in ways.items():
         env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": way, "LARDER_SOURCE": f"s3://{bucket}/in/"} | how
         volume = tmp_path / way

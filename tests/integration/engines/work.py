@@ -1,4 +1,4 @@
-"""What workers do in these tests, and a stage that has them do it: a module that workers can import."""
+"""The tasks of these tests, and a stage that runs them: a module that workers can import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from larder.engines import open_engine
 from larder.errors import InputError
 from larder.progress import Reporter
 from larder.settings import Settings
-from larder.stage import Outcome, main
+from larder.stage import StageOutcome, main
 
 
 def refuse(number: int) -> int:
@@ -76,11 +76,11 @@ class HoldSettings(Settings):
     folder: Path = Field(alias="LARDER_TEST_FOLDER", description="where its workers leave their process ids")
 
 
-def hold_all(settings: HoldSettings, reporter: Reporter) -> Outcome:
+def hold_all(settings: HoldSettings, reporter: Reporter) -> StageOutcome:
     """Run `hold` for twenty tasks on a cluster."""
     engine = open_engine("ray", 2, 0, settings.address, reporter.event)
     with engine(partial(hold, settings.folder), range(20)) as results:
-        return Outcome(f"{sum(results)}", "")
+        return StageOutcome(f"{sum(results)}", "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A data set in every wrapping, and an HTTP server with faults."""
+"""A dataset in every kind of archive, and an HTTP server with faults."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from typing import Any, NamedTuple
 import pytest
 import zstandard
 
-from larder.contract import find_manifest, first_missing, read_index
+from larder.contract import find_manifest, find_missing_file, read_index
+from tests.integration.conftest import Disk
 
 _RANDOM = random.Random(7)
-FILES = {f"{split}/{label}_{number}.jpg": _RANDOM.randbytes(3000) for split in ("training", "validation", "evaluation")
-         for label in range(3) for number in range(8)}  # fmt: skip
+FILES = {
+    f"{split}/{label}_{number}.jpg": _RANDOM.randbytes(3000)
+    for split in ("training", "validation", "evaluation")
+    for label in range(3)
+    for number in range(8)
+}
 FILES |= {"training/empty.jpg": b"", "training/a b.jpg": b"1", "training/-rf": b"2", "training/图é.jpg": b"3"}
 FILES |= {"training/new\nline.jpg": b"4"}
 LITTER = {
@@ -83,7 +88,7 @@ PACKERS: dict[str, Pack] = {
 
 @pytest.fixture(scope="session")
 def files() -> dict[str, bytes]:
-    """The data set: path to content."""
+    """The dataset: path to content."""
     return FILES
 
 
@@ -121,7 +126,7 @@ class Raw:
         """Every file, verified against index and manifest; fails when anything differs."""
         manifest = find_manifest(self.folder)
         assert manifest is not None, "there is no manifest"
-        assert first_missing(self.folder, manifest) is None
+        assert find_missing_file(self.folder, manifest) is None
         entries = list(read_index(self.folder, manifest))
         assert [entry.path for entry in entries] == sorted((entry.path for entry in entries), key=os.fsencode)
         found = {}
@@ -234,6 +239,6 @@ def server() -> Iterator[Faults]:
 
 
 @pytest.fixture
-def raw_on(disk: Any) -> Raw:
+def raw_on(disk: Disk) -> Raw:
     """The `raw/` of the small disk."""
     return Raw(disk.seen)

@@ -94,7 +94,7 @@ def test_file_that_changes_between_tries_is_not_mixed(run, served, raw, packers,
 
 
 def test_file_that_shrank_is_fetched_from_the_start(run, served, raw, packers) -> None:
-    """The server has no bytes where the download broke off: 416."""
+    """The server answers 416: it has no bytes where the download broke off."""
 
     def change() -> None:
         served.content = packers["tar"]({"a.jpg": b"1"})
@@ -165,7 +165,7 @@ def test_unusable_addresses(run, url, code) -> None:
 
 
 def test_too_long_content_length(run, served) -> None:
-    """The server promises more than it has: it never becomes complete."""
+    """The server promises more than it has, so the download never completes."""
     served.length = len(served.content) + 10
     code, said = run(f"--source={served.url()}")
     assert code == 5, said
@@ -173,7 +173,7 @@ def test_too_long_content_length(run, served) -> None:
 
 @pytest.mark.parametrize("fault", ["short Content-Length", "no Content-Length", "web page", "other file"])
 def test_bad_download_is_not_kept(run, served, raw, fault) -> None:
-    """What can't be unpacked is fetched anew by the next run, which finds the server well again."""
+    """The next run fetches a damaged archive again, from a server that works again."""
     good, flags = served.content, [f"--source={served.url()}"]
     if fault == "short Content-Length":
         served.length = len(good) // 2

@@ -1,4 +1,4 @@
-"""What goes wrong on this side: archives, disks, settings, processes. The old data stays."""
+"""Local faults: archives, disks, settings, processes. The old data stays."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_bad_source_loses_nothing(stage, pack, with_old_data, volume, name, harm
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "sample"])
 def test_full_disk(stage, pack, disk, raw_on, kind) -> None:
-    """3 MB for 6 MB: told before the first byte where the size is known. With more space it goes on."""
+    """The disk has 3 MB for 6 MB. A known size fails before the first byte. With more space, the run resumes."""
     noise = random.Random(5).randbytes(60_000)
     new = {f"training/{number}.jpg": noise for number in range(100)}
     options = {"prefix": disk.prefix, "volume": disk.volume, "env": {"LARDER_WORKERS": "2"}}
@@ -90,13 +90,32 @@ def test_volume_that_is_no_folder(stage, pack, tmp_path) -> None:
 
 def test_every_wrong_setting_is_told_at_once(stage) -> None:
     result = stage(
-        "extract", "--no-such=s3cr3t", "--workers=none", "--source-sha256=short", "--other", "s3cr3t",
-        env={"LARDER_SOURCE": "ftp://me:s3cr3t@host/x?s3cr3t", "LARDER_SAMPLE_IMAGES": "3", "LARDER_MAX_FILES": "0",
-             "LARDER_SEED": "", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "LARDER_LOG": "loud"},
-    )  # fmt: skip
+        "extract",
+        "--no-such=s3cr3t",
+        "--workers=none",
+        "--source-sha256=short",
+        "--other",
+        "s3cr3t",
+        env={
+            "LARDER_SOURCE": "ftp://me:s3cr3t@host/x?s3cr3t",
+            "LARDER_SAMPLE_IMAGES": "3",
+            "LARDER_MAX_FILES": "0",
+            "LARDER_SEED": "",
+            "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+            "LARDER_LOG": "loud",
+        },
+    )
     assert result.code == 2
-    for name in ("--no-such", "--workers", "--source-sha256", "--other", "LARDER_SOURCE", "LARDER_SAMPLE_IMAGES",
-                 "LARDER_MAX_FILES", "LARDER_LOG"):  # fmt: skip
+    for name in (
+        "--no-such",
+        "--workers",
+        "--source-sha256",
+        "--other",
+        "LARDER_SOURCE",
+        "LARDER_SAMPLE_IMAGES",
+        "LARDER_MAX_FILES",
+        "LARDER_LOG",
+    ):
         assert name in result.stderr
     assert "LARDER_SEED" not in result.stderr
     assert "s3cr3t" not in result.stderr

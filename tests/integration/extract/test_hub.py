@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub as sources, against a server that speaks its API."""
+"""Datasets of the Hugging Face Hub as sources, against a server that speaks its API."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import Any
 import pytest
 
 from larder.errors import InputError
-from services.extract.remotes.addresses import Places
+from services.extract.remotes.addresses import AddressPolicy
 from tests import hub as hub_server
 from tests.hub import COMMIT, OLDER, REPOSITORY
+from tests.integration.conftest import Stage
 from tests.liar import lying
 from tests.parquet import packed, picture
 
 SOURCE = f"hf://datasets/{REPOSITORY}"
 ROWS = [(picture(number), number % 2) for number in range(8)]
 PARQUET = {
-    "data/train-00000-of-00002.parquet": packed(ROWS[:3]), "data/train-00001-of-00002.parquet": packed(ROWS[3:6]),
-    "data/test-00000-of-00001.parquet": packed(ROWS[6:]), "README.md": b"# Pictures\n", ".gitattributes": b"x",
-}  # fmt: skip
+    "data/train-00000-of-00002.parquet": packed(ROWS[:3]),
+    "data/train-00001-of-00002.parquet": packed(ROWS[3:6]),
+    "data/test-00000-of-00001.parquet": packed(ROWS[6:]),
+    "README.md": b"# Pictures\n",
+    ".gitattributes": b"x",
+}
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def hub(tmp_path: Path) -> Iterator[hub_server.Hub]:
 
 
 @pytest.fixture
-def extract(stage: Any, hub: hub_server.Hub, tmp_path: Path) -> Any:
+def extract(stage: Stage, hub: hub_server.Hub, tmp_path: Path) -> Any:
     """Runs extract on the hub: `extract("@v1.0", HF_TOKEN="…")`."""
 
     def extract(of: str = "", **env: str) -> Any:
@@ -79,8 +83,14 @@ def test_a_file_a_pattern_or_a_folder_alone(extract, raw, path) -> None:
 
 
 def test_images_tables_and_archives(extract, raw, hub, packers) -> None:
-    hub.files = {"train/cat/1.jpg": picture(1), "test/dog/2.jpg": b"2" * 2000, "metadata.csv": b"file_name,label\n",
-                 "README.md": b"# hi", ".gitattributes": b"x", ".github/a.jpg": b"x"}  # fmt: skip
+    hub.files = {
+        "train/cat/1.jpg": picture(1),
+        "test/dog/2.jpg": b"2" * 2000,
+        "metadata.csv": b"file_name,label\n",
+        "README.md": b"# hi",
+        ".gitattributes": b"x",
+        ".github/a.jpg": b"x",
+    }
     hub.page = 2
     assert extract().code == 0
     visible = {path: content for path, content in hub.files.items() if not path.startswith(".")}
@@ -105,15 +115,15 @@ def test_tokens_from_their_usual_places(extract, raw, hub, tmp_path, place) -> N
     assert {asked.token for asked in hub.asked if asked.path.startswith("/lfs/")} == {None}, "a CDN got the token"
     hub.token = "other"
     refused = extract("@v1.0", **env)
-    assert (refused.code, "no such data set for this token's user" in refused.stderr) == (3, True), refused.stderr
+    assert (refused.code, "no such dataset for this token's user" in refused.stderr) == (3, True), refused.stderr
     assert "s3cr3t" not in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("of", "change", "code", "says", "step"),
     [
-        ("", {"token": "x"}, 3, "there is no such data set in public", "set HF_TOKEN if it is private"),
-        ("-none", {}, 3, "there is no such data set", "check the name"),
+        ("", {"token": "x"}, 3, "there is no such dataset in public", "set HF_TOKEN if it is private"),
+        ("-none", {}, 3, "there is no such dataset", "check the name"),
         ("@nothing", {}, 3, "no branch, tag or commit 'nothing'", "choose one"),
         ("/nothing", {}, 3, "holds no files", "look at http"),
         ("/nothing/*.parquet", {}, 3, "there is no such file", "look at http"),
@@ -122,7 +132,7 @@ def test_tokens_from_their_usual_places(extract, raw, hub, tmp_path, place) -> N
         ("", {"statuses": [404] * 9}, 3, "404", "LARDER_SOURCE"),
     ],
     ids=["private", "absent", "revision", "file", "pattern", "gated", "nothing to read", "gone"],
-)  # fmt: skip
+)
 def test_what_is_not_there_for_you(extract, raw, hub, of, change, code, says, step) -> None:
     for name, value in change.items():
         setattr(hub, name, value)
@@ -240,7 +250,7 @@ def test_other_bytes_than_listed(extract, raw, hub, large) -> None:
         ({"HF_HUB_OFFLINE": "1"}, 2, "HF_HUB_OFFLINE is set"),
         ({"HF_ENDPOINT": "ftp://x"}, 2, "must be http:// or https://"),
     ],
-)  # fmt: skip
+)
 def test_no_hub(extract, env, code, says) -> None:
     result = extract(**env)
     assert (result.code, says in result.stderr) == (code, True), result.stderr
@@ -268,7 +278,7 @@ def test_names_that_lead_into_a_network(monkeypatch) -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host.removeprefix("at-"), port))]
 
     monkeypatch.setattr(hub_remote.socket, "getaddrinfo", resolve)
-    network = hub_remote._CheckedNetwork(Places("hf://"), "at-127.0.0.1", 1)
+    network = hub_remote._CheckedNetwork(AddressPolicy("hf://"), "at-127.0.0.1", 1)
     with pytest.raises(InputError, match=r"redirects to 127\.0\.0\.1, a loopback address"):
         network.connect_tcp("127.0.0.1", 9)
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run leaves the old data or the new, and the next one ends as if nothing had happened."""
+"""A run that is killed at any moment leaves the old data or the new, and the next one completes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ NEW = {f"Food-11/training/{number}.jpg": b"%d" % number for number in range(3)}
 
 @pytest.mark.parametrize("kind", ["zip", pytest.param("tar.gz", marks=pytest.mark.exhaustive)])
 def test_killed_at_every_step(raw, pack, volume: Path, monkeypatch, kind: str) -> None:
-    """Old data, a wrapper to take away, and a kill before each single change of the file system."""
+    """Replace old data by an archive with one top folder, and kill before every change of the file system."""
     monkeypatch.setenv("LARDER_WORKERS", "1")
     monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))
     run: Callable[[str], int] = lambda source: main(  # noqa: E731

@@ -95,12 +95,12 @@ def test_endless_download_without_a_length(run, liar, volume, how) -> None:
     liar.answer = endless
     code, said = run(f"--source={liar.url}/a.tar", "--max-download=3MB")
     assert (code, "LARDER_MAX_DOWNLOAD" in said) == (3, True), said
-    assert "removed what had come of" in said
+    assert "removed the unfinished download of" in said
     assert not list(volume.glob(".larder/raw/downloads/*"))
 
 
 def test_endless_download_leaves_space_for_its_files(run, liar, volume, monkeypatch) -> None:
-    monkeypatch.setattr(download, "_LOOK_BYTES", 1 << 20)
+    monkeypatch.setattr(download, "_SPACE_CHECK_BYTES", 1 << 20)
     looked: list[int] = []
 
     def require_space(folder: Path, needed: int, what: str) -> None:
@@ -128,17 +128,25 @@ def test_what_one_source_left_is_not_in_the_way_of_others(run, liar, volume, arc
     liar.answer = saying(f"{OK}Content-Length: {len(archive)}", archive)
     code, said = run(f"--source={liar.url}/second.tar")
     assert code == 0, said
-    assert f"removed what had come of {liar.url}/first.tar: 97." in said
+    assert f"removed the unfinished download of {liar.url}/first.tar: 97." in said
     assert raw.content() == FILES
 
 
 @pytest.mark.parametrize("where", ["status line", "headers", "body", "chunks"])
 def test_server_that_crawls(run, liar, where) -> None:
-    """One byte at a time is no progress, wherever it happens."""
-    heads = {"status line": b"", "headers": b"HTTP/1.1 200 OK\r\n", "body": b"HTTP/1.1 200 OK\r\n\r\n",
-             "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"}  # fmt: skip
-    rest = {"status line": b"HTTP/1.1 200 OK", "headers": b"X-Long: " + b"x" * 9999, "body": bytes(9999),
-            "chunks": b"1\r\nx\r\n" * 999}  # fmt: skip
+    """One byte at a time doesn't count as progress, in whatever phase."""
+    heads = {
+        "status line": b"",
+        "headers": b"HTTP/1.1 200 OK\r\n",
+        "body": b"HTTP/1.1 200 OK\r\n\r\n",
+        "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    }
+    rest = {
+        "status line": b"HTTP/1.1 200 OK",
+        "headers": b"X-Long: " + b"x" * 9999,
+        "body": bytes(9999),
+        "chunks": b"1\r\nx\r\n" * 999,
+    }
 
     def crawl(_: Request, talk: Talk) -> None:
         talk.send(heads[where])
@@ -149,6 +157,13 @@ def test_server_that_crawls(run, liar, where) -> None:
     assert code == 5, said
     assert "bytes arrived in" in said and "LARDER_STALL_SECONDS" in said
     assert len(liar.asked) == 2
+
+
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"PK\3\4 without a head\r\n\r\n"])
+def test_server_of_another_protocol(run, liar, banner) -> None:
+    liar.answer = lambda request, talk: talk.send(banner)
+    code, said = run(f"--source={liar.url}/a.tar")
+    assert (code, "something else than HTTP" in said) == (5, True), said
 
 
 def test_silent_server(run, liar) -> None:
@@ -198,14 +213,18 @@ def test_chunks_that_are_none(run, liar, chunks) -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        "Content-Range: bytes 5-9/20", "Content-Range: bytes 100000-5/300000",
+        "Content-Range: bytes 5-9/20",
+        "Content-Range: bytes 100000-5/300000",
         "Content-Range: bytes 100000-399999/300000",
-        "Content-Range: items 1-2/3", "Content-Range: bytes 100000-299999/99999999999999999999999", "X: y",
-        "Content-Range: bytes 100000-299999/300000\nContent-Length: 7", "Content-Range: bytes 100000-299999/700000",
+        "Content-Range: items 1-2/3",
+        "Content-Range: bytes 100000-299999/99999999999999999999999",
+        "X: y",
+        "Content-Range: bytes 100000-299999/300000\nContent-Length: 7",
+        "Content-Range: bytes 100000-299999/700000",
     ],
-)  # fmt: skip
+)
 def test_lies_about_ranges(run, liar, archive, raw, lie) -> None:
-    """A part that isn't the one that was asked for is never put behind what is there."""
+    """Never append a range that wasn't requested."""
 
     def answer(request: Request, talk: Talk) -> None:
         if "range" in request.headers:
@@ -231,8 +250,10 @@ def test_reason_phrases_cannot_forge_lines(run, liar) -> None:
 @pytest.fixture
 def internet(monkeypatch) -> Iterator[Liar]:
     """A server at 127.0.0.2, which counts as a public address here."""
-    kind_of = addresses.kind_of
-    monkeypatch.setattr(addresses, "kind_of", lambda text: "public" if text == "127.0.0.2" else kind_of(text))
+    classify_address = addresses.classify_address
+    monkeypatch.setattr(
+        addresses, "classify_address", lambda text: "public" if text == "127.0.0.2" else classify_address(text)
+    )
     with lying("127.0.0.2") as server:
         yield server
 
@@ -246,14 +267,16 @@ def to(location: str) -> Callable[[Request, Talk], None]:
     ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "0.0.0.0", "10.1.2.3",
      "[fd00::1]",
      "192.168.0.1", "172.16.0.1", "169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "100.64.0.1", "[64:ff9b::a00:1]",
-     "[2002:7f00:1::]", "[::127.0.0.1]", "224.0.0.1", "rebind.test"],
+     "[2002:7f00:1::]", "[64:ff9b:1::1]", "[::ffff:0:127.0.0.1]",
+     "168.63.129.16", "localhost.", "127.0.0.1.", "[::127.0.0.1]", "224.0.0.1", "rebind.test"],
 )  # fmt: skip
 def test_redirect_into_the_network_is_refused(run, internet, liar, host, monkeypatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
-        socket, "getaddrinfo",
+        socket,
+        "getaddrinfo",
         lambda name, *rest, **named: resolve("127.0.0.1" if name == "rebind.test" else name, *rest, **named),
-    )  # fmt: skip
+    )
     internet.answer = to(f"http://{host}:{liar.port}/secret?token=s3cr3t")
     code, said = run(f"--source={internet.url}/a.tar")
     assert code == 3, said
@@ -261,13 +284,14 @@ def test_redirect_into_the_network_is_refused(run, internet, liar, host, monkeyp
     assert (len(internet.asked), liar.connections) == (1, 0)
 
 
-def test_name_that_changes_its_address_is_checked_as_it_is_connected_to(run, internet, liar, monkeypatch) -> None:
+def test_an_address_is_checked_when_it_is_connected_to(run, internet, liar, monkeypatch) -> None:
     answers = iter(["127.0.0.2", "127.0.0.1"])
     resolve = socket.getaddrinfo
     monkeypatch.setattr(
-        socket, "getaddrinfo",
+        socket,
+        "getaddrinfo",
         lambda name, *rest, **named: resolve(next(answers) if name == "rebind.test" else name, *rest, **named),
-    )  # fmt: skip
+    )
     internet.answer = to(f"http://rebind.test:{liar.port}/a.tar")
     code, said = run(f"--source=http://rebind.test:{internet.port}/a.tar")
     assert (code, liar.connections) == (3, 0), said
@@ -291,11 +315,11 @@ def test_redirect_through_several_hops_is_checked_at_each(run, internet, liar) -
 def test_redirect_to_no_usable_place(run, liar, place) -> None:
     liar.answer = to(place)
     code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "usable URL" in said) == (3, True), said
+    assert (code, "invalid URL" in said) == (3, True), said
 
 
 def test_redirect_within_the_machine_where_the_source_is_there(run, liar, archive, raw) -> None:
-    """What was found is in run.json: the digest can be pinned."""
+    """run.json has the digest, which can be pinned."""
     with lying() as other:
         other.answer = saying(f'{OK}ETag: "v1"\nContent-Length: {len(archive)}', archive)
         liar.answer = to(f"{other.url}/b.tar?signature=s3cr3t")
@@ -303,8 +327,12 @@ def test_redirect_within_the_machine_where_the_source_is_there(run, liar, archiv
         assert code == 0, said
     found = json.loads(raw.meta("run.json"))["found"]
     manifest = json.loads(raw.meta("manifest.json"))
-    assert found == {"sha256": manifest["input"]["sha256"], "bytes": len(archive), "url": f"{other.url}/b.tar",
-                     "etag": '"v1"'}  # fmt: skip
+    assert found == {
+        "sha256": manifest["input"]["sha256"],
+        "bytes": len(archive),
+        "url": f"{other.url}/b.tar",
+        "etag": '"v1"',
+    }
 
 
 def test_password_stays_with_its_host(run, liar, archive) -> None:

@@ -1,4 +1,4 @@
-"""Objects below a prefix as a source: what is listed, fetched, continued and refused."""
+"""Objects below a prefix as a source: what is listed, fetched, resumed and refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,15 +15,18 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from larder.errors import ServiceError
+from larder.sources import prefix_reader as prefixes
+from larder.store import StoreSettings
+from tests.conftest import own_bucket
 from tests.parquet import packed, picture
 
 
 @pytest.fixture
-def bucket(s3: Any) -> str:
+def bucket(s3: Any) -> Iterator[str]:
     """A bucket of the test's own."""
-    name = f"extract-{uuid.uuid4().hex[:12]}"
-    s3.client.create_bucket(Bucket=name)
-    return name
+    with own_bucket(s3.client) as name:
+        yield name
 
 
 @pytest.fixture
@@ -38,8 +40,12 @@ def put(s3: Any, bucket: str) -> Callable[[dict[str, bytes]], None]:
     return put
 
 
-IMAGES = {f"{split}/{label}/图 {number}?#.jpg": f"{split}{label}{number}".encode() for split in ("train", "test")
-          for label in ("cat", "dog") for number in range(20)}  # fmt: skip
+IMAGES = {
+    f"{split}/{label}/图 {number}?#.jpg": f"{split}{label}{number}".encode()
+    for split in ("train", "test")
+    for label in ("cat", "dog")
+    for number in range(20)
+}
 
 
 @pytest.mark.one_in(3)
@@ -78,8 +84,12 @@ def test_two_keys_for_one_path(stage, raw, lying) -> None:
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("source", ["shards/", "shards", "shards/*.tar"])
 def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> None:
-    put({f"shards/train-{number:06d}.tar": packers["tar"]({f"{number}.jpg": b"%d" % number, f"{number}.cls": b"3"})
-         for number in range(5)})  # fmt: skip
+    put(
+        {
+            f"shards/train-{number:06d}.tar": packers["tar"]({f"{number}.jpg": b"%d" % number, f"{number}.cls": b"3"})
+            for number in range(5)
+        }
+    )
     result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}", "LARDER_WORKERS": "2"})
     assert result.code == 0, result.stderr
     expected = {f"train/{number}.jpg": b"%d" % number for number in range(5)}
@@ -112,12 +122,14 @@ def test_a_killed_run_goes_on(stage, raw, s3, bucket, put, kill_at_random, volum
 @pytest.mark.parametrize(
     ("objects", "source", "code", "says"),
     [
-        ({}, "nothing/", 3, "holds no objects"), ({}, "nothing", 3, "does not exist"),
-        ({"p/": b""}, "p/", 3, "holds no objects"), ({"p/a.txt": b"x"}, "p/*.tar", 3, "holds no objects"),
+        ({}, "nothing/", 3, "holds no objects"),
+        ({}, "nothing", 3, "does not exist"),
+        ({"p/": b""}, "p/", 3, "holds no objects"),
+        ({"p/a.txt": b"x"}, "p/*.tar", 3, "holds no objects"),
         ({"p/a/b": b"1", "p/a": b"2"}, "p/", 3, "is a file and a folder at once"),
         ({"p/1.tar": b"no archive"}, "p/", 3, "is not an archive"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused(stage, raw, s3, bucket, put, objects, source, code, says) -> None:
     put(objects)
     result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}"})
@@ -154,6 +166,8 @@ class Store:
         self.content: Callable[[bytes, int], bytes] = lambda content, _start: content
         """What is sent, given what is right and where the request starts."""
         self.headers: dict[str, str] = {}
+        self.busy = 0
+        """How many of the requests for objects are answered by 503."""
         self.asked: list[tuple[str, str | None]] = []
 
     def listing(self, prefix: str, start: int) -> bytes:
@@ -163,8 +177,9 @@ class Store:
         items = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{self.size(len(content))}</Size>"
             f"<ETag>&quot;{self.etag(content)}&quot;</ETag></Contents>"
-            for key in keys[start : start + self.page] for content in [self.objects[key]]
-        )  # fmt: skip
+            for key in keys[start : start + self.page]
+            for content in [self.objects[key]]
+        )
         following = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
         return (
             f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{following}{items}</ListBucketResult>"
@@ -187,17 +202,31 @@ class _Handler(BaseHTTPRequestHandler):
             token = query.get("continuation-token", ["0"])[0]
             body = store.listing(query.get("prefix", [""])[0], int(token) if token.isdecimal() else 0)
             length = len(body)
+        elif store.busy:
+            store.busy -= 1
+            status, body = 503, b"<Error><Code>SlowDown</Code></Error>"
+            length = len(body)
         elif not key or key[0] not in store.objects:
             status, body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
             length = len(body)
         else:
             whole = store.objects[key[0]]
             start = int((self.headers.get("Range") or "bytes=0-")[6:].rstrip("-"))
+            if self.headers.get("If-Match", store.etag(whole)).strip('"') != store.etag(whole):
+                self._refuse()
+                return
             body = store.content(whole, start)[start:]
             length = len(whole) - start
             headers |= {"ETag": f'"{store.etag(whole)}"'} | store.headers
             if start:
                 status, headers["Content-Range"] = 206, f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        self._answer(status, headers, body, length)
+
+    def _refuse(self) -> None:
+        body = b"<Error><Code>PreconditionFailed</Code></Error>"
+        self._answer(412, {}, body, len(body))
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, length: int) -> None:
         self.send_response(status)
         for name, value in ({"Content-Length": str(length)} | headers).items():
             self.send_header(name, value)
@@ -228,6 +257,56 @@ def test_a_broken_connection_is_continued(stage, raw, lying) -> None:
     assert result.code == 0, result.stderr
     assert raw.content() == {"a.jpg": b"0123456789" * 1000}
     assert ("/bucket/p/a.jpg", "bytes=4000-") in lying.asked
+
+
+PARTS = b"0123456789" * 20_000
+
+
+def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
+    """What a server sends whose object is replaced while its first part is on its way."""
+
+    def content(whole: bytes, _start: int) -> bytes:
+        if lying.objects[key] == with_one:
+            return whole
+        lying.objects[key] = with_one
+        return whole[:50_000]
+
+    return content
+
+
+@pytest.mark.parametrize("key", ["p/a?b #%41+é.jpg", "p/a?b #%41+é.tar"], ids=["prefix", "archive"])
+def test_a_server_that_misbehaves(stage, raw, lying, packers, key) -> None:
+    """The names of an object and of an archive contain characters that are special in a URL."""
+    is_archive = key.endswith(".tar")
+
+    def stored(content: bytes) -> bytes:
+        return packers["tar"]({"a.jpg": content}) if is_archive else content
+
+    def expected(content: bytes) -> dict[str, bytes]:
+        return {"a.jpg" if is_archive else key.removeprefix("p/"): content}
+
+    env = lying.env | {"LARDER_SOURCE": f"s3://bucket/{key}" if is_archive else "s3://bucket/p/"}
+    lying.objects, lying.busy = {key: stored(PARTS)}, 2
+    result = stage("extract", env=env)
+    assert (result.code, raw.content()) == (0, expected(PARTS)), "busy, then fine"
+
+    lying.content = replaced(lying, key, stored(PARTS[::-1]))
+    result = stage("extract", "--force", env=env)
+    if is_archive:  # is fetched from its start
+        assert (result.code, raw.content()) == (0, expected(PARTS[::-1])), result.stderr
+    else:
+        assert (result.code, raw.content()) == (3, expected(PARTS)), result.stderr
+        assert "has changed since it was listed" in result.stderr
+
+
+def test_a_server_that_always_breaks_off(lying, monkeypatch) -> None:
+    monkeypatch.setattr(prefixes, "_PAUSES_SECONDS", (0.001,) * 3)
+    lying.objects, lying.content = {"p/a?b.jpg": PARTS}, lambda content, _start: content[:50_000]
+    prefix = prefixes.PrefixReader("s3://bucket/p/", StoreSettings.load("store", [], lying.env), 1)
+    [found] = prefix.list()
+    with pytest.raises(ServiceError):
+        list(prefix.read(found))
+    assert len(lying.asked) == 5, "one that lists, and four that read"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +356,7 @@ def test_more_keys_than_files_are_allowed(stage, lying) -> None:
 
 
 def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, volume) -> None:
-    """Labels come from `.cls`, whose names are in a list beside the shards."""
+    """Labels come from `.cls` files; their names are in a list beside the shards."""
 
     def shard(numbers: range) -> bytes:
         stream = io.BytesIO()
@@ -290,8 +369,14 @@ def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, 
                     archive.addfile(info, io.BytesIO(content))
         return stream.getvalue()
 
-    put({"wds/train-000000.tar": shard(range(8)), "wds/train-000001.tar": shard(range(8, 12)),
-         "wds/val-000000.tar": shard(range(12, 15)), "wds/classes.txt": b"ant\nbee\ncat\n"})  # fmt: skip
+    put(
+        {
+            "wds/train-000000.tar": shard(range(8)),
+            "wds/train-000001.tar": shard(range(8, 12)),
+            "wds/val-000000.tar": shard(range(12, 15)),
+            "wds/classes.txt": b"ant\nbee\ncat\n",
+        }
+    )
     assert stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/wds/"}).code == 0
     ended = stage("transform")
     assert ended.code == 0, ended.stderr

@@ -7,23 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from larder.sources.archive_folders import folder_of
+from larder.sources.archive_folders import name_archive_folder
 
 
 @pytest.mark.parametrize(
     ("name", "of_set", "of_archive"),
     [
-        ("train.zip", "train", "train"), ("n01440764.tar", "n01440764", "n01440764"),
-        ("shard-000000.tar", "shard", "shard-000000"), ("train-00000-of-00010.tar", "train", "train-00000-of-00010"),
-        ("images_001.tar.gz", "images", "images_001"), ("val.0007.tar.zst", "val", "val.0007"),
-        ("00012.tar", "", "00012"), ("sub/00012.tar", "sub", "sub/00012"),
+        ("train.zip", "train", "train"),
+        ("n01440764.tar", "n01440764", "n01440764"),
+        ("shard-000000.tar", "shard", "shard-000000"),
+        ("train-00000-of-00010.tar", "train", "train-00000-of-00010"),
+        ("images_001.tar.gz", "images", "images_001"),
+        ("val.0007.tar.zst", "val", "val.0007"),
+        ("00012.tar", "", "00012"),
+        ("sub/00012.tar", "sub", "sub/00012"),
         ("sub/train-001.TAR", "sub/train", "sub/train-001"),
-        ("class_1.zip", "class_1", "class_1"), ("class-01.zip", "class-01", "class-01"), ("v1.0.zip", "v1.0", "v1.0"),
+        ("class_1.zip", "class_1", "class_1"),
+        ("class-01.zip", "class-01", "class-01"),
+        ("v1.0.zip", "v1.0", "v1.0"),
         ("007.tar", "007", "007"),
     ],
-)  # fmt: skip
+)
 def test_folders_of_archives(name: str, of_set: str, of_archive: str) -> None:
-    assert (folder_of(name, "set"), folder_of(name, "archive"), folder_of(name, "none")) == (of_set, of_archive, "")
+    assert (
+        name_archive_folder(name, "set"),
+        name_archive_folder(name, "archive"),
+        name_archive_folder(name, "none"),
+    ) == (of_set, of_archive, "")
 
 
 def listed(*paths: Path) -> dict[str, str]:
@@ -97,12 +107,15 @@ def test_archives_in_lines_with_odd_names_and_a_missing_one(stage, raw, pack, tm
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ('["a.zip", 3]', "must be a list of names"), ('["sample", "a.zip"]', "can't be one of several"),
-        ("a.zip\nftp://x/y.zip", "ftp:// is no source"), ("[]", "must be a list of names"),
-        ("hf://datasets/name", "hf://datasets/OWNER/NAME"), ("hf://models/a/b", "hf://datasets/OWNER/NAME"),
+        ('["a.zip", 3]', "must be a list of names"),
+        ('["sample", "a.zip"]', "can't be one of several"),
+        ("a.zip\nftp://x/y.zip", "ftp:// is not a source"),
+        ("[]", "must be a list of names"),
+        ("hf://datasets/name", "hf://datasets/OWNER/NAME"),
+        ("hf://models/a/b", "hf://datasets/OWNER/NAME"),
         ("s3://bucket", "must name bucket and key"),
     ],
-)  # fmt: skip
+)
 def test_wrong_lists_are_named(stage, source, says) -> None:
     result = stage("extract", env={"LARDER_SOURCE": source})
     assert (result.code, says in result.stderr) == (2, True), result.stderr

@@ -1,4 +1,4 @@
-"""Sources in a store, and what an index of them must lead to."""
+"""Sources in a store, and the expected results of indexing them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
+
+from tests.conftest import Store
+from tests.integration.conftest import MakePicture
 
 Files = Mapping[str, bytes]
 
@@ -32,19 +34,26 @@ def zip_of(files: Files, method: int = zipfile.ZIP_STORED) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def photos(picture: Callable[[int], bytes]) -> dict[str, bytes]:
+def photos(picture: MakePicture) -> dict[str, bytes]:
     """90 images in three splits and two classes, and what lies between people's files."""
     found = {}
     for split, count in (("train", 50), ("val", 20), ("test", 20)):
         for number in range(count):
             label = ("cat", "dog")[number % 2]
             found[f"{split}/{label}/{label}.{number}.jpg"] = picture(len(found))
-    return found | {"README.md": b"photos", "train/cat/Thumbs.db": b"x", "train/.ipynb_checkpoints/1.jpg": b"x",
-                    "train/cat/notes": b"none of it"}  # fmt: skip
+    return found | {
+        "README.md": b"photos",
+        "train/cat/Thumbs.db": b"x",
+        "train/.ipynb_checkpoints/1.jpg": b"x",
+        "train/cat/notes": b"none of it",
+    }
+
+
+Put = Callable[[Files], None]
 
 
 @pytest.fixture
-def put(store: Any, bucket: str) -> Callable[[Files], None]:
+def put(store: Store, bucket: str) -> Put:
     """Puts objects into the bucket."""
 
     def put(objects: Files) -> None:
@@ -55,21 +64,6 @@ def put(store: Any, bucket: str) -> Callable[[Files], None]:
 
 
 @pytest.fixture
-def env(store: Any, bucket: str) -> dict[str, str]:
+def env(store: Store, bucket: str) -> dict[str, str]:
     """The settings that reach the bucket."""
     return store.env | {"S3_BUCKET": bucket}
-
-
-@pytest.fixture
-def objects(store: Any, bucket: str) -> Callable[[str], dict[str, bytes]]:
-    """The objects below a folder of the bucket: path and content, without run.json."""
-
-    def objects(folder: str) -> dict[str, bytes]:
-        found = {}
-        for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
-            path = item["Key"].removeprefix(f"{folder}/")
-            if not path.endswith("run.json"):
-                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-        return found
-
-    return objects

@@ -30,10 +30,13 @@ def task(tmp_path: Path, port: int) -> Iterator[Task]:
     """Runs `python -m services.jupyter --task …`; ends with `down`."""
     (tmp_path / "token").write_text("a-token\n")
     settings = {
-        "LARDER_WORKSPACE": str(tmp_path / "work"), "LARDER_JUPYTER_TOKEN_FILE": str(tmp_path / "token"),
-        "LARDER_JUPYTER_DIR": str(tmp_path / "jupyter"), "LARDER_JUPYTER_PORT": str(port), "LARDER_LOG": "line",
+        "LARDER_WORKSPACE": str(tmp_path / "work"),
+        "LARDER_JUPYTER_TOKEN_FILE": str(tmp_path / "token"),
+        "LARDER_JUPYTER_DIR": str(tmp_path / "jupyter"),
+        "LARDER_JUPYTER_PORT": str(port),
+        "LARDER_LOG": "line",
         "LARDER_FRONT_DOOR": "make",
-    }  # fmt: skip
+    }
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | settings
 
     def run(name: str, **changed: str) -> subprocess.CompletedProcess[str]:
@@ -81,5 +84,5 @@ def test_a_server_that_was_killed_is_no_server(task: Task, tmp_path: Path, port:
     assert task("up").returncode == 0
     os.kill(int((tmp_path / "jupyter" / "pid").read_text()), 9)
     wait_until(lambda: is_free(port), "it has ended")
-    assert task("up").returncode == 0, "it starts anew"
+    assert task("up").returncode == 0, "it starts again"
     assert task("ready").returncode == 0

@@ -1,13 +1,13 @@
-"""Trees to load, the stage that loads them, and a close look at what is in the store afterwards."""
+"""Trees to load, the stage that loads them, and readers of the store's content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -16,13 +16,21 @@ from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
 from services.transform.settings import TransformSettings
 from services.transform.transform import transform
+from tests.conftest import Store
+from tests.integration.conftest import MakePicture, Result, Stage
 
 SPLITS = ("training", "validation", "evaluation")
 
 
+class MakeFiles(Protocol):
+    """What the fixture `files` gives."""
+
+    def __call__(self, count: int, **others: bytes) -> dict[str, bytes]: ...
+
+
 @pytest.fixture
-def files(picture: Callable[[int], bytes]) -> Callable[..., dict[str, bytes]]:
-    """`files(300)`: so many images, named as Food-11's are."""
+def files(picture: MakePicture) -> MakeFiles:
+    """`files(300)` returns that many images, named like Food-11's."""
 
     def files(count: int, **others: bytes) -> dict[str, bytes]:
         return {f"{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(count)} | others
@@ -30,8 +38,14 @@ def files(picture: Callable[[int], bytes]) -> Callable[..., dict[str, bytes]]:
     return files
 
 
+class MakeTree(Protocol):
+    """What the fixture `tree` gives."""
+
+    def __call__(self, files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]: ...
+
+
 @pytest.fixture
-def tree(tmp_path: Path, volume: Path) -> Callable[..., dict[str, bytes]]:
+def tree(tmp_path: Path, volume: Path) -> MakeTree:
     """Makes a tree of these files on the volume. Returns its files by their paths in the tree."""
 
     def tree(files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]:
@@ -55,11 +69,17 @@ def tree(tmp_path: Path, volume: Path) -> Callable[..., dict[str, bytes]]:
     return tree
 
 
+class Load(Protocol):
+    """What the fixture `load` gives."""
+
+    def __call__(self, *flags: str, env: Mapping[str, str] | None = None) -> Result: ...
+
+
 @pytest.fixture
-def load(stage: Any, store: Any, bucket: str) -> Callable[..., Any]:
+def load(stage: Stage, store: Store, bucket: str) -> Load:
     """Runs the stage against `store` and `bucket`; whatever happens, no secret may be printed."""
 
-    def load(*flags: str, env: Mapping[str, str] | None = None) -> Any:
+    def load(*flags: str, env: Mapping[str, str] | None = None) -> Result:
         settings = store.env | {"S3_BUCKET": bucket} | dict(env or {})
         result = stage("load", *flags, env=settings)
         for secret in {store.secret_key, settings["AWS_SECRET_ACCESS_KEY"] or store.secret_key}:
@@ -70,7 +90,7 @@ def load(stage: Any, store: Any, bucket: str) -> Callable[..., Any]:
 
 
 class InStore:
-    """What is in a bucket below Food-11/."""
+    """The objects in a bucket below Food-11/."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         self.client, self.bucket = client, bucket
@@ -97,16 +117,19 @@ class InStore:
         """The empty objects that stand in for class folders without images."""
         return [path for path in self.list() if path.endswith("/.keep")]
 
-    def manifest(self) -> dict[str, Any] | None:
-        if "_larder/manifest.json" not in self.list():
-            return None
+    def find_manifest(self) -> dict[str, Any] | None:
+        return self.manifest() if "_larder/manifest.json" in self.list() else None
+
+    def manifest(self) -> dict[str, Any]:
         return dict(json.loads(self.read("_larder/manifest.json")))
 
-    def require_whole(self) -> dict[str, str] | None:
+    def find_whole(self) -> dict[str, str] | None:
+        """What `require_whole` returns; None without a manifest."""
+        return self.require_whole() if self.find_manifest() else None
+
+    def require_whole(self) -> dict[str, str]:
         """Follow the manifest as a reader does; each object must be what the index says. Returns sha256 by path."""
         manifest = self.manifest()
-        if manifest is None:
-            return None
         index = self.read(f"_larder/index-{manifest['index']['sha256']}.jsonl")
         assert hashlib.sha256(index).hexdigest() == manifest["index"]["sha256"]
         found = {line["path"]: line for line in map(json.loads, index.decode().splitlines())}
@@ -118,7 +141,7 @@ class InStore:
 
 
 @pytest.fixture
-def there(store: Any, bucket: str) -> InStore:
+def there(store: Store, bucket: str) -> InStore:
     """What is in the store."""
     return InStore(store.client, bucket)
 

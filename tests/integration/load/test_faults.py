@@ -1,4 +1,4 @@
-"""What a store refuses, and what breaks on the way: a clear error, nothing lost, and the next run completes."""
+"""Refusals and broken connections: the error is clear, nothing is lost, and the next run completes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 import trustme
+
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import Stage
+from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
 
 pytestmark = pytest.mark.any_store
 
@@ -46,7 +50,7 @@ datetime.datetime = Shifted
     ],
     ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name"],
 )
-def test_what_is_wrong_is_named(load: Any, tree: Any, files: Any, keys: dict[str, str], says: str) -> None:
+def test_what_is_wrong_is_named(load: Load, tree: MakeTree, files: MakeFiles, keys: dict[str, str], says: str) -> None:
     early = load("--task=reach", env=keys)
     tree(files(5))
     for result in (early, load(env=keys)):
@@ -55,8 +59,8 @@ def test_what_is_wrong_is_named(load: Any, tree: Any, files: Any, keys: dict[str
         assert "next step" in result.stderr
 
 
-def test_a_store_that_can_be_written(load: Any, there: Any, reader: dict[str, str]) -> None:
-    """Before there is anything to load."""
+def test_a_store_that_can_be_written(load: Load, there: InStore, reader: dict[str, str]) -> None:
+    """The check needs no data to load."""
     result = load("--task=reach")
     assert result.code == 0, result.stderr
     assert there.list() == []
@@ -67,7 +71,7 @@ def test_a_store_that_can_be_written(load: Any, there: Any, reader: dict[str, st
 
 @pytest.mark.parametrize("layout", ["webdataset", "litdata"])
 def test_another_data_set_is_found_before_anything_is_packed(
-    load: Any, tree: Any, files: Any, store: Any, bucket: str, volume: Path, layout: str
+    load: Load, tree: MakeTree, files: MakeFiles, store: Store, bucket: str, volume: Path, layout: str
 ) -> None:
     tree(files(5))
     reach = ("--task=reach", f"--folder={layout}")
@@ -79,14 +83,14 @@ def test_another_data_set_is_found_before_anything_is_packed(
     store.client.put_object(Bucket=bucket, Key=key, Body=json.dumps({**manifest, "dataset": "others"}).encode())
     refused = load(*reach)
     assert refused.code == 2
-    assert f"Food-11-{layout} holds the data set 'others', and this is 'Food-11'" in refused.stderr
+    assert f"Food-11-{layout} holds the dataset 'others', and this is 'Food-11'" in refused.stderr
     assert "S3_PREFIX" in refused.stderr
     assert load(*reach, "--force").code == 0
     assert load(*reach, "--prefix=mine").code == 0
     assert load(*reach, env={"LARDER_INPUT": "/another/tree"}).code == 0  # which nobody can look at here
 
 
-def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:
+def test_endpoint_down(load: Load, tree: MakeTree, files: MakeFiles) -> None:
     tree(files(5))
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
@@ -96,7 +100,7 @@ def test_endpoint_down(load: Any, tree: Any, files: Any) -> None:
     assert f"{endpoint} doesn't answer" in result.stderr
 
 
-def test_tls_to_a_plain_port(load: Any, tree: Any, files: Any, s3: Any) -> None:
+def test_tls_to_a_plain_port(load: Load, tree: MakeTree, files: MakeFiles, s3: Store) -> None:
     tree(files(5))
     result = load(env={"S3_ENDPOINT_URL": s3.endpoint.replace("http://", "https://")})
     assert result.code == 2
@@ -105,7 +109,9 @@ def test_tls_to_a_plain_port(load: Any, tree: Any, files: Any, s3: Any) -> None:
 
 
 @pytest.mark.parametrize("minutes", [20, -20])
-def test_a_clock_that_is_off(load: Any, tree: Any, files: Any, tmp_path: Path, minutes: int, there: Any) -> None:
+def test_a_clock_that_is_off(
+    load: Load, tree: MakeTree, files: MakeFiles, tmp_path: Path, minutes: int, there: InStore
+) -> None:
     tree(files(5))
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock/sitecustomize.py").write_text(SHIFTED_CLOCK)
@@ -116,14 +122,16 @@ def test_a_clock_that_is_off(load: Any, tree: Any, files: Any, tmp_path: Path, m
     assert there.list() == []
 
 
-def test_a_bucket_of_another(load: Any, tree: Any, files: Any, reader: dict[str, str]) -> None:
+def test_a_bucket_of_another(load: Load, tree: MakeTree, files: MakeFiles, reader: dict[str, str]) -> None:
     tree(files(5))
     result = load(env=reader | {"S3_BUCKET": "larder-tests-ready"})
     assert result.code == 2
     assert "access is denied" in result.stderr
 
 
-def test_a_bucket_that_may_only_be_read(load: Any, tree: Any, files: Any, there: Any, reader: dict[str, str]) -> None:
+def test_a_bucket_that_may_only_be_read(
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, reader: dict[str, str]
+) -> None:
     tree(files(5))
     result = load(env=reader)
     assert result.code == 2
@@ -133,7 +141,7 @@ def test_a_bucket_that_may_only_be_read(load: Any, tree: Any, files: Any, there:
 
 
 def test_resets_and_busy_answers_are_got_over(
-    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
 ) -> None:
     """One request in four fails, in one of four ways."""
     made = tree(files(120))
@@ -150,7 +158,9 @@ def test_resets_and_busy_answers_are_got_over(
     assert set(there.require_whole()) == set(made)
 
 
-def test_a_burst_of_slow_down(load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any) -> None:
+def test_a_burst_of_slow_down(
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
+) -> None:
     made = tree(files(60))
     watched = proxy(store)
     watched.fault = lambda method, path, number: 503 if 20 < number < 35 else None
@@ -161,8 +171,8 @@ def test_a_burst_of_slow_down(load: Any, tree: Any, files: Any, there: Any, prox
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", [503, "reset-request"])
-def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
-    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, fault: int | str
+def test_load_gives_up_on_a_failing_store_and_the_next_run_completes(
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store, fault: int | str
 ) -> None:
     made = tree(files(20))
     watched = proxy(store)
@@ -171,7 +181,7 @@ def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
     assert result.code == 5
     assert "error" in result.stderr
     watched.settle()
-    assert there.manifest() is None
+    assert there.find_manifest() is None
     before = there.data()
     assert before
     watched = proxy(store)
@@ -181,7 +191,7 @@ def test_a_store_that_keeps_failing_is_given_up_and_the_next_run_completes(
 
 
 def test_an_object_that_vanishes_during_the_load_is_sent_again(
-    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
 ) -> None:
     made = tree(files(30))
     watched, deleted = proxy(store), []
@@ -198,7 +208,7 @@ def test_an_object_that_vanishes_during_the_load_is_sent_again(
 
 
 def test_two_loads_from_one_volume(
-    load: Any, tree: Any, files: Any, stage: Any, store: Any, bucket: str, proxy: Any
+    load: Load, tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, proxy: StartProxy
 ) -> None:
     tree(files(30))
     watched, waiting, go = proxy(store), threading.Event(), threading.Event()
@@ -221,7 +231,13 @@ def test_two_loads_from_one_volume(
 
 
 def test_the_store_speaks_tls(
-    load: Any, tree: Any, files: Any, there: Any, store: Any, tls: Any, tmp_path: Path
+    load: Load,
+    tree: MakeTree,
+    files: MakeFiles,
+    there: InStore,
+    store: Store,
+    tls: Callable[[Any], tuple[str, Path]],
+    tmp_path: Path,
 ) -> None:
     if store.endpoint.startswith("https"):
         pytest.skip("this store speaks TLS by itself, as all tests of it show")

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: what was whole stays whole, and the next run completes."""
+"""SIGKILL at any moment: complete data stay complete, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
+
+from tests.conftest import StartProxy, Store, Until
+from tests.integration.conftest import MakePicture, Stage
+from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
 
 pytestmark = pytest.mark.any_store
 
@@ -22,7 +28,7 @@ def digests(made: dict[str, bytes]) -> dict[str, str]:
     return {path: hashlib.sha256(data).hexdigest() for path, data in made.items()}
 
 
-def kill_while_loading(stage: Any, env: dict[str, str], between: Any, seconds: float) -> bool:
+def kill_while_loading(stage: Stage, env: dict[str, str], between: Any, seconds: float) -> bool:
     """Start a load and kill it after `seconds`. Returns whether it was still running.
 
     What the store was asked for `between` is answered when this returns, so that it changes no more.
@@ -39,7 +45,14 @@ def kill_while_loading(stage: Any, env: dict[str, str], between: Any, seconds: f
 
 
 def test_a_first_load_killed_again_and_again(
-    load: Any, tree: Any, files: Any, there: Any, stage: Any, store: Any, bucket: str, proxy: Any
+    load: Load,
+    tree: MakeTree,
+    files: MakeFiles,
+    there: InStore,
+    stage: Stage,
+    store: Store,
+    bucket: str,
+    proxy: StartProxy,
 ) -> None:
     made, moments = tree(files(150)), random.Random(7)
     env, between = store.env | {"S3_BUCKET": bucket}, proxy(store)
@@ -48,12 +61,12 @@ def test_a_first_load_killed_again_and_again(
     while rounds < KILLS or kills <= KILLS / 3:  # after a slow first run, many end before they are killed
         rounds += 1
         kills += kill_while_loading(stage, env, between, moments.uniform(0.2, seconds))
-        found = there.require_whole()
+        found = there.find_whole()
         assert found in (None, digests(made)), "a manifest is there only when all it names is"
         now = len(there.data())
         assert now >= arrived, "what has arrived stays"
         arrived = now
-        if found:  # begin anew
+        if found:  # begin again
             for path in ("_larder/manifest.json", *there.data()):
                 there.delete(path)
             arrived = 0
@@ -65,9 +78,16 @@ def test_a_first_load_killed_again_and_again(
 
 @pytest.mark.exhaustive
 def test_a_load_over_an_earlier_one_killed_again_and_again(
-    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, store: Any, bucket: str,
-    proxy: Any,
-) -> None:  # fmt: skip
+    load: Load,
+    tree: MakeTree,
+    files: MakeFiles,
+    picture: MakePicture,
+    there: InStore,
+    stage: Stage,
+    store: Store,
+    bucket: str,
+    proxy: StartProxy,
+) -> None:
     """Each round changes, adds and removes images. The old data stay whole until the new are in the store."""
     moments, env, between = random.Random(11), store.env | {"S3_BUCKET": bucket}, proxy(store)
     whole = digests(tree(files(60)))
@@ -85,9 +105,9 @@ def test_a_load_over_an_earlier_one_killed_again_and_again(
         assert there.require_whole() == whole
 
 
-def require_old_or_new(there: Any, old: dict[str, str], new: dict[str, str]) -> None:
+def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str]) -> None:
     """The manifest names the old data or the new, all in place. Without one, all of the new are in the store."""
-    found = there.require_whole()
+    found = there.find_whole()
     if found is not None:
         assert found in (old, new)
         return
@@ -110,29 +130,32 @@ def holding_images(go: threading.Event) -> Callable[[str, str, int], str | None]
 
 
 def test_rclone_ends_with_its_parent(
-    tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
+    tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, until: Until, proxy: StartProxy
 ) -> None:
     tree(files(20))
     watched, go = proxy(store), threading.Event()
     watched.fault = holding_images(go)
     process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
     until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    words = [open(f"/proc/{child}/cmdline").read() for child in children]  # noqa: SIM115
+    children = psutil.Process(process.pid).children()
+    words = [" ".join(child.cmdline()) for child in children]
     assert any("rclone" in line for line in words)
     assert not any(store.secret_key in line or store.access_key in line for line in words)
     process.kill()
     process.communicate(timeout=60)
-    until(lambda: not any(alive(child) for child in children), "rclone has ended")
+    until(lambda: not any(lives(child) for child in children), "rclone has ended")
     go.set()
 
 
-def alive(pid: str) -> bool:
-    return subprocess.run(["kill", "-0", pid], capture_output=True).returncode == 0
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended stays a zombie where process 1 waits for none."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def test_interrupted_it_says_so(
-    tree: Any, files: Any, stage: Any, store: Any, bucket: str, until: Any, proxy: Any
+    tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, until: Until, proxy: StartProxy
 ) -> None:
     tree(files(20))
     watched, go = proxy(store), threading.Event()

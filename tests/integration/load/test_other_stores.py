@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import Stage
+from tests.integration.load.conftest import InStore, MakeFiles, MakeTree
+
 
 @pytest.fixture
-def full(stage: Any, small_minio: Any) -> Any:
+def full(stage: Stage, small_minio: Store) -> Any:
     """A store with 128 MiB, 100 of which are taken."""
     client = small_minio.client
     client.create_bucket(Bucket="images")
@@ -18,7 +22,7 @@ def full(stage: Any, small_minio: Any) -> Any:
     return small_minio
 
 
-def test_a_full_disk_under_the_store(stage: Any, tree: Any, full: Any, in_bucket: Any) -> None:
+def test_a_full_disk_under_the_store(stage: Stage, tree: MakeTree, full: Any, in_bucket: type[InStore]) -> None:
     made = tree(
         {f"soup/{n}.jpg": os.urandom(1 << 20) for n in range(40)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder"
     )
@@ -28,7 +32,7 @@ def test_a_full_disk_under_the_store(stage: Any, tree: Any, full: Any, in_bucket
     assert "the store's disk is full" in result.stderr
     assert "free space" in result.stderr
     there = in_bucket(full.client, "images")
-    assert there.manifest() is None
+    assert there.find_manifest() is None
     arrived = there.data()
     others = [{"Key": f"something else/{number}"} for number in range(100)]
     full.client.delete_objects(Bucket="images", Delete={"Objects": others})
@@ -40,7 +44,7 @@ def test_a_full_disk_under_the_store(stage: Any, tree: Any, full: Any, in_bucket
 
 
 def test_a_store_that_encrypts_gives_no_checksums(
-    stage: Any, tree: Any, files: Any, encrypting_minio: Any, in_bucket: Any, proxy: Any
+    stage: Stage, tree: MakeTree, files: MakeFiles, encrypting_minio: Store, in_bucket: type[InStore], proxy: StartProxy
 ) -> None:
     store = encrypting_minio
     store.client.create_bucket(Bucket="images")

@@ -1,13 +1,16 @@
-"""Stopped at each step on the way, load goes on from there, whatever it goes by."""
+"""load resumes after a stop at any step, with every way to compare objects."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import MakePicture, Stage
+from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
 
 pytestmark = pytest.mark.any_store
 
@@ -28,9 +31,18 @@ STEPS: dict[str, Step] = {
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_of_a_replacement(
-    load: Any, tree: Any, files: Any, picture: Any, there: Any, stage: Any, proxy: Any, store: Any, bucket: str,
-    step: str, late: bool,
-) -> None:  # fmt: skip
+    load: Load,
+    tree: MakeTree,
+    files: MakeFiles,
+    picture: MakePicture,
+    there: InStore,
+    stage: Stage,
+    proxy: StartProxy,
+    store: Store,
+    bucket: str,
+    step: str,
+    late: bool,
+) -> None:
     tree(files(20))
     assert load().code == 0
     old = there.require_whole()
@@ -59,7 +71,7 @@ def test_killed_at_each_step_of_a_replacement(
     process.communicate(timeout=60)
     go.set()
     watched.settle()
-    found = there.require_whole()
+    found = there.find_whole()
     assert found is None or set(found) == set(old)
     uploads = proxy(store)
     assert load(env={"S3_ENDPOINT_URL": uploads.endpoint}).code == 0
@@ -69,8 +81,8 @@ def test_killed_at_each_step_of_a_replacement(
     assert set(there.require_whole()) == set(made)
 
 
-def test_what_came_in_is_copied_into_place_and_not_sent_again(
-    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any
+def test_incoming_objects_are_copied_into_place_and_not_sent_again(
+    load: Load, tree: MakeTree, files: MakeFiles, picture: MakePicture, there: InStore, proxy: StartProxy, store: Store
 ) -> None:
     tree(files(20))
     assert load().code == 0
@@ -80,7 +92,7 @@ def test_what_came_in_is_copied_into_place_and_not_sent_again(
         403 if method == "PUT" and path.endswith(".jpg") and "incoming" not in path else None
     )
     assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
-    assert there.manifest() is None, "it was withdrawn: all of the new are in the store"
+    assert there.find_manifest() is None, "it was withdrawn: all of the new are in the store"
     watched = proxy(store)
     assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
     assert watched.copies == 20
@@ -90,8 +102,8 @@ def test_what_came_in_is_copied_into_place_and_not_sent_again(
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("verify", ["list", "etag"])
-def test_one_file_that_fails_does_not_make_the_others_go_again(
-    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any, verify: str
+def test_one_failed_file_does_not_resend_the_others(
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store, verify: str
 ) -> None:
     made = tree(files(30))
     watched = proxy(store)
@@ -111,9 +123,9 @@ def test_one_file_that_fails_does_not_make_the_others_go_again(
 
 @pytest.mark.exhaustive
 def test_a_store_that_only_asks_to_slow_down_is_noticed(
-    load: Any, tree: Any, files: Any, proxy: Any, store: Any
+    load: Load, tree: MakeTree, files: MakeFiles, proxy: StartProxy, store: Store
 ) -> None:
-    """rclone tries again for hours; that it puts the same bytes again is no progress."""
+    """rclone retries for hours; sending the same bytes again isn't progress."""
     tree(files(40))
     watched = proxy(store)
     watched.fault = lambda method, path, number: 503 if method == "PUT" and path.endswith(".jpg") else None
@@ -123,8 +135,15 @@ def test_a_store_that_only_asks_to_slow_down_is_noticed(
 
 
 @pytest.mark.parametrize("how", ["spoilt", "gone"])
-def test_a_damaged_index_is_put_again_and_nothing_is_replaced_under_its_manifest(
-    load: Any, tree: Any, files: Any, picture: Any, there: Any, proxy: Any, store: Any, how: str
+def test_a_damaged_index_is_uploaded_again_and_the_manifest_goes_before_objects(
+    load: Load,
+    tree: MakeTree,
+    files: MakeFiles,
+    picture: MakePicture,
+    there: InStore,
+    proxy: StartProxy,
+    store: Store,
+    how: str,
 ) -> None:
     tree(files(20))
     assert load().code == 0
@@ -140,13 +159,13 @@ def test_a_damaged_index_is_put_again_and_nothing_is_replaced_under_its_manifest
         403 if path.endswith(".jpg") and watched.count("PUT", ".jpg") > 5 else None
     )
     assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
-    assert there.manifest() is None, "what it named has changed"
+    assert there.find_manifest() is None, "what it named has changed"
     assert load().code == 0
     assert set(there.require_whole()) == set(made)
 
 
-def test_a_load_that_another_tidied_up_after_is_told(
-    load: Any, tree: Any, files: Any, there: Any, proxy: Any, store: Any
+def test_a_load_whose_uploads_another_removed_fails(
+    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
 ) -> None:
     tree(files(10))
     watched = proxy(store)
@@ -166,9 +185,9 @@ def test_a_load_that_another_tidied_up_after_is_told(
 
 
 def test_stopped_in_the_middle_of_a_large_file_nothing_is_left_unseen(
-    stage: Any, tree: Any, there: Any, proxy: Any, store: Any, bucket: str
+    stage: Stage, tree: MakeTree, there: InStore, proxy: StartProxy, store: Store, bucket: str
 ) -> None:
-    """Parts of an upload that nobody completes lie in a store for good."""
+    """Parts of an abandoned upload stay in a store forever."""
     tree({"soup/0.jpg": bytes(1 << 20) * 201}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
     watched, begun = proxy(store), threading.Event()
 

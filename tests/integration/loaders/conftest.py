@@ -1,4 +1,4 @@
-"""One data set for all tests: nobody changes it."""
+"""One dataset for all tests: nobody changes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts in a bucket as somebody who may write to it forges them: whatever is changed, all digests agree.
+"""Forged artifacts in a bucket, by somebody who may write to it: after every change, all digests agree.
 
 Run as a program, it reads forged artifacts with every reader of a store and prints what became of each, as JSON.
 """
@@ -61,8 +61,11 @@ class Forged:
     def file(self, path: str, attack: Callable[[bytes], bytes]) -> None:
         """Change a file, and have the index and the manifest vouch for it."""
         content = attack(self._objects[path])
-        facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
-                 "etag": hashlib.md5(content, usedforsecurity=False).hexdigest()}  # fmt: skip
+        facts = {
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "etag": hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        }
         lines = [json.loads(line) for line in self._objects[self._index].splitlines()]
         lines = [line | facts if line["path"] == path else line for line in lines]
         self._put_all(self._with_index(b"".join(hostile.dumped(line) + b"\n" for line in lines)) | {path: content})
@@ -99,18 +102,21 @@ def _is_sound(index: bytes) -> bool:
 
 
 def read_all(
-    artifacts: dict[str, Forged], attacks: Iterator[tuple[str, str, Callable[[], None]]], settings: dict[str, str],
-    mark: Path, verify_each: int,
-) -> list[dict[str, Any]]:  # fmt: skip
+    artifacts: dict[str, Forged],
+    attacks: Iterator[tuple[str, str, Callable[[], None]]],
+    settings: dict[str, str],
+    mark: Path,
+    verify_each: int,
+) -> list[dict[str, Any]]:
     """What becomes of each attack: the artifact, its name, and what does it."""
     import larder.loaders.preprocessing  # noqa: F401  (what it takes isn't the attacks')
     from larder.cli.inventory import parse
     from larder.errors import LarderError
+    from larder.loaders.bucket_data import open_artifact_prefix
     from larder.loaders.chunks import ChunkLoader
     from larder.loaders.objects import ObjectLoader
     from larder.loaders.shards import ShardLoader
-    from larder.loaders.source import open_folder
-    from larder.progress import Silent
+    from larder.progress import NullReporter
     from services.jupyter import lab
     from services.verify.settings import VerifySettings
     from services.verify.verify import verify
@@ -127,7 +133,7 @@ def read_all(
         bucket, prefix = next(iter(artifacts.values())).uri.removeprefix("s3://").split("/")[:2]
         given = settings | volumes | {"S3_BUCKET": bucket, "S3_PREFIX": prefix, "LARDER_WORKERS": "1"}
         given |= {"LARDER_VERIFY_SAMPLES": "all"}
-        verify(VerifySettings.load("verify", [], given), Silent())
+        verify(VerifySettings.load("verify", [], given), NullReporter())
 
     options: dict[str, Any] = {"batch_size": 5, "workers": 0}
     readers: dict[str, dict[str, Callable[[], None]]] = {
@@ -138,12 +144,16 @@ def read_all(
             )
             for name in ("larder", "webdataset")
         }
-        | {"notebook": lambda: print(lab.shard_members(open_folder(artifacts["shards"].uri, None), SHARD, 1 << 20))},
+        | {
+            "notebook": lambda: print(
+                lab.list_shard_members(open_artifact_prefix(artifacts["shards"].uri, None), SHARD, 1 << 20)
+            )
+        },
         "chunks": {
             "chunks": lambda: of_class(
                 ChunkLoader(artifacts["chunks"].uri, "validation", cache_dir=work / "cache", **options)
             ),
-            "notebook": lambda: print(lab.chunk_index(open_folder(artifacts["chunks"].uri, None))),
+            "notebook": lambda: print(lab.read_chunk_index(open_artifact_prefix(artifacts["chunks"].uri, None))),
         },
     }
     ended: list[dict[str, Any]] = []
@@ -161,8 +171,9 @@ def read_all(
             except BaseException as error:
                 result = f"NOT OURS: {error!r}"
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
-            ended.append({"reader": name, "attack": f"{kind}: {attack}", "result": result, "ran": mark.exists(),
-                          "MiB": grown})  # fmt: skip
+            ended.append(
+                {"reader": name, "attack": f"{kind}: {attack}", "result": result, "ran": mark.exists(), "MiB": grown}
+            )
             mark.unlink(missing_ok=True)
         artifacts[kind].restore()
     assert parse("x", b"").kind == ""
@@ -219,7 +230,7 @@ def main() -> None:
             place = artifacts[kind]
             yield kind, f"line, {name}", lambda place=place, attack=attack: place.line(-1, attack)  # type: ignore[misc]
 
-    print(json.dumps(read_all(artifacts, attacks(), settings, mark, 1 if everything else 3)))
+    print(json.dumps(read_all(artifacts, attacks(), settings, mark, 9 if everything else 3)))
 
 
 if __name__ == "__main__":

@@ -9,29 +9,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.integration.loaders.conftest import Stored
+
 ROOT = Path(__file__).resolve().parents[3]
-MOST_MIB = 300
+MAX_MIB = 300
 
 
-def run(stored: Any, tmp_path: Path, how_many: str) -> list[dict[str, Any]]:
+def run(stored: Stored, tmp_path: Path, how_many: str) -> list[dict[str, Any]]:
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environ = known | stored.env | {"FOOD11_SPLIT": "validation"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.loaders.forged", str(tmp_path / "mark"), json.dumps(stored.uris),
-         how_many],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.loaders.forged",
+            str(tmp_path / "mark"),
+            json.dumps(stored.uris),
+            how_many,
+        ],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-5000:]
     assert "Traceback" not in done.stderr, done.stderr[-5000:]
     ended: list[dict[str, Any]] = json.loads(done.stdout)
     return ended
 
 
-def test_forged_artifacts(stored: Any, tmp_path: Path) -> None:
+def test_forged_artifacts(stored: Stored, tmp_path: Path) -> None:
     ended = run(stored, tmp_path, "all" if os.environ.get("REQUIRE") == "all" else "some")
     assert not [one for one in ended if one["ran"]], "code of the bucket was run"
     assert not [one for one in ended if one["result"].startswith("NOT OURS")]
-    assert not [one for one in ended if one["MiB"] > MOST_MIB]
+    assert not [one for one in ended if one["MiB"] > MAX_MIB]
     sound = [one for one in ended if one["attack"].endswith(": nothing")]
     assert {one["reader"] for one in sound} == {"larder", "webdataset", "chunks", "objects", "notebook", "verify"}
     assert all(one["result"] == "read" for one in sound), sound

@@ -25,8 +25,11 @@ from tests.integration.loaders.forged import Forged
 
 ROOT = Path(__file__).resolve().parents[3]
 LOADERS = {
-    "image_folder": "ImageFolderLoader", "objects": "ObjectLoader", "shards": "ShardLoader", "chunks": "ChunkLoader",
-}  # fmt: skip
+    "image_folder": "ImageFolderLoader",
+    "objects": "ObjectLoader",
+    "shards": "ShardLoader",
+    "chunks": "ChunkLoader",
+}
 
 
 def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
@@ -35,9 +38,14 @@ def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
     script.write_text(text)
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=folder, env=known | {"PYTHONPATH": str(ROOT)} | environ, timeout=300,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, str(script)],
+        cwd=folder,
+        env=known | {"PYTHONPATH": str(ROOT)} | environ,
+        timeout=300,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -145,8 +153,9 @@ def forged(stored, s3):
     return {kind: Forged(s3.client, bucket, key, f"altered/{kind}") for kind, (bucket, _, key) in split.items()}
 
 
+@pytest.mark.exhaustive
 def test_what_was_replaced_in_place_is_not_decoded(stored, forged, tmp_path):
-    """In every layout: a file of the same length that can be decoded, which no length and no listing shows."""
+    """In every layout, replace a file by another valid image of the same length, which no listing shows."""
     tree = shutil.copytree(stored.tree, tmp_path / "tree")
     image = next(iter(sorted((tree / "validation").rglob("*.jpg"))))
     image.unlink()  # a hard link may be
@@ -157,7 +166,7 @@ def test_what_was_replaced_in_place_is_not_decoded(stored, forged, tmp_path):
     places = json.dumps([str(tree), {kind: place.uri for kind, place in forged.items()}])
     out = run_script(REPLACED.replace("PLACES", repr(places)), tmp_path, stored.env)
     checked, unchecked = json.loads(out.splitlines()[-1])
-    assert all("has other bytes than the data set's index says" in what for what in checked.values()), checked
+    assert all("has other bytes than the dataset's index says" in what for what in checked.values()), checked
     assert set(unchecked.values()) == {12}, unchecked
 
 
@@ -178,10 +187,14 @@ def test_a_shard_with_other_samples_than_its_index(stored, forged, keys, library
     with (
         pytest.raises(InputError, match=what),
         ShardLoader(
-            forged["shards"].uri, "validation", workers=0, store=make_store(**keys), library=library,
+            forged["shards"].uri,
+            "validation",
+            workers=0,
+            store=make_store(**keys),
+            library=library,
             transform=lambda image: image.height,
         ) as loader,
-    ):  # fmt: skip
+    ):
         list(loader)
 
 
@@ -225,9 +238,14 @@ def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, spli
 @pytest.mark.parametrize("empty_folders", [True, False], ids=["tree", "store"])
 @pytest.mark.parametrize("absent", [0, 1, 2])
 def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture, absent, empty_folders):
-    """With the empty folder that a tree has, and without it, as on a mount of what others have put into a store."""
-    paths = [f"{split}/class_{label:02d}/{number}.jpg" for split in ("training", "validation") for label in range(3)
-             for number in range(2) if (split, label) != ("validation", absent)]  # fmt: skip
+    """Test with the empty folder of a tree, and without it, as on a mount of foreign objects."""
+    paths = [
+        f"{split}/class_{label:02d}/{number}.jpg"
+        for split in ("training", "validation")
+        for label in range(3)
+        for number in range(2)
+        if (split, label) != ("validation", absent)
+    ]
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(picture(0))
@@ -236,14 +254,23 @@ def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture,
     digest = hashlib.sha256(picture(0)).hexdigest()
     entries = [IndexEntry(path, 1, digest, int(path.split("/")[1][-1])) for path in sorted(paths)]
     (tmp_path / "_larder").mkdir()
-    counts = {split: [2 * ((split, label) != ("validation", absent)) for label in range(3)]
-              for split in ("training", "validation")}  # fmt: skip
+    counts = {
+        split: [2 * ((split, label) != ("validation", absent)) for label in range(3)]
+        for split in ("training", "validation")
+    }
     manifest = Manifest(
-        artifact="tree", dataset="x", classes=["a", "b", "c"], input={}, settings={}, files=len(paths), bytes=1,
-        splits={split: SplitSummary(samples=sum(each), bytes=1, samples_per_class=each)
-                for split, each in counts.items()},
+        artifact="tree",
+        dataset="x",
+        classes=["a", "b", "c"],
+        input={},
+        settings={},
+        files=len(paths),
+        bytes=1,
+        splits={
+            split: SplitSummary(samples=sum(each), bytes=1, samples_per_class=each) for split, each in counts.items()
+        },
         index=write_index(tmp_path / "_larder/index.jsonl", entries),
-    )  # fmt: skip
+    )
     (tmp_path / "_larder/manifest.json").write_text(manifest.to_json())
     with ImageFolderLoader(tmp_path, "validation", batch_size=3, workers=0) as loader:
         found = sorted(label for _, labels in loader for label in labels.tolist())

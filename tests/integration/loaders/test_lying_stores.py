@@ -9,8 +9,8 @@ import pytest
 
 from larder.errors import InputError, LarderError, ServiceError
 from larder.loaders import s3_reader
-from larder.loaders.s3_reader import FAULTS_OF_STREAMS, Readers
-from larder.loaders.traffic import Traffic
+from larder.loaders.s3_reader import STREAM_ERRORS, ProcessReaders
+from larder.loaders.traffic import TrafficCounter
 from larder.store import BucketSettings
 from tests.liar import Liar, Request, Talk, lying
 
@@ -24,10 +24,15 @@ def liar() -> Iterator[Liar]:
 
 
 @pytest.fixture(scope="module")
-def reader(liar: Liar) -> s3_reader.Reader:
-    values = {"s3_endpoint_url": liar.url, "bucket": "bucket", "aws_access_key_id": "key",
-              "aws_secret_access_key": "secret", "stall_seconds": 1}  # fmt: skip
-    return Readers(BucketSettings.model_validate(values, by_name=True), Traffic()).own()
+def reader(liar: Liar) -> s3_reader.ObjectReader:
+    values = {
+        "s3_endpoint_url": liar.url,
+        "bucket": "bucket",
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+        "stall_seconds": 1,
+    }
+    return ProcessReaders(BucketSettings.model_validate(values, by_name=True), TrafficCounter()).get()
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("what", ["head", "object", "message"])
-def test_object_that_crawls(liar: Liar, reader: s3_reader.Reader, what: str) -> None:
+def test_object_that_crawls(liar: Liar, reader: s3_reader.ObjectReader, what: str) -> None:
     def crawl(_: Request, talk: Talk) -> None:
         head = HEAD.replace(b"200 OK", b"500 Oh") if what == "message" else HEAD
         talk.send(b"" if what == "head" else head + b"\r\n")
@@ -48,14 +53,14 @@ def test_object_that_crawls(liar: Liar, reader: s3_reader.Reader, what: str) -> 
     assert "LARDER_STALL_SECONDS" in caught.value.next_step
 
 
-def test_silent_store(liar: Liar, reader: s3_reader.Reader) -> None:
+def test_silent_store(liar: Liar, reader: s3_reader.ObjectReader) -> None:
     liar.answer = lambda request, talk: talk.hush()
     with pytest.raises(ServiceError, match="has stopped sending"):
         reader.read("a", 1 << 20)
 
 
 @pytest.mark.parametrize("lie", ["crawl", "flood"])
-def test_stream(liar: Liar, reader: s3_reader.Reader, lie: str) -> None:
+def test_stream(liar: Liar, reader: s3_reader.ObjectReader, lie: str) -> None:
     """A shard: its length is told, and its first block is asked for by range."""
 
     def answer(request: Request, talk: Talk) -> None:
@@ -67,13 +72,13 @@ def test_stream(liar: Liar, reader: s3_reader.Reader, lie: str) -> None:
         talk.drip(bytes(9999)) if lie == "crawl" else talk.flood(bytes(1 << 20))
 
     liar.answer = answer
-    with pytest.raises(FAULTS_OF_STREAMS) as caught, reader.open("shard.tar") as file:
+    with pytest.raises(STREAM_ERRORS) as caught, reader.open("shard.tar") as file:
         file.read(512)
     error = reader.explain(caught.value)
     assert ("makes no progress" if lie == "crawl" else "longer than its index says") in error.what
 
 
-def test_endless_object_and_message(liar: Liar, reader: s3_reader.Reader) -> None:
+def test_endless_object_and_message(liar: Liar, reader: s3_reader.ObjectReader) -> None:
     for status, kind, what in (("200 OK", InputError, "longer than"), ("500 Oh", LarderError, "more than 16 MiB")):
 
         def endless(_: Request, talk: Talk, status: str = status) -> None:
@@ -90,7 +95,7 @@ def test_endless_object_and_message(liar: Liar, reader: s3_reader.Reader) -> Non
 
 
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "307 Temporary Redirect"])
-def test_redirects_are_not_followed(liar: Liar, reader: s3_reader.Reader, status: str) -> None:
+def test_redirects_are_not_followed(liar: Liar, reader: s3_reader.ObjectReader, status: str) -> None:
     with lying() as inside:
         inside.answer = lambda request, talk: talk.send(HEAD + b"\r\nsecret")
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Store, own_bucket
+from tests.integration.conftest import Stage
+
 OTHER_USER = 1000
 Until = Callable[..., None]
 
@@ -35,6 +38,13 @@ def mounted(folder: Path) -> list[str]:
     """The mount points in `folder`."""
     points = [line.split()[4].replace("\\040", " ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [point for point in points if point.startswith(f"{folder}/")]
+
+
+@pytest.fixture
+def bucket(store: Store) -> Iterator[str]:
+    """The name of an empty bucket without folders of earlier tests."""
+    with own_bucket(store.client, new=True) as name:
+        yield name
 
 
 class Mount:
@@ -145,11 +155,11 @@ def folder() -> Iterator[Path]:
     for point in reversed(mounted(top)):
         subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)  # its rclone may be quicker
     assert mounted(top) == []
-    shutil.rmtree(top)
+    shutil.rmtree(top, ignore_errors=True)  # rclone removes its socket at the same time
 
 
 @pytest.fixture
-def mount(stage: Any, store: Any, bucket: str, folder: Path) -> Iterator[Mount]:
+def mount(stage: Stage, store: Store, bucket: str, folder: Path) -> Iterator[Mount]:
     """A bucket with some objects, and the stage that mounts it; what is left of its processes is ended."""
     it = Mount(stage, store, bucket, folder)
     yield it

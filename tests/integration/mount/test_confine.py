@@ -1,4 +1,4 @@
-"""What the process that mounts does for those who ask, and what it doesn't."""
+"""Which requests the mounting process serves, and which it refuses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ask(mounter: Mounter) -> Iterator[Ask]:
     given: list[int] = []
 
     def ask(words: bytes) -> tuple[bytes, list[int]]:
-        channel = mounter.channel_of_rclone()
+        channel = mounter.rclone_channel()
         channel.send(words)
         said, handles, _, _ = socket.recv_fds(channel, 1000, 4)
         given.extend(handles)
@@ -91,7 +91,7 @@ def test_it_mounts_no_link_s_target(place: Path, ask: Ask) -> None:
 def test_it_ends_with_those_who_may_ask(place: Path) -> None:
     it = Mounter(place / "point", "larder:bucket")
     process = it._process
-    it.channel_of_rclone().close()
+    it.rclone_channel().close()
     assert process.poll() is None
     it.end()
     assert process.wait(20) == 0

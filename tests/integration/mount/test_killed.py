@@ -1,4 +1,4 @@
-"""What is left when a process is killed, and that it can be cleared."""
+"""What a killed process leaves, and how it is cleared."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Store
 from tests.integration.mount.conftest import Mount, Until, alive, held_open, mounted
 
 
 @pytest.fixture
-def store(s3: Any) -> Any:
+def store(s3: Store) -> Any:
     """One kind of store will do here."""
     return s3
 

@@ -39,7 +39,7 @@ def test_files_are_the_objects(mount: Mount) -> None:
 
 
 def test_a_class_without_images_is_a_folder_all_the_same(mount: Mount) -> None:
-    """What load puts there for it is enough for torchvision's own ImageFolder."""
+    """load's placeholder object is enough for torchvision's own ImageFolder."""
     from torchvision.datasets import ImageFolder
 
     mount.put(**{"validation__class_00__.keep": b"", "validation__class_01__1.jpg": b"pixels"})

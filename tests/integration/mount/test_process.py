@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Store
 from tests.integration.mount.conftest import Mount, arguments, held_open, mounted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -18,7 +19,7 @@ CONTENTS = {"Food-11__big": os.urandom(9_000_001)}
 
 
 @pytest.fixture
-def store(s3: Any) -> Any:
+def store(s3: Store) -> Any:
     """One kind of store will do here."""
     return s3
 

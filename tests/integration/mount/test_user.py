@@ -1,4 +1,4 @@
-"""Mounting without root's rights: by FUSE's own program, as on a laptop.
+"""Mount without root's rights, by FUSE's own program, as on a laptop.
 
 The stage is told that it isn't root, and is; all else is as for an ordinary user.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Store
 from tests.integration.mount.conftest import Mount, Until, alive, held_open
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,7 +27,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def store(s3: Any) -> Any:
+def store(s3: Store) -> Any:
     """One kind of store will do here."""
     return s3
 
@@ -37,9 +38,13 @@ def start(mount: Mount) -> Iterator[Start]:
 
     def start(**env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", AS_USER, "services.mount"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} | mount.env | env,
-        )  # fmt: skip
+            [sys.executable, "-c", AS_USER, "services.mount"],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} | mount.env | env,
+        )
         mount.started.append(process)
         return process
 

@@ -1,4 +1,4 @@
-"""Packs straight into a bucket, from a bucket, and by way of a volume and load: the same objects in the end."""
+"""Pack into a bucket, from a bucket, and through a volume and load: the objects are the same."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import ReadObjects, Stage
+from tests.integration.packing.conftest import MakeTree, Packing
+
 
 @pytest.mark.one_in(2)
 def test_streamed_is_what_load_leaves(
-    stage: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str], objects: Any
+    stage: Stage, volume: Path, tree: Path, packing: Packing, bucket: str, env: dict[str, str], objects: ReadObjects
 ) -> None:
     assert stage(packing.stage, packing.size).code == 0
     loaded = stage("load", f"--folder={packing.folder}", env=env)
@@ -33,9 +37,16 @@ def test_streamed_is_what_load_leaves(
 @pytest.mark.any_store
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.exhaustive)])
 def test_from_store_to_store(
-    stage: Any, volume: Path, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any, tmp_path: Path,
+    stage: Stage,
+    volume: Path,
+    tree: Path,
+    sharding: Packing,
+    bucket: str,
+    env: dict[str, str],
+    objects: ReadObjects,
+    tmp_path: Path,
     engine: str,
-) -> None:  # fmt: skip
+) -> None:
     assert stage("load", env=env).code == 0
     dest = f"--dest=s3://{bucket}/{sharding.folder}"
     assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
@@ -49,7 +60,13 @@ def test_from_store_to_store(
 
 
 def test_an_object_that_changed_in_the_input(
-    stage: Any, store: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], images: dict[str, bytes]
+    stage: Stage,
+    store: Store,
+    tree: Path,
+    sharding: Packing,
+    bucket: str,
+    env: dict[str, str],
+    images: dict[str, bytes],
 ) -> None:
     assert stage("load", env=env).code == 0
     path = "training/class_01/1_100.jpg"
@@ -61,9 +78,15 @@ def test_an_object_that_changed_in_the_input(
 
 
 def test_a_data_set_is_replaced_whole(
-    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], sharding: Any, bucket: str, env: dict[str, str],
-    objects: Any,
-) -> None:  # fmt: skip
+    stage: Stage,
+    volume: Path,
+    make_tree: MakeTree,
+    images: dict[str, bytes],
+    sharding: Packing,
+    bucket: str,
+    env: dict[str, str],
+    objects: ReadObjects,
+) -> None:
     make_tree(images)
     dest = f"--dest=s3://{bucket}/{sharding.folder}"
     assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
@@ -80,14 +103,22 @@ def test_a_data_set_is_replaced_whole(
     assert not [path for path in after if "incoming" in path]
     elsewhere = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/other/{sharding.folder}", env=env)
     assert elsewhere.code == 0
-    assert after == objects(f"other/{sharding.folder}"), "nothing of the old data set is left"
+    assert after == objects(f"other/{sharding.folder}"), "nothing of the old dataset is left"
     assert after != before
 
 
 def test_what_a_run_that_ended_after_its_manifest_has_left(
-    stage: Any, volume: Path, make_tree: Any, images: dict[str, bytes], sharding: Any, bucket: str, env: dict[str, str],
-    objects: Any, store: Any, proxy: Any,
-) -> None:  # fmt: skip
+    stage: Stage,
+    volume: Path,
+    make_tree: MakeTree,
+    images: dict[str, bytes],
+    sharding: Packing,
+    bucket: str,
+    env: dict[str, str],
+    objects: ReadObjects,
+    store: Store,
+    proxy: StartProxy,
+) -> None:
     make_tree(images)
     dest = f"--dest=s3://{bucket}/x/{sharding.folder}"
     assert stage(sharding.stage, sharding.size, dest, env=env).code == 0
@@ -117,7 +148,9 @@ def test_what_a_run_that_ended_after_its_manifest_has_left(
 # What a replacement asks of the store, once the new packs have come in: method, path, and how many copies there were.
 
 
-def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str, monkeypatch: Any) -> None:
+def test_large_packs_go_in_parts_and_are_copied_in_them(
+    store: Store, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from larder import bucket as module
     from larder.packing import store as packs
     from larder.store import BucketSettings
@@ -128,8 +161,8 @@ def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str,
         monkeypatch.setattr(where, "PART_BYTES", part)
     settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket})
     pieces = [bytes([number]) * (1 << 20) for number in range(11)]
-    entry = packs.send(settings, "folder", "in/", "large.tar", 11 << 20, pieces)
-    folder = module.Folder(settings, "folder")
+    entry = packs.upload_pack(settings, "folder", "in/", "large.tar", 11 << 20, pieces)
+    folder = module.BucketPrefix(settings, "folder")
     assert folder.digest("in/large.tar") == (11 << 20, entry.sha256)
     assert entry.etag is not None
     assert entry.etag.endswith("-3")
@@ -140,7 +173,7 @@ def test_large_packs_go_in_parts_and_are_copied_in_them(store: Any, bucket: str,
 
 
 def test_check_says_what_the_store_lacks(
-    stage: Any, store: Any, volume: Path, tree: Path, packing: Any, bucket: str, env: dict[str, str]
+    stage: Stage, store: Store, volume: Path, tree: Path, packing: Packing, bucket: str, env: dict[str, str]
 ) -> None:
     assert stage(packing.stage, packing.size).code == 0
     check = ("load", f"--folder={packing.folder}", "--task=check")
@@ -156,7 +189,7 @@ def test_check_says_what_the_store_lacks(
 
 
 def test_another_kind_of_data_is_not_replaced(
-    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], objects: Any
+    stage: Stage, tree: Path, sharding: Packing, bucket: str, env: dict[str, str], objects: ReadObjects
 ) -> None:
     assert stage("load", env=env).code == 0
     before = objects("Food-11")
@@ -167,7 +200,7 @@ def test_another_kind_of_data_is_not_replaced(
 
 
 def test_litdatas_index_comes_after_its_chunks(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy
 ) -> None:
     assert stage("optimize", "--chunk-bytes=60000").code == 0
     between = proxy(store)
@@ -189,10 +222,17 @@ def test_litdatas_index_comes_after_its_chunks(
 
 
 @pytest.mark.one_in(2)
-def test_packed_anew_and_loaded_leaves_what_streaming_leaves(
-    stage: Any, tree: Path, packing: Any, bucket: str, env: dict[str, str], store: Any, objects: Any, images: Any
+def test_packing_then_loading_leaves_the_same_objects_as_packing_to_the_store(
+    stage: Stage,
+    tree: Path,
+    packing: Packing,
+    bucket: str,
+    env: dict[str, str],
+    store: Store,
+    objects: ReadObjects,
+    images: dict[str, bytes],
 ) -> None:
-    """Fewer packs than before: the surplus of the data set before goes, whichever way the new one came."""
+    """With fewer packs than before, the old surplus is deleted, by load and by packing to the store."""
     larger = packing.size.replace("60000", "200000")
     streams = [(packing.stage, size, f"--dest=s3://{bucket}/x/{packing.folder}") for size in (packing.size, larger)]
     load = ("load", f"--folder={packing.folder}")

@@ -1,4 +1,4 @@
-"""Packing into a store that fails, or holds other bytes than were sent."""
+"""Pack into a store that fails, or that stores wrong bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import ReadObjects, Stage
+from tests.integration.packing.conftest import Packing
+
 pytestmark = pytest.mark.any_store
 
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", ["reset-request", 503])
 def test_a_store_that_fails_in_passing(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, fault: Any
+    stage: Stage,
+    tree: Path,
+    bucket: str,
+    env: dict[str, str],
+    store: Store,
+    proxy: StartProxy,
+    objects: ReadObjects,
+    fault: Any,
 ) -> None:
     between = proxy(store)
     broken: set[str] = set()
@@ -34,7 +45,7 @@ def test_a_store_that_fails_in_passing(
 
 
 def test_a_store_that_fails_for_good(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy, objects: ReadObjects
 ) -> None:
     between = proxy(store)
     between.fault = lambda method, path, number: 403 if method == "PUT" and "000002.tar" in path else None
@@ -56,9 +67,16 @@ def test_a_store_that_fails_for_good(
     ],
 )
 def test_what_arrives_is_verified(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any, faults: list[Any],
+    stage: Stage,
+    tree: Path,
+    bucket: str,
+    env: dict[str, str],
+    store: Store,
+    proxy: StartProxy,
+    objects: ReadObjects,
+    faults: list[Any],
     puts: int,
-) -> None:  # fmt: skip
+) -> None:
     between, waiting = proxy(store), list(faults)
     between.fault = lambda method, path, number: (
         waiting.pop(0) if waiting and method == "PUT" and "training/shard-000001.tar" in path else None
@@ -74,7 +92,7 @@ def test_what_arrives_is_verified(
 
 
 def test_other_bytes_in_a_store_that_gives_no_checksums(
-    stage: Any, tree: Path, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy, objects: ReadObjects
 ) -> None:
     between = proxy(store)
     between.fault = lambda method, path, number: (
@@ -83,16 +101,24 @@ def test_other_bytes_in_a_store_that_gives_no_checksums(
     dest = f"--dest=s3://{bucket}/x/shards"
     result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
     assert result.code == 5, result.stderr
-    assert "holds other bytes than were sent" in result.stderr
+    assert "the store's bytes differ from those that were sent" in result.stderr
     assert "_larder/manifest.json" not in objects("x/shards")
 
 
 @pytest.mark.parametrize("index", ["_larder/index-", "_larder/samples-"])
 @pytest.mark.parametrize("way", ["streamed", "loaded"])
 def test_an_index_that_arrives_wrong_gets_no_manifest(
-    stage: Any, tree: Path, sharding: Any, bucket: str, env: dict[str, str], store: Any, proxy: Any, objects: Any,
-    index: str, way: str,
-) -> None:  # fmt: skip
+    stage: Stage,
+    tree: Path,
+    sharding: Packing,
+    bucket: str,
+    env: dict[str, str],
+    store: Store,
+    proxy: StartProxy,
+    objects: ReadObjects,
+    index: str,
+    way: str,
+) -> None:
     between = proxy(store)
     between.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
     env = env | {"S3_ENDPOINT_URL": between.endpoint}
@@ -103,24 +129,26 @@ def test_an_index_that_arrives_wrong_gets_no_manifest(
         result = stage("load", f"--folder={sharding.folder}", env=env)
     assert result.code == 5, result.stderr
     assert index in result.stderr
-    assert "holds other bytes than were sent" in result.stderr
+    assert "the store's bytes differ from those that were sent" in result.stderr
     assert "_larder/manifest.json" not in objects(sharding.folder)
 
 
-def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Any, bucket: str, proxy: Any) -> None:
-    from larder.bucket import Folder
+def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Store, bucket: str, proxy: StartProxy) -> None:
+    from larder.bucket import BucketPrefix
     from larder.store import BucketSettings
 
     between = proxy(store)
     between.fault = lambda method, path, number: 501 if number == 1 else None
     settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
-    folder = Folder(settings, "folder")
+    folder = BucketPrefix(settings, "folder")
     assert [folder.write_confirmed(path, b"pack")[1] for path in ("1.tar", "2.tar")] == [True, True]
     assert [between.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
     assert between.checksums == 1
 
 
-def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: Any, monkeypatch: Any) -> None:
+def test_a_large_pack_that_fails_leaves_nothing(
+    store: Store, bucket: str, proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from larder.errors import ConfigurationError
     from larder.packing import store as packs
     from larder.store import BucketSettings
@@ -131,7 +159,7 @@ def test_a_large_pack_that_fails_leaves_nothing(store: Any, bucket: str, proxy: 
     between.fault = lambda method, path, number: 403 if "partNumber=2" in path else None
     settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
     with pytest.raises(ConfigurationError, match=r"folder/large\.tar"):
-        packs.send(settings, "folder", "", "large.tar", 11 << 20, [bytes(11 << 20)])
+        packs.upload_pack(settings, "folder", "", "large.tar", 11 << 20, [bytes(11 << 20)])
     assert between.count("PUT", "partNumber=1") == 1
     assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")

@@ -68,7 +68,7 @@ def test_revision_is_a_branch_a_tag_or_a_commit(place: Place) -> None:
         assert place.git(place.clone, "rev-parse", "HEAD") == first
 
 
-def test_tag_that_was_moved_at_the_origin_moves_here_too_and_branches_are_brought_up_to_date(place: Place) -> None:
+def test_fetch_updates_branches_and_moved_tags(place: Place) -> None:
     place.git(place.origin, "tag", "v1")
     assert place.run().code == 0
     new = place.commit(place.origin, "two")
@@ -104,7 +104,7 @@ def test_changes_stay_whether_committed_or_not(place: Place) -> None:
     assert place.git(place.clone, "rev-parse", "HEAD") == mine
 
 
-def test_interrupted_clone_is_made_anew(place: Place) -> None:
+def test_interrupted_clone_is_repeated(place: Place) -> None:
     (place.home / "work.larder-part").mkdir()
     assert place.run().code == 0
     assert [path.name for path in place.home.iterdir()] == ["work"]

@@ -10,18 +10,33 @@ import signal
 import ssl
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
-NAMES = ["reachability", "clock", "credentials", "bucket", "path style", "write", "read", "list", "ranges", "latency",
-         "ETags", "multipart", "delete"]  # fmt: skip
+from tests.conftest import StartProxy, Store, Until
+from tests.integration.conftest import Result, Stage
+
+NAMES = [
+    "reachability",
+    "clock",
+    "credentials",
+    "bucket",
+    "path style",
+    "write",
+    "read",
+    "list",
+    "ranges",
+    "latency",
+    "ETags",
+    "multipart",
+    "delete",
+]
 AFTER_REACHABILITY, AFTER_CREDENTIALS, AFTER_BUCKET, AFTER_WRITE = NAMES[1:], NAMES[3:], NAMES[4:], NAMES[6:]
 
 
@@ -36,17 +51,23 @@ def line_of(stdout: str, name: str) -> str:
     return next(line for line in stdout.splitlines() if re.match(rf"\w+ +{name}  ", line))
 
 
-def nothing_is_left(store: Any, bucket: str) -> bool:
+def nothing_is_left(store: Store, bucket: str) -> bool:
     objects = store.client.list_objects_v2(Bucket=bucket).get("Contents", ())
     uploads = store.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())
     return not objects and not uploads
 
 
+class Check(Protocol):
+    """What the fixture `check` gives."""
+
+    def __call__(self, *flags: str, **changed: str) -> Result: ...
+
+
 @pytest.fixture
-def check(stage: Any, store: Any, bucket: str) -> Callable[..., Any]:
+def check(stage: Stage, store: Store, bucket: str) -> Check:
     """Checks the store, with some settings changed: `check(S3_BUCKET="other")`."""
 
-    def check(*flags: str, **changed: str) -> Any:
+    def check(*flags: str, **changed: str) -> Result:
         ended = stage("s3", *flags, env=store.env | {"S3_BUCKET": bucket} | changed)
         secret = changed.get("AWS_SECRET_ACCESS_KEY", store.secret_key)
         assert not secret or secret not in ended.stdout + ended.stderr
@@ -56,7 +77,7 @@ def check(stage: Any, store: Any, bucket: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("prefix", ["", "team/food"])
-def test_a_store_that_is_well(check: Any, store: Any, bucket: str, prefix: str) -> None:
+def test_a_store_that_is_well(check: Check, store: Store, bucket: str, prefix: str) -> None:
     ended = check(S3_PREFIX=prefix)
     assert ended.code == 0, ended.stdout + ended.stderr
     assert outcomes(ended.stdout) == dict.fromkeys(NAMES, "ok")
@@ -65,7 +86,7 @@ def test_a_store_that_is_well(check: Any, store: Any, bucket: str, prefix: str) 
     assert nothing_is_left(store, bucket)
 
 
-def test_json_for_machines(check: Any) -> None:
+def test_json_for_machines(check: Check) -> None:
     ended = check(LARDER_LOG="json")
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [line["check"] for line in lines] == NAMES
@@ -88,26 +109,26 @@ def assert_failed(ended: Any, code: int, failed: str, skipped: list[str], *words
     assert "next step" in ended.stderr
 
 
-def test_a_wrong_key(check: Any) -> None:
+def test_a_wrong_key(check: Check) -> None:
     ended = check(AWS_ACCESS_KEY_ID="nobody")
     assert_failed(ended, 2, "credentials", AFTER_CREDENTIALS, "doesn't know the access key", "AWS_ACCESS_KEY_ID")
 
 
-def test_a_wrong_secret(check: Any) -> None:
+def test_a_wrong_secret(check: Check) -> None:
     ended = check(AWS_SECRET_ACCESS_KEY="not-the-secret")
     assert_failed(ended, 2, "credentials", AFTER_CREDENTIALS, "secret key is wrong", "AWS_SECRET_ACCESS_KEY")
 
 
-def test_a_missing_bucket(check: Any) -> None:
+def test_a_missing_bucket(check: Check) -> None:
     ended = check(S3_BUCKET="larder-not-there")
     assert_failed(ended, 2, "bucket", AFTER_BUCKET, "no such bucket", "make s3-bucket BUCKET=larder-not-there")
 
 
-def test_no_bucket_is_set(check: Any) -> None:
+def test_no_bucket_is_set(check: Check) -> None:
     assert_failed(check(S3_BUCKET=""), 2, "bucket", AFTER_BUCKET, "S3_BUCKET is not set")
 
 
-def test_an_endpoint_that_is_down(check: Any, store: Any, proxy: Any) -> None:
+def test_an_endpoint_that_is_down(check: Check, store: Store, proxy: StartProxy) -> None:
     server = proxy(store)
     server.shutdown()
     server.server_close()
@@ -115,18 +136,18 @@ def test_an_endpoint_that_is_down(check: Any, store: Any, proxy: Any) -> None:
     assert_failed(ended, 5, "reachability", AFTER_REACHABILITY, "doesn't answer", "S3_ENDPOINT_URL")
 
 
-def test_a_name_without_an_address(check: Any) -> None:
+def test_a_name_without_an_address(check: Check) -> None:
     ended = check(S3_ENDPOINT_URL="http://no-such-store.invalid:9000")
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "no-such-store.invalid has no address", "spelling")
 
 
-def test_tls_to_a_plain_port(check: Any, store: Any, proxy: Any) -> None:
+def test_tls_to_a_plain_port(check: Check, store: Store, proxy: StartProxy) -> None:
     ended = check(S3_ENDPOINT_URL=proxy(store).endpoint.replace("http://", "https://"))
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "doesn't speak TLS", "http://")
 
 
 @pytest.fixture
-def tls(store: Any, proxy: Any, tmp_path: Path) -> tuple[str, str]:
+def tls(store: Store, proxy: StartProxy, tmp_path: Path) -> tuple[str, str]:
     """The store behind TLS: its address with https, and the file with the authority's certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -137,14 +158,14 @@ def tls(store: Any, proxy: Any, tmp_path: Path) -> tuple[str, str]:
     return server.endpoint.replace("http://", "https://"), str(tmp_path / "authority.pem")
 
 
-def test_a_store_behind_tls(check: Any, tls: tuple[str, str]) -> None:
+def test_a_store_behind_tls(check: Check, tls: tuple[str, str]) -> None:
     endpoint, authority = tls
     assert check(S3_ENDPOINT_URL=endpoint, AWS_CA_BUNDLE=authority).code == 0
     ended = check(S3_ENDPOINT_URL=endpoint)
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "can't be verified", "AWS_CA_BUNDLE")
 
 
-def test_http_to_a_tls_port(check: Any, tls: tuple[str, str]) -> None:
+def test_http_to_a_tls_port(check: Check, tls: tuple[str, str]) -> None:
     ended = check(S3_ENDPOINT_URL=tls[0].replace("https://", "http://"))
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "speaks TLS", "https://")
 
@@ -179,9 +200,7 @@ class HostStyle(http.server.BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
-def test_a_store_that_takes_no_path_style(
-    stage: Any, minio_server: Any, until: Callable[..., None], tmp_path: Path
-) -> None:
+def test_a_store_that_takes_no_path_style(stage: Stage, minio_server: Store, until: Until, tmp_path: Path) -> None:
     image = subprocess.check_output(["docker", "inspect", "-f", "{{.Config.Image}}", minio_server.container], text=True)
     keys = {"AWS_ACCESS_KEY_ID": "domain-user", "AWS_SECRET_ACCESS_KEY": "domain-secret"}
     values = ("MINIO_ROOT_USER=domain-user", "MINIO_ROOT_PASSWORD=domain-secret", "MINIO_DOMAIN=store.test")
@@ -202,7 +221,7 @@ def test_a_store_that_takes_no_path_style(
         subprocess.run(["docker", "rm", "--force", "--volumes", container], check=True, capture_output=True)
     assert outcomes(ended.stdout)["credentials"] == "ok", ended
     assert outcomes(ended.stdout)["bucket"] == outcomes(ended.stdout)["path style"] == "FAILED"
-    assert "wants the bucket in the host's name" in line_of(ended.stdout, "path style")
+    assert "requires the bucket in the host name" in line_of(ended.stdout, "path style")
     assert ended.code == 2
 
 
@@ -237,13 +256,13 @@ SITE = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-of-nobody",
 
 
 @pytest.mark.parametrize("website", [200, 403, 404], indirect=True)
-def test_a_web_server_is_no_store(stage: Any, website: str) -> None:
+def test_a_web_server_is_no_store(stage: Stage, website: str) -> None:
     ended = stage("s3", env=SITE | {"S3_ENDPOINT_URL": website})
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "not as an S3 store does", "S3_ENDPOINT_URL")
 
 
 @pytest.mark.parametrize("website", [502], indirect=True)
-def test_a_gateway_without_a_store(stage: Any, website: str) -> None:
+def test_a_gateway_without_a_store(stage: Stage, website: str) -> None:
     ended = stage("s3", env=SITE | {"S3_ENDPOINT_URL": website})
     assert_failed(ended, 5, "reachability", AFTER_REACHABILITY, "answers 502")
 
@@ -276,7 +295,9 @@ def shifted(tmp_path: Path) -> Callable[[int], dict[str, str]]:
 
 
 @pytest.mark.parametrize(("minutes", "direction"), [(20, "ahead of"), (-20, "behind")])
-def test_a_clock_that_is_off_by_20_minutes(check: Any, shifted: Any, minutes: int, direction: str) -> None:
+def test_a_clock_that_is_off_by_20_minutes(
+    check: Check, shifted: Callable[[int], dict[str, str]], minutes: int, direction: str
+) -> None:
     ended = check(**shifted(60 * minutes))
     assert f"20 minutes {direction} the store's" in line_of(ended.stdout, "clock")
     assert "set the clock" in line_of(ended.stdout, "clock")
@@ -285,7 +306,7 @@ def test_a_clock_that_is_off_by_20_minutes(check: Any, shifted: Any, minutes: in
     assert ended.code == 2
 
 
-def test_a_clock_that_is_off_by_5_minutes(check: Any, shifted: Any) -> None:
+def test_a_clock_that_is_off_by_5_minutes(check: Check, shifted: Callable[[int], dict[str, str]]) -> None:
     ended = check(**shifted(300))
     assert ended.code == 0
     assert outcomes(ended.stdout) == dict.fromkeys(NAMES, "ok") | {"clock": "warning"}
@@ -296,7 +317,7 @@ MinioUser = Callable[[list[dict[str, Any]]], dict[str, str]]
 
 
 @pytest.fixture
-def minio_user(minio_server: Any, tmp_path: Path) -> MinioUser:
+def minio_user(minio_server: Store, tmp_path: Path) -> MinioUser:
     """Makes a user of MinIO with the rights of some policy statements; returns its keys as settings."""
 
     def in_minio(script: str, given: str = "") -> None:
@@ -319,21 +340,21 @@ ALL = "arn:aws:s3:::*"
 only_minio = pytest.mark.parametrize("store", ["minio"], indirect=True)
 
 
-def test_a_user_who_may_only_read(check: Any, reader: dict[str, str]) -> None:
+def test_a_user_who_may_only_read(check: Check, reader: dict[str, str]) -> None:
     ended = check(**reader)
     assert_failed(ended, 2, "write", AFTER_WRITE, "access is denied", "ask the bucket's owner")
     assert "left behind" not in ended.stderr
 
 
 @only_minio
-def test_a_user_who_may_not_delete(check: Any, store: Any, bucket: str, minio_user: MinioUser) -> None:
+def test_a_user_who_may_not_delete(check: Check, store: Store, bucket: str, minio_user: MinioUser) -> None:
     keys = minio_user([{"Action": ["s3:ListBucket", "s3:GetObject", "s3:PutObject"], "Resource": [ALL]}])
     ended = check(**keys)
     assert_failed(ended, 2, "delete", [], "access is denied")
     assert f"may be left behind: s3://{bucket}/_larder-check-" in ended.stderr
 
 
-def test_a_bucket_of_another(check: Any, store: Any, reader: dict[str, str]) -> None:
+def test_a_bucket_of_another(check: Check, store: Store, reader: dict[str, str]) -> None:
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     store.client.create_bucket(Bucket=name)
     try:
@@ -346,7 +367,7 @@ def test_a_bucket_of_another(check: Any, store: Any, reader: dict[str, str]) -> 
         store.client.delete_bucket(Bucket=name)
 
 
-def test_a_store_that_damages_data(check: Any, store: Any, bucket: str, proxy: Any) -> None:
+def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
     server = proxy(store)
     server.fault = lambda method, path, number: "spoilt" if method == "GET" and "small" in path else None
     ended = check(S3_ENDPOINT_URL=server.endpoint)
@@ -354,7 +375,7 @@ def test_a_store_that_damages_data(check: Any, store: Any, bucket: str, proxy: A
     assert nothing_is_left(store, bucket)
 
 
-def test_parts_of_a_failed_upload_are_dropped(check: Any, store: Any, bucket: str, proxy: Any) -> None:
+def test_parts_of_a_failed_upload_are_dropped(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
     server = proxy(store)
     server.fault = lambda method, path, number: "reset-request" if "partNumber=2" in path else None
     ended = check(S3_ENDPOINT_URL=server.endpoint)
@@ -363,7 +384,7 @@ def test_parts_of_a_failed_upload_are_dropped(check: Any, store: Any, bucket: st
     assert nothing_is_left(store, bucket)
 
 
-def test_a_store_that_serves_no_ranges_and_other_etags(check: Any, store: Any, proxy: Any) -> None:
+def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, store: Store, proxy: StartProxy) -> None:
     server = proxy(store)
 
     class Poorer(server.RequestHandlerClass):  # type: ignore[name-defined,misc]
@@ -383,7 +404,7 @@ def test_a_store_that_serves_no_ranges_and_other_etags(check: Any, store: Any, p
 
 @pytest.mark.parametrize("moment", ["small", "partNumber=2"])
 def test_what_is_interrupted_leaves_nothing(
-    stage: Any, store: Any, bucket: str, proxy: Any, until: Any, moment: str
+    stage: Stage, store: Store, bucket: str, proxy: StartProxy, until: Until, moment: str
 ) -> None:
     server, reached, go_on = proxy(store), threading.Event(), threading.Event()
 
@@ -406,7 +427,7 @@ def test_what_is_interrupted_leaves_nothing(
     until(lambda: nothing_is_left(store, bucket), "the check's objects and uploads are gone")
 
 
-def test_nothing_is_set(stage: Any) -> None:
+def test_nothing_is_set(stage: Stage) -> None:
     ended = stage("s3", env={"AWS_EC2_METADATA_DISABLED": "true"})
     assert ended.code == 2
     assert "make s3-up" in ended.stderr
@@ -414,13 +435,13 @@ def test_nothing_is_set(stage: Any) -> None:
     assert ended.stdout == ""
 
 
-def test_one_key_without_the_other(check: Any) -> None:
+def test_one_key_without_the_other(check: Check) -> None:
     ended = check(AWS_SECRET_ACCESS_KEY="")
     assert ended.code == 2
     assert "belong together" in ended.stderr
 
 
-def test_the_bucket_is_made_once(stage: Any, store: Any) -> None:
+def test_the_bucket_is_made_once(stage: Stage, store: Store) -> None:
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     settings = store.env | {"S3_BUCKET": name}
     try:
@@ -433,7 +454,7 @@ def test_the_bucket_is_made_once(stage: Any, store: Any) -> None:
         store.client.delete_bucket(Bucket=name)
 
 
-def test_a_bucket_that_is_made_by_two_at_once(stage: Any, store: Any) -> None:
+def test_a_bucket_that_is_made_by_two_at_once(stage: Stage, store: Store) -> None:
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     both = [stage.start("s3", "--task=bucket", env=store.env | {"S3_BUCKET": name}) for _ in range(2)]
     try:
@@ -443,14 +464,19 @@ def test_a_bucket_that_is_made_by_two_at_once(stage: Any, store: Any) -> None:
         store.client.delete_bucket(Bucket=name)
 
 
-def test_a_name_that_no_store_takes(stage: Any, store: Any) -> None:
+def test_a_name_that_no_store_takes(stage: Stage, store: Store) -> None:
     ended = stage("s3", "--task", "bucket", env=store.env | {"S3_BUCKET": "Food_11"})
     assert ended.code == 2
     assert "S3_BUCKET" in ended.stderr
 
 
-def test_rclone_container_is_another_name_for_the_bucket(check: Any, bucket: str) -> None:
-    begin = time.monotonic()
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+def test_aws_endpoint_url_is_another_name_for_the_address(check: Check, store: Store, name: str) -> None:
+    ended = check(**{"S3_ENDPOINT_URL": "", name: store.env["S3_ENDPOINT_URL"]})
+    assert ended.code == 0, ended.stdout
+    assert store.env["S3_ENDPOINT_URL"] in ended.stdout + ended.stderr
+
+
+def test_rclone_container_is_another_name_for_the_bucket(check: Check, bucket: str) -> None:
     ended = check(S3_BUCKET="", RCLONE_CONTAINER=bucket)
     assert ended.code == 0, ended.stdout
-    assert time.monotonic() - begin < 30

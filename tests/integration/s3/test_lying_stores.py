@@ -1,4 +1,4 @@
-"""Stores that lie: endless lists and messages, sizes that are none, bytes one by one; and what of settings they see."""
+"""Lying stores: endless lists and messages, invalid sizes, single bytes; and which settings they see."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import trustme
 
 from larder import bucket, rclone
-from larder.bucket import Folder
+from larder.bucket import BucketPrefix
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from larder.s3_session import MOST_BYTES
-from larder.sources.prefix import Prefix, find_object, is_prefix
-from larder.store import BucketSettings, client
-from services.verify.places import StorePlace
+from larder.s3_session import MAX_RESPONSE_BYTES
+from larder.sources.prefix_reader import PrefixReader, find_object, is_prefix
+from larder.store import BucketSettings, make_client
+from services.verify.locations import StoreLocation
 from tests.liar import Liar, Request, Talk, lying
 
 ENTRY = "<Contents><Key>{key}</Key><Size>{size}</Size><ETag>&quot;1&quot;</ETag></Contents>"
@@ -41,27 +41,32 @@ def liar() -> Iterator[Liar]:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[tuple[Liar, Folder]]:
+def store() -> Iterator[tuple[Liar, BucketPrefix]]:
     """One server and client for many tests, since a client takes long to make."""
     with lying() as server:
-        yield server, Folder(settings(server), "data")
+        yield server, BucketPrefix(settings(server), "data")
 
 
 @pytest.fixture
-def folder(store: tuple[Liar, Folder]) -> Folder:
+def folder(store: tuple[Liar, BucketPrefix]) -> BucketPrefix:
     return store[1]
 
 
 @pytest.fixture
-def teller(store: tuple[Liar, Folder]) -> Liar:
+def teller(store: tuple[Liar, BucketPrefix]) -> Liar:
     """The server of `folder`."""
     store[0].asked.clear()
     return store[0]
 
 
 def settings(liar: Liar, **given: object) -> BucketSettings:
-    values = {"s3_endpoint_url": liar.url, "bucket": "bucket", "aws_access_key_id": "key",
-              "aws_secret_access_key": "secret", "stall_seconds": 1} | given  # fmt: skip
+    values = {
+        "s3_endpoint_url": liar.url,
+        "bucket": "bucket",
+        "aws_access_key_id": "key",
+        "aws_secret_access_key": "secret",
+        "stall_seconds": 1,
+    } | given
     return BucketSettings.model_validate(values, by_name=True)
 
 
@@ -92,15 +97,18 @@ def more(token: str) -> str:
         [page(more="<IsTruncated>true</IsTruncated>")],
         [page(more=more(""))],
         [page(ENTRY.format(key="data/a", size=1), more("same"))],
-        [page(ENTRY.format(key="data/a", size=1), more("one")), page(ENTRY.format(key="data/b", size=1), more("two")),
-         page(ENTRY.format(key="data/c", size=1), more("one"))],
+        [
+            page(ENTRY.format(key="data/a", size=1), more("one")),
+            page(ENTRY.format(key="data/b", size=1), more("two")),
+            page(ENTRY.format(key="data/c", size=1), more("one")),
+        ],
         [page(ENTRY.format(key="data/a", size=1), more(str(number))) for number in range(50)],
     ],
     ids=["no token", "empty token", "the same token", "tokens in a circle", "the same page"],
-)  # fmt: skip
+)
 def test_list_without_an_end(folder, teller, pages) -> None:
     teller.answer = always(*pages)
-    with pytest.raises(ServiceError, match="list has no end"):
+    with pytest.raises(ServiceError, match="listing is endless"):
         list(folder.list())
     assert len(teller.asked) <= 4
 
@@ -115,7 +123,7 @@ def test_list_of_nearly_empty_pages_without_an_end(folder, teller, monkeypatch, 
         talk.send(page("".join(items), more(f"token-{number}")))
 
     teller.answer = endless
-    with pytest.raises(ServiceError, match="list has no end"):
+    with pytest.raises(ServiceError, match="listing is endless"):
         list(folder.list())
     assert len(teller.asked) == 21
 
@@ -126,8 +134,8 @@ def test_list_of_unfinished_uploads_without_an_end(folder, teller) -> None:
         "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
     )
     teller.answer = always(answer(f"<ListMultipartUploadsResult>{markers}{item}</ListMultipartUploadsResult>"))
-    with pytest.raises(ServiceError, match="list has no end"):
-        folder.drop_uploads(lambda path: False)
+    with pytest.raises(ServiceError, match="listing is endless"):
+        folder.abort_uploads(lambda path: False)
 
 
 @pytest.mark.parametrize("size", ["-1", "abc", "", "1e3", "9" * 30, "9" * 5000, "0x1f", "1.5", str(1 << 63)])
@@ -135,7 +143,7 @@ def test_sizes_that_are_none(folder, teller, size) -> None:
     teller.answer = always(page(ENTRY.format(key="data/a", size=size)))
     with pytest.raises((ServiceError, ConfigurationError)) as caught:
         list(folder.list())
-    assert "can't be there" in caught.value.what or "not as an S3 store does" in caught.value.what
+    assert "lists an impossible object" in caught.value.what or "not as an S3 store does" in caught.value.what
     assert len(teller.asked) <= 2
 
 
@@ -144,7 +152,7 @@ def test_sizes_that_are_none(folder, teller, size) -> None:
 )
 def test_entries_that_are_none(folder, teller, entry) -> None:
     teller.answer = always(page(entry))
-    with pytest.raises(ServiceError, match="can't be there"):
+    with pytest.raises(ServiceError, match="lists an impossible object"):
         list(folder.list())
 
 
@@ -161,7 +169,7 @@ def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> N
         list(folder.list()) if ask == "list" else folder.read("a", 1 << 20)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * MOST_BYTES
+    assert peak < 4 * MAX_RESPONSE_BYTES
     assert "more than" in caught.value.what
 
 
@@ -186,7 +194,7 @@ def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
     assert (tmp_path / "a").stat().st_size == (5 << 20) + 1
     assert folder.digest("a", 1000) is not None
     with pytest.raises(ServiceError):
-        folder.require("a", 1000, "0" * 64)
+        folder.verify_object("a", 1000, "0" * 64)
 
 
 def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
@@ -195,7 +203,7 @@ def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
         talk.flood(bytes(1 << 20))
 
     liar.answer = endless
-    place = StorePlace(settings(liar), "data")
+    place = StoreLocation(settings(liar), "data")
     assert place.digest("a", 1000)[0] == 1001  # type: ignore[index]
     assert place.fetch("_larder/index.jsonl", tmp_path, 1000) is not None
     assert max(path.stat().st_size for path in tmp_path.iterdir()) == 1001
@@ -235,9 +243,17 @@ def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "<", "<html>", "<a>" * 5000, "\x00", "<ListBucketResult><Contents>x</Contents></ListBucketResult>",
-             "<ListBucketResult><IsTruncated>maybe</IsTruncated><MaxKeys>many</MaxKeys></ListBucketResult>"],
-)  # fmt: skip
+    "body",
+    [
+        "",
+        "<",
+        "<html>",
+        "<a>" * 5000,
+        "\x00",
+        "<ListBucketResult><Contents>x</Contents></ListBucketResult>",
+        "<ListBucketResult><IsTruncated>maybe</IsTruncated><MaxKeys>many</MaxKeys></ListBucketResult>",
+    ],
+)
 def test_answers_that_are_none(folder, teller, body) -> None:
     teller.answer = always(answer(body))
     try:
@@ -251,19 +267,19 @@ def test_messages_of_stores_cannot_forge_lines(folder, teller) -> None:
     teller.answer = always(answer(text, "400 Bad Request"))
     with pytest.raises(ServiceError) as caught:
         folder.read("a")
-    assert all(line.isprintable() for line in caught.value.shown().split("\n"))
-    assert caught.value.shown().count("\n") == 1
+    assert all(line.isprintable() for line in caught.value.format().split("\n"))
+    assert caught.value.format().count("\n") == 1
 
 
 def test_without_keys_where_that_may_be(liar) -> None:
     liar.answer = always(answer(b"public"))
-    unsigned = client(settings(liar, aws_access_key_id="", aws_secret_access_key=""), may_be_unsigned=True)
+    unsigned = make_client(settings(liar, aws_access_key_id="", aws_secret_access_key=""), may_be_unsigned=True)
     assert unsigned.get_object(Bucket="bucket", Key="a")["Body"].read() == b"public"
-    forced = Folder(settings(liar, unsigned=True), "data")
+    forced = BucketPrefix(settings(liar, unsigned=True), "data")
     assert forced.read("a") == b"public"
     assert ["authorization" in asked.headers for asked in liar.asked] == [False, False]
     with pytest.raises(ConfigurationError, match="no credentials"):
-        Folder(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
+        BucketPrefix(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
 
 
 def test_a_public_prefix_needs_no_keys(liar) -> None:
@@ -274,7 +290,7 @@ def test_a_public_prefix_needs_no_keys(liar) -> None:
     liar.answer = always(answer(listing, Content_Type="application/xml"))
     public = settings(liar, aws_access_key_id="", aws_secret_access_key="")
     assert is_prefix("s3://bucket/photos/", public)
-    assert [item.path for item in Prefix("s3://bucket/photos/", public, 9).list()] == ["a.jpg"]
+    assert [item.path for item in PrefixReader("s3://bucket/photos/", public, 9).list()] == ["a.jpg"]
     liar.answer = always(answer(b"abc"))
     assert find_object("s3://bucket/photos/a.jpg", public).bytes == 3
     assert not any("authorization" in asked.headers for asked in liar.asked)
@@ -282,7 +298,7 @@ def test_a_public_prefix_needs_no_keys(liar) -> None:
 
 def test_region_and_payment_reach_the_store(liar) -> None:
     liar.answer = always(answer(b"x"))
-    Folder(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")
+    BucketPrefix(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")
     (asked,) = liar.asked
     assert asked.headers["x-amz-request-payer"] == "requester"
     assert "x-amz-request-payer" in asked.headers["authorization"]
@@ -291,9 +307,9 @@ def test_region_and_payment_reach_the_store(liar) -> None:
 
 def by_rclone(chosen: BucketSettings, **environment: str) -> subprocess.CompletedProcess[str]:
     """Read an object by rclone, as stages do."""
-    words = rclone.command("cat", f"{rclone.REMOTE}:bucket/a", "--retries=1", "--low-level-retries=1")
+    words = rclone.rclone_command("cat", f"{rclone.REMOTE}:bucket/a", "--retries=1", "--low-level-retries=1")
     return subprocess.run(
-        words, env=rclone.environment(chosen) | environment, capture_output=True, text=True, check=False
+        words, env=rclone.rclone_environment(chosen) | environment, capture_output=True, text=True, check=False
     )
 
 
@@ -309,13 +325,13 @@ def test_settings_reach_rclone(liar, unsigned) -> None:
 
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
 def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
-    """A store by a name that only the proxy could resolve; and one that is excepted."""
+    """Only the proxy can resolve one store's name; the other store is in NO_PROXY."""
     liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
     monkeypatch.setenv("HTTP_PROXY", liar.url)
     monkeypatch.setenv("http_proxy", liar.url)
     far = settings(liar, s3_endpoint_url="http://store.test:9000")
     if reader == "boto3":
-        assert Folder(far, "data").read("a") == b"x"
+        assert BucketPrefix(far, "data").read("a") == b"x"
     else:
         by_rclone(far)
     assert "http://store.test:9000/bucket/" in liar.asked[0].line
@@ -323,14 +339,14 @@ def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
     with lying() as store:
         store.answer = liar.answer
         near = settings(store)
-        Folder(near, "data").read("a") if reader == "boto3" else by_rclone(near)
+        BucketPrefix(near, "data").read("a") if reader == "boto3" else by_rclone(near)
         assert store.asked[0].path.startswith("/bucket/")
 
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
 def test_authorities_reach_every_client(liar, monkeypatch, tmp_path, reader, name) -> None:
-    """And without them, it is said at once what to set."""
+    """Without them, the error says at once what to set."""
     import ssl
 
     authority = trustme.CA()
@@ -341,20 +357,20 @@ def test_authorities_reach_every_client(liar, monkeypatch, tmp_path, reader, nam
     secure = settings(liar, s3_endpoint_url=liar.url.replace("http:", "https:"))
     if reader == "boto3":
         with pytest.raises(ConfigurationError, match="can't be verified: unable to get local issuer certificate"):
-            Folder(secure, "data").read("a")
+            BucketPrefix(secure, "data").read("a")
         with pytest.raises(ConfigurationError, match="says http://"):
-            Folder(settings(liar), "data").read("a")
+            BucketPrefix(settings(liar), "data").read("a")
     else:
-        failure = rclone.Failure("", by_rclone(secure).stderr)
-        error = rclone.explain(failure, "reading", secure.s3_endpoint_url)
+        failure = rclone.CopyFailure("", by_rclone(secure).stderr)
+        error = rclone.explain_failure(failure, "reading", secure.s3_endpoint_url)
         assert (error.exit_code, "AWS_CA_BUNDLE" in error.next_step) == (2, True), error.what
     monkeypatch.setenv(name, str(tmp_path / "authority.pem"))
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     if reader == "boto3":
-        assert Folder(secure, "data").read("a") == b"x"
+        assert BucketPrefix(secure, "data").read("a") == b"x"
         monkeypatch.setenv(name, str(tmp_path / "nothing.pem"))
         with pytest.raises(ConfigurationError, match="certificates can't be read"):
-            Folder(secure, "data").read("a")
+            BucketPrefix(secure, "data").read("a")
     else:
         assert not liar.asked
         by_rclone(secure)

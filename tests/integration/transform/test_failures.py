@@ -1,4 +1,4 @@
-"""Everything that goes wrong names its cause and the next step, has its exit code, and loses nothing."""
+"""Every failure names its cause and the next step, has its exit code, and loses nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import workers_of
+from tests.conftest import Until, workers_of
+from tests.integration.conftest import Held, MakePicture, Stage
+from tests.integration.transform.conftest import Extract, ReadTree, Snapshot, Transform
 
 NEW_NAMESPACE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
 Harm = Callable[[Path], None]
@@ -33,20 +35,20 @@ def message(result: Any) -> str:
         (["--workers=0"], {}, ["--workers"]),
         (["--no-such-flag"], {}, ["--no-such-flag: no such flag"]),
     ],
-)  # fmt: skip
-def test_wrong_setting(transform: Any, flags: list[str], env: dict[str, str], parts: list[str]) -> None:
+)
+def test_wrong_setting(transform: Transform, flags: list[str], env: dict[str, str], parts: list[str]) -> None:
     result = transform(*flags, env=env | {"LARDER_FRONT_DOOR": ""})
     assert result.code == 2
     for part in [*parts, "next step: see `python -m services.transform --help`"]:
         assert part in message(result)
 
 
-def test_no_volume(transform: Any, tmp_path: Path) -> None:
+def test_no_volume(transform: Transform, tmp_path: Path) -> None:
     result = transform(volume=tmp_path / "absent", env={"LARDER_FRONT_DOOR": ""})
     assert result.code == 3 and "services.extract" in message(result)
 
 
-def test_nothing_extracted(transform: Any, volume: Path) -> None:
+def test_nothing_extracted(transform: Transform, volume: Path) -> None:
     result = transform(env={"LARDER_FRONT_DOOR": ""})
     assert result.code == 3
     assert f"{volume}/raw holds no finished data" in message(result)
@@ -62,7 +64,7 @@ def test_nothing_extracted(transform: Any, volume: Path) -> None:
     ],
 )
 def test_wrong_recipe_keeps_the_tree(
-    extract: Any, transform: Any, tree: Any, food11: Any, flags: list[str], parts: list[str]
+    extract: Extract, transform: Transform, tree: ReadTree, food11: dict[str, bytes], flags: list[str], parts: list[str]
 ) -> None:
     extract(food11)
     assert transform().code == 0
@@ -75,7 +77,7 @@ def test_wrong_recipe_keeps_the_tree(
     assert transform().events[0]["up_to_date"] is True
 
 
-def test_missing_split(extract: Any, transform: Any, food11: Any) -> None:
+def test_missing_split(extract: Extract, transform: Transform, food11: dict[str, bytes]) -> None:
     extract({path: data for path, data in food11.items() if not path.startswith("evaluation")})
     result = transform()
     assert result.code == 3
@@ -105,12 +107,12 @@ RAW_HARM: list[tuple[str, Harm, str]] = [
     ("manifest-gone", lambda raw: (raw / "_larder/manifest.json").unlink(), "holds no finished data"),
     ("index-corrupt", lambda raw: overwrite(raw / "_larder/index.jsonl", "{}\n"), "is not what its manifest says"),
     ("index-gone", lambda raw: (raw / "_larder/index.jsonl").unlink(), "is not what its manifest says"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("harm", "what"), [item[1:] for item in RAW_HARM], ids=[item[0] for item in RAW_HARM])
 def test_harm_to_the_input_keeps_the_tree(
-    extract: Any, transform: Any, tree: Any, food11: Any, harm: Harm, what: str
+    extract: Extract, transform: Transform, tree: ReadTree, food11: dict[str, bytes], harm: Harm, what: str
 ) -> None:
     raw = extract(food11)
     assert transform().code == 0
@@ -132,7 +134,7 @@ def test_harm_to_the_input_keeps_the_tree(
     ids=["manifest-corrupt", "manifest-newer", "index-corrupt"],
 )
 def test_harm_to_the_result_is_named_and_forced_away(
-    extract: Any, transform: Any, tree: Any, food11: Any, volume: Path, harm: Harm
+    extract: Extract, transform: Transform, tree: ReadTree, food11: dict[str, bytes], volume: Path, harm: Harm
 ) -> None:
     extract(food11)
     assert transform().code == 0
@@ -144,7 +146,9 @@ def test_harm_to_the_result_is_named_and_forced_away(
     assert tree() == whole
 
 
-def test_broken_record_of_the_run_does_no_harm(extract: Any, transform: Any, food11: Any, volume: Path) -> None:
+def test_broken_record_of_the_run_does_no_harm(
+    extract: Extract, transform: Transform, food11: dict[str, bytes], volume: Path
+) -> None:
     extract(food11)
     assert transform().code == 0
     overwrite(volume / "Food-11" / "_larder" / "run.json", "{")
@@ -171,12 +175,22 @@ cp -a {volume}/Food-11 {copy}/after
 exit $code
 """
 DISK_HARM = [
-    ("no-inodes", "mount -o remount,nr_inodes=$(($(df --output=iused {volume} | tail -1)+4)) {volume}",
-     "mount -o remount,nr_inodes=9999 {volume}", "the disk is full", "free some space"),
-    ("no-blocks", "mount -o remount,size=$(($(df --output=used -k {volume} | tail -1)+40))k {volume}",
-     "mount -o remount,size=64m {volume}", "the disk is full", "free some space"),
+    (
+        "no-inodes",
+        "mount -o remount,nr_inodes=$(($(df --output=iused {volume} | tail -1)+4)) {volume}",
+        "mount -o remount,nr_inodes=9999 {volume}",
+        "the disk is full",
+        "free some space",
+    ),
+    (
+        "no-blocks",
+        "mount -o remount,size=$(($(df --output=used -k {volume} | tail -1)+40))k {volume}",
+        "mount -o remount,size=64m {volume}",
+        "the disk is full",
+        "free some space",
+    ),
     ("read-only", "mount -o remount,ro {volume}", "mount -o remount,rw {volume}", "read-only", "mount it writable"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -184,11 +198,11 @@ DISK_HARM = [
 )
 def test_disk_that_takes_no_more(
     mounts: None,
-    stage: Any,
+    stage: Stage,
     tmp_path: Path,
     volume: Path,
-    food11: Any,
-    snapshot: Any,
+    food11: dict[str, bytes],
+    snapshot: Snapshot,
     harm: str,
     heal: str,
     cause: str,
@@ -227,7 +241,9 @@ def test_disk_that_takes_no_more(
     assert after["settings"]["verify"] == "none", "with room again, the same command ends well"
 
 
-def test_two_runs_at_once(stage: Any, extract: Any, transform: Any, tree: Any, food11: Any, volume: Path) -> None:
+def test_two_runs_at_once(
+    stage: Stage, extract: Extract, transform: Transform, tree: ReadTree, food11: dict[str, bytes], volume: Path
+) -> None:
     import fcntl
 
     extract(food11)
@@ -241,7 +257,7 @@ def test_two_runs_at_once(stage: Any, extract: Any, transform: Any, tree: Any, f
 
 
 @pytest.fixture
-def many(extract: Any, picture: Any) -> None:
+def many(extract: Extract, picture: MakePicture) -> None:
     """Enough images that a run can be met at work."""
     splits = ("training", "validation", "evaluation")
     extract({f"{splits[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(3000)})
@@ -257,9 +273,16 @@ def many(extract: Any, picture: Any) -> None:
     ],
 )
 def test_interrupted(
-    stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, workers: str, number: signal.Signals,
-    held: Any,
-) -> None:  # fmt: skip
+    stage: Stage,
+    transform: Transform,
+    tree: ReadTree,
+    until: Until,
+    many: None,
+    volume: Path,
+    workers: str,
+    number: signal.Signals,
+    held: Held,
+) -> None:
     env = {"LARDER_WORKERS": workers, "LARDER_LOG": "json"}
     with held(volume / "raw/validation/1_1.jpg"):  # which is looked at after training
         process = stage.start("transform", env=env, start_new_session=True)
@@ -278,7 +301,9 @@ def test_interrupted(
     assert len(tree().files) == 3000
 
 
-def test_killed_worker(stage: Any, transform: Any, tree: Any, until: Any, many: None, volume: Path, held: Any) -> None:
+def test_killed_worker(
+    stage: Stage, transform: Transform, tree: ReadTree, until: Until, many: None, volume: Path, held: Held
+) -> None:
     with held(volume / "raw/validation/1_1.jpg"):
         process = stage.start("transform", env={"LARDER_WORKERS": "2", "LARDER_LOG": "json"})
         until(lambda: (volume / ".larder/Food-11/new/training").exists(), "the run is at work")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
+
+from tests.integration.conftest import MakePicture
+from tests.integration.transform.conftest import Extract, ReadRejects, ReadTree, Snapshot, Transform
 
 
 @pytest.fixture
@@ -18,28 +20,47 @@ def faulty(food11: dict[str, bytes]) -> dict[str, bytes]:
     Image.new("I;16", (8, 8)).save(deep, "PNG")
     whole = food11["training/3_0.jpg"]
     return food11 | {
-        "training/0_empty.jpg": b"", "training/0_text.jpg": b"a text", "training/0_cut.jpg": whole[:-20],
-        "training/0_cmyk.jpg": cmyk.getvalue(), "training/0_deep.png": deep.getvalue(),
-        "training/0_notes.txt": b"some notes", "training/0_a.gif": b"GIF89a", "training/11_1.jpg": whole,
+        "training/0_empty.jpg": b"",
+        "training/0_text.jpg": b"a text",
+        "training/0_cut.jpg": whole[:-20],
+        "training/0_cmyk.jpg": cmyk.getvalue(),
+        "training/0_deep.png": deep.getvalue(),
+        "training/0_notes.txt": b"some notes",
+        "training/0_a.gif": b"GIF89a",
+        "training/11_1.jpg": whole,
         "training/bread.jpg": whole,
-        "validation/0_new\nline.jpg": whole, "evaluation/-1_a.jpg": whole, "evaluation/a/0_1.jpg": whole,
-    }  # fmt: skip
+        "validation/0_new\nline.jpg": whole,
+        "evaluation/-1_a.jpg": whole,
+        "evaluation/a/0_1.jpg": whole,
+    }
 
 
 REASONS = {
-    "training/0_empty.jpg": "is empty", "training/0_text.jpg": "no image that can be read",
-    "training/0_cut.jpg": "cut off", "training/0_cmyk.jpg": "CMYK", "training/0_deep.png": "16 bits",
-    "training/0_a.gif": "no image by its name", "training/11_1.jpg": "class 11", "training/bread.jpg": "no class",
-    "validation/0_new\nline.jpg": "control character", "evaluation/-1_a.jpg": "no class",
+    "training/0_empty.jpg": "is empty",
+    "training/0_text.jpg": "not a readable image",
+    "training/0_cut.jpg": "cut off",
+    "training/0_cmyk.jpg": "CMYK",
+    "training/0_deep.png": "16 bits",
+    "training/0_a.gif": "an image's extension",
+    "training/11_1.jpg": "class 11",
+    "training/bread.jpg": "no class",
+    "validation/0_new\nline.jpg": "control character",
+    "evaluation/-1_a.jpg": "no class",
     "evaluation/a/0_1.jpg": "deeper",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_every_fault_is_listed_and_set_aside(
-    extract: Any, transform: Any, tree: Any, rejects: Any, faulty: dict[str, bytes], volume: Path, workers: str,
-    snapshot: Any,
-) -> None:  # fmt: skip
+    extract: Extract,
+    transform: Transform,
+    tree: ReadTree,
+    rejects: ReadRejects,
+    faulty: dict[str, bytes],
+    volume: Path,
+    workers: str,
+    snapshot: Snapshot,
+) -> None:
     raw = extract(faulty)
     before = snapshot(raw)
     result = transform(env={"LARDER_WORKERS": workers})
@@ -65,7 +86,9 @@ def test_every_fault_is_listed_and_set_aside(
     assert transform("--max-rejects=11").events[0]["up_to_date"] is True
 
 
-def test_a_lower_limit_fails_and_keeps_the_tree(extract: Any, transform: Any, tree: Any, faulty: Any) -> None:
+def test_a_lower_limit_fails_and_keeps_the_tree(
+    extract: Extract, transform: Transform, tree: ReadTree, faulty: dict[str, bytes]
+) -> None:
     extract(faulty)
     assert transform("--max-rejects=11").code == 0
     whole = tree()
@@ -74,7 +97,7 @@ def test_a_lower_limit_fails_and_keeps_the_tree(extract: Any, transform: Any, tr
 
 
 def test_rejects_folder_goes_when_all_is_well(
-    extract: Any, transform: Any, tree: Any, food11: Any, picture: Any, volume: Path
+    extract: Extract, transform: Transform, tree: ReadTree, food11: dict[str, bytes], picture: MakePicture, volume: Path
 ) -> None:
     extract(food11 | {"training/0_1.jpg": b"damaged"})
     assert transform().code == 4
@@ -86,7 +109,7 @@ def test_rejects_folder_goes_when_all_is_well(
 
 
 def test_many_rejects_are_all_in_the_list_and_some_on_the_screen(
-    extract: Any, transform: Any, rejects: Any, food11: Any
+    extract: Extract, transform: Transform, rejects: ReadRejects, food11: dict[str, bytes]
 ) -> None:
     extract(food11 | {f"training/0_{number}.jpg": b"damaged" for number in range(150)})
     result = transform()
@@ -96,7 +119,9 @@ def test_many_rejects_are_all_in_the_list_and_some_on_the_screen(
     assert len(shown) == 21 and "130 more" in shown[-1]["message"]
 
 
-def test_decode_finds_what_the_header_hides(extract: Any, transform: Any, rejects: Any, food11: Any) -> None:
+def test_decode_finds_what_the_header_hides(
+    extract: Extract, transform: Transform, rejects: ReadRejects, food11: dict[str, bytes]
+) -> None:
     stream = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(stream, "PNG")
     png = bytearray(stream.getvalue())
@@ -107,15 +132,17 @@ def test_decode_finds_what_the_header_hides(extract: Any, transform: Any, reject
     assert "does not decode" in rejects()["training/0_bad.png"]
 
 
-def test_two_files_for_one_place(extract: Any, transform: Any, rejects: Any, tree: Any, picture: Any) -> None:
+def test_two_files_for_one_place(
+    extract: Extract, transform: Transform, rejects: ReadRejects, tree: ReadTree, picture: MakePicture
+) -> None:
     extract({"train/cat/1.jpg": picture(0), "training/cat/1.jpg": picture(1)})
     assert transform("--recipe=imagefolder", "--max-rejects=1").code == 0
-    assert "same place as 'train/cat/1.jpg'" in rejects()["training/cat/1.jpg"]
+    assert "same path in the tree as 'train/cat/1.jpg'" in rejects()["training/cat/1.jpg"]
     assert tree().lines()["training/class_00/1.jpg"]["source"] == "train/cat/1.jpg"
 
 
 def test_table_and_files_that_do_not_match(
-    extract: Any, transform: Any, rejects: Any, tree: Any, picture: Any, volume: Path
+    extract: Extract, transform: Transform, rejects: ReadRejects, tree: ReadTree, picture: MakePicture, volume: Path
 ) -> None:
     (volume / "secret").write_text("outside of the data")
     rows = "file,label\na.jpg,x\ngone.jpg,x\n../secret,x\nsub,x\n/etc/hostname,x\n"
@@ -131,7 +158,7 @@ def test_table_and_files_that_do_not_match(
 
 @pytest.mark.parametrize("split", ["val", "holdout"])
 def test_a_split_whose_images_have_no_endings_does_not_vanish(
-    extract: Any, transform: Any, rejects: Any, picture: Any, split: str
+    extract: Extract, transform: Transform, rejects: ReadRejects, picture: MakePicture, split: str
 ) -> None:
     names = ("train/cat/1.jpg", "train/dog/2.jpg", f"{split}/cat/3", f"{split}/dog/4")
     extract({name: picture(number) for number, name in enumerate(names)} | {f"{split}/cat/notes": b"a text"})

@@ -1,4 +1,4 @@
-"""A whole chain on three volumes, a copy of it to break for each test, and the stage that follows it."""
+"""A chain on three volumes, a copy to break for each test, and the stage that verifies it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
@@ -23,11 +23,21 @@ from services.shard.settings import ShardSettings
 from services.shard.shard import shard
 from services.transform.settings import TransformSettings
 from services.transform.transform import transform
+from tests.conftest import Store
+from tests.integration.conftest import Result, Stage
 
 IMAGES = 66
 """Of the 33 splits and classes some have one image, which every sample of the data holds."""
-LINKS = ("archive", "raw", "tree", "shards", "chunks", "objects in the store", "shards in the store",
-         "chunks in the store")  # fmt: skip
+LINKS = (
+    "archive",
+    "raw",
+    "tree",
+    "shards",
+    "chunks",
+    "objects in the store",
+    "shards in the store",
+    "chunks in the store",
+)
 LOCAL, STORED = LINKS[:5], LINKS[5:]
 
 
@@ -116,14 +126,19 @@ def lonely(pristine: Copy) -> str:
     return f"evaluation/class_{label:02d}/{label}_0.jpg"
 
 
-Verify = Callable[..., Any]
+class Verify(Protocol):
+    """What the fixture `verify` gives."""
+
+    def __call__(
+        self, *flags: str, samples: str = "all", env: Mapping[str, str] | None = None, **options: Any
+    ) -> Result: ...
 
 
 @pytest.fixture
-def verify(stage: Any, chain: Copy) -> Verify:
+def verify(stage: Stage, chain: Copy) -> Verify:
     """Runs the stage on `chain`, by default on all of it and without a store."""
 
-    def verify(*flags: str, samples: str = "all", env: Mapping[str, str] | None = None, **options: Any) -> Any:
+    def verify(*flags: str, samples: str = "all", env: Mapping[str, str] | None = None, **options: Any) -> Result:
         settings = chain.env | {"LARDER_VERIFY_SAMPLES": samples, "LARDER_WORKERS": "1"} | dict(env or {})
         ended = stage("verify", *flags, env=settings, **options)
         secret = settings.get("AWS_SECRET_ACCESS_KEY")
@@ -134,7 +149,7 @@ def verify(stage: Any, chain: Copy) -> Verify:
 
 
 def results(stdout: str) -> dict[str, str]:
-    """How each link ended, from its line."""
+    """Return the result of each link from its line."""
     found = {}
     for line in stdout.splitlines():
         name = next(name for name in sorted(LINKS, key=len, reverse=True) if line[13:].startswith(name))
@@ -142,23 +157,26 @@ def results(stdout: str) -> dict[str, str]:
     return found
 
 
-Outcome = Callable[..., dict[str, str]]
+Outcome = Callable[[str], dict[str, str]]
 
 
 @pytest.fixture(scope="session")
-def outcome() -> Callable[[str], dict[str, str]]:
+def outcome() -> Outcome:
     """How each link ended, by name: `outcome(ended.stdout)["raw"]`."""
     return results
 
 
-Broken = Callable[..., None]
+class Broken(Protocol):
+    """What the fixture `broken` gives."""
+
+    def __call__(self, ended: Result, link: str, *words: str) -> None: ...
 
 
 @pytest.fixture(scope="session")
 def broken() -> Broken:
     """Requires that a run names this break: `broken(ended, "raw", "has changed")`."""
 
-    def broken(ended: Any, link: str, *words: str) -> None:
+    def broken(ended: Result, link: str, *words: str) -> None:
         assert ended.code == 3, ended.stdout + ended.stderr
         assert results(ended.stdout)[link] == "BROKEN", ended.stdout
         assert f"error: the chain breaks at {link}: " in ended.stderr
@@ -186,7 +204,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 class Tools(NamedTuple):
-    """What tests break things with."""
+    """Functions that damage files."""
 
     flip: Callable[[Path, int], None]
     edit: Callable[[Path, str, str], None]
@@ -199,7 +217,7 @@ def tools() -> Tools:
 
 
 @pytest.fixture(scope="session")
-def chain_of() -> Callable[[Path], Copy]:
+def chain_of() -> type[Copy]:
     """A chain that lies elsewhere."""
     return Copy
 
@@ -223,15 +241,18 @@ class Loaded(NamedTuple):
     def delete(self, path: str) -> None:
         self.client.delete_object(Bucket=self.bucket, Key=self.key(path))
 
-    def all(self) -> dict[str, bytes]:
+    def etags(self) -> dict[str, str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
-        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
-        return {key.removeprefix("team/"): self.read(key.removeprefix("team/")) for key in keys}
+        items = [item for page in pages for item in page.get("Contents", ())]
+        return {item["Key"].removeprefix("team/"): item["ETag"] for item in items}
+
+    def all(self) -> dict[str, bytes]:
+        return {path: self.read(path) for path in self.etags()}
 
 
 @pytest.fixture(scope="session")
-def loaded(pristine: Copy, store: Any) -> Iterator[Loaded]:
-    """The chain's end in `store`: objects, shards and chunks."""
+def loaded(pristine: Copy, store: Store) -> Iterator[Loaded]:
+    """The last artifacts of the chain, in `store`: objects, shards and chunks."""
     bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
     store.client.create_bucket(Bucket=bucket)
     env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team"}
@@ -246,15 +267,21 @@ def loaded(pristine: Copy, store: Any) -> Iterator[Loaded]:
 
 
 @pytest.fixture
-def there(loaded: Loaded, objects: dict[str, bytes]) -> Iterator[Loaded]:
-    """What is in the store; whatever a test does to it, it is as it was afterwards."""
+def there(loaded: Loaded, objects: dict[str, bytes], etags: dict[str, str]) -> Iterator[Loaded]:
+    """The objects in the store; changes are undone after each test."""
     yield loaded
-    after = loaded.all()
+    after = loaded.etags()
     for path in after.keys() - objects.keys():
         loaded.delete(path)
     for path, data in objects.items():
-        if after.get(path) != data:
+        if after.get(path) != etags[path]:
             loaded.put(path, data)
+
+
+@pytest.fixture(scope="session")
+def etags(loaded: Loaded) -> dict[str, str]:
+    """The ETag of each, which depends on the content alone; none was sent in parts."""
+    return loaded.etags()
 
 
 @pytest.fixture(scope="session")

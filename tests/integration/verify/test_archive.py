@@ -1,4 +1,4 @@
-"""The link from raw back to what it was extracted from."""
+"""The link from raw data to its source."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import io
 import json
 import shutil
 import tarfile
-import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import zstandard
 
 from tests.archives import DOS, ZipEntry, zip_of
+from tests.conftest import Store, own_bucket
+from tests.integration.conftest import MakePicture, Result, Stage
+from tests.integration.verify.conftest import Broken, Copy, Outcome, Verify
 from tests.parquet import packed, picture
 
 SPLITS = ("training", "validation", "evaluation")
@@ -25,7 +27,7 @@ Write = Callable[[Path, Mapping[str, bytes]], Path]
 
 
 @pytest.fixture(scope="session")
-def files(picture: Callable[[int], bytes]) -> dict[str, bytes]:
+def files(picture: MakePicture) -> dict[str, bytes]:
     """Images as in Food-11's archive, in a folder of its own, with what a desktop leaves."""
     images = {f"Food-11/{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(60)}
     return images | {"Food-11/.DS_Store": b"litter", "__MACOSX/Food-11/._x": b"litter"}
@@ -79,11 +81,17 @@ def write(request: pytest.FixtureRequest) -> Write:
     return found
 
 
+class Follow(Protocol):
+    """What the fixture `follow` gives."""
+
+    def __call__(self, source: Path | str | None, samples: str = "all", **env: str) -> Result: ...
+
+
 @pytest.fixture
-def follow(stage: Any, volume: Path, tmp_path: Path) -> Callable[..., Any]:
+def follow(stage: Stage, volume: Path, tmp_path: Path) -> Follow:
     """Runs the stage on the data volume alone: `follow(source, samples="20")`."""
 
-    def follow(source: Path | None, samples: str = "all", **env: str) -> Any:
+    def follow(source: Path | str | None, samples: str = "all", **env: str) -> Result:
         nothing = {"LARDER_WDS_DIR": str(tmp_path / "wds"), "LARDER_LIT_DIR": str(tmp_path / "lit")}
         given = {"LARDER_SOURCE": str(source)} if source else {}
         return stage("verify", env=nothing | given | {"LARDER_VERIFY_SAMPLES": samples} | env)
@@ -91,7 +99,7 @@ def follow(stage: Any, volume: Path, tmp_path: Path) -> Callable[..., Any]:
     return follow
 
 
-def extract(stage: Any, source: Path, transform: bool = True) -> None:
+def extract(stage: Stage, source: Path, transform: bool = True) -> None:
     ended = stage("extract", env={"LARDER_SOURCE": str(source)})
     assert ended.code == 0, ended.stderr
     if transform:
@@ -109,7 +117,14 @@ def extract(stage: Any, source: Path, transform: bool = True) -> None:
     ],
 )
 def test_members_are_followed_to_their_files(
-    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any, write: Write, samples: str, workers: str
+    stage: Stage,
+    follow: Follow,
+    outcome: Outcome,
+    tmp_path: Path,
+    files: dict[str, bytes],
+    write: Write,
+    samples: str,
+    workers: str,
 ) -> None:
     source = write(tmp_path / "photos", files)
     extract(stage, source)
@@ -118,7 +133,7 @@ def test_members_are_followed_to_their_files(
     assert outcome(ended.stdout)["archive"] == outcome(ended.stdout)["raw"] == "ok"
 
 
-def test_names_in_a_code_page_are_followed(stage: Any, follow: Any, outcome: Any, tmp_path: Path) -> None:
+def test_names_in_a_code_page_are_followed(stage: Stage, follow: Follow, outcome: Outcome, tmp_path: Path) -> None:
     entries = [ZipEntry(f"画像/{number}能.jpg".encode("cp932"), b"%d" % number, host=DOS) for number in range(9)]
     (source := tmp_path / "photos").write_bytes(zip_of(entries))
     ended = stage("extract", f"--source={source}", "--zip-encoding=cp932")
@@ -128,7 +143,7 @@ def test_names_in_a_code_page_are_followed(stage: Any, follow: Any, outcome: Any
 
 
 def test_without_a_tree_raw_is_followed_by_itself(
-    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any
+    stage: Stage, follow: Follow, outcome: Outcome, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
     extract(stage, source := as_zip(tmp_path / "photos", files), transform=False)
     ended = follow(source, "20")
@@ -138,7 +153,7 @@ def test_without_a_tree_raw_is_followed_by_itself(
 
 
 def test_an_archive_that_is_gone_is_not_followed(
-    stage: Any, follow: Any, outcome: Any, tmp_path: Path, files: Any
+    stage: Stage, follow: Follow, outcome: Outcome, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
     source = as_zip(tmp_path / "photos", files)
     extract(stage, source)
@@ -150,7 +165,7 @@ def test_an_archive_that_is_gone_is_not_followed(
         assert "the archive isn't kept; LARDER_SOURCE=" in ended.stdout
 
 
-def test_another_archive(stage: Any, follow: Any, broken: Any, tmp_path: Path, files: Any) -> None:
+def test_another_archive(stage: Stage, follow: Follow, broken: Broken, tmp_path: Path, files: dict[str, bytes]) -> None:
     extract(stage, source := as_zip(tmp_path / "photos", files))
     before = sha256(source.read_bytes()).hexdigest()
     after = sha256(as_zip(source, files | {"Food-11/training/0_99.jpg": b"more"}).read_bytes()).hexdigest()
@@ -158,7 +173,9 @@ def test_another_archive(stage: Any, follow: Any, broken: Any, tmp_path: Path, f
     broken(ended, "archive", before, after, str(source), "LARDER_SOURCE names another source", "next step: name the")
 
 
-def test_a_folder_in_place_of_an_archive(stage: Any, follow: Any, broken: Any, tmp_path: Path, files: Any) -> None:
+def test_a_folder_in_place_of_an_archive(
+    stage: Stage, follow: Follow, broken: Broken, tmp_path: Path, files: dict[str, bytes]
+) -> None:
     extract(stage, as_zip(tmp_path / "photos", files))
     broken(follow(as_folder(tmp_path / "other", files)), "archive", "another source: archive")
 
@@ -180,15 +197,23 @@ def one_more(files: dict[str, bytes]) -> dict[str, bytes]:
     ("change", "words"),
     [
         (other_bytes, ("than the source's member", CHANGED, "expected  sha256", "found     sha256")),
-        (one_less, ("a file that the source hasn't", "1_1.jpg")),
+        (one_less, ("a file that the source lacks", "1_1.jpg")),
         (one_more, ("lacks a member of the source", "0_99.jpg")),
     ],
 )
 def test_a_source_whose_members_are_others(
-    stage: Any, follow: Any, broken: Any, chain_of: Any, volume: Path, tmp_path: Path, files: Any, write: Write,
-    change: Any, words: tuple[str, ...],
-) -> None:  # fmt: skip
-    """The manifest vouches for the changed archive: then only its members tell."""
+    stage: Stage,
+    follow: Follow,
+    broken: Broken,
+    chain_of: type[Copy],
+    volume: Path,
+    tmp_path: Path,
+    files: dict[str, bytes],
+    write: Write,
+    change: Any,
+    words: tuple[str, ...],
+) -> None:
+    """The manifest has the changed archive's digest, so only its members show the change."""
     source = tmp_path / "photos"
     extract(stage, write(source, files))
     if source.is_dir():
@@ -222,9 +247,16 @@ def as_plain_tar(path: Path, files: Mapping[str, bytes]) -> Path:
     ("how", "folders"), [("list", "set"), ("pattern", "archive"), ("folder", "none"), ("folder", "set")]
 )
 def test_several_archives(
-    stage: Any, follow: Any, outcome: Any, broken: Any, chain_of: Any, volume: Path, tmp_path: Path, how: str,
+    stage: Stage,
+    follow: Follow,
+    outcome: Outcome,
+    broken: Broken,
+    chain_of: type[Copy],
+    volume: Path,
+    tmp_path: Path,
+    how: str,
     folders: str,
-) -> None:  # fmt: skip
+) -> None:
     packs = as_several(tmp_path / "packs")
     if folders == "none":
         packs.pop().unlink()  # whose names the others have, too
@@ -245,7 +277,7 @@ def test_several_archives(
     broken(follow(source), "archive", "than the source's member", "cat/5.jpg")
 
 
-def test_archives_that_are_not_here_are_named(stage: Any, follow: Any, outcome: Any, tmp_path: Path) -> None:
+def test_archives_that_are_not_here_are_named(stage: Stage, follow: Follow, outcome: Outcome, tmp_path: Path) -> None:
     packs = as_several(tmp_path / "packs")
     ended = stage("extract", env={"LARDER_SOURCE": json.dumps([str(path) for path in packs])})
     assert ended.code == 0, ended.stderr
@@ -254,12 +286,12 @@ def test_archives_that_are_not_here_are_named(stage: Any, follow: Any, outcome: 
     ended = follow(json.dumps([str(packs[0]), str(packs[1]), far]))
     assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "not followed")
     [line] = [line for line in ended.stdout.splitlines() if "not followed" in line and " archive " in line]
-    assert f"{packs[1]} isn't there; https://example.org/test.tar was downloaded, and isn't kept" in line
+    assert f"{packs[1]} doesn't exist; https://example.org/test.tar was downloaded, and isn't kept" in line
     assert "s3cr3t" not in ended.stdout + ended.stderr
 
 
 def test_parquet_files_are_compared_and_no_further_followed(
-    stage: Any, follow: Any, outcome: Any, broken: Any, tmp_path: Path
+    stage: Stage, follow: Follow, outcome: Outcome, broken: Broken, tmp_path: Path
 ) -> None:
     source = tmp_path / "set"
     source.mkdir()
@@ -273,9 +305,16 @@ def test_parquet_files_are_compared_and_no_further_followed(
     broken(follow(source), "archive", "these files aren't the ones that raw's manifest names")
 
 
-def test_objects_below_a_prefix(stage: Any, follow: Any, outcome: Any, broken: Any, s3: Any, files: Any) -> None:
-    bucket = f"verify-{uuid.uuid4().hex[:12]}"
-    s3.client.create_bucket(Bucket=bucket)
+@pytest.fixture
+def bucket(s3: Store) -> Iterator[str]:
+    """A bucket of the test's own."""
+    with own_bucket(s3.client) as name:
+        yield name
+
+
+def test_objects_below_a_prefix(
+    stage: Stage, follow: Follow, outcome: Outcome, broken: Broken, s3: Store, bucket: str, files: dict[str, bytes]
+) -> None:
     for path, content in (files | {"Food-11/": b"", "Food-11/training/": b""}).items():
         s3.client.put_object(Bucket=bucket, Key=f"from/here/{path}", Body=content)
     source: Any = f"s3://{bucket}/from/here/"
@@ -285,24 +324,26 @@ def test_objects_below_a_prefix(stage: Any, follow: Any, outcome: Any, broken: A
         ended = follow(source, samples, LARDER_WORKERS=workers, **s3.env)
         assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "ok"), ended.stdout + ended.stderr
     for named, why in (
-        (None, "LARDER_SOURCE=s3://<bucket>/<prefix> follows them"), (f"s3://{bucket}/nothing", "holds no objects"),
-        (f"s3://{bucket}/*", "is a pattern"), (f"s3://{bucket}/", "names no folder"),
-    ):  # fmt: skip
+        (None, "LARDER_SOURCE=s3://<bucket>/<prefix> follows them"),
+        (f"s3://{bucket}/nothing", "holds no objects"),
+        (f"s3://{bucket}/*", "is a pattern"),
+        (f"s3://{bucket}/", "names no folder"),
+    ):
         ended = follow(named, **s3.env)
         assert outcome(ended.stdout)["archive"] == "not followed", ended.stdout
         assert why in ended.stdout
     s3.client.put_object(Bucket=bucket, Key=f"from/here/Food-11/{CHANGED}", Body=files[f"Food-11/{CHANGED}"] + b"x")
     broken(follow(source, **s3.env), "archive", "than the source's member", CHANGED)
     s3.client.delete_object(Bucket=bucket, Key=f"from/here/Food-11/{CHANGED}")
-    broken(follow(source, **s3.env), "archive", "a file that the source hasn't", CHANGED)
+    broken(follow(source, **s3.env), "archive", "a file that the source lacks", CHANGED)
 
 
-def test_the_sample_by_another_generator_is_not_followed(verify: Any, outcome: Any, chain: Any) -> None:
+def test_the_sample_by_another_generator_is_not_followed(verify: Verify, outcome: Outcome, chain: Copy) -> None:
     chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 0, "generator": 0})
     found = outcome(verify().stdout)
     assert (found["archive"], found["raw"], found["tree"]) == ("not followed", "ok", "BROKEN")
 
 
-def test_the_sample_by_another_seed(verify: Any, broken: Any, chain: Any) -> None:
+def test_the_sample_by_another_seed(verify: Verify, broken: Broken, chain: Copy) -> None:
     chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 1, "generator": 1})
     broken(verify(), "archive", "than the source's member", "place     sample: training/0_0.jpg")

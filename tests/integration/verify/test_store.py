@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import StartProxy, Store
+from tests.integration.conftest import Stage
+from tests.integration.verify.conftest import Broken, Copy, Loaded, Outcome, Tools, Verify
+
 pytestmark = pytest.mark.any_store
 
 LOCAL = ("archive", "raw", "tree", "shards", "chunks")
@@ -28,19 +32,19 @@ class Case(NamedTuple):
     words: tuple[str, ...]
 
 
-def other_bytes(there: Any, path: str, data: bytes) -> None:
+def other_bytes(there: Loaded, path: str, data: bytes) -> None:
     there.put(path, data[:-2000] + bytes(byte ^ 1 for byte in data[-2000:-1900]) + data[-1900:])
 
 
-def shorter(there: Any, path: str, data: bytes) -> None:
+def shorter(there: Loaded, path: str, data: bytes) -> None:
     there.put(path, data[:-1])
 
 
-def gone(there: Any, path: str, data: bytes) -> None:
+def gone(there: Loaded, path: str, data: bytes) -> None:
     there.delete(path)
 
 
-def put_in_parts(there: Any, path: str, data: bytes) -> None:
+def put_in_parts(there: Loaded, path: str, data: bytes) -> None:
     """Put an object so that its ETag isn't the MD5 of its content."""
     where = {"Bucket": there.bucket, "Key": there.key(path)}
     upload = there.client.create_multipart_upload(**where)["UploadId"]
@@ -49,30 +53,31 @@ def put_in_parts(there: Any, path: str, data: bytes) -> None:
     there.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload=parts)
 
 
-def of_another_tree(there: Any, path: str, data: bytes) -> None:
+def of_another_tree(there: Loaded, path: str, data: bytes) -> None:
     manifest = json.loads(data)
     manifest["input"]["manifest"] = "0" * 64
     there.put(path, (json.dumps(manifest, sort_keys=True, indent=2) + "\n").encode())
 
 
 SHARD, CHUNK = "Food-11-webdataset/training/shard-000000.tar", "Food-11-litdata/training/chunk-0-0.bin"
-REPLACED = "something else wrote to the same place"
+REPLACED = "something else wrote to the same path"
 CASES = (
     Case("an object replaced", "{image}", other_bytes, OBJECTS, ("{image}", "expected  sha256", "found", REPLACED)),
     Case("an object cut off", "{image}", shorter, OBJECTS, ("another length", "{image}")),
-    Case("an object gone", "{image}", gone, OBJECTS, ("isn't there", "{image}", "next step: run `make etl-load`;")),
-    Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("that the manifest names isn't there",)),
+    Case("an object gone", "{image}", gone, OBJECTS, ("is missing", "{image}", "next step: run `make etl-load`;")),
+    Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("an index in the manifest is missing",)),
     Case("the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("isn't what the manifest says",)),
     Case("objects of another tree", "Food-11/_larder/manifest.json", of_another_tree, OBJECTS, ("another tree",)),
     Case("a shard replaced", SHARD, other_bytes, SHARDS, (SHARD, "make etl-wds")),
     Case("a shard cut off", SHARD, shorter, SHARDS, ("another length", SHARD)),
-    Case("a shard gone", SHARD, gone, SHARDS, ("isn't there", SHARD)),
-    Case("the index of samples gone", "Food-11-webdataset/_larder/samples-*", gone, SHARDS, ("isn't there",)),
-    Case("shards of another tree", "Food-11-webdataset/_larder/manifest.json", of_another_tree, SHARDS,
-         ("another tree",)),
+    Case("a shard gone", SHARD, gone, SHARDS, ("is missing", SHARD)),
+    Case("the index of samples gone", "Food-11-webdataset/_larder/samples-*", gone, SHARDS, ("is missing",)),
+    Case(
+        "shards of another tree", "Food-11-webdataset/_larder/manifest.json", of_another_tree, SHARDS, ("another tree",)
+    ),
     Case("a chunk replaced", CHUNK, other_bytes, CHUNKS, (CHUNK, "make etl-lit")),
-    Case("LitData's index gone", "Food-11-litdata/training/index.json", gone, CHUNKS, ("isn't there", "index.json")),
-)  # fmt: skip
+    Case("LitData's index gone", "Food-11-litdata/training/index.json", gone, CHUNKS, ("is missing", "index.json")),
+)
 
 
 LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not in case.of]
@@ -80,13 +85,14 @@ LISTED = [case for case in CASES if case.damage is other_bytes and "_larder" not
 
 @pytest.mark.one_in(8)
 @pytest.mark.parametrize(
-    ("case", "samples"), [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
+    ("case", "samples"),
+    [*((case, "all") for case in CASES), *((case, "33") for case in LISTED)],
     ids=lambda value: value.name if isinstance(value, Case) else value,
-)  # fmt: skip
+)
 def test_the_first_break_is_named(
-    verify: Any, there: Any, objects: dict[str, bytes], broken: Any, outcome: Any, case: Case, samples: str
+    verify: Verify, there: Loaded, objects: dict[str, bytes], broken: Broken, outcome: Outcome, case: Case, samples: str
 ) -> None:
-    """Whether its sample was chosen or not: length and ETag, which a listing shows, are compared for all."""
+    """A listing shows length and ETag, which are compared for all objects, whether in the sample or not."""
     image = next(path for path in objects if path.startswith("Food-11/training/"))
     start = case.of.format(image=image).removesuffix("*")
     path = next(path for path in objects if path.startswith(start))
@@ -107,7 +113,7 @@ def test_the_first_break_is_named(
         pytest.param("33", "3", marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_chain_that_holds(verify: Any, loaded: Any, outcome: Any, samples: str, workers: str) -> None:
+def test_a_chain_that_holds(verify: Verify, loaded: Loaded, outcome: Outcome, samples: str, workers: str) -> None:
     ended = verify(samples=samples, env=loaded.env | {"LARDER_WORKERS": workers})
     assert ended.code == 0, ended.stderr
     assert outcome(ended.stdout) == dict.fromkeys(LOCAL + STORED, "ok")
@@ -118,9 +124,9 @@ def test_a_chain_that_holds(verify: Any, loaded: Any, outcome: Any, samples: str
     ("part", "link"), [("evaluation/class_", OBJECTS), ("shard-000000.tar", SHARDS), ("chunk-0-0.bin", CHUNKS)]
 )
 def test_bytes_that_go_wrong_on_the_way(
-    verify: Any, store: Any, loaded: Any, broken: Any, proxy: Any, part: str, link: str
+    verify: Verify, store: Store, loaded: Loaded, broken: Broken, proxy: StartProxy, part: str, link: str
 ) -> None:
-    """Length and ETag are right: only what is read and hashed tells."""
+    """Length and ETag are right, so only reading and hashing shows the fault."""
     server = proxy(store)
     server.fault = lambda method, path, number: "spoilt" if method == "GET" and part in path else None
     broken(
@@ -133,7 +139,7 @@ def test_bytes_that_go_wrong_on_the_way(
 
 
 def test_each_file_is_read_once_and_nothing_is_written(
-    verify: Any, store: Any, loaded: Any, objects: dict[str, bytes], proxy: Any
+    verify: Verify, store: Store, loaded: Loaded, objects: dict[str, bytes], proxy: StartProxy
 ) -> None:
     server = proxy(store)
     assert verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}).code == 0
@@ -144,7 +150,7 @@ def test_each_file_is_read_once_and_nothing_is_written(
     assert loaded.all() == objects
 
 
-def test_a_store_that_stumbles(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+def test_a_store_that_stumbles(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
     server = proxy(store)
     faults: list[int | str] = [503, "reset-response", 500]
     server.fault = lambda method, path, number: faults.pop() if number % 20 == 0 and faults else None
@@ -152,8 +158,10 @@ def test_a_store_that_stumbles(verify: Any, store: Any, loaded: Any, proxy: Any)
     assert not faults
 
 
-def test_the_same_bytes_under_another_etag_are_no_break(verify: Any, there: Any, objects: dict[str, bytes]) -> None:
-    """As after a copy of the bucket, or in a store that encrypts."""
+def test_the_same_bytes_under_another_etag_are_no_break(
+    verify: Verify, there: Loaded, objects: dict[str, bytes]
+) -> None:
+    """ETags differ after a copy of the bucket, or in a store that encrypts."""
     for path in (SHARD, next(path for path in objects if path.startswith("Food-11/training/"))):
         put_in_parts(there, path, objects[path])
     for samples in ("33", "all"):
@@ -163,10 +171,10 @@ def test_the_same_bytes_under_another_etag_are_no_break(verify: Any, there: Any,
         there.put(path, objects[path])  # for the tests that follow
 
 
-def test_packs_with_other_etags_are_read_up_to_as_many_samples_again(
-    verify: Any, there: Any, objects: dict[str, bytes]
+def test_verify_reads_packs_with_other_etags_up_to_the_sample_size(
+    verify: Verify, there: Loaded, objects: dict[str, bytes]
 ) -> None:
-    """As in a store that encrypts, where that is all of them."""
+    """In a store that encrypts, all ETags differ."""
     packs = [path for path in objects if path.endswith((".tar", ".bin"))]
     for path in packs:
         put_in_parts(there, path, objects[path])
@@ -182,8 +190,10 @@ def test_packs_with_other_etags_are_read_up_to_as_many_samples_again(
         there.put(path, objects[path])  # for the tests that follow
 
 
-def test_the_store_alone(verify: Any, chain: Any, there: Any, objects: Any, outcome: Any, broken: Any) -> None:
-    """On another machine: what is in the store is followed as far as it goes, shards to the objects' index."""
+def test_the_store_alone(
+    verify: Verify, chain: Copy, there: Loaded, objects: dict[str, bytes], outcome: Outcome, broken: Broken
+) -> None:
+    """On another machine, verify follows only the store: shards up to the objects' index."""
     for folder in ("data", "wds", "lit"):
         shutil.rmtree(chain.root / folder)
     ended = verify(samples="33", env=there.env)
@@ -195,7 +205,9 @@ def test_the_store_alone(verify: Any, chain: Any, there: Any, objects: Any, outc
     broken(verify(env=there.env), CHUNKS, "made from another tree")
 
 
-def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, there: Any, objects: dict[str, bytes]) -> None:
+def test_the_named_next_step_repairs_it(
+    verify: Verify, stage: Stage, chain: Copy, there: Loaded, objects: dict[str, bytes]
+) -> None:
     images = [path for path in objects if path.startswith("Food-11/training/")]
     other_bytes(there, images[0], objects[images[0]])
     assert "next step: run `make etl-load LARDER_FORCE=true`;" in verify(env=there.env).stderr
@@ -207,14 +219,14 @@ def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, there: Any
     assert verify(env=there.env).code == 0
 
 
-def test_nothing_loaded(verify: Any, store: Any, bucket: str, outcome: Any) -> None:
+def test_nothing_loaded(verify: Verify, store: Store, bucket: str, outcome: Outcome) -> None:
     ended = verify(env=store.env | {"S3_BUCKET": bucket})
     assert ended.code == 0, ended.stderr
     assert [outcome(ended.stdout)[link] for link in STORED] == ["not there"] * 3
 
 
 def test_a_break_on_a_volume_comes_first(
-    verify: Any, chain: Any, tools: Any, there: Any, objects: Any, broken: Any
+    verify: Verify, chain: Copy, tools: Tools, there: Loaded, objects: dict[str, bytes], broken: Broken
 ) -> None:
     path = next(path for path in objects if path.startswith("Food-11/training/"))
     there.delete(path)
@@ -234,7 +246,7 @@ def failed(ended: Any, code: int, *words: str) -> None:
         assert word in ended.stderr
 
 
-def test_a_store_that_is_down(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+def test_a_store_that_is_down(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
     server = proxy(store)
     server.shutdown()
     server.server_close()
@@ -242,7 +254,7 @@ def test_a_store_that_is_down(verify: Any, store: Any, loaded: Any, proxy: Any) 
 
 
 def test_a_store_that_is_down_and_a_break_before(
-    verify: Any, store: Any, loaded: Any, proxy: Any, chain: Any, tools: Any, broken: Any
+    verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy, chain: Copy, tools: Tools, broken: Broken
 ) -> None:
     server = proxy(store)
     server.shutdown()
@@ -252,21 +264,21 @@ def test_a_store_that_is_down_and_a_break_before(
 
 
 @pytest.mark.exhaustive
-def test_a_store_that_fails_in_the_middle(verify: Any, store: Any, loaded: Any, proxy: Any) -> None:
+def test_a_store_that_fails_in_the_middle(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
     server = proxy(store)
     server.fault = lambda method, path, number: 503 if "evaluation/class_" in path else None
     failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), 5)
 
 
-def test_a_wrong_secret(verify: Any, loaded: Any) -> None:
+def test_a_wrong_secret(verify: Verify, loaded: Loaded) -> None:
     failed(verify(env=loaded.env | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"}), 2, "secret key is wrong")
 
 
-def test_a_missing_bucket(verify: Any, loaded: Any) -> None:
+def test_a_missing_bucket(verify: Verify, loaded: Loaded) -> None:
     failed(verify(env=loaded.env | {"S3_BUCKET": "larder-not-there"}), 2, "no such bucket")
 
 
-def test_interrupted_while_the_store_is_silent(stage: Any, chain: Any, loaded: Any) -> None:
+def test_interrupted_while_the_store_is_silent(stage: Stage, chain: Copy, loaded: Loaded) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = stage.start("verify", env=chain.env | loaded.env | {"S3_ENDPOINT_URL": endpoint})

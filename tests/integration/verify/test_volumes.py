@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.integration.conftest import Stage
+from tests.integration.verify.conftest import Broken, Copy, Outcome, Tools, Verify
+
 LOCAL = ("archive", "raw", "tree", "shards", "chunks")
 HEX = "0" * 64
 
@@ -40,42 +43,42 @@ def sever(path: Path) -> None:
     path.write_bytes(data)
 
 
-def raw_byte(chain: Any, tools: Any, path: str) -> None:
+def raw_byte(chain: Copy, tools: Tools, path: str) -> None:
     tools.flip(chain.raw / source_of(path), 99)
 
 
-def tree_byte(chain: Any, tools: Any, path: str) -> None:
+def tree_byte(chain: Copy, tools: Tools, path: str) -> None:
     sever(chain.tree / path)
     tools.flip(chain.tree / path, 99)
 
 
-def raw_of_another_data_set(chain: Any, tools: Any, path: str) -> None:
+def raw_of_another_data_set(chain: Copy, tools: Tools, path: str) -> None:
     chain.forge(chain.raw, dataset="Food-12")
 
 
-def tree_from_another_raw(chain: Any, tools: Any, path: str) -> None:
+def tree_from_another_raw(chain: Copy, tools: Tools, path: str) -> None:
     chain.forge(chain.tree, input={"kind": "raw", "manifest": HEX})
 
 
-def digest_in_the_trees_index(chain: Any, tools: Any, path: str) -> None:
+def digest_in_the_trees_index(chain: Copy, tools: Tools, path: str) -> None:
     digest = sha256((chain.tree / path).read_bytes()).hexdigest()
     tools.edit(chain.tree / "_larder/index.jsonl", digest, HEX)
     chain.forge(chain.tree)
 
 
-def class_in_the_trees_index(chain: Any, tools: Any, path: str) -> None:
+def class_in_the_trees_index(chain: Copy, tools: Tools, path: str) -> None:
     index = chain.tree / "_larder/index.jsonl"
     line = next(line for line in index.read_text().splitlines() if f'"{path}"' in line)
     tools.edit(index, line, json.dumps(json.loads(line) | {"class": 0}, separators=(",", ":")))
     chain.forge(chain.tree)
 
 
-def source_in_the_trees_index(chain: Any, tools: Any, path: str) -> None:
+def source_in_the_trees_index(chain: Copy, tools: Tools, path: str) -> None:
     tools.edit(chain.tree / "_larder/index.jsonl", f'"source":"{source_of(path)}"', '"source":"nowhere.jpg"')
     chain.forge(chain.tree)
 
 
-def line_of_the_trees_index(chain: Any, tools: Any, path: str) -> None:
+def line_of_the_trees_index(chain: Copy, tools: Tools, path: str) -> None:
     index = chain.tree / "_larder/index.jsonl"
     index.write_text("".join(line for line in index.open() if f'"{path}"' not in line))
     chain.forge(chain.tree)
@@ -90,13 +93,13 @@ def image_in(artifact: str, by: int = 0) -> Callable[[Any, Any, str], None]:
     return damage
 
 
-def label_in_a_shard(chain: Any, tools: Any, path: str) -> None:
+def label_in_a_shard(chain: Copy, tools: Tools, path: str) -> None:
     sample = chain.sample(chain.shards, path)
     label = sample.offset + sample.bytes + -sample.bytes % 512 + 512
     tools.flip(chain.shards / sample.file, label)
 
 
-def end_of_a_shard(chain: Any, tools: Any, path: str) -> None:
+def end_of_a_shard(chain: Copy, tools: Tools, path: str) -> None:
     shard = chain.shards / chain.sample(chain.shards, path).file
     tools.flip(shard, shard.stat().st_size - 1)
 
@@ -111,11 +114,11 @@ def head_of_a_chunk(at: int) -> Callable[[Any, Any, str], None]:
     return damage
 
 
-def litdata_index(chain: Any, tools: Any, path: str) -> None:
+def litdata_index(chain: Copy, tools: Tools, path: str) -> None:
     tools.flip(chain.chunks / "evaluation/index.json", 5)
 
 
-def litdata_index_that_the_index_vouches_for(chain: Any, tools: Any, path: str) -> None:
+def litdata_index_that_the_index_vouches_for(chain: Copy, tools: Tools, path: str) -> None:
     place = chain.chunks / "evaluation/index.json"
     before = sha256(place.read_bytes()).hexdigest()
     tools.edit(place, '"chunk_size": 10', '"chunk_size": 11')
@@ -140,18 +143,16 @@ def longer(artifact: str, file: str) -> Callable[[Any, Any, str], None]:
 
 
 def from_another_tree(artifact: str) -> Callable[[Any, Any, str], None]:
-    return lambda chain, tools, path: chain.forge(
-        getattr(chain, artifact), input={"kind": "tree", "manifest": HEX}
-    )  # fmt: skip
+    return lambda chain, tools, path: chain.forge(getattr(chain, artifact), input={"kind": "tree", "manifest": HEX})
 
 
-def samples_without(chain: Any, tools: Any, path: str) -> None:
+def samples_without(chain: Copy, tools: Tools, path: str) -> None:
     samples = chain.shards / "_larder/samples.jsonl"
     samples.write_text("".join(line for line in samples.open() if f'"{path}"' not in line))
     chain.forge(chain.shards)
 
 
-def sample_twice(chain: Any, tools: Any, path: str) -> None:
+def sample_twice(chain: Copy, tools: Tools, path: str) -> None:
     samples = chain.shards / "_larder/samples.jsonl"
     lines = samples.read_text().splitlines(keepends=True)
     number = next(number for number, line in enumerate(lines) if f'"{path}"' in line)
@@ -183,11 +184,11 @@ def counts_of(artifact: str) -> Callable[[Any, Any, str], None]:
     return lambda chain, tools, path: chain.forge(getattr(chain, artifact), files=67)
 
 
-def no_json(chain: Any, tools: Any, path: str) -> None:
+def no_json(chain: Copy, tools: Tools, path: str) -> None:
     (chain.raw / "_larder/manifest.json").write_text("{}")
 
 
-def spaces_in_a_manifest(chain: Any, tools: Any, path: str) -> None:
+def spaces_in_a_manifest(chain: Copy, tools: Tools, path: str) -> None:
     tools.edit(chain.tree / "_larder/manifest.json", '"version": 1', '"version":  1')
 
 
@@ -195,27 +196,27 @@ CHANGED = ("sample    {path}", "expected  sha256 ", "found     sha256 ", "likely
 IMAGE = ("the bytes of an image have changed", "place     ", ", bytes ", *CHANGED)
 CASES = (
     Case("a byte in raw", raw_byte, "raw", ("sample    {raw}", *CHANGED[1:], "make etl-local LARDER_FORCE=true"), True),
-    Case("a file of raw is gone", without("raw", "{raw}"), "raw", ("isn't there", "raw/{raw}")),
+    Case("a file of raw is gone", without("raw", "{raw}"), "raw", ("is missing", "raw/{raw}")),
     Case("a longer file in raw", longer("raw", "{raw}"), "raw", ("another length", "{raw}")),
     Case("raw's index", bit_of("raw", "index.jsonl"), "raw", ("isn't what the manifest says", *CHANGED[1:])),
-    Case("raw's index is gone", without("raw", "_larder/index.jsonl"), "raw", ("that the manifest names isn't there",)),
+    Case("raw's index is gone", without("raw", "_larder/index.jsonl"), "raw", ("an index in the manifest is missing",)),
     Case("raw's manifest is none", no_json, "raw", ("not a manifest that this version reads",)),
-    Case("raw's manifest counts wrong", counts_of("raw"), "raw", ("counts other files", "67 files", "66 files")),
-    Case("raw of another data set", raw_of_another_data_set, "tree", ("made from another raw", "input.manifest")),
+    Case("raw's manifest counts wrong", counts_of("raw"), "raw", ("counts differ", "67 files", "66 files")),
+    Case("raw of another dataset", raw_of_another_data_set, "tree", ("made from another raw", "input.manifest")),
     Case("a byte in the tree", tree_byte, "tree", CHANGED, True),
-    Case("a file of the tree is gone", without("tree", "{path}"), "tree", ("isn't there", "Food-11/{path}")),
+    Case("a file of the tree is gone", without("tree", "{path}"), "tree", ("is missing", "Food-11/{path}")),
     Case("the tree's index", bit_of("tree", "index.jsonl"), "tree", ("isn't what the manifest says",)),
     Case("the tree's manifest, respaced", spaces_in_a_manifest, "tree", ("isn't as larder writes it",)),
-    Case("a tree from another raw", tree_from_another_raw, "tree", ("another raw than the one that is there", HEX)),
+    Case("a tree from another raw", tree_from_another_raw, "tree", ("another raw than the current one", HEX)),
     Case("another digest in the tree's index", digest_in_the_trees_index, "tree", ("than raw's", HEX, "{path}")),
     Case("another class in the tree's index", class_in_the_trees_index, "tree", ("folder of another class", "{path}")),
-    Case("another source in the tree's index", source_in_the_trees_index, "tree", ("no file of raw", "nowhere.jpg")),
+    Case("another source in the tree's index", source_in_the_trees_index, "tree", ("not a file of raw", "nowhere.jpg")),
     Case("a line less in the tree's index", line_of_the_trees_index, "tree", ("66 files", "65 files")),
     Case("an image in a shard", image_in("shards"), "shards", (*IMAGE, "make etl-wds LARDER_FORCE=true"), True),
     Case("a label in a shard", label_in_a_shard, "shards", ("holds another class", "{path}"), True),
     Case("a name in a shard", image_in("shards", -512), "shards", ("no readable tar header", "{path}"), True),
     Case("the end of a shard", end_of_a_shard, "shards", ("doesn't end after its last sample",)),
-    Case("a shard is gone", without("shards", "evaluation/shard-000001.tar"), "shards", ("isn't there", "-000001.tar")),
+    Case("a shard is gone", without("shards", "evaluation/shard-000001.tar"), "shards", ("is missing", "-000001.tar")),
     Case("a longer shard", longer("shards", "training/shard-000000.tar"), "shards", ("another length",)),
     Case("the index of shards", bit_of("shards", "index.jsonl"), "shards", ("index.jsonl", "isn't what the manifest")),
     Case("the index of samples", bit_of("shards", "samples.jsonl"), "shards", ("samples.jsonl", *CHANGED[1:])),
@@ -226,26 +227,33 @@ CASES = (
     Case("another digest of a sample", edited_sample(sha256=HEX), "shards", ("than the tree's", HEX, "{path}")),
     Case("a sample outside of its shard", edited_sample(offset=10**9), "shards", ("outside of its pack", "{path}")),
     Case("a sample before its shard", edited_sample(offset=0), "shards", ("outside of its pack", "{path}")),
-    Case("an unknown sample", edited_sample(source="evaluation/x.jpg"), "shards", ("is none of", "x.jpg")),
+    Case("an unknown sample", edited_sample(source="evaluation/x.jpg"), "shards", ("isn't one of", "x.jpg")),
     Case("a sample in no shard", edited_sample(file="training/x.tar"), "shards", ("index doesn't name", "x.tar")),
-    *(Case(f"a line of samples that is none: {text}", malformed_sample(text), "shards", ("line 3 of", "samples.jsonl"))
-      for text in ("no JSON", "[1]", "{}", '{"class":"1","file":"a","offset":1,"bytes":1,"sha256":"0","source":5}')),
+    *(
+        Case(
+            f"an invalid line in the index of samples: {text}",
+            malformed_sample(text),
+            "shards",
+            ("line 3 of", "samples.jsonl"),
+        )
+        for text in ("no JSON", "[1]", "{}", '{"class":"1","file":"a","offset":1,"bytes":1,"sha256":"0","source":5}')
+    ),
     Case("an image in a chunk", image_in("chunks"), "chunks", (*IMAGE, "make etl-lit LARDER_FORCE=true"), True),
-    Case("a label in a chunk", image_in("chunks", 1), "chunks", ("another label stands behind", "{path}"), True),
+    Case("a label in a chunk", image_in("chunks", 1), "chunks", ("the label after an image is wrong", "{path}"), True),
     Case("the sizes in a chunk", image_in("chunks", -8), "chunks", ("sizes before an image", "{path}"), True),
     Case("a chunk's number of samples", head_of_a_chunk(0), "chunks", ("another number of samples",)),
-    Case("an offset in a chunk", head_of_a_chunk(4), "chunks", ("another place for {path}",), True),
+    Case("an offset in a chunk", head_of_a_chunk(4), "chunks", ("another offset for {path}",), True),
     Case("LitData's index", litdata_index, "chunks", ("index.json", *CHANGED[1:])),
     Case("LitData's index, vouched for", litdata_index_that_the_index_vouches_for, "chunks", ("11 samples",)),
-    Case("a chunk is gone", without("chunks", "training/chunk-0-1.bin"), "chunks", ("isn't there", "chunk-0-1.bin")),
+    Case("a chunk is gone", without("chunks", "training/chunk-0-1.bin"), "chunks", ("is missing", "chunk-0-1.bin")),
     Case("chunks of another tree", from_another_tree("chunks"), "chunks", ("made from another tree", HEX)),
-)  # fmt: skip
+)
 
 
 @pytest.mark.one_in(8)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_first_break_is_named(
-    verify: Any, chain: Any, tools: Any, broken: Any, outcome: Any, lonely: str, case: Case
+    verify: Verify, chain: Copy, tools: Tools, broken: Broken, outcome: Outcome, lonely: str, case: Case
 ) -> None:
     case.damage(chain, tools, lonely)
     ended = verify()
@@ -259,20 +267,20 @@ def test_the_first_break_is_named(
 
 @pytest.mark.one_in(4)
 @pytest.mark.parametrize("case", [case for case in CASES if case.reading], ids=lambda case: case.name)
-def test_a_sample_of_it_is_enough_to_find_a_break_in_it(
-    verify: Any, chain: Any, tools: Any, broken: Any, lonely: str, case: Case
+def test_a_sample_is_enough_to_find_its_own_break(
+    verify: Verify, chain: Copy, tools: Tools, broken: Broken, lonely: str, case: Case
 ) -> None:
     case.damage(chain, tools, lonely)
     broken(verify(samples="40"), case.link, lonely.rpartition("/")[2])
 
 
-def test_a_sample_of_it_says_nothing_of_the_rest(verify: Any, chain: Any, tools: Any, lonely: str) -> None:
+def test_a_sample_says_nothing_of_the_rest(verify: Verify, chain: Copy, tools: Tools, lonely: str) -> None:
     end_of_a_shard(chain, tools, lonely)
     assert verify(samples="40").code == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_a_chain_that_holds(verify: Any, outcome: Any, chain: Any, workers: str) -> None:
+def test_a_chain_that_holds(verify: Verify, outcome: Outcome, chain: Copy, workers: str) -> None:
     ended = verify(env={"LARDER_WORKERS": workers})
     assert ended.code == 0, ended.stderr
     found = outcome(ended.stdout)
@@ -283,7 +291,7 @@ def test_a_chain_that_holds(verify: Any, outcome: Any, chain: Any, workers: str)
     assert "every sample read at each" in ended.stderr
 
 
-def test_a_sample_of_it(verify: Any, outcome: Any) -> None:
+def test_a_sample_of_it(verify: Verify, outcome: Outcome) -> None:
     ended = verify(samples="40")
     assert ended.code == 0, ended.stderr
     shares = {line.split()[2 + (line.startswith("not"))] for line in ended.stdout.splitlines() if " of 66 " in line}
@@ -292,7 +300,7 @@ def test_a_sample_of_it(verify: Any, outcome: Any) -> None:
     assert "LARDER_VERIFY_SAMPLES=all" in ended.stderr
 
 
-def test_json_for_machines(verify: Any, chain: Any, tools: Any, lonely: str) -> None:
+def test_json_for_machines(verify: Verify, chain: Copy, tools: Tools, lonely: str) -> None:
     raw_byte(chain, tools, lonely)
     ended = verify(env={"LARDER_LOG": "json"})
     lines = {line["link"]: line for line in map(json.loads, ended.stdout.splitlines())}
@@ -308,7 +316,7 @@ def test_json_for_machines(verify: Any, chain: Any, tools: Any, lonely: str) -> 
     assert (error["event"], error["exit_code"]) == ("error", 3)
 
 
-def test_a_sample_finds_what_it_holds_and_nothing_else(verify: Any, chain: Any, tools: Any) -> None:
+def test_a_sample_finds_what_it_holds_and_nothing_else(verify: Verify, chain: Copy, tools: Tools) -> None:
     """Two images of one class: whatever the seed, one of them is chosen, and only its damage is found."""
     paths = sorted(str(path.relative_to(chain.tree)) for path in (chain.tree / "training/class_03").iterdir())[:2]
     tools.flip(chain.shards / (sample := chain.sample(chain.shards, paths[0])).file, sample.offset)
@@ -318,7 +326,7 @@ def test_a_sample_finds_what_it_holds_and_nothing_else(verify: Any, chain: Any, 
 
 
 def test_of_two_breaks_the_first_in_the_chain_is_named(
-    verify: Any, chain: Any, tools: Any, broken: Any, outcome: Any, lonely: str
+    verify: Verify, chain: Copy, tools: Tools, broken: Broken, outcome: Outcome, lonely: str
 ) -> None:
     image_in("chunks")(chain, tools, lonely)
     label_in_a_shard(chain, tools, lonely)
@@ -329,7 +337,7 @@ def test_of_two_breaks_the_first_in_the_chain_is_named(
 
 
 def test_of_two_breaks_in_a_link_the_first_in_its_order_is_named(
-    verify: Any, chain: Any, tools: Any, broken: Any
+    verify: Verify, chain: Copy, tools: Tools, broken: Broken
 ) -> None:
     lines = (chain.shards / "_larder/samples.jsonl").read_text().splitlines()
     early, late = json.loads(lines[3]), json.loads(lines[-1])
@@ -338,7 +346,7 @@ def test_of_two_breaks_in_a_link_the_first_in_its_order_is_named(
     broken(verify(env={"LARDER_WORKERS": "3"}), "shards", f"sample    {early['source']}")
 
 
-def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, tools: Any, lonely: str) -> None:
+def test_the_named_next_step_repairs_it(verify: Verify, stage: Stage, chain: Copy, tools: Tools, lonely: str) -> None:
     raw_byte(chain, tools, lonely)
     image_in("shards")(chain, tools, lonely)
     assert "next step: run `make etl-local LARDER_FORCE=true` " in verify().stderr
@@ -351,7 +359,7 @@ def test_the_named_step_mends_it(verify: Any, stage: Any, chain: Any, tools: Any
     assert verify().code == 0
 
 
-def test_what_a_stage_sees_by_itself_needs_no_force(verify: Any, stage: Any, chain: Any, lonely: str) -> None:
+def test_what_a_stage_sees_by_itself_needs_no_force(verify: Verify, stage: Stage, chain: Copy, lonely: str) -> None:
     (chain.tree / lonely).unlink()
     (chain.raw / source_of(lonely)).unlink()
     assert "next step: run `make etl-local` with" in verify().stderr
@@ -361,7 +369,7 @@ def test_what_a_stage_sees_by_itself_needs_no_force(verify: Any, stage: Any, cha
     assert verify().code == 0
 
 
-def test_what_is_not_there_is_no_break(verify: Any, outcome: Any, chain: Any) -> None:
+def test_what_is_not_there_is_no_break(verify: Verify, outcome: Outcome, chain: Copy) -> None:
     for folder in (chain.shards, chain.chunks.parent, chain.tree):
         shutil.rmtree(folder)
     ended = verify()
@@ -371,7 +379,7 @@ def test_what_is_not_there_is_no_break(verify: Any, outcome: Any, chain: Any) ->
 
 
 def test_shards_alone_hold_by_themselves(
-    verify: Any, outcome: Any, broken: Any, chain: Any, tools: Any, lonely: str
+    verify: Verify, outcome: Outcome, broken: Broken, chain: Copy, tools: Tools, lonely: str
 ) -> None:
     shutil.rmtree(chain.root / "data")
     ended = verify(samples="40")
@@ -381,7 +389,7 @@ def test_shards_alone_hold_by_themselves(
     broken(verify(samples="40"), "shards", lonely)
 
 
-def test_no_data_at_all(verify: Any, tmp_path: Path) -> None:
+def test_no_data_at_all(verify: Verify, tmp_path: Path) -> None:
     empty = {name: str(tmp_path / "nothing") for name in ("LARDER_VOLUME_DIR", "LARDER_WDS_DIR", "LARDER_LIT_DIR")}
     ended = verify(env=empty)
     assert ended.code == 3
@@ -393,7 +401,7 @@ def state(root: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in root.rglob("*")}
 
 
-def test_it_writes_nothing_and_works_on_a_read_only_volume(verify: Any, chain: Any, mounts: None) -> None:
+def test_it_writes_nothing_and_works_on_a_read_only_volume(verify: Verify, chain: Copy, mounts: None) -> None:
     before = state(chain.root)
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     script = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && ! touch "$1/x" 2>&- && shift && exec "$@"'
@@ -403,7 +411,7 @@ def test_it_writes_nothing_and_works_on_a_read_only_volume(verify: Any, chain: A
     assert state(chain.root) == before
 
 
-def test_not_while_a_stage_writes(verify: Any, chain: Any) -> None:
+def test_not_while_a_stage_writes(verify: Verify, chain: Copy) -> None:
     import fcntl
 
     with (chain.root / "wds/.larder/lock").open("w") as lock:
@@ -417,8 +425,8 @@ def test_not_while_a_stage_writes(verify: Any, chain: Any) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(stage: Any, chain: Any, sent: signal.Signals) -> None:
-    """A named pipe that nobody writes to holds it up, in the middle of raw."""
+def test_interrupted(stage: Stage, chain: Copy, sent: signal.Signals) -> None:
+    """A named pipe without a writer blocks verify in the middle of the raw data."""
     path = next(chain.raw.glob("training/*.jpg"))
     index = chain.raw / "_larder/index.jsonl"
     index.rename(index.with_name("kept"))
@@ -432,7 +440,7 @@ def test_interrupted(stage: Any, chain: Any, sent: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("samples", ["-1", "some"])
-def test_a_wrong_number_of_samples(verify: Any, samples: str) -> None:
+def test_a_wrong_number_of_samples(verify: Verify, samples: str) -> None:
     ended = verify(samples=samples)
     assert ended.code == 2
     assert "LARDER_VERIFY_SAMPLES" in ended.stderr

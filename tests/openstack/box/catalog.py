@@ -63,9 +63,13 @@ def contents(cloud):
     router = cloud.network.create_router(name="router", external_gateway_info={"network_id": public.id})
     cloud.network.add_interface_to_router(router, subnet_id=subnet.id)
     cloud.image.create_image(
-        name="CC-Ubuntu24.04", data=bytes(1 << 20), disk_format="raw", container_format="bare", visibility="public",
+        name="CC-Ubuntu24.04",
+        data=bytes(1 << 20),
+        disk_format="raw",
+        container_format="bare",
+        visibility="public",
         validate_checksum=False,
-    )  # fmt: skip
+    )
     # Before the host is registered, and the host before any server runs on it.
     until(lambda: cloud.compute.create_aggregate(name="freepool"))
     until(lambda: register_host(cloud))

@@ -9,22 +9,35 @@ MANIFEST = "0123456789abcdef"
 
 
 def record(
-    arm, *rates, workers=2, time="2026-01-01T00:00:00", passes=("epoch",), loader="larder", endpoint="http://store:9000",
-    manifest=MANIFEST, in_container=False,
-):  # fmt: skip
+    arm,
+    *rates,
+    workers=2,
+    time="2026-01-01T00:00:00",
+    passes=("epoch",),
+    loader="larder",
+    endpoint="http://store:9000",
+    manifest=MANIFEST,
+    in_container=False,
+):
     network = None if arm == "imagefolder_local" else 1000
     first, *others = (
         {"pass": name, "imgs/s": rate, "network_bytes": network} for name, rate in zip(passes, rates, strict=True)
     )
     samples = {"training": 640}
     return {
-        "arm": arm, **first, "then": others,
+        "arm": arm,
+        **first,
+        "then": others,
         "dataset": {"name": "Food-11", "split": "training", "samples": samples, "manifest_sha256": manifest},
         "settings": {
-            "batch_size": 64, "workers": workers, "batches": 0, "webdataset_loader": loader, "s3_endpoint_url": endpoint
+            "batch_size": 64,
+            "workers": workers,
+            "batches": 0,
+            "webdataset_loader": loader,
+            "s3_endpoint_url": endpoint,
         },
         "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2, "in_container": in_container},
-    }  # fmt: skip
+    }
 
 
 def test_the_fastest_comes_first_with_ratios_and_their_spread():
@@ -55,30 +68,41 @@ def test_each_pass_is_an_arm_of_its_own():
 def test_two_loaders_of_one_arm_are_no_spread():
     [found] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
     assert [(arm.name, arm.rates) for arm in found.arms] == [
-        ("webdataset by webdataset", [300.0]), ("webdataset", [100.0]),
-    ]  # fmt: skip
+        ("webdataset by webdataset", [300.0]),
+        ("webdataset", [100.0]),
+    ]
 
 
 def test_two_stores_are_no_spread():
-    [found] = compare([
-        record("webdataset", 100.0), record("webdataset", 300.0, endpoint="https://far.example:7480"),
-        record("remote_one_sample", 50.0, endpoint=""), record("imagefolder_local", 200.0, endpoint=""),
-    ])  # fmt: skip
+    [found] = compare(
+        [
+            record("webdataset", 100.0),
+            record("webdataset", 300.0, endpoint="https://far.example:7480"),
+            record("remote_one_sample", 50.0, endpoint=""),
+            record("imagefolder_local", 200.0, endpoint=""),
+        ]
+    )
     assert [(arm.name, arm.rates) for arm in found.arms] == [
-        ("webdataset from far.example:7480", [300.0]), ("imagefolder_local", [200.0]),
-        ("webdataset from store:9000", [100.0]), ("remote_one_sample from AWS", [50.0]),
-    ]  # fmt: skip
+        ("webdataset from far.example:7480", [300.0]),
+        ("imagefolder_local", [200.0]),
+        ("webdataset from store:9000", [100.0]),
+        ("remote_one_sample from AWS", [50.0]),
+    ]
 
 
 def test_two_packings_are_no_spread():
-    [found] = compare([
-        record("webdataset", 100.0), record("webdataset", 300.0, manifest="fedcba9876543210"),
-        record("remote_one_sample", 50.0, manifest="an artifact has a manifest of its own"),
-    ])  # fmt: skip
+    [found] = compare(
+        [
+            record("webdataset", 100.0),
+            record("webdataset", 300.0, manifest="fedcba9876543210"),
+            record("remote_one_sample", 50.0, manifest="an artifact has a manifest of its own"),
+        ]
+    )
     assert [(arm.name, arm.rates) for arm in found.arms] == [
-        ("webdataset, manifest fedcba98", [300.0]), ("webdataset, manifest 01234567", [100.0]),
+        ("webdataset, manifest fedcba98", [300.0]),
+        ("webdataset, manifest 01234567", [100.0]),
         ("remote_one_sample", [50.0]),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_container_and_the_host_are_other_circumstances():

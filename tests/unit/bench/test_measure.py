@@ -44,5 +44,5 @@ def test_advance_counts_in_the_whole_but_in_no_wait(make_batch):
     "form", [{"shape": (3, 256, 256)}, {"dtype": "torch.uint8"}], ids=["another-size", "not-normalized"]
 )
 def test_batches_of_another_form_are_refused(make_batch, form):
-    with pytest.raises(TypeError, match="a loader must give"):
+    with pytest.raises(TypeError, match="a loader must yield"):
         measure(iter([make_batch(**form)]), lambda _: None)

@@ -1,6 +1,6 @@
 import pytest
 
-from larder.bench.passes import plan
+from larder.bench.passes import plan_batches
 from larder.errors import ConfigurationError
 
 
@@ -16,7 +16,7 @@ from larder.errors import ConfigurationError
     ],
 )
 def test_batches_to_measure(images, batches, expected):
-    assert plan(images, "training", 64, batches) == expected
+    assert plan_batches(images, "training", 64, batches) == expected
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_batches_to_measure(images, batches, expected):
 )
 def test_too_short_an_epoch_names_the_numbers(images, batches, named):
     with pytest.raises(ConfigurationError) as caught:
-        plan(images, "training", 64, batches)
+        plan_batches(images, "training", 64, batches)
     assert all(part in str(caught.value) for part in named), caught.value

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from larder.bench.places import mounted_tree_of, tree_of, uri_of
+from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree
 from larder.contract import META
-from larder.progress import Silent
+from larder.progress import NullReporter
 
 NAMED = {"LARDER_DATASET": "photos", "S3_BUCKET": "b", "S3_PREFIX": "team"}
 
@@ -25,22 +25,22 @@ def finish(folder: Path, manifest, dataset: str) -> None:
     ],
 )
 def test_the_tree_of_a_data_set(make_settings, environ, folder):
-    assert tree_of(make_settings(**environ), Silent()) == Path(folder)
+    assert locate_tree(make_settings(**environ), NullReporter()) == Path(folder)
 
 
-def test_what_an_earlier_version_put_into_the_default_s_folder_is_found(make_settings, manifest, tmp_path):
+def test_data_of_an_earlier_version_is_found_in_the_default_folder(make_settings, manifest, tmp_path):
     mount = tmp_path / "b" / "team"
     for place in (tmp_path, mount):
         finish(place / "Food-11", manifest, "photos")
     settings = make_settings(FOOD11_DATA_DIR=str(tmp_path / "photos"), LARDER_MOUNT_DIR=str(tmp_path), **NAMED)
-    assert tree_of(settings, Silent()) == tmp_path / "Food-11"
-    assert mounted_tree_of(settings, Silent()) == mount / "Food-11"
+    assert locate_tree(settings, NullReporter()) == tmp_path / "Food-11"
+    assert locate_mounted_tree(settings, NullReporter()) == mount / "Food-11"
     for place in (tmp_path, mount):
         finish(place / "photos", manifest, "photos")
-    assert tree_of(settings, Silent()) == tmp_path / "photos"
-    assert mounted_tree_of(settings, Silent()) == mount / "photos"
+    assert locate_tree(settings, NullReporter()) == tmp_path / "photos"
+    assert locate_mounted_tree(settings, NullReporter()) == mount / "photos"
 
 
 @pytest.mark.parametrize(("layout", "name"), [("tree", "Food-11"), ("webdataset", "Food-11-webdataset")])
 def test_the_default_s_folder_in_a_bucket_is_known_without_asking(make_settings, layout, name):
-    assert uri_of(make_settings(S3_BUCKET="b"), layout, Silent()) == f"s3://b/{name}"
+    assert locate_in_bucket(make_settings(S3_BUCKET="b"), layout, NullReporter()) == f"s3://b/{name}"

@@ -1,4 +1,4 @@
-"""rclone's metrics: what is read of them, and the way to them."""
+"""rclone's metrics: how they are reached and read."""
 
 import os
 import socket
@@ -86,7 +86,7 @@ def test_reads_from_a_socket_in_a_folder_of_any_depth(tmp_path, serve, depth):
     assert depth == 0 or len(str(folder)) > 200
     serve(folder / ".rclone.sock", 200, METRICS)
     before = len(os.listdir("/proc/self/fd"))
-    assert rclone_metrics.read(folder / ".rclone.sock") == (2034034, 52)
+    assert rclone_metrics.read_traffic(folder / ".rclone.sock") == (2034034, 52)
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # the server's side may still be closing
 
 
@@ -106,7 +106,7 @@ def test_nobody_answers(tmp_path, prepare, reason):
     place = tmp_path / ".rclone.sock"
     prepare(place)
     with pytest.raises(ServiceError, match=f"{place}: {reason}") as caught:
-        rclone_metrics.read(place)
+        rclone_metrics.read_traffic(place)
     assert "--metrics-addr" in caught.value.next_step
 
 
@@ -114,5 +114,5 @@ def test_nobody_answers(tmp_path, prepare, reason):
 def test_something_else_answers(tmp_path, serve, status, text):
     serve(tmp_path / "s", status, text)
     with pytest.raises(ServiceError) as caught:
-        rclone_metrics.read(tmp_path / "s")
+        rclone_metrics.read_traffic(tmp_path / "s")
     assert "--metrics-addr" in caught.value.next_step

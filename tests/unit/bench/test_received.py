@@ -48,7 +48,7 @@ def test_without_samples_there_are_no_rates():
 
 
 def test_a_long_pass_has_no_longer_series(monkeypatch):
-    monkeypatch.setattr(received, "MOST_SAMPLES", 10)
+    monkeypatch.setattr(received, "MAX_SAMPLES", 10)
     with ReceivedSeries(lambda: int(time.perf_counter() * 1e6), 0.002) as series:
         time.sleep(0.3)
     record = series.as_record()

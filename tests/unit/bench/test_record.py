@@ -6,8 +6,9 @@ import pytest
 from larder.bench import provenance, table
 from larder.bench.measure import Measurement
 from larder.bench.passes import Pass, Warmup
-from larder.bench.record import make_record, passes_of
-from larder.loaders.traffic import Network
+from larder.bench.record import DATASET_FIELDS, RECORD_FIELDS, make_record, passes_of
+from larder.bench.training import TRAINING_FIELDS, Epoch, make_training_record
+from larder.loaders.traffic import NetworkTraffic
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
@@ -16,7 +17,7 @@ SERIES = {"t_s": [0.1, 0.3], "bytes_per_s": [1000, 2000]}
 
 @pytest.fixture
 def record(make_settings, loader):
-    return record_of(make_settings, loader, {"epoch": Pass(measured(2.0), Network(3 << 20, 1234))})
+    return record_of(make_settings, loader, {"epoch": Pass(measured(2.0), NetworkTraffic(3 << 20, 1234))})
 
 
 def measured(seconds):
@@ -34,8 +35,11 @@ def record_of(make_settings, loader, passes):
 
 def test_figures(record, manifest):
     assert (record["arm"], record["imgs/s"], record["batches/s"], record["avg_batch_s"]) == (
-        "imagefolder_local", 320.0, 5.0, 0.2,
-    )  # fmt: skip
+        "imagefolder_local",
+        320.0,
+        5.0,
+        0.2,
+    )
     assert record["batch_wait_s"] == {"p50": 0.1, "p90": 0.2, "p99": 0.9, "max": 0.9}
     assert record["cpu_s_per_1000_imgs"] == 8.0
     assert (record["peak_memory_bytes"], record["peak_memory_kind"]) == (1 << 30, "pss")
@@ -46,19 +50,32 @@ def test_figures(record, manifest):
     assert record["received"] == SERIES
 
 
+def test_the_documented_keys_are_those_of_the_records(record):
+    assert list(record) == list(RECORD_FIELDS)
+    assert list(record["dataset"]) == list(DATASET_FIELDS)
+    assert list(record["provenance"]) == list(provenance.PROVENANCE_FIELDS)
+    trained = make_training_record("webdataset", [Epoch(2.0, 1.0, 640, 0.5)], 0.9, "cpu")
+    described = {name: record[name] for name in ("loader", "recipe", "dataset", "settings", "provenance")}
+    assert list(trained | described) == list(TRAINING_FIELDS)
+
+
 def test_says_where_the_data_lie_and_no_secret(record):
     assert (record["settings"]["bucket"], record["settings"]["s3_endpoint_url"]) == ("food", "http://store:9000")
     assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
 
 
 def test_each_pass_has_its_figures_and_a_column(make_settings, loader):
-    passes = {"cold": Pass(measured(4.0), Network(3 << 20, None)), "warm": Pass(measured(2.0), Network(0, None))}
+    passes = {
+        "cold": Pass(measured(4.0), NetworkTraffic(3 << 20, None)),
+        "warm": Pass(measured(2.0), NetworkTraffic(0, None)),
+    }
     record = record_of(make_settings, loader, passes)
     assert [(one["pass"], one["imgs/s"], one["network_bytes"]) for one in passes_of(record)] == [
-        ("cold", 160.0, 3 << 20), ("warm", 320.0, 0),
-    ]  # fmt: skip
+        ("cold", 160.0, 3 << 20),
+        ("warm", 320.0, 0),
+    ]
     assert set(record["then"][0]) < set(record)
-    text = table.render(record)
+    text = table.render_table(record)
     assert "pass                  cold            warm\nimgs/s                160.0           320.0\n" in text
     assert "network               3.0 MiB         0 B\nimages " in text, "requests are unknown"
     assert max(map(len, text.splitlines()[:16])) < 80
@@ -67,15 +84,17 @@ def test_each_pass_has_its_figures_and_a_column(make_settings, loader):
 def test_no_network(make_settings, loader):
     record = record_of(make_settings, loader, {"epoch": Pass(measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
-    assert "network               none\n" in table.render(record)
-    assert "requests" not in table.render(record)
+    assert "network               none\n" in table.render_table(record)
+    assert "requests" not in table.render_table(record)
 
 
 def test_provenance(record):
     made = record["provenance"]
     assert (made["time_utc"], made["revision"], made["device"]) == (
-        "2026-01-02T03:04:05+00:00", "0123456789abcdef", "cpu",
-    )  # fmt: skip
+        "2026-01-02T03:04:05+00:00",
+        "0123456789abcdef",
+        "cpu",
+    )
     assert made["cores"] >= 1
     assert len(made["load_average"]) == 3
     assert made["cpu_model"]
@@ -83,7 +102,7 @@ def test_provenance(record):
 
 def test_is_json_and_every_figure_is_in_the_table(record):
     assert json.loads(json.dumps(record)) == record
-    text = table.render(record)
+    text = table.render_table(record)
     for part in (
         "320.0",
         "5.000",

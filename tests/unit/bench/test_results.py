@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from larder.bench.results import reserve
+from larder.bench.record_files import reserve
 from larder.errors import StorageError
 
 

@@ -6,14 +6,18 @@ import pytest
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from services.bench import arms
-from services.bench.arm import load, open_arm
+from services.bench.arm_opener import import_arm, open_arm
 
 
 def test_defaults(make_settings):
     settings = make_settings()
     assert (settings.arm, settings.split, settings.batch_size, settings.warmup_batches, settings.batches) == (
-        "imagefolder_local", "training", 64, 5, 0,
-    )  # fmt: skip
+        "imagefolder_local",
+        "training",
+        64,
+        5,
+        0,
+    )
     assert str(settings.data_dir) == "/mnt/Food-11"
     assert str(settings.results) == "results"
 
@@ -27,8 +31,12 @@ def test_environment(make_settings):
         LARDER_REVISION="r",
     )
     assert (str(settings.data_dir), settings.split, settings.workers, settings.batches, settings.revision) == (
-        "/d", "validation", 3, 7, "r",
-    )  # fmt: skip
+        "/d",
+        "validation",
+        3,
+        7,
+        "r",
+    )
 
 
 def test_a_bucket_is_for_those_who_need_one(make_settings):
@@ -37,6 +45,13 @@ def test_a_bucket_is_for_those_who_need_one(make_settings):
     assert make_settings(RCLONE_CONTAINER="a", S3_BUCKET="b").bucket == "b"
     with pytest.raises(ConfigurationError, match="S3_BUCKET"):
         make_settings(S3_BUCKET="a/b")
+
+
+def test_the_address_has_the_names_of_aws_tools(make_settings):
+    aws = {"AWS_ENDPOINT_URL_S3": "http://s3:9000", "AWS_ENDPOINT_URL": "http://aws:9000"}
+    assert make_settings(**aws, S3_ENDPOINT_URL="http://own:9000").s3_endpoint_url == "http://own:9000"
+    assert make_settings(**aws, S3_ENDPOINT_URL="").s3_endpoint_url == "http://s3:9000"
+    assert make_settings(AWS_ENDPOINT_URL="http://aws:9000").s3_endpoint_url == "http://aws:9000"
 
 
 def test_sizes_of_the_cache(make_settings):
@@ -61,15 +76,15 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings):
     with pytest.raises(ConfigurationError) as caught:
         make_settings("--arm", "nope", "--batch-size", "0", LARDER_WORKERS="many")
     message = str(caught.value)
-    assert "--arm='nope': there is no such arm; must be one of: imagefolder_local" in message
+    assert "--arm='nope': unknown arm; must be one of: imagefolder_local" in message
     assert "--batch-size='0'" in message
     assert "LARDER_WORKERS (environment)='many'" in message
 
 
-@pytest.mark.parametrize("name", arms.names())
+@pytest.mark.parametrize("name", arms.arm_names())
 def test_every_arm_has_a_line_for_help_and_opens_a_feed(name):
-    assert arms.about(name) and not arms.about(name).endswith(".")
-    assert callable(load(name))
+    assert arms.describe_arm(name) and not arms.describe_arm(name).endswith(".")
+    assert callable(import_arm(name))
 
 
 def test_torch_is_not_imported_before_there_is_data(tmp_path):

@@ -2,12 +2,12 @@
 
 import pytest
 
-from larder.bench.wording import in_settings, steps_with
+from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.errors import ConfigurationError, InputError, LarderError, StorageError
-from larder.loaders import remedies
-from larder.next_step import MAKES
+from larder.loaders import hints
+from larder.next_step import CREATED_BY
 from services.bench.settings import BenchSettings
-from services.bench.steps import helpful
+from services.bench.steps import map_arm_errors
 
 
 @pytest.mark.parametrize(
@@ -15,39 +15,47 @@ from services.bench.steps import helpful
     [
         pytest.param(
             ConfigurationError("split='x': there is none", next_step="set it"),
-            "FOOD11_SPLIT='x': there is none", "set it", id="an-argument",
+            "FOOD11_SPLIT='x': there is none",
+            "set it",
+            id="an-argument",
         ),
         pytest.param(
             ConfigurationError.of_faults(["batch_size=9: b", "batches=7: c"], next_step="n"),
-            "the configuration has 2 faults:\n  - LARDER_BATCH_SIZE=9: b\n  - LARDER_BENCH_BATCHES=7: c", "n",
+            "the configuration has 2 faults:\n  - LARDER_BATCH_SIZE=9: b\n  - LARDER_BENCH_BATCHES=7: c",
+            "n",
             id="a-list",
         ),
         pytest.param(
             StorageError("cache_dir='/x' is full", next_step="set `max_cache_size` or `workers` lower; see `dmesg`"),
-            "LARDER_CACHE_DIR='/x' is full", "set LARDER_MAX_CACHE_SIZE or LARDER_WORKERS lower; see `dmesg`",
+            "LARDER_CACHE_DIR='/x' is full",
+            "set LARDER_MAX_CACHE_SIZE or LARDER_WORKERS lower; see `dmesg`",
             id="a-next-step",
         ),
         pytest.param(
-            InputError("s3://b/split=x/a.jpg is gone", next_step=remedies.RESTORE),
-            "s3://b/split=x/a.jpg is gone", "run `shard` and `load shards`, which puts it back",
+            InputError("s3://b/split=x/a.jpg is gone", next_step=hints.RESTORE),
+            "s3://b/split=x/a.jpg is gone",
+            "run `shard` and `load shards`, which puts it back",
             id="a-path-is-left-alone",
         ),
     ],
-)  # fmt: skip
+)
 def test_arguments_become_settings(error: LarderError, what: str, next_step: str) -> None:
-    with pytest.raises(type(error)) as caught, in_settings(BenchSettings, steps_with(MAKES["webdataset"])):
+    with (
+        pytest.raises(type(error)) as caught,
+        name_settings_in_errors(BenchSettings, next_steps_for(CREATED_BY["webdataset"])),
+    ):
         raise error
     assert (caught.value.what, caught.value.next_step) == (what, next_step)
 
 
-@pytest.mark.parametrize("step", [value for name, value in vars(remedies).items() if name.isupper()])
+@pytest.mark.parametrize("step", [value for name, value in vars(hints).items() if name.isupper()])
 def test_every_remedy_has_words_of_bench(step: str) -> None:
-    with pytest.raises(InputError) as caught, helpful(MAKES["webdataset"]):
+    with pytest.raises(InputError) as caught, map_arm_errors(CREATED_BY["webdataset"]):
         raise InputError("x", next_step=step)
     assert any(word in caught.value.next_step for word in ("`", "LARDER_")), caught.value.next_step
 
 
 def test_a_tree_is_made_anew_from_its_own_source() -> None:
-    with pytest.raises(InputError) as caught, helpful(MAKES["tree"]):
-        raise InputError("x", next_step=remedies.RENEW)
+    with pytest.raises(InputError) as caught, map_arm_errors(CREATED_BY["tree"]):
+        raise InputError("x", next_step=hints.CREATE_AGAIN)
     assert "LARDER_SOURCE" in caught.value.next_step

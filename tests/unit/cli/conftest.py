@@ -1,4 +1,4 @@
-"""The front door with stand-ins for what it runs: they note their arguments and environment, byte by byte."""
+"""The command with stand-ins for the programs that it runs: they record arguments and environment as bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from larder.cli.environment import torch_pins
+from larder.cli.virtualenv import torch_pins
 
 ROOT = Path(__file__).parents[3]
 NOTES = """#!{python} -ISs
@@ -45,8 +45,11 @@ class Ended(NamedTuple):
     @property
     def stages(self) -> list[dict[str, Any]]:
         """The calls that start a stage or a server, or build an image."""
-        return [call for call in self.calls if ("compose" in call["argv"][1:2] and "version" not in call["argv"])
-                or call["argv"][0].endswith("python")]  # fmt: skip
+        return [
+            call
+            for call in self.calls
+            if ("compose" in call["argv"][1:2] and "version" not in call["argv"]) or call["argv"][0].endswith("python")
+        ]
 
 
 class FrontDoor:
@@ -92,16 +95,26 @@ class FrontDoor:
         return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
     def run(
-        self, *words: str, through: Sequence[str] = (), stdin: str | None = None, cwd: Path | None = None,
+        self,
+        *words: str,
+        through: Sequence[str] = (),
+        stdin: str | None = None,
+        cwd: Path | None = None,
         **environ: str,
-    ) -> Ended:  # fmt: skip
+    ) -> Ended:
         """Run `larder` with some words, or another program."""
         (self.machine / "calls").unlink(missing_ok=True)
         ended = subprocess.run(
-            [*(through or self.command), *words], cwd=cwd or self.root, env={**self.environ, **environ},
-            capture_output=True, text=True, errors="surrogateescape", check=False, timeout=120,
+            [*(through or self.command), *words],
+            cwd=cwd or self.root,
+            env={**self.environ, **environ},
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+            timeout=120,
             **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
-        )  # fmt: skip
+        )
         return Ended(ended.returncode, ended.stdout, ended.stderr, self.calls())
 
     def start(self, *words: str, through: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
@@ -129,6 +142,8 @@ def copy_front_door(root: Path) -> Path:
         shutil.copy2(file, root / "larder")
     shutil.copytree(ROOT / "compose", root / "compose", symlinks=True)
     (root / "services").mkdir()
+    (root / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "names.py", root / "benchmarks")
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, root)

@@ -1,4 +1,4 @@
-"""A stand-in for Docker's client: answers from a table, and notes what it was asked."""
+"""A stand-in for Docker's client: it answers from a table, and records the requests."""
 
 from __future__ import annotations
 
@@ -56,29 +56,45 @@ class Machine:
         shutil.copytree(ROOT / "compose", self.root / "compose", symlinks=True)
         (self.root / "services").mkdir()
 
-    def larder(
-        self, *words: str, stdin: str = "", path: str = "", **environ: str
-    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    def larder(self, *words: str, stdin: str = "", path: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command in the checkout."""
         environ = {"PATH": path or str(self.engine.bin), "HOME": str(self.home), **environ}
         return subprocess.run(
-            [sys.executable, "-m", "larder", *words], cwd=self.root, env=environ, capture_output=True, text=True,
-            check=False, input=stdin, timeout=60,
-        )  # fmt: skip
+            [sys.executable, "-m", "larder", *words],
+            cwd=self.root,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            input=stdin,
+            timeout=60,
+        )
 
     def written(self) -> set[str]:
         """Return what lies in the checkout and in the user's home, without caches of Python."""
-        return {str(path) for folder in (self.root, self.home) for path in folder.rglob("*")
-                if "__pycache__" not in path.parts}  # fmt: skip
+        return {
+            str(path)
+            for folder in (self.root, self.home)
+            for path in folder.rglob("*")
+            if "__pycache__" not in path.parts
+        }
 
 
 def put_artifact(folder: Path, name: str, kind: str, made_from: str = "", **fields: object) -> str:
     """Write the manifest of an artifact, and return its digest."""
     manifest = {
-        "version": 1, "artifact": kind, "dataset": "Food-11", "classes": [], "input": {"manifest": made_from},
-        "splits": {"training": {"samples": 3, "bytes": 3000, "samples_per_class": [3]}}, "files": 3, "bytes": 3_000_000,
-        "settings": {}, "index": {"bytes": 1, "sha256": "0"}, **fields,
-    }  # fmt: skip
+        "version": 1,
+        "artifact": kind,
+        "dataset": "Food-11",
+        "classes": [],
+        "input": {"manifest": made_from},
+        "splits": {"training": {"samples": 3, "bytes": 3000, "samples_per_class": [3]}},
+        "files": 3,
+        "bytes": 3_000_000,
+        "settings": {},
+        "index": {"bytes": 1, "sha256": "0"},
+        **fields,
+    }
     text = json.dumps(manifest).encode()
     (folder / name / "_larder").mkdir(parents=True)
     (folder / name / "_larder" / "manifest.json").write_bytes(text)

@@ -1,4 +1,4 @@
-"""What stops a user at the door: every message has at most three lines, and the next step."""
+"""Invalid input: every message has at most three lines, with the next step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from larder.cli import process, runner
-from larder.cli.settings import resolve
+from larder.cli.resolve import resolve
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import Ended, FrontDoor
 
-REFUSED = ('Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Get '  # noqa: E501
-           '"http://x": dial unix /var/run/docker.sock: connect: permission denied\n')  # fmt: skip
+REFUSED = (
+    "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Get "
+    '"http://x": dial unix /var/run/docker.sock: connect: permission denied\n'
+)
 NOT_RUNNING = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 
 
@@ -38,12 +40,12 @@ def test_docker_without_permission_is_no_reason_for_the_host_runner(door: FrontD
     door.answer("version", code=1, err=REFUSED)
     for stdin in (None, "\n", "n\n", "what?\n"):
         ended = door.run("etl-local", stdin=stdin)
-        assert_told(ended, "Docker is there, and you may not use it", "usermod -aG docker", "RUNNER=host")
+        assert_told(ended, "Docker is installed, but you may not use it", "usermod -aG docker", "RUNNER=host")
     ended = door.run("etl-local", stdin="y\n")
     assert ended.code == 0
     assert ended.err.count("you may not use it") == 1
     assert "services.extract" in ended.stages[1]["argv"]
-    assert_told(door.run("etl-local", "RUNNER=compose", stdin="y\n"), "RUNNER=compose, but Docker is there")
+    assert_told(door.run("etl-local", "RUNNER=compose", stdin="y\n"), "RUNNER=compose, but Docker is installed")
     assert door.run("etl-local", "RUNNER=host").code == 0
 
 
@@ -67,11 +69,16 @@ def test_an_engine_that_does_not_answer(
         runner.choose(resolve(door.root, {"RUNNER": "compose"}, door.environ, door.root))
 
 
-@pytest.mark.parametrize("said", [
-    NOT_RUNNING, "error during connect: Get http://x: dial tcp: lookup nowhere: no such host\n",
-    "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: connect: no such file or "  # noqa: E501
-    "directory\n", "dial tcp 127.0.0.1:1: connect: connection refused\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [
+        NOT_RUNNING,
+        "error during connect: Get http://x: dial tcp: lookup nowhere: no such host\n",
+        "failed to connect to the docker API at unix:///x; check if the path is correct: dial unix /x: connect: no such file or "  # noqa: E501
+        "directory\n",
+        "dial tcp 127.0.0.1:1: connect: connection refused\n",
+    ],
+)
 def test_a_daemon_that_is_not_running_means_the_host_runner(door: FrontDoor, said: str) -> None:
     door.answer("version", code=1, err=said)
     ended = door.run("etl-local", "LARDER_SOURCE=sample")
@@ -113,7 +120,7 @@ def test_an_engine_that_says_something_else(door: FrontDoor) -> None:
     assert_told(ended, "client version 9 is too new", "RUNNER=host")
     assert "\x1b" not in ended.err
     door.answer("version", code=1)
-    assert_told(door.run("etl-local"), "Docker can't be used: it says nothing")
+    assert_told(door.run("etl-local"), "Docker can't be used: no message")
 
 
 def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
@@ -124,13 +131,14 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"), (b"what is this the-secret\n",
-        ".env, line 1: expected NAME=value"),
-        (b"A=1\nB='the-secret\n", ".env, line 2: the quote ' is not closed"), (b"A=${the-secret\n",
-        ".env, line 1: invalid"),
-        (b"\nA=${B:?the-secret}\n", ".env, line 2: B is required there"), (b"%=the-secret\n", ".env, line 1: a name"),
+        (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"),
+        (b"what is this the-secret\n", ".env, line 1: expected NAME=value"),
+        (b"A=1\nB='the-secret\n", ".env, line 2: the quote ' is not closed"),
+        (b"A=${the-secret\n", ".env, line 1: invalid"),
+        (b"\nA=${B:?the-secret}\n", ".env, line 2: B is required there"),
+        (b"%=the-secret\n", ".env, line 1: a name"),
     ],
-)  # fmt: skip
+)
 def test_an_env_file_that_is_none(door: FrontDoor, content: bytes, told: str) -> None:
     (door.root / ".env").write_bytes(content)
     for words in (("etl-local", "RUNNER=host"), ("s3-check", "RUNNER=compose"), ("demo",)):
@@ -163,17 +171,19 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"), (("bench", "arm=webdataset"),
-        "did you mean ARM?"),
-        (("etl-load", "S3_BUKCET=foo"), "did you mean S3_BUCKET?"), (("bench", "ARM=webdatset"),
-        "did you mean webdataset?"),
-        (("bench", "LARDER_ARM=webdatset"), "did you mean webdataset?"), (("train", "ARM=x"), "ARM=x is unknown"),
-        (("etl-local", "photos.zip"), "etl-local takes no word 'photos.zip'"), (("etl-local", "--sorce=x"),
-        "did you mean --source?"),
+        (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"),
+        (("bench", "arm=webdataset"), "did you mean ARM?"),
+        (("etl-load", "S3_BUKCET=foo"), "did you mean S3_BUCKET?"),
+        (("bench", "ARM=webdatset"), "did you mean webdataset?"),
+        (("bench", "LARDER_ARM=webdatset"), "did you mean webdataset?"),
+        (("train", "ARM=x"), "ARM=x is unknown"),
+        (("etl-local", "photos.zip"), "etl-local takes no word 'photos.zip'"),
+        (("etl-local", "--sorce=x"), "did you mean --source?"),
         (("etl-local", "RUNNER=podman"), "RUNNER=podman is unknown: it must be compose or host"),
-        (("build", "extrat"), "there is no stage extrat"), (("venv", "x"), "there is no stage x"),
+        (("build", "extrat"), "there is no stage extrat"),
+        (("venv", "x"), "there is no stage x"),
     ],
-)  # fmt: skip
+)
 def test_unknown_words(door: FrontDoor, words: tuple[str, ...], told: str) -> None:
     assert_told(door.run(*words), told)
 
@@ -264,7 +274,7 @@ def test_s3_up_on_its_own_port(door: FrontDoor, taken: int) -> None:
 
 
 def test_jupyter_on_a_taken_port(door: FrontDoor, taken: int) -> None:
-    """What runs is left alone, whether it is another program or JupyterLab on its old port."""
+    """Running programs stay: another program, or JupyterLab on its old port."""
     for published in ("", "127.0.0.1:8888\n"):
         door.answer("port", "jupyter", out=published)
         ended = door.run("jupyter", "RUNNER=compose", f"LARDER_JUPYTER_PORT={taken}")
@@ -345,7 +355,7 @@ def test_verify_makes_no_volumes(door: FrontDoor) -> None:
 def test_a_program_that_hangs_is_told(door: FrontDoor) -> None:
     door.answer("image", seconds=60.0)
     with pytest.raises(ConfigurationError, match="has not answered for 0 s"):
-        process.output(("docker", "image", "ls"), door.environ, 0.3)
+        process.capture(("docker", "image", "ls"), door.environ, 0.3)
 
 
 def test_stdout_carries_results_only(door: FrontDoor) -> None:

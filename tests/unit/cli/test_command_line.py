@@ -14,7 +14,7 @@ import pytest
 
 from larder.cli.commands import BY_NAME, COMMANDS
 from larder.cli.main import parse
-from larder.cli.settings import flags_of, of_stages
+from larder.cli.setting_specs import flags_of, settings_of_stages
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import ROOT, FrontDoor
 
@@ -23,15 +23,28 @@ SHOWN = [command for command in COMMANDS if not command.hidden]
 
 def test_settings_are_words_or_flags() -> None:
     invocation = parse(
-        ["-n", "LARDER_DATA_VOLUME=a", "etl-load", "S3_BUCKET=a=b", "--prefix", "x y", "--transfers=3", "--force",
-        "-y"], {},
-    )  # fmt: skip
+        [
+            "-n",
+            "LARDER_DATA_VOLUME=a",
+            "etl-load",
+            "S3_BUCKET=a=b",
+            "--prefix",
+            "x y",
+            "--transfers=3",
+            "--force",
+            "-y",
+        ],
+        {},
+    )
     assert invocation.command is BY_NAME["etl-load"]
     assert invocation.given == {
-        "LARDER_DATA_VOLUME": "a", "S3_BUCKET": "a=b", "S3_PREFIX": "x y", "LARDER_TRANSFERS": "3",
+        "LARDER_DATA_VOLUME": "a",
+        "S3_BUCKET": "a=b",
+        "S3_PREFIX": "x y",
+        "LARDER_TRANSFERS": "3",
         "LARDER_FORCE": "true",
         "YES": "1",
-    }  # fmt: skip
+    }
     assert invocation.dry_run
 
 
@@ -43,9 +56,18 @@ def test_what_make_was_given_yields_to_words() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("etl-wd", "etl-wds"), ("etl_local", "etl-local"), ("bnech", "bench"), ("jupiter", "jupyter"), ("s3up", "s3-up"),
-     ("cleanlocal", "clean-local"), ("umount", "unmount"), ("verfy", "verify"), ("provison", "provision")],
-)  # fmt: skip
+    [
+        ("etl-wd", "etl-wds"),
+        ("etl_local", "etl-local"),
+        ("bnech", "bench"),
+        ("jupiter", "jupyter"),
+        ("s3up", "s3-up"),
+        ("cleanlocal", "clean-local"),
+        ("umount", "unmount"),
+        ("verfy", "verify"),
+        ("provison", "provision"),
+    ],
+)
 def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> None:
     with pytest.raises(ConfigurationError, match=f"no such command: {typed}; did you mean {meant}\\?"):
         parse([typed], {})
@@ -54,15 +76,18 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["xyzzy"], "no such command: xyzzy$"), ([""], "no such command: "),
+        (["xyzzy"], "no such command: xyzzy$"),
+        ([""], "no such command: "),
         (["\x1b[2J"], r"no such command: \\x1b\[2J"),
         (["etl-load", "--perfix=x"], r"etl-load has no flag --perfix; did you mean --prefix\?"),
         (["etl-load", "--perfix", "the-secret"], r"etl-load has no flag --perfix"),
-        (["--frce"], "no such flag: --frce"), (["etl-load", "--prefix"], "--prefix needs a value"),
-        (["etl-load", "photos"], "etl-load takes no word 'photos'"), (["-x"], "no such flag: -x"),
+        (["--frce"], "no such flag: --frce"),
+        (["etl-load", "--prefix"], "--prefix needs a value"),
+        (["etl-load", "photos"], "etl-load takes no word 'photos'"),
+        (["-x"], "no such flag: -x"),
         (["etl-load", "--aws-secret-access-key=x"], "has no flag --aws-secret-access-key"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_word(words: list[str], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told) as caught:
         parse(words, {})
@@ -72,12 +97,18 @@ def test_a_wrong_word(words: list[str], told: str) -> None:
 
 @pytest.mark.parametrize(
     ("front_door", "list_of_all", "of_one"),
-    [("make", "make help", "python3 -m larder bench --help"), ("larder", "larder --help", "larder bench --help"),
-     ("python3 -m larder", "python3 -m larder --help", "python3 -m larder bench --help")],
-)  # fmt: skip
-def test_help_is_offered_the_way_the_user_came(front_door: str, list_of_all: str, of_one: str) -> None:
-    for words, told in ((["bnech"], f"{list_of_all} lists all of them"), (["--hlp"], list_of_all),
-                        (["bench", "--amr=x"], of_one)):  # fmt: skip
+    [
+        ("make", "make help", "python3 -m larder bench --help"),
+        ("larder", "larder --help", "larder bench --help"),
+        ("python3 -m larder", "python3 -m larder --help", "python3 -m larder bench --help"),
+    ],
+)
+def test_help_uses_the_user_s_front_door(front_door: str, list_of_all: str, of_one: str) -> None:
+    for words, told in (
+        (["bnech"], f"{list_of_all} lists all of them"),
+        (["--hlp"], list_of_all),
+        (["bench", "--amr=x"], of_one),
+    ):
         with pytest.raises(ConfigurationError) as caught:
             parse(words, {}, front_door)
         assert caught.value.next_step == told
@@ -96,7 +127,7 @@ def test_every_command_has_a_page(command: object) -> None:
         return  # its own parser answers
     page = parse([command.name, "--help"], {}).page
     assert page.startswith(f"usage: larder {command.name}") or command.name == "help"
-    for setting in of_stages(command.stages):
+    for setting in settings_of_stages(command.stages):
         assert re.search(rf"^  {setting.name}\b", page, re.MULTILINE)
         assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags_of(command.stages))
     for name in command.settings:
@@ -115,7 +146,7 @@ def test_every_command_is_listed_and_a_target_of_make(command: object) -> None:
 
 def test_no_two_flags_of_a_command_are_the_same() -> None:
     for command in COMMANDS:
-        settings = of_stages(command.stages)
+        settings = settings_of_stages(command.stages)
         for flag, setting in flags_of(command.stages).items():
             assert [other.name for other in settings if other.flag == flag] == [setting.name]
     assert "--task" not in flags_of(BY_NAME["jupyter"].stages)  # of both its stages
@@ -146,8 +177,15 @@ def imported() -> list[tuple[str, str]]:
 
 
 def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
-    own = {"larder.cli", "larder.errors", "larder.dataset", "larder.next_step", "larder.terminal",
-           "larder.source_names", "larder.__version__"}  # fmt: skip
+    own = {
+        "larder.cli",
+        "larder.errors",
+        "larder.dataset",
+        "larder.next_step",
+        "larder.terminal",
+        "larder.source_names",
+        "larder.__version__",
+    }
     for file, name in imported():
         top = name.partition(".")[0]
         assert top in sys.stdlib_module_names or any(name == mine or name.startswith(f"{mine}.") for mine in own), file
@@ -163,8 +201,15 @@ def test_some_benchmarks_alone(door: FrontDoor) -> None:
     assert call["argv"][1:] == ["-m", "benchmarks", "startup", "memory"]
 
 
+def test_an_unknown_benchmark_is_refused_before_anything_is_installed(door: FrontDoor) -> None:
+    ended = door.run("benchmarks", "startup", "shard_sped")
+    assert (ended.code, ended.stages) == (2, [])
+    assert "there is no benchmark shard_sped; did you mean shard_speed?" in ended.err
+    assert "choose from startup, second_run" in ended.err
+
+
 def test_an_older_python_is_told_what_is_needed() -> None:
-    """It reads these two files, with nothing in them that it doesn't know."""
+    """An older Python parses these two files, so they contain no newer syntax."""
     for name in ("__init__", "__main__"):
         tree = ast.parse((ROOT / "larder" / f"{name}.py").read_text(), feature_version=(3, 6))
         assert not [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
@@ -175,10 +220,17 @@ def test_an_older_python_is_told_what_is_needed() -> None:
 
 
 def test_help_loads_little(door: FrontDoor) -> None:
-    program = "import sys; from larder.cli.main import main; main(['--help']); " \
-              "print('|'.join(sorted(sys.modules)), file=sys.stderr)"  # fmt: skip
-    ended = subprocess.run([sys.executable, "-ISsc", f"import sys; sys.path.insert(0, {str(door.root)!r}); {program}"],
-                           capture_output=True, text=True, check=True, cwd=door.root)  # fmt: skip
+    program = (
+        "import sys; from larder.cli.main import main; main(['--help']); "
+        "print('|'.join(sorted(sys.modules)), file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-ISsc", f"import sys; sys.path.insert(0, {str(door.root)!r}); {program}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=door.root,
+    )
     loaded = set(ended.stderr.strip().split("|"))
     heavy = {
         "pydantic",
@@ -208,8 +260,7 @@ def test_help_and_version(door: FrontDoor) -> None:
 
 def test_a_closed_pipe_is_no_error(door: FrontDoor) -> None:
     line = '"$1" -m larder --help | head -1; "$1" -m larder etl-wds --dry-run RUNNER=host | head -1; echo'
-    ended = door.run("-c", line, "bash", str(door.bin / "python3"), through=("bash",),
-                     PATH=f"{door.bin}:/usr/bin:/bin")  # fmt: skip
+    ended = door.run("-c", line, "bash", str(door.bin / "python3"), through=("bash",), PATH=f"{door.bin}:/usr/bin:/bin")
     assert len(ended.out.splitlines()) == 3, ended.err
     assert "Traceback" not in ended.err
     assert "Broken pipe" not in ended.err
@@ -218,8 +269,14 @@ def test_a_closed_pipe_is_no_error(door: FrontDoor) -> None:
 def test_a_command_without_a_checkout_says_so(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     shutil.copytree(ROOT / "larder", site / "larder")
-    ended = subprocess.run([sys.executable, "-m", "larder", "etl-load"], cwd=tmp_path, capture_output=True, text=True,
-                           check=False, env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)})  # fmt: skip  # noqa: E501
+    ended = subprocess.run(
+        [sys.executable, "-m", "larder", "etl-load"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)},
+    )
     assert ended.returncode == 2
     assert "needs a checkout" in ended.stderr
     assert len(ended.stderr.splitlines()) <= 3

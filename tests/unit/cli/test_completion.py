@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from larder.cli.commands import BY_NAME, COMMANDS, Command
-from larder.cli.completion import flags_of, names_of, script
+from larder.cli.command import Command
+from larder.cli.commands import BY_NAME, COMMANDS
+from larder.cli.completion import command_flags, command_settings, script
 from larder.cli.main import parse
-from larder.cli.settings import declared
+from larder.cli.setting_specs import stage_settings
 from tests.unit.cli.engine import ROOT
 
 # Prints what bash would offer for a command line that is split as bash splits it, with "=" as a word of its own.
@@ -36,8 +37,10 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def offered(bash_script: Path, *words: str) -> list[str]:
     ended = subprocess.run(
         ["bash", "--norc", "-c", _ASK, "bash", str(bash_script), "larder", *words],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert ended.stderr == ""
     return [line for line in ended.stdout.splitlines() if line]
 
@@ -72,11 +75,11 @@ def test_bash_offers_all_commands_that_help_lists(bash_script: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_only_flags_that_are_parsed_are_offered_and_no_secrets(command: Command) -> None:
-    for flag in set(flags_of(command)) - {"--help", "--dry-run", "--yes"}:
+    for flag in set(command_flags(command)) - {"--help", "--dry-run", "--yes"}:
         [(name, value)] = parse([command.name, f"{flag}=x"], {}).given.items()
         assert value == "x"
-        assert not declared()[name].secret
-    assert len(names_of(command)) == len(set(names_of(command)))
+        assert not stage_settings()[name].secret
+    assert len(command_settings(command)) == len(set(command_settings(command)))
 
 
 def installed(shell: str) -> str:

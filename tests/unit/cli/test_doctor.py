@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from larder.cli.checks import machine as machine_checks
-from larder.cli.checks.check import FAULT, NOTE, OK
+from larder.cli.checks.result import FAULT, NOTE, OK
 from tests.unit.cli.engine import Machine
 
 
@@ -27,8 +27,19 @@ def test_every_check_has_a_line_and_nothing_is_made(machine: Machine, runner: st
     before = machine.written()
     ended = machine.larder("doctor", f"RUNNER={runner}")
     assert ended.returncode == 0, ended.stdout
-    for subject in ("engine", "disk of the checkout", "cores", "memory", "port of the store", "port of JupyterLab",
-                    "FUSE", "GPU", "Python", ".env", "shared memory"):  # fmt: skip
+    for subject in (
+        "engine",
+        "disk of the checkout",
+        "cores",
+        "memory",
+        "port of the store",
+        "port of JupyterLab",
+        "FUSE",
+        "GPU",
+        "Python",
+        ".env",
+        "shared memory",
+    ):
         assert line_of(ended.stdout, subject)
     assert machine.written() == before
 
@@ -58,9 +69,12 @@ def test_an_engine_that_cannot_be_used(
 
 @pytest.mark.parametrize(
     ("env_file", "told"),
-    [("S3_BUKCET=b\n", "did you mean S3_BUCKET?"), ("LARDER_WORKERS=many\nRUNNER=hots\n", "must be a whole number"),
-     ("A='never closed\n", ".env")],
-)  # fmt: skip
+    [
+        ("S3_BUKCET=b\n", "did you mean S3_BUCKET?"),
+        ("LARDER_WORKERS=many\nRUNNER=hots\n", "must be a whole number"),
+        ("A='never closed\n", ".env"),
+    ],
+)
 def test_wrong_settings_are_one_of_the_faults(machine: Machine, env_file: str, told: str) -> None:
     (machine.root / ".env").write_text(env_file)
     ended = machine.larder("doctor")
@@ -107,7 +121,7 @@ def test_a_port_of_another_program_is_a_note(machine: Machine, taken: int) -> No
 def test_a_port_of_ours_is_fine(machine: Machine, taken: int) -> None:
     machine.engine.answer("ps", text=f"1\tlarder-minio-1\tminio\trunning\t127.0.0.1:{taken}->9000/tcp\n")
     ended = machine.larder("doctor", f"LARDER_MINIO_PORT={taken}")
-    assert f"{taken} is larder's own" in line_of(ended.stdout, "port of the store")
+    assert f"{taken} is used by larder itself" in line_of(ended.stdout, "port of the store")
 
 
 def test_settings_are_counted_and_not_shown(machine: Machine) -> None:
@@ -133,5 +147,5 @@ def test_a_gpu_that_containers_do_not_get(machine: Machine) -> None:
 def test_memory(tmp_path: Path, kilobytes: int, state: str) -> None:
     table = tmp_path / "meminfo"
     table.write_text(f"MemTotal:       32000000 kB\nMemAvailable:   {kilobytes} kB\n")
-    assert machine_checks.of_memory(table).state == state
-    assert machine_checks.of_memory(tmp_path / "none").state == OK
+    assert machine_checks.check_memory(table).state == state
+    assert machine_checks.check_memory(tmp_path / "none").state == OK

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from larder.cli import environment
-from larder.cli.environment import ensure, find_python, groups_of
+from larder.cli import virtualenv
+from larder.cli.virtualenv import ensure, ensure_for_python, find_python, groups_of
 from larder.errors import ConfigurationError, ServiceError
 
 PIP = "python -m pip install --disable-pip-version-check"
@@ -146,13 +146,10 @@ def test_a_failure_names_the_next_step_and_is_tried_again(checkout: Checkout) ->
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
 
-def test_an_environment_without_pip_is_made_anew(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So an interruption leaves it, or a Python that was removed."""
-    base = checkout.root / "base"
-    base.write_text(f'#!/bin/sh\nmkdir -p "$3/bin" && cp "{checkout.root}"/spare/* "$3/bin"\n')
-    base.chmod(0o755)
-    shutil.copytree(checkout.bin, checkout.root / "spare")
-    monkeypatch.setattr(environment, "find_python", lambda: str(base))
+def test_an_environment_without_pip_is_recreated(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption, or the removal of a Python, leaves it like this."""
+    base = python_that_makes(checkout.root / "base", checkout)
+    monkeypatch.setattr(virtualenv, "find_python", lambda: str(base))
     ensure(checkout.root, ["extract"], {})
     (checkout.bin / "left-over").touch()
     checkout.fails("pip --version")
@@ -187,10 +184,15 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
     ],
 )
 def test_torch_is_of_the_machines_kind(
-    checkout: Checkout, said: list[str], monkeypatch: pytest.MonkeyPatch,
-    environ: dict[str, str], gpu: bool, backend: str, size: str,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(environment, "has_nvidia_gpu", lambda: gpu)
+    checkout: Checkout,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    gpu: bool,
+    backend: str,
+    size: str,
+) -> None:
+    monkeypatch.setattr(virtualenv, "has_nvidia_gpu", lambda: gpu)
     ensure(checkout.root, ["bench"], {"TORCH_INDEX_URL": "https://mirror.example/cpu"})
     (checkout.root / ".venv" / "installed" / "torch").unlink()
     checkout.calls()
@@ -236,6 +238,49 @@ def test_without_venv_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigurationError, match="lacks the module venv") as raised:
         find_python()
     assert "python3-venv" in raised.value.next_step
+
+
+@pytest.mark.parametrize("there", ["on-the-path", "of-pyenv", "fetched"])
+def test_another_version_has_an_environment_without_torch(
+    checkout: Checkout, said: list[str], tmp_path: Path, there: str
+) -> None:
+    folder = {"of-pyenv": tmp_path / "pyenv/versions/3.13.0/bin"}.get(there, tmp_path / "bin")
+    folder.mkdir(parents=True)
+    python_that_makes(folder / ("uvs" if there == "fetched" else "python3.13"), checkout)
+    environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
+    (checkout.bin / "uv").write_text(UV_THAT_FINDS.format(fetched=folder / "uvs", state=tmp_path / "state"))
+    found = ensure_for_python(checkout.root, "3.13", environ, said.append)
+    assert found == checkout.root / ".venv-3.13" / "bin" / "python"
+    assert said == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
+    assert (tmp_path / "state").exists() == (there == "fetched")
+    calls = (found.parent / "calls").read_text().splitlines()
+    assert select(checkout, "dev") in calls
+    assert not [call for call in calls if "torch" in call]
+    assert ensure_for_python(checkout.root, "3.13", environ, said.append) == found
+    assert len(said) == 1
+
+
+def test_a_version_that_nobody_has_is_an_error(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.fails("python find", "python install")
+    with pytest.raises(ConfigurationError, match=r"there is no Python 3\.13, and uv can't download it") as raised:
+        ensure_for_python(checkout.root, "3.13", {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}, len)
+    assert "install python3.13" in raised.value.next_step
+
+
+UV_THAT_FINDS = """#!/bin/sh
+case "$2" in
+    install) touch '{state}' ;;
+    find) [ -e '{state}' ] && echo '{fetched}' || command -v python3.13 ;;
+esac
+"""
+
+
+def python_that_makes(path: Path, checkout: Checkout) -> Path:
+    """Write a Python whose environments have the checkout's stand-ins."""
+    path.write_text(f'#!/bin/sh\nmkdir -p "$3/bin" && cp "{checkout.root}"/spare/* "$3/bin"\n')
+    path.chmod(0o755)
+    shutil.copytree(checkout.bin, checkout.root / "spare")
+    return path
 
 
 def python(folder: Path, name: str, fits: bool, venv: bool = True) -> str:

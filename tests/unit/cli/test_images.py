@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from larder.cli import images
+from larder.cli import base_image
 from larder.errors import ConfigurationError, LarderError, ServiceError
 
 OCI = "application/vnd.oci.image.index.v1+json"
@@ -66,7 +66,7 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture
 def root(tmp_path: Path, registry: Registry) -> Path:
     (tmp_path / "services").mkdir()
-    (tmp_path / images.DOCKERFILE).write_text(
+    (tmp_path / base_image.DOCKERFILE).write_text(
         f"# The images.\nARG BASE_IMAGE={registry.host}/library/debian:bookworm-slim\nARG STAGE=extract\n"
         "FROM ${BASE_IMAGE} AS system\n"
     )
@@ -90,11 +90,11 @@ def with_token(registry: Registry) -> Callable[[Any], None]:
 def test_the_base_gets_the_digest_of_what_the_registry_gives(root: Path, registry: Registry, token: bool) -> None:
     registry.answers[PATH] = with_token(registry) if token else answer(200, INDEX, Docker_Content_Digest=DIGEST)
     registry.answers["/token"] = answer(200, b'{"token": "t0ken"}')
-    before = (root / images.DOCKERFILE).read_text()
+    before = (root / base_image.DOCKERFILE).read_text()
     for _ in range(2):  # pinned again, it stays as it is
-        pinned = images.pin(root)
-        assert pinned == images.base(root) == f"{registry.host}/library/debian:bookworm-slim@{DIGEST}"
-    after = (root / images.DOCKERFILE).read_text()
+        pinned = base_image.pin_base_image(root)
+        assert pinned == base_image.read_base_image(root) == f"{registry.host}/library/debian:bookworm-slim@{DIGEST}"
+    after = (root / base_image.DOCKERFILE).read_text()
     assert after.replace(f"@{DIGEST}", "") == before
     assert OCI in registry.asked[0][1]["Accept"]
     if token:
@@ -104,11 +104,11 @@ def test_the_base_gets_the_digest_of_what_the_registry_gives(root: Path, registr
 
 def test_a_newer_base_replaces_the_digest(root: Path, registry: Registry) -> None:
     registry.answers[PATH] = answer(200, INDEX)
-    images.pin(root)
+    base_image.pin_base_image(root)
     newer = INDEX.replace(b"0" * 64, b"1" * 64)
     registry.answers[PATH] = answer(200, newer)
-    assert images.pin(root).endswith(hashlib.sha256(newer).hexdigest())
-    assert (root / images.DOCKERFILE).read_text().count("sha256:") == 1
+    assert base_image.pin_base_image(root).endswith(hashlib.sha256(newer).hexdigest())
+    assert (root / base_image.DOCKERFILE).read_text().count("sha256:") == 1
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_a_newer_base_replaces_the_digest(root: Path, registry: Registry) -> Non
     [
         (answer(404), "no such image"), (answer(500), "refuses"), (answer(429), "refuses"),
         (answer(200, INDEX, Docker_Content_Digest="sha256:" + "f" * 64), "another digest|the content has the digest"),
-        (answer(200, b"<html>"), "something else than an image"), (answer(200, b"[]"), "something else"),
-        (answer(200, b'{"schemaVersion": 1}'), "something else"), (answer(200, b'{"schemaVersion": 2}'), "something"),
-        (answer(200, b"[" * 100_000), "something else"), (answer(200, b" " * (5 << 20)), "too long"),
-        (answer(401), "login of a kind"), (answer(401, WWW_Authenticate="Basic realm=x"), "login of a kind"),
-        (answer(401, WWW_Authenticate='Bearer realm="file:///etc/passwd"'), "login of a kind"),
+        (answer(200, b"<html>"), "that is not an image"), (answer(200, b"[]"), "is not an image"),
+        (answer(200, b'{"schemaVersion": 1}'), "is not an image"), (answer(200, b'{"schemaVersion": 2}'), "something"),
+        (answer(200, b"[" * 100_000), "is not an image"), (answer(200, b" " * (5 << 20)), "too long"),
+        (answer(401), "unknown kind"), (answer(401, WWW_Authenticate="Basic realm=x"), "unknown kind of login"),
+        (answer(401, WWW_Authenticate='Bearer realm="file:///etc/passwd"'), "unknown kind of login"),
         (answer(302, Location="file:///etc/passwd"), "refuses"),
         (lambda request: request.wfile.write(b"\x1b[31mnonsense\r\n"), "no answer"),
         (lambda request: request.connection.close(), "no answer"),
@@ -130,11 +130,11 @@ def test_a_newer_base_replaces_the_digest(root: Path, registry: Registry) -> Non
 )  # fmt: skip
 def test_what_is_no_image_pins_nothing(root: Path, registry: Registry, given: Callable[[Any], None], says: str) -> None:
     registry.answers[PATH] = given
-    before = (root / images.DOCKERFILE).read_text()
+    before = (root / base_image.DOCKERFILE).read_text()
     with pytest.raises(LarderError, match=says) as told:
-        images.pin(root)
+        base_image.pin_base_image(root)
     assert isinstance(told.value, ServiceError | ConfigurationError) and told.value.what.isprintable()
-    assert (root / images.DOCKERFILE).read_text() == before
+    assert (root / base_image.DOCKERFILE).read_text() == before
     assert [path.name for path in (root / "services").iterdir()] == ["Dockerfile"]
 
 
@@ -142,14 +142,14 @@ def test_what_is_no_image_pins_nothing(root: Path, registry: Registry, given: Ca
 def test_a_token_that_is_none_pins_nothing(root: Path, registry: Registry, body: bytes) -> None:
     registry.answers |= {PATH: with_token(registry), "/token": answer(200, body)}
     with pytest.raises(ServiceError):
-        images.pin(root)
+        base_image.pin_base_image(root)
 
 
 def test_no_registry_pins_nothing(root: Path, registry: Registry) -> None:
     registry.server.shutdown()
     registry.server.server_close()
     with pytest.raises(ServiceError, match="no answer"):
-        images.pin(root)
+        base_image.pin_base_image(root)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_no_registry_pins_nothing(root: Path, registry: Registry) -> None:
     ],
 )
 def test_an_image_s_name_says_whom_to_ask(text: str, address: str, tag: str) -> None:
-    image = images.parse(text)
+    image = base_image.parse(text)
     assert (image.address, image.tag) == (address, tag)
-    assert images.parse(image.with_digest(DIGEST)) == image._replace(digest=DIGEST)
+    assert base_image.parse(image.with_digest(DIGEST)) == image._replace(digest=DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_an_image_s_name_says_whom_to_ask(text: str, address: str, tag: str) -> 
 )
 def test_what_is_no_image_s_name_is_told(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the name of an image"):
-        images.parse(text)
+        base_image.parse(text)
 
 
 def test_the_checkout_has_one_base_everywhere() -> None:
     root = Path(__file__).resolve().parents[3]
-    base = images.base(root)
-    images.parse(base)
+    base = base_image.read_base_image(root)
+    base_image.parse(base)
     assert f"BASE_IMAGE={base}\n" in (root / ".env.example").read_text()
     compose = (root / "compose/stage.yaml").read_text()
     assert re.findall(r"\$\{BASE_IMAGE:-([^}]*)\}", compose) == [base]

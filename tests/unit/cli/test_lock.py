@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from docs import generate
-from larder.cli.environment import MEGABYTES, NEEDS_TORCH, torch_pins
 from larder.cli.lock import pin, without_addresses
+from larder.cli.virtualenv import MEGABYTES, NEEDS_TORCH, torch_pins
 
 ROOT = Path(__file__).parents[3]
 STAGES = {path.parent.name for path in ROOT.glob("services/*/__main__.py")}
@@ -35,7 +35,7 @@ wheels = [
 
 
 def test_the_lock_fits_pyproject() -> None:
-    """Offline, so nothing but the two files is looked at."""
+    """The check runs offline, so it reads only the two files."""
     uv = Path(sys.executable).with_name("uv")
     check = [uv, "lock", "--check", "--offline", "--directory", ROOT]
     ended = subprocess.run(check, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What was given to make arrives as it was typed, with whatever flags make itself was given."""
+"""Variables of make arrive as they were typed, with any flags of make itself."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from larder.cli.makeflags import overrides
+from larder.cli.makeflags import parse_makeflags
 
 GIVEN = {
-    "BLANKS": "my photos  2", "TABS": "a\tb", "BACKSLASH": "a\\b\\ c", "TRAILING": "ends in \\",
+    "BLANKS": "my photos  2",
+    "TABS": "a\tb",
+    "BACKSLASH": "a\\b\\ c",
+    "TRAILING": "ends in \\",
     "DOLLAR": "$HOME $$ $(x)",
-    "SHELL_FUNCTION": "$(shell echo executed)", "QUOTES": "it's \"x\"", "NEWLINE": "one\ntwo -- THREE=3",
+    "SHELL_FUNCTION": "$(shell echo executed)",
+    "QUOTES": 'it\'s "x"',
+    "NEWLINE": "one\ntwo -- THREE=3",
     "HASH": "a # b",
-    "EQUALS": "a=b", "EMPTY": "", "PERCENT": "%s", "COLON": "a:b", "NOT_ASCII": "ä写", "DASHES": "-- --x",
+    "EQUALS": "a=b",
+    "EMPTY": "",
+    "PERCENT": "%s",
+    "COLON": "a:b",
+    "NOT_ASCII": "ä写",
+    "DASHES": "-- --x",
     "BACKTICK": "`x`",
-}  # fmt: skip
+}
 FLAGS = [
     (),
     ("-k",),
@@ -35,16 +45,22 @@ def test_what_make_was_given(tmp_path: Path, flags: tuple[str, ...]) -> None:
     words = [f"{name}={value}" for name, value in GIVEN.items()]
     told = subprocess.run(["make", *flags, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     lines = [line for line in told.splitlines(keepends=True) if not line.startswith("make: ")]
-    assert overrides("".join(lines).removesuffix("\n")) == GIVEN
+    assert parse_makeflags("".join(lines).removesuffix("\n")) == GIVEN
 
 
 @pytest.mark.parametrize(
     ("makeflags", "expected"),
     [
-        ("", {}), ("k", {}), (" --no-print-directory", {}), (" -j4 --jobserver-auth=3,4", {}),
-        (" -- A=1", {"A": "1"}), ("ks -- B=2 A=1", {"A": "1", "B": "2"}), (" -- A:=1 B+=2 C?=3 D::=4",
-         {"A": "1", "B": "2", "C": "3", "D": "4"}), (r" -- A=x\ y\\z$$", {"A": r"x y\z$"}), (" -- A=", {"A": ""}),
+        ("", {}),
+        ("k", {}),
+        (" --no-print-directory", {}),
+        (" -j4 --jobserver-auth=3,4", {}),
+        (" -- A=1", {"A": "1"}),
+        ("ks -- B=2 A=1", {"A": "1", "B": "2"}),
+        (" -- A:=1 B+=2 C?=3 D::=4", {"A": "1", "B": "2", "C": "3", "D": "4"}),
+        (r" -- A=x\ y\\z$$", {"A": r"x y\z$"}),
+        (" -- A=", {"A": ""}),
     ],
-)  # fmt: skip
+)
 def test_its_formats(makeflags: str, expected: dict[str, str]) -> None:
-    assert overrides(makeflags) == expected
+    assert parse_makeflags(makeflags) == expected

@@ -1,4 +1,4 @@
-"""No value is ever interpreted by make, a shell or compose: it arrives as it was given, or is refused."""
+"""Neither make nor a shell nor compose interprets a value: it arrives unchanged, or is refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from larder.cli import dotenv
-from larder.cli.compose import Compose
-from larder.cli.host import Host
+from larder.cli.compose import ComposeRunner
+from larder.cli.host import HostRunner
 from larder.cli.main import parse
 from larder.cli.pipelines import PIPELINES
 from larder.cli.process import environment
-from larder.cli.settings import SECRETS, WORDS, known, resolve
+from larder.cli.resolve import resolve
+from larder.cli.setting_specs import COMMAND_ARGUMENTS, SECRETS, all_settings
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import Ended, FrontDoor
 
@@ -43,21 +44,38 @@ PAYLOADS = {
     "equals": "a=b OTHER=c",
     "hash": "a # b",
 }
-WORD_NAMES = {setting.name for setting in WORDS} | {"RUNNER"}
+WORD_NAMES = {setting.name for setting in COMMAND_ARGUMENTS} | {"RUNNER"}
 CHECKED = {
-    "LARDER_DATA_VOLUME", "LARDER_WDS_VOLUME", "LARDER_LIT_VOLUME", "LARDER_UID", "LARDER_GID", "LARDER_MINIO_PORT",
-    "COMPOSE_PROJECT_NAME", "LARDER_DATASET", "LARDER_RAY_STAGE", "LARDER_MEMORY", "LARDER_PIDS", "LARDER_TMP_SIZE",
+    "LARDER_DATA_VOLUME",
+    "LARDER_WDS_VOLUME",
+    "LARDER_LIT_VOLUME",
+    "LARDER_UID",
+    "LARDER_GID",
+    "LARDER_MINIO_PORT",
+    "COMPOSE_PROJECT_NAME",
+    "LARDER_DATASET",
+    "LARDER_RAY_STAGE",
+    "LARDER_MEMORY",
+    "LARDER_PIDS",
+    "LARDER_TMP_SIZE",
     "LARDER_SHM_SIZE",
-    *(setting.name for setting in known().values() if setting.choices or setting.type),
-}  # fmt: skip
+    *(setting.name for setting in all_settings().values() if setting.choices or setting.type),
+}
 """What the front door checks by itself, since it makes names of it, or knows all that it may be."""
 PLACES = {
-    "LARDER_HOME", "LARDER_RESULTS", "LARDER_WORKSPACE", "LARDER_MOUNT_DIR", "LARDER_CACHE_DIR", "LARDER_STORE_DIR",
-    "FOOD11_DATA_DIR", "LARDER_SOURCE", "LARDER_INPUT",
-}  # fmt: skip
+    "LARDER_HOME",
+    "LARDER_RESULTS",
+    "LARDER_WORKSPACE",
+    "LARDER_MOUNT_DIR",
+    "LARDER_CACHE_DIR",
+    "LARDER_STORE_DIR",
+    "FOOD11_DATA_DIR",
+    "LARDER_SOURCE",
+    "LARDER_INPUT",
+}
 """What is made absolute, or handed to a container by another name."""
 SET_BY_RUNNER = {"LARDER_VOLUME_DIR", "LARDER_WDS_DIR", "LARDER_LIT_DIR"}
-FREE = sorted({*known()} - WORD_NAMES - CHECKED - PLACES - SET_BY_RUNNER)
+FREE = sorted({*all_settings()} - WORD_NAMES - CHECKED - PLACES - SET_BY_RUNNER)
 WAYS = ("make", "words", "environment", ".env")
 
 
@@ -104,7 +122,7 @@ def test_a_targets_name(door: FrontDoor, tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", PAYLOADS)
 @pytest.mark.parametrize("way", WAYS)
 def test_every_setting_with_every_payload(tmp_path: Path, way: str, kind: str) -> None:
-    """What would be started: a pure function of what is given."""
+    """The processes to start, as a pure function of the input."""
     values = {name: payload(kind, tmp_path / "executed") for name in FREE}
     given = parse(["verify", *(f"{name}={value}" for name, value in values.items())], {}).given
     environ: dict[str, str] = {"PATH": "/usr/bin"}
@@ -120,12 +138,12 @@ def test_every_setting_with_every_payload(tmp_path: Path, way: str, kind: str) -
         flags = " ".join(f"{name}={for_make(value)}" for name, value in values.items())
         given = parse(["verify"], {"MAKEFLAGS": f" -- {flags}"}, "make").given
     settings = resolve(tmp_path, given, environ, tmp_path)
-    for runner in (Host(settings), Compose(settings)):
+    for runner in (HostRunner(settings), ComposeRunner(settings)):
         for step in PIPELINES["verify"] + PIPELINES["etl-load"]:
             call = runner.command(step)
             seen = environment(call, environ, dotenv.read(files, environ))
             for name, value in values.items():
-                assert seen.get(name) == value or (isinstance(runner, Compose) and way == ".env"), name
+                assert seen.get(name) == value or (isinstance(runner, ComposeRunner) and way == ".env"), name
             assert not any(values["S3_PREFIX"] in word for word in call.argv)
 
 
@@ -193,8 +211,21 @@ def test_places_arrive_as_they_were_given(door: FrontDoor, tmp_path: Path, comma
     assert not (door.root / "-rf").exists()
 
 
-FILES = ["my photos.zip", "it's.zip", 'a "b".zip', "-rf.zip", "a$(touch x)`touch x`.zip", "a\nb.zip", "ä 写真.zip",
-         "a;b&c|d.zip", "$HOME.zip", "a\\b.zip", "%s.zip", "a#b.zip", "~.zip"]  # fmt: skip
+FILES = [
+    "my photos.zip",
+    "it's.zip",
+    'a "b".zip',
+    "-rf.zip",
+    "a$(touch x)`touch x`.zip",
+    "a\nb.zip",
+    "ä 写真.zip",
+    "a;b&c|d.zip",
+    "$HOME.zip",
+    "a\\b.zip",
+    "%s.zip",
+    "a#b.zip",
+    "~.zip",
+]
 
 
 @pytest.mark.one_in(4)
@@ -236,11 +267,25 @@ def test_a_source_is_relative_to_where_the_user_is(door: FrontDoor) -> None:
 
 
 PASTED = [
-    ("etl-local", "LARDER_SOURCE=sample"), ("etl-local", "LARDER_SOURCE=it's $(touch x) `y`.zip"), ("etl-load",),
-    ("etl-wds",), ("etl-lit",), ("verify",), ("bench", "ARM=webdataset"), ("train",), ("s3-check",), ("s3-bucket",),
-    ("unmount",), ("demo",), ("ray-up",), ("ray-down",), ("jupyter-down",), ("clean-wds", "YES=1"),
-    ("s3-down",), ("etl-wds", "LARDER_DATASET=photos", "S3_PREFIX=it's \"$HOME\"\n2"),
-]  # fmt: skip
+    ("etl-local", "LARDER_SOURCE=sample"),
+    ("etl-local", "LARDER_SOURCE=it's $(touch x) `y`.zip"),
+    ("etl-load",),
+    ("etl-wds",),
+    ("etl-lit",),
+    ("verify",),
+    ("bench", "ARM=webdataset"),
+    ("train",),
+    ("s3-check",),
+    ("s3-bucket",),
+    ("unmount",),
+    ("demo",),
+    ("ray-up",),
+    ("ray-down",),
+    ("jupyter-down",),
+    ("clean-wds", "YES=1"),
+    ("s3-down",),
+    ("etl-wds", "LARDER_DATASET=photos", 'S3_PREFIX=it\'s "$HOME"\n2'),
+]
 
 
 @pytest.mark.one_in(6)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: whatever runs is told and waited for, and the exit code is 130."""
+"""Ctrl-C and SIGTERM: running processes get the signal, the command waits for them, and the exit code is 130."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from larder.cli import compose
 from tests.conftest import wait_until
 from tests.unit.cli.conftest import FrontDoor
 
@@ -122,8 +123,11 @@ def test_a_signal_while_the_user_is_asked(door: FrontDoor) -> None:
 
 def test_what_ignores_sigint_goes_on_ignoring_it(slow: FrontDoor) -> None:
     process = slow.start(
-        "etl-load", "RUNNER=host", start_new_session=True, through=("sh", "-c", 'trap "" INT; exec "$0" "$@"'),
-    )  # fmt: skip
+        "etl-load",
+        "RUNNER=host",
+        start_new_session=True,
+        through=("sh", "-c", 'trap "" INT; exec "$0" "$@"'),
+    )
     wait_until(lambda: started(slow), "the stage runs")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # nothing is to happen: no condition to wait for
@@ -143,7 +147,7 @@ def test_a_stage_that_a_signal_kills(slow: FrontDoor) -> None:
 
 
 def test_two_commands_at_once(door: FrontDoor, tmp_path: Path) -> None:
-    """On a checkout where nothing is there yet, nothing that one makes is spoilt by the other."""
+    """In an empty checkout, neither command damages what the other creates."""
     started = [door.start(*words, "RUNNER=host") for words in (("jupyter",), ("s3-up",), ("jupyter",), ("s3-up",))]
     for process in started:
         _, err = process.communicate(timeout=60)
@@ -153,3 +157,17 @@ def test_two_commands_at_once(door: FrontDoor, tmp_path: Path) -> None:
     assert len((home / "jupyter-token").read_text()) == 49
     assert len((home / "s3-host.env").read_text().splitlines()) == 4
     assert all((home / name).stat().st_mode & 0o777 == 0o600 for name in ("jupyter-token", "s3-host.env"))
+
+
+def test_a_container_that_the_engine_still_makes_is_removed(tmp_path: Path) -> None:
+    """Its client has ended, and the engine shows it only at the third look."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+        f'[ "$1" = ps ] && [ "$(grep -c ^ps {tmp_path}/calls)" -eq 3 ] && echo c0ffee\nexit 0\n'
+    )
+    docker.chmod(0o755)
+    client = subprocess.Popen(["true"])
+    client.wait()
+    compose.end_container("larder.run=x", client, {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert "rm --force c0ffee" in (tmp_path / "calls").read_text().splitlines()

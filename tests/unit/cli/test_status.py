@@ -1,4 +1,4 @@
-"""`larder status`: what is there, and nothing else is there afterwards."""
+"""`larder status` shows what exists, and creates nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_nothing_is_there_and_nothing_is_made(machine: Machine, runner: str) -> 
     assert all(tuple(call[:2]) in read_only or tuple(call[:1]) in read_only for call in machine.engine.calls)
 
 
-def test_an_engine_that_may_not_be_used_is_named_and_nobody_is_asked(machine: Machine) -> None:
+def test_status_reports_an_engine_without_permission(machine: Machine) -> None:
     machine.engine.bin.joinpath("docker").write_text("#!/bin/sh\necho permission denied >&2; exit 1\n")
     ended = machine.larder("status")
     assert ended.returncode == 0
     assert "Runner      host" in ended.stdout
-    assert "Docker is there, and you may not use it" in ended.stdout
+    assert "Docker is installed, but you may not use it" in ended.stdout
     assert ended.stderr == ""
 
 
@@ -60,7 +60,7 @@ def test_volumes_of_the_host_runner(machine: Machine, stale: bool) -> None:
     assert ended.stdout.endswith("Next: python3 -m larder etl-wds\n") == stale
 
 
-def test_the_next_step_is_named_as_the_user_came(machine: Machine) -> None:
+def test_the_next_step_uses_the_user_s_front_door(machine: Machine) -> None:
     host_volumes(machine, stale=True)
     ended = machine.larder("status", LARDER_FRONT_DOOR="make", RUNNER="host")
     assert ended.stdout.endswith("Next: make etl-wds\n")
@@ -68,7 +68,7 @@ def test_the_next_step_is_named_as_the_user_came(machine: Machine) -> None:
 
 def docker_volume(machine: Machine, tmp_path: Path, image: str) -> None:
     put_artifact(tmp_path / "volume", "raw", "raw")
-    there = inventory.as_json({"/volumes/food11_local_baseline": inventory.look(tmp_path / "volume")})
+    there = inventory.as_json({"/volumes/food11_local_baseline": inventory.read_volume(tmp_path / "volume")})
     machine.engine.answer("volume", "ls", text="food11_local_baseline\nsomebodys\n")
     machine.engine.answer("image", "ls", text=f"{image}\n")
     machine.engine.answer("run", text=there)
@@ -97,7 +97,7 @@ def test_the_store_of_the_settings_is_named_without_its_keys(machine: Machine) -
         "AWS_SECRET_ACCESS_KEY=top-secret\n"
     )
     ended = machine.larder("status", "RUNNER=host")
-    assert "Store       https://store.example, bucket photos: unknown what it holds" in ended.stdout
+    assert "Store       https://store.example, bucket photos: contents unknown" in ended.stdout
     assert "key-id" not in ended.stdout + ended.stderr
     assert "top-secret" not in ended.stdout + ended.stderr
 
@@ -106,7 +106,7 @@ def test_a_store_on_this_machine_that_is_stopped(machine: Machine) -> None:
     (machine.root / ".larder").mkdir()
     (machine.root / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
     ended = machine.larder("status")
-    assert ": stopped; what it holds is unknown" in ended.stdout
+    assert ": stopped; contents unknown" in ended.stdout
     assert not [call for call in machine.engine.calls if "run" in call]
 
 
@@ -117,9 +117,10 @@ def test_what_the_store_holds_is_asked_in_a_container_without_volumes(machine: M
     machine.engine.answer("image", "ls", text=f"larder-s3:{__version__}\n")
     machine.engine.answer("ps", text="1\tlarder-minio-1\tminio\trunning\t127.0.0.1:9000->9000/tcp\n")
     machine.engine.answer(
-        "compose", having="larder.cli.inventory",
-        text=inventory.as_json({"store": inventory.look(tmp_path / "bucket")}),
-    )  # fmt: skip
+        "compose",
+        having="larder.cli.inventory",
+        text=inventory.as_json({"store": inventory.read_volume(tmp_path / "bucket")}),
+    )
     ended = machine.larder("status")
     assert "Food-11-webdataset: webdataset, 3 files" in ended.stdout
     assert "unknown whether it is up to date: the tree data it was made from are not here" in ended.stdout
@@ -149,6 +150,18 @@ def test_records_by_arm_and_which_measured_other_data(machine: Machine) -> None:
     assert "Records     2 in results/" in ended.stdout
     assert "imagefolder_local: 2, the newest of 2001-09-09" in ended.stdout
     assert "OUT OF DATE: it measured other data" in ended.stdout
+    assert "bench ARM=imagefolder_local\n" in ended.stdout, "what measures again"
+
+
+def test_a_record_of_the_demo_is_up_to_date(machine: Machine) -> None:
+    volume = machine.root / ".larder" / "volumes" / "food11_demo"
+    digest = put_artifact(volume, "Food-11", "tree", put_artifact(volume, "raw", "raw"))
+    (machine.root / "results").mkdir()
+    record = {"arm": "imagefolder_local", "dataset": {"manifest_sha256": digest}}
+    (machine.root / "results" / "imagefolder_local-1.json").write_text(json.dumps(record))
+    ended = machine.larder("status", "RUNNER=host")
+    assert "imagefolder_local: 1, the newest of" in ended.stdout
+    assert "OUT OF DATE" not in ended.stdout and "Next:" not in ended.stdout
 
 
 def test_names_from_volumes_cannot_drive_a_terminal(machine: Machine) -> None:

@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from larder.cli import store
-from larder.cli.settings import STORE, Settings, resolve
+from larder.cli import local_store
+from larder.cli.resolve import resolve
+from larder.cli.setting_specs import STORE_SETTINGS
+from larder.cli.settings import ResolvedSettings
 from larder.errors import ConfigurationError, StorageError
+from larder.settings import settings_of
+from larder.store import StoreSettings
 from tests.unit.cli.conftest import ROOT, FrontDoor
 
 
-def settings(root: Path, runner: str, environ: dict[str, str] | None = None, **given: str) -> Settings:
+def settings(root: Path, runner: str, environ: dict[str, str] | None = None, **given: str) -> ResolvedSettings:
     return resolve(root, given, environ or {}, root).with_runner(runner)
 
 
 @pytest.mark.parametrize("runner", ["compose", "host"])
 def test_keys_are_made_once(tmp_path: Path, runner: str) -> None:
     found = settings(tmp_path, runner)
-    store.make_keys(found)
+    local_store.make_keys(found)
     file = tmp_path / ".larder" / f"s3-{runner}.env"
     text = file.read_text()
     assert [line.partition("=")[0] for line in text.splitlines()] == [
-        "S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-    ]  # fmt: skip
-    assert f"S3_ENDPOINT_URL={store.IN_CONTAINERS if runner == 'compose' else store.ON_HOST}\n" in text
+        "S3_ENDPOINT_URL",
+        "S3_BUCKET",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ]
+    assert (
+        f"S3_ENDPOINT_URL={local_store.CONTAINER_ENDPOINT if runner == 'compose' else local_store.HOST_ENDPOINT}\n"
+        in text
+    )
     assert file.stat().st_mode & 0o777 == 0o600
-    store.make_keys(found)
+    local_store.make_keys(found)
     assert file.read_text() == text
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     other = tmp_path / "other"
     other.mkdir()
-    store.make_keys(settings(other, runner))
+    local_store.make_keys(settings(other, runner))
     assert (other / ".larder" / f"s3-{runner}.env").read_text() != text
 
 
@@ -43,14 +54,16 @@ def test_an_empty_file_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / ".larder" / "s3-host.env"
     file.parent.mkdir()
     file.touch(mode=0o644)
-    store.make_keys(settings(tmp_path, "host"))
+    local_store.make_keys(settings(tmp_path, "host"))
     assert file.stat().st_size
     assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_of_many_at_once_one_makes_the_keys(tmp_path: Path) -> None:
-    program = "import sys; from pathlib import Path; from larder.cli.store import *; " \
-              "print(write_once(Path(sys.argv[1]), as_file(new_keys('x'))))"  # fmt: skip
+    program = (
+        "import sys; from pathlib import Path; from larder.cli.local_store import *; "
+        "print(write_once(Path(sys.argv[1]), as_file(new_keys('x'))))"
+    )
     file = tmp_path / "keys"
     command = [sys.executable, "-c", program, str(file)]
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(6)]
@@ -60,7 +73,7 @@ def test_of_many_at_once_one_makes_the_keys(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["keys"]
 
 
-@pytest.mark.parametrize("name", STORE)
+@pytest.mark.parametrize("name", STORE_SETTINGS)
 @pytest.mark.parametrize("way", ["given", "environ", ".env"])
 def test_one_setting_makes_it_the_users_store(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / ".larder").mkdir()
@@ -69,29 +82,44 @@ def test_one_setting_makes_it_the_users_store(tmp_path: Path, name: str, way: st
     given, environ = ({name: "theirs"} if way == found else {} for found in ("given", "environ"))
     found = settings(tmp_path, "compose", environ, **given)
     assert found.store == (name,)
-    assert store.files(found) == (Path(".env"),)
-    with pytest.raises(ConfigurationError, match=f"the store's settings are yours.*{name}"):
-        store.make_keys(found)
+    assert local_store.env_files(found) == (Path(".env"),)
+    with pytest.raises(ConfigurationError, match=f"the settings name your own store.*{name}"):
+        local_store.make_keys(found)
+
+
+def test_both_runners_know_every_name_of_the_stores_address() -> None:
+    [setting] = [setting for setting in settings_of(StoreSettings) if setting.field == "s3_endpoint_url"]
+    assert setting.names == local_store.ENDPOINT_NAMES
+    passed = re.findall(r"^ +(\w+):$", (ROOT / "compose" / "stage.yaml").read_text(), re.MULTILINE)
+    assert {*setting.names} <= {*passed}
+
+
+@pytest.mark.parametrize("name", local_store.ENDPOINT_NAMES)
+def test_the_address_of_the_users_store(tmp_path: Path, name: str) -> None:
+    assert local_store.endpoint_of(settings(tmp_path, "host", {name: "http://store:9000"})) == "http://store:9000"
+    assert local_store.endpoint_of(settings(tmp_path, "host")) == ""
 
 
 def test_an_empty_setting_is_none(tmp_path: Path) -> None:
     (tmp_path / ".larder").mkdir()
     (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
-    found = settings(tmp_path, "compose", dict.fromkeys(STORE, ""))
+    found = settings(tmp_path, "compose", dict.fromkeys(STORE_SETTINGS, ""))
     assert found.store == ()
-    assert store.files(found) == (Path(".larder/s3-compose.env"),)
-    assert "S3_BUCKET" in store.hidden(found)  # else compose would take the empty value for the bucket
+    assert local_store.env_files(found) == (Path(".larder/s3-compose.env"),)
+    assert "S3_BUCKET" in local_store.masking_variables(found)  # else compose would take the empty value for the bucket
 
 
 def test_the_users_keys_for_our_store(tmp_path: Path) -> None:
-    store.make_keys(settings(tmp_path, "compose", S3_ENDPOINT_URL=store.IN_CONTAINERS, S3_BUCKET="mine"))
+    local_store.make_keys(
+        settings(tmp_path, "compose", S3_ENDPOINT_URL=local_store.CONTAINER_ENDPOINT, S3_BUCKET="mine")
+    )
     assert not (tmp_path / ".larder").exists()
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises((StorageError, OSError)):
-        store.make_keys(settings(tmp_path, "host", LARDER_HOME=str(tmp_path / "file")))
+        local_store.make_keys(settings(tmp_path, "host", LARDER_HOME=str(tmp_path / "file")))
 
 
 @pytest.mark.parametrize("runner", ["compose", "host"])

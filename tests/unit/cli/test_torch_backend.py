@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from larder.cli.compose import Compose, Facts
-from larder.cli.settings import Settings
+from larder.cli.compose import ComposeRunner, Facts
+from larder.cli.settings import ResolvedSettings
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ from larder.cli.settings import Settings
 def test_an_image_gets_torch_for_cpus_where_there_is_no_gpu(
     stage: str, gpu: bool, given: dict[str, str], backend: str | None
 ) -> None:
-    settings = Settings(Path("/checkout"), given, {}, {}, "compose")
-    assert Compose(settings, facts=Facts(gpu=gpu)).build(stage).env.get("TORCH_BACKEND") == backend
+    settings = ResolvedSettings(Path("/checkout"), given, {}, {}, "compose")
+    assert ComposeRunner(settings, facts=Facts(gpu=gpu)).build(stage).env.get("TORCH_BACKEND") == backend

@@ -30,19 +30,25 @@ def changes(machine: Machine) -> list[list[str]]:
 
 
 def fill_engine(machine: Machine) -> None:
-    volumes = ("food11_local_baseline\tbaseline\nfood11-webdataset_wds_out\twds_out\nlarder_minio\tminio\n"
-               "larder_other\tnot-of-larder\n")  # fmt: skip
-    machine.engine.answer("ps", having="com.docker.compose.project=larder", text=(
-        "1\tlarder-minio-1\tminio\trunning\t\n2\tlarder-web-1\tnot-of-larder\trunning\t\n"
-    ))  # fmt: skip
+    volumes = (
+        "food11_local_baseline\tbaseline\nfood11-webdataset_wds_out\twds_out\nlarder_minio\tminio\n"
+        "larder_other\tnot-of-larder\n"
+    )
+    machine.engine.answer(
+        "ps",
+        having="com.docker.compose.project=larder",
+        text=("1\tlarder-minio-1\tminio\trunning\t\n2\tlarder-web-1\tnot-of-larder\trunning\t\n"),
+    )
     machine.engine.answer("ps", having="volume=", text="1\tlarder-minio-1\n")
     machine.engine.answer("network", "ls", text="larder_default\n")
     machine.engine.answer("volume", "ls", text="food11_local_baseline\nfood11_demo\n")
     machine.engine.answer("volume", "ls", "--filter", text=volumes)
     images = f"larder-load:{__version__}\nlarder-load:0.0.1\nlarder-web:1\ndebian:bookworm-slim\n"
     machine.engine.answer("image", "ls", text=images)
-    sizes = {"Volumes": [{"Name": "larder_minio", "Size": "4.5GB"}],
-             "Images": [{"Repository": "larder-load", "Tag": "0.0.1", "Size": "374MB"}]}  # fmt: skip
+    sizes = {
+        "Volumes": [{"Name": "larder_minio", "Size": "4.5GB"}],
+        "Images": [{"Repository": "larder-load", "Tag": "0.0.1", "Size": "374MB"}],
+    }
     machine.engine.answer("system", "df", text=json.dumps(sizes))
 
 
@@ -115,7 +121,7 @@ def test_everything_of_larder_goes_and_nothing_else(machine: Machine, word: str)
     assert sources <= {str(path) for path in (machine.root / "larder").rglob("*")}
 
 
-def test_the_list_has_sizes_what_is_kept_and_what_no_store_is_known_to_have(machine: Machine) -> None:
+def test_the_list_shows_sizes_what_stays_and_what_has_no_known_copy(machine: Machine) -> None:
     fill_engine(machine)
     fill_files(machine)
     listed = machine.larder("uninstall").stdout
@@ -124,12 +130,13 @@ def test_the_list_has_sizes_what_is_kept_and_what_no_store_is_known_to_have(mach
     assert "image larder-load:0.0.1 374MB" in lines
     assert "volume food11_local_baseline data; NOT VERIFIED IN A STORE" in lines
     assert "files .larder/store/data 5.0 kB; the store on this machine" in lines
-    assert any(line.startswith("files .larder/volumes/food11_local_baseline") and "NOT VERIFIED" in line
-               for line in lines)  # fmt: skip
+    assert any(
+        line.startswith("files .larder/volumes/food11_local_baseline") and "NOT VERIFIED" in line for line in lines
+    )
     assert "files .larder/volumes/empty 0 B; data; empty" in lines
     assert "kept results/: your records" in lines
     assert "kept workspace/: your notebooks" in lines
-    assert "kept volume food11_demo: another checkout's, or nobody's that is known" in lines
+    assert "kept volume food11_demo: created by another checkout or an unknown program" in lines
     assert "top-secret" not in listed
     assert "3 of them may hold the only copy of data" in machine.larder("uninstall").stderr
 
@@ -137,7 +144,7 @@ def test_the_list_has_sizes_what_is_kept_and_what_no_store_is_known_to_have(mach
 def test_an_empty_volume_holds_no_only_copy(machine: Machine, tmp_path: Path) -> None:
     fill_engine(machine)
     (tmp_path / "volume").mkdir()
-    nothing = inventory.look(tmp_path / "volume")
+    nothing = inventory.read_volume(tmp_path / "volume")
     places = ("/volumes/food11_local_baseline", "/volumes/food11-webdataset_wds_out")
     machine.engine.answer("run", text=inventory.as_json(dict.fromkeys(places, nothing)))
     ended = machine.larder("uninstall")
@@ -182,7 +189,7 @@ def test_images_stay_while_another_checkout_has_the_plain_name(machine: Machine,
     register = claim(machine, first)
     ended = machine.larder("uninstall", "YES=1", "COMPOSE_PROJECT_NAME=larder")
     assert ended.returncode == 0, ended.stderr
-    assert "kept       images larder-*: another checkout's, too" in ended.stdout
+    assert "kept       images larder-*: another checkout uses them, too" in ended.stdout
     assert not [call for call in changes(machine) if call[0] == "image"]
     assert register.exists()
 
@@ -193,7 +200,7 @@ def test_images_stay_while_another_checkout_has_volumes(machine: Machine, other:
     machine.engine.answer("volume", "ls", having='{{.Label "com.docker.compose.project"}}', text=f"{other}\nmine\n")
     ended = machine.larder("uninstall", "YES=1")
     assert ended.returncode == 0, ended.stderr
-    assert ("kept       images larder-*: another checkout's, too" in ended.stdout) == (other != "larder")
+    assert ("kept       images larder-*: another checkout uses them, too" in ended.stdout) == (other != "larder")
 
 
 @pytest.mark.parametrize("place", [".larder", ".venv", ".larder/store", ".larder/volumes", ".larder/cache"])
@@ -284,11 +291,11 @@ def test_nothing_goes_while_something_is_mounted(machine: Machine) -> None:
         subprocess.run(["umount", point], check=True)
 
 
-def test_an_engine_that_may_not_be_used_is_said_to_be_left_out(machine: Machine) -> None:
+def test_uninstall_reports_that_it_skips_an_engine_without_permission(machine: Machine) -> None:
     fill_files(machine)
     (machine.engine.bin / "docker").write_text("#!/bin/sh\necho permission denied >&2; exit 1\n")
     ended = machine.larder("uninstall")
-    assert "it was not looked at (Docker is there, and you may not use it)" in ended.stdout
+    assert "not inspected (Docker is installed, but you may not use it)" in ended.stdout
 
 
 MOUNTS = """\

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from larder.progress import Reporter
-from larder.stage import Outcome
+from larder.stage import StageOutcome
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
 from tests.parquet import IMAGE, features
@@ -24,9 +24,12 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     """Writes a Parquet file of rows, image and label: `write("data/train-00000-of-00001.parquet", rows)`."""
 
     def write(
-        name: str, rows: Sequence[Row], names: Sequence[str] | None = ("cat", "dog"), group: int = 3,
+        name: str,
+        rows: Sequence[Row],
+        names: Sequence[str] | None = ("cat", "dog"),
+        group: int = 3,
         label: pa.DataType | None = None,
-    ) -> Path:  # fmt: skip
+    ) -> Path:
         images = pa.array([None if data is None else {"bytes": data, "path": "x.jpg"} for data, _ in rows], IMAGE)
         table = pa.table({"image": images, "label": pa.array([value for _, value in rows], label or pa.int64())})
         return write_table(name, table.replace_schema_metadata(features(names) if names else None), group)
@@ -42,10 +45,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Outcome]:
+def run(tmp_path: Path) -> Callable[..., StageOutcome]:
     """Runs extract on a source in this process, with further settings."""
 
-    def run(source: str | Path, **settings: Any) -> Outcome:
+    def run(source: str | Path, **settings: Any) -> StageOutcome:
         volume = tmp_path / "volume"
         volume.mkdir(exist_ok=True)
         given = {"source": str(source), "volume": volume, "workers": 1, **settings}

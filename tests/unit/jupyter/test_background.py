@@ -16,7 +16,7 @@ import pytest
 from larder.errors import ResourceError
 from larder.progress import Reporter
 from services.jupyter import background
-from services.jupyter.jupyter import url
+from services.jupyter.jupyter import print_url
 from services.jupyter.settings import JupyterSettings
 from tests.conftest import wait_until
 
@@ -46,9 +46,9 @@ def ours(tmp_path: Path) -> Iterator[int]:
     with subprocess.Popen([sys.executable, "-c", "input()", "jupyterlab"], stdin=subprocess.PIPE) as process:
         (tmp_path / "home").mkdir()
         chosen = settings(tmp_path, 4242)
-        background.note(chosen, os.environ)
-        background.background(chosen).note(process.pid)
-        wait_until(lambda: background.running(chosen) is not None, "the process has its arguments")
+        background.record_server(chosen, os.environ)
+        background.jupyter_process(chosen).write_pid(process.pid)
+        wait_until(lambda: background.find_running_server(chosen) is not None, "the process has its arguments")
         yield process.pid
         process.communicate(b"\n")
 
@@ -66,13 +66,13 @@ def test_another_jupyter_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> No
 
 
 def test_a_server_that_runs_keeps_its_port(tmp_path: Path, ours: int, capsys: pytest.CaptureFixture[str]) -> None:
-    running = background.running(settings(tmp_path, 4242))
+    running = background.find_running_server(settings(tmp_path, 4242))
     assert running and running[:3] == (ours, 4242, str(tmp_path / "work"))
     assert "already runs on port 4242" in background.up(settings(tmp_path, 4242), REPORTER).summary
     with pytest.raises(ResourceError, match="already runs on port 4242") as caught:
         background.up(settings(tmp_path, 4243), REPORTER)
     assert "`jupyter down`" in caught.value.next_step
-    url(settings(tmp_path, 4243), REPORTER)
+    print_url(settings(tmp_path, 4243), REPORTER)
     assert capsys.readouterr().out == "http://127.0.0.1:4242/lab?token=a-token\n"
 
 
@@ -86,6 +86,6 @@ def test_a_server_that_runs_keeps_its_settings(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setenv(name, value)
         assert "already runs" in background.up(chosen, REPORTER).summary, "this is none of its settings"
     monkeypatch.setenv("S3_BUCKET", "another")
-    with pytest.raises(ResourceError, match="with the settings that it was started with") as caught:
+    with pytest.raises(ResourceError, match="with other settings than these") as caught:
         background.up(chosen, REPORTER)
     assert "`jupyter down`" in caught.value.next_step

@@ -1,4 +1,4 @@
-"""What is looked at before JupyterLab starts."""
+"""Checks before JupyterLab starts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from larder.errors import ConfigurationError, ResourceError, StorageError
 from larder.progress import Reporter
@@ -24,12 +22,15 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
 
 def write(path: Path, source: str, *, output: str = "") -> None:
     """A notebook of one cell, which was run when it has an output; JupyterLab saves the source as lines."""
+    import nbformat  # here, since it takes seconds, of every process that only collects tests
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
     path.parent.mkdir(exist_ok=True)
     code = new_code_cell(source, outputs=[new_output("stream", text=output)] if output else [])  # type: ignore[no-untyped-call]
     nbformat.write(new_notebook(cells=[code]), path)  # type: ignore[no-untyped-call]
 
 
-def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
+def test_missing_notebooks_are_copied_and_edited_ones_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
@@ -38,7 +39,7 @@ def test_notebooks_that_are_missing_are_handed_out_and_edited_ones_are_kept(
     write(theirs / "look.ipynb", "edited")
     write(theirs / "demo.ipynb", "print('demo')\nof.larder()", output="it was run")
     run = (theirs / "demo.ipynb").read_bytes()
-    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
     assert "edited" in (theirs / "look.ipynb").read_text()
     assert (theirs / "demo.ipynb").read_bytes() == run, "with its outputs"
     assert (theirs / "compare.ipynb").read_bytes() == (ours / "compare.ipynb").read_bytes()
@@ -56,14 +57,14 @@ def test_a_release_renews_the_notebooks_that_nobody_has_edited(
     for name in names:
         write(ours / f"{name}.ipynb", "of.larder(1)")
     theirs.mkdir()
-    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
     assert capsys.readouterr().err == ""
     write(theirs / "look.ipynb", "of.larder(1)", output="it was run")
     write(theirs / "demo.ipynb", "of.larder(1)\nmy.own()")
     for release in (2, 3):
         for name in names:
             write(ours / f"{name}.ipynb", f"of.larder({release})")
-        stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+        stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
         assert (theirs / "look.ipynb").read_bytes() == (ours / "look.ipynb").read_bytes()
         assert "my.own()" in (theirs / "demo.ipynb").read_text()
         renewed, kept = capsys.readouterr().err.splitlines()
@@ -73,18 +74,18 @@ def test_a_release_renews_the_notebooks_that_nobody_has_edited(
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"cells": 3}', '{"cells": [{}]}'])
 def test_what_is_no_notebook_is_kept(tmp_path: Path, content: str) -> None:
-    """And a note that is damaged, by an editor say, only forgets."""
+    """A damaged record, for example by an editor, only loses its entries."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     write(ours / "look.ipynb", "of.larder()")
     (theirs / ".larder").mkdir(parents=True)
-    (theirs / stage.HANDED_OUT).write_text(content)
+    (theirs / stage.COPIED_NOTEBOOKS).write_text(content)
     (theirs / "look.ipynb").write_text(content)
-    stage.hand_out(ours, theirs, Reporter("jupyter", "line"))
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
     assert (theirs / "look.ipynb").read_text() == content
 
 
 def test_work_in_the_default_workspace_leaves_the_checkout_as_it_is() -> None:
-    """Neither git nor an image's build takes anything of it."""
+    """Neither git nor the build of an image includes the workspace."""
     place = JupyterSettings.load("jupyter", [], {}).workspace
     tracked = subprocess.run(["git", "ls-files", place], cwd=stage.ROOT, capture_output=True, text=True, check=True)
     assert tracked.stdout == f"{place}/.gitkeep\n"  # the folder alone
@@ -135,14 +136,14 @@ def test_where_it_cannot_listen(tmp_path: Path, flag: str, told: str) -> None:
 def test_too_little_shared_memory_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(stage, "LEAST_SHARED_BYTES", 1 << 60)
-    stage._look_at_shared_memory(Reporter("jupyter", "line"))
+    monkeypatch.setattr(stage, "MIN_SHARED_BYTES", 1 << 60)
+    stage._warn_small_shared_memory(Reporter("jupyter", "line"))
     assert "LARDER_SHM_SIZE" in capsys.readouterr().err
 
 
 def test_kernels_find_the_code_and_the_folders_and_not_the_token(tmp_path: Path) -> None:
     given = {"LARDER_RESULTS": "results", "JUPYTER_TOKEN": "another", "LARDER_LOG": "json", "S3_BUCKET": "food"}
-    kept = stage._keep(tmp_path / "home", "a-token")
+    kept = stage._write_token(tmp_path / "home", "a-token")
     found = stage.environment(settings(tmp_path), given, kept)
     assert found["LARDER_RESULTS"] == str(Path("results").resolve())
     assert found["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())

@@ -1,4 +1,4 @@
-"""Which folder of a volume or a bucket holds a data set."""
+"""Which folder of a volume or a bucket holds a dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from larder import sample
-from larder.artifacts import in_bucket, name_in, on_volume, require_dataset, tree_at
+from larder.artifacts import find_in_bucket, find_on_volume, find_tree, require_dataset, require_dataset_name
 from larder.contract import IndexSummary, Manifest
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
@@ -18,9 +18,16 @@ Make = Callable[..., None]
 
 def manifest_of(dataset: str) -> Manifest:
     return Manifest(
-        artifact="tree", dataset=dataset, classes=[], splits={}, input={}, settings={}, files=0, bytes=0,
+        artifact="tree",
+        dataset=dataset,
+        classes=[],
+        splits={},
+        input={},
+        settings={},
+        files=0,
+        bytes=0,
         index=IndexSummary(bytes=0, sha256=""),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -43,9 +50,9 @@ def make(tmp_path: Path) -> Make:
 def test_a_name_is_the_folders(tmp_path: Path, reporter: Reporter, make: Make) -> None:
     for folder in ("photos", "Food-11", "photos-webdataset"):
         make(folder)
-    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos"
-    assert on_volume(tmp_path, "webdataset", "photos", reporter) == "photos-webdataset"
-    assert on_volume(tmp_path, "litdata", "photos", reporter) == "photos-litdata"
+    assert find_on_volume(tmp_path, "tree", "photos", reporter) == "photos"
+    assert find_on_volume(tmp_path, "webdataset", "photos", reporter) == "photos-webdataset"
+    assert find_on_volume(tmp_path, "litdata", "photos", reporter) == "photos-litdata"
 
 
 def test_without_a_name_it_is_the_one_that_is_there(tmp_path: Path, reporter: Reporter, make: Make) -> None:
@@ -53,24 +60,24 @@ def test_without_a_name_it_is_the_one_that_is_there(tmp_path: Path, reporter: Re
         make(folder)
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "file").touch()
-    assert on_volume(tmp_path, "tree", "", reporter) == "photos"
-    assert on_volume(tmp_path, "webdataset", "", reporter) == "cats-webdataset"
-    assert on_volume(tmp_path, "litdata", "", reporter) == "Food-11-litdata", "none is there: the default"
+    assert find_on_volume(tmp_path, "tree", "", reporter) == "photos"
+    assert find_on_volume(tmp_path, "webdataset", "", reporter) == "cats-webdataset"
+    assert find_on_volume(tmp_path, "litdata", "", reporter) == "Food-11-litdata", "none is there: the default"
 
 
 def test_several_data_sets_must_be_told_apart(tmp_path: Path, reporter: Reporter, make: Make) -> None:
     make("photos")
     make("Food-11")
-    with pytest.raises(ConfigurationError, match="several data sets: Food-11, photos") as caught:
-        on_volume(tmp_path, "tree", "", reporter)
+    with pytest.raises(ConfigurationError, match="several datasets: Food-11, photos") as caught:
+        find_on_volume(tmp_path, "tree", "", reporter)
     assert "LARDER_DATASET" in caught.value.next_step
 
 
 @pytest.mark.parametrize("root", ["nowhere", "file"])
 def test_no_volume_holds_nothing(tmp_path: Path, reporter: Reporter, root: str) -> None:
     (tmp_path / "file").touch()
-    assert on_volume(tmp_path / root, "tree", "", reporter) == "Food-11"
-    assert on_volume(tmp_path / root, "tree", "photos", reporter) == "photos"
+    assert find_on_volume(tmp_path / root, "tree", "", reporter) == "Food-11"
+    assert find_on_volume(tmp_path / root, "tree", "photos", reporter) == "photos"
 
 
 def test_data_that_earlier_versions_named_in_the_manifest_alone(
@@ -78,23 +85,21 @@ def test_data_that_earlier_versions_named_in_the_manifest_alone(
 ) -> None:
     make("Food-11", "photos")
     make("Food-11-webdataset", "photos")
-    assert on_volume(tmp_path, "tree", "photos", reporter) == "Food-11"
-    assert on_volume(tmp_path, "webdataset", "photos", reporter) == "Food-11-webdataset"
+    assert find_on_volume(tmp_path, "tree", "photos", reporter) == "Food-11"
+    assert find_on_volume(tmp_path, "webdataset", "photos", reporter) == "Food-11-webdataset"
     assert capsys.readouterr().err.count("photos lies in") == 2
-    assert on_volume(tmp_path, "tree", "cats", reporter) == "cats", "those are others"
-    assert on_volume(tmp_path, "tree", "", reporter) == "Food-11"
+    assert find_on_volume(tmp_path, "tree", "cats", reporter) == "cats", "those are others"
+    assert find_on_volume(tmp_path, "tree", "", reporter) == "Food-11"
     make("photos")
-    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos", "its own folder comes first"
+    assert find_on_volume(tmp_path, "tree", "photos", reporter) == "photos", "its own folder comes first"
 
 
-def test_a_damaged_manifest_is_left_to_the_stage_that_reads_it(
-    tmp_path: Path, reporter: Reporter, make: Make
-) -> None:  # fmt: skip
+def test_a_damaged_manifest_is_left_to_the_stage_that_reads_it(tmp_path: Path, reporter: Reporter, make: Make) -> None:
     make("photos", text="{")
     make("Food-11", "photos")
-    assert on_volume(tmp_path, "tree", "photos", reporter) == "photos"
+    assert find_on_volume(tmp_path, "tree", "photos", reporter) == "photos"
     (tmp_path / "Food-11/_larder/manifest.json").write_text("{")
-    assert on_volume(tmp_path, "tree", "cats", reporter) == "cats"
+    assert find_on_volume(tmp_path, "tree", "cats", reporter) == "cats"
 
 
 def test_in_a_bucket(reporter: Reporter) -> None:
@@ -108,21 +113,21 @@ def test_in_a_bucket(reporter: Reporter) -> None:
 
         return find
 
-    assert in_bucket("webdataset", "", "s3://b", there(), reporter) == "Food-11-webdataset"
+    assert find_in_bucket("webdataset", "", "s3://b", there(), reporter) == "Food-11-webdataset"
     assert asked == [], "the default takes no requests"
-    assert in_bucket("tree", "photos", "s3://b", there(photos="photos"), reporter) == "photos"
-    assert in_bucket("tree", "photos", "s3://b", there(), reporter) == "photos"
-    assert in_bucket("tree", "photos", "s3://b", there(Food_11="photos"), reporter) == "Food-11"
-    assert in_bucket("tree", "photos", "s3://b", there(Food_11="Food-11"), reporter) == "photos"
+    assert find_in_bucket("tree", "photos", "s3://b", there(photos="photos"), reporter) == "photos"
+    assert find_in_bucket("tree", "photos", "s3://b", there(), reporter) == "photos"
+    assert find_in_bucket("tree", "photos", "s3://b", there(Food_11="photos"), reporter) == "Food-11"
+    assert find_in_bucket("tree", "photos", "s3://b", there(Food_11="Food-11"), reporter) == "photos"
 
 
 def test_a_tree_is_named_by_its_folder_or_its_volume(tmp_path: Path, reporter: Reporter, make: Make) -> None:
     make("volume/photos")
     volume = tmp_path / "volume"
-    assert tree_at(volume, "", reporter) == tree_at(volume, "photos", reporter) == volume / "photos"
-    assert tree_at(volume / "photos", "", reporter) == volume / "photos"
-    assert tree_at(volume, "cats", reporter) == volume, "so that a message names what was asked for"
-    assert tree_at(tmp_path / "nowhere", "", reporter) == tmp_path / "nowhere"
+    assert find_tree(volume, "", reporter) == find_tree(volume, "photos", reporter) == volume / "photos"
+    assert find_tree(volume / "photos", "", reporter) == volume / "photos"
+    assert find_tree(volume, "cats", reporter) == volume, "so that a message names what was asked for"
+    assert find_tree(tmp_path / "nowhere", "", reporter) == tmp_path / "nowhere"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_a_tree_is_named_by_its_folder_or_its_volume(tmp_path: Path, reporter: R
     ],
 )
 def test_what_is_made_of_data_without_a_name_given(folder: str, dataset: str, expected: str) -> None:
-    assert name_in(manifest_of(dataset), folder) == expected
+    assert require_dataset_name(manifest_of(dataset), folder) == expected
 
 
 def test_another_name_than_the_datas() -> None:

@@ -1,4 +1,4 @@
-"""Processes in the background: real ones, of Python's own."""
+"""Background processes: real Python processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from larder.background import Background, Child, arguments, runs, stop
+from larder.background import BackgroundProcess, Child, is_running, process_arguments, stop
 from larder.errors import ResourceError, ServiceError
 from larder.progress import Reporter
 from tests.conftest import wait_until
@@ -23,23 +23,23 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {ENDLESS}
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Background]:
+def server(tmp_path: Path) -> Iterator[BackgroundProcess]:
     """One that isn't started yet; killed afterwards."""
-    server = Background("the server", tmp_path / "home", {f"--home={tmp_path}"})
+    server = BackgroundProcess("the server", tmp_path / "home", {f"--home={tmp_path}"})
     yield server
     if (pid := server.pid()) is not None:
         os.kill(pid, signal.SIGKILL)
 
 
-def start(server: Background, program: str) -> subprocess.Popen[bytes]:
+def start(server: BackgroundProcess, program: str) -> subprocess.Popen[bytes]:
     """Start a program of Python's as the server, and wait until it prints."""
-    process = server.start([sys.executable, "-c", program, *server.words])
+    process = server.start([sys.executable, "-c", program, *server.arguments])
     wait_until(lambda: "it runs" in server.log.read_text(), "it prints")
     return process
 
 
-def test_it_is_found_again_and_stopped(server: Background) -> None:
-    with server.alone():
+def test_it_is_found_again_and_stopped(server: BackgroundProcess) -> None:
+    with server.exclusive():
         assert server.pid() is None
         process = start(server, ENDLESS)
         assert server.pid() == process.pid
@@ -52,40 +52,40 @@ def test_it_is_found_again_and_stopped(server: Background) -> None:
     assert server.home.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_reused_process_id_is_somebody_else_s(server: Background) -> None:
-    with server.alone():
-        server.note(os.getpid())
+def test_a_reused_process_id_is_somebody_else_s(server: BackgroundProcess) -> None:
+    with server.exclusive():
+        server.write_pid(os.getpid())
         assert server.pid() is None
         assert not server.end(60, REPORTER), "and this process still runs"
         server.pid_file.write_text("no number")
         assert server.pid() is None
 
 
-def test_one_that_was_killed_has_ended(server: Background) -> None:
-    with server.alone():
+def test_one_that_was_killed_has_ended(server: BackgroundProcess) -> None:
+    with server.exclusive():
         process = start(server, ENDLESS)
         process.kill()
         wait_until(lambda: server.pid() is None, "a process that nobody has waited for has ended, too")
         process.wait()
 
 
-def test_a_second_command_waits_for_the_first(server: Background) -> None:
+def test_a_second_command_waits_for_the_first(server: BackgroundProcess) -> None:
     order = []
 
     def second() -> None:
-        with server.alone():
+        with server.exclusive():
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with server.alone():
+    with server.exclusive():
         thread.start()
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
 
 
-def test_one_that_ends_at_once_shows_its_log(server: Background) -> None:
-    with server.alone():
+def test_one_that_ends_at_once_shows_its_log(server: BackgroundProcess) -> None:
+    with server.exclusive():
         process = server.start([sys.executable, "-c", "import sys; sys.exit('no licence')"])
         with pytest.raises(ServiceError, match=r"(?s)the server ended with 1:\n.*no licence") as caught:
             server.wait(process, lambda: "it is silent", 60, REPORTER)
@@ -94,13 +94,13 @@ def test_one_that_ends_at_once_shows_its_log(server: Background) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, None], ids=["interrupt", "fault", "too late"])
-def test_half_a_start_is_taken_back(server: Background, error: type[BaseException] | None) -> None:
+def test_half_a_start_is_taken_back(server: BackgroundProcess, error: type[BaseException] | None) -> None:
     def unready() -> str:
         if error is not None:
             raise error
         return "it is silent"
 
-    with server.alone():
+    with server.exclusive():
         process = start(server, ENDLESS)
         with pytest.raises(error or ServiceError, match=None if error else "is not ready after 0 s: it is silent"):
             server.wait(process, unready, 0.2, REPORTER)
@@ -108,16 +108,16 @@ def test_half_a_start_is_taken_back(server: Background, error: type[BaseExceptio
         assert not server.pid_file.exists()
 
 
-def test_one_that_ran_before_is_not_killed_by_waiting(server: Background) -> None:
-    with server.alone():
+def test_one_that_ran_before_is_not_killed_by_waiting(server: BackgroundProcess) -> None:
+    with server.exclusive():
         process = start(server, ENDLESS)
         with pytest.raises(ServiceError, match="it is silent"):
             server.wait(None, lambda: "it is silent", 0.2, REPORTER)
         assert server.pid() == process.pid
 
 
-def test_one_that_does_not_stop_is_named(server: Background) -> None:
-    with server.alone():
+def test_one_that_does_not_stop_is_named(server: BackgroundProcess) -> None:
+    with server.exclusive():
         process = start(server, DEAF)
         with pytest.raises(ResourceError, match=rf"\(process {process.pid}\) did not stop in 0 s") as caught:
             server.end(0.2, REPORTER)
@@ -134,7 +134,7 @@ def test_one_that_does_not_stop_is_named(server: Background) -> None:
         ("", False, 0),
     ],
     ids=["SIGTERM", "SIGKILL", "after its time", "by itself"],
-)  # fmt: skip
+)
 def test_stop(program: str, at_once: bool, code: int) -> None:
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert process.stdout
@@ -165,12 +165,12 @@ input()
     process = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     pid = int(process.stdout.readline())
-    assert runs(pid, {sys.executable})
+    assert is_running(pid, {sys.executable})
     process.kill()
     process.communicate()
-    wait_until(lambda: arguments(pid) == [], "it has ended, too")
+    wait_until(lambda: process_arguments(pid) == [], "it has ended, too")
 
 
 def test_nobody_has_this_process_id() -> None:
-    assert arguments(2**22 + 1) == []
-    assert not runs(2**22 + 1, {"python"})
+    assert process_arguments(2**22 + 1) == []
+    assert not is_running(2**22 + 1, {"python"})

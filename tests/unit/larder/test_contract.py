@@ -1,4 +1,4 @@
-"""Manifest and index: the same bytes for the same content, and clear errors for what isn't one."""
+"""Manifest and index: the same content gives the same bytes, and invalid ones give clear errors."""
 
 from pathlib import Path
 

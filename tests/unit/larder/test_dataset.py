@@ -1,4 +1,4 @@
-"""A data set's name: what may be one, and what is named after it."""
+"""A dataset's name: which names are valid, and what is named after it."""
 
 import subprocess
 import sys
@@ -27,12 +27,12 @@ NAMES = {
         ("9.Photos_of-2026_local_baseline", "9.Photos_of-2026-webdataset_wds_out", "9.Photos_of-2026-litdata_lit_out"),
         "9.Photos_of-2026_demo",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "folders", "volumes", "demo"), NAMES.values(), ids=NAMES)
 def test_names_are_derived(name: str, folders: tuple[str, ...], volumes: tuple[str, ...], demo: str) -> None:
-    assert dataset.a_dataset(name) == name
+    assert dataset.validated_dataset(name) == name
     assert tuple(dataset.folder_of(name, layout) for layout in dataset.LAYOUTS) == folders
     assert tuple(dataset.volume_of(name, layout) for layout in dataset.LAYOUTS) == volumes
     assert dataset.demo_volume_of(name) == demo
@@ -51,25 +51,25 @@ def test_names_are_derived(name: str, folders: tuple[str, ...], volumes: tuple[s
 def test_no_path_no_flag_and_nothing_for_a_shell(name: str) -> None:
     assert not dataset.is_dataset(name)
     with pytest.raises(ValueError, match="must "):
-        dataset.a_dataset(name)
+        dataset.validated_dataset(name)
 
 
 def test_longest_name() -> None:
-    assert dataset.is_dataset("a" * dataset.LONGEST)
+    assert dataset.is_dataset("a" * dataset.MAX_NAME_LENGTH)
     with pytest.raises(ValueError, match="at most 100 characters"):
-        dataset.a_dataset("a" * (dataset.LONGEST + 1))
+        dataset.validated_dataset("a" * (dataset.MAX_NAME_LENGTH + 1))
 
 
 @pytest.mark.parametrize("name", ["raw", "Raw", "rejects", "tree", "objects", "webdataset", "litdata"])
 def test_names_of_what_lies_beside_it_are_taken(name: str) -> None:
     with pytest.raises(ValueError, match="must be another word"):
-        dataset.a_dataset(name)
+        dataset.validated_dataset(name)
 
 
 @pytest.mark.parametrize("name", ["photos-webdataset", "photos-litdata"])
 def test_a_name_is_no_other_ones_layout(name: str) -> None:
     with pytest.raises(ValueError, match="must not end in -"):
-        dataset.a_dataset(name)
+        dataset.validated_dataset(name)
 
 
 def test_imports_without_what_pip_installs() -> None:

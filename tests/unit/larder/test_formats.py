@@ -1,4 +1,4 @@
-"""What people give in an archive's place is named, with a next step that helps."""
+"""Other files in place of an archive are recognised, with a next step that helps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from larder.errors import InputError
 from larder.sources import open_local
-from larder.sources.formats import identify
+from larder.sources.formats import identify_format
 
 GIVEN: dict[str, tuple[bytes, str, str]] = {
     "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(100), "a 7z archive", "7z x"),
@@ -41,10 +41,14 @@ GIVEN: dict[str, tuple[bytes, str, str]] = {
     "video": (b"\0\0\0\x20ftypisom", "a video", "folder"),
     "program": (b"\x7fELF\2\1\1", "program", "address"),
     "preallocated": (bytes(4096), "zeros", "not completed"),
+    "disk image": (bytes(32769) + b"CD001" + bytes(2048), "zeros", "7-Zip"),
+    "lmdb": (bytes(16) + b"\xde\xc0\xef\xbe" + bytes(4096), "LMDB", "folder per class"),
+    "tfrecord": (b"\x14" + bytes(7) + b"\1\2\3\4\x0a\x12" + bytes(30), "TFRecord", "folder per class"),
+    "recordio": (b"\x0a\x23\xd7\xce" + bytes(30), "RecordIO", "folder per class"),
     "csv": (b"path,label\na.jpg,cat\n", "a text file", "folder of images"),
     "torrent": (b"d8:announce35:udp://tracker", "torrent", "download"),
     "unknown": (b"\xde\xad\xbe\xef" * 50, r"it begins with b'\\xde\\xad", "another program"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("head", "name", "step"), GIVEN.values(), ids=GIVEN.keys())
@@ -67,4 +71,4 @@ def test_sqlite_is_named(tmp_path: Path) -> None:
 
 def test_any_head_is_looked_at_in_bounded_time() -> None:
     for byte in (b" ", b"<", b"\n", b"outs:", b"{", b"a"):
-        identify(byte * 1_000_000)
+        identify_format(byte * 1_000_000)

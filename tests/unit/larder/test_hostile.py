@@ -25,19 +25,25 @@ from larder.contract import (
     read_index,
 )
 from larder.errors import InputError
-from services.verify.choice import choose
-from services.verify.index import SortedIndex
-from services.verify.paper import Sample
+from services.verify.choice import choose_samples
+from services.verify.sorted_index import SortedIndex
+from services.verify.verified_artifact import IndexedSample
 from tests import hostile
 
 DIGEST = "0" * 64
 ENTRY = IndexEntry("training/class_00/a.jpg", 5, DIGEST, 0, 10, 10, "a.jpg")
 SAMPLE = SampleEntry("training/shard-000000.tar", 512, 5, DIGEST, 0, "training/class_00/a.jpg")
 MANIFEST = Manifest(
-    artifact="tree", dataset="photos", classes=["a", "b"], input={}, settings={},
-    splits={"training": SplitSummary(samples=1, bytes=5, samples_per_class=[1, 0])}, files=1, bytes=5,
+    artifact="tree",
+    dataset="photos",
+    classes=["a", "b"],
+    input={},
+    settings={},
+    splits={"training": SplitSummary(samples=1, bytes=5, samples_per_class=[1, 0])},
+    files=1,
+    bytes=5,
     index=IndexSummary(bytes=100, sha256=DIGEST),
-)  # fmt: skip
+)
 TOLD_BY_READING = ("an index without end", "samples without end")
 """Manifests that only those can tell who read what they speak of."""
 
@@ -53,10 +59,10 @@ def test_manifests(tmp_path: Path, attack: str) -> None:
 
 @pytest.mark.parametrize("attack", hostile.MANIFESTS)
 def test_manifests_in_the_inventory(tmp_path: Path, attack: str) -> None:
-    """It shows what there is, and needs no more than numbers and texts that can be shown."""
+    """status shows existing data, and needs only printable numbers and texts."""
     (tmp_path / "x/_larder").mkdir(parents=True)
     (tmp_path / "x/_larder/manifest.json").write_bytes(hostile.MANIFESTS[attack](MANIFEST.to_json().encode()))
-    held = inventory.look(tmp_path)
+    held = inventory.read_volume(tmp_path)
     [found] = held.artifacts
     assert f"{found.files:,} {found.bytes:,} {found.samples:,}" and isinstance(found.dataset, str)
     assert inventory.from_json(inventory.as_json({"x": held})) == {"x": held}
@@ -79,7 +85,7 @@ def test_a_manifest_as_it_should_be() -> None:
 def test_places_of_images_that_are_none(field: str, value: object) -> None:
     line = ENTRY._replace(object="s3://bucket/a.tar", offset=512, packed=4, codec="snappy", at=3).to_json()
     assert IndexEntry.checked(line).to_json() == line
-    with pytest.raises(ValueError, match="none"):
+    with pytest.raises(ValueError, match="invalid"):
         IndexEntry.checked(json.dumps(json.loads(line) | {field: value}))
 
 
@@ -87,7 +93,7 @@ def test_places_of_images_that_are_none(field: str, value: object) -> None:
 def test_lines_of_an_index(tmp_path: Path, attack: str) -> None:
     place = tmp_path / "index.jsonl"
     place.write_bytes((hostile.LINES | hostile.LABELS)[attack](ENTRY.to_json().encode()) + b"\n")
-    with pytest.raises(InputError, match=r"is not an index entry|and the manifest names 2") as caught:
+    with pytest.raises(InputError, match=r"is not an index entry|the manifest names 2") as caught:
         list(parse_index(place, classes=2))
     assert len(caught.value.what) < 1000
     if attack not in ("class of more than there are", "class large"):
@@ -149,7 +155,7 @@ def test_indexes_of_litdata(attack: str) -> None:
     data = hostile.CHUNK_INDEXES[attack](hostile.litdata_index(LENGTHS))
     lengths = {name: size for name, (size, _) in LENGTHS.items()}
     with pytest.raises(ValueError) as caught:
-        if len(data) > chunks.most_bytes(len(lengths)):
+        if len(data) > chunks.max_index_bytes(len(lengths)):
             raise ValueError("nobody reads it")
         chunks.require_chunks(data, lengths, 8)
     assert len(str(caught.value)) < 500
@@ -158,23 +164,23 @@ def test_indexes_of_litdata(attack: str) -> None:
 @pytest.mark.parametrize("changes", [{"chunk-0-2.bin": 5}, {"chunk-0-1.bin": 2001}, {"../chunk-0-1.bin": 2000}])
 def test_an_index_of_litdata_for_other_chunks(changes: dict[str, int]) -> None:
     lengths = {name: size for name, (size, _) in LENGTHS.items()} | changes
-    with pytest.raises(ValueError, match="it says something else of"):
+    with pytest.raises(ValueError, match="has another length in the manifest"):
         chunks.require_chunks(hostile.litdata_index(LENGTHS), lengths, 8)
 
 
 def test_the_form_is_the_one_that_optimize_writes() -> None:
-    from services.optimize.optimize import Chunks
+    from services.optimize.optimize import ChunkLayout
 
     class Made:
         path, size, samples = "training/chunk-0-0.bin", 1000, 3
 
-    [(path, data)] = Chunks(1 << 26).extras([Made], {Made.path: DIGEST}).items()  # type: ignore[list-item]
+    [(path, data)] = ChunkLayout(1 << 26).extras([Made], {Made.path: DIGEST}).items()  # type: ignore[list-item]
     assert path == f"training/{chunks.INDEX}"
     assert chunks.parse(data) == {"chunk-0-0.bin": (1000, 3)}
 
 
-def test_samples_of_splits_and_classes_that_the_manifest_does_not_count() -> None:
-    samples = [Sample(f"elsewhere/{number}.jpg", 1, number) for number in range(50)]
+def test_samples_of_unknown_splits_and_classes_are_not_chosen() -> None:
+    samples = [IndexedSample(f"elsewhere/{number}.jpg", 1, number) for number in range(50)]
     counted = {"training": SplitSummary(samples=9, bytes=1, samples_per_class=[9])}
     manifest = MANIFEST.model_copy(update={"splits": counted})
-    assert choose(samples, manifest, 3, 0).paths == frozenset()
+    assert choose_samples(samples, manifest, 3, 0).paths == frozenset()

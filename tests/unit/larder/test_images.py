@@ -42,9 +42,11 @@ def a_file(data: bytes) -> None:
 
 
 READERS = {
-    "header": lambda data: check_image(data, "header"), "decode": lambda data: check_image(data, "decode"),
-    "loaders": loaders, "loaders, of a file": a_file,
-}  # fmt: skip
+    "header": lambda data: check_image(data, "header"),
+    "decode": lambda data: check_image(data, "decode"),
+    "loaders": loaders,
+    "loaders, of a file": a_file,
+}
 readers = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 Read = Callable[[bytes], object]
 
@@ -52,11 +54,18 @@ Read = Callable[[bytes], object]
 @readers
 @pytest.mark.parametrize(
     ("width", "height", "kind"),
-    [(60_000, 1, "JPEG"), (1, 60_000, "JPEG"), (10_000, 10, "PNG"), (9, 9_000, "TIFF"), (201, 1, "BMP"),
-     (4, 16_000, "WEBP"), (1_000, 4, "PPM")],
-)  # fmt: skip
+    [
+        (60_000, 1, "JPEG"),
+        (1, 60_000, "JPEG"),
+        (10_000, 10, "PNG"),
+        (9, 9_000, "TIFF"),
+        (201, 1, "BMP"),
+        (4, 16_000, "WEBP"),
+        (1_000, 4, "PPM"),
+    ],
+)
 def test_thin_images(read: Read, width: int, height: int, kind: str) -> None:
-    with pytest.raises(RejectError, match=f"has {width:,} x {height:,} pixels: one side may be 200 times the other"):
+    with pytest.raises(RejectError, match=f"has {width:,} x {height:,} pixels: the longer side may be at most 200 "):
         read(hostile.thin(width, height, kind))
 
 
@@ -84,7 +93,7 @@ def with_a_segment(data: bytes, content: bytes) -> bytes:
 
 
 @readers
-def test_what_looks_like_scans_in_a_header_is_none(read: Read) -> None:
+def test_bytes_in_a_header_that_look_like_scans_are_not_counted(read: Read) -> None:
     data = hostile.thin(64, 64)
     for _ in range(5):
         data = with_a_segment(data, b"\xff\xda\0\x08" * 1000)
@@ -111,15 +120,25 @@ def test_scans_are_counted_as_a_decoder_finds_them() -> None:
 def test_formats_that_nobody_reads(read: Read, kind: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, kind)
-    with pytest.raises(RejectError, match=r"is no image that can be read|cannot identify image file"):
+    with pytest.raises(RejectError, match=r"is not a readable image|cannot identify image file"):
         read(file.getvalue())
 
 
 def tiff(tile: int) -> bytes:
     """A TIFF file of 64 x 64 pixels whose one tile says that it has so many on each side."""
     content = b"\x80\x00\x10\x10"  # LZW's clear code and its end
-    tags = [(256, 64), (257, 64), (258, 8), (259, 5), (262, 1), (277, 1), (322, tile), (323, tile), (324, 8),
-            (325, len(content))]  # fmt: skip
+    tags = [
+        (256, 64),
+        (257, 64),
+        (258, 8),
+        (259, 5),
+        (262, 1),
+        (277, 1),
+        (322, tile),
+        (323, tile),
+        (324, 8),
+        (325, len(content)),
+    ]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<I", 12) + content + struct.pack("<H", len(tags)) + entries + bytes(4)
 
@@ -134,7 +153,7 @@ def test_tiles_larger_than_any_picture(read: Read) -> None:
 
 @readers
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_sequential_file_with_a_scan_for_each_component_is_counted_too(read: Read, mode: str) -> None:
+def test_scans_of_a_sequential_file_are_counted_too(read: Read, mode: str) -> None:
     """A decoder goes through all of its scans, and one that has all components ends it."""
     file = io.BytesIO()
     Image.new(mode, (64, 64), 90 if mode == "L" else "red").save(file, "JPEG")

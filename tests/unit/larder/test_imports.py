@@ -10,9 +10,23 @@ import pytest
 ROOT = Path(__file__).parents[3]
 STAGES = ("extract", "transform", "load", "shard", "optimize", "verify", "s3", "mount", "bench", "jupyter")
 HEAVY = (
-    "asyncio", "boto3", "botocore", "litdata", "matplotlib", "multiprocessing", "numpy", "PIL", "psutil", "ray",
-    "requests", "torch", "tqdm", "urllib3", "webdataset", "zstandard",
-)  # fmt: skip
+    "asyncio",
+    "boto3",
+    "botocore",
+    "litdata",
+    "matplotlib",
+    "multiprocessing",
+    "numpy",
+    "PIL",
+    "psutil",
+    "ray",
+    "requests",
+    "torch",
+    "tqdm",
+    "urllib3",
+    "webdataset",
+    "zstandard",
+)
 LOOK = """
 import json, runpy, sys
 sys.argv = ["services", *json.loads(sys.argv[1])]

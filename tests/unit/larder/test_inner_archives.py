@@ -14,21 +14,10 @@ import pytest
 import zstandard
 
 from larder.errors import InputError
-from larder.sources import Limits, Options, TooLargeError, open_local
-from larder.sources.inner import WithInner
+from larder.sources import SourceLimits, SourceOptions, TooLargeError, open_local
+from larder.sources.inner import InnerArchivesSource
 from larder.sources.members import Source
-from tests.archives import (
-    DEFLATE,
-    FILE,
-    STORED,
-    SYMLINK,
-    ZipEntry,
-    files_in_tar,
-    files_in_zip,
-    tar_of,
-    v7_tar,
-    zip_of,
-)  # fmt: skip
+from tests.archives import DEFLATE, FILE, STORED, SYMLINK, ZipEntry, files_in_tar, files_in_zip, tar_of, v7_tar, zip_of
 
 TRAIN = {"cat/1.jpg": b"cat" * 700, "dog/2.jpg": b"", "dog/图.jpg": b"2"}
 Pack = Callable[[dict[str, bytes]], bytes]
@@ -50,7 +39,7 @@ OUTER: dict[str, Pack] = {
 }
 
 
-def opened(tmp_path: Path, content: bytes, options: Options = Options()) -> Source:  # noqa: B008  (immutable)
+def opened(tmp_path: Path, content: bytes, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  (immutable)
     path = tmp_path / "given"
     path.write_bytes(content)
     return open_local(path, "given", options)
@@ -65,16 +54,21 @@ def contents(source: Source) -> dict[str, bytes]:
 def test_inner_archives_become_folders(tmp_path: Path, outer: Pack, ending: str) -> None:
     inner = INNER[ending]
     own = {f"test/{path}": content for path, content in TRAIN.items()}  # packed with its folder
-    archive = outer({
-        "a.csv": b"x", f"data/train.{ending}": inner(TRAIN), f"data/test.{ending}": inner(own), "z.jpg": b"z",
-    })  # fmt: skip
+    archive = outer(
+        {
+            "a.csv": b"x",
+            f"data/train.{ending}": inner(TRAIN),
+            f"data/test.{ending}": inner(own),
+            "z.jpg": b"z",
+        }
+    )
     expected = {"a.csv": b"x", "z.jpg": b"z"}
     expected |= {f"data/{split}/{path}": content for split in ("train", "test") for path, content in TRAIN.items()}
-    source = opened(tmp_path, archive, Options(work=tmp_path / "work"))
+    source = opened(tmp_path, archive, SourceOptions(work=tmp_path / "work"))
     for _ in range(2):  # a census, and then for the files
         assert contents(source) == expected
-    assert isinstance(source, WithInner)
-    assert source.found == 2
+    assert isinstance(source, InnerArchivesSource)
+    assert source.inner_count == 2
     assert source.parallel or not list((tmp_path / "work").iterdir())
 
 
@@ -100,14 +94,14 @@ def test_only_one_level_is_unpacked(tmp_path: Path, outer: Pack) -> None:
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
-def test_what_is_only_called_an_archive_is_a_file(tmp_path: Path, outer: Pack) -> None:
+def test_a_file_that_only_has_the_name_of_an_archive_is_kept(tmp_path: Path, outer: Pack) -> None:
     files = {"a.zip": b"no zip", "b.tar.gz": gzip.compress(b"no tar"), "c.tar": b"", ".zip": files_in_zip({"x": b""})}
     assert contents(opened(tmp_path, outer(files))) == files
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
 def test_an_archive_named_like_litter_is_litter(tmp_path: Path, outer: Pack) -> None:
-    """Or it could put an index of its own into the data."""
+    """Otherwise the archive could put its own index into the data."""
     inner = files_in_zip({"manifest.json": b"{}", "index.jsonl": b""})
     files = {"_larder.zip": inner, "a/_larder.tar.gz": INNER["tar.gz"]({"index.jsonl": b""}), "__MACOSX.zip": inner}
     assert contents(opened(tmp_path, outer({**files, "a.jpg": b"1"}))) == {"a.jpg": b"1"}
@@ -115,13 +109,13 @@ def test_an_archive_named_like_litter_is_litter(tmp_path: Path, outer: Pack) -> 
 
 def test_inner_archives_can_be_left(tmp_path: Path) -> None:
     files = {"train.zip": files_in_zip(TRAIN)}
-    assert contents(opened(tmp_path, files_in_zip(files), Options(inner=False))) == files
+    assert contents(opened(tmp_path, files_in_zip(files), SourceOptions(inner=False))) == files
 
 
 def test_a_tar_per_class_is_read_in_place(tmp_path: Path) -> None:
-    """As ILSVRC2012_img_train.tar: nothing is copied."""
+    """ILSVRC2012_img_train.tar is such an archive; nothing is copied."""
     classes = {f"n0{number}.tar": files_in_tar({f"n0{number}_1.JPEG": b"%d" % number}) for number in range(30)}
-    source = opened(tmp_path, files_in_tar(classes), Options(work=tmp_path / "work"))
+    source = opened(tmp_path, files_in_tar(classes), SourceOptions(work=tmp_path / "work"))
     assert contents(source) == {f"n0{number}/n0{number}_1.JPEG": b"%d" % number for number in range(30)}
     assert not (tmp_path / "work").exists()
 
@@ -164,7 +158,7 @@ def test_a_damaged_tar_in_a_stored_zip_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["zip", "tar.gz", "tar.xz", "tar.zst"])
 def test_a_bomb_in_an_archive_is_stopped(tmp_path: Path, outer: Pack, ending: str) -> None:
     bomb = INNER[ending]({"zeros": bytes(30_000_000)})
-    options = Options(Limits(max_bytes=3_000_000), work=tmp_path / "work")
+    options = SourceOptions(SourceLimits(max_bytes=3_000_000), work=tmp_path / "work")
     with pytest.raises(TooLargeError, match=r"2\.9 MiB"):
         contents(opened(tmp_path, outer({f"a.{ending}": bomb, "b.jpg": b"1"}), options))
     written = sum(path.stat().st_size for path in (tmp_path / "work").rglob("*"))
@@ -175,7 +169,7 @@ def test_many_small_bombs_count_together(tmp_path: Path) -> None:
     bomb = INNER["tar.gz"]({"zeros": bytes(1_000_000)})
     archive = files_in_tar({f"{number}.tar.gz": bomb for number in range(9)})
     with pytest.raises(TooLargeError, match=r"2\.9 MiB"):
-        contents(opened(tmp_path, archive, Options(Limits(max_bytes=3_000_000))))
+        contents(opened(tmp_path, archive, SourceOptions(SourceLimits(max_bytes=3_000_000))))
 
 
 def test_a_zip_with_a_stub_in_a_zip(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ledger: what is in it survives, and nothing is in it twice."""
+"""The ledger: entries survive a kill, and none is in it twice."""
 
 import errno
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_path_twice_adds_nothing(tmp_path: Path) -> None:
 def test_claims_and_rejects(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger", "key") as ledger:
         assert [ledger.claim("a", "one"), ledger.claim("a", "two")] == ["one", "one"]
-        ledger.disclaim()
+        ledger.clear_claims()
         assert ledger.claim("a", "two") == "two"
         ledger.reject([("b", "why"), ("a", "why")])
         assert (ledger.reject_count(), ledger.is_rejected("a"), ledger.is_rejected("c")) == (2, True, False)
@@ -69,3 +69,20 @@ def test_a_ledger_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "ledger").mkdir()
     with pytest.raises(OSError, match=r"."):
         Ledger(tmp_path / "ledger", "key")
+
+
+def test_contents_in_several_folders(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite", "k") as ledger:
+        assert ledger.in_several_folders() == (0, [])
+        place = {
+            "training/a": "1",
+            "training/b": "1",
+            "test/c": "2",
+            'training/"sha256":"x': "3",
+            "val/e": "3",
+            "test/f": "3",
+            "test/g": "4",
+            "val/h": "4",
+        }
+        ledger.add(IndexEntry(path, 1, content * 64, 0) for path, content in place.items())
+        assert ledger.in_several_folders() == (2, ["test/f", 'training/"sha256":"x', "val/e"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.errors import InputError
-from larder.sources.members import Faults, UnsafeNameError, is_litter, link_target, safe_path
+from larder.sources.members import EntryFaults, UnsafeNameError, is_litter, link_target, safe_path
 
 PARTS = st.sampled_from(["..", ".", "", "/", "\\", "C:", "a", "-rf", " ", "\n", "\0", "é", "\udcff", "_larder"])
 NAMES = st.text() | st.lists(PARTS).map("/".join) | st.lists(PARTS).map("".join)
@@ -84,10 +84,18 @@ def test_links_that_leave_are_refused(target: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "__MACOSX/a/._b.jpg", "a/__MACOSX/b", "a/.DS_Store", "Thumbs.db", "a/desktop.ini", "a/._b.jpg",
-        "_larder/manifest.json", "a/_larder/index.jsonl", "_larder",
+        "__MACOSX/a/._b.jpg",
+        "a/__MACOSX/b",
+        "a/.DS_Store",
+        "Thumbs.db",
+        "a/desktop.ini",
+        "a/._b.jpg",
+        "_larder/manifest.json",
+        "a/_larder/index.jsonl",
+        "_larder",
+        "a/_larder/incoming-1/train/class_00/b.jpg",
     ],
-)  # fmt: skip
+)
 def test_litter(path: str) -> None:
     assert is_litter(path)
 
@@ -95,6 +103,12 @@ def test_litter(path: str) -> None:
 @pytest.mark.parametrize("path", ["a/b.jpg", ".hidden", "a_larder/b", "MACOSX/b", "DS_Store"])
 def test_not_litter(path: str) -> None:
     assert not is_litter(path)
+
+
+@pytest.mark.parametrize("path", ["_larder/b.jpg", "a/_larder/b.PNG", "_larder/a/b.jpg"])
+def test_an_image_is_no_litter_for_larders_own_name(path: str) -> None:
+    with pytest.raises(InputError, match="reserved for larder"):
+        is_litter(path)
 
 
 def test_names_too_deep_for_any_image_are_refused() -> None:
@@ -120,7 +134,7 @@ def test_names_that_just_fit_are_kept(name: str) -> None:
 
 
 def test_faults_are_counted_and_the_first_are_shown() -> None:
-    faults = Faults()
+    faults = EntryFaults()
     faults.raise_if_any("given")
     for number in range(1000):
         faults.add(f"{number}\n\x1b[2J" + "x" * 70_000, "is odd", f"step {number}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from larder.errors import TREE_ANEW, InputError
-from larder.next_step import MAKES, Run, forced, parse_run, replace_runs
+from larder.errors import REMAKE_TREE, InputError
+from larder.next_step import CREATED_BY, StageRun, parse_run, replace_runs, with_force
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize(
     "run",
     [
-        Run("load"),
-        Run("s3", "check"),
-        Run("load", "--help"),
-        Run("bench", "train").having(LARDER_ARM="webdataset", S3_PREFIX="a prefix/with = and 'quotes'"),
+        StageRun("load"),
+        StageRun("s3", "check"),
+        StageRun("load", "--help"),
+        StageRun("bench", "train").with_settings(LARDER_ARM="webdataset", S3_PREFIX="a prefix/with = and 'quotes'"),
     ],
     ids=["stage", "task", "help", "settings"],
 )
-def test_a_run_is_found_again_in_a_text(run: Run) -> None:
+def test_a_run_is_found_again_in_a_text(run: StageRun) -> None:
     assert replace_runs(f"run {run}, then `pip install ray`", lambda found: repr(found == run)) == (
         "run True, then `pip install ray`"
     )
@@ -38,7 +38,7 @@ def test_other_words_name_no_run(words: str) -> None:
 
 
 def test_empty_settings_are_left_out() -> None:
-    assert str(Run("verify").having(S3_PREFIX="")) == "`verify`"
+    assert str(StageRun("verify").with_settings(S3_PREFIX="")) == "`verify`"
 
 
 def test_runs_that_one_command_does_are_named_once() -> None:
@@ -48,12 +48,12 @@ def test_runs_that_one_command_does_are_named_once() -> None:
 
 
 def test_anew_says_so_of_each_run() -> None:
-    assert forced(MAKES["tree"]) == "`extract LARDER_FORCE=true` and `transform LARDER_FORCE=true`"
-    assert "LARDER_SOURCE" in TREE_ANEW
+    assert with_force(CREATED_BY["tree"]) == "`extract LARDER_FORCE=true` and `transform LARDER_FORCE=true`"
+    assert "LARDER_SOURCE" in REMAKE_TREE
 
 
 def test_an_error_keeps_its_runs_across_processes() -> None:
-    error = InputError("what", next_step=f"run {Run('load')}")
+    error = InputError("what", next_step=f"run {StageRun('load')}")
     assert pickle.loads(pickle.dumps(error)).next_step == error.next_step
 
 
@@ -61,7 +61,9 @@ def test_the_library_knows_neither_make_nor_compose() -> None:
     named = re.compile(r"`make |make (etl|s3|mount|bench|jupyter|verify|train|ray|clean)\b|docker compose|services\.")
     found = {
         f"{path.relative_to(ROOT)}: {line.strip()}"
-        for path in (ROOT / "larder").rglob("*.py") if "cli" not in path.parts
-        for line in path.read_text().splitlines() if named.search(line)
-    }  # fmt: skip
+        for path in (ROOT / "larder").rglob("*.py")
+        if "cli" not in path.parts
+        for line in path.read_text().splitlines()
+        if named.search(line)
+    }
     assert found == set()

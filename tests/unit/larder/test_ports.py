@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from larder.errors import ResourceError
-from larder.ports import LOOPBACK, free_above, holder, is_free, require_free
+from larder.ports import LOOPBACK, describe_listener, free_above, is_free, require_free
 from tests.conftest import free_ports
 
 
@@ -17,20 +17,20 @@ def test_who_listens_is_named() -> None:
     with socket.create_server((LOOPBACK, 0)) as server:
         port = server.getsockname()[1]
         assert not is_free(port)
-        assert re.fullmatch(rf"\S.* \(process {os.getpid()}\)", holder(port))
+        assert re.fullmatch(rf"\S.* \(process {os.getpid()}\)", describe_listener(port))
         with pytest.raises(ResourceError, match=rf"port {port} is taken by .*{os.getpid()}") as caught:
             require_free(port, "set PORT")
-        assert caught.value.next_step == "stop that, or set PORT"
+        assert caught.value.next_step == "stop it, or set PORT"
 
 
 def test_who_listens_on_another_address_is_named_too() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
-        assert f"process {os.getpid()}" in holder(server.getsockname()[1])
+        assert f"process {os.getpid()}" in describe_listener(server.getsockname()[1])
 
 
 def test_nobody_listens() -> None:
     [port] = free_ports(1)
-    assert holder(port) == "another program"
+    assert describe_listener(port) == "another program"
     require_free(port, "")
 
 

@@ -1,4 +1,4 @@
-"""The generated data set: Food-11's counts, the same bytes everywhere, and pictures worth training on."""
+"""The generated dataset: Food-11's counts, the same bytes everywhere, and pictures worth training on."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ def upright(data: bytes) -> Image.Image:
 
 
 def test_the_full_size_has_the_published_counts() -> None:
-    planned = list(sample.plan(16_643))
+    planned = list(sample.plan_images(16_643))
     counts = Counter((image.split, image.label) for image in planned)
     assert sample.apportion(16_643) == sample.COUNTS
     assert [sum(row) for row in sample.COUNTS] == [9866, 3430, 3347]
@@ -58,13 +58,13 @@ def test_any_other_size_is_shared_out_without_loss(images: int) -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="ask for 33"):
-        next(sample.plan(32))
+        next(sample.plan_images(32))
 
 
 def test_names_count_from_zero_within_class_and_split() -> None:
-    assert next(sample.plan(100)).path == "training/0_0.jpg"
+    assert next(sample.plan_images(100)).path == "training/0_0.jpg"
     assert SampleImage("validation", 3, 17).path == "validation/3_17.jpg"
-    numbers = [i.number for i in sample.plan(500) if (i.split, i.label) == ("evaluation", 2)]
+    numbers = [i.number for i in sample.plan_images(500) if (i.split, i.label) == ("evaluation", 2)]
     assert numbers == list(range(len(numbers)))
 
 
@@ -148,7 +148,7 @@ def test_a_rotated_file_shows_the_picture_upright(monkeypatch: pytest.MonkeyPatc
 
 
 def test_shares_of_the_kinds_are_the_stated_ones() -> None:
-    looks = [picture.traits(SEED, image) for image in islice(sample.plan(16_643), 0, None, 4)]
+    looks = [picture.traits(SEED, image) for image in islice(sample.plan_images(16_643), 0, None, 4)]
     for stated, found in (
         (picture.PROGRESSIVE_PERCENT, [look.progressive for look in looks]),
         (picture.GRAYSCALE_PERCENT, [look.grayscale for look in looks]),

@@ -5,7 +5,7 @@ from pydantic import Field, SecretStr, ValidationError
 
 from larder.errors import ConfigurationError
 from larder.settings import Settings, settings_of
-from larder.store import StoreSettings, client
+from larder.store import StoreSettings, make_client
 
 
 class Example(Settings):
@@ -42,9 +42,13 @@ def test_frozen() -> None:
 def test_every_fault_at_once_without_secrets() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(
-            "--count=none", "--keys", "s3cr3t", "--other=s3cr3t", EXAMPLE_KEY="s3cr3t",
+            "--count=none",
+            "--keys",
+            "s3cr3t",
+            "--other=s3cr3t",
+            EXAMPLE_KEY="s3cr3t",
             EXAMPLE_WHERE="ftp://me:s3cr3t@host/x?s3cr3t",
-        )  # fmt: skip
+        )
     what = caught.value.what
     assert what.startswith("the configuration has 5 faults:")
     for part in ("--keys", "--other", "--count='none'", "EXAMPLE_KEY (environment)", "EXAMPLE_WHERE"):
@@ -71,7 +75,7 @@ def test_faults_are_in_words(given: dict[str, str], says: str) -> None:
 
 
 def test_a_word_without_a_flag() -> None:
-    with pytest.raises(ConfigurationError, match=r"'photos\.zip': every setting is given by its flag"):
+    with pytest.raises(ConfigurationError, match=r"'photos\.zip': settings are given as --flag=value"):
         load("photos.zip")
 
 
@@ -94,5 +98,5 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
 
 def test_temporary_keys_are_used_whole() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
-    found = client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
+    found = make_client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
     assert (found.access_key, found.secret_key, found.token) == ("k", "s", "t")

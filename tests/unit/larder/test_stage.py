@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ServiceError
-from larder.progress import Reporter, amount
+from larder.progress import Reporter, format_amount
 from larder.settings import Settings
-from larder.stage import Clock, Outcome, main
+from larder.stage import Clock, StageOutcome, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,12 +38,12 @@ def handlers() -> Iterator[None]:
     ids=["done", "error", "interrupted", "full disk"],
 )
 def test_ends(raised: BaseException | None, code: int, event: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def work(_: Settings, reporter: Reporter) -> Outcome:
+    def work(_: Settings, reporter: Reporter) -> StageOutcome:
         with reporter.task("a", 10, "B") as task:
             task.advance(3)
             if raised is not None:
                 raise raised
-        return Outcome("all is well", "the next", {"files": 1})
+        return StageOutcome("all is well", "the next", {"files": 1})
 
     assert main("example", Settings, work, "", ["--log=json"]) == code
     out, err = capsys.readouterr()
@@ -80,7 +80,7 @@ def test_a_failure_waits_for_no_thread_and_leaves_nothing_behind(tmp_path: Path)
 
 
 def test_a_fault_of_ours_is_not_hidden() -> None:
-    def work(_: Settings, __: Reporter) -> Outcome:
+    def work(_: Settings, __: Reporter) -> StageOutcome:
         raise OSError(errno.EBADF, "ours")
 
     with pytest.raises(OSError, match="ours"):
@@ -103,4 +103,4 @@ def test_record_has_no_secret_of_the_environment() -> None:
     ],
 )
 def test_amount(number: int, unit: str, text: str) -> None:
-    assert amount(number, unit) == text
+    assert format_amount(number, unit) == text

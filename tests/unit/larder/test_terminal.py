@@ -1,4 +1,4 @@
-"""Foreign text cannot move the cursor, hide, or pass for a line of ours, wherever it is printed."""
+"""Foreign text can't move the cursor, hide, or look like a line of ours, wherever it is printed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from larder import errors, stage
-from larder.background import Background
+from larder.background import BackgroundProcess
 from larder.cli import console
 from larder.cli import main as front_door
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from larder.loaders.failures import CarriedError, explained
+from larder.loaders.failures import WorkerError, map_worker_errors
 from larder.progress import Reporter
 from larder.s3_faults import explain_code
 from larder.settings import Settings
-from larder.sources.members import refuse
-from larder.stage import Outcome
-from larder.terminal import LONGEST, Lines, as_json, escaped, lines, say
+from larder.sources.members import unsafe_source_error
+from larder.stage import StageOutcome
+from larder.terminal import MAX_LINE_LENGTH, Lines, as_json, escape, join_lines, print_escaped
 from provision import status
-from services.verify.findings import changed
+from services.verify.findings import changed_content_error
 
 ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = {
@@ -53,25 +53,25 @@ def harmless(text: str) -> bool:
 
 @given(st.text(st.characters(exclude_categories=[]), max_size=200))
 def test_any_text_becomes_one_printable_line_once(text: str) -> None:
-    shown = escaped(text)
+    shown = escape(text)
     assert shown.isprintable()
-    assert escaped(shown) == shown
+    assert escape(shown) == shown
     assert (shown == text) == text.isprintable()
 
 
 def test_what_people_write_stays_as_it_is() -> None:
     for text in ("", "图é.jpg", "a b.jpg", "Ärger", "naïve", "🍜.png", "العربية.jpg"):
-        assert escaped(text) == text
+        assert escape(text) == text
 
 
 def test_a_line_has_an_end() -> None:
-    assert len(escaped("x" * 10**6)) == LONGEST
-    assert len(escaped("\x1b" * 10**6)) <= 4 * LONGEST
+    assert len(escape("x" * 10**6)) == MAX_LINE_LENGTH
+    assert len(escape("\x1b" * 10**6)) <= 4 * MAX_LINE_LENGTH
 
 
 def test_only_our_own_line_breaks_stay() -> None:
-    assert lines("a\nb", "c") == "a\\nb\nc"
-    assert escaped(lines("a", "b")) == "a\nb"
+    assert join_lines("a\nb", "c") == "a\\nb\nc"
+    assert escape(join_lines("a", "b")) == "a\nb"
     assert Lines("a\nb").map(str.upper) == "A\nB"
 
 
@@ -90,7 +90,7 @@ def test_json_escapes_lone_surrogates_alone() -> None:
 
 def test_an_encoding_that_lacks_a_character() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say("é🍜", file=stream)
+    print_escaped("é🍜", file=stream)
     assert stream.buffer.getvalue() == b"\\xe9\\U0001f35c\n"  # type: ignore[attr-defined]
 
 
@@ -100,37 +100,37 @@ def test_an_encoding_that_lacks_a_character() -> None:
 )
 def test_every_error_is_harmless_however_it_is_shown(kind: type[LarderError], name: str) -> None:
     error = kind(f"{name} is wrong", next_step=f"look at {name}")
-    for text in (str(error), error.what, error.next_step, error.shown(), "\n".join(error._render_traceback_())):
+    for text in (str(error), error.what, error.next_step, error.format(), "\n".join(error._render_traceback_())):
         assert harmless(text), text
-    assert error.shown().count("\n") == 1
+    assert error.format().count("\n") == 1
 
 
 @hostile
 def test_errors_of_several_lines(name: str, tmp_path: Path) -> None:
-    server = Background("the server", tmp_path, words={"x"})
+    server = BackgroundProcess("the server", tmp_path, arguments={"x"})
     server.log.write_text(f"first\n{name}\n", errors="surrogatepass")
     several = [
         ConfigurationError.of_faults([name, name], next_step=name),
-        refuse(name, name, name),
-        changed("a file", name, name, name, name, name),
+        unsafe_source_error(name, name, name),
+        changed_content_error("a file", name, name, name, name, name),
         explain_code("NoSuchBucket", name, f"reading s3://{name}"),
         explain_code(name, name, name),
         server._failed("ended:", *server.last_lines()),
     ]
     for error in several:
-        assert harmless(error.shown()), error.shown()
+        assert harmless(error.format()), error.format()
 
 
 @hostile
 @pytest.mark.parametrize("log", ["line", "json"])
 def test_stage_and_its_events(name: str, log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    def work(_: Settings, reporter: Reporter) -> Outcome:
+    def work(_: Settings, reporter: Reporter) -> StageOutcome:
         reporter.event("warning", f"{name} is odd", path=name)
         with reporter.task(f"reading {name}", 3, "files") as task:
             task.advance()
         if log == "line":
             raise ServiceError(f"{name} failed", next_step=f"see {name}")
-        return Outcome(f"made {name}", f"use {name}", {"path": name})
+        return StageOutcome(f"made {name}", f"use {name}", {"path": name})
 
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -155,8 +155,8 @@ def test_front_door(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(front_door, "parse", lambda *_: (_ for _ in ()).throw(InputError(name, next_step=name)))
     assert front_door.main([]) == 3
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "who calls it keeps what becomes of its own pipes"
-    console.say(name)
-    console.tell(name)
+    console.print_message(name)
+    console.print_result(name)
     said = capsys.readouterr()
     assert harmless(said.err.removesuffix("\n")) and harmless(said.out.removesuffix("\n"))
     assert said.err.count("\n") == 3
@@ -172,18 +172,18 @@ def test_tables(name: str) -> None:
 @hostile
 def test_errors_that_come_out_of_a_worker(name: str) -> None:
     error = ConfigurationError.of_faults([name, "b"], next_step=name)
-    with pytest.raises(ConfigurationError) as caught, explained():
-        raise CarriedError.of(error)
-    assert caught.value.shown() == error.shown()
+    with pytest.raises(ConfigurationError) as caught, map_worker_errors():
+        raise WorkerError.from_error(error)
+    assert caught.value.format() == error.format()
 
 
 def test_no_error_has_a_bare_line_break() -> None:
-    """`lines` joins the lines of a message: a line break in an error's text would be shown as an escape."""
+    """`join_lines` joins the lines of a message: a line break in an error's text would be shown as an escape."""
     for folder in ("larder", "services", "provision"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error") and node.args:
-                    if ast.unparse(node.args[0]).startswith(("lines(", "Lines(")):
+                    if ast.unparse(node.args[0]).startswith(("join_lines(", "Lines(")):
                         continue
                     text = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)]
                     assert not [part for part in text if isinstance(part, str) and "\n" in part], ast.unparse(node)
@@ -191,15 +191,25 @@ def test_no_error_has_a_bare_line_break() -> None:
 
 def test_only_one_module_prints() -> None:
     """Results and messages go through `larder.terminal`; what is left prints lines of shell or pages of ours."""
-    own = {"larder/terminal.py", "larder/cli/main.py", "larder/cli/app.py", "larder/cli/inventory.py",
-           "larder/cli/commands/completion.py", "larder/cli/console.py", "larder/cli/lock.py",
-           "provision/__main__.py"}  # fmt: skip
+    own = {
+        "larder/terminal.py",
+        "larder/cli/main.py",
+        "larder/cli/app.py",
+        "larder/cli/inventory.py",
+        "larder/cli/commands/completion.py",
+        "larder/cli/console.py",
+        "larder/cli/lock.py",
+        "provision/__main__.py",
+    }
     found = set()
     for folder in ("larder", "services", "provision"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stderr.write",
-                                                                             "sys.stdout.write"):  # fmt: skip
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                    "print",
+                    "sys.stderr.write",
+                    "sys.stdout.write",
+                ):
                     found.add(str(path.relative_to(ROOT)))
     assert found <= own, found - own
 

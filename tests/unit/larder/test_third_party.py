@@ -1,4 +1,4 @@
-"""What libraries warn of, in this process and in workers, between lines that machines read."""
+"""Warnings of libraries, in this process and in workers, between lines for machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from larder.progress import Reporter
-from larder.third_party import told, warnings_told
+from larder.third_party import current_warning_reporter, report_warnings
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
@@ -20,9 +20,9 @@ import io, logging, multiprocessing, sys, warnings
 from PIL import Image
 from larder.engines.local import LocalEngine
 from larder.images import open_image
-from larder.loaders.failures import worker_start
+from larder.loaders.failures import make_worker_init
 from larder.progress import Reporter
-from larder.third_party import warnings_told
+from larder.third_party import report_warnings
 
 def work(start=None):
     if start is not None:
@@ -40,12 +40,12 @@ def task(number):
 
 if __name__ == "__main__":
     from script import task  # as workers import it
-    with warnings_told(Reporter("bench", sys.argv[1])):
+    with report_warnings(Reporter("bench", sys.argv[1])):
         work()
         with LocalEngine(2, 0)(task, [1]) as results:
             list(results)
         for method in ("fork", "forkserver", "spawn"):
-            process = multiprocessing.get_context(method).Process(target=work, args=(worker_start(),))
+            process = multiprocessing.get_context(method).Process(target=work, args=(make_worker_init(),))
             process.start()
             process.join()
 """
@@ -55,9 +55,13 @@ SAID = [("warning: odd things (UserWarning)", "UserWarning"), ("warning: slow st
 def run(tmp_path: Path, style: str) -> list[str]:
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py"), style], env={"PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, timeout=300, check=True,
-    )  # fmt: skip
+        [sys.executable, str(tmp_path / "script.py"), style],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     return done.stderr.splitlines()
 
 
@@ -73,9 +77,9 @@ def test_lines_of_the_stage(tmp_path: Path) -> None:
 
 def test_a_program_that_is_no_stage_keeps_its_own_warnings() -> None:
     before = warnings.showwarning, list(warnings.filters), logging.lastResort, list(sys.warnoptions)
-    assert told() is None
-    with pytest.raises(KeyError), warnings_told(Reporter("bench", "json")):
-        assert told() == ("bench", "json")
+    assert current_warning_reporter() is None
+    with pytest.raises(KeyError), report_warnings(Reporter("bench", "json")):
+        assert current_warning_reporter() == ("bench", "json")
         raise KeyError
-    assert told() is None
+    assert current_warning_reporter() is None
     assert (warnings.showwarning, list(warnings.filters), logging.lastResort, list(sys.warnoptions)) == before

@@ -1,4 +1,4 @@
-"""The slot: locked, swapped in whole, and cleared of what dead runs left."""
+"""A staged artifact: locked, swapped in whole, and cleared of what dead runs left."""
 
 import hashlib
 import os
@@ -10,43 +10,50 @@ from typing import Any
 import pytest
 
 from larder import volume
-from larder.contract import IndexEntry, Manifest, find_manifest, first_missing, read_index
+from larder.contract import IndexEntry, Manifest, find_manifest, find_missing_file, read_index
 from larder.errors import InputError, StorageError
 from larder.ledger import Ledger
-from larder.volume import Slot, remove_tree, require_space, swap_in, volume_name
+from larder.volume import StagedArtifact, remove_tree, require_space, swap_in, volume_name
 
 
 @pytest.fixture
-def slot(tmp_path: Path) -> Slot:
-    return Slot(tmp_path, "raw")
+def staged_artifact(tmp_path: Path) -> StagedArtifact:
+    return StagedArtifact(tmp_path, "raw")
 
 
-def make(slot: Slot, content: bytes, inner: str = "") -> Manifest:
-    with Ledger(slot.ledger_path, content.hex()) as ledger:
-        slot.resume(ledger)
-        (slot.staged / inner).mkdir(exist_ok=True)
-        (slot.staged / inner / "file").write_bytes(content)
+def make(staged_artifact: StagedArtifact, content: bytes, inner: str = "") -> Manifest:
+    with Ledger(staged_artifact.ledger_path, content.hex()) as ledger:
+        staged_artifact.resume(ledger)
+        (staged_artifact.staged / inner).mkdir(exist_ok=True)
+        (staged_artifact.staged / inner / "file").write_bytes(content)
         if "file" not in ledger:
             ledger.add([IndexEntry("file", len(content), hashlib.sha256(content).hexdigest())])
-        index = slot.write_index(ledger.entries())
+        index = staged_artifact.write_index(ledger.entries())
         manifest = Manifest(
-            artifact="raw", dataset="x", classes=[], splits={}, input={}, settings={}, files=1, bytes=len(content),
+            artifact="raw",
+            dataset="x",
+            classes=[],
+            splits={},
+            input={},
+            settings={},
+            files=1,
+            bytes=len(content),
             index=index,
-        )  # fmt: skip
-        slot.commit(manifest, {"a": 1}, ledger, inner)
+        )
+        staged_artifact.commit(manifest, {"a": 1}, ledger, inner)
     return manifest
 
 
 @pytest.mark.parametrize("atomic", [True, False], ids=["exchange", "no exchange"])
-def test_commit_replaces_all(slot: Slot, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+def test_commit_replaces_all(staged_artifact: StagedArtifact, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
     if not atomic:
         monkeypatch.setattr(volume, "_exchange", lambda *_: False)
     for content in (b"one", b"two"):
-        manifest = make(slot, content)
-        assert (slot.folder / "file").read_bytes() == content
-        assert find_manifest(slot.folder) == manifest
-        assert first_missing(slot.folder, manifest) is None
-        assert not slot.work.exists()
+        manifest = make(staged_artifact, content)
+        assert (staged_artifact.folder / "file").read_bytes() == content
+        assert find_manifest(staged_artifact.folder) == manifest
+        assert find_missing_file(staged_artifact.folder, manifest) is None
+        assert not staged_artifact.work.exists()
 
 
 def test_swap_exchanges(tmp_path: Path) -> None:
@@ -58,29 +65,33 @@ def test_swap_exchanges(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "old").exists()
 
 
-def test_resume_clears_all_but_downloads(slot: Slot) -> None:
-    for folder in (slot.staged, slot.work / "unwrapped" / "x", slot.downloads / "x"):
+def test_resume_clears_all_but_downloads(staged_artifact: StagedArtifact) -> None:
+    for folder in (staged_artifact.staged, staged_artifact.work / "unwrapped" / "x", staged_artifact.downloads / "x"):
         folder.mkdir(parents=True)
-    with Ledger(slot.ledger_path, "key") as ledger:
-        assert not slot.resume(ledger)
-    assert sorted(path.name for path in slot.work.iterdir() if path.is_dir()) == ["downloads", "new"]
-    with Ledger(slot.ledger_path, "key") as ledger:
-        assert slot.resume(ledger)
+    with Ledger(staged_artifact.ledger_path, "key") as ledger:
+        assert not staged_artifact.resume(ledger)
+    assert sorted(path.name for path in staged_artifact.work.iterdir() if path.is_dir()) == ["downloads", "new"]
+    with Ledger(staged_artifact.ledger_path, "key") as ledger:
+        assert staged_artifact.resume(ledger)
 
 
-def test_only_one_writer(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
-    with slot.lock(), pytest.raises(StorageError, match=f"another run is using {slot.root}") as caught, slot.lock():
+def test_only_one_writer(staged_artifact: StagedArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        staged_artifact.lock(),
+        pytest.raises(StorageError, match=f"another run is using {staged_artifact.root}") as caught,
+        staged_artifact.lock(),
+    ):
         pass
-    assert f"fuser -v {slot.root}/.larder/lock" in caught.value.next_step
+    assert f"fuser -v {staged_artifact.root}/.larder/lock" in caught.value.next_step
     monkeypatch.setattr(volume, "volume_name", lambda root: "food11")
     with (
-        slot.lock(),
-        pytest.raises(StorageError, match=rf"using the volume food11 \({slot.root}\)") as caught,
-        slot.lock(),
+        staged_artifact.lock(),
+        pytest.raises(StorageError, match=rf"using the volume food11 \({staged_artifact.root}\)") as caught,
+        staged_artifact.lock(),
     ):
         pass
     assert "docker ps --filter volume=food11" in caught.value.next_step
-    with slot.lock():
+    with staged_artifact.lock():
         pass
 
 
@@ -97,22 +108,24 @@ def test_killed_at_any_step_of_a_commit(
         monkeypatch.setattr(volume, "_exchange", lambda *_: False)
     outcomes = []
     for step in range(40):
-        slot = Slot(tmp_path / str(step), "raw")
-        slot.root.mkdir()
-        contents = {make(slot, b"old").digest(): b"old"}
+        staged_artifact = StagedArtifact(tmp_path / str(step), "raw")
+        staged_artifact.root.mkdir()
+        contents = {make(staged_artifact, b"old").digest(): b"old"}
         with monkeypatch.context() as patched, suppress(Killed):
             _kill_at(patched, step)
-            make(slot, b"new", inner)
-        slot.recover()
-        manifest = find_manifest(slot.folder)
+            make(staged_artifact, b"new", inner)
+        staged_artifact.recover()
+        manifest = find_manifest(staged_artifact.folder)
         assert manifest is not None, step
         found = contents.get(manifest.digest(), b"new")
-        assert (slot.folder / "file").read_bytes() == found
-        assert first_missing(slot.folder, manifest) is None
+        assert (staged_artifact.folder / "file").read_bytes() == found
+        assert find_missing_file(staged_artifact.folder, manifest) is None
         outcomes.append(found)
-        assert make(slot, b"new", inner) == find_manifest(slot.folder)  # and the next run gets through
-        assert (slot.folder / "file").read_bytes() == b"new"
-        assert not slot.work.exists()
+        assert make(staged_artifact, b"new", inner) == find_manifest(
+            staged_artifact.folder
+        )  # and the next run gets through
+        assert (staged_artifact.folder / "file").read_bytes() == b"new"
+        assert not staged_artifact.work.exists()
     assert outcomes == sorted(outcomes, reverse=True)  # old up to some step, new from there on
     assert set(outcomes) == {b"old", b"new"}
 
@@ -135,19 +148,19 @@ def _kill_at(patched: pytest.MonkeyPatch, step: int) -> None:
         patched.setattr(volume, name, guarded(getattr(volume, name)))
 
 
-def test_the_same_data_again_are_swapped_in_too(slot: Slot) -> None:
-    make(slot, b"new")
-    (slot.folder / "file").unlink()
-    make(slot, b"new")
-    assert (slot.folder / "file").exists()
+def test_the_same_data_again_are_swapped_in_too(staged_artifact: StagedArtifact) -> None:
+    make(staged_artifact, b"new")
+    (staged_artifact.folder / "file").unlink()
+    make(staged_artifact, b"new")
+    assert (staged_artifact.folder / "file").exists()
 
 
-def test_killed_while_flushing_resumes(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_while_flushing_resumes(staged_artifact: StagedArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched, suppress(Killed):
         patched.setattr(volume, "_sync", lambda _: (_ for _ in ()).throw(Killed))
-        make(slot, b"new")
-    with Ledger(slot.ledger_path, b"new".hex()) as ledger:
-        assert slot.resume(ledger)
+        make(staged_artifact, b"new")
+    with Ledger(staged_artifact.ledger_path, b"new".hex()) as ledger:
+        assert staged_artifact.resume(ledger)
         assert len(ledger) == 1
 
 
@@ -169,11 +182,11 @@ def test_require_space(tmp_path: Path) -> None:
         require_space(tmp_path, 10**21, "x")
 
 
-def test_a_changed_index_is_told(slot: Slot) -> None:
-    manifest = make(slot, b"one")
-    (slot.folder / "_larder" / "index.jsonl").write_bytes(b"")
+def test_a_changed_index_is_told(staged_artifact: StagedArtifact) -> None:
+    manifest = make(staged_artifact, b"one")
+    (staged_artifact.folder / "_larder" / "index.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match="not what its manifest says"):
-        list(read_index(slot.folder, manifest))
+        list(read_index(staged_artifact.folder, manifest))
 
 
 def test_the_name_of_a_volume(tmp_path: Path) -> None:

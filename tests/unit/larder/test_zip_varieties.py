@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import InputError
-from larder.sources import Options, open_local
+from larder.sources import SourceOptions, open_local
 from larder.sources.members import Source
 from tests.archives import (
     DEFLATE,
@@ -28,7 +28,7 @@ from tests.archives import (
     packed,
     unicode_path,
     zip_of,
-)  # fmt: skip
+)
 
 FILES = {"train/a.jpg": b"first", "train/b.jpg": b"second" * 999, "val/c.jpg": b""}
 ENTRIES = [ZipEntry(name.encode(), content, DEFLATE) for name, content in FILES.items()]
@@ -39,7 +39,7 @@ Open = Callable[..., Source]
 def opened(tmp_path: Path) -> Open:
     """Opens bytes as a source called `given`."""
 
-    def open_bytes(content: bytes, options: Options = Options()) -> Source:  # noqa: B008  (immutable)
+    def open_bytes(content: bytes, options: SourceOptions = SourceOptions()) -> Source:  # noqa: B008  (immutable)
         path = tmp_path / "given"
         path.write_bytes(content)
         return open_local(path, "given", options)
@@ -56,9 +56,10 @@ def contents(source: Source) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("counted", [True, False], ids=["offsets count it", "offsets do not"])
 @pytest.mark.parametrize(
-    "stub", [b"PK00", b"PK\x07\x08", b"MZ" + b"stub" * 300, b"#!/bin/sh\nexit\n", b"\0" * 700, b"PK\x05\x06"],
+    "stub",
+    [b"PK00", b"PK\x07\x08", b"MZ" + b"stub" * 300, b"#!/bin/sh\nexit\n", b"\0" * 700, b"PK\x05\x06"],
     ids=["PK00", "PK78", "exe", "script", "zeros", "an end record's mark"],
-)  # fmt: skip
+)
 def test_zip_behind_a_stub(opened: Open, stub: bytes, counted: bool) -> None:
     archive = zip_of(ENTRIES, before=stub, counted=counted)
     with zipfile.ZipFile(io.BytesIO(archive)) as theirs:
@@ -66,7 +67,15 @@ def test_zip_behind_a_stub(opened: Open, stub: bytes, counted: bool) -> None:
     assert contents(opened(archive)) == FILES
 
 
-def test_zip64_behind_a_stub_that_offsets_do_not_count(opened: Open) -> None:
+def test_zip_behind_another_one_is_refused(opened: Open) -> None:
+    """Only the files of the last one would be read."""
+    both = zip_of(ENTRIES) + zip_of(ENTRIES[:1])
+    with pytest.raises(InputError, match="two zip archives or more, one behind the other") as error:
+        contents(opened(both))
+    assert "split the file" in error.value.next_step
+
+
+def test_zip64_behind_a_stub_with_offsets_that_ignore_it(opened: Open) -> None:
     archive = zip_of(ENTRIES)
     *_, count, size, start, _ = struct.unpack("<4sHHHHIIH", archive[-22:])
     record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, start)
@@ -148,13 +157,13 @@ def test_unicode_path_field_is_checked_like_any_name(opened: Open) -> None:
 def test_names_in_a_code_page(opened: Open, encoding: str, name: str) -> None:
     """cp932 has bytes that look like backslashes, and the bytes of 联通 in gbk are valid UTF-8."""
     entries = [ZipEntry(name.encode(encoding), b"1", host=DOS), ZipEntry("é.png".encode(), b"2", flags=0x800)]
-    found = contents(opened(zip_of(entries), Options(zip_encoding=encoding)))
+    found = contents(opened(zip_of(entries), SourceOptions(zip_encoding=encoding)))
     assert found == {name: b"1", "é.png": b"2"}
 
 
 def test_name_that_is_not_in_the_code_page_is_refused(opened: Open) -> None:
     with pytest.raises(InputError, match="not valid"):
-        contents(opened(zip_of([ZipEntry(b"\x81.jpg")]), Options(zip_encoding="cp932")))
+        contents(opened(zip_of([ZipEntry(b"\x81.jpg")]), SourceOptions(zip_encoding="cp932")))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +256,7 @@ def test_aes_is_called_encrypted(opened: Open) -> None:
 
 
 def test_lzma_with_a_huge_dictionary(opened: Open) -> None:
-    """What the file is long is all that a dictionary must hold: a smaller one is taken, or it is refused."""
+    """A dictionary needn't exceed the file's length: the reader uses a smaller one, or refuses the file."""
     raw = bytearray(packed(b"content", LZMA))
     raw[5:9] = struct.pack("<I", 0xFFFFFFFF)
     assert contents(opened(zip_of([ZipEntry(b"a", b"content", LZMA, data=bytes(raw))]))) == {"a": b"content"}

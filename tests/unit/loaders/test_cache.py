@@ -6,7 +6,7 @@ import pytest
 
 from larder.errors import ConfigurationError, StorageError
 from larder.loaders import cache
-from larder.loaders.cache import MOST_AHEAD, own_folder, plan_budget
+from larder.loaders.cache import MAX_PREFETCH_CHUNKS, locked_folder, plan_budget
 
 CHUNKS = [900] * 9 + [1000]  # 9,100 bytes
 
@@ -40,27 +40,35 @@ def test_budget(plan, size, ahead, free, expected):
 @pytest.mark.parametrize("workers", [0, 1], ids=["no-workers", "one-worker"])
 def test_a_cache_with_room_for_more_fetches_more_ahead(tmp_path, workers):
     limits = {"workers": workers, "max_cache_size": 50_000, "max_pre_download": None}
-    assert plan_budget([1000] * 60, tmp_path, **limits).ahead == 25
-    assert plan_budget([100] * 600, tmp_path, **limits).ahead == MOST_AHEAD
+    assert plan_budget([1000] * 60, tmp_path, **limits).prefetch_chunks == 25
+    assert plan_budget([100] * 600, tmp_path, **limits).prefetch_chunks == MAX_PREFETCH_CHUNKS
 
 
 @pytest.mark.parametrize(
     ("size", "ahead", "free", "kind", "match"),
     [
         pytest.param(
-            7999, None, 1_000_000, ConfigurationError,
-            "=7999: 2 workers fetching 2 chunks ahead, each, take 8,000 bytes of cache; 9,101", id="too-small",
+            7999,
+            None,
+            1_000_000,
+            ConfigurationError,
+            "=7999: 2 workers fetching 2 chunks ahead, each, need 8,000 bytes of cache; 9,101",
+            id="too-small",
         ),
         pytest.param(
-            9000, 3, 1_000_000, ConfigurationError,
-            "fetching 3 chunks ahead, each, take 12,000 bytes", id="too-small-for-three-ahead",
+            9000,
+            3,
+            1_000_000,
+            ConfigurationError,
+            "fetching 3 chunks ahead, each, need 12,000 bytes",
+            id="too-small-for-three-ahead",
         ),
         pytest.param(
             None, None, 10_000, StorageError, "may grow to 7,500 bytes, three quarters of what is free", id="disk"
         ),
         pytest.param(9101, None, 9000, StorageError, "8.8 KiB free, and the cache may", id="full"),
     ],
-)  # fmt: skip
+)
 def test_too_little_room(plan, size, ahead, free, kind, match):
     with pytest.raises(kind, match=match):
         plan(size, ahead, free)
@@ -70,7 +78,7 @@ def test_a_folder_is_empty_at_first_and_gone_in_the_end(tmp_path):
     left = tmp_path / "cache/larder-x/old"
     left.mkdir(parents=True)
     (tmp_path / "cache/mine").touch()
-    with pytest.raises(KeyboardInterrupt), own_folder(tmp_path / "cache", "x") as folder:
+    with pytest.raises(KeyboardInterrupt), locked_folder(tmp_path / "cache", "x") as folder:
         assert list(folder.iterdir()) == []
         (folder / "new").touch()
         raise KeyboardInterrupt
@@ -78,12 +86,12 @@ def test_a_folder_is_empty_at_first_and_gone_in_the_end(tmp_path):
 
 
 def test_a_folder_is_one_run_s(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_SECONDS", 0.0)
     with (
-        own_folder(tmp_path, "x") as folder,
+        locked_folder(tmp_path, "x") as folder,
         pytest.raises(StorageError, match=f"another run uses {folder}"),
-        own_folder(tmp_path, "x"),
+        locked_folder(tmp_path, "x"),
     ):
         pass
-    with own_folder(tmp_path, "x"):
+    with locked_folder(tmp_path, "x"):
         pass

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
-from larder.loaders.dataloader import EpochOrder, MapStyleLoader
-from larder.loaders.failures import CarriedError, explained
+from larder.loaders.dataloader import EpochSampler, MapStyleLoader
+from larder.loaders.failures import WorkerError, map_worker_errors
 
 
 @pytest.mark.parametrize(
@@ -17,29 +17,31 @@ from larder.loaders.failures import CarriedError, explained
         pytest.param(
             "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
             "out of shared memory. Please try to raise your shared memory limit.",
-            "ran out of shared memory", "shared memory", id="bus-error",
+            "ran out of shared memory",
+            "shared memory",
+            id="bus-error",
         ),
         pytest.param(
             "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
             "RuntimeError: unable to write to file </torch_7_1_0>: No space left on device (28)",
-            "ran out of shared memory", "shared memory", id="no-space",
+            "ran out of shared memory",
+            "shared memory",
+            id="no-space",
         ),
         pytest.param(
             "DataLoader worker (pid 7) is killed by signal: Killed. ", "was lost", "`workers` lower", id="killed"
         ),
-        pytest.param(
-            "DataLoader worker (pid(s) 7) exited unexpectedly", "was lost", "`workers` lower", id="gone"
-        ),
+        pytest.param("DataLoader worker (pid(s) 7) exited unexpectedly", "was lost", "`workers` lower", id="gone"),
     ],
-)  # fmt: skip
+)
 def test_lost_workers_become_resource_errors(message, what, remedy):
-    with pytest.raises(ResourceError, match=what) as caught, explained():
+    with pytest.raises(ResourceError, match=what) as caught, map_worker_errors():
         raise RuntimeError(message)
     assert remedy in caught.value.next_step
 
 
 def test_other_errors_stay_as_they_are():
-    with pytest.raises(RuntimeError, match="a fault"), explained():
+    with pytest.raises(RuntimeError, match="a fault"), map_worker_errors():
         raise RuntimeError("a fault")
 
 
@@ -53,7 +55,7 @@ class Failing:
         return 640
 
     def __getitem__(self, number: int) -> None:
-        raise CarriedError.of(self.error) from self.error
+        raise WorkerError.from_error(self.error) from self.error
 
 
 @pytest.fixture
@@ -70,9 +72,9 @@ def loader(manifest):
 @pytest.mark.parametrize("kind", [ConfigurationError, InputError, ServiceError, StorageError])
 def test_errors_come_out_of_workers_whole(loader, kind, workers):
     error = kind("s3://b/k: Gemüse\nis gone", next_step="look, then 'run' again")
-    with loader(Failing(error), workers) as feed:
+    with loader(Failing(error), workers) as numbers:
         with pytest.raises(kind) as caught:
-            next(iter(feed))
+            next(iter(numbers))
         assert (type(caught.value), caught.value.what, caught.value.next_step) == (kind, error.what, error.next_step)
     assert not multiprocessing.active_children()
 
@@ -89,40 +91,40 @@ class Numbered:
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["here", "in-workers"])
 def test_iterating_gives_epoch_after_epoch(loader, workers):
-    with loader(Numbered(), workers) as feed:
-        epochs = [[label for _, labels in feed for label in labels.tolist()] for _ in range(2)]
-        again = [label for _, labels in feed.read(0, 3) for label in labels.tolist()]
-    assert len(feed) == 10
+    with loader(Numbered(), workers) as numbers:
+        epochs = [[label for _, labels in numbers for label in labels.tolist()] for _ in range(2)]
+        again = [label for _, labels in numbers.read(0, 3) for label in labels.tolist()]
+    assert len(numbers) == 10
     assert [sorted(epoch) for epoch in epochs] == [list(range(640))] * 2
     assert epochs[0] != epochs[1]
     assert again == epochs[0][: 3 * 64]
 
 
 def test_a_closed_loader_reads_again(loader):
-    with loader(Numbered()) as feed:
-        first = next(iter(feed))[1].tolist()
-        feed.close()
+    with loader(Numbered()) as numbers:
+        first = next(iter(numbers))[1].tolist()
+        numbers.close()
         assert not multiprocessing.active_children()
-        assert next(feed.read(0, 1))[1].tolist() == first
+        assert next(numbers.read(0, 1))[1].tolist() == first
 
 
 def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start():
-    order, same = EpochOrder(100, seed=3), EpochOrder(100, seed=3)
+    order, same = EpochSampler(100, seed=3), EpochSampler(100, seed=3)
     whole = list(order)
     assert sorted(whole) == list(range(100)) != whole
     same.limit = 10
     assert (list(same), len(same)) == (whole[:10], 10)
     same.epoch = 1
     assert list(same) != whole[:10]
-    assert list(EpochOrder(100, seed=4)) != whole
+    assert list(EpochSampler(100, seed=4)) != whole
 
 
 HANDS_OVER = """
 import os, socket
 from multiprocessing import resource_sharer
-from larder.loaders.failures import start_worker
+from larder.loaders.failures import init_worker
 
-start_worker(0)
+init_worker(0)
 address, _ = resource_sharer.DupFd(os.open(os.devnull, os.O_RDONLY))._id
 with socket.socket(socket.AF_UNIX) as taker:
     taker.connect(address)

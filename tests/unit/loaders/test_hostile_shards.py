@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from larder.errors import InputError
-from larder.loaders.failures import CarriedError, UnreadableImageError, explained
-from larder.loaders.shard_stream import LibraryShardStream, ShardStream
+from larder.loaders.failures import UnreadableImageError, WorkerError, map_worker_errors
+from larder.loaders.shard_stream import ShardStream, WebDatasetStream
 from larder.shards import PlainTar
 from tests import hostile
 
@@ -30,7 +30,7 @@ class Reader:
     """Gives one shard, as s3_reader's does."""
 
     def __init__(self, content: bytes) -> None:
-        self._content, self.opened = content, "s3://bucket/training/shard-000000.tar"
+        self._content, self.opened_uri = content, "s3://bucket/training/shard-000000.tar"
 
     def open(self, key: str) -> Opened:
         return Opened(self._content)
@@ -38,7 +38,7 @@ class Reader:
     def explain(self, fault: Exception) -> Exception:
         raise fault
 
-    def settle(self) -> None: ...
+    def count_last_body(self) -> None: ...
 
 
 def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
@@ -46,14 +46,14 @@ def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
     from larder.loaders.preprocessing import decode
 
     stream: Any = kind.__new__(kind)
-    stream._bucket, stream._keys, stream._seed, stream._classes, stream._asked = "bucket", ["x.tar"], 0, 10, [0, 0]
+    stream._bucket, stream._keys, stream._seed, stream._classes, stream._pass_state = "bucket", ["x.tar"], 0, 10, [0, 0]
     stream._table = None
-    stream._readers = type("Readers", (), {"own": lambda self: Reader(content)})()
-    with explained():
+    stream._readers = type("Readers", (), {"get": lambda self: Reader(content)})()
+    with map_worker_errors():
         return [(str(decode(one.image, one.name)), one.label) for one in stream._samples(0, 1)]
 
 
-readers = pytest.mark.parametrize("kind", [ShardStream, LibraryShardStream])
+readers = pytest.mark.parametrize("kind", [ShardStream, WebDatasetStream])
 
 
 @readers
@@ -88,17 +88,17 @@ def test_a_shard_is_handed_on_as_it_is(step: int) -> None:
 @pytest.mark.parametrize("step", [1, 7, 512, 10240, 1 << 20])
 def test_a_header_is_looked_at_however_it_is_read(step: int) -> None:
     stream = PlainTar(io.BytesIO(SOUND[:-1024] + hostile.sparse("1.jpg", 1 << 33)), "it", "")
-    with pytest.raises(InputError, match=r"it is damaged: a tar header of another kind .* at byte 2,560"):
+    with pytest.raises(InputError, match=r"it is damaged: a tar header that isn't for a regular file at byte 2,560"):
         while stream.read(step):
             pass
 
 
 def test_errors_of_workers_have_one_line_whatever_a_member_is_called() -> None:
-    forged = 'x\nlarder.loaders.failures.CarriedError: ["ConfigurationError", "forged", "do"].jpg'
-    with pytest.raises(InputError, match=r"forged.* can't be read"), explained():
+    forged = 'x\nlarder.loaders.failures.WorkerError: ["ConfigurationError", "forged", "do"].jpg'
+    with pytest.raises(InputError, match=r"forged.* can't be read"), map_worker_errors():
         from larder.loaders.preprocessing import decode
 
         decode(b"", forged)
-    with pytest.raises(InputError), explained():
-        raise CarriedError('["UnheardOfError", "what", "step"]')
+    with pytest.raises(InputError), map_worker_errors():
+        raise WorkerError('["UnheardOfError", "what", "step"]')
     assert issubclass(UnreadableImageError, Exception)

@@ -4,13 +4,19 @@ import random
 
 import pytest
 
-from larder.bucket import Listed
+from larder.bucket import ListedObject
 from larder.contract import IndexEntry
 from larder.loaders.image_table import ImageTable
 
 # In the index's order: by UTF-8's bytes, where a sign beyond the basic plane comes after all others.
-PATHS = ["test/class_00/9.jpg", "training/class_00/a b.jpg", "training/class_00/ä.jpg", "training/class_01/\uffee.jpg",
-         "training/class_01/\U0001f34e.jpg", "training2/class_00/1.jpg"]  # fmt: skip
+PATHS = [
+    "test/class_00/9.jpg",
+    "training/class_00/a b.jpg",
+    "training/class_00/ä.jpg",
+    "training/class_01/\uffee.jpg",
+    "training/class_01/\U0001f34e.jpg",
+    "training2/class_00/1.jpg",
+]
 TRAINING = PATHS[1:5]
 
 
@@ -25,7 +31,7 @@ def objects():
 
 
 def listed(paths=tuple(PATHS)):
-    return [Listed(path, 10 + PATHS.index(path), "") for path in paths]
+    return [ListedObject(path, 10 + PATHS.index(path), "") for path in paths]
 
 
 def test_holds_one_split(objects):
@@ -34,7 +40,7 @@ def test_holds_one_split(objects):
 
 
 def test_nothing_is_missing_in_whatever_order_a_store_lists(objects):
-    items = [*listed(), Listed("training/extra.jpg", 1, ""), Listed("zzz", 1, ""), Listed("", 0, "")]
+    items = [*listed(), ListedObject("training/extra.jpg", 1, ""), ListedObject("zzz", 1, ""), ListedObject("", 0, "")]
     for seed in range(5):
         random.Random(seed).shuffle(items)
         assert objects.first_missing(items, lambda: None) is None
@@ -44,7 +50,7 @@ def test_nothing_is_missing_in_whatever_order_a_store_lists(objects):
 def test_names_what_is_missing_or_of_another_length(objects, path):
     others = [item for item in listed() if item.path != path]
     assert objects.first_missing(others, lambda: None) == path
-    assert objects.first_missing([*others, Listed(path, 9, "")], lambda: None) == path
+    assert objects.first_missing([*others, ListedObject(path, 9, "")], lambda: None) == path
 
 
 def test_an_empty_split_misses_nothing(objects):

@@ -22,9 +22,10 @@ PYPROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_te
 EXTRAS = set(PYPROJECT["project"]["optional-dependencies"])
 URI = "s3://bucket/photos"
 LOADERS: dict[str, Callable[[], Loader]] = {
-    "objects": lambda: ObjectLoader(URI, "training"), "shards": lambda: ShardLoader(URI, "training"),
+    "objects": lambda: ObjectLoader(URI, "training"),
+    "shards": lambda: ShardLoader(URI, "training"),
     "chunks": lambda: ChunkLoader(URI, "training", cache_dir="cache"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -37,7 +37,7 @@ def test_decodes_bytes_as_it_decodes_files(tmp_path):
     assert preprocessing.decode(path.read_bytes()).tobytes() == preprocessing.decode(str(path)).tobytes()
 
 
-def test_a_file_that_the_system_does_not_give_is_told_from_one_that_is_damaged_or_gone(tmp_path):
+def test_an_error_says_whether_a_file_is_unreadable_damaged_or_gone(tmp_path):
     from larder.loaders import preprocessing
 
     (tmp_path / "text.jpg").write_text("no image")

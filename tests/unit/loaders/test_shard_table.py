@@ -6,7 +6,7 @@ import pytest
 
 from larder.contract import SampleEntry
 from larder.errors import InputError
-from larder.loaders.shard_table import Sample, ShardTable
+from larder.loaders.shard_table import ShardSample, ShardTable
 
 FOLDER = "s3://bucket/photos-webdataset"
 
@@ -17,8 +17,8 @@ def entry(shard: int, number: int, split: str = "training") -> SampleEntry:
     return SampleEntry(f"{split}/shard-{shard:06d}.tar", 512, 3, hashlib.sha256(image).hexdigest(), number % 2, path)
 
 
-def sample(shard: int, number: int) -> Sample:
-    return Sample(uri(shard), f"{shard}-{number}", b"%d-%d" % (shard, number), number % 2)
+def sample(shard: int, number: int) -> ShardSample:
+    return ShardSample(uri(shard), f"{shard}-{number}", b"%d-%d" % (shard, number), number % 2)
 
 
 def uri(shard: int) -> str:
@@ -32,10 +32,10 @@ def table() -> ShardTable:
     return ShardTable([entry(0, 0, "test"), *entries], "training", FOLDER)
 
 
-def test_every_sample_gets_its_digest_in_whatever_order_shards_are_read(table):
+def test_every_sample_gets_its_digest_in_any_order_of_shards(table):
     assert len(table) == 6
     read = [sample(2, 0), sample(0, 0), sample(0, 1), sample(0, 2)]
-    found = list(table.checked(read, [uri(2), uri(0)]))
+    found = list(table.check_samples(read, [uri(2), uri(0)]))
     assert [one._replace(sha256=None) for one in found] == read
     assert all(hashlib.sha256(one.image).digest() == one.sha256 for one in found)
 
@@ -45,7 +45,7 @@ def test_every_sample_gets_its_digest_in_whatever_order_shards_are_read(table):
     [
         ([sample(0, 0), sample(0, 1)], "lacks 1 samples"),
         ([sample(0, 0), sample(1, 0)], "lacks 2 samples"),
-        ([*(sample(0, n) for n in range(3)), sample(0, 3)], "none of the samples"),
+        ([*(sample(0, n) for n in range(3)), sample(0, 3)], "one of the samples"),
         ([sample(7, 0)], "lacks 3 samples"),
         ([sample(0, 1)], "has class 1, and the index says 0"),
         ([*(sample(0, n) for n in range(3))], "shard-000001.tar lacks 2 samples"),
@@ -55,7 +55,7 @@ def test_every_sample_gets_its_digest_in_whatever_order_shards_are_read(table):
 )
 def test_what_is_not_as_the_index_says(table, read, what):
     with pytest.raises(InputError, match=what):
-        list(table.checked(read, [uri(0), uri(1)]))
+        list(table.check_samples(read, [uri(0), uri(1)]))
 
 
 def test_shards_whose_samples_are_scattered():

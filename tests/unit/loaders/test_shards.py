@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from larder.errors import InputError
-from larder.loaders.shard_stream import samples_of
+from larder.loaders.shard_stream import read_shard_samples
 
 URI = "s3://bucket/shard-000000.tar"
 
@@ -22,22 +22,26 @@ def archive(*members, format=tarfile.USTAR_FORMAT):
 
 
 def samples(content):
-    found = samples_of(io.BytesIO(content), len(content), URI, classes=10)
+    found = read_shard_samples(io.BytesIO(content), len(content), URI, classes=10)
     return [(sample.name, sample.image, sample.label) for sample in found]
 
 
 def test_members_with_one_key_are_a_sample():
     long = "class_00/" + 200 * "x"
     content = archive(
-        ("class_00/1.jpg", b"one"), ("class_00/1.cls", b"0"),
-        ("class_01/1.cls", b"1"), ("class_01/1.jpg", b"two"),
-        (f"{long}.jpeg", b"three"), (f"{long}.cls", b"2"),
+        ("class_00/1.jpg", b"one"),
+        ("class_00/1.cls", b"0"),
+        ("class_01/1.cls", b"1"),
+        ("class_01/1.jpg", b"two"),
+        (f"{long}.jpeg", b"three"),
+        (f"{long}.cls", b"2"),
         format=tarfile.PAX_FORMAT,
-    )  # fmt: skip
+    )
     assert samples(content) == [
-        (f"{URI}, class_00/1.jpg", b"one", 0), (f"{URI}, class_01/1.jpg", b"two", 1),
+        (f"{URI}, class_00/1.jpg", b"one", 0),
+        (f"{URI}, class_01/1.jpg", b"two", 1),
         (f"{URI}, {long}.jpeg", b"three", 2),
-    ]  # fmt: skip
+    ]
 
 
 def test_an_archive_without_padding_to_records():
@@ -62,7 +66,7 @@ def test_what_makes_no_sample(members, has):
 
 
 @pytest.mark.parametrize("harm", [bytes(512), b"x" * 512], ids=["zeros", "nonsense"])
-def test_a_header_that_is_none_is_not_taken_for_the_end(harm):
+def test_an_invalid_header_is_not_taken_for_the_end(harm):
     content = bytearray(archive(*((f"{number}.{kind}", b"7") for number in range(40) for kind in ("jpg", "cls"))))
     content[20 * 1024 : 20 * 1024 + 512] = harm
     with pytest.raises(InputError, match="damaged: no tar header at byte 20,480"):

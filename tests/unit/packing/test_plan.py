@@ -11,11 +11,12 @@ import pytest
 
 from larder.contract import IndexEntry, write_index
 from larder.errors import ConfigurationError, InputError
-from larder.packing.plan import Limits, Pack, plan, require_packable
-from services.optimize.optimize import Chunks
-from services.shard.shard import TarShards
+from larder.packing.pack import Pack, PackLimits
+from larder.packing.plan import plan_packs, require_packable
+from services.optimize.optimize import ChunkLayout
+from services.shard.shard import ShardLayout
 
-LAYOUTS = [TarShards(), Chunks(1 << 20)]
+LAYOUTS = [ShardLayout(), ChunkLayout(1 << 20)]
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def paths(packs: list[Pack]) -> list[str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["shards", "chunks"])
 @pytest.mark.parametrize("seed", [None, 0, 7])
-def test_a_pack_is_as_long_as_planned(index: Path, layout: TarShards | Chunks, seed: int | None) -> None:
-    packs = list(plan(index, layout, Limits(20_000, 0, "SIZE"), seed))
+def test_a_pack_is_as_long_as_planned(index: Path, layout: ShardLayout | ChunkLayout, seed: int | None) -> None:
+    packs = list(plan_packs(index, layout, PackLimits(20_000, 0, "SIZE"), seed))
     assert len(paths(packs)) == len(set(paths(packs))) == 400
     for pack in packs:
         assert pack.size <= 20_000
@@ -48,8 +49,8 @@ def test_a_pack_is_as_long_as_planned(index: Path, layout: TarShards | Chunks, s
 
 
 def test_the_order_is_the_seeds(index: Path) -> None:
-    limits = Limits(20_000, 0, "SIZE")
-    orders = [paths(list(plan(index, TarShards(), limits, seed))) for seed in (None, 0, 0, 1)]
+    limits = PackLimits(20_000, 0, "SIZE")
+    orders = [paths(list(plan_packs(index, ShardLayout(), limits, seed))) for seed in (None, 0, 0, 1)]
     assert orders[0] == sorted(orders[0])
     assert orders[1] == orders[2]
     assert orders[1] != orders[3]
@@ -58,18 +59,18 @@ def test_the_order_is_the_seeds(index: Path) -> None:
 
 def test_the_order_stays_the_same_from_release_to_release(tmp_path: Path) -> None:
     write_index(tmp_path / "index.jsonl", [IndexEntry(f"t/c/{name}.jpg", 1, "0" * 64, 0) for name in "abcdef"])
-    order = paths(list(plan(tmp_path / "index.jsonl", TarShards(), Limits(20_000, 0, "SIZE"), 0)))
+    order = paths(list(plan_packs(tmp_path / "index.jsonl", ShardLayout(), PackLimits(20_000, 0, "SIZE"), 0)))
     assert "".join(path[4] for path in order) == "caebfd"
 
 
 def test_the_largest_sample_alone_must_fit(index: Path) -> None:
     with pytest.raises(ConfigurationError, match="takes 3,584 bytes by itself, and SIZE is 2,000") as caught:
-        require_packable(index, TarShards(), Limits(2000, 0, "SIZE"))
+        require_packable(index, ShardLayout(), PackLimits(2000, 0, "SIZE"))
     lines = caught.value.what.splitlines()
     assert lines[0] == "400 samples can't be packed, of which the first 20 are:"
     assert len(lines) == 21
     assert "SIZE to at least 4096" in caught.value.next_step
-    require_packable(index, TarShards(), Limits(4096, 0, "SIZE"))
+    require_packable(index, ShardLayout(), PackLimits(4096, 0, "SIZE"))
 
 
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     entries = [IndexEntry(f"t/c/{name}", 9000 if name == "large.jpg" else 1, "0" * 64, 0) for name in names]
     write_index(tmp_path / "index.jsonl", entries)
     with pytest.raises(InputError) as caught:
-        require_packable(tmp_path / "index.jsonl", TarShards(), Limits(9000, 0, "SIZE"))
+        require_packable(tmp_path / "index.jsonl", ShardLayout(), PackLimits(9000, 0, "SIZE"))
     assert "good.jpg" not in caught.value.what
     assert caught.value.what.splitlines()[0] == "5 samples can't be packed:"
     assert [name for name in faulty if f"t/c/{name} " not in caught.value.what] == []
@@ -90,7 +91,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 def test_long_lines(tmp_path: Path, seed: int | None) -> None:
     names = sorted(f"t/c/{letter * length}.jpg" for letter in "ab" for length in (1, 400, 512, 1100, 5000))
     write_index(tmp_path / "index.jsonl", [IndexEntry(name, 1, "0" * 64, 0) for name in names])
-    packs = list(plan(tmp_path / "index.jsonl", Chunks(1 << 20), Limits(1 << 20, 0, "SIZE"), seed))
+    packs = list(plan_packs(tmp_path / "index.jsonl", ChunkLayout(1 << 20), PackLimits(1 << 20, 0, "SIZE"), seed))
     assert sorted(paths(packs)) == names
 
 
@@ -103,9 +104,9 @@ def test_every_sample_has_a_key_of_its_own(tmp_path: Path, seed: int | None) -> 
         (IndexEntry(f"t/c/{name}", 3, "0" * 64, 0) for name in names), key=lambda entry: entry.path.encode()
     )
     write_index(tmp_path / "index.jsonl", entries)
-    require_packable(tmp_path / "index.jsonl", TarShards(), Limits(1 << 20, 0, "SIZE"))
-    [pack] = plan(tmp_path / "index.jsonl", TarShards(), Limits(1 << 20, 0, "SIZE"), seed)
-    packed = b"".join(TarShards().encode(pack.entries(), [b"abc"] * len(names)))
+    require_packable(tmp_path / "index.jsonl", ShardLayout(), PackLimits(1 << 20, 0, "SIZE"))
+    [pack] = plan_packs(tmp_path / "index.jsonl", ShardLayout(), PackLimits(1 << 20, 0, "SIZE"), seed)
+    packed = b"".join(ShardLayout().encode(pack.entries(), [b"abc"] * len(names)))
     assert len(packed) == pack.size
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         members = archive.getnames()
@@ -114,7 +115,10 @@ def test_every_sample_has_a_key_of_its_own(tmp_path: Path, seed: int | None) -> 
     assert keys[::2] == keys[1::2], "image and label are one sample"
     by_path = {entry.path[4:]: key for entry, key in zip(pack.entries(), keys[::2], strict=True)}
     assert {name: by_path[name] for name in ("cat_0.jpg", "plain.jpg", "1_0.png", "1.JPG")} == {
-        "cat_0.jpg": "cat_0", "plain.jpg": "plain", "1_0.png": "1_0", "1.JPG": "1"
-    }  # fmt: skip
+        "cat_0.jpg": "cat_0",
+        "plain.jpg": "plain",
+        "1_0.png": "1_0",
+        "1.JPG": "1",
+    }
     assert by_path["cat.0.jpg"] == f"cat_0-{hashlib.sha256(b'c/cat.0.jpg').hexdigest()[:8]}"
     assert by_path["1.png"] == f"1-{hashlib.sha256(b'c/1.png').hexdigest()[:8]}"

@@ -9,18 +9,18 @@ import pytest
 from openstack import exceptions as sdk
 
 from larder.errors import ServiceError
-from provision import answers, leases, machine, objects, servers, volumes
-from provision.clouds import Cloud, explained, make
+from provision import answers, leases, objects, server_setup, servers, volumes
+from provision.clouds import Cloud, create_once, translate_cloud_errors
 from provision.declaration import Site
-from provision.hosts import Disk
-from provision.marks import Thing
+from provision.host_scripts import Disk
+from provision.marks import Resource
 
 INJECTED = "203.0.113.7\n    ProxyCommand touch /tmp/x"
 
 
 @pytest.mark.parametrize("answer", ["203.0.113.7", "10.9.0.3", "2001:db8::7"])
 def test_an_address_is_one(answer: str) -> None:
-    assert answers.address(answer, "it") == answer
+    assert answers.validate_address(answer, "it") == answer
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_address_is_one(answer: str) -> None:
 )  # fmt: skip
 def test_what_is_no_address_is_told_escaped(answer: object) -> None:
     with pytest.raises(ServiceError, match="which is no address") as told:
-        answers.address(answer, "the floating IP")
+        answers.validate_address(answer, "the floating IP")
     assert "\n" not in told.value.what and told.value.next_step
 
 
@@ -41,7 +41,7 @@ def test_what_is_no_address_is_told_escaped(answer: object) -> None:
     [("8.8.8.8", "8.8.8.8"), ("2001:4860:4860::8888", "2001:4860:4860::8888"), ("::ffff:8.8.8.8", "8.8.8.8")],
 )
 def test_a_public_address_is_one(answer: str, address: str) -> None:
-    assert answers.public_address(answer, "it", "-") == address
+    assert answers.validate_public_address(answer, "it", "-") == address
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_public_address_is_one(answer: str, address: str) -> None:
 )  # fmt: skip
 def test_no_network_and_no_private_address_is_public(answer: str) -> None:
     with pytest.raises(ServiceError, match="no public address"):
-        answers.public_address(answer, "it", "-")
+        answers.validate_public_address(answer, "it", "-")
 
 
 @pytest.mark.parametrize("answer", ["4711", "0b5c1f9e-7f2a-4b7e-9d55-7a1fd7a9c001", "a" * 128])
 def test_an_id_is_one(answer: str) -> None:
-    assert answers.identifier(answer, "it") == answer
+    assert answers.validate_identifier(answer, "it") == answer
 
 
 IDS = ["", "-rf", "--mount", "../x", "a/b", "a b", "a\n", "$(x)", "a;b", "é", "a" * 129, None, 7, {"id": "a"}]
@@ -65,21 +65,24 @@ IDS = ["", "-rf", "--mount", "../x", "a/b", "a b", "a\n", "$(x)", "a;b", "é", "
 
 @pytest.mark.parametrize("answer", IDS, ids=repr)
 def test_no_id_is_an_option_a_path_or_anything_for_a_shell(answer: Any) -> None:
-    for use in (lambda: answers.identifier(answer, "it"), lambda: Disk(answer, 1, "/mnt", blank=True),
-                lambda: Thing("volume", "block", answer, "available")):  # fmt: skip
+    for use in (
+        lambda: answers.validate_identifier(answer, "it"),
+        lambda: Disk(answer, 1, "/mnt", blank=True),
+        lambda: Resource("volume", "block", answer, "available"),
+    ):
         with pytest.raises(ServiceError, match="no id"):
             use()
 
 
 @pytest.mark.parametrize("answer", ["5", 5, 0])
 def test_a_number_is_one(answer: Any) -> None:
-    assert answers.whole_number(answer, "it") == int(answer)
+    assert answers.validate_whole_number(answer, "it") == int(answer)
 
 
 @pytest.mark.parametrize("answer", ["", "five", "-5", -5, 1.5, None, True, "5\n", "9" * 400, 2**63, []], ids=repr)
 def test_what_is_no_number_is_told(answer: Any) -> None:
     with pytest.raises(ServiceError, match="no whole number"):
-        answers.whole_number(answer, "it")
+        answers.validate_whole_number(answer, "it")
 
 
 @pytest.mark.parametrize(
@@ -91,23 +94,34 @@ def test_what_is_no_number_is_told(answer: Any) -> None:
     ],
 )
 def test_the_store_s_address_is_that_of_the_catalog(answer: str, url: str) -> None:
-    assert answers.base_url(answer, "it") == url
+    assert answers.validate_base_url(answer, "it") == url
 
 
 @pytest.mark.parametrize(
     "answer",
-    ["", "ftp://a/", "https:///x", "https://a b/", "https://user:pw@a/", "https://a:99999/", "file:///etc/passwd", None,
-     "https://a\\nb/", "https://a$(x)/", "https://a'/"],
-)  # fmt: skip
+    [
+        "",
+        "ftp://a/",
+        "https:///x",
+        "https://a b/",
+        "https://user:pw@a/",
+        "https://a:99999/",
+        "file:///etc/passwd",
+        None,
+        "https://a\\nb/",
+        "https://a$(x)/",
+        "https://a'/",
+    ],
+)
 def test_no_other_text_gets_into_a_file_of_settings(answer: Any) -> None:
     with pytest.raises(ServiceError, match="no http address"):
-        answers.base_url(answer, "it")
+        answers.validate_base_url(answer, "it")
 
 
 @pytest.mark.parametrize("secret", ["", "a b", "s\nLARDER_SOURCE=http://x", "$(x)", 'a"b', None, 7])
 def test_no_secret_of_another_form_gets_into_a_file_of_settings(secret: Any) -> None:
     with pytest.raises(ServiceError) as told:
-        answers.s3_key(secret, "the secret")
+        answers.validate_s3_key(secret, "the secret")
     assert not secret or str(secret) not in told.value.what
 
 
@@ -115,18 +129,23 @@ def stack_of(**parts: Any) -> Any:
     return cast(Any, SimpleNamespace(**parts))
 
 
-def test_a_floating_ip_that_is_none_reaches_no_ssh_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Thing("server", "lab", "1", "ACTIVE", raw=SimpleNamespace(addresses={"net": [{"addr": INJECTED}]}))
-    floating = Thing("floating IP", INJECTED, "2", "ACTIVE", raw=SimpleNamespace(port_id="3"))
+def test_an_invalid_floating_ip_reaches_no_ssh_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Resource("server", "lab", "1", "ACTIVE", raw=SimpleNamespace(addresses={"net": [{"addr": INJECTED}]}))
+    floating = Resource("floating IP", INJECTED, "2", "ACTIVE", raw=SimpleNamespace(port_id="3"))
     for found in (floating, None):
-        monkeypatch.setattr(machine.networks, "find_address", lambda stack, found=found: found)
+        monkeypatch.setattr(server_setup.networks, "find_address", lambda stack, found=found: found)
         with pytest.raises(ServiceError, match="no address"):
-            machine.address_of(stack_of(), server)
+            server_setup.address_of(stack_of(), server)
 
 
-def test_sizes_servers_and_dates_of_another_form_are_told() -> None:
-    volume = Thing("volume", "block", "1", "available", raw=SimpleNamespace(
-        size="many", metadata={}, attachments=[{"server_id": "$(x)"}]))  # fmt: skip
+def test_sizes_servers_and_dates_in_another_format_are_refused() -> None:
+    volume = Resource(
+        "volume",
+        "block",
+        "1",
+        "available",
+        raw=SimpleNamespace(size="many", metadata={}, attachments=[{"server_id": "$(x)"}]),
+    )
     with pytest.raises(ServiceError, match="no whole number"):
         volumes.disk(volume, stack_of(mount="/mnt"))
     with pytest.raises(ServiceError, match="no id"):
@@ -138,30 +157,37 @@ def test_sizes_servers_and_dates_of_another_form_are_told() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError("leases"), TypeError("no list"), ValueError("no JSON"), AttributeError()])
-def test_an_answer_of_another_form_is_told_and_looked_for(error: Exception) -> None:
+def test_an_answer_in_another_format_is_an_error_unless_the_resource_is_found(error: Exception) -> None:
     cloud = Cloud("compute", Site(), 1)
 
     def fails() -> str:
         raise error
 
-    with pytest.raises(ServiceError, match="another form than expected"), explained(cloud, "list"):
+    with pytest.raises(ServiceError, match="another form than expected"), translate_cloud_errors(cloud, "list"):
         fails()
-    assert make(cloud, "make it", fails, lambda: "found") == "found"
+    assert create_once(cloud, "make it", fails, lambda: "found") == "found"
     with pytest.raises(ServiceError, match="another form than expected"):
-        make(cloud, "make it", fails, lambda: None)
+        create_once(cloud, "make it", fails, lambda: None)
 
 
 @pytest.mark.parametrize(
     ("answer", "log"),
-    [({"output": "text"}, "text"), ("text", "text"), (None, ""), ({}, ""), ({"output": 3}, ""), ([], ""),
-     ({"output": "a" * (1 << 20)}, "a" * (1 << 18))],
+    [
+        ({"output": "text"}, "text"),
+        ("text", "text"),
+        (None, ""),
+        ({}, ""),
+        ({"output": 3}, ""),
+        ([], ""),
+        ({"output": "a" * (1 << 20)}, "a" * (1 << 18)),
+    ],
     ids=["dict", "text", "none", "empty", "number", "list", "much"],
-)  # fmt: skip
+)
 def test_a_console_log_is_text_of_a_limited_length(answer: object, log: str) -> None:
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: answer)
     connection = SimpleNamespace(compute=compute)
     stack = stack_of(clouds=SimpleNamespace(compute=SimpleNamespace(connection=connection)))
-    assert servers.console_log(stack, Thing("server", "lab", "1", "ACTIVE")) == log
+    assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == log
 
 
 def test_a_server_without_a_console_has_an_empty_log() -> None:
@@ -170,17 +196,18 @@ def test_a_server_without_a_console_has_an_empty_log() -> None:
 
     connection = SimpleNamespace(compute=SimpleNamespace(get_server_console_output=refuses))
     stack = stack_of(clouds=SimpleNamespace(compute=SimpleNamespace(connection=connection)))
-    assert servers.console_log(stack, Thing("server", "lab", "1", "ACTIVE")) == ""
+    assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == ""
 
 
 def consoled(logs: list[str], said: list[str]) -> Any:
     """A stack whose server shows one log after the other on its console."""
-    compute = SimpleNamespace(
-        get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0]
-    )  # fmt: skip
+    compute = SimpleNamespace(get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0])
     clouds = SimpleNamespace(compute=SimpleNamespace(connection=SimpleNamespace(compute=compute)))
-    return stack_of(clouds=clouds, reporter=SimpleNamespace(event=lambda *words: None),
-                    say=lambda event, message: said.append(message))  # fmt: skip
+    return stack_of(
+        clouds=clouds,
+        reporter=SimpleNamespace(event=lambda *words: None),
+        report=lambda event, message: said.append(message),
+    )
 
 
 ONE = "SHA256:" + "a" * 43
@@ -193,19 +220,21 @@ BOOTING = "Cloud-init v. 24.1 running 'init'\n"
 @pytest.mark.parametrize(
     ("logs", "found", "says"),
     [
-        ([SHOWN], {ONE}, "checked against"), ([BOOTING, BOOTING, BOOTING + SHOWN], {ONE}, "checked against"),
-        (["FAKE CONSOLE OUTPUT"], set(), "is trusted"), ([""], set(), "is trusted"),
+        ([SHOWN], {ONE}, "checked against"),
+        ([BOOTING, BOOTING, BOOTING + SHOWN], {ONE}, "checked against"),
+        (["FAKE CONSOLE OUTPUT"], set(), "is trusted"),
+        ([""], set(), "is trusted"),
         ([BOOTING], set(), "is trusted"),
     ],
     ids=["there", "later", "none", "empty", "never"],
-)  # fmt: skip
+)
 def test_host_keys_are_waited_for_while_the_server_boots(
     monkeypatch: pytest.MonkeyPatch, logs: list[str], found: set[str], says: str
 ) -> None:
-    monkeypatch.setattr(machine, "CONSOLE_SECONDS", 1 if len(logs) > 1 else 0)
+    monkeypatch.setattr(server_setup, "CONSOLE_SECONDS", 1 if len(logs) > 1 else 0)
     monkeypatch.setattr("provision.clouds.POLL_SECONDS", 0.01)
     said: list[str] = []
-    assert machine._host_keys(consoled(logs, said), Thing("server", "lab", "1", "ACTIVE")) == found
+    assert server_setup._host_keys(consoled(logs, said), Resource("server", "lab", "1", "ACTIVE")) == found
     assert len(said) == 1 and says in said[0]
 
 
@@ -216,9 +245,11 @@ def test_objects_whose_names_lead_elsewhere_are_deleted_by_no_request() -> None:
         asked.append(path)
         return SimpleNamespace(status_code=204)
 
-    site = SimpleNamespace(connection=SimpleNamespace(object_store=SimpleNamespace(delete=delete)),
-                           endpoint=lambda service: "https://swift.example.org")  # fmt: skip
+    site = SimpleNamespace(
+        connection=SimpleNamespace(object_store=SimpleNamespace(delete=delete)),
+        endpoint=lambda service: "https://swift.example.org",
+    )
     stack = stack_of(clouds=SimpleNamespace(objects=site))
     names = ["a", "../other/a", "a/./b", "..", "a..b"]
-    errors = objects._delete_singly(stack, Thing("bucket", "data", "data", ""), names)
+    errors = objects._delete_singly(stack, Resource("bucket", "data", "data", ""), names)
     assert asked == ["/data/a", "/data/a..b"] and len(errors) == 3

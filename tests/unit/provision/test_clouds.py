@@ -1,4 +1,4 @@
-"""What stands in clouds.yaml."""
+"""The content of clouds.yaml."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from provision.__main__ import main
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("clouds: 3", "another shape"), ("clouds:\n  lab: 4", "another shape"),
-        ("clouds:\n  lab:\n    auth: [1]", "another shape"), ("clouds: [a\n b: :", "no YAML"),
+        ("clouds: 3", "another shape"),
+        ("clouds:\n  lab: 4", "another shape"),
+        ("clouds:\n  lab:\n    auth: [1]", "another shape"),
+        ("clouds: [a\n b: :", "no YAML"),
         ("clouds:\n  other: {}", "lab was not found"),
     ],
     ids=["no table", "no entry", "no auth", "no YAML", "another"],
-)  # fmt: skip
-def test_what_can_not_be_used_is_told_in_words(
+)
+def test_unusable_configuration_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str, says: str
 ) -> None:
     for name in [name for name in os.environ if name.startswith("OS_")]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.__main__ import main, parser
-from provision.ssh import Address, Ssh
+from provision.ssh import SshAddress, SshClient
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab/known_hosts").write_text("larder-lab ssh-ed25519 AAAA\n")
     given = parser().parse_args(["ssh", *typed])
-    assert Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab").interactive(given.argv) == 0
+    assert SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab").interactive(given.argv) == 0
     assert capfd.readouterr().out == printed
 
 
@@ -44,17 +44,17 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
     [
         (["--caller", "caller", "plan"], "--caller: 'caller' is neither an address nor a network"),
         (["--caller", "home", "plan"], "--caller: 'home' is neither an address nor a network"),
-        (["tunnel", "--port", "0"], "--port: '0' is no number from 1 to 65535"),
-        (["tunnel", "--local-port", "65536"], "--local-port: '65536' is no number"),
-        (["volume", "grow", "block", "--gib", "0"], "--gib: '0' is no whole number above 0"),
-        (["volume", "grow", "block", "--gib", "-3"], "--gib: '-3' is no whole number above 0"),
+        (["tunnel", "--port", "0"], "--port: '0' is not a number from 1 to 65535"),
+        (["tunnel", "--local-port", "65536"], "--local-port: '65536' is not a number"),
+        (["volume", "grow", "block", "--gib", "0"], "--gib: '0' is not a whole number above 0"),
+        (["volume", "grow", "block", "--gib", "-3"], "--gib: '-3' is not a whole number above 0"),
         (["lease", "extend", "nan"], "nan hours"),
         (["lease", "extend", "inf"], "inf hours"),
         (["lease", "extend", "1e300"], "1e+300 hours"),
         (["lease", "extend", "-1"], "-1"),
     ],
 )
-def test_values_that_make_no_sense_are_told_before_any_cloud_is_asked(
+def test_nonsense_values_are_refused_before_any_request_to_the_cloud(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], says: str
 ) -> None:
     declaration = tmp_path / "provision.toml"
@@ -72,7 +72,7 @@ def test_caller_becomes_a_network() -> None:
     ("way", "program"),
     [("", "python -m provision"), ("larder", "larder provision"), ("module", "python3 -m larder provision")],
 )
-def test_help_is_offered_the_way_the_user_came(
+def test_help_uses_the_user_s_front_door(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], way: str, program: str
 ) -> None:
     monkeypatch.setenv("LARDER_FRONT_DOOR", way)

@@ -1,4 +1,4 @@
-"""Files with secrets: what else stands in them stays, and they are whole or as before."""
+"""Files with secrets: other content stays, and they are replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from typing import Any, cast
 import pytest
 
 from larder.errors import ConfigurationError
-from provision.credentials import Keys, parsed, replace, up_to_date, with_settings, without_settings, write
-from provision.declaration import Bucket, Credentials
+from provision.credentials import (
+    S3Keys,
+    are_files_current,
+    read_rclone_config,
+    with_settings,
+    without_settings,
+    write_files,
+    write_secret_file,
+)
+from provision.declaration import BucketSpec, CredentialsSpec
 
 VALUES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
 
@@ -49,9 +57,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="full"):
-            replace(path, "after")
+            write_secret_file(path, "after")
     assert real.read_text() == "before" and sorted(tmp_path.iterdir()) == [path, real]
-    replace(path, "after")
+    write_secret_file(path, "after")
     assert path.is_symlink() and real.read_text() == "after" and stat.S_IMODE(real.stat().st_mode) == 0o600
 
 
@@ -60,27 +68,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     [("[a]\ntype = s3\nsecret_access_key: no-ones\n", 3), ("\nsecret_access_key = no-ones\n[a]\n", 2)],
     ids=["colon", "no section"],
 )
-def test_a_configuration_that_is_not_understood_is_told_without_its_secrets(
-    tmp_path: Path, text: str, line: int
-) -> None:
+def test_an_unreadable_configuration_is_reported_without_its_secrets(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "rclone.conf"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=f"in line {line}") as told:
-        parsed(path)
+        read_rclone_config(path)
     assert "no-ones" not in str(told.value) and str(path) in told.value.what
 
 
 def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:
-    keys = Keys("id", "access", "secret")
-    wanted = Credentials(
-        env_file=tmp_path / ".env", rclone_config=tmp_path / "rclone.conf", rclone_remote="larder",
+    keys = S3Keys("id", "access", "secret")
+    wanted = CredentialsSpec(
+        env_file=tmp_path / ".env",
+        rclone_config=tmp_path / "rclone.conf",
+        rclone_remote="larder",
         s3_endpoint="https://s3.example.org",
-    )  # fmt: skip
-    declared = SimpleNamespace(credentials=wanted, bucket=Bucket(name="data"))
+    )
+    declared = SimpleNamespace(credentials=wanted, bucket=BucketSpec(name="data"))
     site = SimpleNamespace(endpoint=lambda service: "")
     stack = cast(Any, SimpleNamespace(declaration=declared, clouds=SimpleNamespace(objects=site), name="lab"))
     for path in (wanted.env_file, wanted.rclone_config):
-        write(stack, keys)
-        assert up_to_date(stack, keys)
+        write_files(stack, keys)
+        assert are_files_current(stack, keys)
         path.chmod(0o640)
-        assert not up_to_date(stack, keys)
+        assert not are_files_current(stack, keys)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError
-from provision.declaration import Declaration, load
+from provision.declaration import Declaration, load_declaration
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "provision" / "examples").glob("*.toml"))
 
@@ -17,10 +17,10 @@ def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
     _load(tmp_path, path.read_text().replace("netID", "ab1234"))
 
 
-def test_names_of_examples_are_to_be_made_ones_own(tmp_path: Path) -> None:
+def test_example_names_must_be_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, 'name = "lab-netID"\n[bucket]\nname = "object-netID"\n[[volume]]\nname = "block"\ngib = 1\n')
-    assert caught.value.what.count("write your own netID") == 2
+    assert caught.value.what.count("your own netID") == 2
 
 
 def test_there_is_an_example_for_each_case() -> None:
@@ -30,7 +30,7 @@ def test_there_is_an_example_for_each_case() -> None:
 def _load(folder: Path, text: str) -> Declaration:
     path = folder / "provision.toml"
     path.write_text(text)
-    return load(path)
+    return load_declaration(path)
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -65,10 +65,18 @@ name = "x"
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, text)
     for place in (
-        "name:", "colour: no such key", "lease.hours:", "server.flavor:", "server.key: is missing", "volume.1.gib:",
-        "volume.1.mount:", "security_group.1.ports:", "security_group.1.sources:", "bucket.name:",
-        "[[volume]] name 'v' stands there twice",
-    ):  # fmt: skip
+        "name:",
+        "colour: no such key",
+        "lease.hours:",
+        "server.flavor:",
+        "server.key: is missing",
+        "volume.1.gib:",
+        "volume.1.mount:",
+        "security_group.1.ports:",
+        "security_group.1.sources:",
+        "bucket.name:",
+        "[[volume]] name 'v' is declared twice",
+    ):
         assert place in caught.value.what, place
     assert caught.value.exit_code == 2 and "provision/examples" in caught.value.next_step
 
@@ -80,7 +88,7 @@ name = "x"
         ("[floating_ip]", "[floating_ip] is of no use without [server]"),
         ("[host]", "[host] is of no use without [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\nmount = "/v"', "volume v: mount needs [server]"),
-        ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' stands there twice"),
+        ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' is declared twice"),
         ("[credentials]", "[credentials] needs a [bucket]"),
         ("name", "is no TOML"),
     ],
@@ -95,11 +103,14 @@ def test_what_does_not_fit_together(tmp_path: Path, text: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("server = 1", "server:"), ("volume = 1", "volume:"), ("volume = [1]", "volume.1:"),
-        ("[[volume]]\nname = [1]\ngib = 1", "volume.1.name:"), ("[volume]", "volume:"),
+        ("server = 1", "server:"),
+        ("volume = 1", "volume:"),
+        ("volume = [1]", "volume.1:"),
+        ("[[volume]]\nname = [1]\ngib = 1", "volume.1.name:"),
+        ("[volume]", "volume:"),
     ],
-)  # fmt: skip
-def test_what_has_another_shape_hides_no_other_fault(tmp_path: Path, text: str, place: str) -> None:
+)
+def test_a_value_of_the_wrong_type_hides_no_other_fault(tmp_path: Path, text: str, place: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, f'name = "a"\n{text}\n[credentials]\n')
     assert place in caught.value.what and "[credentials] needs a [bucket]" in caught.value.what
@@ -107,13 +118,13 @@ def test_what_has_another_shape_hides_no_other_fault(tmp_path: Path, text: str, 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load(tmp_path / "none.toml")
+        load_declaration(tmp_path / "none.toml")
     assert "none.toml" in caught.value.what and "--file" in caught.value.next_step
 
 
 def test_a_folder_is_no_declaration(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="can't be read: Is a directory"):
-        load(tmp_path)
+        load_declaration(tmp_path)
 
 
 def test_addresses_become_networks(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def keys(*lines: str, of: str = "FINGERPRINTS") -> str:
          "no keys", "no marks", "no end", "no begin", "md5", "other lengths", "no key", "another key's form"],
 )  # fmt: skip
 def test_fingerprints_are_those_between_the_marks(log: str, found: set[str]) -> None:
-    assert host_keys.in_console(log) == found
+    assert host_keys.read_console_fingerprints(log) == found
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
@@ -47,27 +47,29 @@ def test_a_key_has_the_fingerprint_that_openssh_gives_it(tmp_path: Path, kind: s
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"], check=True)
     line = (tmp_path / "key.pub").read_text().strip()
     wanted = {subprocess.check_output(["ssh-keygen", "-lf", tmp_path / "key.pub"], text=True).split()[1]}
-    assert host_keys.in_console(keys(line, of="KEYS")) == wanted
-    assert host_keys.in_known_hosts(f"# comment\n\nlarder-lab {line}\n|1|a|b {line}\nbad\n") == wanted
+    assert host_keys.read_console_fingerprints(keys(line, of="KEYS")) == wanted
+    assert host_keys.read_known_hosts_fingerprints(f"# comment\n\nlarder-lab {line}\n|1|a|b {line}\nbad\n") == wanted
 
 
 def test_a_log_of_any_length_is_read_in_part() -> None:
     many = keys(*(f"256 SHA256:{number:043d} root@vm" for number in range(100)))
-    assert len(host_keys.in_console(many)) <= 16
+    assert len(host_keys.read_console_fingerprints(many)) <= 16
     flood = "-----BEGIN SSH HOST KEY KEYS-----" * 100_000 + "\n"
-    assert host_keys.in_console(flood) == frozenset()
-    assert host_keys.in_console(keys(f"256 {ONE} root@vm") + flood) == frozenset()
-    assert host_keys.in_console(flood + keys(f"256 {ONE} root@vm")) == {ONE}
+    assert host_keys.read_console_fingerprints(flood) == frozenset()
+    assert host_keys.read_console_fingerprints(keys(f"256 {ONE} root@vm") + flood) == frozenset()
+    assert host_keys.read_console_fingerprints(flood + keys(f"256 {ONE} root@vm")) == {ONE}
 
 
 @pytest.mark.parametrize(
     ("log", "expected"),
     [
-        ("", False), ("login:", False), ("Cloud-init v. 24.1.3 running 'init-local' at …", True),
+        ("", False),
+        ("login:", False),
+        ("Cloud-init v. 24.1.3 running 'init-local' at …", True),
         ("Cloud-init v. 24.1.3 running 'init'\nCloud-init v. 24.1.3 finished at …", False),
         ("Cloud-init v. 24.1.3 finished at …\nCloud-init v. 24.1.3 running 'init'", True),
     ],
     ids=["nothing", "no cloud-init", "running", "finished", "running again"],
-)  # fmt: skip
+)
 def test_keys_may_come_while_cloud_init_runs(log: str, expected: bool) -> None:
-    assert host_keys.will_come(log) == expected
+    assert host_keys.may_still_appear(log) == expected

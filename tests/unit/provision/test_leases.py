@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from provision.leases import Lease, warning
+from provision.leases import Lease, expiry_warning
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,7 @@ from provision.leases import Lease, warning
         ("DELETING", 5, True, "is over"),
     ],
 )
-def test_a_lease_is_over_when_the_cloud_says_so_whatever_the_clock_here_shows(
-    status: str, hours: float, over: bool, says: str
-) -> None:
+def test_the_cloud_decides_when_a_lease_is_over(status: str, hours: float, over: bool, says: str) -> None:
     lease = Lease("4711", status, datetime.now(UTC) + timedelta(hours=hours, seconds=5), "r")
-    assert lease.over == over and lease.hours_left >= 0
-    assert says in warning(lease) if says else warning(lease) == ""
+    assert lease.is_over == over and lease.hours_left >= 0
+    assert says in expiry_warning(lease) if says else expiry_warning(lease) == ""

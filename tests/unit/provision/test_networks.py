@@ -1,4 +1,4 @@
-"""The address that we come from, and rules that a cloud answers with."""
+"""This machine's address, and the rules in a cloud's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from provision import networks
-from provision.networks import _covers, caller
+from provision.networks import _covers, caller_network
 
 WAYS = [(socket.AF_INET6, ("::1", 5000, 0, 0)), (socket.AF_INET, ("127.0.0.1", 5000))]
 """To a cloud with addresses of both kinds, in the order in which systems prefer them."""
@@ -24,7 +24,9 @@ def test_an_address_of_ipv4_is_preferred_since_floating_ips_are(monkeypatch: pyt
     monkeypatch.setattr(socket, "getaddrinfo", lambda *words, **options: answers)
     config = SimpleNamespace(get_auth_args=lambda: {"auth_url": "http://cloud.invalid:5000/v3"})
     site = SimpleNamespace(connection=SimpleNamespace(config=config))
-    assert caller(cast(Any, SimpleNamespace(caller=None, clouds=SimpleNamespace(compute=site)))) == "127.0.0.1/32"
+    assert (
+        caller_network(cast(Any, SimpleNamespace(caller=None, clouds=SimpleNamespace(compute=site)))) == "127.0.0.1/32"
+    )
 
 
 class _BehindARouter:
@@ -57,10 +59,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any],
         stack = SimpleNamespace(caller=None, clouds=SimpleNamespace(compute=site), declaration=declared)
         with monkeypatch.context() as patch:
             ways = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("8.8.8.8", 5000))]
-            patch.setattr(networks, "socket", SimpleNamespace(
-                getaddrinfo=lambda *words, **options: ways, socket=_BehindARouter, AF_INET=socket.AF_INET,
-                SOCK_DGRAM=socket.SOCK_DGRAM))  # fmt: skip
-            return caller(cast(Any, stack))
+            patch.setattr(
+                networks,
+                "socket",
+                SimpleNamespace(
+                    getaddrinfo=lambda *words, **options: ways,
+                    socket=_BehindARouter,
+                    AF_INET=socket.AF_INET,
+                    SOCK_DGRAM=socket.SOCK_DGRAM,
+                ),
+            )
+            return caller_network(cast(Any, stack))
 
     yield asked
     for server in started:
@@ -107,7 +116,7 @@ def test_no_other_answer_opens_anything(
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-def test_a_service_that_takes_its_time_is_given_up(
+def test_a_slow_service_is_given_up(
     asked: Callable[[Callable[[Any], None]], str], monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setattr(networks, "CALLER_SECONDS", 0.5)
@@ -128,8 +137,15 @@ def test_a_service_that_takes_its_time_is_given_up(
 
 
 def rule(prefix: object, version: str = "IPv4") -> dict[str, object]:
-    return {"direction": "ingress", "remote_group_id": None, "protocol": "tcp", "port_range_min": 22,
-            "port_range_max": 22, "ethertype": version, "remote_ip_prefix": prefix}  # fmt: skip
+    return {
+        "direction": "ingress",
+        "remote_group_id": None,
+        "protocol": "tcp",
+        "port_range_min": 22,
+        "port_range_max": 22,
+        "ethertype": version,
+        "remote_ip_prefix": prefix,
+    }
 
 
 @pytest.mark.parametrize(

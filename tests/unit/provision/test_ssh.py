@@ -1,4 +1,4 @@
-"""What is written for OpenSSH, and what its words mean."""
+"""Files for OpenSSH, and the meaning of its messages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
-from provision import hosts
+from provision import host_scripts
 from provision import ssh as ssh_module
-from provision.ssh import Address, Ssh, check_free, fault_of, forget_host_key, known_hosts_in, wrapped
+from provision.ssh import (
+    SshAddress,
+    SshClient,
+    classify_failure,
+    forget_host_key,
+    known_hosts_in,
+    require_free_local_port,
+    with_timeout,
+)
 from tests.conftest import free_ports
 
 
@@ -51,7 +59,7 @@ def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
     return shows
 
 
-def effective(ssh: Ssh) -> dict[str, str]:
+def effective(ssh: SshClient) -> dict[str, str]:
     """The settings as OpenSSH itself reads them."""
     ssh.write_fragment()
     text = subprocess.check_output(["ssh", "-G", "-F", str(ssh.fragment), ssh.alias], text=True)
@@ -60,7 +68,9 @@ def effective(ssh: Ssh) -> dict[str, str]:
 
 def test_fragment_says_what_openssh_needs(tmp_path: Path) -> None:
     key = tmp_path / "my key"
-    ssh = Ssh(Address("203.0.113.7", "cc", 2222, key, ("ServerAliveInterval=3",)), tmp_path / "state of 100% lab")
+    ssh = SshClient(
+        SshAddress("203.0.113.7", "cc", 2222, key, ("ServerAliveInterval=3",)), tmp_path / "state of 100% lab"
+    )
     seen = effective(ssh)
     assert ssh.alias == "larder-state-of-100-lab"
     assert (seen["hostname"], seen["user"], seen["port"]) == ("203.0.113.7", "cc", "2222")
@@ -72,8 +82,8 @@ def test_fragment_says_what_openssh_needs(tmp_path: Path) -> None:
 
 def test_what_is_written_is_private_and_follows_the_address(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    effective(Ssh(Address("203.0.113.7", "cc"), folder))
-    changed = Ssh(Address("203.0.113.8", "cc"), folder)
+    effective(SshClient(SshAddress("203.0.113.7", "cc"), folder))
+    changed = SshClient(SshAddress("203.0.113.8", "cc"), folder)
     assert effective(changed)["hostname"] == "203.0.113.8"
     assert [path.stat().st_mode & 0o77 for path in (folder, *folder.iterdir())] == [0, 0, 0]
 
@@ -96,26 +106,26 @@ def test_what_is_written_is_private_and_follows_the_address(tmp_path: Path) -> N
     ],
 )
 def test_openssh_s_words_have_a_cause_and_a_next_step(said: str, kind: type, cause: str) -> None:
-    fault = fault_of(said)
+    fault = classify_failure(said)
     assert (fault.kind, cause in fault.cause) == (kind, True)
     assert fault.next_step
 
 
 def test_port_in_use_is_told() -> None:
     (port,) = free_ports(1)
-    check_free(port)
+    require_free_local_port(port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=f"port {port}"):
-        check_free(port)
+        require_free_local_port(port)
 
 
 def test_limit_is_kept_by_the_user_who_runs_the_command() -> None:
-    assert wrapped(["a", "b"], 2) == ["timeout", "--kill-after=10", "2", "a", "b"]
-    assert wrapped(["a"], 2, root=True) == ["sudo", "-n", "timeout", "--kill-after=10", "2", "a"]
-    assert wrapped(["a"], None, root=True) == ["sudo", "-n", "a"]
+    assert with_timeout(["a", "b"], 2) == ["timeout", "--kill-after=10", "2", "a", "b"]
+    assert with_timeout(["a"], 2, root=True) == ["sudo", "-n", "timeout", "--kill-after=10", "2", "a"]
+    assert with_timeout(["a"], None, root=True) == ["sudo", "-n", "a"]
 
 
 def test_host_key_is_forgotten_by_the_state_folder_alone(tmp_path: Path) -> None:
-    known_hosts = Ssh(Address("203.0.113.7", "cc"), tmp_path).known_hosts
+    known_hosts = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path).known_hosts
     known_hosts.write_text("larder-x ssh-ed25519 AAAA\n")
     for _ in range(2):
         forget_host_key(tmp_path)
@@ -133,25 +143,25 @@ def test_scripts_run_where_nothing_in_tmp_may_be_executed(tmp_path: Path, monkey
     for command in commands.iterdir():
         command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
-    monkeypatch.setattr(hosts, "SCRIPTS", scripts)
+    monkeypatch.setattr(host_scripts, "SCRIPTS", scripts)
     met(tmp_path / "lab")
-    assert hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc") == ["mounted at /srv"]
+    assert host_scripts.find_disk_users(SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab"), "abc") == [
+        "mounted at /srv"
+    ]
 
 
-def test_lost_connection_is_told_with_the_script_that_was_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_connection_is_reported_with_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = tmp_path / "ssh"
     lost.write_text("#!/bin/sh\nexit 255\n")
     lost.chmod(0o755)
     met(tmp_path / "lab")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(ServiceError, match=r"connection was lost, while `volume\.sh uses --serial abc` was to run"):
-        hosts.users(Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab"), "abc")
+    with pytest.raises(ServiceError, match=r"connection was lost, while starting `volume\.sh uses --serial abc`"):
+        host_scripts.find_disk_users(SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab"), "abc")
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
-def test_first_contact_records_the_key_that_is_vouched_for_before_anybody_logs_in(
+def test_first_contact_records_the_verified_host_key_before_login(
     tmp_path: Path, shows: Callable[[str], Path], kind: str
 ) -> None:
     line, fingerprint = public_key(tmp_path / "host", kind)
@@ -162,7 +172,7 @@ def test_first_contact_records_the_key_that_is_vouched_for_before_anybody_logs_i
         asked.append(1)
         return frozenset([fingerprint, "SHA256:" + "A" * 43])
 
-    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab", vouched)
+    ssh = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab", vouched)
     for _ in range(2):
         assert ssh.run(["true"]).stdout == "done\n"
     first, *others = calls.read_text().splitlines()
@@ -172,20 +182,22 @@ def test_first_contact_records_the_key_that_is_vouched_for_before_anybody_logs_i
 
 
 @pytest.mark.parametrize("how", ["run", "wait", "shell", "tunnel"])
-def test_another_key_than_the_console_s_is_an_error_and_nobody_logs_in(
+def test_a_host_key_that_differs_from_the_console_log_stops_the_login(
     tmp_path: Path, shows: Callable[[str], Path], how: str
 ) -> None:
     line, fingerprint = public_key(tmp_path / "host")
     calls = shows(line)
-    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab", lambda: frozenset(["SHA256:" + "A" * 43]))
+    ssh = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab", lambda: frozenset(["SHA256:" + "A" * 43]))
     ways: dict[str, Callable[[], object]] = {
-        "run": lambda: ssh.run(["true"]), "wait": lambda: ssh.wait(60), "shell": ssh.interactive,
+        "run": lambda: ssh.run(["true"]),
+        "wait": lambda: ssh.wait_for_login(60),
+        "shell": ssh.interactive,
         "tunnel": lambda: ssh.tunnel(free_ports(1)[0], 8888),
-    }  # fmt: skip
+    }
     for _ in range(2):  # it isn't trusted the second time either
         with pytest.raises(ConfigurationError, match="console log has other ones") as told:
             ways[how]()
-        assert fingerprint in told.value.what and "don't go on" in told.value.next_step
+        assert fingerprint in told.value.what and "don't continue" in told.value.next_step
     assert all("PreferredAuthentications=none" in call for call in calls.read_text().splitlines())
     assert not ssh.known_hosts.exists()
 
@@ -193,7 +205,7 @@ def test_another_key_than_the_console_s_is_an_error_and_nobody_logs_in(
 def test_without_a_console_the_first_key_is_trusted(tmp_path: Path, shows: Callable[[str], Path]) -> None:
     line, _ = public_key(tmp_path / "host")
     shows(line)
-    ssh = Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab")
+    ssh = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab")
     assert ssh.run(["true"]).code == 0
     assert line.split()[1] in ssh.known_hosts.read_text()
 
@@ -201,31 +213,44 @@ def test_without_a_console_the_first_key_is_trusted(tmp_path: Path, shows: Calla
 @pytest.mark.parametrize(
     "change",
     [
-        {"host": "203.0.113.7\n    ProxyCommand touch /tmp/x"}, {"host": "-oProxyCommand=x"}, {"host": "a b"},
-        {"host": "fe80::1%$(x)"}, {"host": ""}, {"host": "%h"}, {"host": "x" * 300},
-        {"user": "cc\nProxyCommand x"}, {"user": "-oProxyCommand=x"}, {"user": "a b"}, {"user": "%u"}, {"user": ""},
-        {"user": "cc\n"}, {"host": "203.0.113.7\n"},
-        {"port": 0}, {"port": 65536}, {"key": Path("/home/me/key\nProxyCommand x")},
-        {"options": ("ProxyJump=a\nProxyCommand x",)}, {"options": ("ProxyJump a",)},
+        {"host": "203.0.113.7\n    ProxyCommand touch /tmp/x"},
+        {"host": "-oProxyCommand=x"},
+        {"host": "a b"},
+        {"host": "fe80::1%$(x)"},
+        {"host": ""},
+        {"host": "%h"},
+        {"host": "x" * 300},
+        {"user": "cc\nProxyCommand x"},
+        {"user": "-oProxyCommand=x"},
+        {"user": "a b"},
+        {"user": "%u"},
+        {"user": ""},
+        {"user": "cc\n"},
+        {"host": "203.0.113.7\n"},
+        {"port": 0},
+        {"port": 65536},
+        {"key": Path("/home/me/key\nProxyCommand x")},
+        {"options": ("ProxyJump=a\nProxyCommand x",)},
+        {"options": ("ProxyJump a",)},
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_no_address_and_no_user_becomes_an_option_of_openssh(change: dict[str, object]) -> None:
     given: dict[str, object] = {"host": "203.0.113.7", "user": "cc"}
     with pytest.raises(ConfigurationError, match="the configuration has a fault"):
-        Address(**(given | change))  # type: ignore[arg-type]
+        SshAddress(**(given | change))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::7", "server.example.org", "localhost"])
 def test_addresses_and_names_reach_openssh_as_they_are(tmp_path: Path, host: str) -> None:
-    assert effective(Ssh(Address(host, "cc"), tmp_path / "lab"))["hostname"] == host
+    assert effective(SshClient(SshAddress(host, "cc"), tmp_path / "lab"))["hostname"] == host
 
 
 def test_what_a_command_prints_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ssh").write_text("#!/bin/sh\nexec cat /dev/zero\n")
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(ssh_module, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(ssh_module, "MAX_OUTPUT_BYTES", 1 << 20)
     met(tmp_path / "lab")
     with pytest.raises(ServiceError, match="printed more than 1 MiB"):
-        Ssh(Address("203.0.113.7", "cc"), tmp_path / "lab").run(["true"])
+        SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab").run(["true"])

@@ -34,8 +34,17 @@ def exif_with_thumbnail(thumbnail: bytes) -> bytes:
 def tiff_rgb_16() -> bytes:
     """A TIFF of 2 x 2 pixels with 16 bits per channel, which Pillow opens as plain RGB: TIFF 6.0, section 6."""
     pixels = b"\1\2" * 12
-    fields = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 8 + 24), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 8),
-              (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, len(pixels))]  # fmt: skip
+    fields = [
+        (256, 3, 1, 2),
+        (257, 3, 1, 2),
+        (258, 3, 3, 8 + 24),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, 3),
+        (278, 3, 1, 2),
+        (279, 4, 1, len(pixels)),
+    ]
     bits = struct.pack("<3H", 16, 16, 16)
     directory = struct.pack("<H", len(fields)) + b"".join(struct.pack("<HHII", *field) for field in fields)
     return b"II*\0" + struct.pack("<I", 8 + 24 + 6) + pixels + bits + directory + struct.pack("<I", 0)
@@ -155,9 +164,9 @@ def test_missing_middle_of_a_jpeg_is_found_by_decoding(encode: Encode) -> None:
 
 BAD = [
     ("empty", b"", "is empty"),
-    ("text", b"This is no picture at all.\n", "no image that can be read: it begins with b'This is no p"),
-    ("html", b"<!DOCTYPE html><html>", "no image that can be read"),
-    ("gif", b"GIF89a" + bytes(40), "no image that can be read"),
+    ("text", b"This is no picture at all.\n", "not a readable image: it begins with b'This is no p"),
+    ("html", b"<!DOCTYPE html><html>", "not a readable image"),
+    ("gif", b"GIF89a" + bytes(40), "not a readable image"),
     ("png-bomb", png_header(60_000, 60_000), "states more than"),
     ("tiff-rgb-16", tiff_rgb_16(), "16 bits or more per channel"),
     ("ppm-16", b"P6 2 2 65535\n" + b"\1\2" * 12, "16 bits or more per channel"),
@@ -174,10 +183,14 @@ def test_rejects_with_the_reason(data: bytes, reason: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "mode", "reason"),
     [
-        ("JPEG", "CMYK", "CMYK"), ("TIFF", "CMYK", "CMYK"), ("PNG", "I;16", "16 bits"), ("TIFF", "I;16", "16 bits"),
-        ("TIFF", "F", "16 bits"), ("TIFF", "LAB", "CIELAB"),
+        ("JPEG", "CMYK", "CMYK"),
+        ("TIFF", "CMYK", "CMYK"),
+        ("PNG", "I;16", "16 bits"),
+        ("TIFF", "I;16", "16 bits"),
+        ("TIFF", "F", "16 bits"),
+        ("TIFF", "LAB", "CIELAB"),
     ],
-)  # fmt: skip
+)
 def test_rejects_colours_that_loaders_get_wrong(encode: Encode, kind: str, mode: str, reason: str) -> None:
     stream = io.BytesIO()
     Image.new(mode, (8, 8)).save(stream, kind)
@@ -201,10 +214,14 @@ def test_accepts_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("a\nb.jpg", "control character"), ("\t.png", "control character"), ("a\x7f.jpg", "control character"),
-        ("notes.txt", "no image by its name"), ("jpg", "no image by its name"), ("a.jpg.part", "no image by its name"),
+        ("a\nb.jpg", "control character"),
+        ("\t.png", "control character"),
+        ("a\x7f.jpg", "control character"),
+        ("notes.txt", "an image's extension"),
+        ("jpg", "an image's extension"),
+        ("a.jpg.part", "an image's extension"),
     ],
-)  # fmt: skip
+)
 def test_rejects_names(name: str, reason: str) -> None:
     with pytest.raises(RejectError, match=reason):
         check_name(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import random
 import struct
 import zlib
@@ -10,29 +9,7 @@ import zlib
 import pytest
 
 from larder.tree.matlab import read_structs
-
-HEADER = b"MATLAB 5.0 MAT-file".ljust(124)
-META = HEADER + base64.b64decode(
-    "AAFJTQ8AAADJAAAAeJzjY2BguMHMwMAGpDmAmIkBAlihfKAUAyMUswNxcWVecWpJMVCehYEPKm4BxJ4+wWFBzkYGhkbxni4M4X5AAg7K84tSiu"
-    "G85IzMnJSi1DwIjw+qH2Y/G5r9jEgYBDih4hDwwR6k3wFJPwsW/ZxI+gWg/DwDI0NDS3MLSwaEOwiZw4VmDjcQZ2eWKKTlV+goHF4JN8eDgH+Y"
-    "GVD9I4HkHyjDAUJxOFAWPgwO5IePoYmJsamx+XAOH4EaysLHwNzMZJCHDwCb+jAs"
-)
-"""What SciPy 1.17 writes of a struct array as in ILSVRC's meta.mat, compressed."""
-
-
-def unpacked(order: str = "<") -> bytes:
-    """The same without compression; in the other byte order, a file with one number."""
-    if order == "<":
-        return META[:128] + zlib.decompress(META[136:])
-    array = element(6, struct.pack(">II", 2, 0)) + element(5, struct.pack(">ii", 1, 1)) + element(1, b"x")
-    array += element(5, struct.pack(">i", 8)) + element(1, b"number\0\0")
-    number = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 1, 1)) + element(1, b"")
-    array += element(14, number + element(9, struct.pack(">d", 7.0)))
-    return HEADER + b"\1\0MI" + element(14, array)
-
-
-def element(kind: int, data: bytes) -> bytes:
-    return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+from tests.matlab import META, unpacked
 
 
 @pytest.mark.parametrize("data", [META, unpacked()], ids=["compressed", "plain"])
@@ -50,8 +27,8 @@ def test_the_other_byte_order() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "no MATLAB file"),
-        (META[:124] + b"\0\2XX" + META[128:], "no MATLAB file"),
+        (b"", "not a MATLAB file"),
+        (META[:124] + b"\0\2XX" + META[128:], "not a MATLAB file"),
         (META[:128], "no struct array"),
         (META[:200], "beyond its end"),
         (META[:128] + struct.pack("<II", 15, 9) + b"123456789", "damaged"),

@@ -1,4 +1,4 @@
-"""The names of splits, and how a data set without splits is divided."""
+"""The names of splits, and how a dataset without splits is divided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from larder.contract import IndexSummary, Manifest, SplitSummary
 from larder.errors import ConfigurationError
 from larder.tree.splits import Division, parse_split_names
-from larder.tree.summary import table
+from larder.tree.summary import split_table
 from services.transform.settings import TransformSettings
 
 SPLITS = ("training", "validation", "evaluation")
@@ -84,14 +84,21 @@ def manifest(classes: list[str], **splits: list[int]) -> Manifest:
         name: SplitSummary(samples=sum(counts), bytes=0, samples_per_class=counts) for name, counts in splits.items()
     }
     return Manifest(
-        artifact="tree", dataset="x", classes=classes, splits=found, input={}, settings={}, files=0, bytes=0,
+        artifact="tree",
+        dataset="x",
+        classes=classes,
+        splits=found,
+        input={},
+        settings={},
+        files=0,
+        bytes=0,
         index=index,
-    )  # fmt: skip
+    )
 
 
 def test_table() -> None:
     tree = manifest(["cat", " dog", "a\x1bb"], evaluation=[1, 0, 0], training=[1200, 3, 4], holdout=[0, 0, 1])
-    assert table(tree).splitlines() == [
+    assert split_table(tree).splitlines() == [
         "  class     training  evaluation  holdout",
         "  cat          1,200           1        0",
         "  ' dog'           3           0        0",
@@ -104,7 +111,7 @@ def test_table() -> None:
 
 def test_a_table_has_a_bound() -> None:
     classes = [f"{number:05}" + "x" * 500 for number in range(10_000)]
-    text = table(manifest(classes, **{f"s{number}": [1] * 9_999 + [0] for number in range(50)}))
+    text = split_table(manifest(classes, **{f"s{number}": [1] * 9_999 + [0] for number in range(50)}))
     assert len(text.splitlines()) < 40
     assert max(map(len, text.splitlines())) < 150
     assert "9,980 more" in text

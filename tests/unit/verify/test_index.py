@@ -1,4 +1,4 @@
-"""An index in which entries are found without holding them."""
+"""An index that finds entries without holding them in memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from larder.contract import IndexEntry, IndexWriter, write_index
-from services.verify import index as index_module
-from services.verify.index import Marks, SortedIndex
+from services.verify import sorted_index as index_module
+from services.verify.sorted_index import SeenEntries, SortedIndex
 
 NAMES = ["a.jpg", "a/b.jpg", "ä.jpg", "\u2028.jpg", 'quo"te\\.jpg', "tab\t.jpg", "\U0001f35c.jpg", "zz.jpg"]
 
@@ -38,7 +38,7 @@ def test_any_name_is_found(tmp_path: Path) -> None:
     assert index.find('quo"te.jpg') is None
 
 
-def test_a_path_in_another_field_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_path_in_another_field_is_not_taken_for_the_path(tmp_path: Path) -> None:
     write_index(tmp_path / "index.jsonl", [IndexEntry("b.jpg", 1, "0" * 64, 0, source="a.jpg")])
     assert SortedIndex(tmp_path / "index.jsonl").find("a.jpg") is None
 
@@ -47,9 +47,9 @@ def test_a_path_in_another_field_is_not_taken_for_one(tmp_path: Path) -> None:
 def test_what_was_not_met_is_named(tmp_path: Path, left_out: int) -> None:
     paths = sorted(f"{number}" for number in range(2000))
     index = make(tmp_path, paths)
-    marks = Marks(index)
+    marks = SeenEntries(index)
     for number, path in enumerate(paths):
-        place = index.place(path)
+        place = index.find_offset(path)
         assert place is not None
         if number != left_out:
             assert marks.add(place)
@@ -61,19 +61,19 @@ def test_what_was_not_met_is_named(tmp_path: Path, left_out: int) -> None:
 def test_nothing_is_missing(tmp_path: Path) -> None:
     for paths in ([], ["a", "b"]):
         index = make(tmp_path, paths)
-        marks = Marks(index)
+        marks = SeenEntries(index)
         for path in paths:
-            marks.add(index.place(path) or 0)
+            marks.add(index.find_offset(path) or 0)
         assert marks.first_missing() is None
 
 
 def test_few_blocks_however_long_the_index_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "_BLOCK_BYTES", 100)
-    monkeypatch.setattr(index_module, "_MOST_BLOCKS", 16)
+    monkeypatch.setattr(index_module, "_MAX_BLOCKS", 16)
     monkeypatch.setattr(index_module, "_MAPPED_BYTES", 1000)
     paths = sorted(f"{number}.jpg" for number in range(2000))
     index = make(tmp_path, paths)
-    assert len(index._first) <= 17
+    assert len(index._first_paths) <= 17
     assert all(index.find(path) is not None for path in paths)
     assert [entry.path for entry in index] == paths
 

@@ -1,0 +1,6 @@
+"""The names of the benchmarks. `larder benchmarks` runs this file, so it needs only Python 3.9."""
+
+NAMES = (
+    "startup", "second_run", "extract_speed", "transform_speed", "memory", "load_speed", "load_memory", "shard_speed",
+    "shard_store_speed", "shard_memory", "optimize_speed", "digest_speed", "jupyter_speed",
+)  # fmt: skip

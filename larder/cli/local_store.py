@@ -1,0 +1,100 @@
+"""Tell the user's store from the one that `s3-up` starts, and create the keys of the latter."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from larder.cli.settings import ResolvedSettings
+from larder.errors import ConfigurationError, explain_os_error
+
+ENDPOINT_NAMES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Settings that name the store's address; the first one that is set wins (`larder.store.StoreSettings`)."""
+CONTAINER_ENDPOINT = "http://minio:9000"
+HOST_ENDPOINT = "http://127.0.0.1:8333"
+
+
+def env_files(settings: ResolvedSettings) -> tuple[Path, ...]:
+    """Return the files with a stage's variables: `.env`, and the local store's file if the user has no store."""
+    found = [Path(".env")] if (settings.root / ".env").exists() else []
+    if not settings.store and (settings.will_have_keys or (settings.root / settings.store_file).is_file()):
+        found.append(settings.store_file)
+    return tuple(found)
+
+
+def endpoint_of(settings: ResolvedSettings) -> str:
+    """Return the address of the user's store; empty for AWS."""
+    return next(filter(None, map(settings.get, ENDPOINT_NAMES)), "")
+
+
+def masking_variables(settings: ResolvedSettings) -> tuple[str, ...]:
+    """Return variables that are empty in the environment: they count as not set, but would hide a file's values."""
+    return tuple(
+        sorted(
+            name
+            for name, value in settings.environ.items()
+            if not value and (name in settings.files or name in _STORE_FILE_SETTINGS)
+        )
+    )
+
+
+_STORE_FILE_SETTINGS = ("S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def new_keys(endpoint: str) -> dict[str, str]:
+    """Return the settings of a new store, with random keys."""
+    return dict(zip(_STORE_FILE_SETTINGS, (endpoint, "larder", "larder" + secrets.token_hex(7), secrets.token_hex(20))))
+
+
+def require_own_store(settings: ResolvedSettings) -> None:
+    """Raise ConfigurationError if the settings name a store that `s3-up` doesn't start."""
+    if not settings.store:
+        return
+    if settings.runner == "host" or endpoint_of(settings) == CONTAINER_ENDPOINT:
+        return
+    raise ConfigurationError(
+        f"the settings name your own store ({' '.join(settings.store)}), not the one that s3-up starts",
+        next_step=f"unset them, or add S3_ENDPOINT_URL={CONTAINER_ENDPOINT}",
+    )
+
+
+def make_keys(settings: ResolvedSettings) -> None:
+    """Create the store's keys once, unless the user has a store."""
+    require_own_store(settings)
+    if not settings.store:
+        values = new_keys(HOST_ENDPOINT if settings.runner == "host" else CONTAINER_ENDPOINT)
+        write_once(settings.root / settings.store_file, as_file(values))
+
+
+def as_file(values: Mapping[str, str]) -> str:
+    """Format variables as an env file."""
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Write a file that only its owner may read, unless it exists. Return whether it was written.
+
+    The file appears complete. Of several concurrent calls, only one writes it.
+    """
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        if path.is_file() and path.stat().st_size:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        if path.is_file() and not path.stat().st_size:
+            os.replace(new, path)
+            return True
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+        return True
+    except OSError as error:
+        raise explain_os_error(error) or error from None
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""Assign a label to each value in the column of classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from larder.sources.members import BadSourceError, damaged_source_error
+from larder.sources.parquet_columns import FIX, MAX_CLASSES, ParquetColumns, ParquetPart, choose_column_hint
+from larder.sources.parquet_reader import (
+    LABELS_AT_ONCE,
+    MAX_LABELS_BYTES,
+    choose_batch_rows,
+    decode_dictionary,
+    map_parquet_errors,
+    open_table,
+    read_batches,
+    require_pages,
+)
+from larder.sources.parquet_splits import splits_in
+from larder.sources.parts import SourcePart
+from larder.tree.file_names import look_alikes, sorted_labels
+
+_UNLABELLED = -1  # `datasets` uses it for splits without labels
+
+
+def assign_labels(
+    files: Sequence[ParquetPart], columns: ParquetColumns
+) -> tuple[dict[Any, int], Counter[str], set[str]]:
+    """Return the label of each value, the number of rows of each split, and the splits without labels.
+
+    This reads only the columns of labels and splits.
+
+    Raises BadSourceError for a label without a class, and for a row without a label if others in its split have one.
+    """
+    seen: set[Any] = set()
+    missing: dict[str, tuple[ParquetPart, int]] = {}
+    rows, labelled, missing_values = Counter[str](), set[str](), _missing_values(columns)
+    for file in files:
+        with open_table(file.part) as table:
+            groups = range(table.num_row_groups)
+            sizes = (require_pages(table, file.part, group, columns.describing, MAX_LABELS_BYTES) for group in groups)
+            row, at_once = 0, choose_batch_rows(max(sizes, default=0), LABELS_AT_ONCE)
+            for batch in read_batches(table, file.part, None, at_once, columns.describing):
+                for (split, value), count in _count_values(batch, file, columns).items():
+                    rows[split] += count
+                    if value in missing_values:
+                        missing.setdefault(split, (file, row + _find_row(batch, file, columns, (split, value))))
+                        continue
+                    labelled.add(split)
+                    seen.add(value)
+                    if columns.names is not None and not 0 <= value < len(columns.names):
+                        at = row + _find_row(batch, file, columns, (split, value))
+                        raise row_error(
+                            file.part, at, f"has the label {value}, and there are {len(columns.names)} classes"
+                        )
+                if len(seen) > MAX_CLASSES:
+                    raise BadSourceError(
+                        f"{file.part.name}: the column {columns.label!r} has more than {MAX_CLASSES:,} values",
+                        next_step=choose_column_hint("LABEL"),
+                    )
+                row += len(batch)
+    for split, (file, at) in missing.items():
+        if split in labelled:
+            raise row_error(file.part, at, f"has no label in the column {columns.label!r}, and other rows have one")
+    if columns.names is not None:
+        _require_distinct(columns.names, columns.label)
+        return {number: number for number in range(len(columns.names))}, rows, missing.keys() - labelled
+    by_text = {str(value): value for value in seen}
+    ordered = [by_text[text] for text in sorted_labels(by_text)]
+    _require_distinct(list(by_text), columns.label)
+    return {value: label for label, value in enumerate(ordered)}, rows, missing.keys() - labelled
+
+
+def _count_values(batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColumns) -> dict[tuple[str, Any], int]:
+    """Count the rows of a batch by split and value in the column of labels."""
+    if columns.split is not None:
+        return Counter(_values_in(batch, file, columns))
+    found = pc.value_counts(decode_dictionary(batch.column(columns.label)))
+    counts = zip(label_values(found.field(0), file.part), found.field(1).to_pylist(), strict=True)
+    return {(file.split, value): count for value, count in counts}
+
+
+def _find_row(batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColumns, expected: tuple[str, Any]) -> int:
+    """Return the first row of a batch with this split and value in the column of labels."""
+    return next(at for at, found in enumerate(_values_in(batch, file, columns)) if found == expected)
+
+
+def _missing_values(columns: ParquetColumns) -> set[Any]:
+    return {None, ""} if columns.names is None else {None, _UNLABELLED}
+
+
+def _require_distinct(names: Sequence[str], column: str) -> None:
+    """Raise BadSourceError if two classes look alike."""
+    for first, other in look_alikes(names):
+        raise BadSourceError(
+            f"the column {column!r} has two classes that look alike: {first!a} and {other!a}", next_step=FIX
+        )
+
+
+def read_labels(
+    file: ParquetPart, columns: ParquetColumns, labels: Mapping[Any, int], group: int
+) -> Iterator[tuple[str, int] | None]:
+    """Yield split and label of each row of a row group; None if its split is left out.
+
+    Args:
+        file: The Parquet file.
+        columns: The columns to read.
+        labels: Label of each value in the column of classes.
+        group: Number of the row group.
+
+    Raises:
+        BadSourceError: If the file has changed since it was checked.
+    """
+    with open_table(file.part) as table:
+        for batch in read_batches(table, file.part, group, LABELS_AT_ONCE, columns.describing):
+            yield from labels_in(batch, file, columns, labels)
+
+
+def labels_in(
+    batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColumns, labels: Mapping[Any, int]
+) -> Iterator[tuple[str, int] | None]:
+    """Yield split and label of each row of a batch; None if its split is left out.
+
+    Args:
+        batch: The rows, with the columns of labels and splits.
+        file: The Parquet file.
+        columns: The columns to read.
+        labels: Label of each value in the column of classes.
+
+    Raises:
+        BadSourceError: If the file has changed since it was checked.
+    """
+    for split, value in _values_in(batch, file, columns):
+        if columns.split is not None and split in columns.split.left_out:
+            yield None
+        elif value in labels:
+            yield split, labels[value]
+        else:
+            raise damaged_source_error(file.part.name, "it has changed while it was read")
+
+
+def _values_in(batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColumns) -> Iterable[tuple[str, Any]]:
+    """Return split and value in the column of labels of each row."""
+    values = label_values(decode_dictionary(batch.column(columns.label)), file.part)
+    if columns.split is None:
+        return zip(repeat(file.split), values, strict=False)
+    return zip(splits_in(batch.column(columns.split.column), file.part, columns.split), values, strict=True)
+
+
+def label_values(labels: pa.Array, part: SourcePart) -> list[Any]:
+    """Convert labels to Python values. Raises BadSourceError for invalid UTF-8, which pyarrow doesn't check earlier."""
+    with map_parquet_errors(part, "the column of labels"):
+        values: list[Any] = labels.to_pylist()
+    return values
+
+
+def row_error(part: SourcePart, row: int, what: str) -> BadSourceError:
+    """Return the error for a row."""
+    return BadSourceError(f"{part.name}: row {row:,} {what}", next_step=FIX)

@@ -1,0 +1,176 @@
+"""Reach the server over SSH, and set up and mount its disks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from larder.errors import InputError, LarderError
+from provision import answers, host_keys, host_scripts, networks, servers, ssh, volumes
+from provision.clouds import WaitTimeoutError, poll_until
+from provision.declaration import VolumeSpec
+from provision.host_scripts import Disk, HostSetup
+from provision.marks import Resource
+from provision.ssh import SshAddress, SshClient
+from provision.stack import Stack
+
+CONSOLE_SECONDS = 180
+"""Time for cloud-init to print the host keys, once the server's SSH answers."""
+
+
+def require_server(stack: Stack) -> Resource:
+    """Return the server. Raises InputError if there is none, ServiceError if it is in ERROR."""
+    found = servers.find(stack)
+    if found is None:
+        raise InputError(f"the stack {stack.name} has no server", next_step="run `up`")
+    if found.status == "ERROR":
+        raise servers.server_error(stack, found)
+    return found
+
+
+def address_of(stack: Stack, server: Resource) -> str:
+    """Return the server's floating IP, or its first own address if it has none."""
+    floating = networks.find_address(stack)
+    if floating is not None and floating.raw.port_id:
+        return answers.validate_address(floating.name, "the floating IP")
+    own_addresses = [item["addr"] for items in (server.raw.addresses or {}).values() for item in items]
+    if not own_addresses:
+        raise InputError(f"{server} has no address", next_step="declare a [floating_ip], then run `up`")
+    return answers.validate_address(own_addresses[0], f"the address of {server}")
+
+
+def make_ssh_client(stack: Stack) -> SshClient:
+    """Return the SSH client for the server, without connecting yet."""
+    if stack.declaration.server is None:
+        raise InputError(f"{stack.name} declares no server", next_step="declare it as [server]")
+    return _ssh(stack, require_server(stack))
+
+
+def _ssh(stack: Stack, server: Resource) -> SshClient:
+    wanted = stack.declaration.server
+    assert wanted
+    address = SshAddress(address_of(stack, server), wanted.user, key=wanted.private_key)
+    return SshClient(address, stack.state_folder, lambda: _host_keys(stack, server))
+
+
+def _host_keys(stack: Stack, server: Resource) -> frozenset[str]:
+    """Return the host keys' fingerprints from the console, waiting for the boot; report if there are none."""
+
+    def check() -> frozenset[str] | None:
+        log = servers.console_log(stack, server)
+        found = host_keys.read_console_fingerprints(log)
+        return found if found or not host_keys.may_still_appear(log) else None
+
+    try:
+        what = f"{server} shows its host keys on its console"
+        found = poll_until(
+            stack.reporter, what, check, CONSOLE_SECONDS, "look at the console in the site's web interface"
+        )
+    except WaitTimeoutError:
+        found = frozenset()
+    if found:
+        stack.report("ssh", "the host key is checked against the server's console log")
+    else:
+        stack.report(
+            "ssh",
+            "the server's console log shows no host keys: the key that it shows at this first contact is "
+            "trusted, and checked from now on",
+        )
+    return found
+
+
+def set_up(stack: Stack) -> None:
+    """Set up the machine and its disks as [host] declares."""
+    wanted = stack.declaration.host
+    assert wanted
+    ssh_client = make_ssh_client(stack)
+    stack.report("ssh", f"waiting for SSH at {ssh_client}")
+    ssh_client.wait_for_login(stack.declaration.limits.ssh)
+    mounted = [volume for volume in stack.declaration.volumes if volume.mount]
+    disks = [volumes.disk(volumes.require_volume(stack, volume.name), volume) for volume in mounted]
+    setup = HostSetup(wanted.docker, wanted.rclone, wanted.tools, wanted.repository, wanted.revision)
+    host_scripts.set_up(
+        ssh_client, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter
+    )
+    for volume in mounted:
+        if volumes.is_grown(volumes.require_volume(stack, volume.name)):
+            grow(stack, volume)
+
+
+def mounted_disk(stack: Stack, volume: VolumeSpec) -> Disk:
+    """Return the disk of a volume. Raises InputError unless it has a mount point and is attached to the server."""
+    if not volume.mount:
+        raise InputError(f"volume {volume.name} declares no mount point", next_step='add mount = "/mnt/block" to it')
+    found, server = volumes.require_volume(stack, volume.name), require_server(stack)
+    if volumes.server_of(found) != server.id:
+        raise InputError(f"{found} is not attached to the server", next_step=f"`volume attach {volume.name}` first")
+    return volumes.disk(found, volume)
+
+
+def mount(stack: Stack, volume: VolumeSpec) -> None:
+    """Mount a volume on the server; format it first if it is blank."""
+    disk = mounted_disk(stack, volume)
+    host_scripts.mount(
+        make_ssh_client(stack), disk, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter
+    )
+
+
+def unmount(stack: Stack, volume: VolumeSpec) -> None:
+    """Unmount a volume on the server."""
+    host_scripts.unmount(make_ssh_client(stack), mounted_disk(stack, volume), stack.reporter)
+
+
+def require_unused(stack: Stack, volume: VolumeSpec) -> None:
+    """Raise InputError if the machine uses the volume or can't tell, since unwritten data might be lost."""
+    found, server = volumes.require_volume(stack, volume.name), servers.find(stack)
+    holder = volumes.server_of(found)
+    if (
+        found.status == "detaching"
+        or holder is None
+        or (server is not None and server.id == holder and server.status == "SHUTOFF")
+    ):
+        return
+    try:
+        uses = (
+            host_scripts.find_disk_users(make_ssh_client(stack), found.id)
+            if server and server.id == holder
+            else ["at another server"]
+        )
+    except LarderError as error:
+        raise InputError(
+            f"it is unknown whether volume {volume.name} is mounted: {error.what}",
+            next_step="fix that; or --force, which loses what the machine hasn't written to it yet",
+        ) from error
+    if uses:
+        raise InputError(
+            f"volume {volume.name} is {', '.join(uses)}",
+            next_step=f"`volume unmount {volume.name}` first" if volume.mount else "free it on the server first",
+        )
+
+
+def unmount_all(stack: Stack, server: Resource, attached: Sequence[Resource]) -> list[str]:
+    """Unmount our volumes before the server is deleted, as far as possible. Return the failures."""
+    if stack.declaration.host is None or server.status != "ACTIVE":
+        return []
+    mounted = {volume.name: volume for volume in stack.declaration.volumes if volume.mount}
+    failures = []
+    for found in attached:
+        wanted = mounted.get(volumes.declared_name(found))
+        if wanted is None or volumes.server_of(found) != server.id:
+            continue
+        try:
+            host_scripts.unmount(_ssh(stack, server), volumes.disk(found, wanted), stack.reporter)
+        except LarderError as error:
+            failures.append(f"volume {wanted.name}: {error.what}")
+    return failures
+
+
+def grow(stack: Stack, volume: VolumeSpec) -> None:
+    """Extend partition and file system after the volume has grown."""
+    disk = mounted_disk(stack, volume)
+    host_scripts.grow(make_ssh_client(stack), disk, stack.reporter)
+    volumes.mark_grown(stack, disk.serial, False)
+
+
+def forget_host_key(stack: Stack) -> None:
+    """Forget the previous server's host key, since the new one may get its address."""
+    ssh.forget_host_key(stack.state_folder)
