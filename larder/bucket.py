@@ -171,6 +171,42 @@ class BucketPrefix:
         byte_range, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
         return self._request(what, get, self._key_of(path))
 
+    def read_into(self, path: str, offset: int, buffer: memoryview, etag: str = "") -> int | None:
+        """Fill a buffer with the bytes of an object. If the transfer breaks, go on at the byte where it broke.
+
+        Args:
+            path: The object.
+            offset: Position of the first byte.
+            buffer: Writable memory for the bytes.
+            etag: If given, the object must have this ETag.
+
+        Returns:
+            Number of bytes; fewer than `len(buffer)` if the object ends earlier. None if there is no such object, or if
+            its ETag differs from `etag`.
+        """
+        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        what, done = f"reading {self.uri}/{path}", 0
+
+        def get(key: str) -> int | None:
+            nonlocal done
+            byte_range = f"bytes={offset + done}-{offset + len(buffer) - 1}"
+            try:
+                response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
+            except ClientError as fault:
+                if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
+                    return None
+                if code_of(fault) in _PAST_THE_END:
+                    return done
+                raise
+            with response["Body"] as body:
+                _require_range(response.get("ContentRange", ""), offset + done, what)
+                for piece in _read_pieces(body, len(buffer) - done):
+                    buffer[done : done + len(piece)] = piece
+                    done += len(piece)
+            return done
+
+        return self._request(what, get, self._key_of(path))
+
     def read_start(self, path: str, max_bytes: int) -> bytes | None:
         """Return the first `max_bytes` bytes of an object, or None if it doesn't exist."""
         return self.with_body(path, lambda body: b"".join(_read_pieces(body, max_bytes)))
