@@ -244,7 +244,7 @@ def test_other_bytes_that_decode_are_found_by_their_digest(make_shards: MakeShar
     other = bytearray(packed.images[0])
     other[-10] ^= 1
     shard.write_bytes(shard.read_bytes().replace(packed.images[0], bytes(other)))
-    with pytest.raises(InputError, match="0000.jpg' can't be read: it has other bytes"):
+    with pytest.raises(InputError, match=r"0000\.jpg' can't be read: it has other bytes"):
         list(stream_of(packed))
     assert len(list(stream_of(packed, check_digests=False))) == 3
 
@@ -361,7 +361,7 @@ def test_memory_is_bounded_and_all_is_released(make_shards: MakeShards, monkeypa
     from larder.stream import batch_reader
 
     packed = make_shards([jpeg(number, (300, 300)) for number in range(400)], 4, indexed=False)
-    size = sum(map(len, packed.images))
+    size = sum(shard.stat().st_size for shard in packed.folder.iterdir())
     held: list[int] = []
     readers: list[batch_reader.BatchReader] = []
     take = batch_reader.BatchReader._take_block
@@ -379,7 +379,7 @@ def test_memory_is_bounded_and_all_is_released(make_shards: MakeShards, monkeypa
     assert size > 5 << 20
     assert max(held) <= (1 << 20) + (1 << 18)
     assert readers[-1]._held == 0
-    assert stream.bytes_read <= 1.02 * size + 1024 * 400
+    assert stream.bytes_read <= size
 
 
 @pytest.mark.parametrize("end", ["break", "error", "whole"])
