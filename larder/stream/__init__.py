@@ -1,0 +1,1 @@
+"""Read shards from a store straight into batches of pixels."""
