@@ -52,9 +52,7 @@ class Decoder:
             For each image, why it can't be decoded; empty if it was.
         """
         faults = [""] * len(images)
-        by_pil = (
-            range(len(images)) if self._kernel is None else self._by_kernel(self._kernel, images, draws, out, faults)
-        )
+        by_pil = range(len(images)) if self._kernel is None else self._by_kernel(self._kernel, images, draws, out)
         for at in by_pil:
             try:
                 out[at] = self._by_pil(images[at], draws[at])
@@ -64,10 +62,11 @@ class Decoder:
                 faults[at] = " ".join(f"{type(error).__name__}: {error}".split())
         return faults
 
-    def _by_kernel(
-        self, kernel: JpegKernel, images: Sequence[memoryview], draws: Draws, out: Pixels, faults: list[str]
-    ) -> list[int]:
-        """Decode what the kernel takes, and return the positions of the other images."""
+    def _by_kernel(self, kernel: JpegKernel, images: Sequence[memoryview], draws: Draws, out: Pixels) -> list[int]:
+        """Decode what the kernel takes, and return the positions of the other images.
+
+        PIL has the last word on images that look damaged: it ignores some of libjpeg's warnings.
+        """
         headers = kernel.headers(images)
         crops = np.zeros(len(images), CROP)
         others = []
@@ -82,10 +81,8 @@ class Decoder:
                 others.append(at)
         for begin, end in _runs(len(images), others):
             for at, fault in enumerate(kernel.decode(images[begin:end], crops[begin:end], out[begin:end]), begin):
-                if fault == "":
+                if fault is not None:
                     others.append(at)
-                elif fault is not None:
-                    faults[at] = fault
         return others
 
     def _by_pil(self, data: memoryview, draws: Draws) -> Pixels:
