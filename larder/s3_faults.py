@@ -25,6 +25,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ReadTimeoutError as BodyTimeoutError
 
 from larder import tls_faults
 from larder.connections import StalledError, find_cause
@@ -193,7 +194,7 @@ def explain_s3_error(error: Exception, what: str, endpoint: str) -> LarderError:
         return ServiceError(f"{what}: {_name(endpoint)} makes no progress: {stalled}", next_step=_SLOW)
     if isinstance(error, ConnectionClosedError) and tls_faults.speaks_tls_unasked(endpoint):
         return _explain_tls("speaks https", "", what, endpoint)
-    if isinstance(error, ReadTimeoutError):
+    if isinstance(error, (ReadTimeoutError, BodyTimeoutError)):
         return ServiceError(f"{what}: {_name(endpoint)} has stopped sending", next_step=_SLOW)
     if isinstance(error, (HTTPClientError, HTTPError)):
         return ServiceError(f"{what}: the connection to {_name(endpoint)} broke: {_short(error)}", next_step=_AGAIN)

@@ -130,10 +130,14 @@ class ArrayStream:
 
         So a training loop may call it before each epoch, also before the one in which it resumes.
         """
+        if epoch != self._epoch:
+            self.restart(epoch)
+
+    def restart(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, even if it is the current one."""
         if epoch < 0:
             raise ConfigurationError(f"epoch={epoch}: must not be negative", next_step="number epochs from 0 on")
-        if epoch != self._epoch:
-            self._epoch, self._segments, self._batches = epoch, [], 0
+        self._epoch, self._segments, self._batches = epoch, [], 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the batches that were yielded so far: below 1 KB, and JSON can store it."""
@@ -242,7 +246,7 @@ class ArrayStream:
             for batch in reader:
                 self._batches += 1
                 yield batch
-            self.set_epoch(self._epoch + 1)
+            self.restart(self._epoch + 1)
         finally:
             reader.close()
 

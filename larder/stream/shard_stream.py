@@ -125,4 +125,4 @@ def normalize(
     """
     scale = torch.tensor([1 / (255 * value) for value in std], device=images.device).view(3, 1, 1)
     shift = torch.tensor([value / width for value, width in zip(mean, std, strict=True)], device=images.device)
-    return (images * scale - shift.view(3, 1, 1)).to(dtype)
+    return (images * scale).sub_(shift.view(3, 1, 1)).to(dtype)

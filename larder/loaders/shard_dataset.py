@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Transform
 
 
-class ShardStream(IterableDataset["tuple[Tensor, int]"]):
+class ShardDataset(IterableDataset["tuple[Tensor, int]"]):
     """Iterable dataset of the samples of the shards at `keys`.
 
     Each epoch shuffles the shards and deals them to the workers in turn. Within a shard, samples keep their order.
@@ -101,7 +101,7 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
                 yield from read_shard_samples(file, file.size, reader.opened_uri, self._classes)
 
 
-class WebDatasetStream(ShardStream):
+class WebDatasetDataset(ShardDataset):
     """The same stream, with webdataset's WebDataset to assign shards, read tar and group members.
 
     webdataset reads S3 only through pipes of other programs, but accepts an opener per URL scheme: here, our reader.
