@@ -19,6 +19,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("jpeg_crop.c")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-fPIC")
+LINKED = ("-ljpeg", "-lm", *(["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []))
+"""A libjpeg that is linked statically stays hidden: the process has others, of Pillow and torchvision."""
 
 
 class BuildError(Exception):
@@ -49,7 +51,7 @@ def build(folder: Path, flags: Sequence[str] = ()) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as beside:
         made = Path(beside) / library.name
         command = [*(compiler or ["cc"]), *FLAGS, *own, *flags, "-shared", "-o", str(made), str(SOURCE)]
-        _run([*command, *linked, "-ljpeg", "-lm"])
+        _run([*command, *linked, *LINKED])
         os.replace(made, library)  # another process may be loading the old one
     for old in folder.glob("libjpeg_crop-*.so"):
         if old != library:

@@ -51,7 +51,7 @@
 #define MAX_SIDE 65500                    /* libjpeg's own limit */
 #define MAX_PIXELS 178956970              /* above it, Pillow refuses to open an image */
 #define MAX_SCANS 50                      /* larder/images.py */
-#define MAX_LIBJPEG_BYTES (1L << 30)      /* what libjpeg may allocate for an image, such as a progressive one's coefficients */
+#define MAX_LIBJPEG_BYTES (1L << 28)      /* what libjpeg may hold of an image: 89 megapixels of a progressive one */
 #define MAX_SCRATCH_BYTES ((size_t)1 << 28)
 
 #define PRECISION 22                      /* bits of a weight */
