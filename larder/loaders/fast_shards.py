@@ -1,4 +1,4 @@
-"""Read WebDataset tar shards from a bucket with larder's fast reader, `larder.stream`, behind the loaders' interface."""
+"""Read WebDataset tar shards in a bucket with larder's fast reader, `larder.stream`."""
 
 from __future__ import annotations
 

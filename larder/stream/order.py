@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class Shuffle:
         line = self._line(epoch, begin, end)
         if self.seed is None or not self.window:
             return line
-        unit = (_hash(self.seed, epoch, _SAMPLES, line) >> np.uint64(11)) * 2.0**-53
+        unit = _unit(_hash(self.seed, epoch, _SAMPLES, line))
         by_key: Samples = line[np.argsort(np.arange(len(line)) + unit * self.window, kind="stable")]
         return by_key
 
@@ -117,7 +117,8 @@ class Shuffle:
         before = int(ends[first] - lengths[0]) if len(blocks) else 0
         # Count up within each block: position in the line, minus the block's place in the line, plus its first sample.
         shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return (np.arange(len(shift)) + shift)[begin - before : end - before]
+        line: Samples = (np.arange(len(shift)) + shift)[begin - before : end - before]
+        return line
 
 
 def rank_batches(
@@ -198,12 +199,16 @@ def uniform_draws(seed: int, epoch: int, samples: Samples, count: int) -> NDArra
 
     They depend on seed, epoch and sample alone: not on ranks, batches or threads.
     """
-    numbers = samples.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
-    draws: NDArray[np.float64] = (_hash(seed, epoch, _DRAWS, numbers) >> np.uint64(11)) * 2.0**-53
-    return draws
+    numbers: Samples = samples[:, None] * count + np.arange(count)
+    return _unit(_hash(seed, epoch, _DRAWS, numbers))
 
 
-def _hash(seed: int, epoch: int, purpose: int, numbers: NDArray[Any]) -> NDArray[np.uint64]:
+def _unit(hashes: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return the upper 53 bits of each hash as a number in [0, 1)."""
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _hash(seed: int, epoch: int, purpose: int, numbers: Samples) -> NDArray[np.uint64]:
     """Return a 64-bit hash of each number."""
     key = np.zeros(1, np.uint64)
     for part in (seed, epoch, purpose):
