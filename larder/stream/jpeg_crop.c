@@ -128,7 +128,14 @@ static void fail(j_common_ptr decoder) {
     char text[JMSG_LENGTH_MAX];
     switch (decoder->err->msg_code) {
         case JERR_OUT_OF_MEMORY: failed->status = NO_MEMORY; break;
-        case JERR_NO_BACKING_STORE: failed->status = UNSUPPORTED; break;
+        case JERR_NO_BACKING_STORE:       /* it would need more than MAX_LIBJPEG_BYTES */
+        case JERR_SOF_UNSUPPORTED:        /* what this libjpeg can't do, Pillow's may */
+        case JERR_NOTIMPL:
+        case JERR_NOT_COMPILED:
+        case JERR_BAD_PRECISION:
+        case JERR_COMPONENT_COUNT:
+        case JERR_CONVERSION_NOTIMPL:
+        case JERR_FRACT_SAMPLE_NOTIMPL: failed->status = UNSUPPORTED; break;
         default: failed->status = DAMAGED;
     }
     (*decoder->err->format_message)(decoder, text);

@@ -281,6 +281,12 @@ def test_cmyk_is_left_to_pillow(kernel: JpegKernel) -> None:
     assert kernel.decode([data], crop((0, 0, 64, 64), (8, 8)), np.empty((1, 8, 8, 3), np.uint8)) == [""]
 
 
+@pytest.mark.parametrize("kind", [0xC3, 0xC9, 0xCA], ids=["lossless", "arithmetic", "progressive arithmetic"])
+def test_other_kinds_of_jpeg_are_left_to_pillow(kernel: JpegKernel, kind: int) -> None:
+    data = jpeg(Image.new("RGB", (64, 64))).replace(b"\xff\xc0", bytes([0xFF, kind]))
+    assert kernel.decode([data], crop((0, 0, 64, 64), (8, 8)), np.empty((1, 8, 8, 3), np.uint8)) == [""]
+
+
 def test_too_large_a_size_is_left_to_pillow(kernel: JpegKernel) -> None:
     data = jpeg(Image.new("RGB", (64, 8)))
     assert kernel.decode([data], crop((0, 0, 64, 8), (8, 65_501)), np.empty((1, 8, 8, 3), np.uint8)) == [""]
