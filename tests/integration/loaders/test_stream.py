@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,20 +277,33 @@ def test_ctrl_c_at_any_moment(shards: str, store: Store, after: int) -> None:
     assert said.strip().endswith("KeyboardInterrupt")
 
 
-def test_examples_of_the_docstrings(shards: str, store: Store, tmp_path: Path) -> None:
+DOCS = (ROOT / "docs/stream.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
+
+
+def run_example(script: str, stored: Stored, folder: Path) -> str:
+    """Run a script that reads the training split, in a folder that isn't the checkout's; what it prints."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env |= stored.env | {"PYTHONPATH": str(ROOT)}
+    script = script.replace("s3://my-bucket/photos-webdataset", stored.uris["shards"])
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_examples_of_the_page(stored: Stored, tmp_path: Path, number: int) -> None:
+    run_example(EXAMPLES[number], stored, tmp_path)
+
+
+def test_example_of_the_package(stored: Stored, tmp_path: Path) -> None:
     import larder.stream
 
     text = larder.stream.__doc__ or ""
     example = dedent(text[text.index("    from larder.stream import") : text.index("\nInstall the extra")])
-    script = example.replace("s3://bucket/photos-webdataset/training", shards).replace(
-        "    ...", "    print(images.shape)"
-    )
-    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    env |= store.env | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.stdout.strip() == "torch.Size([240, 3, 224, 224])", done.stderr
+    script = example.replace("s3://bucket/", "s3://my-bucket/").replace("    ...", "    print(images.shape)")
+    assert run_example(script, stored, tmp_path).strip() == "torch.Size([40, 3, 224, 224])"
 
 
 def test_the_pixels_are_pil_s(shards: str, store: Store) -> None:
