@@ -16,10 +16,10 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from larder.background import start_child
 from larder.connections import MIN_BYTES_PER_SECOND
 from larder.errors import ConfigurationError, LarderError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
-from larder.machine import set_parent_death_signal
 from larder.s3_faults import explain_code, explain_words
 from larder.store import StoreSettings, ca_bundle, region_of
 
@@ -125,17 +125,8 @@ def copy(
     Raises:
         ConfigurationError: If rclone isn't installed.
     """
-    process = subprocess.Popen(
-        rclone_command("copy", source, destination, *_copy_flags(limits), *flags),
-        env=rclone_environment(settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        preexec_fn=set_parent_death_signal,
-    )
+    command = rclone_command("copy", source, destination, *_copy_flags(limits), *flags)
+    process = start_child(command, rclone_environment(settings), piped_stdin=True)
     assert process.stdin and process.stderr
     log = _CopyLog(limits)
     try:

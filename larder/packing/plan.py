@@ -82,9 +82,9 @@ def _list_samples(lines: BinaryIO, layout: PackLayout) -> Iterator[tuple[str, in
     offset, previous = 0, ""
     for line in lines:
         path = IndexEntry.from_json(line).path
-        needs_key = layout.needs_key(path, previous)
-        previous = previous if needs_key else path
-        yield path.partition("/")[0], offset << 1 | needs_key, path
+        special = layout.needs_special_key(path, previous)
+        previous = previous if special else path
+        yield path.partition("/")[0], offset << 1 | special, path
         offset += len(line)
 
 
@@ -92,8 +92,8 @@ def _add_keys(entries: Iterator[IndexEntry], layout: PackLayout) -> Iterator[Ind
     """Yield the entries, which must be sorted by path, with keys for those that need a special one."""
     previous = ""
     for entry in entries:
-        if layout.needs_key(entry.path, previous):
-            yield entry._replace(key=layout.own_key(entry.path))
+        if layout.needs_special_key(entry.path, previous):
+            yield entry._replace(key=layout.special_key(entry.path))
         else:
             previous = entry.path
             yield entry
@@ -122,7 +122,7 @@ def _read_sample(file: BinaryIO, marked_offset: int, layout: PackLayout) -> byte
     if not marked_offset & 1:
         return line
     entry = IndexEntry.from_json(line)
-    return entry._replace(key=layout.own_key(entry.path)).to_json().encode() + b"\n"
+    return entry._replace(key=layout.special_key(entry.path)).to_json().encode() + b"\n"
 
 
 def _read_line(file: BinaryIO, offset: int) -> bytes:

@@ -60,7 +60,7 @@ class StoreTarget:
         self._subfolder = ""
         self.name = self._folder.uri
 
-    seen = f"by their sizes and ETags: {StageRun('verify')} reads them"
+    comparison = f"by sizes and ETags; {StageRun('verify')} compares the content"
     imports = (__name__, "larder.bucket", "botocore.config", "crc32c")
 
     def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:

@@ -20,8 +20,8 @@ class Target(Protocol):
         """Name for messages."""
 
     @property
-    def seen(self) -> str:
-        """How `up_to_date` compares files, for messages."""
+    def comparison(self) -> str:
+        """How `up_to_date` compares files, for messages, as in "by sizes"."""
 
     @property
     def imports(self) -> tuple[str, ...]:

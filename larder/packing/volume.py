@@ -31,7 +31,7 @@ class VolumeTarget:
         # A unique name, since workers of a killed run may still write.
         self._parts = staged_artifact.work / f"parts-{uuid.uuid4().hex}"
 
-    seen = f"by their sizes: {StageRun('verify')} reads them"
+    comparison = f"by sizes; {StageRun('verify')} compares the content"
     imports = (__name__,)
 
     def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:

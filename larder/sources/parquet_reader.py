@@ -27,8 +27,9 @@ MAX_LABELS_BYTES = 64 << 20
 _MAX_ROWS_BYTES = 256 << 20
 """Maximum size of the rows read at a time, if each repeats the whole dictionary."""
 _MAX_SCHEMA_BYTES = 16 << 20
+_MAX_DESCRIBABLE = 1 << 16
 _describable: set[bytes] = set()
-"""Digests of footers that this process has tried."""
+"""Digests of up to 65,536 footers that this process has tried, about 6 MB."""
 
 
 @contextmanager
@@ -67,6 +68,8 @@ def _require_describable(footer: pq.FileMetaData, part: SourcePart) -> None:
         _describe_and_end(footer)
     if os.waitpid(child, 0)[1] != 0:
         raise damaged_source_error(part.name, "its footer: a column can't be described")
+    if len(_describable) >= _MAX_DESCRIBABLE:
+        _describable.clear()
     _describable.add(digest)
 
 

@@ -63,11 +63,11 @@ class ChunkLayout(NamedTuple):
     def reject_reason(self, entry: IndexEntry) -> None:
         """See PackLayout. Chunks hold no names, so any name is valid."""
 
-    def needs_key(self, path: str, before: str) -> bool:
+    def needs_special_key(self, path: str, previous: str) -> bool:
         """See PackLayout. Chunks have no keys."""
         return False
 
-    def own_key(self, path: str) -> str:
+    def special_key(self, path: str) -> str:
         """See PackLayout."""
         return path
 
