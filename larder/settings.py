@@ -81,8 +81,8 @@ class WorkerSettings(Settings):
         alias="LARDER_WORKERS",
         ge=1,
         le=1024,
-        description="worker processes; by default one per available core "
-        "(shard and optimize: one more with LARDER_DEST)",
+        description="worker processes; by default one per available core (with LARDER_DEST, shard and "
+        "optimize start one more)",
     )
 
 

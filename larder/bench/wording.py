@@ -27,9 +27,9 @@ def name_settings_in_errors(kind: type[Settings], steps: Mapping[str, str]) -> I
         yield
     except LarderError as error:
         names = {setting.field: setting.names[0] for setting in settings_of(kind)}
-        what = Lines(_ARGUMENT.sub(lambda found: f"{found[1]}{names.get(found[2], found[2])}=", error.what))
+        what = Lines(_ARGUMENT.sub(lambda match: f"{match[1]}{names.get(match[2], match[2])}=", error.what))
         step = steps.get(error.next_step, error.next_step)
-        step = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), step)
+        step = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), step)
         raise type(error)(what, next_step=step) from error
 
 

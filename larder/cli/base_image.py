@@ -67,21 +67,21 @@ class ImageReference(NamedTuple):
 
 def parse(text: str) -> ImageReference:
     """Parse the name of an image. Raise ConfigurationError if it is invalid."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None:
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
         raise ConfigurationError(
             f"{printable(text)} is not the name of an image",
             next_step="write it as debian:bookworm-slim or registry.example.org/debian:bookworm-slim",
         )
-    return ImageReference(found["registry"] or "", found["name"], found["tag"] or "latest", found["digest"] or "")
+    return ImageReference(match["registry"] or "", match["name"], match["tag"] or "latest", match["digest"] or "")
 
 
 def read_base_image(root: Path) -> str:
     """Return the base image in the Dockerfile."""
-    found = _BASE_IMAGE_LINE.search((root / DOCKERFILE).read_text(encoding="utf-8"))
-    if found is None:
+    match = _BASE_IMAGE_LINE.search((root / DOCKERFILE).read_text(encoding="utf-8"))
+    if match is None:
         raise ConfigurationError(f"{DOCKERFILE} has no line `ARG BASE_IMAGE=…`", next_step="restore it from git")
-    return found[2]
+    return match[2]
 
 
 def pin_base_image(root: Path) -> str:
@@ -93,7 +93,7 @@ def pin_base_image(root: Path) -> str:
     image = parse(read_base_image(root))
     pinned = image.with_digest(digest_of(image))
     path = root / DOCKERFILE
-    text = _BASE_IMAGE_LINE.sub(lambda found: found[1] + pinned, path.read_text(encoding="utf-8"), count=1)
+    text = _BASE_IMAGE_LINE.sub(lambda match: match[1] + pinned, path.read_text(encoding="utf-8"), count=1)
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)

@@ -18,10 +18,10 @@ HOST_ENDPOINT = "http://127.0.0.1:8333"
 
 def env_files(settings: ResolvedSettings) -> tuple[Path, ...]:
     """Return the files with a stage's variables: `.env`, and the local store's file if the user has no store."""
-    found = [Path(".env")] if (settings.root / ".env").exists() else []
+    files = [Path(".env")] if (settings.root / ".env").exists() else []
     if not settings.store and (settings.will_have_keys or (settings.root / settings.store_file).is_file()):
-        found.append(settings.store_file)
-    return tuple(found)
+        files.append(settings.store_file)
+    return tuple(files)
 
 
 def endpoint_of(settings: ResolvedSettings) -> str:

@@ -134,11 +134,11 @@ PATH_SETTINGS = (
 def stage_settings() -> dict[str, SettingSpec]:
     """Return the settings of the stages, by name."""
     text = Path(__file__).with_name("settings.json").read_text("utf-8")
-    found = {}
+    specs = {}
     for name, fields in json.loads(text).items():
         fields.update(stages=tuple(fields["stages"]), choices=tuple(fields["choices"]))
-        found[name] = SettingSpec(name, **fields)
-    return found
+        specs[name] = SettingSpec(name, **fields)
+    return specs
 
 
 def all_settings() -> dict[str, SettingSpec]:
@@ -148,8 +148,8 @@ def all_settings() -> dict[str, SettingSpec]:
 
 def settings_of_stages(stages: Iterable[str]) -> list[SettingSpec]:
     """Return the settings of some stages, in the order of declaration."""
-    wanted = set(stages)
-    return [setting for setting in stage_settings().values() if wanted & set(setting.stages)]
+    names = set(stages)
+    return [setting for setting in stage_settings().values() if names & set(setting.stages)]
 
 
 def flags_of(stages: Iterable[str]) -> dict[str, SettingSpec]:
@@ -158,6 +158,6 @@ def flags_of(stages: Iterable[str]) -> dict[str, SettingSpec]:
     Secrets have no flag, since other users of the machine can see arguments. A flag that two of the stages share is
     ambiguous and left out.
     """
-    found = [setting for setting in settings_of_stages(stages) if setting.flag and not setting.secret]
-    flags = [setting.flag for setting in found]
-    return {setting.flag: setting for setting in found if flags.count(setting.flag) == 1}
+    specs = [setting for setting in settings_of_stages(stages) if setting.flag and not setting.secret]
+    flags = [setting.flag for setting in specs]
+    return {setting.flag: setting for setting in specs if flags.count(setting.flag) == 1}

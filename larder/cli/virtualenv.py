@@ -97,11 +97,11 @@ def ensure_for_python(root: Path, version: str, environ: Mapping[str, str], anno
     return _install(VirtualEnvironment(root, version), ["dev"], environ, announce)
 
 
-def _install(venv: VirtualEnvironment, wanted: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
-    if not venv.missing_groups(wanted):
+def _install(venv: VirtualEnvironment, groups: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
+    if not venv.missing_groups(groups):
         return venv.python
     with _exclusive_lock(venv.root / ".venv.lock", announce):
-        missing = venv.missing_groups(wanted)  # another run may have installed it meanwhile
+        missing = venv.missing_groups(groups)  # another run may have installed it meanwhile
         if not missing:
             return venv.python
         announce(_describe_installation(venv.folder, missing, environ))
@@ -241,16 +241,17 @@ def find_python() -> str:
     """
     fits = f"import sys; sys.exit(sys.version_info < {OLDEST})"
     names = [sys.executable, *(f"python{version}" for version in PYTHONS)]
-    found = [name for name in names if name and _succeeds([name, "-c", fits])]
-    if not found:
+    fitting = [name for name in names if name and _succeeds([name, "-c", fits])]
+    if not fitting:
         raise ConfigurationError(
             f"the host runner needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}",
             next_step="install python3.11 or newer beside it, or Docker, which needs none",
         )
-    complete = [name for name in found if _succeeds([name, "-c", "import ensurepip, venv"])]
+    complete = [name for name in fitting if _succeeds([name, "-c", "import ensurepip, venv"])]
     if not complete:
         raise ConfigurationError(
-            f"{found[0]} lacks the module venv", next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)"
+            f"{fitting[0]} lacks the module venv",
+            next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)",
         )
     return complete[0]
 
@@ -265,16 +266,16 @@ def find_python_version(version: str, uv: Path, environ: Mapping[str, str]) -> s
     folders = [environ.get("PATH", os.defpath), *map(str, pyenv.glob(f"versions/{version}.*/bin"))]
     env = {"UV_SYSTEM_CERTS": "1", **environ, "PATH": os.pathsep.join(folders)}
     find = [str(uv), "python", "find", "--no-project", "--no-config", "--system", version]
-    found = _capture(find, env)
-    if found.returncode:
+    result = _capture(find, env)
+    if result.returncode:
         fetched = _capture([str(uv), "python", "install", "--no-config", version], env)
-        found = _capture(find, env)
-        if found.returncode:
+        result = _capture(find, env)
+        if result.returncode:
             raise ConfigurationError(
                 f"there is no Python {version}, and uv can't download it: {_last_line(fetched.stderr)}",
                 next_step=f"install python{version} with its module venv, then run the same command again",
             )
-    return found.stdout.strip()
+    return result.stdout.strip()
 
 
 def _capture(command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -245,11 +245,11 @@ def find_input_tree(settings: PackSettings, reporter: Reporter) -> InputTree:
         return InputTree(FolderInput(path), manifest, manifest.digest())
     bucket, name = parse_store_uri(settings, settings.input)
     folder = open_prefix(bucket, name)
-    found = folder.find_manifest()
-    if found is not None and found.artifact == "index":
-        require_dataset(settings.dataset, found, folder.uri)
-        return InputTree(IndexedInput(bucket, name), found, found.digest())
-    manifest = _require_artifact(found, "objects", folder.uri, f"{CREATED_BY['objects']} or {CREATED_BY['index']}")
+    stored = folder.find_manifest()
+    if stored is not None and stored.artifact == "index":
+        require_dataset(settings.dataset, stored, folder.uri)
+        return InputTree(IndexedInput(bucket, name), stored, stored.digest())
+    manifest = _require_artifact(stored, "objects", folder.uri, f"{CREATED_BY['objects']} or {CREATED_BY['index']}")
     require_dataset(settings.dataset, manifest, folder.uri)
     return InputTree(BucketInput(bucket, name), manifest, str(manifest.input["manifest"]))
 

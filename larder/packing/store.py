@@ -210,12 +210,12 @@ class StoreTarget:
 
     def _paths_in_old_index(self, path: str) -> set[str]:
         """Return the paths that an index in the store names; none if it isn't an index or has changed."""
-        found = INDEX_IN_STORE.fullmatch(path)
-        if found is None:
+        match = INDEX_IN_STORE.fullmatch(path)
+        if match is None:
             return set()
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:
             file = Path(folder) / "index.jsonl"
-            if self._folder.download(path, file) != found[1]:
+            if self._folder.download(path, file) != match[1]:
                 return set()
             try:
                 return {entry.path for entry in parse_index(file)}
@@ -234,8 +234,8 @@ class StoreTarget:
         self._objects = {item.path: item for item in self._folder.list()}
 
     def _has_object(self, entry: IndexEntry, below: str = "") -> bool:
-        found = self._objects.get(below + entry.path)
-        return found is not None and (found.bytes, found.etag) == (entry.bytes, entry.etag)
+        stored = self._objects.get(below + entry.path)
+        return stored is not None and (stored.bytes, stored.etag) == (entry.bytes, entry.etag)
 
 
 @dataclass(frozen=True)

@@ -81,14 +81,14 @@ def _count_values(batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColu
     """Count the rows of a batch by split and value in the column of labels."""
     if columns.split is not None:
         return Counter(_values_in(batch, file, columns))
-    found = pc.value_counts(decode_dictionary(batch.column(columns.label)))
-    counts = zip(label_values(found.field(0), file.part), found.field(1).to_pylist(), strict=True)
+    counted = pc.value_counts(decode_dictionary(batch.column(columns.label)))
+    counts = zip(label_values(counted.field(0), file.part), counted.field(1).to_pylist(), strict=True)
     return {(file.split, value): count for value, count in counts}
 
 
 def _find_row(batch: pa.RecordBatch, file: ParquetPart, columns: ParquetColumns, expected: tuple[str, Any]) -> int:
     """Return the first row of a batch with this split and value in the column of labels."""
-    return next(at for at, found in enumerate(_values_in(batch, file, columns)) if found == expected)
+    return next(at for at, value in enumerate(_values_in(batch, file, columns)) if value == expected)
 
 
 def _missing_values(columns: ParquetColumns) -> set[Any]:

@@ -104,8 +104,8 @@ def find_names(files: RecipeFiles, bases: Iterable[str]) -> tuple[str, list[str]
     Raises:
         InputError: If the list is malformed.
     """
-    found = (base + name for base in dict.fromkeys(bases) for name in _LISTS)
-    path = next((path for path in found if files.exists(path)), "")
+    paths = (base + name for base in dict.fromkeys(bases) for name in _LISTS)
+    path = next((path for path in paths if files.exists(path)), "")
     if path.endswith(".txt"):
         names = [line.text for line in read_lines(files, path)]
     elif path:

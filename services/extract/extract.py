@@ -130,8 +130,8 @@ def _make_run_record(
 
 def _archive_facts(opened: OpenedSource, made_from: dict[str, str | int]) -> dict[str, str | int]:
     """Return the archive's digest, size and origin for run.json; the digest can be pinned as LARDER_SOURCE_SHA256."""
-    found = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
-    return found | opened.origin._asdict() if opened.origin else found
+    facts = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
+    return facts | opened.origin._asdict() if opened.origin else facts
 
 
 def _identify_source(settings: ExtractSettings) -> dict[str, Any]:
@@ -275,23 +275,23 @@ def _make_manifest_input(
         return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
     if not opened.files:
         return opened.listed or {"kind": "folder"}
-    found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
+    digests, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
     if opened.kind != "archive":
         several: dict[str, str | int] = {
             "kind": opened.kind,
-            "files": len(found),
+            "files": len(digests),
             "bytes": total,
-            "sha256": sha256_of_parts(found, opened.files),
+            "sha256": sha256_of_parts(digests, opened.files),
         }
         if opened.kind == "archives" and settings.zip_encoding:
             several["zip_encoding"] = settings.zip_encoding
         return several
-    if settings.source_sha256 and found[0] != settings.source_sha256:
+    if settings.source_sha256 and digests[0] != settings.source_sha256:
         raise BadSourceError(
-            f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",
+            f"{source.name} has the sha256 {digests[0]}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it has another digest",
         )
-    made_from: dict[str, str | int] = {"kind": "archive", "sha256": found[0], "bytes": total}
+    made_from: dict[str, str | int] = {"kind": "archive", "sha256": digests[0], "bytes": total}
     if settings.zip_encoding:
         made_from["zip_encoding"] = settings.zip_encoding
     if isinstance(source, InnerArchivesSource) and source.inner_count:

@@ -85,24 +85,24 @@ class ObjectChecker:
     settings: BucketSettings
     verify: Verify
 
-    def __call__(self, found: StoredObject) -> CheckResult:
+    def __call__(self, stored: StoredObject) -> CheckResult:
         """Check an object. Raises InputError if it has changed since it was listed, ServiceError if the store fails."""
-        if not is_image_name(found.path) and not self._begins_as_image(found):
-            return CheckResult([], [], [found.path])
-        if found.bytes > MAX_IMAGE_BYTES:
-            return CheckResult([], [(found.path, TOO_LARGE)], [])
-        data = b"".join(_prefix(self.settings, found.bucket).read(S3Object(*found[:4])))
+        if not is_image_name(stored.path) and not self._begins_as_image(stored):
+            return CheckResult([], [], [stored.path])
+        if stored.bytes > MAX_IMAGE_BYTES:
+            return CheckResult([], [(stored.path, TOO_LARGE)], [])
+        data = b"".join(_prefix(self.settings, stored.bucket).read(S3Object(*stored[:4])))
         try:
-            return CheckResult([check_content(data, found.path, self.verify, found, None)], [], [])
+            return CheckResult([check_content(data, stored.path, self.verify, stored, None)], [], [])
         except RejectError as why:
-            return CheckResult([], [(found.path, str(why))], [])
+            return CheckResult([], [(stored.path, str(why))], [])
 
-    def _begins_as_image(self, found: StoredObject) -> bool:
-        if is_never_image(found.path):
+    def _begins_as_image(self, stored: StoredObject) -> bool:
+        if is_never_image(stored.path):
             return False
-        begin = open_prefix(with_bucket(self.settings, found.bucket), "").read_start(found.key, HEAD_BYTES)
+        begin = open_prefix(with_bucket(self.settings, stored.bucket), "").read_start(stored.key, HEAD_BYTES)
         if begin is None:
-            raise changed_object_error(found)
+            raise changed_object_error(stored)
         return detect_image_format(begin) is not None
 
 
@@ -117,7 +117,7 @@ class ArchivePart(NamedTuple):
     """What is in a part of an archive, with paths in the archive."""
 
     stored: StoredObject
-    found: CheckResult
+    result: CheckResult
     labels: dict[str, str]
     """Labels by key."""
     rest: ScanPlace | None
@@ -140,16 +140,16 @@ class ArchiveChecker:
 
         Raises InputError if it is damaged, or if its images can't be read in place.
         """
-        found = job.stored
-        archive = open_stored(with_bucket(self.settings, found.bucket), found, self.limits)
+        stored = job.stored
+        archive = open_stored(with_bucket(self.settings, stored.bucket), stored, self.limits)
         archive.begin = job.begin
-        result, labels = CheckResult([], [], [], found.path), dict[str, str]()
+        result, labels = CheckResult([], [], [], stored.path), dict[str, str]()
         for number, member in enumerate(archive.scan(), 1):
-            self._check_member(archive, member, found, result, labels)
+            self._check_member(archive, member, stored, result, labels)
             if number >= MEMBERS_AT_ONCE and archive.place is not None:
                 archive.faults.raise_if_any(archive.name)
-                return ArchivePart(found, result, labels, archive.place)
-        return ArchivePart(found, result, labels, None)
+                return ArchivePart(stored, result, labels, archive.place)
+        return ArchivePart(stored, result, labels, None)
 
     def complete(self, result: CheckResult, labels: dict[str, str], has_labels: bool) -> CheckResult:
         """Match images with their labels, and give all their paths in the source.
@@ -171,7 +171,7 @@ class ArchiveChecker:
         self,
         archive: StoredTar | StoredZip,
         member: Member,
-        found: StoredObject,
+        stored: StoredObject,
         result: CheckResult,
         labels: dict[str, str],
     ) -> None:
@@ -189,13 +189,13 @@ class ArchiveChecker:
                 next_step=f"{USE_EXTRACT_HINT}; or put both archives into the store",
             )
         elif litter_reason(path) is not None or not (is_image_name(path) or self._begins_as_image(archive, member)):
-            result.others.append(path)
+            result.other_paths.append(path)
         elif member.bytes > MAX_IMAGE_BYTES:
             result.rejects.append((path, TOO_LARGE))
         else:
             byte_range = find_byte_range(archive, member)
             try:
-                result.images.append(check_content(read_member(archive, member), path, self.verify, found, byte_range))
+                result.images.append(check_content(read_member(archive, member), path, self.verify, stored, byte_range))
             except RejectError as why:
                 result.rejects.append((path, str(why)))
 
@@ -245,19 +245,19 @@ def _rename_paths(result: CheckResult, name: Callable[[str], str]) -> CheckResul
     return CheckResult(
         [entry._replace(path=name(entry.path)) for entry in result.images],
         [(name(path), reason) for path, reason in result.rejects],
-        [name(path) for path in result.others],
+        [name(path) for path in result.other_paths],
         result.archive,
         result.labels,
     )
 
 
 def check_content(
-    data: bytes, path: str, verify: Verify, found: StoredObject, byte_range: ByteRange | None
+    data: bytes, path: str, verify: Verify, stored: StoredObject, byte_range: ByteRange | None
 ) -> IndexEntry:
     """Check an image and return its entry. Raises RejectError if it can't be a sample."""
     width, height = check_image(data, verify) or (None, None)
     entry = IndexEntry(
-        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=found.etag, object=found.uri
+        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=stored.etag, object=stored.uri
     )
     return entry if byte_range is None else entry._replace(**byte_range._asdict())
 

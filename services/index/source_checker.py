@@ -49,16 +49,16 @@ class SourceChecker:
         reporter: Reporter,
         listing: ObjectListing,
         lists: SampleLists,
-        found: CheckLedger,
+        ledger: CheckLedger,
     ) -> None:
         self._settings, self._reporter, self._listing = settings, reporter, listing
-        self._lists, self._found = lists, found
+        self._lists, self._ledger = lists, ledger
 
     def check_objects(self, recipe: Recipe) -> None:
         """Read, check and hash every object that may be a sample."""
         candidates = (item for item in self._listing if may_be_sample(recipe, item.path))
         jobs = (
-            (item for item in candidates if not self._found.is_checked(item.path)) if len(self._found) else candidates
+            (item for item in candidates if not self._ledger.is_checked(item.path)) if len(self._ledger) else candidates
         )
         check = ObjectChecker(self._settings_of_store, self._settings.verify)
         for results in self._results(
@@ -68,11 +68,11 @@ class SourceChecker:
 
     def check_archives(self, folders: ArchiveFolders) -> None:
         """Read every archive, and check and hash its images."""
-        others = (path for path in self._listing.paths() if not is_archive(path) or is_hidden(path))
-        for results in batches(others, _PATHS_PER_RECORD):
-            self._found.record(CheckResult([], [], results))
+        other_paths = (path for path in self._listing.paths() if not is_archive(path) or is_hidden(path))
+        for results in batches(other_paths, _PATHS_PER_RECORD):
+            self._ledger.record(CheckResult([], [], results))
         archives = (item for item in self._listing if is_archive(item.path) and not is_hidden(item.path))
-        pending = (item for item in archives if not self._found.has_archive(item.path))
+        pending = (item for item in archives if not self._ledger.has_archive(item.path))
         limits = SourceLimits(self._settings.max_files, _MAX_BYTES)
         check = ArchiveChecker(self._settings_of_store, self._settings.verify, folders, limits, self._is_one_archive)
         jobs: Iterable[ArchiveJob] = self._jobs(check, pending)
@@ -108,7 +108,7 @@ class SourceChecker:
         jobs = (
             ParquetJob(file, tables[file.part.name])
             for file in source.files
-            if not self._found.has_archive(file.part.name)
+            if not self._ledger.has_archive(file.part.name)
         )
         check = ParquetChecker(store, self._settings.verify, source.columns, source.labels, len(source.classes))
         for results in self._results(self._engine(), check, jobs, len(source.files), _ARCHIVES_PER_BATCH, 1, "files"):
@@ -136,7 +136,7 @@ class SourceChecker:
         first = next(remaining, None)
         if first is None:
             return
-        done = len(self._found) if unit == "objects" else self._found.archive_count()
+        done = len(self._ledger) if unit == "objects" else self._ledger.archive_count()
         with self._reporter.task("check", total, unit, done=done) as task:
             for results in Spread(engine, batch, threads).in_batches(check, itertools.chain([first], remaining)):
                 yield results
@@ -144,12 +144,12 @@ class SourceChecker:
 
     def _record_part(self, check: ArchiveChecker, part: ArchivePart) -> ArchiveJob | None:
         """Record a part of an archive, or the whole archive after its last part. Return the job for the next part."""
-        stored, found, labels, rest = part
-        before = self._found.begin_of(stored.path) != BEGINNING
+        stored, result, labels, rest = part
+        before = self._ledger.begin_of(stored.path) != BEGINNING
         if rest is None and not before:
-            self._record([check.complete(found, labels, bool(labels))])
+            self._record([check.complete(result, labels, bool(labels))])
             return None
-        if (duplicate := self._found.record_part(found, labels, rest or _END)) is not None:
+        if (duplicate := self._ledger.record_part(result, labels, rest or _END)) is not None:
             if duplicate.endswith(CLASS):
                 raise list_error(f"{stored.uri}: {duplicate}", "has the key of another one")
             raise self._duplicate_path_error(duplicate)
@@ -161,7 +161,7 @@ class SourceChecker:
     def _jobs(self, check: ArchiveChecker, archives: Iterable[StoredObject]) -> Iterator[ArchiveJob]:
         """Yield a job for each archive, after the parts that an earlier run has recorded."""
         for item in archives:
-            begin = self._found.begin_of(item.path)
+            begin = self._ledger.begin_of(item.path)
             if begin == _END:
                 self._finish_archive(check, item.path)
             else:
@@ -169,11 +169,11 @@ class SourceChecker:
 
     def _finish_archive(self, check: ArchiveChecker, archive: str) -> None:
         """Record an archive as a whole after its last part."""
-        has_labels = self._found.has_labels(archive)
-        results = (check.complete(found, labels, has_labels) for found, labels in self._found.parts(archive))
-        if (duplicate := self._found.record_all(results)) is not None:
+        has_labels = self._ledger.has_labels(archive)
+        results = (check.complete(result, labels, has_labels) for result, labels in self._ledger.parts(archive))
+        if (duplicate := self._ledger.record_all(results)) is not None:
             raise self._duplicate_path_error(duplicate.path)
-        self._found.drop_parts(archive)
+        self._ledger.drop_parts(archive)
 
     def _duplicate_path_error(self, path: str) -> BadSourceError:
         return unsafe_source_error(
@@ -187,14 +187,14 @@ class SourceChecker:
     def _record(self, results: list[CheckResult]) -> None:
         if results[0].archive:
             for result in results:
-                if (duplicate := self._found.record(result)) is not None:
+                if (duplicate := self._ledger.record(result)) is not None:
                     raise self._duplicate_path_error(duplicate.path)
             return
-        self._found.record(
+        self._ledger.record(
             CheckResult(
                 [entry for result in results for entry in result.images],
                 [reject for result in results for reject in result.rejects],
-                [path for result in results for path in result.others],
+                [path for result in results for path in result.other_paths],
             )
         )
 

@@ -107,10 +107,10 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
 def _parse_event(line: str) -> dict[str, Any] | None:
     """Parse an event of bench; None for a library's output."""
     try:
-        found = json.loads(line)
+        event = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and {"event", "message"} <= found.keys() else None
+    return event if isinstance(event, dict) and {"event", "message"} <= event.keys() else None
 
 
 def _print_event(line: str) -> None:

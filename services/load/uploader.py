@@ -80,7 +80,7 @@ class Uploader:
         """
         index_files: list[Expected] = []
 
-        def others() -> Iterator[Expected]:
+        def without_index_files() -> Iterator[Expected]:
             for file in files:
                 if self._job.source.artifact == "litdata" and file.path.endswith("/index.json"):
                     index_files.append(file)
@@ -88,7 +88,7 @@ class Uploader:
                     yield file
 
         first = None
-        for batch in batches(others(), BATCH_FILES):
+        for batch in batches(without_index_files(), BATCH_FILES):
             failure = self._copy_batch(origin, below, batch, advance)
             first = first or failure
         if index_files and first is None:

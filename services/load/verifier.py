@@ -90,8 +90,10 @@ class Verifier:
             ThreadPoolExecutor(self._job.settings.transfers) as pool,
         ):
             for batch in batches(files, _OBJECTS_PER_BATCH):
-                found = pool.map(self._job.remote.digest, [file.path for file in batch], [file.bytes for file in batch])
-                for file, content in zip(batch, found, strict=True):
+                contents = pool.map(
+                    self._job.remote.digest, [file.path for file in batch], [file.bytes for file in batch]
+                )
+                for file, content in zip(batch, contents, strict=True):
                     task.advance(file.bytes)
                     if content != (file.bytes, file.sha256):
                         self._job.state.invalidate(file.path)

@@ -121,9 +121,9 @@ def _require_same_mount(server: MountServer, settings: MountSettings, mount_fold
             next_step=f"run {UNMOUNT} first, or set LARDER_MOUNT_DIR to another folder",
         )
     expected = settings.shape()
-    if others := [f"{name}={value}" for name, value in server.shape.items() if expected.get(name) != value]:
+    if different := [f"{name}={value}" for name, value in server.shape.items() if expected.get(name) != value]:
         raise ConfigurationError(
-            f"s3://{server.bucket} is mounted in {mount_folder.folder} with other settings: {', '.join(others)}",
+            f"s3://{server.bucket} is mounted in {mount_folder.folder} with other settings: {', '.join(different)}",
             next_step=f"run {UNMOUNT} first, or leave these settings as they are",
         )
 

@@ -94,7 +94,7 @@ class ChunkLayout(NamedTuple):
         chunks replaces the time, so that the same chunks have the same index.
         """
         config = _write_chunk(self.chunk_bytes, [(b"", 0)])[1]
-        found = {}
+        files = {}
         for split, split_packs in itertools.groupby(packs, key=lambda pack: pack.path.partition("/")[0]):
             chunks, content = [], hashlib.sha256()
             for chunk in split_packs:
@@ -102,8 +102,8 @@ class ChunkLayout(NamedTuple):
                 name = chunk.path.partition("/")[2]
                 chunks.append({"chunk_bytes": chunk.size, "chunk_size": chunk.samples, "dim": None, "filename": name})
             index = {"chunks": chunks, "config": config, "updated_at": content.hexdigest()[:16]}
-            found[f"{split}/index.json"] = json.dumps(index, sort_keys=True).encode()
-        return found
+            files[f"{split}/index.json"] = json.dumps(index, sort_keys=True).encode()
+        return files
 
 
 @cache
@@ -112,9 +112,9 @@ def _require_release() -> None:
 
     Workers check it, too, since their nodes may differ.
     """
-    if (found := version("litdata")) != LITDATA_VERSION:
+    if (release := version("litdata")) != LITDATA_VERSION:
         raise ConfigurationError(
-            f"litdata {found} is installed on {platform.node()}, and chunks are those of {LITDATA_VERSION}: "
+            f"litdata {release} is installed on {platform.node()}, and chunks are those of {LITDATA_VERSION}: "
             f"others would differ",
             next_step=f"`pip install litdata=={LITDATA_VERSION}`, or use this stage's image; "
             "nodes of a cluster need it, too",

@@ -123,12 +123,12 @@ def check_credentials(probe: CheckContext) -> Finding:
     """Check that the store accepts the keys."""
     with probe.map_store_errors("asking for the list of buckets"):
         try:
-            found = probe.client.list_buckets()
+            answer = probe.client.list_buckets()
         except ClientError as fault:
             if code_of(fault) != "AccessDenied":
                 raise
             return Finding("the store accepts the keys, but doesn't let them list all buckets")
-    return Finding(f"the store accepts the keys; buckets that it lists: {len(found['Buckets'])}")
+    return Finding(f"the store accepts the keys; buckets that it lists: {len(answer['Buckets'])}")
 
 
 def check_bucket(probe: CheckContext) -> Finding:
@@ -182,10 +182,10 @@ def check_read(probe: CheckContext) -> Finding:
 
 def check_list(probe: CheckContext) -> Finding:
     """Check that a listing shows the object at once."""
-    found = {item.path: item.bytes for item in probe.folder.list()}
-    if found != {_SMALL: _SMALL_BYTES}:
+    sizes = {item.path: item.bytes for item in probe.folder.list()}
+    if sizes != {_SMALL: _SMALL_BYTES}:
         raise ServiceError(
-            f"a listing of {probe.folder.uri}/ shows {found or 'nothing'} after putting {_SMALL!r} of {_SMALL_BYTES} B",
+            f"a listing of {probe.folder.uri}/ shows {sizes or 'nothing'} after putting {_SMALL!r} of {_SMALL_BYTES} B",
             next_step="larder needs a store whose listings are up to date (AWS's, Ceph's and MinIO's are): ask its "
             "operator whether a cache stands in front of it",
         )
@@ -299,14 +299,14 @@ def _defer_signals() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def _require_same_content(found: bytes | None, expected: bytes, what: str) -> None:
-    if found is None:
+def _require_same_content(content: bytes | None, expected: bytes, what: str) -> None:
+    if content is None:
         raise ServiceError(
             f"{what} was written, but is missing", next_step="ask the store's operator why objects vanish"
         )
-    if found != expected:
+    if content != expected:
         raise ServiceError(
-            f"{what} came back with other content ({len(found)} of {len(expected)} B)", next_step=_DAMAGED
+            f"{what} came back with other content ({len(content)} of {len(expected)} B)", next_step=_DAMAGED
         )
 
 

@@ -120,7 +120,7 @@ def _command(home: Path, port: int) -> list[str]:
         "volume.port.grpc",
         "filer.port.grpc",
     )
-    others = [f"-{name}={number}" for name, number in zip(names, free_above(port, len(names)), strict=True)]
+    other_ports = [f"-{name}={number}" for name, number in zip(names, free_above(port, len(names)), strict=True)]
     return [
         weed,
         "mini",
@@ -128,7 +128,7 @@ def _command(home: Path, port: int) -> list[str]:
         f"-ip={LOOPBACK}",
         f"-ip.bind={LOOPBACK}",
         f"-s3.port={port}",
-        *others,
+        *other_ports,
         "-webdav=false",
         "-admin.ui=false",
         "-s3.port.iceberg=0",

@@ -86,8 +86,8 @@ def transform(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
     target = StagedArtifact(settings.volume, find_on_volume(settings.volume, "tree", name, reporter))
     target.recover()
     files = _make_recipe_files(settings, raw, manifest, target)
-    found = _find_recipe(settings, manifest, target, files)
-    tree_settings = _tree_settings(settings, found.name)
+    choice = _find_recipe(settings, manifest, target, files)
+    tree_settings = _tree_settings(settings, choice.name)
     if (
         not settings.force
         and (tree := _up_to_date(target, manifest, tree_settings, settings.max_rejects, reporter)) is not None
@@ -99,9 +99,9 @@ def transform(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
             reporter.event(
                 "resume", f"continuing an earlier run, which has done {format_amount(len(ledger), 'images')}"
             )
-        if found.why:
-            reporter.event("recipe", f"recognised: {found.why}: LARDER_RECIPE={found.name}", recipe=found.name)
-        recipe = recipes.open_recipe(found.name, files)
+        if choice.why:
+            reporter.event("recipe", f"recognised: {choice.why}: LARDER_RECIPE={choice.name}", recipe=choice.name)
+        recipe = recipes.open_recipe(choice.name, files)
         _build(settings, raw, manifest, target, ledger, recipe, reporter)
         rejected = _write_rejects(raw, target, ledger, settings.max_rejects, reporter)
         reporter.event("commit", "writing the index, flushing to disk")

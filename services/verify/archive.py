@@ -158,12 +158,12 @@ def _prefix(raw: VerifiedArtifact, path: str) -> str:
 def _check(source: Source | StoredObjectsSource, raw: str, job: MemberJob) -> int:
     """Read a member and return its length. Raises BreakError if raw's file has other content."""
     where = f"{source.name}: {job.member.path}"
-    found = source.digest(job.member) if isinstance(source, StoredObjectsSource) else _digest(source, job.member)
-    if found is None:
+    current = source.digest(job.member) if isinstance(source, StoredObjectsSource) else _digest(source, job.member)
+    if current is None:
         raise BreakError(
             ChainBreak("an object of the source is missing", where, job.entry.path, cause="it was deleted")
         )
-    length, digest = found
+    length, digest = current
     if digest != job.entry.sha256:
         raise changed_content_error(
             "raw's index has another sha256 than the source's member",

@@ -68,10 +68,10 @@ class Chain:
                 self._artifacts[ref] = read_artifact(location, ref.artifact, self.work)
             except (InputError, AbsentError) as error:
                 self._artifacts[ref] = error
-        found = self._artifacts[ref]
-        if isinstance(found, VerifiedArtifact):
-            return found
-        raise found
+        artifact = self._artifacts[ref]
+        if isinstance(artifact, VerifiedArtifact):
+            return artifact
+        raise artifact
 
     def find_artifact(self, ref: ArtifactRef) -> VerifiedArtifact | None:
         """Return the artifact's manifest and index, or None if it is absent or broken."""
@@ -124,8 +124,8 @@ class Chain:
     @property
     def _dataset(self) -> str:
         """The dataset whose folders in the store are verified: LARDER_DATASET, or the one on a volume."""
-        found = (dataset_of(folder.name) for folder in self._folders.values())
-        return self.settings.dataset or next((name for name in found if name != DEFAULT), DEFAULT)
+        datasets = (dataset_of(folder.name) for folder in self._folders.values())
+        return self.settings.dataset or next((name for name in datasets if name != DEFAULT), DEFAULT)
 
 
 def _layout(artifact: Artifact) -> ArtifactLayout:

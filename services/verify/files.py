@@ -170,13 +170,13 @@ def missing_file_error(location: Location, path: str) -> BreakError:
 
 def require_content(location: Location, entry: IndexEntry) -> int:
     """Read a file and return its length. Raises BreakError if its sha256 differs from the index."""
-    found = location.digest(entry.path, entry.bytes)
-    if found is None:
+    current = location.digest(entry.path, entry.bytes)
+    if current is None:
         raise missing_file_error(location, entry.path)
-    if found != (entry.bytes, entry.sha256):
+    if current != (entry.bytes, entry.sha256):
         where = f"{location.name}/{entry.path}"
         raise changed_content_error(
-            "a file isn't what the index says", where, entry.sha256, found[1], location.cause, entry.path
+            "a file's content differs from the index", where, entry.sha256, current[1], location.cause, entry.path
         )
     return entry.bytes
 

@@ -88,8 +88,8 @@ class VolumeLocation(NamedTuple):
 
     def fetch(self, path: str, work: Path, max_bytes: int) -> tuple[Path, str] | None:
         """See `Location`. Returns the file itself."""
-        found = self.digest(path, max_bytes)
-        return None if found is None else (self.folder / path, found[1])
+        length_and_digest = self.digest(path, max_bytes)
+        return None if length_and_digest is None else (self.folder / path, length_and_digest[1])
 
     def stat_files(self, index: SortedIndex) -> Iterator[FileStat]:
         """See Location."""

@@ -107,7 +107,7 @@ def _parts(source: str, kind: PartsKind, what: str, options: SourceOptions) -> t
     if not source:
         raise UnfollowedError(f"the {what} aren't kept; LARDER_SOURCE=<their folder, or a list of paths> follows them")
     try:
-        names = [found for source_name in split_sources(source) for found in _expand_pattern(source_name)]
+        names = [name for pattern in split_sources(source) for name in _expand_pattern(pattern)]
     except ValueError as fault:
         raise UnfollowedError(f"LARDER_SOURCE {fault}") from None
     if len(names) == 1 and os.path.isdir(os.path.expanduser(names[0])):

@@ -165,8 +165,8 @@ def _figures(line: LinkResult) -> dict[str, Any]:
 
 def _make_outcome(settings: VerifySettings, lines: list[LinkResult], clock: Clock) -> StageOutcome:
     followed = [line.checked for line in lines if line.checked is not None]
-    others = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
-    left = f" ({others})" if others else ""
+    unchecked = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
+    left = f" ({unchecked})" if unchecked else ""
     looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
     share = looked_at / max(of, 1)
     read = sum(checked.bytes for checked in followed)

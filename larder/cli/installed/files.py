@@ -34,13 +34,13 @@ class FileItems:
         self.links: list[str] = []
         self.foreign_names: list[str] = []
         """Other names in LARDER_HOME."""
-        self.found = list(self._all())
+        self.items = list(self._all())
         self.emptied_folders = self._emptied()
         """Folders that are empty after everything else is removed."""
 
     def list_items(self) -> list[InstalledItem]:
         """Return everything found."""
-        return [InstalledItem("files", str(path), measure_size(self.root / path), note) for path, note in self.found]
+        return [InstalledItem("files", str(path), measure_size(self.root / path), note) for path, note in self.items]
 
     def _all(self) -> Iterator[tuple[Path, str]]:
         home = self.settings.home
@@ -95,7 +95,7 @@ class FileItems:
 
     def _emptied(self) -> list[Path]:
         """Return the folders to remove after their contents, inner ones first."""
-        removed = {path for path, _ in self.found}
+        removed = {path for path, _ in self.items}
         folders = []
         for folder in (self.settings.home / "volumes", self.settings.store_dir, self.settings.home):
             path = self.root / folder
@@ -124,12 +124,12 @@ def measure_size(path: Path, seconds: float = _TIMEOUT_SECONDS) -> str:
     while waiting:
         try:
             for item in os.scandir(waiting.pop()):
-                found = item.stat(follow_symlinks=False)
+                status = item.stat(follow_symlinks=False)
                 if item.is_dir(follow_symlinks=False):
                     waiting.append(item.path)
-                elif found.st_nlink == 1 or found.st_ino not in linked:  # a tree's files are hard links to raw data
-                    linked.add(found.st_ino)
-                    total += found.st_size
+                elif status.st_nlink == 1 or status.st_ino not in linked:  # a tree's files are hard links to raw data
+                    linked.add(status.st_ino)
+                    total += status.st_size
         except OSError:  # deleted meanwhile, or not accessible
             continue
         if time.monotonic() > end:

@@ -214,11 +214,11 @@ def unlisted_error(path: str, why: str, names: SplitNames) -> RejectError | Left
         LeftOutError if LARDER_SPLITS leaves the image out, else RejectError.
     """
     folders = path.split("/")[:-1]
-    found = [(folder, split) for folder in folders if (split := names.find(folder)) is not None]
-    if any(split == OUT for _, split in found):
+    in_splits = [(folder, split) for folder in folders if (split := names.find(folder)) is not None]
+    if any(split == OUT for _, split in in_splits):
         return LeftOutError("left out by LARDER_SPLITS")
     return RejectError(
-        f"{why}; LARDER_SPLITS={quote_for_setting(found[0][0])}=- leaves such images out" if found else why
+        f"{why}; LARDER_SPLITS={quote_for_setting(in_splits[0][0])}=- leaves such images out" if in_splits else why
     )
 
 
@@ -233,19 +233,19 @@ def require_splits_used(splits: SplitNames, present: Iterable[str]) -> None:
         )
 
 
-def require_distinct(kind: str, found: Iterable[str], next_step: str) -> None:
+def require_distinct(kind: str, names: Iterable[str], next_step: str) -> None:
     """Check that no two classes or splits look alike: most often they are one name in two spellings.
 
     Args:
         kind: What the names are, for messages, as in "the source has classes".
-        found: The names.
+        names: The names.
         next_step: What the user can do.
 
     Raises:
         InputError: If two names look alike.
     """
     pairs = [
-        f"{ascii(one)[:_SHOWN_CHARACTERS]} and {ascii(other)[:_SHOWN_CHARACTERS]}" for one, other in look_alikes(found)
+        f"{ascii(one)[:_SHOWN_CHARACTERS]} and {ascii(other)[:_SHOWN_CHARACTERS]}" for one, other in look_alikes(names)
     ]
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""

@@ -119,10 +119,10 @@ def _label_beside(files: RecipeFiles) -> str:
     beside = [path for path in files.summary.lists if path.lower().endswith(_LABEL_EXTENSIONS)]
     if 2 * len(beside) < min(files.summary.images, _MAX_COUNTED):
         return ""
-    found = (
+    labels = (
         path for path in beside[:_MAX_CHECKED] if any(files.exists(path.rpartition(".")[0] + end) for end in EXTENSIONS)
     )
-    return next(found, "")
+    return next(labels, "")
 
 
 def open(files: RecipeFiles) -> Recipe:

@@ -87,5 +87,5 @@ def _parse(line: ListLine) -> tuple[str, str, int]:
 
 def _base(files: RecipeFiles) -> str | None:
     """Return the prefix of the dataset in the source, or None."""
-    found = files.summary.bases(*_LISTS)
-    return next((base for base in found if f"{base}images" in files.summary.folders), None)
+    bases = files.summary.bases(*_LISTS)
+    return next((base for base in bases if f"{base}images" in files.summary.folders), None)
