@@ -207,15 +207,15 @@ def _explain_response(error: ClientError, what: str, endpoint: str) -> LarderErr
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if code.isdecimal() and code < "500" and not any(name.startswith("x-amz-") for name in headers):
         return _not_a_store_error(what, endpoint)
-    explained = explain_code(code, message, what)
+    larder_error = explain_code(code, message, what)
     skew = clock_skew_seconds(headers)
     if _SYNONYMS.get(code, code) == "RequestTimeTooSkewed" and skew is not None:
         direction = "ahead of" if skew > 0 else "behind"
-        explained = type(explained)(
-            f"{explained.what}: it is {abs(skew) / 60:.0f} minutes {direction} the store's",
-            next_step=explained.next_step,
+        larder_error = type(larder_error)(
+            f"{larder_error.what}: it is {abs(skew) / 60:.0f} minutes {direction} the store's",
+            next_step=larder_error.next_step,
         )
-    return explained
+    return larder_error
 
 
 def _not_a_store_error(what: str, endpoint: str, why: str = "") -> LarderError:

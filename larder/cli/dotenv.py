@@ -177,7 +177,7 @@ def _braced(name: str, operator: str, other: str, lookup: Lookup, line: int) -> 
         return value or ""
     if kind == "-":
         return substitute(other, lookup, line)
-    raise ValueError(f"line {line}: {name} is required there, and not set")
+    raise ValueError(f"line {line}: {name} is required, and not set")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -167,7 +167,7 @@ class VirtualEnvironment:
         if exported.returncode:
             raise ConfigurationError(
                 f"{LOCK} and pyproject.toml don't have what {', '.join(groups)} needs: {_last_line(exported.stderr)}",
-                next_step="git checkout pyproject.toml uv.lock, or make lock where you have changed them",
+                next_step="git checkout pyproject.toml uv.lock, or `make lock` if you have changed them",
             )
         file = self._write_requirements(exported.stdout)
         if not self._uv_install([*HASHED, "-r", file]):

@@ -72,6 +72,7 @@ class _Workers:
         self._imports = (*target.imports, type(layout).__module__, *layout.imports)
 
     def start_early(self) -> None:
+        """Start the workers if the tree is large."""
         if self._large:
             self.engine.prepare(self._imports)
 

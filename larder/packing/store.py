@@ -110,7 +110,7 @@ class StoreTarget:
         """See Target."""
         return upload_pack(*self._location, self._subfolder, path, len(content), [content])
 
-    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+    def finalize(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
         """See Target. Packs that were uploaded beside an old artifact are copied into place by the store.
 
         Before the first copy the old manifest is deleted, so that there is no manifest until `commit`.
@@ -126,7 +126,7 @@ class StoreTarget:
                 continue
             if not self._has_object(entry, INCOMING):
                 raise ServiceError(
-                    f"{self.name}/{entry.path} is not what was sent: something else writes to the same place",
+                    f"{self.name}/{entry.path} differs from what was sent: something else writes to the same place",
                     next_step="wait until that has ended, then run this again: it resumes",
                 )
             if not manifest_deleted:
@@ -138,7 +138,7 @@ class StoreTarget:
             etag = self._folder.copy(f"{INCOMING}{entry.path}", entry.path, entry.bytes)
             if etag != entry.etag and self._folder.digest(entry.path) != (entry.bytes, entry.sha256):
                 raise ServiceError(
-                    f"{self.name}/{entry.path} is not what the store was asked to copy",
+                    f"{self.name}/{entry.path} differs from the object that the store was asked to copy",
                     next_step=f"run {StageRun('s3', 'check')}, then this again",
                 )
             yield entry._replace(etag=etag)
@@ -316,7 +316,7 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
         while view:
             count = min(len(view), len(part) - filled)
             if not count:
-                raise ValueError(f"more than {size} bytes came")
+                raise ValueError(f"received more than {size} bytes")
             with memoryview(part) as target:  # assigning to a bytearray's slice would copy the view twice
                 target[filled : filled + count] = view[:count]
             view, filled, left = view[count:], filled + count, left - count
@@ -324,7 +324,7 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
                 yield part
                 part, filled = _resize(part, min(left, part_bytes)), 0
     if filled != len(part) or left:
-        raise ValueError(f"{size - left} bytes came of {size}")
+        raise ValueError(f"received {size - left} of {size} bytes")
     yield part
 
 

@@ -81,7 +81,7 @@ class VolumeTarget:
         (self._staged_artifact.staged / path).write_bytes(content)
         return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest())
 
-    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+    def finalize(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
         """See Target. Only check that the files are there: the swap moves them. Raises StorageError if one isn't."""
         for entry in entries:
             if not self.has(entry):

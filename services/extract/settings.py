@@ -83,7 +83,7 @@ def _validate_encoding(name: str) -> str:
     except (LookupError, ValueError, AttributeError, TypeError):
         keeps_ascii = False
     if not keeps_ascii:
-        raise ValueError("must be auto, or an encoding of Python's that holds ASCII, as cp932, gbk or cp866")
+        raise ValueError("must be auto, or one of Python's encodings that extend ASCII, such as cp932, gbk or cp866")
     return name.lower()
 
 
@@ -175,7 +175,9 @@ class ExtractSettings(SourceSettings, DataSettings, ProcessSettings, StoreSettin
         if self.source == sample.NAME:
             raise ValueError("LARDER_SOURCE_SHA256 belongs to an archive, and LARDER_SOURCE=sample has no archive")
         if len(self.sources) > 1 or self.source.startswith("hf:"):
-            raise ValueError("LARDER_SOURCE_SHA256 is of one archive, and LARDER_SOURCE names something else")
+            raise ValueError(
+                "LARDER_SOURCE_SHA256 is the digest of one archive, and LARDER_SOURCE names something else"
+            )
         return self
 
     @model_validator(mode="after")

@@ -181,8 +181,8 @@ class ArchiveChecker:
         key = key_of(path)
         if path.endswith(CLASS) and litter_reason(path) is None and member.link is None:
             if key in labels:
-                raise list_error(f"{archive.name}: {path}", "has the key of another one")
-            labels[key] = label_in(f"{archive.name}: {path}", _begin(archive, member, MAX_LABEL_BYTES + 1))
+                raise list_error(f"{archive.name}: {path}", "has the same key as another")
+            labels[key] = label_in(f"{archive.name}: {path}", _read_start(archive, member, MAX_LABEL_BYTES + 1))
         elif self.is_whole_source and is_archive(path) and not is_hidden(path) and member.link is None:
             raise InputError(
                 f"{archive.name} holds the archive {path!r}, whose content can't be read in place",
@@ -202,10 +202,10 @@ class ArchiveChecker:
     def _begins_as_image(self, archive: StoredTar | StoredZip, member: Member) -> bool:
         if is_never_image(member.path) or member.link is not None:
             return False
-        return detect_image_format(_begin(archive, member, HEAD_BYTES)) is not None
+        return detect_image_format(_read_start(archive, member, HEAD_BYTES)) is not None
 
 
-def _begin(archive: StoredTar | StoredZip, member: Member, max_bytes: int) -> bytes:
+def _read_start(archive: StoredTar | StoredZip, member: Member, max_bytes: int) -> bytes:
     """Return a member's first bytes, at most `max_bytes`."""
     begin = b""
     for chunk in archive.read(member):

@@ -55,7 +55,7 @@ BUCKET_ARMS: dict[str, tuple[ArtifactLayout, Artifact, str]] = {
 """For each arm that reads a bucket: its layout, the artifact in the manifest, and the stage that uploads it."""
 _STEPS = {
     REMOUNT: f"run {StageRun('mount')}, which also removes a dead mount",
-    CHECK_STORE: f"{StageRun('s3', 'check')} looks at the store; "
+    CHECK_STORE: f"{StageRun('s3', 'check')} diagnoses the store; "
     f"{CREATED_BY['objects']} restores what was deleted from it",
 }
 MOUNT_ARM = "imagefolder_rclone_mount"

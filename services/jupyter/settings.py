@@ -17,8 +17,8 @@ class JupyterSettings(Settings):
     task: Literal["serve", "ready", "url", "up", "down", "logs"] = Field(
         "serve",
         alias="LARDER_JUPYTER_TASK",
-        description="serve (run it here), ready (report whether it answers), url (print its address with the token); up, down "
-        "and logs are for a server in the background, without a container engine",
+        description="serve (run it here), ready (report whether it answers), url (print its address with the token); "
+        "up, down and logs are for a server in the background, without a container engine",
     )
     workspace: Path = Field(
         Path("workspace"),

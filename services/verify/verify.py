@@ -116,10 +116,10 @@ def _check_link(link: Link, chain: Chain) -> LinkResult:
     except LarderError as error:
         return _failed(link, chain, error)
     except OSError as fault:
-        explained = explain_os_error(fault)
-        if explained is None:
+        larder_error = explain_os_error(fault)
+        if larder_error is None:
             raise
-        return _failed(link, chain, explained)
+        return _failed(link, chain, larder_error)
     if link.artifact is not None:
         chain.verified.add(link.artifact)
     return LinkResult(link.name, "ok", checked.remark, checked)

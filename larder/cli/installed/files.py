@@ -34,19 +34,19 @@ class FileItems:
         self.links: list[str] = []
         self.foreign_names: list[str] = []
         """Other names in LARDER_HOME."""
-        self.items = list(self._all())
-        self.emptied_folders = self._emptied()
+        self.items = list(self._find_items())
+        self.emptied_folders = self._find_emptied_folders()
         """Folders that are empty after everything else is removed."""
 
     def list_items(self) -> list[InstalledItem]:
         """Return everything found."""
         return [InstalledItem("files", str(path), measure_size(self.root / path), note) for path, note in self.items]
 
-    def _all(self) -> Iterator[tuple[Path, str]]:
+    def _find_items(self) -> Iterator[tuple[Path, str]]:
         home = self.settings.home
         if not self._is_link(home):
             self.foreign_names = sorted(self._find_foreign_names(home))
-            yield from self._in_home(home)
+            yield from self._find_in_home(home)
         if not self._is_link(self.settings.store_dir):
             yield from self._existing(self.settings.store_dir, _STORE_FILES, "the store on this machine")
         if self.settings.mount_dir != home / "mount" and not self._is_link(self.settings.mount_dir):
@@ -59,7 +59,7 @@ class FileItems:
         if claims_file is not None and project.owner_of(self.environ) == self.root.resolve():
             yield claims_file, "this checkout's claim on its project name"
 
-    def _in_home(self, home: Path) -> Iterator[tuple[Path, str]]:
+    def _find_in_home(self, home: Path) -> Iterator[tuple[Path, str]]:
         for path in self._volumes(home):
             yield path, describe_volume("data", read_volume(self.root / path))
         yield from self._existing(home, _KEYS, "secrets")
@@ -93,7 +93,7 @@ class FileItems:
         self.links += [link for link in links if link not in self.links]
         return bool(links)
 
-    def _emptied(self) -> list[Path]:
+    def _find_emptied_folders(self) -> list[Path]:
         """Return the folders to remove after their contents, inner ones first."""
         removed = {path for path, _ in self.items}
         folders = []

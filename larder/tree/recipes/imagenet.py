@@ -6,7 +6,7 @@ file has their classes. Its lines name the images or follow their order, and con
 
 - a synset: `n01751748`, as in Kaggle's `LOC_val_solution.csv`;
 - the image's name, and the synset's index in the sorted list of all synsets, from 0: `val.txt`;
-- nothing but ILSVRC's own number of the synset, from 1: `ILSVRC2012_validation_ground_truth.txt`. A file of the
+- only ILSVRC's own number of the synset, from 1: `ILSVRC2012_validation_ground_truth.txt`. A file of the
   development kit maps numbers to synsets: `map_clsloc.txt` (`<synset> <number> <name>` on each line), or `meta.mat`.
 """
 
@@ -162,7 +162,7 @@ def _resolve(files: RecipeFiles, path: str, entries: list[Entry], synsets: set[s
     for position, entry in enumerate(entries, start=1):
         synset = entry.synset or by_number.get(entry.number)
         if synset is None:
-            raise list_error(entry.position, f"has the class {entry.number}, and there are {len(by_number):,}")
+            raise list_error(entry.position, f"has the class {entry.number}, of {len(by_number):,} classes")
         image = position if entry.image is None else entry.image
         if truth.setdefault(image, synset) != synset:
             raise list_error(entry.position, f"gives image {image} a second class")

@@ -82,7 +82,7 @@ def open(files: RecipeFiles) -> WebDatasetRecipe:
         try:
             listing.add(ListingRow(key_of(path) + CLASS, text, DEFAULT_SPLIT if split is None else split, path))
         except DuplicateFileError:
-            raise list_error(path, "has the key of another one") from None
+            raise list_error(path, "has the same key as another") from None
     if not folders:
         raise InputError(
             f"no {CLASS} beside images; the source has {files.summary.describe()}",

@@ -141,8 +141,8 @@ def test_oxford_pet(files: MakeFiles, around: str) -> None:
     [
         ("Abyssinian_2", "expected <class>_<n>"),
         ("Abyssinian 1", "expected <class>_<n>"),
-        ("Abyssinian_2 2 1 1", "gives 'Abyssinian' the class 2, and a line before 1"),
-        ("Bombay_2 2 1 1", "two classes have one number"),
+        ("Abyssinian_2 2 1 1", "gives 'Abyssinian' the class 2, and an earlier line 1"),
+        ("Bombay_2 2 1 1", "two classes have the same number"),
         ("../x_2 1 1 1", "expected <class>_<n>"),
     ],
 )
@@ -233,7 +233,7 @@ def test_imagenet_lacks_some_validation_images(files: MakeFiles) -> None:
             {"ILSVRC2012_validation_ground_truth.txt": "1\n2\n3\n"},
             r"no map_clsloc\.txt or meta\.mat maps them to synsets",
         ),
-        ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, and there are 3"),
+        ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, of 3 classes"),
         ({"val.txt": f"{VAL[0]} 1\n{VAL[0]} 2\n"}, "line 2: gives image 1 a second class"),
         ({"ground_truth.txt": "7\n", "map_clsloc.txt": "n01440764 x\n"}, r"map_clsloc\.txt, line 1: expected <synset>"),
         ({"ground_truth.txt": "7\n", "meta.mat": "x"}, r"meta\.mat can't be read: it is not a MATLAB file"),
@@ -362,7 +362,7 @@ def test_webdataset_with_names_for_classes_and_no_splits(files: MakeFiles) -> No
         ({"a.cls": "1", "classes.json": "{"}, "holds no list of classes"),
         ({"a.cls": "Cat", "b.cls": "cat"}, "differ only in case"),
         ({"train/a.cls": "1", "b.cls": "1"}, "train has the name of a split, and the top has not"),
-        ({"a.0.cls": "1", "a.1.cls": "1"}, "has the key of another one"),
+        ({"a.0.cls": "1", "a.1.cls": "1"}, "has the same key as another"),
         ({}, "no .cls beside images"),
     ],
 )
