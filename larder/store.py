@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
@@ -240,6 +241,18 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Split `s3://bucket/key` into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+@lru_cache(maxsize=64)
+def with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
+    """Return the settings of another bucket of the same store, without a prefix."""
+    return settings.model_copy(update={"bucket": bucket, "prefix": ""})
+
+
+def only_bucket_settings(settings: BucketSettings) -> BucketSettings:
+    """Return the settings of the bucket without those of a stage, to send them to workers."""
+    shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
+    return BucketSettings.model_validate(shared, by_name=True)
 
 
 def parse_store_uri(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:

@@ -20,7 +20,7 @@ from larder.next_step import CREATED_BY
 from larder.packing.settings import PackSettings
 from larder.progress import Reporter
 from larder.shards import MEMBER_BYTES
-from larder.store import BucketSettings, parse_store_uri, split_uri
+from larder.store import BucketSettings, parse_store_uri, split_uri, with_bucket
 
 if TYPE_CHECKING:
     from larder.bucket import BucketPrefix
@@ -56,7 +56,7 @@ class FolderInput(NamedTuple):
             while 0 < len(data) < entry.bytes and (more := os.read(descriptor, entry.bytes - len(data) + 1)):
                 data += more
         except IsADirectoryError:
-            raise self.changed_error(entry, "is no file any more") from None
+            raise self.changed_error(entry, "is no longer a file") from None
         except OSError as fault:
             fault.filename = path
             raise
@@ -129,7 +129,7 @@ class IndexedInput(BucketInput):
                 next_step=f"run {CREATED_BY['index']}, then this again",
             )
         bucket, key = split_uri(entry.object)
-        folder = open_prefix(_with_bucket(self.settings, bucket), "")
+        folder = open_prefix(with_bucket(self.settings, bucket), "")
         if entry.offset is None:
             data = folder.read_start(key, entry.bytes + 1)
         else:
@@ -158,11 +158,6 @@ def _decompress_image(entry: IndexEntry, packed: bytes) -> bytes:
         return decompress(entry.codec or "deflate", packed, at + entry.bytes + 1)[at : at + entry.bytes]
     except ValueError:
         return b""
-
-
-@lru_cache(maxsize=64)
-def _with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
-    return settings.model_copy(update={"bucket": bucket, "prefix": ""})
 
 
 PackInput = FolderInput | BucketInput

@@ -18,7 +18,7 @@ from larder.sources.limits import SourceLimits
 from larder.sources.members import Member, is_litter
 from larder.sources.prefix_reader import PrefixReader, S3Object
 from larder.sources.random_access import BEGINNING, ScanPlace
-from larder.store import BucketSettings
+from larder.store import BucketSettings, with_bucket
 from larder.tree.check import check_image
 from larder.tree.file_names import HEAD_BYTES, detect_image_format, is_image_name, litter_reason
 from larder.tree.lists import list_error
@@ -266,9 +266,3 @@ def check_content(
 def _prefix(settings: BucketSettings, bucket: str) -> PrefixReader:
     """Return a bucket's objects; the cache keeps one client per process."""
     return PrefixReader(f"s3://{bucket}/", settings, 0)
-
-
-@lru_cache(maxsize=64)
-def with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
-    """Return the settings for another bucket of the same store."""
-    return settings.model_copy(update={"bucket": bucket, "prefix": ""})

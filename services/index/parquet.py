@@ -23,12 +23,12 @@ from larder.sources.parquet_labels import read_labels
 from larder.sources.parquet_pages import CODECS, ColumnChunk, ColumnValue, PageError, read_values
 from larder.sources.parquet_reader import open_table
 from larder.sources.parts import SourcePart
-from larder.store import BucketSettings
+from larder.store import BucketSettings, with_bucket
 from larder.tree.recipes import RejectError
 from larder.tree.settings import Verify
 from services.index.archives import ByteRange, ObjectFile, changed_object_error
 from services.index.check_ledger import CheckResult
-from services.index.checkers import check_content, with_bucket
+from services.index.checkers import check_content
 from services.index.listing import StoredObject
 
 _NO_ROW = "no row"

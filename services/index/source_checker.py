@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from larder.batches import batches
 from larder.engines import Engine, open_engine
@@ -16,7 +16,7 @@ from larder.sources.kinds import is_archive, is_hidden, is_parquet
 from larder.sources.limits import SourceLimits
 from larder.sources.members import BadSourceError, unsafe_source_error
 from larder.sources.random_access import BEGINNING, ScanPlace
-from larder.store import BucketSettings
+from larder.store import BucketSettings, only_bucket_settings
 from larder.tree.lists import list_error
 from larder.tree.recipes import AUTO, Recipe
 from larder.tree.recipes.parquet import ParquetRecipe
@@ -32,12 +32,23 @@ from services.index.settings import IndexSettings
 T = TypeVar("T")
 R = TypeVar("R")
 _PARQUET = "parquet"
-_OBJECTS_PER_BATCH, _ARCHIVES_PER_BATCH = 64, 1
-"""Objects and archives per batch of a worker."""
-_CONCURRENT_REQUESTS, _PATHS_PER_RECORD = 16, 1000
+_PATHS_PER_RECORD = 1000
 _MAX_BYTES = 1 << 62
 _END = ScanPlace(_MAX_BYTES)
 """Where the next part would begin after the last one."""
+
+
+class WorkUnit(NamedTuple):
+    """What one task of a worker checks, and how tasks are spread."""
+
+    name: str
+    per_batch: int
+    """Tasks per batch of a worker."""
+    threads: int
+    """Tasks that a worker does at a time."""
+
+
+_OBJECTS, _ARCHIVES, _FILES = WorkUnit("objects", 64, 16), WorkUnit("archives", 1, 1), WorkUnit("files", 1, 1)
 
 
 class SourceChecker:
@@ -61,9 +72,7 @@ class SourceChecker:
             (item for item in candidates if not self._ledger.is_checked(item.path)) if len(self._ledger) else candidates
         )
         check = ObjectChecker(self._settings_of_store, self._settings.verify)
-        for results in self._results(
-            self._engine(), check, jobs, self._listing.files, _OBJECTS_PER_BATCH, _CONCURRENT_REQUESTS, "objects"
-        ):
+        for results in self._results(self._engine(), check, jobs, self._listing.files, _OBJECTS):
             self._record(results)
 
     def check_archives(self, folders: ArchiveFolders) -> None:
@@ -80,7 +89,7 @@ class SourceChecker:
         with engine.keep_connected():
             while jobs:
                 next_jobs = list[ArchiveJob]()
-                for parts in self._results(engine, check, jobs, total, _ARCHIVES_PER_BATCH, 1, "archives"):
+                for parts in self._results(engine, check, jobs, total, _ARCHIVES):
                     next_jobs += [job for part in parts if (job := self._record_part(check, part)) is not None]
                 jobs = next_jobs
 
@@ -111,7 +120,7 @@ class SourceChecker:
             if not self._ledger.has_archive(file.part.name)
         )
         check = ParquetChecker(store, self._settings.verify, source.columns, source.labels, len(source.classes))
-        for results in self._results(self._engine(), check, jobs, len(source.files), _ARCHIVES_PER_BATCH, 1, "files"):
+        for results in self._results(self._engine(), check, jobs, len(source.files), _FILES):
             self._record(results)
         return _PARQUET, recipe
 
@@ -122,23 +131,18 @@ class SourceChecker:
         )
 
     def _results(
-        self,
-        engine: Engine,
-        check: Callable[[T], R],
-        jobs: Iterable[T],
-        total: int,
-        batch: int,
-        threads: int,
-        unit: str,
+        self, engine: Engine, check: Callable[[T], R], jobs: Iterable[T], total: int, unit: WorkUnit
     ) -> Iterator[list[R]]:
         """Run the checks, report progress, and yield the results of one batch at a time."""
         remaining = iter(jobs)
         first = next(remaining, None)
         if first is None:
             return
-        done = len(self._ledger) if unit == "objects" else self._ledger.archive_count()
-        with self._reporter.task("check", total, unit, done=done) as task:
-            for results in Spread(engine, batch, threads).in_batches(check, itertools.chain([first], remaining)):
+        done = len(self._ledger) if unit == _OBJECTS else self._ledger.archive_count()
+        with self._reporter.task("check", total, unit.name, done=done) as task:
+            for results in Spread(engine, unit.per_batch, unit.threads).in_batches(
+                check, itertools.chain([first], remaining)
+            ):
                 yield results
                 task.advance(sum(not (isinstance(result, ArchivePart) and result.rest) for result in results))
 
@@ -151,7 +155,7 @@ class SourceChecker:
             return None
         if (duplicate := self._ledger.record_part(result, labels, rest or _END)) is not None:
             if duplicate.endswith(CLASS):
-                raise list_error(f"{stored.uri}: {duplicate}", "has the key of another one")
+                raise list_error(f"{stored.uri}: {duplicate}", "has the same key as another")
             raise self._duplicate_path_error(duplicate)
         if rest is not None:
             return ArchiveJob(stored, rest)
@@ -206,6 +210,4 @@ class SourceChecker:
     @property
     def _settings_of_store(self) -> BucketSettings:
         """Only the settings that workers need."""
-        settings = self._settings
-        shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
-        return BucketSettings.model_validate(shared, by_name=True)
+        return only_bucket_settings(self._settings)

@@ -16,7 +16,7 @@ from larder.errors import InputError
 from larder.next_step import StageRun
 from larder.packing.pack_input import open_prefix
 from larder.progress import Reporter
-from larder.store import BucketSettings
+from larder.store import only_bucket_settings
 from larder.volume import RAW
 from services.verify.choice import Choice, choose_samples
 from services.verify.findings import AbsentError, UnfollowedError
@@ -104,8 +104,7 @@ class Chain:
             raise UnfollowedError(f"no store is set; set S3_BUCKET and its keys, or run {StageRun('s3', 'up')}")
         if self.store_failed:
             raise UnfollowedError(f"since {self.store_failed} failed")
-        shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
-        bucket = BucketSettings.model_validate(shared, by_name=True)
+        bucket = only_bucket_settings(settings)
         if ref == INDEX:
             return StoreLocation(bucket, index_folder_of(self._dataset))
         layout = _layout(ref.artifact)
