@@ -183,7 +183,7 @@ class BucketPrefix:
         ).strip('"')
 
     def write_confirmed(self, path: str, data: bytes | bytearray) -> tuple[str, bool]:
-        """Write an object and say whether the store has confirmed its content.
+        """Write an object, and return whether the store has confirmed its content.
 
         The store is asked to confirm a CRC32C, which takes a tenth of the time of a sha256 on either side. If the store
         doesn't support it, later writes skip it, and the ETag is compared with the content's MD5.

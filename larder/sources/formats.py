@@ -27,6 +27,8 @@ _FOLDER = "give the folder that holds the images, or an archive of it, as LARDER
 _DOWNLOAD = "get the file again: its download was not completed"
 _TABLE = "unpack its images into a folder per class, or give a folder or archive of images"
 
+_DECOMPRESS = {"gzip": "`gunzip`", "bzip2": "`bunzip2`", "xz": "`unxz`", "zstd": "`unzstd`"}
+
 _TEXT_START = rb"(?:\xef\xbb\xbf)?\s*"
 
 _FORMATS: list[tuple[bytes, str, str]] = [
@@ -145,9 +147,6 @@ def missing_tar_error(source: str, codec: str, head: bytes) -> BadSourceError:
         f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it is {content} compressed with {codec}",
         next_step=f"decompress it ({_DECOMPRESS[codec]}) and give the result if it is an archive or a folder",
     )
-
-
-_DECOMPRESS = {"gzip": "`gunzip`", "bzip2": "`bunzip2`", "xz": "`unxz`", "zstd": "`unzstd`"}
 
 
 def _describe_content(head: bytes) -> str:

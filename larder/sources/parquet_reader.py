@@ -104,11 +104,11 @@ def require_pages(table: pq.ParquetFile, part: SourcePart, group: int, columns: 
     """
     largest = 0
     with map_parquet_errors(part, f"row group {group:,}"), _reading(part) as read:
-        facts = table.metadata.row_group(group)
-        if facts.num_rows == 0:  # has no pages, and pyarrow reads none
+        row_group = table.metadata.row_group(group)
+        if row_group.num_rows == 0:  # has no pages, and pyarrow reads none
             return 0
-        for number in range(facts.num_columns):
-            column = facts.column(number)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
             if column.path_in_schema.partition(".")[0] not in columns:
                 continue
             starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]

@@ -52,11 +52,11 @@ class MountSettings(BucketSettings):
     )
 
     @model_validator(mode="after")
-    def _which_bucket(self) -> MountSettings:
+    def _require_bucket(self) -> MountSettings:
         if not self.bucket and not self.unmount:
             raise ValueError("S3_BUCKET is not set (nor RCLONE_CONTAINER, nor --bucket): which bucket is mounted?")
         if self.bucket.startswith("."):
-            raise ValueError("S3_BUCKET: no bucket's name starts with a dot")
+            raise ValueError("S3_BUCKET: a bucket's name can't start with a dot")
         return self
 
     def shape(self) -> dict[str, str | int]:

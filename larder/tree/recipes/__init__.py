@@ -72,6 +72,9 @@ class RecipeFiles:
     """Downloads a file to `folder`; None if the files are local."""
     holds: Callable[[str], bool] | None = None
     """Returns whether a file exists; None if the files are local."""
+    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, max_bytes: iter(())
+    """Yields path and content of every file with an extension, sorted, without hidden files and litter. Raises
+    InputError for a file that was changed after extract, or is longer than the given number of bytes."""
 
     def local(self, path: str) -> Path:
         """Return the local path of a file; download it if necessary."""
@@ -82,10 +85,6 @@ class RecipeFiles:
     def exists(self, path: str) -> bool:
         """Return whether there is a file at `path`."""
         return self.holds(path) if self.holds is not None else os.path.isfile(self.folder / path)
-
-    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, max_bytes: iter(())
-    """Yields path and content of every file with an extension, sorted, without hidden files and litter. Raises
-    InputError for a file that was changed after extract, or is longer than the given number of bytes."""
 
     @cached_property
     def summary(self) -> SourceSummary:
@@ -250,7 +249,8 @@ def require_distinct(kind: str, names: Iterable[str], next_step: str) -> None:
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""
         raise InputError(
-            f"{kind} that differ only in case, spaces or Unicode form, in letters that look alike, or are one number: "
+            f"{kind} that differ only in case, spaces or Unicode form or in letters that look alike, or are the same "
+            "number: "
             f"{'; '.join(pairs[:3])}{more}",
             next_step=next_step,
         )
