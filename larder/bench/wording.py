@@ -40,7 +40,7 @@ def next_steps_for(made_by: str) -> dict[str, str]:
     """
     return {
         CREATE_FIRST: f"run {made_by}",
-        RESTORE: f"run {made_by}, which puts it back",
+        RESTORE: f"run {made_by}, which restores it",
         CREATE_AGAIN: f"run {made_by}, which uploads what differs; if it finds no difference, {with_force(made_by)}",
         LOAD_AGAIN: f"run {made_by}, which restores what was deleted",
         REMOVE_SURPLUS: f"remove files that {made_by} didn't make",

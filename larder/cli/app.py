@@ -65,11 +65,11 @@ class App:
             self.settings = self.settings.with_runner(name)
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
             print_message(f"runner: {name}{where}")
-            self._runner = self._make(name)
+            self._runner = self._make_runner(name)
             self._report_earlier_volume(self._runner)
         return self._runner
 
-    def _make(self, name: str) -> ComposeRunner | HostRunner:
+    def _make_runner(self, name: str) -> ComposeRunner | HostRunner:
         if name == "host":
             return HostRunner(self.settings)
         named = bool(self.settings.get("COMPOSE_PROJECT_NAME"))  # compose reads it itself

@@ -1,8 +1,6 @@
 """Pin the base of the images by its digest.
 
-    larder pin-images       query the registry for the current digest of the base's tag, and write it into the
-    Dockerfile
-
+`larder pin-images` queries the registry for the current digest of the base's tag, and writes it into the Dockerfile.
 `ARG BASE_IMAGE` in services/Dockerfile is the single source; `larder docs` copies it into compose/stage.yaml,
 .env.example and docs/settings.md. A digest is written only if it matches the content that the registry returns. This
 module needs only Python 3.9.
@@ -108,7 +106,7 @@ def digest_of(image: ImageReference) -> str:
     if stated and stated != digest:
         raise ServiceError(
             f"{address}: the content has the digest {digest}, and the registry says {printable(stated)}",
-            next_step="try again; if it stays so, don't use this registry",
+            next_step="try again; if the error persists, don't use this registry",
         )
     try:
         manifest = json.loads(content)

@@ -203,11 +203,11 @@ class ComposeRunner:
     def _several_sources(self) -> tuple[str, ...]:
         """Return the options that mount the folders of several local archives, or of a pattern."""
         try:
-            sources = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
+            given = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
         except ValueError:
             return ()  # extract reports the error
         folders: dict[Path, str] = {}
-        names = [self._container_path(source, folders) for source in sources]
+        names = [self._container_path(source, folders) for source in given]
         if not folders:
             return ()
         mounts = [

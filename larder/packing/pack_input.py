@@ -207,7 +207,7 @@ class InputTree(NamedTuple):
         if folder.download(name, work / "input.jsonl", self.manifest.index.bytes) != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step=f"run {CREATED_BY[self.manifest.artifact]}, which puts it back",
+                next_step=f"run {CREATED_BY[self.manifest.artifact]}, which restores it",
             )
         return work / "input.jsonl"
 

@@ -86,8 +86,8 @@ class VolumeTarget:
         for entry in entries:
             if not self.has(entry):
                 raise StorageError(
-                    f"{self._staged_artifact.staged / entry.path} is not here, though a worker has written it: "
-                    "elsewhere",
+                    f"{self._staged_artifact.staged / entry.path} is not on this machine: a worker has written "
+                    "it elsewhere",
                     next_step="give all nodes of the cluster the same volume at the same path, or set LARDER_DEST=s3://…",
                 )
             yield entry

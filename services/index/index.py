@@ -203,10 +203,9 @@ class _IndexRun:
             return self._choose_recipe(self._lists.make_recipe_files(checked.paths, checked.is_checked))
         if labelled < len(checked) or self._settings.recipe != AUTO:
             raise InputError(
-                f"{format_amount(labelled, 'images')} of {len(checked):,} have labels beside them, as WebDataset has "
-                "them"
+                f"{format_amount(labelled, 'images')} of {len(checked):,} have labels beside them, as in WebDataset"
                 + ("" if labelled < len(checked) else f", and LARDER_RECIPE={self._settings.recipe} takes others"),
-                next_step="index shards with labels and other archives apart, with LARDER_RECIPE=auto",
+                next_step="index shards with labels and other archives separately, with LARDER_RECIPE=auto",
             )
         manifest = find_shards_manifest(self._settings)
         list_files = self._lists.make_recipe_files(self._listing.paths, self._lists.has_object)

@@ -78,7 +78,7 @@ class Verifier:
             self.trust = "sent"
             self._job.reporter.event(
                 "no_checksums",
-                "this store gives no checksums (its ETags are no MD5s, as where it encrypts by KMS): "
+                "this store gives no checksums (its ETags aren't MD5 digests, as with KMS encryption): "
                 "objects are verified by size; LARDER_VERIFY_REMOTE=read fetches and hashes them",
             )
 

@@ -90,9 +90,9 @@ UnmountFunction = Callable[[Path, bool], str]
 
 
 def unmount_or_detach(
-    point: Path, grace_seconds: float, say_busy: Callable[[], None], unmount: UnmountFunction
+    point: Path, grace_seconds: float, report_busy: Callable[[], None], unmount: UnmountFunction
 ) -> bool:
-    """Unmount `point`. If files are open, call `say_busy` and wait up to `grace_seconds`, then unmount lazily.
+    """Unmount `point`. If files are open, call `report_busy` and wait up to `grace_seconds`, then unmount lazily.
 
     Returns False if it had to unmount lazily. Raises StorageError if this user may not unmount it.
     """
@@ -101,7 +101,7 @@ def unmount_or_detach(
         if os.strerror(errno.EBUSY) not in fault or time.monotonic() >= end:
             break
         if not reported:
-            say_busy()
+            report_busy()
             reported = True
         time.sleep(_PAUSE_SECONDS)
     if not fault:

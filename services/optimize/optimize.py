@@ -114,8 +114,8 @@ def _require_release() -> None:
     """
     if (release := version("litdata")) != LITDATA_VERSION:
         raise ConfigurationError(
-            f"litdata {release} is installed on {platform.node()}, and chunks are those of {LITDATA_VERSION}: "
-            f"others would differ",
+            f"litdata {release} is installed on {platform.node()}, and chunks are written with {LITDATA_VERSION}: "
+            f"other releases may write other bytes",
             next_step=f"`pip install litdata=={LITDATA_VERSION}`, or use this stage's image; "
             "nodes of a cluster need it, too",
         )

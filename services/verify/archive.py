@@ -31,7 +31,7 @@ def check_archive(chain: Chain) -> VerifiedLink:
     """Check the archive's sha256 against raw's manifest, and its members against raw's files.
 
     All members are compared by name, the chosen ones by sha256, too. Folders and objects in a store are compared the
-    same way. The sample's pictures are generated again.
+    same way. Images of the generated dataset are generated again.
     """
     raw = chain.find_artifact(RAW_FILES)
     if raw is None:
@@ -64,7 +64,7 @@ def _open_source(chain: Chain, raw: VerifiedArtifact) -> Source | StoredObjectsS
     kind = made_from.get("kind")
     if kind == "sample":
         if made_from.get("generator") != sample.GENERATOR_VERSION:
-            raise UnfollowedError("the sample was made by another release of its generator")
+            raise UnfollowedError("the generated dataset was made by another release of the generator")
         return _make_generator(raw)
     # No limits: the digest proves that extract has read this archive within its limits.
     options = SourceOptions(_NO_LIMITS, str(made_from.get("zip_encoding", "")), inner="inner_archives" in made_from)

@@ -46,8 +46,8 @@ class MetadataRecipe:
         labels = rows.execute("SELECT DISTINCT label FROM rows WHERE split <> ?", (OUT,))
         self.classes = sorted_labels(str(row[0]) for row in labels)
         splits = [str(row[0]) for row in rows.execute("SELECT DISTINCT split FROM rows")]
-        require_distinct("the tables have classes", self.classes, "write them alike, then extract again")
-        require_distinct("the tables have splits", splits, "write them alike, then extract again")
+        require_distinct("the tables have classes", self.classes, "spell them the same, then extract again")
+        require_distinct("the tables have splits", splits, "spell them the same, then extract again")
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._rows, self._tables, self._names = rows, frozenset(tables), names
         self._with_splits = any(splits)

@@ -74,7 +74,7 @@ def _map_folders(folders: Iterable[str], names: SplitNames) -> dict[str, str]:
     require_distinct(
         "the source has splits",
         splits.values(),
-        "name one split for both in LARDER_SPLITS, or write them alike, then extract again",
+        "name one split for both in LARDER_SPLITS, or spell them the same, then extract again",
     )
     return splits
 
