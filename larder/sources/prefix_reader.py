@@ -28,8 +28,6 @@ _MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/o
 NOT_FOUND_CODES = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"} | NOT_FOUND_CODES
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0, 9.0)
-
-
 _CLIENT_LOCK = threading.Lock()
 
 
@@ -98,7 +96,7 @@ class PrefixReader:
             for item in page.get("Contents", ()):
                 keys += 1
                 if item.get("Key") == checkpoint_key:
-                    raise self._listing_error(f"lists the key {checkpoint_key!r} again and again")
+                    raise self._listing_error(f"lists the key {checkpoint_key!r} repeatedly")
                 if keys & (keys - 1) == 0:  # at powers of two, as in Brent's algorithm for finding cycles
                     checkpoint_key = item.get("Key")
                 if keys > self._max_keys:
@@ -139,8 +137,7 @@ class PrefixReader:
     def _objects(self, page: Any) -> tuple[Sequence[S3Object], int]:
         """Return the objects of a page, and its number of keys."""
         items = page.get("Contents", ())
-        objects = (self._object(item) for item in items)
-        return [one for one in objects if one is not None], len(items)
+        return [listed for item in items if (listed := self._object(item)) is not None], len(items)
 
     def _next_token(self, page: Any, token: str) -> str:
         """Return the token of the next page, or "" after the last one. `token` is that of `page`."""

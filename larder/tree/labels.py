@@ -73,7 +73,7 @@ def require_classes(
     )
     raise InputError(
         f"{what} holds {kind}, and no classes: {len(labels):,} values in {rows:,} rows, such as {_short(min(labels))}",
-        next_step=f"{step}; where each of these is a class, set LARDER_LABEL_COLUMN to this column",
+        next_step=f"{step}; if each of these is a class, set LARDER_LABEL_COLUMN to this column",
     )
 
 

@@ -133,7 +133,7 @@ def classes_in(labels: Collection[str], path: str, names: Sequence[str]) -> tupl
         classes, label_numbers = number_classes(labels, names)
     except ValueError as fault:
         raise list_error(path or CLASS, str(fault)) from None
-    require_distinct(f"{CLASS} have classes", classes, "write the names of one class alike, then extract again")
+    require_distinct(f"{CLASS} have classes", classes, "spell the names of one class the same way, then extract again")
     return classes, label_numbers
 
 

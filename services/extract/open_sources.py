@@ -155,9 +155,9 @@ def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter:
         return OpenedSource(PrefixSource(prefix, listing), listed=summary)
     whole = kinds.kind == "archives"
     chosen_objects = [
-        object
-        for object in listing
-        if not is_hidden(object.path) and (whole or is_parquet(object.path) or object.path == "README.md")
+        item
+        for item in listing
+        if not is_hidden(item.path) and (whole or is_parquet(item.path) or item.path == "README.md")
     ]
     return open_local_folder(
         _fetch_all(source, chosen_objects, prefix.fetch, scratch, source, reporter), source, settings, reporter

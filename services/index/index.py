@@ -19,7 +19,7 @@ from larder.tree import recipes
 from larder.tree.assign import count_entries, make_division
 from larder.tree.left_out import LeftOut
 from larder.tree.recipes import AUTO, Recipe, RecipeFiles, require_images
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from larder.tree.summary import shared_by_splits, with_table
 from larder.volume import StagedArtifact
 from services.index.check_ledger import CheckLedger, SampleLedger
@@ -211,7 +211,7 @@ class _IndexRun:
         list_files = self._lists.make_recipe_files(self._listing.paths, self._lists.has_object)
         recipe = LabelledShards(checked, list_files, self._folders, manifest.classes if manifest is not None else [])
         self._reporter.event(
-            "recipe", "recognised: WebDataset shards, with a label for each image", recipe=SHARDS_RECIPE
+            "recipe", "recognized: WebDataset shards, with a label for each image", recipe=SHARDS_RECIPE
         )
         return SHARDS_RECIPE, recipe
 
@@ -220,8 +220,8 @@ class _IndexRun:
         require_images(files)
         name = self._settings.recipe
         if name == AUTO:
-            name, why = recognise_layout(files)
-            self._reporter.event("recipe", f"recognised: {why}: LARDER_RECIPE={name}", recipe=name)
+            name, why = recognize_layout(files)
+            self._reporter.event("recipe", f"recognized: {why}: LARDER_RECIPE={name}", recipe=name)
         return name, recipes.open_recipe(name, files)
 
     def _write(self, assigned: SampleLedger, name: str, recipe: Recipe) -> Manifest:

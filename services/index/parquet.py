@@ -88,38 +88,38 @@ class ParquetChecker:
     labels: Mapping[Any, int]
     classes: int
 
-    def __call__(self, rows: ParquetJob) -> CheckResult:
+    def __call__(self, job: ParquetJob) -> CheckResult:
         """Check one file. Raises InputError if it is damaged, or if its images can't be read in place."""
-        result = CheckResult([], [], [], rows.stored.path)
-        for row, (value, assigned, codec) in enumerate(self._values(rows)):
+        result = CheckResult([], [], [], job.stored.path)
+        for row, (value, assigned, codec) in enumerate(self._values(job)):
             if assigned is None:
                 continue
             split, label = assigned
-            path = image_path(rows.file._replace(split=split), row, value.data, label, self.classes)
+            path = image_path(job.file._replace(split=split), row, value.data, label, self.classes)
             byte_range = ByteRange(
                 value.offset, value.packed, None if value.packed is None else CODECS[codec], value.at or None
             )
             try:
-                result.images.append(check_content(value.data, path, self.verify, rows.stored, byte_range))
+                result.images.append(check_content(value.data, path, self.verify, job.stored, byte_range))
             except RejectError as fault:
                 result.rejects.append((path, str(fault)))
         return result
 
-    def _values(self, rows: ParquetJob) -> Iterator[tuple[ColumnValue, tuple[str, int] | None, str]]:
+    def _values(self, job: ParquetJob) -> Iterator[tuple[ColumnValue, tuple[str, int] | None, str]]:
         """Yield each row's image, its split and label (None if its split is left out), and the image's codec."""
-        pages = ObjectFile(with_bucket(self.settings, rows.stored.bucket), rows.stored, _NO_LIMITS)
-        for group, (codec, chunk) in enumerate(self._chunks(rows)):
-            labels = read_labels(rows.file, self.columns, self.labels, group)
+        pages = ObjectFile(with_bucket(self.settings, job.stored.bucket), job.stored, _NO_LIMITS)
+        for group, (codec, chunk) in enumerate(self._chunks(job)):
+            labels = read_labels(job.file, self.columns, self.labels, group)
             try:
                 for value, assigned in zip_longest(read_values(pages.bytes_at, chunk), labels, fillvalue=_NO_ROW):
                     if isinstance(value, str) or isinstance(assigned, str):
-                        raise PageError("it has another number of labels than of images")
+                        raise PageError("the numbers of labels and images differ")
                     yield value, assigned, codec
             except PageError as fault:
-                raise _unreadable_error(rows.stored, f"row group {group:,}: {fault}") from None
+                raise _unreadable_error(job.stored, f"row group {group:,}: {fault}") from None
 
-    def _chunks(self, rows: ParquetJob) -> list[tuple[str, ColumnChunk]]:
-        with open_table(rows.file.part) as table:
+    def _chunks(self, job: ParquetJob) -> list[tuple[str, ColumnChunk]]:
+        with open_table(job.file.part) as table:
             names = [table.schema.column(number).path for number in range(len(table.schema))]
             image = self.columns.image
             leaf = names.index(f"{image}.bytes" if f"{image}.bytes" in names else image)
@@ -128,7 +128,7 @@ class ParquetChecker:
         chunks = []
         for column in groups:
             if column.compression not in CODECS:
-                raise _unreadable_error(rows.stored, f"its pages are packed with {column.compression}")
+                raise _unreadable_error(job.stored, f"its pages are compressed with {column.compression}")
             starts = [column.data_page_offset]
             if column.has_dictionary_page and column.dictionary_page_offset:
                 starts.append(column.dictionary_page_offset)

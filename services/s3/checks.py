@@ -33,6 +33,7 @@ _PART_BYTES = 5 << 20  # S3's minimum for all parts but the last
 _LAST_PART_BYTES = 1 << 10
 _READS = 20
 _ATTEMPTS = 2
+_FOLDER = ""  # the folder itself: some stores keep it after its last object is deleted
 _SMALL, _PARTS = "small ä+&.bin", "in parts.bin"  # stores differ most in how they handle such special characters
 _DAMAGED = "something between here and the store's disks damages data: don't use the store until it is found"
 
@@ -43,10 +44,6 @@ class Finding(NamedTuple):
     message: str
     advice: str = ""
     figures: dict[str, Any] = {}  # noqa: RUF012  (never changed)
-
-
-_FOLDER = ""
-"""The folder itself: some stores keep it after its last object is deleted."""
 
 
 class BlockedError(Exception):
@@ -240,25 +237,25 @@ def check_etags(probe: CheckContext) -> Finding:
 def check_multipart(probe: CheckContext) -> Finding:
     """Check multipart uploads."""
     parts = (os.urandom(_PART_BYTES), os.urandom(_LAST_PART_BYTES))
-    where = {"Bucket": probe.bucket, "Key": probe.key(_PARTS)}
+    target = {"Bucket": probe.bucket, "Key": probe.key(_PARTS)}
     store: Any = probe.client
     probe.written.add(_PARTS)
     with probe.map_store_errors(f"writing {probe.folder.uri}/{_PARTS} in two parts"):
         upload = ""
         try:
             with _defer_signals():
-                upload = where["UploadId"] = store.create_multipart_upload(**where)["UploadId"]
+                upload = target["UploadId"] = store.create_multipart_upload(**target)["UploadId"]
             uploaded_parts = []
             for number, part in enumerate(parts, 1):
                 with _defer_signals():
-                    response = store.upload_part(**where, PartNumber=number, Body=part)
+                    response = store.upload_part(**target, PartNumber=number, Body=part)
                 uploaded_parts.append({"PartNumber": number, "ETag": response["ETag"]})
             with _defer_signals():
-                store.complete_multipart_upload(**where, MultipartUpload={"Parts": uploaded_parts})
+                store.complete_multipart_upload(**target, MultipartUpload={"Parts": uploaded_parts})
         except BaseException:  # unfinished parts cost money, and listings don't show them
             with suppress(*S3_ERRORS):  # the first error says more
                 if upload:
-                    store.abort_multipart_upload(**where)
+                    store.abort_multipart_upload(**target)
             raise
     _require_same_content(probe.folder.read(_PARTS), b"".join(parts), f"{probe.folder.uri}/{_PARTS}")
     return Finding(f"{format_amount(_PART_BYTES, 'B')} and {format_amount(_LAST_PART_BYTES, 'B')} became one object")

@@ -32,7 +32,7 @@ from larder.tree.assign import count_entries, make_division
 from larder.tree.file_names import litter_reason
 from larder.tree.left_out import LeftOut
 from larder.tree.recipes import AUTO, Recipe, RecipeFiles
-from larder.tree.recipes.auto import RecognizedLayout, recognise_layout
+from larder.tree.recipes.auto import RecognizedLayout, recognize_layout
 from larder.tree.splits import parse_split_names
 from larder.tree.summary import shared_by_splits, with_table
 from larder.volume import RAW, StagedArtifact
@@ -89,7 +89,7 @@ def transform(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
                 "resume", f"continuing an earlier run, which has done {format_amount(len(ledger), 'images')}"
             )
         if choice.why:
-            reporter.event("recipe", f"recognised: {choice.why}: LARDER_RECIPE={choice.name}", recipe=choice.name)
+            reporter.event("recipe", f"recognized: {choice.why}: LARDER_RECIPE={choice.name}", recipe=choice.name)
         recipe = recipes.open_recipe(choice.name, files)
         _build(job, recipe, ledger)
         rejected = write_rejects(raw, target, ledger, settings.max_rejects, reporter)
@@ -126,7 +126,7 @@ def _find_recipe(job: TransformJob, files: RecipeFiles) -> RecognizedLayout:
         same = tree.input.get("manifest") == job.manifest.digest() and tree.settings == _tree_settings(settings, known)
         if same and (record.get("asked"), record.get("larder")) == (AUTO, __version__):
             return RecognizedLayout(known, "as before")  # saves scanning all names again
-    return recognise_layout(files)
+    return recognize_layout(files)
 
 
 def _up_to_date(job: TransformJob, tree_settings: dict[str, str | int]) -> Manifest | None:

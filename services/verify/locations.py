@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 RangeReader = Callable[[int, int], bytes]
 """Reads a file's bytes from one offset to another, or fewer at its end."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class FileStat(NamedTuple):
@@ -121,9 +122,6 @@ class VolumeLocation(NamedTuple):
                 return file.read(end - begin)
 
             return use(take)
-
-
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class StoreLocation(NamedTuple):

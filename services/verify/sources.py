@@ -93,8 +93,8 @@ def open_archives(chain: Chain, raw: VerifiedArtifact, kind: PartsKind, options:
     _require_parts(chain, raw, parts)
     if kind == "parquet":
         raise UnfollowedError(
-            f"the {what} are those of raw's manifest, by their sha256; that raw holds their rows isn't followed: this "
-            "stage has no reader for them"
+            f"the {what} match raw's manifest by sha256; their rows aren't compared with raw, since this stage "
+            "doesn't read them"
         )
     given = raw.manifest.settings.get("archive_folders", "set")
     rule: ArchiveFolders = next((rule for rule in _RULES if rule == given), "set")

@@ -85,9 +85,7 @@ def fetch_index_file(location: Location, name: str, summary: IndexSummary, work:
         raise BreakError(ChainBreak("an index in the manifest is missing", where, expected=summary.sha256))
     file, digest = fetched
     if digest != summary.sha256:
-        raise changed_content_error(
-            "an index isn't what the manifest says", where, summary.sha256, digest, location.cause
-        )
+        raise changed_content_error("an index differs from the manifest", where, summary.sha256, digest, location.cause)
     return file
 
 
@@ -134,7 +132,7 @@ def require_same_dataset(artifact: VerifiedArtifact, tree: Manifest) -> None:
         if expected != found:
             raise BreakError(
                 ChainBreak(
-                    f"the manifest has other {field} than the tree's",
+                    f"the manifest's {field} differ from the tree's",
                     f"{artifact.location.name}/{MANIFEST}, {field}",
                     cause="somebody edited it",
                 )
@@ -172,7 +170,7 @@ def require_counts(artifact: VerifiedArtifact, samples: Iterable[IndexedSample],
         if stated != counted:
             raise BreakError(
                 ChainBreak(
-                    f"the manifest states other numbers for the split {split} than are listed",
+                    f"the manifest's counts for the split {split} differ from the index",
                     where,
                     "",
                     _describe_split(stated),

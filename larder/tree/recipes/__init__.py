@@ -6,7 +6,7 @@ A recipe module has a function `open` that inspects the paths of all files once 
 
 Most also have a function by which the recipe `auto` selects them. It returns why the layout matches, or None:
 
-    def recognise(files: RecipeFiles) -> str | None
+    def recognize(files: RecipeFiles) -> str | None
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _ALIASES = {
 }
 _SEPARATORS = (",", ";", "\t", "|")
 _HEADER_BYTES = 1 << 20
-_MAX_ROWS_CHECKED, _SHOWN = 100, 100
+_MAX_ROWS_CHECKED, _SHOWN_CHARACTERS = 100, 100
 
 
 class TableColumns(NamedTuple):
@@ -86,7 +86,7 @@ class TableRecipe:
         return self._listing.missing_files()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect a table at the top that has the columns and names an existing file; see `recipes`."""
     for table in _tables(files):
         if not _reject_reason(files, table):
@@ -113,7 +113,7 @@ def _reject_reason(files: RecipeFiles, table: str) -> str:
     expected = set(map(normalized, named))
     if any(normalized(path) in expected for path in files.paths()):
         return ""
-    return f"{table} names {named[0][:_SHOWN]!a} first, which is no file of the source"
+    return f"{table} names {named[0][:_SHOWN_CHARACTERS]!a} first, which is no file of the source"
 
 
 def open(files: RecipeFiles) -> TableRecipe:
@@ -154,7 +154,7 @@ def open(files: RecipeFiles) -> TableRecipe:
 
 
 def _require_distinct(listing: ImageListing, table: str) -> None:
-    correct = f"write them alike in {table} in the source, then extract again"
+    correct = f"spell them the same way in {table} in the source, then extract again"
     require_distinct(f"{table} has labels", listing.labels(), correct)
     require_distinct(f"{table} has splits", listing.splits(), correct)
 
@@ -289,7 +289,7 @@ def _path(files: RecipeFiles, table: str, name: str) -> str:
     """Return the path that a row names, below the source's top or the table's folder. Accept Windows separators."""
     folder = str(PurePosixPath(table).parent)
     prefix = "" if folder == "." else f"{folder}/"
-    if "\\" in name and not any(files.exists(position) for position in (name, prefix + name)):
+    if "\\" in name and not any(map(files.exists, (name, prefix + name))):
         name = name.replace("\\", "/")
     file = str(PurePosixPath(name))
     return file if not prefix or files.exists(file) else prefix + file

@@ -57,7 +57,7 @@ class Food11Recipe:
         return ()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect images directly in folders of splits, most of them named with a class number; see `recipes`."""
     root, summary = files.summary.root(files.splits), files.summary
     splits = {folder: files.splits.find(folder.removeprefix(root)) for folder in summary.folders}

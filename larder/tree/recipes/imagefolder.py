@@ -80,7 +80,7 @@ class ImageFolderRecipe:
         return ()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect images in folders that may be classes; see `recipes`."""
     root = files.summary.root(files.splits)
     below = [folder.removeprefix(root) for folder in files.summary.folders]

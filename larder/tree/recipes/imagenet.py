@@ -72,7 +72,7 @@ class ImageNetRecipe:
             yield f"ILSVRC2012_val_{number:08}.JPEG", f"is named in {self._truth_source}, but is not in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect synset folders and a ground truth; see `recipes`."""
     synsets, truths = _synsets_of(files), _truths(files)
     return f"folders named by synset, and {truths[0]}" if synsets and truths else None

@@ -75,7 +75,7 @@ class MetadataRecipe:
             yield file, f"is named in {position}, but is not in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect a table with the column `file_name` in any folder; see `recipes`."""
     return next((path for path in _tables(files) if _has_column(files, path)), None)
 

@@ -41,7 +41,7 @@ class OxfordPetRecipe:
         return self._listing.missing_files()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect both lists with images in `images` beside them; see `recipes`."""
     return f"{' and '.join(_LISTS)} beside images/" if _base(files) is not None else None
 

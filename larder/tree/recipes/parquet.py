@@ -79,7 +79,7 @@ def _map_folders(folders: Iterable[str], names: SplitNames) -> dict[str, str]:
     return splits
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect `classes.json` at the top, and numeric folders in split folders; see `recipes`."""
     labels = (folder.partition("/")[2] for folder in files.summary.folders)
     if _CLASSES in files.summary.lists and any(label.isascii() and label.isdecimal() for label in labels):

@@ -60,7 +60,7 @@ class WebDatasetRecipe:
             yield path, "has no image with its key in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect whether at least half of the images have a `.cls` beside them; see `recipes`."""
     summary = files.summary
     return f"{CLASS} beside images, as in WebDataset's shards" if 0 < summary.images <= 2 * summary.labels else None

@@ -196,7 +196,7 @@ class _Adapter(HTTPAdapter):
 
 
 def parse_content_range(status: int, headers: Any) -> tuple[int, int | None]:
-    """Return the body's offset in the file, and the file's length, or None if the server doesn't tell.
+    """Return the body's offset in the file, and the file's length, or None if the server doesn't state it.
 
     Raises TransientError for a response with contradictory or invalid numbers.
     """
@@ -249,7 +249,7 @@ def to_transient_error(fault: Exception) -> TransientError:
     if any(
         isinstance(error, _NOT_HTTP_ERRORS) and not isinstance(error, ConnectionError) for error in error_chain(fault)
     ):
-        return TransientError("the server answers in something else than HTTP")
+        return TransientError("the server's answer isn't HTTP")
     return TransientError(_describe(fault))
 
 

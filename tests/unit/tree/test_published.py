@@ -1,4 +1,4 @@
-"""The recipes for published datasets, and how a layout is recognised."""
+"""The recipes for published datasets, and how a layout is recognized."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from larder.errors import InputError
 from larder.tree import recipes
 from larder.tree.recipes import AssignedSample, LeftOutError, Recipe, RecipeFiles, RejectError
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from tests.unit.tree.test_matlab import META, unpacked
 
 MakeFiles = Callable[[Mapping[str, Any]], RecipeFiles]
@@ -68,7 +68,7 @@ FOOD101 = empty("images/apple_pie/1.jpg", "images/apple_pie/2.jpg", "images/waff
 def test_food101(files: MakeFiles, around: str) -> None:
     content = {around + path: text for path, text in FOOD101.items()} | empty("NOTES.txt")
     source = files(content)
-    assert recognise_layout(source).name == "food101"
+    assert recognize_layout(source).name == "food101"
     recipe = recipes.open_recipe("food101", source)
     assert recipe.classes == ["apple_pie", "waffles"]
     found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
@@ -123,7 +123,7 @@ PETS = empty(
 def test_oxford_pet(files: MakeFiles, around: str) -> None:
     content = {around + path: text for path, text in PETS.items()}
     source = files(content)
-    assert recognise_layout(source).name == "oxford_pet"
+    assert recognize_layout(source).name == "oxford_pet"
     recipe = recipes.open_recipe("oxford_pet", source)
     assert recipe.classes == ["Abyssinian", "american_bulldog"]
     found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
@@ -192,7 +192,7 @@ TRUTHS = {
 def test_imagenet(files: MakeFiles, layout: str) -> None:
     content = imagenet(*TRUTHS[layout])
     source = files(content)
-    assert recognise_layout(source).name == "imagenet"
+    assert recognize_layout(source).name == "imagenet"
     recipe = recipes.open_recipe("imagenet", source)
     assert recipe.classes == SYNSETS
     found = {path.rpartition("/")[2]: sample for path, sample in assigned(recipe, content).items() if sample}
@@ -268,8 +268,8 @@ def test_another_data_set(files: MakeFiles, name: str) -> None:
         (empty("day/cat/1.jpg", "night/cat/1.jpg"), "imagefolder", "each class"),
     ],
 )
-def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
-    found = recognise_layout(files(content))
+def test_auto_recognizes(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
+    found = recognize_layout(files(content))
     assert found.name == name
     assert why in found.why
 
@@ -277,7 +277,7 @@ def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, w
 @pytest.mark.parametrize("table", ["id,breed\n1,cat\n", "file,label\nelsewhere.jpg,cat\n"])
 def test_an_unknown_table_is_reported_if_nothing_else_names_classes(files: MakeFiles, table: str) -> None:
     with pytest.raises(InputError, match=r"no recipe understands the table 'labels\.csv'") as fault:
-        recognise_layout(files(empty("images/1.jpg", "images/2.jpg") | {"labels.csv": table}))
+        recognize_layout(files(empty("images/1.jpg", "images/2.jpg") | {"labels.csv": table}))
     assert "LARDER_CSV" in fault.value.next_step and "LARDER_RECIPE=imagefolder" in fault.value.next_step
 
 
@@ -293,7 +293,7 @@ def test_an_unknown_table_is_reported_if_nothing_else_names_classes(files: MakeF
 )
 def test_auto_finds_nothing(files: MakeFiles, content: dict[str, str], what: str) -> None:
     with pytest.raises(InputError, match=what):
-        recognise_layout(files(content))
+        recognize_layout(files(content))
 
 
 SHARDS = empty("train/a.jpg", "train/b/c.0.PNG", "test/a.jpg", "README.md") | {
@@ -317,7 +317,7 @@ SHARDS = empty("train/a.jpg", "train/b/c.0.PNG", "test/a.jpg", "README.md") | {
 def test_webdataset(files: MakeFiles, around: str, names: dict[str, str], expected: list[str]) -> None:
     content = {around + path: text for path, text in (SHARDS | names).items()}
     source = files(content)
-    assert recognise_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
+    assert recognize_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
     recipe = recipes.open_recipe("webdataset", source)
     assert recipe.classes == expected
     found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}

@@ -11,7 +11,7 @@ import pytest
 from larder.errors import InputError
 from larder.tree import recipes
 from larder.tree.recipes import AssignedSample, LeftOutError, Recipe, RecipeFiles, RejectError
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from larder.tree.recipes.csv import TableRecipe
 from larder.tree.recipes.metadata import MetadataRecipe
 from larder.tree.recipes.parquet import ParquetRecipe
@@ -33,7 +33,7 @@ def open_recipe(tmp_path: Path) -> Open:
         there = RecipeFiles(
             raw, lambda: iter(sorted(files)), lambda _: None, scratch, "", parse_split_names(splits), label_column
         )
-        return recipes.open_recipe(name or recognise_layout(there).name, there)
+        return recipes.open_recipe(name or recognize_layout(there).name, there)
 
     return open_recipe
 
@@ -59,7 +59,7 @@ def test_parquet_reads_labels_and_names(open_recipe: Open) -> None:
         ({"metadata.csv": "file,label\nx.jpg,b\n", "x.jpg": ""}, TableRecipe),
     ],
 )
-def test_both_are_recognised(open_recipe: Open, files: dict[str, str], kind: type) -> None:
+def test_both_are_recognized(open_recipe: Open, files: dict[str, str], kind: type) -> None:
     assert isinstance(open_recipe("", files), kind)
 
 
