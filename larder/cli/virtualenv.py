@@ -99,18 +99,18 @@ def ensure_for_python(root: Path, version: str, environ: Mapping[str, str], anno
     return _install(VirtualEnvironment(root, version), ["dev"], environ, announce)
 
 
-def _install(venv: VirtualEnvironment, wanted: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
-    if not venv.missing_groups(wanted) and not venv.lacks_kernel(wanted):
+def _install(venv: VirtualEnvironment, groups: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
+    if not venv.missing_groups(groups) and not venv.lacks_kernel(groups):
         return venv.python
     with _exclusive_lock(venv.root / ".venv.lock", announce):
-        missing = venv.missing_groups(wanted)  # another run may have installed it meanwhile
+        missing = venv.missing_groups(groups)  # another run may have installed it meanwhile
         if missing:
             announce(_describe_installation(venv.folder, missing, environ))
             venv.make(environ)
             venv.install_locked([group for group in missing if group != "torch"])
         if "torch" in missing:
             venv.install_torch(environ, announce)
-        if venv.lacks_kernel(wanted):
+        if venv.lacks_kernel(groups):
             venv.build_kernel(announce)
     return venv.python
 
@@ -170,7 +170,7 @@ class VirtualEnvironment:
         if exported.returncode:
             raise ConfigurationError(
                 f"{LOCK} and pyproject.toml don't have what {', '.join(groups)} needs: {_last_line(exported.stderr)}",
-                next_step="git checkout pyproject.toml uv.lock, or make lock where you have changed them",
+                next_step="git checkout pyproject.toml uv.lock, or `make lock` if you have changed them",
             )
         file = self._write_requirements(exported.stdout)
         if not self._uv_install([*HASHED, "-r", file]):
@@ -267,16 +267,17 @@ def find_python() -> str:
     """
     fits = f"import sys; sys.exit(sys.version_info < {OLDEST})"
     names = [sys.executable, *(f"python{version}" for version in PYTHONS)]
-    found = [name for name in names if name and _succeeds([name, "-c", fits])]
-    if not found:
+    fitting = [name for name in names if name and _succeeds([name, "-c", fits])]
+    if not fitting:
         raise ConfigurationError(
             f"the host runner needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}",
             next_step="install python3.11 or newer beside it, or Docker, which needs none",
         )
-    complete = [name for name in found if _succeeds([name, "-c", "import ensurepip, venv"])]
+    complete = [name for name in fitting if _succeeds([name, "-c", "import ensurepip, venv"])]
     if not complete:
         raise ConfigurationError(
-            f"{found[0]} lacks the module venv", next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)"
+            f"{fitting[0]} lacks the module venv",
+            next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)",
         )
     return complete[0]
 
@@ -291,16 +292,16 @@ def find_python_version(version: str, uv: Path, environ: Mapping[str, str]) -> s
     folders = [environ.get("PATH", os.defpath), *map(str, pyenv.glob(f"versions/{version}.*/bin"))]
     env = {"UV_SYSTEM_CERTS": "1", **environ, "PATH": os.pathsep.join(folders)}
     find = [str(uv), "python", "find", "--no-project", "--no-config", "--system", version]
-    found = _capture(find, env)
-    if found.returncode:
+    result = _capture(find, env)
+    if result.returncode:
         fetched = _capture([str(uv), "python", "install", "--no-config", version], env)
-        found = _capture(find, env)
-        if found.returncode:
+        result = _capture(find, env)
+        if result.returncode:
             raise ConfigurationError(
                 f"there is no Python {version}, and uv can't download it: {_last_line(fetched.stderr)}",
                 next_step=f"install python{version} with its module venv, then run the same command again",
             )
-    return found.stdout.strip()
+    return result.stdout.strip()
 
 
 def _capture(command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -71,9 +71,9 @@ class ShardDataset(IterableDataset["tuple[Tensor, int]"]):
         """Yield a worker's samples. Raise WorkerError, which DataLoader can re-raise."""
         reader, keys = self._readers.get(), self._shuffled_keys()
         try:
-            found = self._read(reader, keys, worker, workers)
+            samples = self._read(reader, keys, worker, workers)
             shards = (f"s3://{self._bucket}/{key}" for key in keys[worker::workers])
-            yield from found if self._table is None else self._table.check_samples(found, shards)
+            yield from samples if self._table is None else self._table.check_samples(samples, shards)
         except STREAM_ERRORS as fault:
             raise WorkerError.from_error(reader.explain(fault)) from fault
         except (tarfile.TarError, ValueError) as fault:  # ValueError: webdataset's, and tarfile's on invalid numbers

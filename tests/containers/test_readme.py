@@ -83,7 +83,7 @@ def test_make_demo(run: Run, checkout: Path) -> None:
     ended = run("make", "demo", folder=checkout, check=True)
     assert "runner: compose" in ended.stderr
     assert "imgs/s" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == f"The records lie in {checkout}/results/"
+    assert ended.stdout.splitlines()[-1] == f"The records are in {checkout}/results/"
     record = json.loads(next((checkout / "results").glob("*.json")).read_text())
     assert record["dataset"]["samples"]["training"] == TRAINING
     assert record["provenance"]["in_container"]

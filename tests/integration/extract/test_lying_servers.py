@@ -163,7 +163,7 @@ def test_server_that_crawls(run, liar, where) -> None:
 def test_server_of_another_protocol(run, liar, banner) -> None:
     liar.answer = lambda request, talk: talk.send(banner)
     code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "something else than HTTP" in said) == (5, True), said
+    assert (code, "answer isn't HTTP" in said) == (5, True), said
 
 
 def test_silent_server(run, liar) -> None:

@@ -165,7 +165,7 @@ def test_repacked_shards_keep_their_bytes(
     assert stage("shard", *flags, env=env).code == 0
     env |= {"LARDER_SOURCE": f"s3://{bucket}/Food-11-webdataset", "S3_PREFIX": "again"}
     assert (done := stage("index", env=env)).code == 0, done.stderr
-    assert "recognised: WebDataset shards" in done.stderr
+    assert "recognized: WebDataset shards" in done.stderr
     assert json.loads(objects("again/Food-11-index")["_larder/manifest.json"])["classes"] == ["cat", "dog"]
     flags = (SIZE, f"--input=s3://{bucket}/again/Food-11-index", f"--dest=s3://{bucket}/again/Food-11-webdataset")
     assert (done := stage("shard", *flags, env=env)).code == 0, done.stderr

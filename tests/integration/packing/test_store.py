@@ -28,7 +28,7 @@ def test_streamed_is_what_load_leaves(
     assert not (volume / ".larder" / packing.folder).exists()
     again = stage(packing.stage, packing.size, f"--dest=s3://{bucket}/direct/{packing.folder}", env=env)
     assert "up to date" in again.stderr
-    assert "by their sizes and ETags" in again.stderr
+    assert "by sizes and ETags" in again.stderr
     assert "or `make verify S3_PREFIX=direct`\n" in again.stderr
     checked = stage("load", f"--folder={packing.folder}", "--task=check", env=env | {"S3_PREFIX": "direct"})
     assert checked.code == 0, checked.stderr
