@@ -1,11 +1,14 @@
 """Streaming from shards and from chunks, over real stores, with a proxy between that counts and breaks."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +16,9 @@ import psutil
 import pytest
 
 from larder.loaders.s3_reader import ATTEMPTS
+from tests import forks
+from tests.conftest import Proxy, StartProxy, Store, Until
+from tests.integration.bench.conftest import ArmRun, Packs, RunArm, StartBench
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
@@ -21,18 +27,20 @@ ARMS = {
     "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
     "litdata_streaming": ({}, CHUNKS),
 }
+StartStuck = Callable[..., tuple[forks.Fork, list[psutil.Process]]]
+HarmPack = Callable[[Store, str, str], None]
 one_store = pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)
 all_arms = pytest.mark.parametrize("arm", ARMS)
 
 
 @pytest.fixture
-def start(start_bench, packed):
+def start(start_bench: StartBench, packed: dict[str, str]) -> StartBench:
     """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword.
 
     One worker reads, unless a test sets more.
     """
 
-    def start(arm, *flags, **environ):
+    def start(arm: str, *flags: str, **environ: str) -> forks.Fork:
         name = "webdataset" if arm == "library" else arm
         return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | {"LARDER_WORKERS": "1"} | environ))
 
@@ -40,10 +48,10 @@ def start(start_bench, packed):
 
 
 @pytest.fixture
-def run(start, tmp_path):
+def run(start: StartBench, tmp_path: Path) -> RunArm:
     """Run an arm to its end: its exit code, stdout, stderr, and its record if there is one."""
 
-    def run(arm, *flags, **environ):
+    def run(arm: str, *flags: str, **environ: str) -> ArmRun:
         with start(arm, *flags, **environ) as process:
             out, err = process.communicate(timeout=300)
         assert "Traceback" not in err, err
@@ -56,7 +64,7 @@ def run(start, tmp_path):
 
 @pytest.mark.exhaustive
 @one_store
-def test_workers_without_a_shard_are_named(run):
+def test_workers_without_a_shard_are_named(run: RunArm) -> None:
     code, _, err, _ = run("webdataset", "--workers", "7")
     assert code == 0, err
     assert "of them read nothing" in err
@@ -88,7 +96,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.any_store
-def test_every_image_once_with_its_label_whatever_the_workers(packed):
+def test_every_image_once_with_its_label_whatever_the_workers(packed: dict[str, str]) -> None:
     environ = {"PATH": "/usr/bin:/bin", "LARDER_BATCH_SIZE": "8", **packed}
     done = subprocess.run(
         [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False
@@ -102,18 +110,18 @@ def test_every_image_once_with_its_label_whatever_the_workers(packed):
         assert epochs[0] != epochs[1], f"{name}: each epoch has an order of its own"
 
 
-def fetched(proxy, folder):
+def fetched(proxy: Proxy, folder: str) -> list[tuple[str, str]]:
     """The requests for packs of the split."""
     return [(method, path) for method, path in proxy.requests if is_pack(path) and f"{folder}/training/" in path]
 
 
-def is_pack(path):
+def is_pack(path: str) -> bool:
     return path.endswith((".tar", ".bin"))
 
 
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
-def test_shards_are_measured(run, store, proxy, arm):
+def test_shards_are_measured(run: RunArm, store: Store, proxy: StartProxy, arm: str) -> None:
     front = proxy(store)
     code, out, err, record = run(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
@@ -134,7 +142,7 @@ def test_shards_are_measured(run, store, proxy, arm):
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
 @pytest.mark.parametrize("workers", ["2", "7"], ids=["2-workers", "more-workers-than-shards"])
-def test_part_of_an_epoch(run, arm, workers):
+def test_part_of_an_epoch(run: RunArm, arm: str, workers: str) -> None:
     code, _, err, record = run(arm, "--warmup-batches", "1", "--batches", "4", "--workers", workers)
     assert code == 0, err
     assert (record["batches"], record["warmup_batches"]) == (4, 1)
@@ -142,7 +150,7 @@ def test_part_of_an_epoch(run, arm, workers):
 
 
 @one_store
-def test_litdata_cold_and_warm(run, store, proxy, tmp_path):
+def test_litdata_cold_and_warm(run: RunArm, store: Store, proxy: StartProxy, tmp_path: Path) -> None:
     front = proxy(store)
     code, out, err, record = run("litdata_streaming", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
@@ -159,7 +167,7 @@ def test_litdata_cold_and_warm(run, store, proxy, tmp_path):
 
 
 @one_store
-def test_litdata_of_part_of_an_epoch(run):
+def test_litdata_of_part_of_an_epoch(run: RunArm) -> None:
     code, _, err, record = run("litdata_streaming", "--batches", "3")
     assert code == 0, err
     assert [record["images"], record["then"][0]["images"]] == [24, 24]
@@ -167,7 +175,7 @@ def test_litdata_of_part_of_an_epoch(run):
 
 @one_store
 @pytest.mark.parametrize(("ahead", "most"), [("", 5), ("2", 4)], ids=["litdata's-choice", "2"])
-def test_how_many_chunks_are_fetched_ahead(run, store, proxy, ahead, most):
+def test_how_many_chunks_are_fetched_ahead(run: RunArm, store: Store, proxy: StartProxy, ahead: str, most: int) -> None:
     front = proxy(store)
     # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
     flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
@@ -178,7 +186,7 @@ def test_how_many_chunks_are_fetched_ahead(run, store, proxy, ahead, most):
 
 
 @one_store
-def test_a_cache_smaller_than_the_split_is_refilled(run, packs):
+def test_a_cache_smaller_than_the_split_is_refilled(run: RunArm, packs: Packs) -> None:
     largest = max(path.stat().st_size for path in (packs.volumes["optimize"] / "Food-11-litdata/training").iterdir())
     code, _, err, record = run("litdata_streaming", "--workers", "1", "--max-cache-size", str(4 * largest))
     assert code == 0, err
@@ -201,19 +209,20 @@ def test_a_cache_smaller_than_the_split_is_refilled(run, packs):
         pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),
     ],
 )
-def test_caches_in_which_litdata_would_wait_for_good(run, flags, part):
+def test_caches_in_which_litdata_would_wait_for_good(run: RunArm, flags: list[str], part: str) -> None:
     code, out, err, record = run("litdata_streaming", "--workers=2", *flags)
     assert (code, out, record) == (2, "", None), err
     assert part in err
 
 
 @one_store
-def test_a_cache_that_another_run_uses(run, tmp_path):
+def test_a_cache_that_another_run_uses(run: RunArm, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     lock = tmp_path / "cache/.larder-litdata.lock"
     with subprocess.Popen(
         ["flock", str(lock), "-c", "echo held; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         code, _, err, _ = run("litdata_streaming")
         holder.stdin.write(b"\n")
@@ -224,14 +233,14 @@ def test_a_cache_that_another_run_uses(run, tmp_path):
 
 @one_store
 @pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
-def test_a_cache_that_cannot_be_written(run, place):
+def test_a_cache_that_cannot_be_written(run: RunArm, place: str) -> None:
     code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=place)
     assert (code, out, record) == (3, "", None), err
     assert f"LARDER_CACHE_DIR='{place}' can't be used" in err
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of its own, for the tests that fill it: 2 MiB more than the chunks."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -244,7 +253,7 @@ def small_disk(tmp_path):
 
 
 @one_store
-def test_a_cache_without_room(run, small_disk):
+def test_a_cache_without_room(run: RunArm, small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(3 << 20))
     code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), LARDER_MAX_CACHE_SIZE="1GiB")
     assert (code, out, record) == (3, "", None), err
@@ -255,10 +264,10 @@ def test_a_cache_without_room(run, small_disk):
 
 
 @one_store
-def test_a_disk_that_fills_up(run, store, proxy, small_disk):
+def test_a_disk_that_fills_up(run: RunArm, store: Store, proxy: StartProxy, small_disk: Path) -> None:
     front = proxy(store)
 
-    def fault(method, path, number):
+    def fault(method: str, path: str, number: int) -> int | str | None:
         if path.endswith(".bin"):
             with (small_disk / "other").open("ab", buffering=0) as file, suppress(OSError):
                 while True:
@@ -285,32 +294,34 @@ def test_a_disk_that_fills_up(run, store, proxy, small_disk):
         pytest.param({"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, 5, ["127.0.0.1:9 doesn't answer"], id="no-store"),
     ],
 )
-def test_what_is_wrong_from_the_start(run, arm, environ, code, parts):
+def test_what_is_wrong_from_the_start(
+    run: RunArm, arm: str, environ: Mapping[str, str], code: int, parts: list[str]
+) -> None:
     returned, out, err, record = run(arm, **environ)
     assert (returned, out, record) == (code, "", None), err
     assert all(part in err for part in parts), err
 
 
-def put_other_kind(store, bucket, folder):
+def put_other_kind(store: Store, bucket: str, folder: str) -> None:
     """Leave the other kind's manifest in the place of this kind's."""
     other = CHUNKS if folder == SHARDS else SHARDS
     found = store.client.get_object(Bucket=bucket, Key=f"{other}/_larder/manifest.json")["Body"].read()
     store.client.put_object(Bucket=bucket, Key=f"{folder}/_larder/manifest.json", Body=found)
 
 
-def first_pack(store, bucket, folder):
+def first_pack(store: Store, bucket: str, folder: str) -> str:
     listed = store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/training/")["Contents"]
     return min(item["Key"] for item in listed if is_pack(item["Key"]))
 
 
-def delete_pack(store, bucket, folder):
+def delete_pack(store: Store, bucket: str, folder: str) -> None:
     store.client.delete_object(Bucket=bucket, Key=first_pack(store, bucket, folder))
 
 
-def edit(change):
+def edit(change: Callable[[bytearray], bytes | bytearray]) -> HarmPack:
     """A harm: change a pack's bytes."""
 
-    def harm(store, bucket, folder):
+    def harm(store: Store, bucket: str, folder: str) -> None:
         key = first_pack(store, bucket, folder)
         content = bytearray(store.client.get_object(Bucket=bucket, Key=key)["Body"].read())
         store.client.put_object(Bucket=bucket, Key=key, Body=bytes(change(content)))
@@ -318,13 +329,13 @@ def edit(change):
     return harm
 
 
-def damage_image(content):
+def damage_image(content: bytearray) -> bytearray:
     place = content.rindex(b"\xff\xd8\xff")  # the last JPEG's first bytes
     content[place : place + 200] = bytes(200)
     return content
 
 
-def damage_second_header(content):
+def damage_second_header(content: bytearray) -> bytearray:
     place = content.index(b"ustar", 600)
     content[place - 200 : place] = b"x" * 200
     return content
@@ -368,7 +379,9 @@ other_bytes = ["chunk-0-", "has other bytes than the dataset's index says", forc
     ],
 )
 @pytest.mark.usefixtures("own_copy")
-def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, parts):
+def test_packs_that_are_not_what_they_should_be(
+    run: RunArm, store: Store, packed: dict[str, str], arms: list[str], harm: HarmPack, parts: list[str]
+) -> None:
     for arm in arms:
         if arm in ("webdataset", "litdata_streaming") or len(arms) == 1:
             harm(store, packed["S3_BUCKET"], ARMS[arm][1])
@@ -388,7 +401,9 @@ def test_packs_that_are_not_what_they_should_be(run, store, packed, arms, harm, 
         pytest.param("spoilt", 3, [forced], id="spoilt"),
     ],
 )
-def test_a_pack_in_the_middle_that_does_not_come(run, store, proxy, arm, answer, code, parts):
+def test_a_pack_in_the_middle_that_does_not_come(
+    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str, code: int, parts: list[str]
+) -> None:
     front = proxy(store)
     third = ("shard-000002.tar", "chunk-0-2.bin")
     # Bodies alone are spoilt; HEAD has none.
@@ -404,11 +419,13 @@ def test_a_pack_in_the_middle_that_does_not_come(run, store, proxy, arm, answer,
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, 500, "reset-response", "reset-request"])
-def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
+def test_faults_that_pass_are_got_over(
+    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str
+) -> None:
     front = proxy(store)
-    failed = []
+    failed: list[str] = []
 
-    def fault(method, path, number):
+    def fault(method: str, path: str, number: int) -> int | str | None:
         if is_pack(path) and len(failed) < 4:
             failed.append(path)
             return answer
@@ -425,7 +442,9 @@ def test_faults_that_pass_are_got_over(run, store, proxy, arm, answer):
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, "reset-response"])
-def test_faults_that_stay_end_the_run(run, store, proxy, arm, answer):
+def test_faults_that_stay_end_the_run(
+    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str
+) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
     code, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
@@ -435,11 +454,11 @@ def test_faults_that_stay_end_the_run(run, store, proxy, arm, answer):
 
 
 @pytest.fixture
-def stuck(start, store, proxy, until):
+def stuck(start: StartBench, store: Store, proxy: StartProxy, until: Until) -> Iterator[StartStuck]:
     """An arm that runs and whose packs, but for one, don't come: the process, and its workers."""
-    front, end, asked = proxy(store), threading.Event(), []
+    front, end, asked = proxy(store), threading.Event(), list[str]()
 
-    def fault(method, path, number):
+    def fault(method: str, path: str, number: int) -> int | str | None:
         if is_pack(path):
             asked.append(path)
             if len(asked) > 2:
@@ -448,7 +467,7 @@ def stuck(start, store, proxy, until):
     front.fault = fault
     started = []
 
-    def start_stuck(arm, **environ):
+    def start_stuck(arm: str, **environ: str) -> tuple[forks.Fork, list[psutil.Process]]:
         process = start(arm, S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
         started.append(process)
         until(lambda: len(asked) > 2, "a pack is waited for")
@@ -465,7 +484,7 @@ def stuck(start, store, proxy, until):
 @one_store
 @all_arms
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(stuck, tmp_path, until, arm, sent):
+def test_interrupted(stuck: StartStuck, tmp_path: Path, until: Until, arm: str, sent: signal.Signals) -> None:
     process, workers = stuck(arm, LARDER_WORKERS="2")
     assert len(workers) >= 2
     for one in (process, *workers) if sent == signal.SIGINT else (process,):  # Ctrl-C reaches all that a terminal runs
@@ -480,7 +499,7 @@ def test_interrupted(stuck, tmp_path, until, arm, sent):
 
 
 @one_store
-def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck, run, tmp_path):
+def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck: StartStuck, run: RunArm, tmp_path: Path) -> None:
     process, _ = stuck("litdata_streaming")
     process.kill()
     process.wait()
@@ -493,7 +512,7 @@ def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck, run, tmp_path):
 
 
 @one_store
-def test_what_cannot_be_removed_from_the_cache(start, tmp_path):
+def test_what_cannot_be_removed_from_the_cache(start: StartBench, tmp_path: Path) -> None:
     place = tmp_path / "cache/larder-litdata"
     place.mkdir(parents=True)
     subprocess.run(["chattr", "+i", str(place)], check=True)

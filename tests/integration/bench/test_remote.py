@@ -1,33 +1,39 @@
 """One GET per image, over real stores, with a proxy between that counts and breaks."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from larder.contract import read_index, read_manifest
-from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders import s3_reader
 from larder.loaders.s3_reader import ATTEMPTS, ObjectReader
 from larder.loaders.traffic import TrafficCounter
 from services.bench.settings import BenchSettings
+from tests.conftest import Proxy, StartProxy, Store
+from tests.integration.bench.conftest import ArmRun, RunArm, RunBench
 
 pytestmark = pytest.mark.any_store
 
 ROOT = Path(__file__).resolve().parents[3]
 ARM = "remote_one_sample"
 FOLDER = "team/food/Food-11"
+MakeReader = Callable[..., tuple[ObjectReader, TrafficCounter]]
 
 
 @pytest.fixture
-def run(run_bench, loaded, tmp_path):
+def run(run_bench: RunBench, loaded: dict[str, str], tmp_path: Path) -> RunArm:
     """Run the arm over the loaded bucket: its exit code, output and record."""
 
-    def run(*flags, **environ):
+    def run(*flags: str, **environ: str) -> ArmRun:
         code, out, err = run_bench("--arm", ARM, *flags, **(loaded | environ))
         records = sorted((tmp_path / "results").glob("*.json"))
         return code, out, err, json.loads(records[-1].read_text()) if records else None
@@ -35,13 +41,13 @@ def run(run_bench, loaded, tmp_path):
     return run
 
 
-def images(proxy):
+def images(proxy: Proxy) -> Counter[str]:
     """How often each image was asked for, by its path below the folder."""
     paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in proxy.requests if method == "GET")
     return Counter(path for path in paths if path.endswith(".jpg"))
 
 
-def test_one_get_per_image_and_nothing_else(run, store, proxy, tree):
+def test_one_get_per_image_and_nothing_else(run: RunArm, store: Store, proxy: StartProxy, tree: Path) -> None:
     front = proxy(store)
     code, out, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
@@ -59,11 +65,11 @@ def test_one_get_per_image_and_nothing_else(run, store, proxy, tree):
     assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
 
 
-def front_bucket(proxy):
+def front_bucket(proxy: Proxy) -> str:
     return proxy.requests[0][1].split("/")[1]
 
 
-def test_the_warm_up_is_not_counted(run, store, proxy):
+def test_the_warm_up_is_not_counted(run: RunArm, store: Store, proxy: StartProxy) -> None:
     front = proxy(store)
     code, _, err, record = run("--warmup-batches", "2", "--batches", "3", S3_ENDPOINT_URL=front.endpoint)
     assert code == 0, err
@@ -71,10 +77,10 @@ def test_the_warm_up_is_not_counted(run, store, proxy):
     assert record["network_requests"] == 24
 
 
-def test_resets_and_bursts_of_503_are_retried_and_counted(run, store, proxy):
+def test_resets_and_bursts_of_503_are_retried_and_counted(run: RunArm, store: Store, proxy: StartProxy) -> None:
     front = proxy(store)
 
-    def fault(method, path, number):
+    def fault(method: str, path: str, number: int) -> int | str | None:
         if not path.endswith(".jpg"):
             return None
         if 10 <= number < 15:
@@ -92,7 +98,7 @@ def test_resets_and_bursts_of_503_are_retried_and_counted(run, store, proxy):
     assert whole < record["network_bytes"] < 1.3 * whole  # what came before a connection broke counts, too
 
 
-def test_connections_lost_between_requests_are_reopened(run, store, proxy):
+def test_connections_lost_between_requests_are_reopened(run: RunArm, store: Store, proxy: StartProxy) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: "reset-request" if path.endswith(".jpg") and number % 5 == 0 else None
     code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
@@ -101,7 +107,7 @@ def test_connections_lost_between_requests_are_reopened(run, store, proxy):
     assert 40 <= record["network_requests"] < sum(images(front).values())
 
 
-def test_a_lasting_fault_in_a_worker_is_explained(run, store, proxy):
+def test_a_lasting_fault_in_a_worker_is_explained(run: RunArm, store: Store, proxy: StartProxy) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
     code, out, err, record = run(S3_ENDPOINT_URL=front.endpoint)
@@ -112,19 +118,19 @@ def test_a_lasting_fault_in_a_worker_is_explained(run, store, proxy):
     assert max(images(front).values()) == ATTEMPTS
 
 
-def delete_one(store, bucket, path="training/class_00/0.jpg"):
+def delete_one(store: Store, bucket: str, path: str = "training/class_00/0.jpg") -> None:
     store.client.delete_object(Bucket=bucket, Key=f"{FOLDER}/{path}")
 
 
-def overwrite_one(store, bucket):
+def overwrite_one(store: Store, bucket: str) -> None:
     store.client.put_object(Bucket=bucket, Key=f"{FOLDER}/training/class_00/0.jpg", Body=b"another")
 
 
-def delete_manifest(store, bucket):
+def delete_manifest(store: Store, bucket: str) -> None:
     store.client.delete_object(Bucket=bucket, Key=f"{FOLDER}/_larder/manifest.json")
 
 
-def spoil_index(store, bucket):
+def spoil_index(store: Store, bucket: str) -> None:
     for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{FOLDER}/_larder/index-")["Contents"]:
         store.client.put_object(Bucket=bucket, Key=item["Key"], Body=b"{}\n")
 
@@ -153,7 +159,15 @@ def spoil_index(store, bucket):
     ],
 )
 @pytest.mark.usefixtures("own_copy")
-def test_what_is_wrong_before_the_first_image_is_explained(run, store, loaded, harm, environ, code, parts):
+def test_what_is_wrong_before_the_first_image_is_explained(
+    run: RunArm,
+    store: Store,
+    loaded: dict[str, str],
+    harm: Callable[[Store, str], None] | None,
+    environ: Mapping[str, str],
+    code: int,
+    parts: list[str],
+) -> None:
     if harm:
         harm(store, loaded["S3_BUCKET"])
     returned, out, err, record = run(**environ)
@@ -165,11 +179,13 @@ def test_what_is_wrong_before_the_first_image_is_explained(run, store, loaded, h
 
 
 @pytest.mark.usefixtures("own_copy")
-def test_an_object_deleted_in_the_middle_of_a_run(run, store, proxy, loaded, tree):
+def test_an_object_deleted_in_the_middle_of_a_run(
+    run: RunArm, store: Store, proxy: StartProxy, loaded: dict[str, str], tree: Path
+) -> None:
     front = proxy(store)
-    deleted = []
+    deleted: list[str] = []
 
-    def fault(method, path, number):
+    def fault(method: str, path: str, number: int) -> int | str | None:
         asked = images(front)
         if asked.total() == 20 and not deleted:
             index = read_index(tree, read_manifest(tree, made_by=""))
@@ -184,7 +200,7 @@ def test_an_object_deleted_in_the_middle_of_a_run(run, store, proxy, loaded, tre
     assert "Traceback" not in err
 
 
-def test_an_image_that_is_spoilt_on_the_way(run, store, proxy):
+def test_an_image_that_is_spoilt_on_the_way(run: RunArm, store: Store, proxy: StartProxy) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
     code, out, err, _ = run(S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0")
@@ -194,11 +210,11 @@ def test_an_image_that_is_spoilt_on_the_way(run, store, proxy):
 
 
 @pytest.fixture
-def reader(loaded, monkeypatch):
+def reader(loaded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> MakeReader:
     """A reader in this process, and what it counts; settings by keyword."""
     monkeypatch.setattr(s3_reader, "FIRST_PAUSE_SECONDS", 0.001)
 
-    def make(**environ):
+    def make(**environ: str) -> tuple[ObjectReader, TrafficCounter]:
         settings, traffic = BenchSettings.load("bench", [], loaded | environ), TrafficCounter()
         return ObjectReader(settings, "us-east-1", traffic), traffic
 
@@ -217,7 +233,9 @@ KEY = f"{FOLDER}/training/class_00/0.jpg"
         pytest.param(500, f"InternalError.*{ATTEMPTS} times in a row", id="internal-error"),
     ],
 )
-def test_tries_are_limited_and_all_counted(reader, store, proxy, fault, part):
+def test_tries_are_limited_and_all_counted(
+    reader: MakeReader, store: Store, proxy: StartProxy, fault: int | str, part: str
+) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: fault
     one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
@@ -226,7 +244,9 @@ def test_tries_are_limited_and_all_counted(reader, store, proxy, fault, part):
     assert traffic.read().requests == ATTEMPTS == len(front.requests)
 
 
-def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
+def test_a_body_is_read_again_when_it_breaks_off(
+    reader: MakeReader, store: Store, proxy: StartProxy, tree: Path
+) -> None:
     front = proxy(store)
     front.fault = lambda method, path, number: "reset-response" if number <= 2 else None
     one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
@@ -245,7 +265,9 @@ def test_a_body_is_read_again_when_it_breaks_off(reader, store, proxy, tree):
         pytest.param({"AWS_ACCESS_KEY_ID": "nobody"}, KEY, ConfigurationError, "key", id="wrong-key"),
     ],
 )
-def test_what_only_fails_again_is_tried_once(reader, environ, key, kind, part):
+def test_what_only_fails_again_is_tried_once(
+    reader: MakeReader, environ: Mapping[str, str], key: str, kind: type[LarderError], part: str
+) -> None:
     one, traffic = reader(**environ)
     with pytest.raises(kind, match=part) as caught:
         one.read(key, 1 << 20)
@@ -254,7 +276,7 @@ def test_what_only_fails_again_is_tried_once(reader, environ, key, kind, part):
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_store_that_is_down(reader):
+def test_a_store_that_is_down(reader: MakeReader) -> None:
     one, _ = reader(S3_ENDPOINT_URL="http://127.0.0.1:9")
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9 doesn't answer"):
         one.read(KEY, 1 << 20)
@@ -277,7 +299,7 @@ for number in range(2):
 
 
 @pytest.mark.exhaustive
-def test_forks_twice_while_the_parent_reads_itself(loaded):
+def test_forks_twice_while_the_parent_reads_itself(loaded: dict[str, str]) -> None:
     environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
     done = subprocess.run(
         [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False

@@ -75,6 +75,10 @@ def nested(files: dict[str, bytes]) -> bytes:
 
 
 Pack = Callable[[dict[str, bytes]], bytes]
+WriteArchive = Callable[..., Path]
+Run = Callable[..., tuple[int, str]]
+"""Runs extract in this process: exit code and stderr."""
+Put = Callable[[dict[str, bytes]], None]
 PACKERS: dict[str, Pack] = {
     "zip": zipped,
     "tar": tarred,
@@ -105,7 +109,7 @@ def packers() -> dict[str, Pack]:
 
 
 @pytest.fixture
-def pack(tmp_path: Path) -> Callable[..., Path]:
+def pack(tmp_path: Path) -> WriteArchive:
     """Writes an archive: `pack("a.zip", files)`."""
 
     def write(name: str, content: dict[str, bytes] | None = None) -> Path:

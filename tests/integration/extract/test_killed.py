@@ -13,6 +13,8 @@ import pytest
 from larder.stage import main
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
+from tests.integration.conftest import Kill, Stage
+from tests.integration.extract.conftest import Faults, Raw, WriteArchive
 
 OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(300)}
 
@@ -27,7 +29,19 @@ OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(
         pytest.param(("sample", "http"), 2, 6, marks=pytest.mark.exhaustive),
     ],
 )
-def test_killed_at_random(stage, raw, pack, files, server, tmp_path, volume, kill_at_random, kinds, workers, times):
+def test_killed_at_random(
+    stage: Stage,
+    raw: Raw,
+    pack: WriteArchive,
+    files: dict[str, bytes],
+    server: Faults,
+    tmp_path: Path,
+    volume: Path,
+    kill_at_random: Kill,
+    kinds: tuple[str, ...],
+    workers: int,
+    times: int,
+) -> None:
     """The two sources take turns, so that every run replaces what the other left."""
     sources = []
     for kind in kinds:
@@ -93,7 +107,9 @@ NEW = {f"Food-11/training/{number}.jpg": b"%d" % number for number in range(3)}
 
 
 @pytest.mark.parametrize("kind", ["zip", pytest.param("tar.gz", marks=pytest.mark.exhaustive)])
-def test_killed_at_every_step(raw, pack, volume: Path, monkeypatch, kind: str) -> None:
+def test_killed_at_every_step(
+    raw: Raw, pack: WriteArchive, volume: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Replace old data by an archive with one top folder, and kill before every change of the file system."""
     monkeypatch.setenv("LARDER_WORKERS", "1")
     monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))

@@ -7,8 +7,9 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -19,6 +20,8 @@ from larder.errors import ServiceError
 from larder.sources import prefix_reader as prefixes
 from larder.store import StoreSettings
 from tests.conftest import own_bucket
+from tests.integration.conftest import Kill, Stage
+from tests.integration.extract.conftest import Pack, Put, Raw
 from tests.parquet import packed, picture
 
 
@@ -30,7 +33,7 @@ def bucket(s3: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def put(s3: Any, bucket: str) -> Callable[[dict[str, bytes]], None]:
+def put(s3: Store, bucket: str) -> Put:
     """Puts objects into the bucket."""
 
     def put(objects: dict[str, bytes]) -> None:
@@ -50,7 +53,7 @@ IMAGES = {
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize(("end", "workers"), [("", "1"), ("/", "2"), ("/**", "1")])
-def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
+def test_a_prefix_of_images(stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, end: str, workers: str) -> None:
     put({f"my set/raw/{path}": content for path, content in IMAGES.items()})
     put({"my set/raw/": b"", "my set/raw/train/": b"", "my set/raw/.DS_Store": b"x", "my set/raw.txt": b"x"})
     env = s3.env | {"LARDER_SOURCE": f"s3://{bucket}/my set/raw{end}", "LARDER_WORKERS": workers}
@@ -66,7 +69,7 @@ def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
     assert raw.meta("manifest.json") == first
 
 
-def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
+def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: Any) -> None:
     lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
     lying.page = 7
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/"})
@@ -74,7 +77,7 @@ def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
     assert raw.content() == lying.objects
 
 
-def test_two_keys_for_one_path(stage, raw, lying) -> None:
+def test_two_keys_for_one_path(stage: Stage, raw: Raw, lying: Any) -> None:
     lying.objects = {"p/a//b": b"1", "p/a/b": b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "'a/b' is in it twice" in result.stderr) == (3, True), result.stderr
@@ -83,7 +86,9 @@ def test_two_keys_for_one_path(stage, raw, lying) -> None:
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("source", ["shards/", "shards", "shards/*.tar"])
-def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> None:
+def test_a_prefix_of_shards(
+    stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, packers: Mapping[str, Pack], source: str
+) -> None:
     put(
         {
             f"shards/train-{number:06d}.tar": packers["tar"]({f"{number}.jpg": b"%d" % number, f"{number}.cls": b"3"})
@@ -96,7 +101,7 @@ def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> Non
     assert raw.content() == expected | {f"train/{number}.cls": b"3" for number in range(5)}
 
 
-def test_parquet_in_a_store(stage, raw, s3, bucket, put) -> None:
+def test_parquet_in_a_store(stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put) -> None:
     put({"p/data/train-00000-of-00001.parquet": packed([(picture(1), 0), (picture(2), 1)])})
     for source in ("p/", "p/data/train-00000-of-00001.parquet"):
         result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}"})
@@ -104,7 +109,9 @@ def test_parquet_in_a_store(stage, raw, s3, bucket, put) -> None:
         assert {picture(1), picture(2)} < set(raw.content().values())
 
 
-def test_a_killed_run_goes_on(stage, raw, s3, bucket, put, kill_at_random, volume) -> None:
+def test_a_killed_run_goes_on(
+    stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, kill_at_random: Kill, volume: Path
+) -> None:
     files = {f"p/a/{number}.jpg": b"%d" % number * 1000 for number in range(100)}
     put(files)
     flags = [f"--source=s3://{bucket}/p/"]
@@ -130,14 +137,24 @@ def test_a_killed_run_goes_on(stage, raw, s3, bucket, put, kill_at_random, volum
         ({"p/1.tar": b"no archive"}, "p/", 3, "is not an archive"),
     ],
 )
-def test_what_is_refused(stage, raw, s3, bucket, put, objects, source, code, says) -> None:
+def test_what_is_refused(
+    stage: Stage,
+    raw: Raw,
+    s3: Store,
+    bucket: str,
+    put: Put,
+    objects: dict[str, bytes],
+    source: str,
+    code: int,
+    says: str,
+) -> None:
     put(objects)
     result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}"})
     assert (result.code, says in result.stderr) == (code, True), result.stderr
     assert not raw.folder.exists()
 
 
-def test_limits_and_digests(stage, s3, bucket, put) -> None:
+def test_limits_and_digests(stage: Stage, s3: Store, bucket: str, put: Put) -> None:
     put({f"p/{number}.jpg": b"12345" for number in range(4)})
     env = s3.env | {"LARDER_SOURCE": f"s3://{bucket}/p/"}
     assert "LARDER_MAX_FILES" in stage("extract", "--max-files=3", env=env).stderr
@@ -250,7 +267,7 @@ def lying() -> Iterator[Store]:
     listening.server_close()
 
 
-def test_a_broken_connection_is_continued(stage, raw, lying) -> None:
+def test_a_broken_connection_is_continued(stage: Stage, raw: Raw, lying: Any) -> None:
     lying.objects = {"p/a.jpg": b"0123456789" * 1000}
     lying.content = lambda content, start: content[:4000] if not start else content
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
@@ -275,7 +292,7 @@ def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], 
 
 
 @pytest.mark.parametrize("key", ["p/a?b #%41+é.jpg", "p/a?b #%41+é.tar"], ids=["prefix", "archive"])
-def test_a_server_that_misbehaves(stage, raw, lying, packers, key) -> None:
+def test_a_server_that_misbehaves(stage: Stage, raw: Raw, lying: Any, packers: Mapping[str, Pack], key: str) -> None:
     """The names of an object and of an archive contain characters that are special in a URL."""
     is_archive = key.endswith(".tar")
 
@@ -299,7 +316,7 @@ def test_a_server_that_misbehaves(stage, raw, lying, packers, key) -> None:
         assert "has changed since it was listed" in result.stderr
 
 
-def test_a_server_that_always_breaks_off(lying, monkeypatch) -> None:
+def test_a_server_that_always_breaks_off(lying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "_PAUSES_SECONDS", (0.001,) * 3)
     lying.objects, lying.content = {"p/a?b.jpg": PARTS}, lambda content, _start: content[:50_000]
     prefix = prefixes.PrefixReader("s3://bucket/p/", StoreSettings.load("store", [], lying.env), 1)
@@ -312,7 +329,9 @@ def test_a_server_that_always_breaks_off(lying, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("headers", "code"), [({}, 5), ({"x-amz-server-side-encryption": "aws:kms"}, 0)], ids=["plain", "encrypted"]
 )
-def test_an_etag_is_compared_where_it_is_an_md5(stage, raw, lying, headers, code) -> None:
+def test_an_etag_is_compared_where_it_is_an_md5(
+    stage: Stage, raw: Raw, lying: Any, headers: dict[str, str], code: int
+) -> None:
     lying.objects, lying.headers = {"p/a.jpg": b"right"}, headers
     lying.etag = lambda _: "0" * 32
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
@@ -321,7 +340,7 @@ def test_an_etag_is_compared_where_it_is_an_md5(stage, raw, lying, headers, code
 
 
 @pytest.mark.parametrize("key", ["p/../x", "p//../x", "p/a/../../x", "p/" + "a/" * 70 + "x"])
-def test_keys_that_leave_the_folder(stage, raw, lying, key) -> None:
+def test_keys_that_leave_the_folder(stage: Stage, raw: Raw, lying: Any, key: str) -> None:
     lying.objects = {"p/good.jpg": b"1", key: b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "is refused" in result.stderr) == (3, True), result.stderr
@@ -330,7 +349,7 @@ def test_keys_that_leave_the_folder(stage, raw, lying, key) -> None:
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("lie", ["same token", "no token", "cycle", "size", "negative", "other prefix", "no xml"])
-def test_listings_that_lie(stage, raw, lying, lie) -> None:
+def test_listings_that_lie(stage: Stage, raw: Raw, lying: Any, lie: str) -> None:
     lying.objects = {"p/a.jpg": b"1", "p/b.jpg": b"2"}
     if lie in ("same token", "no token", "cycle"):
         lying.truncated, lying.next = True, "" if lie == "no token" else "again"
@@ -349,13 +368,15 @@ def test_listings_that_lie(stage, raw, lying, lie) -> None:
     assert not raw.folder.exists()
 
 
-def test_more_keys_than_files_are_allowed(stage, lying) -> None:
+def test_more_keys_than_files_are_allowed(stage: Stage, lying: Any) -> None:
     lying.objects = {f"p/{number:07d}.jpg": b"" for number in range(20_000)}
     result = stage("extract", "--max-files=19999", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "more than 19,999 objects" in result.stderr) == (3, True), result.stderr
 
 
-def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, volume) -> None:
+def test_webdataset_shards_below_a_prefix_become_a_tree(
+    stage: Stage, s3: Store, bucket: str, put: Put, volume: Path
+) -> None:
     """Labels come from `.cls` files; their names are in a list beside the shards."""
 
     def shard(numbers: range) -> bytes:

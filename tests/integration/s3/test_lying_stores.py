@@ -106,7 +106,7 @@ def more(token: str) -> str:
     ],
     ids=["no token", "empty token", "the same token", "tokens in a circle", "the same page"],
 )
-def test_list_without_an_end(folder, teller, pages) -> None:
+def test_list_without_an_end(folder: BucketPrefix, teller: Liar, pages: list[bytes]) -> None:
     teller.answer = always(*pages)
     with pytest.raises(ServiceError, match="listing is endless"):
         list(folder.list())
@@ -114,7 +114,9 @@ def test_list_without_an_end(folder, teller, pages) -> None:
 
 
 @pytest.mark.parametrize("entries", [0, 3])
-def test_list_of_nearly_empty_pages_without_an_end(folder, teller, monkeypatch, entries) -> None:
+def test_list_of_nearly_empty_pages_without_an_end(
+    folder: BucketPrefix, teller: Liar, monkeypatch: pytest.MonkeyPatch, entries: int
+) -> None:
     monkeypatch.setattr(bucket, "_SPARSE_PAGES", 20)
 
     def endless(_: Request, talk: Talk) -> None:
@@ -128,7 +130,7 @@ def test_list_of_nearly_empty_pages_without_an_end(folder, teller, monkeypatch, 
     assert len(teller.asked) == 21
 
 
-def test_list_of_unfinished_uploads_without_an_end(folder, teller) -> None:
+def test_list_of_unfinished_uploads_without_an_end(folder: BucketPrefix, teller: Liar) -> None:
     item = "<Upload><Key>data/x</Key><UploadId>1</UploadId></Upload>"
     markers = (
         "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
@@ -139,7 +141,7 @@ def test_list_of_unfinished_uploads_without_an_end(folder, teller) -> None:
 
 
 @pytest.mark.parametrize("size", ["-1", "abc", "", "1e3", "9" * 30, "9" * 5000, "0x1f", "1.5", str(1 << 63)])
-def test_sizes_that_are_none(folder, teller, size) -> None:
+def test_sizes_that_are_none(folder: BucketPrefix, teller: Liar, size: str) -> None:
     teller.answer = always(page(ENTRY.format(key="data/a", size=size)))
     with pytest.raises((ServiceError, ConfigurationError)) as caught:
         list(folder.list())
@@ -150,7 +152,7 @@ def test_sizes_that_are_none(folder, teller, size) -> None:
 @pytest.mark.parametrize(
     "entry", ["<Contents/>", "<Contents><Key>data/a</Key></Contents>", ENTRY.format(key="b", size=1)]
 )
-def test_entries_that_are_none(folder, teller, entry) -> None:
+def test_entries_that_are_none(folder: BucketPrefix, teller: Liar, entry: str) -> None:
     teller.answer = always(page(entry))
     with pytest.raises(ServiceError, match="lists an impossible object"):
         list(folder.list())
@@ -158,7 +160,7 @@ def test_entries_that_are_none(folder, teller, entry) -> None:
 
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "500 Oh"])
 @pytest.mark.parametrize("ask", ["list", "read"])
-def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> None:
+def test_endless_message_is_not_kept_in_memory(folder: BucketPrefix, teller: Liar, status: str, ask: str) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n\r\n<a>".encode())
         talk.flood(b"x" * (1 << 20))
@@ -173,7 +175,7 @@ def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> N
     assert "more than" in caught.value.what
 
 
-def test_endless_manifest(folder, teller) -> None:
+def test_endless_manifest(folder: BucketPrefix, teller: Liar) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(b'{"version": 1, ' * 65536)
@@ -184,7 +186,7 @@ def test_endless_manifest(folder, teller) -> None:
     assert len(teller.asked) == 1
 
 
-def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
+def test_endless_object_is_cut_off(folder: BucketPrefix, teller: Liar, tmp_path: Path) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(bytes(1 << 20))
@@ -197,7 +199,7 @@ def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
         folder.verify_object("a", 1000, "0" * 64)
 
 
-def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
+def test_endless_objects_end_for_verify(liar: Liar, tmp_path: Path) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(bytes(1 << 20))
@@ -210,7 +212,7 @@ def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("what", ["head", "list", "object", "message"])
-def test_store_that_crawls(folder, teller, what) -> None:
+def test_store_that_crawls(folder: BucketPrefix, teller: Liar, what: str) -> None:
     def crawl(_: Request, talk: Talk) -> None:
         status = "500 Oh" if what == "message" else "200 OK"
         head = f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n".encode()
@@ -223,21 +225,21 @@ def test_store_that_crawls(folder, teller, what) -> None:
     assert "LARDER_STALL_SECONDS" in caught.value.next_step
 
 
-def test_silent_store(folder, teller) -> None:
+def test_silent_store(folder: BucketPrefix, teller: Liar) -> None:
     teller.answer = lambda request, talk: talk.hush()
     with pytest.raises(ServiceError, match="has stopped sending"):
         folder.read("a")
 
 
 @pytest.mark.parametrize("given", ["", "bytes 0-9/100", "items 5-9/100", "bytes 50-59/100"])
-def test_another_range_than_was_asked_for(folder, teller, given) -> None:
+def test_another_range_than_was_asked_for(folder: BucketPrefix, teller: Liar, given: str) -> None:
     named = {"Content_Range": given} if given else {}
     teller.answer = always(answer(b"0123456789", "206 Partial Content" if given else "200 OK", **named))
     with pytest.raises(ServiceError, match="asked for bytes from 5"):
         folder.read_range("a", 5, 10)
 
 
-def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
+def test_range_that_is_longer_than_was_asked_for(folder: BucketPrefix, teller: Liar) -> None:
     teller.answer = always(answer(b"0123456789" * 100, "206 Partial Content", Content_Range="bytes 5-1004/2000"))
     assert folder.read_range("a", 5, 10) == b"0123456789"
 
@@ -254,7 +256,7 @@ def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
         "<ListBucketResult><IsTruncated>maybe</IsTruncated><MaxKeys>many</MaxKeys></ListBucketResult>",
     ],
 )
-def test_answers_that_are_none(folder, teller, body) -> None:
+def test_answers_that_are_none(folder: BucketPrefix, teller: Liar, body: bytes) -> None:
     teller.answer = always(answer(body))
     try:
         assert list(folder.list()) == []
@@ -262,7 +264,7 @@ def test_answers_that_are_none(folder, teller, body) -> None:
         assert error.exit_code in (2, 5)
 
 
-def test_messages_of_stores_cannot_forge_lines(folder, teller) -> None:
+def test_messages_of_stores_cannot_forge_lines(folder: BucketPrefix, teller: Liar) -> None:
     text = "<Error><Code>Odd\x85Code</Code><Message>a&#10;error: forged&#x202e;</Message></Error>"
     teller.answer = always(answer(text, "400 Bad Request"))
     with pytest.raises(ServiceError) as caught:
@@ -271,7 +273,7 @@ def test_messages_of_stores_cannot_forge_lines(folder, teller) -> None:
     assert caught.value.format().count("\n") == 1
 
 
-def test_without_keys_where_that_may_be(liar) -> None:
+def test_without_keys_where_that_may_be(liar: Liar) -> None:
     liar.answer = always(answer(b"public"))
     unsigned = make_client(settings(liar, aws_access_key_id="", aws_secret_access_key=""), may_be_unsigned=True)
     assert unsigned.get_object(Bucket="bucket", Key="a")["Body"].read() == b"public"
@@ -282,7 +284,7 @@ def test_without_keys_where_that_may_be(liar) -> None:
         BucketPrefix(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
 
 
-def test_a_public_prefix_needs_no_keys(liar) -> None:
+def test_a_public_prefix_needs_no_keys(liar: Liar) -> None:
     listing = (
         "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>photos/a.jpg</Key><Size>3</Size>"
         "<ETag>x</ETag></Contents></ListBucketResult>"
@@ -296,7 +298,7 @@ def test_a_public_prefix_needs_no_keys(liar) -> None:
     assert not any("authorization" in asked.headers for asked in liar.asked)
 
 
-def test_region_and_payment_reach_the_store(liar) -> None:
+def test_region_and_payment_reach_the_store(liar: Liar) -> None:
     liar.answer = always(answer(b"x"))
     BucketPrefix(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")
     (asked,) = liar.asked
@@ -314,7 +316,7 @@ def by_rclone(chosen: BucketSettings, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
-def test_settings_reach_rclone(liar, unsigned) -> None:
+def test_settings_reach_rclone(liar: Liar, unsigned: bool) -> None:
     liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
     by_rclone(settings(liar, requester_pays=True, aws_region="eu-north-7", unsigned=unsigned))
     asked = liar.asked[0]
@@ -324,7 +326,7 @@ def test_settings_reach_rclone(liar, unsigned) -> None:
 
 
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
-def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
+def test_proxy_reaches_every_client(liar: Liar, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
     """Only the proxy can resolve one store's name; the other store is in NO_PROXY."""
     liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
     monkeypatch.setenv("HTTP_PROXY", liar.url)
@@ -345,7 +347,9 @@ def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
-def test_authorities_reach_every_client(liar, monkeypatch, tmp_path, reader, name) -> None:
+def test_authorities_reach_every_client(
+    liar: Liar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: str, name: str
+) -> None:
     """Without them, the error says at once what to set."""
     import ssl
 

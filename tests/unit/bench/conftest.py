@@ -1,6 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from larder.contract import Manifest
+
+MakeBatch = Callable[..., tuple["FakeTensor", "FakeTensor"]]
+MakeSettings = Callable[..., Any]
 
 
 class FakeTensor:
@@ -14,15 +23,17 @@ class FakeTensor:
 
 
 @pytest.fixture
-def make_batch():
-    def make(images=4, shape=(3, 224, 224), dtype="torch.float32"):
+def make_batch() -> MakeBatch:
+    def make(
+        images: int = 4, shape: tuple[int, ...] = (3, 224, 224), dtype: str = "torch.float32"
+    ) -> tuple[FakeTensor, FakeTensor]:
         return FakeTensor((images, *shape), dtype), FakeTensor((images,), "torch.int64")
 
     return make
 
 
 @pytest.fixture
-def manifest():
+def manifest() -> Manifest:
     from larder.contract import IndexSummary, Manifest, SplitSummary
 
     return Manifest(
@@ -39,7 +50,7 @@ def manifest():
 
 
 @pytest.fixture
-def loader(manifest):
+def loader(manifest: Manifest) -> SimpleNamespace:
     """What a record tells of a loader."""
     return SimpleNamespace(
         manifest=manifest, split="training", preprocessing="PIL decode", reader="torch's DataLoader", images=640
@@ -47,10 +58,10 @@ def loader(manifest):
 
 
 @pytest.fixture
-def make_settings():
+def make_settings() -> MakeSettings:
     from services.bench.settings import BenchSettings
 
-    def make(*flags, **environ):
+    def make(*flags: str, **environ: str) -> Any:
         return BenchSettings.load("bench", flags, environ)
 
     return make

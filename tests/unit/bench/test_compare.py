@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,16 +13,16 @@ MANIFEST = "0123456789abcdef"
 
 
 def record(
-    arm,
-    *rates,
-    workers=2,
-    time="2026-01-01T00:00:00",
-    passes=("epoch",),
-    loader="larder",
-    endpoint="http://store:9000",
-    manifest=MANIFEST,
-    in_container=False,
-):
+    arm: str,
+    *rates: float,
+    workers: int = 2,
+    time: str = "2026-01-01T00:00:00",
+    passes: tuple[str, ...] = ("epoch",),
+    loader: str = "larder",
+    endpoint: str = "http://store:9000",
+    manifest: str = MANIFEST,
+    in_container: bool = False,
+) -> dict[str, Any]:
     network = None if arm == "imagefolder_local" else 1000
     first, *others = (
         {"pass": name, "imgs/s": rate, "network_bytes": network} for name, rate in zip(passes, rates, strict=True)
@@ -40,32 +44,32 @@ def record(
     }
 
 
-def test_the_fastest_comes_first_with_ratios_and_their_spread():
+def test_the_fastest_comes_first_with_ratios_and_their_spread() -> None:
     [found] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
     assert [(arm.name, arm.median) for arm in found.arms] == [("b", 210.0), ("a", 105.0)]
     assert found.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
 
 
-def test_spreads_that_overlap_are_no_victory():
+def test_spreads_that_overlap_are_no_victory() -> None:
     [found] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
     assert (
         "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)" in found.verdict()
     )
 
 
-def test_other_circumstances_are_not_mixed():
+def test_other_circumstances_are_not_mixed() -> None:
     most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, workers=4)])
     assert [arm.name for arm in most.arms] == ["b", "a"]
     assert "2 workers" in most.circumstances
     assert other.verdict() == "only a was measured under these circumstances: measure another arm"
 
 
-def test_each_pass_is_an_arm_of_its_own():
+def test_each_pass_is_an_arm_of_its_own() -> None:
     [found] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
     assert [arm.name for arm in found.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
 
 
-def test_two_loaders_of_one_arm_are_no_spread():
+def test_two_loaders_of_one_arm_are_no_spread() -> None:
     [found] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
     assert [(arm.name, arm.rates) for arm in found.arms] == [
         ("webdataset by webdataset", [300.0]),
@@ -73,7 +77,7 @@ def test_two_loaders_of_one_arm_are_no_spread():
     ]
 
 
-def test_two_stores_are_no_spread():
+def test_two_stores_are_no_spread() -> None:
     [found] = compare(
         [
             record("webdataset", 100.0),
@@ -90,7 +94,7 @@ def test_two_stores_are_no_spread():
     ]
 
 
-def test_two_packings_are_no_spread():
+def test_two_packings_are_no_spread() -> None:
     [found] = compare(
         [
             record("webdataset", 100.0),
@@ -105,13 +109,13 @@ def test_two_packings_are_no_spread():
     ]
 
 
-def test_a_container_and_the_host_are_other_circumstances():
+def test_a_container_and_the_host_are_other_circumstances() -> None:
     most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, in_container=True)])
     assert most.circumstances.endswith(", on the host")
     assert other.circumstances.endswith(", in a container")
 
 
-def test_records_are_read_by_their_time_without_trainings(tmp_path):
+def test_records_are_read_by_their_time_without_trainings(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(record("late", 1.0, time="2026-02-01")))
     (tmp_path / "b.json").write_text(json.dumps(record("early", 1.0, time="2026-01-01")))
     (tmp_path / "train-a.json").write_text(json.dumps({"arm": "a", "kind": "train"}))
@@ -134,7 +138,7 @@ WITHOUT_RATES = {name: value for name, value in record("a", 1.0).items() if name
         pytest.param(json.dumps(record("a", 1.0) | {"settings": {}}), id="without-settings"),
     ],
 )
-def test_nothing_to_compare(tmp_path, content):
+def test_nothing_to_compare(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError) as caught:

@@ -1,12 +1,14 @@
 """How LitData's fetching thread ends while fetches are under way."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest
 
 
 @pytest.mark.parametrize("cancelled_before", [False, True])
-def test_a_result_that_comes_after_the_loop_is_closed_is_dropped(cancelled_before):
+def test_a_result_that_comes_after_the_loop_is_closed_is_dropped(cancelled_before: bool) -> None:
     from litdata.streaming import async_prefetch  # imported here: collecting the tests takes no torch
 
     from larder import litdata_adapter
