@@ -510,8 +510,14 @@ StartProxy = Callable[[Store], Proxy]
 
 
 @pytest.fixture
-def proxy() -> Iterator[StartProxy]:
-    """Puts a proxy in front of a store: `proxy(store).endpoint`; set its `fault` to break things."""
+def proxy(store: Store, start_proxy: StartProxy) -> Proxy:
+    """A proxy in front of `store`: it counts requests; set its `fault` to break things."""
+    return start_proxy(store)
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[StartProxy]:
+    """Starts proxies: `start_proxy(store)`."""
     running = []
 
     def start(store: Store) -> Proxy:

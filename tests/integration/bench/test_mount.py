@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from larder.bench import rclone_metrics
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.bench.conftest import ArmRun, Mount, MountBucket, RunArm, RunBench
 
 ARM = "imagefolder_rclone_mount"
@@ -30,10 +30,9 @@ def run(run_bench: RunBench, loaded: dict[str, str], tmp_path: Path) -> RunArm:
 
 
 def test_each_pass_reads_the_network_again_and_reports_the_bytes(
-    run: RunArm, mount: MountBucket, store: Store, proxy: StartProxy, loaded: dict[str, str]
+    run: RunArm, mount: MountBucket, store: Store, proxy: Proxy, loaded: dict[str, str]
 ) -> None:
-    front = proxy(store)
-    mounted = mount(front.endpoint, loaded)
+    mounted = mount(proxy.endpoint, loaded)
     code, out, err, record = run(mounted.folder, "--warmup-batches", "5")  # all images, before the same ones again
     assert code == 0, err
     assert record["dataset"]["artifact"] == "objects"
@@ -42,11 +41,11 @@ def test_each_pass_reads_the_network_again_and_reports_the_bytes(
     assert record["network_bytes"] == whole
     assert 40 <= record["network_requests"] <= 2 * 40 + 10  # a GET each, at most a HEAD each, and listings
     assert ["requests", str(record["network_requests"])] in [line.split() for line in out.splitlines()]
-    assert front.count("GET", ".jpg") == 80
+    assert proxy.count("GET", ".jpg") == 80
     # What rclone told is what went over the wire, all in all.
     total = rclone_metrics.read_traffic(mounted.folder / ".rclone.sock")
-    assert total.requests == len(front.requests)
-    told, sent = total.bytes, front.body_bytes_sent
+    assert total.requests == len(proxy.requests)
+    told, sent = total.bytes, proxy.body_bytes_sent
     listings = sent - told
     assert 2 * whole < told < sent
     assert listings < 0.2 * sent
@@ -55,20 +54,19 @@ def test_each_pass_reads_the_network_again_and_reports_the_bytes(
 
 
 def test_rclone_retries_after_resets_and_bursts_of_503(
-    run: RunArm, mount: MountBucket, store: Store, proxy: StartProxy, loaded: dict[str, str]
+    run: RunArm, mount: MountBucket, proxy: Proxy, loaded: dict[str, str]
 ) -> None:
-    front = proxy(store)
 
     def fault(method: str, path: str, number: int) -> int | str | None:
         if method != "GET" or not path.endswith(".jpg"):
             return None
         return 503 if number % 13 == 0 else "reset-response" if number % 17 == 0 else None
 
-    front.fault = fault
-    mounted = mount(front.endpoint, loaded)
+    proxy.fault = fault
+    mounted = mount(proxy.endpoint, loaded)
     code, _, err, record = run(mounted.folder, "--warmup-batches", "0")
     assert code == 0, err
-    assert front.count("GET", ".jpg") > 40
+    assert proxy.count("GET", ".jpg") > 40
     assert record["network_bytes"] >= record["dataset"]["bytes"]["training"]
 
 
@@ -154,17 +152,16 @@ def test_errors_are_explained(
 
 
 def test_rclone_killed_in_the_middle_of_a_run(
-    run: RunArm, mount: MountBucket, store: Store, proxy: StartProxy, loaded: dict[str, str]
+    run: RunArm, mount: MountBucket, proxy: Proxy, loaded: dict[str, str]
 ) -> None:
-    front = proxy(store)
-    mounted = mount(front.endpoint, loaded)
+    mounted = mount(proxy.endpoint, loaded)
 
     def fault(method: str, path: str, number: int) -> int | str | None:
-        if method == "GET" and front.count("GET", ".jpg") >= 20:  # two that come at once may both see the 21st
+        if method == "GET" and proxy.count("GET", ".jpg") >= 20:  # two that come at once may both see the 21st
             mounted.rclone.kill()
         return
 
-    front.fault = fault
+    proxy.fault = fault
     code, out, err, record = run(mounted.folder, "--warmup-batches", "0")
     assert (code, out, record) == (5, "", None), err
     assert "is dead: Transport endpoint is not connected" in err
@@ -173,11 +170,10 @@ def test_rclone_killed_in_the_middle_of_a_run(
 
 
 def test_the_store_fails_for_good_in_the_middle_of_a_run(
-    run: RunArm, mount: MountBucket, store: Store, proxy: StartProxy, loaded: dict[str, str]
+    run: RunArm, mount: MountBucket, proxy: Proxy, loaded: dict[str, str]
 ) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: 500 if method == "GET" and "/class_01/" in path else None
-    mounted = mount(front.endpoint, loaded, "--low-level-retries=1")
+    proxy.fault = lambda method, path, number: 500 if method == "GET" and "/class_01/" in path else None
+    mounted = mount(proxy.endpoint, loaded, "--low-level-retries=1")
     code, out, err, record = run(mounted.folder)
     assert (code, out, record) == (5, "", None), err
     assert "can't be read: OSError: [Errno 5] Input/output error" in err

@@ -17,7 +17,7 @@ import pytest
 
 from larder.loaders.s3_reader import ATTEMPTS
 from tests import forks
-from tests.conftest import Proxy, StartProxy, Store, Until
+from tests.conftest import Proxy, Store, Until
 from tests.integration.bench.conftest import ArmRun, Packs, RunArm, StartBench
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,9 +110,9 @@ def test_every_image_once_with_its_label_whatever_the_workers(packed: dict[str, 
         assert epochs[0] != epochs[1], f"{name}: each epoch has an order of its own"
 
 
-def fetched(proxy: Proxy, folder: str) -> list[tuple[str, str]]:
+def fetched(start_proxy: Proxy, folder: str) -> list[tuple[str, str]]:
     """The requests for packs of the split."""
-    return [(method, path) for method, path in proxy.requests if is_pack(path) and f"{folder}/training/" in path]
+    return [(method, path) for method, path in start_proxy.requests if is_pack(path) and f"{folder}/training/" in path]
 
 
 def is_pack(path: str) -> bool:
@@ -121,15 +121,14 @@ def is_pack(path: str) -> bool:
 
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
-def test_shards_are_measured(run: RunArm, store: Store, proxy: StartProxy, arm: str) -> None:
-    front = proxy(store)
-    code, out, err, record = run(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
+def test_shards_are_measured(run: RunArm, store: Store, proxy: Proxy, arm: str) -> None:
+    code, out, err, record = run(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     assert record["images"] == 40
     assert (record["pass"], record["then"]) == ("epoch", [])
     sizes = record["dataset"]["bytes"]["training"]
     assert sizes < record["network_bytes"] < 1.3 * sizes
-    asked = fetched(front, SHARDS)
+    asked = fetched(proxy, SHARDS)
     assert len(asked) == record["network_requests"] == 2 * len({path for _, path in asked}), "one HEAD and one GET each"
     assert record["settings"]["webdataset_loader"] == ("webdataset" if arm == "library" else "larder")
     assert ("of webdataset " if arm == "library" else "larder's own") in record["loader"] or arm == "litdata_streaming"
@@ -150,9 +149,8 @@ def test_part_of_an_epoch(run: RunArm, arm: str, workers: str) -> None:
 
 
 @one_store
-def test_litdata_cold_and_warm(run: RunArm, store: Store, proxy: StartProxy, tmp_path: Path) -> None:
-    front = proxy(store)
-    code, out, err, record = run("litdata_streaming", "--workers=2", S3_ENDPOINT_URL=front.endpoint)
+def test_litdata_cold_and_warm(run: RunArm, store: Store, proxy: Proxy, tmp_path: Path) -> None:
+    code, out, err, record = run("litdata_streaming", "--workers=2", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     [warm] = record["then"]
     assert (record["pass"], warm["pass"]) == ("cold", "warm")
@@ -175,13 +173,12 @@ def test_litdata_of_part_of_an_epoch(run: RunArm) -> None:
 
 @one_store
 @pytest.mark.parametrize(("ahead", "most"), [("", 5), ("2", 4)], ids=["litdata's-choice", "2"])
-def test_how_many_chunks_are_fetched_ahead(run: RunArm, store: Store, proxy: StartProxy, ahead: str, most: int) -> None:
-    front = proxy(store)
+def test_how_many_chunks_are_fetched_ahead(run: RunArm, proxy: Proxy, ahead: str, most: int) -> None:
     # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
     flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
-    code, _, err, _ = run("litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=front.endpoint)
+    code, _, err, _ = run("litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
-    chunks = {path for _, path in fetched(front, CHUNKS)}
+    chunks = {path for _, path in fetched(proxy, CHUNKS)}
     assert len(chunks) == 5 if not ahead else len(chunks) <= 3
 
 
@@ -264,8 +261,7 @@ def test_a_cache_without_room(run: RunArm, small_disk: Path) -> None:
 
 
 @one_store
-def test_a_disk_that_fills_up(run: RunArm, store: Store, proxy: StartProxy, small_disk: Path) -> None:
-    front = proxy(store)
+def test_a_disk_that_fills_up(run: RunArm, proxy: Proxy, small_disk: Path) -> None:
 
     def fault(method: str, path: str, number: int) -> int | str | None:
         if path.endswith(".bin"):
@@ -273,8 +269,8 @@ def test_a_disk_that_fills_up(run: RunArm, store: Store, proxy: StartProxy, smal
                 while True:
                     file.write(bytes(1 << 12))
 
-    front.fault = fault
-    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=front.endpoint)
+    proxy.fault = fault
+    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out, record) == (3, "", None), err
     assert "the disk is full" in err
     assert [path.name for path in small_disk.iterdir() if path.is_dir()] == []
@@ -402,27 +398,23 @@ def test_packs_that_are_not_what_they_should_be(
     ],
 )
 def test_a_pack_in_the_middle_that_does_not_come(
-    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str, code: int, parts: list[str]
+    run: RunArm, proxy: Proxy, arm: str, answer: int | str, code: int, parts: list[str]
 ) -> None:
-    front = proxy(store)
     third = ("shard-000002.tar", "chunk-0-2.bin")
     # Bodies alone are spoilt; HEAD has none.
-    front.fault = lambda method, path, number: answer if path.endswith(third) else None
-    returned, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
+    proxy.fault = lambda method, path, number: answer if path.endswith(third) else None
+    returned, out, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert (returned, out, record) == (code, "", None), err
     assert all(part in err for part in parts), err
     if answer != "spoilt":
-        assert f"s3://{front.requests[0][1].split('/')[1]}/{ARMS[arm][1]}/training/" in err
+        assert f"s3://{proxy.requests[0][1].split('/')[1]}/{ARMS[arm][1]}/training/" in err
 
 
 @pytest.mark.one_in(6)
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, 500, "reset-response", "reset-request"])
-def test_faults_that_pass_are_got_over(
-    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str
-) -> None:
-    front = proxy(store)
+def test_faults_that_pass_are_got_over(run: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
     failed: list[str] = []
 
     def fault(method: str, path: str, number: int) -> int | str | None:
@@ -431,8 +423,8 @@ def test_faults_that_pass_are_got_over(
             return answer
         return None
 
-    front.fault = fault
-    code, _, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
+    proxy.fault = fault
+    code, _, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     assert len(failed) == 4
     assert record["images"] == 40
@@ -442,21 +434,18 @@ def test_faults_that_pass_are_got_over(
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, "reset-response"])
-def test_faults_that_stay_end_the_run(
-    run: RunArm, store: Store, proxy: StartProxy, arm: str, answer: int | str
-) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
-    code, out, err, record = run(arm, S3_ENDPOINT_URL=front.endpoint)
+def test_faults_that_stay_end_the_run(run: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
+    proxy.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
+    code, out, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out, record) == (5, "", None), err
     assert "reading s3://" in err
-    assert len(fetched(front, ARMS[arm][1])) < 5 * (ATTEMPTS + 6)
+    assert len(fetched(proxy, ARMS[arm][1])) < 5 * (ATTEMPTS + 6)
 
 
 @pytest.fixture
-def stuck(start: StartBench, store: Store, proxy: StartProxy, until: Until) -> Iterator[StartStuck]:
+def stuck(start: StartBench, proxy: Proxy, until: Until) -> Iterator[StartStuck]:
     """An arm that runs and whose packs, but for one, don't come: the process, and its workers."""
-    front, end, asked = proxy(store), threading.Event(), list[str]()
+    end, asked = threading.Event(), list[str]()
 
     def fault(method: str, path: str, number: int) -> int | str | None:
         if is_pack(path):
@@ -464,11 +453,11 @@ def stuck(start: StartBench, store: Store, proxy: StartProxy, until: Until) -> I
             if len(asked) > 2:
                 end.wait(100)
 
-    front.fault = fault
+    proxy.fault = fault
     started = []
 
     def start_stuck(arm: str, **environ: str) -> tuple[forks.Fork, list[psutil.Process]]:
-        process = start(arm, S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
+        process = start(arm, S3_ENDPOINT_URL=proxy.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
         started.append(process)
         until(lambda: len(asked) > 2, "a pack is waited for")
         return process, psutil.Process(process.pid).children(recursive=True)

@@ -18,7 +18,7 @@ from larder.loaders import s3_reader
 from larder.loaders.s3_reader import ATTEMPTS, ObjectReader
 from larder.loaders.traffic import TrafficCounter
 from services.bench.settings import BenchSettings
-from tests.conftest import Proxy, StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.bench.conftest import ArmRun, RunArm, RunBench
 
 pytestmark = pytest.mark.any_store
@@ -41,44 +41,41 @@ def run(run_bench: RunBench, loaded: dict[str, str], tmp_path: Path) -> RunArm:
     return run
 
 
-def images(proxy: Proxy) -> Counter[str]:
+def images(start_proxy: Proxy) -> Counter[str]:
     """How often each image was asked for, by its path below the folder."""
-    paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in proxy.requests if method == "GET")
+    paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in start_proxy.requests if method == "GET")
     return Counter(path for path in paths if path.endswith(".jpg"))
 
 
-def test_one_get_per_image_and_nothing_else(run: RunArm, store: Store, proxy: StartProxy, tree: Path) -> None:
-    front = proxy(store)
-    code, out, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+def test_one_get_per_image_and_nothing_else(run: RunArm, store: Store, proxy: Proxy, tree: Path) -> None:
+    code, out, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     listed = [entry for entry in read_index(tree, read_manifest(tree, made_by="")) if entry.path.startswith("training")]
-    assert images(front) == {entry.path: 1 for entry in listed}
+    assert images(proxy) == {entry.path: 1 for entry in listed}
     # The manifest, its index and one listing, all before the clock starts.
-    assert len(front.requests) == 40 + 3
-    assert {method for method, _ in front.requests} == {"GET"}
+    assert len(proxy.requests) == 40 + 3
+    assert {method for method, _ in proxy.requests} == {"GET"}
     assert record["network_requests"] == 40 == record["images"]
     assert record["network_bytes"] == sum(entry.bytes for entry in listed)
     assert record["dataset"]["artifact"] == "objects"
-    assert (record["settings"]["bucket"], record["settings"]["prefix"]) == (front_bucket(front), "team/food")
+    assert (record["settings"]["bucket"], record["settings"]["prefix"]) == (front_bucket(proxy), "team/food")
     assert ["requests", "40"] in [line.split() for line in out.splitlines()]
     secrets = {store.secret_key, store.access_key}
     assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
 
 
-def front_bucket(proxy: Proxy) -> str:
-    return proxy.requests[0][1].split("/")[1]
+def front_bucket(start_proxy: Proxy) -> str:
+    return start_proxy.requests[0][1].split("/")[1]
 
 
-def test_the_warm_up_is_not_counted(run: RunArm, store: Store, proxy: StartProxy) -> None:
-    front = proxy(store)
-    code, _, err, record = run("--warmup-batches", "2", "--batches", "3", S3_ENDPOINT_URL=front.endpoint)
+def test_the_warm_up_is_not_counted(run: RunArm, proxy: Proxy) -> None:
+    code, _, err, record = run("--warmup-batches", "2", "--batches", "3", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
-    assert sum(images(front).values()) == 16 + 24
+    assert sum(images(proxy).values()) == 16 + 24
     assert record["network_requests"] == 24
 
 
-def test_resets_and_bursts_of_503_are_retried_and_counted(run: RunArm, store: Store, proxy: StartProxy) -> None:
-    front = proxy(store)
+def test_resets_and_bursts_of_503_are_retried_and_counted(run: RunArm, proxy: Proxy) -> None:
 
     def fault(method: str, path: str, number: int) -> int | str | None:
         if not path.endswith(".jpg"):
@@ -87,35 +84,33 @@ def test_resets_and_bursts_of_503_are_retried_and_counted(run: RunArm, store: St
             return 503
         return "reset-response" if number % 7 == 0 else None
 
-    front.fault = fault
-    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+    proxy.fault = fault
+    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
-    tries = sum(images(front).values())
+    tries = sum(images(proxy).values())
     assert tries > 40
-    assert len(images(front)) == 40 == record["images"]
+    assert len(images(proxy)) == 40 == record["images"]
     assert record["network_requests"] == tries
     whole = record["dataset"]["bytes"]["training"]
     assert whole < record["network_bytes"] < 1.3 * whole  # what came before a connection broke counts, too
 
 
-def test_connections_lost_between_requests_are_reopened(run: RunArm, store: Store, proxy: StartProxy) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: "reset-request" if path.endswith(".jpg") and number % 5 == 0 else None
-    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=front.endpoint)
+def test_connections_lost_between_requests_are_reopened(run: RunArm, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "reset-request" if path.endswith(".jpg") and number % 5 == 0 else None
+    code, _, err, record = run("--warmup-batches", "0", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     # Before any answer has begun, aiohttp repeats by itself, once: that counts as one request.
-    assert 40 <= record["network_requests"] < sum(images(front).values())
+    assert 40 <= record["network_requests"] < sum(images(proxy).values())
 
 
-def test_a_lasting_fault_in_a_worker_is_explained(run: RunArm, store: Store, proxy: StartProxy) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
-    code, out, err, record = run(S3_ENDPOINT_URL=front.endpoint)
+def test_a_lasting_fault_in_a_worker_is_explained(run: RunArm, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
+    code, out, err, record = run(S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out, record) == (5, "", None), err
     assert "Traceback" not in err
-    for part in (f"reading s3://{front_bucket(front)}/{FOLDER}/training/class_01/", "SlowDown", "LARDER_WORKERS"):
+    for part in (f"reading s3://{front_bucket(proxy)}/{FOLDER}/training/class_01/", "SlowDown", "LARDER_WORKERS"):
         assert part in err
-    assert max(images(front).values()) == ATTEMPTS
+    assert max(images(proxy).values()) == ATTEMPTS
 
 
 def delete_one(store: Store, bucket: str, path: str = "training/class_00/0.jpg") -> None:
@@ -180,30 +175,28 @@ def test_what_is_wrong_before_the_first_image_is_explained(
 
 @pytest.mark.usefixtures("own_copy")
 def test_an_object_deleted_in_the_middle_of_a_run(
-    run: RunArm, store: Store, proxy: StartProxy, loaded: dict[str, str], tree: Path
+    run: RunArm, store: Store, proxy: Proxy, loaded: dict[str, str], tree: Path
 ) -> None:
-    front = proxy(store)
     deleted: list[str] = []
 
     def fault(method: str, path: str, number: int) -> int | str | None:
-        asked = images(front)
+        asked = images(proxy)
         if asked.total() == 20 and not deleted:
             index = read_index(tree, read_manifest(tree, made_by=""))
             deleted.append(next(e.path for e in index if e.path.startswith("training/") and e.path not in asked))
             delete_one(store, loaded["S3_BUCKET"], deleted[0])  # behind everybody's back
 
-    front.fault = fault
-    code, out, err, _ = run("--warmup-batches", "0", "--workers", "1", S3_ENDPOINT_URL=front.endpoint)
+    proxy.fault = fault
+    code, out, err, _ = run("--warmup-batches", "0", "--workers", "1", S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out) == (3, ""), err
     assert f"{deleted[0]} is missing" in err
     assert "make etl-load" in err
     assert "Traceback" not in err
 
 
-def test_an_image_that_is_spoilt_on_the_way(run: RunArm, store: Store, proxy: StartProxy) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
-    code, out, err, _ = run(S3_ENDPOINT_URL=front.endpoint, LARDER_WARMUP_BATCHES="0")
+def test_an_image_that_is_spoilt_on_the_way(run: RunArm, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
+    code, out, err, _ = run(S3_ENDPOINT_URL=proxy.endpoint, LARDER_WARMUP_BATCHES="0")
     assert (code, out) == (3, ""), err
     assert f"{FOLDER}/training/class_02/2.jpg can't be read: it has other bytes than the dataset's index says" in err
     assert "make etl-load LARDER_FORCE=true" in err
@@ -233,23 +226,17 @@ KEY = f"{FOLDER}/training/class_00/0.jpg"
         pytest.param(500, f"InternalError.*{ATTEMPTS} times in a row", id="internal-error"),
     ],
 )
-def test_tries_are_limited_and_all_counted(
-    reader: MakeReader, store: Store, proxy: StartProxy, fault: int | str, part: str
-) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: fault
-    one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
+def test_tries_are_limited_and_all_counted(reader: MakeReader, proxy: Proxy, fault: int | str, part: str) -> None:
+    proxy.fault = lambda method, path, number: fault
+    one, traffic = reader(S3_ENDPOINT_URL=proxy.endpoint)
     with pytest.raises(ServiceError, match=rf"reading s3://.*/0\.jpg: .*{part}"):
         one.read(KEY, 1 << 20)
-    assert traffic.read().requests == ATTEMPTS == len(front.requests)
+    assert traffic.read().requests == ATTEMPTS == len(proxy.requests)
 
 
-def test_a_body_is_read_again_when_it_breaks_off(
-    reader: MakeReader, store: Store, proxy: StartProxy, tree: Path
-) -> None:
-    front = proxy(store)
-    front.fault = lambda method, path, number: "reset-response" if number <= 2 else None
-    one, traffic = reader(S3_ENDPOINT_URL=front.endpoint)
+def test_a_body_is_read_again_when_it_breaks_off(reader: MakeReader, proxy: Proxy, tree: Path) -> None:
+    proxy.fault = lambda method, path, number: "reset-response" if number <= 2 else None
+    one, traffic = reader(S3_ENDPOINT_URL=proxy.endpoint)
     content = (tree / "training/class_00/0.jpg").read_bytes()
     assert one.read(KEY, 1 << 20) == content
     assert traffic.read().requests == 3

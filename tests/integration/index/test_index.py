@@ -17,7 +17,7 @@ import pytest
 from larder.sources.prefix_reader import PrefixReader
 from larder.store import StoreSettings
 from services.index.listing import ObjectListing, list_parallel
-from tests.conftest import StartProxy, Store, wait_until, workers_of
+from tests.conftest import Proxy, Store, wait_until, workers_of
 from tests.integration.conftest import MakePicture, ReadObjects, Stage
 from tests.integration.index.conftest import Put, tar_of, zip_of
 from tests.many_objects import BUCKET, many_objects
@@ -228,11 +228,10 @@ def test_a_killed_one_goes_on(
     stage: Stage,
     picture: MakePicture,
     put: Put,
-    store: Store,
     env: dict[str, str],
     bucket: str,
     objects: ReadObjects,
-    proxy: StartProxy,
+    proxy: Proxy,
     killed: str,
 ) -> None:
     # Objects are checked in batches of 64: three of cats, which end, then two of dogs, one for each worker.
@@ -240,9 +239,8 @@ def test_a_killed_one_goes_on(
     env |= {"LARDER_SOURCE": f"s3://{bucket}/in/"}
     whole = stage("index", env=env | {"S3_PREFIX": "whole", "LARDER_WORKERS": "2"})
     assert whole.code == 0, whole.stderr
-    between = proxy(store)
-    held = Held(between, "dog")
-    env |= {"S3_ENDPOINT_URL": between.endpoint, "LARDER_WORKERS": "1" if killed == "run" else "2"}
+    held = Held(proxy, "dog")
+    env |= {"S3_ENDPOINT_URL": proxy.endpoint, "LARDER_WORKERS": "1" if killed == "run" else "2"}
     process = stage.start("index", env=env)
     first_of_batches = ["0192.jpg"] if killed == "run" else ["0192.jpg", "0256.jpg"]
     wait_until(lambda: all(name in " ".join(tuple(held.paths)) for name in first_of_batches), "dogs are read")
@@ -254,12 +252,12 @@ def test_a_killed_one_goes_on(
     assert killed == "run" or (process.returncode, "a worker process was killed" in said) == (3, True), said
     held.release()
     assert "_larder/manifest.json" not in objects("Food-11-index")
-    between.settle()
-    between.requests.clear()
+    proxy.settle()
+    proxy.requests.clear()
     again = stage("index", env=env)
     assert again.code == 0, again.stderr
     assert "continuing an earlier run" in again.stderr
-    assert between.count("GET", "/cat/") == 0, "what was checked is not read again"
+    assert proxy.count("GET", "/cat/") == 0, "what was checked is not read again"
     assert objects("Food-11-index") == objects("whole/Food-11-index")
 
 
@@ -495,13 +493,7 @@ def test_labels_with_gaps_are_the_same_in_every_form(
 
 
 def test_a_mask_is_no_sample_of_its_own(
-    stage: Stage,
-    picture: MakePicture,
-    put: Put,
-    env: dict[str, str],
-    bucket: str,
-    objects: ReadObjects,
-    volume: Path,
+    stage: Stage, picture: MakePicture, put: Put, env: dict[str, str], bucket: str, objects: ReadObjects, volume: Path
 ) -> None:
     members = {}
     for number in range(3):  # the mask of the second comes first, and the image of the third is damaged
@@ -561,7 +553,7 @@ def test_what_is_replaced_while_it_is_read(
     store: Store,
     env: dict[str, str],
     bucket: str,
-    proxy: StartProxy,
+    proxy: Proxy,
     key: str,
     number: int,
 ) -> None:
@@ -569,21 +561,14 @@ def test_what_is_replaced_while_it_is_read(
         put({key: tar_of({"cat/1.jpg": picture(1), "notes.txt": bytes(9 << 20), "dog/2.jpg": picture(2)})})
     else:
         put({key: packed([(picture(1), 0), (picture(2), 1)])})
-    between = proxy(store)
-    between.fault = Replaced(store, bucket, key, number)
-    env |= {"S3_ENDPOINT_URL": between.endpoint, "LARDER_SOURCE": f"s3://{bucket}/{key}"}
+    proxy.fault = Replaced(store, bucket, key, number)
+    env |= {"S3_ENDPOINT_URL": proxy.endpoint, "LARDER_SOURCE": f"s3://{bucket}/{key}"}
     failed = stage("index", env=env)
     assert (failed.code, f"{key} has changed since it was listed" in failed.stderr) == (3, True), failed.stderr
 
 
 def test_what_killed_runs_leave(
-    stage: Stage,
-    picture: MakePicture,
-    put: Put,
-    store: Store,
-    env: dict[str, str],
-    bucket: str,
-    objects: ReadObjects,
+    stage: Stage, picture: MakePicture, put: Put, store: Store, env: dict[str, str], bucket: str, objects: ReadObjects
 ) -> None:
     """Objects and parts of no index are deleted; a record of no manifest is ignored."""
     put({f"in/{label}/1.jpg": picture(number) for number, label in enumerate(("cat", "dog"))})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,36 +22,34 @@ from tests.integration.conftest import MakePicture, Result, Stage
 SPLITS = ("training", "validation", "evaluation")
 
 
-class MakeFiles(Protocol):
-    """What the fixture `files` gives."""
-
-    def __call__(self, count: int, **others: bytes) -> dict[str, bytes]: ...
+MakeFiles = Callable[[int], dict[str, bytes]]
 
 
 @pytest.fixture
 def files(picture: MakePicture) -> MakeFiles:
     """`files(300)` returns that many images, named like Food-11's."""
-
-    def files(count: int, **others: bytes) -> dict[str, bytes]:
-        return {f"{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(count)} | others
-
-    return files
+    return lambda count: {f"{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(count)}
 
 
 class MakeTree(Protocol):
     """What the fixture `tree` gives."""
 
-    def __call__(self, files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]: ...
+    def __call__(self, images: int | Mapping[str, bytes], *, first: int = 0, **settings: str) -> dict[str, bytes]: ...
 
 
 @pytest.fixture
-def tree(tmp_path: Path, volume: Path) -> MakeTree:
-    """Makes a tree of these files on the volume. Returns its files by their paths in the tree."""
+def tree(tmp_path: Path, volume: Path, picture: MakePicture, files: MakeFiles) -> MakeTree:
+    """Makes a tree on the volume. Returns its files by their paths in the tree.
 
-    def tree(files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]:
+    `tree(20)` has 20 images named like Food-11's, and `tree(20, first=1000)` other images with the same names.
+    """
+
+    def tree(images: int | Mapping[str, bytes], *, first: int = 0, **settings: str) -> dict[str, bytes]:
+        if isinstance(images, int):
+            images = {path: picture(first + number) for number, path in enumerate(files(images))}
         source = tmp_path / "source"
         shutil.rmtree(source, ignore_errors=True)
-        for path, data in files.items():
+        for path, data in images.items():
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             (source / path).write_bytes(data)
         settings = {"LARDER_VOLUME_DIR": str(volume), "LARDER_WORKERS": "1", "LARDER_FORCE": "true"} | settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.conftest import ReadObjects, Stage
 from tests.integration.packing.conftest import MakeTree, Packing
 
@@ -117,7 +117,7 @@ def test_what_a_run_that_ended_after_its_manifest_has_left(
     env: dict[str, str],
     objects: ReadObjects,
     store: Store,
-    proxy: StartProxy,
+    proxy: Proxy,
 ) -> None:
     make_tree(images)
     dest = f"--dest=s3://{bucket}/x/{sharding.folder}"
@@ -127,10 +127,9 @@ def test_what_a_run_that_ended_after_its_manifest_has_left(
     for path in images.keys() - fewer.keys():
         (volume / "Food-11" / path).unlink()
     make_tree(fewer)
-    between = proxy(store)
     # The withdrawal of the old manifest is the first deletion; what follows the new one fails.
-    between.fault = lambda method, path, number: 403 if method == "POST" and between.copies else None
-    failed = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = lambda method, path, number: 403 if method == "POST" and proxy.copies else None
+    failed = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert failed.code == 2, failed.stderr
     left = objects(f"x/{sharding.folder}")
     assert [path for path in left if "/incoming/" in path]
@@ -200,10 +199,9 @@ def test_another_kind_of_data_is_not_replaced(
 
 
 def test_litdatas_index_comes_after_its_chunks(
-    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], proxy: Proxy
 ) -> None:
     assert stage("optimize", "--chunk-bytes=60000").code == 0
-    between = proxy(store)
     failed: set[str] = set()
 
     def once(method: str, path: str, number: int) -> Any:
@@ -212,11 +210,11 @@ def test_litdatas_index_comes_after_its_chunks(
             return 503
         return None
 
-    between.fault = once
-    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    proxy.fault = once
+    env = env | {"S3_ENDPOINT_URL": proxy.endpoint}
     loaded = stage("load", "--folder=Food-11-litdata", env=env)
     assert loaded.code == 0, loaded.stderr
-    puts = [path for method, path in between.requests if method == "PUT" and "Food-11-litdata/" in path]
+    puts = [path for method, path in proxy.requests if method == "PUT" and "Food-11-litdata/" in path]
     first_index = next(number for number, path in enumerate(puts) if "/index.json" in path)
     assert not [path for path in puts[first_index:] if "chunk-0-" in path]
 

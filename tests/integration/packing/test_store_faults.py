@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.conftest import ReadObjects, Stage
 from tests.integration.packing.conftest import Packing
 
@@ -17,16 +17,8 @@ pytestmark = pytest.mark.any_store
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", ["reset-request", 503])
 def test_a_store_that_fails_in_passing(
-    stage: Stage,
-    tree: Path,
-    bucket: str,
-    env: dict[str, str],
-    store: Store,
-    proxy: StartProxy,
-    objects: ReadObjects,
-    fault: Any,
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], proxy: Proxy, objects: ReadObjects, fault: Any
 ) -> None:
-    between = proxy(store)
     broken: set[str] = set()
 
     def once(method: str, path: str, number: int) -> Any:
@@ -35,9 +27,9 @@ def test_a_store_that_fails_in_passing(
             return fault
         return None
 
-    between.fault = once
+    proxy.fault = once
     dest = f"--dest=s3://{bucket}/x/shards"
-    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert broken
     assert stage("shard", "--shard-bytes=100000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
@@ -45,12 +37,11 @@ def test_a_store_that_fails_in_passing(
 
 
 def test_a_store_that_fails_for_good(
-    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy, objects: ReadObjects
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], proxy: Proxy, objects: ReadObjects
 ) -> None:
-    between = proxy(store)
-    between.fault = lambda method, path, number: 403 if method == "PUT" and "000002.tar" in path else None
+    proxy.fault = lambda method, path, number: 403 if method == "PUT" and "000002.tar" in path else None
     dest = f"--dest=s3://{bucket}/x/shards"
-    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    result = stage("shard", "--shard-bytes=100000", dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 2, result.stderr
     assert "shard-000002.tar" in result.stderr
     assert "_larder/manifest.json" not in objects("x/shards")
@@ -71,35 +62,33 @@ def test_what_arrives_is_verified(
     tree: Path,
     bucket: str,
     env: dict[str, str],
-    store: Store,
-    proxy: StartProxy,
+    proxy: Proxy,
     objects: ReadObjects,
     faults: list[Any],
     puts: int,
 ) -> None:
-    between, waiting = proxy(store), list(faults)
-    between.fault = lambda method, path, number: (
+    waiting = list(faults)
+    proxy.fault = lambda method, path, number: (
         waiting.pop(0) if waiting and method == "PUT" and "training/shard-000001.tar" in path else None
     )
     dest = f"--dest=s3://{bucket}/x/shards"
-    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert not waiting
-    assert between.count("PUT", "training/shard-000001.tar") == puts
-    assert not between.count("GET", "training/shard-000001.tar"), "its ETag vouches for it"
+    assert proxy.count("PUT", "training/shard-000001.tar") == puts
+    assert not proxy.count("GET", "training/shard-000001.tar"), "its ETag vouches for it"
     assert stage("shard", "--shard-bytes=300000", f"--dest=s3://{bucket}/y/shards", env=env).code == 0
     assert objects("x/shards") == objects("y/shards")
 
 
 def test_other_bytes_in_a_store_that_gives_no_checksums(
-    stage: Stage, tree: Path, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy, objects: ReadObjects
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], proxy: Proxy, objects: ReadObjects
 ) -> None:
-    between = proxy(store)
-    between.fault = lambda method, path, number: (
+    proxy.fault = lambda method, path, number: (
         {"PUT": "no-digest", "GET": "spoilt"}.get(method) if "training/shard-000001.tar" in path else None
     )
     dest = f"--dest=s3://{bucket}/x/shards"
-    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    result = stage("shard", "--shard-bytes=300000", dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 5, result.stderr
     assert "the store's bytes differ from those that were sent" in result.stderr
     assert "_larder/manifest.json" not in objects("x/shards")
@@ -113,15 +102,13 @@ def test_an_index_that_arrives_wrong_gets_no_manifest(
     sharding: Packing,
     bucket: str,
     env: dict[str, str],
-    store: Store,
-    proxy: StartProxy,
+    proxy: Proxy,
     objects: ReadObjects,
     index: str,
     way: str,
 ) -> None:
-    between = proxy(store)
-    between.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
-    env = env | {"S3_ENDPOINT_URL": between.endpoint}
+    proxy.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
+    env = env | {"S3_ENDPOINT_URL": proxy.endpoint}
     if way == "streamed":
         result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{sharding.folder}", env=env)
     else:
@@ -133,21 +120,20 @@ def test_an_index_that_arrives_wrong_gets_no_manifest(
     assert "_larder/manifest.json" not in objects(sharding.folder)
 
 
-def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Store, bucket: str, proxy: StartProxy) -> None:
+def test_a_store_that_takes_no_checksum_is_sent_one_pack_twice(store: Store, bucket: str, proxy: Proxy) -> None:
     from larder.bucket import BucketPrefix
     from larder.store import BucketSettings
 
-    between = proxy(store)
-    between.fault = lambda method, path, number: 501 if number == 1 else None
-    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = lambda method, path, number: 501 if number == 1 else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     folder = BucketPrefix(settings, "folder")
     assert [folder.write_confirmed(path, b"pack")[1] for path in ("1.tar", "2.tar")] == [True, True]
-    assert [between.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
-    assert between.checksums == 1
+    assert [proxy.count("PUT", path) for path in ("1.tar", "2.tar")] == [2, 1]
+    assert proxy.checksums == 1
 
 
 def test_a_large_pack_that_fails_leaves_nothing(
-    store: Store, bucket: str, proxy: StartProxy, monkeypatch: pytest.MonkeyPatch
+    store: Store, bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from larder.errors import ConfigurationError
     from larder.packing import store as packs
@@ -155,11 +141,10 @@ def test_a_large_pack_that_fails_leaves_nothing(
 
     monkeypatch.setattr(packs, "CUTOFF_BYTES", 5 << 20)
     monkeypatch.setattr(packs, "PART_BYTES", 5 << 20)
-    between = proxy(store)
-    between.fault = lambda method, path, number: 403 if "partNumber=2" in path else None
-    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = lambda method, path, number: 403 if "partNumber=2" in path else None
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     with pytest.raises(ConfigurationError, match=r"folder/large\.tar"):
         packs.upload_pack(settings, "folder", "", "large.tar", 11 << 20, [bytes(11 << 20)])
-    assert between.count("PUT", "partNumber=1") == 1
+    assert proxy.count("PUT", "partNumber=1") == 1
     assert not store.client.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert not store.client.list_objects_v2(Bucket=bucket).get("Contents")

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import StartProxy, Store, Until
+from tests.conftest import Proxy, Store, Until
 from tests.integration.conftest import Held, ReadObjects, Stage
 from tests.integration.packing.conftest import MakeTree, Packing
 
@@ -35,8 +35,7 @@ def test_a_replacement_that_is_killed_is_completed(
     bucket: str,
     env: dict[str, str],
     objects: ReadObjects,
-    store: Store,
-    proxy: StartProxy,
+    proxy: Proxy,
     moment: str,
 ) -> None:
     def pack(place: str) -> tuple[str, ...]:
@@ -50,24 +49,24 @@ def test_a_replacement_that_is_killed_is_completed(
         (volume / "Food-11" / path).unlink()
     make_tree(fewer)
     assert stage(*pack("undisturbed"), env=env).code == 0
-    between, reached, following, go = proxy(store), threading.Event(), threading.Event(), threading.Event()
+    reached, following, go = threading.Event(), threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> str | None:
         if reached.is_set():
             following.set()  # so the one before has been answered
             go.wait(600)  # the time limit of a test ends sooner
             return "reset-request"  # what was on its way when the process died doesn't count
-        if MOMENTS[moment](method, path, between.copies):
+        if MOMENTS[moment](method, path, proxy.copies):
             reached.set()
         return None
 
-    between.fault = hold
-    process = stage.start(*pack("killed"), env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = hold
+    process = stage.start(*pack("killed"), env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert following.wait(60), process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     go.set()
-    between.settle()
+    proxy.settle()
     left = objects(f"killed/{packing.folder}")
     assert ("_larder/manifest.json" in left) == (moment == "the new manifest is put")
     again = stage(*pack("killed"), env=env)
@@ -77,40 +76,33 @@ def test_a_replacement_that_is_killed_is_completed(
 
 
 def test_killed_while_sending(
-    stage: Stage,
-    tree: Path,
-    bucket: str,
-    env: dict[str, str],
-    store: Store,
-    proxy: StartProxy,
-    objects: ReadObjects,
-    until: Until,
+    stage: Stage, tree: Path, bucket: str, env: dict[str, str], proxy: Proxy, objects: ReadObjects, until: Until
 ) -> None:
     assert stage("shard", "--shard-bytes=12000", f"--dest=s3://{bucket}/whole/x", env=env).code == 0
-    between, go = proxy(store), threading.Event()
+    go = threading.Event()
 
     def hold(method: str, path: str, number: int) -> str | None:
-        if between.count("PUT", ".tar") <= 20 or go.is_set():
+        if proxy.count("PUT", ".tar") <= 20 or go.is_set():
             return None
         go.wait(60)
         return "reset-request"
 
-    between.fault = hold
+    proxy.fault = hold
     flags = ("shard", "--shard-bytes=12000", "--workers=2", f"--dest=s3://{bucket}/killed/x")
-    process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
-    until(lambda: between.count("PUT", ".tar") > 20 or process.poll() is not None, "some shards were sent")
+    process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
+    until(lambda: proxy.count("PUT", ".tar") > 20 or process.poll() is not None, "some shards were sent")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     go.set()
-    between.settle()
+    proxy.settle()
     assert process.returncode == -signal.SIGKILL
     assert "_larder/manifest.json" not in objects("killed/x")
-    sent = between.count("PUT", ".tar")
-    result = stage(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    sent = proxy.count("PUT", ".tar")
+    result = stage(*flags, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert "continuing" in result.stderr
     total = len([path for path in objects("whole/x") if path.endswith(".tar")])
-    assert between.count("PUT", ".tar") < sent + total, "not everything was sent again"
+    assert proxy.count("PUT", ".tar") < sent + total, "not everything was sent again"
     assert objects("killed/x") == objects("whole/x")
 
 
@@ -126,13 +118,12 @@ def test_killed_while_sending(
 )
 def test_interrupted_it_ends_at_once_and_goes_on(
     stage: Stage,
-    store: Store,
     tree: Path,
     sharding: Packing,
     bucket: str,
     env: dict[str, str],
     objects: ReadObjects,
-    proxy: StartProxy,
+    proxy: Proxy,
     until: Until,
     tmp_path: Path,
     method: str,
@@ -144,16 +135,16 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     assert stage("load", env=env).code == 0
     empty = tmp_path / "empty"
     empty.mkdir()
-    between, held, go = proxy(store), threading.Semaphore(0), threading.Event()
+    held, go = threading.Semaphore(0), threading.Event()
 
     def hold(made: str, path: str, number: int) -> None:
-        if made == method and part in path and between.count(method, part) > 2:
+        if made == method and part in path and proxy.count(method, part) > 2:
             held.release()
             go.wait(60)
 
-    between.fault = hold
+    proxy.fault = hold
     flags = (sharding.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/{sharding.folder}")
-    settings = env | {"S3_ENDPOINT_URL": between.endpoint, "LARDER_WORKERS": workers}
+    settings = env | {"S3_ENDPOINT_URL": proxy.endpoint, "LARDER_WORKERS": workers}
     process = stage.start(sharding.stage, *flags, env=settings, volume=empty)
     try:
         assert held.acquire(timeout=60)
@@ -172,12 +163,11 @@ def test_interrupted_it_ends_at_once_and_goes_on(
 
 def test_a_failure_waits_for_nothing_else_that_was_asked(
     stage: Stage,
-    store: Store,
     tree: Path,
     sharding: Packing,
     bucket: str,
     env: dict[str, str],
-    proxy: StartProxy,
+    proxy: Proxy,
     tmp_path: Path,
     images: dict[str, bytes],
 ) -> None:
@@ -185,7 +175,7 @@ def test_a_failure_waits_for_nothing_else_that_was_asked(
     assert stage("load", env=env).code == 0
     empty = tmp_path / "empty"
     empty.mkdir()
-    between, others, go = proxy(store), threading.Event(), threading.Event()
+    others, go = threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> int | None:
         if path.endswith(min(images)):
@@ -196,9 +186,9 @@ def test_a_failure_waits_for_nothing_else_that_was_asked(
             go.wait(60)
         return None
 
-    between.fault = hold
+    proxy.fault = hold
     flags = (sharding.size, "--workers=1", "--shuffle=none", f"--input=s3://{bucket}/Food-11")
-    process = stage.start(sharding.stage, *flags, env=env | {"S3_ENDPOINT_URL": between.endpoint}, volume=empty)
+    process = stage.start(sharding.stage, *flags, env=env | {"S3_ENDPOINT_URL": proxy.endpoint}, volume=empty)
     try:
         _, stderr = process.communicate(timeout=40)
     finally:
@@ -227,7 +217,7 @@ def test_ctrl_c_while_workers_start_is_reported_once(
 
 
 def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
-    store: Store, bucket: str, proxy: StartProxy, until: Until
+    store: Store, bucket: str, proxy: Proxy, until: Until
 ) -> None:
     from larder.bucket import BucketPrefix
     from larder.store import BucketSettings
@@ -236,14 +226,14 @@ def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
         yield bytes(5 << 20)
         raise KeyboardInterrupt
 
-    between, go = proxy(store), threading.Event()
+    go = threading.Event()
 
     def hold(method: str, path: str, number: int) -> None:
         if method == "DELETE":
             go.wait(60)
 
-    between.fault = hold
-    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = hold
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     with pytest.raises(KeyboardInterrupt):
         BucketPrefix(settings, "folder").write_parts("large.tar", parts())
     assert not go.is_set()
@@ -280,11 +270,10 @@ def test_parts_that_a_killed_run_has_left(
 
 
 def test_a_store_that_lists_no_uploads(
-    stage: Stage, tree: Path, sharding: Packing, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy
+    stage: Stage, tree: Path, sharding: Packing, bucket: str, env: dict[str, str], proxy: Proxy
 ) -> None:
-    between = proxy(store)
-    between.fault = lambda method, path, number: 403 if method == "GET" and "uploads" in path else None
+    proxy.fault = lambda method, path, number: 403 if method == "GET" and "uploads" in path else None
     dest = f"--dest=s3://{bucket}/{sharding.folder}"
-    result = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    result = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert "may be left behind" in result.stderr

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.conftest import StartProxy, Store, Until
+from tests.conftest import Proxy, StartProxy, Store, Until
 from tests.integration.conftest import Result, Stage
 
 NAMES = [
@@ -128,11 +128,10 @@ def test_no_bucket_is_set(check: Check) -> None:
     assert_failed(check(S3_BUCKET=""), 2, "bucket", AFTER_BUCKET, "S3_BUCKET is not set")
 
 
-def test_an_endpoint_that_is_down(check: Check, store: Store, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.shutdown()
-    server.server_close()
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_an_endpoint_that_is_down(check: Check, proxy: Proxy) -> None:
+    proxy.shutdown()
+    proxy.server_close()
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "reachability", AFTER_REACHABILITY, "doesn't answer", "S3_ENDPOINT_URL")
 
 
@@ -141,21 +140,20 @@ def test_a_name_without_an_address(check: Check) -> None:
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "no-such-store.invalid has no address", "spelling")
 
 
-def test_tls_to_a_plain_port(check: Check, store: Store, proxy: StartProxy) -> None:
-    ended = check(S3_ENDPOINT_URL=proxy(store).endpoint.replace("http://", "https://"))
+def test_tls_to_a_plain_port(check: Check, store: Store, start_proxy: StartProxy) -> None:
+    ended = check(S3_ENDPOINT_URL=start_proxy(store).endpoint.replace("http://", "https://"))
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "doesn't speak TLS", "http://")
 
 
 @pytest.fixture
-def tls(store: Store, proxy: StartProxy, tmp_path: Path) -> tuple[str, str]:
+def tls(proxy: Proxy, tmp_path: Path) -> tuple[str, str]:
     """The store behind TLS: its address with https, and the file with the authority's certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    server = proxy(store)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    return server.endpoint.replace("http://", "https://"), str(tmp_path / "authority.pem")
+    return proxy.endpoint.replace("http://", "https://"), str(tmp_path / "authority.pem")
 
 
 def test_a_store_behind_tls(check: Check, tls: tuple[str, str]) -> None:
@@ -367,34 +365,31 @@ def test_a_bucket_of_another(check: Check, store: Store, reader: dict[str, str])
         store.client.delete_bucket(Bucket=name)
 
 
-def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.fault = lambda method, path, number: "spoilt" if method == "GET" and "small" in path else None
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "spoilt" if method == "GET" and "small" in path else None
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "read", ["ranges", "latency"], "other content", "damages data")
     assert nothing_is_left(store, bucket)
 
 
-def test_parts_of_a_failed_upload_are_dropped(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.fault = lambda method, path, number: "reset-request" if "partNumber=2" in path else None
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_parts_of_a_failed_upload_are_dropped(check: Check, store: Store, bucket: str, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "reset-request" if "partNumber=2" in path else None
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "multipart", [], "in two parts", "the connection")
     assert outcomes(ended.stdout)["delete"] == "ok"
     assert nothing_is_left(store, bucket)
 
 
-def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, store: Store, proxy: StartProxy) -> None:
-    server = proxy(store)
+def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, proxy: Proxy) -> None:
 
-    class Poorer(server.RequestHandlerClass):  # type: ignore[name-defined,misc]
+    class Poorer(proxy.RequestHandlerClass):  # type: ignore[name-defined,misc]
         def _forward(self, body: bytes) -> Any:
             status, headers, answer = super()._forward(body)
             changed = {name: value for name, value in headers.items() if name.lower() != "etag"} | {"ETag": '"0-1"'}
             return 200 if status == 206 else status, changed if self.command == "PUT" and body else headers, answer
 
-    server.RequestHandlerClass = Poorer
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+    proxy.RequestHandlerClass = Poorer
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert outcomes(ended.stdout)["ETags"] == "warning"
     assert "LARDER_VERIFY_REMOTE=read" in line_of(ended.stdout, "ETags")
     assert outcomes(ended.stdout)["ranges"] == "FAILED"
@@ -404,17 +399,17 @@ def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, store: Stor
 
 @pytest.mark.parametrize("moment", ["small", "partNumber=2"])
 def test_what_is_interrupted_leaves_nothing(
-    stage: Stage, store: Store, bucket: str, proxy: StartProxy, until: Until, moment: str
+    stage: Stage, store: Store, bucket: str, proxy: Proxy, until: Until, moment: str
 ) -> None:
-    server, reached, go_on = proxy(store), threading.Event(), threading.Event()
+    reached, go_on = threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> None:
         if moment in path and method in ("GET", "PUT") and not reached.is_set():
             reached.set()
             go_on.wait(60)
 
-    server.fault = hold
-    process = stage.start("s3", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": server.endpoint})
+    proxy.fault = hold
+    process = stage.start("s3", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     try:
         assert reached.wait(60)
         process.send_signal(signal.SIGTERM)

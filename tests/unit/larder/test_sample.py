@@ -195,9 +195,7 @@ def texture_features(thumbnail: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.concatenate([middle.mean((0, 1)), middle.std((0, 1)), *edges])
 
 
-def test_classes_can_be_learnt_and_not_from_colour_alone(
-    pictures: list[tuple[SampleImage, bytes]],
-) -> None:
+def test_classes_can_be_learnt_and_not_from_colour_alone(pictures: list[tuple[SampleImage, bytes]]) -> None:
     chance = 1 / sample.CLASSES
     labels = np.array([place.label for place, _ in pictures])
     thumbnails = np.stack(
