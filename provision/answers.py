@@ -27,17 +27,17 @@ def invalid_answer(what: str, answer: object, no: str, next_step: str = NOTHING_
 
 def validate_address(answer: object, what: str) -> str:
     """Return a machine's IP address: no network, name or zone, and not unspecified, multicast or loopback."""
-    found = _address(answer)
-    if found is None or found.is_unspecified or found.is_multicast or found.is_loopback:
+    address = _address(answer)
+    if address is None or address.is_unspecified or address.is_multicast or address.is_loopback:
         raise invalid_answer(what, answer, "address of a machine")
-    return str(found)
+    return str(address)
 
 
 def validate_public_address(answer: object, what: str, next_step: str) -> str:
     """Return a public IP address."""
-    found = _address(answer)
-    inner = getattr(found, "ipv4_mapped", None) or found
-    if found is None or inner is None or inner.is_multicast or not inner.is_global:
+    address = _address(answer)
+    inner = getattr(address, "ipv4_mapped", None) or address
+    if address is None or inner is None or inner.is_multicast or not inner.is_global:
         raise invalid_answer(what, answer, "public address", next_step)
     return str(inner)
 

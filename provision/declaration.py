@@ -217,14 +217,14 @@ class Declaration(DeclarationTable):
 
     def volume(self, name: str) -> VolumeSpec:
         """Return the declared volume of that name."""
-        found = [item for item in self.volumes if item.name == name]
-        if not found:
+        matching = [item for item in self.volumes if item.name == name]
+        if not matching:
             names = ", ".join(item.name for item in self.volumes) or "none"
             raise ConfigurationError(
                 f"no volume {name!r} is declared (declared: {names})",
                 next_step="name one of them, or declare it as [[volume]]",
             )
-        return found[0]
+        return matching[0]
 
 
 def _inconsistencies(table: dict[str, Any]) -> list[str]:

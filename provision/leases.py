@@ -72,15 +72,15 @@ def find_all(stack: Stack) -> list[Lease]:
     """Return our leases, including finished ones."""
     name, project = marks.lease_name(stack.owner), stack.clouds.compute.project_id
     with stack.translate_errors("list leases"):
-        found = blazar_client(stack).get("/leases").json()["leases"]
-        return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
+        listed = blazar_client(stack).get("/leases").json()["leases"]
+        return [_lease(item) for item in listed if item["name"] == name and item.get("project_id", project) == project]
 
 
 def find(stack: Stack) -> Lease | None:
     """Return our current lease, or None."""
     resources = [lease.resource for lease in find_all(stack) if not lease.is_over]
-    found = marks.select_one(resources, stack.adopt)
-    return found.raw if found else None
+    resource = marks.select_one(resources, stack.adopt)
+    return resource.raw if resource else None
 
 
 def _lease(item: Any) -> Lease:
@@ -189,8 +189,8 @@ def _read_list(stack: Stack, key: str, path: str) -> list[Any] | None:
             return None
         if answer.status_code != 200:
             raise ksa.from_response(answer, "GET", path)
-    found: list[Any] = answer.json()[key]
-    return found
+    resources: list[Any] = answer.json()[key]
+    return resources
 
 
 def _holds(host: Any, flavor: Any) -> bool:
