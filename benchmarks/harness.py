@@ -111,10 +111,10 @@ def run(
         preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )
     watch = _Memory(process.pid) if watch_memory else None
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     seconds = time.perf_counter() - start
     if process.returncode != 0:
-        raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()[-2000:]}")
+        raise RuntimeError(f"{command} ended with {process.returncode}: {stderr.decode()[-2000:]}")
     return ResourceUsage(seconds, watch.stop() if watch else 0)
 
 

@@ -71,11 +71,11 @@ STORES = (
 
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Return every setting by its environment variable, with the stages that have it."""
-    found: dict[str, tuple[Setting, list[str]]] = {}
+    settings: dict[str, tuple[Setting, list[str]]] = {}
     for stage, kind in STAGES.items():
         for setting in settings_of(kind):
-            found.setdefault(setting.names[0], (setting, []))[1].append(stage)
-    return found
+            settings.setdefault(setting.names[0], (setting, []))[1].append(stage)
+    return settings
 
 
 def env_example() -> str:
@@ -150,7 +150,7 @@ def type_of(kind: type[Settings], setting: Setting) -> str:
 
 def settings_data() -> str:
     """Return the stages' settings as JSON, for `larder.cli`: it runs where pydantic, and so the stages, can't."""
-    found = {
+    pages = {
         name: {
             "default": setting.default,
             "meaning": setting.meaning,
@@ -164,7 +164,7 @@ def settings_data() -> str:
         }
         for name, (setting, stages) in settings_by_name().items()
     }
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(pages, indent=1, ensure_ascii=False) + "\n"
 
 
 def with_constants(text: str) -> str:

@@ -112,13 +112,13 @@ def free_ports(count: int) -> list[int]:
     They lie below those that the system gives to outgoing connections, one of which could take a port before its
     server does; and above those that Ray's workers take.
     """
-    found: list[int] = []
+    free: list[int] = []
     for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
-            found.append(port)
-        if len(found) == count:
-            return found
+            free.append(port)
+        if len(free) == count:
+            return free
     raise AssertionError("no ports are free")
 
 
@@ -136,12 +136,12 @@ def workers_of(process: subprocess.Popen[str] | Fork) -> list[psutil.Process]:
 
     What the server runs while it imports (torch asks ldconfig) has one thread alone.
     """
-    found = []
+    workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has just ended
             if child.ppid() != process.pid and "forkserver" in " ".join(child.cmdline()) and child.num_threads() > 1:
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
 class Until(Protocol):
@@ -289,8 +289,8 @@ def store(request: pytest.FixtureRequest) -> Store:
     """Every kind of store, one after the other. Tests use the fixture `bucket`, or a bucket of their own."""
     if request.param == "given":
         return given_store()
-    found: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
-    return found
+    server: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
+    return server
 
 
 @pytest.fixture
@@ -535,8 +535,8 @@ def start_proxy() -> Iterator[StartProxy]:
 @pytest.fixture(scope="session")
 def minio(minio_server: Store) -> dict[str, Any]:
     """MinIO's keys, its address for containers on Docker's own bridge, and for all other containers."""
-    found = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
-    bridge = found[0]["NetworkSettings"]["Networks"]["bridge"]
+    details = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
+    bridge = details[0]["NetworkSettings"]["Networks"]["bridge"]
     return {
         "endpoint": f"http://{bridge['IPAddress']}:9000",
         "published": f"http://{bridge['Gateway']}:{minio_server.endpoint.rsplit(':', 1)[1]}",

@@ -80,19 +80,19 @@ class ManyObjects:
         folders = [folder for folder in self._folders if folder.startswith(prefix)]
         inside = sorted({folder[: folder.index("/", len(prefix)) + 1] for folder in folders if folder != prefix})
         if delimiter and inside:
-            found = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in inside)
-            return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+            listed = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in inside)
+            return f"<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>"
         place, start = map(int, query.get("continuation-token", ["0-0"])[0].split("-"))
-        found, left = [], _PAGE
+        listed, left = [], _PAGE
         while left and place < len(folders):
             end = min(self._in(folders[place]), start + left)
-            found += [self._item(folders[place], number) for number in range(start, end)]
+            listed += [self._item(folders[place], number) for number in range(start, end)]
             left -= end - start
             place, start = (place, end) if end < self._in(folders[place]) else (place + 1, 0)
         more = place < len(folders)
         token = f"<NextContinuationToken>{place}-{start}</NextContinuationToken>" if more else ""
         return (
-            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(found)}"
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(listed)}"
             "</ListBucketResult>"
         )
 

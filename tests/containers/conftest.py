@@ -31,8 +31,8 @@ def engine() -> None:
         ["docker", "info"],
         *(["docker", "image", "inspect", f"larder-{stage}:{__version__}"] for stage in STAGES),
     ):
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, f"{' '.join(command)}: {found.stderr.strip()} (make build)"
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, f"{' '.join(command)}: {answer.stderr.strip()} (make build)"
 
 
 @pytest.fixture

@@ -35,11 +35,11 @@ def ask(words: bytes) -> None:
     with socket.socket(fileno=os.dup(int(os.environ["LARDER_MOUNTER"]))) as mounter:
         mounter.setblocking(True)
         mounter.send(words)
-        said, handles, _, _ = socket.recv_fds(mounter, 1000, 4)
+        reply, handles, _, _ = socket.recv_fds(mounter, 1000, 4)
     for handle in handles:
         os.close(handle)
-    if said != b"done":
-        raise OSError(1, said.decode())
+    if reply != b"done":
+        raise OSError(1, reply.decode())
 
 
 def write(path: str) -> None:
@@ -121,10 +121,10 @@ def result(attempt: Callable[[], object]) -> str:
 
 
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-found = {
+report = {
     name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Groups")
 }
-found["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}
-found["devices"] = sorted(str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode))
-print(json.dumps({"level": "error", "msg": "PROBE" + json.dumps(found)}), file=sys.stderr, flush=True)
+report["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}
+report["devices"] = sorted(str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode))
+print(json.dumps({"level": "error", "msg": "PROBE" + json.dumps(report)}), file=sys.stderr, flush=True)
 sys.exit(1)

@@ -52,5 +52,5 @@ def test_stages_are_told_the_name(run: Run, file: str) -> None:
 
 @pytest.mark.parametrize(("file", "layout"), [("wds", "webdataset"), ("lit", "litdata")])
 def test_what_was_packed_is_what_is_loaded(run: Run, file: str, layout: str) -> None:
-    found = config(run, file, LARDER_LOAD="tree")["services"]["load"]["environment"]
-    assert found["LARDER_LOAD"] == layout
+    environment = config(run, file, LARDER_LOAD="tree")["services"]["load"]["environment"]
+    assert environment["LARDER_LOAD"] == layout

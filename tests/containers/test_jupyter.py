@@ -342,12 +342,12 @@ def test_arms_train_to_the_same_accuracy(lab: Lab) -> None:
     arms = ("imagefolder_local", "webdataset", "litdata_streaming")
     for arm in arms:
         lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=16", "LARDER_WORKERS=1", "LARDER_EPOCHS=1")
-    found = {}
+    texts = {}
     for arm in arms:
         [path] = (lab.folder / "results").glob(f"train-{arm}-*.json")
         record = json.loads(path.read_text())
-        found[arm] = record["accuracy"]
+        texts[arm] = record["accuracy"]
         assert 0 < record["wait_share"] < 1
         assert [one["images"] for one in record["epochs"]] == [195]
-    assert min(found.values()) > 0.25, found
-    assert max(found.values()) - min(found.values()) < 0.2, found
+    assert min(texts.values()) > 0.25, texts
+    assert max(texts.values()) - min(texts.values()) < 0.2, texts

@@ -116,9 +116,9 @@ def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str]
     )
     until(lambda: len(run("docker", "top", name).stdout.splitlines()) > 2, "its workers are there: it is at work")
     run("docker", "stop", "-t", "60", name, check=True)
-    _, said = started.communicate(timeout=60)
-    assert started.returncode == 130, said
-    assert "run the same command again" in said
+    _, stderr = started.communicate(timeout=60)
+    assert started.returncode == 130, stderr
+    assert "run the same command again" in stderr
 
 
 def test_a_read_only_volume_is_named(run: Run, stage: Run, data_volume: str) -> None:

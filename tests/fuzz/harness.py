@@ -65,8 +65,8 @@ def _batch(target: str, seed: int, count: int, seconds: float) -> tuple[int, lis
 def load(target: str) -> Target:
     """Import a target by the module and the name of its function."""
     module, _, name = target.partition(":")
-    found: Target = getattr(importlib.import_module(module), name)
-    return found
+    loaded: Target = getattr(importlib.import_module(module), name)
+    return loaded
 
 
 def _child(target: str, seed: int, count: int, seconds: float) -> None:

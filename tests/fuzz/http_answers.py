@@ -11,7 +11,7 @@ from larder.machine import boot_id
 from larder.progress import NullReporter
 from services.extract import download
 from services.extract.remotes.http import HttpRemote
-from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, said, without_pauses
+from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, http_answer, without_pauses
 from tests.liar import Request
 
 _MAX_BYTES = 1 << 20
@@ -77,4 +77,4 @@ def _answer(chance: random.Random, request: Request) -> Say:
         headers["Location"] = chance.choice(_PLACES)
     if chance.random() < 0.2:
         headers["Retry-After"] = chance.choice(NUMBERS)
-    return said(chance, status, headers, body)
+    return http_answer(chance, status, headers, body)

@@ -21,8 +21,8 @@ def fuzz(chance: random.Random, folder: Path) -> None:
         packed = zlib.compress(data[128:])
         data = data[:128] + struct.pack("<II", 15, len(packed)) + packed
     try:
-        found = read_structs(data)
+        structs = read_structs(data)
     except ValueError as fault:
         assert len(str(fault)) < 300
     else:
-        assert all(value is None or isinstance(value, str | float | int) for one in found for value in one.values())
+        assert all(value is None or isinstance(value, str | float | int) for one in structs for value in one.values())

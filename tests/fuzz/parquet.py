@@ -173,7 +173,7 @@ def _damaged(data: bytes, chance: random.Random) -> bytes:
     """The file with some bytes replaced in place, most times in its pages: what moves them is found out at once."""
     if chance.random() < 0.1:
         return spoilt(data, chance)
-    found = bytearray(data)
+    mutated = bytearray(data)
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     for _ in range(chance.choice([1, 1, 2, 5])):
         first, last = chance.choice(
@@ -181,8 +181,8 @@ def _damaged(data: bytes, chance: random.Random) -> bytes:
         )
         at, length = chance.randrange(max(first, 4), max(last, 5)), chance.choice([1, 1, 1, 2, 4, 8])
         put = chance.choice([b"\0", b"\xff", b"\x7f", b"\x80", b"\x01", chance.randbytes(1)]) * length
-        found[at : at + length] = put[: len(found) - at]
-    return bytes(found)
+        mutated[at : at + length] = put[: len(mutated) - at]
+    return bytes(mutated)
 
 
 def _spoilt_card(chance: random.Random) -> bytes:

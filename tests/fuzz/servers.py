@@ -48,7 +48,7 @@ def answering(chance: random.Random, make: Callable[[random.Random, Request], Sa
     return liar.url
 
 
-def said(chance: random.Random, status: str, headers: dict[str, str], body: bytes) -> Say:
+def http_answer(chance: random.Random, status: str, headers: dict[str, str], body: bytes) -> Say:
     """An answer, as it is or spoilt, with a body that may have another length, no end, or an end too soon."""
     given = dict(headers)
     kind = chance.randrange(12)

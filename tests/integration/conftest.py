@@ -263,11 +263,11 @@ def objects(store: Store, bucket: str) -> ReadObjects:
     """The objects below a folder of the bucket: path and content, without run.json."""
 
     def objects(folder: str) -> dict[str, bytes]:
-        found = {}
+        contents = {}
         for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
             path = item["Key"].removeprefix(f"{folder}/")
             if not path.endswith("run.json"):
-                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-        return found
+                contents[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        return contents
 
     return objects

@@ -57,8 +57,8 @@ class House:
         settings = kind.load(name, flags, self._store.env | shared | places | env)
         self._capsys.readouterr()
         outcome = work(settings, Reporter(name, "line"))
-        said = self._capsys.readouterr()
-        return f"{said.out}{said.err}{outcome.summary}"
+        captured = self._capsys.readouterr()
+        return f"{captured.out}{captured.err}{outcome.summary}"
 
     def refuse(self, name: str, *flags: str, on: str = "data", **env: str) -> LarderError:
         """Run a stage that must fail."""
@@ -78,18 +78,18 @@ class House:
 
     def verify(self, **env: str) -> None:
         """The whole chain, with all that is in the store."""
-        said = self("verify", LARDER_VERIFY_SAMPLES="all", **env)
-        assert said.count("\nok ") == 7, said  # all links but the archive, which was a folder
+        output = self("verify", LARDER_VERIFY_SAMPLES="all", **env)
+        assert output.count("\nok ") == 7, output  # all links but the archive, which was a folder
 
     def in_bucket(self) -> set[str]:
         """The folders at the bucket's top."""
-        found = self._store.client.list_objects_v2(Bucket=self._bucket)["Contents"]
-        return {item["Key"].partition("/")[0] for item in found}
+        objects = self._store.client.list_objects_v2(Bucket=self._bucket)["Contents"]
+        return {item["Key"].partition("/")[0] for item in objects}
 
     def on_volumes(self) -> set[str]:
         """The folders with images on all volumes."""
-        found = {path.parents[1].name for path in self.root.glob("*/*/_larder/manifest.json")}
-        return found - {"raw"}
+        folders = {path.parents[1].name for path in self.root.glob("*/*/_larder/manifest.json")}
+        return folders - {"raw"}
 
 
 @pytest.fixture

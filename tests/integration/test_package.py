@@ -73,8 +73,8 @@ def test_all_extras_can_be_had_together(wheel: Path, tmp_path: Path) -> None:
         sys.executable,
         "-",
     ]
-    wanted = f"larder-data[{extras}] @ {wheel.as_uri()}\n"
-    ended = subprocess.run(resolve, input=wanted, cwd=tmp_path, capture_output=True, text=True, check=False)
+    requirement = f"larder-data[{extras}] @ {wheel.as_uri()}\n"
+    ended = subprocess.run(resolve, input=requirement, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "torch==" in ended.stdout
 

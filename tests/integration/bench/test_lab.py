@@ -26,10 +26,10 @@ def store(small_minio: Store) -> Store:
 
 @pytest.fixture
 def mounted(mount: MountBucket, store: Store, loaded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Mount:
-    found = mount(store.endpoint, loaded, "--low-level-retries=1", "--contimeout=2s")
-    for name, value in (loaded | {"LARDER_MOUNT_DIR": str(found.folder)}).items():
+    mounted_bucket = mount(store.endpoint, loaded, "--low-level-retries=1", "--contimeout=2s")
+    for name, value in (loaded | {"LARDER_MOUNT_DIR": str(mounted_bucket.folder)}).items():
         monkeypatch.setenv(name, value)
-    return found
+    return mounted_bucket
 
 
 def test_files_of_a_mount_and_of_the_disk_are_the_same(mounted: Mount, tree: Path) -> None:

@@ -102,10 +102,10 @@ def test_every_image_once_with_its_label_whatever_the_workers(packed: dict[str, 
         [sys.executable, "-c", FEEDS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    expected = sorted(found.pop("imagefolder_local 1")[0])
+    epochs_by_arm = json.loads(done.stdout)
+    expected = sorted(epochs_by_arm.pop("imagefolder_local 1")[0])
     assert len(set(map(tuple, expected))) == 40
-    for name, epochs in found.items():
+    for name, epochs in epochs_by_arm.items():
         assert [sorted(epoch) for epoch in epochs] == [expected, expected], name
         assert epochs[0] != epochs[1], f"{name}: each epoch has an order of its own"
 
@@ -301,8 +301,8 @@ def test_what_is_wrong_from_the_start(
 def put_other_kind(store: Store, bucket: str, folder: str) -> None:
     """Leave the other kind's manifest in the place of this kind's."""
     other = CHUNKS if folder == SHARDS else SHARDS
-    found = store.client.get_object(Bucket=bucket, Key=f"{other}/_larder/manifest.json")["Body"].read()
-    store.client.put_object(Bucket=bucket, Key=f"{folder}/_larder/manifest.json", Body=found)
+    manifest = store.client.get_object(Bucket=bucket, Key=f"{other}/_larder/manifest.json")["Body"].read()
+    store.client.put_object(Bucket=bucket, Key=f"{folder}/_larder/manifest.json", Body=manifest)
 
 
 def first_pack(store: Store, bucket: str, folder: str) -> str:

@@ -133,14 +133,14 @@ class Raw:
         assert find_missing_file(self.folder, manifest) is None
         entries = list(read_index(self.folder, manifest))
         assert [entry.path for entry in entries] == sorted((entry.path for entry in entries), key=os.fsencode)
-        found = {}
+        contents = {}
         for entry in entries:
-            found[entry.path] = (self.folder / entry.path).read_bytes()
-            assert hashlib.sha256(found[entry.path]).hexdigest() == entry.sha256
-        assert (manifest.files, manifest.bytes) == (len(found), sum(map(len, found.values())))
+            contents[entry.path] = (self.folder / entry.path).read_bytes()
+            assert hashlib.sha256(contents[entry.path]).hexdigest() == entry.sha256
+        assert (manifest.files, manifest.bytes) == (len(contents), sum(map(len, contents.values())))
         there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
-        assert there == found.keys() | {f"_larder/{name}" for name in ("manifest.json", "index.jsonl", "run.json")}
-        return found
+        assert there == contents.keys() | {f"_larder/{name}" for name in ("manifest.json", "index.jsonl", "run.json")}
+        return contents
 
     def meta(self, name: str) -> bytes:
         """A file of the contract."""

@@ -173,19 +173,19 @@ def test_interrupt(stage: Stage, with_old_data: Raw, running: Process, how: str)
         os.killpg(running.pid, signal.SIGINT)
     else:
         running.send_signal(getattr(signal, how))
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert "run the same command again" in said
-    assert "Traceback" not in said
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
     assert with_old_data.content() == OLD
 
 
 def test_killed_worker(stage: Stage, with_old_data: Raw, running: Process) -> None:
     workers_of(running)[0].kill()
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 3, said
-    assert "a worker process was killed" in said
-    assert "LARDER_WORKERS" in said
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 3, stderr
+    assert "a worker process was killed" in stderr
+    assert "LARDER_WORKERS" in stderr
     assert with_old_data.content() == OLD
 
 

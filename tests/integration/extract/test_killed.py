@@ -67,8 +67,8 @@ def test_killed_at_random(
         undisturbed.append((raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content()))
 
     def check(number: int, complete: bool) -> None:
-        found = (raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content())
-        assert found in ([undisturbed[number % 2]] if complete else undisturbed)
+        state = (raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content())
+        assert state in ([undisturbed[number % 2]] if complete else undisturbed)
         if complete:
             left = [path.name for path in (volume / ".larder").rglob("*") if path.is_file()]
             assert left == ["lock"], "something was left behind"

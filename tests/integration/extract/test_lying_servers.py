@@ -36,9 +36,9 @@ def run(volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
     def run_stage(*flags: str) -> tuple[int, str]:
         code = main("extract", ExtractSettings, extract, "", flags)
-        said = capsys.readouterr().err
-        assert "Traceback" not in said
-        return code, said
+        stderr = capsys.readouterr().err
+        assert "Traceback" not in stderr
+        return code, stderr
 
     yield run_stage
     signal.signal(signal.SIGTERM, before)
@@ -70,15 +70,15 @@ OK = "HTTP/1.1 200 OK\nConnection: close\n"
 @pytest.mark.parametrize("length", ["abc", "-5", "1e3", "9" * 30, "9" * 5000, "5, 6", "0x10", "+7", "\xb2"])
 def test_length_that_is_no_number(run: Run, liar: Liar, length: str) -> None:
     liar.answer = saying(f"{OK}Content-Length: {length}", b"12345")
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert code == 5, said
-    assert "usable length" in said or "Content-Length" in said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert code == 5, stderr
+    assert "usable length" in stderr or "Content-Length" in stderr
 
 
 def test_archive_that_is_too_large_by_its_length(run: Run, liar: Liar, volume: Path) -> None:
     liar.answer = saying(f"{OK}Content-Length: 1000001", b"12345")
-    code, said = run(f"--source={liar.url}/a.tar", "--max-download=1MB")
-    assert (code, "LARDER_MAX_DOWNLOAD" in said) == (3, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar", "--max-download=1MB")
+    assert (code, "LARDER_MAX_DOWNLOAD" in stderr) == (3, True), stderr
     assert len(liar.asked) == 1
     assert not list(volume.glob(".larder/raw/downloads/*"))
 
@@ -93,9 +93,9 @@ def test_endless_download_without_a_length(run: Run, liar: Liar, volume: Path, h
         talk.flood(piece)
 
     liar.answer = endless
-    code, said = run(f"--source={liar.url}/a.tar", "--max-download=3MB")
-    assert (code, "LARDER_MAX_DOWNLOAD" in said) == (3, True), said
-    assert "removed the unfinished download of" in said
+    code, stderr = run(f"--source={liar.url}/a.tar", "--max-download=3MB")
+    assert (code, "LARDER_MAX_DOWNLOAD" in stderr) == (3, True), stderr
+    assert "removed the unfinished download of" in stderr
     assert not list(volume.glob(".larder/raw/downloads/*"))
 
 
@@ -116,8 +116,8 @@ def test_endless_download_leaves_space_for_its_files(
 
     monkeypatch.setattr(download, "require_space", require_space)
     liar.answer = endless
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "whose length the server doesn't say" in said) == (3, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert (code, "whose length the server doesn't say" in stderr) == (3, True), stderr
     assert looked == sorted(looked) and len(looked) >= 3
     assert not list(volume.glob(".larder/raw/downloads/*"))
 
@@ -130,9 +130,9 @@ def test_what_one_source_left_is_not_in_the_way_of_others(
     (left,) = volume.glob(".larder/raw/downloads/*")
     assert (left / "archive.part").stat().st_size == 100_000
     liar.answer = saying(f"{OK}Content-Length: {len(archive)}", archive)
-    code, said = run(f"--source={liar.url}/second.tar")
-    assert code == 0, said
-    assert f"removed the unfinished download of {liar.url}/first.tar: 97." in said
+    code, stderr = run(f"--source={liar.url}/second.tar")
+    assert code == 0, stderr
+    assert f"removed the unfinished download of {liar.url}/first.tar: 97." in stderr
     assert raw.content() == FILES
 
 
@@ -157,23 +157,23 @@ def test_server_that_crawls(run: Run, liar: Liar, where: str) -> None:
         talk.drip(rest[where] * 99)
 
     liar.answer = crawl
-    code, said = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
-    assert code == 5, said
-    assert "bytes arrived in" in said and "LARDER_STALL_SECONDS" in said
+    code, stderr = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
+    assert code == 5, stderr
+    assert "bytes arrived in" in stderr and "LARDER_STALL_SECONDS" in stderr
     assert len(liar.asked) == 2
 
 
 @pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"PK\3\4 without a head\r\n\r\n"])
 def test_server_of_another_protocol(run: Run, liar: Liar, banner: bytes) -> None:
     liar.answer = lambda request, talk: talk.send(banner)
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "something else than HTTP" in said) == (5, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert (code, "something else than HTTP" in stderr) == (5, True), stderr
 
 
 def test_silent_server(run: Run, liar: Liar) -> None:
     liar.answer = lambda request, talk: talk.hush()
-    code, said = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
-    assert (code, "has stopped sending" in said) == (5, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar", "--stall-seconds=1")
+    assert (code, "has stopped sending" in stderr) == (5, True), stderr
 
 
 def test_server_that_sends_a_byte_a_connection(run: Run, liar: Liar) -> None:
@@ -184,8 +184,8 @@ def test_server_that_sends_a_byte_a_connection(run: Run, liar: Liar) -> None:
         talk.send(f"Content-Length: {1_000_000 - start}\r\n\r\nx".encode())
 
     liar.answer = answer
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "without progress" in said) == (5, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert (code, "without progress" in stderr) == (5, True), stderr
     assert len(liar.asked) == 2
 
 
@@ -202,16 +202,16 @@ def test_endless_heads(run: Run, liar: Liar, flood: bytes) -> None:
         return talk.flood(flood)
 
     liar.answer = answer
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert code in (3, 5), said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert code in (3, 5), stderr
 
 
 @pytest.mark.parametrize("chunks", [b"-1\r\n", b"-5\r\nabc", b"zz\r\n", b"F" * 99999, b"0\r\n" + b"X: y\r\n" * 999])
 def test_chunks_that_are_none(run: Run, liar: Liar, chunks: bytes) -> None:
     head = OK.replace("\n", "\r\n").encode() + b"Transfer-Encoding: chunked\r\n\r\n"
     liar.answer = lambda _, talk: talk.send(head + chunks)
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert code == 5, said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert code == 5, stderr
 
 
 @pytest.mark.parametrize(
@@ -239,16 +239,16 @@ def test_lies_about_ranges(run: Run, liar: Liar, archive: bytes, raw: Raw, lie: 
         )
 
     liar.answer = answer
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert code == 5 or raw.content() == FILES, said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert code == 5 or raw.content() == FILES, stderr
 
 
 def test_reason_phrases_cannot_forge_lines(run: Run, liar: Liar) -> None:
     liar.answer = saying("HTTP/1.1 404 gone\x1b[2K\x9b1A\x85error: forged\x0b", b"")
-    code, said = run(f"--source={liar.url}/a.tar")
+    code, stderr = run(f"--source={liar.url}/a.tar")
     assert code == 3
-    assert "404 gone\\x1b[2K\\x9b1A\\x85error: forged" in said
-    assert all(line.isprintable() for line in said.splitlines())
+    assert "404 gone\\x1b[2K\\x9b1A\\x85error: forged" in stderr
+    assert all(line.isprintable() for line in stderr.splitlines())
 
 
 @pytest.fixture
@@ -284,9 +284,9 @@ def test_redirect_into_the_network_is_refused(
         lambda name, *rest, **named: resolve("127.0.0.1" if name == "rebind.test" else name, *rest, **named),
     )
     internet.answer = to(f"http://{host}:{liar.port}/secret?token=s3cr3t")
-    code, said = run(f"--source={internet.url}/a.tar")
-    assert code == 3, said
-    assert "not followed" in said and "s3cr3t" not in said
+    code, stderr = run(f"--source={internet.url}/a.tar")
+    assert code == 3, stderr
+    assert "not followed" in stderr and "s3cr3t" not in stderr
     assert (len(internet.asked), liar.connections) == (1, 0)
 
 
@@ -301,8 +301,8 @@ def test_an_address_is_checked_when_it_is_connected_to(
         lambda name, *rest, **named: resolve(next(answers) if name == "rebind.test" else name, *rest, **named),
     )
     internet.answer = to(f"http://rebind.test:{liar.port}/a.tar")
-    code, said = run(f"--source=http://rebind.test:{internet.port}/a.tar")
-    assert (code, liar.connections) == (3, 0), said
+    code, stderr = run(f"--source=http://rebind.test:{internet.port}/a.tar")
+    assert (code, liar.connections) == (3, 0), stderr
 
 
 def test_redirect_through_several_hops_is_checked_at_each(run: Run, internet: Liar, liar: Liar) -> None:
@@ -313,8 +313,8 @@ def test_redirect_through_several_hops_is_checked_at_each(run: Run, internet: Li
         to(place)(request, talk)
 
     internet.answer = answer
-    code, said = run(f"--source={internet.url}/")
-    assert (code, liar.connections, len(internet.asked)) == (3, 0, 3), said
+    code, stderr = run(f"--source={internet.url}/")
+    assert (code, liar.connections, len(internet.asked)) == (3, 0, 3), stderr
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,8 @@ def test_redirect_through_several_hops_is_checked_at_each(run: Run, internet: Li
 )
 def test_redirect_to_no_usable_place(run: Run, liar: Liar, place: str) -> None:
     liar.answer = to(place)
-    code, said = run(f"--source={liar.url}/a.tar")
-    assert (code, "invalid URL" in said) == (3, True), said
+    code, stderr = run(f"--source={liar.url}/a.tar")
+    assert (code, "invalid URL" in stderr) == (3, True), stderr
 
 
 def test_redirect_within_the_machine_where_the_source_is_there(run: Run, liar: Liar, archive: bytes, raw: Raw) -> None:
@@ -331,11 +331,11 @@ def test_redirect_within_the_machine_where_the_source_is_there(run: Run, liar: L
     with lying() as other:
         other.answer = saying(f'{OK}ETag: "v1"\nContent-Length: {len(archive)}', archive)
         liar.answer = to(f"{other.url}/b.tar?signature=s3cr3t")
-        code, said = run(f"--source={liar.url}/a.tar")
-        assert code == 0, said
-    found = json.loads(raw.meta("run.json"))["found"]
+        code, stderr = run(f"--source={liar.url}/a.tar")
+        assert code == 0, stderr
+    facts = json.loads(raw.meta("run.json"))["found"]
     manifest = json.loads(raw.meta("manifest.json"))
-    assert found == {
+    assert facts == {
         "sha256": manifest["input"]["sha256"],
         "bytes": len(archive),
         "url": f"{other.url}/b.tar",
@@ -348,6 +348,6 @@ def test_password_stays_with_its_host(run: Run, liar: Liar, archive: bytes) -> N
         other.answer = saying(f"{OK}Content-Length: {len(archive)}", archive)
         places = iter(["/b.tar", f"http://localhost:{other.port}/c.tar"])
         liar.answer = lambda request, talk: to(next(places))(request, talk)
-        code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{liar.port}/a.tar")
-    assert (code, "s3cr3t" in said) == (0, False), said
+        code, stderr = run(f"--source=http://me:s3cr3t@127.0.0.1:{liar.port}/a.tar")
+    assert (code, "s3cr3t" in stderr) == (0, False), stderr
     assert ["authorization" in asked.headers for asked in (*liar.asked, *other.asked)] == [True, True, False]

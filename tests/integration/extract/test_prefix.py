@@ -320,9 +320,9 @@ def test_a_server_that_always_breaks_off(lying: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prefixes, "_PAUSES_SECONDS", (0.001,) * 3)
     lying.objects, lying.content = {"p/a?b.jpg": PARTS}, lambda content, _start: content[:50_000]
     prefix = prefixes.PrefixReader("s3://bucket/p/", StoreSettings.load("store", [], lying.env), 1)
-    [found] = prefix.list()
+    [entry] = prefix.list()
     with pytest.raises(ServiceError):
-        list(prefix.read(found))
+        list(prefix.read(entry))
     assert len(lying.asked) == 5, "one that lists, and four that read"
 
 
@@ -404,6 +404,6 @@ def test_webdataset_shards_below_a_prefix_become_a_tree(
     [tree] = [path for path in volume.iterdir() if path.name not in ("raw", ".larder")]
     manifest = json.loads((tree / "_larder/manifest.json").read_bytes())
     assert (manifest["classes"], manifest["settings"]["recipe"]) == (["ant", "bee", "cat"], "webdataset")
-    found = {name: split["samples_per_class"] for name, split in manifest["splits"].items()}
-    assert found == {"training": [4, 4, 4], "validation": [1, 1, 1]}
+    counts = {name: split["samples_per_class"] for name, split in manifest["splits"].items()}
+    assert counts == {"training": [4, 4, 4], "validation": [1, 1, 1]}
     assert (tree / "training/class_02/a000008.jpg").read_bytes() == picture(8)

@@ -39,12 +39,12 @@ def zip_of(files: Files, method: int = zipfile.ZIP_STORED) -> bytes:
 @pytest.fixture(scope="session")
 def photos(picture: MakePicture) -> dict[str, bytes]:
     """90 images in three splits and two classes, and what lies between people's files."""
-    found: dict[str, bytes] = {}
+    images: dict[str, bytes] = {}
     for split, count in (("train", 50), ("val", 20), ("test", 20)):
         for number in range(count):
             label = ("cat", "dog")[number % 2]
-            found[f"{split}/{label}/{label}.{number}.jpg"] = picture(len(found))
-    return found | {
+            images[f"{split}/{label}/{label}.{number}.jpg"] = picture(len(images))
+    return images | {
         "README.md": b"photos",
         "train/cat/Thumbs.db": b"x",
         "train/.ipynb_checkpoints/1.jpg": b"x",

@@ -95,11 +95,11 @@ def test_packs_are_those_of_the_extracted_source(
         in indexed.stderr
     )
     assert "\n  all " in indexed.stderr
-    found = stages.objects("Food-11-index")
-    manifest = json.loads(found["_larder/manifest.json"])
+    index = stages.objects("Food-11-index")
+    manifest = json.loads(index["_larder/manifest.json"])
     assert (manifest["artifact"], manifest["classes"]) == ("index", ["cat", "dog"])
-    [name] = [path for path in found if "/index-" in path]
-    lines = [json.loads(line) for line in found[name].decode().splitlines()]
+    [name] = [path for path in index if "/index-" in path]
+    lines = [json.loads(line) for line in index[name].decode().splitlines()]
     shared = ("path", "bytes", "sha256", "class", "width", "height")
     assert [[line[key] for key in shared] for line in lines] == [[line[key] for key in shared] for line in tree]
     assert not [path for path in empty.rglob("*") if path.is_file() and path.name != "lock"], "nothing stays here"
@@ -171,15 +171,15 @@ def test_shards_of_others(stages: BucketStages, picture: MakePicture) -> None:
         "LARDER_SPLITS": "set-train=training,set-val=validation",
     }
     assert (done := stages("index")).code == 0, done.stderr
-    found = stages.objects("Food-11-index")
-    manifest = json.loads(found["_larder/manifest.json"])
+    index = stages.objects("Food-11-index")
+    manifest = json.loads(index["_larder/manifest.json"])
     assert manifest["classes"] == ["cat", "dog"]
     assert {split: there["samples_per_class"] for split, there in manifest["splits"].items()} == {
         "training": [6, 6],
         "validation": [3, 3],
     }
-    [name] = [path for path in found if "/index-" in path]
-    paths = [json.loads(line)["path"] for line in found[name].splitlines()]
+    [name] = [path for path in index if "/index-" in path]
+    paths = [json.loads(line)["path"] for line in index[name].splitlines()]
     assert "training/class_00/set-train-001_0000.jpeg" in paths, "two shards have a 0000.jpeg"
     assert "validation/class_00/0000.jpeg" in paths
 
@@ -204,10 +204,10 @@ def test_rejects_and_what_is_left_out(stages: BucketStages, photos: dict[str, by
     there = stages("index", "--max-rejects=9")
     assert there.code == 0, there.stderr
     assert "continuing an earlier run" in there.stderr
-    found = stages.objects("Food-11-index")
-    assert found["_larder/rejects.jsonl"] == (volume / "rejects/rejects.jsonl").read_bytes()
+    index = stages.objects("Food-11-index")
+    assert index["_larder/rejects.jsonl"] == (volume / "rejects/rejects.jsonl").read_bytes()
     left_out = volume / "Food-11/_larder/left-out.jsonl"
-    assert set(left_out.read_bytes().splitlines()) <= set(found["_larder/left-out.jsonl"].splitlines())
+    assert set(left_out.read_bytes().splitlines()) <= set(index["_larder/left-out.jsonl"].splitlines())
     assert "index" in stages("index", "--max-rejects=9").stderr
 
 

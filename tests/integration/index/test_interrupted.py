@@ -49,8 +49,8 @@ def test_a_killed_one_goes_on(stages: BucketStages, picture: MakePicture, proxy:
         process.send_signal(signal.SIGKILL)
     else:
         workers_of(process)[0].kill()
-    _, said = process.communicate(timeout=120)
-    assert killed == "run" or (process.returncode, "a worker process was killed" in said) == (3, True), said
+    _, stderr = process.communicate(timeout=120)
+    assert killed == "run" or (process.returncode, "a worker process was killed" in stderr) == (3, True), stderr
     held.release()
     assert "_larder/manifest.json" not in stages.objects("Food-11-index")
     proxy.settle()

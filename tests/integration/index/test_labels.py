@@ -59,7 +59,7 @@ def test_labels_with_gaps_are_the_same_in_every_form(
 ) -> None:
     stages.put(in_form(form, NUMBERS, picture))
     stages.env |= {"LARDER_SOURCE": stages.uri("in/")}
-    wanted = {hashlib.sha256(picture(number)).hexdigest(): label for number, label in enumerate(expected)}
+    labels = {hashlib.sha256(picture(number)).hexdigest(): label for number, label in enumerate(expected)}
     for name in ("extract", "transform", "index"):
         done = stages(name)
         assert done.code == 0, done.stderr
@@ -72,7 +72,7 @@ def test_labels_with_gaps_are_the_same_in_every_form(
         (found["_larder/manifest.json"], found[name]),
     ):
         assert json.loads(manifest)["classes"] == classes
-        assert {line["sha256"]: line["class"] for line in map(json.loads, lines.splitlines())} == wanted
+        assert {line["sha256"]: line["class"] for line in map(json.loads, lines.splitlines())} == labels
 
 
 def test_a_mask_is_no_sample_of_its_own(stages: BucketStages, picture: MakePicture, volume: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_mask_is_no_sample_of_its_own(stages: BucketStages, picture: MakePictu
         assert failed.code == 4, failed.stderr
         assert "has the key of another image" in failed.stderr
         assert (done := stages(name, "--max-rejects=4")).code == 0, done.stderr
-    found = stages.objects("Food-11-index")
+    index = stages.objects("Food-11-index")
     here = (volume / "rejects/rejects.jsonl").read_text().splitlines()
-    there = found["_larder/rejects.jsonl"].decode().splitlines()
+    there = index["_larder/rejects.jsonl"].decode().splitlines()
     ours, theirs = ({json.loads(line)["path"].rpartition("/")[2] for line in lines} for lines in (here, there))
     assert ours == theirs == {"0.mask.png", "1.mask.png", "2.mask.png", "2.jpg"}
-    assert json.loads(found["_larder/manifest.json"])["files"] == 2
+    assert json.loads(index["_larder/manifest.json"])["files"] == 2
 
 
 def test_a_column_of_splits_counts_in_parquet(stages: BucketStages) -> None:

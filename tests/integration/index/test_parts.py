@@ -49,16 +49,16 @@ def run(
             **settings,
         }
         index(IndexSettings.model_validate(given), Reporter("index", "line"))
-        found = objects(f"{prefix}/Food-11-index")
-        return {path: content for path, content in found.items() if not path.endswith("run.json")}
+        files = objects(f"{prefix}/Food-11-index")
+        return {path: content for path, content in files.items() if not path.endswith("run.json")}
 
     return run
 
 
 def folders(count: int) -> dict[str, bytes]:
     """Images in folders, and what lies between them."""
-    found = {f"{('train', 'val')[n % 2]}/c{n % 3}/{n:03d}.jpg": b"\xff\xd8\xff%d" % n for n in range(count)}
-    return found | {"train/c0/notes.txt": b"x", "train/c0/.DS_Store": b"x", "README.md": b"y"}
+    images = {f"{('train', 'val')[n % 2]}/c{n % 3}/{n:03d}.jpg": b"\xff\xd8\xff%d" % n for n in range(count)}
+    return images | {"train/c0/notes.txt": b"x", "train/c0/.DS_Store": b"x", "README.md": b"y"}
 
 
 def shard(count: int) -> dict[str, bytes]:

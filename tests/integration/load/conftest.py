@@ -130,12 +130,12 @@ class InStore:
         manifest = self.manifest()
         index = self.read(f"_larder/index-{manifest['index']['sha256']}.jsonl")
         assert hashlib.sha256(index).hexdigest() == manifest["index"]["sha256"]
-        found = {line["path"]: line for line in map(json.loads, index.decode().splitlines())}
-        for path, line in found.items():
+        lines = {line["path"]: line for line in map(json.loads, index.decode().splitlines())}
+        for path, line in lines.items():
             data = self.read(path)
             assert (len(data), hashlib.sha256(data).hexdigest()) == (line["bytes"], line["sha256"]), path
-        assert len(found) == manifest["files"]
-        return {path: line["sha256"] for path, line in found.items()}
+        assert len(lines) == manifest["files"]
+        return {path: line["sha256"] for path, line in lines.items()}
 
 
 @pytest.fixture

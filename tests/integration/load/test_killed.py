@@ -54,12 +54,12 @@ def test_a_first_load_killed_again_and_again(
     while rounds < KILLS or kills <= KILLS / 3:  # after a slow first run, many end before they are killed
         rounds += 1
         kills += kill_while_loading(stage, env, proxy, moments.uniform(0.2, seconds))
-        found = there.find_whole()
-        assert found in (None, digests(made)), "a manifest is there only when all it names is"
+        whole_data = there.find_whole()
+        assert whole_data in (None, digests(made)), "a manifest is there only when all it names is"
         now = len(there.data())
         assert now >= arrived, "what has arrived stays"
         arrived = now
-        if found:  # begin again
+        if whole_data:  # begin again
             for path in ("_larder/manifest.json", *there.data()):
                 there.delete(path)
             arrived = 0
@@ -100,9 +100,9 @@ def test_a_load_over_an_earlier_one_killed_again_and_again(
 
 def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str]) -> None:
     """The manifest names the old data or the new, all in place. Without one, all of the new are in the store."""
-    found = there.find_whole()
-    if found is not None:
-        assert found in (old, new)
+    whole_data = there.find_whole()
+    if whole_data is not None:
+        assert whole_data in (old, new)
         return
     incoming = {path.split("/", 2)[2]: path for path in there.list() if path.startswith("_larder/incoming-")}
     for path, digest in new.items():
@@ -156,7 +156,7 @@ def test_interrupted_it_says_so(
     process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     until(lambda: proxy.count("PUT", ".jpg") > 0, "uploading has begun")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     go.set()
     assert process.returncode == 130
-    assert "run the same command again" in said
+    assert "run the same command again" in stderr

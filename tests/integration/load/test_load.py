@@ -264,8 +264,8 @@ def test_a_prefix_stands_before_the_folder(load: Load, tree: MakeTree, there: In
     tree(5)
     assert load("--prefix=team/a b").code == 0
     assert there.list() == []
-    found = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
-    assert len([item for item in found["Contents"] if not item["Key"].endswith("/.keep")]) == 8
+    listing = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
+    assert len([item for item in listing["Contents"] if not item["Key"].endswith("/.keep")]) == 8
 
 
 def test_another_data_set_is_not_replaced_by_mistake(load: Load, tree: MakeTree, there: InStore, volume: Path) -> None:
@@ -299,9 +299,9 @@ def test_a_bandwidth_limit_is_kept(load: Load, tree: MakeTree, there: InStore) -
 def test_progress_comes_from_rclones_log(load: Load, tree: MakeTree, there: InStore) -> None:
     tree({f"soup/{n}.jpg": os.urandom(300_000) for n in range(30)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
     result = load("--bandwidth=1500kB", env={"LARDER_LOG": "json"})
-    said = [event for event in result.events if event["event"] == "progress" and "uploading" in event["task"]]
-    assert said
-    assert 0 < said[0]["done"] < said[0]["total"] == 9_000_000
+    events = [event for event in result.events if event["event"] == "progress" and "uploading" in event["task"]]
+    assert events
+    assert 0 < events[0]["done"] < events[0]["total"] == 9_000_000
     assert result.events[-2]["sent"] == 30
 
 

@@ -34,8 +34,8 @@ def test_a_full_disk_under_the_store(stage: Stage, tree: MakeTree, full: Any, in
     there = in_bucket(full.client, "images")
     assert there.find_manifest() is None
     arrived = there.data()
-    others = [{"Key": f"something else/{number}"} for number in range(100)]
-    full.client.delete_objects(Bucket="images", Delete={"Objects": others})
+    taken = [{"Key": f"something else/{number}"} for number in range(100)]
+    full.client.delete_objects(Bucket="images", Delete={"Objects": taken})
     result = stage("load", env=env)
     assert result.code == 0, result.stderr
     assert f"{40 - len(arrived)} sent" in result.stderr

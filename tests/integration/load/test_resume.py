@@ -52,10 +52,10 @@ def test_killed_at_each_step_of_a_replacement(
         if reached.is_set() and not late:
             go.wait(60)
             return "reset-request"  # what was on its way when the process died doesn't count
-        wanted = STEPS[step](method, path) and ("incoming" in path or "/class_" not in path or replacing)
-        if wanted and "incoming" in path and replacing:
+        is_step = STEPS[step](method, path) and ("incoming" in path or "/class_" not in path or replacing)
+        if is_step and "incoming" in path and replacing:
             return None
-        if wanted and not reached.is_set():
+        if is_step and not reached.is_set():
             reached.set()
             if not late:
                 go.wait(60)
@@ -69,8 +69,8 @@ def test_killed_at_each_step_of_a_replacement(
     process.communicate(timeout=60)
     go.set()
     watched.settle()
-    found = there.find_whole()
-    assert found is None or set(found) == set(old)
+    whole_data = there.find_whole()
+    assert whole_data is None or set(whole_data) == set(old)
     uploads = start_proxy(store)
     assert load(env={"S3_ENDPOINT_URL": uploads.endpoint}).code == 0
     if replacing:

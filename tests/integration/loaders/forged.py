@@ -90,8 +90,8 @@ class Forged:
         manifest["index"] = {"bytes": len(index), "sha256": digest}
         manifest["bytes"] = sum(json.loads(line)["bytes"] for line in index.splitlines()) if _is_sound(index) else 1
         text = json.dumps(manifest, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-        others = {path: content for path, content in self._objects.items() if path != self._index}
-        return others | {f"{META}/index-{digest}.jsonl": index, f"{META}/manifest.json": text.encode()}
+        objects = {path: content for path, content in self._objects.items() if path != self._index}
+        return objects | {f"{META}/index-{digest}.jsonl": index, f"{META}/manifest.json": text.encode()}
 
 
 def _is_sound(index: bytes) -> bool:

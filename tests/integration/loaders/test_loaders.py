@@ -286,8 +286,8 @@ def test_labels_are_the_manifests_where_a_split_lacks_a_class(
     )
     (tmp_path / "_larder/manifest.json").write_text(manifest.to_json())
     with ImageFolderLoader(tmp_path, "validation", batch_size=3, workers=0) as loader:
-        found = sorted(label for _, labels in loader for label in labels.tolist())
-        assert found == [label for label in range(3) if label != absent for _ in "12"]
+        all_labels = sorted(label for _, labels in loader for label in labels.tolist())
+        assert all_labels == [label for label in range(3) if label != absent for _ in "12"]
         assert pickle.loads(pickle.dumps(type(loader.dataset))) is type(loader.dataset), "workers can be spawned"
         names = {Path(path).parent.name: label for path, label in loader.dataset.samples}
         assert names == {f"class_{label:02d}": label for label in range(3) if label != absent}

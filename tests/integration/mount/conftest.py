@@ -72,8 +72,8 @@ class Mount:
         process: subprocess.Popen[str] = self.stage.start("mount", env=self.env | env)
         self.started.append(process)
         assert process.stdout and process.stderr
-        said = process.stdout.readline()
-        assert said == f"{self.point}\n", process.stderr.read()
+        line = process.stdout.readline()
+        assert line == f"{self.point}\n", process.stderr.read()
         return process
 
     def detach(self, **env: str) -> int:
@@ -84,15 +84,15 @@ class Mount:
 
     def server(self) -> int:
         """The process that serves the folder in the background."""
-        found = [pid for pid in processes(b"services.mount") if f"LARDER_MOUNT_DIR={self.folder}" in _environ(pid)]
-        assert len(found) == 1
-        return found[0]
+        pids = [pid for pid in processes(b"services.mount") if f"LARDER_MOUNT_DIR={self.folder}" in _environ(pid)]
+        assert len(pids) == 1
+        return pids[0]
 
     def rclone(self) -> int:
         """The process id of the rclone that serves it."""
-        found = [pid for pid in processes(b"mount") if self.bucket in arguments(pid) and "/rclone\0" in arguments(pid)]
-        assert len(found) == 1
-        return found[0]
+        pids = [pid for pid in processes(b"mount") if self.bucket in arguments(pid) and "/rclone\0" in arguments(pid)]
+        assert len(pids) == 1
+        return pids[0]
 
     def mounted(self) -> bool:
         """Whether something, dead or alive, is mounted there."""

@@ -48,12 +48,12 @@ def sharding() -> Packing:
 def images() -> dict[str, bytes]:
     """150 files of 2 to 9 KB in two splits and three classes, by path. Packing looks at no pixel."""
     source = random.Random(5)
-    found = {}
+    files = {}
     for split, count in (("training", 110), ("validation", 40)):
         for number in range(count):
             label = number % CLASSES
-            found[f"{split}/class_{label:02d}/{label}_{number}.jpg"] = source.randbytes(source.randint(2000, 9000))
-    return found
+            files[f"{split}/class_{label:02d}/{label}_{number}.jpg"] = source.randbytes(source.randint(2000, 9000))
+    return files
 
 
 @pytest.fixture

@@ -77,12 +77,12 @@ def test_the_same_bytes_with_either_engine(
 
 
 def _same_bytes(stage: Stage, volume: Path, packing: Packing, digests: Digests, other: list[str]) -> None:
-    found = []
+    keys = []
     for flags in (["--workers=1"], other):
         result = stage(packing.stage, packing.size, *flags, "--force")
         assert result.code == 0, result.stderr
-        found.append(digests(volume / packing.folder))
-    assert found[0] == found[1]
+        keys.append(digests(volume / packing.folder))
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port", "head:6379/x"])
@@ -150,21 +150,21 @@ def test_names_that_can_not_be_keys(
     result = stage("shard", "--shard-samples=5")
     assert result.code == 0, result.stderr
     folder = volume / "Food-11-webdataset"
-    found = {}
+    contents = {}
     for sample in WebDataset([str(path) for path in sorted(folder.rglob("*.tar"))], shardshuffle=False):
         [image] = [value for name, value in sample.items() if name in ("jpg", "png")]
-        found[sample["__key__"]] = (image, int(sample["cls"]))
-    assert sorted(found.values()) == sorted((data, int(data[:1])) for data in made.values())
-    assert {"class_00/plain", "class_00/cat_0", "class_00/1"} < found.keys()
+        contents[sample["__key__"]] = (image, int(sample["cls"]))
+    assert sorted(contents.values()) == sorted((data, int(data[:1])) for data in made.values())
+    assert {"class_00/plain", "class_00/cat_0", "class_00/1"} < contents.keys()
     for line in lines(folder / "_larder/samples.jsonl"):
         own = line["source"].partition("/")[2].rpartition(".")[0]
-        assert found[line.get("key", own)] == (made[line["source"]], line["class"])
+        assert contents[line.get("key", own)] == (made[line["source"]], line["class"])
         assert ("key" in line) == ("." in own or line["source"].endswith("1.png"))
     places = {"LARDER_VOLUME_DIR": str(volume), "LARDER_WDS_DIR": str(volume), "LARDER_LIT_DIR": str(volume / "none")}
     env = places | {"LARDER_VERIFY_SAMPLES": "all", "LARDER_WORKERS": "1"}
     verified = stage("verify", env=env)
-    [said] = [line for line in verified.stdout.splitlines() if "shards" in line and "in the store" not in line]
-    assert verified.code == 0 and said.startswith("ok ") and "24" in said, verified.stdout
+    [line] = [line for line in verified.stdout.splitlines() if "shards" in line and "in the store" not in line]
+    assert verified.code == 0 and line.startswith("ok ") and "24" in line, verified.stdout
     shard = next(path for path in sorted(folder.rglob("*.tar")) if b"cat_1-" in path.read_bytes())
     shard.write_bytes(shard.read_bytes().replace(b"cat_1-", b"cat_2-", 1))
     assert stage("verify", env=env).code == 3
@@ -223,13 +223,13 @@ def test_order(
     images: dict[str, bytes],
     lines: Callable[[Path], list[dict[str, Any]]],
 ) -> None:
-    found = {}
+    contents = {}
     for flags in ("--shuffle=none", "--seed=0", "--seed=1"):
         assert stage(packing.stage, packing.size, flags).code == 0
-        found[flags] = [line["source"] for line in lines(volume / packing.folder / "_larder/samples.jsonl")]
-    assert found["--shuffle=none"] == sorted(images)
-    assert len({tuple(order) for order in found.values()}) == 3
-    first = [line.split("/")[1] for line in found["--seed=0"][:15]]
+        contents[flags] = [line["source"] for line in lines(volume / packing.folder / "_larder/samples.jsonl")]
+    assert contents["--shuffle=none"] == sorted(images)
+    assert len({tuple(order) for order in contents.values()}) == 3
+    first = [line.split("/")[1] for line in contents["--seed=0"][:15]]
     assert len(set(first)) == 3, "a pack of class-ordered data is mixed"
 
 
@@ -429,8 +429,8 @@ def test_webdataset_reads_shards(stage: Stage, volume: Path, tree: Path, images:
     assert stage("shard", "--shard-bytes=60000").code == 0
     shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
     reader = webdataset.WebDataset(shards, shardshuffle=False)
-    found = {sample["__key__"]: (sample["jpg"], sample["cls"]) for sample in reader}
-    assert found == by_key(images)
+    samples = {sample["__key__"]: (sample["jpg"], sample["cls"]) for sample in reader}
+    assert samples == by_key(images)
 
 
 def test_wids_reads_shards(stage: Stage, volume: Path, tree: Path, images: dict[str, bytes], tmp_path: Path) -> None:
@@ -441,8 +441,8 @@ def test_wids_reads_shards(stage: Stage, volume: Path, tree: Path, images: dict[
     listed = [{"url": str(shard), "nsamples": 22} for shard in shards]
     dataset = wids.ShardListDataset(listed, cache_dir=str(tmp_path / "cache"), transformations=[])
     samples = [dataset[number] for number in range(len(dataset))]
-    found = {sample["__key__"]: (sample[".jpg"].read(), sample[".cls"].read()) for sample in samples}
-    assert found == by_key(images)
+    contents = {sample["__key__"]: (sample[".jpg"].read(), sample[".cls"].read()) for sample in samples}
+    assert contents == by_key(images)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -452,14 +452,14 @@ def test_datapipes_read_shards(stage: Stage, volume: Path, tree: Path, images: d
     assert stage("shard", "--shard-bytes=60000").code == 0
     shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
     pipe = FileOpener(IterableWrapper(shards), mode="b").load_from_tar().webdataset()
-    found = {
+    contents = {
         sample["__key__"].partition("training/")[2].partition(".tar/")[2]: (
             sample[".jpg"].read(),
             sample[".cls"].read(),
         )
         for sample in pipe
     }
-    assert found == by_key(images)
+    assert contents == by_key(images)
 
 
 def by_key(images: dict[str, bytes]) -> dict[str, tuple[bytes, bytes]]:

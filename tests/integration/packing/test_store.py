@@ -111,8 +111,8 @@ def test_large_packs_go_in_parts_and_are_copied_in_them(
     assert entry.etag.endswith("-3")
     folder.copy("in/large.tar", "large.tar", 11 << 20)
     assert folder.digest("large.tar") == (11 << 20, entry.sha256)
-    [found] = [item for item in folder.list() if item.path == "in/large.tar"]
-    assert found.etag == entry.etag
+    [listed] = [item for item in folder.list() if item.path == "in/large.tar"]
+    assert listed.etag == entry.etag
 
 
 def test_check_says_what_the_store_lacks(pack: StorePacker, store: Store, bucket: str) -> None:

@@ -218,14 +218,14 @@ def begin_upload(store: Store, bucket: str) -> Any:
 
 def test_parts_that_a_killed_run_has_left(shard: StorePacker, store: Store, bucket: str, begin_upload: Any) -> None:
     folder = shard.folder()
-    others = [f"{folder}/training/another.tar", f"x/{folder}/_larder/incoming/training/shard-000000.tar"]
+    foreign = [f"{folder}/training/another.tar", f"x/{folder}/_larder/incoming/training/shard-000000.tar"]
     ours = [f"{folder}/_larder/incoming/training/shard-000077.tar", f"{folder}/training/shard-000000.tar"]
-    for path in others + ours:
+    for path in foreign + ours:
         begin_upload(path)
     result = shard("")
     assert result.code == 0, result.stderr
     left = [item["Key"] for item in store.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
-    assert sorted(left) == sorted(others)
+    assert sorted(left) == sorted(foreign)
 
 
 def test_a_store_that_lists_no_uploads(shard: StorePacker, proxy: Proxy) -> None:

@@ -99,9 +99,9 @@ def test_json_for_machines(check: Check) -> None:
 
 def assert_failed(ended: Any, code: int, failed: str, skipped: list[str], *words: str) -> None:
     """The check `failed`, and what needs it was skipped with that reason; the message has the words."""
-    found = outcomes(ended.stdout)
-    assert found.get(failed) == "FAILED", ended
-    assert [name for name, result in found.items() if result == "skipped"] == skipped
+    results = outcomes(ended.stdout)
+    assert results.get(failed) == "FAILED", ended
+    assert [name for name, result in results.items() if result == "skipped"] == skipped
     assert all(f"since {failed} failed" in line_of(ended.stdout, name) for name in skipped)
     assert ended.code == code
     for word in words:
@@ -182,8 +182,8 @@ class HostStyle(http.server.BaseHTTPRequestHandler):
             upstream = http.client.HTTPConnection(self.target, timeout=60)
             path = url.path + (f"?{url.query}" if url.query else "")
             upstream.request(self.command, path, body, dict(self.headers.items()))
-            found = upstream.getresponse()
-            status, headers, answer = found.status, dict(found.getheaders()), found.read()
+            response = upstream.getresponse()
+            status, headers, answer = response.status, dict(response.getheaders()), response.read()
             upstream.close()
         self.send_response_only(status)
         for name in headers.keys() - {"Content-Length", "Transfer-Encoding", "Connection"}:
@@ -453,8 +453,8 @@ def test_a_bucket_that_is_made_by_two_at_once(stage: Stage, store: Store) -> Non
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     both = [stage.start("s3", "--task=bucket", env=store.env | {"S3_BUCKET": name}) for _ in range(2)]
     try:
-        said = [process.communicate(timeout=60)[1] for process in both]
-        assert [process.returncode for process in both] == [0, 0], said
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], errors
     finally:
         store.client.delete_bucket(Bucket=name)
 

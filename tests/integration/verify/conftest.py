@@ -150,11 +150,11 @@ def verify(stage: Stage, chain: Copy) -> Verify:
 
 def results(stdout: str) -> dict[str, str]:
     """Return the result of each link from its line."""
-    found = {}
+    by_link = {}
     for line in stdout.splitlines():
         name = next(name for name in sorted(LINKS, key=len, reverse=True) if line[13:].startswith(name))
-        found[name] = line[:12].strip()
-    return found
+        by_link[name] = line[:12].strip()
+    return by_link
 
 
 Outcome = Callable[[str], dict[str, str]]
@@ -256,13 +256,13 @@ def loaded(pristine: Copy, store: Store) -> Iterator[Loaded]:
     bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
     store.client.create_bucket(Bucket=bucket)
     env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team"}
-    found = Loaded(store.client, bucket, env)
+    loaded_data = Loaded(store.client, bucket, env)
     for folder in (pristine.tree, pristine.shards, pristine.chunks):
         settings = env | {"LARDER_VOLUME_DIR": str(folder.parent), "LARDER_LOAD": folder.name}
         load(LoadSettings.load("load", [], settings), Reporter("load", "line"))
-    yield found
-    for path in found.all():
-        found.delete(path)
+    yield loaded_data
+    for path in loaded_data.all():
+        loaded_data.delete(path)
     store.client.delete_bucket(Bucket=bucket)
 
 

@@ -77,8 +77,8 @@ def as_nested(path: Path, files: Mapping[str, bytes]) -> Path:
 @pytest.fixture(params=[as_zip, as_tar, as_tar_zst, as_nested, as_folder])
 def write(request: pytest.FixtureRequest) -> Write:
     """Runs a test with every kind of source."""
-    found: Write = request.param
-    return found
+    writer: Write = request.param
+    return writer
 
 
 class Follow(Protocol):
@@ -340,8 +340,8 @@ def test_objects_below_a_prefix(
 
 def test_the_sample_by_another_generator_is_not_followed(verify: Verify, outcome: Outcome, chain: Copy) -> None:
     chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 0, "generator": 0})
-    found = outcome(verify().stdout)
-    assert (found["archive"], found["raw"], found["tree"]) == ("not followed", "ok", "BROKEN")
+    links = outcome(verify().stdout)
+    assert (links["archive"], links["raw"], links["tree"]) == ("not followed", "ok", "BROKEN")
 
 
 def test_the_sample_by_another_seed(verify: Verify, broken: Broken, chain: Copy) -> None:

@@ -99,9 +99,9 @@ def test_the_first_break_is_named(
     case.damage(there, path, objects[path])
     ended = verify(samples=samples, env=there.env)
     broken(ended, case.link, *(word.format(image=image) for word in case.words))
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok"] * 5
-    assert [link for link in STORED if found[link] != "ok"] == [case.link]
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok"] * 5
+    assert [link for link in STORED if links[link] != "ok"] == [case.link]
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_the_store_alone(
         shutil.rmtree(chain.root / folder)
     ended = verify(samples="33", env=there.env)
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in STORED] == ["ok"] * 3
-    assert [found[link] for link in LOCAL[1:]] == ["not there"] * 4
+    links = outcome(ended.stdout)
+    assert [links[link] for link in STORED] == ["ok"] * 3
+    assert [links[link] for link in LOCAL[1:]] == ["not there"] * 4
     of_another_tree(there, path := "Food-11-litdata/_larder/manifest.json", objects[path])
     broken(verify(env=there.env), CHUNKS, "made from another tree")
 

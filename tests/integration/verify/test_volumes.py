@@ -260,9 +260,9 @@ def test_the_first_break_is_named(
     words = (word.format(path=lonely, raw=source_of(lonely)) for word in case.words)
     broken(ended, case.link, *words)
     before = LOCAL[: LOCAL.index(case.link)]
-    found = outcome(ended.stdout)
+    links = outcome(ended.stdout)
     if case.link != "raw":  # else the archive has nothing to be compared with
-        assert [found[link] for link in before] == ["ok"] * len(before)
+        assert [links[link] for link in before] == ["ok"] * len(before)
 
 
 @pytest.mark.one_in(4)
@@ -283,9 +283,9 @@ def test_a_sample_says_nothing_of_the_rest(verify: Verify, chain: Copy, tools: T
 def test_a_chain_that_holds(verify: Verify, outcome: Outcome, chain: Copy, workers: str) -> None:
     ended = verify(env={"LARDER_WORKERS": workers})
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok"] * len(LOCAL)
-    assert [found[link] for link in found if link not in LOCAL] == ["not followed"] * 3
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok"] * len(LOCAL)
+    assert [links[link] for link in links if link not in LOCAL] == ["not followed"] * 3
     assert ended.stdout.count("66 of 66") == len(LOCAL)
     assert "5 of 8 links followed (" in ended.stderr
     assert "every sample read at each" in ended.stderr
@@ -374,8 +374,8 @@ def test_what_is_not_there_is_no_break(verify: Verify, outcome: Outcome, chain: 
         shutil.rmtree(folder)
     ended = verify()
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok", "ok", "not there", "not there", "not there"]
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok", "ok", "not there", "not there", "not there"]
 
 
 def test_shards_alone_hold_by_themselves(

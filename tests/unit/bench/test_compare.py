@@ -24,14 +24,14 @@ def record(
     in_container: bool = False,
 ) -> dict[str, Any]:
     network = None if arm == "imagefolder_local" else 1000
-    first, *others = (
+    first, *later = (
         {"pass": name, "imgs/s": rate, "network_bytes": network} for name, rate in zip(passes, rates, strict=True)
     )
     samples = {"training": 640}
     return {
         "arm": arm,
         **first,
-        "then": others,
+        "then": later,
         "dataset": {"name": "Food-11", "split": "training", "samples": samples, "manifest_sha256": manifest},
         "settings": {
             "batch_size": 64,
@@ -45,16 +45,15 @@ def record(
 
 
 def test_the_fastest_comes_first_with_ratios_and_their_spread() -> None:
-    [found] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
-    assert [(arm.name, arm.median) for arm in found.arms] == [("b", 210.0), ("a", 105.0)]
-    assert found.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
+    [comparison] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
+    assert [(arm.name, arm.median) for arm in comparison.arms] == [("b", 210.0), ("a", 105.0)]
+    assert comparison.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
 
 
 def test_spreads_that_overlap_are_no_victory() -> None:
-    [found] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
-    assert (
-        "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)" in found.verdict()
-    )
+    [comparison] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
+    verdict = "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)"
+    assert verdict in comparison.verdict()
 
 
 def test_other_circumstances_are_not_mixed() -> None:
@@ -65,20 +64,20 @@ def test_other_circumstances_are_not_mixed() -> None:
 
 
 def test_each_pass_is_an_arm_of_its_own() -> None:
-    [found] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
-    assert [arm.name for arm in found.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
+    [comparison] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
+    assert [arm.name for arm in comparison.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
 
 
 def test_two_loaders_of_one_arm_are_no_spread() -> None:
-    [found] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+    [comparison] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset by webdataset", [300.0]),
         ("webdataset", [100.0]),
     ]
 
 
 def test_two_stores_are_no_spread() -> None:
-    [found] = compare(
+    [comparison] = compare(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, endpoint="https://far.example:7480"),
@@ -86,7 +85,7 @@ def test_two_stores_are_no_spread() -> None:
             record("imagefolder_local", 200.0, endpoint=""),
         ]
     )
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset from far.example:7480", [300.0]),
         ("imagefolder_local", [200.0]),
         ("webdataset from store:9000", [100.0]),
@@ -95,14 +94,14 @@ def test_two_stores_are_no_spread() -> None:
 
 
 def test_two_packings_are_no_spread() -> None:
-    [found] = compare(
+    [comparison] = compare(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, manifest="fedcba9876543210"),
             record("remote_one_sample", 50.0, manifest="an artifact has a manifest of its own"),
         ]
     )
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset, manifest fedcba98", [300.0]),
         ("webdataset, manifest 01234567", [100.0]),
         ("remote_one_sample", [50.0]),

@@ -24,9 +24,9 @@ class Engine:
         self._table: list[str] = []
         self.bin.mkdir(parents=True)
         for program in ("rm", "rmdir", "git"):
-            found = shutil.which(program)
-            assert found
-            (self.bin / program).symlink_to(found)
+            target = shutil.which(program)
+            assert target
+            (self.bin / program).symlink_to(target)
         self.answer("version", text="28.0.0\n")
         self.answer("compose", "version", text="2.40.0\n")
 

@@ -155,25 +155,25 @@ def test_no_two_flags_of_a_command_are_the_same() -> None:
 @pytest.mark.parametrize("python", ["python3.9", "python3.10"])
 def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
     places = [*os.get_exec_path(), *map(str, Path.home().glob(f".pyenv/versions/{python[6:]}*/bin"))]
-    found = shutil.which(python, path=os.pathsep.join(reversed(places)))
-    if found is None:
+    interpreter = shutil.which(python, path=os.pathsep.join(reversed(places)))
+    if interpreter is None:
         return  # what they would stumble over is looked for above
     for words in (["--help"], ["etl-wds", "--help"], ["etl-wds", "--dry-run", "RUNNER=host"]):
-        ended = door.run("-m", "larder", *words, through=(found,))
+        ended = door.run("-m", "larder", *words, through=(interpreter,))
         assert ended.code == 0, ended.err
 
 
 def imported() -> list[tuple[str, str]]:
-    found = []
+    versions = []
     shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py")
     for path in [*sorted((ROOT / "larder" / "cli").rglob("*.py")), *(ROOT / "larder" / name for name in shared)]:
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         for node in tree.body + [inner for outer in tree.body if isinstance(outer, ast.If) for inner in outer.body]:
             if isinstance(node, ast.Import):
-                found += [(path.name, alias.name) for alias in node.names]
+                versions += [(path.name, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                found += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
-    return found
+                versions += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
+    return versions
 
 
 def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:

@@ -107,8 +107,8 @@ def test_fish_completes(tmp_path: Path) -> None:
     path = tmp_path / "larder.fish"
     path.write_text(script("fish", COMMANDS))
     ask = f"source {path}; complete -C 'larder etl-local LARDER_RECI'; complete -C 'larder ray-d'"
-    said = subprocess.check_output([fish, "--no-config", "-c", ask], text=True, env={"HOME": str(tmp_path)})
-    assert said.splitlines() == ["LARDER_RECIPE=", "ray-down\tstop the Ray cluster"]
+    offered = subprocess.check_output([fish, "--no-config", "-c", ask], text=True, env={"HOME": str(tmp_path)})
+    assert offered.splitlines() == ["LARDER_RECIPE=", "ray-down\tstop the Ray cluster"]
 
 
 @pytest.mark.parametrize("words", [(), ("tcsh",), ("bash", "zsh")], ids=["none", "another", "two"])

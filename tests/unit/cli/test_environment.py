@@ -73,7 +73,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -89,18 +89,18 @@ def install(checkout: Checkout) -> str:
     return f"{UV} {checkout.bin / 'python'} {HASHED} -r LIST"
 
 
-def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, said: list[str]) -> None:
-    python = ensure(checkout.root, ["transform", "extract"], {}, said.append)
+def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, messages: list[str]) -> None:
+    python = ensure(checkout.root, ["transform", "extract"], {}, messages.append)
     assert python == checkout.bin / "python"
     assert checkout.calls() == [install_uv(), select(checkout, "extract", "transform"), install(checkout)]
-    assert said == ["installing into .venv/, once: extract, transform (about 70 MB)"]
+    assert messages == ["installing into .venv/, once: extract, transform (about 70 MB)"]
 
 
-def test_what_is_installed_is_not_installed_again(checkout: Checkout, said: list[str]) -> None:
+def test_what_is_installed_is_not_installed_again(checkout: Checkout, messages: list[str]) -> None:
     ensure(checkout.root, ["extract"], {})
     checkout.calls()
-    ensure(checkout.root, ["extract"], {}, said.append)
-    assert (checkout.calls(), said) == ([], [])
+    ensure(checkout.root, ["extract"], {}, messages.append)
+    assert (checkout.calls(), messages) == ([], [])
     ensure(checkout.root, ["extract", "load"], {})
     assert checkout.calls() == [select(checkout, "load"), install(checkout)]
 
@@ -185,7 +185,7 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
 )
 def test_torch_is_of_the_machines_kind(
     checkout: Checkout,
-    said: list[str],
+    messages: list[str],
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     gpu: bool,
@@ -196,17 +196,17 @@ def test_torch_is_of_the_machines_kind(
     ensure(checkout.root, ["bench"], {"TORCH_INDEX_URL": "https://mirror.example/cpu"})
     (checkout.root / ".venv" / "installed" / "torch").unlink()
     checkout.calls()
-    ensure(checkout.root, ["bench"], environ, said.append)
+    ensure(checkout.root, ["bench"], environ, messages.append)
     uv = f"{UV} {checkout.bin / 'python'} --torch-backend {backend}"
     assert checkout.calls() == [f"{uv} --dry-run {TORCH}", f"{uv} {TORCH}"]
-    assert said == [f"installing into .venv/, once: torch (torch: {size})"]
+    assert messages == [f"installing into .venv/, once: torch (torch: {size})"]
 
 
-def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, said: list[str]) -> None:
+def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, messages: list[str]) -> None:
     checkout.fails("--dry-run")
-    ensure(checkout.root, ["bench"], {}, said.append)
+    ensure(checkout.root, ["bench"], {}, messages.append)
     assert checkout.calls()[-1] == f"{PIP} {TORCH}"
-    assert "the default index (CUDA, about 3 GB)" in said[-1]
+    assert "the default index (CUDA, about 3 GB)" in messages[-1]
 
 
 def test_the_users_index_wins(checkout: Checkout) -> None:
@@ -242,22 +242,22 @@ def test_without_venv_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("there", ["on-the-path", "of-pyenv", "fetched"])
 def test_another_version_has_an_environment_without_torch(
-    checkout: Checkout, said: list[str], tmp_path: Path, there: str
+    checkout: Checkout, messages: list[str], tmp_path: Path, there: str
 ) -> None:
     folder = {"of-pyenv": tmp_path / "pyenv/versions/3.13.0/bin"}.get(there, tmp_path / "bin")
     folder.mkdir(parents=True)
     python_that_makes(folder / ("uvs" if there == "fetched" else "python3.13"), checkout)
     environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
     (checkout.bin / "uv").write_text(UV_THAT_FINDS.format(fetched=folder / "uvs", state=tmp_path / "state"))
-    found = ensure_for_python(checkout.root, "3.13", environ, said.append)
-    assert found == checkout.root / ".venv-3.13" / "bin" / "python"
-    assert said == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
+    interpreter = ensure_for_python(checkout.root, "3.13", environ, messages.append)
+    assert interpreter == checkout.root / ".venv-3.13" / "bin" / "python"
+    assert messages == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
     assert (tmp_path / "state").exists() == (there == "fetched")
-    calls = (found.parent / "calls").read_text().splitlines()
+    calls = (interpreter.parent / "calls").read_text().splitlines()
     assert select(checkout, "dev") in calls
     assert not [call for call in calls if "torch" in call]
-    assert ensure_for_python(checkout.root, "3.13", environ, said.append) == found
-    assert len(said) == 1
+    assert ensure_for_python(checkout.root, "3.13", environ, messages.append) == interpreter
+    assert len(messages) == 1
 
 
 def test_a_version_that_nobody_has_is_an_error(checkout: Checkout, tmp_path: Path) -> None:

@@ -75,13 +75,13 @@ def root(tmp_path: Path, registry: Registry) -> Path:
 
 def with_token(registry: Registry) -> Callable[[Any], None]:
     """An answer for those with a token, as Docker Hub gives them to everybody."""
-    wanted = f'Bearer realm="http://{registry.host}/token",service="registry.test",scope="repository:x:pull"'
+    challenge = f'Bearer realm="http://{registry.host}/token",service="registry.test",scope="repository:x:pull"'
 
     def send(request: Any) -> None:
         if request.headers.get("Authorization") == "Bearer t0ken":
             answer(200, INDEX, Docker_Content_Digest=DIGEST)(request)
         else:
-            answer(401, b"{}", WWW_Authenticate=wanted)(request)
+            answer(401, b"{}", WWW_Authenticate=challenge)(request)
 
     return send
 

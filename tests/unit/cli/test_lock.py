@@ -95,8 +95,8 @@ def extras_of(needs: list[str | dict[str, str]] | list[str]) -> set[str]:
 
 
 def own_extras(requirement: str) -> str:
-    found = re.fullmatch(r"larder-data\[(.*)\]", requirement)
-    return found[1] if found else ""
+    match = re.fullmatch(r"larder-data\[(.*)\]", requirement)
+    return match[1] if match else ""
 
 
 def test_a_reason_stands_beside_every_direct_dependency() -> None:
@@ -108,9 +108,9 @@ def test_a_reason_stands_beside_every_direct_dependency() -> None:
 
 def test_the_dockerfile_has_a_target_for_every_stage() -> None:
     text = (ROOT / "services" / "Dockerfile").read_text()
-    found = {name: base for base, name in re.findall(r"^FROM (\w+) AS ([\w-]+)$", text, re.MULTILINE)}
-    assert set(found) >= STAGES
-    assert {name for name in STAGES if found[name] == "torch"} == NEEDS_TORCH - {"dev"}
+    bases = {name: base for base, name in re.findall(r"^FROM (\w+) AS ([\w-]+)$", text, re.MULTILINE)}
+    assert set(bases) >= STAGES
+    assert {name for name in STAGES if bases[name] == "torch"} == NEEDS_TORCH - {"dev"}
     for stage in STAGES:
         assert f'ENTRYPOINT ["python", "-m", "services.{stage}"]' in text
 

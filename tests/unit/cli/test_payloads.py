@@ -315,7 +315,7 @@ def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, wo
 
 def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
     """What was started: arguments without the label of the run, and the settings in the environment."""
-    found = []
+    left = []
     for call in ended.stages:
         argv = list(call["argv"])
         if "--label" in argv:
@@ -327,8 +327,8 @@ def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
             for name, value in call["env"].items()
             if name not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "_", "OLDPWD", "PWD", "SHLVL")
         }
-        found.append((argv, env))
-    return found
+        left.append((argv, env))
+    return left
 
 
 def test_a_dry_run_shows_no_secret(door: FrontDoor) -> None:

@@ -76,28 +76,28 @@ def interrupted_in_a_terminal(door: FrontDoor, command: Sequence[str]) -> tuple[
         os.execve(command[0], [*command, "etl-load", "RUNNER=host"], door.environ)
     wait_until(lambda: started(door), "the stage runs")
     os.write(terminal, b"\x03")
-    said = b""
+    output = b""
     with suppress(OSError):  # that the terminal is gone
         while part := os.read(terminal, 4096):
-            said += part
+            output += part
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), said
+    return os.waitstatus_to_exitcode(status), output
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_stage_once(slow: FrontDoor) -> None:
-    code, said = interrupted_in_a_terminal(slow, slow.command)
+    code, output = interrupted_in_a_terminal(slow, slow.command)
     assert code == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in output
     assert (slow.machine / "signals").read_text().splitlines() == ["SIGINT"]
     assert (slow.machine / "ended").exists()
 
 
 def test_ctrl_c_through_make(slow: FrontDoor) -> None:
-    code, said = interrupted_in_a_terminal(slow, (str(slow.bin / "make"),))
+    code, output = interrupted_in_a_terminal(slow, (str(slow.bin / "make"),))
     assert code != 0
     wait_until(lambda: (slow.machine / "ended").exists(), "the stage has ended")
-    assert b"Traceback" not in said
+    assert b"Traceback" not in output
 
 
 def test_a_signal_while_the_engine_is_asked(door: FrontDoor) -> None:

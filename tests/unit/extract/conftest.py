@@ -64,7 +64,7 @@ def raw(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
     def read() -> dict[str, bytes]:
         folder = tmp_path / "volume" / "raw"
         paths = (path for path in folder.rglob("*") if path.is_file())
-        found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-        return {name: content for name, content in found.items() if not name.startswith("_larder/")}
+        contents = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+        return {name: content for name, content in contents.items() if not name.startswith("_larder/")}
 
     return read

@@ -105,8 +105,10 @@ def shared_nothing() -> bytes:
     """Many entries that all unpack the same 4 MB of deflate, which are empty blocks."""
     data = b"\0\0\0\xff\xff" * 800_000 + b"\3\0"
     first = ZipEntry(b"0.jpg", b"", DEFLATE, data=data)
-    others = [ZipEntry(b"%d.jpg" % n, b"", DEFLATE, data=b"", packed_size=len(data), offset=0) for n in range(1, 500)]
-    return zip_of([first, *others])
+    overlapping = [
+        ZipEntry(b"%d.jpg" % n, b"", DEFLATE, data=b"", packed_size=len(data), offset=0) for n in range(1, 500)
+    ]
+    return zip_of([first, *overlapping])
 
 
 _FILE_TAR = tar_of([("a.jpg", FILE, "1")])
@@ -203,11 +205,11 @@ def _extract_all(folder: Path) -> Started:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     ends = [json.loads(line) for line in run.stdout.splitlines()]
-    said = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
-    last = [event["message"] for event in said if event["event"] in ("done", "error")]
+    events = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
+    last = [event["message"] for event in events if event["event"] in ("done", "error")]
     assert len(last) == len(ends) == len(HOSTILE)
-    found = {name: (end["code"], end["peak"], what) for name, end, what in zip(HOSTILE, ends, last, strict=True)}
-    return Started(found, ["true"])
+    outcomes = {name: (end["code"], end["peak"], what) for name, end, what in zip(HOSTILE, ends, last, strict=True)}
+    return Started(outcomes, ["true"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)

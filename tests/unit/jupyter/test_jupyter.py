@@ -144,13 +144,13 @@ def test_too_little_shared_memory_is_told(
 def test_kernels_find_the_code_and_the_folders_and_not_the_token(tmp_path: Path) -> None:
     given = {"LARDER_RESULTS": "results", "JUPYTER_TOKEN": "another", "LARDER_LOG": "json", "S3_BUCKET": "food"}
     kept = stage._write_token(tmp_path / "home", "a-token")
-    found = stage.environment(settings(tmp_path), given, kept)
-    assert found["LARDER_RESULTS"] == str(Path("results").resolve())
-    assert found["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())
-    assert found["PYTHONPATH"] == str(stage.ROOT)
-    assert found["S3_BUCKET"] == "food"
-    assert "a-token" not in str(found)
-    assert "another" not in str(found)
+    environment = stage.environment(settings(tmp_path), given, kept)
+    assert environment["LARDER_RESULTS"] == str(Path("results").resolve())
+    assert environment["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())
+    assert environment["PYTHONPATH"] == str(stage.ROOT)
+    assert environment["S3_BUCKET"] == "food"
+    assert "a-token" not in str(environment)
+    assert "another" not in str(environment)
     assert kept.read_text() == "a-token", "the server takes every byte of it"
     assert kept.stat().st_mode & 0o777 == 0o600
 

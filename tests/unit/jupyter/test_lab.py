@@ -44,10 +44,10 @@ def test_the_area_of_the_network_s_figure_is_what_was_received() -> None:
     warm = one_pass("warm", [4096], [0.0, 2.0])
     figure = lab.plot_network({"arm": "litdata_streaming", **cold, "then": [warm]})
     left, right = figure.axes
-    for axis, wanted in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
+    for axis, area in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
         [patch] = axis.patches
         values, edges, _ = patch.get_data()
-        assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(wanted)
+        assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(area)
         assert axis.get_xlim() == (0, 1.9)
         assert axis.get_ylim() == pytest.approx((0, 8.8))
     assert "5.0 MiB of data in 1.9 s" in left.get_title()

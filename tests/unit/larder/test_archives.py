@@ -499,9 +499,9 @@ def test_caches_of_links_are_read_as_files(tmp_path: Path) -> None:
     (snapshot / "val").symlink_to("train")  # the same files twice, which is no circle
     (snapshot / ".git" / "annex").mkdir(parents=True)
     (snapshot / ".git" / "annex" / "broken").symlink_to("nothing")
-    found = {"cat/1.jpg": b"deadbeef", "dog/deep/3.jpg": b"f00d"}
+    files = {"cat/1.jpg": b"deadbeef", "dog/deep/3.jpg": b"f00d"}
     assert contents(open_local(snapshot, "given")) == {
-        f"{split}/{path}": content for split in ("train", "val") for path, content in found.items()
+        f"{split}/{path}": content for split in ("train", "val") for path, content in files.items()
     }
 
 

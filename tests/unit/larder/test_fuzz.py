@@ -45,9 +45,9 @@ def test_findings_are_told(target: harness.Target, why: str) -> None:
 
 
 def test_messages_for_people_are_no_findings_unless_they_are_raw() -> None:
-    found = [harness.run_one(refuses, seed) for seed in range(10)]
-    assert None in found
-    assert any("not fit for a terminal" in str(what) for what in found)
+    findings = [harness.run_one(refuses, seed) for seed in range(10)]
+    assert None in findings
+    assert any("not fit for a terminal" in str(what) for what in findings)
 
 
 def test_a_child_that_dies_is_a_finding() -> None:

@@ -63,8 +63,8 @@ def test_manifests_in_the_inventory(tmp_path: Path, attack: str) -> None:
     (tmp_path / "x/_larder").mkdir(parents=True)
     (tmp_path / "x/_larder/manifest.json").write_bytes(hostile.MANIFESTS[attack](MANIFEST.to_json().encode()))
     held = inventory.read_volume(tmp_path)
-    [found] = held.artifacts
-    assert f"{found.files:,} {found.bytes:,} {found.samples:,}" and isinstance(found.dataset, str)
+    [artifact] = held.artifacts
+    assert f"{artifact.files:,} {artifact.bytes:,} {artifact.samples:,}" and isinstance(artifact.dataset, str)
     assert inventory.from_json(inventory.as_json({"x": held})) == {"x": held}
 
 

@@ -82,8 +82,8 @@ def test_members_are_read_in_other_processes(tmp_path: Path, outer: Pack) -> Non
             assert b"".join(source.read(member)) == TRAIN[member.path.partition("/")[2]]
     if source.parallel:
         copy, members = pickle.loads(pickle.dumps((source, members)))
-        found = {member.path: b"".join(copy.read(member)) for member in members}
-        assert found == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
+        contents = {member.path: b"".join(copy.read(member)) for member in members}
+        assert contents == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())

@@ -60,9 +60,9 @@ def test_each_image_is_where_it_is_said_to_be(codec: str, dictionary: bool, vers
         dictionary_pagesize_limit=30_000,
         write_page_index=dictionary,
     )
-    found = found_in(data)
-    assert [value.data for value, _ in found] == IMAGES
-    for value, name in found:
+    values = found_in(data)
+    assert [value.data for value, _ in values] == IMAGES
+    for value, name in values:
         if value.packed is None:
             fetched = data[value.offset : value.offset + len(value.data)]
         else:
@@ -124,10 +124,10 @@ def test_every_page_is_found(tmp_path: Path, version: Any, compression: Any) -> 
         for number in range(2):
             column = facts.row_group(group).column(number)
             start = column.dictionary_page_offset or column.data_page_offset
-            found = list(page_sizes(_reading(path), start, column.total_compressed_size))
-            assert 0 < column.total_uncompressed_size - sum(page.bytes for page in found) < 200 * len(found)
-            assert [page.is_dictionary for page in found] == [number == 1] + [False] * (len(found) - 1)
-            assert number == 1 or len(found) > 50
+            sizes = list(page_sizes(_reading(path), start, column.total_compressed_size))
+            assert 0 < column.total_uncompressed_size - sum(page.bytes for page in sizes) < 200 * len(sizes)
+            assert [page.is_dictionary for page in sizes] == [number == 1] + [False] * (len(sizes) - 1)
+            assert number == 1 or len(sizes) > 50
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 99, b"\x15", b"\x1c" * 99, b"\x19\xfc" + b"\xff" * 9 + b"\x01", b"\0"])

@@ -83,9 +83,9 @@ def test_the_same_bytes_in_any_order_and_process() -> None:
 
 def test_seed_split_class_and_number_each_change_the_picture() -> None:
     place = SampleImage("training", 0, 0)
-    others = [SampleImage("validation", 0, 0), SampleImage("training", 1, 0), SampleImage("training", 0, 1)]
+    similar = [SampleImage("validation", 0, 0), SampleImage("training", 1, 0), SampleImage("training", 0, 1)]
     files = [picture.render(SEED, place), picture.render(SEED + 1, place)]
-    files += [picture.render(SEED, other) for other in others]
+    files += [picture.render(SEED, other) for other in similar]
     assert len(set(files)) == len(files)
 
 

@@ -117,10 +117,10 @@ def test_killed_at_any_step_of_a_commit(
         staged_artifact.recover()
         manifest = find_manifest(staged_artifact.folder)
         assert manifest is not None, step
-        found = contents.get(manifest.digest(), b"new")
-        assert (staged_artifact.folder / "file").read_bytes() == found
+        content = contents.get(manifest.digest(), b"new")
+        assert (staged_artifact.folder / "file").read_bytes() == content
         assert find_missing_file(staged_artifact.folder, manifest) is None
-        outcomes.append(found)
+        outcomes.append(content)
         assert make(staged_artifact, b"new", inner) == find_manifest(
             staged_artifact.folder
         )  # and the next run gets through

@@ -51,9 +51,9 @@ def test_nothing_is_missing_in_whatever_order_a_store_lists(objects: ImageTable)
 
 @pytest.mark.parametrize("path", TRAINING)
 def test_names_what_is_missing_or_of_another_length(objects: ImageTable, path: str) -> None:
-    others = [item for item in listed() if item.path != path]
-    assert objects.first_missing(others, lambda: None) == path
-    assert objects.first_missing([*others, ListedObject(path, 9, "")], lambda: None) == path
+    remaining = [item for item in listed() if item.path != path]
+    assert objects.first_missing(remaining, lambda: None) == path
+    assert objects.first_missing([*remaining, ListedObject(path, 9, "")], lambda: None) == path
 
 
 def test_an_empty_split_misses_nothing(objects: ImageTable) -> None:

@@ -37,9 +37,9 @@ def table() -> ShardTable:
 def test_every_sample_gets_its_digest_in_any_order_of_shards(table: ShardTable) -> None:
     assert len(table) == 6
     read = [sample(2, 0), sample(0, 0), sample(0, 1), sample(0, 2)]
-    found = list(table.check_samples(read, [uri(2), uri(0)]))
-    assert [one._replace(sha256=None) for one in found] == read
-    assert all(hashlib.sha256(one.image).digest() == one.sha256 for one in found)
+    checked = list(table.check_samples(read, [uri(2), uri(0)]))
+    assert [one._replace(sha256=None) for one in checked] == read
+    assert all(hashlib.sha256(one.image).digest() == one.sha256 for one in checked)
 
 
 @pytest.mark.parametrize(

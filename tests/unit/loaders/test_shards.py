@@ -24,8 +24,8 @@ def archive(*members: tuple[str, bytes], format: int = tarfile.USTAR_FORMAT) -> 
 
 
 def samples(content: bytes) -> list[tuple[str, bytes, int]]:
-    found = read_shard_samples(io.BytesIO(content), len(content), URI, classes=10)
-    return [(sample.name, sample.image, sample.label) for sample in found]
+    read = read_shard_samples(io.BytesIO(content), len(content), URI, classes=10)
+    return [(sample.name, sample.image, sample.label) for sample in read]
 
 
 def test_members_with_one_key_are_a_sample() -> None:

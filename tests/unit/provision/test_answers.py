@@ -199,14 +199,14 @@ def test_a_server_without_a_console_has_an_empty_log() -> None:
     assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == ""
 
 
-def consoled(logs: list[str], said: list[str]) -> Any:
+def consoled(logs: list[str], messages: list[str]) -> Any:
     """A stack whose server shows one log after the other on its console."""
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0])
     clouds = SimpleNamespace(compute=SimpleNamespace(connection=SimpleNamespace(compute=compute)))
     return stack_of(
         clouds=clouds,
         reporter=SimpleNamespace(event=lambda *words: None),
-        report=lambda event, message: said.append(message),
+        report=lambda event, message: messages.append(message),
     )
 
 
@@ -233,9 +233,9 @@ def test_host_keys_are_waited_for_while_the_server_boots(
 ) -> None:
     monkeypatch.setattr(server_setup, "CONSOLE_SECONDS", 1 if len(logs) > 1 else 0)
     monkeypatch.setattr("provision.clouds.POLL_SECONDS", 0.01)
-    said: list[str] = []
-    assert server_setup._host_keys(consoled(logs, said), Resource("server", "lab", "1", "ACTIVE")) == found
-    assert len(said) == 1 and says in said[0]
+    messages: list[str] = []
+    assert server_setup._host_keys(consoled(logs, messages), Resource("server", "lab", "1", "ACTIVE")) == found
+    assert len(messages) == 1 and says in messages[0]
 
 
 def test_objects_whose_names_lead_elsewhere_are_deleted_by_no_request() -> None:

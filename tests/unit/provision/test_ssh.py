@@ -33,8 +33,8 @@ def met(folder: Path) -> None:
 def public_key(path: Path, kind: str = "ed25519") -> tuple[str, str]:
     """A new key of a server: its line, and its fingerprint as OpenSSH itself prints it."""
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
-    said = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
-    return path.with_suffix(".pub").read_text().strip(), said.split()[1]
+    fingerprint = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
+    return path.with_suffix(".pub").read_text().strip(), fingerprint.split()[1]
 
 
 @pytest.fixture
@@ -175,9 +175,9 @@ def test_first_contact_records_the_verified_host_key_before_login(
     ssh = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab", vouched)
     for _ in range(2):
         assert ssh.run(["true"]).stdout == "done\n"
-    first, *others = calls.read_text().splitlines()
+    first, *later = calls.read_text().splitlines()
     assert "PreferredAuthentications=none" in first
-    assert len(others) == 2 and not any("PreferredAuthentications" in call for call in others)
+    assert len(later) == 2 and not any("PreferredAuthentications" in call for call in later)
     assert line.split()[1] in ssh.known_hosts.read_text() and asked == [1]
 
 
