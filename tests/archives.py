@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import inflate64
 import zstandard
 
+from larder.sources import Source
+
 STORED, DEFLATE, DEFLATE64, BZIP2, LZMA, OLD_ZSTD, ZSTD, XZ, PPMD = 0, 8, 9, 12, 14, 20, 93, 95, 98
 DOS, UNIX, WINDOWS, MACOS = 0, 3, 10, 19
 
@@ -167,3 +169,8 @@ def v7_tar(files: dict[str, bytes], folders: Sequence[str] = ()) -> bytes:
     for name, content in files.items():
         parts += [tar_header(name.encode(), b"\0", len(content), magic=b""), padded(content)]
     return b"".join(parts) + bytes(10240)
+
+
+def contents(source: Source) -> dict[str, bytes]:
+    """Read all files of a source: path and content."""
+    return {member.path: b"".join(source.read(member)) for member in source.scan() if member.link is None}

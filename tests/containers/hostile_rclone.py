@@ -121,7 +121,7 @@ def result(attempt: Callable[[], object]) -> str:
 
 
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-report = {
+report: dict[str, object] = {
     name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Groups")
 }
 report["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}

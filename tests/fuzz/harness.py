@@ -38,7 +38,8 @@ def fuzz(target: str, seed: int, count: int, seconds: float) -> tuple[int, list[
 
     Returns how many were run, and the findings, which are printed as they come.
     """
-    end, done, findings = time.monotonic() + seconds, 0, []
+    end, done = time.monotonic() + seconds, 0
+    findings: list[Finding] = []
     while done < count and time.monotonic() < end:
         ran, found = _batch(target, seed + done, min(_BATCH, count - done), end - time.monotonic())
         for finding in found:

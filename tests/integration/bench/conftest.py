@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -19,6 +20,7 @@ from larder.store import BucketSettings
 from larder.volume import CHUNKS, SHARDS
 from tests import forks
 from tests.conftest import Store, Until, own_bucket
+from tests.integration.bench.packed_arms import ARMS
 
 IMAGES = {"training": 40, "validation": 12}
 CLASSES = 3
@@ -209,6 +211,35 @@ def packed(
     """The shards and the chunks in a bucket, as the load stage puts them there; the settings that name them."""
     environ = store.env | {"S3_BUCKET": bucket_with(fill_with_packs), "S3_PREFIX": "team/food"}
     return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
+
+
+@pytest.fixture
+def start_packed(start_bench: StartBench, packed: dict[str, str]) -> StartBench:
+    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword.
+
+    One worker reads, unless a test sets more.
+    """
+
+    def start(arm: str, *flags: str, **environ: str) -> forks.Fork:
+        name = "webdataset" if arm == "library" else arm
+        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | {"LARDER_WORKERS": "1"} | environ))
+
+    return start
+
+
+@pytest.fixture
+def run_packed(start_packed: StartBench, tmp_path: Path) -> RunArm:
+    """Run an arm to its end: its exit code, stdout, stderr, and its record if there is one."""
+
+    def run(arm: str, *flags: str, **environ: str) -> ArmRun:
+        with start_packed(arm, *flags, **environ) as process:
+            out, err = process.communicate(timeout=300)
+        assert "Traceback" not in err, err
+        assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
+        records = sorted((tmp_path / "results").glob("*.json"))
+        return process.returncode, out, err, json.loads(records[-1].read_text()) if records else None
+
+    return run
 
 
 def run_stage(stage: str, *flags: str, **environ: str) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,57 +16,23 @@ import pytest
 from larder.loaders.s3_reader import ATTEMPTS
 from tests import forks
 from tests.conftest import Proxy, Store, Until
-from tests.integration.bench.conftest import ArmRun, Packs, RunArm, StartBench
+from tests.integration.bench.conftest import RunArm, StartBench
+from tests.integration.bench.packed_arms import ARMS, CHUNKS, SHARDS, all_arms, fetched, is_pack, one_store
 
 ROOT = Path(__file__).resolve().parents[3]
-SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
-ARMS = {
-    "webdataset": ({}, SHARDS),
-    "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
-    "litdata_streaming": ({}, CHUNKS),
-}
+
 StartStuck = Callable[..., tuple[forks.Fork, list[psutil.Process]]]
+
 HarmPack = Callable[[Store, str, str], None]
-one_store = pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)
-all_arms = pytest.mark.parametrize("arm", ARMS)
-
-
-@pytest.fixture
-def start(start_bench: StartBench, packed: dict[str, str]) -> StartBench:
-    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword.
-
-    One worker reads, unless a test sets more.
-    """
-
-    def start(arm: str, *flags: str, **environ: str) -> forks.Fork:
-        name = "webdataset" if arm == "library" else arm
-        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | {"LARDER_WORKERS": "1"} | environ))
-
-    return start
-
-
-@pytest.fixture
-def run(start: StartBench, tmp_path: Path) -> RunArm:
-    """Run an arm to its end: its exit code, stdout, stderr, and its record if there is one."""
-
-    def run(arm: str, *flags: str, **environ: str) -> ArmRun:
-        with start(arm, *flags, **environ) as process:
-            out, err = process.communicate(timeout=300)
-        assert "Traceback" not in err, err
-        assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
-        records = sorted((tmp_path / "results").glob("*.json"))
-        return process.returncode, out, err, json.loads(records[-1].read_text()) if records else None
-
-    return run
 
 
 @pytest.mark.exhaustive
 @one_store
-def test_workers_without_a_shard_are_named(run: RunArm) -> None:
-    code, _, err, _ = run("webdataset", "--workers", "7")
+def test_workers_without_a_shard_are_named(run_packed: RunArm) -> None:
+    code, _, err, _ = run_packed("webdataset", "--workers", "7")
     assert code == 0, err
     assert "of them read nothing" in err
-    assert "of them read nothing" not in run("webdataset", "--workers", "1")[2]
+    assert "of them read nothing" not in run_packed("webdataset", "--workers", "1")[2]
 
 
 FEEDS = """
@@ -110,19 +74,10 @@ def test_every_image_once_with_its_label_whatever_the_workers(packed: dict[str, 
         assert epochs[0] != epochs[1], f"{name}: each epoch has an order of its own"
 
 
-def fetched(start_proxy: Proxy, folder: str) -> list[tuple[str, str]]:
-    """The requests for packs of the split."""
-    return [(method, path) for method, path in start_proxy.requests if is_pack(path) and f"{folder}/training/" in path]
-
-
-def is_pack(path: str) -> bool:
-    return path.endswith((".tar", ".bin"))
-
-
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
-def test_shards_are_measured(run: RunArm, store: Store, proxy: Proxy, arm: str) -> None:
-    code, out, err, record = run(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=proxy.endpoint)
+def test_shards_are_measured(run_packed: RunArm, store: Store, proxy: Proxy, arm: str) -> None:
+    code, out, err, record = run_packed(arm, "--warmup-batches=0", "--workers=2", S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     assert record["images"] == 40
     assert (record["pass"], record["then"]) == ("epoch", [])
@@ -141,139 +96,11 @@ def test_shards_are_measured(run: RunArm, store: Store, proxy: Proxy, arm: str) 
 @one_store
 @pytest.mark.parametrize("arm", ["webdataset", "library"])
 @pytest.mark.parametrize("workers", ["2", "7"], ids=["2-workers", "more-workers-than-shards"])
-def test_part_of_an_epoch(run: RunArm, arm: str, workers: str) -> None:
-    code, _, err, record = run(arm, "--warmup-batches", "1", "--batches", "4", "--workers", workers)
+def test_part_of_an_epoch(run_packed: RunArm, arm: str, workers: str) -> None:
+    code, _, err, record = run_packed(arm, "--warmup-batches", "1", "--batches", "4", "--workers", workers)
     assert code == 0, err
     assert (record["batches"], record["warmup_batches"]) == (4, 1)
     assert 4 < record["images"] <= 32
-
-
-@one_store
-def test_litdata_cold_and_warm(run: RunArm, store: Store, proxy: Proxy, tmp_path: Path) -> None:
-    code, out, err, record = run("litdata_streaming", "--workers=2", S3_ENDPOINT_URL=proxy.endpoint)
-    assert code == 0, err
-    [warm] = record["then"]
-    assert (record["pass"], warm["pass"]) == ("cold", "warm")
-    assert (record["images"], warm["images"]) == (40, 40)
-    assert record["network_bytes"] >= record["dataset"]["bytes"]["training"]
-    assert (warm["network_bytes"], warm["network_requests"], record["network_requests"]) == (0, None, None)
-    assert (record["warmup_batches"], record["warmup_seconds"]) == (0, 0)
-    assert "\npass                  cold            warm\n" in out
-    assert "imgs/s cold, " in err
-    assert (tmp_path / "cache").is_dir()
-    assert not any(secret in out + err + json.dumps(record) for secret in (store.secret_key, store.access_key))
-
-
-@one_store
-def test_litdata_of_part_of_an_epoch(run: RunArm) -> None:
-    code, _, err, record = run("litdata_streaming", "--batches", "3")
-    assert code == 0, err
-    assert [record["images"], record["then"][0]["images"]] == [24, 24]
-
-
-@one_store
-@pytest.mark.parametrize(("ahead", "most"), [("", 5), ("2", 4)], ids=["litdata's-choice", "2"])
-def test_how_many_chunks_are_fetched_ahead(run: RunArm, proxy: Proxy, ahead: str, most: int) -> None:
-    # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
-    flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
-    code, _, err, _ = run("litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=proxy.endpoint)
-    assert code == 0, err
-    chunks = {path for _, path in fetched(proxy, CHUNKS)}
-    assert len(chunks) == 5 if not ahead else len(chunks) <= 3
-
-
-@one_store
-def test_a_cache_smaller_than_the_split_is_refilled(run: RunArm, packs: Packs) -> None:
-    largest = max(path.stat().st_size for path in (packs.volumes["optimize"] / "Food-11-litdata/training").iterdir())
-    code, _, err, record = run("litdata_streaming", "--workers", "1", "--max-cache-size", str(4 * largest))
-    assert code == 0, err
-    assert record["then"][0]["network_bytes"] > largest
-    assert record["then"][0]["images"] == 40
-
-
-@pytest.mark.one_in(3)
-@one_store
-@pytest.mark.parametrize(
-    ("flags", "part"),
-    [
-        pytest.param(["--max-cache-size", "1000"], "LARDER_MAX_CACHE_SIZE=1000: 2 workers fetching 2", id="small"),
-        pytest.param(
-            ["--max-cache-size", "1.5MB", "--max-pre-download", "9"],
-            "LARDER_MAX_CACHE_SIZE=1500000: 2 workers fetching 9 chunks ahead, each",
-            id="small-for-so-many-ahead",
-        ),
-        pytest.param(["--max-pre-download", "1"], "--max-pre-download='1': ", id="one-ahead"),
-        pytest.param(["--max-cache-size", "some"], "--max-cache-size='some'", id="no-size"),
-    ],
-)
-def test_caches_in_which_litdata_would_wait_for_good(run: RunArm, flags: list[str], part: str) -> None:
-    code, out, err, record = run("litdata_streaming", "--workers=2", *flags)
-    assert (code, out, record) == (2, "", None), err
-    assert part in err
-
-
-@one_store
-def test_a_cache_that_another_run_uses(run: RunArm, tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    lock = tmp_path / "cache/.larder-litdata.lock"
-    with subprocess.Popen(
-        ["flock", str(lock), "-c", "echo held; read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdin is not None and holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        code, _, err, _ = run("litdata_streaming")
-        holder.stdin.write(b"\n")
-    assert code == 3, err
-    assert "another run uses" in err
-    assert "LARDER_CACHE_DIR" in err
-
-
-@one_store
-@pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
-def test_a_cache_that_cannot_be_written(run: RunArm, place: str) -> None:
-    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=place)
-    assert (code, out, record) == (3, "", None), err
-    assert f"LARDER_CACHE_DIR='{place}' can't be used" in err
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of its own, for the tests that fill it: 2 MiB more than the chunks."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, f"run the tests as root, or as root of a user namespace: {made.stderr}"
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a worker may be about to end
-
-
-@one_store
-def test_a_cache_without_room(run: RunArm, small_disk: Path) -> None:
-    (small_disk / "other").write_bytes(bytes(3 << 20))
-    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), LARDER_MAX_CACHE_SIZE="1GiB")
-    assert (code, out, record) == (3, "", None), err
-    assert "MiB free, and the cache may grow to" in err
-    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk))
-    assert (code, out, record) == (3, "", None), err
-    assert "three quarters of what is free" in err
-
-
-@one_store
-def test_a_disk_that_fills_up(run: RunArm, proxy: Proxy, small_disk: Path) -> None:
-
-    def fault(method: str, path: str, number: int) -> int | str | None:
-        if path.endswith(".bin"):
-            with (small_disk / "other").open("ab", buffering=0) as file, suppress(OSError):
-                while True:
-                    file.write(bytes(1 << 12))
-
-    proxy.fault = fault
-    code, out, err, record = run("litdata_streaming", LARDER_CACHE_DIR=str(small_disk), S3_ENDPOINT_URL=proxy.endpoint)
-    assert (code, out, record) == (3, "", None), err
-    assert "the disk is full" in err
-    assert [path.name for path in small_disk.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.one_in(4)
@@ -291,9 +118,9 @@ def test_a_disk_that_fills_up(run: RunArm, proxy: Proxy, small_disk: Path) -> No
     ],
 )
 def test_what_is_wrong_from_the_start(
-    run: RunArm, arm: str, environ: Mapping[str, str], code: int, parts: list[str]
+    run_packed: RunArm, arm: str, environ: Mapping[str, str], code: int, parts: list[str]
 ) -> None:
-    returned, out, err, record = run(arm, **environ)
+    returned, out, err, record = run_packed(arm, **environ)
     assert (returned, out, record) == (code, "", None), err
     assert all(part in err for part in parts), err
 
@@ -338,10 +165,15 @@ def damage_second_header(content: bytearray) -> bytearray:
 
 
 shorter = edit(lambda content: content[:-3000])
+
 zeros_from_the_middle = edit(lambda content: content[:20000] + bytes(len(content) - 20000))
+
 nonsense = edit(lambda content: b"\xc3\x28" * (len(content) // 2) + content[: len(content) % 2])
+
 listed_wrong = ["is missing or has another length", "run `make etl-"]
+
 forced = "LARDER_FORCE=true"
+
 other_bytes = ["chunk-0-", "has other bytes than the dataset's index says", forced]
 
 
@@ -376,12 +208,12 @@ other_bytes = ["chunk-0-", "has other bytes than the dataset's index says", forc
 )
 @pytest.mark.usefixtures("own_copy")
 def test_packs_that_are_not_what_they_should_be(
-    run: RunArm, store: Store, packed: dict[str, str], arms: list[str], harm: HarmPack, parts: list[str]
+    run_packed: RunArm, store: Store, packed: dict[str, str], arms: list[str], harm: HarmPack, parts: list[str]
 ) -> None:
     for arm in arms:
         if arm in ("webdataset", "litdata_streaming") or len(arms) == 1:
             harm(store, packed["S3_BUCKET"], ARMS[arm][1])
-        code, out, err, record = run(arm, "--warmup-batches", "0")
+        code, out, err, record = run_packed(arm, "--warmup-batches", "0")
         assert (code, out, record) == (3, "", None), err
         assert all(part in err for part in parts), err
 
@@ -398,12 +230,12 @@ def test_packs_that_are_not_what_they_should_be(
     ],
 )
 def test_a_pack_in_the_middle_that_does_not_come(
-    run: RunArm, proxy: Proxy, arm: str, answer: int | str, code: int, parts: list[str]
+    run_packed: RunArm, proxy: Proxy, arm: str, answer: int | str, code: int, parts: list[str]
 ) -> None:
     third = ("shard-000002.tar", "chunk-0-2.bin")
     # Bodies alone are spoilt; HEAD has none.
     proxy.fault = lambda method, path, number: answer if path.endswith(third) else None
-    returned, out, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
+    returned, out, err, record = run_packed(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert (returned, out, record) == (code, "", None), err
     assert all(part in err for part in parts), err
     if answer != "spoilt":
@@ -414,7 +246,7 @@ def test_a_pack_in_the_middle_that_does_not_come(
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, 500, "reset-response", "reset-request"])
-def test_faults_that_pass_are_got_over(run: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
+def test_faults_that_pass_are_got_over(run_packed: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
     failed: list[str] = []
 
     def fault(method: str, path: str, number: int) -> int | str | None:
@@ -424,7 +256,7 @@ def test_faults_that_pass_are_got_over(run: RunArm, proxy: Proxy, arm: str, answ
         return None
 
     proxy.fault = fault
-    code, _, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
+    code, _, err, record = run_packed(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert code == 0, err
     assert len(failed) == 4
     assert record["images"] == 40
@@ -434,16 +266,16 @@ def test_faults_that_pass_are_got_over(run: RunArm, proxy: Proxy, arm: str, answ
 @one_store
 @all_arms
 @pytest.mark.parametrize("answer", [503, "reset-response"])
-def test_faults_that_stay_end_the_run(run: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
+def test_faults_that_stay_end_the_run(run_packed: RunArm, proxy: Proxy, arm: str, answer: int | str) -> None:
     proxy.fault = lambda method, path, number: answer if is_pack(path) and method == "GET" else None
-    code, out, err, record = run(arm, S3_ENDPOINT_URL=proxy.endpoint)
+    code, out, err, record = run_packed(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out, record) == (5, "", None), err
     assert "reading s3://" in err
     assert len(fetched(proxy, ARMS[arm][1])) < 5 * (ATTEMPTS + 6)
 
 
 @pytest.fixture
-def stuck(start: StartBench, proxy: Proxy, until: Until) -> Iterator[StartStuck]:
+def stuck(start_packed: StartBench, proxy: Proxy, until: Until) -> Iterator[StartStuck]:
     """An arm that runs and whose packs, but for one, don't come: the process, and its workers."""
     end, asked = threading.Event(), list[str]()
 
@@ -457,7 +289,7 @@ def stuck(start: StartBench, proxy: Proxy, until: Until) -> Iterator[StartStuck]
     started = []
 
     def start_stuck(arm: str, **environ: str) -> tuple[forks.Fork, list[psutil.Process]]:
-        process = start(arm, S3_ENDPOINT_URL=proxy.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
+        process = start_packed(arm, S3_ENDPOINT_URL=proxy.endpoint, LARDER_WARMUP_BATCHES="0", **environ)
         started.append(process)
         until(lambda: len(asked) > 2, "a pack is waited for")
         return process, psutil.Process(process.pid).children(recursive=True)
@@ -488,28 +320,13 @@ def test_interrupted(stuck: StartStuck, tmp_path: Path, until: Until, arm: str, 
 
 
 @one_store
-def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck: StartStuck, run: RunArm, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_is_cleaned_up_by_the_next(stuck: StartStuck, run_packed: RunArm, tmp_path: Path) -> None:
     process, _ = stuck("litdata_streaming")
     process.kill()
     process.wait()
     left = tmp_path / "cache/larder-litdata"
     assert left.is_dir()
     (left / "mark").touch()
-    code, _, err, record = run("litdata_streaming")
+    code, _, err, record = run_packed("litdata_streaming")
     assert code == 0, err
     assert record["images"] == 40
-
-
-@one_store
-def test_what_cannot_be_removed_from_the_cache(start: StartBench, tmp_path: Path) -> None:
-    place = tmp_path / "cache/larder-litdata"
-    place.mkdir(parents=True)
-    subprocess.run(["chattr", "+i", str(place)], check=True)
-    try:
-        with start("litdata_streaming") as process:
-            err = process.communicate()[1]
-    finally:
-        subprocess.run(["chattr", "-i", str(place)], check=True)
-    assert process.returncode == 3, err
-    assert "LARDER_CACHE_DIR" in err
-    assert "Traceback" not in err, err

@@ -41,9 +41,9 @@ def run(run_bench: RunBench, loaded: dict[str, str], tmp_path: Path) -> RunArm:
     return run
 
 
-def images(start_proxy: Proxy) -> Counter[str]:
+def images(proxy: Proxy) -> Counter[str]:
     """How often each image was asked for, by its path below the folder."""
-    paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in start_proxy.requests if method == "GET")
+    paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in proxy.requests if method == "GET")
     return Counter(path for path in paths if path.endswith(".jpg"))
 
 
@@ -64,8 +64,8 @@ def test_one_get_per_image_and_nothing_else(run: RunArm, store: Store, proxy: Pr
     assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
 
 
-def front_bucket(start_proxy: Proxy) -> str:
-    return start_proxy.requests[0][1].split("/")[1]
+def front_bucket(proxy: Proxy) -> str:
+    return proxy.requests[0][1].split("/")[1]
 
 
 def test_the_warm_up_is_not_counted(run: RunArm, proxy: Proxy) -> None:

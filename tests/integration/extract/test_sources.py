@@ -79,7 +79,6 @@ def test_second_run_writes_nothing(stage: Stage, raw: Raw, pack: WriteArchive, v
     assert [event["event"] for event in again.events] == ["done", "next"]
     assert again.events[0]["up_to_date"] is True
     assert {item: item.stat().st_mtime_ns for item in volume.rglob("*")} == before
-    assert again.seconds < 30
 
 
 def test_sample_and_events(stage: Stage, raw: Raw) -> None:

@@ -200,7 +200,7 @@ def test_reading_back_fetches_every_object(load: Load, tree: MakeTree, there: In
 def test_reading_back_finds_what_a_listing_hides(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
     """The store returns wrong bytes once, although its listing shows the right checksum."""
     made = tree(20)
-    spoilt = []
+    spoilt: list[str] = []
 
     def spoil(method: str, path: str, number: int) -> str | None:
         if method == "GET" and path.endswith("/0_0.jpg") and not spoilt:

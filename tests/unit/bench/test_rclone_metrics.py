@@ -51,7 +51,13 @@ def test_metrics_of_something_else(text: str) -> None:
         rclone_metrics.parse(text)
 
 
+class Server(UnixStreamServer):
+    answer = (200, "")
+
+
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self) -> None:
         status, text = self.server.answer if self.path == "/metrics" else (404, "")
         self.send_response(status)
@@ -72,7 +78,7 @@ def serve() -> Iterator[Callable[[Path, int, str], None]]:
 
     def start(place: Path, status: int, text: str) -> None:
         folder = os.open(place.parent, os.O_RDONLY)
-        server = UnixStreamServer(f"/proc/self/fd/{folder}/{place.name}", Handler)
+        server = Server(f"/proc/self/fd/{folder}/{place.name}", Handler)
         os.close(folder)
         server.answer = (status, text)
         running.append(server)

@@ -42,6 +42,7 @@ def test_peak_memory_has_the_children_s(until: Until) -> None:
         subprocess.Popen([sys.executable, "-S", "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
         PeakMemory(0.01) as both,
     ):
+        assert child.stdin is not None and child.stdout is not None
         child.stdout.readline()
         until(lambda: both.peak_bytes - alone.peak_bytes > 60e6, "the child's memory is seen")
         child.stdin.close()

@@ -68,10 +68,10 @@ class FrontDoor:
         (root / ".venv" / "installed").mkdir()
         for name, digest in (("dev", digest_of(root / "uv.lock")), ("torch", digest_of_torch(root))):
             (root / ".venv" / "installed" / name).write_text(digest)
-        for program in ("python3", "make", "env", "mkdir", "rm", "sh", "bash", "chown", "cat"):
-            target = sys.executable if program == "python3" else shutil.which(program)
+        for name in ("python3", "make", "env", "mkdir", "rm", "sh", "bash", "chown", "cat"):
+            target = sys.executable if name == "python3" else shutil.which(name)
             if target:
-                (self.bin / program).symlink_to(target)
+                (self.bin / name).symlink_to(target)
 
     def answer(self, *words: str, out: str = "", err: str = "", code: int = 0, seconds: float = 0.0) -> None:
         """Let the stand-ins answer to calls that hold these words one after the other."""

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -251,7 +252,7 @@ def test_a_virtual_environment_that_is_gone(door: FrontDoor) -> None:
 
 
 @pytest.fixture
-def taken() -> int:
+def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 

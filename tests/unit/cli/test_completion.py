@@ -86,7 +86,9 @@ def installed(shell: str) -> str:
     """Find a shell; only where all tests are required must each be there."""
     if (program := shutil.which(shell)) is None:
         why = f"{shell} is not installed"
-        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+        if os.environ.get("REQUIRE") == "all":
+            pytest.fail(why)
+        pytest.skip(why)
     return program
 
 

@@ -72,6 +72,10 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "a checkout")
 
 
+def ignore(message: str) -> None:
+    pass
+
+
 @pytest.fixture
 def messages() -> list[str]:
     return []
@@ -167,7 +171,7 @@ def test_a_group_that_is_not_there_is_the_checkouts_fault(checkout: Checkout) ->
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, len) for _ in range(2)]
+        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, ignore) for _ in range(2)]
     assert {run.result() for run in runs} == {checkout.bin / "python"}
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
@@ -212,7 +216,7 @@ def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, m
 def test_the_users_index_wins(checkout: Checkout) -> None:
     index = "https://mirror.example/cpu"
     environ = {"TORCH_INDEX_URL": index, "TORCH_BACKEND": "cu130"}
-    ensure(checkout.root, ["bench"], environ, len)
+    ensure(checkout.root, ["bench"], environ, ignore)
     assert checkout.calls()[-1] == f"{PIP} --index-url {index} {TORCH}"
 
 
@@ -263,7 +267,7 @@ def test_another_version_has_an_environment_without_torch(
 def test_a_version_that_nobody_has_is_an_error(checkout: Checkout, tmp_path: Path) -> None:
     checkout.fails("python find", "python install")
     with pytest.raises(ConfigurationError, match=r"there is no Python 3\.13, and uv can't download it") as raised:
-        ensure_for_python(checkout.root, "3.13", {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}, len)
+        ensure_for_python(checkout.root, "3.13", {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}, ignore)
     assert "install python3.13" in raised.value.next_step
 
 

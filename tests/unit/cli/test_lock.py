@@ -37,7 +37,7 @@ wheels = [
 def test_the_lock_fits_pyproject() -> None:
     """The check runs offline, so it reads only the two files."""
     uv = Path(sys.executable).with_name("uv")
-    check = [uv, "lock", "--check", "--offline", "--directory", ROOT]
+    check: list[str | Path] = [uv, "lock", "--check", "--offline", "--directory", ROOT]
     ended = subprocess.run(check, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{ended.stderr} (make lock)"
 

@@ -45,7 +45,8 @@ def test_the_area_of_the_network_s_figure_is_what_was_received() -> None:
     figure = lab.plot_network({"arm": "litdata_streaming", **cold, "then": [warm]})
     left, right = figure.axes
     for axis, area in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
-        [patch] = axis.patches
+        patch: Any = axis.patches[0]
+        assert len(axis.patches) == 1
         values, edges, _ = patch.get_data()
         assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(area)
         assert axis.get_xlim() == (0, 1.9)

@@ -17,7 +17,19 @@ from larder.errors import InputError
 from larder.sources import SourceLimits, SourceOptions, TooLargeError, open_local
 from larder.sources.inner import InnerArchivesSource
 from larder.sources.members import Source
-from tests.archives import DEFLATE, FILE, STORED, SYMLINK, ZipEntry, files_in_tar, files_in_zip, tar_of, v7_tar, zip_of
+from tests.archives import (
+    DEFLATE,
+    FILE,
+    STORED,
+    SYMLINK,
+    ZipEntry,
+    contents,
+    files_in_tar,
+    files_in_zip,
+    tar_of,
+    v7_tar,
+    zip_of,
+)
 
 TRAIN = {"cat/1.jpg": b"cat" * 700, "dog/2.jpg": b"", "dog/图.jpg": b"2"}
 Pack = Callable[[dict[str, bytes]], bytes]
@@ -43,10 +55,6 @@ def opened(tmp_path: Path, content: bytes, options: SourceOptions = SourceOption
     path = tmp_path / "given"
     path.write_bytes(content)
     return open_local(path, "given", options)
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    return {member.path: b"".join(source.read(member)) for member in source.scan() if member.link is None}
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())

@@ -24,6 +24,7 @@ from tests.archives import (
     UNIX,
     WINDOWS,
     ZipEntry,
+    contents,
     extra_field,
     packed,
     unicode_path,
@@ -45,10 +46,6 @@ def opened(tmp_path: Path) -> Open:
         return open_local(path, "given", options)
 
     return open_bytes
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    return {member.path: b"".join(source.read(member)) for member in source.scan()}
 
 
 # What precedes a zip ------------------------------------------------------------------------------------------------
