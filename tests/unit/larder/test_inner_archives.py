@@ -73,7 +73,7 @@ def test_inner_archives_become_folders(tmp_path: Path, outer: Pack, ending: str)
     expected = {"a.csv": b"x", "z.jpg": b"z"}
     expected |= {f"data/{split}/{path}": content for split in ("train", "test") for path, content in TRAIN.items()}
     source = opened(tmp_path, archive, SourceOptions(work=tmp_path / "work"))
-    for _ in range(2):  # a census, and then for the files
+    for _ in range(2):  # once to count, and once for the files
         assert contents(source) == expected
     assert isinstance(source, InnerArchivesSource)
     assert source.inner_count == 2
@@ -90,8 +90,8 @@ def test_members_are_read_in_other_processes(tmp_path: Path, outer: Pack) -> Non
             assert b"".join(source.read(member)) == TRAIN[member.path.partition("/")[2]]
     if source.parallel:
         copy, members = pickle.loads(pickle.dumps((source, members)))
-        contents = {member.path: b"".join(copy.read(member)) for member in members}
-        assert contents == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
+        read = {member.path: b"".join(copy.read(member)) for member in members}
+        assert read == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
