@@ -1,4 +1,4 @@
-"""Write the files that are made from the code.
+"""Write the files that are generated from the code.
 
 They are .env.example, docs/settings.md, larder/cli/settings.json, the tables of docs/contract.md, and version and base
 image in compose/. `--check` writes nothing, and fails if one is stale.
@@ -50,13 +50,13 @@ STAGES: dict[str, type[Settings]] = {
 IMAGES = (
     ("BASE_IMAGE", base_image.read_base_image(ROOT), "base of every image; `make pin-images` pins it by digest"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
-     "S3 server of `make s3-up` and the tests: the last community image, frozen with known security holes, so not for "
-     "open networks"),
+     "S3 server of `make s3-up` and the tests: MinIO's last public image, which has known security holes; don't expose "
+     "it to a network"),
 )  # fmt: skip
 
 # Kinds of stores: a description, and settings to fill in.
 STORES = (
-    ("a store on this machine, with keys of your choice (`make s3-up` does without this block and makes keys up)",
+    ("a store on this machine, with keys of your choice (`make s3-up` doesn't need this block: it generates keys)",
      ("S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=larder")),
     ("Ceph RGW at Chameleon (CHI@TACC); `openstack ec2 credentials create` makes the keys",
      ("S3_ENDPOINT_URL=https://chi.tacc.chameleoncloud.org:7480", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=",
@@ -88,7 +88,7 @@ def env_example() -> str:
         unit = f" [{setting.unit}]" if setting.unit else ""
         shown = "" if setting.default == "available cores" else setting.default
         lines += ["", f"# {setting.meaning}{unit} ({', '.join(stages)})", f"#{name}={shown}"]
-    lines += ["", "", "# --- stores: one of these blocks, filled in; `make s3-check` says whether it works ---"]
+    lines += ["", "", "# --- stores: fill in one of these blocks; `make s3-check` tests it ---"]
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
     lines += ["", "", "# --- make, larder and compose ---"]

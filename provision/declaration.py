@@ -232,9 +232,7 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
     faults = []
     if "server" not in table:
-        faults += [
-            f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table
-        ]
+        faults += [f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table]
         faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
     faults += _duplicates("[[security_group]] name", [item.get("name") for item in groups])
     faults += _duplicates("[[volume]] name", [item.get("name") for item in volumes])

@@ -133,7 +133,7 @@ def wait_active(stack: Stack, lease: Lease) -> Lease:
         if now is None or now.is_over:
             raise ServiceError(
                 f"the lease {lease.id} ended before it was active ({now.status if now else 'gone'})",
-                next_step="run `up` again: it makes another one",
+                next_step="run `up` again: it creates another one",
             )
         return now if now.status == "ACTIVE" else None
 

@@ -230,7 +230,7 @@ def test_make_clears_a_dead_mount(mount: Mount, remedy: str) -> None:
     assert mount.run("make", "unmount").returncode == 0
 
 
-def test_a_folder_that_is_not_shared_is_explained(mount: Mount) -> None:
+def test_a_folder_that_is_not_shared_is_an_error_with_a_remedy(mount: Mount) -> None:
     private = mount.folder / "private"
     private.mkdir()
     subprocess.run(["mount", "--bind", private, private], check=True)

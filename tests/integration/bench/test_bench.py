@@ -102,7 +102,7 @@ def rename_artifact(tree: Path) -> None:
         pytest.param(None, ["--results", "/dev/null/x"], 3, ["LARDER_RESULTS='/dev/null/x'"], id="results-unwritable"),
     ],
 )
-def test_errors_are_explained_and_leave_no_record(
+def test_errors_name_a_remedy_and_leave_no_record(
     run_bench: RunBench,
     tree: Path,
     tmp_path: Path,

@@ -140,7 +140,7 @@ def drop_socket(store: Store, bucket: str, mounted: Mount) -> None:
     ],
 )
 @pytest.mark.usefixtures("own_copy")
-def test_errors_are_explained(
+def test_errors_name_a_remedy(
     run: RunArm, mount: MountBucket, store: Store, loaded: dict[str, str], harm: HarmMount, code: int, parts: list[str]
 ) -> None:
     mounted = mount(store.endpoint, loaded)

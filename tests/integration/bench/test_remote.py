@@ -103,7 +103,7 @@ def test_connections_lost_between_requests_are_reopened(run: RunArm, proxy: Prox
     assert 40 <= record["network_requests"] < sum(images(proxy).values())
 
 
-def test_a_lasting_fault_in_a_worker_is_explained(run: RunArm, proxy: Proxy) -> None:
+def test_a_lasting_fault_in_a_worker_is_reported(run: RunArm, proxy: Proxy) -> None:
     proxy.fault = lambda method, path, number: 503 if "/training/class_01/" in path else None
     code, out, err, record = run(S3_ENDPOINT_URL=proxy.endpoint)
     assert (code, out, record) == (5, "", None), err
@@ -154,7 +154,7 @@ def spoil_index(store: Store, bucket: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("own_copy")
-def test_what_is_wrong_before_the_first_image_is_explained(
+def test_faults_before_the_first_image_name_a_remedy(
     run: RunArm,
     store: Store,
     loaded: dict[str, str],
@@ -286,7 +286,7 @@ for number in range(2):
 
 
 @pytest.mark.exhaustive
-def test_forks_twice_while_the_parent_reads_itself(loaded: dict[str, str]) -> None:
+def test_two_epochs_fork_while_the_parent_reads(loaded: dict[str, str]) -> None:
     environ = {"PATH": "/usr/bin:/bin", "LARDER_WORKERS": "2", "LARDER_BATCH_SIZE": "8", **loaded}
     done = subprocess.run(
         [sys.executable, "-c", FORKS], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300, check=False

@@ -28,7 +28,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def store(s3: Store) -> Any:
-    """One kind of store will do here."""
+    """One kind of store is enough here."""
     return s3
 
 

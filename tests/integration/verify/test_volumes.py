@@ -152,7 +152,7 @@ def samples_without(chain: Copy, tools: Tools, path: str) -> None:
     chain.forge(chain.shards)
 
 
-def sample_twice(chain: Copy, tools: Tools, path: str) -> None:
+def repeated_sample(chain: Copy, tools: Tools, path: str) -> None:
     samples = chain.shards / "_larder/samples.jsonl"
     lines = samples.read_text().splitlines(keepends=True)
     number = next(number for number, line in enumerate(lines) if f'"{path}"' in line)
@@ -222,7 +222,7 @@ CASES = (
     Case("the index of samples", bit_of("shards", "samples.jsonl"), "shards", ("samples.jsonl", *CHANGED[1:])),
     Case("shards of another tree", from_another_tree("shards"), "shards", ("made from another tree", HEX)),
     Case("a sample less in the index", samples_without, "shards", ("is not packed", "{path}")),
-    Case("a sample twice in the index", sample_twice, "shards", ("packed twice", "{path}")),
+    Case("a sample twice in the index", repeated_sample, "shards", ("packed twice", "{path}")),
     Case("another class of a sample", edited_sample(**{"class": 0}), "shards", ("class 0", "{path}")),
     Case("another digest of a sample", edited_sample(sha256=HEX), "shards", ("than the tree's", HEX, "{path}")),
     Case("a sample outside of its shard", edited_sample(offset=10**9), "shards", ("outside of its pack", "{path}")),

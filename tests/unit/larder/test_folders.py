@@ -131,7 +131,7 @@ def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
         contents(open_local(tmp_path, "given"))
 
 
-def test_folders_that_link_to_the_next_twice_are_counted(tmp_path: Path) -> None:
+def test_folders_with_two_links_to_the_next_are_counted(tmp_path: Path) -> None:
     """2**30 ways lead to the last one."""
     link_folders(tmp_path, 30, "ab")
     with pytest.raises(TooLargeError, match="1,000 entries"):

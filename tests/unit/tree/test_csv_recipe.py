@@ -315,7 +315,7 @@ def test_splits_that_look_alike(open_recipe: Open) -> None:
         open_recipe("csv", {"labels.csv": "file,label,split\na.jpg,x,fold\nb.jpg,x,Fold\n"})
 
 
-def test_csv_same_file_name_twice(open_recipe: Open) -> None:
+def test_csv_same_file_name_in_two_rows(open_recipe: Open) -> None:
     rows = [
         "a/1.jpg,cat",
         "b/1.jpg,cat",
