@@ -1,4 +1,4 @@
-"""Archives made field by field, so that tests have those that no packer at hand writes."""
+"""Build archives field by field, including those that no available program writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOS, UNIX, WINDOWS, MACOS = 0, 3, 10, 19
 
 
 def packed(content: bytes, method: int) -> bytes:
-    """Content as a zip holds it, by its compression method."""
+    """Compress content as a zip's method does."""
     if method == DEFLATE:
         deflater = zlib.compressobj(6, wbits=-15)
         return deflater.compress(content) + deflater.flush()
@@ -42,7 +42,7 @@ def packed(content: bytes, method: int) -> bytes:
 
 @dataclass
 class ZipEntry:
-    """A member of a zip; what is None follows from the rest."""
+    """A member of a zip. Fields that are None are derived from the others."""
 
     name: bytes
     content: bytes = b""
@@ -65,7 +65,7 @@ class ZipEntry:
 def zip_of(
     entries: Iterable[ZipEntry], before: bytes = b"", counted: bool = True, comment: bytes = b"", junk: bytes = b""
 ) -> bytes:
-    """A zip of entries. `before` precedes it, and offsets count it or not; `junk` stands before the directory."""
+    """Build a zip. `before` precedes it; with `counted`, offsets include it. `junk` precedes the directory."""
     body, directory, count = bytearray(before), bytearray(), 0
     base = 0 if counted else len(before)
     for entry in entries:
@@ -159,12 +159,12 @@ def tar_header(
 
 
 def padded(content: bytes) -> bytes:
-    """Content with the zeros that follow it in a tar."""
+    """Pad content with zeros, as in a tar."""
     return content + bytes(-len(content) % 512)
 
 
 def v7_tar(files: dict[str, bytes], folders: Sequence[str] = ()) -> bytes:
-    """A tar as Unix version 7 has it: no magic, folders by a slash at their end."""
+    """Build a tar of Unix version 7: without magic, and with folders marked by a trailing slash."""
     parts = [tar_header(name.encode(), b"\0", magic=b"") for name in folders]
     for name, content in files.items():
         parts += [tar_header(name.encode(), b"\0", len(content), magic=b""), padded(content)]

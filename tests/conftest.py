@@ -105,10 +105,10 @@ def make_store(kind: str, endpoint: str, access: str, secret: str, **details: An
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on, chosen at random: other processes choose, too.
+    """Return free ports of the loopback interface, chosen at random, since other processes choose, too.
 
-    They lie below those that the system gives to outgoing connections, one of which could take a port before its
-    server does; and above those that Ray's workers take.
+    They are below the range of outgoing connections, which could take a port before its server does, and above the
+    range of Ray's workers.
     """
     free: list[int] = []
     for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
@@ -121,9 +121,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def workers_of(process: subprocess.Popen[str] | Fork) -> list[psutil.Process]:
-    """A stage's worker processes: forks of the server that it starts for them. A thread of each watches the stage.
+    """Return a stage's worker processes: forks of its forkserver. A thread of each watches the stage.
 
-    What the server runs while it imports (torch asks ldconfig) has one thread alone.
+    Programs that the forkserver runs while it imports (torch runs ldconfig) have only one thread.
     """
     workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
@@ -163,7 +163,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def start_seaweedfs(folder: Path) -> Started:
-    """Start it, and wait until it takes objects."""
+    """Start SeaweedFS, and wait until it accepts objects."""
     weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
     names = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(names))
@@ -208,7 +208,7 @@ def start_seaweedfs(folder: Path) -> Started:
 
 
 def start_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str = "") -> Started:
-    """Start MinIO in a container, perhaps on a disk of a given size, and wait until it answers on this machine."""
+    """Start MinIO in a container, optionally on a disk of a given size, and wait until it answers."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
@@ -284,7 +284,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 @pytest.fixture
 def bucket(store: Store) -> Iterator[str]:
-    """The name of an empty bucket in `store` that is this test's own."""
+    """The name of an empty bucket in `store`, for one test."""
     with own_bucket(store.client) as name:
         yield name
 
@@ -298,11 +298,11 @@ BUCKETS_IN_TURN = 4
 
 @contextmanager
 def own_bucket(client: Any, *, new: bool = False) -> Iterator[str]:
-    """The name of an empty bucket that is nobody else's.
+    """Yield the name of an empty bucket for one test.
 
-    A bucket is used again when some others were: SeaweedFS takes 0.3 s to make a new one's volumes and to remove them.
-    It's emptied just before, when nothing that an earlier test has killed sends anything any more. SeaweedFS keeps the
-    folders of deleted objects, so a test that sees folders asks for a `new` one.
+    Buckets are reused in turn, since SeaweedFS takes 0.3 s to create and remove one. A bucket is emptied just before it
+    is used again, when processes that an earlier test killed no longer send anything. SeaweedFS keeps the folders of
+    deleted objects, so a test that sees folders asks for a `new` bucket.
     """
     left = _BUCKETS[client.meta.endpoint_url]
     name = left.popleft() if len(left) >= BUCKETS_IN_TURN and not new else f"larder-test-{uuid.uuid4().hex[:12]}"
@@ -315,7 +315,7 @@ def own_bucket(client: Any, *, new: bool = False) -> Iterator[str]:
 
 
 def empty(client: Any, bucket: str) -> None:
-    """Delete all objects of a bucket, and what was sent of others. Raises NoSuchBucket."""
+    """Delete all objects and unfinished uploads of a bucket. Raises NoSuchBucket."""
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
             client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
@@ -333,7 +333,7 @@ cat > "/tmp/$3.json"; mc admin policy create here "$3" "/tmp/$3.json"; mc admin 
 
 @pytest.fixture
 def reader(store: Store, bucket: str) -> dict[str, str]:
-    """The settings of a user of `store` who may read and list `bucket`, and do nothing else anywhere."""
+    """The settings of a user of `store` who may only read and list `bucket`."""
     key, secret = f"reader-{uuid.uuid4().hex[:8]}", "a-secret-of-a-reader"
     if store.kind == "given":
         pytest.skip("users of a given store are its owner's to make")
@@ -395,7 +395,7 @@ def start_proxy() -> Iterator[StartProxy]:
 
 @pytest.fixture(scope="session")
 def minio(minio_server: Store) -> dict[str, Any]:
-    """MinIO's keys, its address for containers on Docker's own bridge, and for all other containers."""
+    """MinIO's keys, and its addresses for containers on Docker's default bridge and for other containers."""
     details = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
     bridge = details[0]["NetworkSettings"]["Networks"]["bridge"]
     return {

@@ -1,4 +1,4 @@
-"""An S3 server with any number of images, none of which exists: the same small picture at each key.
+"""An S3 server with any number of objects, all with the content of one small image.
 
 Requests for other buckets go to a real store. It is for what must not depend on the number of objects, and cheap enough
 for a million of them: `python -m tests.many_objects 1000000 http://127.0.0.1:9000`.

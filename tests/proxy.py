@@ -24,7 +24,7 @@ either."""
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands in front of a store: notes requests and bytes, and injects faults."""
+    """Forwards requests to a store, records requests and bytes, and injects faults."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -56,7 +56,7 @@ class Proxy(ThreadingHTTPServer):
             self.clients.discard(client_address)
 
     def settle(self) -> None:
-        """Wait until all clients have gone and the store has answered what they left: now nothing changes any more."""
+        """Wait until all clients have gone and the store has answered them, so that nothing changes any more."""
         with socket.create_connection(
             ("127.0.0.1", self.server_port)
         ) as last:  # taken up after all that were there before
@@ -67,7 +67,7 @@ class Proxy(ThreadingHTTPServer):
         """Ignore killed clients and reset connections."""
 
     def count(self, method: str, part: str = "") -> int:
-        """The number of requests with this method and `part` in their path."""
+        """Count the requests with this method and `part` in their path."""
         return sum(made == method and part in path for made, path in self.requests)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
-    """Wait for a condition; fail the test when it doesn't come about, however busy the machine is."""
+    """Wait for a condition. Fail the test if it doesn't become true in time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_compose(folder: Path, *texts: str) -> Mapping[str, str] | None:
-    """What compose reads; None when it refuses the file."""
+    """Return what compose reads; None if it refuses the file."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     words = ["docker", "compose"]
     for at, text in enumerate(texts):

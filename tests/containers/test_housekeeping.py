@@ -17,7 +17,7 @@ SAMPLE = {"LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "40"}
 
 @pytest.fixture
 def second(own_project: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """The settings of a checkout beside one that has the plain project name, and so keeps its hands off the images."""
+    """The settings of a second checkout, which must not remove the first one's images."""
     register = tmp_path / "state" / "larder" / "checkouts.json"
     register.parent.mkdir(parents=True)
     register.write_text(json.dumps({"larder": str(ROOT)}))
@@ -26,7 +26,7 @@ def second(own_project: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 def listed(kind: str, project: str) -> list[str]:
-    """What the engine holds of a project."""
+    """List what the engine has of a project."""
     every = ["--all"] if kind == "container" else []
     label = f"label=com.docker.compose.project={project}"
     return subprocess.check_output(["docker", kind, "ls", *every, "--quiet", "--filter", label], text=True).split()
@@ -61,7 +61,7 @@ def test_doctor_finds_an_engine_that_works(run: Run, second: dict[str, str]) -> 
 
 @pytest.fixture
 def foreign(data_volume: str) -> Iterator[str]:
-    """A container that isn't larder's, to be started on the data volume."""
+    """A container of another program that uses the data volume."""
     name = f"{data_volume}-training"
     yield name
     subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)

@@ -28,7 +28,7 @@ OTHER = 'name: larder\nservices:\n  s3: {image: "debian:bookworm-slim", entrypoi
 
 
 class Checkout:
-    """A checkout with a compose project of its own."""
+    """A checkout with its own compose project."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.project = copy_front_door(root), f"larder-test-{uuid.uuid4().hex[:8]}"

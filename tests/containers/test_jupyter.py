@@ -1,4 +1,4 @@
-"""JupyterLab in its container: every notebook from top to bottom against a real store, and a browser in front of it."""
+"""JupyterLab in its container: every notebook against a real store, and a browser."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class Lab:
         return ended
 
     def start(self) -> str:
-        """Start JupyterLab; its address with the token."""
+        """Start JupyterLab, and return its address with the token."""
         return self.make("jupyter").stdout.strip().splitlines()[-1]
 
     def execute(self, notebook: str, **settings: str) -> list[dict[str, Any]]:
-        """Run a notebook in the container, going on after errors; what its cells show. All share a kernel."""
+        """Run a notebook in the container, and return its cells' outputs, errors included. All share a kernel."""
         if self._runner is None:
             name = f"{self.name}-jupyter-1"
             command = ["docker", "exec", "-i", "-w", "/workspace", name, "python", "-c", RUNNER.read_text()]
@@ -103,7 +103,7 @@ class Lab:
             self._runner = None
 
     def status(self, path: str) -> int:
-        """What the server answers to somebody who has no more than the address; redirections are not followed."""
+        """Return the server's status code for a request without a token; redirections are not followed."""
         connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=60)
         connection.request("GET", path)
         status = connection.getresponse().status
@@ -154,7 +154,7 @@ def pictures_of(outputs: list[dict[str, Any]]) -> int:
 
 
 def errno_of(path: Path) -> int:
-    """What the system answers to who looks at it; 0 when that is no error."""
+    """Return the error number of reading a path; 0 for none."""
     try:
         path.stat()
     except OSError as error:

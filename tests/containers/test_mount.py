@@ -50,7 +50,7 @@ class Mount:
 
 @pytest.fixture
 def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: Store) -> Iterator[Mount]:
-    """A bucket with one object, in a project and a folder of this test's own; nothing of it stays."""
+    """A bucket with one object, in a project and a folder for one test. All of it is removed at the end."""
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     folder = shared_folder / name
     folder.mkdir()

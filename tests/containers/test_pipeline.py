@@ -42,7 +42,7 @@ def jpeg(side: int = 32) -> bytes:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A small archive laid out as Food-11 is, under a name with a space."""
+    """A small archive with Food-11's layout, under a name with a space."""
     splits = ("training", "validation", "evaluation")
     path = tmp_path / "my photos.zip"
     path.write_bytes(archive({f"Food-11/{split}/{c}_{c}.jpg": jpeg(20 + c) for split in splits for c in range(11)}))

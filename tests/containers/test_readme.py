@@ -35,7 +35,7 @@ LARDER_EPOCHS=2
 
 
 def blocks() -> list[list[str]]:
-    """The lines of the README's shell blocks, without comments."""
+    """Return the lines of the README's shell blocks, without comments."""
     texts = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in texts]
 

@@ -24,7 +24,7 @@ KEYS = Path(".larder/s3-compose.env")
 
 @pytest.fixture
 def make(run: Run, checkout: Path) -> Iterator[Run]:
-    """Runs make in the checkout, as a compose project of its own on a port of its own; all of it goes afterwards."""
+    """Runs make in the checkout, with its own compose project and port. All of it is removed at the end."""
     own = {"COMPOSE_PROJECT_NAME": f"larder-test-{uuid.uuid4().hex[:8]}", "LARDER_MINIO_PORT": str(free_ports(1)[0])}
 
     def make(*words: str, command: tuple[str, ...] = ("make",), **settings: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ SEEDS = [
 
 
 def target(data: bytes, folder: Path) -> None:
-    """Parse it, and have verify look at it."""
+    """Parse it, and verify it."""
     try:
         parsed = chunks.parse(data)
     except ValueError as fault:

@@ -27,16 +27,16 @@ Target = Callable[[random.Random, Path], None]
 
 
 class Finding(NamedTuple):
-    """An input that does what none may."""
+    """An input with a forbidden effect."""
 
     seed: int
     what: str
 
 
 def fuzz(target: str, seed: int, count: int, seconds: float) -> tuple[int, list[Finding]]:
-    """Run inputs with the seeds from `seed` on, until `count` or `seconds` are over.
+    """Run inputs with seeds from `seed` on, until `count` inputs have run or `seconds` are over.
 
-    Returns how many were run, and the findings, which are printed as they come.
+    Returns the number of inputs and the findings, which are also printed.
     """
     end, done = time.monotonic() + seconds, 0
     findings: list[Finding] = []

@@ -1,4 +1,4 @@
-"""What extract makes of a web server's answers: a file within its limits, or an error of ours."""
+"""A web server's answers, as extract reads them: a file within its limits, or an error of ours."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _PLACES = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Download a file of a server that answers at random."""
+    """Download a file from a server that answers at random."""
     url = answering(chance, _answer)
     if chance.random() < 0.3:  # go on with what is there
         (folder / "archive.part").write_bytes(bytes(5000))

@@ -15,7 +15,7 @@ SEEDS = (META, unpacked(), unpacked(">"))
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Spoil a file before or after a variable is packed, and read it."""
+    """Damage a file before or after a variable is compressed, and read it."""
     data = spoilt(chance.choice(SEEDS), chance)
     if chance.random() < 0.3:
         packed = zlib.compress(data[128:])

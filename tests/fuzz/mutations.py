@@ -25,7 +25,7 @@ PIECES = (
 
 
 def spoilt(data: bytes, chance: random.Random) -> bytes:
-    """The same with some bytes flipped, left out, repeated or put in."""
+    """Return the data with some bytes flipped, left out, repeated or inserted."""
     mutated = bytearray(data)
     for _ in range(chance.randint(1, 4)):
         at, end = sorted(chance.choices(range(len(mutated) + 1), k=2))
@@ -42,5 +42,5 @@ def spoilt(data: bytes, chance: random.Random) -> bytes:
 
 
 def mutated(seeds: Sequence[bytes], parse: Callable[[bytes, Path], None]) -> Callable[[random.Random, Path], None]:
-    """The target that feeds `parse` with one of the seeds, spoilt."""
+    """Return the target that passes a damaged seed to `parse`."""
     return lambda chance, folder: parse(spoilt(chance.choice(seeds), chance), folder)

@@ -1,4 +1,4 @@
-"""Parquet files and the card beside them: as extract reads a folder of them, and as index does where they lie."""
+"""Parquet files with their card, as extract and index read them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _PIECES_OF_CARDS = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Spoil one file or the card of a dataset, and read all of it."""
+    """Damage one file or the card of a dataset, and read all of it."""
     names = chance.sample(_NAMES, chance.choice([1, 1, 2, 3]))
     for name in names:
         path = folder / "set" / name
@@ -140,7 +140,7 @@ def _store() -> BucketSettings:
 
 @cache
 def _sound(seed: int) -> bytes:
-    """A file as pyarrow writes it, with the notes of `datasets` or without."""
+    """Return a valid file of pyarrow, with the metadata of `datasets` or without."""
     chance, buffer = random.Random(seed), io.BytesIO()
     kind, labels = _LABELS[0] if chance.random() < 0.5 else chance.choice(_LABELS)
     count = chance.choice([0, 1, 7, 40])
@@ -170,7 +170,7 @@ def _sound(seed: int) -> bytes:
 
 
 def _damaged(data: bytes, chance: random.Random) -> bytes:
-    """The file with some bytes replaced in place, most times in its pages: what moves them is found out at once."""
+    """Return the file with some bytes replaced, usually in its pages. Readers notice moved pages at once."""
     if chance.random() < 0.1:
         return spoilt(data, chance)
     mutated = bytearray(data)

@@ -106,7 +106,7 @@ def _reader() -> s3_reader.ObjectReader:
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Ask a store that answers at random for something."""
+    """Send a request to a store that answers at random."""
     answering(chance, _answer)
     ask = chance.choice([_stage, _stage, _extract, _load])
     with (

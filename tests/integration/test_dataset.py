@@ -50,7 +50,7 @@ class House:
             (root / name).mkdir()
 
     def __call__(self, name: str, *flags: str, on: str = "data", **env: str) -> str:
-        """Run a stage on a volume; what it says on stdout and stderr."""
+        """Run a stage on a volume, and return stdout and stderr."""
         kind, work = STAGES[name]
         places = {"LARDER_WDS_DIR": str(self.root / "wds"), "LARDER_LIT_DIR": str(self.root / "lit")}
         shared = {"S3_BUCKET": self._bucket, "LARDER_WORKERS": "1", "LARDER_VOLUME_DIR": str(self.root / on)}
@@ -61,7 +61,7 @@ class House:
         return f"{captured.out}{captured.err}{outcome.summary}"
 
     def refuse(self, name: str, *flags: str, on: str = "data", **env: str) -> LarderError:
-        """Run a stage that must fail."""
+        """Run a stage that must fail, and return the error."""
         with pytest.raises(LarderError) as caught:
             self(name, *flags, on=on, **env)
         return caught.value
@@ -77,7 +77,7 @@ class House:
             self("load", on=on, LARDER_LOAD=layout, **env)
 
     def verify(self, **env: str) -> None:
-        """The whole chain, with all that is in the store."""
+        """Verify the whole chain, including the store."""
         output = self("verify", LARDER_VERIFY_SAMPLES="all", **env)
         assert output.count("\nok ") == 7, output  # all links but the archive, which was a folder
 

@@ -1,4 +1,4 @@
-"""A forked stage gives the same results as one that a person starts."""
+"""A forked stage gives the same results as a new interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wheel as a user installs it, and the host runner's environment as a newcomer gets it: from the package index."""
+"""The wheel, and the host runner's environment, installed from the package index."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and what it needs at least."""
+    """An environment with the wheel and its minimal dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     subprocess.run(

@@ -73,7 +73,7 @@ def test_who_has_no_front_door_removes_a_volume_by_hand() -> None:
 
 
 def tasks() -> list[StageRun]:
-    """Every stage and task that a command is known for."""
+    """Return every stage and task that has a command."""
     return [StageRun(stage, task) for stage, task in TARGETS if stage != "clean"]
 
 

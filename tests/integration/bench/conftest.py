@@ -1,3 +1,5 @@
+"""A tree, shards and chunks on volumes and in a store; the bench stage; mounts."""
+
 from __future__ import annotations
 
 import hashlib
@@ -38,7 +40,7 @@ OURS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
 
 @pytest.fixture(scope="session")
 def made_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree that each test has a copy of."""
+    """The tree that tests copy."""
     return make_tree(tmp_path_factory.mktemp("tree") / "Food-11")
 
 
@@ -89,7 +91,7 @@ def summary(split: str, entries: list[IndexEntry]) -> SplitSummary:
 
 @pytest.fixture
 def start_bench(tree: Path, tmp_path: Path) -> StartBench:
-    """Start the stage as people do; flags as arguments, environment variables by keyword."""
+    """Start the stage: flags as arguments, environment variables by keyword."""
 
     def start(*flags: str, **environ: str) -> forks.Fork:
         known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -120,12 +122,12 @@ def run_bench(start_bench: StartBench) -> RunBench:
 
 @pytest.fixture
 def own_copy() -> None:
-    """For tests that change what is in the bucket: `loaded` and `packed` give them a bucket of their own."""
+    """For tests that change the bucket: `loaded` and `packed` then use a copy."""
 
 
 @pytest.fixture(scope="session")
 def filled() -> Iterator[Callable[[Store, Fill], str]]:
-    """The name of a bucket that `fill` has filled, once in a session for each store: `filled(store, fill)`."""
+    """Fill a bucket once per session and store, and return its name: `filled(store, fill)`."""
     with ExitStack() as ending:
         kept: dict[tuple[str, Fill], str] = {}
 
@@ -140,7 +142,7 @@ def filled() -> Iterator[Callable[[Store, Fill], str]]:
 
 @pytest.fixture
 def bucket_with(request: pytest.FixtureRequest, store: Store, filled: Callable[[Store, Fill], str]) -> BucketWith:
-    """Gives a test the filled bucket that all have, or its own copy if it asks for `own_copy`: `bucket_with(fill)`."""
+    """Return the shared filled bucket or, for tests with `own_copy`, a copy: `bucket_with(fill)`."""
 
     def bucket_with(fill: Fill) -> str:
         full = filled(store, fill)
@@ -215,7 +217,7 @@ def packed(
 
 @pytest.fixture
 def start_packed(start_bench: StartBench, packed: dict[str, str]) -> StartBench:
-    """Start an arm, or `library`, which is a variant of one; flags as arguments, settings by keyword.
+    """Start an arm, or `library`, a variant of one: flags as arguments, settings by keyword.
 
     One worker reads, unless a test sets more.
     """
@@ -251,7 +253,7 @@ def run_stage(stage: str, *flags: str, **environ: str) -> None:
 
 @pytest.fixture
 def fuse() -> None:
-    """What a mount needs; without it these tests have nothing to run on."""
+    """Require what a mount needs."""
     lacking = [name for name in ("/dev/fuse", shutil.which("fusermount3") or "fusermount3") if not os.path.exists(name)]
     if lacking:
         why = f"no FUSE mount can be made here: {', '.join(lacking)} is missing"

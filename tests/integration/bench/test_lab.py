@@ -15,7 +15,7 @@ from tests.integration.bench.conftest import Mount, MountBucket
 
 @pytest.fixture(autouse=True)
 def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People came by make."""
+    """Set the front door to make."""
     monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
 
 

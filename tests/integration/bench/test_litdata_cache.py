@@ -107,7 +107,7 @@ def test_a_cache_that_cannot_be_written(run_packed: RunArm, place: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of its own, for the tests that fill it: 2 MiB more than the chunks."""
+    """A folder on its own small file system, with 2 MiB more than the chunks need."""
     folder = tmp_path / "disk"
     folder.mkdir()
     made = subprocess.run(

@@ -126,7 +126,7 @@ def test_what_is_wrong_from_the_start(
 
 
 def put_other_kind(store: Store, bucket: str, folder: str) -> None:
-    """Leave the other kind's manifest in the place of this kind's."""
+    """Replace the manifest by the other kind's."""
     other = CHUNKS if folder == SHARDS else SHARDS
     manifest = store.client.get_object(Bucket=bucket, Key=f"{other}/_larder/manifest.json")["Body"].read()
     store.client.put_object(Bucket=bucket, Key=f"{folder}/_larder/manifest.json", Body=manifest)
@@ -142,7 +142,7 @@ def delete_pack(store: Store, bucket: str, folder: str) -> None:
 
 
 def edit(change: Callable[[bytearray], bytes | bytearray]) -> HarmPack:
-    """A harm: change a pack's bytes."""
+    """Return a function that changes a pack's bytes."""
 
     def harm(store: Store, bucket: str, folder: str) -> None:
         key = first_pack(store, bucket, folder)
@@ -276,7 +276,7 @@ def test_faults_that_stay_end_the_run(run_packed: RunArm, proxy: Proxy, arm: str
 
 @pytest.fixture
 def stuck(start_packed: StartBench, proxy: Proxy, until: Until) -> Iterator[StartStuck]:
-    """An arm that runs and whose packs, but for one, don't come: the process, and its workers."""
+    """Start an arm whose packs, except for the first, never arrive. Returns the process and its workers."""
     end, asked = threading.Event(), list[str]()
 
     def fault(method: str, path: str, number: int) -> int | str | None:

@@ -42,7 +42,7 @@ def run(run_bench: RunBench, loaded: dict[str, str], tmp_path: Path) -> RunArm:
 
 
 def images(proxy: Proxy) -> Counter[str]:
-    """How often each image was asked for, by its path below the folder."""
+    """Count the requests for each image, by its path below the folder."""
     paths = (unquote(path).partition(f"{FOLDER}/")[2] for method, path in proxy.requests if method == "GET")
     return Counter(path for path in paths if path.endswith(".jpg"))
 
@@ -204,7 +204,7 @@ def test_an_image_that_is_spoilt_on_the_way(run: RunArm, proxy: Proxy) -> None:
 
 @pytest.fixture
 def reader(loaded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> MakeReader:
-    """A reader in this process, and what it counts; settings by keyword."""
+    """Make a reader in this process, and its counter: settings by keyword."""
     monkeypatch.setattr(s3_reader, "FIRST_PAUSE_SECONDS", 0.001)
 
     def make(**environ: str) -> tuple[ObjectReader, TrafficCounter]:

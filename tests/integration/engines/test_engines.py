@@ -1,4 +1,4 @@
-"""What every engine guarantees: order, bounded work, raised failures. For Ray, also lost nodes."""
+"""What every engine guarantees: order, a bounded number of tasks, raised errors. For Ray, also lost nodes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def tarred(files: dict[str, bytes]) -> bytes:
 
 
 def nested(files: dict[str, bytes]) -> bytes:
-    """A zip with a zip or tar.gz per folder, as competitions hand data out."""
+    """Build a zip with a zip or tar.gz for each folder, like competitions."""
     folders: dict[str, dict[str, bytes]] = {}
     for name, content in files.items():
         folder, _, file = name.rpartition("/")
@@ -98,7 +98,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def litter() -> dict[str, bytes]:
-    """What desktops and archivers add to it."""
+    """Junk files that desktops and archivers add."""
     return LITTER
 
 
@@ -121,13 +121,13 @@ def pack(tmp_path: Path) -> WriteArchive:
 
 
 class Raw:
-    """The `raw/` of a volume: what it must hold, whatever happens."""
+    """The `raw/` of a volume, and its invariants."""
 
     def __init__(self, volume: Path) -> None:
         self.folder = volume / "raw"
 
     def content(self) -> dict[str, bytes]:
-        """Every file, verified against index and manifest; fails when anything differs."""
+        """Return every file, verified against index and manifest."""
         manifest = find_manifest(self.folder)
         assert manifest is not None, "there is no manifest"
         assert find_missing_file(self.folder, manifest) is None
@@ -143,7 +143,7 @@ class Raw:
         return contents
 
     def meta(self, name: str) -> bytes:
-        """A file of the contract."""
+        """Return a file of `_larder/`."""
         return (self.folder / "_larder" / name).read_bytes()
 
 
@@ -182,7 +182,7 @@ class Faults:
         self.after_answer: Callable[[], None] = lambda: None
 
     def url(self, path: str = "/food.zip", user: str = "") -> str:
-        """The file's address."""
+        """Return the file's URL."""
         return f"http://{user}127.0.0.1:{self.port}{path}"
 
 
@@ -231,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Faults]:
-    """An HTTP server on loopback whose file and faults a test sets."""
+    """An HTTP server on loopback. Tests set its file and its faults."""
     listening = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     listening.faults = Faults(listening.server_port)  # type: ignore[attr-defined]
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})

@@ -30,7 +30,7 @@ FILES = {"training/0_0.jpg": NOISE, "training/0_1.jpg": NOISE[:1000]}
 
 @pytest.fixture
 def run(volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """The stage in this process, with short pauses: gives exit code and stderr."""
+    """Runs the stage in this process, with short pauses. Returns exit code and stderr."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
             monkeypatch.delenv(name)
@@ -238,7 +238,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def behind_tls(authority: trustme.CA, packers: Mapping[str, Pack], tmp_path: Path) -> Iterator[str]:
-    """The URL of an archive of `FILES` on a server whose certificate only `authority` vouches for."""
+    """The URL of an archive of `FILES` on a server with a certificate of `authority`."""
     (tmp_path / "food.tar").write_bytes(packers["tar"](FILES))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment leaves the old data or the new, and the next one completes."""
+"""A run killed at any moment leaves the old or the new data, and the next one completes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_killed_at_random(
 
 
 def killed_at(step: int, argv: list[str]) -> bool:
-    """Run the stage in a fork that kills itself before its `step`-th change of a file; whether it got there."""
+    """Run the stage in a fork that kills itself before its `step`-th change of a file. Return whether it got there."""
     child = os.fork()
     if child == 0:
         left = step

@@ -24,7 +24,7 @@ FILES = {"training/0_0.jpg": os.urandom(200_000), "training/0_1.jpg": b"1"}
 
 @pytest.fixture
 def run(volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """The stage in this process, with short pauses and few tries: gives exit code and stderr."""
+    """Runs the stage in this process, with short pauses and few tries. Returns exit code and stderr."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
             monkeypatch.delenv(name)
@@ -56,7 +56,7 @@ def archive(packers: Mapping[str, Pack]) -> bytes:
 
 
 def saying(head: str, body: bytes = b"") -> Callable[[Request, Talk], None]:
-    """An answer with these header lines."""
+    """Return a function that answers with these header lines."""
 
     def answer(_: Request, talk: Talk) -> None:
         talk.send(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
@@ -253,7 +253,7 @@ def test_reason_phrases_cannot_forge_lines(run: Run, liar: Liar) -> None:
 
 @pytest.fixture
 def internet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Liar]:
-    """A server at 127.0.0.2, which counts as a public address here."""
+    """A server at 127.0.0.2, which these tests treat as a public address."""
     classify_address = addresses.classify_address
     monkeypatch.setattr(
         addresses, "classify_address", lambda text: "public" if text == "127.0.0.2" else classify_address(text)

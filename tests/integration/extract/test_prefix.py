@@ -27,7 +27,7 @@ from tests.parquet import packed, picture
 
 @pytest.fixture
 def bucket(s3: Any) -> Iterator[str]:
-    """A bucket of the test's own."""
+    """A bucket for one test."""
     with own_bucket(s3.client) as name:
         yield name
 
@@ -165,7 +165,7 @@ def test_limits_and_digests(stage: Stage, s3: Store, bucket: str, put: Put) -> N
 
 
 class Store:
-    """A store that says what a test wants of its objects."""
+    """A store that describes its objects as a test wants."""
 
     def __init__(self, port: int) -> None:
         self.env = {
@@ -280,7 +280,7 @@ PARTS = b"0123456789" * 20_000
 
 
 def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
-    """What a server sends whose object is replaced while its first part is on its way."""
+    """Answers of a server whose object is replaced while its first part is being sent."""
 
     def content(whole: bytes, _start: int) -> bytes:
         if lying.objects[key] == with_one:

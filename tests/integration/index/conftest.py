@@ -38,7 +38,7 @@ def zip_of(files: Files, method: int = zipfile.ZIP_STORED) -> bytes:
 
 @pytest.fixture(scope="session")
 def photos(picture: MakePicture) -> dict[str, bytes]:
-    """90 images in three splits and two classes, and what lies between people's files."""
+    """90 images in three splits and two classes, and other files among them."""
     images: dict[str, bytes] = {}
     for split, count in (("train", 50), ("val", 20), ("test", 20)):
         for number in range(count):

@@ -18,7 +18,7 @@ SIZE = "--shard-bytes=40000"
 
 
 def packs(found: dict[str, bytes]) -> dict[str, bytes]:
-    """Shards, and where each sample lies in them."""
+    """Return shards and the index of samples, without manifest and run.json."""
     named = {"samples.jsonl" if "/samples-" in path else path: content for path, content in found.items()}
     return {path: content for path, content in named.items() if "_larder/" not in path}
 
@@ -32,7 +32,7 @@ def by_split(files: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
 
 
 def as_objects(kind: str, photos: dict[str, bytes]) -> dict[str, bytes]:
-    """The photos as a source of a kind, by key."""
+    """Return the photos as a kind of source, by key."""
     if kind == "a prefix":
         return {f"in/my photos/{path}": content for path, content in photos.items()}
     if kind == "a table":

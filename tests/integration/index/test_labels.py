@@ -21,7 +21,7 @@ def metadata_of(rows: list[tuple[str, str]]) -> bytes:
 
 
 def in_form(form: str, labels: list[str], photo: Callable[[int], bytes]) -> dict[str, bytes]:
-    """Images with these labels in one of the forms that datasets have, by key."""
+    """Return images with these labels in a dataset of some form, by key."""
     rows = [(f"{number}.jpg", label) for number, label in enumerate(labels)]
     images = {path: photo(number) for number, (path, _) in enumerate(rows)}
     if form.startswith("Parquet"):

@@ -75,7 +75,7 @@ class Load(Protocol):
 
 @pytest.fixture
 def load(stage: Stage, store: Store, bucket: str) -> Load:
-    """Runs the stage against `store` and `bucket`; whatever happens, no secret may be printed."""
+    """Runs the stage with `store` and `bucket`, and checks that it prints no secret."""
 
     def load(*flags: str, env: Mapping[str, str] | None = None) -> Result:
         settings = store.env | {"S3_BUCKET": bucket} | dict(env or {})
@@ -107,7 +107,7 @@ class InStore:
         self.client.delete_object(Bucket=self.bucket, Key=f"Food-11/{path}")
 
     def data(self) -> dict[str, bytes]:
-        """All objects but larder's own."""
+        """Return all objects, except larder's own."""
         own = self.kept()
         return {path: self.read(path) for path in self.list() if not path.startswith("_larder/") and path not in own}
 
@@ -122,7 +122,7 @@ class InStore:
         return dict(json.loads(self.read("_larder/manifest.json")))
 
     def find_whole(self) -> dict[str, str] | None:
-        """What `require_whole` returns; None without a manifest."""
+        """Return what `require_whole` returns, or None without a manifest."""
         return self.require_whole() if self.find_manifest() else None
 
     def require_whole(self) -> dict[str, str]:

@@ -238,7 +238,7 @@ def test_the_store_speaks_tls(
 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[Callable[[Any], tuple[str, Path]]]:
-    """Puts TLS before a store: gives the endpoint and the authority's certificate."""
+    """Put TLS in front of a store. Returns the endpoint and the authority's certificate."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

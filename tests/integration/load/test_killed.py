@@ -31,7 +31,7 @@ def digests(made: dict[str, bytes]) -> dict[str, str]:
 def kill_while_loading(stage: Stage, env: dict[str, str], between: Any, seconds: float) -> bool:
     """Start a load and kill it after `seconds`. Returns whether it was still running.
 
-    What the store was asked for `between` is answered when this returns, so that it changes no more.
+    When this returns, the store has answered all requests, so its content doesn't change any more.
     """
     process = stage.start("load", env=env | {"S3_ENDPOINT_URL": between.endpoint})
     try:
@@ -99,7 +99,7 @@ def test_a_load_over_an_earlier_one_killed_again_and_again(
 
 
 def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str]) -> None:
-    """The manifest names the old data or the new, all in place. Without one, all of the new are in the store."""
+    """Check that the manifest names the old or the new data, all there; without a manifest, all new data are there."""
     whole_data = there.find_whole()
     if whole_data is not None:
         assert whole_data in (old, new)
@@ -111,7 +111,7 @@ def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str])
 
 
 def holding_images(go: threading.Event) -> Callable[[str, str, int], str | None]:
-    """A fault: what is asked about an image waits, and never comes to the store."""
+    """Return a fault: requests for images wait, and never reach the store."""
 
     def hold(method: str, path: str, number: int) -> str | None:
         if not path.endswith(".jpg"):
@@ -141,7 +141,7 @@ def test_rclone_ends_with_its_parent(
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether it runs; one that has ended stays a zombie where process 1 waits for none."""
+    """Return whether it runs. An ended process may stay a zombie, if process 1 doesn't reap it."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False

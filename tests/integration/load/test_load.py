@@ -1,4 +1,4 @@
-"""What load writes to a store, and what it doesn't send twice."""
+"""What load writes to a store, and what it doesn't send again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores that run full, and stores whose ETags are no checksums."""
+"""Stores that are full, and stores whose ETags aren't checksums."""
 
 from __future__ import annotations
 

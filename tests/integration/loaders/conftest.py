@@ -1,4 +1,4 @@
-"""One dataset for all tests: nobody changes it."""
+"""One dataset for all tests, which don't change it."""
 
 from __future__ import annotations
 

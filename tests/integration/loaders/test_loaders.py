@@ -38,7 +38,7 @@ LOADERS = {
 
 
 def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
-    """Run a script in a folder that isn't the checkout's, as its user does; its stdout."""
+    """Run a script outside of the checkout, and return its stdout."""
     script = folder / "script.py"
     script.write_text(text)
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -146,7 +146,7 @@ print(json.dumps([{
 
 
 def altered(content: bytes) -> bytes:
-    """The same length, with another byte near the end of the first JPEG's coded data."""
+    """Return the same with one byte changed near the end of the first JPEG's coded data."""
     end = content.index(b"\xff\xd9", content.index(b"\xff\xd8"))
     return content[: end - 9] + bytes([content[end - 9] ^ 1]) + content[end - 8 :]
 

@@ -34,7 +34,7 @@ def mounter(place: Path) -> Iterator[Mounter]:
 
 @pytest.fixture
 def ask(mounter: Mounter) -> Iterator[Ask]:
-    """Asks as rclone could."""
+    """Sends requests like rclone."""
     given: list[int] = []
 
     def ask(words: bytes) -> tuple[bytes, list[int]]:

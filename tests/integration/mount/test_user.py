@@ -1,4 +1,4 @@
-"""Mount without root's rights, by FUSE's own program, as on a laptop.
+"""Mount without root's rights, by fusermount3, as on a laptop.
 
 The stage is told that it isn't root, and is; all else is as for an ordinary user.
 """

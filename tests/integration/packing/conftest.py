@@ -1,4 +1,4 @@
-"""A tree to pack, and what the two packing stages share."""
+"""A tree to pack, and both packing stages."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def packing(request: pytest.FixtureRequest) -> Packing:
 
 @pytest.fixture
 def sharding() -> Packing:
-    """The faster of the two stages, for what both do in the same way."""
+    """The faster of the two stages, for tests of code that both share."""
     return Packing("shard", FOLDERS["shard"], SIZES["shard"])
 
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, bytes]:
-    """150 files of 2 to 9 KB in two splits and three classes, by path. Packing looks at no pixel."""
+    """150 files of 2 to 9 KB in two splits and three classes, by path. Packing doesn't decode images."""
     source = random.Random(5)
     files = {}
     for split, count in (("training", 110), ("validation", 40)):
@@ -107,7 +107,7 @@ Digests = Callable[[Path], dict[str, str]]
 
 @pytest.fixture(scope="session")
 def digests() -> Digests:
-    """The sha256 of every file below a folder but run.json, which may differ."""
+    """Return the sha256 of every file below a folder, except for run.json, which may differ."""
 
     def digests(folder: Path) -> dict[str, str]:
         files = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")

@@ -255,7 +255,7 @@ def test_killed_at_random_moments(
     shutil.rmtree(place)
 
     def replaces(number: int) -> bool:
-        """Every other run begins with nothing in place."""
+        """Delete the artifact before every other run."""
         return number % 2 == 1
 
     def check(number: int, complete: bool) -> None:

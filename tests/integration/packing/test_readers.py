@@ -70,7 +70,7 @@ def test_datapipes_read_shards(stage: Stage, volume: Path, tree: Path, images: d
 
 
 def by_key(images: dict[str, bytes]) -> dict[str, tuple[bytes, bytes]]:
-    """The training samples as readers give them: image and label by key."""
+    """Return the training samples as readers yield them: image and label by key."""
     return {
         path.partition("/")[2].removesuffix(".jpg"): (content, str(int(path.split("/")[1][-2:])).encode())
         for path, content in images.items()

@@ -204,7 +204,7 @@ def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
 
 @pytest.fixture
 def begin_upload(store: Store, bucket: str) -> Any:
-    """Begins an upload in parts, as one that SIGKILL ended leaves it."""
+    """Begins a multipart upload, like one that was killed."""
 
     def begin(path: str) -> None:
         place = {"Bucket": bucket, "Key": path}

@@ -1,4 +1,4 @@
-"""The repository script with real git: clones, follows, and never loses what was changed."""
+"""The repository script with real git: clones, updates, and never loses changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ended(NamedTuple):
 
 
 class Place:
-    """An origin, and a home to clone it into."""
+    """An origin, and a home directory for its clone."""
 
     def __init__(self, folder: Path) -> None:
         self.origin, self.home = folder / "work.git", folder / "home"

@@ -1,4 +1,4 @@
-"""`--task check` and `--task bucket` against real stores, well and broken in every way that users meet."""
+"""`--task check` and `--task bucket` against real stores, healthy and broken in many ways."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AFTER_REACHABILITY, AFTER_CREDENTIALS, AFTER_BUCKET, AFTER_WRITE = NAMES[1:], NA
 
 
 def outcomes(stdout: str) -> dict[str, str]:
-    """How each check ended, from its line."""
+    """Return the result of each check from its line."""
     return {
         name: line.split()[0] for line in stdout.splitlines() for name in NAMES if re.match(rf"\w+ +{name}  ", line)
     }
@@ -98,7 +98,7 @@ def test_json_for_machines(check: Check) -> None:
 
 
 def assert_failed(ended: Any, code: int, failed: str, skipped: list[str], *words: str) -> None:
-    """The check `failed`, and what needs it was skipped with that reason; the message has the words."""
+    """Check that `failed` failed, that its dependents were skipped, and that the message has the words."""
     results = outcomes(ended.stdout)
     assert results.get(failed) == "FAILED", ended
     assert [name for name, result in results.items() if result == "skipped"] == skipped
@@ -169,7 +169,7 @@ def test_http_to_a_tls_port(check: Check, tls: tuple[str, str]) -> None:
 
 
 class HostStyle(http.server.BaseHTTPRequestHandler):
-    """An HTTP proxy before a store that knows the bucket by the host's name alone, as some are set up."""
+    """An HTTP proxy in front of a store that takes the bucket only from the host's name."""
 
     protocol_version = "HTTP/1.1"
     target, domain = "", "store.test"
@@ -224,7 +224,7 @@ def test_a_store_that_takes_no_path_style(stage: Stage, minio_server: Store, unt
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """A web server: the same page for everything."""
+    """A web server that returns the same page for every URL."""
 
     status = 200
 
@@ -283,7 +283,7 @@ datetime.datetime = Shifted
 
 @pytest.fixture
 def shifted(tmp_path: Path) -> Callable[[int], dict[str, str]]:
-    """The environment of a Python whose clock is ahead by some seconds; what it signs, the real store judges."""
+    """The environment of a Python with a clock that is ahead by some seconds."""
 
     def shifted(seconds: int) -> dict[str, str]:
         (tmp_path / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
@@ -316,7 +316,7 @@ MinioUser = Callable[[list[dict[str, Any]]], dict[str, str]]
 
 @pytest.fixture
 def minio_user(minio_server: Store, tmp_path: Path) -> MinioUser:
-    """Makes a user of MinIO with the rights of some policy statements; returns its keys as settings."""
+    """Creates a user of MinIO with some policy statements, and returns its keys as settings."""
 
     def in_minio(script: str, given: str = "") -> None:
         command = ["docker", "exec", "--interactive", minio_server.container, "sh", "-ec", script]

@@ -1,4 +1,4 @@
-"""Lying stores: endless lists and messages, invalid sizes, single bytes; and which settings they see."""
+"""Stores that lie: endless lists and messages, invalid sizes, single bytes; and the settings that reach a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def liar() -> Iterator[Liar]:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[tuple[Liar, BucketPrefix]]:
-    """One server and client for many tests, since a client takes long to make."""
+    """One server and client for many tests, since creating a client takes long."""
     with lying() as server:
         yield server, BucketPrefix(settings(server), "data")
 
@@ -82,7 +82,7 @@ def page(entries: str = "", more: str = "<IsTruncated>false</IsTruncated>") -> b
 
 
 def always(*answers: bytes) -> Callable[[Request, Talk], None]:
-    """These answers in turn, the last one for ever."""
+    """Return a function that gives these answers in turn, the last one repeatedly."""
     left = list(answers)
     return lambda _, talk: talk.send(left.pop(0) if len(left) > 1 else left[0])
 

@@ -1,4 +1,4 @@
-"""The embedded store: `--task up` and `--task down`, and make's targets over them."""
+"""The embedded store: `--task up` and `--task down`, and make's targets for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "a-secret-of-the-embedded-store"
 
 
 class Embedded:
-    """An embedded store of a test's own."""
+    """An embedded store for one test."""
 
     def __init__(self, stage: Any, home: Path, port: int) -> None:
         self._stage = stage
@@ -60,14 +60,14 @@ class Embedded:
 
 @pytest.fixture
 def embedded(stage: Stage, tmp_path: Path) -> Iterator[Embedded]:
-    """Not started yet; stopped afterwards."""
+    """An embedded store, not yet started; it is stopped after the test."""
     store = Embedded(stage, tmp_path / "the store", free_ports(1)[0])
     yield store
     assert store("down").code == 0
 
 
 def ended_process(pid: int) -> bool:
-    """Whether a process has ended; one that nobody waited for has no command line left."""
+    """Return whether a process has ended; a zombie has no command line."""
     try:
         return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -225,7 +225,7 @@ def make(home: Path, *words: str, **settings: str) -> subprocess.CompletedProces
 
 @pytest.fixture
 def made_up(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A home of make with made-up keys, and the secret; its port is changed to a free one, as operations.md says."""
+    """A home with generated keys, and the secret. Its port is changed to a free one, as operations.md describes."""
     home = tmp_path / "home"
     assert make(home, "s3-keys").returncode == 0
     keys = home / "s3-host.env"

@@ -19,7 +19,7 @@ from tests.integration.conftest import MakePicture, Result, Stage
 
 
 class Tree(NamedTuple):
-    """What transform left: everything about it that must not vary from run to run."""
+    """What transform wrote and must not vary from run to run."""
 
     manifest: bytes
     index: bytes
@@ -130,7 +130,7 @@ ReadRejects = Callable[[], dict[str, str]]
 
 @pytest.fixture
 def rejects(volume: Path) -> ReadRejects:
-    """What was set aside: path and reason."""
+    """The rejects: path and reason."""
 
     def rejects() -> dict[str, str]:
         lines = (volume / "rejects" / "rejects.jsonl").read_text().splitlines()

@@ -170,7 +170,7 @@ def test_csv_table_that_changed_after_extract(
 
 
 def labels_by_image_folder(folder: Path) -> dict[str, int]:
-    """What torchvision's own ImageFolder makes of a split: label by path below it."""
+    """Return the labels of torchvision's own ImageFolder for a split, by path below it."""
     from torchvision.datasets import ImageFolder
 
     samples = ImageFolder(str(folder), allow_empty=True).samples

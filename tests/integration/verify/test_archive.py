@@ -28,7 +28,7 @@ Write = Callable[[Path, Mapping[str, bytes]], Path]
 
 @pytest.fixture(scope="session")
 def files(picture: MakePicture) -> dict[str, bytes]:
-    """Images as in Food-11's archive, in a folder of its own, with what a desktop leaves."""
+    """Images as in Food-11's archive, in a wrapping folder, with junk files."""
     images = {f"Food-11/{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(60)}
     return images | {"Food-11/.DS_Store": b"litter", "__MACOSX/Food-11/._x": b"litter"}
 
@@ -307,7 +307,7 @@ def test_parquet_files_are_compared_and_no_further_followed(
 
 @pytest.fixture
 def bucket(s3: Store) -> Iterator[str]:
-    """A bucket of the test's own."""
+    """A bucket for one test."""
     with own_bucket(s3.client) as name:
         yield name
 

@@ -23,7 +23,7 @@ OBJECTS, SHARDS, CHUNKS = STORED
 
 
 class Case(NamedTuple):
-    """A way to break what is in the store; `path` and `data` are of the file that `of` names."""
+    """A way to damage the store. `path` and `data` are those of the file that `of` names."""
 
     name: str
     of: str
@@ -233,7 +233,7 @@ def test_a_break_on_a_volume_comes_first(
 
 
 def failed(ended: Any, code: int, *words: str) -> None:
-    """What was verified before is shown, and the links after are said to be left out."""
+    """Check that links verified before are shown, and that later links are reported as left out."""
     assert ended.code == code, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["ok"] * 5

@@ -21,7 +21,7 @@ HEX = "0" * 64
 
 
 class Case(NamedTuple):
-    """A way to break the chain: what is done to it and the sample, where that is found, and what is said."""
+    """A way to damage the chain, the link that must report it, and the message."""
 
     name: str
     damage: Callable[[Any, Any, str], None]
@@ -32,12 +32,12 @@ class Case(NamedTuple):
 
 
 def source_of(path: str) -> str:
-    """Where a sample of the tree lies in raw."""
+    """Return the path in raw of a sample of the tree."""
     return path.split("/")[0] + "/" + path.split("/")[2]
 
 
 def sever(path: Path) -> None:
-    """Give a file of the tree an inode of its own."""
+    """Replace a hard link in the tree by a copy."""
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data)

@@ -1,3 +1,5 @@
+"""Batches, manifests and settings without torch."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ MakeSettings = Callable[..., Any]
 
 
 class FakeTensor:
-    """A batch's shape and type without torch."""
+    """A batch's shape and dtype, without torch."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self.shape, self.dtype = shape, dtype
@@ -51,7 +53,7 @@ def manifest() -> Manifest:
 
 @pytest.fixture
 def loader(manifest: Manifest) -> SimpleNamespace:
-    """What a record tells of a loader."""
+    """The attributes of a loader that a record contains."""
     return SimpleNamespace(
         manifest=manifest, split="training", preprocessing="PIL decode", reader="torch's DataLoader", images=640
     )

@@ -1,3 +1,5 @@
+"""Comparisons of records: what is comparable, and what is significant."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""One measured pass: waits, seconds and images."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""The number of batches of a pass."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which folders belong to LARDER_DATASET."""
+"""The folders of LARDER_DATASET."""
 
 from __future__ import annotations
 

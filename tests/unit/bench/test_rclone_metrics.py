@@ -1,4 +1,4 @@
-"""rclone's metrics: how they are reached and read."""
+"""rclone's metrics: requesting and parsing them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Path, int, str], None]]:
-    """Serve an answer on a Unix socket, in however deep a folder."""
+    """Serves an answer on a Unix socket, in a folder of any depth."""
     running = []
 
     def start(place: Path, status: int, text: str) -> None:

@@ -1,3 +1,5 @@
+"""Bytes received over time."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""The content of a record, and its table."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The files of records."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""bench's settings and arms."""
+
 from __future__ import annotations
 
 import subprocess

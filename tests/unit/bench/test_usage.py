@@ -1,3 +1,5 @@
+"""CPU time and memory of this process and its children."""
+
 from __future__ import annotations
 
 import subprocess

@@ -25,7 +25,7 @@ NOT_RUNNING = "Cannot connect to the Docker daemon at unix:///var/run/docker.soc
 
 
 def assert_told(ended: Ended, *told: str, code: int = 2) -> None:
-    """A message of at most three lines, with the next step; nothing was started, nothing is on stdout."""
+    """Check that the message has at most three lines and a next step, and that nothing was started or printed."""
     assert ended.code == code, ended.err
     assert ended.out == ""
     assert "Traceback" not in ended.err

@@ -83,7 +83,7 @@ def test_only_flags_that_are_parsed_are_offered_and_no_secrets(command: Command)
 
 
 def installed(shell: str) -> str:
-    """Find a shell; only where all tests are required must each be there."""
+    """Find a shell. Fail if it is missing and all tests are required."""
     if (program := shutil.which(shell)) is None:
         why = f"{shell} is not installed"
         if os.environ.get("REQUIRE") == "all":

@@ -1,4 +1,4 @@
-"""`larder doctor`: a line for each check, and an exit code that says whether the runner can work."""
+"""`larder doctor`: a line for each check, and an exit code that tells whether the runner works."""
 
 from __future__ import annotations
 

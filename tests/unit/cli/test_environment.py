@@ -40,7 +40,7 @@ while read -r part; do case "$line" in *"$part"*) exit 1 ;; esac; done <"$here/f
 
 
 class Checkout:
-    """A checkout, and what was run in it."""
+    """A checkout, and the calls that were made in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,11 +55,11 @@ class Checkout:
             stand_in.chmod(0o755)
 
     def fails(self, *parts: str) -> None:
-        """Let every call that has one of these in its words fail from now on."""
+        """Let every call with one of these texts fail from now on."""
         (self.bin / "fails").write_text("".join(f"{part}\n" for part in parts))
 
     def calls(self) -> list[str]:
-        """What has been run since the last look, but for the question whether pip is there."""
+        """Return the calls since the last time, except for the check for pip."""
         path = self.bin / "calls"
         made = path.read_text().splitlines() if path.exists() else []
         path.write_text("")
@@ -288,7 +288,7 @@ def python_that_makes(path: Path, checkout: Checkout) -> Path:
 
 
 def python(folder: Path, name: str, fits: bool, venv: bool = True) -> str:
-    """Write a Python that answers as one of another age would."""
+    """Write a stand-in for a Python of another version."""
     path = folder / name
     path.write_text(f'#!/bin/sh\ncase "$2" in *version_info*) exit {int(not fits)};; *) exit {int(not venv)};; esac\n')
     path.chmod(0o755)

@@ -23,7 +23,7 @@ PATH = "/v2/library/debian/manifests/bookworm-slim"
 
 
 class Registry:
-    """A registry that gives each path one answer; `asked` is what it was asked for."""
+    """A registry with one answer for each path; `asked` has its requests."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Any], None]] = {}
@@ -74,7 +74,7 @@ def root(tmp_path: Path, registry: Registry) -> Path:
 
 
 def with_token(registry: Registry) -> Callable[[Any], None]:
-    """An answer for those with a token, as Docker Hub gives them to everybody."""
+    """Return an answer that requires a token, which Docker Hub gives to everybody."""
     challenge = f'Bearer realm="http://{registry.host}/token",service="registry.test",scope="repository:x:pull"'
 
     def send(request: Any) -> None:

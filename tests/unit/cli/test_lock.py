@@ -89,7 +89,7 @@ def test_dev_has_what_all_stages_have() -> None:
 
 
 def extras_of(needs: list[str | dict[str, str]] | list[str]) -> set[str]:
-    """The extras that a list of requirements takes, and those that these take in turn."""
+    """Return the extras that a list of requirements names, directly or through other extras."""
     named = {extra for need in needs if isinstance(need, str) for extra in re.findall(r"[\w-]+", own_extras(need))}
     return named.union(*(extras_of(EXTRAS[extra]) for extra in named))
 

@@ -1,4 +1,4 @@
-"""Variables of make arrive as they were typed, with any flags of make itself."""
+"""Variables of make arrive as typed, whatever flags make itself gets."""
 
 from __future__ import annotations
 

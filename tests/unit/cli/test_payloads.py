@@ -84,13 +84,13 @@ def payload(kind: str, mark: Path) -> str:
 
 
 def mixed(turn: int, mark: Path) -> dict[str, str]:
-    """Every free setting with one of the payloads; the next turn has other ones."""
+    """Return every free setting with a payload; each turn has different ones."""
     kinds = [kind for kind in PAYLOADS if kind != "no-utf-8"]
     return {name: payload(kinds[(at + turn) % len(kinds)], mark) for at, name in enumerate(FREE)}
 
 
 def dotenv_of(values: Mapping[str, str]) -> str:
-    """Values as compose's rules have them written."""
+    """Write values by compose's rules."""
 
     def quoted(value: str) -> str:
         return value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
@@ -99,7 +99,7 @@ def dotenv_of(values: Mapping[str, str]) -> str:
 
 
 def give(door: FrontDoor, way: str, values: Mapping[str, str], command: str, runner: str) -> Ended:
-    """Give settings to a command, one way or the other."""
+    """Pass settings to a command in one of several ways."""
     words = [f"{name}={value}" for name, value in values.items()]
     if way == "make":
         return door.run(command, f"RUNNER={runner}", *words, through=("make",))
@@ -148,7 +148,7 @@ def test_every_setting_with_every_payload(tmp_path: Path, way: str, kind: str) -
 
 
 def for_make(value: str) -> str:
-    """A value as make writes it into MAKEFLAGS."""
+    """Return a value as make writes it into MAKEFLAGS."""
     return re.sub(r"([\\ \t])", r"\\\1", value).replace("$", "$$")
 
 
@@ -314,7 +314,7 @@ def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, wo
 
 
 def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
-    """What was started: arguments without the label of the run, and the settings in the environment."""
+    """Return what was started: arguments without the run's label, and the settings in the environment."""
     left = []
     for call in ended.stages:
         argv = list(call["argv"])

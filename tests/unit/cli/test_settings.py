@@ -1,4 +1,4 @@
-"""Settings: where they come from, what wins, and names that no setting has."""
+"""Settings: their sources, their precedence, and unknown names."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ time.sleep(60)
 
 @pytest.fixture
 def slow(door: FrontDoor) -> FrontDoor:
-    """A machine whose stages take long, and tidy up when they are told to end."""
+    """A machine whose stages take long, and clean up when they are told to end."""
     python = door.root / ".venv" / "bin" / "python"
     python.write_text(STAGE.format(python=(door.bin / "python3").resolve(), folder=str(door.machine)))
     return door
@@ -69,7 +69,7 @@ def test_a_second_signal_is_handed_on_too(slow: FrontDoor) -> None:
 
 
 def interrupted_in_a_terminal(door: FrontDoor, command: Sequence[str]) -> tuple[int, bytes]:
-    """Press Ctrl-C in a terminal while a stage runs. Returns the exit code, and what the terminal has shown."""
+    """Press Ctrl-C in a terminal while a stage runs. Returns the exit code and the output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(door.root)

@@ -1,4 +1,4 @@
-"""Whose store it is, and the keys of the one on this machine."""
+"""Which store a command uses, and the keys of the one on this machine."""
 
 from __future__ import annotations
 

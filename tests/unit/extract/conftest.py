@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Callable[..., StageOutcome]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    """The files of raw/, without the contract's."""
+    """The files of raw/, without `_larder/`."""
 
     def read() -> dict[str, bytes]:
         folder = tmp_path / "volume" / "raw"

@@ -62,7 +62,7 @@ def zeros_gz(megabytes: int) -> bytes:
 
 
 def tar_gz(*parts: bytes | int) -> bytes:
-    """Parts of a tar, compressed; a number is so many megabytes of zeros."""
+    """Compress the parts of a tar. A number stands for this many megabytes of zeros."""
     return b"".join(zeros_gz(part) if isinstance(part, int) else gzip.compress(part) for part in parts)
 
 
@@ -71,7 +71,7 @@ def pax_header(content: bytes, kind: bytes = b"x") -> bytes:
 
 
 def pax_records(count: int, kind: bytes) -> bytes:
-    """Headers of nearly 1 MiB, each with another key."""
+    """Return headers of nearly 1 MiB, each with a different key."""
     parts = []
     for number in range(count):
         rest = b" key%d=" % number + b"v" * 1_000_000 + b"\n"
@@ -187,7 +187,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="session")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    """Every archive, extracted in one process after the other, once in a test run."""
+    """Extract each archive in a process, once per test run."""
     with shared(tmp_path_factory, "hostile", _extract_all) as ends:
         yield {name: Ended(*end) for name, end in ends.items()}
 

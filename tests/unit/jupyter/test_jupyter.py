@@ -21,7 +21,7 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
 
 
 def write(path: Path, source: str, *, output: str = "") -> None:
-    """A notebook of one cell, which was run when it has an output; JupyterLab saves the source as lines."""
+    """Write a notebook of one cell; with an output, it was run. JupyterLab saves the source as lines."""
     import nbformat  # here, since it takes seconds, of every process that only collects tests
     from nbformat.v4 import new_code_cell, new_notebook, new_output
 

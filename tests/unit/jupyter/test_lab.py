@@ -1,4 +1,4 @@
-"""What notebooks call, without a kernel: figures are looked at as objects."""
+"""The functions that notebooks call, without a kernel: figures are checked as objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People came by make."""
+    """Set the front door to make."""
     monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
 
 
@@ -156,7 +156,7 @@ def test_a_wrong_setting_is_named_before_anything_runs(monkeypatch: pytest.Monke
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a store that takes connections and never answers."""
+    """The address of a store that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}

@@ -58,7 +58,7 @@ def stored_zip(files: dict[str, bytes]) -> bytes:
 
 
 def zip64(files: dict[str, bytes]) -> bytes:
-    """Every field that may be in the Zip64 extra field is there, and the Zip64 end record too."""
+    """Build a zip with every possible field of the Zip64 extra field, and the Zip64 end record."""
     body, directory = b"", b""
     for name, content in files.items():
         raw, crc, size = name.encode(), zlib.crc32(content), len(content)
@@ -79,7 +79,7 @@ def zip64(files: dict[str, bytes]) -> bytes:
 
 
 def streamed_zip(files: dict[str, bytes]) -> bytes:
-    """As written to a pipe: lengths follow the data, and the local headers hold none."""
+    """Build a zip as written to a pipe: lengths follow the data, and local headers have none."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -99,7 +99,7 @@ def streamed_zip(files: dict[str, bytes]) -> bytes:
 
 
 def unflagged(files: dict[str, bytes]) -> bytes:
-    """UTF-8 names without the flag that says so."""
+    """Build a zip of UTF-8 names without the flag for UTF-8."""
     return zip64(files).replace(struct.pack("<HH", 45, 0x800), struct.pack("<HH", 45, 0))
 
 
@@ -124,7 +124,7 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
 
 
 def tar_gz_in_parts(files: dict[str, bytes]) -> bytes:
-    """As parallel packers write it: several gzip members in a row."""
+    """Compress like parallel programs: several gzip members in a row."""
     whole = pax(files)
     return gzip.compress(whole[:1_000_001], 1) + gzip.compress(whole[1_000_001:], 1)
 
@@ -134,7 +134,7 @@ def tar_bz2(files: dict[str, bytes]) -> bytes:
 
 
 def tar_bz2_in_parts(files: dict[str, bytes]) -> bytes:
-    """As pbzip2 writes it."""
+    """Compress like pbzip2."""
     whole = pax(files)
     return bz2.compress(whole[:1_000_001], 1) + bz2.compress(whole[1_000_001:], 1)
 
@@ -144,7 +144,7 @@ def tar_xz(files: dict[str, bytes]) -> bytes:
 
 
 def tar_xz_in_parts(files: dict[str, bytes]) -> bytes:
-    """Streams with padding between them, which xz's format allows."""
+    """Compress to streams with padding between them, which xz's format allows."""
     whole = pax(files)
     return lzma.compress(whole[:1_000_001], preset=0) + bytes(8) + lzma.compress(whole[1_000_001:], preset=0) + bytes(4)
 
@@ -250,7 +250,7 @@ def test_tar_name_that_is_not_utf8_is_refused(opened: Callable[[bytes], Source],
 
 
 def with_checksum(archive: bytes) -> bytes:
-    """A tar whose first header was changed, with its checksum put right."""
+    """Correct the checksum of a tar's first header."""
     header = archive[:148] + b" " * 8 + archive[156:512]
     return archive[:148] + b"%06o\0 " % sum(header) + archive[156:]
 

@@ -1,4 +1,4 @@
-"""Manifest and index: the same content gives the same bytes, and invalid ones give clear errors."""
+"""Manifest and index: the same content gives the same bytes, and invalid content clear errors."""
 
 from pathlib import Path
 

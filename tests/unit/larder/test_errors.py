@@ -1,4 +1,4 @@
-"""Errors: exit codes, both parts, across process borders."""
+"""Errors: exit codes, both parts, between processes."""
 
 import errno
 import pickle

@@ -33,7 +33,7 @@ def takes_much(_random: random.Random, _folder: Path) -> None:
 
 
 def refuses(random: random.Random, _folder: Path) -> None:
-    """A target whose errors are for people, but one of them."""
+    """A target whose errors are readable, except for one."""
     error = InputError("bad input", next_step="fix it")
     error.what = random.choice([error.what, "bad \x1b[2Jinput"])  # as if it were not escaped when it is made
     raise error

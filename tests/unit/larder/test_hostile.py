@@ -1,4 +1,4 @@
-"""What parsers make of manifests and indexes that an enemy has written: an error of ours, and a short one."""
+"""Malicious manifests and indexes: parsers raise an error of ours, and a short one."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_lines_of_an_index(tmp_path: Path, attack: str) -> None:
 
 
 def of_a_sample(attack: Callable[[bytes], bytes]) -> bytes:
-    """A line of samples with what an attack makes of a file's."""
+    """Return a line of samples.jsonl, attacked like a line of an index."""
     line = SAMPLE.to_json().encode().replace(b'"file"', b'"path"')
     return attack(line).replace(b'"path"', b'"file"')
 

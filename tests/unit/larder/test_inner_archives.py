@@ -1,4 +1,4 @@
-"""Archives in an archive: one level becomes folders, whatever holds them and whatever they are packed with."""
+"""Archives in an archive: one level becomes folders, for every kind of outer and inner archive."""
 
 from __future__ import annotations
 

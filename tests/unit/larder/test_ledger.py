@@ -1,4 +1,4 @@
-"""The ledger: entries survive a kill, and none is in it twice."""
+"""The ledger: entries survive a kill, and paths are unique."""
 
 import errno
 from pathlib import Path

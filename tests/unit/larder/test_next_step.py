@@ -1,4 +1,4 @@
-"""Stages that messages name, and the commands that take their place."""
+"""Stages in messages, and the commands that replace them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where images lie in Parquet files: every form that pyarrow writes, and damaged ones."""
+"""The positions of images in Parquet files: every form that pyarrow writes, and damaged files."""
 
 from __future__ import annotations
 

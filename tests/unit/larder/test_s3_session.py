@@ -1,4 +1,4 @@
-"""What all S3 clients of a process share."""
+"""Resources that all S3 clients of a process share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated dataset: Food-11's counts, the same bytes everywhere, and pictures worth training on."""
+"""The generated dataset: Food-11's counts, the same bytes everywhere, and pictures that a network can learn."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Settings: where they come from, every fault at once, no secrets."""
+"""Settings: their sources, every fault at once, no secrets."""
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError

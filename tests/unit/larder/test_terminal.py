@@ -1,4 +1,4 @@
-"""Foreign text can't move the cursor, hide, or look like a line of ours, wherever it is printed."""
+"""Foreign text can't move the cursor, hide, or imitate our lines, wherever it is printed."""
 
 from __future__ import annotations
 

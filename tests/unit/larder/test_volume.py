@@ -1,4 +1,4 @@
-"""A staged artifact: locked, swapped in whole, and cleared of what dead runs left."""
+"""A staged artifact: locked, swapped in atomically, and cleared of remains of killed runs."""
 
 import hashlib
 import os
@@ -96,7 +96,7 @@ def test_only_one_writer(staged_artifact: StagedArtifact, monkeypatch: pytest.Mo
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing that the code does can catch it."""
+    """Simulates SIGKILL: code can't catch it."""
 
 
 @pytest.mark.parametrize("inner", ["", "wrapper"])
@@ -131,7 +131,7 @@ def test_killed_at_any_step_of_a_commit(
 
 
 def _kill_at(patched: pytest.MonkeyPatch, step: int) -> None:
-    """Die just before the file-system change number `step`."""
+    """Die just before change number `step` of the file system."""
     left = iter(range(step, -1, -1))
 
     def guarded(change: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,3 +1,5 @@
+"""A manifest for loaders."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""How much LitData may keep on disk, and where."""
+"""The size and the folder of LitData's cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNKS = [900] * 9 + [1000]  # 9,100 bytes
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """The budget with some limits, on a disk with so much free."""
+    """Computes the budget with some limits, on a disk with this much free space."""
 
     def plan(size: int | None = None, ahead: int | None = None, free: int = 1_000_000) -> Any:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2_000_000, 1_000_000, free))

@@ -1,4 +1,4 @@
-"""What DataLoader says when its workers fail, in torch 2.14's own words."""
+"""Failures of DataLoader's workers, in the words of torch 2.14."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Failing:
 
 @pytest.fixture
 def loader(manifest: Manifest) -> Callable[..., Any]:
-    """A loader of a dataset, by so many workers."""
+    """Makes a loader of a dataset with this number of workers."""
 
     def make(dataset: Any, workers: int = 1) -> Any:
         return MapStyleLoader(dataset, manifest, "training", batch_size=64, workers=workers, seed=0, transform=None)

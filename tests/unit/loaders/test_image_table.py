@@ -1,4 +1,4 @@
-"""The images of a split, kept small, and compared with a listing."""
+"""The images of a split, in little memory, and compared with a listing."""
 
 from __future__ import annotations
 

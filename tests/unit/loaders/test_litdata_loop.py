@@ -1,4 +1,4 @@
-"""How LitData's fetching thread ends while fetches are under way."""
+"""The end of LitData's download thread during downloads."""
 
 from __future__ import annotations
 

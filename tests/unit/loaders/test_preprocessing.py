@@ -1,3 +1,5 @@
+"""Decoding and the reference preprocessing."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,4 @@
-"""What a shard's samples must be, one after the other."""
+"""Comparison of a shard's samples with the index."""
 
 from __future__ import annotations
 

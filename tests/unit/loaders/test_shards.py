@@ -1,4 +1,4 @@
-"""What is read from a tar stream, and what is none."""
+"""Samples of tar streams, and streams that aren't shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cloud may answer in the place of what was asked for."""
+"""Invalid answers of a cloud."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_server_without_a_console_has_an_empty_log() -> None:
 
 
 def consoled(logs: list[str], messages: list[str]) -> Any:
-    """A stack whose server shows one log after the other on its console."""
+    """Return a stack whose server shows these logs on its console, one after another."""
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0])
     clouds = SimpleNamespace(compute=SimpleNamespace(connection=SimpleNamespace(compute=compute)))
     return stack_of(

@@ -1,4 +1,4 @@
-"""What is typed after `python -m provision`."""
+"""The command line of `python -m provision`."""
 
 from __future__ import annotations
 

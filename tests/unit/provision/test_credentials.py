@@ -1,4 +1,4 @@
-"""Files with secrets: other content stays, and they are replaced atomically."""
+"""Files with secrets: other content stays, and files are replaced atomically."""
 
 from __future__ import annotations
 

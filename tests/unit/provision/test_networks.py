@@ -30,7 +30,7 @@ def test_an_address_of_ipv4_is_preferred_since_floating_ips_are(monkeypatch: pyt
 
 
 class _BehindARouter:
-    """A socket that leads from a private address to a public one, and sends nothing."""
+    """A socket from a private address to a public one, which sends nothing."""
 
     def __init__(self, *words: object) -> None: ...
     def __enter__(self) -> _BehindARouter:
@@ -44,7 +44,7 @@ class _BehindARouter:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any], None]], str]]:
-    """What `caller` makes of a service's answer, behind a router."""
+    """Return the result of `caller` for a service's answer, behind a router."""
     started: list[ThreadingHTTPServer] = []
 
     def asked(answer: Callable[[Any], None]) -> str:

@@ -25,13 +25,13 @@ from tests.conftest import free_ports
 
 
 def met(folder: Path) -> None:
-    """Have a state folder hold a host key, as after first contact."""
+    """Record a host key in a state folder, as after the first contact."""
     folder.mkdir(parents=True, exist_ok=True)
     known_hosts_in(folder).write_text("larder-lab ssh-ed25519 AAAA\n")
 
 
 def public_key(path: Path, kind: str = "ed25519") -> tuple[str, str]:
-    """A new key of a server: its line, and its fingerprint as OpenSSH itself prints it."""
+    """Create a server's key: its line, and its fingerprint as OpenSSH prints it."""
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
     fingerprint = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
     return path.with_suffix(".pub").read_text().strip(), fingerprint.split()[1]
@@ -39,7 +39,7 @@ def public_key(path: Path, kind: str = "ed25519") -> tuple[str, str]:
 
 @pytest.fixture
 def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """A stand-in for OpenSSH whose server shows a host key, and that writes down how it was called."""
+    """A stand-in for OpenSSH. Its server shows a host key, and it records its calls."""
 
     def shows(line: str) -> Path:
         commands, calls = tmp_path / "bin", tmp_path / "calls"
@@ -60,7 +60,7 @@ def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 
 def effective(ssh: SshClient) -> dict[str, str]:
-    """The settings as OpenSSH itself reads them."""
+    """Return the settings as OpenSSH reads them."""
     ssh.write_fragment()
     text = subprocess.check_output(["ssh", "-G", "-F", str(ssh.fragment), ssh.alias], text=True)
     return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)

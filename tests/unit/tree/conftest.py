@@ -1,4 +1,4 @@
-"""Images of every kind, as bytes, and recipes over files."""
+"""Images of every kind as bytes, and recipes for files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Open = Callable[..., Recipe]
 
 @pytest.fixture
 def open_recipe(tmp_path: Path) -> Open:
-    """Opens a recipe over files, given as names or as a mapping from name to content."""
+    """Opens a recipe for files, given as names or as a mapping from name to content."""
 
     def open_recipe(name: str, files: Mapping[str, str | bytes] | list[str], csv: str = "", splits: str = "") -> Recipe:
         content = files if isinstance(files, Mapping) else dict.fromkeys(files, "")

@@ -19,7 +19,7 @@ MakeFiles = Callable[[Mapping[str, Any]], RecipeFiles]
 
 @pytest.fixture
 def files(tmp_path: Path) -> MakeFiles:
-    """Puts files where a recipe looks for them."""
+    """Writes files for a recipe."""
 
     def files(content: Mapping[str, str | bytes]) -> RecipeFiles:
         data = {path: text if isinstance(text, bytes) else text.encode() for path, text in content.items()}
@@ -46,7 +46,7 @@ def empty(*paths: str) -> dict[str, str]:
 
 
 def assigned(recipe: Recipe, paths: Iterable[str]) -> dict[str, Any]:
-    """What a recipe makes of each file; of an error, its kind."""
+    """Return a recipe's result for each file: a sample, or the type of the error."""
     assigned_samples: dict[str, Any] = {}
     for path in paths:
         try:
@@ -157,7 +157,7 @@ CLASSES_OF_VAL = ["n02119789", "n01440764", "n01443537"]
 
 
 def imagenet(train: str, val: str, truth: Mapping[str, str]) -> dict[str, str]:
-    """A small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
+    """Return a small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
     images = [f"{train}{synset}/{synset}_{number}.JPEG" for synset in SYNSETS for number in (10, 26)]
     return empty(*images, *(val + name for name in VAL)) | dict(truth)
 

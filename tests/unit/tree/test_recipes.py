@@ -1,4 +1,4 @@
-"""How each recipe finds split and class, and what it refuses."""
+"""What all recipes have in common, and the recipe food11."""
 
 from __future__ import annotations
 

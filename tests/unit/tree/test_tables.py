@@ -22,7 +22,7 @@ Open = Callable[..., Recipe]
 
 @pytest.fixture
 def open_recipe(tmp_path: Path) -> Open:
-    """Opens a recipe over files with this content."""
+    """Opens a recipe for files with this content."""
 
     def open_recipe(name: str, files: Mapping[str, str | bytes], label_column: str = "", splits: str = "") -> Recipe:
         raw, scratch = tmp_path / "raw", tmp_path / "scratch"
