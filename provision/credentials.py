@@ -69,8 +69,8 @@ def create(stack: Stack) -> S3Keys:
     cloud = stack.clouds.objects
     if cloud.restricted:
         raise ConfigurationError(
-            f"{cloud}: a restricted application credential can't make S3 keys",
-            next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or "
+            f"{cloud}: a restricted application credential can't create S3 keys",
+            next_step="create an unrestricted one in the site's web interface (Identity → Application Credentials), or "
             "log in with the password",
         )
     return find(stack) or create_once(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))

@@ -99,7 +99,7 @@ def _date(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except (TypeError, ValueError):
-        raise answers.invalid_answer("a date of a lease", text, "date") from None
+        raise answers.invalid_answer("a date of a lease", text, "a date") from None
 
 
 def create(stack: Stack, flavor_id: str, hours: float) -> Lease:

@@ -80,7 +80,7 @@ def read_status(stack: Stack) -> Status:
         collect("buckets", objects.list_ours),
         collect("credentials", _keys),
     )
-    if len(faults) == len(fields(Status)) - 1:  # nothing could be asked
+    if len(faults) == len(fields(Status)) - 1:  # nothing could be queried
         raise faults[0][1]
     return replace(seen, unseen=tuple(f"{what}: {error.what}" for what, error in faults))
 

@@ -114,7 +114,7 @@ def test_folder_of_somebody_is_left_alone(place: Place) -> None:
     place.clone.mkdir()
     (place.clone / "theirs").write_text("theirs")
     ended = place.run()
-    assert ended.code == 3 and "is there and is no clone" in ended.stderr
+    assert ended.code == 3 and "exists and isn't a clone" in ended.stderr
     assert [path.name for path in place.clone.iterdir()] == ["theirs"]
 
 
