@@ -152,7 +152,7 @@ def test_every_variable_is_documented(config: dict[str, Any]) -> None:
 
 
 def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
-    from larder.settings import settings_of
+    from larder.settings import Settings, settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
     from services.index.settings import IndexSettings
@@ -165,7 +165,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from services.transform.settings import TransformSettings
     from services.verify.settings import VerifySettings
 
-    stages = {
+    stages: dict[str, type[Settings]] = {
         "extract": ExtractSettings,
         "transform": TransformSettings,
         "load": LoadSettings,

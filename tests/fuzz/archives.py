@@ -8,6 +8,7 @@ import hashlib
 import lzma
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
@@ -92,7 +93,8 @@ def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
 
 
 def _bytes(random: random.Random, most: int) -> bytes:
-    content = random.choice([random.randbytes, bytes])(random.choice([0, 1, random.randrange(most), most]))
+    make: Callable[[int], bytes] = random.choice([random.randbytes, bytes])
+    content = make(random.choice([0, 1, random.randrange(most), most]))
     return content * (1000 if random.random() < 0.02 else 1)
 
 

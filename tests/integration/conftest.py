@@ -93,6 +93,7 @@ class Stage:
         finally:
             process.kill()
             process.wait()
+        assert process.returncode is not None
         return Result(process.returncode, stdout, stderr, time.monotonic() - begin)
 
 

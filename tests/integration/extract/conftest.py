@@ -66,11 +66,11 @@ def nested(files: dict[str, bytes]) -> bytes:
         folder, _, file = name.rpartition("/")
         folders.setdefault(folder, {})[file] = content
     outer = folders.pop("", {})
-    for number, (folder, content) in enumerate(folders.items()):
+    for number, (folder, inner) in enumerate(folders.items()):
         if number % 2:
-            outer[f"{folder}.zip"] = zipped(content)
+            outer[f"{folder}.zip"] = zipped(inner)
         else:
-            outer[f"{folder}.tar.gz"] = gzip.compress(tarred(content), 1)
+            outer[f"{folder}.tar.gz"] = gzip.compress(tarred(inner), 1)
     return zipped(outer)
 
 

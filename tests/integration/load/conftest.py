@@ -93,7 +93,7 @@ class InStore:
     def __init__(self, client: Any, bucket: str) -> None:
         self.client, self.bucket = client, bucket
 
-    def list(self) -> list[str]:
+    def paths(self) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="Food-11/")
         return [item["Key"].removeprefix("Food-11/") for page in pages for item in page.get("Contents", ())]
 
@@ -109,14 +109,14 @@ class InStore:
     def data(self) -> dict[str, bytes]:
         """Return all objects, except larder's own."""
         own = self.kept()
-        return {path: self.read(path) for path in self.list() if not path.startswith("_larder/") and path not in own}
+        return {path: self.read(path) for path in self.paths() if not path.startswith("_larder/") and path not in own}
 
     def kept(self) -> list[str]:
         """The empty objects that stand in for class folders without images."""
-        return [path for path in self.list() if path.endswith("/.keep")]
+        return [path for path in self.paths() if path.endswith("/.keep")]
 
     def find_manifest(self) -> dict[str, Any] | None:
-        return self.manifest() if "_larder/manifest.json" in self.list() else None
+        return self.manifest() if "_larder/manifest.json" in self.paths() else None
 
     def manifest(self) -> dict[str, Any]:
         return dict(json.loads(self.read("_larder/manifest.json")))

@@ -63,7 +63,7 @@ def test_a_store_that_can_be_written(load: Load, there: InStore, reader: dict[st
     """The check needs no data to load."""
     result = load("--task=reach")
     assert result.code == 0, result.stderr
-    assert there.list() == []
+    assert there.paths() == []
     refused = load("--task=reach", env=reader)
     assert refused.code == 2
     assert "access is denied" in refused.stderr
@@ -117,7 +117,7 @@ def test_a_clock_that_is_off(load: Load, tree: MakeTree, tmp_path: Path, minutes
     assert result.code == 2
     assert "clock" in result.stderr
     assert f"20 minutes {'ahead of' if minutes > 0 else 'behind'}" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
 def test_a_bucket_of_another(load: Load, tree: MakeTree, reader: dict[str, str]) -> None:
@@ -133,7 +133,7 @@ def test_a_bucket_that_may_only_be_read(load: Load, tree: MakeTree, there: InSto
     assert result.code == 2
     assert "access is denied" in result.stderr
     assert "writing" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
 def test_resets_and_busy_answers_are_got_over(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:

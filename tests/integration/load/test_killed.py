@@ -66,7 +66,7 @@ def test_a_first_load_killed_again_and_again(
     assert load().code == 0
     assert there.require_whole() == digests(made)
     assert there.data() == made
-    assert len([key for key in there.list() if key.startswith("_larder/")]) == 3, "no litter"
+    assert len([key for key in there.paths() if key.startswith("_larder/")]) == 3, "no litter"
 
 
 @pytest.mark.exhaustive
@@ -104,9 +104,9 @@ def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str])
     if whole_data is not None:
         assert whole_data in (old, new)
         return
-    incoming = {path.split("/", 2)[2]: path for path in there.list() if path.startswith("_larder/incoming-")}
+    incoming = {path.split("/", 2)[2]: path for path in there.paths() if path.startswith("_larder/incoming-")}
     for path, digest in new.items():
-        places = [place for place in (path, incoming.get(path)) if place in there.list()]
+        places = [place for place in (path, incoming.get(path)) if place in there.paths()]
         assert digest in {hashlib.sha256(there.read(place)).hexdigest() for place in places}, path
 
 

@@ -30,7 +30,7 @@ def test_every_file_becomes_an_object_and_the_manifest_names_them(load: Load, tr
     manifest = there.manifest()
     assert manifest["artifact"] == "objects"
     assert manifest["files"] == 60
-    assert own(there.list()) == [
+    assert own(there.paths()) == [
         f"_larder/index-{manifest['index']['sha256']}.jsonl",
         "_larder/manifest.json",
         "_larder/run.json",
@@ -75,7 +75,7 @@ def test_a_changed_file_goes_up_alone(
     assert "1 sent" in result.stderr
     assert there.data() == made
     assert set(there.require_whole()) == set(made)
-    assert len(own(there.list())) == 3, "nothing is left of the way there"
+    assert len(own(there.paths())) == 3, "nothing is left of the way there"
 
 
 def test_the_old_data_stay_whole_until_the_new_are_all_there(
@@ -107,7 +107,7 @@ def test_what_is_in_the_way_is_reported_and_deleted_on_request(
     assert len(there.data()) == 22
     assert load("--delete-extra", env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
     assert there.data() == made
-    assert own(there.list())
+    assert own(there.paths())
 
 
 def test_extras_are_deleted_only_after_the_manifest_is_in_place(
@@ -152,7 +152,7 @@ def test_a_tree_without_a_manifest_is_refused(load: Load, tree: MakeTree, there:
     result = load()
     assert result.code == 3
     assert "make etl-local" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
 @pytest.mark.parametrize("how", ["changed", "grown", "gone"])
@@ -263,7 +263,7 @@ def test_a_large_file_goes_up_in_parts(load: Load, tree: MakeTree, picture: Make
 def test_a_prefix_stands_before_the_folder(load: Load, tree: MakeTree, there: InStore) -> None:
     tree(5)
     assert load("--prefix=team/a b").code == 0
-    assert there.list() == []
+    assert there.paths() == []
     listing = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
     assert len([item for item in listing["Contents"] if not item["Key"].endswith("/.keep")]) == 8
 

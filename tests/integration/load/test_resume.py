@@ -152,7 +152,7 @@ def test_a_load_whose_uploads_another_removed_fails(load: Load, tree: MakeTree, 
 
     def tidy(method: str, path: str, number: int) -> None:
         if method == "PUT" and path.endswith("manifest.json"):
-            for name in there.list():
+            for name in there.paths():
                 if name.startswith("_larder/index-"):
                     there.delete(name)
 

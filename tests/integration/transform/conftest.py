@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,7 +19,8 @@ from services.extract.settings import ExtractSettings
 from tests.integration.conftest import MakePicture, Result, Stage
 
 
-class Tree(NamedTuple):
+@dataclass(frozen=True)
+class Tree:
     """What transform wrote and must not vary from run to run."""
 
     manifest: bytes

@@ -7,8 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -100,14 +101,15 @@ class FrontDoor:
         through: Sequence[str] = (),
         stdin: str | None = None,
         cwd: Path | None = None,
-        **environ: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        **variables: str,
     ) -> Ended:
-        """Run `larder` with arguments, or another program."""
+        """Run `larder` with arguments, or another program; environment variables as `environ` or by keyword."""
         (self.machine / "calls").unlink(missing_ok=True)
         ended = subprocess.run(
             [*(through or self.command), *words],
             cwd=cwd or self.root,
-            env={**self.environ, **environ},
+            env={**self.environ, **environ, **variables},
             capture_output=True,
             text=True,
             errors="surrogateescape",

@@ -371,7 +371,7 @@ def test_stdout_carries_results_only(door: FrontDoor) -> None:
 
 def test_no_stage_runs_as_root(door: FrontDoor) -> None:
     environ = {"LARDER_UID": "", "LARDER_GID": ""}
-    ended = door.run("bench", "RUNNER=compose", **environ)
+    ended = door.run("bench", "RUNNER=compose", environ=environ)
     assert ended.code == 0, ended.err
     env = ended.stages[-1]["env"]
     assert env["LARDER_UID"] == str(os.getuid() or 1000)

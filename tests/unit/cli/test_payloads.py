@@ -106,7 +106,7 @@ def give(door: FrontDoor, way: str, values: Mapping[str, str], command: str, run
     if way == "words":
         return door.run(command, f"RUNNER={runner}", *words)
     if way == "environment":
-        return door.run(command, f"RUNNER={runner}", **values)
+        return door.run(command, f"RUNNER={runner}", environ=values)
     (door.root / ".env").write_text(dotenv_of(values))
     return door.run(command, f"RUNNER={runner}")
 
@@ -300,14 +300,14 @@ def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, wo
     (home / f"s3-{runner}.env").write_text("S3_ENDPOINT_URL=http://127.0.0.1:8333\n")
     staged = home / "volumes/food11-webdataset_wds_out/Food-11-webdataset"  # clean-wds looks for it, and removes it
     empty = {"LARDER_SEED": "", "LARDER_WORKERS": ""}
-    dry = door.run(*words, f"RUNNER={runner}", "--dry-run", **empty)
+    dry = door.run(*words, f"RUNNER={runner}", "--dry-run", environ=empty)
     assert dry.code == 0, dry.err
     assert not [call for call in dry.stages if {"run", "up", "build", "-m"} & {*call["argv"]}]
     staged.mkdir(parents=True)
-    pasted = door.run("-c", dry.out, through=("bash",), **empty)
+    pasted = door.run("-c", dry.out, through=("bash",), environ=empty)
     assert pasted.code == 0, pasted.err
     staged.mkdir(parents=True, exist_ok=True)
-    real = door.run(*words, f"RUNNER={runner}", **empty)
+    real = door.run(*words, f"RUNNER={runner}", environ=empty)
     assert real.code == 0, real.err
     assert starts(pasted) == starts(real)
     assert not (door.root / "x").exists()

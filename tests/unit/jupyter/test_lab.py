@@ -86,7 +86,9 @@ def test_throughput_shows_medians_and_all_runs() -> None:
     )
     [axis] = lab.plot_throughput(comparison).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["slow, 2 runs", "fast, 3 runs"], "upwards"
-    assert [bar.get_width() for bar in axis.patches] == [95.0, 200.0]
+    bars: list[Any] = list(axis.patches)
+    assert [bar.get_width() for bar in bars] == [95.0, 200.0]
+    spread: Any
     [spread] = axis.collections
     ends = [(segment[0][0], segment[1][0]) for segment in spread.get_segments()]
     assert ends == [(90.0, 100.0), (180.0, 230.0)]

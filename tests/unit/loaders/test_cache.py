@@ -46,7 +46,7 @@ def test_budget(
 
 @pytest.mark.parametrize("workers", [0, 1], ids=["no-workers", "one-worker"])
 def test_a_cache_with_room_for_more_fetches_more_ahead(tmp_path: Path, workers: int) -> None:
-    limits = {"workers": workers, "max_cache_size": 50_000, "max_pre_download": None}
+    limits: dict[str, Any] = {"workers": workers, "max_cache_size": 50_000, "max_pre_download": None}
     assert plan_budget([1000] * 60, tmp_path, **limits).prefetch_chunks == 25
     assert plan_budget([100] * 600, tmp_path, **limits).prefetch_chunks == MAX_PREFETCH_CHUNKS
 

@@ -38,6 +38,20 @@ def open_recipe(tmp_path: Path) -> Open:
     return open_recipe
 
 
+def split_of(recipe: Recipe, path: str) -> str:
+    """Return the split that a recipe assigns to an image."""
+    sample = recipe.assign(path)
+    assert sample is not None
+    return sample.split
+
+
+def name_of(recipe: Recipe, path: str) -> str:
+    """Return the file name that a recipe assigns to an image."""
+    sample = recipe.assign(path)
+    assert sample is not None
+    return sample.name
+
+
 Encode = Callable[..., bytes]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from larder.errors import InputError
 from larder.tree.recipes import AssignedSample, LeftOutError, RejectError
-from tests.unit.tree.conftest import Open
+from tests.unit.tree.conftest import Open, name_of, split_of
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_row_without_a_split_is_in_none(open_recipe: Open, name: str, table: t
     with pytest.raises(InputError, match=rf"rows without a split.*: {table[0]}, line [23]$") as fault:
         open_recipe(name, files)
     assert "LARDER_SPLITS=null=training" in fault.value.next_step
-    assert open_recipe(name, files, splits="null=val").assign("b.jpg").split == "validation"
+    assert split_of(open_recipe(name, files, splits="null=val"), "b.jpg") == "validation"
     recipe = open_recipe(name, files, splits="null=-")
     assert recipe.classes == ["x"]
     with pytest.raises(LeftOutError):
@@ -227,7 +227,7 @@ def test_csv_spaces_around_values_are_none(open_recipe: Open) -> None:
     table = "file,label,split\n a.jpg , cat,train\nb.jpg,cat ,Train \nc.jpg,\u00a0cat,TRAIN\nd.jpg,cat,\ttest\n"
     recipe = open_recipe("csv", {"labels.csv": table})
     assert recipe.classes == ["cat"]
-    assert [recipe.assign(f"{name}.jpg").split for name in "abcd"] == ["training"] * 3 + ["evaluation"]
+    assert [split_of(recipe, f"{name}.jpg") for name in "abcd"] == ["training"] * 3 + ["evaluation"]
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_csv_same_file_name_in_two_rows(open_recipe: Open) -> None:
         "x/q/x_y_4.jpg,cat",
     ]
     recipe = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *rows])})
-    names = {row.split(",")[0]: recipe.assign(row.split(",")[0]).name for row in rows}
+    names = {row.split(",")[0]: name_of(recipe, row.split(",")[0]) for row in rows}
     assert names["a/1.jpg"] == "a_1.jpg"
     assert names["b/1.jpg"] == "b_1.jpg"
     assert names["1.jpg"] == "1.jpg"
@@ -341,13 +341,13 @@ def test_csv_same_file_name_in_two_rows(open_recipe: Open) -> None:
     cats = [name for file, name in names.items() if file != "c/1.jpg"]
     assert len(set(cats)) == len(cats)
     turned = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *reversed(rows)])})
-    assert {file: turned.assign(file).name for file in names} == names
+    assert {file: name_of(turned, file) for file in names} == names
 
 
 def test_csv_long_names_stay_names(open_recipe: Open) -> None:
     files = [f"{letter * 200}/{'ü' * 100}.jpg" for letter in "ab"]
     recipe = open_recipe("csv", {"labels.csv": "\n".join(["file,label", *(f"{file},cat" for file in files)])})
-    names = {recipe.assign(file).name for file in files}
+    names = {name_of(recipe, file) for file in files}
     assert len(names) == 2
     assert max(len(name.encode()) for name in names) <= 255
 

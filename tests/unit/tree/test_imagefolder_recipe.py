@@ -7,7 +7,7 @@ import pytest
 from larder.errors import InputError
 from larder.tree.assign import assign
 from larder.tree.recipes import AssignedSample, LeftOutError, RejectError
-from tests.unit.tree.conftest import Open
+from tests.unit.tree.conftest import Open, split_of
 
 
 def test_imagefolder_without_splits(open_recipe: Open) -> None:
@@ -167,7 +167,7 @@ def test_imagefolder_splits_by_the_setting(open_recipe: Open) -> None:
 def test_imagefolder_a_class_may_be_called_as_a_split(open_recipe: Open, folders: list[str]) -> None:
     recipe = open_recipe("imagefolder", [f"{name}/1.jpg" for name in folders])
     assert recipe.classes == sorted(folders)
-    assert {recipe.assign(f"{name}/1.jpg").split for name in folders} == {"training"}
+    assert {split_of(recipe, f"{name}/1.jpg") for name in folders} == {"training"}
 
 
 def test_imagefolder_no_folder_is_a_split(open_recipe: Open) -> None:

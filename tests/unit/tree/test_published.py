@@ -156,13 +156,13 @@ VAL = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3)]
 CLASSES_OF_VAL = ["n02119789", "n01440764", "n01443537"]
 
 
-def imagenet(train: str, val: str, truth: Mapping[str, str]) -> dict[str, str]:
+def imagenet(train: str, val: str, truth: Mapping[str, Any]) -> dict[str, Any]:
     """Return a small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
     images = [f"{train}{synset}/{synset}_{number}.JPEG" for synset in SYNSETS for number in (10, 26)]
     return empty(*images, *(val + name for name in VAL)) | dict(truth)
 
 
-TRUTHS = {
+TRUTHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "kaggle": ("ILSVRC/Data/CLS-LOC/train/", "ILSVRC/Data/CLS-LOC/val/", {
         "LOC_val_solution.csv": "ImageId,PredictionString\n" + "".join(
             f"{name[:-5]},{synset} 1 2 3 4 {synset} 5 6 7 8 \n"

@@ -16,6 +16,7 @@ from larder.tree.recipes.csv import TableRecipe
 from larder.tree.recipes.metadata import MetadataRecipe
 from larder.tree.recipes.parquet import ParquetRecipe
 from larder.tree.splits import parse_split_names
+from tests.unit.tree.conftest import split_of
 
 Open = Callable[..., Recipe]
 
@@ -182,7 +183,7 @@ def test_metadata_where_column_and_folder_say_the_split(open_recipe: Open) -> No
                 open_recipe("metadata", files, splits=splits)
             assert "metadata.csv, line 3" in fault.value.what
         else:
-            assert open_recipe("metadata", files, splits=splits).assign(path).split == expected
+            assert split_of(open_recipe("metadata", files, splits=splits), path) == expected
 
 
 @pytest.mark.parametrize(
