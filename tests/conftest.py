@@ -185,7 +185,7 @@ def start_seaweedfs(folder: Path) -> Started:
         )  # fmt: skip
     address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
     shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "seaweedfs",
         "endpoint": f"http://127.0.0.1:{ports[0]}",
         "access": KEY,

@@ -30,8 +30,8 @@ Fill = Callable[[dict[str, str]], None]
 """Puts objects into the bucket that the settings name."""
 BucketWith = Callable[[Fill], str]
 StartBench = Callable[..., forks.Fork]
-RunBench = Callable[..., tuple[int, str, str]]
-ArmRun = tuple[int, str, str, Any]
+RunBench = Callable[..., tuple[int | None, str, str]]
+ArmRun = tuple[int | None, str, str, Any]
 """Exit code, stdout, stderr, and the record, or None."""
 RunArm = Callable[..., ArmRun]
 MountBucket = Callable[..., "Mount"]
@@ -112,7 +112,7 @@ def start_bench(tree: Path, tmp_path: Path) -> StartBench:
 def run_bench(start_bench: StartBench) -> RunBench:
     """Run the stage to its end: its exit code, stdout and stderr."""
 
-    def run(*flags: str, **environ: str) -> tuple[int, str, str]:
+    def run(*flags: str, **environ: str) -> tuple[int | None, str, str]:
         with start_bench(*flags, **environ) as process:
             out, err = process.communicate(timeout=300)
         return process.returncode, out, err

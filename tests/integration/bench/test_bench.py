@@ -77,7 +77,7 @@ def drop_split(tree: Path) -> None:
     (tree / "training").rename(tree / "gone")
 
 
-def damage_image(tree: Path) -> bytearray:
+def damage_image(tree: Path) -> None:
     path = tree / "training" / "class_01" / "1.jpg"
     path.write_bytes(path.read_bytes()[:1000])
 

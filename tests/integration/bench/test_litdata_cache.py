@@ -133,12 +133,12 @@ def test_a_cache_without_room(run_packed: RunArm, small_disk: Path) -> None:
 
 @one_store
 def test_a_disk_that_fills_up(run_packed: RunArm, proxy: Proxy, small_disk: Path) -> None:
-
     def fault(method: str, path: str, number: int) -> int | str | None:
         if path.endswith(".bin"):
             with (small_disk / "other").open("ab", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(bytes(1 << 12))
+        return None
 
     proxy.fault = fault
     code, out, err, record = run_packed(

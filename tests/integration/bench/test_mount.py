@@ -159,7 +159,7 @@ def test_rclone_killed_in_the_middle_of_a_run(
     def fault(method: str, path: str, number: int) -> int | str | None:
         if method == "GET" and proxy.count("GET", ".jpg") >= 20:  # two that come at once may both see the 21st
             mounted.rclone.kill()
-        return
+        return None
 
     proxy.fault = fault
     code, out, err, record = run(mounted.folder, "--warmup-batches", "0")

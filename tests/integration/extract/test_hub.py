@@ -172,7 +172,12 @@ def test_a_broken_download_goes_on(extract: Extract, raw: Raw, hub: hub_server.H
 def test_another_run_goes_on_where_one_ended(extract: Extract, raw: Raw, hub: hub_server.Hub) -> None:
     hub.files = {"train.parquet": packed([(os.urandom(1 << 20), number % 2) for number in range(3)])}
     hub.break_after = [2 << 20]
-    hub.content = lambda path, content: hub.statuses.append(403) or content
+
+    def refuse_next(path: str, content: bytes) -> bytes:
+        hub.statuses.append(403)
+        return content
+
+    hub.content = refuse_next
     result = extract()
     assert (result.code, "(403)" in result.stderr) == (2, True), result.stderr
     asked = len(hub.asked)

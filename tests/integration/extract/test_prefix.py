@@ -19,7 +19,7 @@ import pytest
 from larder.errors import ServiceError
 from larder.sources import prefix_reader as prefixes
 from larder.store import StoreSettings
-from tests.conftest import own_bucket
+from tests.conftest import Store, own_bucket
 from tests.integration.conftest import Kill, Stage
 from tests.integration.extract.conftest import Pack, Put, Raw
 from tests.parquet import packed, picture
@@ -69,7 +69,7 @@ def test_a_prefix_of_images(stage: Stage, raw: Raw, s3: Store, bucket: str, put:
     assert raw.meta("manifest.json") == first
 
 
-def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: Any) -> None:
+def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
     lying.page = 7
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/"})
@@ -77,7 +77,7 @@ def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: Any) -> Non
     assert raw.content() == lying.objects
 
 
-def test_two_keys_for_one_path(stage: Stage, raw: Raw, lying: Any) -> None:
+def test_two_keys_for_one_path(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {"p/a//b": b"1", "p/a/b": b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "'a/b' is in it twice" in result.stderr) == (3, True), result.stderr
@@ -164,7 +164,7 @@ def test_limits_and_digests(stage: Stage, s3: Store, bucket: str, put: Put) -> N
     assert (wrong.code, "no such bucket" in wrong.stderr) == (2, True), wrong.stderr
 
 
-class Store:
+class LyingStore:
     """A store that describes its objects as a test wants."""
 
     def __init__(self, port: int) -> None:
@@ -210,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        store: Store = self.server.store  # type: ignore[attr-defined]
+        store: LyingStore = self.server.store  # type: ignore[attr-defined]
         url = urlsplit(self.path)
         key, query = unquote(url.path).split("/", 2)[2:], parse_qs(url.query)
         store.asked.append((unquote(url.path), self.headers.get("Range")))
@@ -255,10 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def lying() -> Iterator[Store]:
+def lying() -> Iterator[LyingStore]:
     """A store on loopback that lies as a test wants."""
     listening = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    listening.store = Store(listening.server_port)  # type: ignore[attr-defined]
+    listening.store = LyingStore(listening.server_port)  # type: ignore[attr-defined]
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield listening.store  # type: ignore[attr-defined]
@@ -267,7 +267,7 @@ def lying() -> Iterator[Store]:
     listening.server_close()
 
 
-def test_a_broken_connection_is_continued(stage: Stage, raw: Raw, lying: Any) -> None:
+def test_a_broken_connection_is_continued(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {"p/a.jpg": b"0123456789" * 1000}
     lying.content = lambda content, start: content[:4000] if not start else content
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
@@ -279,7 +279,7 @@ def test_a_broken_connection_is_continued(stage: Stage, raw: Raw, lying: Any) ->
 PARTS = b"0123456789" * 20_000
 
 
-def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
+def replaced(lying: LyingStore, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
     """Answers of a server whose object is replaced while its first part is being sent."""
 
     def content(whole: bytes, _start: int) -> bytes:
@@ -292,7 +292,9 @@ def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], 
 
 
 @pytest.mark.parametrize("key", ["p/a?b #%41+é.jpg", "p/a?b #%41+é.tar"], ids=["prefix", "archive"])
-def test_a_server_that_misbehaves(stage: Stage, raw: Raw, lying: Any, packers: Mapping[str, Pack], key: str) -> None:
+def test_a_server_that_misbehaves(
+    stage: Stage, raw: Raw, lying: LyingStore, packers: Mapping[str, Pack], key: str
+) -> None:
     """The names of an object and of an archive contain characters that are special in a URL."""
     is_archive = key.endswith(".tar")
 
@@ -316,7 +318,7 @@ def test_a_server_that_misbehaves(stage: Stage, raw: Raw, lying: Any, packers: M
         assert "has changed since it was listed" in result.stderr
 
 
-def test_a_server_that_always_breaks_off(lying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_always_breaks_off(lying: LyingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "_PAUSES_SECONDS", (0.001,) * 3)
     lying.objects, lying.content = {"p/a?b.jpg": PARTS}, lambda content, _start: content[:50_000]
     prefix = prefixes.PrefixReader("s3://bucket/p/", StoreSettings.load("store", [], lying.env), 1)
@@ -330,7 +332,7 @@ def test_a_server_that_always_breaks_off(lying: Any, monkeypatch: pytest.MonkeyP
     ("headers", "code"), [({}, 5), ({"x-amz-server-side-encryption": "aws:kms"}, 0)], ids=["plain", "encrypted"]
 )
 def test_an_etag_is_compared_where_it_is_an_md5(
-    stage: Stage, raw: Raw, lying: Any, headers: dict[str, str], code: int
+    stage: Stage, raw: Raw, lying: LyingStore, headers: dict[str, str], code: int
 ) -> None:
     lying.objects, lying.headers = {"p/a.jpg": b"right"}, headers
     lying.etag = lambda _: "0" * 32
@@ -340,7 +342,7 @@ def test_an_etag_is_compared_where_it_is_an_md5(
 
 
 @pytest.mark.parametrize("key", ["p/../x", "p//../x", "p/a/../../x", "p/" + "a/" * 70 + "x"])
-def test_keys_that_leave_the_folder(stage: Stage, raw: Raw, lying: Any, key: str) -> None:
+def test_keys_that_leave_the_folder(stage: Stage, raw: Raw, lying: LyingStore, key: str) -> None:
     lying.objects = {"p/good.jpg": b"1", key: b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "is refused" in result.stderr) == (3, True), result.stderr
@@ -349,7 +351,7 @@ def test_keys_that_leave_the_folder(stage: Stage, raw: Raw, lying: Any, key: str
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("lie", ["same token", "no token", "cycle", "size", "negative", "other prefix", "no xml"])
-def test_listings_that_lie(stage: Stage, raw: Raw, lying: Any, lie: str) -> None:
+def test_listings_that_lie(stage: Stage, raw: Raw, lying: LyingStore, lie: str) -> None:
     lying.objects = {"p/a.jpg": b"1", "p/b.jpg": b"2"}
     if lie in ("same token", "no token", "cycle"):
         lying.truncated, lying.next = True, "" if lie == "no token" else "again"
@@ -368,7 +370,7 @@ def test_listings_that_lie(stage: Stage, raw: Raw, lying: Any, lie: str) -> None
     assert not raw.folder.exists()
 
 
-def test_more_keys_than_files_are_allowed(stage: Stage, lying: Any) -> None:
+def test_more_keys_than_files_are_allowed(stage: Stage, lying: LyingStore) -> None:
     lying.objects = {f"p/{number:07d}.jpg": b"" for number in range(20_000)}
     result = stage("extract", "--max-files=19999", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "more than 19,999 objects" in result.stderr) == (3, True), result.stderr

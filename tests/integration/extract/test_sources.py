@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,7 +102,7 @@ def test_changed_source_replaces_the_data(stage: Stage, raw: Raw, pack: WriteArc
 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "folder gone", "folder is a file"])
 def test_damaged_data_is_repaired(
-    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: Callable[[bytes], bytes]
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: str
 ) -> None:
     path = pack("a.zip")
     assert stage("extract", f"--source={path}", "--workers=1").code == 0
@@ -124,7 +123,7 @@ def test_damaged_data_is_repaired(
 
 @pytest.mark.parametrize("harm", ["manifest.json", "index.jsonl"])
 def test_damaged_contract_says_how_to_go_on(
-    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: Callable[[bytes], bytes]
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: str
 ) -> None:
     path = pack("a.zip")
     assert stage("extract", f"--source={path}", "--workers=1").code == 0

@@ -43,7 +43,7 @@ def as_objects(kind: str, photos: dict[str, bytes]) -> dict[str, bytes]:
             "in/labels.csv": f"file,label,split\n{rows}".encode()
         }
     if kind == "Parquet files":
-        rows = {
+        by_rows = {
             split: [
                 (content, int(path.startswith("dog")))
                 for path, content in found.items()
@@ -52,8 +52,8 @@ def as_objects(kind: str, photos: dict[str, bytes]) -> dict[str, bytes]:
             for split, found in by_split(photos).items()
         }
         return {
-            f"in/data/{split}-0000{half}-of-00002.parquet": packed(rows[split][half::2], group=7)
-            for split in rows
+            f"in/data/{split}-0000{half}-of-00002.parquet": packed(by_rows[split][half::2], group=7)
+            for split in by_rows
             for half in (0, 1)
         }
     if kind == "tar archives":
@@ -157,7 +157,7 @@ def test_shards_of_others(stages: BucketStages, picture: MakePicture) -> None:
     """Labels are names, splits are in the shards' names, and every shard counts from zero."""
     shards = {}
     for number, name in enumerate(("set-train-000", "set-train-001", "set-val-000")):
-        members = {}
+        members: dict[str, bytes] = {}
         for key in range(6):
             members |= {
                 f"{key:04d}.jpeg": picture(10 * number + key),

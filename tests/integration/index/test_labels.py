@@ -76,7 +76,7 @@ def test_labels_with_gaps_are_the_same_in_every_form(
 
 
 def test_a_mask_is_no_sample_of_its_own(stages: BucketStages, picture: MakePicture, volume: Path) -> None:
-    members = {}
+    members: dict[str, bytes] = {}
     for number in range(3):  # the mask of the second comes first, and the image of the third is damaged
         pair = {f"{number}.jpg": picture(number), f"{number}.mask.png": picture(10 + number)}
         members |= dict(reversed(pair.items())) if number == 1 else pair

@@ -185,7 +185,7 @@ def test_an_object_that_vanishes_during_the_load_is_sent_again(
     load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
     made = tree(30)
-    deleted = []
+    deleted: list[str] = []
 
     def fault(method: str, path: str, number: int) -> None:
         if method == "GET" and "list-type" in path and proxy.count("PUT", ".jpg") and not deleted:

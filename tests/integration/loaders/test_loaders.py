@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -184,7 +184,11 @@ def height(image: Any) -> Any:
 @pytest.mark.parametrize("library", ["larder", "webdataset"])
 @pytest.mark.parametrize("change", ["class", "less"])
 def test_a_shard_with_other_samples_than_its_index(
-    stored: Stored, forged: dict[str, Forged], keys: dict[str, str], library: str, change: str
+    stored: Stored,
+    forged: dict[str, Forged],
+    keys: dict[str, str],
+    library: Literal["larder", "webdataset"],
+    change: str,
 ) -> None:
     def relabelled(shard: bytes) -> bytes:
         at = shard.index(b".cls\0") // 512 * 512 + 512
@@ -215,7 +219,9 @@ def test_a_shard_with_other_samples_than_its_index(
 def keys(stored: Stored) -> dict[str, str]:
     """The store's address and keys, as arguments."""
     names = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    return dict(zip(("endpoint_url", "access_key_id", "secret_access_key"), map(stored.env.get, names), strict=True))
+    return dict(
+        zip(("endpoint_url", "access_key_id", "secret_access_key"), (stored.env[name] for name in names), strict=True)
+    )
 
 
 @pytest.mark.one_in(2)

@@ -162,8 +162,8 @@ def test_names_that_can_not_be_keys(
     places = {"LARDER_VOLUME_DIR": str(volume), "LARDER_WDS_DIR": str(volume), "LARDER_LIT_DIR": str(volume / "none")}
     env = places | {"LARDER_VERIFY_SAMPLES": "all", "LARDER_WORKERS": "1"}
     verified = stage("verify", env=env)
-    [line] = [line for line in verified.stdout.splitlines() if "shards" in line and "in the store" not in line]
-    assert verified.code == 0 and line.startswith("ok ") and "24" in line, verified.stdout
+    [report] = [text for text in verified.stdout.splitlines() if "shards" in text and "in the store" not in text]
+    assert verified.code == 0 and report.startswith("ok ") and "24" in report, verified.stdout
     shard = next(path for path in sorted(folder.rglob("*.tar")) if b"cat_1-" in path.read_bytes())
     shard.write_bytes(shard.read_bytes().replace(b"cat_1-", b"cat_2-", 1))
     assert stage("verify", env=env).code == 3

@@ -10,7 +10,7 @@ import pytest
 
 from larder.contract import Manifest
 
-MakeBatch = Callable[..., tuple["FakeTensor", "FakeTensor"]]
+MakeBatch = Callable[..., Any]
 MakeSettings = Callable[..., Any]
 
 

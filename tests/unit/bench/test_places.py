@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -49,6 +50,6 @@ def test_data_of_an_earlier_version_is_found_in_the_default_folder(
 
 @pytest.mark.parametrize(("layout", "name"), [("tree", "Food-11"), ("webdataset", "Food-11-webdataset")])
 def test_the_default_s_folder_in_a_bucket_is_known_without_asking(
-    make_settings: MakeSettings, layout: str, name: str
+    make_settings: MakeSettings, layout: Literal["tree", "webdataset", "litdata"], name: str
 ) -> None:
     assert locate_in_bucket(make_settings(S3_BUCKET="b"), layout, NullReporter()) == f"s3://b/{name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ SERIES = {"t_s": [0.1, 0.3], "bytes_per_s": [1000, 2000]}
 
 
 @pytest.fixture
-def record(make_settings: MakeSettings, loader: str) -> dict[str, Any]:
+def record(make_settings: MakeSettings, loader: Any) -> dict[str, Any]:
     return record_of(make_settings, loader, {"epoch": Pass(measured(2.0), NetworkTraffic(3 << 20, 1234))})
 
 
@@ -33,7 +32,7 @@ def measured(seconds: float) -> Any:
     return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss", SERIES)
 
 
-def record_of(make_settings: MakeSettings, loader: SimpleNamespace, passes: dict[str, Pass]) -> dict[str, Any]:
+def record_of(make_settings: MakeSettings, loader: Any, passes: dict[str, Pass]) -> dict[str, Any]:
     settings = make_settings(
         "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
     )
@@ -73,7 +72,7 @@ def test_says_where_the_data_lie_and_no_secret(record: dict[str, Any]) -> None:
     assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
 
 
-def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loader: SimpleNamespace) -> None:
+def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loader: Any) -> None:
     passes = {
         "cold": Pass(measured(4.0), NetworkTraffic(3 << 20, None)),
         "warm": Pass(measured(2.0), NetworkTraffic(0, None)),
@@ -90,7 +89,7 @@ def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loa
     assert max(map(len, text.splitlines()[:16])) < 80
 
 
-def test_no_network(make_settings: MakeSettings, loader: SimpleNamespace) -> None:
+def test_no_network(make_settings: MakeSettings, loader: Any) -> None:
     record = record_of(make_settings, loader, {"epoch": Pass(measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
     assert "network               none\n" in table.render_table(record)
