@@ -224,10 +224,10 @@ def pax(**records: str) -> bytes:
 
 def shards(mark: Path) -> dict[str, Callable[[bytes], bytes]]:
     """Malicious shards. Payloads create the file `mark`."""
-    label, spoilt = member("0.cls", b"0"), payload(mark)
+    label, corrupt = member("0.cls", b"0"), payload(mark)
 
     def sample(extension: str) -> Callable[[bytes], bytes]:
-        return instead(member(f"0.{extension}", spoilt) + label + bytes(1024))
+        return instead(member(f"0.{extension}", corrupt) + label + bytes(1024))
 
     extensions = ("pyd", "pickle", "pkl", "pth", "pt", "npy", "npz", "ten", "json", "jpg", "gz", "zip", "__bad__")
     return {
@@ -279,14 +279,14 @@ def chunk(samples: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def chunks(mark: Path, samples: int) -> dict[str, Callable[[bytes], bytes]]:
     """Malicious chunks with this number of samples and the same length. Payloads create the file `mark`."""
-    zero, spoilt, rows = struct.pack("<q", 0), payload(mark), arrow_rows()
+    zero, corrupt, rows = struct.pack("<q", 0), payload(mark), arrow_rows()
 
     def padded(head: bytes) -> Callable[[bytes], bytes]:
         return lambda data: (head + bytes(len(data)))[: len(data)]
 
     count = struct.pack("<I", samples)
     return {
-        "pickles": padded(chunk([(spoilt, zero)] * samples)),
+        "pickles": padded(chunk([(corrupt, zero)] * samples)),
         "labels of more than there are": padded(chunk([(b"x", struct.pack("<q", 1000))] * samples)),
         "negative labels": padded(chunk([(b"x", struct.pack("<q", -1))] * samples)),
         "short labels": padded(chunk([(b"x", b"\0")] * samples)),

@@ -18,8 +18,8 @@ from tests.waiting import wait_until
 Fault = Callable[[str, str, int], "int | str | None"]
 
 """Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
-"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "spoilt" answers with
-zeros, "spoilt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none,
+"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "corrupt" answers with
+zeros, "corrupt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none,
 either."""
 
 
@@ -95,8 +95,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
             headers = {"Content-Type": "application/xml", "x-amz-request-id": "0"}
             return self._answer(fault, headers, f"<Error><Code>{code[fault]}</Code></Error>".encode())
-        status, headers, answer = self._forward(bytes(len(body)) if fault == "spoilt-request" else body)
-        if fault == "spoilt":
+        status, headers, answer = self._forward(bytes(len(body)) if fault == "corrupt-request" else body)
+        if fault == "corrupt":
             answer = bytes(len(answer))
         if fault in ("no-checksum", "no-digest"):
             headers = {name: value for name, value in headers.items() if "checksum" not in name.lower()}

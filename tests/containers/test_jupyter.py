@@ -184,7 +184,7 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notebook", "settings", "told"),
+    ("notebook", "settings", "message"),
     [
         pytest.param("look", {"FOOD11_DATA_DIR": "/nowhere"}, "make etl-local", id="no-data"),
         pytest.param("webdataset", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9", id="store-down"),
@@ -197,10 +197,10 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
         pytest.param("compare", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
     ],
 )
-def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: dict[str, str], told: str) -> None:
+def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: dict[str, str], message: str) -> None:
     errors = errors_of(lab.execute(notebook, **settings))
     assert errors
-    assert any(told in error and "next step" in error for error in errors), errors
+    assert any(message in error and "next step" in error for error in errors), errors
     ours = [error for error in errors if "next step" in error]
     assert all(len(error.splitlines()) <= 4 for error in ours)
     assert all("NameError" in error or error in ours for error in errors), "the rest only follows from it"

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from larder.tree.matlab import read_structs
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 from tests.matlab import META, unpacked
 
 SEEDS = (META, unpacked(), unpacked(">"))
@@ -16,7 +16,7 @@ SEEDS = (META, unpacked(), unpacked(">"))
 
 def fuzz(chance: random.Random, folder: Path) -> None:
     """Damage a file before or after a variable is compressed, and read it."""
-    data = spoilt(chance.choice(SEEDS), chance)
+    data = corrupt(chance.choice(SEEDS), chance)
     if chance.random() < 0.3:
         packed = zlib.compress(data[128:])
         data = data[:128] + struct.pack("<II", 15, len(packed)) + packed

@@ -24,7 +24,7 @@ PIECES = (
 )
 
 
-def spoilt(data: bytes, chance: random.Random) -> bytes:
+def corrupt(data: bytes, chance: random.Random) -> bytes:
     """Return the data with some bytes flipped, left out, repeated or inserted."""
     mutated = bytearray(data)
     for _ in range(chance.randint(1, 4)):
@@ -43,4 +43,4 @@ def spoilt(data: bytes, chance: random.Random) -> bytes:
 
 def mutated(seeds: Sequence[bytes], parse: Callable[[bytes, Path], None]) -> Callable[[random.Random, Path], None]:
     """Return the target that passes a damaged seed to `parse`."""
-    return lambda chance, folder: parse(spoilt(chance.choice(seeds), chance), folder)
+    return lambda chance, folder: parse(corrupt(chance.choice(seeds), chance), folder)

@@ -23,7 +23,7 @@ from services.extract.settings import ExtractSettings
 from services.index import archives
 from services.index.listing import StoredObject
 from services.index.parquet import ParquetChecker, ParquetJob
-from tests.fuzz.mutations import PIECES, spoilt
+from tests.fuzz.mutations import PIECES, corrupt
 from tests.parquet import IMAGE, features, picture
 
 _MAX_ROWS = 10_000
@@ -172,7 +172,7 @@ def _sound(seed: int) -> bytes:
 def _damaged(data: bytes, chance: random.Random) -> bytes:
     """Return the file with some bytes replaced, usually in its pages. Readers notice moved pages at once."""
     if chance.random() < 0.1:
-        return spoilt(data, chance)
+        return corrupt(data, chance)
     mutated = bytearray(data)
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     for _ in range(chance.choice([1, 1, 2, 5])):
@@ -193,4 +193,4 @@ def _spoilt_card(chance: random.Random) -> bytes:
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         at = chance.randint(0, len(card))
         card = card[:at] + chance.choice(_PIECES_OF_CARDS) + card[at:]
-    return spoilt(card, chance) if chance.random() < 0.2 else card
+    return corrupt(card, chance) if chance.random() < 0.2 else card

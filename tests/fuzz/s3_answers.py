@@ -18,7 +18,7 @@ from services.extract import download
 from services.extract.remotes.prefix import PrefixDownloader
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, http_answer, server, without_pauses
 from tests.liar import Request
 
@@ -177,7 +177,7 @@ def _answer(chance: random.Random, request: Request) -> Say:
         headers["ETag"] = '"0"'
     body = _message(chance, request) if status < "206" or status >= "3" else chance.randbytes(100)
     if chance.random() < 0.3:
-        body = spoilt(body, chance) if body else chance.choice(_ODD)
+        body = corrupt(body, chance) if body else chance.choice(_ODD)
     if status.startswith("206"):
         headers["Content-Range"] = f"bytes {chance.choice(['5000', *NUMBERS])}-{chance.choice(['5099', *NUMBERS])}/*"
     if status.startswith("307"):

@@ -11,7 +11,7 @@ from functools import cache
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 from tests.liar import Liar, Request, Talk, lying
 
 STALL_SECONDS = 1
@@ -63,7 +63,7 @@ def http_answer(chance: random.Random, status: str, headers: dict[str, str], bod
         given[chance.choice(_NAMES)] = chance.choice([*_VALUES, *NUMBERS])
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     head = f"HTTP/1.1 {status}\r\nConnection: close\r\n{lines}\r\n".encode("latin-1", "replace")
-    head = spoilt(head, chance) if chance.random() < 0.15 else head
+    head = corrupt(head, chance) if chance.random() < 0.15 else head
     whole = b"HTTP/1.1 100 Continue\r\n\r\n" * chance.choice([0, 0, 0, 0, 0, 1, 30]) + head + body
 
     def say(talk: Talk) -> None:

@@ -42,12 +42,12 @@ def test_each_pass_reads_the_network_again_and_reports_the_bytes(
     assert 40 <= record["network_requests"] <= 2 * 40 + 10  # a GET each, at most a HEAD each, and listings
     assert ["requests", str(record["network_requests"])] in [line.split() for line in out.splitlines()]
     assert proxy.count("GET", ".jpg") == 80
-    # What rclone told is what went over the wire, all in all.
+    # rclone's total is what went over the wire.
     total = rclone_metrics.read_traffic(mounted.folder / ".rclone.sock")
     assert total.requests == len(proxy.requests)
-    told, sent = total.bytes, proxy.body_bytes_sent
-    listings = sent - told
-    assert 2 * whole < told < sent
+    reported, sent = total.bytes, proxy.body_bytes_sent
+    listings = sent - reported
+    assert 2 * whole < reported < sent
     assert listings < 0.2 * sent
     secrets = {store.secret_key, store.access_key}
     assert not any(secret in text for secret in secrets for text in (out, err, json.dumps(record)))
@@ -115,7 +115,7 @@ def add_image(store: Store, bucket: str, mounted: Mount) -> None:
     store.client.put_object(Bucket=bucket, Key=f"{TRAINING}/class_00/extra.jpg", Body=b"x")
 
 
-def spoil_image(store: Store, bucket: str, mounted: Mount) -> None:
+def corrupt_image(store: Store, bucket: str, mounted: Mount) -> None:
     store.client.put_object(Bucket=bucket, Key=f"{TRAINING}/class_00/0.jpg", Body=b"x")
 
 
@@ -134,7 +134,9 @@ def drop_socket(store: Store, bucket: str, mounted: Mount) -> None:
         pytest.param(drop_manifest, 3, ["holds no finished data", "run `make etl-load`"], id="no-manifest"),
         pytest.param(drop_image, 3, ["39 images", "says 40", "class_00/0.jpg is missing", "etl-load"], id="deleted"),
         pytest.param(add_image, 3, ["41 images", "says 40", "make etl-load"], id="one-too-many"),
-        pytest.param(spoil_image, 3, ["class_00/0.jpg can't be read", "make etl-load LARDER_FORCE=true"], id="spoilt"),
+        pytest.param(
+            corrupt_image, 3, ["class_00/0.jpg can't be read", "make etl-load LARDER_FORCE=true"], id="corrupt"
+        ),
         pytest.param(kill_rclone, 5, ["is dead: Transport endpoint is not connected", "make mount"], id="dead"),
         pytest.param(drop_socket, 5, ["rclone doesn't report its traffic", "make mount"], id="no-metrics"),
     ],

@@ -226,19 +226,19 @@ def test_packs_that_are_not_what_they_should_be(
     [
         pytest.param(403, 2, ["access is denied"], id="refused"),
         pytest.param(404, 3, ["is missing: it was deleted after the load", "run "], id="gone"),
-        pytest.param("spoilt", 3, [forced], id="spoilt"),
+        pytest.param("corrupt", 3, [forced], id="corrupt"),
     ],
 )
 def test_a_pack_in_the_middle_that_does_not_come(
     run_packed: RunArm, proxy: Proxy, arm: str, answer: int | str, code: int, parts: list[str]
 ) -> None:
     third = ("shard-000002.tar", "chunk-0-2.bin")
-    # Bodies alone are spoilt; HEAD has none.
+    # Bodies alone are corrupt; HEAD has none.
     proxy.fault = lambda method, path, number: answer if path.endswith(third) else None
     returned, out, err, record = run_packed(arm, S3_ENDPOINT_URL=proxy.endpoint)
     assert (returned, out, record) == (code, "", None), err
     assert all(part in err for part in parts), err
-    if answer != "spoilt":
+    if answer != "corrupt":
         assert f"s3://{proxy.requests[0][1].split('/')[1]}/{ARMS[arm][1]}/training/" in err
 
 

@@ -125,7 +125,7 @@ def delete_manifest(store: Store, bucket: str) -> None:
     store.client.delete_object(Bucket=bucket, Key=f"{FOLDER}/_larder/manifest.json")
 
 
-def spoil_index(store: Store, bucket: str) -> None:
+def corrupt_index(store: Store, bucket: str) -> None:
     for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{FOLDER}/_larder/index-")["Contents"]:
         store.client.put_object(Bucket=bucket, Key=item["Key"], Body=b"{}\n")
 
@@ -138,11 +138,11 @@ def spoil_index(store: Store, bucket: str) -> None:
         pytest.param(overwrite_one, {}, 3, ["class_00/0.jpg is missing or has another length"], id="overwritten"),
         pytest.param(delete_manifest, {}, 3, ["holds no finished data", "run `make etl-load`"], id="no-manifest"),
         pytest.param(
-            spoil_index,
+            corrupt_index,
             {},
             3,
             ["not what its manifest says", "run `make etl-load`, which"],
-            id="spoilt-index",
+            id="corrupt-index",
         ),
         pytest.param(None, {"S3_PREFIX": "other"}, 3, ["/other/Food-11 holds no finished data"], id="other-prefix"),
         pytest.param(None, {"FOOD11_SPLIT": "test"}, 2, ["FOOD11_SPLIT='test'", "validation"], id="no-split"),
@@ -196,7 +196,7 @@ def test_an_object_deleted_in_the_middle_of_a_run(
 
 
 def test_an_image_that_is_spoilt_on_the_way(run: RunArm, proxy: Proxy) -> None:
-    proxy.fault = lambda method, path, number: "spoilt" if path.endswith("/training/class_02/2.jpg") else None
+    proxy.fault = lambda method, path, number: "corrupt" if path.endswith("/training/class_02/2.jpg") else None
     code, out, err, _ = run(S3_ENDPOINT_URL=proxy.endpoint, LARDER_WARMUP_BATCHES="0")
     assert (code, out) == (3, ""), err
     assert f"{FOLDER}/training/class_02/2.jpg can't be read: it has other bytes than the dataset's index says" in err

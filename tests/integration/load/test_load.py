@@ -200,18 +200,18 @@ def test_reading_back_fetches_every_object(load: Load, tree: MakeTree, there: In
 def test_reading_back_finds_what_a_listing_hides(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
     """The store returns wrong bytes once, although its listing shows the right checksum."""
     made = tree(20)
-    spoilt: list[str] = []
+    corrupted: list[str] = []
 
-    def spoil(method: str, path: str, number: int) -> str | None:
-        if method == "GET" and path.endswith("/0_0.jpg") and not spoilt:
-            spoilt.append(path)
-            return "spoilt"
+    def corrupt(method: str, path: str, number: int) -> str | None:
+        if method == "GET" and path.endswith("/0_0.jpg") and not corrupted:
+            corrupted.append(path)
+            return "corrupt"
         return None
 
-    proxy.fault = spoil
+    proxy.fault = corrupt
     result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
-    assert spoilt
+    assert corrupted
     assert proxy.count("PUT", "/0_0.jpg") == 2
     assert there.data() == made
 

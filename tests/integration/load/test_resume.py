@@ -127,18 +127,18 @@ def test_a_store_that_only_asks_to_slow_down_is_noticed(load: Load, tree: MakeTr
     assert result.code == 5
 
 
-@pytest.mark.parametrize("how", ["spoilt", "gone"])
+@pytest.mark.parametrize("how", ["corrupt", "gone"])
 def test_a_damaged_index_is_uploaded_again_and_the_manifest_goes_before_objects(
     load: Load, tree: MakeTree, there: InStore, proxy: Proxy, how: str
 ) -> None:
     tree(20)
     assert load().code == 0
     index = f"_larder/index-{there.manifest()['index']['sha256']}.jsonl"
-    spoilt = bytes(len(there.read(index)))
-    there.put(index, spoilt) if how == "spoilt" else there.delete(index)
+    corrupt = bytes(len(there.read(index)))
+    there.put(index, corrupt) if how == "corrupt" else there.delete(index)
     assert load().code == 0
     assert there.require_whole()
-    there.put(index, spoilt) if how == "spoilt" else there.delete(index)
+    there.put(index, corrupt) if how == "corrupt" else there.delete(index)
     made = tree(20, first=1000)
     proxy.fault = lambda method, path, number: 403 if path.endswith(".jpg") and proxy.count("PUT", ".jpg") > 5 else None
     assert load(env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 2

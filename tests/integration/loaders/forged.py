@@ -204,8 +204,8 @@ def main() -> None:
 
         def pickled() -> None:
             """Write an index that says pickle, and a chunk of pickles of the same length."""
-            spoilt = hostile.chunks(mark, listed)["pickles"]
-            chunks.file(chunk, spoilt)
+            corrupt = hostile.chunks(mark, listed)["pickles"]
+            chunks.file(chunk, corrupt)
             before, chunks._objects = chunks._objects, chunks._there
             chunks.file(index, hostile.CHUNK_INDEXES["pickle"])
             chunks._objects = before

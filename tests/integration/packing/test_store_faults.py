@@ -45,8 +45,8 @@ def test_a_store_that_fails_for_good(shard: StorePacker, proxy: Proxy) -> None:
     [
         pytest.param([501], 2, id="takes-no-checksum"),
         pytest.param(["no-checksum"], 1, id="confirms-nothing"),
-        pytest.param(["spoilt-request"], 2, id="got-other-bytes"),
-        pytest.param([501, "spoilt-request"], 3, id="takes-no-checksum-and-got-other-bytes"),
+        pytest.param(["corrupt-request"], 2, id="got-other-bytes"),
+        pytest.param([501, "corrupt-request"], 3, id="takes-no-checksum-and-got-other-bytes"),
     ],
 )
 def test_what_arrives_is_verified(shard: StorePacker, proxy: Proxy, faults: list[Any], puts: int) -> None:
@@ -58,14 +58,14 @@ def test_what_arrives_is_verified(shard: StorePacker, proxy: Proxy, faults: list
     assert result.code == 0, result.stderr
     assert not waiting
     assert proxy.count("PUT", "training/shard-000001.tar") == puts
-    assert not proxy.count("GET", "training/shard-000001.tar"), "its ETag vouches for it"
+    assert not proxy.count("GET", "training/shard-000001.tar"), "its ETag confirms the content"
     assert shard("y", "--shard-bytes=300000").code == 0
     assert shard.objects("x") == shard.objects("y")
 
 
 def test_other_bytes_in_a_store_that_gives_no_checksums(shard: StorePacker, proxy: Proxy) -> None:
     proxy.fault = lambda method, path, number: (
-        {"PUT": "no-digest", "GET": "spoilt"}.get(method) if "training/shard-000001.tar" in path else None
+        {"PUT": "no-digest", "GET": "corrupt"}.get(method) if "training/shard-000001.tar" in path else None
     )
     result = shard("x", via=proxy)
     assert result.code == 5, result.stderr
@@ -76,7 +76,7 @@ def test_other_bytes_in_a_store_that_gives_no_checksums(shard: StorePacker, prox
 @pytest.mark.parametrize("index", ["_larder/index-", "_larder/samples-"])
 @pytest.mark.parametrize("way", ["streamed", "loaded"])
 def test_an_index_that_arrives_wrong_gets_no_manifest(shard: StorePacker, proxy: Proxy, index: str, way: str) -> None:
-    proxy.fault = lambda method, path, number: "spoilt-request" if method == "PUT" and index in path else None
+    proxy.fault = lambda method, path, number: "corrupt-request" if method == "PUT" and index in path else None
     if way == "loaded":
         assert shard.to_volume().code == 0
     result = shard("", via=proxy) if way == "streamed" else shard.load(via=proxy)

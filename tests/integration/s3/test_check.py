@@ -366,7 +366,7 @@ def test_a_bucket_of_another(check: Check, store: Store, reader: dict[str, str])
 
 
 def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: Proxy) -> None:
-    proxy.fault = lambda method, path, number: "spoilt" if method == "GET" and "small" in path else None
+    proxy.fault = lambda method, path, number: "corrupt" if method == "GET" and "small" in path else None
     ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "read", ["ranges", "latency"], "other content", "damages data")
     assert nothing_is_left(store, bucket)

@@ -127,7 +127,7 @@ def test_bytes_that_go_wrong_on_the_way(
     verify: Verify, loaded: Loaded, broken: Broken, proxy: Proxy, part: str, link: str
 ) -> None:
     """Length and ETag are right, so only reading and hashing shows the fault."""
-    proxy.fault = lambda method, path, number: "spoilt" if method == "GET" and part in path else None
+    proxy.fault = lambda method, path, number: "corrupt" if method == "GET" and part in path else None
     broken(
         verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}),
         link,

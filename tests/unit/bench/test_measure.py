@@ -54,9 +54,9 @@ def test_waits_include_loading_and_the_pass_ends_with_its_last_batch(make_batch:
             yield make_batch(images)
         clock.advance(3)  # after the last batch: no part of the pass
 
-    told: list[int] = []
-    measured = measure(slow(), told.append)
-    assert (measured.images, told, len(measured.waits)) == (10, [4, 4, 2], 3)
+    counts: list[int] = []
+    measured = measure(slow(), counts.append)
+    assert (measured.images, counts, len(measured.waits)) == (10, [4, 4, 2], 3)
     assert measured.waits == [0.5, 0.5, 0.5]
     assert measured.seconds == 1.5
     assert measured.peak_memory_bytes > 1_000_000

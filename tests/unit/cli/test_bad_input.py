@@ -24,7 +24,7 @@ REFUSED = (
 NOT_RUNNING = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 
 
-def assert_told(ended: Ended, *told: str, code: int = 2) -> None:
+def assert_told(ended: Ended, *message: str, code: int = 2) -> None:
     """Check that the message has at most three lines and a next step, and that nothing was started or printed."""
     assert ended.code == code, ended.err
     assert ended.out == ""
@@ -32,7 +32,7 @@ def assert_told(ended: Ended, *told: str, code: int = 2) -> None:
     error = ended.err[ended.err.index("error: ") :]
     assert len(error.splitlines()) <= 3, error
     assert "next step: " in error
-    for text in told:
+    for text in message:
         assert text in error
     assert not [call for call in ended.calls if {"run", "up", "build", "-m"} & {*call["argv"]}]
 
@@ -130,7 +130,7 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"),
         (b"what is this the-secret\n", ".env, line 1: expected NAME=value"),
@@ -140,11 +140,11 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
         (b"%=the-secret\n", ".env, line 1: a name"),
     ],
 )
-def test_an_env_file_that_is_none(door: FrontDoor, content: bytes, told: str) -> None:
+def test_an_env_file_that_is_none(door: FrontDoor, content: bytes, message: str) -> None:
     (door.root / ".env").write_bytes(content)
     for words in (("etl-local", "RUNNER=host"), ("s3-check", "RUNNER=compose"), ("demo",)):
         ended = door.run(*words)
-        assert_told(ended, told)
+        assert_told(ended, message)
         assert "the-secret" not in ended.err
         assert not ended.calls
 
@@ -170,7 +170,7 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"),
         (("bench", "arm=webdataset"), "did you mean ARM?"),
@@ -185,8 +185,8 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
         (("venv", "x"), "there is no stage x"),
     ],
 )
-def test_unknown_words(door: FrontDoor, words: tuple[str, ...], told: str) -> None:
-    assert_told(door.run(*words), told)
+def test_unknown_words(door: FrontDoor, words: tuple[str, ...], message: str) -> None:
+    assert_told(door.run(*words), message)
 
 
 def test_a_target_that_make_does_not_know(door: FrontDoor) -> None:

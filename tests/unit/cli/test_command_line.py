@@ -74,7 +74,7 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["xyzzy"], "no such command: xyzzy$"),
         ([""], "no such command: "),
@@ -88,8 +88,8 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
         (["etl-load", "--aws-secret-access-key=x"], "has no flag --aws-secret-access-key"),
     ],
 )
-def test_a_wrong_word(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told) as caught:
+def test_a_wrong_word(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         parse(words, {})
     assert "the-secret" not in str(caught.value)
     assert caught.value.next_step
@@ -104,14 +104,14 @@ def test_a_wrong_word(words: list[str], told: str) -> None:
     ],
 )
 def test_help_uses_the_user_s_front_door(front_door: str, list_of_all: str, of_one: str) -> None:
-    for words, told in (
+    for words, message in (
         (["bnech"], f"{list_of_all} lists all of them"),
         (["--hlp"], list_of_all),
         (["bench", "--amr=x"], of_one),
     ):
         with pytest.raises(ConfigurationError) as caught:
             parse(words, {}, front_door)
-        assert caught.value.next_step == told
+        assert caught.value.next_step == message
     assert f"\n{of_one.replace('bench', 'COMMAND')} lists" in parse([], {}, front_door).page
 
 

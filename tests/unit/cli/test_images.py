@@ -131,9 +131,9 @@ def test_a_newer_base_replaces_the_digest(root: Path, registry: Registry) -> Non
 def test_what_is_no_image_pins_nothing(root: Path, registry: Registry, given: Callable[[Any], None], says: str) -> None:
     registry.answers[PATH] = given
     before = (root / base_image.DOCKERFILE).read_text()
-    with pytest.raises(LarderError, match=says) as told:
+    with pytest.raises(LarderError, match=says) as caught:
         base_image.pin_base_image(root)
-    assert isinstance(told.value, ServiceError | ConfigurationError) and told.value.what.isprintable()
+    assert isinstance(caught.value, ServiceError | ConfigurationError) and caught.value.what.isprintable()
     assert (root / base_image.DOCKERFILE).read_text() == before
     assert [path.name for path in (root / "services").iterdir()] == ["Dockerfile"]
 

@@ -43,10 +43,10 @@ def test_missing_notebooks_are_copied_and_edited_ones_are_kept(
     assert "edited" in (theirs / "look.ipynb").read_text()
     assert (theirs / "demo.ipynb").read_bytes() == run, "with its outputs"
     assert (theirs / "compare.ipynb").read_bytes() == (ours / "compare.ipynb").read_bytes()
-    told = capsys.readouterr().err
-    assert "look.ipynb" in told
-    assert "demo.ipynb" not in told
-    assert "compare.ipynb" not in told
+    stderr = capsys.readouterr().err
+    assert "look.ipynb" in stderr
+    assert "demo.ipynb" not in stderr
+    assert "compare.ipynb" not in stderr
 
 
 def test_a_release_renews_the_notebooks_that_nobody_has_edited(
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"),
+    ("flag", "stderr"),
     [
         ("--bind=localhost", "must be an IPv4 address, as 127.0.0.1"),
         ("--bind=::1", "must be an IPv4 address, as 127.0.0.1"),
@@ -128,8 +128,8 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         ("--port=99999", "must be 65535 or less"),
     ],
 )
-def test_where_it_cannot_listen(tmp_path: Path, flag: str, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_where_it_cannot_listen(tmp_path: Path, flag: str, stderr: str) -> None:
+    with pytest.raises(ConfigurationError, match=stderr):
         settings(tmp_path, flag)
 
 

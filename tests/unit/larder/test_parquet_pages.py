@@ -81,10 +81,10 @@ def test_damaged_files_are_refused() -> None:
     data = written(list(IMAGES), data_page_size=20_000)
     source, refused = random.Random(7), 0
     for _ in range(300):
-        spoilt = bytearray(data)
-        spoilt[source.randrange(4, len(data) // 3)] ^= 1 << source.randrange(8)
+        corrupt = bytearray(data)
+        corrupt[source.randrange(4, len(data) // 3)] ^= 1 << source.randrange(8)
         try:
-            found_in(bytes(spoilt))
+            found_in(bytes(corrupt))
         except PageError:
             refused += 1
     assert refused > 0

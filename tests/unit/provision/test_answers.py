@@ -31,9 +31,9 @@ def test_an_address_is_one(answer: str) -> None:
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_address_is_told_escaped(answer: object) -> None:
-    with pytest.raises(ServiceError, match="expected: an IP address") as told:
+    with pytest.raises(ServiceError, match="expected: an IP address") as caught:
         answers.validate_address(answer, "the floating IP")
-    assert "\n" not in told.value.what and told.value.next_step
+    assert "\n" not in caught.value.what and caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_no_other_text_gets_into_a_file_of_settings(answer: Any) -> None:
 
 @pytest.mark.parametrize("secret", ["", "a b", "s\nLARDER_SOURCE=http://x", "$(x)", 'a"b', None, 7])
 def test_no_secret_of_another_form_gets_into_a_file_of_settings(secret: Any) -> None:
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         answers.validate_s3_key(secret, "the secret")
-    assert not secret or str(secret) not in told.value.what
+    assert not secret or str(secret) not in caught.value.what
 
 
 def stack_of(**parts: Any) -> Any:

@@ -71,9 +71,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 def test_an_unreadable_configuration_is_reported_without_its_secrets(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "rclone.conf"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match=f"in line {line}") as told:
+    with pytest.raises(ConfigurationError, match=f"in line {line}") as caught:
         read_rclone_config(path)
-    assert "no-ones" not in str(told.value) and str(path) in told.value.what
+    assert "no-ones" not in str(caught.value) and str(path) in caught.value.what
 
 
 def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def test_the_service_names_one_public_address(
 def test_no_other_answer_opens_anything(
     asked: Callable[[Callable[[Any], None]], str], answer: Callable[[Any], None]
 ) -> None:
-    with pytest.raises(LarderError) as told:
+    with pytest.raises(LarderError) as caught:
         asked(answer)
-    assert isinstance(told.value, ConfigurationError | ServiceError) and "--caller" in told.value.next_step
+    assert isinstance(caught.value, ConfigurationError | ServiceError) and "--caller" in caught.value.next_step
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])

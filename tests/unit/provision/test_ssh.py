@@ -195,9 +195,9 @@ def test_a_host_key_that_differs_from_the_console_log_stops_the_login(
         "tunnel": lambda: ssh.tunnel(free_ports(1)[0], 8888),
     }
     for _ in range(2):  # it isn't trusted the second time either
-        with pytest.raises(ConfigurationError, match="console log has other ones") as told:
+        with pytest.raises(ConfigurationError, match="console log has other ones") as caught:
             ways[how]()
-        assert fingerprint in told.value.what and "don't continue" in told.value.next_step
+        assert fingerprint in caught.value.what and "don't continue" in caught.value.next_step
     assert all("PreferredAuthentications=none" in call for call in calls.read_text().splitlines())
     assert not ssh.known_hosts.exists()
 
