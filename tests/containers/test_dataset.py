@@ -45,7 +45,7 @@ def test_a_volume_that_is_named_wins(run: Run) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(VOLUMES.keys() - {"ray"}))
-def test_stages_are_told_the_name(run: Run, file: str) -> None:
+def test_stages_get_the_name(run: Run, file: str) -> None:
     for service in config(run, file, LARDER_DATASET="photos")["services"].values():
         assert service["environment"]["LARDER_DATASET"] == "photos"
 

@@ -197,7 +197,9 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
         pytest.param("compare", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
     ],
 )
-def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: dict[str, str], message: str) -> None:
+def test_what_is_missing_is_reported_in_the_cell(
+    lab: Lab, notebook: str, settings: dict[str, str], message: str
+) -> None:
     errors = errors_of(lab.execute(notebook, **settings))
     assert errors
     assert any(message in error and "next step" in error for error in errors), errors

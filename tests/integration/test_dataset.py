@@ -126,7 +126,7 @@ def test_a_users_data_set_has_its_own_name_everywhere(house: House, photos: str)
         assert manifest.dataset == "photos"
 
 
-def test_the_name_is_told_once(house: House, photos: str) -> None:
+def test_the_name_is_reported_once(house: House, photos: str) -> None:
     house("extract", photos, "--dataset=photos")
     house("transform")
     house.pack()

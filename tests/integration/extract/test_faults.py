@@ -101,7 +101,7 @@ def test_volume_that_is_no_folder(stage: Stage, pack: WriteArchive, tmp_path: Pa
         assert "LARDER_VOLUME_DIR" in result.stderr
 
 
-def test_every_wrong_setting_is_told_at_once(stage: Stage) -> None:
+def test_every_wrong_setting_is_reported_at_once(stage: Stage) -> None:
     result = stage(
         "extract",
         "--no-such=s3cr3t",
@@ -189,7 +189,7 @@ def test_killed_worker(stage: Stage, with_old_data: Raw, running: Process) -> No
     assert with_old_data.content() == OLD
 
 
-def test_second_run_at_once_is_told(stage: Stage, with_old_data: Raw, running: Process, pack: WriteArchive) -> None:
+def test_second_run_at_once_is_reported(stage: Stage, with_old_data: Raw, running: Process, pack: WriteArchive) -> None:
     result = stage("extract", f"--source={pack('a.zip')}")
     assert result.code == 3
     assert "another run is using" in result.stderr

@@ -124,7 +124,7 @@ def test_clone_of_something_else_is_left_alone(place: Place, tmp_path: Path) -> 
     assert ended.code == 3 and f"is a clone of {place.origin}, not of" in ended.stderr
 
 
-def test_what_is_not_there_is_told(place: Place, tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported(place: Place, tmp_path: Path) -> None:
     unreachable = place.run(url=str(tmp_path / "none.git"))
     assert unreachable.code == 5 and "git can't read" in unreachable.stderr
     unknown = place.run("--revision", "v9")
@@ -132,7 +132,7 @@ def test_what_is_not_there_is_told(place: Place, tmp_path: Path) -> None:
     assert not place.clone.exists()
 
 
-def test_wrong_usage_is_told(place: Place) -> None:
+def test_wrong_usage_is_reported(place: Place) -> None:
     for options in (("--revision",), ("--branch", "main"), ("--revision", "--upload-pack=x")):
         ended = place.run(*options)
         assert ended.code == 2 and "next step: repository.sh --help" in ended.stderr

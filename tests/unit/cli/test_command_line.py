@@ -208,7 +208,7 @@ def test_an_unknown_benchmark_is_refused_before_anything_is_installed(door: Fron
     assert "choose from startup, second_run" in ended.err
 
 
-def test_an_older_python_is_told_what_is_needed() -> None:
+def test_an_older_python_is_an_error_that_names_the_needed_one() -> None:
     """An older Python parses these two files, so they contain no newer syntax."""
     for name in ("__init__", "__main__"):
         tree = ast.parse((ROOT / "larder" / f"{name}.py").read_text(), feature_version=(3, 6))

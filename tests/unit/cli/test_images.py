@@ -173,7 +173,7 @@ def test_an_image_s_name_says_whom_to_ask(text: str, address: str, tag: str) -> 
 @pytest.mark.parametrize(
     "text", ["", "Debian", "debian:", "debian@sha256:1", "a b", "../x", "debian:a/b", "http://x/y", "debian:12\nRUN x"]
 )
-def test_what_is_no_image_s_name_is_told(text: str) -> None:
+def test_what_is_no_image_s_name_is_reported(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the name of an image"):
         base_image.parse(text)
 

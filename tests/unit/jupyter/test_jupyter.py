@@ -133,7 +133,7 @@ def test_where_it_cannot_listen(tmp_path: Path, flag: str, stderr: str) -> None:
         settings(tmp_path, flag)
 
 
-def test_too_little_shared_memory_is_told(
+def test_too_little_shared_memory_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stage, "MIN_SHARED_BYTES", 1 << 60)

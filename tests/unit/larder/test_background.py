@@ -143,7 +143,7 @@ def test_stop(program: str, at_once: bool, code: int) -> None:
     process.stdout.close()
 
 
-def test_a_child_s_lines_and_end_are_told(tmp_path: Path) -> None:
+def test_a_child_s_lines_and_end_are_reported(tmp_path: Path) -> None:
     lines: list[str] = []
     ended = threading.Event()
     program = "import os, sys; print(os.getcwd(), os.environ['WORD'], file=sys.stderr); sys.exit(7)"

@@ -113,7 +113,7 @@ def test_caches_of_links_are_read_as_files(tmp_path: Path) -> None:
     }
 
 
-def test_all_dangling_links_are_told_at_once(folder: Path) -> None:
+def test_all_dangling_links_are_reported_at_once(folder: Path) -> None:
     for number in range(9):
         (folder / f"{number}.jpg").symlink_to(f"gone/{number}")
     with pytest.raises(InputError, match="and 4 more") as caught:

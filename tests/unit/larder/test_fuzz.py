@@ -40,7 +40,7 @@ def refuses(random: random.Random, _folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("target", "why"), [(raises, "KeyError"), (takes_much, "it took")])
-def test_findings_are_told(target: harness.Target, why: str) -> None:
+def test_findings_are_reported(target: harness.Target, why: str) -> None:
     assert why in str(harness.run_one(target, 1))
 
 

@@ -182,7 +182,7 @@ def test_require_space(tmp_path: Path) -> None:
         require_space(tmp_path, 10**21, "x")
 
 
-def test_a_changed_index_is_told(staged_artifact: StagedArtifact) -> None:
+def test_a_changed_index_is_reported(staged_artifact: StagedArtifact) -> None:
     manifest = make(staged_artifact, b"one")
     (staged_artifact.folder / "_larder" / "index.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match="not what its manifest says"):

@@ -30,7 +30,7 @@ def test_an_address_is_one(answer: str) -> None:
      None, 3405803783, b"203.0.113.7", ["203.0.113.7"]],
     ids=repr,
 )  # fmt: skip
-def test_what_is_no_address_is_told_escaped(answer: object) -> None:
+def test_what_is_no_address_is_reported_escaped(answer: object) -> None:
     with pytest.raises(ServiceError, match="expected: an IP address") as caught:
         answers.validate_address(answer, "the floating IP")
     assert "\n" not in caught.value.what and caught.value.next_step
@@ -80,7 +80,7 @@ def test_a_number_is_one(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "five", "-5", -5, 1.5, None, True, "5\n", "9" * 400, 2**63, []], ids=repr)
-def test_what_is_no_number_is_told(answer: Any) -> None:
+def test_what_is_no_number_is_reported(answer: Any) -> None:
     with pytest.raises(ServiceError, match="expected: a whole number"):
         answers.validate_whole_number(answer, "it")
 

@@ -157,6 +157,6 @@ def test_a_rule_lets_in_what_its_network_holds(prefix: object, covers: bool) -> 
 
 
 @pytest.mark.parametrize("prefix", ["everybody", "192.0.2.0/99", 7, "fe80::1%x/64"])
-def test_a_rule_with_no_network_is_told(prefix: object) -> None:
+def test_a_rule_with_no_network_is_reported(prefix: object) -> None:
     with pytest.raises(ServiceError, match="no network"):
         _covers(rule(prefix), 22, "192.0.2.7/32")

@@ -111,7 +111,7 @@ def test_openssh_s_words_have_a_cause_and_a_next_step(said: str, kind: type, cau
     assert fault.next_step
 
 
-def test_port_in_use_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     (port,) = free_ports(1)
     require_free_local_port(port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=f"port {port}"):
