@@ -1,5 +1,5 @@
-# What the README shows. Every target is a command of `larder`, which decides everything; `make` alone lists them.
-# Settings are handed through: make etl-local LARDER_SOURCE=photos.zip
+# Each target is a command of `larder`, which makes all decisions; `make` alone lists them.
+# Settings are passed on: make etl-local LARDER_SOURCE=photos.zip
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -19,6 +19,6 @@ COMMANDS := help demo etl-local etl-load etl-wds etl-lit index verify \
 $(COMMANDS):
 	@python3 -m larder $@
 
-# A target that isn't there: larder suggests the nearest. The quotes keep its name from the shell, and so does dropping what follows a newline.
+# Unknown target: larder suggests the nearest one. Quotes protect its name from the shell, and text after a newline is dropped.
 .DEFAULT:
 	@python3 -m larder '$(subst ','\'',$(firstword $@))'

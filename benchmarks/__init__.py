@@ -1,6 +1,6 @@
-"""How fast and how big the stages are, against yardsticks, in interleaved runs: `make benchmarks`.
+"""Compare the stages' speed and memory with baselines, such as unzip and GNU tar: `make benchmarks`.
 
-One module per question, each with a function `measure() -> Report`, or `measure(images)` where few images and many are
-looked at. Wall clocks of shared machines are noisy, so contestants take turns within a round, a figure is the median of
-the rounds' ratios, and its spread stands beside it.
+One module per question, each with a function `measure() -> BenchmarkReport`, or `measure(images)` to measure few and
+many images. Shared machines are noisy. So the programs take turns within a round, a figure is the median of the rounds'
+ratios, and it is reported with its spread.
 """

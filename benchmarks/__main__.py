@@ -13,11 +13,11 @@ from benchmarks.names import NAMES
 
 SIZES = (FEW_IMAGES, FOOD11_IMAGES)
 SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed", "stream_speed")
-"""Those that are asked of few images, too, where starting takes a large part of the time."""
+"""Those that also measure few images, where starting takes a large part of the time."""
 
 
 def main() -> int:
-    """Run, print, save; 1 when a goal was missed or a benchmark could not run."""
+    """Run, print and save. Return 1 if a goal was missed or a benchmark couldn't run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the stages.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; default: all")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _runs(names: Iterable[str], sizes: Sequence[int]) -> Iterator[tuple[str, *tuple[int, ...]]]:
-    """Each benchmark by its name, once, or once with each size."""
+    """Yield the name of each benchmark, once or with each size."""
     for name in names:
         yield from ((name, size) for size in sizes) if name in SIZED else [(name,)]
 

@@ -1,4 +1,4 @@
-"""The archives that benchmarks work on, made once and kept."""
+"""Make the archives for the benchmarks, once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from larder import sample
 
 FOOD11_IMAGES = sample.IMAGES
 FEW_IMAGES = 4000
-"""So few that starting processes shows."""
+"""So few that the start of processes matters."""
 
 
 def photos(images: int = FOOD11_IMAGES) -> Path:
-    """An archive of so many generated images, deflated; of Food-11's size, the one that LARDER_SOURCE names, if any."""
+    """Return a zip of generated images. LARDER_SOURCE may name another one instead of that of Food-11's size."""
     given = os.environ.get("LARDER_SOURCE", "")
     if given and given != sample.NAME and images == FOOD11_IMAGES:
         if not Path(given).is_file():
@@ -35,7 +35,7 @@ def photos(images: int = FOOD11_IMAGES) -> Path:
 
 
 def tiny(images: int) -> Path:
-    """An archive of many tiny images, laid out as Food-11 is."""
+    """Return a zip of tiny images, with Food-11's layout."""
     path = WORK / f"tiny-{images}.zip"
     if not path.exists():
         print(f"making {path} (once)", flush=True)
@@ -45,7 +45,7 @@ def tiny(images: int) -> Path:
         start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
         with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
             for number, image in enumerate(sample.plan_images(images)):
-                # a comment segment (JPEG marker FFFE) with the number makes every file another
+                # a comment segment (JPEG marker FFFE) with the number makes every file unique
                 archive.writestr(image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest)
         path.with_suffix(".part").rename(path)
     return path

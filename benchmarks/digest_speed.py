@@ -1,4 +1,4 @@
-"""What does it cost a loader to check each image's digest before it is decoded?"""
+"""How much time does a loader take to compare each image's digest before decoding it?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST = 1.03
 
 
 def measure() -> BenchmarkReport:
-    """An epoch of the training split with `check_digests` and without, in turns, in this process."""
+    """Measure an epoch of the training split with `check_digests` and without, in this process."""
     report = BenchmarkReport(f"loaders that check the digest of each of {IMAGES:,} images against the same without")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="digests-") as folder:
         volume = Path(folder) / "volume"
@@ -38,7 +38,7 @@ def measure() -> BenchmarkReport:
 
 
 def _loaders(volume: Path, store: dict[str, str]) -> dict[str, Callable[[bool], Loader]]:
-    """What opens each loader, by name; called with whether it checks digests."""
+    """Return a function for each loader, by name. It opens the loader, with `check_digests` or without."""
     settings, bucket = StoreSettings.load("store", [], store), f"s3://{store['S3_BUCKET']}"
     split, size = "training", 64
     return {
@@ -55,12 +55,12 @@ def _loaders(volume: Path, store: dict[str, str]) -> dict[str, Callable[[bool], 
 
 
 def _compare(report: BenchmarkReport, name: str, opened: Callable[[bool], Loader]) -> None:
-    with opened(True) as checking, opened(False) as trusting:
-        contestants = {"checked": lambda _: _epoch(checking), "unchecked": lambda _: _epoch(trusting)}
-        rounds = interleave(ROUNDS, contestants)
-    ratios = [took["checked"].seconds / took["unchecked"].seconds for took in rounds]
+    with opened(True) as with_digests, opened(False) as without:
+        programs = {"checked": lambda _: _epoch(with_digests), "unchecked": lambda _: _epoch(without)}
+        rounds = interleave(ROUNDS, programs)
+    ratios = [usage["checked"].seconds / usage["unchecked"].seconds for usage in rounds]
     report.add(f"{name}: an epoch with digests / without (time)", ratios, "", at_most=MOST)
-    report.rounds += [{"loader": name} | {who: one.seconds for who, one in took.items()} for took in rounds]
+    report.rounds += [{"loader": name} | {who: one.seconds for who, one in usage.items()} for usage in rounds]
 
 
 def _epoch(loader: Loader) -> ResourceUsage:

@@ -26,7 +26,7 @@ def measure(images: int) -> BenchmarkReport:
         raise CannotRunError("this benchmark compares with Info-ZIP's unzip, which is missing: apt-get install unzip")
     archive = data.photos(images)
     report = BenchmarkReport(f"extract of {archive.name} against unzip (speed ratios)")
-    # Nothing is deleted between runs: ext4 is slow to hand out inodes that have just been freed.
+    # Nothing is deleted between runs: ext4 avoids recently freed inodes, which slows down the creation of files.
     with tempfile.TemporaryDirectory(dir=WORK, prefix="extract-") as folder:
 
         def fresh(name: str) -> Path:
@@ -45,18 +45,18 @@ def measure(images: int) -> BenchmarkReport:
         def two_cores(_: int) -> ResourceUsage:
             return run_stage_on_volume("extract", fresh("two"), "--source", str(archive), "--workers", "2", cpus=2)
 
-        contestants = {"unzip": unzip, "unzip+sync": unzip_and_sync, "one core": one_core, "two cores": two_cores}
-        rounds = interleave(ROUNDS, contestants)
-    two = 1.3 if images == data.FOOD11_IMAGES else 0.9  # little work is done by one process
-    for name, goal in (("one core", 0.9), ("two cores", two)):
-        for yardstick in ("unzip", "unzip+sync"):
-            ratios = [took[yardstick].seconds / took[name].seconds for took in rounds]
-            report.add(f"{name} / {yardstick}", ratios, "", at_least=goal)
+        programs = {"unzip": unzip, "unzip+sync": unzip_and_sync, "one core": one_core, "two cores": two_cores}
+        rounds = interleave(ROUNDS, programs)
+    goal_of_two = 1.3 if images == data.FOOD11_IMAGES else 0.9  # one process does little work alone
+    for name, goal in (("one core", 0.9), ("two cores", goal_of_two)):
+        for baseline in ("unzip", "unzip+sync"):
+            ratios = [usage[baseline].seconds / usage[name].seconds for usage in rounds]
+            report.add(f"{name} / {baseline}", ratios, "", at_least=goal)
     report.add(
         "two cores / one core",
-        [took["one core"].seconds / took["two cores"].seconds for took in rounds],
+        [usage["one core"].seconds / usage["two cores"].seconds for usage in rounds],
         "",
         at_least=1.0,
     )
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    report.rounds = [{name: one.seconds for name, one in usage.items()} for usage in rounds]
     return report

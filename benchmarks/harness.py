@@ -1,4 +1,4 @@
-"""Running whole processes in turns, and reporting what they took."""
+"""Run programs in turns, and report their time and memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SAMPLE_SECONDS = 0.05
 
 
 class CannotRunError(Exception):
-    """What a benchmark needs isn't there."""
+    """A benchmark lacks what it needs on this machine."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: the median over rounds with the smallest and the largest, and what it should reach."""
+    """One measured figure: the median of the rounds, the smallest and the largest, and the goal."""
 
     name: str
     median: float
@@ -41,7 +41,7 @@ class Figure:
     reached: bool | None
 
     def row(self) -> str:
-        """The figure as a line for people."""
+        """Format the figure as a line of a table."""
         verdict = {True: "reached", False: "MISSED", None: ""}[self.reached]
         return (
             f"{self.name:<58} {self.median:>10,.2f} {self.unit:<12} ({self.low:,.2f} to {self.high:,.2f})"
@@ -51,7 +51,7 @@ class Figure:
 
 @dataclass
 class BenchmarkReport:
-    """What a benchmark found, with all it measured."""
+    """The result of a benchmark, with every round."""
 
     question: str
     figures: list[Figure] = field(default_factory=list)
@@ -85,11 +85,11 @@ class BenchmarkReport:
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """One finished process with all its children."""
+    """What a finished process and its children took."""
 
     seconds: float
     peak_bytes: int
-    """Largest sum of the processes' proportional set sizes, 0 where it was not watched."""
+    """Largest sum of the processes' proportional set sizes; 0 if memory wasn't watched."""
 
 
 def run(
@@ -99,7 +99,7 @@ def run(
     watch_memory: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> ResourceUsage:
-    """Run a command to its end on the first `cpus` cores, with `environ` added. Raises RuntimeError when it fails."""
+    """Run a command to its end on the first `cpus` cores, with `environ` added. Raises RuntimeError if it fails."""
     allowed = sorted(os.sched_getaffinity(0))[:cpus]
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -111,39 +111,39 @@ def run(
         preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )
     watch = _Memory(process.pid) if watch_memory else None
-    _, said = process.communicate()
+    _, stderr = process.communicate()
     seconds = time.perf_counter() - start
     if process.returncode != 0:
-        raise RuntimeError(f"{command} ended with {process.returncode}: {said.decode()[-2000:]}")
+        raise RuntimeError(f"{command} ended with {process.returncode}: {stderr.decode()[-2000:]}")
     return ResourceUsage(seconds, watch.stop() if watch else 0)
 
 
 def engine_answers() -> bool:
-    """Whether this machine has a container engine."""
+    """Return whether this machine has a container engine."""
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
 def _clean_environment() -> dict[str, str]:
-    """This environment without a user's settings."""
+    """Return this environment without the user's settings."""
     ours = ("LARDER_", "FOOD11_", "AWS_", "S3_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def run_stage_on_volume(name: str, volume: Path, *flags: str, **options: Any) -> ResourceUsage:
-    """Run a stage on a volume, in this environment, without settings from outside."""
+    """Run a stage on a volume, without the user's settings."""
     command = [sys.executable, "-m", f"services.{name}", "--volume", str(volume), "--log", "line", *flags]
     return run(command, **options)
 
 
 def run_stage(name: str, settings: Mapping[str, str], *flags: str, watch_memory: bool = False) -> ResourceUsage:
-    """Run a stage by its settings' variables, which no other process sees, unlike flags."""
+    """Run a stage with settings in its environment, where other processes don't see secrets."""
     command = [sys.executable, "-m", f"services.{name}", "--log", "line", *flags]
     return run(command, watch_memory=watch_memory, environ=settings)
 
 
 def drop_from_cache(folder: Path) -> None:
-    """Have the kernel forget what it holds of the files below a folder, so that they are read from disk."""
-    os.sync()  # what isn't written yet stays
+    """Drop the files below a folder from the page cache, so that they are read from disk."""
+    os.sync()  # dirty pages can't be dropped
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
@@ -151,22 +151,18 @@ def drop_from_cache(folder: Path) -> None:
             os.close(descriptor)
 
 
-def interleave(
-    rounds: int, contestants: Mapping[str, Callable[[int], ResourceUsage]]
-) -> list[dict[str, ResourceUsage]]:
-    """Let the contestants take turns, in alternating order, after one round that isn't counted."""
+def interleave(rounds: int, programs: Mapping[str, Callable[[int], ResourceUsage]]) -> list[dict[str, ResourceUsage]]:
+    """Run the programs in turns, in alternating order, after a warm-up round."""
     counted = []
     for number in range(rounds + 1):
-        order = list(contestants.items())
-        took = {}
-        for name, contestant in order if number % 2 else reversed(order):
-            os.sync()  # nobody pays for another's writing
-            took[name] = contestant(number)
-            print(
-                f"  round {number}{'' if number else ' (not counted)'}: {name} {took[name].seconds:.2f} s", flush=True
-            )
+        order = list(programs.items())
+        usage = {}
+        for name, program in order if number % 2 else reversed(order):
+            os.sync()  # no program pays for another's writes
+            usage[name] = program(number)
+            print(f"  round {number}{'' if number else ' (warm-up)'}: {name} {usage[name].seconds:.2f} s", flush=True)
         if number:
-            counted.append(took)
+            counted.append(usage)
     return counted
 
 
@@ -193,12 +189,12 @@ class _Memory:
             for process in (self._process, *self._process.children(recursive=True)):
                 total += process.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return 0  # one of them has just ended: the next look counts
+            return 0  # one of them has just ended: the next sample counts
         return total
 
 
 def provenance() -> dict[str, Any]:
-    """Where and on what it was measured."""
+    """Return the machine, the revision and the load."""
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Does a notebook's timed loop give what `make bench` gives, and how soon does JupyterLab answer?"""
+"""Does a notebook's timed loop measure the same rate as `make bench`, and how soon does JupyterLab answer?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CELL = "from services.jupyter import lab\nrecord = lab.measure('imagefolder_loca
 
 
 def measure() -> BenchmarkReport:
-    """Images/s of imagefolder_local by bench, in turns with a notebook's cell; seconds until JupyterLab answers."""
+    """Measure imagefolder_local by bench and by a notebook's cell, and the seconds until JupyterLab answers."""
     report = BenchmarkReport("a notebook's loop against bench, and JupyterLab's start")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="jupyter-") as folder:
         place = Path(folder)
@@ -63,7 +63,7 @@ def measure() -> BenchmarkReport:
 
 
 def _rates(folder: Path) -> list[float]:
-    """imgs/s of the counted rounds, in their order."""
+    """Return the imgs/s of each round after the warm-up."""
     records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     return [record["imgs/s"] for record in records][1:]
 
@@ -82,7 +82,7 @@ def _start(folder: Path, number: int) -> float:
 
 
 def _starts_in_container(folder: Path) -> list[float]:
-    """Seconds of the whole command that a person types, which looks first whether the image is up to date."""
+    """Return the seconds of `make jupyter`, which first checks whether the image is up to date."""
     name = f"larder-benchmark-{uuid.uuid4().hex[:8]}"
     settings = {
         "RUNNER": "compose",

@@ -13,7 +13,7 @@ FEW, MANY = 20_000, 200_000
 
 
 def measure() -> BenchmarkReport:
-    """Peak memory, rclone's included, at 200,000 tiny objects against 20,000: of a first load and of a second."""
+    """Measure the peak, with rclone's memory, at 200,000 tiny objects and at 20,000: first and second load."""
     report = BenchmarkReport(f"peak memory of load at {MANY:,} objects / at {FEW:,}")
     peaks: dict[tuple[str, int], int] = {}
     for images in (FEW, MANY):
@@ -25,10 +25,10 @@ def measure() -> BenchmarkReport:
             with loopback_store(Path(folder) / "store") as store:
                 settings = {"LARDER_VOLUME_DIR": str(volume)} | store
                 for what in ("first load", "second load"):
-                    took = run_stage("load", settings, watch_memory=True)
-                    peaks[what, images] = took.peak_bytes
-                    megabytes = took.peak_bytes / 1e6
-                    print(f"  {what} of {images:,} objects: {megabytes:.0f} MB, {took.seconds:.1f} s", flush=True)
+                    usage = run_stage("load", settings, watch_memory=True)
+                    peaks[what, images] = usage.peak_bytes
+                    megabytes = usage.peak_bytes / 1e6
+                    print(f"  {what} of {images:,} objects: {megabytes:.0f} MB, {usage.seconds:.1f} s", flush=True)
     for what in ("first load", "second load"):
         report.add(f"{what}: peak ratio", [peaks[what, MANY] / peaks[what, FEW]], "", at_most=1.2)
         report.add(f"{what}: peak", [peaks[what, MANY] / 1e6], "MB")

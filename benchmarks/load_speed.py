@@ -44,9 +44,9 @@ def measure() -> BenchmarkReport:
 
             run_stage("load", settings | {"S3_PREFIX": "unchanged"})
             rounds = interleave(ROUNDS, {"rclone copy": alone, "load": load, "load again": unchanged})
-    ratios = [took["rclone copy"].seconds / took["load"].seconds for took in rounds]
+    ratios = [usage["rclone copy"].seconds / usage["load"].seconds for usage in rounds]
     report.add("load / rclone copy (speed)", ratios, "", at_least=0.95)
-    report.add("load", [IMAGES / took["load"].seconds for took in rounds], "images/s")
-    report.add("load of an unchanged tree", [took["load again"].seconds for took in rounds], "s", at_most=3.0)
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    report.add("load", [IMAGES / usage["load"].seconds for usage in rounds], "images/s")
+    report.add("load of an unchanged tree", [usage["load again"].seconds for usage in rounds], "s", at_most=3.0)
+    report.rounds = [{name: one.seconds for name, one in usage.items()} for usage in rounds]
     return report

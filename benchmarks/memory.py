@@ -13,7 +13,7 @@ FEW, MANY = 20_000, 200_000
 
 
 def measure() -> BenchmarkReport:
-    """Peak memory at 200,000 tiny files against 20,000, of the stage with its workers, and of one process alone."""
+    """Measure the peak at 200,000 tiny files and at 20,000, with two workers and with one."""
     report = BenchmarkReport(f"peak memory at {MANY:,} files / at {FEW:,}")
     peaks: dict[tuple[str, str, int], list[int]] = {}
     for number in range(ROUNDS):
@@ -22,11 +22,11 @@ def measure() -> BenchmarkReport:
             with tempfile.TemporaryDirectory(dir=WORK, prefix="memory-") as folder:
                 for workers in ("2", "1"):
                     for name, flags in (("extract", ("--source", str(archive))), ("transform", ())):
-                        took = run_stage_on_volume(
+                        usage = run_stage_on_volume(
                             name, Path(folder), *flags, "--force", "--workers", workers, watch_memory=True
                         )
-                        peaks.setdefault((name, workers, images), []).append(took.peak_bytes)
-                        megabytes = took.peak_bytes / 1e6
+                        peaks.setdefault((name, workers, images), []).append(usage.peak_bytes)
+                        megabytes = usage.peak_bytes / 1e6
                         print(f"  round {number}: {name} {images:,} files, {workers} workers: {megabytes:.0f} MB")
     for (name, workers, images), many in peaks.items():
         if images == MANY:

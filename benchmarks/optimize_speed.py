@@ -31,11 +31,11 @@ if __name__ == "__main__":
 
 
 def measure(images: int) -> BenchmarkReport:
-    """optimize, hashing, reading back and flushing included, in turns with litdata.optimize split by split."""
+    """Measure optimize, with hashing, reading back and flushing, and litdata.optimize of each split."""
     report = BenchmarkReport(f"optimize of {images:,} images against litdata.optimize, {WORKERS} workers each")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="optimize-") as folder:
         volume, places, script = Path(folder) / "volume", Path(folder) / "places", Path(folder) / "bare.py"
-        script.write_text(BARE)  # workers import it: it can't come by -c
+        script.write_text(BARE)  # a file, since workers import it
         volume.mkdir()
         places.mkdir()
         run_stage_on_volume("extract", volume, "--source", str(data.photos(images)))
@@ -43,7 +43,7 @@ def measure(images: int) -> BenchmarkReport:
         tree = volume / "Food-11"
 
         def place() -> Path:
-            """An empty folder; what the last contestant left is deleted."""
+            """Return an empty folder; delete what the last program wrote."""
             shutil.rmtree(places)
             places.mkdir()
             return places
@@ -63,9 +63,9 @@ def measure(images: int) -> BenchmarkReport:
                 "one worker": lambda _: optimize(1),
             },
         )
-    ratios = [took["litdata.optimize"].seconds / took["optimize"].seconds for took in rounds]
+    ratios = [usage["litdata.optimize"].seconds / usage["optimize"].seconds for usage in rounds]
     report.add("optimize / litdata.optimize (speed)", ratios, "", at_least=1.0)
-    ratios = [took["one worker"].seconds / took["optimize"].seconds for took in rounds]
+    ratios = [usage["one worker"].seconds / usage["optimize"].seconds for usage in rounds]
     report.add("two workers / one worker (speed)", ratios, "", at_least=1.0)
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    report.rounds = [{name: one.seconds for name, one in usage.items()} for usage in rounds]
     return report

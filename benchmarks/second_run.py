@@ -12,7 +12,7 @@ ROUNDS = 5
 
 
 def measure() -> BenchmarkReport:
-    """Seconds of a second run on a tree of Food-11's size."""
+    """Measure the second run on a tree of Food-11's size."""
     report = BenchmarkReport("second run of a finished stage")
     archive = str(data.photos())
     with tempfile.TemporaryDirectory(dir=WORK, prefix="second-") as folder:
@@ -27,5 +27,5 @@ def measure() -> BenchmarkReport:
             },
         )
     for name in ("extract", "transform"):
-        report.add(name, [took[name].seconds for took in rounds], "s", at_most=2.0)
+        report.add(name, [usage[name].seconds for usage in rounds], "s", at_most=2.0)
     return report

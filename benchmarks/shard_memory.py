@@ -13,13 +13,13 @@ WORKERS = 2
 
 
 def measure() -> BenchmarkReport:
-    """Peak memory of shard, its workers included, shuffled."""
+    """Measure the peak of shard and its workers, with shuffled samples."""
     report = BenchmarkReport(f"peak memory of shard at {IMAGES:,} tiny samples, {WORKERS} workers")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-memory-") as folder:
         volume = Path(folder)
         run_stage_on_volume("extract", volume, "--source", str(data.tiny(IMAGES)))
         run_stage_on_volume("transform", volume)
-        took = run_stage_on_volume("shard", volume, "--workers", str(WORKERS), watch_memory=True)
-    report.add("peak", [took.peak_bytes / 1e6], "MB", at_most=400)
-    report.add("rate", [IMAGES / took.seconds], "images/s")
+        usage = run_stage_on_volume("shard", volume, "--workers", str(WORKERS), watch_memory=True)
+    report.add("peak", [usage.peak_bytes / 1e6], "MB", at_most=400)
+    report.add("rate", [IMAGES / usage.seconds], "images/s")
     return report

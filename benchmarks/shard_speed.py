@@ -34,7 +34,7 @@ for split in sorted(path for path in tree.iterdir() if path.name != "_larder"):
 
 
 def measure(images: int) -> BenchmarkReport:
-    """shard, hashing, reading back and flushing included, against `tar cf`, and against ShardWriter in one process."""
+    """Measure shard, with hashing, reading back and flushing, and `tar cf` and ShardWriter in one process."""
     report = BenchmarkReport(f"shard of {images:,} images against GNU tar and webdataset.ShardWriter")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="shard-") as folder:
         volume, places = Path(folder) / "volume", Path(folder) / "places"
@@ -45,7 +45,7 @@ def measure(images: int) -> BenchmarkReport:
         tree = volume / "Food-11"
 
         def place() -> Path:
-            """An empty folder; what the last contestant left is deleted."""
+            """Return an empty folder; delete what the last program wrote."""
             shutil.rmtree(places)
             places.mkdir()
             return places
@@ -56,9 +56,9 @@ def measure(images: int) -> BenchmarkReport:
         def tar(command: str) -> ResourceUsage:
             return run(["sh", "-c", command, "sh", place() / "all.tar", tree], cpus=2)
 
-        def cold(contestant: Callable[[], ResourceUsage]) -> ResourceUsage:
+        def cold(program: Callable[[], ResourceUsage]) -> ResourceUsage:
             drop_from_cache(tree)
-            return contestant()
+            return program()
 
         plain = 'tar cf "$1" -C "$2" .'
         rounds = interleave(
@@ -73,15 +73,15 @@ def measure(images: int) -> BenchmarkReport:
                 "ShardWriter": lambda _: run([sys.executable, "-c", SHARD_WRITER, tree, place()], cpus=2),
             },
         )
-    many = images == data.FOOD11_IMAGES  # of few, starting Python takes as long as all of tar's work
-    for name, yardstick, goal in (
+    many = images == data.FOOD11_IMAGES  # with few, the start of Python takes as long as all of tar's work
+    for name, baseline, goal in (
         ("shard from disk, one worker", "tar from disk", 0.7 if many else None),
         ("shard, one worker", "tar", 0.7 if many else None),
         ("shard, one worker", "tar and sync", None),
         ("shard, two workers", "ShardWriter", 1.5 if many else None),
         ("shard, two workers", "shard, one worker", 1.0),
     ):
-        ratios = [took[yardstick].seconds / took[name].seconds for took in rounds]
-        report.add(f"{name} / {yardstick} (speed)", ratios, "", at_least=goal)
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+        ratios = [usage[baseline].seconds / usage[name].seconds for usage in rounds]
+        report.add(f"{name} / {baseline} (speed)", ratios, "", at_least=goal)
+    report.rounds = [{name: one.seconds for name, one in usage.items()} for usage in rounds]
     return report

@@ -29,10 +29,10 @@ def measure() -> BenchmarkReport:
         for name, opened in stores().items():
             with opened(Path(folder) / name) as store:
                 rounds = _rounds(volume, store)
-            for yardstick, goal in (("rclone copy of shards", 0.9), ("load of images", 3.0)):
-                ratios = [took[yardstick].seconds / took["shard"].seconds for took in rounds]
-                report.add(f"{name}: shard / {yardstick} (speed)", ratios, "", at_least=goal)
-            report.rounds += [{"store": name} | {who: one.seconds for who, one in took.items()} for took in rounds]
+            for baseline, goal in (("rclone copy of shards", 0.9), ("load of images", 3.0)):
+                ratios = [usage[baseline].seconds / usage["shard"].seconds for usage in rounds]
+                report.add(f"{name}: shard / {baseline} (speed)", ratios, "", at_least=goal)
+            report.rounds += [{"store": name} | {who: one.seconds for who, one in usage.items()} for usage in rounds]
     return report
 
 
@@ -42,11 +42,11 @@ def _rounds(volume: Path, store: dict[str, str]) -> list[dict[str, ResourceUsage
     places = itertools.count()
 
     def timed(send: Callable[[str], ResourceUsage], _: int) -> ResourceUsage:
-        """Send to a new folder of the bucket, and delete that again, untimed: a disk that is nearly full is refused."""
+        """Send to a new folder of the bucket; then delete it, untimed, since the store refuses a nearly full disk."""
         place = f"round-{next(places)}"
-        took = send(place)
+        usage = send(place)
         run([rclone.binary(), "purge", "--config=", f"{rclone.REMOTE}:{store['S3_BUCKET']}/{place}"], environ=keys)
-        return took
+        return usage
 
     def shard(place: str) -> ResourceUsage:
         dest = f"s3://{store['S3_BUCKET']}/{place}/Food-11-webdataset"
@@ -59,5 +59,5 @@ def _rounds(volume: Path, store: dict[str, str]) -> list[dict[str, ResourceUsage
     def load(place: str) -> ResourceUsage:
         return run_stage("load", settings | {"S3_PREFIX": place})
 
-    contestants = {"rclone copy of shards": copy, "shard": shard, "load of images": load}
-    return interleave(ROUNDS, {name: partial(timed, send) for name, send in contestants.items()})
+    programs = {"rclone copy of shards": copy, "shard": shard, "load of images": load}
+    return interleave(ROUNDS, {name: partial(timed, send) for name, send in programs.items()})

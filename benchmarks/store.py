@@ -18,14 +18,14 @@ _ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 
 
 def stores() -> Mapping[str, Callable[[Path], AbstractContextManager[dict[str, str]]]]:
-    """What opens each store that this machine can run, by its name; called with a folder that it may use."""
+    """Return a function for each store that this machine can run, by name. It starts the store in a folder."""
     return {"SeaweedFS": loopback_store} | ({"MinIO": minio_store} if engine_answers() else {})
 
 
 @contextmanager
 def loopback_store(folder: Path) -> Iterator[dict[str, str]]:
-    """Start SeaweedFS with its data in `folder`; gives the settings that reach it."""
-    [port] = free_above(20_000, 1)  # below those that outgoing connections take, which the store's others then are, too
+    """Start SeaweedFS with its data in `folder`; yields its settings."""
+    [port] = free_above(20_000, 1)  # below the ports of outgoing connections; the store's other ports follow it
     settings = _settings(f"http://127.0.0.1:{port}") | {"LARDER_STORE_DIR": str(folder)}
     run_stage("s3", settings, "--task", "up")
     try:
@@ -36,7 +36,7 @@ def loopback_store(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def minio_store(folder: Path) -> Iterator[dict[str, str]]:
-    """Start MinIO as `make s3-up` does, with a volume of its own; gives the settings that reach it without a proxy."""
+    """Start MinIO as `make s3-up` does, with a volume of its own; yields its settings."""
     settings = _settings("")
     environ = os.environ | settings | {"LARDER_MINIO_PORT": "0"}
 
@@ -59,5 +59,5 @@ def _settings(endpoint: str) -> dict[str, str]:
 
 
 def bucket_settings(settings: dict[str, str]) -> BucketSettings:
-    """The same as the library takes them."""
+    """Return the settings as the library takes them."""
     return BucketSettings.load("benchmarks", [], settings)

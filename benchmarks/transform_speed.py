@@ -17,7 +17,7 @@ ROUNDS = 5
 
 
 def _decode_from_memory(paths: list[Path], mode: str | None, start: float) -> float:
-    """Read files into memory, then decode them, to RGB or as `mode` says; the seconds that decoding took."""
+    """Read files into memory, decode them to RGB or `mode`, and return the seconds that decoding took."""
     files = [path.read_bytes() for path in paths]
     if time.time() > start:
         raise RuntimeError("reading took so long that the two processes can't begin at once")
@@ -31,7 +31,7 @@ def _decode_from_memory(paths: list[Path], mode: str | None, start: float) -> fl
 
 
 def measure(images: int) -> BenchmarkReport:
-    """Measure transform's two checks, and two processes that do nothing but decode the same files from memory."""
+    """Measure transform's two checks, and two processes that only decode the same files from memory."""
     report = BenchmarkReport(
         f"transform of {images:,} images: images per second, and decoding against two processes that do nothing else"
     )
@@ -66,18 +66,18 @@ def measure(images: int) -> BenchmarkReport:
                 "luma from memory": lambda _: from_memory("L"),
             },
         )
-    images = len(paths)  # of an archive of your own, another number
-    report.add("header checks", [images / took["header"].seconds for took in rounds], "images/s", at_least=3000)
+    images = len(paths)  # your own archive may have another number
+    report.add("header checks", [images / usage["header"].seconds for usage in rounds], "images/s", at_least=3000)
     report.add(
         "header checks: two cores / one core (speed)",
-        [took["header, one core"].seconds / took["header"].seconds for took in rounds],
+        [usage["header, one core"].seconds / usage["header"].seconds for usage in rounds],
         "",
         at_least=1.0,
     )
-    report.add("decoding", [images / took["decode"].seconds for took in rounds], "images/s")
+    report.add("decoding", [images / usage["decode"].seconds for usage in rounds], "images/s")
     # The check decodes all coefficients but leaves out the chroma's inverse transform and the colour matrix.
     for kind, goal in (("RGB", 0.9), ("luma", None)):
-        ratios = [took[f"{kind} from memory"].seconds / took["decode"].seconds for took in rounds]
+        ratios = [usage[f"{kind} from memory"].seconds / usage["decode"].seconds for usage in rounds]
         report.add(f"decoding / two processes decoding {kind} from memory", ratios, "", at_least=goal)
-    report.rounds = [{name: one.seconds for name, one in took.items()} for took in rounds]
+    report.rounds = [{name: one.seconds for name, one in usage.items()} for usage in rounds]
     return report

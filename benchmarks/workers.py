@@ -1,4 +1,4 @@
-"""`python -m benchmarks.workers`: start two worker processes, have them do next to nothing, and end; see `startup`."""
+"""`python -m benchmarks.workers`: start two worker processes for one tiny task; see `startup`."""
 
 import math
 

@@ -64,10 +64,10 @@ def with_tables(text: str) -> str:
     Raises:
         KeyError: If there is no such table.
     """
-    found = tables()
+    rendered = tables()
 
     def block(match: re.Match[str]) -> str:
-        return f"<!-- fields: {match[1]} -->\n{found[match[1]]}\n<!-- end -->"
+        return f"<!-- fields: {match[1]} -->\n{rendered[match[1]]}\n<!-- end -->"
 
     return re.sub(r"<!-- fields: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
 
@@ -102,13 +102,13 @@ def _fields_of(kind: type, prefix: str = "") -> Iterator[_Field]:
 def _docstrings(kind: type) -> dict[str, str]:
     """Return the text below each field of a class. Raise KeyError if a field has none."""
     body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
-    found = {}
+    fields = {}
     for field, below in zip(body, [*body[1:], None], strict=True):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
                 raise KeyError(f"{kind.__name__}.{field.target.id} has no docstring")
-            found[field.target.id] = " ".join(str(below.value.value).split()).replace("|", "\\|")
-    return found
+            fields[field.target.id] = " ".join(str(below.value.value).split()).replace("|", "\\|")
+    return fields
 
 
 def _type_name(hint: Any) -> str:

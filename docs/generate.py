@@ -1,4 +1,4 @@
-"""Write the files that are made from the code.
+"""Write the files that are generated from the code.
 
 They are .env.example, docs/settings.md, larder/cli/settings.json, the tables of docs/contract.md, and version and base
 image in compose/. `--check` writes nothing, and fails if one is stale.
@@ -50,13 +50,13 @@ STAGES: dict[str, type[Settings]] = {
 IMAGES = (
     ("BASE_IMAGE", base_image.read_base_image(ROOT), "base of every image; `make pin-images` pins it by digest"),
     ("MINIO_IMAGE", "quay.io/minio/minio:RELEASE.2025-09-07T16-13-09Z",
-     "S3 server of `make s3-up` and the tests: the last community image, frozen with known security holes, so not for "
-     "open networks"),
+     "S3 server of `make s3-up` and the tests: MinIO's last public image, which has known security holes; don't expose "
+     "it to a network"),
 )  # fmt: skip
 
 # Kinds of stores: a description, and settings to fill in.
 STORES = (
-    ("a store on this machine, with keys of your choice (`make s3-up` does without this block and makes keys up)",
+    ("a store on this machine, with keys of your choice (`make s3-up` doesn't need this block: it generates keys)",
      ("S3_ENDPOINT_URL=http://minio:9000", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "S3_BUCKET=larder")),
     ("Ceph RGW at Chameleon (CHI@TACC); `openstack ec2 credentials create` makes the keys",
      ("S3_ENDPOINT_URL=https://chi.tacc.chameleoncloud.org:7480", "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=",
@@ -71,11 +71,11 @@ STORES = (
 
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
     """Return every setting by its environment variable, with the stages that have it."""
-    found: dict[str, tuple[Setting, list[str]]] = {}
+    settings: dict[str, tuple[Setting, list[str]]] = {}
     for stage, kind in STAGES.items():
         for setting in settings_of(kind):
-            found.setdefault(setting.names[0], (setting, []))[1].append(stage)
-    return found
+            settings.setdefault(setting.names[0], (setting, []))[1].append(stage)
+    return settings
 
 
 def env_example() -> str:
@@ -88,7 +88,7 @@ def env_example() -> str:
         unit = f" [{setting.unit}]" if setting.unit else ""
         shown = "" if setting.default == "available cores" else setting.default
         lines += ["", f"# {setting.meaning}{unit} ({', '.join(stages)})", f"#{name}={shown}"]
-    lines += ["", "", "# --- stores: one of these blocks, filled in; `make s3-check` says whether it works ---"]
+    lines += ["", "", "# --- stores: fill in one of these blocks; `make s3-check` tests it ---"]
     for about, settings in STORES:
         lines += ["", f"# {about}", *(f"#{setting}" for setting in settings)]
     lines += ["", "", "# --- make, larder and compose ---"]
@@ -150,7 +150,7 @@ def type_of(kind: type[Settings], setting: Setting) -> str:
 
 def settings_data() -> str:
     """Return the stages' settings as JSON, for `larder.cli`: it runs where pydantic, and so the stages, can't."""
-    found = {
+    pages = {
         name: {
             "default": setting.default,
             "meaning": setting.meaning,
@@ -164,7 +164,7 @@ def settings_data() -> str:
         }
         for name, (setting, stages) in settings_by_name().items()
     }
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(pages, indent=1, ensure_ascii=False) + "\n"
 
 
 def with_constants(text: str) -> str:

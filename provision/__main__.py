@@ -211,21 +211,21 @@ def _status(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _show(stack: Stack, for_machines: bool) -> None:
-    found = status.read_status(stack)
+    stack_status = status.read_status(stack)
     print_escaped(
-        Lines(as_json(found.json(), indent=1))
+        Lines(as_json(stack_status.json(), indent=1))
         if for_machines
-        else status.as_table(found.resources) or f"no resource carries the mark of {stack.name}"
+        else status.as_table(stack_status.resources) or f"no resource carries the mark of {stack.name}"
     )
-    for warning in found.warnings:
+    for warning in stack_status.warnings:
         stack.report("warning", warning)
-    _refuse_unseen(found)
+    _refuse_unseen(stack_status)
 
 
-def _refuse_unseen(found: status.Status) -> None:
+def _refuse_unseen(stack_status: status.Status) -> None:
     """Raise ServiceError if a site could not be queried, since more may exist than was shown."""
-    if found.unseen:
-        listed = (f"  - {what}" for what in found.unseen)
+    if stack_status.unseen:
+        listed = (f"  - {what}" for what in stack_status.unseen)
         raise ServiceError(
             join_lines("some resources could not be listed:", *listed), next_step="fix that, then run this again"
         )
@@ -295,62 +295,62 @@ def _volume_detach(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _volume_grow(stack: Stack, given: argparse.Namespace) -> int:
-    wanted = stack.declaration.volume(given.name)
-    grown = volumes.grow(stack, volumes.require_volume(stack, given.name), given.gib or wanted.gib)
-    if wanted.mount and volumes.server_of(grown):
-        server_setup.grow(stack, wanted)
+    declared = stack.declaration.volume(given.name)
+    grown = volumes.grow(stack, volumes.require_volume(stack, given.name), given.gib or declared.gib)
+    if declared.mount and volumes.server_of(grown):
+        server_setup.grow(stack, declared)
     print_escaped(grown.detail)
     return 0
 
 
 def _volume_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = volumes.require_volume(stack, given.name)
-    _confirm(given, f"{found}, {found.detail}, with all its data", given.name)
-    volumes.delete(stack, found)
+    volume = volumes.require_volume(stack, given.name)
+    _confirm(given, f"{volume}, {volume.detail}, with all its data", given.name)
+    volumes.delete(stack, volume)
     return 0
 
 
-def _require_ours(found: Resource) -> Resource:
+def _require_ours(resource: Resource) -> Resource:
     """Raise InputError unless the resource already carries our mark; --adopt doesn't apply to deletions."""
-    if not found.ours:
+    if not resource.ours:
         raise InputError(
-            f"{found} was not created by this stack: it is not deleted",
+            f"{resource} was not created by this stack: it is not deleted",
             next_step="run `--adopt up` to mark it as this stack's, then run this again",
         )
-    return found
+    return resource
 
 
 def _require_bucket(stack: Stack) -> Resource:
     if stack.declaration.bucket is None:
         raise ConfigurationError(f"{stack.name} declares no bucket", next_step="declare it as [bucket]")
-    found = objects.find(stack)
-    if found is None:
+    bucket = objects.find(stack)
+    if bucket is None:
         raise InputError(
             f"the bucket {stack.declaration.bucket.name} doesn't exist", next_step="run `bucket create` or `up`"
         )
-    return found
+    return bucket
 
 
 def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
     if stack.declaration.bucket is None:
         _require_bucket(stack)
-    found = objects.find(stack)
-    if found is None or not found.ours:
+    bucket = objects.find(stack)
+    if bucket is None or not bucket.ours:
         objects.create(stack)
     return 0
 
 
 def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
-    found = _require_ours(_require_bucket(stack))
-    _confirm(given, f"all of {found}: {found.detail}", found.name)
-    print_escaped(f"{objects.empty(stack, found)} objects deleted")
+    bucket = _require_ours(_require_bucket(stack))
+    _confirm(given, f"all of {bucket}: {bucket.detail}", bucket.name)
+    print_escaped(f"{objects.empty(stack, bucket)} objects deleted")
     return 0
 
 
 def _bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
-    found = _require_ours(_require_bucket(stack))
-    _confirm(given, str(found), found.name)
-    objects.delete(stack, found)
+    bucket = _require_ours(_require_bucket(stack))
+    _confirm(given, str(bucket), bucket.name)
+    objects.delete(stack, bucket)
     return 0
 
 
@@ -397,20 +397,20 @@ def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
 
 
 def _down(stack: Stack, given: argparse.Namespace) -> int:
-    found = status.read_status(stack)
-    removed = take_down.removals(stack, found, given.delete_data)
-    kept = take_down.kept(found, removed)
+    stack_status = status.read_status(stack)
+    removed = take_down.removals(stack, stack_status, given.delete_data)
+    kept = take_down.kept(stack_status, removed)
     if kept:
         print_escaped("kept:", status.as_table(kept))
     if not removed:
-        _refuse_unseen(found)
+        _refuse_unseen(stack_status)
         stack.report("done", f"{stack.name} has nothing to remove")
         return 0
-    for what in found.unseen:
+    for what in stack_status.unseen:
         stack.report("warning", f"not listed: {what}")
     print_escaped("to be deleted:", status.table([(item.verb, *status.row(item.resource)) for item in removed]))
     _confirm(given, f"{len(removed)} resources of the stack {stack.name}", stack.name)
-    take_down.down(stack, removed, found)
+    take_down.down(stack, removed, stack_status)
     stack.report("done", f"{len(removed)} resources removed, {len(kept)} kept")
     return 0
 

@@ -20,25 +20,25 @@ _SHOWN = 80
 NOTHING_DONE = "nothing was changed: check the site's web interface, or ask the site's operators"
 
 
-def invalid_answer(what: str, answer: object, no: str, next_step: str = NOTHING_DONE) -> ServiceError:
-    """Return the error for an answer that is no valid `no`. The answer is shortened and escaped."""
-    return ServiceError(f"{what} is answered as {str(answer)[:_SHOWN]!r}, which is no {no}", next_step=next_step)
+def invalid_answer(what: str, answer: object, expected: str, next_step: str = NOTHING_DONE) -> ServiceError:
+    """Return the error for an invalid answer, which is shortened and escaped."""
+    return ServiceError(f"{what}: invalid answer {str(answer)[:_SHOWN]!r}, expected: {expected}", next_step=next_step)
 
 
 def validate_address(answer: object, what: str) -> str:
     """Return a machine's IP address: no network, name or zone, and not unspecified, multicast or loopback."""
-    found = _address(answer)
-    if found is None or found.is_unspecified or found.is_multicast or found.is_loopback:
-        raise invalid_answer(what, answer, "address of a machine")
-    return str(found)
+    address = _address(answer)
+    if address is None or address.is_unspecified or address.is_multicast or address.is_loopback:
+        raise invalid_answer(what, answer, "an IP address of a machine")
+    return str(address)
 
 
 def validate_public_address(answer: object, what: str, next_step: str) -> str:
     """Return a public IP address."""
-    found = _address(answer)
-    inner = getattr(found, "ipv4_mapped", None) or found
-    if found is None or inner is None or inner.is_multicast or not inner.is_global:
-        raise invalid_answer(what, answer, "public address", next_step)
+    address = _address(answer)
+    inner = getattr(address, "ipv4_mapped", None) or address
+    if address is None or inner is None or inner.is_multicast or not inner.is_global:
+        raise invalid_answer(what, answer, "a public IP address", next_step)
     return str(inner)
 
 
@@ -58,14 +58,14 @@ def validate_network(answer: object, what: str) -> Network:
             return ipaddress.ip_network(answer, strict=False)
     except ValueError:
         pass
-    raise invalid_answer(what, answer, "network")
+    raise invalid_answer(what, answer, "a network")
 
 
 def validate_identifier(answer: object, what: str) -> str:
     """Return an id: a word without options, paths or shell syntax."""
     if isinstance(answer, str) and _IDENTIFIER.fullmatch(answer):
         return answer
-    raise invalid_answer(what, answer, "id")
+    raise invalid_answer(what, answer, "an id")
 
 
 def validate_s3_key(answer: object, what: str) -> str:
@@ -81,7 +81,7 @@ def validate_whole_number(answer: object, what: str) -> int:
         return answer
     if isinstance(answer, str) and re.fullmatch(r"[0-9]{1,18}", answer):
         return int(answer)
-    raise invalid_answer(what, answer, "whole number")
+    raise invalid_answer(what, answer, "a whole number")
 
 
 def validate_base_url(answer: object, what: str) -> str:
@@ -90,9 +90,9 @@ def validate_base_url(answer: object, what: str) -> str:
         parts = urlsplit(answer if isinstance(answer, str) else "")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise invalid_answer(what, answer, "http address") from None
+        raise invalid_answer(what, answer, "an http address") from None
     if parts.scheme not in ("http", "https") or "@" in parts.netloc or not is_host(host):
-        raise invalid_answer(what, answer, "http address")
+        raise invalid_answer(what, answer, "an http address")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
 

@@ -125,14 +125,14 @@ class Cloud:
         override = self.connection.config.get_endpoint(service)
         if override:
             return str(override)
-        found = (
+        message = (
             self.access.service_catalog.url_for(
                 service_type=service, interface="public", region_name=self.region or None
             )
             if self._offers(service)
             else ""
         )
-        return str(found or "")
+        return str(message or "")
 
     def _offers(self, service: str) -> bool:
         endpoints = self.access.service_catalog.get_endpoints(service_type=service, interface="public")
@@ -264,9 +264,9 @@ def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callab
     except (sdk.SDKException, ksa.ClientException, *MALFORMED_ANSWER_ERRORS) as error:
         if may_have_succeeded(error):
             with translate_cloud_errors(cloud, action):
-                found = find()
-            if found is not None:
-                return found
+                existing = find()
+            if existing is not None:
+                return existing
         raise translate_cloud_error(error, cloud, action) from error
 
 
@@ -278,9 +278,9 @@ def poll_until(reporter: Reporter, what: str, check: Callable[[], T | None], sec
     begin = reported_at = time.monotonic()
     pause = POLL_SECONDS
     while True:
-        found = check()
-        if found is not None:
-            return found
+        result = check()
+        if result is not None:
+            return result
         now = time.monotonic()
         if now - begin >= seconds:
             raise WaitTimeoutError(f"{what}: not after {seconds:.0f} s", next_step=next_step)

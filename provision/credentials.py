@@ -51,8 +51,8 @@ def find(stack: Stack) -> S3Keys | None:
     with stack.translate_errors("look for the S3 keys", cloud):
         answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
         sdk.raise_from_response(answer)
-        found = [_keys(item) for item in answer.json()["credentials"]]
-    return next((keys.validated() for keys in found if keys and keys.access == access), None)
+        all_keys = [_keys(item) for item in answer.json()["credentials"]]
+    return next((keys.validated() for keys in all_keys if keys and keys.access == access), None)
 
 
 def _keys(credential: Any) -> S3Keys | None:
@@ -69,8 +69,8 @@ def create(stack: Stack) -> S3Keys:
     cloud = stack.clouds.objects
     if cloud.restricted:
         raise ConfigurationError(
-            f"{cloud}: a restricted application credential can't make S3 keys",
-            next_step="make an unrestricted one in the site's web interface (Identity → Application Credentials), or "
+            f"{cloud}: a restricted application credential can't create S3 keys",
+            next_step="create an unrestricted one in the site's web interface (Identity → Application Credentials), or "
             "log in with the password",
         )
     return find(stack) or create_once(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
@@ -126,33 +126,33 @@ def _section(stack: Stack, keys: S3Keys) -> dict[str, str]:
 
 def are_files_current(stack: Stack, keys: S3Keys) -> bool:
     """Return whether both files have the keys and only their owner may read them."""
-    wanted = stack.declaration.credentials
-    assert wanted
-    env, remotes = read(wanted.env_file), read_rclone_config(wanted.rclone_config)
-    section = dict(remotes[wanted.rclone_remote]) if remotes.has_section(wanted.rclone_remote) else {}
+    declared = stack.declaration.credentials
+    assert declared
+    env, remotes = read(declared.env_file), read_rclone_config(declared.rclone_config)
+    section = dict(remotes[declared.rclone_remote]) if remotes.has_section(declared.rclone_remote) else {}
     return (
         with_settings(env, env_settings(stack, keys)) == env
         and section == _section(stack, keys)
-        and not any(path.stat().st_mode & 0o077 for path in (wanted.env_file, wanted.rclone_config))
+        and not any(path.stat().st_mode & 0o077 for path in (declared.env_file, declared.rclone_config))
     )
 
 
 def write_files(stack: Stack, keys: S3Keys) -> list[Path]:
     """Write the keys to `.env` and rclone's configuration, and keep all other content."""
-    wanted = stack.declaration.credentials
-    assert wanted
+    declared = stack.declaration.credentials
+    assert declared
     _back_up_other_keys(
-        stack, wanted.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(wanted.env_file).splitlines()
+        stack, declared.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(declared.env_file).splitlines()
     )
-    write_secret_file(wanted.env_file, with_settings(read(wanted.env_file), env_settings(stack, keys)))
-    remotes = read_rclone_config(wanted.rclone_config)
-    has_other_keys = remotes.has_section(wanted.rclone_remote) and (
-        remotes.get(wanted.rclone_remote, "access_key_id", fallback="") != keys.access
+    write_secret_file(declared.env_file, with_settings(read(declared.env_file), env_settings(stack, keys)))
+    remotes = read_rclone_config(declared.rclone_config)
+    has_other_keys = remotes.has_section(declared.rclone_remote) and (
+        remotes.get(declared.rclone_remote, "access_key_id", fallback="") != keys.access
     )
-    _back_up_other_keys(stack, wanted.rclone_config, has_other_keys)
-    remotes[wanted.rclone_remote] = _section(stack, keys)
-    _write_remotes(wanted.rclone_config, remotes)
-    return [wanted.env_file, wanted.rclone_config]
+    _back_up_other_keys(stack, declared.rclone_config, has_other_keys)
+    remotes[declared.rclone_remote] = _section(stack, keys)
+    _write_remotes(declared.rclone_config, remotes)
+    return [declared.env_file, declared.rclone_config]
 
 
 def _back_up_other_keys(stack: Stack, path: Path, changes: bool) -> None:
@@ -165,22 +165,22 @@ def _back_up_other_keys(stack: Stack, path: Path, changes: bool) -> None:
 
 def remove_from_files(stack: Stack) -> list[Path]:
     """Remove the stack's keys from both files, even if Keystone lacks them. Return the changed files."""
-    wanted, cloud = stack.declaration.credentials, stack.clouds.objects
+    declared, cloud = stack.declaration.credentials, stack.clouds.objects
     changed: list[Path] = []
-    if wanted is None:
+    if declared is None:
         return changed
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
-    remotes = read_rclone_config(wanted.rclone_config)  # first: if it can't be read, both files stay unchanged
-    before = read(wanted.env_file)
+    remotes = read_rclone_config(declared.rclone_config)  # first: if it can't be read, both files stay unchanged
+    before = read(declared.env_file)
     values = dict(line.strip().split("=", 1) for line in before.splitlines() if "=" in line)
     if values.get("AWS_ACCESS_KEY_ID") == access:
         keys = S3Keys("", access, values.get("AWS_SECRET_ACCESS_KEY", ""))
-        write_secret_file(wanted.env_file, without_settings(before, env_settings(stack, keys)))
-        changed.append(wanted.env_file)
-    if remotes.get(wanted.rclone_remote, "access_key_id", fallback="") == access:
-        remotes.remove_section(wanted.rclone_remote)
-        _write_remotes(wanted.rclone_config, remotes)
-        changed.append(wanted.rclone_config)
+        write_secret_file(declared.env_file, without_settings(before, env_settings(stack, keys)))
+        changed.append(declared.env_file)
+    if remotes.get(declared.rclone_remote, "access_key_id", fallback="") == access:
+        remotes.remove_section(declared.rclone_remote)
+        _write_remotes(declared.rclone_config, remotes)
+        changed.append(declared.rclone_config)
     return changed
 
 
@@ -210,8 +210,8 @@ def without_settings(text: str, values: Mapping[str, str]) -> str:
 
 
 def _name(line: str) -> str:
-    found = re.match(r"\s*(?:export\s+)?([A-Z0-9_]+)\s*=", line)
-    return found[1] if found else ""
+    match = re.match(r"\s*(?:export\s+)?([A-Z0-9_]+)\s*=", line)
+    return match[1] if match else ""
 
 
 def read_rclone_config(path: Path) -> configparser.RawConfigParser:

@@ -136,7 +136,7 @@ class VolumeSpec(DeclarationTable):
     @classmethod
     def _absolute(cls, mount: str | None) -> str | None:
         if mount is not None and not re.match(r"^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", mount):
-            raise ValueError("is an absolute path such as /mnt/block")
+            raise ValueError("must be an absolute path such as /mnt/block")
         return mount
 
 
@@ -217,14 +217,14 @@ class Declaration(DeclarationTable):
 
     def volume(self, name: str) -> VolumeSpec:
         """Return the declared volume of that name."""
-        found = [item for item in self.volumes if item.name == name]
-        if not found:
+        matching = [item for item in self.volumes if item.name == name]
+        if not matching:
             names = ", ".join(item.name for item in self.volumes) or "none"
             raise ConfigurationError(
                 f"no volume {name!r} is declared (declared: {names})",
                 next_step="name one of them, or declare it as [[volume]]",
             )
-        return found[0]
+        return matching[0]
 
 
 def _inconsistencies(table: dict[str, Any]) -> list[str]:
@@ -232,9 +232,7 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
     faults = []
     if "server" not in table:
-        faults += [
-            f"[{name}] is of no use without [server]" for name in ("lease", "floating_ip", "host") if name in table
-        ]
+        faults += [f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table]
         faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
     faults += _duplicates("[[security_group]] name", [item.get("name") for item in groups])
     faults += _duplicates("[[volume]] name", [item.get("name") for item in volumes])
@@ -243,7 +241,7 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     if boots and any(item.get("name") == "boot" for item in volumes):
         faults.append("volume boot: the name is taken by [server.boot_volume]")
     if "credentials" in table and "bucket" not in table:
-        faults.append("[credentials] needs a [bucket] to point at")
+        faults.append("[credentials] needs [bucket]")
     buckets = _tables([table.get("bucket")])
     names = [table.get("name"), *(item.get("name") for item in [*volumes, *buckets])]
     faults += [f"name {name!r}: replace it by your own netID" for name in names if PLACEHOLDER in str(name)]
@@ -276,7 +274,7 @@ def parse_network(text: str) -> str:
 
 def load_declaration(path: Path) -> Declaration:
     """Read a declaration. Raises ConfigurationError with every fault."""
-    see = "examples stand in provision/examples/, every key in provision/README.md"
+    see = "examples are in provision/examples/, and provision/README.md describes every key"
     try:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -288,8 +286,8 @@ def load_declaration(path: Path) -> Declaration:
             f"{path} can't be read: {error.strerror}", next_step="name another file with --file, or fix its mode"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}", next_step=see) from None
-    faults = _inconsistencies(table)  # here, since pydantic skips checks of a whole whose parts have faults
+        raise ConfigurationError(f"{path} isn't valid TOML: {error}", next_step=see) from None
+    faults = _inconsistencies(table)  # here, since pydantic skips model-level checks if a field is invalid
     try:
         declared = Declaration.model_validate(table)
     except ValidationError as error:

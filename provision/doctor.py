@@ -55,9 +55,9 @@ def _region(cloud: Cloud) -> str:
 
 
 def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
-    wanted = stack.declaration
-    if cloud is stack.clouds.compute and wanted.server:
-        server = wanted.server
+    declared = stack.declaration
+    if cloud is stack.clouds.compute and declared.server:
+        server = declared.server
         yield _check("image", lambda: str(servers.find_image(stack, server.image).id))
         yield _check("flavor", lambda: _flavor(servers.find_flavor(stack, server.flavor)))
         yield _check("network", lambda: str(servers.find_network(stack, server.network).id))
@@ -65,18 +65,18 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
         yield _check("private key", lambda: _private_key(stack))
         for name in plan.undeclared_groups(stack):
             yield _check(f"security group {name}", lambda name=name: _group(stack, name))  # type: ignore[misc]
-    if cloud is stack.clouds.compute and wanted.floating_ip:
-        pool = wanted.floating_ip.network
+    if cloud is stack.clouds.compute and declared.floating_ip:
+        pool = declared.floating_ip.network
         yield _check("network of floating IPs", lambda: str(servers.find_network(stack, pool).id))
-    if cloud is stack.clouds.compute and any(CALLER in group.sources for group in wanted.security_groups):
+    if cloud is stack.clouds.compute and any(CALLER in group.sources for group in declared.security_groups):
         yield _check("this machine's address", lambda: networks.caller_network(stack))
-    if cloud is stack.clouds.compute and (wanted.server or wanted.volumes or wanted.security_groups):
+    if cloud is stack.clouds.compute and (declared.server or declared.volumes or declared.security_groups):
         yield _check("quota", lambda: _quota(stack))
-    if cloud is stack.clouds.compute and wanted.lease:
+    if cloud is stack.clouds.compute and declared.lease:
         yield _check("lease", lambda: _lease(stack))
-    if cloud is stack.clouds.objects and wanted.bucket:
+    if cloud is stack.clouds.objects and declared.bucket:
         yield _check("bucket", lambda: _bucket(stack))
-    if cloud is stack.clouds.objects and wanted.credentials:
+    if cloud is stack.clouds.objects and declared.credentials:
         yield _check("keys for S3", lambda: _require_unrestricted(cloud, "S3 keys"))
 
 
@@ -96,12 +96,12 @@ def _private_key(stack: Stack) -> str:
 
 
 def _group(stack: Stack, name: str) -> str:
-    found = networks.group_candidates(stack, name)
-    if not found:
+    candidates = networks.group_candidates(stack, name)
+    if not candidates:
         raise servers.not_found_error(
             "security group", name, [], "declare it as [[security_group]], or correct the name"
         )
-    return found[0].id
+    return candidates[0].id
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def _quota(stack: Stack) -> str:
     return ", ".join(map(str, needs))
 
 
-def _compute(stack: Stack, wanted: ServerSpec) -> Iterator[QuotaNeed]:
-    flavor = servers.find_flavor(stack, wanted.flavor)
+def _compute(stack: Stack, server: ServerSpec) -> Iterator[QuotaNeed]:
+    flavor = servers.find_flavor(stack, server.flavor)
     with stack.translate_errors("read the quota of servers"):
         quota = stack.clouds.compute.connection.compute.get_limits().absolute
     yield _need("servers", 1, quota.instances, quota.instances_used)
@@ -147,14 +147,14 @@ def _compute(stack: Stack, wanted: ServerSpec) -> Iterator[QuotaNeed]:
 
 def _storage(stack: Stack, server: Resource | None) -> Iterator[QuotaNeed]:
     """Yield the needs of volumes. Cinder also counts a boot volume that is deleted with its server."""
-    wanted = [(item.gib, volumes.find(stack, item.name)) for item in stack.declaration.volumes]
+    needed = [(item.gib, volumes.find(stack, item.name)) for item in stack.declaration.volumes]
     boot = stack.declaration.server.boot_volume if stack.declaration.server else None
     if boot and server is None:
-        wanted.append((boot.gib, None if boot.delete_on_termination else volumes.find(stack, volumes.BOOT)))
+        needed.append((boot.gib, None if boot.delete_on_termination else volumes.find(stack, volumes.BOOT)))
     with stack.translate_errors("read the quota of volumes"):
         quota = stack.clouds.compute.connection.block_storage.get_limits().absolute
-    more_gib = sum(max(gib - (found.raw.size if found else 0), 0) for gib, found in wanted)
-    new = sum(found is None for _, found in wanted)
+    more_gib = sum(max(gib - (existing.raw.size if existing else 0), 0) for gib, existing in needed)
+    new = sum(existing is None for _, existing in needed)
     yield _need("volumes", new, quota.max_total_volumes, quota.total_volumes_used)
     yield _need("GiB of volumes", more_gib, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
 
@@ -162,10 +162,10 @@ def _storage(stack: Stack, server: Resource | None) -> Iterator[QuotaNeed]:
 def _network(stack: Stack) -> Iterator[QuotaNeed]:
     """Yield the needs of floating IPs, security groups and rules. Counts usage, which not every Neutron reports."""
     api, project = stack.clouds.compute.connection.network, stack.clouds.compute.project_id
-    wanted = stack.declaration
-    new_address = bool(wanted.floating_ip) and networks.find_address(stack) is None
-    new_groups = [group for group in wanted.security_groups if not networks.group_candidates(stack, group.name)]
-    new_rules = sum(RULES_OF_A_NEW_GROUP + len(networks.wanted_rules(stack, group)) for group in new_groups)
+    declared = stack.declaration
+    new_address = bool(declared.floating_ip) and networks.find_address(stack) is None
+    new_groups = [group for group in declared.security_groups if not networks.group_candidates(stack, group.name)]
+    new_rules = sum(RULES_OF_A_NEW_GROUP + len(networks.declared_rules(stack, group)) for group in new_groups)
     with stack.translate_errors("read the quota of networks"):
         quota = api.get_quota(project)
         used = [
@@ -179,14 +179,14 @@ def _network(stack: Stack) -> Iterator[QuotaNeed]:
 
 def _lease(stack: Stack) -> str:
     """Describe the current lease, or the capacity for one, as far as the site tells."""
-    found = leases.find(stack)
-    if found is not None:
-        return found.resource.detail
+    lease = leases.find(stack)
+    if lease is not None:
+        return lease.resource.detail
     _require_unrestricted(stack.clouds.compute, "leases")
-    wanted = stack.declaration
-    assert wanted.server and wanted.lease
-    flavor = servers.find_flavor(stack, wanted.server.flavor)
-    return f"none yet; {leases.describe_capacity(stack, flavor, wanted.lease.hours)}"
+    declared = stack.declaration
+    assert declared.server and declared.lease
+    flavor = servers.find_flavor(stack, declared.server.flavor)
+    return f"none yet; {leases.describe_capacity(stack, flavor, declared.lease.hours)}"
 
 
 def _require_unrestricted(cloud: Cloud, what: str) -> str:
@@ -199,5 +199,5 @@ def _require_unrestricted(cloud: Cloud, what: str) -> str:
 
 
 def _bucket(stack: Stack) -> str:
-    found = objects.find(stack)
-    return found.detail if found else "none yet"
+    bucket = objects.find(stack)
+    return bucket.detail if bucket else "none yet"

@@ -33,14 +33,14 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     Raises ConfigurationError if a name isn't in this stack, or is ambiguous.
     """
     chosen = _chosen(stack, status, data)
-    found = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
-    found += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
+    removals = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
+    removals += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
     removed_ids = {item.id for item in status.servers if not item.adopted}
-    found += [
+    removals += [
         Removal(item.resource, _bind(_delete_lease, stack, removed_ids, item)) for item in _deletable_leases(status)
     ]
-    found += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
-    return found + [Removal(item, _bind(_delete_data, stack, removed_ids, item)) for item in chosen]
+    removals += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
+    return removals + [Removal(item, _bind(_delete_data, stack, removed_ids, item)) for item in chosen]
 
 
 def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]:
@@ -68,8 +68,8 @@ def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]
 
 def _find_named(status: Status, name: str) -> list[Resource]:
     """Return the volumes and buckets with a name, in the cloud or in the declaration."""
-    found = [item for item in status.volumes if name in {item.name, volumes.declared_name(item)} - {""}]
-    return found + [item for item in status.buckets if item.name == name]
+    matching = [item for item in status.volumes if name in {item.name, volumes.declared_name(item)} - {""}]
+    return matching + [item for item in status.buckets if item.name == name]
 
 
 def _deletable_leases(status: Status) -> list[Lease]:

@@ -75,7 +75,7 @@ class HostSetup:
 
 def set_up(
     ssh: SshClient,
-    wanted: HostSetup,
+    setup: HostSetup,
     disks: Sequence[Disk],
     formatted: Callable[[Disk], None],
     reporter: Reporter | None = None,
@@ -88,21 +88,21 @@ def set_up(
     """
     for disk in disks:  # before Docker, whose systemd unit waits for them
         mount(ssh, disk, formatted, reporter)
-    if wanted.docker:
+    if setup.docker:
         _report_output(
             _run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter
         )
-    if wanted.rclone:
+    if setup.rclone:
         _report_output(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS), reporter)
-    tools = [*wanted.tools, *(["git", "ca-certificates"] if wanted.repository else [])]
+    tools = [*setup.tools, *(["git", "ca-certificates"] if setup.repository else [])]
     if tools:
         _report_output(
             _run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter
         )
-    if wanted.repository:
-        revision = ["--revision", wanted.revision] if wanted.revision else []
+    if setup.repository:
+        revision = ["--revision", setup.revision] if setup.revision else []
         # not as an argument, which every user there could read: it may hold a token
-        address = wanted.repository.encode()
+        address = setup.repository.encode()
         report = _run_script(ssh, "repository.sh", "--url", "-", *revision, stdin=address, seconds=INSTALL_SECONDS)
         _report_output(report, reporter)
 

@@ -72,15 +72,15 @@ def find_all(stack: Stack) -> list[Lease]:
     """Return our leases, including finished ones."""
     name, project = marks.lease_name(stack.owner), stack.clouds.compute.project_id
     with stack.translate_errors("list leases"):
-        found = blazar_client(stack).get("/leases").json()["leases"]
-        return [_lease(item) for item in found if item["name"] == name and item.get("project_id", project) == project]
+        listed = blazar_client(stack).get("/leases").json()["leases"]
+        return [_lease(item) for item in listed if item["name"] == name and item.get("project_id", project) == project]
 
 
 def find(stack: Stack) -> Lease | None:
     """Return our current lease, or None."""
     resources = [lease.resource for lease in find_all(stack) if not lease.is_over]
-    found = marks.select_one(resources, stack.adopt)
-    return found.raw if found else None
+    resource = marks.select_one(resources, stack.adopt)
+    return resource.raw if resource else None
 
 
 def _lease(item: Any) -> Lease:
@@ -99,7 +99,7 @@ def _date(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except (TypeError, ValueError):
-        raise answers.invalid_answer("a date of a lease", text, "date") from None
+        raise answers.invalid_answer("a date of a lease", text, "a date") from None
 
 
 def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
@@ -133,7 +133,7 @@ def wait_active(stack: Stack, lease: Lease) -> Lease:
         if now is None or now.is_over:
             raise ServiceError(
                 f"the lease {lease.id} ended before it was active ({now.status if now else 'gone'})",
-                next_step="run `up` again: it makes another one",
+                next_step="run `up` again: it creates another one",
             )
         return now if now.status == "ACTIVE" else None
 
@@ -189,8 +189,8 @@ def _read_list(stack: Stack, key: str, path: str) -> list[Any] | None:
             return None
         if answer.status_code != 200:
             raise ksa.from_response(answer, "GET", path)
-    found: list[Any] = answer.json()[key]
-    return found
+    resources: list[Any] = answer.json()[key]
+    return resources
 
 
 def _holds(host: Any, flavor: Any) -> bool:

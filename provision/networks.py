@@ -58,26 +58,26 @@ def caller_network(stack: Stack) -> str:
 
 def _ask_public_address(service: str) -> str:
     """Ask a web service for this machine's public address. The service may answer anything, and take any time."""
-    found: list[bytes | Exception] = []
+    outcome: list[bytes | Exception] = []
 
     def ask() -> None:
         try:
             with urllib.request.build_opener(_NoRedirect()).open(service, timeout=CALLER_SECONDS) as answer:
-                found.append(answer.read(CALLER_BYTES + 1))
+                outcome.append(answer.read(CALLER_BYTES + 1))
         except (OSError, ValueError, HTTPException) as error:
-            found.append(error)
+            outcome.append(error)
 
     # In a thread, since a socket's timeout restarts with each byte.
     thread = Thread(target=ask, daemon=True)
     thread.start()
     thread.join(CALLER_SECONDS)
-    if not found:
+    if not outcome:
         raise TimeoutError(f"{service} didn't answer within {CALLER_SECONDS} s")
-    if isinstance(found[0], Exception):
-        raise OSError(f"{service}: {found[0]}")
-    if len(found[0]) > CALLER_BYTES:
+    if isinstance(outcome[0], Exception):
+        raise OSError(f"{service}: {outcome[0]}")
+    if len(outcome[0]) > CALLER_BYTES:
         raise ValueError(f"{service} answers with more than an address")
-    text = found[0].decode("ascii", errors="replace").strip()
+    text = outcome[0].decode("ascii", errors="replace").strip()
     return answers.validate_public_address(text, f"the request for this machine's address to {service}", NAME_CALLER)
 
 
@@ -88,7 +88,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def wanted_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
+def declared_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
     """Return the rules of a declared group: each port from each source."""
     sources = {caller_network(stack) if source == CALLER else source for source in group.sources}
     return {(port, source) for port in group.ports for source in sources}
@@ -97,12 +97,12 @@ def wanted_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
 def group_candidates(stack: Stack, name: str) -> list[Resource]:
     """Return the project's security groups of a name."""
     with stack.translate_errors("list security groups"):
-        found = list(
+        listed = list(
             stack.clouds.compute.connection.network.security_groups(
                 name=name, project_id=stack.clouds.compute.project_id
             )
         )
-    return [_group(stack, item) for item in found]
+    return [_group(stack, item) for item in listed]
 
 
 def _group(stack: Stack, item: Any) -> Resource:
@@ -115,10 +115,10 @@ def _group(stack: Stack, item: Any) -> Resource:
 def our_groups(stack: Stack) -> list[Resource]:
     """Return all security groups that carry our mark, declared or not."""
     with stack.translate_errors("list security groups"):
-        found = list(
+        listed = list(
             stack.clouds.compute.connection.network.security_groups(project_id=stack.clouds.compute.project_id)
         )
-    return [item for item in (_group(stack, one) for one in found) if item.ours]
+    return [item for item in (_group(stack, one) for one in listed) if item.ours]
 
 
 def _rules(group: Resource) -> dict[Rule, Any]:
@@ -133,40 +133,42 @@ def _rules(group: Resource) -> dict[Rule, Any]:
     }
 
 
-def compare_rules(stack: Stack, group: SecurityGroupSpec, found: Resource) -> tuple[set[Rule], dict[Rule, Any]]:
+def compare_rules(
+    stack: Stack, group: SecurityGroupSpec, group_in_cloud: Resource
+) -> tuple[set[Rule], dict[Rule, Any]]:
     """Return the rules that a group lacks, and our rules in it that it no longer needs."""
-    wanted, existing = wanted_rules(stack, group), _rules(found)
-    stale = {key: rule for key, rule in existing.items() if key not in wanted and rule["description"] == stack.mark}
-    return wanted - set(existing), stale
+    declared, existing = declared_rules(stack, group), _rules(group_in_cloud)
+    stale = {key: rule for key, rule in existing.items() if key not in declared and rule["description"] == stack.mark}
+    return declared - set(existing), stale
 
 
 def find_group(stack: Stack, group: SecurityGroupSpec) -> Resource | None:
     """Return the group of that name. One without our mark that has the needed rules is used, but never changed."""
     candidates = group_candidates(stack, group.name)
     ours = [item for item in candidates if item.ours]
-    usable = [item for item in candidates if not item.owner and _allows(item, wanted_rules(stack, group))]
+    usable = [item for item in candidates if not item.owner and _allows(item, declared_rules(stack, group))]
     if not ours and len(usable) == 1 and not stack.adopt:
         return usable[0]
     return marks.select_one(candidates, stack.adopt)
 
 
-def _allows(group: Resource, wanted: set[Rule]) -> bool:
-    """Return whether a group's rules allow all that is wanted, and maybe more."""
-    return all(any(_covers(rule, *one) for rule in group.raw.security_group_rules) for one in wanted)
+def _allows(group: Resource, rules: set[Rule]) -> bool:
+    """Return whether a group's rules allow all of `rules`, and maybe more."""
+    return all(any(_covers(rule, *one) for rule in group.raw.security_group_rules) for one in rules)
 
 
 def _covers(rule: Any, port: int, source: str) -> bool:
     if rule["direction"] != "ingress" or rule["remote_group_id"] or rule["protocol"] not in (None, "tcp", "6"):
         return False
     low, high = rule["port_range_min"] or 1, rule["port_range_max"] or 65535
-    wanted = ipaddress.ip_network(source)
-    if not low <= port <= high or rule["ethertype"] != f"IPv{wanted.version}":
+    network = ipaddress.ip_network(source)
+    if not low <= port <= high or rule["ethertype"] != f"IPv{network.version}":
         return False
     prefix = rule["remote_ip_prefix"]
     if prefix is None:
         return True
     allowed = answers.validate_network(prefix, "a source in the security group's rules")
-    return allowed.version == wanted.version and wanted.subnet_of(allowed)  # type: ignore[arg-type]
+    return allowed.version == network.version and network.subnet_of(allowed)  # type: ignore[arg-type]
 
 
 def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
@@ -180,15 +182,15 @@ def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
     )
 
 
-def update_group(stack: Stack, group: SecurityGroupSpec, found: Resource) -> None:
+def update_group(stack: Stack, group: SecurityGroupSpec, existing: Resource) -> None:
     """Add missing rules to a group, and remove ours that it no longer needs."""
     api = stack.clouds.compute.connection.network
-    missing, stale = compare_rules(stack, group, found)
+    missing, stale = compare_rules(stack, group, existing)
     with stack.translate_errors(f"change the security group {group.name}"):
-        if not found.ours:
-            api.set_tags(found.raw, [*(found.raw.tags or ()), stack.mark])
+        if not existing.ours:
+            api.set_tags(existing.raw, [*(existing.raw.tags or ()), stack.mark])
         for port, source in sorted(missing):
-            _add_rule(stack, found, port, source)
+            _add_rule(stack, existing, port, source)
         for rule in stale.values():
             api.delete_security_group_rule(rule["id"])
 
@@ -231,12 +233,12 @@ def find_group_ids(stack: Stack) -> list[str]:
     declared = {group.name: group for group in stack.declaration.security_groups}
     server, ids = stack.declaration.server, []
     for name in server.security_groups if server else ():
-        found = (
+        existing = (
             find_group(stack, declared[name]) if name in declared else _only_candidate(group_candidates(stack, name))
         )
-        if found is None:
+        if existing is None:
             raise InputError(f"there is no security group {name!r}", next_step="declare it, or correct [server]")
-        ids.append(found.id)
+        ids.append(existing.id)
     return ids
 
 
@@ -258,10 +260,12 @@ def _ports(stack: Stack, server: Resource) -> list[Any]:
 
 def is_in_groups(stack: Stack, server: Resource) -> bool:
     """Return whether the server is in the declared security groups and, if we created it, in no others."""
-    return all(set(port.security_group_ids) == _wanted_group_ids(stack, server, port) for port in _ports(stack, server))
+    return all(
+        set(port.security_group_ids) == _declared_group_ids(stack, server, port) for port in _ports(stack, server)
+    )
 
 
-def _wanted_group_ids(stack: Stack, server: Resource, port: Any) -> set[str]:
+def _declared_group_ids(stack: Stack, server: Resource, port: Any) -> set[str]:
     """Return the ids of the groups for a port. An adopted server keeps its own, too."""
     return set(find_group_ids(stack)) | (set(port.security_group_ids) if server.adopted else set())
 
@@ -269,9 +273,9 @@ def _wanted_group_ids(stack: Stack, server: Resource, port: Any) -> set[str]:
 def update_server_groups(stack: Stack, server: Resource) -> None:
     """Put the server into the declared security groups and, unless it is adopted, out of others."""
     for port in _ports(stack, server):
-        wanted = _wanted_group_ids(stack, server, port)
-        if set(port.security_group_ids) != wanted:
-            _set_groups(stack, server, port, wanted)
+        group_ids = _declared_group_ids(stack, server, port)
+        if set(port.security_group_ids) != group_ids:
+            _set_groups(stack, server, port, group_ids)
 
 
 def leave_our_groups(stack: Stack, server: Resource) -> None:
@@ -299,8 +303,8 @@ def _address(stack: Stack, item: Any) -> Resource:
 def our_addresses(stack: Stack) -> list[Resource]:
     """Return the floating IPs that carry our mark."""
     with stack.translate_errors("list floating IPs"):
-        found = list(stack.clouds.compute.connection.network.ips(project_id=stack.clouds.compute.project_id))
-    return [item for item in (_address(stack, ip) for ip in found) if item.ours]
+        listed = list(stack.clouds.compute.connection.network.ips(project_id=stack.clouds.compute.project_id))
+    return [item for item in (_address(stack, ip) for ip in listed) if item.ours]
 
 
 def find_address(stack: Stack) -> Resource | None:
@@ -317,13 +321,13 @@ def port_of(stack: Stack, server: Resource) -> str:
     return str(ports[0].id)
 
 
-def assign_address(stack: Stack, found: Resource | None, server: Resource) -> Resource:
+def assign_address(stack: Stack, address: Resource | None, server: Resource) -> Resource:
     """Assign our floating IP to the server's port, and create it if needed."""
     assert stack.declaration.floating_ip
     api, port = stack.clouds.compute.connection.network, port_of(stack, server)
     with stack.translate_errors("give the server a floating IP"):
-        if found is not None:
-            return found if found.raw.port_id == port else _address(stack, api.update_ip(found.id, port_id=port))
+        if address is not None:
+            return address if address.raw.port_id == port else _address(stack, api.update_ip(address.id, port_id=port))
         pool = find_network(stack, stack.declaration.floating_ip.network)
         return create_once(
             stack.clouds.compute,

@@ -53,8 +53,8 @@ def find(stack: Stack) -> Resource | None:
     """Return the declared bucket, or None."""
     assert stack.declaration.bucket
     with stack.translate_errors("look at the bucket", stack.clouds.objects):
-        found = _read(stack, stack.declaration.bucket.name)
-    return marks.select_one([found] if found else [], stack.adopt, unique_names=True)
+        bucket = _read(stack, stack.declaration.bucket.name)
+    return marks.select_one([bucket] if bucket else [], stack.adopt, unique_names=True)
 
 
 def list_ours(stack: Stack) -> list[Resource]:
@@ -63,8 +63,8 @@ def list_ours(stack: Stack) -> list[Resource]:
         return []
     with stack.translate_errors("list buckets", stack.clouds.objects):
         names = [item.name for item in _api(stack).containers() if re.fullmatch(BUCKET, str(item.name))]
-        found = [_read(stack, name) for name in names]
-    return [item for item in found if item is not None and item.ours]
+        buckets = [_read(stack, name) for name in names]
+    return [item for item in buckets if item is not None and item.ours]
 
 
 def create(stack: Stack) -> None:

@@ -37,15 +37,15 @@ def plan(stack: Stack) -> list[PlanStep]:
     taken.
     """
     check_references(stack)
-    wanted = stack.declaration
-    steps = [_group(stack, group) for group in wanted.security_groups]
-    steps += [_volume(stack, volume) for volume in wanted.volumes]
-    if wanted.server:
+    declared = stack.declaration
+    steps = [_group(stack, group) for group in declared.security_groups]
+    steps += [_volume(stack, volume) for volume in declared.volumes]
+    if declared.server:
         steps += _machine(stack)
-    if wanted.bucket:
-        found = objects.find(stack)
-        steps.append(_simple("bucket", wanted.bucket.name, found))
-    if wanted.credentials:
+    if declared.bucket:
+        existing = objects.find(stack)
+        steps.append(_simple("bucket", declared.bucket.name, existing))
+    if declared.credentials:
         steps.append(_credentials(stack))
     return steps
 
@@ -54,12 +54,12 @@ def check_references(stack: Stack) -> None:
     """Check that the sites have what the declaration names. Raises the first fault."""
     for cloud in stack.clouds.both:
         cloud.check_region()
-    wanted = stack.declaration.server
-    if wanted:
-        servers.find_image(stack, wanted.image)
-        servers.find_flavor(stack, wanted.flavor)
-        servers.find_key_pair(stack, wanted.key)
-        servers.find_network(stack, wanted.network)
+    declared = stack.declaration.server
+    if declared:
+        servers.find_image(stack, declared.image)
+        servers.find_flavor(stack, declared.flavor)
+        servers.find_key_pair(stack, declared.key)
+        servers.find_network(stack, declared.network)
     if stack.declaration.floating_ip:
         servers.find_network(stack, stack.declaration.floating_ip.network)
     for name in undeclared_groups(stack):
@@ -76,25 +76,25 @@ def undeclared_groups(stack: Stack) -> list[str]:
     return [name for name in named if name not in declared]
 
 
-def _simple(kind: str, name: str, found: Resource | None) -> PlanStep:
-    if found is None:
+def _simple(kind: str, name: str, existing: Resource | None) -> PlanStep:
+    if existing is None:
         return PlanStep("create", kind, name)
-    return PlanStep("keep" if found.ours else "adopt", kind, name, f"{found.id} {found.detail}".strip())
+    return PlanStep("keep" if existing.ours else "adopt", kind, name, f"{existing.id} {existing.detail}".strip())
 
 
 def _group(stack: Stack, group: SecurityGroupSpec) -> PlanStep:
-    found = networks.find_group(stack, group)
-    rules = sorted(networks.wanted_rules(stack, group))
-    if found is None:
+    existing = networks.find_group(stack, group)
+    rules = sorted(networks.declared_rules(stack, group))
+    if existing is None:
         return PlanStep("create", "security group", group.name, _in_words(rules))
-    if not found.ours and not stack.adopt:
-        return PlanStep("use", "security group", group.name, found.id)
-    missing, stale = networks.compare_rules(stack, group, found)
+    if not existing.ours and not stack.adopt:
+        return PlanStep("use", "security group", group.name, existing.id)
+    missing, stale = networks.compare_rules(stack, group, existing)
     changes = [f"let in {_in_words(sorted(missing))}"] if missing else []
     changes += [f"shut out {_in_words(sorted(stale))}"] if stale else []
-    if not found.ours:
-        return PlanStep("adopt", "security group", group.name, f"{found.id} {'; '.join(changes)}".strip())
-    return PlanStep("change" if changes else "keep", "security group", group.name, "; ".join(changes) or found.id)
+    if not existing.ours:
+        return PlanStep("adopt", "security group", group.name, f"{existing.id} {'; '.join(changes)}".strip())
+    return PlanStep("change" if changes else "keep", "security group", group.name, "; ".join(changes) or existing.id)
 
 
 def _in_words(rules: list[networks.Rule]) -> str:
@@ -102,35 +102,37 @@ def _in_words(rules: list[networks.Rule]) -> str:
 
 
 def _volume(stack: Stack, volume: VolumeSpec) -> PlanStep:
-    found = volumes.find(stack, volume.name)
-    if found is None:
+    existing = volumes.find(stack, volume.name)
+    if existing is None:
         return PlanStep("create", "volume", volume.name, f"{volume.gib} GiB")
-    if not found.ours:
-        return PlanStep("adopt", "volume", volume.name, f"{found.id} {found.detail}")
-    if volume.mount and stack.declaration.host and volumes.is_grown(found):
-        return PlanStep("change", "volume", volume.name, f"{found.id} grow its file system")
-    if found.raw.size < volume.gib:
-        return PlanStep("change", "volume", volume.name, f"{found.id} grow from {found.raw.size} to {volume.gib} GiB")
-    return PlanStep("keep", "volume", volume.name, f"{found.id} {found.detail}")
+    if not existing.ours:
+        return PlanStep("adopt", "volume", volume.name, f"{existing.id} {existing.detail}")
+    if volume.mount and stack.declaration.host and volumes.is_grown(existing):
+        return PlanStep("change", "volume", volume.name, f"{existing.id} grow its file system")
+    if existing.raw.size < volume.gib:
+        return PlanStep(
+            "change", "volume", volume.name, f"{existing.id} grow from {existing.raw.size} to {volume.gib} GiB"
+        )
+    return PlanStep("keep", "volume", volume.name, f"{existing.id} {existing.detail}")
 
 
 def _machine(stack: Stack) -> Iterator[PlanStep]:
     """Yield the steps of boot volume, lease, server, address and attachments."""
-    wanted = stack.declaration.server
-    assert wanted
-    if wanted.boot_volume and not wanted.boot_volume.delete_on_termination:
+    declared = stack.declaration.server
+    assert declared
+    if declared.boot_volume and not declared.boot_volume.delete_on_termination:
         yield _simple("volume", volumes.cloud_name(stack, volumes.BOOT), volumes.find(stack, volumes.BOOT))
     lease = None
     if stack.declaration.lease:
         lease = leases.find(stack)
         yield _lease(stack, lease)
-    found = servers.find(stack)
-    server = _server(stack, found, lease)
+    existing = servers.find(stack)
+    server = _server(stack, existing, lease)
     yield server
     if stack.declaration.floating_ip:
-        yield _address(stack, found if server.action != "replace" else None)
+        yield _address(stack, existing if server.action != "replace" else None)
     for volume in stack.declaration.volumes:
-        yield _attachment(stack, volume, found if server.action != "replace" else None)
+        yield _attachment(stack, volume, existing if server.action != "replace" else None)
 
 
 def _lease(stack: Stack, lease: Lease | None) -> PlanStep:
@@ -140,44 +142,44 @@ def _lease(stack: Stack, lease: Lease | None) -> PlanStep:
     return PlanStep("keep", "lease", lease.id, lease.resource.detail)
 
 
-def _server(stack: Stack, found: Resource | None, lease: Lease | None) -> PlanStep:
-    if found is None:
+def _server(stack: Stack, existing: Resource | None, lease: Lease | None) -> PlanStep:
+    if existing is None:
         return PlanStep("create", "server", stack.name)
-    differences = servers.differences(stack, found, lease)
+    differences = servers.differences(stack, existing, lease)
     if differences:
-        servers.require_replaceable(found, differences)
-        return PlanStep("replace", "server", stack.name, "; ".join([found.id, *differences]))
-    if not found.ours:
-        return PlanStep("adopt", "server", stack.name, found.id)
-    if found.status == "SHUTOFF":
-        return PlanStep("change", "server", stack.name, f"{found.id} start it")
+        servers.require_replaceable(existing, differences)
+        return PlanStep("replace", "server", stack.name, "; ".join([existing.id, *differences]))
+    if not existing.ours:
+        return PlanStep("adopt", "server", stack.name, existing.id)
+    if existing.status == "SHUTOFF":
+        return PlanStep("change", "server", stack.name, f"{existing.id} start it")
     groups_to_come = any(networks.find_group(stack, group) is None for group in stack.declaration.security_groups)
-    if not groups_to_come and not networks.is_in_groups(stack, found):
-        return PlanStep("change", "server", stack.name, f"{found.id} its security groups")
-    return PlanStep("keep", "server", stack.name, found.id)
+    if not groups_to_come and not networks.is_in_groups(stack, existing):
+        return PlanStep("change", "server", stack.name, f"{existing.id} its security groups")
+    return PlanStep("keep", "server", stack.name, existing.id)
 
 
 def _address(stack: Stack, server: Resource | None) -> PlanStep:
-    found = networks.find_address(stack)
-    if found is None:
+    existing = networks.find_address(stack)
+    if existing is None:
         return PlanStep("create", "floating IP", "")
-    if server is None or found.raw.port_id != networks.port_of(stack, server):
-        return PlanStep("change", "floating IP", found.name, "to the server")
-    return PlanStep("keep", "floating IP", found.name, found.id)
+    if server is None or existing.raw.port_id != networks.port_of(stack, server):
+        return PlanStep("change", "floating IP", existing.name, "to the server")
+    return PlanStep("keep", "floating IP", existing.name, existing.id)
 
 
 def _attachment(stack: Stack, volume: VolumeSpec, server: Resource | None) -> PlanStep:
-    found = volumes.find(stack, volume.name)
-    at_server = found is not None and server is not None and volumes.server_of(found) == server.id
+    existing = volumes.find(stack, volume.name)
+    at_server = existing is not None and server is not None and volumes.server_of(existing) == server.id
     return PlanStep(
         "keep" if at_server else "create", "attachment", volume.name, f"at {volume.mount}" if volume.mount else ""
     )
 
 
 def _credentials(stack: Stack) -> PlanStep:
-    found = credentials.find(stack)
-    if found is None:
+    existing = credentials.find(stack)
+    if existing is None:
         return PlanStep("create", "credentials", "S3 keys")
-    if not credentials.are_files_current(stack, found):
-        return PlanStep("change", "credentials", found.access, "write the files")
-    return PlanStep("keep", "credentials", found.access)
+    if not credentials.are_files_current(stack, existing):
+        return PlanStep("change", "credentials", existing.access, "write the files")
+    return PlanStep("keep", "credentials", existing.access)

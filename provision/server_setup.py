@@ -19,12 +19,12 @@ CONSOLE_SECONDS = 180
 
 def require_server(stack: Stack) -> Resource:
     """Return the server. Raises InputError if there is none, ServiceError if it is in ERROR."""
-    found = servers.find(stack)
-    if found is None:
+    server = servers.find(stack)
+    if server is None:
         raise InputError(f"the stack {stack.name} has no server", next_step="run `up`")
-    if found.status == "ERROR":
-        raise servers.server_error(stack, found)
-    return found
+    if server.status == "ERROR":
+        raise servers.server_error(stack, server)
+    return server
 
 
 def address_of(stack: Stack, server: Resource) -> str:
@@ -46,9 +46,9 @@ def make_ssh_client(stack: Stack) -> SshClient:
 
 
 def _ssh(stack: Stack, server: Resource) -> SshClient:
-    wanted = stack.declaration.server
-    assert wanted
-    address = SshAddress(address_of(stack, server), wanted.user, key=wanted.private_key)
+    declared = stack.declaration.server
+    assert declared
+    address = SshAddress(address_of(stack, server), declared.user, key=declared.private_key)
     return SshClient(address, stack.state_folder, lambda: _host_keys(stack, server))
 
 
@@ -57,17 +57,17 @@ def _host_keys(stack: Stack, server: Resource) -> frozenset[str]:
 
     def check() -> frozenset[str] | None:
         log = servers.console_log(stack, server)
-        found = host_keys.read_console_fingerprints(log)
-        return found if found or not host_keys.may_still_appear(log) else None
+        fingerprints = host_keys.read_console_fingerprints(log)
+        return fingerprints if fingerprints or not host_keys.may_still_appear(log) else None
 
     try:
         what = f"{server} shows its host keys on its console"
-        found = poll_until(
+        fingerprints = poll_until(
             stack.reporter, what, check, CONSOLE_SECONDS, "look at the console in the site's web interface"
         )
     except WaitTimeoutError:
-        found = frozenset()
-    if found:
+        fingerprints = frozenset()
+    if fingerprints:
         stack.report("ssh", "the host key is checked against the server's console log")
     else:
         stack.report(
@@ -75,19 +75,19 @@ def _host_keys(stack: Stack, server: Resource) -> frozenset[str]:
             "the server's console log shows no host keys: the key that it shows at this first contact is "
             "trusted, and checked from now on",
         )
-    return found
+    return fingerprints
 
 
 def set_up(stack: Stack) -> None:
     """Set up the machine and its disks as [host] declares."""
-    wanted = stack.declaration.host
-    assert wanted
+    declared = stack.declaration.host
+    assert declared
     ssh_client = make_ssh_client(stack)
     stack.report("ssh", f"waiting for SSH at {ssh_client}")
     ssh_client.wait_for_login(stack.declaration.limits.ssh)
     mounted = [volume for volume in stack.declaration.volumes if volume.mount]
     disks = [volumes.disk(volumes.require_volume(stack, volume.name), volume) for volume in mounted]
-    setup = HostSetup(wanted.docker, wanted.rclone, wanted.tools, wanted.repository, wanted.revision)
+    setup = HostSetup(declared.docker, declared.rclone, declared.tools, declared.repository, declared.revision)
     host_scripts.set_up(
         ssh_client, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter
     )
@@ -100,10 +100,10 @@ def mounted_disk(stack: Stack, volume: VolumeSpec) -> Disk:
     """Return the disk of a volume. Raises InputError unless it has a mount point and is attached to the server."""
     if not volume.mount:
         raise InputError(f"volume {volume.name} declares no mount point", next_step='add mount = "/mnt/block" to it')
-    found, server = volumes.require_volume(stack, volume.name), require_server(stack)
-    if volumes.server_of(found) != server.id:
-        raise InputError(f"{found} is not attached to the server", next_step=f"`volume attach {volume.name}` first")
-    return volumes.disk(found, volume)
+    attached, server = volumes.require_volume(stack, volume.name), require_server(stack)
+    if volumes.server_of(attached) != server.id:
+        raise InputError(f"{attached} is not attached to the server", next_step=f"`volume attach {volume.name}` first")
+    return volumes.disk(attached, volume)
 
 
 def mount(stack: Stack, volume: VolumeSpec) -> None:
@@ -121,17 +121,17 @@ def unmount(stack: Stack, volume: VolumeSpec) -> None:
 
 def require_unused(stack: Stack, volume: VolumeSpec) -> None:
     """Raise InputError if the machine uses the volume or can't tell, since unwritten data might be lost."""
-    found, server = volumes.require_volume(stack, volume.name), servers.find(stack)
-    holder = volumes.server_of(found)
+    existing, server = volumes.require_volume(stack, volume.name), servers.find(stack)
+    holder = volumes.server_of(existing)
     if (
-        found.status == "detaching"
+        existing.status == "detaching"
         or holder is None
         or (server is not None and server.id == holder and server.status == "SHUTOFF")
     ):
         return
     try:
         uses = (
-            host_scripts.find_disk_users(make_ssh_client(stack), found.id)
+            host_scripts.find_disk_users(make_ssh_client(stack), existing.id)
             if server and server.id == holder
             else ["at another server"]
         )
@@ -153,14 +153,14 @@ def unmount_all(stack: Stack, server: Resource, attached: Sequence[Resource]) ->
         return []
     mounted = {volume.name: volume for volume in stack.declaration.volumes if volume.mount}
     failures = []
-    for found in attached:
-        wanted = mounted.get(volumes.declared_name(found))
-        if wanted is None or volumes.server_of(found) != server.id:
+    for existing in attached:
+        declared = mounted.get(volumes.declared_name(existing))
+        if declared is None or volumes.server_of(existing) != server.id:
             continue
         try:
-            host_scripts.unmount(_ssh(stack, server), volumes.disk(found, wanted), stack.reporter)
+            host_scripts.unmount(_ssh(stack, server), volumes.disk(existing, declared), stack.reporter)
         except LarderError as error:
-            failures.append(f"volume {wanted.name}: {error.what}")
+            failures.append(f"volume {declared.name}: {error.what}")
     return failures
 
 

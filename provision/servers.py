@@ -136,18 +136,18 @@ def not_found_error(what: str, name: str, existing: list[str], next_step: str) -
 
 
 def _pick(what: str, name: str, existing: list[Any], next_step: str) -> Any:
-    found = [item for item in existing if name in (item.name, item.id)]
-    if not found:
+    matching = [item for item in existing if name in (item.name, item.id)]
+    if not matching:
         raise not_found_error(what, name, [item.name for item in existing if item.name], next_step)
-    if len(found) > 1:
+    if len(matching) > 1:
         raise InputError(
             join_lines(
-                f"there are {len(found)} of type {what} with the name {name!r}:",
-                *(f"  - {item.name} ({item.id})" for item in found),
+                f"there are {len(matching)} of type {what} with the name {name!r}:",
+                *(f"  - {item.name} ({item.id})" for item in matching),
             ),
             next_step="declare the id in place of the name",
         )
-    return found[0]
+    return matching[0]
 
 
 def find_image(stack: Stack, name: str) -> Any:
@@ -187,27 +187,27 @@ def find_network(stack: Stack, name: str) -> Any:
 
 
 def create(
-    stack: Stack, wanted: ServerSpec, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
+    stack: Stack, spec: ServerSpec, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
 ) -> Resource:
     """Create a server in the security groups with these ids, and return it while it is still building."""
     compute = stack.clouds.compute.connection.compute
-    what = find_image(stack, wanted.image)
-    size = find_flavor(stack, lease.flavor if lease else wanted.flavor)
+    what = find_image(stack, spec.image)
+    size = find_flavor(stack, lease.flavor if lease else spec.flavor)
     body: dict[str, Any] = {
         "name": stack.name,
         "flavor_id": size.id,
-        "key_name": find_key_pair(stack, wanted.key).name,
-        "networks": [{"uuid": find_network(stack, wanted.network).id}],
-        "metadata": stack.metadata | {marks.IMAGE: wanted.image},
+        "key_name": find_key_pair(stack, spec.key).name,
+        "networks": [{"uuid": find_network(stack, spec.network).id}],
+        "metadata": stack.metadata | {marks.IMAGE: spec.image},
         "security_groups": [{"name": id} for id in groups],  # ids, since names may be ambiguous
     }
     if lease:
         body["scheduler_hints"] = {"reservation": lease.reservation}
     if boot_volume:
         body["block_device_mapping"] = [_boot_from("volume", boot_volume, delete=False)]
-    elif wanted.boot_volume:
+    elif spec.boot_volume:
         source = _boot_from("image", what.id, delete=True)
-        body["block_device_mapping"] = [source | {"volume_size": wanted.boot_volume.gib}]
+        body["block_device_mapping"] = [source | {"volume_size": spec.boot_volume.gib}]
     else:
         body["image_id"] = what.id
     created = create_once(
@@ -298,8 +298,8 @@ def _shut_down(stack: Stack, server: Resource) -> None:
 
     def ended() -> bool | None:
         with stack.translate_errors("look at the server"):
-            found = compute.find_server(server.id)
-        return None if found is not None and found.status == "ACTIVE" else True
+            running = compute.find_server(server.id)
+        return None if running is not None and running.status == "ACTIVE" else True
 
     try:
         with stack.translate_errors("shut the server down"):
@@ -311,37 +311,37 @@ def _shut_down(stack: Stack, server: Resource) -> None:
 
 def differences(stack: Stack, server: Resource, lease: Lease | None) -> list[str]:
     """Return the differences from the declaration that only a new server can fix."""
-    wanted, raw = stack.declaration.server, server.raw
-    assert wanted
-    found = []
+    declared, raw = stack.declaration.server, server.raw
+    assert declared
+    differences_found = []
     if server.status == "ERROR":
-        found.append("it is in ERROR")
+        differences_found.append("it is in ERROR")
     if stack.declaration.lease and lease is None:
-        found.append("it runs outside of the declared lease")
-    wanted_flavor = lease.flavor if lease else find_flavor(stack, wanted.flavor).name
-    if (name := flavor_name(server)) != wanted_flavor:
-        found.append(f"its flavor is {name}, not {wanted_flavor}")
-    if raw.key_name != wanted.key:
-        found.append(f"its key is {raw.key_name}, not {wanted.key}")
-    if raw.addresses and find_network(stack, wanted.network).name not in raw.addresses:
-        found.append(f"its network is {', '.join(raw.addresses)}, not {wanted.network}")
-    return found + _root_differences(stack, server)
+        differences_found.append("it runs outside of the declared lease")
+    declared_flavor = lease.flavor if lease else find_flavor(stack, declared.flavor).name
+    if (name := flavor_name(server)) != declared_flavor:
+        differences_found.append(f"its flavor is {name}, not {declared_flavor}")
+    if raw.key_name != declared.key:
+        differences_found.append(f"its key is {raw.key_name}, not {declared.key}")
+    if raw.addresses and find_network(stack, declared.network).name not in raw.addresses:
+        differences_found.append(f"its network is {', '.join(raw.addresses)}, not {declared.network}")
+    return differences_found + _root_differences(stack, server)
 
 
 def _root_differences(stack: Stack, server: Resource) -> list[str]:
     """Return the same for what the server boots from."""
-    wanted, raw = stack.declaration.server, server.raw
-    assert wanted
+    declared, raw = stack.declaration.server, server.raw
+    assert declared
     image_id = raw.image.id if raw.image and raw.image.id else None
-    if wanted.boot_volume and image_id:
+    if declared.boot_volume and image_id:
         return ["it starts from its image"]
-    if wanted.boot_volume:
-        boot = None if wanted.boot_volume.delete_on_termination else volumes.find(stack, volumes.BOOT)
+    if declared.boot_volume:
+        boot = None if declared.boot_volume.delete_on_termination else volumes.find(stack, volumes.BOOT)
         kept_ids = [item["id"] for item in _volumes_of(server) if item.get("delete_on_termination") is False]
-        is_kept = wanted.boot_volume.delete_on_termination or (boot is not None and boot.id in kept_ids)
+        is_kept = declared.boot_volume.delete_on_termination or (boot is not None and boot.id in kept_ids)
         return [] if is_kept else ["it doesn't start from the volume that stays"]
     if not image_id:
         return ["it starts from a volume"]
     made_from = (raw.metadata or {}).get(marks.IMAGE)  # sites renew images under the same name
-    is_same = made_from == wanted.image if made_from else image_id == find_image(stack, wanted.image).id
-    return [] if is_same else [f"its image is {made_from or image_id}, not {wanted.image}"]
+    is_same = made_from == declared.image if made_from else image_id == find_image(stack, declared.image).id
+    return [] if is_same else [f"its image is {made_from or image_id}, not {declared.image}"]

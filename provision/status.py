@@ -46,9 +46,9 @@ class Status:
     @property
     def warnings(self) -> list[str]:
         """What needs attention: leases that end soon, servers in ERROR."""
-        found = [leases.expiry_warning(lease) for lease in self.leases]
-        found += [f"{server} is in ERROR: `up` says why" for server in self.servers if server.status == "ERROR"]
-        return [text for text in found if text]
+        warnings = [leases.expiry_warning(lease) for lease in self.leases]
+        warnings += [f"{server} is in ERROR: `up` says why" for server in self.servers if server.status == "ERROR"]
+        return [text for text in warnings if text]
 
     def json(self) -> dict[str, Any]:
         """Return the status as JSON, without credentials."""
@@ -71,7 +71,7 @@ def read_status(stack: Stack) -> Status:
             faults.append((what, error))
             return ()
 
-    found = Status(
+    seen = Status(
         collect("leases", _leases),
         collect("servers", servers.list_ours),
         collect("floating IPs", networks.our_addresses),
@@ -80,9 +80,9 @@ def read_status(stack: Stack) -> Status:
         collect("buckets", objects.list_ours),
         collect("credentials", _keys),
     )
-    if len(faults) == len(fields(Status)) - 1:  # nothing could be asked
+    if len(faults) == len(fields(Status)) - 1:  # nothing could be queried
         raise faults[0][1]
-    return replace(found, unseen=tuple(f"{what}: {error.what}" for what, error in faults))
+    return replace(seen, unseen=tuple(f"{what}: {error.what}" for what, error in faults))
 
 
 def _leases(stack: Stack) -> Iterable[Lease]:
@@ -90,8 +90,8 @@ def _leases(stack: Stack) -> Iterable[Lease]:
 
 
 def _keys(stack: Stack) -> tuple[Resource, ...]:
-    found = credentials.find(stack) if stack.clouds.objects.endpoint("object-store") else None
-    return (Resource("credentials", found.access, found.id, "", "S3 keys"),) if found else ()
+    keys = credentials.find(stack) if stack.clouds.objects.endpoint("object-store") else None
+    return (Resource("credentials", keys.access, keys.id, "", "S3 keys"),) if keys else ()
 
 
 def table(rows: list[tuple[str, ...]]) -> Lines:

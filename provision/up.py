@@ -18,25 +18,25 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     steps = plan(stack)
     if not replace:
         _refuse_to_replace(stack, steps)
-    wanted = stack.declaration
-    for group in wanted.security_groups:
+    declared = stack.declaration
+    for group in declared.security_groups:
         if networks.find_group(stack, group) is None:
             stack.report("create", f"security group {group.name}")
             networks.create_group(stack, group)
-        found = networks.find_group(stack, group)
-        assert found
-        if not _is_used_unchanged(stack, found):
-            networks.update_group(stack, group, found)
-    for volume in wanted.volumes:
+        existing = networks.find_group(stack, group)
+        assert existing
+        if not _is_used_unchanged(stack, existing):
+            networks.update_group(stack, group, existing)
+    for volume in declared.volumes:
         ensure_volume(stack, volume.name)
-    if wanted.server:
+    if declared.server:
         _connect(stack, _server(stack, replace))
-    if wanted.bucket and _missing_mark(objects.find(stack)):
-        stack.report("create", f"bucket {wanted.bucket.name}")
+    if declared.bucket and _missing_mark(objects.find(stack)):
+        stack.report("create", f"bucket {declared.bucket.name}")
         objects.create(stack)
-    if wanted.credentials:
+    if declared.credentials:
         ensure_credentials(stack)
-    if wanted.host:
+    if declared.host:
         server_setup.set_up(stack)
     return steps
 
@@ -46,14 +46,14 @@ def _is_used_unchanged(stack: Stack, group: Resource) -> bool:
     return not group.ours and not stack.adopt
 
 
-def _missing_mark(found: Resource | None) -> bool:
-    return found is None or not found.ours
+def _missing_mark(existing: Resource | None) -> bool:
+    return existing is None or not existing.ours
 
 
 def _refuse_to_replace(stack: Stack, steps: list[PlanStep]) -> None:
     for step in steps:
-        if step.action == "replace" and (found := servers.find(stack)) is not None:
-            raise _must_be_replaced(stack, found, [step.detail])
+        if step.action == "replace" and (existing := servers.find(stack)) is not None:
+            raise _must_be_replaced(stack, existing, [step.detail])
 
 
 def _must_be_replaced(stack: Stack, server: Resource, differences: list[str]) -> LarderError:
@@ -68,18 +68,18 @@ def _must_be_replaced(stack: Stack, server: Resource, differences: list[str]) ->
 
 def ensure_volume(stack: Stack, name: str) -> Resource:
     """Create, adopt or grow a declared volume, and return it."""
-    wanted, found = stack.declaration.volume(name), volumes.find(stack, name)
-    if found is None:
-        stack.report("create", f"volume {name}, {wanted.gib} GiB")
-        return volumes.create(stack, wanted)
-    if not found.ours:
-        _refuse_used_elsewhere(stack, found)
-        volumes.adopt(stack, found, name)
-    if found.status in ("creating", "downloading"):  # left by an interrupted run
-        found = volumes.wait_for_status(stack, found, "available")
-    if found.status == "error":
-        volumes.wait_for_status(stack, found, "available")
-    return volumes.grow(stack, found, wanted.gib) if found.raw.size < wanted.gib else found
+    declared, existing = stack.declaration.volume(name), volumes.find(stack, name)
+    if existing is None:
+        stack.report("create", f"volume {name}, {declared.gib} GiB")
+        return volumes.create(stack, declared)
+    if not existing.ours:
+        _refuse_used_elsewhere(stack, existing)
+        volumes.adopt(stack, existing, name)
+    if existing.status in ("creating", "downloading"):  # left by an interrupted run
+        existing = volumes.wait_for_status(stack, existing, "available")
+    if existing.status == "error":
+        volumes.wait_for_status(stack, existing, "available")
+    return volumes.grow(stack, existing, declared.gib) if existing.raw.size < declared.gib else existing
 
 
 def _refuse_used_elsewhere(stack: Stack, volume: Resource) -> None:
@@ -94,57 +94,57 @@ def _refuse_used_elsewhere(stack: Stack, volume: Resource) -> None:
 def _boot_volume(stack: Stack) -> str | None:
     """Return the id of the boot volume that outlives the server, or None if there is none."""
     assert stack.declaration.server
-    wanted = stack.declaration.server.boot_volume
-    if wanted is None or wanted.delete_on_termination:
+    declared = stack.declaration.server.boot_volume
+    if declared is None or declared.delete_on_termination:
         return None
-    found = volumes.find(stack, volumes.BOOT)
-    if found is None:
-        stack.report("create", f"volume {volumes.cloud_name(stack, volumes.BOOT)}, {wanted.gib} GiB")
-        return volumes.create_boot(stack, wanted, servers.find_image(stack, stack.declaration.server.image).id).id
-    if not found.ours:
-        _refuse_used_elsewhere(stack, found)
-        volumes.adopt(stack, found, volumes.BOOT)
-    if volumes.server_of(found) is None or servers.find(stack) is None:
-        volumes.wait_for_status(stack, found, "available")
-    return found.id
+    existing = volumes.find(stack, volumes.BOOT)
+    if existing is None:
+        stack.report("create", f"volume {volumes.cloud_name(stack, volumes.BOOT)}, {declared.gib} GiB")
+        return volumes.create_boot(stack, declared, servers.find_image(stack, stack.declaration.server.image).id).id
+    if not existing.ours:
+        _refuse_used_elsewhere(stack, existing)
+        volumes.adopt(stack, existing, volumes.BOOT)
+    if volumes.server_of(existing) is None or servers.find(stack) is None:
+        volumes.wait_for_status(stack, existing, "available")
+    return existing.id
 
 
-def _lease(stack: Stack, found: Lease | None) -> Lease | None:
-    wanted = stack.declaration.lease
-    if wanted is None:
+def _lease(stack: Stack, existing: Lease | None) -> Lease | None:
+    declared = stack.declaration.lease
+    if declared is None:
         return None
     assert stack.declaration.server
-    if found is not None:
-        return leases.wait_active(stack, found)
+    if existing is not None:
+        return leases.wait_active(stack, existing)
     for lease in leases.find_all(stack):  # listed again, since an active lease must stay
         if lease.is_over:
             servers.require_lease_unused(stack, lease)
             leases.delete(stack, lease)
-    stack.report("create", f"lease for {wanted.hours:g} h")
-    return leases.create(stack, servers.find_flavor(stack, stack.declaration.server.flavor).id, wanted.hours)
+    stack.report("create", f"lease for {declared.hours:g} h")
+    return leases.create(stack, servers.find_flavor(stack, stack.declaration.server.flavor).id, declared.hours)
 
 
 def _server(stack: Stack, replace: bool) -> Resource:
     """Bring up boot volume, lease and server, and return the running server."""
-    wanted, found = stack.declaration.server, servers.find(stack)
-    assert wanted
+    declared, existing = stack.declaration.server, servers.find(stack)
+    assert declared
     reserved = leases.find(stack) if stack.declaration.lease else None
-    if found is not None and (differences := servers.differences(stack, found, reserved)):
-        servers.require_replaceable(found, differences)
+    if existing is not None and (differences := servers.differences(stack, existing, reserved)):
+        servers.require_replaceable(existing, differences)
         if not replace:
-            raise _must_be_replaced(stack, found, differences)
-        _delete_for_replacement(stack, found)  # before its lease is deleted, which would delete it, too
-        found = None
+            raise _must_be_replaced(stack, existing, differences)
+        _delete_for_replacement(stack, existing)  # before its lease is deleted, which would delete it, too
+        existing = None
     boot_volume = _boot_volume(stack)  # a previous server must have released it
     lease = _lease(stack, reserved)
-    if found is None:
+    if existing is None:
         stack.report("create", f"server {stack.name}")
         server_setup.forget_host_key(stack)  # first: the new server has another key, even if the run is interrupted
-        found = servers.create(stack, wanted, networks.find_group_ids(stack), lease, boot_volume)
-    elif not found.ours:
-        servers.adopt(stack, found)
-    servers.start(stack, found)
-    return servers.wait_active(stack, found)
+        existing = servers.create(stack, declared, networks.find_group_ids(stack), lease, boot_volume)
+    elif not existing.ours:
+        servers.adopt(stack, existing)
+    servers.start(stack, existing)
+    return servers.wait_active(stack, existing)
 
 
 def _delete_for_replacement(stack: Stack, server: Resource) -> None:

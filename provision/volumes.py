@@ -65,14 +65,14 @@ def find(stack: Stack, name: str) -> Resource | None:
 
 def require_volume(stack: Stack, name: str) -> Resource:
     """Return a declared volume. Raises InputError if it doesn't exist or isn't ours."""
-    found = find(stack, name)
-    if found is None:
+    existing = find(stack, name)
+    if existing is None:
         raise InputError(f"the volume {name!r} doesn't exist yet", next_step=f"run `volume create {name}` or `up`")
-    if not found.ours:
+    if not existing.ours:
         raise InputError(
-            f"{found} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
+            f"{existing} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
         )
-    return found
+    return existing
 
 
 def cloud_name(stack: Stack, name: str) -> str:
@@ -80,16 +80,16 @@ def cloud_name(stack: Stack, name: str) -> str:
     return f"{stack.name}-boot" if name == BOOT else name
 
 
-def create(stack: Stack, wanted: VolumeSpec) -> Resource:
+def create(stack: Stack, spec: VolumeSpec) -> Resource:
     """Create a blank volume, and wait until it can be attached."""
-    metadata = {**stack.metadata, marks.PART: wanted.name, marks.BLANK: "yes"}
-    return _create(stack, wanted.name, size=wanted.gib, volume_type=wanted.type, metadata=metadata)
+    metadata = {**stack.metadata, marks.PART: spec.name, marks.BLANK: "yes"}
+    return _create(stack, spec.name, size=spec.gib, volume_type=spec.type, metadata=metadata)
 
 
-def create_boot(stack: Stack, wanted: BootVolumeSpec, image_id: str) -> Resource:
+def create_boot(stack: Stack, spec: BootVolumeSpec, image_id: str) -> Resource:
     """Create a volume from an image, for a server to boot from."""
     metadata = {**stack.metadata, marks.PART: BOOT}
-    return _create(stack, BOOT, size=wanted.gib, volume_type=wanted.type, image_id=image_id, metadata=metadata)
+    return _create(stack, BOOT, size=spec.gib, volume_type=spec.type, image_id=image_id, metadata=metadata)
 
 
 def _create(stack: Stack, name: str, **body: Any) -> Resource:
@@ -163,11 +163,11 @@ def mark_grown(stack: Stack, volume_id: str, yes: bool) -> None:
         _api(stack).set_volume_metadata(volume_id, **{marks.GROWN: "yes" if yes else "no"})
 
 
-def disk(volume: Resource, wanted: VolumeSpec) -> Disk:
+def disk(volume: Resource, spec: VolumeSpec) -> Disk:
     """Return the volume as a disk for the server's scripts."""
     blank = (volume.raw.metadata or {}).get(marks.BLANK) == "yes"
     return Disk(
-        volume.id, answers.validate_whole_number(volume.raw.size, f"the size of {volume}"), wanted.mount or "", blank
+        volume.id, answers.validate_whole_number(volume.raw.size, f"the size of {volume}"), spec.mount or "", blank
     )
 
 
@@ -236,10 +236,12 @@ def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
     )
 
     def grown() -> Resource | None:
-        found = read(stack, now)
-        if "error" in found.status:
-            raise ServiceError(f"{found} is in {found.status}", next_step="ask the site's operators to reset its state")
-        return found if found.raw.size == gib and found.status == status else None
+        latest = read(stack, now)
+        if "error" in latest.status:
+            raise ServiceError(
+                f"{latest} is in {latest.status}", next_step="ask the site's operators to reset its state"
+            )
+        return latest if latest.raw.size == gib and latest.status == status else None
 
     return poll_until(stack.reporter, f"{now} has {gib} GiB", grown, stack.declaration.limits.volume, RUN_AGAIN)
 
@@ -262,9 +264,11 @@ def delete(stack: Stack, volume: Resource) -> None:
             _api(stack).delete_volume(now.id)
 
     def gone() -> bool | None:
-        found = next((item for item in all_volumes(stack) if item.id == volume.id), None)
-        if found and "error" in found.status:
-            raise ServiceError(f"{found} is in {found.status}", next_step="ask the site's operators to reset its state")
-        return None if found else True
+        existing = next((item for item in all_volumes(stack) if item.id == volume.id), None)
+        if existing and "error" in existing.status:
+            raise ServiceError(
+                f"{existing} is in {existing.status}", next_step="ask the site's operators to reset its state"
+            )
+        return None if existing else True
 
     poll_until(stack.reporter, f"{volume} is gone", gone, stack.declaration.limits.volume, RUN_AGAIN)

@@ -1,4 +1,4 @@
-"""Archives made field by field, so that tests have those that no packer at hand writes."""
+"""Build archives field by field, including those that no available program writes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import inflate64
 import zstandard
 
+from larder.sources import Source
+
 STORED, DEFLATE, DEFLATE64, BZIP2, LZMA, OLD_ZSTD, ZSTD, XZ, PPMD = 0, 8, 9, 12, 14, 20, 93, 95, 98
 DOS, UNIX, WINDOWS, MACOS = 0, 3, 10, 19
 
 
 def packed(content: bytes, method: int) -> bytes:
-    """Content as a zip holds it, by its compression method."""
+    """Compress content as a zip's method does."""
     if method == DEFLATE:
         deflater = zlib.compressobj(6, wbits=-15)
         return deflater.compress(content) + deflater.flush()
@@ -40,7 +42,7 @@ def packed(content: bytes, method: int) -> bytes:
 
 @dataclass
 class ZipEntry:
-    """A member of a zip; what is None follows from the rest."""
+    """A member of a zip. Fields that are None are derived from the others."""
 
     name: bytes
     content: bytes = b""
@@ -63,7 +65,7 @@ class ZipEntry:
 def zip_of(
     entries: Iterable[ZipEntry], before: bytes = b"", counted: bool = True, comment: bytes = b"", junk: bytes = b""
 ) -> bytes:
-    """A zip of entries. `before` precedes it, and offsets count it or not; `junk` stands before the directory."""
+    """Build a zip. `before` precedes it; with `counted`, offsets include it. `junk` precedes the directory."""
     body, directory, count = bytearray(before), bytearray(), 0
     base = 0 if counted else len(before)
     for entry in entries:
@@ -157,13 +159,18 @@ def tar_header(
 
 
 def padded(content: bytes) -> bytes:
-    """Content with the zeros that follow it in a tar."""
+    """Pad content with zeros, as in a tar."""
     return content + bytes(-len(content) % 512)
 
 
 def v7_tar(files: dict[str, bytes], folders: Sequence[str] = ()) -> bytes:
-    """A tar as Unix version 7 has it: no magic, folders by a slash at their end."""
+    """Build a tar of Unix version 7: without magic, and with folders marked by a trailing slash."""
     parts = [tar_header(name.encode(), b"\0", magic=b"") for name in folders]
     for name, content in files.items():
         parts += [tar_header(name.encode(), b"\0", len(content), magic=b""), padded(content)]
     return b"".join(parts) + bytes(10240)
+
+
+def contents(source: Source) -> dict[str, bytes]:
+    """Read all files of a source: path and content."""
+    return {member.path: b"".join(source.read(member)) for member in source.scan() if member.link is None}

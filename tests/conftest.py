@@ -7,29 +7,23 @@ LARDER_TEST_S3 (an endpoint; with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and p
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import os
 import random
 import re
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import boto3
 import hypothesis
@@ -39,18 +33,22 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.forks import Fork
+from tests.proxy import Proxy
 from tests.shared import Started, shared
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
+
 KEY, SECRET = "larder-tests", "a-secret-of-the-tests"
+
 KINDS = [
     "seaweedfs",
     pytest.param("minio", marks=pytest.mark.exhaustive),
     *(["given"] if os.environ.get("LARDER_TEST_S3") else []),
 ]
 
-
 hypothesis.settings.register_profile("larder", deadline=None)  # a busy machine makes a test slower, and not red
+
 hypothesis.settings.load_profile("larder")
 
 
@@ -107,41 +105,32 @@ def make_store(kind: str, endpoint: str, access: str, secret: str, **details: An
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on, chosen at random: other processes choose, too.
+    """Return free ports of the loopback interface, chosen at random, since other processes choose, too.
 
-    They lie below those that the system gives to outgoing connections, one of which could take a port before its
-    server does; and above those that Ray's workers take.
+    They are below the range of outgoing connections, which could take a port before its server does, and above the
+    range of Ray's workers.
     """
-    found: list[int] = []
+    free: list[int] = []
     for port in random.SystemRandom().sample(range(20_000, 32_000), 1000):
         with suppress(OSError):
             socket.create_server(("127.0.0.1", port)).close()
-            found.append(port)
-        if len(found) == count:
-            return found
+            free.append(port)
+        if len(free) == count:
+            return free
     raise AssertionError("no ports are free")
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
-    """Wait for a condition; fail the test when it doesn't come about, however busy the machine is."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"after {seconds:.0f} s: {what}")
-        time.sleep(0.02)
-
-
 def workers_of(process: subprocess.Popen[str] | Fork) -> list[psutil.Process]:
-    """A stage's worker processes: forks of the server that it starts for them. A thread of each watches the stage.
+    """Return a stage's worker processes: forks of its forkserver. A thread of each watches the stage.
 
-    What the server runs while it imports (torch asks ldconfig) has one thread alone.
+    Programs that the forkserver runs while it imports (torch runs ldconfig) have only one thread.
     """
-    found = []
+    workers = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has just ended
             if child.ppid() != process.pid and "forkserver" in " ".join(child.cmdline()) and child.num_threads() > 1:
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
 class Until(Protocol):
@@ -174,7 +163,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def start_seaweedfs(folder: Path) -> Started:
-    """Start it, and wait until it takes objects."""
+    """Start SeaweedFS, and wait until it accepts objects."""
     weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
     names = ("s3", "master", "volume", "filer")
     ports = free_ports(2 * len(names))
@@ -196,7 +185,7 @@ def start_seaweedfs(folder: Path) -> Started:
         )  # fmt: skip
     address = [f"127.0.0.1:{ports[at]}.{ports[at + len(names)]}" for at in range(len(names))]
     shell = (weed, "shell", f"-master={address[1]}", f"-filer={address[3]}")
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "seaweedfs",
         "endpoint": f"http://127.0.0.1:{ports[0]}",
         "access": KEY,
@@ -219,7 +208,7 @@ def start_seaweedfs(folder: Path) -> Started:
 
 
 def start_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str = "") -> Started:
-    """Start MinIO in a container, perhaps on a disk of a given size, and wait until it answers on this machine."""
+    """Start MinIO in a container, optionally on a disk of a given size, and wait until it answers."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
@@ -289,29 +278,31 @@ def store(request: pytest.FixtureRequest) -> Store:
     """Every kind of store, one after the other. Tests use the fixture `bucket`, or a bucket of their own."""
     if request.param == "given":
         return given_store()
-    found: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
-    return found
+    server: Store = request.getfixturevalue({"seaweedfs": "s3", "minio": "minio_server"}[request.param])
+    return server
 
 
 @pytest.fixture
 def bucket(store: Store) -> Iterator[str]:
-    """The name of an empty bucket in `store` that is this test's own."""
+    """The name of an empty bucket in `store`, for one test."""
     with own_bucket(store.client) as name:
         yield name
 
 
 _BUCKETS: defaultdict[str, deque[str]] = defaultdict(deque)
+
 """Buckets that tests of this process have had, by their stores' endpoints."""
+
 BUCKETS_IN_TURN = 4
 
 
 @contextmanager
 def own_bucket(client: Any, *, new: bool = False) -> Iterator[str]:
-    """The name of an empty bucket that is nobody else's.
+    """Yield the name of an empty bucket for one test.
 
-    A bucket is used again when some others were: SeaweedFS takes 0.3 s to make a new one's volumes and to remove them.
-    It's emptied just before, when nothing that an earlier test has killed sends anything any more. SeaweedFS keeps the
-    folders of deleted objects, so a test that sees folders asks for a `new` one.
+    Buckets are reused in turn, since SeaweedFS takes 0.3 s to create and remove one. A bucket is emptied just before it
+    is used again, when processes that an earlier test killed no longer send anything. SeaweedFS keeps the folders of
+    deleted objects, so a test that sees folders asks for a `new` bucket.
     """
     left = _BUCKETS[client.meta.endpoint_url]
     name = left.popleft() if len(left) >= BUCKETS_IN_TURN and not new else f"larder-test-{uuid.uuid4().hex[:12]}"
@@ -324,7 +315,7 @@ def own_bucket(client: Any, *, new: bool = False) -> Iterator[str]:
 
 
 def empty(client: Any, bucket: str) -> None:
-    """Delete all objects of a bucket, and what was sent of others. Raises NoSuchBucket."""
+    """Delete all objects and unfinished uploads of a bucket. Raises NoSuchBucket."""
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         if keys := [{"Key": item["Key"]} for item in page.get("Contents", ())]:
             client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
@@ -342,7 +333,7 @@ cat > "/tmp/$3.json"; mc admin policy create here "$3" "/tmp/$3.json"; mc admin 
 
 @pytest.fixture
 def reader(store: Store, bucket: str) -> dict[str, str]:
-    """The settings of a user of `store` who may read and list `bucket`, and do nothing else anywhere."""
+    """The settings of a user of `store` who may only read and list `bucket`."""
     key, secret = f"reader-{uuid.uuid4().hex[:8]}", "a-secret-of-a-reader"
     if store.kind == "given":
         pytest.skip("users of a given store are its owner's to make")
@@ -376,142 +367,18 @@ def _lists(client: Any, bucket: str) -> bool:
     return True
 
 
-Fault = Callable[[str, str, int], "int | str | None"]
-"""Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
-"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "spoilt" answers with
-zeros, "spoilt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none,
-either."""
-
-
-class Proxy(ThreadingHTTPServer):
-    """Stands in front of a store: notes requests and bytes, and injects faults."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, target: str) -> None:
-        super().__init__(("127.0.0.1", 0), _ProxyHandler)
-        self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-        self.target = urlsplit(target)
-        self.requests: list[tuple[str, str]] = []
-        self.copies = 0
-        """Objects that the store was asked to copy by itself."""
-        self.checksums = 0
-        """Objects that came with a checksum beside the MD5."""
-        self.body_bytes_sent = 0
-        """Bytes of answers' bodies."""
-        self.fault: Fault = lambda method, path, number: None
-        self.lock = threading.Lock()
-        self.clients: set[tuple[str, int]] = set()
-        """Those that haven't gone yet, or whose last request isn't answered yet."""
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.clients.add(client_address)
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.clients.discard(client_address)
-
-    def settle(self) -> None:
-        """Wait until all clients have gone and the store has answered what they left: now nothing changes any more."""
-        with socket.create_connection(self.server_address) as last:  # taken up after all that were there before
-            wait_until(lambda: last.getsockname() in self.clients, "the proxy takes up its clients")
-        wait_until(lambda: not self.clients, "the proxy's clients have gone")
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore killed clients and reset connections."""
-
-    def count(self, method: str, part: str = "") -> int:
-        """The number of requests with this method and `part` in their path."""
-        return sum(made == method and part in path for made, path in self.requests)
-
-
-class _ProxyHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Proxy
-
-    def do_any(self) -> None:
-        with self.server.lock:
-            path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
-            self.server.requests.append((self.command, path))
-            self.server.copies += "x-amz-copy-source" in self.headers
-            self.server.checksums += "x-amz-checksum-crc32c" in self.headers
-            number = len(self.server.requests)
-        fault = self.server.fault(self.command, path, number)
-        length = int(self.headers.get("Content-Length", 0))
-        if fault == "reset-request":
-            self.rfile.read(length // 2)
-            return self._reset()
-        body = self.rfile.read(length)
-        if len(body) < length:  # the client died: the store would wait for the rest
-            return self._reset()
-        if isinstance(fault, int):
-            code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
-            headers = {"Content-Type": "application/xml", "x-amz-request-id": "0"}
-            return self._answer(fault, headers, f"<Error><Code>{code[fault]}</Code></Error>".encode())
-        status, headers, answer = self._forward(bytes(len(body)) if fault == "spoilt-request" else body)
-        if fault == "spoilt":
-            answer = bytes(len(answer))
-        if fault in ("no-checksum", "no-digest"):
-            headers = {name: value for name, value in headers.items() if "checksum" not in name.lower()}
-            headers |= {"ETag": '"0123"'} if fault == "no-digest" else {}
-        return self._answer(status, headers, answer, broken=fault == "reset-response")
-
-    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any
-
-    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        if not hasattr(self, "upstream"):
-            target = self.server.target
-            kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
-            self.upstream = kind(target.netloc, timeout=60)
-        if self.upstream.sock and select.select([self.upstream.sock], [], [], 0)[0]:
-            self.upstream.close()  # as the store has, after an idle while; it opens by itself
-        self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():
-            if name.lower() not in ("expect", "connection"):
-                self.upstream.putheader(name, value)
-        self.upstream.endheaders(body)
-        answer = self.upstream.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, broken: bool = False) -> None:
-        self.send_response_only(status)
-        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(body))
-        dropped = ("content-length", "transfer-encoding", "connection")
-        for name, value in headers.items():
-            if name.lower() not in dropped:
-                self.send_header(name, value)
-        if status != 204:
-            self.send_header("Content-Length", length)
-        self.end_headers()
-        if broken:
-            self.wfile.write(body[: len(body) // 2])
-            return self._reset()
-        with self.server.lock:  # before the last of it, so that who has the answer finds it counted
-            self.server.body_bytes_sent += len(body)
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        return None
-
-    def _reset(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.close_connection = True
-        self.connection.close()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the tests' output clean."""
-
-
 StartProxy = Callable[[Store], Proxy]
 
 
 @pytest.fixture
-def proxy() -> Iterator[StartProxy]:
-    """Puts a proxy in front of a store: `proxy(store).endpoint`; set its `fault` to break things."""
+def proxy(store: Store, start_proxy: StartProxy) -> Proxy:
+    """A proxy in front of `store`: it counts requests; set its `fault` to break things."""
+    return start_proxy(store)
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[StartProxy]:
+    """Starts proxies: `start_proxy(store)`."""
     running = []
 
     def start(store: Store) -> Proxy:
@@ -528,9 +395,9 @@ def proxy() -> Iterator[StartProxy]:
 
 @pytest.fixture(scope="session")
 def minio(minio_server: Store) -> dict[str, Any]:
-    """MinIO's keys, its address for containers on Docker's own bridge, and for all other containers."""
-    found = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
-    bridge = found[0]["NetworkSettings"]["Networks"]["bridge"]
+    """MinIO's keys, and its addresses for containers on Docker's default bridge and for other containers."""
+    details = json.loads(subprocess.check_output(["docker", "inspect", minio_server.container]))
+    bridge = details[0]["NetworkSettings"]["Networks"]["bridge"]
     return {
         "endpoint": f"http://{bridge['IPAddress']}:9000",
         "published": f"http://{bridge['Gateway']}:{minio_server.endpoint.rsplit(':', 1)[1]}",

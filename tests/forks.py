@@ -1,4 +1,4 @@
-"""Stages as forks of a process that has imported them already.
+"""Run stages as forks of a process that has already imported them.
 
 Such a stage is a process like any other: it has its own memory, environment, signals and exit code, and can be killed.
 It only skips the start of an interpreter, the imports, and what is the same in each run (botocore's models, the
@@ -71,13 +71,13 @@ class Fork:
         return int(_NUMBER.unpack(data)[0])
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Return the exit code, or None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended; gives the exit code, negative for a signal."""
+        """Wait until it has ended. Return the exit code, negative for a signal."""
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -85,7 +85,7 @@ class Fork:
         return self.returncode
 
     def communicate(self, input: None = None, timeout: float | None = None) -> tuple[str, str]:
-        """Read both streams to their ends and wait; what was read before a time-out is given by the next call."""
+        """Read both streams to their ends, and wait. After a time-out, the next call returns what was read before."""
         end = None if timeout is None else time.monotonic() + timeout
         with selectors.DefaultSelector() as open_ones:
             for stream in self._read:
@@ -148,7 +148,7 @@ def start(stage: str, flags: Sequence[str], env: Mapping[str, str], new_session:
 
 @cache
 def _server(stage: str) -> socket.socket:
-    """The connection to a stage's server, which ends when it is closed."""
+    """Return the connection to a stage's fork server, which ends when the connection is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"LANG": "C.UTF-8"}
     with theirs:
@@ -164,11 +164,12 @@ def _server(stage: str) -> socket.socket:
 
 
 def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
-    """Fork for each request; its status pipe is told the process id and the exit code. Returns in the forks alone."""
+    """Fork for each request, and write process id and exit code to its status pipe. Returns only in the forks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the test run
     running: dict[int, tuple[int, int]] = {}
     while True:
-        for ready in select.select([requests, *running], [], [])[0]:
+        readable: list[Any] = select.select([requests, *running], [], [])[0]
+        for ready in readable:
             if ready is not requests:
                 child, status = running.pop(ready)
                 os.close(ready)
@@ -234,7 +235,7 @@ def main(stage: str, descriptor: int) -> None:
 
 
 def _draw_sample() -> None:
-    """Draw the sample of 66 images once. Many tests extract and verify it, which is to draw it again."""
+    """Generate the sample of 66 images once, since many tests extract and verify it."""
     from larder.sample import picture, plan_images
 
     picture.render = cache(picture.render)
@@ -243,7 +244,7 @@ def _draw_sample() -> None:
 
 
 def _exit(code: int) -> None:
-    """End as an interpreter does, but leave the memory to the system; to take modules down takes longer than a run."""
+    """End like an interpreter, but without freeing memory: unloading modules takes longer than a run."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

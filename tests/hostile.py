@@ -22,7 +22,7 @@ DEEP = b"[" * 100_000
 
 
 class Payload:
-    """What runs as soon as it is unpickled: it makes the file `mark`."""
+    """An object that creates the file `mark` when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark
@@ -32,17 +32,17 @@ class Payload:
 
 
 def payload(mark: Path) -> bytes:
-    """A pickle that makes the file `mark`."""
+    """Return a pickle that creates the file `mark`."""
     return pickle.dumps(Payload(mark))
 
 
 def dumped(value: Any) -> bytes:
-    """As JSON, in the shortest form."""
+    """Return compact JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def changed(**fields: Any) -> Callable[[bytes], bytes]:
-    """The same object with other values of some of its keys; a key that ends in `__` and more is one inside another."""
+    """Return the object with other values of some keys. `a__b` names the key b inside of a."""
 
     def change(data: bytes) -> bytes:
         value = json.loads(data)
@@ -63,12 +63,12 @@ def each_chunk(**fields: Any) -> Callable[[bytes], bytes]:
 
 
 def instead(data: bytes) -> Callable[[bytes], bytes]:
-    """Something else in its place."""
+    """Return a function that replaces the whole by something else."""
     return lambda _: data
 
 
 def number(name: str, text: bytes) -> Callable[[bytes], bytes]:
-    """The same with a number that Python doesn't write so."""
+    """Replace a number by a form that Python doesn't write."""
     return lambda data: changed(**{name: "HERE"})(data).replace(b'"HERE"', text)
 
 
@@ -190,7 +190,7 @@ CHUNK_INDEXES = NO_JSON | {
 def member(
     name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, size: int | None = None, **more: Any
 ) -> bytes:
-    """A tar header with content, whatever size it says."""
+    """A tar header with content, whatever size the header states."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content) if size is None else size
     for field, value in more.items():
@@ -223,11 +223,11 @@ def pax(**records: str) -> bytes:
 
 
 def shards(mark: Path) -> dict[str, Callable[[bytes], bytes]]:
-    """Of a shard. Payloads make the file `mark`."""
-    label, spoilt = member("0.cls", b"0"), payload(mark)
+    """Malicious shards. Payloads create the file `mark`."""
+    label, corrupt = member("0.cls", b"0"), payload(mark)
 
     def sample(extension: str) -> Callable[[bytes], bytes]:
-        return instead(member(f"0.{extension}", spoilt) + label + bytes(1024))
+        return instead(member(f"0.{extension}", corrupt) + label + bytes(1024))
 
     extensions = ("pyd", "pickle", "pkl", "pth", "pt", "npy", "npz", "ten", "json", "jpg", "gz", "zip", "__bad__")
     return {
@@ -278,15 +278,15 @@ def chunk(samples: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def chunks(mark: Path, samples: int) -> dict[str, Callable[[bytes], bytes]]:
-    """Of a chunk with so many samples; its length stays. Payloads make the file `mark`."""
-    zero, spoilt, rows = struct.pack("<q", 0), payload(mark), arrow_rows()
+    """Malicious chunks with this number of samples and the same length. Payloads create the file `mark`."""
+    zero, corrupt, rows = struct.pack("<q", 0), payload(mark), arrow_rows()
 
     def padded(head: bytes) -> Callable[[bytes], bytes]:
         return lambda data: (head + bytes(len(data)))[: len(data)]
 
     count = struct.pack("<I", samples)
     return {
-        "pickles": padded(chunk([(spoilt, zero)] * samples)),
+        "pickles": padded(chunk([(corrupt, zero)] * samples)),
         "labels of more than there are": padded(chunk([(b"x", struct.pack("<q", 1000))] * samples)),
         "negative labels": padded(chunk([(b"x", struct.pack("<q", -1))] * samples)),
         "short labels": padded(chunk([(b"x", b"\0")] * samples)),

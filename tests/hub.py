@@ -1,4 +1,4 @@
-"""A server with the part of the Hugging Face Hub's API that its own library uses, and with faults.
+"""A server with the part of the Hugging Face Hub's API that its library uses, and with faults.
 
 Endpoints, headers and error codes are those of https://huggingface.co/docs/hub/api and of what the hub answers.
 """

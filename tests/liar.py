@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """What a client has asked."""
+    """A client's request."""
 
     line: str
     headers: dict[str, str]
@@ -37,19 +37,19 @@ class Talk:
         self._connection.sendall(data)
 
     def drip(self, data: bytes, seconds: float = 0.02) -> None:
-        """Send one byte at a time, as long as the client listens."""
+        """Send one byte at a time while the client listens."""
         for place in range(len(data)):
             if self._ended.wait(seconds):
                 return
             self.send(data[place : place + 1])
 
     def flood(self, data: bytes) -> None:
-        """Send the same bytes again and again, as long as the client listens."""
+        """Send the same bytes repeatedly while the client listens."""
         while not self._ended.is_set():
             self.send(data)
 
     def hush(self) -> None:
-        """Say nothing more until the test has ended, or the client has gone."""
+        """Send nothing until the test has ended or the client has gone."""
         while not self._ended.is_set():
             with suppress(TimeoutError):
                 self._connection.settimeout(0.05)
@@ -58,7 +58,7 @@ class Talk:
 
 
 class Liar:
-    """The server: `answer` is called for each request, and the connection closed after it."""
+    """The server. It calls `answer` for each request, then closes the connection."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self._listening = socket.create_server((host, 0))
@@ -120,7 +120,7 @@ class Liar:
 
 @contextmanager
 def lying(host: str = "127.0.0.1") -> Iterator[Liar]:
-    """A server while the block runs."""
+    """Run a server while the block runs."""
     liar = Liar(host)
     thread = threading.Thread(target=liar.serve, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""An S3 server with any number of images, none of which exists: the same small picture at each key.
+"""An S3 server with any number of objects, all with the content of one small image.
 
 Requests for other buckets go to a real store. It is for what must not depend on the number of objects, and cheap enough
 for a million of them: `python -m tests.many_objects 1000000 http://127.0.0.1:9000`.
@@ -80,19 +80,20 @@ class ManyObjects:
         folders = [folder for folder in self._folders if folder.startswith(prefix)]
         inside = sorted({folder[: folder.index("/", len(prefix)) + 1] for folder in folders if folder != prefix})
         if delimiter and inside:
-            found = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in inside)
-            return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+            common = "".join(f"<CommonPrefixes><Prefix>{escape(one)}</Prefix></CommonPrefixes>" for one in inside)
+            return f"<ListBucketResult><IsTruncated>false</IsTruncated>{common}</ListBucketResult>"
         place, start = map(int, query.get("continuation-token", ["0-0"])[0].split("-"))
-        found, left = [], _PAGE
+        listed: list[str] = []
+        left = _PAGE
         while left and place < len(folders):
             end = min(self._in(folders[place]), start + left)
-            found += [self._item(folders[place], number) for number in range(start, end)]
+            listed += [self._item(folders[place], number) for number in range(start, end)]
             left -= end - start
             place, start = (place, end) if end < self._in(folders[place]) else (place + 1, 0)
         more = place < len(folders)
         token = f"<NextContinuationToken>{place}-{start}</NextContinuationToken>" if more else ""
         return (
-            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(found)}"
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(listed)}"
             "</ListBucketResult>"
         )
 
@@ -144,7 +145,7 @@ def many_objects(
         started.set()
         await asyncio.Event().wait()
 
-    task = None
+    task: asyncio.Task[None] | None = None
 
     def main() -> None:
         nonlocal task
@@ -164,11 +165,12 @@ def many_objects(
     try:
         yield objects, address
     finally:
+        assert task is not None
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
 
 
 if __name__ == "__main__":
-    with many_objects(int(sys.argv[1]), *sys.argv[2:3], port=int((sys.argv[3:4] or ["0"])[0])) as (_, where):
+    with many_objects(int(sys.argv[1]), "".join(sys.argv[2:3]), int("".join(sys.argv[3:4]) or 0)) as (_, where):
         print(where, flush=True)
         threading.Event().wait()

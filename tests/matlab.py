@@ -16,7 +16,7 @@ META = HEADER + base64.b64decode(
 
 
 def unpacked(order: str = "<") -> bytes:
-    """The same without compression; in the other byte order, a file with one number."""
+    """The same without compression, and a file with one number in the other byte order."""
     if order == "<":
         return META[:128] + zlib.decompress(META[136:])
     array = _element(6, struct.pack(">II", 2, 0)) + _element(5, struct.pack(">ii", 1, 1)) + _element(1, b"x")

@@ -15,14 +15,14 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:
-    """A small image, another one for each number."""
+    """Return a small image, a different one for each number."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (number * 20 % 256, number % 256, 9)).save(buffer, kind)
     return buffer.getvalue()
 
 
 def features(names: Sequence[str]) -> dict[bytes, bytes]:
-    """What `datasets` notes in a schema: the same JSON as its release 5.2 writes for Image and ClassLabel."""
+    """Return the metadata of `datasets` in a schema: the JSON of release 5.2 for Image and ClassLabel."""
     described = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
     return {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
 
@@ -34,7 +34,7 @@ def packed(
     splits: Sequence[str | None] = (),
     **options: Any,
 ) -> bytes:
-    """A Parquet file of images and labels, without notes where there are no names."""
+    """Return a Parquet file of images and labels; without metadata if there are no names."""
     images = pa.array([{"bytes": data, "path": None} for data, _ in rows], IMAGE)
     table = pa.table({"image": images, "label": pa.array([label for _, label in rows])})
     if splits:

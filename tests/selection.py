@@ -31,7 +31,7 @@ _STORES = ("minio", "seaweedfs")
 
 
 class _Absent(MetaPathFinder):
-    """Skips what imports a module that isn't to be used."""
+    """Skips tests that import a module that isn't to be used."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._modules = frozenset(modules)
@@ -61,9 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Let each process of pytest-xdist begin with other files, whose rewritten assertions the others then find.
+    """Let each process of pytest-xdist begin with different files, and reuse the files that others have rewritten.
 
-    To rewrite them takes longer than all else that collecting does. `_sorted` makes the order the same again.
+    Rewriting assertions takes most of the time of collecting. `_sorted` restores the order.
     """
     config = session.config
     worker = getattr(config, "workerinput", None)
@@ -81,7 +81,7 @@ def _sorted(items: list[pytest.Item]) -> list[pytest.Item]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest groups tests by their fixtures, for which the order counts
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what this run need not run."""
+    """Leave out tests that this run needn't run."""
     if hasattr(config, "workerinput"):
         items[:] = _sorted(items)
     if any("::" in word for word in config.args):
@@ -101,13 +101,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from walking all modules and tests again and again, which took a 15th of all time."""
+    """Exempt all modules and tests from garbage collection, which took a 15th of the time."""
     gc.collect()
     gc.freeze()
 
 
 def _is_for_another_store(item: pytest.Item) -> bool:
-    """Return whether a case of a test marked `any_store` runs with the other kind of store: its checksum decides."""
+    """Return whether a case of a test marked `any_store` belongs to the other kind of store, by its checksum."""
     kind = getattr(item, "callspec", None) and item.callspec.params.get("store")  # type: ignore[attr-defined]
     if kind not in _STORES or not item.get_closest_marker("any_store"):
         return False
@@ -130,11 +130,11 @@ def _rest_of_tables(items: list[pytest.Item]) -> list[pytest.Item]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Learn from a process of pytest-xdist how many tests it has left out: all leave out the same."""
+    """Get the number of tests that a process of pytest-xdist has left out; all leave out the same."""
     node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say how many tests were left out."""
+    """Report the number of tests that were left out."""
     if count := config.stash.get(_LEFT_OUT, 0):
         terminalreporter.write_line(f"left out: {count} tests; `make test REQUIRE=all` runs them")

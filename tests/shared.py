@@ -1,4 +1,4 @@
-"""What all processes of a test run share: the first one that needs it starts it, and it ends with the last one."""
+"""Servers that all processes of a test run share: the first one that needs a server starts it, the last one ends it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 
 class Started(NamedTuple):
-    """What was started."""
+    """A started server."""
 
     facts: dict[str, Any]
     """What its users must know, as JSON."""
@@ -24,14 +24,14 @@ class Started(NamedTuple):
 
 
 def run_folder(factory: pytest.TempPathFactory) -> Path:
-    """The temporary folder of the whole test run, whatever process of it asks."""
+    """Return the temporary folder of the whole test run."""
     folder = factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @contextmanager
 def shared(factory: pytest.TempPathFactory, name: str, start: Callable[[Path], Started]) -> Iterator[dict[str, Any]]:
-    """The facts about the one that runs; `start` is given a folder for its files.
+    """Yield the facts about the running server. `start` gets a folder for its files.
 
     Each user holds a shared lock. A process beside the test run waits for it and then stops what was started, even when
     the test run was killed.

@@ -1,26 +1,26 @@
 # shellcheck shell=bash
-# What the scripts in this folder share; it is sourced, never run.
+# Functions that the scripts in this folder share. Source this file; don't run it.
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
-LOCK_SECONDS=600 # for another process to be done with packages
+LOCK_SECONDS=600 # how long to wait for another process that installs packages
 
 say() { printf '%s\n' "$*"; }
 
-# fail CODE WHAT NEXT_STEP: 2 is wrong usage, 3 a disk or folder that isn't what it should be, 5 something remote.
+# fail CODE WHAT NEXT_STEP. Codes: 2 wrong usage, 3 a disk or folder in an unexpected state, 5 a remote failure.
 fail() {
     printf 'error: %s\n  next step: %s\n' "$2" "$3" >&2
     exit "$1"
 }
 
-wrong_usage() { fail 2 "$1" "${0##*/} --help shows what there is"; }
+wrong_usage() { fail 2 "$1" "${0##*/} --help lists commands and options"; }
 
 need_root() { ((EUID == 0)) || fail 2 "only root can do this" "sudo $0 ${ARGUMENTS:-}"; }
 
-# One run at a time: after a lost connection, the step that it left behind may still be at work.
+# Run one script at a time. After a lost connection, the previous one may still be running.
 take_turn() {
     local lock="/run/larder-${0##*/}.lock"
-    (umask 077 && : >>"$lock") # whoever may open a file may lock it
+    (umask 077 && : >>"$lock") # any user who can open a file can lock it
     exec 9>>"$lock"
-    flock --wait 300 9 || fail 5 "another ${0##*/} is still at work" "wait for it (ps aux), then run this again"
+    flock --wait 300 9 || fail 5 "another ${0##*/} is still running" "wait for it (ps aux), then run this again"
 }
 
 # need_packages NAME…: install those that are missing.
@@ -35,21 +35,21 @@ need_packages() {
     done
     ((${#missing[@]})) || return 0
     await_first_boot
-    # what an interrupted installation left
+    # complete an interrupted installation
     patiently dpkg --configure -a || packages_failed "dpkg --configure -a"
     refresh_lists
     run_apt install --yes --no-install-recommends "${missing[@]}"
     say "installed ${missing[*]}"
 }
 
-# A fresh cloud image upgrades and installs by itself in its first minutes. How that ended is not our affair.
+# A new cloud image installs updates in its first minutes. Wait for that, whatever its result.
 await_first_boot() {
     command -v cloud-init >/dev/null || return 0
     timeout 600 cloud-init status --wait >/dev/null 2>&1 9>&- || (($? != 124)) ||
-        say "cloud-init isn't done after 10 minutes, and isn't waited for any longer"
+        say "cloud-init isn't done after 10 minutes: continuing without waiting"
 }
 
-# A run of several scripts needs the lists once.
+# When several scripts run, the lists are needed once.
 refresh_lists() {
     [[ ! $(find /run/larder-lists -mmin -60 2>/dev/null) ]] || return 0
     run_apt update
@@ -60,7 +60,7 @@ run_apt() {
     patiently apt-get -qq -o Acquire::Retries=3 "$@" || packages_failed "apt-get $1"
 }
 
-# Run it again as long as another process holds one of the locks; says the last lines of what failed.
+# Repeat a command while another process holds a package lock. Print the last lines of a failure.
 patiently() {
     local log deadline=$((SECONDS + LOCK_SECONDS))
     log=$(mktemp)

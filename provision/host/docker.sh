@@ -10,8 +10,8 @@ docker.sh [--from distribution|docker] [--user NAME]
 
   --from distribution   the distribution's packages (default): Debian 13 and newer, Ubuntu 22.04 and newer
   --from docker         Docker's own repository, download.docker.com, for all others and for the newest version
-  --user NAME           may use Docker without sudo, after the next login; that is as good as being root
-An engine that is there and has compose is left as it is, wherever it comes from.
+  --user NAME           may use Docker without sudo after the next login, which amounts to root access
+An installed engine with compose stays unchanged, whatever its source.
 X
 }
 
@@ -35,7 +35,7 @@ main() {
     [[ ! $user ]] || add_to_group "$user"
 }
 
-# The compose plugin has another name in each, and Debian 12 has only its predecessor.
+# The compose plugin has a different name in each distribution. Debian 12 only has its predecessor.
 from_distribution() {
     local compose cli=()
     await_first_boot
@@ -47,7 +47,7 @@ from_distribution() {
     esac
     [[ $(apt-cache policy "$compose" | awk '$1 == "Candidate:" { print $2 }') =~ ^([0-9]:)?[2-9] ]] ||
         fail 2 "this distribution has no compose plugin in its packages" "--from docker, or a newer release of it"
-    # Debian 13 keeps the command in a package of its own, which compose alone does not bring.
+    # In Debian 13, the command is in a separate package, on which compose doesn't depend.
     [[ ! $(apt-cache --names-only search '^docker-cli$') ]] || cli=(docker-cli)
     need_packages docker.io "${cli[@]}" "$compose" docker-buildx
 }
@@ -62,7 +62,7 @@ from_docker() {
         fail 5 "download.docker.com gives no key for $distribution" "check the network, or --from distribution"
     printf 'deb [arch=%s signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/%s %s stable\n' \
         "$(dpkg --print-architecture)" "$distribution" "$codename" >/etc/apt/sources.list.d/docker.list
-    rm -f /run/larder-lists # of before
+    rm -f /run/larder-lists # they are outdated now
     need_packages docker-ce docker-ce-cli containerd.io docker-buildx-plugin docker-compose-plugin
 }
 

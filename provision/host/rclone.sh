@@ -7,8 +7,8 @@ ARGUMENTS="$*"
 usage() {
     cat <<'X'
 rclone.sh
-Installs rclone and fuse3, and allows `user_allow_other` in /etc/fuse.conf: a container that reads a mount is another
-user than the one who made it.
+Installs rclone and fuse3, and allows `user_allow_other` in /etc/fuse.conf: containers read a mount
+as another user than the one who mounted it.
 X
 }
 

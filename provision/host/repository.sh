@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# A git repository, cloned or brought up to date. Nothing that was changed here is ever lost: it is left as it is, but for
-# tags that the origin has under the same name.
+# Clone a git repository, or update it. Local changes are never lost; tags that also exist at the origin are updated.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -8,11 +7,11 @@ usage() {
     cat <<'X'
 repository.sh --url ADDRESS|- [--revision BRANCH|TAG|COMMIT] [--into FOLDER]
 
-  --url        an address of git; - reads it from standard input, so that the token of https://USER:TOKEN@HOST/… is seen
-               by nobody: it is used for this run, and kept nowhere
+  --url        the repository's address; - reads it from standard input, which hides the token of
+               https://USER:TOKEN@HOST/…: it is used for this run only, and never stored
   --revision   default: the repository's default branch, or the branch that is checked out
   --into       default: a folder in the home directory, named like the repository
-Run it as the user whose repository it is, not as root.
+Run it as the repository's owner, not as root.
 X
 }
 
@@ -24,7 +23,7 @@ main() {
         case $1 in --url) url=$2 ;; --revision) revision=$2 ;; --into) into=$2 ;; *) wrong_usage "unknown option $1" ;; esac
         shift 2
     done
-    [[ $url != - ]] || read -r url || true # without an end of line
+    [[ $url != - ]] || read -r url || true # the line may lack its end
     [[ $url ]] || wrong_usage "--url is missing"
     [[ $revision != -* ]] || wrong_usage "--revision $revision is no revision"
     command -v git >/dev/null || fail 2 "git isn't installed" "sudo apt-get install git (tools.sh git), then run this again"
@@ -40,7 +39,7 @@ main() {
     fi
 }
 
-# Takes user and token out of the address, and gives git them in a file that goes with this run.
+# Remove user and token from the address, and pass them to git in a temporary file.
 set_secret_aside() {
     local user
     [[ $url =~ ^(https?://)([^/@]+)@(.*)$ ]] || return 0
@@ -52,7 +51,7 @@ set_secret_aside() {
     git_options=(-c credential.helper= -c "credential.helper=store --file=$secret")
 }
 
-# An interrupted clone leaves a folder of another name, and the next run makes a new one.
+# An interrupted clone leaves a folder with another name, which the next run replaces.
 clone() {
     rm -rf -- "$into.larder-part"
     git "${git_options[@]}" clone --quiet -- "$url" "$into.larder-part" || unreachable
@@ -66,8 +65,8 @@ clone() {
 check_folder() {
     local origin
     origin=$(git -C "$into" config --get remote.origin.url 2>/dev/null) ||
-        fail 3 "$into is there and is no clone" "move it away, or choose another folder (--into)"
-    origin=$(sed -E 's|^(https?://)[^/@]+@|\1|' <<<"$origin") # somebody's own clone may keep a token there
+        fail 3 "$into exists and isn't a clone" "move it away, or choose another folder (--into)"
+    origin=$(sed -E 's|^(https?://)[^/@]+@|\1|' <<<"$origin") # a clone of the user's own may contain a token there
     [[ $origin == "$url" ]] ||
         fail 3 "$into is a clone of $origin, not of $url" "move it away, or choose another folder (--into)"
 }
@@ -102,7 +101,7 @@ where() { git -C "$into" log -1 --format='%h %s'; }
 unreachable() { fail 5 "git can't read $url" "check the address, and that the server may reach it"; }
 
 unknown_revision() {
-    fail 3 "$url has no revision $revision, or it can't be checked out" "git ls-remote $url shows what there is"
+    fail 3 "$url has no revision $revision, or it can't be checked out" "git ls-remote $url lists its revisions"
 }
 
 main "$@"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A block volume on this server: looked at, prepared, mounted, unmounted, grown. Never formats what may hold data.
+# Inspect, prepare, mount, unmount and grow a block volume on this server. Never formats a disk that may hold data.
 set -euo pipefail
 ARGUMENTS="$*"
 . "$(dirname "$0")/common.sh"
 
-OUR_NAME=larder # of the partition and of the file system that this script makes
+OUR_NAME=larder # name of the partition and label of the file system that this script creates
 GIB=$((1 << 30)) ENDS_BYTES=$((16 << 20))
 SAMPLES=512 SAMPLE_BYTES=65536
 
@@ -12,20 +12,20 @@ usage() {
     cat <<'X'
 volume.sh COMMAND (--serial ID | --device PATH) [options]
 
-  look      print as JSON what stands on the disk; reads only
-  uses      print as JSON what this server does with the disk: a list, empty when it is free; reads only
-  prepare   give a blank disk a partition and ext4; leaves a disk with a file system as it is
-  mount     prepare, then mount by UUID now and at each boot (fstab, nofail), and have Docker wait for it
-  unmount   unmount it where `mount` put it, take it out of fstab and of Docker's way; refused while it is in use
-  grow      extend partition and file system to the disk's size; it may stay mounted and in use
+  look      print as JSON what is on the disk; changes nothing
+  uses      print as JSON how this server uses the disk, as a list (empty if unused); changes nothing
+  prepare   give a blank disk a partition and ext4; leave a disk with a file system unchanged
+  mount     prepare, then mount by UUID, now and at each boot (fstab, nofail); Docker then requires the mount
+  unmount   undo `mount`: unmount, remove the line in fstab and Docker's requirement; refused while in use
+  grow      extend partition and file system to the disk's size, also while it is mounted and in use
 
   --serial ID       the volume's id; disks show at least its first 20 characters as serial
-  --device PATH     the disk itself, by hand
+  --device PATH     the disk by name
   --gib N           the size that the disk must have
   --mount DIR       default /mnt/block
-  --blank           the volume was created blank and has not been formatted: permits formatting, if it looks blank, too
-  --owner UID:GID   owns the folders workspace and docker-volumes of a new file system; default: who called sudo
-  --wait SECONDS    for the disk to appear, or to show its new size; default 60 (look, uses and unmount: 0)
+  --blank           the volume was created blank and never formatted: allows formatting, if the disk is blank
+  --owner UID:GID   owner of the folders workspace and docker-volumes in a new file system; default: the user of sudo
+  --wait SECONDS    how long to wait for the disk or its new size; default 60 (look, uses and unmount: 0)
 X
 }
 
@@ -76,7 +76,7 @@ check_options() {
 
 # --- finding the disk -------------------------------------------------------------------------------------------------
 
-# Every disk as "PATH SERIAL BYTES", a missing serial as "-".
+# Print every disk as "PATH SERIAL BYTES", with "-" for a missing serial.
 disks() {
     local line
     while read -r line; do
@@ -92,21 +92,21 @@ matching_disks() {
     done < <(disks)
 }
 
-# Sets `device`; fails when the disk isn't there in time.
+# Set `device`. Fail if the disk doesn't appear in time.
 find_device() {
-    local found deadline=$((SECONDS + seconds))
+    local matches deadline=$((SECONDS + seconds))
     if [[ $device ]]; then
         [[ -b $device ]] || fail 3 "$device is no block device" "lsblk shows what there is"
         device=$(readlink -f "$device") # /dev/disk/by-id/…
         return
     fi
-    while found=$(matching_disks) && [[ ! $found ]]; do
+    while matches=$(matching_disks) && [[ ! $matches ]]; do
         ((SECONDS < deadline)) || return 1
         sleep 0.5
     done
-    [[ $found != *$'\n'* ]] || fail 3 "more than one disk has the serial ${serial:0:20}: ${found//$'\n'/, }" \
+    [[ $matches != *$'\n'* ]] || fail 3 "more than one disk has the serial ${serial:0:20}: ${matches//$'\n'/, }" \
         "detach the one that doesn't belong here"
-    device=$found
+    device=$matches
 }
 
 need_device() {
@@ -126,9 +126,9 @@ check_size() {
         "correct the declared size, or grow the volume in the cloud and here (grow), or check that it is the right volume"
 }
 
-# --- what stands on it ------------------------------------------------------------------------------------------------
+# --- what is on it ----------------------------------------------------------------------------------------------------
 
-# Sets state, place (what holds or will hold the file system), type, uuid, label, name, evidence. Only reads.
+# Set state, place (the device with the file system, now or later), type, uuid, label, name, evidence. Only reads.
 inspect() {
     state='' place=$device type='' uuid='' label='' evidence=()
     probe "$device"
@@ -137,7 +137,7 @@ inspect() {
         evidence+=("$device: what an interrupted partitioning of ours has left, and zeros elsewhere")
     elif [[ $table ]]; then
         inspect_partitions
-    elif [[ $type || ${#found[@]} -gt 0 ]]; then
+    elif [[ $type || ${#signatures[@]} -gt 0 ]]; then
         judge_file_system
     elif [[ $(list_partitions) || $(list_holders) ]]; then
         state=foreign
@@ -147,10 +147,10 @@ inspect() {
     fi
 }
 
-# Whether all that stands on the disk is a part of the table that `make_partition` writes: of the places where GPT has its
-# two headers and its two lists (UEFI 2.10, 5.3), each is empty or holds ours, and what makes a table of it, the first
-# sector, isn't there yet. Only its one partition bears a name of ours, so a list must be there. The sector in front of
-# the last list is looked at here, since `first_data` leaves out as much at the end as at the beginning.
+# Return whether the disk holds nothing but an unfinished table of `make_partition`. GPT has two headers and two lists of
+# partitions (UEFI 2.10, 5.3): each must be empty or ours. The first sector, which is written last, must be empty. Only the
+# partition has our name, so at least one list must exist. The sector before the last list is checked here, since
+# `first_data` skips the same number of bytes at the end as at the beginning.
 is_half_written() {
     local sector at
     [[ ! $(list_partitions) && ! $(list_holders) ]] || return 1
@@ -171,11 +171,11 @@ is_half_written() {
         for (at($sector, $sector), at($bytes - $sector, $sector)) {
             exit 1 if /[^\0]/ && !/^EFI PART.{84}\0*\z/s;
         }' "$device" "$(blockdev --getsize64 "$device")" "$sector" "$OUR_NAME" || return 1
-    at=$(first_data "$device" $((2 * sector + 16384))) || exit 3 # what can't be read must not look empty
+    at=$(first_data "$device" $((2 * sector + 16384))) || exit 3 # an unreadable disk must not count as empty
     [[ ! $at ]]
 }
 
-# What the kernel has built on the device: LVM, RAID, an encrypted disk.
+# List what uses the device in the kernel: LVM, RAID, an encrypted disk.
 list_holders() {
     local name
     name=$(basename "$(readlink -f "$device")")
@@ -194,7 +194,7 @@ inspect_partitions() {
     evidence+=("$device: a partition table ($table) with one partition")
     probe "$place"
     [[ ! $name ]] || evidence+=("$place: its name is '$name'")
-    if [[ $type || $table || ${#found[@]} -gt 0 ]]; then
+    if [[ $type || $table || ${#signatures[@]} -gt 0 ]]; then
         judge_file_system
     elif [[ $name == "$OUR_NAME" ]]; then
         judge_zeros half-made
@@ -204,10 +204,10 @@ inspect_partitions() {
     fi
 }
 
-# The kernel may not have read the table yet, after an interrupted partitioning.
+# After an interrupted partitioning, the kernel may not have read the table yet.
 partition_nodes() {
     if [[ ! $(list_partitions) ]]; then
-        partx --update "$device" 2>/dev/null || true # fails where the table has no partitions
+        partx --update "$device" 2>/dev/null || true # fails if the table has no partitions
         settle
     fi
     list_partitions | while read -r node; do
@@ -216,7 +216,7 @@ partition_nodes() {
     done
 }
 
-# lsblk knows types from udev, which isn't everywhere: sysfs tells partitions from all else.
+# lsblk gets types from udev, which not every system runs. sysfs always distinguishes partitions.
 list_partitions() {
     local folder
     for folder in "/sys/class/block/${device##*/}/"*/partition; do
@@ -228,10 +228,10 @@ list_partitions() {
 
 settle() { if [[ -d /run/udev ]]; then udevadm settle --timeout=10; fi; }
 
-# Sets table, type, uuid, label, name (the partition's) from blkid and found from wipefs: each misses what the other sees.
+# Set table, type, uuid, label and name (of the partition) from blkid, and signatures from wipefs. Each tool misses some.
 probe() {
     local key value code=0 text
-    table='' type='' uuid='' label='' name='' found=()
+    table='' type='' uuid='' label='' name='' signatures=()
     text=$(blkid --probe --output export "$1" 2>&1) || code=$? # 2: nothing found; 8: more than one thing
     ((code == 0 || code == 2 || code == 8)) || fail 3 "$1 can't be read: $text" "check the disk (dmesg)"
     while IFS='=' read -r key value; do
@@ -240,15 +240,15 @@ probe() {
     ((code != 8)) || type=ambivalent
     text=$(wipefs --noheadings --output TYPE,OFFSET "$1") || fail 3 "$1 can't be read" "check the disk (dmesg)"
     while read -r key value; do
-        if [[ $key ]]; then found+=("$key at byte $((value))"); fi
+        if [[ $key ]]; then signatures+=("$key at byte $((value))"); fi
     done <<<"$text"
-    if [[ ! $table && ${found[*]} =~ (gpt|dos)\ at ]]; then table=${BASH_REMATCH[1]}; fi
+    if [[ ! $table && ${signatures[*]} =~ (gpt|dos)\ at ]]; then table=${BASH_REMATCH[1]}; fi
 }
 
 judge_file_system() {
     local named=''
     [[ ! $label ]] || named=", label '$label'"
-    evidence+=("$place: ${type:-unknown}$named${uuid:+, UUID $uuid} (${found[*]:-no signature})")
+    evidence+=("$place: ${type:-unknown}$named${uuid:+, UUID $uuid} (${signatures[*]:-no signature})")
     state=foreign
     if [[ $type == ext4 && $uuid && ! $table ]]; then state=ready; fi
 }
@@ -265,8 +265,8 @@ judge_zeros() {
     fi
 }
 
-# Where the first byte lies that isn't zero, as far as samples show, or one but for $2 bytes at either end; prints nothing
-# when there is none. Perl belongs to every Debian and Ubuntu, and reads all samples in one process.
+# Print the position of the first sampled byte that isn't zero, skipping $2 bytes at either end; print nothing if all are
+# zero. Every Debian and Ubuntu has Perl, which reads all samples in one process.
 first_data() {
     local bytes
     bytes=$(blockdev --getsize64 "$1")
@@ -321,12 +321,12 @@ containers() {
     [[ ! $ids ]] || docker inspect --format '{{.State.Pid}} {{.Name}}' $ids
 }
 
-# --- what the server does with it --------------------------------------------------------------------------------------
+# --- how the server uses it --------------------------------------------------------------------------------------------
 
-# One a line, in words: of the disk, its partitions, and all that is built on them, whoever did it.
+# Describe each use of the disk, its partitions and everything built on them, one per line.
 list_uses() {
     local tree node kind
-    # what can't be seen must not look free
+    # a disk that can't be inspected must not count as unused
     tree=$(lsblk --noheadings --raw --paths --output NAME,TYPE "$device") ||
         fail 3 "what uses $device can't be seen" "lsblk $device shows why"
     while read -r node kind; do
@@ -334,7 +334,7 @@ list_uses() {
     done <<<"$tree"
 }
 
-# lsblk knows types from sysfs; what is built on a disk stands below it, so its own type tells who holds the disk.
+# lsblk gets these types from sysfs, and lists users of a disk below it. Their types tell how they use it.
 list_uses_of() {
     local targets group
     case $2 in
@@ -350,7 +350,7 @@ list_uses_of() {
         mounted_by "$1" | while read -r who; do say "mounted by $who, in a namespace of its own"; done
     fi
     if grep -q "^$(readlink -f "$1") " /proc/swaps; then say "swap"; fi
-    # without LVM's tools nothing of it is at work
+    # without LVM's tools, LVM isn't in use
     group=$(pvs --readonly --noheadings --options vg_name "$1" 2>/dev/null | tr -d ' ' || true)
     [[ ! $group ]] || say "part of LVM's volume group $group"
 }
@@ -368,10 +368,10 @@ uses() {
     say
 }
 
-# The kernel gives a disk to one holder at a time: a file system, swap, LVM, RAID, anything.
+# The kernel lets one user hold a disk exclusively: a file system, swap, LVM, RAID or another.
 is_held() { ! perl -MFcntl -e 'exit !sysopen(my $disk, $ARGV[0], O_RDONLY | O_EXCL)' "$device"; }
 
-# The first process whose namespace has a device mounted.
+# Print the first process whose namespace has the device mounted.
 mounted_by() {
     local kernel_number file
     kernel_number=$(lsblk --nodeps --noheadings --output MAJ:MIN "$1" | tr -d ' ')
@@ -381,8 +381,8 @@ mounted_by() {
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-# State: absent · blank · half-made, by an interrupted run of ours · ready, to be mounted · mounted · foreign: data that is
-# neither mounted nor touched. "users" and "used_bytes" only where it is mounted.
+# States: absent · blank · half-made (by an interrupted run of this script) · ready (to be mounted) · mounted · foreign
+# (data that this script neither mounts nor changes). "users" and "used_bytes" are only set if it is mounted.
 look() {
     local target='' used=0 who=() bytes=0
     state=absent type='' evidence=()
@@ -466,13 +466,13 @@ make_partition() {
     say "made one partition on $device"
 }
 
-# Minimal systems lack them.
+# Minimal systems lack these programs.
 need_commands() {
     command -v sfdisk >/dev/null || need_packages fdisk
     command -v resize2fs >/dev/null || need_packages e2fsprogs
 }
 
-# The folders are part of the new file system, whose superblock is written last: it is whole or not there.
+# mkfs writes the folders, too, and the superblock last: so the file system is complete or absent.
 make_file_system() {
     need_commands
     local folder
@@ -508,7 +508,7 @@ check_mount_point() {
     [[ ! $other ]] || fail 3 "$other is mounted at $mount already" "unmount it, or choose another mount point"
     elsewhere=$(mount_points | sed -n 1p)
     [[ ! $elsewhere ]] || fail 3 "$place is mounted at $elsewhere" "unmount it there first: sudo umount '$elsewhere'"
-    twins=$(lsblk --noheadings --raw --output UUID | grep -c -x -- "$uuid" || true) # 0 where lsblk lacks udev
+    twins=$(lsblk --noheadings --raw --output UUID | grep -c -x -- "$uuid" || true) # 0 if lsblk lacks udev
     ((twins < 2)) || fail 3 "$twins disks here have the UUID $uuid, one is a copy of the other" "detach one of them"
     [[ ! -e $mount || ! $(ls -A "$mount") ]] || fail 3 \
         "$mount holds files of another disk, which mounting would hide: $(first_names "$mount")" \
@@ -517,11 +517,11 @@ check_mount_point() {
 
 first_names() { find "$1" -mindepth 1 -maxdepth 1 -printf '%f ' -quit; }
 
-# /etc/fstab is replaced as a whole, with the one line of ours for this file system: one for the mount point that it had
-# before would keep Docker from starting once the volume is gone. Lines of others stay as they are.
+# Replace /etc/fstab atomically, with a single line of ours for this file system: a line for a previous mount point would
+# prevent Docker from starting after the volume is removed. Other lines stay unchanged.
 write_fstab() {
     local line
-    # 90 s: a busy server may find its disks that late, and what is not mounted by then keeps Docker from starting.
+    # 90 s: a busy server may find its disks late, and Docker doesn't start if the volume isn't mounted by then.
     line="UUID=$uuid $mount ext4 defaults,nofail,x-systemd.device-timeout=90s,x-larder=${serial:-by-hand} 0 2"
     refuse_others_in_fstab
     if grep -qxF -- "$line" /etc/fstab; then
@@ -532,23 +532,23 @@ write_fstab() {
     say "wrote it to /etc/fstab"
 }
 
-# By device, whether they say UUID, LABEL or a path, and by mount point; 1 of findmnt: none.
+# Look for lines with this device (by UUID, LABEL or path) or this mount point. findmnt returns 1 if there is none.
 refuse_others_in_fstab() {
-    local others
-    others=$({ findmnt --fstab --evaluate --noheadings --source "$place" --output SOURCE,TARGET,OPTIONS || true
+    local foreign
+    foreign=$({ findmnt --fstab --evaluate --noheadings --source "$place" --output SOURCE,TARGET,OPTIONS || true
                fstab_lines; } | grep -v x-larder= | head -n 1 || true)
-    [[ ! $others ]] || fail 3 "/etc/fstab has a line of somebody else for $place or $mount: $others" \
+    [[ ! $foreign ]] || fail 3 "/etc/fstab has a line of somebody else for $place or $mount: $foreign" \
         "remove that line, or choose another mount point"
 }
 
-# Of all lines for this mount point, ours carry x-larder=.
+# Print all lines for this mount point. Ours have the option x-larder=.
 fstab_lines() { awk -v mount="$mount" '$1 !~ /^#/ { at = $2; sub(/\/+$/, "", at); if (at == mount) print }' /etc/fstab; }
 
-# Where a line of ours has this file system: at another place than is declared, if that was changed meanwhile.
+# Print the mount point in our line for this file system. It differs from the declared one if that has changed.
 our_mount_point() { awk -v source="UUID=$uuid" '$1 == source && $4 ~ /x-larder=/ { print $2; exit }' /etc/fstab; }
 
 replace_fstab() {
-    cp --preserve=all /etc/fstab /etc/fstab.larder # its owner and mode
+    cp --preserve=all /etc/fstab /etc/fstab.larder # keeps owner and mode
     awk -v mount="$mount" -v source="UUID=${uuid:-}" \
         '$1 ~ /^#/ || ($2 != mount && $1 != source) || $4 !~ /x-larder=/' /etc/fstab >/etc/fstab.larder
     [[ ! $1 ]] || printf '%s\n' "$1" >>/etc/fstab.larder
@@ -561,7 +561,7 @@ reload_systemd() { if [[ -d /run/systemd/system ]]; then systemctl daemon-reload
 
 docker_unit() { printf '/etc/systemd/system/docker.service.d/larder-%s.conf' "$(systemd-escape --path "$mount")"; }
 
-# Without this, Docker starts although the volume is missing, and containers write to the root disk.
+# Without this, Docker would start without the volume, and containers would write to the root disk.
 write_docker_unit() {
     local path text
     path=$(docker_unit) text=$'[Unit]\nRequiresMountsFor='"$mount"
@@ -596,7 +596,7 @@ unmount_volume() {
     forget_volume
 }
 
-# The disk was taken away while it was mounted: nothing can be written to it any more.
+# The disk was detached while it was mounted: nothing can be written to it any more.
 unmount_remains() {
     local source
     source=$(findmnt --noheadings --raw --mountpoint "$mount" --output SOURCE || true) # 1: nothing is mounted
@@ -606,8 +606,7 @@ unmount_remains() {
     say "found no disk with the serial ${serial:0:20}${source:+, and unmounted what was left of it}"
 }
 
-# It may be mounted a second time; and a container that started before the mount may hold a copy of it in a namespace
-# of its own.
+# The volume may be mounted a second time, or a container may hold a copy of the mount in its own namespace.
 check_let_go() {
     local left
     left=$(mount_points | sed -n 1p)
@@ -640,17 +639,17 @@ grow() {
     say "the file system fills $place, $(words "$(blockdev --getsize64 "$place")")"
 }
 
-# resize2fs wants that of a file system that isn't mounted.
+# resize2fs requires this check for a file system that isn't mounted.
 check_file_system() {
     local text code=0
-    text=$(e2fsck -f -p "$place" 2>&1) || code=$? # 1: it mended something
-    ((code <= 1)) || fail 3 "e2fsck $place found what it doesn't mend by itself: $text" "run e2fsck $place by hand"
+    text=$(e2fsck -f -p "$place" 2>&1) || code=$? # 1: errors were corrected
+    ((code <= 1)) || fail 3 "e2fsck $place found errors that it can't correct automatically: $text" "run e2fsck $place by hand"
 }
 
-# The kernel hears of the new size a moment after the cloud grew the volume.
+# The kernel notices the new size a moment after the cloud has grown the volume.
 await_size() {
     local deadline=$((SECONDS + seconds)) rescan
-    rescan="/sys/class/block/${device##*/}/device/rescan" # SCSI disks are asked
+    rescan="/sys/class/block/${device##*/}/device/rescan" # SCSI disks need a rescan
     while [[ $gib && $(blockdev --getsize64 "$device") -ne $((gib * GIB)) ]] && ((SECONDS < deadline)); do
         [[ ! -w $rescan ]] || echo 1 >"$rescan"
         sleep 0.5

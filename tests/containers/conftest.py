@@ -26,18 +26,18 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
-    """These tests were asked for, so what they need must be there."""
+    """Require a container engine: these tests were requested."""
     for command in (
         ["docker", "info"],
         *(["docker", "image", "inspect", f"larder-{stage}:{__version__}"] for stage in STAGES),
     ):
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, f"{' '.join(command)}: {found.stderr.strip()} (make build)"
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, f"{' '.join(command)}: {answer.stderr.strip()} (make build)"
 
 
 @pytest.fixture
 def data_volume() -> Iterator[str]:
-    """The name of a volume that is this test's own."""
+    """The name of a data volume for one test."""
     name = f"larder_test_{uuid.uuid4().hex[:12]}"
     yield name
     remove = ["docker", "volume", "rm", "--force", name, f"{name}_wds", f"{name}_lit"]
@@ -80,7 +80,7 @@ def run(environment: dict[str, str]) -> Run:
 
 @pytest.fixture(scope="session")
 def shared_folder() -> Iterator[Path]:
-    """A folder on a shared mount, open to other users: what a container mounts in it appears on this machine."""
+    """A folder on a shared mount, accessible to other users: this machine sees what a container mounts there."""
     folder = Path(tempfile.mkdtemp(prefix="larder-mount-"))
     folder.chmod(0o755)
     find = ["findmnt", "-n", "-o", "PROPAGATION", "-T", str(folder)]
@@ -97,7 +97,7 @@ def shared_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def own_project() -> Iterator[dict[str, str]]:
-    """A compose project and ports of this test's own; what of it is left is removed."""
+    """A compose project and ports for one test. Everything of the project is removed at the end."""
     port, jupyter = free_ports(2)
     project = f"larder-test-{uuid.uuid4().hex[:8]}"
     yield {"COMPOSE_PROJECT_NAME": project, "LARDER_MINIO_PORT": str(port), "LARDER_JUPYTER_PORT": str(jupyter)}
@@ -108,7 +108,7 @@ def own_project() -> Iterator[dict[str, str]]:
 
 
 def _removed(kind: str, listed: list[str]) -> bool:
-    """Remove what a command lists; False when something holds it still, or the engine is removing it already."""
+    """Remove what a command lists. Return False if it is in use, or is being removed already."""
     names = subprocess.check_output(listed, text=True).split()
     remove = ["docker", kind, "rm", "--force", *names]
     return not names or not subprocess.run(remove, check=False, capture_output=True).returncode
@@ -148,7 +148,7 @@ def in_volume(run: Run, data_volume: str) -> Callable[[str], str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what git would give a new user, to run commands in that leave files behind."""
+    """A copy of the checkout, for commands that leave files behind."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

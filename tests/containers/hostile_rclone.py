@@ -1,5 +1,5 @@
 #!/opt/venv/bin/python
-"""What an rclone tries that somebody has taken over; stands in for the real one in the mount's container.
+"""Try what an attacker who controls rclone would try. Replaces the real rclone in the mount's container.
 
 It prints one line as rclone's log would: for each thing that it tries "done", or what the system says.
 """
@@ -19,7 +19,7 @@ PTRACE_ATTACH = 16
 
 
 def call(name: str, *words: object) -> None:
-    """Call a function of the C library that gives -1 when it fails."""
+    """Call a function of the C library, which returns -1 for a failure."""
     if getattr(LIBC, name)(*words) == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -31,15 +31,15 @@ def processes(word: str) -> list[int]:
 
 
 def ask(words: bytes) -> None:
-    """Have the mounter do something."""
+    """Send a request to the mounter."""
     with socket.socket(fileno=os.dup(int(os.environ["LARDER_MOUNTER"]))) as mounter:
         mounter.setblocking(True)
         mounter.send(words)
-        said, handles, _, _ = socket.recv_fds(mounter, 1000, 4)
+        reply, handles, _, _ = socket.recv_fds(mounter, 1000, 4)
     for handle in handles:
         os.close(handle)
-    if said != b"done":
-        raise OSError(1, said.decode())
+    if reply != b"done":
+        raise OSError(1, reply.decode())
 
 
 def write(path: str) -> None:
@@ -53,7 +53,7 @@ def read(path: str) -> None:
 
 
 def swap_the_point() -> None:
-    """Put a link in the mount point's place, and have that mounted."""
+    """Replace the mount point by a link, and request the mount."""
     point = Path(sys.argv[3])
     point.rmdir()
     point.symlink_to("/opt")
@@ -121,10 +121,10 @@ def result(attempt: Callable[[], object]) -> str:
 
 
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-found = {
+report: dict[str, object] = {
     name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "NoNewPrivs", "Seccomp", "Uid", "Groups")
 }
-found["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}
-found["devices"] = sorted(str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode))
-print(json.dumps({"level": "error", "msg": "PROBE" + json.dumps(found)}), file=sys.stderr, flush=True)
+report["tries"] = {name: result(attempt) for name, attempt in TRIES.items()}
+report["devices"] = sorted(str(path) for path in Path("/dev").rglob("*") if stat.S_ISBLK(path.lstat().st_mode))
+print(json.dumps({"level": "error", "msg": "PROBE" + json.dumps(report)}), file=sys.stderr, flush=True)
 sys.exit(1)

@@ -152,7 +152,7 @@ def test_every_variable_is_documented(config: dict[str, Any]) -> None:
 
 
 def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
-    from larder.settings import settings_of
+    from larder.settings import Settings, settings_of
     from services.bench.settings import BenchSettings
     from services.extract.settings import ExtractSettings
     from services.index.settings import IndexSettings
@@ -165,7 +165,7 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     from services.transform.settings import TransformSettings
     from services.verify.settings import VerifySettings
 
-    stages = {
+    stages: dict[str, type[Settings]] = {
         "extract": ExtractSettings,
         "transform": TransformSettings,
         "load": LoadSettings,
@@ -181,13 +181,13 @@ def test_every_setting_of_a_stage_reaches_it(run: Run) -> None:
     given = {name: "7" for kind in stages.values() for setting in settings_of(kind) for name in setting.names}
     given["LARDER_CACHE_DIR"] = "/7"  # a name would be a volume's
     given["LARDER_JUPYTER_BIND"] = "127.0.0.7"  # compose looks at it
-    found: dict[str, dict[str, Any]] = {}
+    services: dict[str, dict[str, Any]] = {}
     for file in FILES:
         ended = run("docker", "compose", "-f", f"compose/{file}", "config", "--format", "json", check=True, **given)
-        found |= json.loads(ended.stdout)["services"]
+        services |= json.loads(ended.stdout)["services"]
     for stage, kind in stages.items():
-        wanted = {name for setting in settings_of(kind) for name in setting.names} - set(NO_SETTINGS)
-        assert wanted <= set(found[stage]["environment"]), stage
+        names = {name for setting in settings_of(kind) for name in setting.names} - set(NO_SETTINGS)
+        assert names <= set(services[stage]["environment"]), stage
 
 
 def test_env_file_in_the_repository_is_read(checkout: Path, run: Run) -> None:

@@ -45,12 +45,12 @@ def test_a_volume_that_is_named_wins(run: Run) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(VOLUMES.keys() - {"ray"}))
-def test_stages_are_told_the_name(run: Run, file: str) -> None:
+def test_stages_get_the_name(run: Run, file: str) -> None:
     for service in config(run, file, LARDER_DATASET="photos")["services"].values():
         assert service["environment"]["LARDER_DATASET"] == "photos"
 
 
 @pytest.mark.parametrize(("file", "layout"), [("wds", "webdataset"), ("lit", "litdata")])
 def test_what_was_packed_is_what_is_loaded(run: Run, file: str, layout: str) -> None:
-    found = config(run, file, LARDER_LOAD="tree")["services"]["load"]["environment"]
-    assert found["LARDER_LOAD"] == layout
+    environment = config(run, file, LARDER_LOAD="tree")["services"]["load"]["environment"]
+    assert environment["LARDER_LOAD"] == layout

@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_compose(folder: Path, *texts: str) -> Mapping[str, str] | None:
-    """What compose reads; None when it refuses the file."""
+    """Return what compose reads; None if it refuses the file."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     words = ["docker", "compose"]
     for at, text in enumerate(texts):
@@ -86,8 +86,8 @@ def by_compose(folder: Path, *texts: str) -> Mapping[str, str] | None:
     )
     if ended.returncode:
         return None
-    found = json.loads(ended.stdout)["services"]["stage"]["environment"]
-    return {name: value.replace("$$", "$") for name, value in found.items() if value is not None}
+    by_compose = json.loads(ended.stdout)["services"]["stage"]["environment"]
+    return {name: value.replace("$$", "$") for name, value in by_compose.items() if value is not None}
 
 
 def by_larder(folder: Path, *texts: str) -> Mapping[str, str] | None:
@@ -95,11 +95,11 @@ def by_larder(folder: Path, *texts: str) -> Mapping[str, str] | None:
     for file, text in zip(files, texts, strict=True):
         file.write_bytes(text.encode())
     try:
-        found = dotenv.read(files, ENVIRON)
+        settings = dotenv.read(files, ENVIRON)
     except ConfigurationError as error:
         assert "ours" in error.what
         return None
-    return {name: value for name, value in {**found, **ENVIRON}.items() if name in NAMES}
+    return {name: value for name, value in {**settings, **ENVIRON}.items() if name in NAMES}
 
 
 @pytest.mark.one_in(3)

@@ -17,7 +17,7 @@ SAMPLE = {"LARDER_SOURCE": "sample", "LARDER_SAMPLE_IMAGES": "40"}
 
 @pytest.fixture
 def second(own_project: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """The settings of a checkout beside one that has the plain project name, and so keeps its hands off the images."""
+    """The settings of a second checkout, which must not remove the first one's images."""
     register = tmp_path / "state" / "larder" / "checkouts.json"
     register.parent.mkdir(parents=True)
     register.write_text(json.dumps({"larder": str(ROOT)}))
@@ -26,7 +26,7 @@ def second(own_project: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 def listed(kind: str, project: str) -> list[str]:
-    """What the engine holds of a project."""
+    """List what the engine has of a project."""
     every = ["--all"] if kind == "container" else []
     label = f"label=com.docker.compose.project={project}"
     return subprocess.check_output(["docker", kind, "ls", *every, "--quiet", "--filter", label], text=True).split()
@@ -39,17 +39,17 @@ def test_status_sees_what_lies_in_volumes_and_what_is_out_of_date(
     assert f"No volume   {data_volume}, " in run(*larder, "status", check=True, **second).stdout
     for name in ("extract", "transform", "shard"):
         stage(name, check=True, **SAMPLE, **second)
-    said = run(*larder, "status", check=True, **second).stdout
-    assert f"Volume      {data_volume}: " in said
-    assert "Food-11: tree, 40 files, " in said
-    assert "Food-11-webdataset: webdataset, 3 files, " in said
-    assert f"No volume   {data_volume}_lit" in said
-    assert "OUT OF DATE" not in said
+    stdout = run(*larder, "status", check=True, **second).stdout
+    assert f"Volume      {data_volume}: " in stdout
+    assert "Food-11: tree, 40 files, " in stdout
+    assert "Food-11-webdataset: webdataset, 3 files, " in stdout
+    assert f"No volume   {data_volume}_lit" in stdout
+    assert "OUT OF DATE" not in stdout
     for name in ("extract", "transform"):
         stage(name, check=True, LARDER_FORCE="true", **{**SAMPLE, **second, "LARDER_SAMPLE_IMAGES": "50"})
-    said = run(*larder, "status", check=True, **second).stdout
-    assert "OUT OF DATE: the tree data have changed since" in said
-    assert said.endswith("Next: python3 -m larder etl-wds\n")
+    stdout = run(*larder, "status", check=True, **second).stdout
+    assert "OUT OF DATE: the tree data have changed since" in stdout
+    assert stdout.endswith("Next: python3 -m larder etl-wds\n")
     assert listed("container", second["COMPOSE_PROJECT_NAME"]) == []
 
 
@@ -61,7 +61,7 @@ def test_doctor_finds_an_engine_that_works(run: Run, second: dict[str, str]) -> 
 
 @pytest.fixture
 def foreign(data_volume: str) -> Iterator[str]:
-    """A container that isn't larder's, to be started on the data volume."""
+    """A container of another program that uses the data volume."""
     name = f"{data_volume}-training"
     yield name
     subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True)
@@ -75,8 +75,8 @@ def test_uninstall_removes_what_the_checkout_has_made(
     larder = ("python3", "-m", "larder")
     stage("extract", check=True, **SAMPLE, **second)
     run(*larder, "s3-up", folder=checkout, check=True, **second)
-    said = run(*larder, "status", folder=checkout, check=True, **second).stdout
-    assert "Store       on this machine, keys in .larder/s3-compose.env\n              nothing of Food-11" in said
+    stdout = run(*larder, "status", folder=checkout, check=True, **second).stdout
+    assert "Store       on this machine, keys in .larder/s3-compose.env\n              nothing of Food-11" in stdout
     assert (
         f"{second['LARDER_MINIO_PORT']} is used by larder itself"
         in run(*larder, "doctor", folder=checkout, **second).stdout

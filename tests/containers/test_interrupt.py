@@ -28,7 +28,7 @@ OTHER = 'name: larder\nservices:\n  s3: {image: "debian:bookworm-slim", entrypoi
 
 
 class Checkout:
-    """A checkout with a compose project of its own."""
+    """A checkout with its own compose project."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.project = copy_front_door(root), f"larder-test-{uuid.uuid4().hex[:8]}"
@@ -56,11 +56,11 @@ class Checkout:
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[Checkout]:
-    found = Checkout(tmp_path / "larder")
-    yield found
-    if left := found.containers("--all"):
+    checkout = Checkout(tmp_path / "larder")
+    yield checkout
+    if left := checkout.containers("--all"):
         subprocess.run(["docker", "rm", "--force", *left], check=True, capture_output=True)
-    subprocess.run(["docker", "network", "rm", f"{found.project}_default"], check=False, capture_output=True)
+    subprocess.run(["docker", "network", "rm", f"{checkout.project}_default"], check=False, capture_output=True)
 
 
 def runs_compose(process: subprocess.Popen[str]) -> bool:

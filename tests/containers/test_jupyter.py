@@ -1,4 +1,4 @@
-"""JupyterLab in its container: every notebook from top to bottom against a real store, and a browser in front of it."""
+"""JupyterLab in its container: every notebook against a real store, and a browser."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class Lab:
         return ended
 
     def start(self) -> str:
-        """Start JupyterLab; its address with the token."""
+        """Start JupyterLab, and return its address with the token."""
         return self.make("jupyter").stdout.strip().splitlines()[-1]
 
     def execute(self, notebook: str, **settings: str) -> list[dict[str, Any]]:
-        """Run a notebook in the container, going on after errors; what its cells show. All share a kernel."""
+        """Run a notebook in the container, and return its cells' outputs, errors included. All share a kernel."""
         if self._runner is None:
             name = f"{self.name}-jupyter-1"
             command = ["docker", "exec", "-i", "-w", "/workspace", name, "python", "-c", RUNNER.read_text()]
@@ -103,7 +103,7 @@ class Lab:
             self._runner = None
 
     def status(self, path: str) -> int:
-        """What the server answers to somebody who has no more than the address; redirections are not followed."""
+        """Return the server's status code for a request without a token; redirections are not followed."""
         connection = HTTPConnection("127.0.0.1", self.ports[1], timeout=60)
         connection.request("GET", path)
         status = connection.getresponse().status
@@ -154,7 +154,7 @@ def pictures_of(outputs: list[dict[str, Any]]) -> int:
 
 
 def errno_of(path: Path) -> int:
-    """What the system answers to who looks at it; 0 when that is no error."""
+    """Return the error number of reading a path; 0 for none."""
     try:
         path.stat()
     except OSError as error:
@@ -184,7 +184,7 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notebook", "settings", "told"),
+    ("notebook", "settings", "message"),
     [
         pytest.param("look", {"FOOD11_DATA_DIR": "/nowhere"}, "make etl-local", id="no-data"),
         pytest.param("webdataset", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9", id="store-down"),
@@ -197,10 +197,12 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
         pytest.param("compare", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
     ],
 )
-def test_what_is_missing_is_told_in_the_cell(lab: Lab, notebook: str, settings: dict[str, str], told: str) -> None:
+def test_what_is_missing_is_reported_in_the_cell(
+    lab: Lab, notebook: str, settings: dict[str, str], message: str
+) -> None:
     errors = errors_of(lab.execute(notebook, **settings))
     assert errors
-    assert any(told in error and "next step" in error for error in errors), errors
+    assert any(message in error and "next step" in error for error in errors), errors
     ours = [error for error in errors if "next step" in error]
     assert all(len(error.splitlines()) <= 4 for error in ours)
     assert all("NameError" in error or error in ours for error in errors), "the rest only follows from it"
@@ -342,12 +344,12 @@ def test_arms_train_to_the_same_accuracy(lab: Lab) -> None:
     arms = ("imagefolder_local", "webdataset", "litdata_streaming")
     for arm in arms:
         lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=16", "LARDER_WORKERS=1", "LARDER_EPOCHS=1")
-    found = {}
+    texts = {}
     for arm in arms:
         [path] = (lab.folder / "results").glob(f"train-{arm}-*.json")
         record = json.loads(path.read_text())
-        found[arm] = record["accuracy"]
+        texts[arm] = record["accuracy"]
         assert 0 < record["wait_share"] < 1
         assert [one["images"] for one in record["epochs"]] == [195]
-    assert min(found.values()) > 0.25, found
-    assert max(found.values()) - min(found.values()) < 0.2, found
+    assert min(texts.values()) > 0.25, texts
+    assert max(texts.values()) - min(texts.values()) < 0.2, texts

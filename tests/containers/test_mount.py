@@ -50,7 +50,7 @@ class Mount:
 
 @pytest.fixture
 def mount(run: Run, shared_folder: Path, minio: dict[str, Any], minio_server: Store) -> Iterator[Mount]:
-    """A bucket with one object, in a project and a folder of this test's own; nothing of it stays."""
+    """A bucket with one object, in a project and a folder for one test. All of it is removed at the end."""
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     folder = shared_folder / name
     folder.mkdir()
@@ -124,16 +124,16 @@ def test_a_compromised_rclone_has_no_root_rights(mount: Mount, owner: int, tmp_p
     )
     assert ended.returncode == 5, ended.stderr
     probe = next(line for line in ended.stderr.splitlines() if "PROBE" in line)
-    found = json.JSONDecoder().raw_decode(probe[probe.index("PROBE") + len("PROBE") :])[0]
+    report = json.JSONDecoder().raw_decode(probe[probe.index("PROBE") + len("PROBE") :])[0]
     for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-        assert int(found[kind], 16) == 0, kind
-    assert found["NoNewPrivs"] == "1" and found["Seccomp"] == "2"
-    assert found["Uid"].split() == [str(owner)] * 4
-    assert found["devices"] == []
+        assert int(report[kind], 16) == 0, kind
+    assert report["NoNewPrivs"] == "1" and report["Seccomp"] == "2"
+    assert report["Uid"].split() == [str(owner)] * 4
+    assert report["devices"] == []
     # Where root owns the folder, root without rights has its name still, and may send its processes signals.
     by_name = {"become root", "become root's group", "end the mounter"} if owner == 0 else set()
-    done = {name for name, said in found["tries"].items() if said == "done"}
-    assert done == by_name, found["tries"]
+    done = {name for name, reply in report["tries"].items() if reply == "done"}
+    assert done == by_name, report["tries"]
     assert mounted(mount.folder) == []
 
 
@@ -230,7 +230,7 @@ def test_make_clears_a_dead_mount(mount: Mount, remedy: str) -> None:
     assert mount.run("make", "unmount").returncode == 0
 
 
-def test_a_folder_that_is_not_shared_is_explained(mount: Mount) -> None:
+def test_a_folder_that_is_not_shared_is_an_error_with_a_remedy(mount: Mount) -> None:
     private = mount.folder / "private"
     private.mkdir()
     subprocess.run(["mount", "--bind", private, private], check=True)

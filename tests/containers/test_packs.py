@@ -1,4 +1,4 @@
-"""Shards and chunks by make, and what removes them."""
+"""Shards and chunks by make, and the commands that remove them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_packed_loaded_and_removed(
 
 @pytest.fixture
 def loaded(run: Run, checkout: Path, settings: dict[str, str], own_project: dict[str, str]) -> dict[str, str]:
-    """Shards and chunks in the store, and what measures them."""
+    """Shards and chunks in the store, and settings to measure them."""
     settings = settings | own_project | {"LARDER_BATCH_SIZE": "8", "LARDER_WARMUP_BATCHES": "1"}
     run("make", "etl-local", folder=checkout, check=True, **settings)
     for pipeline in PIPELINES:

@@ -42,7 +42,7 @@ def jpeg(side: int = 32) -> bytes:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A small archive laid out as Food-11 is, under a name with a space."""
+    """A small archive with Food-11's layout, under a name with a space."""
     splits = ("training", "validation", "evaluation")
     path = tmp_path / "my photos.zip"
     path.write_bytes(archive({f"Food-11/{split}/{c}_{c}.jpg": jpeg(20 + c) for split in splits for c in range(11)}))
@@ -116,9 +116,9 @@ def test_docker_stop_ends_a_stage_with_130(run: Run, environment: dict[str, str]
     )
     until(lambda: len(run("docker", "top", name).stdout.splitlines()) > 2, "its workers are there: it is at work")
     run("docker", "stop", "-t", "60", name, check=True)
-    _, said = started.communicate(timeout=60)
-    assert started.returncode == 130, said
-    assert "run the same command again" in said
+    _, stderr = started.communicate(timeout=60)
+    assert started.returncode == 130, stderr
+    assert "run the same command again" in stderr
 
 
 def test_a_read_only_volume_is_named(run: Run, stage: Run, data_volume: str) -> None:

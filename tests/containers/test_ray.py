@@ -18,7 +18,7 @@ FLAGS = ("--shard-samples=1", "--force")
 
 @pytest.fixture
 def on_ray(run: Run, own_project: dict[str, str]) -> Iterator[dict[str, str]]:
-    """A head and two workers; the settings of a stage that works on them."""
+    """A head and two workers. Yields the settings of a stage that uses them."""
     run(*CLUSTER, "up", "-d", "--wait", check=True, **own_project)
     yield own_project | {"LARDER_ENGINE": "ray", "RAY_ADDRESS": "ray-head:6379"}
     run(*CLUSTER, "kill", **own_project)  # at once: nobody waits for their goodbye
@@ -48,7 +48,7 @@ def test_a_killed_worker_does_not_change_the_bytes(
 
 
 def packed(data_volume: str, script: str) -> str:
-    """What a command prints that looks at the shards."""
+    """Run a command that reads the shards, and return its output."""
     image = f"larder-extract:{__version__}"
     command = ["docker", "run", "--rm", "-v", f"{data_volume}_wds:/mnt:ro", "--entrypoint=sh", image]
     return subprocess.run([*command, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -35,9 +35,9 @@ LARDER_EPOCHS=2
 
 
 def blocks() -> list[list[str]]:
-    """The lines of the README's shell blocks, without comments."""
-    found = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in found]
+    """Return the lines of the README's shell blocks, without comments."""
+    texts = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in texts]
 
 
 FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK, LIBRARY, CLOUD = blocks()
@@ -145,10 +145,10 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         for command in (*STORE[:cleaned], *RAY, *LOOK, "make jupyter-down", *STORE[cleaned:]):
             ended = run("bash", "-c", command, folder=checkout, check=True, **settings)
             assert "orphan" not in ended.stderr, command
-        found = [json.loads(path.read_text()) for path in (checkout / "results").glob("*.json")]
-        [training] = [record for record in found if record.get("kind") == "train"]
+        records = [json.loads(path.read_text()) for path in (checkout / "results").glob("*.json")]
+        [training] = [record for record in records if record.get("kind") == "train"]
         assert [epoch["images"] for epoch in training["epochs"]] == [TRAINING] * 2
-        records = [record for record in found if record is not training]
+        records = [record for record in records if record is not training]
         requests = {record["arm"]: record["network_requests"] for record in records}
         assert set(requests) == {"remote_one_sample", "imagefolder_rclone_mount", "webdataset", "litdata_streaming"}
         assert {record["dataset"]["samples"]["training"] for record in records} == {TRAINING}

@@ -24,7 +24,7 @@ KEYS = Path(".larder/s3-compose.env")
 
 @pytest.fixture
 def make(run: Run, checkout: Path) -> Iterator[Run]:
-    """Runs make in the checkout, as a compose project of its own on a port of its own; all of it goes afterwards."""
+    """Runs make in the checkout, with its own compose project and port. All of it is removed at the end."""
     own = {"COMPOSE_PROJECT_NAME": f"larder-test-{uuid.uuid4().hex[:8]}", "LARDER_MINIO_PORT": str(free_ports(1)[0])}
 
     def make(*words: str, command: tuple[str, ...] = ("make",), **settings: str) -> subprocess.CompletedProcess[str]:
@@ -63,25 +63,25 @@ def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
     assert "Next: make" in ended.stdout
     assert (checkout / KEYS).stat().st_mode & 0o777 == 0o600
     keys = keys_of(checkout)
-    said = [ended]
+    runs = [ended]
     client = client_of(address[0], keys)
     client.put_object(Bucket="larder", Key="kept", Body=b"content")
 
     for target in ("s3-check", "s3-up", "s3-bucket", "s3-down"):
-        said.append(make(target))
-        assert said[-1].returncode == 0, said[-1].stderr
-    assert len([line for line in said[1].stdout.splitlines() if line.startswith("ok ")]) == 13
-    assert "already there" in said[2].stderr
+        runs.append(make(target))
+        assert runs[-1].returncode == 0, runs[-1].stderr
+    assert len([line for line in runs[1].stdout.splitlines() if line.startswith("ok ")]) == 13
+    assert "already there" in runs[2].stderr
     assert keys_of(checkout) == keys
 
     stopped = make("s3-check")
     assert stopped.returncode == 2
     assert "is not running" in stopped.stdout
     assert "run `make s3-up`" in stopped.stdout
-    said += [stopped, make("s3-up")]
+    runs += [stopped, make("s3-up")]
     client = client_of(address[0], keys)
     assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
-    for one in said:
+    for one in runs:
         assert keys["AWS_SECRET_ACCESS_KEY"] not in one.stdout + one.stderr
 
 
@@ -140,8 +140,10 @@ def test_the_command_without_make_uses_the_keys_and_has_few_rights(make: Run, ru
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert keys_of(checkout)["AWS_SECRET_ACCESS_KEY"] not in ended.stdout + ended.stderr
 
-    found = make("ps", "--quiet", "minio", command=("docker", "compose", "-f", "compose/s3.yaml"), AWS_ACCESS_KEY_ID="")
-    container = found.stdout.strip()
+    listed = make(
+        "ps", "--quiet", "minio", command=("docker", "compose", "-f", "compose/s3.yaml"), AWS_ACCESS_KEY_ID=""
+    )
+    container = listed.stdout.strip()
     status = run("docker", "exec", container, "cat", "/proc/1/status", check=True).stdout
     assert re.search(r"^CapEff:\t0000000000000000$", status, re.MULTILINE), "it is root without rights"
     assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)

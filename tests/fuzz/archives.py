@@ -1,4 +1,4 @@
-"""Fuzz targets for archives: made field by field with values that hurt, then damaged, then extracted for good."""
+"""Fuzz targets for archives: built field by field with harmful values, then damaged, then extracted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import lzma
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
@@ -35,7 +36,7 @@ _METHODS = [0, 0, 8, 8, 9, 12, 14, 20, 93, 95, 98, 1, 99]
 
 
 def fuzz_zip(random: random.Random, folder: Path) -> None:
-    """A zip with a stub, lying fields, odd names and extra fields, some in a zip of its own."""
+    """A zip with a stub, wrong fields, odd names and extra fields, some as an inner zip."""
     _extract(random, folder, _damaged(random, _zip(random, random.choice(_EVIL))))
 
 
@@ -45,7 +46,7 @@ def fuzz_tar(random: random.Random, folder: Path) -> None:
 
 
 def fuzz_links(random: random.Random, folder: Path) -> None:
-    """A tar or zip of links to links, circles among them."""
+    """A tar or zip of links to links, some of them in circles."""
     tame = random.random() < 0.6  # nothing leads in circles, out, or to nothing
     folders = [""] if tame else ["", "d/", "d/e/"]
     names = [f"{random.choice(folders)}{number}" for number in range(random.randint(1, 60))]
@@ -73,7 +74,7 @@ def fuzz_links(random: random.Random, folder: Path) -> None:
 
 
 def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
-    """Extract an archive twice, the second time with the first one's files there, and look at what came of it."""
+    """Extract an archive twice, the second time over the first one's files, and check the result."""
     (folder / "archive").write_bytes(archive)
     (folder / "new").mkdir()
     encoding = random.choice(["", "", "cp932", "latin-1"])
@@ -93,7 +94,8 @@ def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
 
 
 def _bytes(random: random.Random, most: int) -> bytes:
-    content = random.choice([random.randbytes, bytes])(random.choice([0, 1, random.randrange(most), most]))
+    make: Callable[[int], bytes] = random.choice([random.randbytes, bytes])
+    content = make(random.choice([0, 1, random.randrange(most), most]))
     return content * (1000 if random.random() < 0.02 else 1)
 
 
@@ -208,7 +210,7 @@ def _compressed(random: random.Random, tar: bytes) -> bytes:
 
 
 def _damaged(random: random.Random, archive: bytes) -> bytes:
-    """The archive, most times with some bytes replaced, cut out, put in, repeated or cut off."""
+    """Return the archive, usually with some bytes replaced, cut out, inserted, repeated or cut off."""
     damaged = bytearray(archive)
     for _ in range(random.choice([0, 0, 0, 1, 2, 5])):
         at = random.randint(max(0, len(damaged) - random.choice([100, 100_000])), len(damaged))
@@ -225,7 +227,7 @@ def _damaged(random: random.Random, archive: bytes) -> bytes:
 
 
 def _put_checksum_right(archive: bytearray) -> None:
-    """Make a tar's first header valid again, so that damage to it gets past its checksum."""
+    """Correct the checksum of a tar's first header, so that readers see the damage."""
     if len(archive) >= 512:
         archive[148:156] = b" " * 8
         archive[148:156] = b"%06o\0 " % sum(archive[:512])

@@ -18,9 +18,9 @@ SEEDS = [
 
 
 def target(data: bytes, folder: Path) -> None:
-    """Parse it, and have verify look at it."""
+    """Parse it, and verify it."""
     try:
-        found = chunks.parse(data)
+        parsed = chunks.parse(data)
     except ValueError as fault:
         assert len(str(fault)) < 500
     else:
@@ -28,7 +28,7 @@ def target(data: bytes, folder: Path) -> None:
         assert index["config"]["data_format"] == ["bytes", "int"]
         assert index["config"]["data_spec"] == chunks.SPEC
         assert index["config"]["compression"] is index["config"]["encryption"] is None
-        assert all(chunks.CHUNK_NAME.fullmatch(name) and size.samples < size.bytes for name, size in found.items())
+        assert all(chunks.CHUNK_NAME.fullmatch(name) and size.samples < size.bytes for name, size in parsed.items())
     PACK_FORMATS["litdata"].check_extra_file(data, {name: chunks.Extent(*size) for name, size in LENGTHS.items()})
 
 

@@ -27,18 +27,19 @@ Target = Callable[[random.Random, Path], None]
 
 
 class Finding(NamedTuple):
-    """An input that does what none may."""
+    """An input with a forbidden effect."""
 
     seed: int
     what: str
 
 
 def fuzz(target: str, seed: int, count: int, seconds: float) -> tuple[int, list[Finding]]:
-    """Run inputs with the seeds from `seed` on, until `count` or `seconds` are over.
+    """Run inputs with seeds from `seed` on, until `count` inputs have run or `seconds` are over.
 
-    Returns how many were run, and the findings, which are printed as they come.
+    Returns the number of inputs and the findings, which are also printed.
     """
-    end, done, findings = time.monotonic() + seconds, 0, []
+    end, done = time.monotonic() + seconds, 0
+    findings: list[Finding] = []
     while done < count and time.monotonic() < end:
         ran, found = _batch(target, seed + done, min(_BATCH, count - done), end - time.monotonic())
         for finding in found:
@@ -65,8 +66,8 @@ def _batch(target: str, seed: int, count: int, seconds: float) -> tuple[int, lis
 def load(target: str) -> Target:
     """Import a target by the module and the name of its function."""
     module, _, name = target.partition(":")
-    found: Target = getattr(importlib.import_module(module), name)
-    return found
+    loaded: Target = getattr(importlib.import_module(module), name)
+    return loaded
 
 
 def _child(target: str, seed: int, count: int, seconds: float) -> None:

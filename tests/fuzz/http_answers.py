@@ -1,4 +1,4 @@
-"""What extract makes of a web server's answers: a file within its limits, or an error of ours."""
+"""A web server's answers, as extract reads them: a file within its limits, or an error of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from larder.machine import boot_id
 from larder.progress import NullReporter
 from services.extract import download
 from services.extract.remotes.http import HttpRemote
-from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, said, without_pauses
+from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, http_answer, without_pauses
 from tests.liar import Request
 
 _MAX_BYTES = 1 << 20
@@ -54,7 +54,7 @@ _PLACES = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Download a file of a server that answers at random."""
+    """Download a file from a server that answers at random."""
     url = answering(chance, _answer)
     if chance.random() < 0.3:  # go on with what is there
         (folder / "archive.part").write_bytes(bytes(5000))
@@ -77,4 +77,4 @@ def _answer(chance: random.Random, request: Request) -> Say:
         headers["Location"] = chance.choice(_PLACES)
     if chance.random() < 0.2:
         headers["Retry-After"] = chance.choice(NUMBERS)
-    return said(chance, status, headers, body)
+    return http_answer(chance, status, headers, body)

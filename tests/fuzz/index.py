@@ -1,4 +1,4 @@
-"""Indexes of files and of samples, as streams and as a file in which paths are found."""
+"""Indexes of files and of samples, read as streams and by path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEDS = [
 
 
 def target(data: bytes, folder: Path) -> None:
-    """Read it in all ways; an entry that is read is written back as it was."""
+    """Read it in all ways. An entry that is read must be written back unchanged."""
     place = folder / "index.jsonl"
     place.write_bytes(data)
     try:

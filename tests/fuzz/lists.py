@@ -11,7 +11,7 @@ from larder.errors import LarderError
 from larder.tree import recipes
 from larder.tree.recipes import AUTO, LeftOutError, RecipeFiles, RejectError
 from larder.tree.splits import parse_split_names
-from tests.fuzz.mutations import PIECES, spoilt
+from tests.fuzz.mutations import PIECES, corrupt
 
 
 class Layout(NamedTuple):
@@ -94,7 +94,7 @@ _ODD = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Spoil a list, and read the source by its recipe and by the one that is found."""
+    """Damage a list, and read the source by its recipe and by the recognized one."""
     layout = chance.choice(LAYOUTS)
     content = dict(layout.lists) | dict.fromkeys(layout.images, b"x")
     for _ in range(chance.randint(1, 2)):
@@ -137,7 +137,7 @@ def _spoilt(data: bytes, chance: random.Random) -> bytes:
         data = data[:at] + chance.choice(_ODD) + data[at:]
     if chance.random() < 0.05 and len(data) < 1 << 16:  # else the input itself takes the memory
         data = data * 500 + chance.choice(_ODD) * 500
-    return spoilt(data, chance) if data and chance.random() < 0.5 else data
+    return corrupt(data, chance) if data and chance.random() < 0.5 else data
 
 
 def _read(name: str, files: RecipeFiles, layout: Layout) -> None:

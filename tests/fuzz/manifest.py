@@ -1,4 +1,4 @@
-"""Manifests, as each of their readers takes them."""
+"""Manifests, by all of their readers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEEDS = [SOUND.to_json().encode(), *(attack(SOUND.to_json().encode())[:5000] for
 
 
 def target(data: bytes, folder: Path) -> None:
-    """Parse it in all ways; what is read is written back."""
+    """Parse it in all ways, and write back what is read."""
     try:
         manifest = parse_manifest(data, "manifest.json")
     except LarderError as error:

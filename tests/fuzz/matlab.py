@@ -8,21 +8,21 @@ import zlib
 from pathlib import Path
 
 from larder.tree.matlab import read_structs
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 from tests.matlab import META, unpacked
 
 SEEDS = (META, unpacked(), unpacked(">"))
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Spoil a file before or after a variable is packed, and read it."""
-    data = spoilt(chance.choice(SEEDS), chance)
+    """Damage a file before or after a variable is compressed, and read it."""
+    data = corrupt(chance.choice(SEEDS), chance)
     if chance.random() < 0.3:
         packed = zlib.compress(data[128:])
         data = data[:128] + struct.pack("<II", 15, len(packed)) + packed
     try:
-        found = read_structs(data)
+        structs = read_structs(data)
     except ValueError as fault:
         assert len(str(fault)) < 300
     else:
-        assert all(value is None or isinstance(value, str | float | int) for one in found for value in one.values())
+        assert all(value is None or isinstance(value, str | float | int) for one in structs for value in one.values())

@@ -24,23 +24,23 @@ PIECES = (
 )
 
 
-def spoilt(data: bytes, chance: random.Random) -> bytes:
-    """The same with some bytes flipped, left out, repeated or put in."""
-    found = bytearray(data)
+def corrupt(data: bytes, chance: random.Random) -> bytes:
+    """Return the data with some bytes flipped, left out, repeated or inserted."""
+    mutated = bytearray(data)
     for _ in range(chance.randint(1, 4)):
-        at, end = sorted(chance.choices(range(len(found) + 1), k=2))
+        at, end = sorted(chance.choices(range(len(mutated) + 1), k=2))
         match chance.randrange(4):
-            case 0 if at < len(found):
-                found[at] ^= 1 << chance.randrange(8)
+            case 0 if at < len(mutated):
+                mutated[at] ^= 1 << chance.randrange(8)
             case 1:
-                del found[at : min(end, at + 64)]
+                del mutated[at : min(end, at + 64)]
             case 2:
-                found[at:at] = found[at : min(end, at + 1024)]
+                mutated[at:at] = mutated[at : min(end, at + 1024)]
             case _:
-                found[at:at] = chance.choice(PIECES)
-    return bytes(found)
+                mutated[at:at] = chance.choice(PIECES)
+    return bytes(mutated)
 
 
 def mutated(seeds: Sequence[bytes], parse: Callable[[bytes, Path], None]) -> Callable[[random.Random, Path], None]:
-    """The target that feeds `parse` with one of the seeds, spoilt."""
-    return lambda chance, folder: parse(spoilt(chance.choice(seeds), chance), folder)
+    """Return the target that passes a damaged seed to `parse`."""
+    return lambda chance, folder: parse(corrupt(chance.choice(seeds), chance), folder)

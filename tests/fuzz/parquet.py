@@ -1,4 +1,4 @@
-"""Parquet files and the card beside them: as extract reads a folder of them, and as index does where they lie."""
+"""Parquet files with their card, as extract and index read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.extract.settings import ExtractSettings
 from services.index import archives
 from services.index.listing import StoredObject
 from services.index.parquet import ParquetChecker, ParquetJob
-from tests.fuzz.mutations import PIECES, spoilt
+from tests.fuzz.mutations import PIECES, corrupt
 from tests.parquet import IMAGE, features, picture
 
 _MAX_ROWS = 10_000
@@ -88,7 +88,7 @@ _PIECES_OF_CARDS = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Spoil one file or the card of a dataset, and read all of it."""
+    """Damage one file or the card of a dataset, and read all of it."""
     names = chance.sample(_NAMES, chance.choice([1, 1, 2, 3]))
     for name in names:
         path = folder / "set" / name
@@ -140,7 +140,7 @@ def _store() -> BucketSettings:
 
 @cache
 def _sound(seed: int) -> bytes:
-    """A file as pyarrow writes it, with the notes of `datasets` or without."""
+    """Return a valid file of pyarrow, with the metadata of `datasets` or without."""
     chance, buffer = random.Random(seed), io.BytesIO()
     kind, labels = _LABELS[0] if chance.random() < 0.5 else chance.choice(_LABELS)
     count = chance.choice([0, 1, 7, 40])
@@ -170,10 +170,10 @@ def _sound(seed: int) -> bytes:
 
 
 def _damaged(data: bytes, chance: random.Random) -> bytes:
-    """The file with some bytes replaced in place, most times in its pages: what moves them is found out at once."""
+    """Return the file with some bytes replaced, usually in its pages. Readers notice moved pages at once."""
     if chance.random() < 0.1:
-        return spoilt(data, chance)
-    found = bytearray(data)
+        return corrupt(data, chance)
+    mutated = bytearray(data)
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     for _ in range(chance.choice([1, 1, 2, 5])):
         first, last = chance.choice(
@@ -181,8 +181,8 @@ def _damaged(data: bytes, chance: random.Random) -> bytes:
         )
         at, length = chance.randrange(max(first, 4), max(last, 5)), chance.choice([1, 1, 1, 2, 4, 8])
         put = chance.choice([b"\0", b"\xff", b"\x7f", b"\x80", b"\x01", chance.randbytes(1)]) * length
-        found[at : at + length] = put[: len(found) - at]
-    return bytes(found)
+        mutated[at : at + length] = put[: len(mutated) - at]
+    return bytes(mutated)
 
 
 def _spoilt_card(chance: random.Random) -> bytes:
@@ -193,4 +193,4 @@ def _spoilt_card(chance: random.Random) -> bytes:
     for _ in range(chance.choice([0, 0, 0, 1, 2])):
         at = chance.randint(0, len(card))
         card = card[:at] + chance.choice(_PIECES_OF_CARDS) + card[at:]
-    return spoilt(card, chance) if chance.random() < 0.2 else card
+    return corrupt(card, chance) if chance.random() < 0.2 else card

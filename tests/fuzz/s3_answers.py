@@ -18,8 +18,8 @@ from services.extract import download
 from services.extract.remotes.prefix import PrefixDownloader
 from services.extract.remotes.s3 import S3Remote
 from services.extract.settings import ExtractSettings
-from tests.fuzz.mutations import spoilt
-from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, said, server, without_pauses
+from tests.fuzz.mutations import corrupt
+from tests.fuzz.servers import NUMBERS, STALL_SECONDS, Say, answering, http_answer, server, without_pauses
 from tests.liar import Request
 
 _MAX_BYTES = 1 << 20
@@ -106,7 +106,7 @@ def _reader() -> s3_reader.ObjectReader:
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Ask a store that answers at random for something."""
+    """Send a request to a store that answers at random."""
     answering(chance, _answer)
     ask = chance.choice([_stage, _stage, _extract, _load])
     with (
@@ -125,11 +125,11 @@ def _stage(chance: random.Random, folder: Path) -> None:
             for item in store.list():
                 assert item.bytes >= 0
         case 2:
-            found = store.read("a", 1000)
-            assert found is None or len(found) <= 1000
+            content = store.read("a", 1000)
+            assert content is None or len(content) <= 1000
         case 3:
-            found = store.read_range("a", 5000, 100)
-            assert found is None or len(found) <= 100
+            content = store.read_range("a", 5000, 100)
+            assert content is None or len(content) <= 100
         case 4:
             store.download("a", folder / "a", 1000)
         case 5:
@@ -177,12 +177,12 @@ def _answer(chance: random.Random, request: Request) -> Say:
         headers["ETag"] = '"0"'
     body = _message(chance, request) if status < "206" or status >= "3" else chance.randbytes(100)
     if chance.random() < 0.3:
-        body = spoilt(body, chance) if body else chance.choice(_ODD)
+        body = corrupt(body, chance) if body else chance.choice(_ODD)
     if status.startswith("206"):
         headers["Content-Range"] = f"bytes {chance.choice(['5000', *NUMBERS])}-{chance.choice(['5099', *NUMBERS])}/*"
     if status.startswith("307"):
         headers["Location"] = chance.choice([f"{server().url}/x", "http://169.254.169.254/", "http://[", ""])
-    return said(chance, status, headers, body)
+    return http_answer(chance, status, headers, body)
 
 
 def _message(chance: random.Random, request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Servers that answer at random, for clients that must end in files or in errors of ours."""
+"""Servers that answer at random. Clients must end with files or with errors of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cache
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 from tests.liar import Liar, Request, Talk, lying
 
 STALL_SECONDS = 1
@@ -23,7 +23,7 @@ Say = Callable[[Talk], None]
 
 
 def server() -> Liar:
-    """One for all inputs of this process, which ends with it; no proxy stands before it."""
+    """Return the server for all inputs of this process, which ends with it. It is reached without a proxy."""
     return _served()[1]
 
 
@@ -36,7 +36,7 @@ def _served() -> tuple[AbstractContextManager[Liar], Liar]:
 
 
 def answering(chance: random.Random, make: Callable[[random.Random, Request], Say]) -> str:
-    """Have the server answer each request with what `make` makes of it; returns its address."""
+    """Let the server answer each request by `make`. Returns its address."""
     liar = server()
     liar.asked.clear()
     seed = chance.getrandbits(64)
@@ -48,8 +48,8 @@ def answering(chance: random.Random, make: Callable[[random.Random, Request], Sa
     return liar.url
 
 
-def said(chance: random.Random, status: str, headers: dict[str, str], body: bytes) -> Say:
-    """An answer, as it is or spoilt, with a body that may have another length, no end, or an end too soon."""
+def http_answer(chance: random.Random, status: str, headers: dict[str, str], body: bytes) -> Say:
+    """Return an answer, possibly damaged. Its body may have another length, be endless or end too soon."""
     given = dict(headers)
     kind = chance.randrange(12)
     if kind < 2:
@@ -63,7 +63,7 @@ def said(chance: random.Random, status: str, headers: dict[str, str], body: byte
         given[chance.choice(_NAMES)] = chance.choice([*_VALUES, *NUMBERS])
     lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     head = f"HTTP/1.1 {status}\r\nConnection: close\r\n{lines}\r\n".encode("latin-1", "replace")
-    head = spoilt(head, chance) if chance.random() < 0.15 else head
+    head = corrupt(head, chance) if chance.random() < 0.15 else head
     whole = b"HTTP/1.1 100 Continue\r\n\r\n" * chance.choice([0, 0, 0, 0, 0, 1, 30]) + head + body
 
     def say(talk: Talk) -> None:
@@ -84,7 +84,7 @@ def _chunked(chance: random.Random, body: bytes) -> bytes:
 
 @contextmanager
 def without_pauses(*modules: object) -> Iterator[None]:
-    """A block in which these modules don't wait between their tries."""
+    """Run a block in which these modules don't wait between their tries."""
     clock = SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic, time=time.time)
     patches = [patch.object(module, "time", clock) for module in modules]
     for one in patches:

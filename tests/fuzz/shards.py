@@ -1,4 +1,4 @@
-"""Tar shards, as larder's reader and webdataset's take them, and as verify looks at a sample of one."""
+"""Tar shards, as read by larder, by webdataset and by verify."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEEDS = [
 
 
 def target(data: bytes, folder: Path) -> None:
-    """Read it to its end, or to an error of ours."""
+    """Read it to its end, or until an error of ours."""
     for read in (_ours, _webdatasets):
         try:
             read(data)

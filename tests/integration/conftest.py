@@ -41,11 +41,11 @@ class Result(NamedTuple):
 
 
 class Stage:
-    """Runs `python -m services.<name>` with an environment that holds nothing of the caller's.
+    """Runs `python -m services.<name>`, without the caller's environment.
 
-    A stage is a process of its own, forked from one that has imported it (tests/forks.py). One that takes a `prefix`,
-    a PYTHONPATH or `fresh=True`, and a module within a stage, start as a person starts them. A stage works alone unless
-    a test sets LARDER_WORKERS: workers take longer to start than most tests' work does.
+    A stage is forked from a process that has already imported it (tests/forks.py). With a `prefix`, a PYTHONPATH or
+    `fresh=True`, and for a module inside a stage, a new interpreter is started. Stages have one worker unless a test
+    sets LARDER_WORKERS, since starting workers takes longer than the work of most tests.
     """
 
     def __init__(self, volume: Path) -> None:
@@ -61,7 +61,7 @@ class Stage:
         fresh: bool = False,
         start_new_session: bool = False,
     ) -> Process:
-        """Start a stage; `prefix` is a command that starts it in another place."""
+        """Start a stage. `prefix` is a command that starts it elsewhere, such as nsenter."""
         kept = ("PATH", "HOME", *(["AWS_REGION"] if "LARDER_TEST_S3" in os.environ else []))
         clean = {key: os.environ[key] for key in kept if key in os.environ}
         clean |= {
@@ -93,6 +93,7 @@ class Stage:
         finally:
             process.kill()
             process.wait()
+        assert process.returncode is not None
         return Result(process.returncode, stdout, stderr, time.monotonic() - begin)
 
 
@@ -115,7 +116,7 @@ MakePicture = Callable[[int], bytes]
 
 @pytest.fixture(scope="session")
 def picture() -> MakePicture:
-    """A small JPEG; each number has its own bytes."""
+    """A small JPEG; each number gives different bytes."""
     stream = io.BytesIO()
     Image.linear_gradient("L").resize((32, 24)).convert("RGB").save(stream, "JPEG")
     jpeg = stream.getvalue()
@@ -188,7 +189,7 @@ def kill_at_random(stage: Stage) -> Kill:
 
 @pytest.fixture(scope="session")
 def mounts() -> None:
-    """What mounts a small disk needs: root, or user namespaces, which some systems keep from ordinary users."""
+    """Require what small disks need: root or user namespaces, which some systems deny to ordinary users."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     command = ["unshare", "--mount", *user, "mount", "-t", "tmpfs", "larder", "/mnt"]
     tried = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -198,7 +199,7 @@ def mounts() -> None:
 
 
 class Disk:
-    """A small file system in a mount namespace of its own, so that nothing is left mounted."""
+    """A small file system in its own mount namespace, so that nothing stays mounted."""
 
     def __init__(self, folder: Path, size: str) -> None:
         user = [] if os.geteuid() == 0 else ["-U"]
@@ -263,11 +264,11 @@ def objects(store: Store, bucket: str) -> ReadObjects:
     """The objects below a folder of the bucket: path and content, without run.json."""
 
     def objects(folder: str) -> dict[str, bytes]:
-        found = {}
+        contents = {}
         for item in store.client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", ()):
             path = item["Key"].removeprefix(f"{folder}/")
             if not path.endswith("run.json"):
-                found[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
-        return found
+                contents[path] = store.client.get_object(Bucket=bucket, Key=item["Key"])["Body"].read()
+        return contents
 
     return objects

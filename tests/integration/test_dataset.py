@@ -50,18 +50,18 @@ class House:
             (root / name).mkdir()
 
     def __call__(self, name: str, *flags: str, on: str = "data", **env: str) -> str:
-        """Run a stage on a volume; what it says on stdout and stderr."""
+        """Run a stage on a volume, and return stdout and stderr."""
         kind, work = STAGES[name]
         places = {"LARDER_WDS_DIR": str(self.root / "wds"), "LARDER_LIT_DIR": str(self.root / "lit")}
         shared = {"S3_BUCKET": self._bucket, "LARDER_WORKERS": "1", "LARDER_VOLUME_DIR": str(self.root / on)}
         settings = kind.load(name, flags, self._store.env | shared | places | env)
         self._capsys.readouterr()
         outcome = work(settings, Reporter(name, "line"))
-        said = self._capsys.readouterr()
-        return f"{said.out}{said.err}{outcome.summary}"
+        captured = self._capsys.readouterr()
+        return f"{captured.out}{captured.err}{outcome.summary}"
 
     def refuse(self, name: str, *flags: str, on: str = "data", **env: str) -> LarderError:
-        """Run a stage that must fail."""
+        """Run a stage that must fail, and return the error."""
         with pytest.raises(LarderError) as caught:
             self(name, *flags, on=on, **env)
         return caught.value
@@ -77,19 +77,19 @@ class House:
             self("load", on=on, LARDER_LOAD=layout, **env)
 
     def verify(self, **env: str) -> None:
-        """The whole chain, with all that is in the store."""
-        said = self("verify", LARDER_VERIFY_SAMPLES="all", **env)
-        assert said.count("\nok ") == 7, said  # all links but the archive, which was a folder
+        """Verify the whole chain, including the store."""
+        output = self("verify", LARDER_VERIFY_SAMPLES="all", **env)
+        assert output.count("\nok ") == 7, output  # all links but the archive, which was a folder
 
     def in_bucket(self) -> set[str]:
         """The folders at the bucket's top."""
-        found = self._store.client.list_objects_v2(Bucket=self._bucket)["Contents"]
-        return {item["Key"].partition("/")[0] for item in found}
+        objects = self._store.client.list_objects_v2(Bucket=self._bucket)["Contents"]
+        return {item["Key"].partition("/")[0] for item in objects}
 
     def on_volumes(self) -> set[str]:
         """The folders with images on all volumes."""
-        found = {path.parents[1].name for path in self.root.glob("*/*/_larder/manifest.json")}
-        return found - {"raw"}
+        folders = {path.parents[1].name for path in self.root.glob("*/*/_larder/manifest.json")}
+        return folders - {"raw"}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_users_data_set_has_its_own_name_everywhere(house: House, photos: str)
         assert manifest.dataset == "photos"
 
 
-def test_the_name_is_told_once(house: House, photos: str) -> None:
+def test_the_name_is_reported_once(house: House, photos: str) -> None:
     house("extract", photos, "--dataset=photos")
     house("transform")
     house.pack()

@@ -1,4 +1,4 @@
-"""A forked stage gives the same results as one that a person starts."""
+"""A forked stage gives the same results as a new interpreter."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_a_fork_does_as_a_new_interpreter(stage: Stage, name: str, flag: str) ->
 def test_the_same_bytes_from_another_interpreter(stage: Stage, volume: Path) -> None:
     """Another interpreter hashes strings differently, so results must not depend on the order of a set."""
     for name, flags in (("extract", ["--source=sample", "--sample-images=33"]), ("transform", []), ("shard", [])):
-        found = []
+        children = []
         for fresh in (False, True):
             ended = stage(name, *flags, env={"LARDER_FORCE": "true", "LARDER_WORKERS": ""}, fresh=fresh)
             assert ended.code == 0, ended.stderr
             files = (path for path in volume.rglob("*") if path.is_file() and path.name != "run.json")
-            found.append({path: path.read_bytes() for path in files if ".larder" not in path.parts})
-        assert found[0] == found[1]
+            children.append({path: path.read_bytes() for path in files if ".larder" not in path.parts})
+        assert children[0] == children[1]
 
 
 def test_a_fork_is_a_process_of_its_own(stage: Stage, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runner", ["host", "compose"])
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("LARDER_JUPYTER_BIND=localhost", "LARDER_JUPYTER_BIND=localhost is not an IPv4 address"),
         ("LARDER_JUPYTER_BIND=::1", "LARDER_JUPYTER_BIND=::1 is not an IPv4 address"),
@@ -123,10 +123,10 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         ("LARDER_JUPYTER_PORT=http", "LARDER_JUPYTER_PORT=http must be a whole number"),
     ],
 )
-def test_where_jupyter_cannot_listen(tmp_path: Path, runner: str, setting: str, told: str) -> None:
+def test_where_jupyter_cannot_listen(tmp_path: Path, runner: str, setting: str, message: str) -> None:
     ended = make(tmp_path, "jupyter", setting, f"RUNNER={runner}", f"LARDER_WORKSPACE={tmp_path}/work")
     assert ended.returncode != 0
-    assert ended.stderr.startswith("error: ") and f"{told}\n  next step: " in ended.stderr
+    assert ended.stderr.startswith("error: ") and f"{message}\n  next step: " in ended.stderr
     assert not (tmp_path / "work").exists()
 
 

@@ -1,4 +1,4 @@
-"""The wheel as a user installs it, and the host runner's environment as a newcomer gets it: from the package index."""
+"""The wheel, and the host runner's environment, installed from the package index."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and what it needs at least."""
+    """An environment with the wheel and its minimal dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     subprocess.run(
@@ -108,8 +108,8 @@ def test_all_extras_can_be_had_together(wheel: Path, tmp_path: Path) -> None:
         sys.executable,
         "-",
     ]
-    wanted = f"larder-data[{extras}] @ {wheel.as_uri()}\n"
-    ended = subprocess.run(resolve, input=wanted, cwd=tmp_path, capture_output=True, text=True, check=False)
+    requirement = f"larder-data[{extras}] @ {wheel.as_uri()}\n"
+    ended = subprocess.run(resolve, input=requirement, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "torch==" in ended.stdout
 

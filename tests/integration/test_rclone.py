@@ -10,6 +10,7 @@ import pytest
 from larder import rclone
 from larder.store import StoreSettings
 
+STORE = StoreSettings.load("test", [], {})
 LIMITS = rclone.CopyLimits(transfers=2, bytes_per_second=0, stall_seconds=60)
 
 
@@ -24,7 +25,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_copy_yields_the_files_and_bytes_that_it_has_copied(source: Path, tmp_path: Path) -> None:
-    events = list(rclone.copy(StoreSettings(), str(source), str(tmp_path / "copy"), ["a", "b"], LIMITS))
+    events = list(rclone.copy(STORE, str(source), str(tmp_path / "copy"), ["a", "b"], LIMITS))
     assert {event.name for event in events if isinstance(event, rclone.FileCopied)} == {"a", "b"}
     assert sum(event.bytes for event in events if isinstance(event, rclone.BytesCopied)) == 2000
     assert not [event for event in events if isinstance(event, rclone.CopyFailure)]
@@ -33,7 +34,7 @@ def test_copy_yields_the_files_and_bytes_that_it_has_copied(source: Path, tmp_pa
 
 def test_copy_yields_a_failure_for_a_file_that_it_cannot_write(source: Path, tmp_path: Path) -> None:
     (tmp_path / "copy" / "b").mkdir(parents=True)
-    events = list(rclone.copy(StoreSettings(), str(source), str(tmp_path / "copy"), ["a", "b"], LIMITS))
+    events = list(rclone.copy(STORE, str(source), str(tmp_path / "copy"), ["a", "b"], LIMITS))
     assert [event for event in events if isinstance(event, rclone.FileCopied)] == [rclone.FileCopied("a")]
     assert any(isinstance(event, rclone.CopyFailure) for event in events), events
 
@@ -41,7 +42,7 @@ def test_copy_yields_a_failure_for_a_file_that_it_cannot_write(source: Path, tmp
 def test_copy_stops_rclone_when_its_events_are_closed(source: Path, tmp_path: Path) -> None:
     slow = LIMITS._replace(bytes_per_second=1 << 20)
     (source / "large").write_bytes(bytes(50 << 20))
-    events = rclone.copy(StoreSettings(), str(source), str(tmp_path / "copy"), ["large"], slow)
+    events = rclone.copy(STORE, str(source), str(tmp_path / "copy"), ["large"], slow)
     with closing(events):
         next(events)
     assert not (tmp_path / "copy" / "large").exists()

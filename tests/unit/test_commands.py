@@ -73,7 +73,7 @@ def test_who_has_no_front_door_removes_a_volume_by_hand() -> None:
 
 
 def tasks() -> list[StageRun]:
-    """Every stage and task that a command is known for."""
+    """Return every stage and task that has a command."""
     return [StageRun(stage, task) for stage, task in TARGETS if stage != "clean"]
 
 
@@ -105,13 +105,13 @@ def run_stage(stage: str, next_step: str, capsys: pytest.CaptureFixture[str], *a
 @pytest.mark.parametrize("way", KNOWN_INVOCATIONS)
 def test_a_stage_says_commands(way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LARDER_FRONT_DOOR", way)
-    code, said = run_stage("load", str(StageRun("s3", "check")), capsys)
+    code, stderr = run_stage("load", str(StageRun("s3", "check")), capsys)
     assert code == 0
-    assert f"load: done; `{command(StageRun('verify'), way)}` reads it\n" in said
-    assert f"load: next: `{command(StageRun('s3', 'check'), way)}`\n" in said
-    code, said = run_stage("load", "", capsys, "--colour=blue")
+    assert f"load: done; `{command(StageRun('verify'), way)}` reads it\n" in stderr
+    assert f"load: next: `{command(StageRun('s3', 'check'), way)}`\n" in stderr
+    code, stderr = run_stage("load", "", capsys, "--colour=blue")
     assert code == 2
-    assert f"see `{command(StageRun('load', '--help'), way)}` and .env.example" in said
+    assert f"see `{command(StageRun('load', '--help'), way)}` and .env.example" in stderr
 
 
 @pytest.mark.parametrize(("way", "shown"), [("make", False), ("larder", False), ("compose", True), ("", True)])
@@ -135,9 +135,9 @@ def test_an_error_s_next_step_is_a_command(capsys: pytest.CaptureFixture[str], m
 
 def test_another_front_door_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LARDER_FRONT_DOOR", "mak")
-    code, said = run_stage("load", "", capsys)
+    code, stderr = run_stage("load", "", capsys)
     assert code == 2
-    assert "LARDER_FRONT_DOOR='mak' must be one of make, larder, module, compose" in said
+    assert "LARDER_FRONT_DOOR='mak' must be one of make, larder, module, compose" in stderr
 
 
 def test_help_is_called_as_the_stage_was_started(

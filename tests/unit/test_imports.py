@@ -1,4 +1,4 @@
-"""Which part of the code may import which."""
+"""Which parts of the code may import which others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOADERS = ["image_folder", "objects", "shards", "chunks"]
 
 
 def imports(module: str) -> Iterator[str]:
-    """Every module of ours that a module imports, anywhere in it: `from package import module` names the module."""
+    """Return every module of ours that a module imports; for `from package import module`, the module."""
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

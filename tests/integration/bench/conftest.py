@@ -1,12 +1,17 @@
+"""A tree, shards and chunks on volumes and in a store; the bench stage; mounts."""
+
+from __future__ import annotations
+
 import hashlib
+import json
 import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
@@ -16,21 +21,31 @@ from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSumma
 from larder.store import BucketSettings
 from larder.volume import CHUNKS, SHARDS
 from tests import forks
-from tests.conftest import own_bucket
+from tests.conftest import Store, Until, own_bucket
+from tests.integration.bench.packed_arms import ARMS
 
 IMAGES = {"training": 40, "validation": 12}
 CLASSES = 3
+Fill = Callable[[dict[str, str]], None]
+"""Puts objects into the bucket that the settings name."""
+BucketWith = Callable[[Fill], str]
+StartBench = Callable[..., forks.Fork]
+RunBench = Callable[..., tuple[int | None, str, str]]
+ArmRun = tuple[int | None, str, str, Any]
+"""Exit code, stdout, stderr, and the record, or None."""
+RunArm = Callable[..., ArmRun]
+MountBucket = Callable[..., "Mount"]
 OURS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
 
 
 @pytest.fixture(scope="session")
-def made_tree(tmp_path_factory):
-    """The tree that each test has a copy of."""
+def made_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree that tests copy."""
     return make_tree(tmp_path_factory.mktemp("tree") / "Food-11")
 
 
 @pytest.fixture
-def tree(made_tree, tmp_path):
+def tree(made_tree: Path, tmp_path: Path) -> Path:
     """A tree as the transform stage leaves it: 40 training images, 12 for validation, 3 classes."""
     return shutil.copytree(made_tree, tmp_path / "Food-11")
 
@@ -75,8 +90,8 @@ def summary(split: str, entries: list[IndexEntry]) -> SplitSummary:
 
 
 @pytest.fixture
-def start_bench(tree, tmp_path):
-    """Start the stage as people do; flags as arguments, environment variables by keyword."""
+def start_bench(tree: Path, tmp_path: Path) -> StartBench:
+    """Start the stage: flags as arguments, environment variables by keyword."""
 
     def start(*flags: str, **environ: str) -> forks.Fork:
         known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -94,10 +109,10 @@ def start_bench(tree, tmp_path):
 
 
 @pytest.fixture
-def run_bench(start_bench):
+def run_bench(start_bench: StartBench) -> RunBench:
     """Run the stage to its end: its exit code, stdout and stderr."""
 
-    def run(*flags: str, **environ: str) -> tuple[int, str, str]:
+    def run(*flags: str, **environ: str) -> tuple[int | None, str, str]:
         with start_bench(*flags, **environ) as process:
             out, err = process.communicate(timeout=300)
         return process.returncode, out, err
@@ -106,17 +121,17 @@ def run_bench(start_bench):
 
 
 @pytest.fixture
-def own_copy():
-    """For tests that change what is in the bucket: `loaded` and `packed` give them a bucket of their own."""
+def own_copy() -> None:
+    """For tests that change the bucket: `loaded` and `packed` then use a copy."""
 
 
 @pytest.fixture(scope="session")
-def filled():
-    """The name of a bucket that `fill` has filled, once in a session for each store: `filled(store, fill)`."""
+def filled() -> Iterator[Callable[[Store, Fill], str]]:
+    """Fill a bucket once per session and store, and return its name: `filled(store, fill)`."""
     with ExitStack() as ending:
-        kept: dict[tuple[str, Callable], str] = {}
+        kept: dict[tuple[str, Fill], str] = {}
 
-        def bucket_with(store, fill) -> str:
+        def bucket_with(store: Store, fill: Fill) -> str:
             if (store.endpoint, fill) not in kept:
                 kept[store.endpoint, fill] = full = ending.enter_context(own_bucket(store.client))
                 fill(store.env | {"S3_BUCKET": full, "S3_PREFIX": "team/food"})
@@ -126,10 +141,10 @@ def filled():
 
 
 @pytest.fixture
-def bucket_with(request, store, filled):
-    """Gives a test the filled bucket that all have, or its own copy if it asks for `own_copy`: `bucket_with(fill)`."""
+def bucket_with(request: pytest.FixtureRequest, store: Store, filled: Callable[[Store, Fill], str]) -> BucketWith:
+    """Return the shared filled bucket or, for tests with `own_copy`, a copy: `bucket_with(fill)`."""
 
-    def bucket_with(fill) -> str:
+    def bucket_with(fill: Fill) -> str:
         full = filled(store, fill)
         if "own_copy" not in request.fixturenames:
             return full
@@ -143,18 +158,18 @@ def bucket_with(request, store, filled):
 
 
 @pytest.fixture(scope="session")
-def fill_with_tree(made_tree):
+def fill_with_tree(made_tree: Path) -> Fill:
     """Loads the tree into a bucket: `fill_with_tree(environ)`."""
     return lambda environ: run_stage("load", **environ, LARDER_VOLUME_DIR=str(made_tree.parent))
 
 
 @pytest.fixture
-def loaded(store, bucket_with, fill_with_tree):
+def loaded(store: Store, bucket_with: BucketWith, fill_with_tree: Fill) -> dict[str, str]:
     """The tree in a bucket, as the load stage puts it there; the settings that name it."""
     return store.env | {"S3_BUCKET": bucket_with(fill_with_tree), "S3_PREFIX": "team/food"}
 
 
-def load(tree: Path, store, bucket: str) -> dict[str, str]:
+def load(tree: Path, store: Store, bucket: str) -> dict[str, str]:
     environ = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team/food"}
     run_stage("load", **environ, LARDER_VOLUME_DIR=str(tree.parent))
     return environ
@@ -168,7 +183,7 @@ class Packs(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def packs(tmp_path_factory) -> Packs:
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Packs:
     """A tree, and about five shards and five chunks for training."""
     folder = tmp_path_factory.mktemp("packs")
     tree = make_tree(folder / "Food-11")
@@ -181,10 +196,10 @@ def packs(tmp_path_factory) -> Packs:
 
 
 @pytest.fixture(scope="session")
-def fill_with_packs(packs):
+def fill_with_packs(packs: Packs) -> Fill:
     """Loads the shards and the chunks into a bucket: `fill_with_packs(environ)`."""
 
-    def fill(environ) -> None:
+    def fill(environ: dict[str, str]) -> None:
         for stage, name in (("shard", SHARDS), ("optimize", CHUNKS)):
             run_stage("load", **environ, LARDER_VOLUME_DIR=str(packs.volumes[stage]), LARDER_LOAD=name)
 
@@ -192,10 +207,41 @@ def fill_with_packs(packs):
 
 
 @pytest.fixture
-def packed(packs, store, bucket_with, tmp_path, fill_with_packs):
+def packed(
+    packs: Packs, store: Store, bucket_with: BucketWith, tmp_path: Path, fill_with_packs: Fill
+) -> dict[str, str]:
     """The shards and the chunks in a bucket, as the load stage puts them there; the settings that name them."""
     environ = store.env | {"S3_BUCKET": bucket_with(fill_with_packs), "S3_PREFIX": "team/food"}
     return environ | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(packs.tree)}
+
+
+@pytest.fixture
+def start_packed(start_bench: StartBench, packed: dict[str, str]) -> StartBench:
+    """Start an arm, or `library`, a variant of one: flags as arguments, settings by keyword.
+
+    One worker reads, unless a test sets more.
+    """
+
+    def start(arm: str, *flags: str, **environ: str) -> forks.Fork:
+        name = "webdataset" if arm == "library" else arm
+        return start_bench("--arm", name, *flags, **(packed | ARMS[arm][0] | {"LARDER_WORKERS": "1"} | environ))
+
+    return start
+
+
+@pytest.fixture
+def run_packed(start_packed: StartBench, tmp_path: Path) -> RunArm:
+    """Run an arm to its end: its exit code, stdout, stderr, and its record if there is one."""
+
+    def run(arm: str, *flags: str, **environ: str) -> ArmRun:
+        with start_packed(arm, *flags, **environ) as process:
+            out, err = process.communicate(timeout=300)
+        assert "Traceback" not in err, err
+        assert not list((tmp_path / "cache").glob("larder-*")) or not os.access(tmp_path / "cache", os.W_OK)
+        records = sorted((tmp_path / "results").glob("*.json"))
+        return process.returncode, out, err, json.loads(records[-1].read_text()) if records else None
+
+    return run
 
 
 def run_stage(stage: str, *flags: str, **environ: str) -> None:
@@ -206,8 +252,8 @@ def run_stage(stage: str, *flags: str, **environ: str) -> None:
 
 
 @pytest.fixture
-def fuse():
-    """What a mount needs; without it these tests have nothing to run on."""
+def fuse() -> None:
+    """Require what a mount needs."""
     lacking = [name for name in ("/dev/fuse", shutil.which("fusermount3") or "fusermount3") if not os.path.exists(name)]
     if lacking:
         why = f"no FUSE mount can be made here: {', '.join(lacking)} is missing"
@@ -250,9 +296,9 @@ class Mount:
 
 
 @pytest.fixture
-def mount(fuse, tmp_path, until):
+def mount(fuse: None, tmp_path: Path, until: Until) -> Iterator[MountBucket]:
     """Mount a store's bucket: `mount(endpoint, environ)`, with more of rclone's flags."""
-    made = []
+    made: list[Mount] = []
 
     def mount_bucket(endpoint: str, environ: dict[str, str], *flags: str) -> Mount:
         settings = BucketSettings.load("mount", [], environ | {"S3_ENDPOINT_URL": endpoint})

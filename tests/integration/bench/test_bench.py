@@ -1,18 +1,24 @@
 """Run the real stage over a real tree, as a separate process."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from larder.contract import read_manifest
+from tests.conftest import Until
+from tests.integration.bench.conftest import RunBench, StartBench
 
 
-def test_measures_an_epoch_and_keeps_the_record(run_bench, tree, tmp_path):
+def test_measures_an_epoch_and_keeps_the_record(run_bench: RunBench, tree: Path, tmp_path: Path) -> None:
     code, out, err = run_bench()
     assert code == 0, err
     (path,) = (tmp_path / "results").iterdir()
@@ -36,7 +42,7 @@ def test_measures_an_epoch_and_keeps_the_record(run_bench, tree, tmp_path):
     assert "make bench" in err
 
 
-def test_json_for_machines(run_bench, tmp_path):
+def test_json_for_machines(run_bench: RunBench, tmp_path: Path) -> None:
     code, out, err = run_bench("--batches", "3", "--split", "training", LARDER_LOG="json")
     assert code == 0, err
     (path,) = (tmp_path / "results").iterdir()
@@ -48,35 +54,35 @@ def test_json_for_machines(run_bench, tmp_path):
     assert events[-2]["imgs/s"] == record["imgs/s"]
 
 
-def test_arm_and_exit_codes_are_in_the_help(run_bench):
+def test_arm_and_exit_codes_are_in_the_help(run_bench: RunBench) -> None:
     code, out, _ = run_bench("--help")
     assert code == 0
     assert "imagefolder_local" in out
     assert "LARDER_BENCH_BATCHES" in out
 
 
-def drop_manifest(tree):
+def drop_manifest(tree: Path) -> None:
     (tree / "_larder" / "manifest.json").unlink()
 
 
-def drop_image(tree):
+def drop_image(tree: Path) -> None:
     (tree / "training" / "class_00" / "0.jpg").unlink()
 
 
-def add_image(tree):
+def add_image(tree: Path) -> None:
     (tree / "training" / "class_00" / "extra.jpg").write_bytes(b"")
 
 
-def drop_split(tree):
+def drop_split(tree: Path) -> None:
     (tree / "training").rename(tree / "gone")
 
 
-def damage_image(tree):
+def damage_image(tree: Path) -> None:
     path = tree / "training" / "class_01" / "1.jpg"
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def rename_artifact(tree):
+def rename_artifact(tree: Path) -> None:
     path = tree / "_larder" / "manifest.json"
     path.write_text(path.read_text().replace('"tree"', '"raw"'))
 
@@ -96,7 +102,15 @@ def rename_artifact(tree):
         pytest.param(None, ["--results", "/dev/null/x"], 3, ["LARDER_RESULTS='/dev/null/x'"], id="results-unwritable"),
     ],
 )
-def test_errors_are_explained_and_leave_no_record(run_bench, tree, tmp_path, harm, flags, code, parts):
+def test_errors_name_a_remedy_and_leave_no_record(
+    run_bench: RunBench,
+    tree: Path,
+    tmp_path: Path,
+    harm: Callable[[Path], None] | None,
+    flags: list[str],
+    code: int,
+    parts: list[str],
+) -> None:
     if harm:
         harm(tree)
     returned, out, err = run_bench(*flags)
@@ -113,7 +127,16 @@ def test_errors_are_explained_and_leave_no_record(run_bench, tree, tmp_path, har
         pytest.param("stage", signal.SIGTERM, 130, "interrupted", id="stage-stopped"),
     ],
 )
-def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, until, who, sent, code, part):
+def test_ends_cleanly_when_killed(
+    start_bench: StartBench,
+    tree: Path,
+    tmp_path: Path,
+    until: Until,
+    who: str,
+    sent: signal.Signals,
+    code: int,
+    part: str,
+) -> None:
     image = block_image(tree)
     with start_bench("--workers", "1") as process, held_by_reader(image):
         stage = psutil.Process(process.pid)
@@ -127,7 +150,7 @@ def test_ends_cleanly_when_killed(start_bench, tree, tmp_path, until, who, sent,
     assert list((tmp_path / "results").iterdir()) == []
 
 
-def block_image(tree):
+def block_image(tree: Path) -> Path:
     """Put a pipe in the place of an image: whoever reads it waits."""
     path = tree / "training" / "class_00" / "0.jpg"
     path.unlink()
@@ -136,7 +159,7 @@ def block_image(tree):
 
 
 @contextmanager
-def held_by_reader(pipe):
+def held_by_reader(pipe: Path) -> Iterator[None]:
     """Wait until somebody reads the pipe, and keep him waiting."""
     until = time.monotonic() + 60
     while True:

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
 from services.jupyter import lab
+from tests.conftest import Store
+from tests.integration.bench.conftest import Mount, MountBucket
 
 
 @pytest.fixture(autouse=True)
 def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People came by make."""
+    """Set the front door to make."""
     monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
 
 
 @pytest.fixture
-def store(small_minio):
+def store(small_minio: Store) -> Store:
     return small_minio
 
 
 @pytest.fixture
-def mounted(mount, store, loaded, monkeypatch):
-    found = mount(store.endpoint, loaded, "--low-level-retries=1", "--contimeout=2s")
-    for name, value in (loaded | {"LARDER_MOUNT_DIR": str(found.folder)}).items():
+def mounted(mount: MountBucket, store: Store, loaded: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Mount:
+    mounted_bucket = mount(store.endpoint, loaded, "--low-level-retries=1", "--contimeout=2s")
+    for name, value in (loaded | {"LARDER_MOUNT_DIR": str(mounted_bucket.folder)}).items():
         monkeypatch.setenv(name, value)
-    return found
+    return mounted_bucket
 
 
-def test_files_of_a_mount_and_of_the_disk_are_the_same(mounted, tree):
+def test_files_of_a_mount_and_of_the_disk_are_the_same(mounted: Mount, tree: Path) -> None:
     files = lab.list_files(lab.find_mounted_tree(), 15)
     assert files == lab.list_files(tree, 15)
     assert len(files) == 15
 
 
-def test_a_store_that_goes_down_under_its_mount(mounted, store):
+def test_a_store_that_goes_down_under_its_mount(mounted: Mount, store: Store) -> None:
     folder = lab.find_mounted_tree()
     subprocess.run(["docker", "kill", store.container], check=True, capture_output=True)
     with pytest.raises(ServiceError, match=r"can't be read: Input/output error") as caught:
@@ -44,7 +47,7 @@ def test_a_store_that_goes_down_under_its_mount(mounted, store):
     assert len(caught.value._render_traceback_()) == 2
 
 
-def test_a_bucket_that_is_not_there(store, monkeypatch):
+def test_a_bucket_that_is_not_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (store.env | {"S3_BUCKET": "not-there"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="s3://not-there: there is no such bucket") as caught:

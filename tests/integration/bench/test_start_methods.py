@@ -1,4 +1,4 @@
-"""Workers that aren't forks of the stage: Python 3.14 starts them so on Linux."""
+"""Workers that aren't forks of the stage, the default of Python 3.14 on Linux."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., tuple[int, str, dict[str, Any]]]:
-    """Run an arm with workers that are started in some way: its exit code, stderr and record."""
+    """Run an arm with a start method of workers: its exit code, stderr and record."""
 
     def run_bench(method: str, arm: str, environ: Mapping[str, str]) -> tuple[int, str, dict[str, Any]]:
         known = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -94,7 +94,7 @@ def serving(server: Proxy) -> Iterator[Proxy]:
 
 @pytest.fixture
 def behind_tls(store: Store, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The settings that reach the store by TLS, with a certificate of an authority of the user's own."""
+    """The settings that reach the store by TLS, with a certificate of a private authority."""
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
@@ -121,7 +121,7 @@ def test_an_authority_of_the_users_own(
 
 
 class Relay(Proxy):
-    """An HTTP proxy: requests come with whole URLs, which its handler takes for paths."""
+    """An HTTP proxy. Requests have whole URLs, which the handler treats as paths."""
 
 
 @pytest.mark.exhaustive

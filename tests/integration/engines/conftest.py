@@ -26,13 +26,13 @@ ATTEMPTS = 3
 
 
 class Cluster(NamedTuple):
-    """A head without CPUs, and the nodes that are added."""
+    """A Ray cluster: a head without CPUs, and nodes that tests add."""
 
     address: str
 
     @contextmanager
     def node(self, cpus: int = 2) -> Iterator[subprocess.Popen[bytes]]:
-        """One more node, for as long as the context lasts."""
+        """Add a node while the context is open."""
         with _running(f"--address={self.address}", f"--num-cpus={cpus}") as process:
             yield process
 
@@ -49,7 +49,7 @@ def _running(*options: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _started(folder: Path, options: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """Start a node. Ray gives its own helpers 30 s, and ends a node whose helpers took longer: it gets another try."""
+    """Start a node. Ray ends a node whose helper processes take longer than 30 s to start; then try again."""
     for attempt in range(ATTEMPTS):
         own = folder / str(attempt)
         with (folder / "log").open("wb") as log:
@@ -97,7 +97,7 @@ def _head(port: int) -> tuple[str, ...]:
 
 @contextmanager
 def start_cluster(misses_nodes_soon: bool = False) -> Iterator[Cluster]:
-    """A head alone. On a busy machine, one that misses nodes soon takes nodes for lost that aren't."""
+    """Start a head. It waits long for nodes, so that none counts as lost on a busy machine."""
     [port] = free_ports(1)
     soon = json.dumps({"health_check_period_ms": 500, "health_check_failure_threshold": 3})
     with _running(*_head(port), *([f"--system-config={soon}"] if misses_nodes_soon else [])):
@@ -106,7 +106,7 @@ def start_cluster(misses_nodes_soon: bool = False) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, Path]]:
-    """One for all processes of the test run, and the file whose lock says whose turn it is."""
+    """Return the cluster that all processes of the test run share, and the file that they lock to use it in turn."""
     with shared(tmp_path_factory, "ray", _start_shared) as facts:
         yield Cluster(facts["address"]), run_folder(tmp_path_factory) / "ray" / "tests"
 
@@ -124,7 +124,7 @@ def _start_shared(_: Path) -> Started:
 
 @pytest.fixture
 def cluster(_shared_cluster: tuple[Cluster, Path]) -> Iterator[Cluster]:
-    """A head, and a node with two CPUs, for one test at a time. Whoever breaks a cluster starts one of its own."""
+    """A head, and a node with two CPUs, for one test at a time. Tests that break a cluster start their own."""
     cluster, turns = _shared_cluster
     with turns.open("a") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -137,7 +137,7 @@ ENGINES = [*LOCAL, pytest.param("ray, no cluster", marks=pytest.mark.exhaustive)
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """Runs a test with each engine; `test_work_on_a_cluster` does the same with one of a cluster."""
+    """Runs a test with each engine; `test_work_on_a_cluster` does the same on a cluster."""
     name = request.param
     if name.startswith("local"):
         return LocalEngine(1 if "one" in name else 2, 60 if "later" in name else 0)

@@ -1,4 +1,4 @@
-"""A module that workers import for ten minutes, and work that ends in the meantime."""
+"""A module whose import takes workers ten minutes, and work that ends in the meantime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def same(number: int) -> int:
 
 
 def until_workers_are_being_started() -> Iterator[int]:
-    """Three tasks, the last one when there is a process that workers are to be forked from."""
+    """Yield three tasks, the last one when the forkserver exists."""
     yield 0
     yield 1
     while not any("forkserver" in word for child in psutil.Process().children() for word in child.cmdline()):

@@ -1,4 +1,4 @@
-"""What every engine guarantees: order, bounded work, raised failures. For Ray, also lost nodes."""
+"""What every engine guarantees: order, a bounded number of tasks, raised errors. For Ray, also lost nodes."""
 
 from __future__ import annotations
 
@@ -106,11 +106,11 @@ def test_an_engine_does_not_wait_for_workers_that_are_still_starting() -> None:
 
 def test_work_on_a_cluster(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test everything that a cluster survives with one driver, since joining takes longer than the work."""
-    said: list[str] = []
-    engine = RayEngine(1, cluster.address, lambda _, message: said.append(message))
+    messages: list[str] = []
+    engine = RayEngine(1, cluster.address, lambda _, message: messages.append(message))
     with engine.keep_connected():
         _works_on_the_clusters_cpus_alone(engine, tmp_path)
-        assert [message.endswith("has 2 CPUs") for message in said if not message.startswith("joining")] == [True]
+        assert [message.endswith("has 2 CPUs") for message in messages if not message.startswith("joining")] == [True]
         check_order(engine)
         check_failures(engine)
         _names_code_that_nodes_lack(engine)
@@ -148,14 +148,14 @@ def _gives_a_task_up_that_kills_every_worker(engine: Engine) -> None:
 
 @pytest.mark.exhaustive
 def test_a_cluster_without_cpus_and_a_node_that_is_lost(until: Until, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with start_cluster(misses_nodes_soon=True) as cluster:
-        engine = RayEngine(1, cluster.address, lambda _, message: said.append(message), wait_for_cpus_seconds=3)
+        engine = RayEngine(1, cluster.address, lambda _, message: messages.append(message), wait_for_cpus_seconds=3)
         with engine.keep_connected():
-            _refuses_a_cluster_without_cpus(engine, said)
+            _refuses_a_cluster_without_cpus(engine, messages)
             with cluster.node(1) as node, cluster.node(1), engine(partial(work.hold, tmp_path), range(20)) as results:
-                found: list[int] = []
-                driver = threading.Thread(target=lambda: found.extend(results))
+                sizes: list[int] = []
+                driver = threading.Thread(target=lambda: sizes.extend(results))
                 driver.start()
                 try:
                     until(lambda: len(_pids(tmp_path)) == 2, "both nodes work", 120)
@@ -164,15 +164,15 @@ def test_a_cluster_without_cpus_and_a_node_that_is_lost(until: Until, tmp_path: 
                 finally:
                     (tmp_path / "go").touch()
                     driver.join(120)
-    assert found == list(range(20))
+    assert sizes == list(range(20))
 
 
-def _refuses_a_cluster_without_cpus(engine: RayEngine, said: list[str]) -> None:
+def _refuses_a_cluster_without_cpus(engine: RayEngine, messages: list[str]) -> None:
     with pytest.raises(ServiceError, match="no CPUs for 3 s") as caught, engine(math.sqrt, [1.0]) as results:
         list(results)
     assert "add nodes" in caught.value.next_step
     wait = "has no CPUs: waiting up to 3 s for a node"
-    assert [message.endswith(wait) for message in said if not message.startswith("joining")] == [True]
+    assert [message.endswith(wait) for message in messages if not message.startswith("joining")] == [True]
 
 
 @pytest.mark.timeout(60)  # what a head has to answer, which isn't waited for here
@@ -186,14 +186,14 @@ def test_nothing_listens() -> None:
 def test_what_listens_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head on a busy machine behaves like this."""
     monkeypatch.setattr("larder.engines.ray_cluster._JOIN_SECONDS", 12.0)
-    said: list[str] = []
+    messages: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        engine = RayEngine(1, address, lambda _, message: said.append(message))
+        engine = RayEngine(1, address, lambda _, message: messages.append(message))
         with pytest.raises(ServiceError, match=r"something answers there|can't be joined"), engine(math.sqrt, [1.0]):
             pass
-    assert said
-    assert all(message.startswith(f"joining the Ray cluster at {address}: waiting") for message in said)
+    assert messages
+    assert all(message.startswith(f"joining the Ray cluster at {address}: waiting") for message in messages)
 
 
 @pytest.mark.exhaustive

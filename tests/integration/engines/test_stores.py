@@ -26,7 +26,7 @@ def test_index_shard_and_verify(
     for number in range(150):
         key = f"in/{('train', 'val')[number % 5 == 0]}/{('cat', 'dog')[number % 2]}/{number}.jpg"
         store.client.put_object(Bucket=bucket, Key=key, Body=picture(number))
-    found = {}
+    results = {}
     by_ray = {"LARDER_ENGINE": "ray", "RAY_ADDRESS": cluster.address}
     ways: dict[str, dict[str, str]] = {"one": {}, "two": {"LARDER_WORKERS": "2"}, "ray": by_ray}
     for way, how in ways.items():
@@ -37,9 +37,9 @@ def test_index_shard_and_verify(
         flags = (f"--input=s3://{bucket}/{way}/Food-11-index", f"--dest=s3://{bucket}/{way}/Food-11-webdataset")
         packed = stage("shard", "--shard-bytes=40000", *flags, env=env, volume=volume)
         assert packed.code == 0, packed.stderr
-        found[way] = objects(way)
-    assert found["one"] == found["two"] == found["ray"]
-    assert len(json.loads(found["ray"]["Food-11-index/_larder/manifest.json"])["splits"]) == 2
+        results[way] = objects(way)
+    assert results["one"] == results["two"] == results["ray"]
+    assert len(json.loads(results["ray"]["Food-11-index/_larder/manifest.json"])["splits"]) == 2
 
     store.client.put_object(Bucket=bucket, Key="in/train/dog/7.jpg", Body=bytes(len(picture(7))))
     env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "ray", "LARDER_VERIFY_SAMPLES": "all"} | by_ray

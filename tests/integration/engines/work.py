@@ -19,24 +19,24 @@ from larder.stage import StageOutcome, main
 
 
 def refuse(number: int) -> int:
-    """Fail as a stage's work does."""
+    """Fail like a stage's work."""
     raise InputError(f"{number} is not wanted", next_step="give another number")
 
 
 def who(number: int) -> tuple[int, int]:
-    """The task, and who does it."""
+    """Return the task and the worker that does it."""
     return number, os.getpid()
 
 
 def lack(number: int) -> int:
-    """Ask for code that isn't on the node."""
+    """Import code that isn't on the node."""
     import services.no_such_stage  # type: ignore[import-not-found]
 
     return number + len(services.no_such_stage.__name__)
 
 
 def whose(folder: Path, number: int) -> int:
-    """The worker's process id, which it leaves in `folder`, too; it takes until there are two."""
+    """Write the worker's process id to `folder`, wait until there are two, and return it."""
     (folder / str(os.getpid())).touch()
     end = time.monotonic() + 60
     while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
@@ -45,7 +45,7 @@ def whose(folder: Path, number: int) -> int:
 
 
 def die_once(folder: Path, number: int) -> int:
-    """Be killed at the first try of the third task."""
+    """Kill the worker at the first try of the third task."""
     mark = folder / "died"
     if number == 3 and not mark.exists():
         mark.touch()
@@ -54,13 +54,13 @@ def die_once(folder: Path, number: int) -> int:
 
 
 def die(number: int) -> int:
-    """Be killed at every try."""
+    """Kill the worker at every try."""
     os.kill(os.getpid(), signal.SIGKILL)
     return number
 
 
 def hold(folder: Path, number: int) -> int:
-    """Leave the worker's process id in `folder`, and take until the file `go` is there."""
+    """Write the worker's process id to `folder`, and wait for the file `go`."""
     note = folder / f"{number}.new"
     note.write_text(str(os.getpid()))
     note.rename(folder / str(number))
@@ -70,7 +70,7 @@ def hold(folder: Path, number: int) -> int:
 
 
 class HoldSettings(Settings):
-    """What the stage `hold` is told."""
+    """The settings of the stage `hold`."""
 
     address: str = Field("", alias="RAY_ADDRESS", description="the cluster")
     folder: Path = Field(alias="LARDER_TEST_FOLDER", description="where its workers leave their process ids")

@@ -60,21 +60,25 @@ def tarred(files: dict[str, bytes]) -> bytes:
 
 
 def nested(files: dict[str, bytes]) -> bytes:
-    """A zip with a zip or tar.gz per folder, as competitions hand data out."""
+    """Build a zip with a zip or tar.gz for each folder, like competitions."""
     folders: dict[str, dict[str, bytes]] = {}
     for name, content in files.items():
         folder, _, file = name.rpartition("/")
         folders.setdefault(folder, {})[file] = content
     outer = folders.pop("", {})
-    for number, (folder, content) in enumerate(folders.items()):
+    for number, (folder, inner) in enumerate(folders.items()):
         if number % 2:
-            outer[f"{folder}.zip"] = zipped(content)
+            outer[f"{folder}.zip"] = zipped(inner)
         else:
-            outer[f"{folder}.tar.gz"] = gzip.compress(tarred(content), 1)
+            outer[f"{folder}.tar.gz"] = gzip.compress(tarred(inner), 1)
     return zipped(outer)
 
 
 Pack = Callable[[dict[str, bytes]], bytes]
+WriteArchive = Callable[..., Path]
+Run = Callable[..., tuple[int, str]]
+"""Runs extract in this process: exit code and stderr."""
+Put = Callable[[dict[str, bytes]], None]
 PACKERS: dict[str, Pack] = {
     "zip": zipped,
     "tar": tarred,
@@ -94,7 +98,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def litter() -> dict[str, bytes]:
-    """What desktops and archivers add to it."""
+    """Junk files that desktops and archivers add."""
     return LITTER
 
 
@@ -105,7 +109,7 @@ def packers() -> dict[str, Pack]:
 
 
 @pytest.fixture
-def pack(tmp_path: Path) -> Callable[..., Path]:
+def pack(tmp_path: Path) -> WriteArchive:
     """Writes an archive: `pack("a.zip", files)`."""
 
     def write(name: str, content: dict[str, bytes] | None = None) -> Path:
@@ -117,29 +121,29 @@ def pack(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Raw:
-    """The `raw/` of a volume: what it must hold, whatever happens."""
+    """The `raw/` of a volume, and its invariants."""
 
     def __init__(self, volume: Path) -> None:
         self.folder = volume / "raw"
 
     def content(self) -> dict[str, bytes]:
-        """Every file, verified against index and manifest; fails when anything differs."""
+        """Return every file, verified against index and manifest."""
         manifest = find_manifest(self.folder)
         assert manifest is not None, "there is no manifest"
         assert find_missing_file(self.folder, manifest) is None
         entries = list(read_index(self.folder, manifest))
         assert [entry.path for entry in entries] == sorted((entry.path for entry in entries), key=os.fsencode)
-        found = {}
+        contents = {}
         for entry in entries:
-            found[entry.path] = (self.folder / entry.path).read_bytes()
-            assert hashlib.sha256(found[entry.path]).hexdigest() == entry.sha256
-        assert (manifest.files, manifest.bytes) == (len(found), sum(map(len, found.values())))
+            contents[entry.path] = (self.folder / entry.path).read_bytes()
+            assert hashlib.sha256(contents[entry.path]).hexdigest() == entry.sha256
+        assert (manifest.files, manifest.bytes) == (len(contents), sum(map(len, contents.values())))
         there = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir()}
-        assert there == found.keys() | {f"_larder/{name}" for name in ("manifest.json", "index.jsonl", "run.json")}
-        return found
+        assert there == contents.keys() | {f"_larder/{name}" for name in ("manifest.json", "index.jsonl", "run.json")}
+        return contents
 
     def meta(self, name: str) -> bytes:
-        """A file of the contract."""
+        """Return a file of `_larder/`."""
         return (self.folder / "_larder" / name).read_bytes()
 
 
@@ -178,7 +182,7 @@ class Faults:
         self.after_answer: Callable[[], None] = lambda: None
 
     def url(self, path: str = "/food.zip", user: str = "") -> str:
-        """The file's address."""
+        """Return the file's URL."""
         return f"http://{user}127.0.0.1:{self.port}{path}"
 
 
@@ -227,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Faults]:
-    """An HTTP server on loopback whose file and faults a test sets."""
+    """An HTTP server on loopback. Tests set its file and its faults."""
     listening = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     listening.faults = Faults(listening.server_port)  # type: ignore[attr-defined]
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})

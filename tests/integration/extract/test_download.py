@@ -9,9 +9,10 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import trustme
@@ -21,14 +22,15 @@ from larder.stage import main
 from services.extract import download
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
+from tests.integration.extract.conftest import Faults, Pack, Raw, Run
 
 NOISE = random.Random(3).randbytes(400_000)
 FILES = {"training/0_0.jpg": NOISE, "training/0_1.jpg": NOISE[:1000]}
 
 
 @pytest.fixture
-def run(volume, monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str]]]:
-    """The stage in this process, with short pauses: gives exit code and stderr."""
+def run(volume: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs the stage in this process, with short pauses. Returns exit code and stderr."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("LARDER_", "AWS_", "S3_", "REQUESTS_", "CURL_")):
             monkeypatch.delenv(name)
@@ -46,35 +48,35 @@ def run(volume, monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str]]]
 
 
 @pytest.fixture
-def served(server, packers):
+def served(server: Faults, packers: Mapping[str, Pack]) -> Faults:
     """The server with an archive of `FILES`."""
     server.content = packers["tar"](FILES)
     return server
 
 
-def ranges(server) -> list[str | None]:
+def ranges(server: Faults) -> list[str | None]:
     return [asked.range for asked in server.asked]
 
 
-def test_broken_connections_are_resumed_where_they_broke(run, served, raw) -> None:
+def test_broken_connections_are_resumed_where_they_broke(run: Run, served: Faults, raw: Raw) -> None:
     served.break_after = [100_000, 50_000]
-    code, said = run(f"--source={served.url()}")
-    assert code == 0, said
+    code, stderr = run(f"--source={served.url()}")
+    assert code == 0, stderr
     assert raw.content() == FILES
     assert ranges(served) == [None, "bytes=100000-", "bytes=150000-"]
     assert [asked.if_range for asked in served.asked[1:]] == ['"one"'] * 2
     assert sum(asked.sent for asked in served.asked) == len(served.content)
 
 
-def test_server_that_ignores_ranges(run, served, raw) -> None:
+def test_server_that_ignores_ranges(run: Run, served: Faults, raw: Raw) -> None:
     served.break_after, served.ignore_ranges = [100_000], True
-    code, said = run(f"--source={served.url()}")
+    code, stderr = run(f"--source={served.url()}")
     assert (code, ranges(served)) == (0, [None, "bytes=100000-"])
-    assert "from the start" in said
+    assert "from the start" in stderr
     assert raw.content() == FILES
 
 
-def test_server_without_a_version_is_asked_from_the_start(run, served, raw) -> None:
+def test_server_without_a_version_is_asked_from_the_start(run: Run, served: Faults, raw: Raw) -> None:
     served.break_after, served.etag = [100_000], None
     assert run(f"--source={served.url()}")[0] == 0
     assert ranges(served) == [None, None]
@@ -82,7 +84,9 @@ def test_server_without_a_version_is_asked_from_the_start(run, served, raw) -> N
 
 
 @pytest.mark.parametrize("ignores", [False, True], ids=["If-Range heeded", "If-Range ignored"])
-def test_file_that_changes_between_tries_is_not_mixed(run, served, raw, packers, ignores) -> None:
+def test_file_that_changes_between_tries_is_not_mixed(
+    run: Run, served: Faults, raw: Raw, packers: Mapping[str, Pack], ignores: bool
+) -> None:
     new = {"training/0_0.jpg": NOISE[::-1], "training/0_1.jpg": b"new"}
 
     def change() -> None:
@@ -93,7 +97,9 @@ def test_file_that_changes_between_tries_is_not_mixed(run, served, raw, packers,
     assert raw.content() == new
 
 
-def test_file_that_shrank_is_fetched_from_the_start(run, served, raw, packers) -> None:
+def test_file_that_shrank_is_fetched_from_the_start(
+    run: Run, served: Faults, raw: Raw, packers: Mapping[str, Pack]
+) -> None:
     """The server answers 416: it has no bytes where the download broke off."""
 
     def change() -> None:
@@ -105,7 +111,9 @@ def test_file_that_shrank_is_fetched_from_the_start(run, served, raw, packers) -
     assert raw.content() == {"a.jpg": b"1"}
 
 
-def test_busy_server_is_left_alone_as_long_as_it_asks(run, served, raw, monkeypatch) -> None:
+def test_busy_server_is_left_alone_as_long_as_it_asks(
+    run: Run, served: Faults, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(download.time, "sleep", pauses.append)
     served.statuses = [(503, {"Retry-After": "7"}), (500, {}), (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})]
@@ -115,41 +123,41 @@ def test_busy_server_is_left_alone_as_long_as_it_asks(run, served, raw, monkeypa
     assert raw.content() == FILES
 
 
-def test_redirect_is_followed(run, served, raw) -> None:
+def test_redirect_is_followed(run: Run, served: Faults, raw: Raw) -> None:
     served.statuses = [(302, {"Location": "/elsewhere?token=s3cr3t"})]
-    code, said = run(f"--source={served.url()}")
+    code, stderr = run(f"--source={served.url()}")
     assert (code, served.asked[1].path) == (0, "/elsewhere?token=s3cr3t")
     assert raw.content() == FILES
-    assert "s3cr3t" not in said
+    assert "s3cr3t" not in stderr
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_refusal_is_not_retried(run, served, status) -> None:
+def test_refusal_is_not_retried(run: Run, served: Faults, status: int) -> None:
     served.statuses = [(status, {})] * 9
-    code, said = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
+    code, stderr = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
     assert (code, len(served.asked)) == (3, 1)
-    assert f"answers {status}" in said
-    assert "next step: check LARDER_SOURCE" in said
-    assert "s3cr3t" not in said
+    assert f"answers {status}" in stderr
+    assert "next step: check LARDER_SOURCE" in stderr
+    assert "s3cr3t" not in stderr
 
 
-def test_failing_server_is_given_up(run, served) -> None:
+def test_failing_server_is_given_up(run: Run, served: Faults) -> None:
     served.statuses = [(500, {})] * 99
-    code, said = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
+    code, stderr = run(f"--source={served.url('/food.zip?token=s3cr3t', 'me:s3cr3t@')}")
     assert (code, len(served.asked)) == (5, download.TRIES)
-    assert "run again: the download resumes" in said
-    assert "s3cr3t" not in said
+    assert "run again: the download resumes" in stderr
+    assert "s3cr3t" not in stderr
 
 
-def test_unreachable_address_keeps_the_old_data(run, served, raw) -> None:
+def test_unreachable_address_keeps_the_old_data(run: Run, served: Faults, raw: Raw) -> None:
     assert run(f"--source={served.url()}")[0] == 0
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
         port = closed.getsockname()[1]
-        code, said = run(f"--source=http://me:s3cr3t@127.0.0.1:{port}/food.zip?token=s3cr3t")
+        code, stderr = run(f"--source=http://me:s3cr3t@127.0.0.1:{port}/food.zip?token=s3cr3t")
     assert code == 5
-    assert "refused" in said
-    assert "s3cr3t" not in said
+    assert "refused" in stderr
+    assert "s3cr3t" not in stderr
     assert raw.content() == FILES
 
 
@@ -157,22 +165,22 @@ def test_unreachable_address_keeps_the_old_data(run, served, raw) -> None:
     ("url", "code"),
     [("http://", 3), ("http://[::1", 2), ("http://host:port/x", 3), ("ftp://me:s3cr3t@host/x?s3cr3t", 2)],
 )
-def test_unusable_addresses(run, url, code) -> None:
-    found, said = run(f"--source={url}")
-    assert found == code, said
-    assert "next step" in said
-    assert "s3cr3t" not in said
+def test_unusable_addresses(run: Run, url: str, code: int) -> None:
+    returned, stderr = run(f"--source={url}")
+    assert returned == code, stderr
+    assert "next step" in stderr
+    assert "s3cr3t" not in stderr
 
 
-def test_too_long_content_length(run, served) -> None:
+def test_too_long_content_length(run: Run, served: Faults) -> None:
     """The server promises more than it has, so the download never completes."""
     served.length = len(served.content) + 10
-    code, said = run(f"--source={served.url()}")
-    assert code == 5, said
+    code, stderr = run(f"--source={served.url()}")
+    assert code == 5, stderr
 
 
 @pytest.mark.parametrize("fault", ["short Content-Length", "no Content-Length", "web page", "other file"])
-def test_bad_download_is_not_kept(run, served, raw, fault) -> None:
+def test_bad_download_is_not_kept(run: Run, served: Faults, raw: Raw, fault: str) -> None:
     """The next run fetches a damaged archive again, from a server that works again."""
     good, flags = served.content, [f"--source={served.url()}"]
     if fault == "short Content-Length":
@@ -184,29 +192,31 @@ def test_bad_download_is_not_kept(run, served, raw, fault) -> None:
     else:
         served.content = good.replace(NOISE[:100], NOISE[100:200])
         flags.append(f"--source-sha256={hashlib.sha256(good).hexdigest().upper()}")
-    code, said = run(*flags)
-    assert code == 3, said
-    assert "next step" in said
+    code, stderr = run(*flags)
+    assert code == 3, stderr
+    assert "next step" in stderr
     assert not raw.folder.exists()
     served.content, served.length, served.no_length = good, None, False
-    code, said = run(*flags)
-    assert code == 0, said
+    code, stderr = run(*flags)
+    assert code == 0, stderr
     assert raw.content() == FILES
 
 
-def test_space_is_checked_before_the_first_byte(run, served, raw, monkeypatch) -> None:
+def test_space_is_checked_before_the_first_byte(
+    run: Run, served: Faults, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(f"--source={served.url()}")[0] == 0
     served.asked.clear()
     free = len(served.content) + 1000  # enough for the archive, not for its files
     monkeypatch.setattr("larder.volume.shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
-    code, said = run(f"--source={served.url('/other.tar')}")
+    code, stderr = run(f"--source={served.url('/other.tar')}")
     assert code == 3
-    assert "with its unpacked files needs" in said
-    assert "free some space" in said
+    assert "with its unpacked files needs" in stderr
+    assert "free some space" in stderr
     assert raw.content() == FILES
 
 
-def test_interrupted_download_goes_on(run, served, raw, monkeypatch) -> None:
+def test_interrupted_download_goes_on(run: Run, served: Faults, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     served.break_after = [100_000]
 
     def interrupt(_: float) -> None:
@@ -214,8 +224,8 @@ def test_interrupted_download_goes_on(run, served, raw, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(download.time, "sleep", interrupt)
-        code, said = run(f"--source={served.url()}")
-    assert (code, "run the same command again" in said) == (130, True)
+        code, stderr = run(f"--source={served.url()}")
+    assert (code, "run the same command again" in stderr) == (130, True)
     assert run(f"--source={served.url()}")[0] == 0
     assert ranges(served) == [None, "bytes=100000-"]
     assert raw.content() == FILES
@@ -227,8 +237,8 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def behind_tls(authority: trustme.CA, packers, tmp_path) -> Iterator[str]:
-    """The URL of an archive of `FILES` on a server whose certificate only `authority` vouches for."""
+def behind_tls(authority: trustme.CA, packers: Mapping[str, Pack], tmp_path: Path) -> Iterator[str]:
+    """The URL of an archive of `FILES` on a server with a certificate of `authority`."""
     (tmp_path / "food.tar").write_bytes(packers["tar"](FILES))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -242,28 +252,30 @@ def behind_tls(authority: trustme.CA, packers, tmp_path) -> Iterator[str]:
     secure.server_close()
 
 
-def test_an_untrusted_certificate_is_not_tried_again(run, behind_tls) -> None:
-    code, said = run(f"--source={behind_tls}")
+def test_an_untrusted_certificate_is_not_tried_again(run: Run, behind_tls: str) -> None:
+    code, stderr = run(f"--source={behind_tls}")
     assert code == 2
-    assert "certificate can't be verified: unable to get local issuer certificate" in said
-    assert "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE" in said
-    assert "trying again" not in said
+    assert "certificate can't be verified: unable to get local issuer certificate" in stderr
+    assert "AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE" in stderr
+    assert "trying again" not in stderr
 
 
-def test_https_to_a_plain_port_is_not_tried_again(run, served) -> None:
-    code, said = run(f"--source={served.url().replace('http://', 'https://')}")
-    assert (code, "trying again" in said) == (2, False), said
-    assert "doesn't speak TLS" in said
-    assert "LARDER_SOURCE with http://" in said
+def test_https_to_a_plain_port_is_not_tried_again(run: Run, served: Faults) -> None:
+    code, stderr = run(f"--source={served.url().replace('http://', 'https://')}")
+    assert (code, "trying again" in stderr) == (2, False), stderr
+    assert "doesn't speak TLS" in stderr
+    assert "LARDER_SOURCE with http://" in stderr
 
 
-def test_http_to_a_port_with_tls_is_not_tried_again(run, behind_tls) -> None:
-    code, said = run(f"--source={behind_tls.replace('https://', 'http://')}")
-    assert (code, "trying again" in said) == (2, False), said
-    assert "LARDER_SOURCE with https://" in said
+def test_http_to_a_port_with_tls_is_not_tried_again(run: Run, behind_tls: str) -> None:
+    code, stderr = run(f"--source={behind_tls.replace('https://', 'http://')}")
+    assert (code, "trying again" in stderr) == (2, False), stderr
+    assert "LARDER_SOURCE with https://" in stderr
 
 
-def test_redirect_from_https_to_http_is_refused(run, authority, served, tmp_path, monkeypatch) -> None:
+def test_redirect_from_https_to_http_is_refused(
+    run: Run, authority: trustme.CA, served: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Redirect(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(302)
@@ -277,33 +289,43 @@ def test_redirect_from_https_to_http_is_refused(run, authority, served, tmp_path
     with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as secure:
         secure.socket = context.wrap_socket(secure.socket, server_side=True)
         threading.Thread(target=secure.serve_forever, kwargs={"poll_interval": 0.02}).start()
-        code, said = run(f"--source=https://localhost:{secure.server_port}/food.tar")
+        code, stderr = run(f"--source=https://localhost:{secure.server_port}/food.tar")
         secure.shutdown()
-    assert (code, "s3cr3t" in said, served.asked) == (3, False, []), said
-    assert "from https to http://127.0.0.1" in said
+    assert (code, "s3cr3t" in stderr, served.asked) == (3, False, []), stderr
+    assert "from https to http://127.0.0.1" in stderr
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
 def test_a_certificate_of_a_named_authority_is_trusted(
-    run, behind_tls, authority, raw, tmp_path, monkeypatch, name
+    run: Run,
+    behind_tls: str,
+    authority: trustme.CA,
+    raw: Raw,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
     bundle = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(bundle)
     monkeypatch.setenv(name, str(bundle))
-    code, said = run(f"--source={behind_tls}")
-    assert code == 0, said
+    code, stderr = run(f"--source={behind_tls}")
+    assert code == 0, stderr
     assert raw.content() == FILES
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"])
-def test_a_missing_bundle_of_authorities_is_named(run, behind_tls, monkeypatch, name) -> None:
+def test_a_missing_bundle_of_authorities_is_named(
+    run: Run, behind_tls: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "/no/such/bundle.pem")
-    code, said = run(f"--source={behind_tls}")
-    assert code == 2, said
-    assert "REQUESTS_CA_BUNDLE" in said
+    code, stderr = run(f"--source={behind_tls}")
+    assert code == 2, stderr
+    assert "REQUESTS_CA_BUNDLE" in stderr
 
 
-def test_after_a_crash_of_the_machine_a_download_starts_over(run, served, raw, volume, monkeypatch, tmp_path) -> None:
+def test_after_a_crash_of_the_machine_a_download_starts_over(
+    run: Run, served: Faults, raw: Raw, volume: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     served.break_after = [100_000] + [0] * 10
     assert run(f"--source={served.url()}")[0] == 5
     (part,) = volume.glob(".larder/raw/downloads/*/archive.part")
@@ -311,15 +333,15 @@ def test_after_a_crash_of_the_machine_a_download_starts_over(run, served, raw, v
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(machine, "_BOOT_ID", tmp_path / "boot")
     served.break_after = []
-    code, said = run(f"--source={served.url()}")
-    assert code == 0, said
+    code, stderr = run(f"--source={served.url()}")
+    assert code == 0, stderr
     assert raw.content() == FILES
     assert served.asked[-1].range is None
 
 
-def test_beyond_a_limit_nothing_but_the_download_stays(run, served, volume) -> None:
-    code, said = run(f"--source={served.url()}", "--max-files=1")
-    assert code == 3, said
+def test_beyond_a_limit_nothing_but_the_download_stays(run: Run, served: Faults, volume: Path) -> None:
+    code, stderr = run(f"--source={served.url()}", "--max-files=1")
+    assert code == 3, stderr
     assert not list(volume.glob(".larder/raw/new/*"))
     asked = len(served.asked)
     assert run(f"--source={served.url()}")[0] == 0

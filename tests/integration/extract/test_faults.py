@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import workers_of
+from tests.conftest import Until, workers_of
+from tests.integration.conftest import Disk, Process, Stage
+from tests.integration.extract.conftest import Raw, WriteArchive
 
 OLD = {"training/old_0.jpg": b"old", "training/old_1.jpg": b"data"}
 
 
 @pytest.fixture
-def with_old_data(stage, pack, raw):
+def with_old_data(stage: Stage, pack: WriteArchive, raw: Raw) -> Raw:
     """The volume after a good run."""
     assert stage("extract", f"--source={pack('old.tar.gz', OLD)}").code == 0
     return raw
@@ -35,7 +39,16 @@ def with_old_data(stage, pack, raw):
     ],
     ids=["truncated zip", "truncated gz", "truncated tar", "empty", "sha256", "files", "bytes", "files of a stream"],
 )
-def test_bad_source_loses_nothing(stage, pack, with_old_data, volume, name, harm, flags, says) -> None:
+def test_bad_source_loses_nothing(
+    stage: Stage,
+    pack: WriteArchive,
+    with_old_data: Raw,
+    volume: Path,
+    name: str,
+    harm: Callable[[bytes], bytes],
+    flags: list[str],
+    says: str,
+) -> None:
     path = pack(name)
     path.write_bytes(harm(path.read_bytes()))
     for _ in range(2):  # the second time, too
@@ -48,7 +61,7 @@ def test_bad_source_loses_nothing(stage, pack, with_old_data, volume, name, harm
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "sample"])
-def test_full_disk(stage, pack, disk, raw_on, kind) -> None:
+def test_full_disk(stage: Stage, pack: WriteArchive, disk: Disk, raw_on: Raw, kind: str) -> None:
     """The disk has 3 MB for 6 MB. A known size fails before the first byte. With more space, the run resumes."""
     noise = random.Random(5).randbytes(60_000)
     new = {f"training/{number}.jpg": noise for number in range(100)}
@@ -67,7 +80,7 @@ def test_full_disk(stage, pack, disk, raw_on, kind) -> None:
     assert len(raw_on.content()) == (90 if kind == "sample" else 100)
 
 
-def test_read_only_volume(stage, pack, disk, raw_on) -> None:
+def test_read_only_volume(stage: Stage, pack: WriteArchive, disk: Disk, raw_on: Raw) -> None:
     options = {"prefix": disk.prefix, "volume": disk.volume, "env": {"LARDER_WORKERS": "1"}}
     old = pack("old.zip", OLD)
     assert stage("extract", f"--source={old}", **options).code == 0
@@ -80,7 +93,7 @@ def test_read_only_volume(stage, pack, disk, raw_on) -> None:
     assert raw_on.content() == OLD
 
 
-def test_volume_that_is_no_folder(stage, pack, tmp_path) -> None:
+def test_volume_that_is_no_folder(stage: Stage, pack: WriteArchive, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "nothing"):
         result = stage("extract", f"--source={pack('a.zip')}", volume=place)
@@ -88,7 +101,7 @@ def test_volume_that_is_no_folder(stage, pack, tmp_path) -> None:
         assert "LARDER_VOLUME_DIR" in result.stderr
 
 
-def test_every_wrong_setting_is_told_at_once(stage) -> None:
+def test_every_wrong_setting_is_reported_at_once(stage: Stage) -> None:
     result = stage(
         "extract",
         "--no-such=s3cr3t",
@@ -125,7 +138,7 @@ def test_every_wrong_setting_is_told_at_once(stage) -> None:
 @pytest.mark.parametrize(
     ("source", "code"), [("/nothing/here.zip", 3), ("~nobody-here/a.zip", 3), ("/dev/null", 3), ("x" * 300, 3)]
 )
-def test_absent_source(stage, with_old_data, source, code) -> None:
+def test_absent_source(stage: Stage, with_old_data: Raw, source: str, code: int) -> None:
     result = stage("extract", f"--source={source}")
     assert result.code == code, result.stderr
     assert "next step" in result.stderr
@@ -133,7 +146,7 @@ def test_absent_source(stage, with_old_data, source, code) -> None:
     assert with_old_data.content() == OLD
 
 
-def test_volume_inside_the_source(stage, volume) -> None:
+def test_volume_inside_the_source(stage: Stage, volume: Path) -> None:
     result = stage("extract", f"--source={volume.parent}")
     assert result.code == 2
     assert "lies inside" in result.stderr
@@ -144,7 +157,7 @@ SAMPLE = ["--source=sample", "--sample-images=100000", "--workers=2"]
 
 
 @pytest.fixture
-def running(stage, with_old_data, volume, until):
+def running(stage: Stage, with_old_data: Raw, volume: Path, until: Until) -> Iterator[Process]:
     """A run that has stored its first files, in a process group of its own."""
     process = stage.start("extract", *SAMPLE, start_new_session=True)
     until(lambda: any((volume / ".larder" / "raw" / "new").rglob("*.jpg")), "the first file is there")
@@ -155,28 +168,28 @@ def running(stage, with_old_data, volume, until):
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "Ctrl-C"])
-def test_interrupt(stage, with_old_data, running, how) -> None:
+def test_interrupt(stage: Stage, with_old_data: Raw, running: Process, how: str) -> None:
     if how == "Ctrl-C":  # a terminal signals the whole group
         os.killpg(running.pid, signal.SIGINT)
     else:
         running.send_signal(getattr(signal, how))
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130, said
-    assert "run the same command again" in said
-    assert "Traceback" not in said
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
     assert with_old_data.content() == OLD
 
 
-def test_killed_worker(stage, with_old_data, running) -> None:
+def test_killed_worker(stage: Stage, with_old_data: Raw, running: Process) -> None:
     workers_of(running)[0].kill()
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 3, said
-    assert "a worker process was killed" in said
-    assert "LARDER_WORKERS" in said
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 3, stderr
+    assert "a worker process was killed" in stderr
+    assert "LARDER_WORKERS" in stderr
     assert with_old_data.content() == OLD
 
 
-def test_second_run_at_once_is_told(stage, with_old_data, running, pack) -> None:
+def test_second_run_at_once_is_reported(stage: Stage, with_old_data: Raw, running: Process, pack: WriteArchive) -> None:
     result = stage("extract", f"--source={pack('a.zip')}")
     assert result.code == 3
     assert "another run is using" in result.stderr
@@ -184,7 +197,7 @@ def test_second_run_at_once_is_told(stage, with_old_data, running, pack) -> None
     assert with_old_data.content() == OLD
 
 
-def test_workers_end_with_a_killed_parent(with_old_data, running) -> None:
+def test_workers_end_with_a_killed_parent(with_old_data: Raw, running: Process) -> None:
     workers = workers_of(running)
     assert workers
     processes = [*workers, workers[0].parent()]

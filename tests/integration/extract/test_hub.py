@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from services.extract.remotes.addresses import AddressPolicy
 from tests import hub as hub_server
 from tests.hub import COMMIT, OLDER, REPOSITORY
 from tests.integration.conftest import Stage
+from tests.integration.extract.conftest import Pack, Raw
 from tests.liar import lying
 from tests.parquet import packed, picture
 
+Extract = Callable[..., Any]
 SOURCE = f"hf://datasets/{REPOSITORY}"
 ROWS = [(picture(number), number % 2) for number in range(8)]
 PARQUET = {
@@ -39,7 +41,7 @@ def hub(tmp_path: Path) -> Iterator[hub_server.Hub]:
 
 
 @pytest.fixture
-def extract(stage: Stage, hub: hub_server.Hub, tmp_path: Path) -> Any:
+def extract(stage: Stage, hub: hub_server.Hub, tmp_path: Path) -> Extract:
     """Runs extract on the hub: `extract("@v1.0", HF_TOKEN="…")`."""
 
     def extract(of: str = "", **env: str) -> Any:
@@ -53,7 +55,7 @@ def images(content: dict[str, bytes]) -> list[bytes]:
     return [content[path] for path in sorted(content) if path != "classes.json"]
 
 
-def test_parquet_with_its_commit_and_a_second_run(extract, raw, hub) -> None:
+def test_parquet_with_its_commit_and_a_second_run(extract: Extract, raw: Raw, hub: hub_server.Hub) -> None:
     result = extract()
     assert result.code == 0, result.stderr
     content = raw.content()
@@ -69,20 +71,22 @@ def test_parquet_with_its_commit_and_a_second_run(extract, raw, hub) -> None:
 @pytest.mark.parametrize(
     ("of", "commit"), [("@v1.0", OLDER), ("@refs/convert/parquet", COMMIT), ("@refs%2Fconvert%2Fparquet", COMMIT)]
 )
-def test_revisions(extract, raw, of, commit) -> None:
+def test_revisions(extract: Extract, raw: Raw, of: str, commit: str) -> None:
     result = extract(of)
     assert result.code == 0, result.stderr
     assert json.loads(raw.meta("run.json"))["commit"] == commit
 
 
 @pytest.mark.parametrize("path", ["/data/train-00000-of-00002.parquet", "/data/test-*", "/data/", "@main/data"])
-def test_a_file_a_pattern_or_a_folder_alone(extract, raw, path) -> None:
+def test_a_file_a_pattern_or_a_folder_alone(extract: Extract, raw: Raw, path: str) -> None:
     result = extract(path)
     assert result.code == 0, result.stderr
     assert len(raw.content()) == {"/data/train-00000-of-00002.parquet": 4, "/data/test-*": 3}.get(path, 9)
 
 
-def test_images_tables_and_archives(extract, raw, hub, packers) -> None:
+def test_images_tables_and_archives(
+    extract: Extract, raw: Raw, hub: hub_server.Hub, packers: Mapping[str, Pack]
+) -> None:
     hub.files = {
         "train/cat/1.jpg": picture(1),
         "test/dog/2.jpg": b"2" * 2000,
@@ -104,7 +108,9 @@ def test_images_tables_and_archives(extract, raw, hub, packers) -> None:
 
 
 @pytest.mark.parametrize("place", ["setting", "file", "variable of the file"])
-def test_tokens_from_their_usual_places(extract, raw, hub, tmp_path, place) -> None:
+def test_tokens_from_their_usual_places(
+    extract: Extract, raw: Raw, hub: hub_server.Hub, tmp_path: Path, place: str
+) -> None:
     hub.token = "hf_s3cr3t"
     (tmp_path / "hf").mkdir()
     (tmp_path / ("hf/token" if place == "file" else "elsewhere")).write_text("hf_s3cr3t\n")
@@ -133,7 +139,9 @@ def test_tokens_from_their_usual_places(extract, raw, hub, tmp_path, place) -> N
     ],
     ids=["private", "absent", "revision", "file", "pattern", "gated", "nothing to read", "gone"],
 )
-def test_what_is_not_there_for_you(extract, raw, hub, of, change, code, says, step) -> None:
+def test_what_is_not_there_for_you(
+    extract: Extract, raw: Raw, hub: hub_server.Hub, of: str, change: dict[str, Any], code: int, says: str, step: str
+) -> None:
     for name, value in change.items():
         setattr(hub, name, value)
     result = extract(of)
@@ -142,7 +150,7 @@ def test_what_is_not_there_for_you(extract, raw, hub, of, change, code, says, st
     assert not raw.folder.exists()
 
 
-def test_a_gated_set_with_a_token(extract, hub) -> None:
+def test_a_gated_set_with_a_token(extract: Extract, hub: hub_server.Hub) -> None:
     hub.gated = True
     result = extract(HF_TOKEN="hf_x")
     assert (result.code, "this token's user hasn't" in result.stderr) == (2, True), result.stderr
@@ -152,7 +160,7 @@ def ranges(asked: list[hub_server.Asked]) -> list[str | None]:
     return [request.range for request in asked if request.method == "GET" and request.path.startswith("/lfs/")]
 
 
-def test_a_broken_download_goes_on(extract, raw, hub) -> None:
+def test_a_broken_download_goes_on(extract: Extract, raw: Raw, hub: hub_server.Hub) -> None:
     hub.files = {"train.parquet": packed([(os.urandom(1 << 20), number % 2) for number in range(4)])}
     hub.break_after = [2 << 20, 1 << 20]
     result = extract()
@@ -161,10 +169,15 @@ def test_a_broken_download_goes_on(extract, raw, hub) -> None:
     assert ranges(hub.asked) == [None, f"bytes={2 << 20}-", f"bytes={3 << 20}-"]
 
 
-def test_another_run_goes_on_where_one_ended(extract, raw, hub) -> None:
+def test_another_run_goes_on_where_one_ended(extract: Extract, raw: Raw, hub: hub_server.Hub) -> None:
     hub.files = {"train.parquet": packed([(os.urandom(1 << 20), number % 2) for number in range(3)])}
     hub.break_after = [2 << 20]
-    hub.content = lambda path, content: hub.statuses.append(403) or content
+
+    def refuse_next(path: str, content: bytes) -> bytes:
+        hub.statuses.append(403)
+        return content
+
+    hub.content = refuse_next
     result = extract()
     assert (result.code, "(403)" in result.stderr) == (2, True), result.stderr
     asked = len(hub.asked)
@@ -174,7 +187,7 @@ def test_another_run_goes_on_where_one_ended(extract, raw, hub) -> None:
     assert ranges(hub.asked[asked:]) == [f"bytes={2 << 20}-"]
 
 
-def test_files_of_an_earlier_run_stay(extract, raw, hub) -> None:
+def test_files_of_an_earlier_run_stay(extract: Extract, raw: Raw, hub: hub_server.Hub) -> None:
     del hub.files["README.md"]
     hub.statuses = [404]
     assert extract().code == 3
@@ -207,7 +220,7 @@ MORE = {"no size", "another type", "twice"}
 @pytest.mark.parametrize(
     "lie", [pytest.param(lie, marks=[pytest.mark.exhaustive] if lie in MORE else []) for lie in LIES]
 )
-def test_answers_that_lie(extract, raw, hub, lie) -> None:
+def test_answers_that_lie(extract: Extract, raw: Raw, hub: hub_server.Hub, lie: str) -> None:
     hub.change = LIES[lie]
     result = extract()
     assert result.code == 5, result.stderr
@@ -227,7 +240,7 @@ ODD_PATHS = [
 
 
 @pytest.mark.parametrize("path", ODD_PATHS)
-def test_paths_that_leave_the_folder(extract, raw, hub, path) -> None:
+def test_paths_that_leave_the_folder(extract: Extract, raw: Raw, hub: hub_server.Hub, path: str) -> None:
     hub.change = lambda asked, answer: [item | {"path": path} for item in answer[:1]] if "/tree/" in asked else answer
     result = extract()
     assert (result.code, "is refused" in result.stderr) == (3, True), result.stderr
@@ -235,7 +248,7 @@ def test_paths_that_leave_the_folder(extract, raw, hub, path) -> None:
 
 
 @pytest.mark.parametrize("large", [1000, 1 << 30], ids=["kept aside", "in git"])
-def test_other_bytes_than_listed(extract, raw, hub, large) -> None:
+def test_other_bytes_than_listed(extract: Extract, raw: Raw, hub: hub_server.Hub, large: int) -> None:
     hub.large = large
     hub.content = lambda path, content: bytes(len(content)) if len(content) > 1000 else content
     result = extract()
@@ -251,7 +264,7 @@ def test_other_bytes_than_listed(extract, raw, hub, large) -> None:
         ({"HF_ENDPOINT": "ftp://x"}, 2, "must be http:// or https://"),
     ],
 )
-def test_no_hub(extract, env, code, says) -> None:
+def test_no_hub(extract: Extract, env: dict[str, str], code: int, says: str) -> None:
     result = extract(**env)
     assert (result.code, says in result.stderr) == (code, True), result.stderr
 
@@ -264,17 +277,19 @@ def test_no_hub(extract, env, code, says) -> None:
         ("http://0xa000009:1", "private"),
     ],
 )
-def test_redirects_into_a_network_from_outside_are_not_followed(extract, hub, where, kind) -> None:
+def test_redirects_into_a_network_from_outside_are_not_followed(
+    extract: Extract, hub: hub_server.Hub, where: str, kind: str
+) -> None:
     hub.kept_at = where
     result = extract()
     assert (result.code, f"a {kind} address: not followed" in result.stderr) == (3, True), result.stderr
 
 
-def test_names_that_lead_into_a_network(monkeypatch) -> None:
+def test_names_that_lead_into_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address that was resolved and checked is the one that is connected to."""
     from services.extract.remotes import hub as hub_remote
 
-    def resolve(host, port, *_, **__):
+    def resolve(host: str, port: int, *_: Any, **__: Any) -> Any:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host.removeprefix("at-"), port))]
 
     monkeypatch.setattr(hub_remote.socket, "getaddrinfo", resolve)
@@ -286,7 +301,7 @@ def test_names_that_lead_into_a_network(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("what", ["head", "answer"])
-def test_a_hub_that_crawls(extract, hub, what) -> None:
+def test_a_hub_that_crawls(extract: Extract, hub: hub_server.Hub, what: str) -> None:
     def crawl(_: Any, talk: Any) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n"
         talk.send(b"" if what == "head" else head + b"\r\n")

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment leaves the old data or the new, and the next one completes."""
+"""A run killed at any moment leaves the old or the new data, and the next one completes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 from larder.stage import main
 from services.extract.extract import extract
 from services.extract.settings import ExtractSettings
+from tests.integration.conftest import Kill, Stage
+from tests.integration.extract.conftest import Faults, Raw, WriteArchive
 
 OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(300)}
 
@@ -27,7 +29,19 @@ OTHER = {f"Food-11/training/{number}.jpg": os.urandom(2000) for number in range(
         pytest.param(("sample", "http"), 2, 6, marks=pytest.mark.exhaustive),
     ],
 )
-def test_killed_at_random(stage, raw, pack, files, server, tmp_path, volume, kill_at_random, kinds, workers, times):
+def test_killed_at_random(
+    stage: Stage,
+    raw: Raw,
+    pack: WriteArchive,
+    files: dict[str, bytes],
+    server: Faults,
+    tmp_path: Path,
+    volume: Path,
+    kill_at_random: Kill,
+    kinds: tuple[str, ...],
+    workers: int,
+    times: int,
+) -> None:
     """The two sources take turns, so that every run replaces what the other left."""
     sources = []
     for kind in kinds:
@@ -53,8 +67,8 @@ def test_killed_at_random(stage, raw, pack, files, server, tmp_path, volume, kil
         undisturbed.append((raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content()))
 
     def check(number: int, complete: bool) -> None:
-        found = (raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content())
-        assert found in ([undisturbed[number % 2]] if complete else undisturbed)
+        state = (raw.meta("manifest.json"), raw.meta("index.jsonl"), raw.content())
+        assert state in ([undisturbed[number % 2]] if complete else undisturbed)
         if complete:
             left = [path.name for path in (volume / ".larder").rglob("*") if path.is_file()]
             assert left == ["lock"], "something was left behind"
@@ -63,7 +77,7 @@ def test_killed_at_random(stage, raw, pack, files, server, tmp_path, volume, kil
 
 
 def killed_at(step: int, argv: list[str]) -> bool:
-    """Run the stage in a fork that kills itself before its `step`-th change of a file; whether it got there."""
+    """Run the stage in a fork that kills itself before its `step`-th change of a file. Return whether it got there."""
     child = os.fork()
     if child == 0:
         left = step
@@ -93,7 +107,9 @@ NEW = {f"Food-11/training/{number}.jpg": b"%d" % number for number in range(3)}
 
 
 @pytest.mark.parametrize("kind", ["zip", pytest.param("tar.gz", marks=pytest.mark.exhaustive)])
-def test_killed_at_every_step(raw, pack, volume: Path, monkeypatch, kind: str) -> None:
+def test_killed_at_every_step(
+    raw: Raw, pack: WriteArchive, volume: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """Replace old data by an archive with one top folder, and kill before every change of the file system."""
     monkeypatch.setenv("LARDER_WORKERS", "1")
     monkeypatch.setenv("LARDER_VOLUME_DIR", str(volume))

@@ -7,8 +7,9 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -18,19 +19,21 @@ import pytest
 from larder.errors import ServiceError
 from larder.sources import prefix_reader as prefixes
 from larder.store import StoreSettings
-from tests.conftest import own_bucket
+from tests.conftest import Store, own_bucket
+from tests.integration.conftest import Kill, Stage
+from tests.integration.extract.conftest import Pack, Put, Raw
 from tests.parquet import packed, picture
 
 
 @pytest.fixture
 def bucket(s3: Any) -> Iterator[str]:
-    """A bucket of the test's own."""
+    """A bucket for one test."""
     with own_bucket(s3.client) as name:
         yield name
 
 
 @pytest.fixture
-def put(s3: Any, bucket: str) -> Callable[[dict[str, bytes]], None]:
+def put(s3: Store, bucket: str) -> Put:
     """Puts objects into the bucket."""
 
     def put(objects: dict[str, bytes]) -> None:
@@ -50,7 +53,7 @@ IMAGES = {
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize(("end", "workers"), [("", "1"), ("/", "2"), ("/**", "1")])
-def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
+def test_a_prefix_of_images(stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, end: str, workers: str) -> None:
     put({f"my set/raw/{path}": content for path, content in IMAGES.items()})
     put({"my set/raw/": b"", "my set/raw/train/": b"", "my set/raw/.DS_Store": b"x", "my set/raw.txt": b"x"})
     env = s3.env | {"LARDER_SOURCE": f"s3://{bucket}/my set/raw{end}", "LARDER_WORKERS": workers}
@@ -66,7 +69,7 @@ def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
     assert raw.meta("manifest.json") == first
 
 
-def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
+def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
     lying.page = 7
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/"})
@@ -74,7 +77,7 @@ def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
     assert raw.content() == lying.objects
 
 
-def test_two_keys_for_one_path(stage, raw, lying) -> None:
+def test_two_keys_for_one_path(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {"p/a//b": b"1", "p/a/b": b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "'a/b' is in it twice" in result.stderr) == (3, True), result.stderr
@@ -83,7 +86,9 @@ def test_two_keys_for_one_path(stage, raw, lying) -> None:
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("source", ["shards/", "shards", "shards/*.tar"])
-def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> None:
+def test_a_prefix_of_shards(
+    stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, packers: Mapping[str, Pack], source: str
+) -> None:
     put(
         {
             f"shards/train-{number:06d}.tar": packers["tar"]({f"{number}.jpg": b"%d" % number, f"{number}.cls": b"3"})
@@ -96,7 +101,7 @@ def test_a_prefix_of_shards(stage, raw, s3, bucket, put, packers, source) -> Non
     assert raw.content() == expected | {f"train/{number}.cls": b"3" for number in range(5)}
 
 
-def test_parquet_in_a_store(stage, raw, s3, bucket, put) -> None:
+def test_parquet_in_a_store(stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put) -> None:
     put({"p/data/train-00000-of-00001.parquet": packed([(picture(1), 0), (picture(2), 1)])})
     for source in ("p/", "p/data/train-00000-of-00001.parquet"):
         result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}"})
@@ -104,7 +109,9 @@ def test_parquet_in_a_store(stage, raw, s3, bucket, put) -> None:
         assert {picture(1), picture(2)} < set(raw.content().values())
 
 
-def test_a_killed_run_goes_on(stage, raw, s3, bucket, put, kill_at_random, volume) -> None:
+def test_a_killed_run_goes_on(
+    stage: Stage, raw: Raw, s3: Store, bucket: str, put: Put, kill_at_random: Kill, volume: Path
+) -> None:
     files = {f"p/a/{number}.jpg": b"%d" % number * 1000 for number in range(100)}
     put(files)
     flags = [f"--source=s3://{bucket}/p/"]
@@ -130,14 +137,24 @@ def test_a_killed_run_goes_on(stage, raw, s3, bucket, put, kill_at_random, volum
         ({"p/1.tar": b"no archive"}, "p/", 3, "is not an archive"),
     ],
 )
-def test_what_is_refused(stage, raw, s3, bucket, put, objects, source, code, says) -> None:
+def test_what_is_refused(
+    stage: Stage,
+    raw: Raw,
+    s3: Store,
+    bucket: str,
+    put: Put,
+    objects: dict[str, bytes],
+    source: str,
+    code: int,
+    says: str,
+) -> None:
     put(objects)
     result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/{source}"})
     assert (result.code, says in result.stderr) == (code, True), result.stderr
     assert not raw.folder.exists()
 
 
-def test_limits_and_digests(stage, s3, bucket, put) -> None:
+def test_limits_and_digests(stage: Stage, s3: Store, bucket: str, put: Put) -> None:
     put({f"p/{number}.jpg": b"12345" for number in range(4)})
     env = s3.env | {"LARDER_SOURCE": f"s3://{bucket}/p/"}
     assert "LARDER_MAX_FILES" in stage("extract", "--max-files=3", env=env).stderr
@@ -147,8 +164,8 @@ def test_limits_and_digests(stage, s3, bucket, put) -> None:
     assert (wrong.code, "no such bucket" in wrong.stderr) == (2, True), wrong.stderr
 
 
-class Store:
-    """A store that says what a test wants of its objects."""
+class LyingStore:
+    """A store that describes its objects as a test wants."""
 
     def __init__(self, port: int) -> None:
         self.env = {
@@ -193,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        store: Store = self.server.store  # type: ignore[attr-defined]
+        store: LyingStore = self.server.store  # type: ignore[attr-defined]
         url = urlsplit(self.path)
         key, query = unquote(url.path).split("/", 2)[2:], parse_qs(url.query)
         store.asked.append((unquote(url.path), self.headers.get("Range")))
@@ -238,10 +255,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def lying() -> Iterator[Store]:
+def lying() -> Iterator[LyingStore]:
     """A store on loopback that lies as a test wants."""
     listening = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    listening.store = Store(listening.server_port)  # type: ignore[attr-defined]
+    listening.store = LyingStore(listening.server_port)  # type: ignore[attr-defined]
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield listening.store  # type: ignore[attr-defined]
@@ -250,7 +267,7 @@ def lying() -> Iterator[Store]:
     listening.server_close()
 
 
-def test_a_broken_connection_is_continued(stage, raw, lying) -> None:
+def test_a_broken_connection_is_continued(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {"p/a.jpg": b"0123456789" * 1000}
     lying.content = lambda content, start: content[:4000] if not start else content
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
@@ -262,8 +279,8 @@ def test_a_broken_connection_is_continued(stage, raw, lying) -> None:
 PARTS = b"0123456789" * 20_000
 
 
-def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
-    """What a server sends whose object is replaced while its first part is on its way."""
+def replaced(lying: LyingStore, key: str, with_one: bytes) -> Callable[[bytes, int], bytes]:
+    """Answers of a server whose object is replaced while its first part is being sent."""
 
     def content(whole: bytes, _start: int) -> bytes:
         if lying.objects[key] == with_one:
@@ -275,7 +292,9 @@ def replaced(lying: Store, key: str, with_one: bytes) -> Callable[[bytes, int], 
 
 
 @pytest.mark.parametrize("key", ["p/a?b #%41+é.jpg", "p/a?b #%41+é.tar"], ids=["prefix", "archive"])
-def test_a_server_that_misbehaves(stage, raw, lying, packers, key) -> None:
+def test_a_server_that_misbehaves(
+    stage: Stage, raw: Raw, lying: LyingStore, packers: Mapping[str, Pack], key: str
+) -> None:
     """The names of an object and of an archive contain characters that are special in a URL."""
     is_archive = key.endswith(".tar")
 
@@ -299,20 +318,22 @@ def test_a_server_that_misbehaves(stage, raw, lying, packers, key) -> None:
         assert "has changed since it was listed" in result.stderr
 
 
-def test_a_server_that_always_breaks_off(lying, monkeypatch) -> None:
+def test_a_server_that_always_breaks_off(lying: LyingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "_PAUSES_SECONDS", (0.001,) * 3)
     lying.objects, lying.content = {"p/a?b.jpg": PARTS}, lambda content, _start: content[:50_000]
     prefix = prefixes.PrefixReader("s3://bucket/p/", StoreSettings.load("store", [], lying.env), 1)
-    [found] = prefix.list()
+    [entry] = prefix.list()
     with pytest.raises(ServiceError):
-        list(prefix.read(found))
+        list(prefix.read(entry))
     assert len(lying.asked) == 5, "one that lists, and four that read"
 
 
 @pytest.mark.parametrize(
     ("headers", "code"), [({}, 5), ({"x-amz-server-side-encryption": "aws:kms"}, 0)], ids=["plain", "encrypted"]
 )
-def test_an_etag_is_compared_where_it_is_an_md5(stage, raw, lying, headers, code) -> None:
+def test_an_etag_is_compared_where_it_is_an_md5(
+    stage: Stage, raw: Raw, lying: LyingStore, headers: dict[str, str], code: int
+) -> None:
     lying.objects, lying.headers = {"p/a.jpg": b"right"}, headers
     lying.etag = lambda _: "0" * 32
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
@@ -321,7 +342,7 @@ def test_an_etag_is_compared_where_it_is_an_md5(stage, raw, lying, headers, code
 
 
 @pytest.mark.parametrize("key", ["p/../x", "p//../x", "p/a/../../x", "p/" + "a/" * 70 + "x"])
-def test_keys_that_leave_the_folder(stage, raw, lying, key) -> None:
+def test_keys_that_leave_the_folder(stage: Stage, raw: Raw, lying: LyingStore, key: str) -> None:
     lying.objects = {"p/good.jpg": b"1", key: b"2"}
     result = stage("extract", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "is refused" in result.stderr) == (3, True), result.stderr
@@ -330,7 +351,7 @@ def test_keys_that_leave_the_folder(stage, raw, lying, key) -> None:
 
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("lie", ["same token", "no token", "cycle", "size", "negative", "other prefix", "no xml"])
-def test_listings_that_lie(stage, raw, lying, lie) -> None:
+def test_listings_that_lie(stage: Stage, raw: Raw, lying: LyingStore, lie: str) -> None:
     lying.objects = {"p/a.jpg": b"1", "p/b.jpg": b"2"}
     if lie in ("same token", "no token", "cycle"):
         lying.truncated, lying.next = True, "" if lie == "no token" else "again"
@@ -349,13 +370,15 @@ def test_listings_that_lie(stage, raw, lying, lie) -> None:
     assert not raw.folder.exists()
 
 
-def test_more_keys_than_files_are_allowed(stage, lying) -> None:
+def test_more_keys_than_files_are_allowed(stage: Stage, lying: LyingStore) -> None:
     lying.objects = {f"p/{number:07d}.jpg": b"" for number in range(20_000)}
     result = stage("extract", "--max-files=19999", env=lying.env | {"LARDER_SOURCE": "s3://bucket/p/"})
     assert (result.code, "more than 19,999 objects" in result.stderr) == (3, True), result.stderr
 
 
-def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, volume) -> None:
+def test_webdataset_shards_below_a_prefix_become_a_tree(
+    stage: Stage, s3: Store, bucket: str, put: Put, volume: Path
+) -> None:
     """Labels come from `.cls` files; their names are in a list beside the shards."""
 
     def shard(numbers: range) -> bytes:
@@ -383,6 +406,6 @@ def test_webdataset_shards_below_a_prefix_become_a_tree(stage, s3, bucket, put, 
     [tree] = [path for path in volume.iterdir() if path.name not in ("raw", ".larder")]
     manifest = json.loads((tree / "_larder/manifest.json").read_bytes())
     assert (manifest["classes"], manifest["settings"]["recipe"]) == (["ant", "bee", "cat"], "webdataset")
-    found = {name: split["samples_per_class"] for name, split in manifest["splits"].items()}
-    assert found == {"training": [4, 4, 4], "validation": [1, 1, 1]}
+    counts = {name: split["samples_per_class"] for name, split in manifest["splits"].items()}
+    assert counts == {"training": [4, 4, 4], "validation": [1, 1, 1]}
     assert (tree / "training/class_02/a000008.jpg").read_bytes() == picture(8)

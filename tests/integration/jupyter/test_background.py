@@ -21,7 +21,7 @@ Task = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def port() -> int:
-    """One that is free."""
+    """A free port."""
     return free_ports(1)[0]
 
 

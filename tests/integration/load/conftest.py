@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,36 +22,34 @@ from tests.integration.conftest import MakePicture, Result, Stage
 SPLITS = ("training", "validation", "evaluation")
 
 
-class MakeFiles(Protocol):
-    """What the fixture `files` gives."""
-
-    def __call__(self, count: int, **others: bytes) -> dict[str, bytes]: ...
+MakeFiles = Callable[[int], dict[str, bytes]]
 
 
 @pytest.fixture
 def files(picture: MakePicture) -> MakeFiles:
     """`files(300)` returns that many images, named like Food-11's."""
-
-    def files(count: int, **others: bytes) -> dict[str, bytes]:
-        return {f"{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(count)} | others
-
-    return files
+    return lambda count: {f"{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(count)}
 
 
 class MakeTree(Protocol):
     """What the fixture `tree` gives."""
 
-    def __call__(self, files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]: ...
+    def __call__(self, images: int | Mapping[str, bytes], *, first: int = 0, **settings: str) -> dict[str, bytes]: ...
 
 
 @pytest.fixture
-def tree(tmp_path: Path, volume: Path) -> MakeTree:
-    """Makes a tree of these files on the volume. Returns its files by their paths in the tree."""
+def tree(tmp_path: Path, volume: Path, picture: MakePicture, files: MakeFiles) -> MakeTree:
+    """Makes a tree on the volume. Returns its files by their paths in the tree.
 
-    def tree(files: Mapping[str, bytes], **settings: str) -> dict[str, bytes]:
+    `tree(20)` has 20 images named like Food-11's, and `tree(20, first=1000)` other images with the same names.
+    """
+
+    def tree(images: int | Mapping[str, bytes], *, first: int = 0, **settings: str) -> dict[str, bytes]:
+        if isinstance(images, int):
+            images = {path: picture(first + number) for number, path in enumerate(files(images))}
         source = tmp_path / "source"
         shutil.rmtree(source, ignore_errors=True)
-        for path, data in files.items():
+        for path, data in images.items():
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             (source / path).write_bytes(data)
         settings = {"LARDER_VOLUME_DIR": str(volume), "LARDER_WORKERS": "1", "LARDER_FORCE": "true"} | settings
@@ -77,7 +75,7 @@ class Load(Protocol):
 
 @pytest.fixture
 def load(stage: Stage, store: Store, bucket: str) -> Load:
-    """Runs the stage against `store` and `bucket`; whatever happens, no secret may be printed."""
+    """Runs the stage with `store` and `bucket`, and checks that it prints no secret."""
 
     def load(*flags: str, env: Mapping[str, str] | None = None) -> Result:
         settings = store.env | {"S3_BUCKET": bucket} | dict(env or {})
@@ -95,7 +93,7 @@ class InStore:
     def __init__(self, client: Any, bucket: str) -> None:
         self.client, self.bucket = client, bucket
 
-    def list(self) -> list[str]:
+    def paths(self) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="Food-11/")
         return [item["Key"].removeprefix("Food-11/") for page in pages for item in page.get("Contents", ())]
 
@@ -109,22 +107,22 @@ class InStore:
         self.client.delete_object(Bucket=self.bucket, Key=f"Food-11/{path}")
 
     def data(self) -> dict[str, bytes]:
-        """All objects but larder's own."""
+        """Return all objects, except larder's own."""
         own = self.kept()
-        return {path: self.read(path) for path in self.list() if not path.startswith("_larder/") and path not in own}
+        return {path: self.read(path) for path in self.paths() if not path.startswith("_larder/") and path not in own}
 
     def kept(self) -> list[str]:
         """The empty objects that stand in for class folders without images."""
-        return [path for path in self.list() if path.endswith("/.keep")]
+        return [path for path in self.paths() if path.endswith("/.keep")]
 
     def find_manifest(self) -> dict[str, Any] | None:
-        return self.manifest() if "_larder/manifest.json" in self.list() else None
+        return self.manifest() if "_larder/manifest.json" in self.paths() else None
 
     def manifest(self) -> dict[str, Any]:
         return dict(json.loads(self.read("_larder/manifest.json")))
 
     def find_whole(self) -> dict[str, str] | None:
-        """What `require_whole` returns; None without a manifest."""
+        """Return what `require_whole` returns, or None without a manifest."""
         return self.require_whole() if self.find_manifest() else None
 
     def require_whole(self) -> dict[str, str]:
@@ -132,12 +130,12 @@ class InStore:
         manifest = self.manifest()
         index = self.read(f"_larder/index-{manifest['index']['sha256']}.jsonl")
         assert hashlib.sha256(index).hexdigest() == manifest["index"]["sha256"]
-        found = {line["path"]: line for line in map(json.loads, index.decode().splitlines())}
-        for path, line in found.items():
+        lines = {line["path"]: line for line in map(json.loads, index.decode().splitlines())}
+        for path, line in lines.items():
             data = self.read(path)
             assert (len(data), hashlib.sha256(data).hexdigest()) == (line["bytes"], line["sha256"]), path
-        assert len(found) == manifest["files"]
-        return {path: line["sha256"] for path, line in found.items()}
+        assert len(lines) == manifest["files"]
+        return {path: line["sha256"] for path, line in lines.items()}
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, StartProxy, Store
 from tests.integration.conftest import Stage
-from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
+from tests.integration.load.conftest import InStore, Load, MakeTree
 
 pytestmark = pytest.mark.any_store
 
@@ -50,9 +50,9 @@ datetime.datetime = Shifted
     ],
     ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name"],
 )
-def test_what_is_wrong_is_named(load: Load, tree: MakeTree, files: MakeFiles, keys: dict[str, str], says: str) -> None:
+def test_what_is_wrong_is_named(load: Load, tree: MakeTree, keys: dict[str, str], says: str) -> None:
     early = load("--task=reach", env=keys)
-    tree(files(5))
+    tree(5)
     for result in (early, load(env=keys)):
         assert result.code == 2
         assert says in result.stderr
@@ -63,7 +63,7 @@ def test_a_store_that_can_be_written(load: Load, there: InStore, reader: dict[st
     """The check needs no data to load."""
     result = load("--task=reach")
     assert result.code == 0, result.stderr
-    assert there.list() == []
+    assert there.paths() == []
     refused = load("--task=reach", env=reader)
     assert refused.code == 2
     assert "access is denied" in refused.stderr
@@ -71,9 +71,9 @@ def test_a_store_that_can_be_written(load: Load, there: InStore, reader: dict[st
 
 @pytest.mark.parametrize("layout", ["webdataset", "litdata"])
 def test_another_data_set_is_found_before_anything_is_packed(
-    load: Load, tree: MakeTree, files: MakeFiles, store: Store, bucket: str, volume: Path, layout: str
+    load: Load, tree: MakeTree, store: Store, bucket: str, volume: Path, layout: str
 ) -> None:
-    tree(files(5))
+    tree(5)
     reach = ("--task=reach", f"--folder={layout}")
     assert load(*reach).code == 0
     manifest = json.loads((volume / "Food-11" / "_larder" / "manifest.json").read_text())
@@ -90,8 +90,8 @@ def test_another_data_set_is_found_before_anything_is_packed(
     assert load(*reach, env={"LARDER_INPUT": "/another/tree"}).code == 0  # which nobody can look at here
 
 
-def test_endpoint_down(load: Load, tree: MakeTree, files: MakeFiles) -> None:
-    tree(files(5))
+def test_endpoint_down(load: Load, tree: MakeTree) -> None:
+    tree(5)
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else can
         endpoint = f"http://127.0.0.1:{place.getsockname()[1]}"
@@ -100,8 +100,8 @@ def test_endpoint_down(load: Load, tree: MakeTree, files: MakeFiles) -> None:
     assert f"{endpoint} doesn't answer" in result.stderr
 
 
-def test_tls_to_a_plain_port(load: Load, tree: MakeTree, files: MakeFiles, s3: Store) -> None:
-    tree(files(5))
+def test_tls_to_a_plain_port(load: Load, tree: MakeTree, s3: Store) -> None:
+    tree(5)
     result = load(env={"S3_ENDPOINT_URL": s3.endpoint.replace("http://", "https://")})
     assert result.code == 2
     assert "doesn't speak TLS" in result.stderr
@@ -109,62 +109,53 @@ def test_tls_to_a_plain_port(load: Load, tree: MakeTree, files: MakeFiles, s3: S
 
 
 @pytest.mark.parametrize("minutes", [20, -20])
-def test_a_clock_that_is_off(
-    load: Load, tree: MakeTree, files: MakeFiles, tmp_path: Path, minutes: int, there: InStore
-) -> None:
-    tree(files(5))
+def test_a_clock_that_is_off(load: Load, tree: MakeTree, tmp_path: Path, minutes: int, there: InStore) -> None:
+    tree(5)
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock/sitecustomize.py").write_text(SHIFTED_CLOCK)
     result = load(env={"PYTHONPATH": str(tmp_path / "clock"), "SHIFT_SECONDS": str(60 * minutes)})
     assert result.code == 2
     assert "clock" in result.stderr
     assert f"20 minutes {'ahead of' if minutes > 0 else 'behind'}" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
-def test_a_bucket_of_another(load: Load, tree: MakeTree, files: MakeFiles, reader: dict[str, str]) -> None:
-    tree(files(5))
+def test_a_bucket_of_another(load: Load, tree: MakeTree, reader: dict[str, str]) -> None:
+    tree(5)
     result = load(env=reader | {"S3_BUCKET": "larder-tests-ready"})
     assert result.code == 2
     assert "access is denied" in result.stderr
 
 
-def test_a_bucket_that_may_only_be_read(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, reader: dict[str, str]
-) -> None:
-    tree(files(5))
+def test_a_bucket_that_may_only_be_read(load: Load, tree: MakeTree, there: InStore, reader: dict[str, str]) -> None:
+    tree(5)
     result = load(env=reader)
     assert result.code == 2
     assert "access is denied" in result.stderr
     assert "writing" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
-def test_resets_and_busy_answers_are_got_over(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
-) -> None:
+def test_resets_and_busy_answers_are_got_over(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
     """One request in four fails, in one of four ways."""
-    made = tree(files(120))
-    watched, moments, lock = proxy(store), random.Random(5), threading.Lock()
+    made = tree(120)
+    moments, lock = random.Random(5), threading.Lock()
 
     def fault(method: str, path: str, number: int) -> int | str | None:
         with lock:
             return moments.choice((503, 500, "reset-request", "reset-response")) if moments.random() < 0.25 else None
 
-    watched.fault = fault
-    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+    proxy.fault = fault
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert there.data() == made
     assert set(there.require_whole()) == set(made)
 
 
-def test_a_burst_of_slow_down(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
-) -> None:
-    made = tree(files(60))
-    watched = proxy(store)
-    watched.fault = lambda method, path, number: 503 if 20 < number < 35 else None
-    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+def test_a_burst_of_slow_down(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
+    made = tree(60)
+    proxy.fault = lambda method, path, number: 503 if 20 < number < 35 else None
+    result = load(env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
     assert there.data() == made
 
@@ -172,10 +163,10 @@ def test_a_burst_of_slow_down(
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("fault", [503, "reset-request"])
 def test_load_gives_up_on_a_failing_store_and_the_next_run_completes(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store, fault: int | str
+    load: Load, tree: MakeTree, there: InStore, start_proxy: StartProxy, store: Store, fault: int | str
 ) -> None:
-    made = tree(files(20))
-    watched = proxy(store)
+    made = tree(20)
+    watched = start_proxy(store)
     watched.fault = lambda method, path, number: fault if method == "PUT" and number > 15 else None
     result = load("--stall-seconds=1", env={"S3_ENDPOINT_URL": watched.endpoint})
     assert result.code == 5
@@ -184,41 +175,41 @@ def test_load_gives_up_on_a_failing_store_and_the_next_run_completes(
     assert there.find_manifest() is None
     before = there.data()
     assert before
-    watched = proxy(store)
+    watched = start_proxy(store)
     assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
     assert watched.count("PUT", ".jpg") == len(made) - len(before), "what had arrived is not sent again"
     assert there.data() == made
 
 
 def test_an_object_that_vanishes_during_the_load_is_sent_again(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
-    made = tree(files(30))
-    watched, deleted = proxy(store), []
+    made = tree(30)
+    deleted: list[str] = []
 
     def fault(method: str, path: str, number: int) -> None:
-        if method == "GET" and "list-type" in path and watched.count("PUT", ".jpg") and not deleted:
+        if method == "GET" and "list-type" in path and proxy.count("PUT", ".jpg") and not deleted:
             deleted.append(path)
             there.delete("training/class_00/0_0.jpg")
 
-    watched.fault = fault
-    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    proxy.fault = fault
+    assert load(env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
     assert deleted
     assert there.data() == made
 
 
 def test_two_loads_from_one_volume(
-    load: Load, tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, proxy: StartProxy
+    load: Load, tree: MakeTree, stage: Stage, store: Store, bucket: str, proxy: Proxy
 ) -> None:
-    tree(files(30))
-    watched, waiting, go = proxy(store), threading.Event(), threading.Event()
+    tree(30)
+    waiting, go = threading.Event(), threading.Event()
 
     def fault(method: str, path: str, number: int) -> None:
         waiting.set()
         go.wait(60)
 
-    watched.fault = fault
-    first = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
+    proxy.fault = fault
+    first = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     try:
         assert waiting.wait(60)
         second = load()
@@ -231,17 +222,11 @@ def test_two_loads_from_one_volume(
 
 
 def test_the_store_speaks_tls(
-    load: Load,
-    tree: MakeTree,
-    files: MakeFiles,
-    there: InStore,
-    store: Store,
-    tls: Callable[[Any], tuple[str, Path]],
-    tmp_path: Path,
+    load: Load, tree: MakeTree, there: InStore, store: Store, tls: Callable[[Any], tuple[str, Path]], tmp_path: Path
 ) -> None:
     if store.endpoint.startswith("https"):
         pytest.skip("this store speaks TLS by itself, as all tests of it show")
-    made = tree(files(20))
+    made = tree(20)
     endpoint, authority = tls(store)
     refused = load(env={"S3_ENDPOINT_URL": endpoint})
     assert refused.code == 2
@@ -253,7 +238,7 @@ def test_the_store_speaks_tls(
 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[Callable[[Any], tuple[str, Path]]]:
-    """Puts TLS before a store: gives the endpoint and the authority's certificate."""
+    """Put TLS in front of a store. Returns the endpoint and the authority's certificate."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

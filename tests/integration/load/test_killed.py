@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import StartProxy, Store, Until
+from tests.conftest import Proxy, Store, Until
 from tests.integration.conftest import MakePicture, Stage
 from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
 
@@ -31,7 +31,7 @@ def digests(made: dict[str, bytes]) -> dict[str, str]:
 def kill_while_loading(stage: Stage, env: dict[str, str], between: Any, seconds: float) -> bool:
     """Start a load and kill it after `seconds`. Returns whether it was still running.
 
-    What the store was asked for `between` is answered when this returns, so that it changes no more.
+    When this returns, the store has answered all requests, so its content doesn't change any more.
     """
     process = stage.start("load", env=env | {"S3_ENDPOINT_URL": between.endpoint})
     try:
@@ -45,35 +45,28 @@ def kill_while_loading(stage: Stage, env: dict[str, str], between: Any, seconds:
 
 
 def test_a_first_load_killed_again_and_again(
-    load: Load,
-    tree: MakeTree,
-    files: MakeFiles,
-    there: InStore,
-    stage: Stage,
-    store: Store,
-    bucket: str,
-    proxy: StartProxy,
+    load: Load, tree: MakeTree, there: InStore, stage: Stage, store: Store, bucket: str, proxy: Proxy
 ) -> None:
-    made, moments = tree(files(150)), random.Random(7)
-    env, between = store.env | {"S3_BUCKET": bucket}, proxy(store)
-    seconds = load("--prefix=undisturbed", env={"S3_ENDPOINT_URL": between.endpoint}).seconds
+    made, moments = tree(150), random.Random(7)
+    env = store.env | {"S3_BUCKET": bucket}
+    seconds = load("--prefix=undisturbed", env={"S3_ENDPOINT_URL": proxy.endpoint}).seconds
     rounds, kills, arrived = 0, 0, 0
     while rounds < KILLS or kills <= KILLS / 3:  # after a slow first run, many end before they are killed
         rounds += 1
-        kills += kill_while_loading(stage, env, between, moments.uniform(0.2, seconds))
-        found = there.find_whole()
-        assert found in (None, digests(made)), "a manifest is there only when all it names is"
+        kills += kill_while_loading(stage, env, proxy, moments.uniform(0.2, seconds))
+        whole_data = there.find_whole()
+        assert whole_data in (None, digests(made)), "a manifest is there only when all it names is"
         now = len(there.data())
         assert now >= arrived, "what has arrived stays"
         arrived = now
-        if found:  # begin again
+        if whole_data:  # begin again
             for path in ("_larder/manifest.json", *there.data()):
                 there.delete(path)
             arrived = 0
     assert load().code == 0
     assert there.require_whole() == digests(made)
     assert there.data() == made
-    assert len([key for key in there.list() if key.startswith("_larder/")]) == 3, "no litter"
+    assert len([key for key in there.paths() if key.startswith("_larder/")]) == 3, "no litter"
 
 
 @pytest.mark.exhaustive
@@ -86,17 +79,17 @@ def test_a_load_over_an_earlier_one_killed_again_and_again(
     stage: Stage,
     store: Store,
     bucket: str,
-    proxy: StartProxy,
+    proxy: Proxy,
 ) -> None:
     """Each round changes, adds and removes images. The old data stay whole until the new are in the store."""
-    moments, env, between = random.Random(11), store.env | {"S3_BUCKET": bucket}, proxy(store)
-    whole = digests(tree(files(60)))
+    moments, env = random.Random(11), store.env | {"S3_BUCKET": bucket}
+    whole = digests(tree(60))
     assert load().code == 0
     for number in range(1, 4 + 1):
         kept = dict(list(files(60 + number % 7).items())[number % 5 :])
         changed = {path: picture(1000 * number + at) for at, path in enumerate(list(kept)[number % 3 :: 4])}
         made = tree(kept | changed)
-        kill_while_loading(stage, env, between, moments.uniform(0.3, 1.6))
+        kill_while_loading(stage, env, proxy, moments.uniform(0.3, 1.6))
         require_old_or_new(there, whole, digests(made))
         result = load("--delete-extra")
         assert result.code == 0, result.stderr
@@ -106,19 +99,19 @@ def test_a_load_over_an_earlier_one_killed_again_and_again(
 
 
 def require_old_or_new(there: InStore, old: dict[str, str], new: dict[str, str]) -> None:
-    """The manifest names the old data or the new, all in place. Without one, all of the new are in the store."""
-    found = there.find_whole()
-    if found is not None:
-        assert found in (old, new)
+    """Check that the manifest names the old or the new data, all there; without a manifest, all new data are there."""
+    whole_data = there.find_whole()
+    if whole_data is not None:
+        assert whole_data in (old, new)
         return
-    incoming = {path.split("/", 2)[2]: path for path in there.list() if path.startswith("_larder/incoming-")}
+    incoming = {path.split("/", 2)[2]: path for path in there.paths() if path.startswith("_larder/incoming-")}
     for path, digest in new.items():
-        places = [place for place in (path, incoming.get(path)) if place in there.list()]
+        places = [place for place in (path, incoming.get(path)) if place in there.paths()]
         assert digest in {hashlib.sha256(there.read(place)).hexdigest() for place in places}, path
 
 
 def holding_images(go: threading.Event) -> Callable[[str, str, int], str | None]:
-    """A fault: what is asked about an image waits, and never comes to the store."""
+    """Return a fault: requests for images wait, and never reach the store."""
 
     def hold(method: str, path: str, number: int) -> str | None:
         if not path.endswith(".jpg"):
@@ -130,13 +123,13 @@ def holding_images(go: threading.Event) -> Callable[[str, str, int], str | None]
 
 
 def test_rclone_ends_with_its_parent(
-    tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, until: Until, proxy: StartProxy
+    tree: MakeTree, stage: Stage, store: Store, bucket: str, until: Until, proxy: Proxy
 ) -> None:
-    tree(files(20))
-    watched, go = proxy(store), threading.Event()
-    watched.fault = holding_images(go)
-    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
-    until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
+    tree(20)
+    go = threading.Event()
+    proxy.fault = holding_images(go)
+    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
+    until(lambda: proxy.count("PUT", ".jpg") > 0, "uploading has begun")
     children = psutil.Process(process.pid).children()
     words = [" ".join(child.cmdline()) for child in children]
     assert any("rclone" in line for line in words)
@@ -148,22 +141,22 @@ def test_rclone_ends_with_its_parent(
 
 
 def lives(process: psutil.Process) -> bool:
-    """Whether it runs; one that has ended stays a zombie where process 1 waits for none."""
+    """Return whether it runs. An ended process may stay a zombie, if process 1 doesn't reap it."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
 def test_interrupted_it_says_so(
-    tree: MakeTree, files: MakeFiles, stage: Stage, store: Store, bucket: str, until: Until, proxy: StartProxy
+    tree: MakeTree, stage: Stage, store: Store, bucket: str, until: Until, proxy: Proxy
 ) -> None:
-    tree(files(20))
-    watched, go = proxy(store), threading.Event()
-    watched.fault = holding_images(go)
-    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": watched.endpoint})
-    until(lambda: watched.count("PUT", ".jpg") > 0, "uploading has begun")
+    tree(20)
+    go = threading.Event()
+    proxy.fault = holding_images(go)
+    process = stage.start("load", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
+    until(lambda: proxy.count("PUT", ".jpg") > 0, "uploading has begun")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     go.set()
     assert process.returncode == 130
-    assert "run the same command again" in said
+    assert "run the same command again" in stderr

@@ -1,4 +1,4 @@
-"""What load writes to a store, and what it doesn't send twice."""
+"""What load writes to a store, and what it doesn't send again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from larder.stage import RunRecord
 from services.load.commit import LoadRunRecord
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.conftest import MakePicture, Stage
 from tests.integration.load.conftest import InStore, Load, MakeFiles, MakeTree
 
@@ -21,10 +21,8 @@ def own(keys: list[str]) -> list[str]:
     return sorted(key for key in keys if key.startswith("_larder/"))
 
 
-def test_every_file_becomes_an_object_and_the_manifest_names_them(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore
-) -> None:
-    made = tree(files(60))
+def test_every_file_becomes_an_object_and_the_manifest_names_them(load: Load, tree: MakeTree, there: InStore) -> None:
+    made = tree(60)
     result = load()
     assert result.code == 0, result.stderr
     assert there.data() == made
@@ -32,7 +30,7 @@ def test_every_file_becomes_an_object_and_the_manifest_names_them(
     manifest = there.manifest()
     assert manifest["artifact"] == "objects"
     assert manifest["files"] == 60
-    assert own(there.list()) == [
+    assert own(there.paths()) == [
         f"_larder/index-{manifest['index']['sha256']}.jsonl",
         "_larder/manifest.json",
         "_larder/run.json",
@@ -43,68 +41,63 @@ def test_every_file_becomes_an_object_and_the_manifest_names_them(
     assert head["ContentType"] == "image/jpeg"
 
 
-def test_the_index_carries_the_stores_checksums(load: Load, tree: MakeTree, files: MakeFiles, there: InStore) -> None:
-    made = tree(files(12))
+def test_the_index_carries_the_stores_checksums(load: Load, tree: MakeTree, there: InStore) -> None:
+    made = tree(12)
     assert load().code == 0
     index = there.read(f"_larder/index-{there.manifest()['index']['sha256']}.jsonl").decode()
     for line in map(json.loads, index.splitlines()):
         assert line["etag"] == hashlib.md5(made[line["path"]]).hexdigest()
 
 
-def test_a_second_load_sends_nothing_and_asks_little(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
-) -> None:
-    tree(files(1100))
+def test_a_second_load_sends_nothing_and_asks_little(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
+    tree(1100)
     assert load().code == 0
     before = there.read("_larder/manifest.json"), there.read("_larder/run.json")
-    watched = proxy(store)
-    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    result = load(env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0
     assert "up to date, all verified by size and checksum" in result.stderr
     assert "of the volume, only the index was read" in result.stderr
-    assert len(watched.requests) <= 1100 / 1000 + 10
-    assert {method for method, _ in watched.requests} == {"GET"}
+    assert len(proxy.requests) <= 1100 / 1000 + 10
+    assert {method for method, _ in proxy.requests} == {"GET"}
     assert (there.read("_larder/manifest.json"), there.read("_larder/run.json")) == before
 
 
 def test_a_changed_file_goes_up_alone(
-    load: Load, tree: MakeTree, files: MakeFiles, picture: MakePicture, there: InStore, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, files: MakeFiles, picture: MakePicture, there: InStore, proxy: Proxy
 ) -> None:
-    tree(files(40))
+    tree(40)
     assert load().code == 0
     made = tree(files(40) | {"training/0_0.jpg": picture(1000)})
-    watched = proxy(store)
-    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    result = load(env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
-    sent = {path for method, path in watched.requests if method == "PUT" and path.endswith(".jpg")}
+    sent = {path for method, path in proxy.requests if method == "PUT" and path.endswith(".jpg")}
     assert {path.rsplit("/", 1)[1] for path in sent} == {"0_0.jpg"}
     assert "1 sent" in result.stderr
     assert there.data() == made
     assert set(there.require_whole()) == set(made)
-    assert len(own(there.list())) == 3, "nothing is left of the way there"
+    assert len(own(there.paths())) == 3, "nothing is left of the way there"
 
 
 def test_the_old_data_stay_whole_until_the_new_are_all_there(
-    load: Load, tree: MakeTree, files: MakeFiles, picture: MakePicture, there: InStore, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
-    tree(files(16))
+    tree(16)
     assert load().code == 0
     old = there.require_whole()
-    tree({path: picture(1000 + number) for number, path in enumerate(files(20))})
-    watched = proxy(store)
-    watched.fault = lambda method, path, number: 503 if method == "PUT" and "incoming" in path and number > 10 else None
-    assert load("--stall-seconds=2", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 5
+    tree(20, first=1000)
+    proxy.fault = lambda method, path, number: 503 if method == "PUT" and "incoming" in path and number > 10 else None
+    assert load("--stall-seconds=2", env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 5
     assert there.require_whole() == old
     assert load().code == 0
     assert set(there.require_whole()) > set(old)
 
 
 def test_what_is_in_the_way_is_reported_and_deleted_on_request(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
-    tree(files(30))
+    tree(30)
     assert load().code == 0
-    made = tree(files(20))
+    made = tree(20)
     there.put("notes.txt", b"mine")
     there.put("training/more.txt", b"mine, too")
     result = load()
@@ -112,23 +105,21 @@ def test_what_is_in_the_way_is_reported_and_deleted_on_request(
     assert "2 objects" in result.stderr
     assert "--delete-extra" in result.stderr
     assert len(there.data()) == 22
-    watched = proxy(store)
-    assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert load("--delete-extra", env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
     assert there.data() == made
-    assert own(there.list())
+    assert own(there.paths())
 
 
 def test_extras_are_deleted_only_after_the_manifest_is_in_place(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
-    tree(files(30))
+    tree(30)
     assert load().code == 0
-    tree(files(20))
+    tree(20)
     there.put("notes.txt", b"mine")
-    watched = proxy(store)
-    assert load("--delete-extra", env={"S3_ENDPOINT_URL": watched.endpoint}).code == 0
+    assert load("--delete-extra", env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
     assert len(there.data()) == 20
-    made = [(method, path) for method, path in watched.requests]
+    made = [(method, path) for method, path in proxy.requests]
     put = next(n for n, (method, path) in enumerate(made) if method == "PUT" and path.endswith("manifest.json"))
     deleted = [n for n, (method, path) in enumerate(made) if method == "POST" and "delete" in path]
     assert deleted
@@ -138,24 +129,14 @@ def test_extras_are_deleted_only_after_the_manifest_is_in_place(
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("changed", [False, True], ids=["fewer", "fewer-and-changed"])
 def test_the_load_after_an_interrupted_one_removes_objects_of_the_old_dataset(
-    load: Load,
-    tree: MakeTree,
-    files: MakeFiles,
-    picture: MakePicture,
-    there: InStore,
-    proxy: StartProxy,
-    store: Store,
-    changed: bool,
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy, changed: bool
 ) -> None:
-    tree(files(30))
+    tree(30)
     assert load().code == 0
     there.put("notes.txt", b"mine")
-    made = tree({path: picture(1000 * changed + number) for number, path in enumerate(files(20))})
-    watched = proxy(store)
-    watched.fault = lambda method, path, number: (
-        403 if method == "POST" and watched.count("PUT", "manifest.json") else None
-    )
-    assert load(env={"S3_ENDPOINT_URL": watched.endpoint}).code == 2
+    made = tree(20, first=1000 * changed)
+    proxy.fault = lambda method, path, number: 403 if method == "POST" and proxy.count("PUT", "manifest.json") else None
+    assert load(env={"S3_ENDPOINT_URL": proxy.endpoint}).code == 2
     assert set(there.require_whole()) == set(made)
     assert len(there.data()) == 31
     again = load()
@@ -165,22 +146,20 @@ def test_the_load_after_an_interrupted_one_removes_objects_of_the_old_dataset(
     assert "deleting" not in load().stderr
 
 
-def test_a_tree_without_a_manifest_is_refused(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, volume: Path
-) -> None:
-    tree(files(5))
+def test_a_tree_without_a_manifest_is_refused(load: Load, tree: MakeTree, there: InStore, volume: Path) -> None:
+    tree(5)
     (volume / "Food-11/_larder/manifest.json").unlink()
     result = load()
     assert result.code == 3
     assert "make etl-local" in result.stderr
-    assert there.list() == []
+    assert there.paths() == []
 
 
 @pytest.mark.parametrize("how", ["changed", "grown", "gone"])
 def test_a_file_that_is_not_what_the_index_says_is_refused(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, volume: Path, how: str
+    load: Load, tree: MakeTree, there: InStore, volume: Path, how: str
 ) -> None:
-    tree(files(5))
+    tree(5)
     victim = volume / "Food-11/training/class_00/0_0.jpg"
     data = victim.read_bytes()
     victim.unlink()
@@ -194,60 +173,51 @@ def test_a_file_that_is_not_what_the_index_says_is_refused(
 
 @pytest.mark.parametrize("how", ["deleted", "overwritten", "truncated"])
 def test_objects_that_others_changed_are_repaired(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store, how: str
+    load: Load, tree: MakeTree, there: InStore, proxy: Proxy, how: str
 ) -> None:
-    made = tree(files(20))
+    made = tree(20)
     assert load().code == 0
     victim = "training/class_00/0_0.jpg"
     if how == "deleted":
         there.delete(victim)
     else:
         there.put(victim, bytes(len(made[victim])) if how == "overwritten" else made[victim][:10])
-    watched = proxy(store)
-    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    result = load(env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0
     assert "1 sent" in result.stderr
     assert there.data() == made
 
 
-def test_reading_back_fetches_every_object(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
-) -> None:
-    made = tree(files(20))
-    watched = proxy(store)
-    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+def test_reading_back_fetches_every_object(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
+    made = tree(20)
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0
     assert "verified by size and content" in result.stderr
-    assert sum(method == "GET" and path.endswith(".jpg") for method, path in watched.requests) == 20
+    assert sum(method == "GET" and path.endswith(".jpg") for method, path in proxy.requests) == 20
     assert there.data() == made
 
 
-def test_reading_back_finds_what_a_listing_hides(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, proxy: StartProxy, store: Store
-) -> None:
+def test_reading_back_finds_what_a_listing_hides(load: Load, tree: MakeTree, there: InStore, proxy: Proxy) -> None:
     """The store returns wrong bytes once, although its listing shows the right checksum."""
-    made = tree(files(20))
-    watched = proxy(store)
-    spoilt = []
+    made = tree(20)
+    corrupted: list[str] = []
 
-    def spoil(method: str, path: str, number: int) -> str | None:
-        if method == "GET" and path.endswith("/0_0.jpg") and not spoilt:
-            spoilt.append(path)
-            return "spoilt"
+    def corrupt(method: str, path: str, number: int) -> str | None:
+        if method == "GET" and path.endswith("/0_0.jpg") and not corrupted:
+            corrupted.append(path)
+            return "corrupt"
         return None
 
-    watched.fault = spoil
-    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": watched.endpoint})
+    proxy.fault = corrupt
+    result = load("--verify-remote=read", env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
-    assert spoilt
-    assert watched.count("PUT", "/0_0.jpg") == 2
+    assert corrupted
+    assert proxy.count("PUT", "/0_0.jpg") == 2
     assert there.data() == made
 
 
-def test_verifying_by_listing_alone_notices_a_wrong_size(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore
-) -> None:
-    made = tree(files(20))
+def test_verifying_by_listing_alone_notices_a_wrong_size(load: Load, tree: MakeTree, there: InStore) -> None:
+    made = tree(20)
     assert load("--verify-remote=list").code == 0
     there.put("training/class_00/0_0.jpg", b"short")
     result = load("--verify-remote=list")
@@ -290,20 +260,18 @@ def test_a_large_file_goes_up_in_parts(load: Load, tree: MakeTree, picture: Make
     assert load("--force").code == 0
 
 
-def test_a_prefix_stands_before_the_folder(load: Load, tree: MakeTree, files: MakeFiles, there: InStore) -> None:
-    tree(files(5))
+def test_a_prefix_stands_before_the_folder(load: Load, tree: MakeTree, there: InStore) -> None:
+    tree(5)
     assert load("--prefix=team/a b").code == 0
-    assert there.list() == []
-    found = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
-    assert len([item for item in found["Contents"] if not item["Key"].endswith("/.keep")]) == 8
+    assert there.paths() == []
+    listing = there.client.list_objects_v2(Bucket=there.bucket, Prefix="team/a b/Food-11/")
+    assert len([item for item in listing["Contents"] if not item["Key"].endswith("/.keep")]) == 8
 
 
-def test_another_data_set_is_not_replaced_by_mistake(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, volume: Path
-) -> None:
-    tree(files(5))
+def test_another_data_set_is_not_replaced_by_mistake(load: Load, tree: MakeTree, there: InStore, volume: Path) -> None:
+    tree(5)
     assert load().code == 0
-    made = tree(files(8), LARDER_DATASET="Other")
+    made = tree(8, LARDER_DATASET="Other")
     shutil.rmtree(volume / "Food-11")
     (volume / "Other").rename(volume / "Food-11")  # as earlier versions named it
     result = load()
@@ -314,10 +282,8 @@ def test_another_data_set_is_not_replaced_by_mistake(
     assert there.data() == made
 
 
-def test_the_labs_name_for_the_bucket_works(
-    stage: Stage, tree: MakeTree, files: MakeFiles, store: Store, bucket: str
-) -> None:
-    tree(files(5))
+def test_the_labs_name_for_the_bucket_works(stage: Stage, tree: MakeTree, store: Store, bucket: str) -> None:
+    tree(5)
     result = stage("load", env=store.env | {"RCLONE_CONTAINER": bucket})
     assert result.code == 0
     assert f"s3://{bucket}/Food-11" in result.stderr
@@ -333,23 +299,22 @@ def test_a_bandwidth_limit_is_kept(load: Load, tree: MakeTree, there: InStore) -
 def test_progress_comes_from_rclones_log(load: Load, tree: MakeTree, there: InStore) -> None:
     tree({f"soup/{n}.jpg": os.urandom(300_000) for n in range(30)}, LARDER_VERIFY="none", LARDER_RECIPE="imagefolder")
     result = load("--bandwidth=1500kB", env={"LARDER_LOG": "json"})
-    said = [event for event in result.events if event["event"] == "progress" and "uploading" in event["task"]]
-    assert said
-    assert 0 < said[0]["done"] < said[0]["total"] == 9_000_000
+    events = [event for event in result.events if event["event"] == "progress" and "uploading" in event["task"]]
+    assert events
+    assert 0 < events[0]["done"] < events[0]["total"] == 9_000_000
     assert result.events[-2]["sent"] == 30
 
 
 def test_objects_that_rclone_copied_by_hand_are_not_sent_again(
-    load: Load, tree: MakeTree, files: MakeFiles, there: InStore, volume: Path, proxy: StartProxy, store: Store
+    load: Load, tree: MakeTree, there: InStore, volume: Path, proxy: Proxy
 ) -> None:
-    made = tree(files(20))
+    made = tree(20)
     for path in (volume / "Food-11").rglob("*"):
         if path.is_file():
             there.put(str(path.relative_to(volume / "Food-11")), path.read_bytes())
-    watched = proxy(store)
-    result = load(env={"S3_ENDPOINT_URL": watched.endpoint})
+    result = load(env={"S3_ENDPOINT_URL": proxy.endpoint})
     assert result.code == 0, result.stderr
-    assert watched.count("PUT", ".jpg") == 0
+    assert proxy.count("PUT", ".jpg") == 0
     assert set(there.require_whole()) == set(made)
 
 

@@ -1,4 +1,4 @@
-"""Stores that run full, and stores whose ETags are no checksums."""
+"""Stores that are full, and stores whose ETags aren't checksums."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import StartProxy, Store
 from tests.integration.conftest import Stage
-from tests.integration.load.conftest import InStore, MakeFiles, MakeTree
+from tests.integration.load.conftest import InStore, MakeTree
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_a_full_disk_under_the_store(stage: Stage, tree: MakeTree, full: Any, in
     there = in_bucket(full.client, "images")
     assert there.find_manifest() is None
     arrived = there.data()
-    others = [{"Key": f"something else/{number}"} for number in range(100)]
-    full.client.delete_objects(Bucket="images", Delete={"Objects": others})
+    taken = [{"Key": f"something else/{number}"} for number in range(100)]
+    full.client.delete_objects(Bucket="images", Delete={"Objects": taken})
     result = stage("load", env=env)
     assert result.code == 0, result.stderr
     assert f"{40 - len(arrived)} sent" in result.stderr
@@ -44,11 +44,11 @@ def test_a_full_disk_under_the_store(stage: Stage, tree: MakeTree, full: Any, in
 
 
 def test_a_store_that_encrypts_gives_no_checksums(
-    stage: Stage, tree: MakeTree, files: MakeFiles, encrypting_minio: Store, in_bucket: type[InStore], proxy: StartProxy
+    stage: Stage, tree: MakeTree, encrypting_minio: Store, in_bucket: type[InStore], start_proxy: StartProxy
 ) -> None:
     store = encrypting_minio
     store.client.create_bucket(Bucket="images")
-    made = tree(files(30))
+    made = tree(30)
     there = in_bucket(store.client, "images")
     env = store.env | {"S3_BUCKET": "images"}
     result = stage("load", env=env)
@@ -56,11 +56,11 @@ def test_a_store_that_encrypts_gives_no_checksums(
     assert "gives no checksums" in result.stderr
     assert "verified by size, " in result.stderr
     assert there.data() == made
-    watched = proxy(store)
-    again = stage("load", env=env | {"S3_ENDPOINT_URL": watched.endpoint})
+    proxy = start_proxy(store)
+    again = stage("load", env=env | {"S3_ENDPOINT_URL": proxy.endpoint})
     assert again.code == 0
     assert "up to date" in again.stderr
-    assert watched.count("PUT", ".jpg") == 0
+    assert proxy.count("PUT", ".jpg") == 0
     checked = stage("load", "--task=check", env=env)
     assert checked.code == 0, checked.stderr
     assert "verified by size and checksum, 30 of them by content" in checked.stderr

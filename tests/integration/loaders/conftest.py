@@ -1,4 +1,4 @@
-"""One dataset for all tests: nobody changes it."""
+"""One dataset for all tests, which don't change it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from larder.volume import CHUNKS, SHARDS
-from tests.integration.bench.conftest import load, packs, run_stage
+from tests.conftest import Store
+from tests.integration.bench.conftest import Packs, load, packs, run_stage
 
 __all__ = ["packs"]
 
@@ -25,7 +26,7 @@ class Stored(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def stored(packs, s3) -> Stored:
+def stored(packs: Packs, s3: Store) -> Stored:
     """Forty images for training and twelve for validation, of three classes."""
     bucket = f"larder-loaders-{uuid.uuid4().hex[:12]}"
     s3.client.create_bucket(Bucket=bucket)

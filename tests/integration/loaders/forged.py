@@ -1,4 +1,4 @@
-"""Forged artifacts in a bucket, by somebody who may write to it: after every change, all digests agree.
+"""Forge artifacts in a bucket, like an attacker who can write to it: after each change, all digests agree.
 
 Run as a program, it reads forged artifacts with every reader of a store and prints what became of each, as JSON.
 """
@@ -39,7 +39,7 @@ class Forged:
         return f"s3://{self._bucket}/{self.place}"
 
     def restore(self) -> None:
-        """Put everything as it was."""
+        """Restore everything."""
         self._put_all(self._objects)
 
     def _put_all(self, objects: dict[str, bytes]) -> None:
@@ -59,7 +59,7 @@ class Forged:
         self._put_all(self._objects | {name: attack(self._objects[name])})
 
     def file(self, path: str, attack: Callable[[bytes], bytes]) -> None:
-        """Change a file, and have the index and the manifest vouch for it."""
+        """Change a file, and update index and manifest."""
         content = attack(self._objects[path])
         facts = {
             "bytes": len(content),
@@ -71,11 +71,11 @@ class Forged:
         self._put_all(self._with_index(b"".join(hostile.dumped(line) + b"\n" for line in lines)) | {path: content})
 
     def replace(self, path: str, attack: Callable[[bytes], bytes]) -> None:
-        """Change a file, and nothing else: index and manifest tell of the one before."""
+        """Change a file, but not index and manifest."""
         self._put_all(self._objects | {path: attack(self._objects[path])})
 
     def line(self, number: int, attack: Callable[[bytes], bytes]) -> None:
-        """Change a line of the index, and have the manifest vouch for it."""
+        """Change a line of the index, and update the manifest."""
         lines = self._objects[self._index].splitlines()
         lines[number] = attack(lines[number])
         self._put_all(self._with_index(b"".join(line + b"\n" for line in lines)))
@@ -90,8 +90,8 @@ class Forged:
         manifest["index"] = {"bytes": len(index), "sha256": digest}
         manifest["bytes"] = sum(json.loads(line)["bytes"] for line in index.splitlines()) if _is_sound(index) else 1
         text = json.dumps(manifest, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
-        others = {path: content for path, content in self._objects.items() if path != self._index}
-        return others | {f"{META}/index-{digest}.jsonl": index, f"{META}/manifest.json": text.encode()}
+        objects = {path: content for path, content in self._objects.items() if path != self._index}
+        return objects | {f"{META}/index-{digest}.jsonl": index, f"{META}/manifest.json": text.encode()}
 
 
 def _is_sound(index: bytes) -> bool:
@@ -108,7 +108,7 @@ def read_all(
     mark: Path,
     verify_each: int,
 ) -> list[dict[str, Any]]:
-    """What becomes of each attack: the artifact, its name, and what does it."""
+    """Return the result of each attack."""
     import larder.loaders.preprocessing  # noqa: F401  (what it takes isn't the attacks')
     from larder.cli.inventory import parse
     from larder.errors import LarderError
@@ -203,9 +203,9 @@ def main() -> None:
         [shard] = shards.paths(SHARD)
 
         def pickled() -> None:
-            """What a thief does: an index that says pickle, and a chunk of pickles of the same length."""
-            spoilt = hostile.chunks(mark, listed)["pickles"]
-            chunks.file(chunk, spoilt)
+            """Write an index that says pickle, and a chunk of pickles of the same length."""
+            corrupt = hostile.chunks(mark, listed)["pickles"]
+            chunks.file(chunk, corrupt)
             before, chunks._objects = chunks._objects, chunks._there
             chunks.file(index, hostile.CHUNK_INDEXES["pickle"])
             chunks._objects = before

@@ -1,4 +1,4 @@
-"""Readers of a store whose bucket somebody else may write to."""
+"""Readers of a store with a bucket that an attacker can write to."""
 
 from __future__ import annotations
 

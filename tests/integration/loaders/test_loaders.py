@@ -1,5 +1,7 @@
 """Loaders as a training script uses them, over a real store."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import inspect
@@ -12,15 +14,19 @@ import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any, Literal
 
 import pytest
 
 import larder.loaders
 from larder.contract import IndexEntry, Manifest, SplitSummary, write_index
-from larder.errors import ConfigurationError, InputError
+from larder.errors import ConfigurationError, InputError, LarderError
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.loaders.shards import ShardLoader
 from larder.store import make_store
+from tests.conftest import Store
+from tests.integration.conftest import MakePicture
+from tests.integration.loaders.conftest import Stored
 from tests.integration.loaders.forged import Forged
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,7 +39,7 @@ LOADERS = {
 
 
 def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
-    """Run a script in a folder that isn't the checkout's, as its user does; its stdout."""
+    """Run a script outside of the checkout, and return its stdout."""
     script = folder / "script.py"
     script.write_text(text)
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -58,22 +64,22 @@ def example_of_the_readme() -> str:
 
 def example_of_the_package() -> str:
     """The script in the docstring of larder.loaders."""
-    return dedent("    import torch\n" + larder.loaders.__doc__.partition("import torch\n")[2])
+    return dedent("    import torch\n" + (larder.loaders.__doc__ or "").partition("import torch\n")[2])
 
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("example", [example_of_the_readme(), example_of_the_package()], ids=["readme", "docstring"])
-def test_ten_lines_train_from_shards_in_a_bucket(stored, tmp_path, example):
+def test_ten_lines_train_from_shards_in_a_bucket(stored: Stored, tmp_path: Path, example: str) -> None:
     """The library's own examples, with the bucket's name in them."""
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
     script = example.replace("s3://my-bucket/photos-webdataset", stored.uris["shards"]) + "\nprint(loss.item())\n"
     assert float(run_script(script, tmp_path, stored.env)) > 0
 
 
-def test_the_examples_in_the_docstrings_run(stored, tmp_path):
+def test_the_examples_in_the_docstrings_run(stored: Stored, tmp_path: Path) -> None:
     script = []
     for module, name in LOADERS.items():
-        docstring = inspect.getdoc(getattr(importlib.import_module(f"larder.loaders.{module}"), name))
+        docstring = inspect.getdoc(getattr(importlib.import_module(f"larder.loaders.{module}"), name)) or ""
         example = dedent(docstring.partition("Example:\n")[2]).replace("s3://my-bucket/photos", stored.uris["objects"])
         example = example.replace("/mnt/photos", str(stored.tree)).replace("/tmp/photos", str(tmp_path / "photos"))
         assert "with " in example, module
@@ -141,20 +147,20 @@ print(json.dumps([{
 
 
 def altered(content: bytes) -> bytes:
-    """The same length, with another byte near the end of the first JPEG's coded data."""
+    """Return the same with one byte changed near the end of the first JPEG's coded data."""
     end = content.index(b"\xff\xd9", content.index(b"\xff\xd8"))
     return content[: end - 9] + bytes([content[end - 9] ^ 1]) + content[end - 8 :]
 
 
 @pytest.fixture(scope="session")
-def forged(stored, s3):
+def forged(stored: Stored, s3: Store) -> dict[str, Forged]:
     """Copies of all layouts in the store, to be changed."""
     split = {kind: uri.removeprefix("s3://").partition("/") for kind, uri in stored.uris.items()}
     return {kind: Forged(s3.client, bucket, key, f"altered/{kind}") for kind, (bucket, _, key) in split.items()}
 
 
 @pytest.mark.exhaustive
-def test_what_was_replaced_in_place_is_not_decoded(stored, forged, tmp_path):
+def test_what_was_replaced_in_place_is_not_decoded(stored: Stored, forged: dict[str, Forged], tmp_path: Path) -> None:
     """In every layout, replace a file by another valid image of the same length, which no listing shows."""
     tree = shutil.copytree(stored.tree, tmp_path / "tree")
     image = next(iter(sorted((tree / "validation").rglob("*.jpg"))))
@@ -170,9 +176,20 @@ def test_what_was_replaced_in_place_is_not_decoded(stored, forged, tmp_path):
     assert set(unchecked.values()) == {12}, unchecked
 
 
+def height(image: Any) -> Any:
+    """A transform that is fast."""
+    return image.height
+
+
 @pytest.mark.parametrize("library", ["larder", "webdataset"])
 @pytest.mark.parametrize("change", ["class", "less"])
-def test_a_shard_with_other_samples_than_its_index(stored, forged, keys, library, change):
+def test_a_shard_with_other_samples_than_its_index(
+    stored: Stored,
+    forged: dict[str, Forged],
+    keys: dict[str, str],
+    library: Literal["larder", "webdataset"],
+    change: str,
+) -> None:
     def relabelled(shard: bytes) -> bytes:
         at = shard.index(b".cls\0") // 512 * 512 + 512
         return shard[:at] + (b"1" if shard[at : at + 1] == b"0" else b"0") + shard[at + 1 :]
@@ -192,22 +209,26 @@ def test_a_shard_with_other_samples_than_its_index(stored, forged, keys, library
             workers=0,
             store=make_store(**keys),
             library=library,
-            transform=lambda image: image.height,
+            transform=height,
         ) as loader,
     ):
         list(loader)
 
 
 @pytest.fixture
-def keys(stored):
+def keys(stored: Stored) -> dict[str, str]:
     """The store's address and keys, as arguments."""
     names = ("S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    return dict(zip(("endpoint_url", "access_key_id", "secret_access_key"), map(stored.env.get, names), strict=True))
+    return dict(
+        zip(("endpoint_url", "access_key_id", "secret_access_key"), (stored.env[name] for name in names), strict=True)
+    )
 
 
 @pytest.mark.one_in(2)
 @pytest.mark.parametrize("workers", [0, 2], ids=["no-workers", "two-workers"])
-def test_every_image_once_an_epoch_by_a_transform_of_the_caller(stored, keys, tmp_path, workers):
+def test_every_image_once_an_epoch_by_a_transform_of_the_caller(
+    stored: Stored, keys: dict[str, str], tmp_path: Path, workers: int
+) -> None:
     """The keys are arguments here, and nothing is in the environment."""
     given = json.dumps([str(stored.tree), stored.uris, workers, keys])
     script = EPOCHS.replace("sys.stdin.readline()", repr(given))
@@ -229,7 +250,9 @@ def test_every_image_once_an_epoch_by_a_transform_of_the_caller(stored, keys, tm
         pytest.param("/mnt/shards", "training", ConfigurationError, "uri='/mnt/shards'", id="no-bucket"),
     ],
 )
-def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, split, kind, what):
+def test_errors_speak_of_arguments_and_name_no_command(
+    stored: Stored, keys: dict[str, str], place: str, split: str, kind: type[LarderError], what: str
+) -> None:
     with pytest.raises(kind, match=re.escape(what)) as caught:
         ShardLoader(place.format(**stored.uris), split, store=make_store(**keys))
     assert "`make" not in caught.value.next_step
@@ -237,7 +260,9 @@ def test_errors_speak_of_arguments_and_name_no_command(stored, keys, place, spli
 
 @pytest.mark.parametrize("empty_folders", [True, False], ids=["tree", "store"])
 @pytest.mark.parametrize("absent", [0, 1, 2])
-def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture, absent, empty_folders):
+def test_labels_are_the_manifests_where_a_split_lacks_a_class(
+    tmp_path: Path, picture: MakePicture, absent: int, empty_folders: bool
+) -> None:
     """Test with the empty folder of a tree, and without it, as on a mount of foreign objects."""
     paths = [
         f"{split}/class_{label:02d}/{number}.jpg"
@@ -273,13 +298,13 @@ def test_labels_are_the_manifests_where_a_split_lacks_a_class(tmp_path, picture,
     )
     (tmp_path / "_larder/manifest.json").write_text(manifest.to_json())
     with ImageFolderLoader(tmp_path, "validation", batch_size=3, workers=0) as loader:
-        found = sorted(label for _, labels in loader for label in labels.tolist())
-        assert found == [label for label in range(3) if label != absent for _ in "12"]
+        all_labels = sorted(label for _, labels in loader for label in labels.tolist())
+        assert all_labels == [label for label in range(3) if label != absent for _ in "12"]
         assert pickle.loads(pickle.dumps(type(loader.dataset))) is type(loader.dataset), "workers can be spawned"
         names = {Path(path).parent.name: label for path, label in loader.dataset.samples}
         assert names == {f"class_{label:02d}": label for label in range(3) if label != absent}
 
 
-def test_a_folder_without_data(tmp_path):
+def test_a_folder_without_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no finished data"):
         ImageFolderLoader(tmp_path, "training")

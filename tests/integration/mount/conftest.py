@@ -1,4 +1,4 @@
-"""Real FUSE mounts of real stores, in folders of their own, that are gone after each test."""
+"""Real FUSE mounts of real stores, in a folder for each test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Until = Callable[..., None]
 
 @pytest.fixture(scope="session", autouse=True)
 def fuse() -> None:
-    """What a mount needs."""
+    """Require what a mount needs."""
     missing = [name for name in ("fusermount3", "setpriv") if shutil.which(name) is None]
     if not Path("/dev/fuse").exists():
         missing.append("/dev/fuse")
@@ -62,40 +62,40 @@ class Mount:
             self.store.client.put_object(Bucket=self.bucket, Key=name.replace("__", "/"), Body=content)
 
     def run(self, *flags: str, **env: str) -> Any:
-        """Run the stage to its end. Its output never holds the secret key."""
+        """Run the stage to its end, and check that its output has no secret."""
         result = self.stage("mount", *flags, env=self.env | env)
         assert self.store.secret_key not in result.stdout + result.stderr
         return result
 
     def start(self, **env: str) -> subprocess.Popen[str]:
-        """Start it in the foreground, and wait until it says that the mount answers."""
+        """Start it in the foreground, and wait until it reports the mount."""
         process: subprocess.Popen[str] = self.stage.start("mount", env=self.env | env)
         self.started.append(process)
         assert process.stdout and process.stderr
-        said = process.stdout.readline()
-        assert said == f"{self.point}\n", process.stderr.read()
+        line = process.stdout.readline()
+        assert line == f"{self.point}\n", process.stderr.read()
         return process
 
     def detach(self, **env: str) -> int:
-        """Start it in the background; gives the process that serves."""
+        """Start it in the background, and return the process that serves the mount."""
         result = self.run("--detach", **env)
         assert (result.code, result.stdout) == (0, f"{self.point}\n"), result.stderr
         return self.server()
 
     def server(self) -> int:
         """The process that serves the folder in the background."""
-        found = [pid for pid in processes(b"services.mount") if f"LARDER_MOUNT_DIR={self.folder}" in _environ(pid)]
-        assert len(found) == 1
-        return found[0]
+        pids = [pid for pid in processes(b"services.mount") if f"LARDER_MOUNT_DIR={self.folder}" in _environ(pid)]
+        assert len(pids) == 1
+        return pids[0]
 
     def rclone(self) -> int:
         """The process id of the rclone that serves it."""
-        found = [pid for pid in processes(b"mount") if self.bucket in arguments(pid) and "/rclone\0" in arguments(pid)]
-        assert len(found) == 1
-        return found[0]
+        pids = [pid for pid in processes(b"mount") if self.bucket in arguments(pid) and "/rclone\0" in arguments(pid)]
+        assert len(pids) == 1
+        return pids[0]
 
     def mounted(self) -> bool:
-        """Whether something, dead or alive, is mounted there."""
+        """Return whether something is mounted there, even a dead mount."""
         return str(self.point) in mounted(self.folder)
 
     def as_other(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -104,12 +104,12 @@ class Mount:
         return subprocess.run([*user, *command], capture_output=True, text=True, check=False, timeout=60)
 
     def litter(self) -> list[str]:
-        """What lies in the folder, without the log."""
+        """List the folder, without the log."""
         return sorted(set(os.listdir(self.folder)) - {".mount.log"})
 
 
 def arguments(pid: int) -> str:
-    """A process's command line; "" when it has ended."""
+    """Return a process's command line, or "" if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
@@ -124,19 +124,19 @@ def _environ(pid: int) -> str:
 
 
 def processes(word: bytes) -> list[int]:
-    """The processes with `word` among their arguments."""
+    """Return the processes with `word` among their arguments."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     return [pid for pid in pids if word.decode() in arguments(pid).split("\0")]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs still; a zombie doesn't."""
+    """Return whether a process runs; a zombie doesn't."""
     return arguments(pid) != ""
 
 
 @contextmanager
 def held_open(path: Path) -> Iterator[int]:
-    """A file's handle; to close it fails once the mount is gone."""
+    """Open a file. Closing it may fail after the mount is gone."""
     handle = os.open(path, os.O_RDONLY)
     try:
         yield handle
@@ -147,7 +147,7 @@ def held_open(path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that other users may enter, with a blank in its name."""
+    """A folder that other users can access, with a space in its name."""
     top = Path(tempfile.mkdtemp(prefix="larder-mount-"))
     top.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
     folder = top / "a mount"
@@ -160,7 +160,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def mount(stage: Stage, store: Store, bucket: str, folder: Path) -> Iterator[Mount]:
-    """A bucket with some objects, and the stage that mounts it; what is left of its processes is ended."""
+    """A bucket with some objects, and the stage that mounts it. Its processes are ended after the test."""
     it = Mount(stage, store, bucket, folder)
     yield it
     for process in it.started:

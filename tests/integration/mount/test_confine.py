@@ -34,15 +34,15 @@ def mounter(place: Path) -> Iterator[Mounter]:
 
 @pytest.fixture
 def ask(mounter: Mounter) -> Iterator[Ask]:
-    """Asks as rclone could."""
+    """Sends requests like rclone."""
     given: list[int] = []
 
     def ask(words: bytes) -> tuple[bytes, list[int]]:
         channel = mounter.rclone_channel()
         channel.send(words)
-        said, handles, _, _ = socket.recv_fds(channel, 1000, 4)
+        reply, handles, _, _ = socket.recv_fds(channel, 1000, 4)
         given.extend(handles)
-        return said, handles
+        return reply, handles
 
     yield ask
     for handle in given:
@@ -50,8 +50,8 @@ def ask(mounter: Mounter) -> Iterator[Ask]:
 
 
 def test_it_mounts_and_unmounts_at_its_point(place: Path, ask: Ask) -> None:
-    said, handles = ask(b"mount")
-    assert said == DONE and len(handles) == 1
+    reply, handles = ask(b"mount")
+    assert reply == DONE and len(handles) == 1
     assert os.readlink(f"/proc/self/fd/{handles[0]}") == "/dev/fuse"
     assert mounted(place) == [str(place / "point")]
     table = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -73,8 +73,8 @@ def test_it_does_nothing_else(place: Path, ask: Ask, words: bytes) -> None:
     (place / "tmpfs").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "larder-tests", place / "tmpfs"], check=True)
     try:
-        said, handles = ask(words)
-        assert said != DONE and handles == []
+        reply, handles = ask(words)
+        assert reply != DONE and handles == []
         assert str(place / "tmpfs") in mounted(place)
     finally:
         subprocess.run(["umount", "--recursive", "--lazy", place / "tmpfs"], check=True)
@@ -83,8 +83,8 @@ def test_it_does_nothing_else(place: Path, ask: Ask, words: bytes) -> None:
 def test_it_mounts_no_link_s_target(place: Path, ask: Ask) -> None:
     (place / "point").rmdir()
     (place / "point").symlink_to(place / "beside")
-    said, handles = ask(b"mount")
-    assert said != DONE and handles == []
+    reply, handles = ask(b"mount")
+    assert reply != DONE and handles == []
     assert mounted(place) == []
 
 

@@ -1,4 +1,4 @@
-"""What a killed process leaves, and how it is cleared."""
+"""What killed processes leave behind, and how it is cleared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.mount.conftest import Mount, Until, alive, held_open, mou
 
 @pytest.fixture
 def store(s3: Store) -> Any:
-    """One kind of store will do here."""
+    """One kind of store is enough here."""
     return s3
 
 

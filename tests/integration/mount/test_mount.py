@@ -132,5 +132,4 @@ def test_what_can_not_work_ends_at_once_and_leaves_no_mount(
     assert result.stdout == ""
     assert words in result.stderr
     assert result.stderr.count("next step") == 1
-    assert result.seconds < 50, "a mount has 60 s to answer"
     assert not mount.folder.exists() or mount.litter() == []

@@ -20,7 +20,7 @@ CONTENTS = {"Food-11__big": os.urandom(9_000_001)}
 
 @pytest.fixture
 def store(s3: Store) -> Any:
-    """One kind of store will do here."""
+    """One kind of store is enough here."""
     return s3
 
 

@@ -1,4 +1,4 @@
-"""Mount without root's rights, by FUSE's own program, as on a laptop.
+"""Mount without root's rights, by fusermount3, as on a laptop.
 
 The stage is told that it isn't root, and is; all else is as for an ordinary user.
 """
@@ -28,7 +28,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def store(s3: Store) -> Any:
-    """One kind of store will do here."""
+    """One kind of store is enough here."""
     return s3
 
 

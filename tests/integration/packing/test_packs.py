@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -77,12 +76,12 @@ def test_the_same_bytes_with_either_engine(
 
 
 def _same_bytes(stage: Stage, volume: Path, packing: Packing, digests: Digests, other: list[str]) -> None:
-    found = []
+    keys = []
     for flags in (["--workers=1"], other):
         result = stage(packing.stage, packing.size, *flags, "--force")
         assert result.code == 0, result.stderr
-        found.append(digests(volume / packing.folder))
-    assert found[0] == found[1]
+        keys.append(digests(volume / packing.folder))
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port", "head:6379/x"])
@@ -150,21 +149,21 @@ def test_names_that_can_not_be_keys(
     result = stage("shard", "--shard-samples=5")
     assert result.code == 0, result.stderr
     folder = volume / "Food-11-webdataset"
-    found = {}
+    contents = {}
     for sample in WebDataset([str(path) for path in sorted(folder.rglob("*.tar"))], shardshuffle=False):
         [image] = [value for name, value in sample.items() if name in ("jpg", "png")]
-        found[sample["__key__"]] = (image, int(sample["cls"]))
-    assert sorted(found.values()) == sorted((data, int(data[:1])) for data in made.values())
-    assert {"class_00/plain", "class_00/cat_0", "class_00/1"} < found.keys()
+        contents[sample["__key__"]] = (image, int(sample["cls"]))
+    assert sorted(contents.values()) == sorted((data, int(data[:1])) for data in made.values())
+    assert {"class_00/plain", "class_00/cat_0", "class_00/1"} < contents.keys()
     for line in lines(folder / "_larder/samples.jsonl"):
         own = line["source"].partition("/")[2].rpartition(".")[0]
-        assert found[line.get("key", own)] == (made[line["source"]], line["class"])
+        assert contents[line.get("key", own)] == (made[line["source"]], line["class"])
         assert ("key" in line) == ("." in own or line["source"].endswith("1.png"))
     places = {"LARDER_VOLUME_DIR": str(volume), "LARDER_WDS_DIR": str(volume), "LARDER_LIT_DIR": str(volume / "none")}
     env = places | {"LARDER_VERIFY_SAMPLES": "all", "LARDER_WORKERS": "1"}
     verified = stage("verify", env=env)
-    [said] = [line for line in verified.stdout.splitlines() if "shards" in line and "in the store" not in line]
-    assert verified.code == 0 and said.startswith("ok ") and "24" in said, verified.stdout
+    [report] = [text for text in verified.stdout.splitlines() if "shards" in text and "in the store" not in text]
+    assert verified.code == 0 and report.startswith("ok ") and "24" in report, verified.stdout
     shard = next(path for path in sorted(folder.rglob("*.tar")) if b"cat_1-" in path.read_bytes())
     shard.write_bytes(shard.read_bytes().replace(b"cat_1-", b"cat_2-", 1))
     assert stage("verify", env=env).code == 3
@@ -223,13 +222,13 @@ def test_order(
     images: dict[str, bytes],
     lines: Callable[[Path], list[dict[str, Any]]],
 ) -> None:
-    found = {}
+    contents = {}
     for flags in ("--shuffle=none", "--seed=0", "--seed=1"):
         assert stage(packing.stage, packing.size, flags).code == 0
-        found[flags] = [line["source"] for line in lines(volume / packing.folder / "_larder/samples.jsonl")]
-    assert found["--shuffle=none"] == sorted(images)
-    assert len({tuple(order) for order in found.values()}) == 3
-    first = [line.split("/")[1] for line in found["--seed=0"][:15]]
+        contents[flags] = [line["source"] for line in lines(volume / packing.folder / "_larder/samples.jsonl")]
+    assert contents["--shuffle=none"] == sorted(images)
+    assert len({tuple(order) for order in contents.values()}) == 3
+    first = [line.split("/")[1] for line in contents["--seed=0"][:15]]
     assert len(set(first)) == 3, "a pack of class-ordered data is mixed"
 
 
@@ -256,7 +255,7 @@ def test_killed_at_random_moments(
     shutil.rmtree(place)
 
     def replaces(number: int) -> bool:
-        """Every other run begins with nothing in place."""
+        """Delete the artifact before every other run."""
         return number % 2 == 1
 
     def check(number: int, complete: bool) -> None:
@@ -404,114 +403,3 @@ def test_a_tree_of_another_kind(stage: Stage, volume: Path, tree: Path, packing:
     result = stage(packing.stage, f"--input={volume / packing.folder}")
     assert result.code == 3
     assert "LARDER_INPUT" in result.stderr
-
-
-def test_gnu_tar_reads_shards(stage: Stage, volume: Path, tree: Path, images: dict[str, bytes], tmp_path: Path) -> None:
-    assert stage("shard", "--shard-bytes=60000").code == 0
-    for split in ("training", "validation"):
-        (tmp_path / split).mkdir()
-        for shard in sorted((volume / "Food-11-webdataset" / split).glob("*.tar")):
-            ended = subprocess.run(["tar", "xvf", shard, "-C", tmp_path / split], capture_output=True, text=True)
-            assert ended.returncode == 0
-            assert not ended.stderr
-    for path, content in images.items():
-        assert (tmp_path / path).read_bytes() == content
-        assert (tmp_path / path).with_suffix(".cls").read_text() == str(int(path.split("/")[1][-2:]))
-    listed = subprocess.run(
-        ["tar", "tvf", volume / "Food-11-webdataset/training/shard-000000.tar"], capture_output=True, text=True
-    )
-    assert all(line.startswith("-rw-r--r-- 0/0 ") and "1970-01-01" in line for line in listed.stdout.splitlines())
-
-
-def test_webdataset_reads_shards(stage: Stage, volume: Path, tree: Path, images: dict[str, bytes]) -> None:
-    import webdataset
-
-    assert stage("shard", "--shard-bytes=60000").code == 0
-    shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
-    reader = webdataset.WebDataset(shards, shardshuffle=False)
-    found = {sample["__key__"]: (sample["jpg"], sample["cls"]) for sample in reader}
-    assert found == by_key(images)
-
-
-def test_wids_reads_shards(stage: Stage, volume: Path, tree: Path, images: dict[str, bytes], tmp_path: Path) -> None:
-    import wids
-
-    assert stage("shard", "--shard-samples=22").code == 0
-    shards = sorted((volume / "Food-11-webdataset/training").glob("*.tar"))
-    listed = [{"url": str(shard), "nsamples": 22} for shard in shards]
-    dataset = wids.ShardListDataset(listed, cache_dir=str(tmp_path / "cache"), transformations=[])
-    samples = [dataset[number] for number in range(len(dataset))]
-    found = {sample["__key__"]: (sample[".jpg"].read(), sample[".cls"].read()) for sample in samples}
-    assert found == by_key(images)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_datapipes_read_shards(stage: Stage, volume: Path, tree: Path, images: dict[str, bytes]) -> None:
-    from torchdata.datapipes.iter import FileOpener, IterableWrapper
-
-    assert stage("shard", "--shard-bytes=60000").code == 0
-    shards = [str(path) for path in sorted((volume / "Food-11-webdataset/training").glob("*.tar"))]
-    pipe = FileOpener(IterableWrapper(shards), mode="b").load_from_tar().webdataset()
-    found = {
-        sample["__key__"].partition("training/")[2].partition(".tar/")[2]: (
-            sample[".jpg"].read(),
-            sample[".cls"].read(),
-        )
-        for sample in pipe
-    }
-    assert found == by_key(images)
-
-
-def by_key(images: dict[str, bytes]) -> dict[str, tuple[bytes, bytes]]:
-    """The training samples as readers give them: image and label by key."""
-    return {
-        path.partition("/")[2].removesuffix(".jpg"): (content, str(int(path.split("/")[1][-2:])).encode())
-        for path, content in images.items()
-        if path.startswith("training/")
-    }
-
-
-def test_litdata_reads_chunks(
-    stage: Stage, volume: Path, tree: Path, images: dict[str, bytes], lines: Callable[[Path], list[dict[str, Any]]]
-) -> None:
-    from litdata import StreamingDataset
-
-    assert stage("optimize", "--chunk-bytes=60000").code == 0
-    folder = volume / "Food-11-litdata"
-    dataset = StreamingDataset(str(folder / "training"))
-    samples = [line for line in lines(folder / "_larder/samples.jsonl") if line["file"].startswith("training/")]
-    assert len(dataset) == len(samples) == 110
-    for number in (0, 17, 100, 109):
-        assert bytes(dataset[number]["image"]) == images[samples[number]["source"]]
-        assert dataset[number]["label"] == samples[number]["class"]
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["a"], "no extension"),
-        ([".jpg"], "no name"),
-        (["a.cls"], "extension of labels"),
-    ],
-    ids=["no-extension", "no-name", "a-label"],
-)
-def test_keys_that_webdataset_cannot_have(
-    stage: Stage, volume: Path, make_tree: MakeTree, names: list[str], says: str
-) -> None:
-    make_tree({f"training/class_00/{name}": b"x" for name in [*names, "z.jpg"]})
-    result = stage("shard")
-    assert result.code == 3, result.stderr
-    assert says in result.stderr
-    assert all(name in result.stderr for name in names)
-    assert not (volume / "Food-11-webdataset").exists()
-
-
-def test_long_and_foreign_names(stage: Stage, volume: Path, make_tree: MakeTree, tmp_path: Path) -> None:
-    names = ["ß" * 45, "n" * 120, "é" * 100, "7"]
-    make_tree({f"training/class_01/{name}.jpg": name.encode() for name in names})
-    assert stage("shard").code == 0
-    shard = volume / "Food-11-webdataset/training/shard-000000.tar"
-    subprocess.run(["tar", "xf", shard, "-C", tmp_path], check=True)
-    for name in names:
-        assert (tmp_path / f"class_01/{name}.jpg").read_text() == name
-        assert (tmp_path / f"class_01/{name}.cls").read_text() == "1"

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import StartProxy, Store, Until
-from tests.integration.conftest import Held, ReadObjects, Stage
-from tests.integration.packing.conftest import MakeTree, Packing
+from tests.conftest import Proxy, Store, Until
+from tests.integration.conftest import Held
+from tests.integration.packing.conftest import ShrinkTree, StorePacker
 
 pytestmark = pytest.mark.any_store
 
@@ -27,91 +27,64 @@ MOMENTS: dict[str, Callable[[str, str, int], bool]] = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_replacement_that_is_killed_is_completed(
-    stage: Stage,
-    volume: Path,
-    make_tree: MakeTree,
-    images: dict[str, bytes],
-    packing: Packing,
-    bucket: str,
-    env: dict[str, str],
-    objects: ReadObjects,
-    store: Store,
-    proxy: StartProxy,
-    moment: str,
+    pack: StorePacker, shrink_tree: ShrinkTree, volume: Path, proxy: Proxy, moment: str
 ) -> None:
-    def pack(place: str) -> tuple[str, ...]:
-        return packing.stage, packing.size, f"--dest=s3://{bucket}/{place}/{packing.folder}"
-
-    make_tree(images)
-    for place in ("undisturbed", "killed"):
-        assert stage(*pack(place), env=env).code == 0
-    fewer = dict(list(images.items())[:75])
-    for path in images.keys() - fewer.keys():
-        (volume / "Food-11" / path).unlink()
-    make_tree(fewer)
-    assert stage(*pack("undisturbed"), env=env).code == 0
-    between, reached, following, go = proxy(store), threading.Event(), threading.Event(), threading.Event()
+    for prefix in ("undisturbed", "killed"):
+        assert pack(prefix).code == 0
+    shrink_tree(75)
+    assert pack("undisturbed").code == 0
+    reached, following, go = threading.Event(), threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> str | None:
         if reached.is_set():
             following.set()  # so the one before has been answered
             go.wait(600)  # the time limit of a test ends sooner
             return "reset-request"  # what was on its way when the process died doesn't count
-        if MOMENTS[moment](method, path, between.copies):
+        if MOMENTS[moment](method, path, proxy.copies):
             reached.set()
         return None
 
-    between.fault = hold
-    process = stage.start(*pack("killed"), env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = hold
+    process = pack.start("killed", via=proxy)
     assert following.wait(60), process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     go.set()
-    between.settle()
-    left = objects(f"killed/{packing.folder}")
-    assert ("_larder/manifest.json" in left) == (moment == "the new manifest is put")
-    again = stage(*pack("killed"), env=env)
+    proxy.settle()
+    assert ("_larder/manifest.json" in pack.objects("killed")) == (moment == "the new manifest is put")
+    again = pack("killed")
     assert again.code == 0, again.stderr
-    assert objects(f"killed/{packing.folder}") == objects(f"undisturbed/{packing.folder}")
-    assert not (volume / ".larder" / packing.folder).exists(), "nothing is left to go on with"
+    assert pack.objects("killed") == pack.objects("undisturbed")
+    assert not (volume / ".larder" / pack.folder()).exists(), "nothing is left to go on with"
 
 
-def test_killed_while_sending(
-    stage: Stage,
-    tree: Path,
-    bucket: str,
-    env: dict[str, str],
-    store: Store,
-    proxy: StartProxy,
-    objects: ReadObjects,
-    until: Until,
-) -> None:
-    assert stage("shard", "--shard-bytes=12000", f"--dest=s3://{bucket}/whole/x", env=env).code == 0
-    between, go = proxy(store), threading.Event()
+def test_killed_while_sending(shard: StorePacker, proxy: Proxy, until: Until) -> None:
+    small = "--shard-bytes=12000"
+    assert shard("whole", small).code == 0
+    go = threading.Event()
 
     def hold(method: str, path: str, number: int) -> str | None:
-        if between.count("PUT", ".tar") <= 20 or go.is_set():
+        if proxy.count("PUT", ".tar") <= 20 or go.is_set():
             return None
         go.wait(60)
         return "reset-request"
 
-    between.fault = hold
-    flags = ("shard", "--shard-bytes=12000", "--workers=2", f"--dest=s3://{bucket}/killed/x")
-    process = stage.start(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
-    until(lambda: between.count("PUT", ".tar") > 20 or process.poll() is not None, "some shards were sent")
+    proxy.fault = hold
+    process = shard.start("killed", small, "--workers=2", via=proxy)
+    until(lambda: proxy.count("PUT", ".tar") > 20 or process.poll() is not None, "some shards were sent")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     go.set()
-    between.settle()
+    proxy.settle()
     assert process.returncode == -signal.SIGKILL
-    assert "_larder/manifest.json" not in objects("killed/x")
-    sent = between.count("PUT", ".tar")
-    result = stage(*flags, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+    assert "_larder/manifest.json" not in shard.objects("killed")
+    sent = proxy.count("PUT", ".tar")
+    result = shard("killed", small, "--workers=2", via=proxy)
     assert result.code == 0, result.stderr
     assert "continuing" in result.stderr
-    total = len([path for path in objects("whole/x") if path.endswith(".tar")])
-    assert between.count("PUT", ".tar") < sent + total, "not everything was sent again"
-    assert objects("killed/x") == objects("whole/x")
+    total = len([path for path in shard.objects("whole") if path.endswith(".tar")])
+    assert proxy.count("PUT", ".tar") < sent + total, "not everything was sent again"
+    assert shard.objects("killed") == shard.objects("whole")
 
 
 @pytest.mark.one_in(2)
@@ -125,36 +98,26 @@ def test_killed_while_sending(
     ],
 )
 def test_interrupted_it_ends_at_once_and_goes_on(
-    stage: Stage,
-    store: Store,
-    tree: Path,
-    sharding: Packing,
-    bucket: str,
-    env: dict[str, str],
-    objects: ReadObjects,
-    proxy: StartProxy,
-    until: Until,
-    tmp_path: Path,
+    shard: StorePacker,
+    proxy: Proxy,
+    empty: Path,
     method: str,
     part: str,
     sent: signal.Signals,
     workers: str,
 ) -> None:
     """It ends whatever it waits for: here, a silent store."""
-    assert stage("load", env=env).code == 0
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    between, held, go = proxy(store), threading.Semaphore(0), threading.Event()
+    shard.load_tree()
+    held, go = threading.Semaphore(0), threading.Event()
 
     def hold(made: str, path: str, number: int) -> None:
-        if made == method and part in path and between.count(method, part) > 2:
+        if made == method and part in path and proxy.count(method, part) > 2:
             held.release()
             go.wait(60)
 
-    between.fault = hold
-    flags = (sharding.size, f"--input=s3://{bucket}/Food-11", f"--dest=s3://{bucket}/{sharding.folder}")
-    settings = env | {"S3_ENDPOINT_URL": between.endpoint, "LARDER_WORKERS": workers}
-    process = stage.start(sharding.stage, *flags, env=settings, volume=empty)
+    proxy.fault = hold
+    flags = (f"--input=s3://{shard.bucket}/Food-11", f"--workers={workers}")
+    process = shard.start("", *flags, via=proxy, volume=empty)
     try:
         assert held.acquire(timeout=60)
         process.send_signal(sent)
@@ -165,40 +128,30 @@ def test_interrupted_it_ends_at_once_and_goes_on(
     assert process.returncode == 130
     assert "interrupted: cancelling running work" in stderr
     assert stderr.rstrip().endswith("interrupted: run the same command again to resume")
-    assert stage(sharding.stage, *flags, env=settings, volume=empty).code == 0
-    assert stage(sharding.stage, sharding.size, env=env).code == 0
-    assert stage("load", f"--folder={sharding.folder}", "--task=check", env=env).code == 0
+    assert shard("", *flags, via=proxy, volume=empty).code == 0
+    assert shard.to_volume().code == 0
+    assert shard.load("--task=check").code == 0
 
 
 def test_a_failure_waits_for_nothing_else_that_was_asked(
-    stage: Stage,
-    store: Store,
-    tree: Path,
-    sharding: Packing,
-    bucket: str,
-    env: dict[str, str],
-    proxy: StartProxy,
-    tmp_path: Path,
-    images: dict[str, bytes],
+    shard: StorePacker, proxy: Proxy, empty: Path, images: dict[str, bytes]
 ) -> None:
     """The store refuses one image, and doesn't answer for the others."""
-    assert stage("load", env=env).code == 0
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    between, others, go = proxy(store), threading.Event(), threading.Event()
+    shard.load_tree()
+    asked, go = threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> int | None:
         if path.endswith(min(images)):
-            others.wait(60)
+            asked.wait(60)
             return 403
         if path.endswith(".jpg"):
-            others.set()
+            asked.set()
             go.wait(60)
         return None
 
-    between.fault = hold
-    flags = (sharding.size, "--workers=1", "--shuffle=none", f"--input=s3://{bucket}/Food-11")
-    process = stage.start(sharding.stage, *flags, env=env | {"S3_ENDPOINT_URL": between.endpoint}, volume=empty)
+    proxy.fault = hold
+    flags = (shard.packing.size, "--workers=1", "--shuffle=none", f"--input=s3://{shard.bucket}/Food-11")
+    process = shard.stage.start("shard", *flags, env=shard.settings(proxy), volume=empty)
     try:
         _, stderr = process.communicate(timeout=40)
     finally:
@@ -208,12 +161,10 @@ def test_a_failure_waits_for_nothing_else_that_was_asked(
     assert "access is denied" in stderr
 
 
-def test_ctrl_c_while_workers_start_is_reported_once(
-    stage: Stage, tree: Path, bucket: str, env: dict[str, str], until: Until, held: Held
-) -> None:
+def test_ctrl_c_while_workers_start_is_reported_once(shard: StorePacker, tree: Path, until: Until, held: Held) -> None:
     """A terminal sends the signal to all processes."""
     with held(tree / "training/class_00/0_0.jpg"):
-        process = stage.start("shard", f"--dest=s3://{bucket}/x/shards", env=env | {"LARDER_WORKERS": "2"})
+        process = shard.start("x", "--workers=2")
         seen = psutil.Process(process.pid)
         until(
             lambda: any("forkserver" in word for child in seen.children() for word in child.cmdline()),
@@ -227,7 +178,7 @@ def test_ctrl_c_while_workers_start_is_reported_once(
 
 
 def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
-    store: Store, bucket: str, proxy: StartProxy, until: Until
+    store: Store, bucket: str, proxy: Proxy, until: Until
 ) -> None:
     from larder.bucket import BucketPrefix
     from larder.store import BucketSettings
@@ -236,14 +187,14 @@ def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
         yield bytes(5 << 20)
         raise KeyboardInterrupt
 
-    between, go = proxy(store), threading.Event()
+    go = threading.Event()
 
     def hold(method: str, path: str, number: int) -> None:
         if method == "DELETE":
             go.wait(60)
 
-    between.fault = hold
-    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": between.endpoint})
+    proxy.fault = hold
+    settings = BucketSettings.load("test", [], store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     with pytest.raises(KeyboardInterrupt):
         BucketPrefix(settings, "folder").write_parts("large.tar", parts())
     assert not go.is_set()
@@ -253,7 +204,7 @@ def test_an_interrupted_multipart_upload_does_not_wait_for_a_silent_store(
 
 @pytest.fixture
 def begin_upload(store: Store, bucket: str) -> Any:
-    """Begins an upload in parts, as one that SIGKILL ended leaves it."""
+    """Begins a multipart upload, like one that was killed."""
 
     def begin(path: str) -> None:
         place = {"Bucket": bucket, "Key": path}
@@ -265,26 +216,20 @@ def begin_upload(store: Store, bucket: str) -> Any:
         store.client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
 
 
-def test_parts_that_a_killed_run_has_left(
-    stage: Stage, tree: Path, sharding: Packing, bucket: str, env: dict[str, str], store: Store, begin_upload: Any
-) -> None:
-    folder = sharding.folder
-    others = [f"{folder}/training/another.tar", f"x/{folder}/_larder/incoming/training/shard-000000.tar"]
+def test_parts_that_a_killed_run_has_left(shard: StorePacker, store: Store, bucket: str, begin_upload: Any) -> None:
+    folder = shard.folder()
+    foreign = [f"{folder}/training/another.tar", f"x/{folder}/_larder/incoming/training/shard-000000.tar"]
     ours = [f"{folder}/_larder/incoming/training/shard-000077.tar", f"{folder}/training/shard-000000.tar"]
-    for path in others + ours:
+    for path in foreign + ours:
         begin_upload(path)
-    result = stage(sharding.stage, sharding.size, f"--dest=s3://{bucket}/{folder}", env=env)
+    result = shard("")
     assert result.code == 0, result.stderr
     left = [item["Key"] for item in store.client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
-    assert sorted(left) == sorted(others)
+    assert sorted(left) == sorted(foreign)
 
 
-def test_a_store_that_lists_no_uploads(
-    stage: Stage, tree: Path, sharding: Packing, bucket: str, env: dict[str, str], store: Store, proxy: StartProxy
-) -> None:
-    between = proxy(store)
-    between.fault = lambda method, path, number: 403 if method == "GET" and "uploads" in path else None
-    dest = f"--dest=s3://{bucket}/{sharding.folder}"
-    result = stage(sharding.stage, sharding.size, dest, env=env | {"S3_ENDPOINT_URL": between.endpoint})
+def test_a_store_that_lists_no_uploads(shard: StorePacker, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: 403 if method == "GET" and "uploads" in path else None
+    result = shard("", via=proxy)
     assert result.code == 0, result.stderr
     assert "may be left behind" in result.stderr

@@ -1,4 +1,4 @@
-"""The repository script with real git: clones, follows, and never loses what was changed."""
+"""The repository script with real git: clones, updates, and never loses changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Ended(NamedTuple):
 
 
 class Place:
-    """An origin, and a home to clone it into."""
+    """An origin, and a home directory for its clone."""
 
     def __init__(self, folder: Path) -> None:
         self.origin, self.home = folder / "work.git", folder / "home"
@@ -114,7 +114,7 @@ def test_folder_of_somebody_is_left_alone(place: Place) -> None:
     place.clone.mkdir()
     (place.clone / "theirs").write_text("theirs")
     ended = place.run()
-    assert ended.code == 3 and "is there and is no clone" in ended.stderr
+    assert ended.code == 3 and "exists and isn't a clone" in ended.stderr
     assert [path.name for path in place.clone.iterdir()] == ["theirs"]
 
 
@@ -124,7 +124,7 @@ def test_clone_of_something_else_is_left_alone(place: Place, tmp_path: Path) -> 
     assert ended.code == 3 and f"is a clone of {place.origin}, not of" in ended.stderr
 
 
-def test_what_is_not_there_is_told(place: Place, tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported(place: Place, tmp_path: Path) -> None:
     unreachable = place.run(url=str(tmp_path / "none.git"))
     assert unreachable.code == 5 and "git can't read" in unreachable.stderr
     unknown = place.run("--revision", "v9")
@@ -132,7 +132,7 @@ def test_what_is_not_there_is_told(place: Place, tmp_path: Path) -> None:
     assert not place.clone.exists()
 
 
-def test_wrong_usage_is_told(place: Place) -> None:
+def test_wrong_usage_is_reported(place: Place) -> None:
     for options in (("--revision",), ("--branch", "main"), ("--revision", "--upload-pack=x")):
         ended = place.run(*options)
         assert ended.code == 2 and "next step: repository.sh --help" in ended.stderr

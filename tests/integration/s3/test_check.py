@@ -1,4 +1,4 @@
-"""`--task check` and `--task bucket` against real stores, well and broken in every way that users meet."""
+"""`--task check` and `--task bucket` against real stores, healthy and broken in many ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.conftest import StartProxy, Store, Until
+from tests.conftest import Proxy, StartProxy, Store, Until
 from tests.integration.conftest import Result, Stage
 
 NAMES = [
@@ -41,7 +41,7 @@ AFTER_REACHABILITY, AFTER_CREDENTIALS, AFTER_BUCKET, AFTER_WRITE = NAMES[1:], NA
 
 
 def outcomes(stdout: str) -> dict[str, str]:
-    """How each check ended, from its line."""
+    """Return the result of each check from its line."""
     return {
         name: line.split()[0] for line in stdout.splitlines() for name in NAMES if re.match(rf"\w+ +{name}  ", line)
     }
@@ -98,10 +98,10 @@ def test_json_for_machines(check: Check) -> None:
 
 
 def assert_failed(ended: Any, code: int, failed: str, skipped: list[str], *words: str) -> None:
-    """The check `failed`, and what needs it was skipped with that reason; the message has the words."""
-    found = outcomes(ended.stdout)
-    assert found.get(failed) == "FAILED", ended
-    assert [name for name, result in found.items() if result == "skipped"] == skipped
+    """Check that `failed` failed, that its dependents were skipped, and that the message has the words."""
+    results = outcomes(ended.stdout)
+    assert results.get(failed) == "FAILED", ended
+    assert [name for name, result in results.items() if result == "skipped"] == skipped
     assert all(f"since {failed} failed" in line_of(ended.stdout, name) for name in skipped)
     assert ended.code == code
     for word in words:
@@ -128,11 +128,10 @@ def test_no_bucket_is_set(check: Check) -> None:
     assert_failed(check(S3_BUCKET=""), 2, "bucket", AFTER_BUCKET, "S3_BUCKET is not set")
 
 
-def test_an_endpoint_that_is_down(check: Check, store: Store, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.shutdown()
-    server.server_close()
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_an_endpoint_that_is_down(check: Check, proxy: Proxy) -> None:
+    proxy.shutdown()
+    proxy.server_close()
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "reachability", AFTER_REACHABILITY, "doesn't answer", "S3_ENDPOINT_URL")
 
 
@@ -141,21 +140,20 @@ def test_a_name_without_an_address(check: Check) -> None:
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "no-such-store.invalid has no address", "spelling")
 
 
-def test_tls_to_a_plain_port(check: Check, store: Store, proxy: StartProxy) -> None:
-    ended = check(S3_ENDPOINT_URL=proxy(store).endpoint.replace("http://", "https://"))
+def test_tls_to_a_plain_port(check: Check, store: Store, start_proxy: StartProxy) -> None:
+    ended = check(S3_ENDPOINT_URL=start_proxy(store).endpoint.replace("http://", "https://"))
     assert_failed(ended, 2, "reachability", AFTER_REACHABILITY, "doesn't speak TLS", "http://")
 
 
 @pytest.fixture
-def tls(store: Store, proxy: StartProxy, tmp_path: Path) -> tuple[str, str]:
+def tls(proxy: Proxy, tmp_path: Path) -> tuple[str, str]:
     """The store behind TLS: its address with https, and the file with the authority's certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    server = proxy(store)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    return server.endpoint.replace("http://", "https://"), str(tmp_path / "authority.pem")
+    return proxy.endpoint.replace("http://", "https://"), str(tmp_path / "authority.pem")
 
 
 def test_a_store_behind_tls(check: Check, tls: tuple[str, str]) -> None:
@@ -171,7 +169,7 @@ def test_http_to_a_tls_port(check: Check, tls: tuple[str, str]) -> None:
 
 
 class HostStyle(http.server.BaseHTTPRequestHandler):
-    """An HTTP proxy before a store that knows the bucket by the host's name alone, as some are set up."""
+    """An HTTP proxy in front of a store that takes the bucket only from the host's name."""
 
     protocol_version = "HTTP/1.1"
     target, domain = "", "store.test"
@@ -184,8 +182,8 @@ class HostStyle(http.server.BaseHTTPRequestHandler):
             upstream = http.client.HTTPConnection(self.target, timeout=60)
             path = url.path + (f"?{url.query}" if url.query else "")
             upstream.request(self.command, path, body, dict(self.headers.items()))
-            found = upstream.getresponse()
-            status, headers, answer = found.status, dict(found.getheaders()), found.read()
+            response = upstream.getresponse()
+            status, headers, answer = response.status, dict(response.getheaders()), response.read()
             upstream.close()
         self.send_response_only(status)
         for name in headers.keys() - {"Content-Length", "Transfer-Encoding", "Connection"}:
@@ -226,7 +224,7 @@ def test_a_store_that_takes_no_path_style(stage: Stage, minio_server: Store, unt
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """A web server: the same page for everything."""
+    """A web server that returns the same page for every URL."""
 
     status = 200
 
@@ -285,7 +283,7 @@ datetime.datetime = Shifted
 
 @pytest.fixture
 def shifted(tmp_path: Path) -> Callable[[int], dict[str, str]]:
-    """The environment of a Python whose clock is ahead by some seconds; what it signs, the real store judges."""
+    """The environment of a Python with a clock that is ahead by some seconds."""
 
     def shifted(seconds: int) -> dict[str, str]:
         (tmp_path / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
@@ -318,7 +316,7 @@ MinioUser = Callable[[list[dict[str, Any]]], dict[str, str]]
 
 @pytest.fixture
 def minio_user(minio_server: Store, tmp_path: Path) -> MinioUser:
-    """Makes a user of MinIO with the rights of some policy statements; returns its keys as settings."""
+    """Creates a user of MinIO with some policy statements, and returns its keys as settings."""
 
     def in_minio(script: str, given: str = "") -> None:
         command = ["docker", "exec", "--interactive", minio_server.container, "sh", "-ec", script]
@@ -367,34 +365,31 @@ def test_a_bucket_of_another(check: Check, store: Store, reader: dict[str, str])
         store.client.delete_bucket(Bucket=name)
 
 
-def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.fault = lambda method, path, number: "spoilt" if method == "GET" and "small" in path else None
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_a_store_that_damages_data(check: Check, store: Store, bucket: str, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "corrupt" if method == "GET" and "small" in path else None
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "read", ["ranges", "latency"], "other content", "damages data")
     assert nothing_is_left(store, bucket)
 
 
-def test_parts_of_a_failed_upload_are_dropped(check: Check, store: Store, bucket: str, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.fault = lambda method, path, number: "reset-request" if "partNumber=2" in path else None
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+def test_parts_of_a_failed_upload_are_dropped(check: Check, store: Store, bucket: str, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: "reset-request" if "partNumber=2" in path else None
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert_failed(ended, 5, "multipart", [], "in two parts", "the connection")
     assert outcomes(ended.stdout)["delete"] == "ok"
     assert nothing_is_left(store, bucket)
 
 
-def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, store: Store, proxy: StartProxy) -> None:
-    server = proxy(store)
+def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, proxy: Proxy) -> None:
 
-    class Poorer(server.RequestHandlerClass):  # type: ignore[name-defined,misc]
+    class Poorer(proxy.RequestHandlerClass):  # type: ignore[name-defined,misc]
         def _forward(self, body: bytes) -> Any:
             status, headers, answer = super()._forward(body)
             changed = {name: value for name, value in headers.items() if name.lower() != "etag"} | {"ETag": '"0-1"'}
             return 200 if status == 206 else status, changed if self.command == "PUT" and body else headers, answer
 
-    server.RequestHandlerClass = Poorer
-    ended = check(S3_ENDPOINT_URL=server.endpoint)
+    proxy.RequestHandlerClass = Poorer
+    ended = check(S3_ENDPOINT_URL=proxy.endpoint)
     assert outcomes(ended.stdout)["ETags"] == "warning"
     assert "LARDER_VERIFY_REMOTE=read" in line_of(ended.stdout, "ETags")
     assert outcomes(ended.stdout)["ranges"] == "FAILED"
@@ -404,17 +399,17 @@ def test_a_store_that_serves_no_ranges_and_other_etags(check: Check, store: Stor
 
 @pytest.mark.parametrize("moment", ["small", "partNumber=2"])
 def test_what_is_interrupted_leaves_nothing(
-    stage: Stage, store: Store, bucket: str, proxy: StartProxy, until: Until, moment: str
+    stage: Stage, store: Store, bucket: str, proxy: Proxy, until: Until, moment: str
 ) -> None:
-    server, reached, go_on = proxy(store), threading.Event(), threading.Event()
+    reached, go_on = threading.Event(), threading.Event()
 
     def hold(method: str, path: str, number: int) -> None:
         if moment in path and method in ("GET", "PUT") and not reached.is_set():
             reached.set()
             go_on.wait(60)
 
-    server.fault = hold
-    process = stage.start("s3", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": server.endpoint})
+    proxy.fault = hold
+    process = stage.start("s3", env=store.env | {"S3_BUCKET": bucket, "S3_ENDPOINT_URL": proxy.endpoint})
     try:
         assert reached.wait(60)
         process.send_signal(signal.SIGTERM)
@@ -458,8 +453,8 @@ def test_a_bucket_that_is_made_by_two_at_once(stage: Stage, store: Store) -> Non
     name = f"larder-test-{uuid.uuid4().hex[:12]}"
     both = [stage.start("s3", "--task=bucket", env=store.env | {"S3_BUCKET": name}) for _ in range(2)]
     try:
-        said = [process.communicate(timeout=60)[1] for process in both]
-        assert [process.returncode for process in both] == [0, 0], said
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], errors
     finally:
         store.client.delete_bucket(Bucket=name)
 

@@ -1,4 +1,4 @@
-"""Lying stores: endless lists and messages, invalid sizes, single bytes; and which settings they see."""
+"""Stores that lie: endless lists and messages, invalid sizes, single bytes; and the settings that reach a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def liar() -> Iterator[Liar]:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[tuple[Liar, BucketPrefix]]:
-    """One server and client for many tests, since a client takes long to make."""
+    """One server and client for many tests, since creating a client takes long."""
     with lying() as server:
         yield server, BucketPrefix(settings(server), "data")
 
@@ -53,7 +53,7 @@ def folder(store: tuple[Liar, BucketPrefix]) -> BucketPrefix:
 
 
 @pytest.fixture
-def teller(store: tuple[Liar, BucketPrefix]) -> Liar:
+def lying_server(store: tuple[Liar, BucketPrefix]) -> Liar:
     """The server of `folder`."""
     store[0].asked.clear()
     return store[0]
@@ -82,7 +82,7 @@ def page(entries: str = "", more: str = "<IsTruncated>false</IsTruncated>") -> b
 
 
 def always(*answers: bytes) -> Callable[[Request, Talk], None]:
-    """These answers in turn, the last one for ever."""
+    """Return a function that gives these answers in turn, the last one repeatedly."""
     left = list(answers)
     return lambda _, talk: talk.send(left.pop(0) if len(left) > 1 else left[0])
 
@@ -106,64 +106,66 @@ def more(token: str) -> str:
     ],
     ids=["no token", "empty token", "the same token", "tokens in a circle", "the same page"],
 )
-def test_list_without_an_end(folder, teller, pages) -> None:
-    teller.answer = always(*pages)
+def test_list_without_an_end(folder: BucketPrefix, lying_server: Liar, pages: list[bytes]) -> None:
+    lying_server.answer = always(*pages)
     with pytest.raises(ServiceError, match="listing is endless"):
         list(folder.list())
-    assert len(teller.asked) <= 4
+    assert len(lying_server.asked) <= 4
 
 
 @pytest.mark.parametrize("entries", [0, 3])
-def test_list_of_nearly_empty_pages_without_an_end(folder, teller, monkeypatch, entries) -> None:
+def test_list_of_nearly_empty_pages_without_an_end(
+    folder: BucketPrefix, lying_server: Liar, monkeypatch: pytest.MonkeyPatch, entries: int
+) -> None:
     monkeypatch.setattr(s3_requests, "_SPARSE_PAGES", 20)
 
     def endless(_: Request, talk: Talk) -> None:
-        number = len(teller.asked)
+        number = len(lying_server.asked)
         items = [ENTRY.format(key=f"data/{number}-{item}", size=1) for item in range(entries)]
         talk.send(page("".join(items), more(f"token-{number}")))
 
-    teller.answer = endless
+    lying_server.answer = endless
     with pytest.raises(ServiceError, match="listing is endless"):
         list(folder.list())
-    assert len(teller.asked) == 21
+    assert len(lying_server.asked) == 21
 
 
-def test_list_of_unfinished_uploads_without_an_end(folder, teller) -> None:
+def test_list_of_unfinished_uploads_without_an_end(folder: BucketPrefix, lying_server: Liar) -> None:
     item = "<Upload><Key>data/x</Key><UploadId>1</UploadId></Upload>"
     markers = (
         "<IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>"
     )
-    teller.answer = always(answer(f"<ListMultipartUploadsResult>{markers}{item}</ListMultipartUploadsResult>"))
+    lying_server.answer = always(answer(f"<ListMultipartUploadsResult>{markers}{item}</ListMultipartUploadsResult>"))
     with pytest.raises(ServiceError, match="listing is endless"):
         folder.abort_uploads(lambda path: False)
 
 
 @pytest.mark.parametrize("size", ["-1", "abc", "", "1e3", "9" * 30, "9" * 5000, "0x1f", "1.5", str(1 << 63)])
-def test_sizes_that_are_none(folder, teller, size) -> None:
-    teller.answer = always(page(ENTRY.format(key="data/a", size=size)))
+def test_sizes_that_are_none(folder: BucketPrefix, lying_server: Liar, size: str) -> None:
+    lying_server.answer = always(page(ENTRY.format(key="data/a", size=size)))
     with pytest.raises((ServiceError, ConfigurationError)) as caught:
         list(folder.list())
     assert "lists an impossible object" in caught.value.what or "not as an S3 store does" in caught.value.what
-    assert len(teller.asked) <= 2
+    assert len(lying_server.asked) <= 2
 
 
 @pytest.mark.parametrize(
     "entry", ["<Contents/>", "<Contents><Key>data/a</Key></Contents>", ENTRY.format(key="b", size=1)]
 )
-def test_entries_that_are_none(folder, teller, entry) -> None:
-    teller.answer = always(page(entry))
+def test_entries_that_are_none(folder: BucketPrefix, lying_server: Liar, entry: str) -> None:
+    lying_server.answer = always(page(entry))
     with pytest.raises(ServiceError, match="lists an impossible object"):
         list(folder.list())
 
 
 @pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "500 Oh"])
 @pytest.mark.parametrize("ask", ["list", "read"])
-def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> None:
+def test_endless_message_is_not_kept_in_memory(folder: BucketPrefix, lying_server: Liar, status: str, ask: str) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n\r\n<a>".encode())
         talk.flood(b"x" * (1 << 20))
 
-    teller.answer = endless
+    lying_server.answer = endless
     tracemalloc.start()
     with pytest.raises(LarderError) as caught:
         list(folder.list()) if ask == "list" else folder.read("a", 1 << 20)
@@ -173,23 +175,23 @@ def test_endless_message_is_not_kept_in_memory(folder, teller, status, ask) -> N
     assert "more than" in caught.value.what
 
 
-def test_endless_manifest(folder, teller) -> None:
+def test_endless_manifest(folder: BucketPrefix, lying_server: Liar) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(b'{"version": 1, ' * 65536)
 
-    teller.answer = endless
+    lying_server.answer = endless
     with pytest.raises(InputError, match="has more than"):
         folder.find_manifest()
-    assert len(teller.asked) == 1
+    assert len(lying_server.asked) == 1
 
 
-def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
+def test_endless_object_is_cut_off(folder: BucketPrefix, lying_server: Liar, tmp_path: Path) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(bytes(1 << 20))
 
-    teller.answer = endless
+    lying_server.answer = endless
     assert folder.download("a", tmp_path / "a", 5 << 20) is not None
     assert (tmp_path / "a").stat().st_size == (5 << 20) + 1
     assert folder.digest("a", 1000) is not None
@@ -197,7 +199,7 @@ def test_endless_object_is_cut_off(folder, teller, tmp_path) -> None:
         folder.verify_object("a", 1000, "0" * 64)
 
 
-def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
+def test_endless_objects_end_for_verify(liar: Liar, tmp_path: Path) -> None:
     def endless(_: Request, talk: Talk) -> None:
         talk.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
         talk.flood(bytes(1 << 20))
@@ -210,35 +212,35 @@ def test_endless_objects_end_for_verify(liar, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("what", ["head", "list", "object", "message"])
-def test_store_that_crawls(folder, teller, what) -> None:
+def test_store_that_crawls(folder: BucketPrefix, lying_server: Liar, what: str) -> None:
     def crawl(_: Request, talk: Talk) -> None:
         status = "500 Oh" if what == "message" else "200 OK"
         head = f"HTTP/1.1 {status}\r\nConnection: close\r\nx-amz-request-id: 1\r\n".encode()
         talk.send(b"" if what == "head" else head + b"\r\n")
         talk.drip(head * 999)
 
-    teller.answer = crawl
+    lying_server.answer = crawl
     with pytest.raises(ServiceError, match=r"makes no progress: only .* bytes arrived") as caught:
         folder.read("a") if what == "object" else list(folder.list())
     assert "LARDER_STALL_SECONDS" in caught.value.next_step
 
 
-def test_silent_store(folder, teller) -> None:
-    teller.answer = lambda request, talk: talk.hush()
+def test_silent_store(folder: BucketPrefix, lying_server: Liar) -> None:
+    lying_server.answer = lambda request, talk: talk.hush()
     with pytest.raises(ServiceError, match="has stopped sending"):
         folder.read("a")
 
 
 @pytest.mark.parametrize("given", ["", "bytes 0-9/100", "items 5-9/100", "bytes 50-59/100"])
-def test_another_range_than_was_asked_for(folder, teller, given) -> None:
+def test_another_range_than_was_asked_for(folder: BucketPrefix, lying_server: Liar, given: str) -> None:
     named = {"Content_Range": given} if given else {}
-    teller.answer = always(answer(b"0123456789", "206 Partial Content" if given else "200 OK", **named))
+    lying_server.answer = always(answer(b"0123456789", "206 Partial Content" if given else "200 OK", **named))
     with pytest.raises(ServiceError, match="asked for bytes from 5"):
         folder.read_range("a", 5, 10)
 
 
-def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
-    teller.answer = always(answer(b"0123456789" * 100, "206 Partial Content", Content_Range="bytes 5-1004/2000"))
+def test_range_that_is_longer_than_was_asked_for(folder: BucketPrefix, lying_server: Liar) -> None:
+    lying_server.answer = always(answer(b"0123456789" * 100, "206 Partial Content", Content_Range="bytes 5-1004/2000"))
     assert folder.read_range("a", 5, 10) == b"0123456789"
 
 
@@ -254,24 +256,24 @@ def test_range_that_is_longer_than_was_asked_for(folder, teller) -> None:
         "<ListBucketResult><IsTruncated>maybe</IsTruncated><MaxKeys>many</MaxKeys></ListBucketResult>",
     ],
 )
-def test_answers_that_are_none(folder, teller, body) -> None:
-    teller.answer = always(answer(body))
+def test_answers_that_are_none(folder: BucketPrefix, lying_server: Liar, body: bytes) -> None:
+    lying_server.answer = always(answer(body))
     try:
         assert list(folder.list()) == []
     except LarderError as error:
         assert error.exit_code in (2, 5)
 
 
-def test_messages_of_stores_cannot_forge_lines(folder, teller) -> None:
+def test_messages_of_stores_cannot_forge_lines(folder: BucketPrefix, lying_server: Liar) -> None:
     text = "<Error><Code>Odd\x85Code</Code><Message>a&#10;error: forged&#x202e;</Message></Error>"
-    teller.answer = always(answer(text, "400 Bad Request"))
+    lying_server.answer = always(answer(text, "400 Bad Request"))
     with pytest.raises(ServiceError) as caught:
         folder.read("a")
     assert all(line.isprintable() for line in caught.value.format().split("\n"))
     assert caught.value.format().count("\n") == 1
 
 
-def test_without_keys_where_that_may_be(liar) -> None:
+def test_without_keys_where_that_may_be(liar: Liar) -> None:
     liar.answer = always(answer(b"public"))
     unsigned = make_client(settings(liar, aws_access_key_id="", aws_secret_access_key=""), may_be_unsigned=True)
     assert unsigned.get_object(Bucket="bucket", Key="a")["Body"].read() == b"public"
@@ -282,7 +284,7 @@ def test_without_keys_where_that_may_be(liar) -> None:
         BucketPrefix(settings(liar, aws_access_key_id="", aws_secret_access_key=""), "data").read("a")
 
 
-def test_a_public_prefix_needs_no_keys(liar) -> None:
+def test_a_public_prefix_needs_no_keys(liar: Liar) -> None:
     listing = (
         "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>photos/a.jpg</Key><Size>3</Size>"
         "<ETag>x</ETag></Contents></ListBucketResult>"
@@ -296,7 +298,7 @@ def test_a_public_prefix_needs_no_keys(liar) -> None:
     assert not any("authorization" in asked.headers for asked in liar.asked)
 
 
-def test_region_and_payment_reach_the_store(liar) -> None:
+def test_region_and_payment_reach_the_store(liar: Liar) -> None:
     liar.answer = always(answer(b"x"))
     BucketPrefix(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")
     (asked,) = liar.asked
@@ -314,7 +316,7 @@ def by_rclone(chosen: BucketSettings, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
-def test_settings_reach_rclone(liar, unsigned) -> None:
+def test_settings_reach_rclone(liar: Liar, unsigned: bool) -> None:
     liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
     by_rclone(settings(liar, requester_pays=True, aws_region="eu-north-7", unsigned=unsigned))
     asked = liar.asked[0]
@@ -324,7 +326,7 @@ def test_settings_reach_rclone(liar, unsigned) -> None:
 
 
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
-def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
+def test_proxy_reaches_every_client(liar: Liar, monkeypatch: pytest.MonkeyPatch, reader: str) -> None:
     """Only the proxy can resolve one store's name; the other store is in NO_PROXY."""
     liar.answer = always(answer(b"x", Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT"))
     monkeypatch.setenv("HTTP_PROXY", liar.url)
@@ -345,7 +347,9 @@ def test_proxy_reaches_every_client(liar, monkeypatch, reader) -> None:
 
 @pytest.mark.parametrize("name", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
 @pytest.mark.parametrize("reader", ["boto3", "rclone"])
-def test_authorities_reach_every_client(liar, monkeypatch, tmp_path, reader, name) -> None:
+def test_authorities_reach_every_client(
+    liar: Liar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: str, name: str
+) -> None:
     """Without them, the error says at once what to set."""
     import ssl
 

@@ -1,4 +1,4 @@
-"""The embedded store: `--task up` and `--task down`, and make's targets over them."""
+"""The embedded store: `--task up` and `--task down`, and make's targets for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "a-secret-of-the-embedded-store"
 
 
 class Embedded:
-    """An embedded store of a test's own."""
+    """An embedded store for one test."""
 
     def __init__(self, stage: Any, home: Path, port: int) -> None:
         self._stage = stage
@@ -60,14 +60,14 @@ class Embedded:
 
 @pytest.fixture
 def embedded(stage: Stage, tmp_path: Path) -> Iterator[Embedded]:
-    """Not started yet; stopped afterwards."""
+    """An embedded store, not yet started; it is stopped after the test."""
     store = Embedded(stage, tmp_path / "the store", free_ports(1)[0])
     yield store
     assert store("down").code == 0
 
 
 def ended_process(pid: int) -> bool:
-    """Whether a process has ended; one that nobody waited for has no command line left."""
+    """Return whether a process has ended; a zombie has no command line."""
     try:
         return not Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -103,8 +103,8 @@ def test_what_it_leaves_on_disk_is_its_owners_and_holds_no_secret(embedded: Embe
     assert SECRET not in Path(f"/proc/{embedded.pid}/cmdline").read_text()
     assert embedded("check").code == 0
     assert embedded("down").code == 0
-    found = [path for path in embedded.home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-    assert found == []
+    leaks = [path for path in embedded.home.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert leaks == []
 
 
 def test_it_goes_on_after_a_crash(embedded: Embedded, until: Until) -> None:
@@ -136,9 +136,9 @@ def test_a_stale_pid_of_another_program_is_left_alone(embedded: Embedded) -> Non
 
 def test_two_at_once_start_one(embedded: Embedded, stage: Stage) -> None:
     both = [stage.start("s3", "--task=up", env=embedded.settings) for _ in range(2)]
-    said = [process.communicate(timeout=90)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert sum("already runs" in one for one in said) == 1
+    errors = [process.communicate(timeout=90)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert sum("already runs" in one for one in errors) == 1
 
 
 def test_a_port_that_is_taken_names_who_has_it(embedded: Embedded) -> None:
@@ -225,15 +225,15 @@ def make(home: Path, *words: str, **settings: str) -> subprocess.CompletedProces
 
 @pytest.fixture
 def made_up(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A home of make with made-up keys, and the secret; its port is changed to a free one, as operations.md says."""
+    """A home with generated keys, and the secret. Its port is changed to a free one, as operations.md describes."""
     home = tmp_path / "home"
     assert make(home, "s3-keys").returncode == 0
     keys = home / "s3-host.env"
     text = keys.read_text().replace(":8333", f":{free_ports(1)[0]}")
     keys.write_text(text)
-    found = re.search("^AWS_SECRET_ACCESS_KEY=(.+)$", text, re.MULTILINE)
-    assert found
-    yield home, found[1]
+    match = re.search("^AWS_SECRET_ACCESS_KEY=(.+)$", text, re.MULTILINE)
+    assert match
+    yield home, match[1]
     assert make(home, "s3-down").returncode == 0
 
 
@@ -241,17 +241,17 @@ def test_make_starts_checks_and_stops_it(made_up: tuple[Path, str]) -> None:
     home, secret = made_up
     assert (home / "s3-host.env").stat().st_mode & 0o777 == 0o600
     before = (home / "s3-host.env").read_text()
-    said = []
+    errors = []
     for target in ("s3-up", "s3-check", "s3-up", "s3-bucket", "s3-down"):
         ended = make(home, target, S3_BUCKET="")  # an empty variable is not set
         assert ended.returncode == 0, ended.stderr
-        said.append(ended.stdout + ended.stderr)
+        errors.append(ended.stdout + ended.stderr)
     assert (home / "s3-host.env").read_text() == before
-    assert "s3-host.env" in said[0]
-    assert len([line for line in said[1].splitlines() if line.startswith("ok ")]) == 13
-    assert "already runs" in said[2]
-    assert "is stopped" in said[4]
-    assert secret not in "".join(said)
+    assert "s3-host.env" in errors[0]
+    assert len([line for line in errors[1].splitlines() if line.startswith("ok ")]) == 13
+    assert "already runs" in errors[2]
+    assert "is stopped" in errors[4]
+    assert secret not in "".join(errors)
     assert make(home, "clean-s3").returncode != 0
     assert (home / "store/data").exists()
     assert make(home, "clean-s3", "YES=1").returncode == 0

@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,8 +19,9 @@ from services.extract.settings import ExtractSettings
 from tests.integration.conftest import MakePicture, Result, Stage
 
 
-class Tree(NamedTuple):
-    """What transform left: everything about it that must not vary from run to run."""
+@dataclass(frozen=True)
+class Tree:
+    """What transform wrote and must not vary from run to run."""
 
     manifest: bytes
     index: bytes
@@ -130,7 +132,7 @@ ReadRejects = Callable[[], dict[str, str]]
 
 @pytest.fixture
 def rejects(volume: Path) -> ReadRejects:
-    """What was set aside: path and reason."""
+    """The rejects: path and reason."""
 
     def rejects() -> dict[str, str]:
         lines = (volume / "rejects" / "rejects.jsonl").read_text().splitlines()

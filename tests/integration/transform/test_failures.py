@@ -258,7 +258,7 @@ def test_two_runs_at_once(
 
 @pytest.fixture
 def many(extract: Extract, picture: MakePicture) -> None:
-    """Enough images that a run can be met at work."""
+    """Enough images that a test can interrupt a run."""
     splits = ("training", "validation", "evaluation")
     extract({f"{splits[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(3000)})
 

@@ -61,7 +61,7 @@ def test_killed_at_random_moments(
 
 
 def in_child(volume: Path, die_at: int | None) -> int:
-    """Run the stage in a fork. Returns the number of looked-at events; the child dies by SIGKILL at number `die_at`."""
+    """Run the stage in a fork, which SIGKILL ends at audit event number `die_at`. Returns the number of events."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

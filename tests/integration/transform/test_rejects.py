@@ -69,10 +69,10 @@ def test_every_fault_is_listed_and_set_aside(
     assert error["exit_code"] == 4
     assert "rejected samples: 11" in error["message"] and "LARDER_MAX_REJECTS=11" in error["message"]
     assert {event["path"] for event in result.events if event["event"] == "reject"} == set(REASONS)
-    found = rejects()
-    assert list(found) == sorted(REASONS, key=str.encode)
+    listed = rejects()
+    assert list(listed) == sorted(REASONS, key=str.encode)
     for path, reason in REASONS.items():
-        assert reason in found[path]
+        assert reason in listed[path]
         assert (volume / "rejects" / "files" / path).read_bytes() == faulty[path]
     assert not (volume / "Food-11").exists()
     assert snapshot(raw) == before
@@ -82,7 +82,7 @@ def test_every_fault_is_listed_and_set_aside(
     assert raised.code == 0
     assert raised.events[0]["event"] == "resume" and "has done 12 images" in raised.events[0]["message"]
     assert len(tree().files) == 12
-    assert rejects() == found
+    assert rejects() == listed
     assert transform("--max-rejects=11").events[0]["up_to_date"] is True
 
 
@@ -149,9 +149,9 @@ def test_table_and_files_that_do_not_match(
     extract({"a.jpg": picture(0), "sub/b.jpg": picture(1), "labels.csv": rows.encode()})
     result = transform("--recipe=csv", "--max-rejects=5")
     assert result.code == 0, result.stderr
-    found = rejects()
-    assert set(found) == {"gone.jpg", "../secret", "sub", "/etc/hostname", "sub/b.jpg"}
-    assert "line 3" in found["gone.jpg"] and "not named in labels.csv" in found["sub/b.jpg"]
+    listed = rejects()
+    assert set(listed) == {"gone.jpg", "../secret", "sub", "/etc/hostname", "sub/b.jpg"}
+    assert "line 3" in listed["gone.jpg"] and "not named in labels.csv" in listed["sub/b.jpg"]
     assert [path.name for path in (volume / "rejects").rglob("*") if path.is_file()].count("secret") == 0
     assert list(tree().files) == ["training/class_00/a.jpg"]
 

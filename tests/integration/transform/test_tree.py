@@ -170,7 +170,7 @@ def test_csv_table_that_changed_after_extract(
 
 
 def labels_by_image_folder(folder: Path) -> dict[str, int]:
-    """What torchvision's own ImageFolder makes of a split: label by path below it."""
+    """Return the labels of torchvision's own ImageFolder for a split, by path below it."""
     from torchvision.datasets import ImageFolder
 
     samples = ImageFolder(str(folder), allow_empty=True).samples
@@ -185,9 +185,10 @@ def test_image_folder_gives_the_labels_of_the_manifest(
     extract(files | {"val/b/1.jpg": picture(9), "test/a/1.jpg": picture(10), "test/d/2.jpg": picture(11)})
     assert transform().code == 0
     for split in ("training", "validation", "evaluation"):
-        found = labels_by_image_folder(volume / "Food-11" / split)
+        labels = labels_by_image_folder(volume / "Food-11" / split)
         lines = tree().lines().items()
-        assert found == {path.partition("/")[2]: line["class"] for path, line in lines if path.startswith(f"{split}/")}
+        inside = {path.partition("/")[2]: line["class"] for path, line in lines if path.startswith(f"{split}/")}
+        assert labels == inside
     empty = volume / "Food-11/validation/class_03"
     empty.rmdir()
     repaired = transform()
@@ -214,8 +215,8 @@ def test_other_files_are_left_out_and_listed(
     assert result.code == 0, result.stderr
     assert set(tree().lines()) == {"training/class_00/1.jpg", "training/class_01/1.jpg"}
     listed = (volume / "Food-11/_larder/left-out.jsonl").read_text().splitlines()
-    found = {line["path"]: line["reason"] for line in map(json.loads, listed)}
-    assert found == {
+    reasons = {line["path"]: line["reason"] for line in map(json.loads, listed)}
+    assert reasons == {
         "README.md": "no images",
         "train/cat/notes.txt": "no images",
         "meta/classes.txt": "no images",
@@ -226,8 +227,8 @@ def test_other_files_are_left_out_and_listed(
         "preview.jpg": "outside of the layout that the recipe reads",
         "meta/more.zip": "archives beside images, which aren't unpacked",
     }
-    said = {event["reason"]: event["files"] for event in result.events if event["event"] == "left_out"}
-    assert said == {reason: list(found.values()).count(reason) for reason in set(found.values())}
+    left_out = {event["reason"]: event["files"] for event in result.events if event["event"] == "left_out"}
+    assert left_out == {reason: list(reasons.values()).count(reason) for reason in set(reasons.values())}
     assert "cat" in result.events[-2]["message"], "the table of classes"
 
 
@@ -284,8 +285,8 @@ def test_auto_makes_the_tree_that_the_recipe_makes(
     whole = tree()
     result = transform("--force")
     assert result.code == 0 and tree() == whole
-    [said] = [event for event in result.events if event["event"] == "recipe"]
-    assert "LARDER_RECIPE=food11" in said["message"] and "<class>_<n>" in said["message"]
+    [event] = [event for event in result.events if event["event"] == "recipe"]
+    assert "LARDER_RECIPE=food11" in event["message"] and "<class>_<n>" in event["message"]
     assert transform("--recipe=food11").events[0]["up_to_date"] is True
     assert transform().events[0]["up_to_date"] is True
 

@@ -1,4 +1,4 @@
-"""A chain on three volumes, a copy to break for each test, and the stage that verifies it."""
+"""A chain on three volumes, a copy for each test to damage, and the stage that verifies it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOCAL, STORED = LINKS[:5], LINKS[5:]
 
 
 class Copy(NamedTuple):
-    """A chain that a test may break: the folders of its artifacts."""
+    """A chain that a test may damage: the folders of its artifacts."""
 
     root: Path
 
@@ -69,12 +69,12 @@ class Copy(NamedTuple):
         return {name: str(self.root / folder) for name, folder in folders.items()}
 
     def sample(self, artifact: Path, source: str) -> SampleEntry:
-        """Where a sample lies in the packs of an artifact."""
+        """Return a sample's line in the index of an artifact's packs."""
         lines = (artifact / META / "samples.jsonl").read_bytes().splitlines()
         return next(sample for sample in map(SampleEntry.from_json, lines) if sample.source == source)
 
     def forge(self, artifact: Path, **changes: Any) -> None:
-        """Change a manifest, and have it vouch for the index files as they are now, as somebody who knows how would."""
+        """Change a manifest, and update the digests of the index files, as an attacker would."""
         manifest = find_manifest(artifact)
         assert manifest is not None
         updates: dict[str, Any] = {"index": _summary(artifact / META / "index.jsonl")}
@@ -110,7 +110,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture
 def chain(pristine: Copy, tmp_path: Path) -> Copy:
-    """A copy to break, hard links and all."""
+    """A copy of the chain to damage, with its hard links."""
     root = tmp_path / "chain"
     subprocess.run(["cp", "-a", pristine.root, root], check=True)
     return Copy(root)
@@ -150,11 +150,11 @@ def verify(stage: Stage, chain: Copy) -> Verify:
 
 def results(stdout: str) -> dict[str, str]:
     """Return the result of each link from its line."""
-    found = {}
+    by_link = {}
     for line in stdout.splitlines():
         name = next(name for name in sorted(LINKS, key=len, reverse=True) if line[13:].startswith(name))
-        found[name] = line[:12].strip()
-    return found
+        by_link[name] = line[:12].strip()
+    return by_link
 
 
 Outcome = Callable[[str], dict[str, str]]
@@ -174,7 +174,7 @@ class Broken(Protocol):
 
 @pytest.fixture(scope="session")
 def broken() -> Broken:
-    """Requires that a run names this break: `broken(ended, "raw", "has changed")`."""
+    """Check that a run reports this break: `broken(ended, "raw", "has changed")`."""
 
     def broken(ended: Result, link: str, *words: str) -> None:
         assert ended.code == 3, ended.stdout + ended.stderr
@@ -188,7 +188,7 @@ def broken() -> Broken:
 
 
 def flip(path: Path, at: int) -> None:
-    """Change one byte, and nothing else: neither the length nor the inode."""
+    """Change one byte; length and inode stay."""
     with path.open("r+b") as file:
         file.seek(at)
         [byte] = file.read(1)
@@ -218,7 +218,7 @@ def tools() -> Tools:
 
 @pytest.fixture(scope="session")
 def chain_of() -> type[Copy]:
-    """A chain that lies elsewhere."""
+    """Return the chain in another folder."""
     return Copy
 
 
@@ -256,13 +256,13 @@ def loaded(pristine: Copy, store: Store) -> Iterator[Loaded]:
     bucket = f"larder-test-{uuid.uuid4().hex[:12]}"
     store.client.create_bucket(Bucket=bucket)
     env = store.env | {"S3_BUCKET": bucket, "S3_PREFIX": "team"}
-    found = Loaded(store.client, bucket, env)
+    loaded_data = Loaded(store.client, bucket, env)
     for folder in (pristine.tree, pristine.shards, pristine.chunks):
         settings = env | {"LARDER_VOLUME_DIR": str(folder.parent), "LARDER_LOAD": folder.name}
         load(LoadSettings.load("load", [], settings), Reporter("load", "line"))
-    yield found
-    for path in found.all():
-        found.delete(path)
+    yield loaded_data
+    for path in loaded_data.all():
+        loaded_data.delete(path)
     store.client.delete_bucket(Bucket=bucket)
 
 
@@ -280,11 +280,11 @@ def there(loaded: Loaded, objects: dict[str, bytes], etags: dict[str, str]) -> I
 
 @pytest.fixture(scope="session")
 def etags(loaded: Loaded) -> dict[str, str]:
-    """The ETag of each, which depends on the content alone; none was sent in parts."""
+    """Return the ETag of each object, which depends only on the content, since none was sent in parts."""
     return loaded.etags()
 
 
 @pytest.fixture(scope="session")
 def objects(loaded: Loaded) -> dict[str, bytes]:
-    """All that is in the store, by path."""
+    """Return all objects by path."""
     return loaded.all()

@@ -28,7 +28,7 @@ Write = Callable[[Path, Mapping[str, bytes]], Path]
 
 @pytest.fixture(scope="session")
 def files(picture: MakePicture) -> dict[str, bytes]:
-    """Images as in Food-11's archive, in a folder of its own, with what a desktop leaves."""
+    """Images as in Food-11's archive, in a wrapping folder, with junk files."""
     images = {f"Food-11/{SPLITS[n % 3]}/{n % 11}_{n}.jpg": picture(n) for n in range(60)}
     return images | {"Food-11/.DS_Store": b"litter", "__MACOSX/Food-11/._x": b"litter"}
 
@@ -77,8 +77,8 @@ def as_nested(path: Path, files: Mapping[str, bytes]) -> Path:
 @pytest.fixture(params=[as_zip, as_tar, as_tar_zst, as_nested, as_folder])
 def write(request: pytest.FixtureRequest) -> Write:
     """Runs a test with every kind of source."""
-    found: Write = request.param
-    return found
+    writer: Write = request.param
+    return writer
 
 
 class Follow(Protocol):
@@ -307,7 +307,7 @@ def test_parquet_files_are_compared_and_no_further_followed(
 
 @pytest.fixture
 def bucket(s3: Store) -> Iterator[str]:
-    """A bucket of the test's own."""
+    """A bucket for one test."""
     with own_bucket(s3.client) as name:
         yield name
 
@@ -340,8 +340,8 @@ def test_objects_below_a_prefix(
 
 def test_the_sample_by_another_generator_is_not_followed(verify: Verify, outcome: Outcome, chain: Copy) -> None:
     chain.forge(chain.raw, input={"kind": "sample", "images": 66, "seed": 0, "generator": 0})
-    found = outcome(verify().stdout)
-    assert (found["archive"], found["raw"], found["tree"]) == ("not followed", "ok", "BROKEN")
+    links = outcome(verify().stdout)
+    assert (links["archive"], links["raw"], links["tree"]) == ("not followed", "ok", "BROKEN")
 
 
 def test_the_sample_by_another_seed(verify: Verify, broken: Broken, chain: Copy) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.conftest import Stage
 from tests.integration.verify.conftest import Broken, Copy, Loaded, Outcome, Tools, Verify
 
@@ -23,7 +23,7 @@ OBJECTS, SHARDS, CHUNKS = STORED
 
 
 class Case(NamedTuple):
-    """A way to break what is in the store; `path` and `data` are of the file that `of` names."""
+    """A way to damage the store. `path` and `data` are those of the file that `of` names."""
 
     name: str
     of: str
@@ -101,9 +101,9 @@ def test_the_first_break_is_named(
     case.damage(there, path, objects[path])
     ended = verify(samples=samples, env=there.env)
     broken(ended, case.link, *(word.format(image=image) for word in case.words))
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok"] * 5
-    assert [link for link in STORED if found[link] != "ok"] == [case.link]
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok"] * 5
+    assert [link for link in STORED if links[link] != "ok"] == [case.link]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,12 @@ def test_a_chain_that_holds(verify: Verify, loaded: Loaded, outcome: Outcome, sa
     ("part", "link"), [("evaluation/class_", OBJECTS), ("shard-000000.tar", SHARDS), ("chunk-0-0.bin", CHUNKS)]
 )
 def test_bytes_that_go_wrong_on_the_way(
-    verify: Verify, store: Store, loaded: Loaded, broken: Broken, proxy: StartProxy, part: str, link: str
+    verify: Verify, loaded: Loaded, broken: Broken, proxy: Proxy, part: str, link: str
 ) -> None:
     """Length and ETag are right, so only reading and hashing shows the fault."""
-    server = proxy(store)
-    server.fault = lambda method, path, number: "spoilt" if method == "GET" and part in path else None
+    proxy.fault = lambda method, path, number: "corrupt" if method == "GET" and part in path else None
     broken(
-        verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}),
+        verify(samples="33", env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}),
         link,
         "expected  ",
         "found     ",
@@ -141,22 +140,20 @@ def test_bytes_that_go_wrong_on_the_way(
 
 
 def test_each_file_is_read_once_and_nothing_is_written(
-    verify: Verify, store: Store, loaded: Loaded, objects: dict[str, bytes], proxy: StartProxy
+    verify: Verify, loaded: Loaded, objects: dict[str, bytes], proxy: Proxy
 ) -> None:
-    server = proxy(store)
-    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}).code == 0
-    assert {method for method, _ in server.requests} <= {"GET", "HEAD"}
+    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
+    assert {method for method, _ in proxy.requests} <= {"GET", "HEAD"}
     for path in objects:
         if "/_larder/" not in path:
-            assert server.count("GET", f"/{loaded.key(path)}") == 1, path
+            assert proxy.count("GET", f"/{loaded.key(path)}") == 1, path
     assert loaded.all() == objects
 
 
-def test_a_store_that_stumbles(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
-    server = proxy(store)
+def test_a_store_that_stumbles(verify: Verify, loaded: Loaded, proxy: Proxy) -> None:
     faults: list[int | str] = [503, "reset-response", 500]
-    server.fault = lambda method, path, number: faults.pop() if number % 20 == 0 and faults else None
-    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}).code == 0
+    proxy.fault = lambda method, path, number: faults.pop() if number % 20 == 0 and faults else None
+    assert verify(env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}).code == 0
     assert not faults
 
 
@@ -200,9 +197,9 @@ def test_the_store_alone(
         shutil.rmtree(chain.root / folder)
     ended = verify(samples="33", env=there.env)
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in STORED] == ["ok"] * 3
-    assert [found[link] for link in LOCAL[1:]] == ["not there"] * 4
+    links = outcome(ended.stdout)
+    assert [links[link] for link in STORED] == ["ok"] * 3
+    assert [links[link] for link in LOCAL[1:]] == ["not there"] * 4
     of_another_tree(there, path := "Food-11-litdata/_larder/manifest.json", objects[path])
     broken(verify(env=there.env), CHUNKS, "made from another tree")
 
@@ -238,7 +235,7 @@ def test_a_break_on_a_volume_comes_first(
 
 
 def failed(ended: Any, code: int, *words: str) -> None:
-    """What was verified before is shown, and the links after are said to be left out."""
+    """Check that links verified before are shown, and that later links are reported as left out."""
     assert ended.code == code, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["ok"] * 5
@@ -248,28 +245,25 @@ def failed(ended: Any, code: int, *words: str) -> None:
         assert word in ended.stderr
 
 
-def test_a_store_that_is_down(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.shutdown()
-    server.server_close()
-    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), 5, "doesn't answer")
+def test_a_store_that_is_down(verify: Verify, loaded: Loaded, proxy: Proxy) -> None:
+    proxy.shutdown()
+    proxy.server_close()
+    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}), 5, "doesn't answer")
 
 
 def test_a_store_that_is_down_and_a_break_before(
-    verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy, chain: Copy, tools: Tools, broken: Broken
+    verify: Verify, loaded: Loaded, proxy: Proxy, chain: Copy, tools: Tools, broken: Broken
 ) -> None:
-    server = proxy(store)
-    server.shutdown()
-    server.server_close()
+    proxy.shutdown()
+    proxy.server_close()
     tools.flip(chain.shards / "training/shard-000000.tar", 600)
-    broken(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), "shards")
+    broken(verify(env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}), "shards")
 
 
 @pytest.mark.exhaustive
-def test_a_store_that_fails_in_the_middle(verify: Verify, store: Store, loaded: Loaded, proxy: StartProxy) -> None:
-    server = proxy(store)
-    server.fault = lambda method, path, number: 503 if "evaluation/class_" in path else None
-    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": server.endpoint}), 5)
+def test_a_store_that_fails_in_the_middle(verify: Verify, loaded: Loaded, proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: 503 if "evaluation/class_" in path else None
+    failed(verify(env=loaded.env | {"S3_ENDPOINT_URL": proxy.endpoint}), 5)
 
 
 def test_a_wrong_secret(verify: Verify, loaded: Loaded) -> None:

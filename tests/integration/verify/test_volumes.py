@@ -21,7 +21,7 @@ HEX = "0" * 64
 
 
 class Case(NamedTuple):
-    """A way to break the chain: what is done to it and the sample, where that is found, and what is said."""
+    """A way to damage the chain, the link that must report it, and the message."""
 
     name: str
     damage: Callable[[Any, Any, str], None]
@@ -32,12 +32,12 @@ class Case(NamedTuple):
 
 
 def source_of(path: str) -> str:
-    """Where a sample of the tree lies in raw."""
+    """Return the path in raw of a sample of the tree."""
     return path.split("/")[0] + "/" + path.split("/")[2]
 
 
 def sever(path: Path) -> None:
-    """Give a file of the tree an inode of its own."""
+    """Replace a hard link in the tree by a copy."""
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data)
@@ -152,7 +152,7 @@ def samples_without(chain: Copy, tools: Tools, path: str) -> None:
     chain.forge(chain.shards)
 
 
-def sample_twice(chain: Copy, tools: Tools, path: str) -> None:
+def repeated_sample(chain: Copy, tools: Tools, path: str) -> None:
     samples = chain.shards / "_larder/samples.jsonl"
     lines = samples.read_text().splitlines(keepends=True)
     number = next(number for number, line in enumerate(lines) if f'"{path}"' in line)
@@ -224,7 +224,7 @@ CASES = (
     Case("the index of samples", bit_of("shards", "samples.jsonl"), "shards", ("samples.jsonl", *CHANGED[1:])),
     Case("shards of another tree", from_another_tree("shards"), "shards", ("made from another tree", HEX)),
     Case("a sample less in the index", samples_without, "shards", ("is not packed", "{path}")),
-    Case("a sample twice in the index", sample_twice, "shards", ("packed twice", "{path}")),
+    Case("a sample twice in the index", repeated_sample, "shards", ("packed twice", "{path}")),
     Case("another class of a sample", edited_sample(**{"class": 0}), "shards", ("class 0", "{path}")),
     Case("another digest of a sample", edited_sample(sha256=HEX), "shards", ("than the tree's", HEX, "{path}")),
     Case("a sample outside of its shard", edited_sample(offset=10**9), "shards", ("outside of its pack", "{path}")),
@@ -262,9 +262,9 @@ def test_the_first_break_is_named(
     words = (word.format(path=lonely, raw=source_of(lonely)) for word in case.words)
     broken(ended, case.link, *words)
     before = LOCAL[: LOCAL.index(case.link)]
-    found = outcome(ended.stdout)
+    links = outcome(ended.stdout)
     if case.link != "raw":  # else the archive has nothing to be compared with
-        assert [found[link] for link in before] == ["ok"] * len(before)
+        assert [links[link] for link in before] == ["ok"] * len(before)
 
 
 @pytest.mark.one_in(4)
@@ -285,9 +285,9 @@ def test_a_sample_says_nothing_of_the_rest(verify: Verify, chain: Copy, tools: T
 def test_a_chain_that_holds(verify: Verify, outcome: Outcome, chain: Copy, workers: str) -> None:
     ended = verify(env={"LARDER_WORKERS": workers})
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok"] * len(LOCAL)
-    assert [found[link] for link in found if link not in LOCAL] == ["not followed"] * 3
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok"] * len(LOCAL)
+    assert [links[link] for link in links if link not in LOCAL] == ["not followed"] * 3
     assert ended.stdout.count("66 of 66") == len(LOCAL)
     assert "5 of 8 links followed (" in ended.stderr
     assert "every sample read at each" in ended.stderr
@@ -376,8 +376,8 @@ def test_what_is_not_there_is_no_break(verify: Verify, outcome: Outcome, chain: 
         shutil.rmtree(folder)
     ended = verify()
     assert ended.code == 0, ended.stderr
-    found = outcome(ended.stdout)
-    assert [found[link] for link in LOCAL] == ["ok", "ok", "not there", "not there", "not there"]
+    links = outcome(ended.stdout)
+    assert [links[link] for link in LOCAL] == ["ok", "ok", "not there", "not there", "not there"]
 
 
 def test_shards_alone_hold_by_themselves(

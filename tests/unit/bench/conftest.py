@@ -1,10 +1,21 @@
+"""Batches, manifests and settings without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from larder.contract import Manifest
+
+MakeBatch = Callable[..., Any]
+MakeSettings = Callable[..., Any]
+
 
 class FakeTensor:
-    """A batch's shape and type without torch."""
+    """A batch's shape and dtype, without torch."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self.shape, self.dtype = shape, dtype
@@ -14,15 +25,17 @@ class FakeTensor:
 
 
 @pytest.fixture
-def make_batch():
-    def make(images=4, shape=(3, 224, 224), dtype="torch.float32"):
+def make_batch() -> MakeBatch:
+    def make(
+        images: int = 4, shape: tuple[int, ...] = (3, 224, 224), dtype: str = "torch.float32"
+    ) -> tuple[FakeTensor, FakeTensor]:
         return FakeTensor((images, *shape), dtype), FakeTensor((images,), "torch.int64")
 
     return make
 
 
 @pytest.fixture
-def manifest():
+def manifest() -> Manifest:
     from larder.contract import IndexSummary, Manifest, SplitSummary
 
     return Manifest(
@@ -39,18 +52,18 @@ def manifest():
 
 
 @pytest.fixture
-def loader(manifest):
-    """What a record tells of a loader."""
+def loader(manifest: Manifest) -> SimpleNamespace:
+    """The attributes of a loader that a record contains."""
     return SimpleNamespace(
         manifest=manifest, split="training", preprocessing="PIL decode", reader="torch's DataLoader", images=640
     )
 
 
 @pytest.fixture
-def make_settings():
+def make_settings() -> MakeSettings:
     from services.bench.settings import BenchSettings
 
-    def make(*flags, **environ):
+    def make(*flags: str, **environ: str) -> Any:
         return BenchSettings.load("bench", flags, environ)
 
     return make

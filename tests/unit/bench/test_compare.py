@@ -1,4 +1,10 @@
+"""Comparisons of records: what is comparable, and what is significant."""
+
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,25 +15,25 @@ MANIFEST = "0123456789abcdef"
 
 
 def record(
-    arm,
-    *rates,
-    workers=2,
-    time="2026-01-01T00:00:00",
-    passes=("epoch",),
-    loader="larder",
-    endpoint="http://store:9000",
-    manifest=MANIFEST,
-    in_container=False,
-):
+    arm: str,
+    *rates: float,
+    workers: int = 2,
+    time: str = "2026-01-01T00:00:00",
+    passes: tuple[str, ...] = ("epoch",),
+    loader: str = "larder",
+    endpoint: str = "http://store:9000",
+    manifest: str = MANIFEST,
+    in_container: bool = False,
+) -> dict[str, Any]:
     network = None if arm == "imagefolder_local" else 1000
-    first, *others = (
+    first, *later = (
         {"pass": name, "imgs/s": rate, "network_bytes": network} for name, rate in zip(passes, rates, strict=True)
     )
     samples = {"training": 640}
     return {
         "arm": arm,
         **first,
-        "then": others,
+        "then": later,
         "dataset": {"name": "Food-11", "split": "training", "samples": samples, "manifest_sha256": manifest},
         "settings": {
             "batch_size": 64,
@@ -40,41 +46,40 @@ def record(
     }
 
 
-def test_the_fastest_comes_first_with_ratios_and_their_spread():
-    [found] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
-    assert [(arm.name, arm.median) for arm in found.arms] == [("b", 210.0), ("a", 105.0)]
-    assert found.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
+def test_the_fastest_comes_first_with_ratios_and_their_spread() -> None:
+    [comparison] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
+    assert [(arm.name, arm.median) for arm in comparison.arms] == [("b", 210.0), ("a", 105.0)]
+    assert comparison.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
 
 
-def test_spreads_that_overlap_are_no_victory():
-    [found] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
-    assert (
-        "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)" in found.verdict()
-    )
+def test_spreads_that_overlap_are_no_victory() -> None:
+    [comparison] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
+    verdict = "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)"
+    assert verdict in comparison.verdict()
 
 
-def test_other_circumstances_are_not_mixed():
+def test_other_circumstances_are_not_mixed() -> None:
     most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, workers=4)])
     assert [arm.name for arm in most.arms] == ["b", "a"]
     assert "2 workers" in most.circumstances
     assert other.verdict() == "only a was measured under these circumstances: measure another arm"
 
 
-def test_each_pass_is_an_arm_of_its_own():
-    [found] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
-    assert [arm.name for arm in found.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
+def test_each_pass_is_an_arm_of_its_own() -> None:
+    [comparison] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
+    assert [arm.name for arm in comparison.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
 
 
-def test_two_loaders_of_one_arm_are_no_spread():
-    [found] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+def test_two_loaders_of_one_arm_are_no_spread() -> None:
+    [comparison] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset by webdataset", [300.0]),
         ("webdataset", [100.0]),
     ]
 
 
-def test_two_stores_are_no_spread():
-    [found] = compare(
+def test_two_stores_are_no_spread() -> None:
+    [comparison] = compare(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, endpoint="https://far.example:7480"),
@@ -82,7 +87,7 @@ def test_two_stores_are_no_spread():
             record("imagefolder_local", 200.0, endpoint=""),
         ]
     )
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset from far.example:7480", [300.0]),
         ("imagefolder_local", [200.0]),
         ("webdataset from store:9000", [100.0]),
@@ -90,28 +95,28 @@ def test_two_stores_are_no_spread():
     ]
 
 
-def test_two_packings_are_no_spread():
-    [found] = compare(
+def test_two_packings_are_no_spread() -> None:
+    [comparison] = compare(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, manifest="fedcba9876543210"),
             record("remote_one_sample", 50.0, manifest="an artifact has a manifest of its own"),
         ]
     )
-    assert [(arm.name, arm.rates) for arm in found.arms] == [
+    assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset, manifest fedcba98", [300.0]),
         ("webdataset, manifest 01234567", [100.0]),
         ("remote_one_sample", [50.0]),
     ]
 
 
-def test_a_container_and_the_host_are_other_circumstances():
+def test_a_container_and_the_host_are_other_circumstances() -> None:
     most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, in_container=True)])
     assert most.circumstances.endswith(", on the host")
     assert other.circumstances.endswith(", in a container")
 
 
-def test_records_are_read_by_their_time_without_trainings(tmp_path):
+def test_records_are_read_by_their_time_without_trainings(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(record("late", 1.0, time="2026-02-01")))
     (tmp_path / "b.json").write_text(json.dumps(record("early", 1.0, time="2026-01-01")))
     (tmp_path / "train-a.json").write_text(json.dumps({"arm": "a", "kind": "train"}))
@@ -134,7 +139,7 @@ WITHOUT_RATES = {name: value for name, value in record("a", 1.0).items() if name
         pytest.param(json.dumps(record("a", 1.0) | {"settings": {}}), id="without-settings"),
     ],
 )
-def test_nothing_to_compare(tmp_path, content):
+def test_nothing_to_compare(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "x.json").write_text(content)
     with pytest.raises(InputError) as caught:

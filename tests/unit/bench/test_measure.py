@@ -1,8 +1,15 @@
-import time
+"""One measured pass: waits, seconds and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from larder.bench import measure as measure_module
 from larder.bench.measure import measure, percentile
+from tests.unit.bench.conftest import MakeBatch
 
 
 @pytest.mark.parametrize(
@@ -15,34 +22,55 @@ from larder.bench.measure import measure, percentile
         pytest.param([float(n) for n in range(1, 11)], 99, 10.0, id="p99-of-ten-is-the-highest"),
     ],
 )
-def test_percentile(values, percent, expected):
+def test_percentile(values: list[float], percent: float, expected: Any) -> None:
     assert percentile(values, percent) == expected
 
 
-def test_waits_and_seconds_hold_the_feed_s_time_and_not_the_end(make_batch):
-    def slow():
-        for images in (4, 4, 2):
-            time.sleep(0.05)
-            yield make_batch(images)
-        time.sleep(0.3)  # after the last batch: no part of the pass
+class Clock:
+    """A clock that only tests advance."""
 
-    told = []
-    measured = measure(slow(), told.append)
-    assert (measured.images, told, len(measured.waits)) == (10, [4, 4, 2], 3)
-    assert all(0.05 <= wait < 0.15 for wait in measured.waits)
-    assert sum(measured.waits) <= measured.seconds < 0.3
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of `measure`."""
+    made = Clock()
+    monkeypatch.setattr(measure_module, "perf_counter", made)
+    return made
+
+
+def test_waits_include_loading_and_the_pass_ends_with_its_last_batch(make_batch: MakeBatch, clock: Clock) -> None:
+    def slow() -> Iterator[Any]:
+        for images in (4, 4, 2):
+            clock.advance(0.5)
+            yield make_batch(images)
+        clock.advance(3)  # after the last batch: no part of the pass
+
+    counts: list[int] = []
+    measured = measure(slow(), counts.append)
+    assert (measured.images, counts, len(measured.waits)) == (10, [4, 4, 2], 3)
+    assert measured.waits == [0.5, 0.5, 0.5]
+    assert measured.seconds == 1.5
     assert measured.peak_memory_bytes > 1_000_000
 
 
-def test_advance_counts_in_the_whole_but_in_no_wait(make_batch):
-    measured = measure(iter([make_batch(), make_batch()]), lambda _: time.sleep(0.05))
-    assert max(measured.waits) < 0.04
-    assert measured.seconds >= 0.05
+def test_advance_counts_in_the_whole_but_in_no_wait(make_batch: MakeBatch, clock: Clock) -> None:
+    measured = measure(iter([make_batch(), make_batch()]), lambda _: clock.advance(0.5))
+    assert measured.waits == [0, 0]
+    assert measured.seconds == 0.5, "the second call comes after the last batch"
 
 
 @pytest.mark.parametrize(
     "form", [{"shape": (3, 256, 256)}, {"dtype": "torch.uint8"}], ids=["another-size", "not-normalized"]
 )
-def test_batches_of_another_form_are_refused(make_batch, form):
+def test_batches_of_another_form_are_refused(make_batch: MakeBatch, form: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="a loader must yield"):
         measure(iter([make_batch(**form)]), lambda _: None)

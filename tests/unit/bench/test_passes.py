@@ -1,3 +1,9 @@
+"""The number of batches of a pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from larder.bench.passes import plan_batches
@@ -15,7 +21,7 @@ from larder.errors import ConfigurationError
         pytest.param(129, 0, 3, id="the-fewest"),
     ],
 )
-def test_batches_to_measure(images, batches, expected):
+def test_batches_to_measure(images: int, batches: int, expected: Any) -> None:
     assert plan_batches(images, "training", 64, batches) == expected
 
 
@@ -28,7 +34,7 @@ def test_batches_to_measure(images, batches, expected):
         pytest.param(64, 2, ["2 faults", "batch_size", "batches="], id="all-at-once"),
     ],
 )
-def test_too_short_an_epoch_names_the_numbers(images, batches, named):
+def test_too_short_an_epoch_names_the_numbers(images: int, batches: int, named: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         plan_batches(images, "training", 64, batches)
     assert all(part in str(caught.value) for part in named), caught.value

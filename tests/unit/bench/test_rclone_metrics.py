@@ -1,10 +1,15 @@
-"""rclone's metrics: how they are reached and read."""
+"""rclone's metrics: requesting and parsing them."""
+
+from __future__ import annotations
 
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from socketserver import UnixStreamServer
+from typing import Any
 
 import pytest
 
@@ -36,38 +41,44 @@ NONE_YET = "rclone_bytes_transferred_total 0\n"
         pytest.param("rclone_bytes_transferred_total 1.2345678901e+10\n", (12345678901, 0), id="many-bytes"),
     ],
 )
-def test_totals(text, expected):
+def test_totals(text: str, expected: Any) -> None:
     assert rclone_metrics.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "up 1\n", "# HELP rclone_bytes_transferred_total Total\n"])
-def test_metrics_of_something_else(text):
+def test_metrics_of_something_else(text: str) -> None:
     with pytest.raises(ValueError, match="rclone_bytes_transferred_total"):
         rclone_metrics.parse(text)
 
 
+class Server(UnixStreamServer):
+    answer = (200, "")
+
+
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
+    server: Server
+
+    def do_GET(self) -> None:
         status, text = self.server.answer if self.path == "/metrics" else (404, "")
         self.send_response(status)
         self.end_headers()
         self.wfile.write(text.encode())
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         """Keep the tests' output clean."""
 
-    def address_string(self):
+    def address_string(self) -> str:
         return "a socket"
 
 
 @pytest.fixture
-def serve():
-    """Serve an answer on a Unix socket, in however deep a folder."""
+def serve() -> Iterator[Callable[[Path, int, str], None]]:
+    """Serves an answer on a Unix socket, in a folder of any depth."""
     running = []
 
-    def start(place, status, text):
+    def start(place: Path, status: int, text: str) -> None:
         folder = os.open(place.parent, os.O_RDONLY)
-        server = UnixStreamServer(f"/proc/self/fd/{folder}/{place.name}", Handler)
+        server = Server(f"/proc/self/fd/{folder}/{place.name}", Handler)
         os.close(folder)
         server.answer = (status, text)
         running.append(server)
@@ -80,7 +91,9 @@ def serve():
 
 
 @pytest.mark.parametrize("depth", [0, 9])
-def test_reads_from_a_socket_in_a_folder_of_any_depth(tmp_path, serve, depth):
+def test_reads_from_a_socket_in_a_folder_of_any_depth(
+    tmp_path: Path, serve: Callable[[Path, int, str], None], depth: int
+) -> None:
     folder = tmp_path.joinpath(*["a-long-name-of-a-folder"] * depth)
     folder.mkdir(parents=True, exist_ok=True)
     assert depth == 0 or len(str(folder)) > 200
@@ -90,7 +103,7 @@ def test_reads_from_a_socket_in_a_folder_of_any_depth(tmp_path, serve, depth):
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # the server's side may still be closing
 
 
-def stale(place):
+def stale(place: Path) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(str(place))
 
@@ -102,7 +115,7 @@ def stale(place):
         pytest.param(stale, "Connection refused", id="nobody-behind-it"),
     ],
 )
-def test_nobody_answers(tmp_path, prepare, reason):
+def test_nobody_answers(tmp_path: Path, prepare: Callable[[Path], None], reason: str) -> None:
     place = tmp_path / ".rclone.sock"
     prepare(place)
     with pytest.raises(ServiceError, match=f"{place}: {reason}") as caught:
@@ -111,7 +124,9 @@ def test_nobody_answers(tmp_path, prepare, reason):
 
 
 @pytest.mark.parametrize(("status", "text"), [(200, "up 1\n"), (500, METRICS)])
-def test_something_else_answers(tmp_path, serve, status, text):
+def test_something_else_answers(
+    tmp_path: Path, serve: Callable[[Path, int, str], None], status: int, text: str
+) -> None:
     serve(tmp_path / "s", status, text)
     with pytest.raises(ServiceError) as caught:
         rclone_metrics.read_traffic(tmp_path / "s")

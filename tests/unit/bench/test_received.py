@@ -1,35 +1,55 @@
+"""Bytes received over time."""
+
+from __future__ import annotations
+
 import socket
 import threading
 import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from larder.bench import received
 from larder.bench.received import ReceivedSeries, interface_bytes
 from larder.errors import ServiceError
+from tests.waiting import wait_until
 
 
-def area(record):
+def area(record: dict[str, Any]) -> float:
     intervals = pairwise(record["t_s"])
     return sum(rate * (end - start) for rate, (start, end) in zip(record["bytes_per_s"], intervals, strict=True))
 
 
-def test_the_rates_between_samples_add_up_to_what_came():
-    seen = []
-    counter = iter(range(1000, 10**9, 1000))
-    with ReceivedSeries(lambda: seen.append(next(counter)) or seen[-1], 0.01) as series:
-        time.sleep(0.2)
+class Counted:
+    """A counter that grows by 1,000 bytes each time it is read."""
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+
+    def __call__(self) -> int:
+        self.values.append(1000 * (len(self.values) + 1))
+        return self.values[-1]
+
+
+@pytest.fixture
+def counter() -> Counted:
+    return Counted()
+
+
+def test_the_rates_between_samples_add_up_to_what_came(counter: Counted) -> None:
+    with ReceivedSeries(counter, 0.01) as series:
+        wait_until(lambda: len(counter.values) >= 10, "ten samples were taken")
     record = series.as_record()
     times, rates = record["t_s"], record["bytes_per_s"]
     assert len(times) == len(rates) + 1 >= 9
     assert times[0] == 0
     assert times == sorted(times)
-    assert area(record) == pytest.approx(seen[-1] - seen[0], abs=1), "the first and the last interval count, too"
-    assert all(0 < rate <= 210_000 for rate in rates), "a thousand bytes in each 5 ms or more"
+    assert area(record) == pytest.approx(counter.values[-1] - counter.values[0], abs=100), "every interval counts"
+    assert all(rate > 0 for rate in rates)
 
 
-def test_a_block_shorter_than_an_interval_has_one_rate():
+def test_a_block_shorter_than_an_interval_has_one_rate() -> None:
     counter = iter((0, 5000))
     with ReceivedSeries(lambda: next(counter), 60.0) as series:
         time.sleep(0.05)
@@ -38,8 +58,8 @@ def test_a_block_shorter_than_an_interval_has_one_rate():
     assert area(record) == pytest.approx(5000, abs=1)
 
 
-def test_without_samples_there_are_no_rates():
-    def read():
+def test_without_samples_there_are_no_rates() -> None:
+    def read() -> int:
         raise ServiceError("no answer", next_step="wait")
 
     with ReceivedSeries(read) as series:
@@ -47,20 +67,19 @@ def test_without_samples_there_are_no_rates():
     assert series.as_record() == {"t_s": [], "bytes_per_s": []}
 
 
-def test_a_long_pass_has_no_longer_series(monkeypatch):
+def test_a_long_pass_has_no_longer_series(monkeypatch: pytest.MonkeyPatch, counter: Counted) -> None:
     monkeypatch.setattr(received, "MAX_SAMPLES", 10)
-    with ReceivedSeries(lambda: int(time.perf_counter() * 1e6), 0.002) as series:
-        time.sleep(0.3)
+    with ReceivedSeries(counter, 0.002) as series:
+        wait_until(lambda: len(counter.values) > 40, "40 samples were taken")
     record = series.as_record()
     assert 4 <= len(record["t_s"]) <= 10
-    assert record["bytes_per_s"] == pytest.approx([1e6] * (len(record["t_s"]) - 1), rel=0.2)
-    assert record["t_s"][-1] > 0.28, "all of the pass is covered"
+    assert area(record) == pytest.approx(counter.values[-1] - counter.values[0], abs=100), "all of the pass is covered"
 
 
-def test_a_counter_that_fails_in_between_only_widens_an_interval():
+def test_a_counter_that_fails_in_between_only_widens_an_interval() -> None:
     calls = []
 
-    def read():
+    def read() -> int:
         calls.append(1)
         if len(calls) == 2:
             raise ServiceError("no answer", next_step="wait")
@@ -73,7 +92,7 @@ def test_a_counter_that_fails_in_between_only_widens_an_interval():
     assert area(record) == pytest.approx(len(calls) * 100 - 100, abs=1)
 
 
-def test_what_comes_over_loopback_is_counted():
+def test_what_comes_over_loopback_is_counted() -> None:
     before = interface_bytes()
     with socket.create_server(("127.0.0.1", 0)) as server:
         sender = threading.Thread(target=lambda: server.accept()[0].sendall(bytes(3_000_000)))

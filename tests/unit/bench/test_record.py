@@ -1,5 +1,11 @@
+"""The content of a record, and its table."""
+
+from __future__ import annotations
+
 import json
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +14,9 @@ from larder.bench.measure import Measurement
 from larder.bench.passes import Pass, Warmup
 from larder.bench.record import DATASET_FIELDS, RECORD_FIELDS, make_record, passes_of
 from larder.bench.training import TRAINING_FIELDS, Epoch, make_training_record
+from larder.contract import Manifest
 from larder.loaders.traffic import NetworkTraffic
+from tests.unit.bench.conftest import MakeSettings
 
 SECRETS = {"AWS_ACCESS_KEY_ID": "k-e-y", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_SESSION_TOKEN": "t0k3n"}
 
@@ -16,15 +24,15 @@ SERIES = {"t_s": [0.1, 0.3], "bytes_per_s": [1000, 2000]}
 
 
 @pytest.fixture
-def record(make_settings, loader):
+def record(make_settings: MakeSettings, loader: Any) -> dict[str, Any]:
     return record_of(make_settings, loader, {"epoch": Pass(measured(2.0), NetworkTraffic(3 << 20, 1234))})
 
 
-def measured(seconds):
+def measured(seconds: float) -> Any:
     return Measurement(640, seconds, [0.1] * 8 + [0.2, 0.9], 5.12, 1 << 30, "pss", SERIES)
 
 
-def record_of(make_settings, loader, passes):
+def record_of(make_settings: MakeSettings, loader: Any, passes: dict[str, Pass]) -> dict[str, Any]:
     settings = make_settings(
         "--revision", "0123456789abcdef", S3_BUCKET="food", S3_ENDPOINT_URL="http://store:9000", **SECRETS
     )
@@ -33,7 +41,7 @@ def record_of(make_settings, loader, passes):
     return make_record(settings.arm, loader, passes, warmup, settings=settings.for_record(), provenance=made)
 
 
-def test_figures(record, manifest):
+def test_figures(record: dict[str, Any], manifest: Manifest) -> None:
     assert (record["arm"], record["imgs/s"], record["batches/s"], record["avg_batch_s"]) == (
         "imagefolder_local",
         320.0,
@@ -50,7 +58,7 @@ def test_figures(record, manifest):
     assert record["received"] == SERIES
 
 
-def test_the_documented_keys_are_those_of_the_records(record):
+def test_the_documented_keys_are_those_of_the_records(record: dict[str, Any]) -> None:
     assert list(record) == list(RECORD_FIELDS)
     assert list(record["dataset"]) == list(DATASET_FIELDS)
     assert list(record["provenance"]) == list(provenance.PROVENANCE_FIELDS)
@@ -59,12 +67,12 @@ def test_the_documented_keys_are_those_of_the_records(record):
     assert list(trained | described) == list(TRAINING_FIELDS)
 
 
-def test_says_where_the_data_lie_and_no_secret(record):
+def test_says_where_the_data_lie_and_no_secret(record: dict[str, Any]) -> None:
     assert (record["settings"]["bucket"], record["settings"]["s3_endpoint_url"]) == ("food", "http://store:9000")
     assert not any(secret in json.dumps(record) for secret in (*SECRETS.values(), "***"))
 
 
-def test_each_pass_has_its_figures_and_a_column(make_settings, loader):
+def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loader: Any) -> None:
     passes = {
         "cold": Pass(measured(4.0), NetworkTraffic(3 << 20, None)),
         "warm": Pass(measured(2.0), NetworkTraffic(0, None)),
@@ -81,14 +89,14 @@ def test_each_pass_has_its_figures_and_a_column(make_settings, loader):
     assert max(map(len, text.splitlines()[:16])) < 80
 
 
-def test_no_network(make_settings, loader):
+def test_no_network(make_settings: MakeSettings, loader: Any) -> None:
     record = record_of(make_settings, loader, {"epoch": Pass(measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
     assert "network               none\n" in table.render_table(record)
     assert "requests" not in table.render_table(record)
 
 
-def test_provenance(record):
+def test_provenance(record: dict[str, Any]) -> None:
     made = record["provenance"]
     assert (made["time_utc"], made["revision"], made["device"]) == (
         "2026-01-02T03:04:05+00:00",
@@ -100,7 +108,7 @@ def test_provenance(record):
     assert made["cpu_model"]
 
 
-def test_is_json_and_every_figure_is_in_the_table(record):
+def test_is_json_and_every_figure_is_in_the_table(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record)) == record
     text = table.render_table(record)
     for part in (
@@ -118,7 +126,7 @@ def test_is_json_and_every_figure_is_in_the_table(record):
         assert part in text, part
 
 
-def test_revision_of_a_folder_that_is_no_checkout(tmp_path):
+def test_revision_of_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
     assert provenance.git_revision(tmp_path) is None
 
 
@@ -130,13 +138,13 @@ def test_revision_of_a_folder_that_is_no_checkout(tmp_path):
         pytest.param(None, None, (None, None), id="no-cgroup"),
     ],
 )
-def test_limits_of_a_container(tmp_path, cpu, memory, expected):
+def test_limits_of_a_container(tmp_path: Path, cpu: str | None, memory: str | None, expected: Any) -> None:
     if cpu is not None:
         (tmp_path / "cpu.max").write_text(cpu + "\n")
         (tmp_path / "memory.max").write_text(memory + "\n")
     assert (provenance.cpu_quota_cores(tmp_path), provenance.memory_limit_bytes(tmp_path)) == expected
 
 
-def test_cpu_model_where_the_kernel_gives_none(tmp_path):
+def test_cpu_model_where_the_kernel_gives_none(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
     assert provenance.cpu_model(tmp_path / "cpuinfo")

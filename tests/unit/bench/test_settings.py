@@ -1,5 +1,10 @@
+"""bench's settings and arms."""
+
+from __future__ import annotations
+
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,9 +12,10 @@ from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from services.bench import arms
 from services.bench.arm_opener import import_arm, open_arm
+from tests.unit.bench.conftest import MakeSettings
 
 
-def test_defaults(make_settings):
+def test_defaults(make_settings: MakeSettings) -> None:
     settings = make_settings()
     assert (settings.arm, settings.split, settings.batch_size, settings.warmup_batches, settings.batches) == (
         "imagefolder_local",
@@ -22,7 +28,7 @@ def test_defaults(make_settings):
     assert str(settings.results) == "results"
 
 
-def test_environment(make_settings):
+def test_environment(make_settings: MakeSettings) -> None:
     settings = make_settings(
         FOOD11_DATA_DIR="/d",
         FOOD11_SPLIT="validation",
@@ -39,7 +45,7 @@ def test_environment(make_settings):
     )
 
 
-def test_a_bucket_is_for_those_who_need_one(make_settings):
+def test_a_bucket_is_for_those_who_need_one(make_settings: MakeSettings) -> None:
     assert make_settings().bucket == ""
     assert make_settings(RCLONE_CONTAINER="object-chi-netID").bucket == "object-chi-netID"
     assert make_settings(RCLONE_CONTAINER="a", S3_BUCKET="b").bucket == "b"
@@ -47,14 +53,14 @@ def test_a_bucket_is_for_those_who_need_one(make_settings):
         make_settings(S3_BUCKET="a/b")
 
 
-def test_the_address_has_the_names_of_aws_tools(make_settings):
+def test_the_address_has_the_names_of_aws_tools(make_settings: MakeSettings) -> None:
     aws = {"AWS_ENDPOINT_URL_S3": "http://s3:9000", "AWS_ENDPOINT_URL": "http://aws:9000"}
     assert make_settings(**aws, S3_ENDPOINT_URL="http://own:9000").s3_endpoint_url == "http://own:9000"
     assert make_settings(**aws, S3_ENDPOINT_URL="").s3_endpoint_url == "http://s3:9000"
     assert make_settings(AWS_ENDPOINT_URL="http://aws:9000").s3_endpoint_url == "http://aws:9000"
 
 
-def test_sizes_of_the_cache(make_settings):
+def test_sizes_of_the_cache(make_settings: MakeSettings) -> None:
     assert (make_settings().max_cache_size, make_settings().max_pre_download) == (None, None)
     assert make_settings(LARDER_MAX_CACHE_SIZE="2GiB").max_cache_size == 2 << 30
     assert make_settings(LARDER_MAX_CACHE_SIZE="2000").max_cache_size == 2000
@@ -63,7 +69,7 @@ def test_sizes_of_the_cache(make_settings):
 
 
 @pytest.mark.parametrize("arm", ["imagefolder_rclone_mount", "remote_one_sample", "webdataset", "litdata_streaming"])
-def test_an_arm_without_its_bucket(make_settings, arm):
+def test_an_arm_without_its_bucket(make_settings: MakeSettings, arm: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=f"S3_BUCKET is not set .*{arm} reads") as caught,
         open_arm(make_settings("--arm", arm), Reporter("bench")),
@@ -72,7 +78,7 @@ def test_an_arm_without_its_bucket(make_settings, arm):
     assert "RCLONE_CONTAINER" in caught.value.next_step
 
 
-def test_every_fault_is_named_and_the_arms_listed(make_settings):
+def test_every_fault_is_named_and_the_arms_listed(make_settings: MakeSettings) -> None:
     with pytest.raises(ConfigurationError) as caught:
         make_settings("--arm", "nope", "--batch-size", "0", LARDER_WORKERS="many")
     message = str(caught.value)
@@ -82,12 +88,12 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings):
 
 
 @pytest.mark.parametrize("name", arms.arm_names())
-def test_every_arm_has_a_line_for_help_and_opens_a_feed(name):
+def test_every_arm_has_a_line_for_help_and_opens_a_feed(name: str) -> None:
     assert arms.describe_arm(name) and not arms.describe_arm(name).endswith(".")
     assert callable(import_arm(name))
 
 
-def test_torch_is_not_imported_before_there_is_data(tmp_path):
+def test_torch_is_not_imported_before_there_is_data(tmp_path: Path) -> None:
     code = f"""
 import sys
 from services.bench.bench import bench

@@ -1,3 +1,7 @@
+"""CPU time and memory of this process and its children."""
+
+from __future__ import annotations
+
 import subprocess
 import sys
 
@@ -5,6 +9,7 @@ import psutil
 import pytest
 
 from larder.bench.usage import PeakMemory
+from tests.conftest import Until
 
 CPU_SECONDS = """
 import subprocess, sys, time
@@ -25,20 +30,21 @@ HOLD = "held = bytearray(60_000_000)\nheld[::4096] = b'x' * len(held[::4096])\np
 
 
 @pytest.mark.parametrize("child", ["still-runs", "ends"])
-def test_cpu_seconds_of_children(child):
+def test_cpu_seconds_of_children(child: str) -> None:
     # In a process of its own: the servers of other tests are children of this one.
     done = subprocess.run([sys.executable, "-c", CPU_SECONDS, child], capture_output=True, text=True, check=True)
     measured, burnt = map(float, done.stdout.split())
     assert measured == pytest.approx(burnt, abs=0.1)  # ticks of 10 ms, and the child's start and end
 
 
-def test_peak_memory_has_the_children_s(until):
+def test_peak_memory_has_the_children_s(until: Until) -> None:
     with PeakMemory(0.01) as alone:
         pass
     with (
         subprocess.Popen([sys.executable, "-S", "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
         PeakMemory(0.01) as both,
     ):
+        assert child.stdin is not None and child.stdout is not None
         child.stdout.readline()
         until(lambda: both.peak_bytes - alone.peak_bytes > 60e6, "the child's memory is seen")
         child.stdin.close()
@@ -46,8 +52,8 @@ def test_peak_memory_has_the_children_s(until):
     assert both.own_cpu_seconds > 0
 
 
-def test_resident_set_size_where_there_is_no_other(monkeypatch):
-    def refuse(self):
+def test_resident_set_size_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self) -> None:
         raise psutil.AccessDenied(self.pid)
 
     monkeypatch.setattr(psutil.Process, "memory_full_info", refuse)

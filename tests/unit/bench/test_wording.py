@@ -1,4 +1,4 @@
-"""Errors of loaders in the words of a stage."""
+"""Errors of loaders in terms of a stage."""
 
 import pytest
 

@@ -7,8 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,7 +35,7 @@ for answer in json.load(open(here + "/answers")):
 
 
 class Ended(NamedTuple):
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -68,13 +69,13 @@ class FrontDoor:
         (root / ".venv" / "installed").mkdir()
         for name, digest in (("dev", digest_of(root / "uv.lock")), ("torch", digest_of_torch(root))):
             (root / ".venv" / "installed" / name).write_text(digest)
-        for program in ("python3", "make", "env", "mkdir", "rm", "sh", "bash", "chown", "cat"):
-            found = sys.executable if program == "python3" else shutil.which(program)
-            if found:
-                (self.bin / program).symlink_to(found)
+        for name in ("python3", "make", "env", "mkdir", "rm", "sh", "bash", "chown", "cat"):
+            target = sys.executable if name == "python3" else shutil.which(name)
+            if target:
+                (self.bin / name).symlink_to(target)
 
     def answer(self, *words: str, out: str = "", err: str = "", code: int = 0, seconds: float = 0.0) -> None:
-        """Let the stand-ins answer to calls that hold these words one after the other."""
+        """Set the stand-ins' answer to calls that contain these words in this order."""
         new = {"words": list(words), "out": out, "err": err, "code": code, "seconds": seconds}
         self.answers.insert(0, new)
         (self.machine / "answers").write_text(json.dumps(self.answers))
@@ -86,11 +87,11 @@ class FrontDoor:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The command `larder`, as it is run in a checkout."""
+        """The command `larder` in a checkout."""
         return (str(self.bin / "python3"), "-m", "larder")
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return the stand-ins' notes."""
+        """Return the recorded calls."""
         notes = self.machine / "calls"
         return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
@@ -100,14 +101,15 @@ class FrontDoor:
         through: Sequence[str] = (),
         stdin: str | None = None,
         cwd: Path | None = None,
-        **environ: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
+        **variables: str,
     ) -> Ended:
-        """Run `larder` with some words, or another program."""
+        """Run `larder` with arguments, or another program; environment variables as `environ` or by keyword."""
         (self.machine / "calls").unlink(missing_ok=True)
         ended = subprocess.run(
             [*(through or self.command), *words],
             cwd=cwd or self.root,
-            env={**self.environ, **environ},
+            env={**self.environ, **environ, **variables},
             capture_output=True,
             text=True,
             errors="surrogateescape",
@@ -118,7 +120,7 @@ class FrontDoor:
         return Ended(ended.returncode, ended.stdout, ended.stderr, self.calls())
 
     def start(self, *words: str, through: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-        """Start `larder` with some words, and leave it running."""
+        """Start `larder` with arguments, and leave it running."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
             [*through, *self.command, *words], cwd=self.root, env=self.environ, **{**pipes, **options}
@@ -126,12 +128,12 @@ class FrontDoor:
 
 
 def digest_of(lock: Path) -> str:
-    """What says that everything of a lock is installed."""
+    """Return the record that everything in a lock is installed."""
     return hashlib.sha256(lock.read_bytes()).hexdigest()
 
 
 def digest_of_torch(root: Path) -> str:
-    """What says that torch is installed."""
+    """Return the record that torch is installed."""
     return hashlib.sha256(" ".join(torch_pins(root)).encode()).hexdigest()
 
 
@@ -158,5 +160,5 @@ def door(tmp_path: Path) -> FrontDoor:
 
 @pytest.fixture
 def awkward_door(tmp_path: Path) -> FrontDoor:
-    """A machine with a checkout in a folder that shells and make stumble over."""
+    """A machine with a checkout in a folder whose name shells and make must quote."""
     return FrontDoor(copy_front_door(tmp_path / 'it\'s "my" $HOME copy' / "larder"), tmp_path / "machine")

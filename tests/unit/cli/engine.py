@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Engine:
-    """A folder for the PATH with `docker` in it. What no answer is given for succeeds and says nothing.
+    """A folder for the PATH with a stand-in for `docker`. Calls without an answer succeed silently.
 
     It is a script of `sh`, which starts a hundred times as fast as Python.
     """
@@ -24,14 +24,14 @@ class Engine:
         self._table: list[str] = []
         self.bin.mkdir(parents=True)
         for program in ("rm", "rmdir", "git"):
-            found = shutil.which(program)
-            assert found
-            (self.bin / program).symlink_to(found)
+            target = shutil.which(program)
+            assert target
+            (self.bin / program).symlink_to(target)
         self.answer("version", text="28.0.0\n")
         self.answer("compose", "version", text="2.40.0\n")
 
     def answer(self, *start: str, text: str = "", having: str = "", code: int = 0) -> None:
-        """Answer to calls that begin with some words, and hold a text."""
+        """Set the answer to calls that begin with some words and contain a text."""
         pattern = f"{shlex.quote(' '.join(start))}*" + (f"{shlex.quote(having)}*" if having else "")
         self._table.insert(0, f"{pattern}) printf %s {shlex.quote(text)}; exit {code} ;;")
         note = f"{{ printf '%s\\0' \"$@\"; printf '\\1'; }} >> {shlex.quote(str(self._calls))}"
@@ -41,13 +41,13 @@ class Engine:
 
     @property
     def calls(self) -> list[list[str]]:
-        """What Docker was asked so far."""
+        """Return Docker's calls so far."""
         notes = self._calls.read_text() if self._calls.exists() else ""
         return [call.split("\0")[:-1] for call in notes.split("\1")[:-1]]
 
 
 class Machine:
-    """A checkout on a machine of its own: its engine, its user's home."""
+    """A checkout on a simulated machine, with an engine and a user's home."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.home, self.engine = folder / "my checkout", folder / "home", Engine(folder / "engine")
@@ -71,7 +71,7 @@ class Machine:
         )
 
     def written(self) -> set[str]:
-        """Return what lies in the checkout and in the user's home, without caches of Python."""
+        """Return the files of the checkout and of the user's home, without Python's caches."""
         return {
             str(path)
             for folder in (self.root, self.home)

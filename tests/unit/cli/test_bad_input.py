@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,15 @@ REFUSED = (
 NOT_RUNNING = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
 
 
-def assert_told(ended: Ended, *told: str, code: int = 2) -> None:
-    """A message of at most three lines, with the next step; nothing was started, nothing is on stdout."""
+def assert_reported(ended: Ended, *message: str, code: int = 2) -> None:
+    """Check that the message has at most three lines and a next step, and that nothing was started or printed."""
     assert ended.code == code, ended.err
     assert ended.out == ""
     assert "Traceback" not in ended.err
     error = ended.err[ended.err.index("error: ") :]
     assert len(error.splitlines()) <= 3, error
     assert "next step: " in error
-    for text in told:
+    for text in message:
         assert text in error
     assert not [call for call in ended.calls if {"run", "up", "build", "-m"} & {*call["argv"]}]
 
@@ -40,19 +41,19 @@ def test_docker_without_permission_is_no_reason_for_the_host_runner(door: FrontD
     door.answer("version", code=1, err=REFUSED)
     for stdin in (None, "\n", "n\n", "what?\n"):
         ended = door.run("etl-local", stdin=stdin)
-        assert_told(ended, "Docker is installed, but you may not use it", "usermod -aG docker", "RUNNER=host")
+        assert_reported(ended, "Docker is installed, but you may not use it", "usermod -aG docker", "RUNNER=host")
     ended = door.run("etl-local", stdin="y\n")
     assert ended.code == 0
     assert ended.err.count("you may not use it") == 1
     assert "services.extract" in ended.stages[1]["argv"]
-    assert_told(door.run("etl-local", "RUNNER=compose", stdin="y\n"), "RUNNER=compose, but Docker is installed")
+    assert_reported(door.run("etl-local", "RUNNER=compose", stdin="y\n"), "RUNNER=compose, but Docker is installed")
     assert door.run("etl-local", "RUNNER=host").code == 0
 
 
 def test_docker_without_compose(door: FrontDoor) -> None:
     door.answer("compose", "version", code=1, err="docker: 'compose' is not a docker command.\n")
-    assert_told(door.run("etl-local"), "Docker has no compose plugin", "docker-compose-plugin", "RUNNER=host")
-    assert_told(door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but Docker has no compose plugin")
+    assert_reported(door.run("etl-local"), "Docker has no compose plugin", "docker-compose-plugin", "RUNNER=host")
+    assert_reported(door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but Docker has no compose plugin")
 
 
 def test_an_engine_that_does_not_answer(
@@ -85,7 +86,7 @@ def test_a_daemon_that_is_not_running_means_the_host_runner(door: FrontDoor, sai
     assert ended.code == 0, ended.err
     assert ended.err.splitlines()[0] == "no container engine answers: the stages run as processes"
     assert ended.err.splitlines()[1].startswith("runner: host (")
-    assert_told(
+    assert_reported(
         door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but no container engine answers", "start Docker"
     )
 
@@ -95,7 +96,7 @@ def test_no_docker_at_all(door: FrontDoor) -> None:
     ended = door.run("etl-local")
     assert ended.code == 0, ended.err
     assert "Docker is not installed: the stages run as processes" in ended.err
-    assert_told(
+    assert_reported(
         door.run("etl-local", "RUNNER=compose"), "RUNNER=compose, but Docker is not installed", "install Docker"
     )
 
@@ -109,7 +110,7 @@ def test_neither_docker_nor_a_new_enough_python(door: FrontDoor) -> None:
     (door.bin / "python3").unlink()
     code = f"import sys; sys.executable = {str(old)!r}; from larder.cli.main import main; sys.exit(main())"
     ended = door.run("etl-local", through=(sys.executable, "-c", code))
-    assert_told(ended, "needs Python 3.11 or newer", "or Docker")
+    assert_reported(ended, "needs Python 3.11 or newer", "or Docker")
     assert "Docker is not installed: the stages run as processes" in ended.err
     assert not (door.root / ".venv").exists()
 
@@ -117,19 +118,19 @@ def test_neither_docker_nor_a_new_enough_python(door: FrontDoor) -> None:
 def test_an_engine_that_says_something_else(door: FrontDoor) -> None:
     door.answer("version", code=1, err="\x1b[31mclient version 9 is too new\x1b[0m\nmore\n")
     ended = door.run("etl-local")
-    assert_told(ended, "client version 9 is too new", "RUNNER=host")
+    assert_reported(ended, "client version 9 is too new", "RUNNER=host")
     assert "\x1b" not in ended.err
     door.answer("version", code=1)
-    assert_told(door.run("etl-local"), "Docker can't be used: no message")
+    assert_reported(door.run("etl-local"), "Docker can't be used: no message")
 
 
 def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
     (door.bin / "docker").write_text("not a program")
-    assert_told(door.run("etl-local"), "Docker can't be used", "RUNNER=host")
+    assert_reported(door.run("etl-local"), "Docker can't be used", "RUNNER=host")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"S3_BUCKET=\xff\n", ".env: it is not UTF-8"),
         (b"what is this the-secret\n", ".env, line 1: expected NAME=value"),
@@ -139,18 +140,18 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
         (b"%=the-secret\n", ".env, line 1: a name"),
     ],
 )
-def test_an_env_file_that_is_none(door: FrontDoor, content: bytes, told: str) -> None:
+def test_an_env_file_that_is_none(door: FrontDoor, content: bytes, message: str) -> None:
     (door.root / ".env").write_bytes(content)
     for words in (("etl-local", "RUNNER=host"), ("s3-check", "RUNNER=compose"), ("demo",)):
         ended = door.run(*words)
-        assert_told(ended, told)
+        assert_reported(ended, message)
         assert "the-secret" not in ended.err
         assert not ended.calls
 
 
 def test_an_env_file_that_cannot_be_read(door: FrontDoor) -> None:
     (door.root / ".env").mkdir()
-    assert_told(door.run("etl-local"), ".env: Is a directory")
+    assert_reported(door.run("etl-local"), ".env: Is a directory")
     (door.root / ".env").rmdir()
     (door.root / ".env").write_text("A=1\n")
     (door.root / ".env").chmod(0)
@@ -159,7 +160,7 @@ def test_an_env_file_that_cannot_be_read(door: FrontDoor) -> None:
     if through and not shutil.which("setpriv"):
         return
     ended = door.run("etl-local", through=through, PATH=f"{door.bin}:/usr/bin:/bin")
-    assert_told(ended, ".env: Permission denied")
+    assert_reported(ended, ".env: Permission denied")
 
 
 def test_help_needs_no_env_file(door: FrontDoor) -> None:
@@ -169,7 +170,7 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("etl-lcoal",), "no such command: etl-lcoal; did you mean etl-local?"),
         (("bench", "arm=webdataset"), "did you mean ARM?"),
@@ -184,8 +185,8 @@ def test_help_needs_no_env_file(door: FrontDoor) -> None:
         (("venv", "x"), "there is no stage x"),
     ],
 )
-def test_unknown_words(door: FrontDoor, words: tuple[str, ...], told: str) -> None:
-    assert_told(door.run(*words), told)
+def test_unknown_words(door: FrontDoor, words: tuple[str, ...], message: str) -> None:
+    assert_reported(door.run(*words), message)
 
 
 def test_a_target_that_make_does_not_know(door: FrontDoor) -> None:
@@ -195,7 +196,7 @@ def test_a_target_that_make_does_not_know(door: FrontDoor) -> None:
 
 
 def test_an_unknown_arm_of_the_environment(door: FrontDoor) -> None:
-    assert_told(door.run("bench", ARM="webdatset"), "ARM=webdatset is unknown; did you mean webdataset?")
+    assert_reported(door.run("bench", ARM="webdatset"), "ARM=webdatset is unknown; did you mean webdataset?")
 
 
 @pytest.mark.parametrize("way", ["make", "larder"])
@@ -251,14 +252,14 @@ def test_a_virtual_environment_that_is_gone(door: FrontDoor) -> None:
 
 
 @pytest.fixture
-def taken() -> int:
+def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 def test_s3_up_on_a_taken_port(door: FrontDoor, taken: int) -> None:
     ended = door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={taken}")
-    assert_told(
+    assert_reported(
         ended, f"LARDER_MINIO_PORT={taken} is taken by another program", "larder s3-up LARDER_MINIO_PORT=", code=3
     )
     suggested = re.search(r"s3-up LARDER_MINIO_PORT=(\d+)", ended.err)
@@ -352,7 +353,7 @@ def test_verify_makes_no_volumes(door: FrontDoor) -> None:
     assert "VERIFY_LIT" not in ended.stages[-1]["env"]
 
 
-def test_a_program_that_hangs_is_told(door: FrontDoor) -> None:
+def test_a_program_that_hangs_is_reported(door: FrontDoor) -> None:
     door.answer("image", seconds=60.0)
     with pytest.raises(ConfigurationError, match="has not answered for 0 s"):
         process.capture(("docker", "image", "ls"), door.environ, 0.3)
@@ -370,7 +371,7 @@ def test_stdout_carries_results_only(door: FrontDoor) -> None:
 
 def test_no_stage_runs_as_root(door: FrontDoor) -> None:
     environ = {"LARDER_UID": "", "LARDER_GID": ""}
-    ended = door.run("bench", "RUNNER=compose", **environ)
+    ended = door.run("bench", "RUNNER=compose", environ=environ)
     assert ended.code == 0, ended.err
     env = ended.stages[-1]["env"]
     assert env["LARDER_UID"] == str(os.getuid() or 1000)

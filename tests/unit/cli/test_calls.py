@@ -1,4 +1,4 @@
-"""What a command would run, as a pure function of the settings: without an engine or files."""
+"""The calls of a command, a pure function of the settings: without an engine or files."""
 
 from __future__ import annotations
 

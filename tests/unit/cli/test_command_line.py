@@ -74,7 +74,7 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["xyzzy"], "no such command: xyzzy$"),
         ([""], "no such command: "),
@@ -88,8 +88,8 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
         (["etl-load", "--aws-secret-access-key=x"], "has no flag --aws-secret-access-key"),
     ],
 )
-def test_a_wrong_word(words: list[str], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told) as caught:
+def test_a_wrong_word(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         parse(words, {})
     assert "the-secret" not in str(caught.value)
     assert caught.value.next_step
@@ -104,14 +104,14 @@ def test_a_wrong_word(words: list[str], told: str) -> None:
     ],
 )
 def test_help_uses_the_user_s_front_door(front_door: str, list_of_all: str, of_one: str) -> None:
-    for words, told in (
+    for words, message in (
         (["bnech"], f"{list_of_all} lists all of them"),
         (["--hlp"], list_of_all),
         (["bench", "--amr=x"], of_one),
     ):
         with pytest.raises(ConfigurationError) as caught:
             parse(words, {}, front_door)
-        assert caught.value.next_step == told
+        assert caught.value.next_step == message
     assert f"\n{of_one.replace('bench', 'COMMAND')} lists" in parse([], {}, front_door).page
 
 
@@ -155,25 +155,25 @@ def test_no_two_flags_of_a_command_are_the_same() -> None:
 @pytest.mark.parametrize("python", ["python3.9", "python3.10"])
 def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
     places = [*os.get_exec_path(), *map(str, Path.home().glob(f".pyenv/versions/{python[6:]}*/bin"))]
-    found = shutil.which(python, path=os.pathsep.join(reversed(places)))
-    if found is None:
+    interpreter = shutil.which(python, path=os.pathsep.join(reversed(places)))
+    if interpreter is None:
         return  # what they would stumble over is looked for above
     for words in (["--help"], ["etl-wds", "--help"], ["etl-wds", "--dry-run", "RUNNER=host"]):
-        ended = door.run("-m", "larder", *words, through=(found,))
+        ended = door.run("-m", "larder", *words, through=(interpreter,))
         assert ended.code == 0, ended.err
 
 
 def imported() -> list[tuple[str, str]]:
-    found = []
+    versions = []
     shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py")
     for path in [*sorted((ROOT / "larder" / "cli").rglob("*.py")), *(ROOT / "larder" / name for name in shared)]:
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         for node in tree.body + [inner for outer in tree.body if isinstance(outer, ast.If) for inner in outer.body]:
             if isinstance(node, ast.Import):
-                found += [(path.name, alias.name) for alias in node.names]
+                versions += [(path.name, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                found += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
-    return found
+                versions += [(path.name, f"{node.module}.{alias.name}") for alias in node.names]
+    return versions
 
 
 def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
@@ -208,7 +208,7 @@ def test_an_unknown_benchmark_is_refused_before_anything_is_installed(door: Fron
     assert "choose from startup, second_run" in ended.err
 
 
-def test_an_older_python_is_told_what_is_needed() -> None:
+def test_an_older_python_is_an_error_that_names_the_needed_one() -> None:
     """An older Python parses these two files, so they contain no newer syntax."""
     for name in ("__init__", "__main__"):
         tree = ast.parse((ROOT / "larder" / f"{name}.py").read_text(), feature_version=(3, 6))

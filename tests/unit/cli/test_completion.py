@@ -83,10 +83,12 @@ def test_only_flags_that_are_parsed_are_offered_and_no_secrets(command: Command)
 
 
 def installed(shell: str) -> str:
-    """Find a shell; only where all tests are required must each be there."""
+    """Find a shell. Fail if it is missing and all tests are required."""
     if (program := shutil.which(shell)) is None:
         why = f"{shell} is not installed"
-        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+        if os.environ.get("REQUIRE") == "all":
+            pytest.fail(why)
+        pytest.skip(why)
     return program
 
 
@@ -107,8 +109,8 @@ def test_fish_completes(tmp_path: Path) -> None:
     path = tmp_path / "larder.fish"
     path.write_text(script("fish", COMMANDS))
     ask = f"source {path}; complete -C 'larder etl-local LARDER_RECI'; complete -C 'larder ray-d'"
-    said = subprocess.check_output([fish, "--no-config", "-c", ask], text=True, env={"HOME": str(tmp_path)})
-    assert said.splitlines() == ["LARDER_RECIPE=", "ray-down\tstop the Ray cluster"]
+    offered = subprocess.check_output([fish, "--no-config", "-c", ask], text=True, env={"HOME": str(tmp_path)})
+    assert offered.splitlines() == ["LARDER_RECIPE=", "ray-down\tstop the Ray cluster"]
 
 
 @pytest.mark.parametrize("words", [(), ("tcsh",), ("bash", "zsh")], ids=["none", "another", "two"])

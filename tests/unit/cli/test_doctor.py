@@ -1,4 +1,4 @@
-"""`larder doctor`: a line for each check, and an exit code that says whether the runner can work."""
+"""`larder doctor`: a line for each check, and an exit code that tells whether the runner works."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def test_an_engine_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
-    ("env_file", "told"),
+    ("env_file", "message"),
     [
         ("S3_BUKCET=b\n", "did you mean S3_BUCKET?"),
         ("LARDER_WORKERS=many\nRUNNER=hots\n", "must be a whole number"),
         ("A='never closed\n", ".env"),
     ],
 )
-def test_wrong_settings_are_one_of_the_faults(machine: Machine, env_file: str, told: str) -> None:
+def test_wrong_settings_are_one_of_the_faults(machine: Machine, env_file: str, message: str) -> None:
     (machine.root / ".env").write_text(env_file)
     ended = machine.larder("doctor")
     line = line_of(ended.stdout, "settings")
-    assert " fault " in line and told in line and " → " in line
+    assert " fault " in line and message in line and " → " in line
     assert line_of(ended.stdout, "memory") and line_of(ended.stdout, "Python")
     assert (ended.returncode, ended.stderr) == (3, "")
     assert machine.larder("status").returncode == 2

@@ -40,7 +40,7 @@ while read -r part; do case "$line" in *"$part"*) exit 1 ;; esac; done <"$here/f
 
 
 class Checkout:
-    """A checkout, and what was run in it."""
+    """A checkout, and the calls that were made in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,11 +55,11 @@ class Checkout:
             stand_in.chmod(0o755)
 
     def fails(self, *parts: str) -> None:
-        """Let every call that has one of these in its words fail from now on."""
+        """Let every call with one of these texts fail from now on."""
         (self.bin / "fails").write_text("".join(f"{part}\n" for part in parts))
 
     def calls(self) -> list[str]:
-        """What has been run since the last look, but for the question whether pip is there."""
+        """Return the calls since the last time, except for the check for pip."""
         path = self.bin / "calls"
         made = path.read_text().splitlines() if path.exists() else []
         path.write_text("")
@@ -72,8 +72,12 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path / "a checkout")
 
 
+def ignore(message: str) -> None:
+    pass
+
+
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
@@ -89,18 +93,18 @@ def install(checkout: Checkout) -> str:
     return f"{UV} {checkout.bin / 'python'} {HASHED} -r LIST"
 
 
-def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, said: list[str]) -> None:
-    python = ensure(checkout.root, ["transform", "extract"], {}, said.append)
+def test_uv_comes_first_then_what_the_stages_need(checkout: Checkout, messages: list[str]) -> None:
+    python = ensure(checkout.root, ["transform", "extract"], {}, messages.append)
     assert python == checkout.bin / "python"
     assert checkout.calls() == [install_uv(), select(checkout, "extract", "transform"), install(checkout)]
-    assert said == ["installing into .venv/, once: extract, transform (about 70 MB)"]
+    assert messages == ["installing into .venv/, once: extract, transform (about 70 MB)"]
 
 
-def test_what_is_installed_is_not_installed_again(checkout: Checkout, said: list[str]) -> None:
+def test_what_is_installed_is_not_installed_again(checkout: Checkout, messages: list[str]) -> None:
     ensure(checkout.root, ["extract"], {})
     checkout.calls()
-    ensure(checkout.root, ["extract"], {}, said.append)
-    assert (checkout.calls(), said) == ([], [])
+    ensure(checkout.root, ["extract"], {}, messages.append)
+    assert (checkout.calls(), messages) == ([], [])
     ensure(checkout.root, ["extract", "load"], {})
     assert checkout.calls() == [select(checkout, "load"), install(checkout)]
 
@@ -167,7 +171,7 @@ def test_a_group_that_is_not_there_is_the_checkouts_fault(checkout: Checkout) ->
 
 def test_two_at_once_install_once(checkout: Checkout) -> None:
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, len) for _ in range(2)]
+        runs = [pool.submit(ensure, checkout.root, ["extract"], {}, ignore) for _ in range(2)]
     assert {run.result() for run in runs} == {checkout.bin / "python"}
     assert checkout.calls() == [install_uv(), select(checkout, "extract"), install(checkout)]
 
@@ -185,7 +189,7 @@ def test_two_at_once_install_once(checkout: Checkout) -> None:
 )
 def test_torch_is_of_the_machines_kind(
     checkout: Checkout,
-    said: list[str],
+    messages: list[str],
     monkeypatch: pytest.MonkeyPatch,
     environ: dict[str, str],
     gpu: bool,
@@ -196,10 +200,10 @@ def test_torch_is_of_the_machines_kind(
     ensure(checkout.root, ["bench"], {"TORCH_INDEX_URL": "https://mirror.example/cpu"})
     (checkout.root / ".venv" / "installed" / "torch").unlink()
     checkout.calls()
-    ensure(checkout.root, ["bench"], environ, said.append)
+    ensure(checkout.root, ["bench"], environ, messages.append)
     uv = f"{UV} {checkout.bin / 'python'} --torch-backend {backend}"
     assert checkout.calls() == [f"{uv} --dry-run {TORCH}", f"{uv} {TORCH}"]
-    assert said == [f"installing into .venv/, once: torch (torch: {size})"]
+    assert messages == [f"installing into .venv/, once: torch (torch: {size})"]
 
 
 def add_kernel(checkout: Checkout, text: str) -> None:
@@ -208,7 +212,7 @@ def add_kernel(checkout: Checkout, text: str) -> None:
     (folder / "jpeg_crop.c").write_text(text)
 
 
-def test_the_jpeg_kernel_is_compiled_once_for_each_version(checkout: Checkout, said: list[str]) -> None:
+def test_the_jpeg_kernel_is_compiled_once_for_each_version(checkout: Checkout, messages: list[str]) -> None:
     add_kernel(checkout, "one")
     compiling = f"python {checkout.root}/larder/stream/build.py"
     ensure(checkout.root, ["extract"], {})
@@ -218,33 +222,33 @@ def test_the_jpeg_kernel_is_compiled_once_for_each_version(checkout: Checkout, s
     ensure(checkout.root, ["bench", "jupyter"], {})
     assert compiling not in checkout.calls()
     add_kernel(checkout, "another")
-    ensure(checkout.root, ["bench"], {}, said.append)
-    assert (checkout.calls(), said) == ([compiling], [])
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert (checkout.calls(), messages) == ([compiling], [])
 
 
-def test_without_a_compiler_it_says_so_once(checkout: Checkout, said: list[str]) -> None:
+def test_without_a_compiler_it_says_so_once(checkout: Checkout, messages: list[str]) -> None:
     ensure(checkout.root, ["bench"], {})
     add_kernel(checkout, "one")
     checkout.fails("build.py")
-    ensure(checkout.root, ["bench"], {}, said.append)
-    assert len(said) == 1
-    assert "gcc libjpeg62-turbo-dev" in said[0]
-    assert said[0].endswith("python3 larder/stream/build.py")
-    ensure(checkout.root, ["bench"], {}, said.append)
-    assert len(said) == 1
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert len(messages) == 1
+    assert "gcc libjpeg62-turbo-dev" in messages[0]
+    assert messages[0].endswith("python3 larder/stream/build.py")
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert len(messages) == 1
 
 
-def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, said: list[str]) -> None:
+def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, messages: list[str]) -> None:
     checkout.fails("--dry-run")
-    ensure(checkout.root, ["bench"], {}, said.append)
+    ensure(checkout.root, ["bench"], {}, messages.append)
     assert checkout.calls()[-1] == f"{PIP} {TORCH}"
-    assert "the default index (CUDA, about 3 GB)" in said[-1]
+    assert "the default index (CUDA, about 3 GB)" in messages[-1]
 
 
 def test_the_users_index_wins(checkout: Checkout) -> None:
     index = "https://mirror.example/cpu"
     environ = {"TORCH_INDEX_URL": index, "TORCH_BACKEND": "cu130"}
-    ensure(checkout.root, ["bench"], environ, len)
+    ensure(checkout.root, ["bench"], environ, ignore)
     assert checkout.calls()[-1] == f"{PIP} --index-url {index} {TORCH}"
 
 
@@ -274,28 +278,28 @@ def test_without_venv_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("there", ["on-the-path", "of-pyenv", "fetched"])
 def test_another_version_has_an_environment_without_torch(
-    checkout: Checkout, said: list[str], tmp_path: Path, there: str
+    checkout: Checkout, messages: list[str], tmp_path: Path, there: str
 ) -> None:
     folder = {"of-pyenv": tmp_path / "pyenv/versions/3.13.0/bin"}.get(there, tmp_path / "bin")
     folder.mkdir(parents=True)
     python_that_makes(folder / ("uvs" if there == "fetched" else "python3.13"), checkout)
     environ = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")}
     (checkout.bin / "uv").write_text(UV_THAT_FINDS.format(fetched=folder / "uvs", state=tmp_path / "state"))
-    found = ensure_for_python(checkout.root, "3.13", environ, said.append)
-    assert found == checkout.root / ".venv-3.13" / "bin" / "python"
-    assert said == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
+    interpreter = ensure_for_python(checkout.root, "3.13", environ, messages.append)
+    assert interpreter == checkout.root / ".venv-3.13" / "bin" / "python"
+    assert messages == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
     assert (tmp_path / "state").exists() == (there == "fetched")
-    calls = (found.parent / "calls").read_text().splitlines()
+    calls = (interpreter.parent / "calls").read_text().splitlines()
     assert select(checkout, "dev") in calls
     assert not [call for call in calls if "torch" in call]
-    assert ensure_for_python(checkout.root, "3.13", environ, said.append) == found
-    assert len(said) == 1
+    assert ensure_for_python(checkout.root, "3.13", environ, messages.append) == interpreter
+    assert len(messages) == 1
 
 
 def test_a_version_that_nobody_has_is_an_error(checkout: Checkout, tmp_path: Path) -> None:
     checkout.fails("python find", "python install")
     with pytest.raises(ConfigurationError, match=r"there is no Python 3\.13, and uv can't download it") as raised:
-        ensure_for_python(checkout.root, "3.13", {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}, len)
+        ensure_for_python(checkout.root, "3.13", {"PATH": "/usr/bin:/bin", "PYENV_ROOT": str(tmp_path)}, ignore)
     assert "install python3.13" in raised.value.next_step
 
 
@@ -316,7 +320,7 @@ def python_that_makes(path: Path, checkout: Checkout) -> Path:
 
 
 def python(folder: Path, name: str, fits: bool, venv: bool = True) -> str:
-    """Write a Python that answers as one of another age would."""
+    """Write a stand-in for a Python of another version."""
     path = folder / name
     path.write_text(f'#!/bin/sh\ncase "$2" in *version_info*) exit {int(not fits)};; *) exit {int(not venv)};; esac\n')
     path.chmod(0o755)

@@ -23,7 +23,7 @@ PATH = "/v2/library/debian/manifests/bookworm-slim"
 
 
 class Registry:
-    """A registry that gives each path one answer; `asked` is what it was asked for."""
+    """A registry with one answer for each path; `asked` has its requests."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Callable[[Any], None]] = {}
@@ -74,14 +74,14 @@ def root(tmp_path: Path, registry: Registry) -> Path:
 
 
 def with_token(registry: Registry) -> Callable[[Any], None]:
-    """An answer for those with a token, as Docker Hub gives them to everybody."""
-    wanted = f'Bearer realm="http://{registry.host}/token",service="registry.test",scope="repository:x:pull"'
+    """Return an answer that requires a token, which Docker Hub gives to everybody."""
+    challenge = f'Bearer realm="http://{registry.host}/token",service="registry.test",scope="repository:x:pull"'
 
     def send(request: Any) -> None:
         if request.headers.get("Authorization") == "Bearer t0ken":
             answer(200, INDEX, Docker_Content_Digest=DIGEST)(request)
         else:
-            answer(401, b"{}", WWW_Authenticate=wanted)(request)
+            answer(401, b"{}", WWW_Authenticate=challenge)(request)
 
     return send
 
@@ -131,9 +131,9 @@ def test_a_newer_base_replaces_the_digest(root: Path, registry: Registry) -> Non
 def test_what_is_no_image_pins_nothing(root: Path, registry: Registry, given: Callable[[Any], None], says: str) -> None:
     registry.answers[PATH] = given
     before = (root / base_image.DOCKERFILE).read_text()
-    with pytest.raises(LarderError, match=says) as told:
+    with pytest.raises(LarderError, match=says) as caught:
         base_image.pin_base_image(root)
-    assert isinstance(told.value, ServiceError | ConfigurationError) and told.value.what.isprintable()
+    assert isinstance(caught.value, ServiceError | ConfigurationError) and caught.value.what.isprintable()
     assert (root / base_image.DOCKERFILE).read_text() == before
     assert [path.name for path in (root / "services").iterdir()] == ["Dockerfile"]
 
@@ -173,7 +173,7 @@ def test_an_image_s_name_says_whom_to_ask(text: str, address: str, tag: str) -> 
 @pytest.mark.parametrize(
     "text", ["", "Debian", "debian:", "debian@sha256:1", "a b", "../x", "debian:a/b", "http://x/y", "debian:12\nRUN x"]
 )
-def test_what_is_no_image_s_name_is_told(text: str) -> None:
+def test_what_is_no_image_s_name_is_reported(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the name of an image"):
         base_image.parse(text)
 

@@ -20,12 +20,12 @@ def test_finished_and_unfinished_artifacts_are_told_apart(tmp_path: Path) -> Non
     (tmp_path / ".larder" / "Food-11" / "new").mkdir(parents=True)
     (tmp_path / ".larder" / "load").mkdir()  # emptied
     (tmp_path / ".larder" / "lock").touch()
-    found = inventory.read_volume(tmp_path)
+    volume = inventory.read_volume(tmp_path)
     assert [
         (artifact.name, artifact.kind, artifact.files, artifact.bytes, artifact.samples, artifact.digest)
-        for artifact in found.artifacts
+        for artifact in volume.artifacts
     ] == [("raw", "raw", 3, 3_000_000, 3, digest)]
-    assert found.unfinished == ("Food-11",)
+    assert volume.unfinished == ("Food-11",)
 
 
 def test_the_digest_is_the_one_that_later_stages_name(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_what_was_made_from_an_index_is_compared_with_no_tree() -> None:
         "settings": {},
         "input": {"kind": "index", "manifest": "i1"},
     }
-    found = inventory.parse("Food-11-webdataset", json.dumps(made).encode())
-    assert staleness.check_stored(found, DATA, Contents()) == staleness.CURRENT
+    artifact = inventory.parse("Food-11-webdataset", json.dumps(made).encode())
+    assert staleness.check_stored(artifact, DATA, Contents()) == staleness.CURRENT
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"artifact": "raw"}', '"text"', "null", "\x80"])
@@ -84,7 +84,7 @@ def test_symlinks_are_not_followed(tmp_path: Path) -> None:
 def test_it_runs_with_the_standard_library_alone_and_is_read_back(tmp_path: Path) -> None:
     put_artifact(tmp_path / "volume", "raw", "raw")
     folders = [str(tmp_path / "volume"), str(tmp_path / "none")]
-    said = subprocess.check_output(
+    printed = subprocess.check_output(
         [
             sys.executable,
             "-ISc",
@@ -96,7 +96,7 @@ def test_it_runs_with_the_standard_library_alone_and_is_read_back(tmp_path: Path
         ],
         text=True,
     )
-    assert inventory.from_json(said) == {folder: inventory.read_volume(Path(folder)) for folder in folders}
+    assert inventory.from_json(printed) == {folder: inventory.read_volume(Path(folder)) for folder in folders}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {}}', json.dumps({"a": {"artifacts": [{"x": 1}]}})])

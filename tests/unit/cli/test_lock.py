@@ -37,7 +37,7 @@ wheels = [
 def test_the_lock_fits_pyproject() -> None:
     """The check runs offline, so it reads only the two files."""
     uv = Path(sys.executable).with_name("uv")
-    check = [uv, "lock", "--check", "--offline", "--directory", ROOT]
+    check: list[str | Path] = [uv, "lock", "--check", "--offline", "--directory", ROOT]
     ended = subprocess.run(check, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{ended.stderr} (make lock)"
 
@@ -89,14 +89,14 @@ def test_dev_has_what_all_stages_have() -> None:
 
 
 def extras_of(needs: list[str | dict[str, str]] | list[str]) -> set[str]:
-    """The extras that a list of requirements takes, and those that these take in turn."""
+    """Return the extras that a list of requirements names, directly or through other extras."""
     named = {extra for need in needs if isinstance(need, str) for extra in re.findall(r"[\w-]+", own_extras(need))}
     return named.union(*(extras_of(EXTRAS[extra]) for extra in named))
 
 
 def own_extras(requirement: str) -> str:
-    found = re.fullmatch(r"larder-data\[(.*)\]", requirement)
-    return found[1] if found else ""
+    match = re.fullmatch(r"larder-data\[(.*)\]", requirement)
+    return match[1] if match else ""
 
 
 def test_a_reason_stands_beside_every_direct_dependency() -> None:
@@ -108,9 +108,9 @@ def test_a_reason_stands_beside_every_direct_dependency() -> None:
 
 def test_the_dockerfile_has_a_target_for_every_stage() -> None:
     text = (ROOT / "services" / "Dockerfile").read_text()
-    found = {name: base for base, name in re.findall(r"^FROM (\w+) AS ([\w-]+)$", text, re.MULTILINE)}
-    assert set(found) >= STAGES
-    assert {name for name in STAGES if found[name] == "torch"} == NEEDS_TORCH - {"dev"}
+    bases = {name: base for base, name in re.findall(r"^FROM (\w+) AS ([\w-]+)$", text, re.MULTILINE)}
+    assert set(bases) >= STAGES
+    assert {name for name in STAGES if bases[name] == "torch"} == NEEDS_TORCH - {"dev"}
     for stage in STAGES:
         assert f'ENTRYPOINT ["python", "-m", "services.{stage}"]' in text
 

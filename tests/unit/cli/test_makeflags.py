@@ -1,4 +1,4 @@
-"""Variables of make arrive as they were typed, with any flags of make itself."""
+"""Variables of make arrive as typed, whatever flags make itself gets."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ FLAGS = [
 def test_what_make_was_given(tmp_path: Path, flags: tuple[str, ...]) -> None:
     (tmp_path / "Makefile").write_text("all:\n\t@printenv MAKEFLAGS\n")
     words = [f"{name}={value}" for name, value in GIVEN.items()]
-    told = subprocess.run(["make", *flags, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    lines = [line for line in told.splitlines(keepends=True) if not line.startswith("make: ")]
+    stdout = subprocess.run(["make", *flags, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in stdout.splitlines(keepends=True) if not line.startswith("make: ")]
     assert parse_makeflags("".join(lines).removesuffix("\n")) == GIVEN
 
 

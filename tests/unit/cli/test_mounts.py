@@ -38,5 +38,5 @@ def test_on_which_mount_a_folder_lies(folder: str, expected: Mount) -> None:
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    found = mount_of(tmp_path)
-    assert found is None or str(tmp_path).startswith(found.point)
+    mount = mount_of(tmp_path)
+    assert mount is None or str(tmp_path).startswith(mount.point)

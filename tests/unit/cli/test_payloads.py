@@ -84,13 +84,13 @@ def payload(kind: str, mark: Path) -> str:
 
 
 def mixed(turn: int, mark: Path) -> dict[str, str]:
-    """Every free setting with one of the payloads; the next turn has other ones."""
+    """Return every free setting with a payload; each turn has different ones."""
     kinds = [kind for kind in PAYLOADS if kind != "no-utf-8"]
     return {name: payload(kinds[(at + turn) % len(kinds)], mark) for at, name in enumerate(FREE)}
 
 
 def dotenv_of(values: Mapping[str, str]) -> str:
-    """Values as compose's rules have them written."""
+    """Write values by compose's rules."""
 
     def quoted(value: str) -> str:
         return value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
@@ -99,14 +99,14 @@ def dotenv_of(values: Mapping[str, str]) -> str:
 
 
 def give(door: FrontDoor, way: str, values: Mapping[str, str], command: str, runner: str) -> Ended:
-    """Give settings to a command, one way or the other."""
+    """Pass settings to a command in one of several ways."""
     words = [f"{name}={value}" for name, value in values.items()]
     if way == "make":
         return door.run(command, f"RUNNER={runner}", *words, through=("make",))
     if way == "words":
         return door.run(command, f"RUNNER={runner}", *words)
     if way == "environment":
-        return door.run(command, f"RUNNER={runner}", **values)
+        return door.run(command, f"RUNNER={runner}", environ=values)
     (door.root / ".env").write_text(dotenv_of(values))
     return door.run(command, f"RUNNER={runner}")
 
@@ -148,7 +148,7 @@ def test_every_setting_with_every_payload(tmp_path: Path, way: str, kind: str) -
 
 
 def for_make(value: str) -> str:
-    """A value as make writes it into MAKEFLAGS."""
+    """Return a value as make writes it into MAKEFLAGS."""
     return re.sub(r"([\\ \t])", r"\\\1", value).replace("$", "$$")
 
 
@@ -300,22 +300,22 @@ def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, wo
     (home / f"s3-{runner}.env").write_text("S3_ENDPOINT_URL=http://127.0.0.1:8333\n")
     staged = home / "volumes/food11-webdataset_wds_out/Food-11-webdataset"  # clean-wds looks for it, and removes it
     empty = {"LARDER_SEED": "", "LARDER_WORKERS": ""}
-    dry = door.run(*words, f"RUNNER={runner}", "--dry-run", **empty)
+    dry = door.run(*words, f"RUNNER={runner}", "--dry-run", environ=empty)
     assert dry.code == 0, dry.err
     assert not [call for call in dry.stages if {"run", "up", "build", "-m"} & {*call["argv"]}]
     staged.mkdir(parents=True)
-    pasted = door.run("-c", dry.out, through=("bash",), **empty)
+    pasted = door.run("-c", dry.out, through=("bash",), environ=empty)
     assert pasted.code == 0, pasted.err
     staged.mkdir(parents=True, exist_ok=True)
-    real = door.run(*words, f"RUNNER={runner}", **empty)
+    real = door.run(*words, f"RUNNER={runner}", environ=empty)
     assert real.code == 0, real.err
     assert starts(pasted) == starts(real)
     assert not (door.root / "x").exists()
 
 
 def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
-    """What was started: arguments without the label of the run, and the settings in the environment."""
-    found = []
+    """Return what was started: arguments without the run's label, and the settings in the environment."""
+    left = []
     for call in ended.stages:
         argv = list(call["argv"])
         if "--label" in argv:
@@ -327,8 +327,8 @@ def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
             for name, value in call["env"].items()
             if name not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "_", "OLDPWD", "PWD", "SHLVL")
         }
-        found.append((argv, env))
-    return found
+        left.append((argv, env))
+    return left
 
 
 def test_a_dry_run_shows_no_secret(door: FrontDoor) -> None:

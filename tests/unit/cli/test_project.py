@@ -111,13 +111,13 @@ def test_of_many_at_once_one_is_the_first(tmp_path: Path) -> None:
 
 
 def test_the_users_name_wins(door: FrontDoor) -> None:
-    for given in ({"COMPOSE_PROJECT_NAME": "mine"}, {}):
+    for given in ({"COMPOSE_PROJECT_NAME": "mine"}, dict[str, str]()):
         (door.root / ".env").write_text("" if given else "COMPOSE_PROJECT_NAME=mine\n")
-        ended = door.run("etl-load", "RUNNER=compose", "--dry-run", **given)
+        ended = door.run("etl-load", "RUNNER=compose", "--dry-run", environ=given)
         assert ended.code == 0, ended.err
         assert "-p larder" not in ended.out
         assert not (door.machine / "home" / ".local").exists()
-        run = door.run("etl-load", "RUNNER=compose", **given).stages[-1]
+        run = door.run("etl-load", "RUNNER=compose", environ=given).stages[-1]
         reads_file = run["argv"][2:4] == ["--env-file", ".env"]
         assert run["env"].get("COMPOSE_PROJECT_NAME") == "mine" if given else reads_file
 

@@ -34,7 +34,7 @@ time.sleep(60)
 
 @pytest.fixture
 def slow(door: FrontDoor) -> FrontDoor:
-    """A machine whose stages take long, and tidy up when they are told to end."""
+    """A machine whose stages take long, and clean up when they are told to end."""
     python = door.root / ".venv" / "bin" / "python"
     python.write_text(STAGE.format(python=(door.bin / "python3").resolve(), folder=str(door.machine)))
     return door
@@ -69,35 +69,35 @@ def test_a_second_signal_is_handed_on_too(slow: FrontDoor) -> None:
 
 
 def interrupted_in_a_terminal(door: FrontDoor, command: Sequence[str]) -> tuple[int, bytes]:
-    """Press Ctrl-C in a terminal while a stage runs. Returns the exit code, and what the terminal has shown."""
+    """Press Ctrl-C in a terminal while a stage runs. Returns the exit code and the output."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(door.root)
         os.execve(command[0], [*command, "etl-load", "RUNNER=host"], door.environ)
     wait_until(lambda: started(door), "the stage runs")
     os.write(terminal, b"\x03")
-    said = b""
+    output = b""
     with suppress(OSError):  # that the terminal is gone
         while part := os.read(terminal, 4096):
-            said += part
+            output += part
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), said
+    return os.waitstatus_to_exitcode(status), output
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_stage_once(slow: FrontDoor) -> None:
-    code, said = interrupted_in_a_terminal(slow, slow.command)
+    code, output = interrupted_in_a_terminal(slow, slow.command)
     assert code == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in output
     assert (slow.machine / "signals").read_text().splitlines() == ["SIGINT"]
     assert (slow.machine / "ended").exists()
 
 
 def test_ctrl_c_through_make(slow: FrontDoor) -> None:
-    code, said = interrupted_in_a_terminal(slow, (str(slow.bin / "make"),))
+    code, output = interrupted_in_a_terminal(slow, (str(slow.bin / "make"),))
     assert code != 0
     wait_until(lambda: (slow.machine / "ended").exists(), "the stage has ended")
-    assert b"Traceback" not in said
+    assert b"Traceback" not in output
 
 
 def test_a_signal_while_the_engine_is_asked(door: FrontDoor) -> None:

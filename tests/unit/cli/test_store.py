@@ -1,4 +1,4 @@
-"""Whose store it is, and the keys of the one on this machine."""
+"""Which store a command uses, and the keys of the one on this machine."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def settings(root: Path, runner: str, environ: dict[str, str] | None = None, **g
 
 @pytest.mark.parametrize("runner", ["compose", "host"])
 def test_keys_are_made_once(tmp_path: Path, runner: str) -> None:
-    found = settings(tmp_path, runner)
-    local_store.make_keys(found)
+    resolved = settings(tmp_path, runner)
+    local_store.make_keys(resolved)
     file = tmp_path / ".larder" / f"s3-{runner}.env"
     text = file.read_text()
     assert [line.partition("=")[0] for line in text.splitlines()] == [
@@ -41,7 +41,7 @@ def test_keys_are_made_once(tmp_path: Path, runner: str) -> None:
         in text
     )
     assert file.stat().st_mode & 0o777 == 0o600
-    local_store.make_keys(found)
+    local_store.make_keys(resolved)
     assert file.read_text() == text
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     other = tmp_path / "other"
@@ -67,8 +67,8 @@ def test_of_many_at_once_one_makes_the_keys(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     command = [sys.executable, "-c", program, str(file)]
     started = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    said = [process.communicate()[0].strip() for process in started]
-    assert sorted(said) == ["False"] * 5 + ["True"]
+    printed = [process.communicate()[0].strip() for process in started]
+    assert sorted(printed) == ["False"] * 5 + ["True"]
     assert len(file.read_text().splitlines()) == 4
     assert os.listdir(tmp_path) == ["keys"]
 
@@ -79,12 +79,12 @@ def test_one_setting_makes_it_the_users_store(tmp_path: Path, name: str, way: st
     (tmp_path / ".larder").mkdir()
     (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
     (tmp_path / ".env").write_text(f"{name}=theirs\n" if way == ".env" else "")
-    given, environ = ({name: "theirs"} if way == found else {} for found in ("given", "environ"))
-    found = settings(tmp_path, "compose", environ, **given)
-    assert found.store == (name,)
-    assert local_store.env_files(found) == (Path(".env"),)
+    given, environ = ({name: "theirs"} if way == resolved else {} for resolved in ("given", "environ"))
+    resolved = settings(tmp_path, "compose", environ, **given)
+    assert resolved.store == (name,)
+    assert local_store.env_files(resolved) == (Path(".env"),)
     with pytest.raises(ConfigurationError, match=f"the settings name your own store.*{name}"):
-        local_store.make_keys(found)
+        local_store.make_keys(resolved)
 
 
 def test_both_runners_know_every_name_of_the_stores_address() -> None:
@@ -103,10 +103,10 @@ def test_the_address_of_the_users_store(tmp_path: Path, name: str) -> None:
 def test_an_empty_setting_is_none(tmp_path: Path) -> None:
     (tmp_path / ".larder").mkdir()
     (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
-    found = settings(tmp_path, "compose", dict.fromkeys(STORE_SETTINGS, ""))
-    assert found.store == ()
-    assert local_store.env_files(found) == (Path(".larder/s3-compose.env"),)
-    assert "S3_BUCKET" in local_store.masking_variables(found)  # else compose would take the empty value for the bucket
+    resolved = settings(tmp_path, "compose", dict.fromkeys(STORE_SETTINGS, ""))
+    assert resolved.store == ()
+    assert local_store.env_files(resolved) == (Path(".larder/s3-compose.env"),)
+    assert "S3_BUCKET" in local_store.masking_variables(resolved)  # else compose would take the empty value
 
 
 def test_the_users_keys_for_our_store(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which build of torch an image gets."""
+"""The build of torch that an image gets."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def changes(machine: Machine) -> list[list[str]]:
-    """What Docker was asked that changes something."""
+    """Return Docker's calls that change something."""
     looks = ["compose", "version"], ["run", "--rm", "--network", "none", "--read-only"]
     asked = [call for call in machine.engine.calls if not any(call[: len(start)] == start for start in looks)]
     return [call for call in asked if any(call[: len(start)] == start for start in CHANGES)]

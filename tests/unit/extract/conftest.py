@@ -19,29 +19,37 @@ from tests.parquet import IMAGE, features
 Row = tuple[bytes | None, Any]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a Parquet file of rows, image and label: `write("data/train-00000-of-00001.parquet", rows)`."""
+class Write:
+    """Writes Parquet files of rows, image and label: `write("data/train-00000-of-00001.parquet", rows)`."""
 
-    def write(
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self,
         name: str,
         rows: Sequence[Row],
         names: Sequence[str] | None = ("cat", "dog"),
         group: int = 3,
         label: pa.DataType | None = None,
     ) -> Path:
+        """Write rows, with `group` of them in a row group."""
         images = pa.array([None if data is None else {"bytes": data, "path": "x.jpg"} for data, _ in rows], IMAGE)
         table = pa.table({"image": images, "label": pa.array([value for _, value in rows], label or pa.int64())})
-        return write_table(name, table.replace_schema_metadata(features(names) if names else None), group)
+        return self.table(name, table.replace_schema_metadata(features(names) if names else None), group)
 
-    def write_table(name: str, table: pa.Table, group: int = 3) -> Path:
-        path = tmp_path / "set" / name
+    def table(self, name: str, table: pa.Table, group: int = 3) -> Path:
+        """Write a table."""
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path, row_group_size=group)
         return path
 
-    write.table = write_table  # type: ignore[attr-defined]
-    return write
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes Parquet files into a folder, `set`."""
+    return Write(tmp_path / "set")
 
 
 @pytest.fixture
@@ -59,12 +67,12 @@ def run(tmp_path: Path) -> Callable[..., StageOutcome]:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    """The files of raw/, without the contract's."""
+    """The files of raw/, without `_larder/`."""
 
     def read() -> dict[str, bytes]:
         folder = tmp_path / "volume" / "raw"
         paths = (path for path in folder.rglob("*") if path.is_file())
-        found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-        return {name: content for name, content in found.items() if not name.startswith("_larder/")}
+        contents = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+        return {name: content for name, content in contents.items() if not name.startswith("_larder/")}
 
     return read

@@ -62,7 +62,7 @@ def zeros_gz(megabytes: int) -> bytes:
 
 
 def tar_gz(*parts: bytes | int) -> bytes:
-    """Parts of a tar, compressed; a number is so many megabytes of zeros."""
+    """Compress the parts of a tar. A number stands for this many megabytes of zeros."""
     return b"".join(zeros_gz(part) if isinstance(part, int) else gzip.compress(part) for part in parts)
 
 
@@ -71,7 +71,7 @@ def pax_header(content: bytes, kind: bytes = b"x") -> bytes:
 
 
 def pax_records(count: int, kind: bytes) -> bytes:
-    """Headers of nearly 1 MiB, each with another key."""
+    """Return headers of nearly 1 MiB, each with a different key."""
     parts = []
     for number in range(count):
         rest = b" key%d=" % number + b"v" * 1_000_000 + b"\n"
@@ -105,8 +105,10 @@ def shared_nothing() -> bytes:
     """Many entries that all unpack the same 4 MB of deflate, which are empty blocks."""
     data = b"\0\0\0\xff\xff" * 800_000 + b"\3\0"
     first = ZipEntry(b"0.jpg", b"", DEFLATE, data=data)
-    others = [ZipEntry(b"%d.jpg" % n, b"", DEFLATE, data=b"", packed_size=len(data), offset=0) for n in range(1, 500)]
-    return zip_of([first, *others])
+    overlapping = [
+        ZipEntry(b"%d.jpg" % n, b"", DEFLATE, data=b"", packed_size=len(data), offset=0) for n in range(1, 500)
+    ]
+    return zip_of([first, *overlapping])
 
 
 _FILE_TAR = tar_of([("a.jpg", FILE, "1")])
@@ -185,7 +187,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="session")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ended]]:
-    """Every archive, extracted in one process after the other, once in a test run."""
+    """Extract each archive in a process, once per test run."""
     with shared(tmp_path_factory, "hostile", _extract_all) as ends:
         yield {name: Ended(*end) for name, end in ends.items()}
 
@@ -203,11 +205,11 @@ def _extract_all(folder: Path) -> Started:
     )
     assert run.returncode == 0, run.stderr[-3000:]
     ends = [json.loads(line) for line in run.stdout.splitlines()]
-    said = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
-    last = [event["message"] for event in said if event["event"] in ("done", "error")]
+    events = [json.loads(line) for line in run.stderr.splitlines() if line.startswith("{")]
+    last = [event["message"] for event in events if event["event"] in ("done", "error")]
     assert len(last) == len(ends) == len(HOSTILE)
-    found = {name: (end["code"], end["peak"], what) for name, end, what in zip(HOSTILE, ends, last, strict=True)}
-    return Started(found, ["true"])
+    outcomes = {name: (end["code"], end["peak"], what) for name, end, what in zip(HOSTILE, ends, last, strict=True)}
+    return Started(outcomes, ["true"])
 
 
 @pytest.mark.parametrize("name", HOSTILE)

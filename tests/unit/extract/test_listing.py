@@ -46,6 +46,6 @@ def test_a_listing_of_any_length_takes_no_memory(tmp_path: Path, count: int) -> 
     ],
 )
 def test_the_path_of_a_key(uri: str, key: str, path: str | None) -> None:
-    prefix = PrefixReader(uri, StoreSettings(), 10)
-    found = prefix._object({"Key": key, "Size": 0, "ETag": '"x"'}) if key.startswith(prefix.start) else None
-    assert (found.path if found else None) == path
+    prefix = PrefixReader(uri, StoreSettings.load("test", [], {}), 10)
+    entry = prefix._object({"Key": key, "Size": 0, "ETag": '"x"'}) if key.startswith(prefix.start) else None
+    assert (entry.path if entry else None) == path

@@ -14,6 +14,7 @@ from larder.errors import InputError, LarderError
 from larder.sources import parquet, parquet_labels, parquet_reader
 from larder.sources.parts import SourcePart
 from tests.parquet import IMAGE, features, picture
+from tests.unit.extract.conftest import Write
 
 Run = Callable[..., Any]
 Raw = Callable[[], Mapping[str, bytes]]
@@ -27,7 +28,7 @@ def classes(files: Mapping[str, bytes]) -> list[str]:
     return json.loads(files["classes.json"])["classes"]
 
 
-def test_rows_become_files_below_split_and_label(write: Run, run: Run, raw: Raw, tmp_path: Path) -> None:
+def test_rows_become_files_below_split_and_label(write: Write, run: Run, raw: Raw, tmp_path: Path) -> None:
     train, test = rows(7), rows(4, 7)
     write("data/train-00000-of-00002.parquet", train[:4], ("zebra", "a/b"))
     write("data/train-00001-of-00002.parquet", train[4:], ("zebra", "a/b"))
@@ -47,7 +48,7 @@ def test_rows_become_files_below_split_and_label(write: Run, run: Run, raw: Raw,
     assert {name: content for name, content in files.items() if name != "classes.json"} == expected
 
 
-def test_one_file_alone_and_the_same_bytes_again(write: Run, run: Run, raw: Raw, tmp_path: Path) -> None:
+def test_one_file_alone_and_the_same_bytes_again(write: Write, run: Run, raw: Raw, tmp_path: Path) -> None:
     path = write("train.parquet", rows(5))
     run(path)
     first, manifest = raw(), (tmp_path / "volume/raw/_larder/manifest.json").read_bytes()
@@ -59,7 +60,7 @@ def test_one_file_alone_and_the_same_bytes_again(write: Run, run: Run, raw: Raw,
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_the_ending_is_the_contents(write: Run, run: Run, raw: Raw, kind: str) -> None:
+def test_the_ending_is_the_contents(write: Write, run: Run, raw: Raw, kind: str) -> None:
     endings = {"JPEG": "jpg", "TIFF": "tif"}
     run(write("train.parquet", [(picture(1, kind), 0), (b"none of these", 1)]))
     assert sorted(name.rpartition(".")[2] for name in raw()) == sorted(["json", endings.get(kind, kind.lower()), "bin"])
@@ -76,7 +77,7 @@ def test_the_ending_is_the_contents(write: Run, run: Run, raw: Raw, kind: str) -
     ids=["text", "dictionary", "number", "bool"],
 )
 def test_labels_without_names(
-    write: Run, run: Run, raw: Raw, kind: pa.DataType, labels: list[Any], expected: Any
+    write: Write, run: Run, raw: Raw, kind: pa.DataType, labels: list[Any], expected: Any
 ) -> None:
     run(write("train.parquet", [(picture(n), label) for n, label in enumerate(labels)], None, label=kind))
     files = raw()
@@ -84,7 +85,7 @@ def test_labels_without_names(
     assert {name.split("/")[1] for name in files if "/" in name and files[name] == picture(1)} == {"000"}
 
 
-def test_columns_of_splits_that_say_nothing_else(write: Run, run: Run, raw: Raw) -> None:
+def test_columns_of_splits_that_say_nothing_else(write: Write, run: Run, raw: Raw) -> None:
     table = pa.table(
         {
             "image": pa.array([{"bytes": picture(n), "path": None} for n in range(3)], IMAGE),
@@ -93,11 +94,11 @@ def test_columns_of_splits_that_say_nothing_else(write: Run, run: Run, raw: Raw)
             "subset": ["easy", "hard", ""],
         }
     )
-    run(write.table("train.parquet", table))  # type: ignore[attr-defined]
+    run(write.table("train.parquet", table))
     assert len(raw()) == 4
 
 
-def test_images_without_a_struct_and_columns_by_name(write: Run, run: Run, raw: Raw) -> None:
+def test_images_without_a_struct_and_columns_by_name(write: Write, run: Run, raw: Raw) -> None:
     table = pa.table(
         {
             "left": pa.array([picture(1), picture(2)], pa.large_binary()),
@@ -106,13 +107,13 @@ def test_images_without_a_struct_and_columns_by_name(write: Run, run: Run, raw: 
             "coarse": [0, 0],
         }
     )
-    run(write.table("train.parquet", table), image_column="right", label_column="fine")  # type: ignore[attr-defined]
+    run(write.table("train.parquet", table), image_column="right", label_column="fine")
     files = raw()
     assert files["train/001/train-0000001.jpg"] == picture(4)
     assert classes(files) == ["0", "1"]
 
 
-def test_names_of_classes_from_the_card(write: Run, run: Run, raw: Raw, tmp_path: Path) -> None:
+def test_names_of_classes_from_the_card(write: Write, run: Run, raw: Raw, tmp_path: Path) -> None:
     write("data/train-00000-of-00001.parquet", rows(2), None)
     (tmp_path / "set/README.md").write_text(
         "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype:\n"
@@ -123,7 +124,7 @@ def test_names_of_classes_from_the_card(write: Run, run: Run, raw: Raw, tmp_path
 
 
 def test_a_split_without_labels_is_left_out_with_a_warning(
-    write: Run, run: Run, raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write: Write, run: Run, raw: Raw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("data/train-00000-of-00001.parquet", rows(4))
     write("data/test-00000-of-00001.parquet", [(picture(9), -1), (picture(8), None)])
@@ -168,8 +169,8 @@ TWO = pa.chunked_array([BYTES, BYTES])
         (of(image=BYTES, label=[0], set=["val"], subset=["val"]), "may be the split: 'set' and 'subset'", "split"),
     ],
 )
-def test_what_is_refused(write: Run, run: Run, table: pa.Table, says: str, step: str) -> None:
-    path = write.table("train.parquet", table)  # type: ignore[attr-defined]
+def test_what_is_refused(write: Write, run: Run, table: pa.Table, says: str, step: str) -> None:
+    path = write.table("train.parquet", table)
     with pytest.raises(InputError) as error:
         run(path)
     assert says in error.value.what
@@ -190,7 +191,7 @@ def test_what_is_refused(write: Run, run: Run, table: pa.Table, says: str, step:
     ],
 )
 def test_a_column_of_splits_counts(
-    write: Run, run: Run, raw: Raw, column: str, values: Any, folders: list[str], capsys: pytest.CaptureFixture[str]
+    write: Write, run: Run, raw: Raw, column: str, values: Any, folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In a file whose name says nothing else: `datasets` calls a dataset without splits train, too."""
     images = pa.array([{"bytes": picture(n), "path": None} for n in range(3)], IMAGE)
@@ -198,14 +199,14 @@ def test_a_column_of_splits_counts(
         write.table(
             "data/train-00000-of-00001.parquet", pa.table({"image": images, "label": [0, 1, 0], column: values})
         )
-    )  # type: ignore[attr-defined]
+    )
     files = raw()
     assert sorted({name.split("/")[0] for name in files if "/" in name}) == folders
     assert len(files) == 4, "and each row is in one"
     assert ("rows by the column" in capsys.readouterr().err) is (folders != ["train"])
 
 
-def test_a_file_without_rows_beside_others(write: Run, run: Run, raw: Raw, tmp_path: Path) -> None:
+def test_a_file_without_rows_beside_others(write: Write, run: Run, raw: Raw, tmp_path: Path) -> None:
     """`datasets` writes one for a split that is empty."""
     write("data/train-00000-of-00001.parquet", rows(2))
     write("data/test-00000-of-00001.parquet", [])
@@ -214,7 +215,7 @@ def test_a_file_without_rows_beside_others(write: Run, run: Run, raw: Raw, tmp_p
 
 
 @pytest.mark.parametrize("splits", [[0, 1], ["train", "test"]])
-def test_splits_that_are_numbers_with_names(write: Run, run: Run, raw: Raw, splits: list[Any]) -> None:
+def test_splits_that_are_numbers_with_names(write: Write, run: Run, raw: Raw, splits: list[Any]) -> None:
     """Names of values that are texts themselves don't count."""
     described = {
         "image": {"_type": "Image"},
@@ -223,40 +224,40 @@ def test_splits_that_are_numbers_with_names(write: Run, run: Run, raw: Raw, spli
     }
     notes = {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
     table = of(image=TWO, label=[0, 1], split=splits).replace_schema_metadata(notes)
-    run(write.table("x.parquet", table))  # type: ignore[attr-defined]
+    run(write.table("x.parquet", table))
     assert sorted(raw()) == ["classes.json", "test/001/x-0000001.jpg", "train/000/x-0000000.jpg"]
 
 
 def test_rows_of_a_split_without_labels_are_left_out(
-    write: Run, run: Run, raw: Raw, capsys: pytest.CaptureFixture[str]
+    write: Write, run: Run, raw: Raw, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = pa.array([{"bytes": picture(n), "path": None} for n in range(4)], IMAGE)
     table = of(image=images, label=["a", None, "b", ""], split=["train", "test", "train", "test"])
-    run(write.table("all.parquet", table))  # type: ignore[attr-defined]
+    run(write.table("all.parquet", table))
     assert sorted(raw()) == ["classes.json", "train/000/all-0000000.jpg", "train/001/all-0000002.jpg"]
     assert "leaving out the split 'test': 2 rows, none with a label" in capsys.readouterr().err
     with pytest.raises(InputError, match="row 2 has no label"):
-        run(write.table("all.parquet", table.set_column(1, "label", [["a", "b", None, "b"]])))  # type: ignore[attr-defined]
+        run(write.table("all.parquet", table.set_column(1, "label", [["a", "b", None, "b"]])))
 
 
 @pytest.mark.parametrize("name", ["validation.parquet", "data/test-00000-of-00001.parquet"])
-def test_a_column_of_splits_must_agree_with_names(write: Run, run: Run, tmp_path: Path, name: str) -> None:
-    write.table(name, of(image=TWO, label=[0, 1], split=["fold 1", None]))  # type: ignore[attr-defined]
+def test_a_column_of_splits_must_agree_with_names(write: Write, run: Run, tmp_path: Path, name: str) -> None:
+    write.table(name, of(image=TWO, label=[0, 1], split=["fold 1", None]))
     with pytest.raises(InputError, match="column 'split' says 'fold 1', and the file's name or folder says") as error:
         run(tmp_path / "set")
     assert "a file of its own" in error.value.next_step
 
 
-def test_all_files_have_the_column_of_splits(write: Run, run: Run, tmp_path: Path) -> None:
-    write.table("a.parquet", of(image=BYTES, label=[0], split=["test"]))  # type: ignore[attr-defined]
-    write.table("b.parquet", of(image=BYTES, label=[0]))  # type: ignore[attr-defined]
+def test_all_files_have_the_column_of_splits(write: Write, run: Run, tmp_path: Path) -> None:
+    write.table("a.parquet", of(image=BYTES, label=[0], split=["test"]))
+    write.table("b.parquet", of(image=BYTES, label=[0]))
     with pytest.raises(
         InputError, match=r"a\.parquet has a column of splits, 'split', and b\.parquet has none like it"
     ):
         run(tmp_path / "set")
 
 
-def test_a_row_without_label_among_others_is_named(write: Run, run: Run) -> None:
+def test_a_row_without_label_among_others_is_named(write: Write, run: Run) -> None:
     path = write("train.parquet", [*rows(5), (picture(5), None), *rows(2)])
     with pytest.raises(InputError, match="row 5 has no label in the column 'label', and other rows have one"):
         run(path)
@@ -270,7 +271,7 @@ def test_a_row_without_label_among_others_is_named(write: Run, run: Run) -> None
         ({"names": None, "label": pa.string()}, "types"),
     ],
 )
-def test_files_of_different_data_sets_are_named(write: Run, run: Run, tmp_path: Path, other: Any, says: str) -> None:
+def test_files_of_different_data_sets_are_named(write: Write, run: Run, tmp_path: Path, other: Any, says: str) -> None:
     write("train-1.parquet", rows(2))
     value = "x" if other.get("label") else 0
     write("train-2.parquet", [(picture(1), value)], **other)
@@ -282,7 +283,7 @@ def test_files_of_different_data_sets_are_named(write: Run, run: Run, tmp_path: 
 
 
 @pytest.mark.parametrize("harm", ["cut", "footer", "page", "length", "nothing but magic"])
-def test_a_damaged_file_is_named(write: Run, run: Run, tmp_path: Path, harm: str) -> None:
+def test_a_damaged_file_is_named(write: Write, run: Run, tmp_path: Path, harm: str) -> None:
     path = write("train.parquet", rows(9))
     data = bytearray(path.read_bytes())
     if harm == "cut":
@@ -301,14 +302,14 @@ def test_a_damaged_file_is_named(write: Run, run: Run, tmp_path: Path, harm: str
     assert not (tmp_path / "volume/raw").exists()
 
 
-def test_more_rows_than_files_are_allowed(write: Run, run: Run) -> None:
+def test_more_rows_than_files_are_allowed(write: Write, run: Run) -> None:
     with pytest.raises(InputError, match="more than 4 rows") as error:
         run(write("train.parquet", rows(5)), max_files=4)
     assert "LARDER_MAX_FILES" in error.value.next_step
 
 
 @pytest.mark.parametrize("step", [97, pytest.param(23, marks=pytest.mark.exhaustive)])
-def test_any_change_of_a_byte_ends_in_an_error_of_ours_or_in_files(write: Run, run: Run, step: int) -> None:
+def test_any_change_of_a_byte_ends_in_an_error_of_ours_or_in_files(write: Write, run: Run, step: int) -> None:
     path = write("train.parquet", rows(3))
     data = path.read_bytes()
     for at in (*range(0, len(data), step), *range(len(data) - 8, len(data))):  # the footer's length and magic, too
@@ -323,7 +324,7 @@ def test_any_change_of_a_byte_ends_in_an_error_of_ours_or_in_files(write: Run, r
 
 @pytest.mark.parametrize("column", ["images", "labels"])
 def test_pages_that_unpack_to_more_than_is_read_at_once(
-    write: Run, run: Run, monkeypatch: pytest.MonkeyPatch, column: str
+    write: Write, run: Run, monkeypatch: pytest.MonkeyPatch, column: str
 ) -> None:
     """Small in the file: a page of zeros, and a dictionary of one long label."""
     monkeypatch.setattr(parquet, "_MAX_PAGE_BYTES", 1 << 20)
@@ -337,22 +338,27 @@ def test_pages_that_unpack_to_more_than_is_read_at_once(
 
 
 def test_many_rows_of_one_large_image_of_a_dictionary(
-    write: Run, run: Run, raw: Raw, monkeypatch: pytest.MonkeyPatch
+    write: Write, run: Run, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_reader, "_MAX_ROWS_BYTES", 2_000_000)
     seen: list[int] = []
     batches = parquet.read_batches
+
+    def recorded(table: Any, part: Any, group: int, rows: int, columns: Any) -> Any:
+        seen.append(rows)
+        return batches(table, part, group, rows, columns)
+
     monkeypatch.setattr(
         parquet,
         "read_batches",
-        lambda table, part, group, rows, columns: (seen.append(rows), batches(table, part, group, rows, columns))[1],
+        recorded,
     )
     run(write("train.parquet", [(bytes(900_000), 0)] * 5, group=5))
     assert seen[-1] == 2
     assert len(raw()) == 6
 
 
-def test_a_limited_number_of_footers_is_remembered(write: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_number_of_footers_is_remembered(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_reader, "_MAX_DESCRIBABLE", 2)
     monkeypatch.setattr(parquet_reader, "_describable", describable := set[bytes]())
     counts = []
@@ -363,7 +369,7 @@ def test_a_limited_number_of_footers_is_remembered(write: Run, monkeypatch: pyte
     assert counts == [1, 2, 1, 2]
 
 
-def test_labels_that_are_no_utf_8(write: Run, run: Run) -> None:
+def test_labels_that_are_no_utf_8(write: Write, run: Run) -> None:
     path = write("train.parquet", [(picture(1), "cat"), (picture(2), "dog")], None, label=pa.string())
     path.write_bytes(path.read_bytes().replace(b"cat", b"\xffat"))
     with pytest.raises(InputError, match="the column of labels can't be read"):

@@ -1,4 +1,4 @@
-"""Unpacking: links become files, nothing is in it twice, limits hold, and a second try sees the same faults."""
+"""Unpacking: links become files, no path is repeated, limits hold, and a second try sees the same faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE, SYMLINK, HARD = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 
 @pytest.fixture
 def unpacked(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
-    """Unpacks a tar of entries, as a run would that continues from the last; gives what is in the ledger."""
+    """Unpacks a tar of entries, like a run that resumes the last one. Returns the ledger's entries."""
 
     def run(entries: list[Entry], max_files: int = 100, max_bytes: int = 1000) -> dict[str, bytes]:
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What index stores on disk: the listing of a source, and the images found in it."""
+"""What index stores on disk: the listing of a source, and its images."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ REPORTER = Reporter("jupyter", "line")
 
 
 class AnotherJupyter(BaseHTTPRequestHandler):
-    """Answers as every Jupyter server does."""
+    """Answers like any Jupyter server."""
 
     def do_GET(self) -> None:
         body = json.dumps({"version": "2.21.1"}).encode()
@@ -42,7 +42,7 @@ def settings(tmp_path: Path, port: int) -> JupyterSettings:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Iterator[int]:
-    """A process that is noted as the server on port 4242."""
+    """A process that is recorded as the server on port 4242."""
     with subprocess.Popen([sys.executable, "-c", "input()", "jupyterlab"], stdin=subprocess.PIPE) as process:
         (tmp_path / "home").mkdir()
         chosen = settings(tmp_path, 4242)

@@ -21,7 +21,7 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
 
 
 def write(path: Path, source: str, *, output: str = "") -> None:
-    """A notebook of one cell, which was run when it has an output; JupyterLab saves the source as lines."""
+    """Write a notebook of one cell; with an output, it was run. JupyterLab saves the source as lines."""
     import nbformat  # here, since it takes seconds, of every process that only collects tests
     from nbformat.v4 import new_code_cell, new_notebook, new_output
 
@@ -43,10 +43,10 @@ def test_missing_notebooks_are_copied_and_edited_ones_are_kept(
     assert "edited" in (theirs / "look.ipynb").read_text()
     assert (theirs / "demo.ipynb").read_bytes() == run, "with its outputs"
     assert (theirs / "compare.ipynb").read_bytes() == (ours / "compare.ipynb").read_bytes()
-    told = capsys.readouterr().err
-    assert "look.ipynb" in told
-    assert "demo.ipynb" not in told
-    assert "compare.ipynb" not in told
+    stderr = capsys.readouterr().err
+    assert "look.ipynb" in stderr
+    assert "demo.ipynb" not in stderr
+    assert "compare.ipynb" not in stderr
 
 
 def test_a_release_renews_the_notebooks_that_nobody_has_edited(
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"),
+    ("flag", "stderr"),
     [
         ("--bind=localhost", "must be an IPv4 address, such as 127.0.0.1"),
         ("--bind=::1", "must be an IPv4 address, such as 127.0.0.1"),
@@ -128,12 +128,12 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         ("--port=99999", "must be 65535 or less"),
     ],
 )
-def test_where_it_cannot_listen(tmp_path: Path, flag: str, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_where_it_cannot_listen(tmp_path: Path, flag: str, stderr: str) -> None:
+    with pytest.raises(ConfigurationError, match=stderr):
         settings(tmp_path, flag)
 
 
-def test_too_little_shared_memory_is_told(
+def test_too_little_shared_memory_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stage, "MIN_SHARED_BYTES", 1 << 60)
@@ -144,13 +144,13 @@ def test_too_little_shared_memory_is_told(
 def test_kernels_find_the_code_and_the_folders_and_not_the_token(tmp_path: Path) -> None:
     given = {"LARDER_RESULTS": "results", "JUPYTER_TOKEN": "another", "LARDER_LOG": "json", "S3_BUCKET": "food"}
     kept = stage._write_token(tmp_path / "home", "a-token")
-    found = stage.environment(settings(tmp_path), given, kept)
-    assert found["LARDER_RESULTS"] == str(Path("results").resolve())
-    assert found["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())
-    assert found["PYTHONPATH"] == str(stage.ROOT)
-    assert found["S3_BUCKET"] == "food"
-    assert "a-token" not in str(found)
-    assert "another" not in str(found)
+    environment = stage.environment(settings(tmp_path), given, kept)
+    assert environment["LARDER_RESULTS"] == str(Path("results").resolve())
+    assert environment["LARDER_MOUNT_DIR"] == str(Path(".larder/mount").resolve())
+    assert environment["PYTHONPATH"] == str(stage.ROOT)
+    assert environment["S3_BUCKET"] == "food"
+    assert "a-token" not in str(environment)
+    assert "another" not in str(environment)
     assert kept.read_text() == "a-token", "the server takes every byte of it"
     assert kept.stat().st_mode & 0o777 == 0o600
 

@@ -1,4 +1,4 @@
-"""What notebooks call, without a kernel: figures are looked at as objects."""
+"""The functions that notebooks call, without a kernel: figures are checked as objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """People came by make."""
+    """Set the front door to make."""
     monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
 
 
@@ -44,10 +44,11 @@ def test_the_area_of_the_network_s_figure_is_what_was_received() -> None:
     warm = one_pass("warm", [4096], [0.0, 2.0])
     figure = lab.plot_network({"arm": "litdata_streaming", **cold, "then": [warm]})
     left, right = figure.axes
-    for axis, wanted in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
-        [patch] = axis.patches
+    for axis, area in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
+        patch: Any = axis.patches[0]
+        assert len(axis.patches) == 1
         values, edges, _ = patch.get_data()
-        assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(wanted)
+        assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(area)
         assert axis.get_xlim() == (0, 1.9)
         assert axis.get_ylim() == pytest.approx((0, 8.8))
     assert "5.0 MiB of data in 1.9 s" in left.get_title()
@@ -85,7 +86,9 @@ def test_throughput_shows_medians_and_all_runs() -> None:
     )
     [axis] = lab.plot_throughput(comparison).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["slow, 2 runs", "fast, 3 runs"], "upwards"
-    assert [bar.get_width() for bar in axis.patches] == [95.0, 200.0]
+    bars: list[Any] = list(axis.patches)
+    assert [bar.get_width() for bar in bars] == [95.0, 200.0]
+    spread: Any
     [spread] = axis.collections
     ends = [(segment[0][0], segment[1][0]) for segment in spread.get_segments()]
     assert ends == [(90.0, 100.0), (180.0, 230.0)]
@@ -155,7 +158,7 @@ def test_a_wrong_setting_is_named_before_anything_runs(monkeypatch: pytest.Monke
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a store that takes connections and never answers."""
+    """The address of a store that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}

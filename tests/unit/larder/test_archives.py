@@ -6,7 +6,6 @@ import bz2
 import gzip
 import io
 import lzma
-import os
 import pickle
 import random
 import struct
@@ -24,11 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from larder.errors import InputError, LarderError
-from larder.sources import FolderSource, SourceLimits, SourceOptions, TooLargeError, open_local
+from larder.sources import open_local
 from larder.sources.members import Source
-from tests.archives import BZIP2, DEFLATE64, LZMA, OLD_ZSTD, PPMD, XZ, ZSTD, files_in_zip, v7_tar
+from tests.archives import BZIP2, DEFLATE64, LZMA, OLD_ZSTD, PPMD, XZ, ZSTD, contents, files_in_zip, v7_tar
 
 NOISE = random.Random(1).randbytes(3_000_000)
+
 FILES = {
     "training/0_0.jpg": b"small",
     "training/0_1.jpg": b"",
@@ -41,6 +41,7 @@ FILES = {
 }
 
 Archive = Callable[[dict[str, bytes]], bytes]
+
 METHODS = {"Deflate64": DEFLATE64, "bzip2": BZIP2, "LZMA": LZMA, "zstd": ZSTD, "old zstd": OLD_ZSTD, "xz": XZ}
 
 
@@ -57,7 +58,7 @@ def stored_zip(files: dict[str, bytes]) -> bytes:
 
 
 def zip64(files: dict[str, bytes]) -> bytes:
-    """Every field that may be in the Zip64 extra field is there, and the Zip64 end record too."""
+    """Build a zip with every possible field of the Zip64 extra field, and the Zip64 end record."""
     body, directory = b"", b""
     for name, content in files.items():
         raw, crc, size = name.encode(), zlib.crc32(content), len(content)
@@ -78,7 +79,7 @@ def zip64(files: dict[str, bytes]) -> bytes:
 
 
 def streamed_zip(files: dict[str, bytes]) -> bytes:
-    """As written to a pipe: lengths follow the data, and the local headers hold none."""
+    """Build a zip as written to a pipe: lengths follow the data, and local headers have none."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -98,7 +99,7 @@ def streamed_zip(files: dict[str, bytes]) -> bytes:
 
 
 def unflagged(files: dict[str, bytes]) -> bytes:
-    """UTF-8 names without the flag that says so."""
+    """Build a zip of UTF-8 names without the flag for UTF-8."""
     return zip64(files).replace(struct.pack("<HH", 45, 0x800), struct.pack("<HH", 45, 0))
 
 
@@ -123,7 +124,7 @@ def tar_gz(files: dict[str, bytes]) -> bytes:
 
 
 def tar_gz_in_parts(files: dict[str, bytes]) -> bytes:
-    """As parallel packers write it: several gzip members in a row."""
+    """Compress like parallel programs: several gzip members in a row."""
     whole = pax(files)
     return gzip.compress(whole[:1_000_001], 1) + gzip.compress(whole[1_000_001:], 1)
 
@@ -133,7 +134,7 @@ def tar_bz2(files: dict[str, bytes]) -> bytes:
 
 
 def tar_bz2_in_parts(files: dict[str, bytes]) -> bytes:
-    """As pbzip2 writes it."""
+    """Compress like pbzip2."""
     whole = pax(files)
     return bz2.compress(whole[:1_000_001], 1) + bz2.compress(whole[1_000_001:], 1)
 
@@ -143,7 +144,7 @@ def tar_xz(files: dict[str, bytes]) -> bytes:
 
 
 def tar_xz_in_parts(files: dict[str, bytes]) -> bytes:
-    """Streams with padding between them, which xz's format allows."""
+    """Compress to streams with padding between them, which xz's format allows."""
     whole = pax(files)
     return lzma.compress(whole[:1_000_001], preset=0) + bytes(8) + lzma.compress(whole[1_000_001:], preset=0) + bytes(4)
 
@@ -183,6 +184,7 @@ KINDS: dict[str, Archive] = {
     "v7 tar.gz": lambda files: gzip.compress(v7_tar(files), 1),
     **{f"zip with {name}": partial(files_in_zip, method=method) for name, method in METHODS.items()},
 }
+
 COMPRESSED = {name: KINDS[name] for name in ("tar.gz", "tar.zst", "tar.bz2", "tar.xz")}
 
 
@@ -196,10 +198,6 @@ def opened(tmp_path: Path) -> Callable[[bytes], Source]:
         return open_local(path, "given")
 
     return open_bytes
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    return {member.path: b"".join(source.read(member)) for member in source.scan() if member.link is None}
 
 
 @pytest.mark.one_in(2)
@@ -252,12 +250,9 @@ def test_tar_name_that_is_not_utf8_is_refused(opened: Callable[[bytes], Source],
 
 
 def with_checksum(archive: bytes) -> bytes:
-    """A tar whose first header was changed, with its checksum put right."""
+    """Correct the checksum of a tar's first header."""
     header = archive[:148] + b" " * 8 + archive[156:512]
     return archive[:148] + b"%06o\0 " % sum(header) + archive[156:]
-
-
-# Faults -------------------------------------------------------------------------------------------------------------
 
 
 def encrypted(archive: bytes) -> bytes:
@@ -301,7 +296,9 @@ def lying_size(archive: bytes, size: int) -> bytes:
 
 
 TEXT = b"the bytes of a file " * 20
+
 DEFLATED = plain_zip({"a.jpg": TEXT})
+
 STORED = stored_zip({"a.jpg": TEXT})
 
 FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -397,7 +394,7 @@ SEEDS = {
 @settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_damage_ends_in_an_error_for_people(tmp_path: Path, kind: str, data: st.DataObject) -> None:
-    """Bytes replaced, cut out or put in anywhere: the reader gives files or a clear error, never a crash."""
+    """Bytes are replaced, cut out or inserted anywhere: the reader returns files or raises an error for people."""
     archive = bytearray(SEEDS[kind])
     for _ in range(data.draw(st.integers(1, 4))):
         # the directory of a zip is at its end, a tar's header at its start
@@ -410,151 +407,6 @@ def test_any_damage_ends_in_an_error_for_people(tmp_path: Path, kind: str, data:
         contents(open_local(path, "given"))
     except LarderError as error:
         assert error.exit_code == 3
-
-
-# Folders ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "folder"
-    for name, content in FILES.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
-
-
-def test_folder_reads_back(folder: Path) -> None:
-    assert contents(open_local(folder, "given")) == FILES
-
-
-def test_folder_through_a_link_and_with_a_relative_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder.parent)
-    os.symlink("folder", "link")
-    assert contents(open_local(Path("link"), "given")) == FILES
-
-
-def test_link_inside_a_folder_is_followed(folder: Path) -> None:
-    os.symlink("0_0.jpg", folder / "training" / "again.jpg")
-    assert contents(open_local(folder, "given")) == FILES | {"training/again.jpg": b"small"}
-
-
-def make_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        (lambda path: path.symlink_to("../../folder2/x"), "not a file"),
-        (lambda path: path.symlink_to("nothing"), "not a file"),
-        (lambda path: path.symlink_to(path.name), "not a file"),
-        (lambda path: path.symlink_to("/dev/zero"), "which is a device"),
-        (lambda path: path.symlink_to("."), "leads back to a folder"),
-        (lambda path: path.symlink_to("../.."), "leads back to a folder"),
-        (make_fifo, "pipe"),
-        (lambda path: Path(os.fsdecode(os.fsencode(path) + b"\xff")).touch(), "UTF-8"),
-    ],
-    ids=[
-        "link to a neighbour",
-        "dangling link",
-        "link to itself",
-        "link to a device",
-        "link to its folder",
-        "link to a folder above",
-        "pipe",
-        "name that is not UTF-8",
-    ],
-)
-def test_folder_with_a_fault(folder: Path, make: Callable[[Path], None], why: str) -> None:
-    make(folder / "training" / "odd")
-    source = FolderSource(folder, "given")
-    source.metadata_digest()
-    with pytest.raises(InputError, match=why):
-        contents(source)
-
-
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../beside/x", "../../beside"])
-def test_links_out_of_a_folder_can_be_refused(folder: Path, target: str) -> None:
-    (folder.parent / "beside").mkdir()
-    (folder.parent / "beside" / "x").touch()
-    (folder / "training" / "odd").symlink_to(target)
-    assert len(contents(open_local(folder, "given"))) == len(FILES) + 1
-    with pytest.raises(InputError, match="leaves the folder") as caught:
-        contents(open_local(folder, "given", SourceOptions(follow_links=False)))
-    assert "cp -rL" in caught.value.next_step
-
-
-def test_caches_of_links_are_read_as_files(tmp_path: Path) -> None:
-    """Hugging Face, DVC and git-annex use such folders: links to content elsewhere, named by its digest."""
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
-    for name in ("deadbeef", "f00d"):
-        (blobs / name).parent.mkdir(exist_ok=True)
-        (blobs / name).write_bytes(name.encode())
-    (tmp_path / "shared" / "deep").mkdir(parents=True)
-    (tmp_path / "shared" / "deep" / "3.jpg").symlink_to("../../blobs/f00d")
-    (snapshot / "train" / "cat").mkdir(parents=True)
-    (snapshot / "train" / "cat" / "1.jpg").symlink_to("../../../../blobs/deadbeef")
-    (snapshot / "train" / "dog").symlink_to(tmp_path / "shared")
-    (snapshot / "val").symlink_to("train")  # the same files twice, which is no circle
-    (snapshot / ".git" / "annex").mkdir(parents=True)
-    (snapshot / ".git" / "annex" / "broken").symlink_to("nothing")
-    found = {"cat/1.jpg": b"deadbeef", "dog/deep/3.jpg": b"f00d"}
-    assert contents(open_local(snapshot, "given")) == {
-        f"{split}/{path}": content for split in ("train", "val") for path, content in found.items()
-    }
-
-
-def test_all_dangling_links_are_told_at_once(folder: Path) -> None:
-    for number in range(9):
-        (folder / f"{number}.jpg").symlink_to(f"gone/{number}")
-    with pytest.raises(InputError, match="and 4 more") as caught:
-        contents(open_local(folder, "given"))
-    assert caught.value.what.count("is a link to 'gone/") == 5
-    assert "git annex get" in caught.value.next_step
-    assert "\n" not in caught.value.what
-
-
-def test_folders_that_link_to_each_other_come_to_an_end(tmp_path: Path) -> None:
-    for name, other in ("ab", "ba"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "to").symlink_to(f"../{other}")
-    with pytest.raises(InputError, match="leads back to a folder"):
-        contents(open_local(tmp_path, "given"))
-
-
-def test_folders_that_link_to_the_next_twice_are_counted(tmp_path: Path) -> None:
-    """2**30 ways lead to the last one."""
-    link_folders(tmp_path, 30, "ab")
-    with pytest.raises(TooLargeError, match="1,000 entries"):
-        contents(open_local(tmp_path, "given", SourceOptions(SourceLimits(max_files=1000))))
-
-
-def test_more_links_than_the_system_follows_are_a_fault(tmp_path: Path) -> None:
-    link_folders(tmp_path, 60, "a")
-    with pytest.raises(InputError, match=r"is a link .* \(Too many levels of symbolic links\)"):
-        contents(open_local(tmp_path, "given", SourceOptions(SourceLimits(max_files=10_000))))
-
-
-def link_folders(place: Path, count: int, names: str) -> None:
-    """Make folders that link to the next one, under each of the names."""
-    for number in range(count):
-        (place / f"{number}").mkdir()
-        for name in names:
-            (place / f"{number}" / name).symlink_to(f"../{number + 1}")
-    (place / f"{count}").mkdir()
-
-
-def test_state_of_a_folder_sees_changes_and_ignores_litter(folder: Path) -> None:
-    source = FolderSource(folder, "given")
-    before = source.metadata_digest()
-    assert source.metadata_digest() == before
-    (folder / ".DS_Store").touch()
-    (folder / "_larder").mkdir()
-    (folder / "_larder" / "manifest.json").touch()
-    assert source.metadata_digest() == before
-    (folder / "training" / "0_0.jpg").write_bytes(b"other")
-    assert source.metadata_digest() != before
 
 
 def test_more_files_than_the_end_record_counts_are_damage(opened: Callable[[bytes], Source]) -> None:

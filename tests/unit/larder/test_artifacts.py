@@ -108,8 +108,8 @@ def test_in_a_bucket(reporter: Reporter) -> None:
     def there(**manifests: str) -> Callable[[str], Manifest | None]:
         def find(folder: str) -> Manifest | None:
             asked.append(folder)
-            found = manifests.get(folder.replace("-", "_"))
-            return manifest_of(found) if found else None
+            manifest = manifests.get(folder.replace("-", "_"))
+            return manifest_of(manifest) if manifest else None
 
         return find
 

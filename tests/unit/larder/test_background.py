@@ -24,7 +24,7 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {ENDLESS}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[BackgroundProcess]:
-    """One that isn't started yet; killed afterwards."""
+    """A server, not yet started; it is killed after the test."""
     server = BackgroundProcess("the server", tmp_path / "home", {f"--home={tmp_path}"})
     yield server
     if (pid := server.pid()) is not None:
@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[BackgroundProcess]:
 
 
 def start(server: BackgroundProcess, program: str) -> subprocess.Popen[bytes]:
-    """Start a program of Python's as the server, and wait until it prints."""
+    """Start a Python program as the server, and wait until it prints."""
     process = server.start([sys.executable, "-c", program, *server.arguments])
     wait_until(lambda: "it runs" in server.log.read_text(), "it prints")
     return process
@@ -143,7 +143,7 @@ def test_stop(program: str, at_once: bool, code: int) -> None:
     process.stdout.close()
 
 
-def test_a_child_s_lines_and_end_are_told(tmp_path: Path) -> None:
+def test_a_child_s_lines_and_end_are_reported(tmp_path: Path) -> None:
     lines: list[str] = []
     ended = threading.Event()
     program = "import os, sys; print(os.getcwd(), os.environ['WORD'], file=sys.stderr); sys.exit(7)"

@@ -1,4 +1,4 @@
-"""Manifest and index: the same content gives the same bytes, and invalid ones give clear errors."""
+"""Manifest and index: the same content gives the same bytes, and invalid content clear errors."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_no_manifest_is_not_done(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 2}', b"\xff"])
-def test_what_is_no_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_manifest_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "_larder").mkdir()
     (tmp_path / "_larder" / "manifest.json").write_bytes(content)
     with pytest.raises(InputError, match="is not a manifest") as caught:

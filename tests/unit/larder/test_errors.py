@@ -1,4 +1,4 @@
-"""Errors: exit codes, both parts, across process borders."""
+"""Errors: exit codes, both parts, between processes."""
 
 import errno
 import pickle
@@ -29,7 +29,7 @@ def test_an_error_needs_a_next_step() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
-def test_disk_faults_are_explained(number: int) -> None:
+def test_disk_faults_have_a_next_step(number: int) -> None:
     error = errors.explain_os_error(OSError(number, "x", "/some/new\nfile"))
     assert error is not None
     assert error.exit_code == 3

@@ -33,21 +33,21 @@ def takes_much(_random: random.Random, _folder: Path) -> None:
 
 
 def refuses(random: random.Random, _folder: Path) -> None:
-    """A target whose errors are for people, but one of them."""
+    """A target whose errors are readable, except for one."""
     error = InputError("bad input", next_step="fix it")
     error.what = random.choice([error.what, "bad \x1b[2Jinput"])  # as if it were not escaped when it is made
     raise error
 
 
 @pytest.mark.parametrize(("target", "why"), [(raises, "KeyError"), (takes_much, "it took")])
-def test_findings_are_told(target: harness.Target, why: str) -> None:
+def test_findings_are_reported(target: harness.Target, why: str) -> None:
     assert why in str(harness.run_one(target, 1))
 
 
 def test_messages_for_people_are_no_findings_unless_they_are_raw() -> None:
-    found = [harness.run_one(refuses, seed) for seed in range(10)]
-    assert None in found
-    assert any("not fit for a terminal" in str(what) for what in found)
+    findings = [harness.run_one(refuses, seed) for seed in range(10)]
+    assert None in findings
+    assert any("not fit for a terminal" in str(what) for what in findings)
 
 
 def test_a_child_that_dies_is_a_finding() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 
 ROUNDS = 400
 
@@ -19,4 +19,4 @@ def test_a_short_run(tmp_path: Path, name: str) -> None:
     for seed in module.SEEDS:
         module.target(seed, tmp_path)
     for _ in range(ROUNDS):
-        module.target(spoilt(chance.choice(module.SEEDS), chance), tmp_path)
+        module.target(corrupt(chance.choice(module.SEEDS), chance), tmp_path)

@@ -1,4 +1,4 @@
-"""What parsers make of manifests and indexes that an enemy has written: an error of ours, and a short one."""
+"""Malicious manifests and indexes: parsers raise an error of ours, and a short one."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_manifests_in_the_inventory(tmp_path: Path, attack: str) -> None:
     (tmp_path / "x/_larder").mkdir(parents=True)
     (tmp_path / "x/_larder/manifest.json").write_bytes(hostile.MANIFESTS[attack](MANIFEST.to_json().encode()))
     held = inventory.read_volume(tmp_path)
-    [found] = held.artifacts
-    assert f"{found.files:,} {found.bytes:,} {found.samples:,}" and isinstance(found.dataset, str)
+    [artifact] = held.artifacts
+    assert f"{artifact.files:,} {artifact.bytes:,} {artifact.samples:,}" and isinstance(artifact.dataset, str)
     assert inventory.from_json(inventory.as_json({"x": held})) == {"x": held}
 
 
@@ -102,7 +102,7 @@ def test_lines_of_an_index(tmp_path: Path, attack: str) -> None:
 
 
 def of_a_sample(attack: Callable[[bytes], bytes]) -> bytes:
-    """A line of samples with what an attack makes of a file's."""
+    """Return a line of samples.jsonl, attacked like a line of an index."""
     line = SAMPLE.to_json().encode().replace(b'"file"', b'"path"')
     return attack(line).replace(b'"path"', b'"file"')
 

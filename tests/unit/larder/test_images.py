@@ -1,4 +1,4 @@
-"""Images that cost far more than their size says, and formats that nobody reads: by transform and by every loader."""
+"""Images that cost far more than their size suggests, and unsupported formats: in transform and in every loader."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_formats_that_nobody_reads(read: Read, kind: str) -> None:
 
 
 def tiff(tile: int) -> bytes:
-    """A TIFF file of 64 x 64 pixels whose one tile says that it has so many on each side."""
+    """Return a TIFF file of 64 x 64 pixels whose only tile states another size."""
     content = b"\x80\x00\x10\x10"  # LZW's clear code and its end
     tags = [
         (256, 64),

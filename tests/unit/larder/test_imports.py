@@ -1,4 +1,4 @@
-"""What the start of a stage imports: nothing that only some runs need, since each costs all runs their time."""
+"""Imports at the start of a stage: nothing that only some runs need, since all runs would pay for it."""
 
 import json
 import subprocess

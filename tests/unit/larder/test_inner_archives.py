@@ -1,4 +1,4 @@
-"""Archives in an archive: one level becomes folders, whatever holds them and whatever they are packed with."""
+"""Archives in an archive: one level becomes folders, for every kind of outer and inner archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from larder.errors import InputError
 from larder.sources import SourceLimits, SourceOptions, TooLargeError, open_local
 from larder.sources.inner import InnerArchivesSource
 from larder.sources.members import Source
-from tests.archives import DEFLATE, FILE, STORED, SYMLINK, ZipEntry, files_in_tar, files_in_zip, tar_of, v7_tar, zip_of
+from tests.archives import (
+    DEFLATE,
+    FILE,
+    STORED,
+    SYMLINK,
+    ZipEntry,
+    contents,
+    files_in_tar,
+    files_in_zip,
+    tar_of,
+    v7_tar,
+    zip_of,
+)
 
 TRAIN = {"cat/1.jpg": b"cat" * 700, "dog/2.jpg": b"", "dog/图.jpg": b"2"}
 Pack = Callable[[dict[str, bytes]], bytes]
@@ -45,10 +57,6 @@ def opened(tmp_path: Path, content: bytes, options: SourceOptions = SourceOption
     return open_local(path, "given", options)
 
 
-def contents(source: Source) -> dict[str, bytes]:
-    return {member.path: b"".join(source.read(member)) for member in source.scan() if member.link is None}
-
-
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())
 @pytest.mark.parametrize("ending", INNER)
 def test_inner_archives_become_folders(tmp_path: Path, outer: Pack, ending: str) -> None:
@@ -65,7 +73,7 @@ def test_inner_archives_become_folders(tmp_path: Path, outer: Pack, ending: str)
     expected = {"a.csv": b"x", "z.jpg": b"z"}
     expected |= {f"data/{split}/{path}": content for split in ("train", "test") for path, content in TRAIN.items()}
     source = opened(tmp_path, archive, SourceOptions(work=tmp_path / "work"))
-    for _ in range(2):  # a census, and then for the files
+    for _ in range(2):  # once to count, and once for the files
         assert contents(source) == expected
     assert isinstance(source, InnerArchivesSource)
     assert source.inner_count == 2
@@ -82,8 +90,8 @@ def test_members_are_read_in_other_processes(tmp_path: Path, outer: Pack) -> Non
             assert b"".join(source.read(member)) == TRAIN[member.path.partition("/")[2]]
     if source.parallel:
         copy, members = pickle.loads(pickle.dumps((source, members)))
-        found = {member.path: b"".join(copy.read(member)) for member in members}
-        assert found == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
+        read = {member.path: b"".join(copy.read(member)) for member in members}
+        assert read == {f"{split}/{path}": TRAIN[path] for split in ("train", "test") for path in TRAIN}
 
 
 @pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER.keys())

@@ -1,4 +1,4 @@
-"""The ledger: entries survive a kill, and none is in it twice."""
+"""The ledger: entries survive a kill, and paths are unique."""
 
 import errno
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_another_key_another_boot_or_damage_starts_over(tmp_path: Path, monkeypa
             assert (ledger.resumed, len(ledger)) == (False, 0)
 
 
-def test_a_path_twice_adds_nothing(tmp_path: Path) -> None:
+def test_a_repeated_path_adds_nothing(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger", "key") as ledger:
         assert ledger.add(ENTRIES[:1]) is None
         assert ledger.add(ENTRIES) == ENTRIES[0]

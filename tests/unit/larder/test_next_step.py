@@ -1,4 +1,4 @@
-"""Stages that messages name, and the commands that take their place."""
+"""Stages in messages, and the commands that replace them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_an_error_keeps_its_runs_across_processes() -> None:
 
 def test_the_library_knows_neither_make_nor_compose() -> None:
     named = re.compile(r"`make |make (etl|s3|mount|bench|jupyter|verify|train|ray|clean)\b|docker compose|services\.")
-    found = {
+    names = {
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in (ROOT / "larder").rglob("*.py")
         if "cli" not in path.parts
         for line in path.read_text().splitlines()
         if named.search(line)
     }
-    assert found == set()
+    assert names == set()

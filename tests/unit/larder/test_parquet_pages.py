@@ -1,4 +1,4 @@
-"""Where images lie in Parquet files: every form that pyarrow writes, and damaged ones."""
+"""The positions of images in Parquet files: every form that pyarrow writes, and damaged files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,14 +60,15 @@ def test_each_image_is_where_it_is_said_to_be(codec: str, dictionary: bool, vers
         dictionary_pagesize_limit=30_000,
         write_page_index=dictionary,
     )
-    found = found_in(data)
-    assert [value.data for value, _ in found] == IMAGES
-    for value, name in found:
-        if value.packed is None:
+    values = found_in(data)
+    assert [value.data for value, _ in values] == IMAGES
+    for value, name in values:
+        page_codec = CODECS[name]
+        if value.packed is None or page_codec is None:
             fetched = data[value.offset : value.offset + len(value.data)]
         else:
-            page = decompress(CODECS[name], data[value.offset : value.offset + value.packed], 1 << 30)
-            fetched = page[value.at : value.at + len(value.data)]
+            page = decompress(page_codec, data[value.offset : value.offset + value.packed], 1 << 30)
+            fetched = page[(value.at or 0) :][: len(value.data)]
         assert fetched == value.data
 
 
@@ -80,17 +81,17 @@ def test_damaged_files_are_refused() -> None:
     data = written(list(IMAGES), data_page_size=20_000)
     source, refused = random.Random(7), 0
     for _ in range(300):
-        spoilt = bytearray(data)
-        spoilt[source.randrange(4, len(data) // 3)] ^= 1 << source.randrange(8)
+        corrupt = bytearray(data)
+        corrupt[source.randrange(4, len(data) // 3)] ^= 1 << source.randrange(8)
         try:
-            found_in(bytes(spoilt))
+            found_in(bytes(corrupt))
         except PageError:
             refused += 1
     assert refused > 0
 
 
 @given(st.binary(max_size=300), st.sampled_from(["deflate", "gzip", "snappy"]))
-def test_what_is_packed_wrongly(data: bytes, codec: str) -> None:
+def test_what_is_packed_wrongly(data: bytes, codec: Literal["deflate", "gzip", "snappy"]) -> None:
     with suppress(ValueError):
         assert len(decompress(codec, data, 1000)) <= 1000
 
@@ -124,10 +125,10 @@ def test_every_page_is_found(tmp_path: Path, version: Any, compression: Any) -> 
         for number in range(2):
             column = facts.row_group(group).column(number)
             start = column.dictionary_page_offset or column.data_page_offset
-            found = list(page_sizes(_reading(path), start, column.total_compressed_size))
-            assert 0 < column.total_uncompressed_size - sum(page.bytes for page in found) < 200 * len(found)
-            assert [page.is_dictionary for page in found] == [number == 1] + [False] * (len(found) - 1)
-            assert number == 1 or len(found) > 50
+            sizes = list(page_sizes(_reading(path), start, column.total_compressed_size))
+            assert 0 < column.total_uncompressed_size - sum(page.bytes for page in sizes) < 200 * len(sizes)
+            assert [page.is_dictionary for page in sizes] == [number == 1] + [False] * (len(sizes) - 1)
+            assert number == 1 or len(sizes) > 50
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 99, b"\x15", b"\x1c" * 99, b"\x19\xfc" + b"\xff" * 9 + b"\x01", b"\0"])

@@ -1,4 +1,4 @@
-"""What all S3 clients of a process share."""
+"""Resources that all S3 clients of a process share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_models_are_read_once_for_all_clients(monkeypatch: pytest.MonkeyPatch, t
     settings = StoreSettings.load("store", [], KEYS)
     make_client(settings)
     read: list[str] = []
-    load = JSONFileLoader._load_file
+    load = JSONFileLoader._load_file  # type: ignore[attr-defined]
 
     def noted(self: Any, path: str, open_method: Any) -> Any:
         read.append(path)

@@ -1,4 +1,4 @@
-"""The generated dataset: Food-11's counts, the same bytes everywhere, and pictures worth training on."""
+"""The generated dataset: Food-11's counts, the same bytes everywhere, and pictures that a network can learn."""
 
 import hashlib
 import io
@@ -83,9 +83,9 @@ def test_the_same_bytes_in_any_order_and_process() -> None:
 
 def test_seed_split_class_and_number_each_change_the_picture() -> None:
     place = SampleImage("training", 0, 0)
-    others = [SampleImage("validation", 0, 0), SampleImage("training", 1, 0), SampleImage("training", 0, 1)]
+    similar = [SampleImage("validation", 0, 0), SampleImage("training", 1, 0), SampleImage("training", 0, 1)]
     files = [picture.render(SEED, place), picture.render(SEED + 1, place)]
-    files += [picture.render(SEED, other) for other in others]
+    files += [picture.render(SEED, other) for other in similar]
     assert len(set(files)) == len(files)
 
 
@@ -195,9 +195,7 @@ def texture_features(thumbnail: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.concatenate([middle.mean((0, 1)), middle.std((0, 1)), *edges])
 
 
-def test_classes_can_be_learnt_and_not_from_colour_alone(
-    pictures: list[tuple[SampleImage, bytes]],
-) -> None:
+def test_classes_can_be_learnt_and_not_from_colour_alone(pictures: list[tuple[SampleImage, bytes]]) -> None:
     chance = 1 / sample.CLASSES
     labels = np.array([place.label for place, _ in pictures])
     thumbnails = np.stack(

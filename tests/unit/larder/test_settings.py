@@ -1,4 +1,4 @@
-"""Settings: where they come from, every fault at once, no secrets."""
+"""Settings: their sources, every fault at once, no secrets."""
 
 import pytest
 from pydantic import Field, SecretStr, ValidationError
@@ -98,5 +98,5 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
 
 def test_temporary_keys_are_used_whole() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
-    found = make_client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
-    assert (found.access_key, found.secret_key, found.token) == ("k", "s", "t")
+    credentials = make_client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
+    assert (credentials.access_key, credentials.secret_key, credentials.token) == ("k", "s", "t")

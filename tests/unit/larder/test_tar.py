@@ -17,16 +17,16 @@ NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"
 @given(st.lists(NAMES.filter(lambda part: part not in (".", "..")), min_size=1, max_size=6), st.binary(max_size=1500))
 def test_what_is_written_is_read(parts: list[str], content: bytes) -> None:
     name = "/".join(parts)
-    member = tar.header(name, len(content)) + content + tar.padding(len(content))
+    written = tar.header(name, len(content)) + content + tar.padding(len(content))
     assert len(tar.header(name, len(content))) == tar.header_bytes(name)
-    assert len(member) == tar.member_bytes(name, len(content))
-    with tarfile.open(fileobj=io.BytesIO(member + tar.END)) as archive:
-        [found] = archive.getmembers()
-        extracted = archive.extractfile(found)
+    assert len(written) == tar.member_bytes(name, len(content))
+    with tarfile.open(fileobj=io.BytesIO(written + tar.END)) as archive:
+        [member] = archive.getmembers()
+        extracted = archive.extractfile(member)
         assert extracted is not None
         assert extracted.read() == content
-    assert found.name.rstrip("/") == name.rstrip("/")
-    assert (found.mtime, found.uid, found.gid, found.uname, found.gname, found.mode) == (0, 0, 0, "", "", 0o644)
+    assert member.name.rstrip("/") == name.rstrip("/")
+    assert (member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode) == (0, 0, 0, "", "", 0o644)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Foreign text can't move the cursor, hide, or look like a line of ours, wherever it is printed."""
+"""Foreign text can't move the cursor, hide, or imitate our lines, wherever it is printed."""
 
 from __future__ import annotations
 
@@ -137,17 +137,17 @@ def test_stage_and_its_events(name: str, log: str, capsys: pytest.CaptureFixture
         stage.main("transform", Settings, work, "", [f"--log={log}"])
     finally:
         signal.signal(signal.SIGTERM, before)
-    said = capsys.readouterr().err.removesuffix("\n")
-    assert harmless(said), said
+    stderr = capsys.readouterr().err.removesuffix("\n")
+    assert harmless(stderr), stderr
     if log == "json":
-        events = [json.loads(line) for line in said.split("\n")]
+        events = [json.loads(line) for line in stderr.split("\n")]
         assert [event["event"] for event in events] == ["warning", "done", "next"]
         assert all(event["message"].isprintable() for event in events)
         if "surrogate" not in name and "\udcff" not in name:
             assert events[0]["path"] == events[1]["path"] == name
     else:
-        assert said.count("\n") == 2
-        assert [line.partition(" ")[0] for line in said.split("\n")] == ["transform:", "transform:", ""]
+        assert stderr.count("\n") == 2
+        assert [line.partition(" ")[0] for line in stderr.split("\n")] == ["transform:", "transform:", ""]
 
 
 @hostile
@@ -157,9 +157,9 @@ def test_front_door(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN, "who calls it keeps what becomes of its own pipes"
     console.print_message(name)
     console.print_result(name)
-    said = capsys.readouterr()
-    assert harmless(said.err.removesuffix("\n")) and harmless(said.out.removesuffix("\n"))
-    assert said.err.count("\n") == 3
+    stderr = capsys.readouterr()
+    assert harmless(stderr.err.removesuffix("\n")) and harmless(stderr.out.removesuffix("\n"))
+    assert stderr.err.count("\n") == 3
 
 
 @hostile
@@ -201,7 +201,7 @@ def test_only_one_module_prints() -> None:
         "larder/cli/lock.py",
         "provision/__main__.py",
     }
-    found = set()
+    violations = set()
     for folder in ("larder", "services", "provision"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -210,8 +210,8 @@ def test_only_one_module_prints() -> None:
                     "sys.stderr.write",
                     "sys.stdout.write",
                 ):
-                    found.add(str(path.relative_to(ROOT)))
-    assert found <= own, found - own
+                    violations.add(str(path.relative_to(ROOT)))
+    assert violations <= own, violations - own
 
 
 def test_the_module_needs_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The version stands in pyproject.toml alone."""
+"""The version is defined only in pyproject.toml."""
 
 from __future__ import annotations
 

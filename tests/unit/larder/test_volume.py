@@ -1,4 +1,4 @@
-"""A staged artifact: locked, swapped in whole, and cleared of what dead runs left."""
+"""A staged artifact: locked, swapped in atomically, and cleared of remains of killed runs."""
 
 import hashlib
 import os
@@ -96,7 +96,7 @@ def test_only_one_writer(staged_artifact: StagedArtifact, monkeypatch: pytest.Mo
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing that the code does can catch it."""
+    """Simulates SIGKILL: code can't catch it."""
 
 
 @pytest.mark.parametrize("inner", ["", "wrapper"])
@@ -117,10 +117,10 @@ def test_killed_at_any_step_of_a_commit(
         staged_artifact.recover()
         manifest = find_manifest(staged_artifact.folder)
         assert manifest is not None, step
-        found = contents.get(manifest.digest(), b"new")
-        assert (staged_artifact.folder / "file").read_bytes() == found
+        content = contents.get(manifest.digest(), b"new")
+        assert (staged_artifact.folder / "file").read_bytes() == content
         assert find_missing_file(staged_artifact.folder, manifest) is None
-        outcomes.append(found)
+        outcomes.append(content)
         assert make(staged_artifact, b"new", inner) == find_manifest(
             staged_artifact.folder
         )  # and the next run gets through
@@ -131,7 +131,7 @@ def test_killed_at_any_step_of_a_commit(
 
 
 def _kill_at(patched: pytest.MonkeyPatch, step: int) -> None:
-    """Die just before the file-system change number `step`."""
+    """Die just before change number `step` of the file system."""
     left = iter(range(step, -1, -1))
 
     def guarded(change: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,7 +182,7 @@ def test_require_space(tmp_path: Path) -> None:
         require_space(tmp_path, 10**21, "x")
 
 
-def test_a_changed_index_is_told(staged_artifact: StagedArtifact) -> None:
+def test_a_changed_index_is_reported(staged_artifact: StagedArtifact) -> None:
     manifest = make(staged_artifact, b"one")
     (staged_artifact.folder / "_larder" / "index.jsonl").write_bytes(b"")
     with pytest.raises(InputError, match="not what its manifest says"):

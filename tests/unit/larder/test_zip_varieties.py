@@ -24,6 +24,7 @@ from tests.archives import (
     UNIX,
     WINDOWS,
     ZipEntry,
+    contents,
     extra_field,
     packed,
     unicode_path,
@@ -45,10 +46,6 @@ def opened(tmp_path: Path) -> Open:
         return open_local(path, "given", options)
 
     return open_bytes
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    return {member.path: b"".join(source.read(member)) for member in source.scan()}
 
 
 # What precedes a zip ------------------------------------------------------------------------------------------------
@@ -157,8 +154,8 @@ def test_unicode_path_field_is_checked_like_any_name(opened: Open) -> None:
 def test_names_in_a_code_page(opened: Open, encoding: str, name: str) -> None:
     """cp932 has bytes that look like backslashes, and the bytes of 联通 in gbk are valid UTF-8."""
     entries = [ZipEntry(name.encode(encoding), b"1", host=DOS), ZipEntry("é.png".encode(), b"2", flags=0x800)]
-    found = contents(opened(zip_of(entries), SourceOptions(zip_encoding=encoding)))
-    assert found == {name: b"1", "é.png": b"2"}
+    names = contents(opened(zip_of(entries), SourceOptions(zip_encoding=encoding)))
+    assert names == {name: b"1", "é.png": b"2"}
 
 
 def test_name_that_is_not_in_the_code_page_is_refused(opened: Open) -> None:

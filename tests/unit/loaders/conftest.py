@@ -1,10 +1,14 @@
+"""A manifest for loaders."""
+
+from __future__ import annotations
+
 import pytest
 
 from larder.contract import IndexSummary, Manifest, SplitSummary
 
 
 @pytest.fixture
-def manifest():
+def manifest() -> Manifest:
     """Of 640 images for training, in two classes."""
     return Manifest(
         artifact="tree",

@@ -1,11 +1,16 @@
-"""What DataLoader says when its workers fail, in torch 2.14's own words."""
+"""Failures of DataLoader's workers, in the words of torch 2.14."""
+
+from __future__ import annotations
 
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from larder.contract import Manifest
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, ServiceError, StorageError
 from larder.loaders.dataloader import EpochSampler, MapStyleLoader
 from larder.loaders.failures import WorkerError, map_worker_errors
@@ -34,13 +39,13 @@ from larder.loaders.failures import WorkerError, map_worker_errors
         pytest.param("DataLoader worker (pid(s) 7) exited unexpectedly", "was lost", "`workers` lower", id="gone"),
     ],
 )
-def test_lost_workers_become_resource_errors(message, what, remedy):
+def test_lost_workers_become_resource_errors(message: str, what: str, remedy: str) -> None:
     with pytest.raises(ResourceError, match=what) as caught, map_worker_errors():
         raise RuntimeError(message)
     assert remedy in caught.value.next_step
 
 
-def test_other_errors_stay_as_they_are():
+def test_other_errors_stay_as_they_are() -> None:
     with pytest.raises(RuntimeError, match="a fault"), map_worker_errors():
         raise RuntimeError("a fault")
 
@@ -59,10 +64,10 @@ class Failing:
 
 
 @pytest.fixture
-def loader(manifest):
-    """A loader of a dataset, by so many workers."""
+def loader(manifest: Manifest) -> Callable[..., Any]:
+    """Makes a loader of a dataset with this number of workers."""
 
-    def make(dataset, workers=1):
+    def make(dataset: Any, workers: int = 1) -> Any:
         return MapStyleLoader(dataset, manifest, "training", batch_size=64, workers=workers, seed=0, transform=None)
 
     return make
@@ -70,7 +75,7 @@ def loader(manifest):
 
 @pytest.mark.parametrize("workers", [0, 1], ids=["here", "in-a-worker"])
 @pytest.mark.parametrize("kind", [ConfigurationError, InputError, ServiceError, StorageError])
-def test_errors_come_out_of_workers_whole(loader, kind, workers):
+def test_errors_come_out_of_workers_whole(loader: Callable[..., Any], kind: type[LarderError], workers: int) -> None:
     error = kind("s3://b/k: Gemüse\nis gone", next_step="look, then 'run' again")
     with loader(Failing(error), workers) as numbers:
         with pytest.raises(kind) as caught:
@@ -90,7 +95,7 @@ class Numbered:
 
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["here", "in-workers"])
-def test_iterating_gives_epoch_after_epoch(loader, workers):
+def test_iterating_gives_epoch_after_epoch(loader: Callable[..., Any], workers: int) -> None:
     with loader(Numbered(), workers) as numbers:
         epochs = [[label for _, labels in numbers for label in labels.tolist()] for _ in range(2)]
         again = [label for _, labels in numbers.read(0, 3) for label in labels.tolist()]
@@ -100,7 +105,7 @@ def test_iterating_gives_epoch_after_epoch(loader, workers):
     assert again == epochs[0][: 3 * 64]
 
 
-def test_a_closed_loader_reads_again(loader):
+def test_a_closed_loader_reads_again(loader: Callable[..., Any]) -> None:
     with loader(Numbered()) as numbers:
         first = next(iter(numbers))[1].tolist()
         numbers.close()
@@ -108,7 +113,7 @@ def test_a_closed_loader_reads_again(loader):
         assert next(numbers.read(0, 1))[1].tolist() == first
 
 
-def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start():
+def test_an_epoch_is_a_seeded_permutation_and_a_short_pass_is_its_start() -> None:
     order, same = EpochSampler(100, seed=3), EpochSampler(100, seed=3)
     whole = list(order)
     assert sorted(whole) == list(range(100)) != whole
@@ -132,7 +137,7 @@ resource_sharer.stop(60)
 """
 
 
-def test_a_worker_is_silent_when_a_batch_is_no_longer_wanted():
+def test_a_worker_is_silent_when_a_batch_is_no_longer_wanted() -> None:
     """The process that takes it was interrupted in the middle."""
     ended = subprocess.run([sys.executable, "-c", HANDS_OVER], capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What both readers of tar make of shards that an enemy has written."""
+"""Malicious shards, in both tar readers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Opened(io.BytesIO):
 
 
 class Reader:
-    """Gives one shard, as s3_reader's does."""
+    """Yields one shard, like s3_reader."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self.opened_uri = content, "s3://bucket/training/shard-000000.tar"
@@ -42,7 +42,7 @@ class Reader:
 
 
 def read(kind: type[ShardDataset], content: bytes) -> list[tuple[str, int]]:
-    """The images' formats and the labels of a shard, decoded as a training has them."""
+    """Return the images' formats and the labels of a shard, decoded as in a training."""
     from larder.loaders.preprocessing import decode
 
     stream: Any = kind.__new__(kind)

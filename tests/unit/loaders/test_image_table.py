@@ -1,6 +1,9 @@
-"""The images of a split, kept small, and compared with a listing."""
+"""The images of a split, in little memory, and compared with a listing."""
+
+from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,7 +24,7 @@ TRAINING = PATHS[1:5]
 
 
 @pytest.fixture
-def objects():
+def objects() -> ImageTable:
     labels = [int("class_01" in path) for path in PATHS]
     entries = [IndexEntry(path, 10 + n, "0" * 64, labels[n]) for n, path in enumerate(PATHS)]
     counted = []
@@ -30,16 +33,16 @@ def objects():
     return made
 
 
-def listed(paths=tuple(PATHS)):
+def listed(paths: Sequence[str] = tuple(PATHS)) -> list[ListedObject]:
     return [ListedObject(path, 10 + PATHS.index(path), "") for path in paths]
 
 
-def test_holds_one_split(objects):
+def test_holds_one_split(objects: ImageTable) -> None:
     assert [objects.path(number) for number in range(len(objects))] == TRAINING
     assert [objects.label(number) for number in range(len(objects))] == [0, 0, 1, 1]
 
 
-def test_nothing_is_missing_in_whatever_order_a_store_lists(objects):
+def test_nothing_is_missing_in_whatever_order_a_store_lists(objects: ImageTable) -> None:
     items = [*listed(), ListedObject("training/extra.jpg", 1, ""), ListedObject("zzz", 1, ""), ListedObject("", 0, "")]
     for seed in range(5):
         random.Random(seed).shuffle(items)
@@ -47,12 +50,12 @@ def test_nothing_is_missing_in_whatever_order_a_store_lists(objects):
 
 
 @pytest.mark.parametrize("path", TRAINING)
-def test_names_what_is_missing_or_of_another_length(objects, path):
-    others = [item for item in listed() if item.path != path]
-    assert objects.first_missing(others, lambda: None) == path
-    assert objects.first_missing([*others, ListedObject(path, 9, "")], lambda: None) == path
+def test_names_what_is_missing_or_of_another_length(objects: ImageTable, path: str) -> None:
+    remaining = [item for item in listed() if item.path != path]
+    assert objects.first_missing(remaining, lambda: None) == path
+    assert objects.first_missing([*remaining, ListedObject(path, 9, "")], lambda: None) == path
 
 
-def test_an_empty_split_misses_nothing(objects):
+def test_an_empty_split_misses_nothing(objects: ImageTable) -> None:
     empty = ImageTable([], "training", lambda: None)
     assert (len(empty), empty.first_missing(listed(), lambda: None)) == (0, None)

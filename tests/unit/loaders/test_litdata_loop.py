@@ -1,4 +1,6 @@
-"""How LitData's fetching thread ends while fetches are under way."""
+"""The end of LitData's download thread during downloads."""
+
+from __future__ import annotations
 
 import asyncio
 
@@ -6,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize("cancelled_before", [False, True])
-def test_a_result_that_comes_after_the_loop_is_closed_is_dropped(cancelled_before):
+def test_a_result_that_comes_after_the_loop_is_closed_is_dropped(cancelled_before: bool) -> None:
     from litdata.streaming import async_prefetch  # imported here: collecting the tests takes no torch
 
     from larder import litdata_adapter

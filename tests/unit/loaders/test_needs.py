@@ -1,4 +1,4 @@
-"""A loader names the extras that bring what isn't installed."""
+"""A loader names the extras that install what is missing."""
 
 from __future__ import annotations
 

@@ -1,11 +1,16 @@
+"""Decoding and the reference preprocessing."""
+
+from __future__ import annotations
+
 import io
+from pathlib import Path
 
 import pytest
 
 from larder.loaders import failures
 
 
-def test_is_what_torchvision_evaluates_imagenet_models_with():
+def test_is_what_torchvision_evaluates_imagenet_models_with() -> None:
     import torch
     from PIL import Image
     from torchvision.models import ResNet50_Weights
@@ -18,7 +23,7 @@ def test_is_what_torchvision_evaluates_imagenet_models_with():
     torch.testing.assert_close(ours, ResNet50_Weights.IMAGENET1K_V1.transforms()(noise))
 
 
-def test_decodes_gray_images_as_rgb(tmp_path):
+def test_decodes_gray_images_as_rgb(tmp_path: Path) -> None:
     from PIL import Image
 
     from larder.loaders import preprocessing
@@ -27,7 +32,7 @@ def test_decodes_gray_images_as_rgb(tmp_path):
     assert preprocessing.decode(str(tmp_path / "gray.jpg")).mode == "RGB"
 
 
-def test_decodes_bytes_as_it_decodes_files(tmp_path):
+def test_decodes_bytes_as_it_decodes_files(tmp_path: Path) -> None:
     from PIL import Image
 
     from larder.loaders import preprocessing
@@ -37,7 +42,7 @@ def test_decodes_bytes_as_it_decodes_files(tmp_path):
     assert preprocessing.decode(path.read_bytes()).tobytes() == preprocessing.decode(str(path)).tobytes()
 
 
-def test_an_error_says_whether_a_file_is_unreadable_damaged_or_gone(tmp_path):
+def test_an_error_says_whether_a_file_is_unreadable_damaged_or_gone(tmp_path: Path) -> None:
     from larder.loaders import preprocessing
 
     (tmp_path / "text.jpg").write_text("no image")
@@ -53,7 +58,7 @@ def test_an_error_says_whether_a_file_is_unreadable_damaged_or_gone(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "absent"])
-def test_an_unreadable_image_is_named(tmp_path, kind):
+def test_an_unreadable_image_is_named(tmp_path: Path, kind: str) -> None:
     from PIL import Image
 
     from larder.loaders import preprocessing

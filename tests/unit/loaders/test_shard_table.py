@@ -1,4 +1,6 @@
-"""What a shard's samples must be, one after the other."""
+"""Comparison of a shard's samples with the index."""
+
+from __future__ import annotations
 
 import hashlib
 
@@ -32,12 +34,12 @@ def table() -> ShardTable:
     return ShardTable([entry(0, 0, "test"), *entries], "training", FOLDER)
 
 
-def test_every_sample_gets_its_digest_in_any_order_of_shards(table):
+def test_every_sample_gets_its_digest_in_any_order_of_shards(table: ShardTable) -> None:
     assert len(table) == 6
     read = [sample(2, 0), sample(0, 0), sample(0, 1), sample(0, 2)]
-    found = list(table.check_samples(read, [uri(2), uri(0)]))
-    assert [one._replace(sha256=None) for one in found] == read
-    assert all(hashlib.sha256(one.image).digest() == one.sha256 for one in found)
+    checked = list(table.check_samples(read, [uri(2), uri(0)]))
+    assert [one._replace(sha256=None) for one in checked] == read
+    assert all(hashlib.sha256(one.image).digest() == one.sha256 for one in checked)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +55,11 @@ def test_every_sample_gets_its_digest_in_any_order_of_shards(table):
     ],
     ids=["cut off", "cut off before the next", "one more", "another shard", "class", "no second shard", "nothing"],
 )
-def test_what_is_not_as_the_index_says(table, read, what):
+def test_what_is_not_as_the_index_says(table: ShardTable, read: list[ShardSample], what: str) -> None:
     with pytest.raises(InputError, match=what):
         list(table.check_samples(read, [uri(0), uri(1)]))
 
 
-def test_shards_whose_samples_are_scattered():
+def test_shards_whose_samples_are_scattered() -> None:
     with pytest.raises(InputError, match="aren't listed together"):
         ShardTable([entry(0, 0), entry(1, 0), entry(0, 1)], "training", FOLDER)

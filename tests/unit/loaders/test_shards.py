@@ -1,4 +1,6 @@
-"""What is read from a tar stream, and what is none."""
+"""Samples of tar streams, and streams that aren't shards."""
+
+from __future__ import annotations
 
 import io
 import tarfile
@@ -11,7 +13,7 @@ from larder.loaders.shard_dataset import read_shard_samples
 URI = "s3://bucket/shard-000000.tar"
 
 
-def archive(*members, format=tarfile.USTAR_FORMAT):
+def archive(*members: tuple[str, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=format) as tar:
         for name, content in members:
@@ -21,12 +23,12 @@ def archive(*members, format=tarfile.USTAR_FORMAT):
     return stream.getvalue()
 
 
-def samples(content):
-    found = read_shard_samples(io.BytesIO(content), len(content), URI, classes=10)
-    return [(sample.name, sample.image, sample.label) for sample in found]
+def samples(content: bytes) -> list[tuple[str, bytes, int]]:
+    read = read_shard_samples(io.BytesIO(content), len(content), URI, classes=10)
+    return [(sample.name, sample.image, sample.label) for sample in read]
 
 
-def test_members_with_one_key_are_a_sample():
+def test_members_with_one_key_are_a_sample() -> None:
     long = "class_00/" + 200 * "x"
     content = archive(
         ("class_00/1.jpg", b"one"),
@@ -44,7 +46,7 @@ def test_members_with_one_key_are_a_sample():
     ]
 
 
-def test_an_archive_without_padding_to_records():
+def test_an_archive_without_padding_to_records() -> None:
     content = archive(("1.jpg", b"one"), ("1.cls", b"0"))
     assert len(samples(content[: 4 * 512 + 1024])) == 1
     assert samples(archive()) == []
@@ -60,13 +62,13 @@ def test_an_archive_without_padding_to_records():
         pytest.param([("1.jpg", b""), ("1.cls", b"10")], "class 10, and the manifest names 10", id="too-large-a-class"),
     ],
 )
-def test_what_makes_no_sample(members, has):
+def test_what_makes_no_sample(members: list[tuple[str, bytes]], has: str) -> None:
     with pytest.raises(InputError, match=has):
         samples(archive(*members))
 
 
 @pytest.mark.parametrize("harm", [bytes(512), b"x" * 512], ids=["zeros", "nonsense"])
-def test_an_invalid_header_is_not_taken_for_the_end(harm):
+def test_an_invalid_header_is_not_taken_for_the_end(harm: bytes) -> None:
     content = bytearray(archive(*((f"{number}.{kind}", b"7") for number in range(40) for kind in ("jpg", "cls"))))
     content[20 * 1024 : 20 * 1024 + 512] = harm
     with pytest.raises(InputError, match="damaged: no tar header at byte 20,480"):
@@ -74,6 +76,6 @@ def test_an_invalid_header_is_not_taken_for_the_end(harm):
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100], ids=["empty", "text"])
-def test_what_is_no_archive(content):
+def test_what_is_no_archive(content: bytes) -> None:
     with pytest.raises(tarfile.TarError):
         samples(content)

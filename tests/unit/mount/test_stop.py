@@ -1,4 +1,4 @@
-"""The flag that a signal's handler sets."""
+"""The flag that a signal handler sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.mount.stop_flag import StopFlag
 
 
 def wait_interrupted_at(step: int) -> bool:
-    """Wait in a thread whose `step`-th step a handler interrupts; whether it ends."""
+    """Wait in a thread, and run a signal handler at its `step`-th step. Return whether the wait ends."""
     stop, steps = StopFlag(), count()
 
     def interrupt(frame: FrameType, event: str, arg: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is read back of a pack."""
+"""Reading a pack back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which samples go where."""
+"""The plan of the packs: which samples go into which pack, in which order, under which keys."""
 
 from __future__ import annotations
 

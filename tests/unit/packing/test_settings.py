@@ -1,4 +1,4 @@
-"""How many workers pack."""
+"""The number of workers that pack."""
 
 from __future__ import annotations
 

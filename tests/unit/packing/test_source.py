@@ -1,4 +1,4 @@
-"""What images are read with."""
+"""Reading images to pack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent to a store: a file's parts, and where it may go."""
+"""Uploads to a store: a file's parts, and valid destinations."""
 
 from __future__ import annotations
 

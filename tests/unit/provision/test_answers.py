@@ -1,4 +1,4 @@
-"""What a cloud may answer in the place of what was asked for."""
+"""Invalid answers of a cloud."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_an_address_is_one(answer: str) -> None:
      None, 3405803783, b"203.0.113.7", ["203.0.113.7"]],
     ids=repr,
 )  # fmt: skip
-def test_what_is_no_address_is_told_escaped(answer: object) -> None:
-    with pytest.raises(ServiceError, match="which is no address") as told:
+def test_what_is_no_address_is_reported_escaped(answer: object) -> None:
+    with pytest.raises(ServiceError, match="expected: an IP address") as caught:
         answers.validate_address(answer, "the floating IP")
-    assert "\n" not in told.value.what and told.value.next_step
+    assert "\n" not in caught.value.what and caught.value.next_step
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_public_address_is_one(answer: str, address: str) -> None:
      "::ffff:10.0.0.1", "::ffff:127.0.0.1", "8.8.8.8, 10.0.0.1", "8.8.8.8\n9.9.9.9", "<html>", ""],
 )  # fmt: skip
 def test_no_network_and_no_private_address_is_public(answer: str) -> None:
-    with pytest.raises(ServiceError, match="no public address"):
+    with pytest.raises(ServiceError, match="expected: a public IP address"):
         answers.validate_public_address(answer, "it", "-")
 
 
@@ -70,7 +70,7 @@ def test_no_id_is_an_option_a_path_or_anything_for_a_shell(answer: Any) -> None:
         lambda: Disk(answer, 1, "/mnt", blank=True),
         lambda: Resource("volume", "block", answer, "available"),
     ):
-        with pytest.raises(ServiceError, match="no id"):
+        with pytest.raises(ServiceError, match="expected: an id"):
             use()
 
 
@@ -80,8 +80,8 @@ def test_a_number_is_one(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "five", "-5", -5, 1.5, None, True, "5\n", "9" * 400, 2**63, []], ids=repr)
-def test_what_is_no_number_is_told(answer: Any) -> None:
-    with pytest.raises(ServiceError, match="no whole number"):
+def test_what_is_no_number_is_reported(answer: Any) -> None:
+    with pytest.raises(ServiceError, match="expected: a whole number"):
         answers.validate_whole_number(answer, "it")
 
 
@@ -114,15 +114,15 @@ def test_the_store_s_address_is_that_of_the_catalog(answer: str, url: str) -> No
     ],
 )
 def test_no_other_text_gets_into_a_file_of_settings(answer: Any) -> None:
-    with pytest.raises(ServiceError, match="no http address"):
+    with pytest.raises(ServiceError, match="expected: an http address"):
         answers.validate_base_url(answer, "it")
 
 
 @pytest.mark.parametrize("secret", ["", "a b", "s\nLARDER_SOURCE=http://x", "$(x)", 'a"b', None, 7])
 def test_no_secret_of_another_form_gets_into_a_file_of_settings(secret: Any) -> None:
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         answers.validate_s3_key(secret, "the secret")
-    assert not secret or str(secret) not in told.value.what
+    assert not secret or str(secret) not in caught.value.what
 
 
 def stack_of(**parts: Any) -> Any:
@@ -134,7 +134,7 @@ def test_an_invalid_floating_ip_reaches_no_ssh_config(monkeypatch: pytest.Monkey
     floating = Resource("floating IP", INJECTED, "2", "ACTIVE", raw=SimpleNamespace(port_id="3"))
     for found in (floating, None):
         monkeypatch.setattr(server_setup.networks, "find_address", lambda stack, found=found: found)
-        with pytest.raises(ServiceError, match="no address"):
+        with pytest.raises(ServiceError, match="expected: an IP address"):
             server_setup.address_of(stack_of(), server)
 
 
@@ -146,9 +146,9 @@ def test_sizes_servers_and_dates_in_another_format_are_refused() -> None:
         "available",
         raw=SimpleNamespace(size="many", metadata={}, attachments=[{"server_id": "$(x)"}]),
     )
-    with pytest.raises(ServiceError, match="no whole number"):
+    with pytest.raises(ServiceError, match="expected: a whole number"):
         volumes.disk(volume, stack_of(mount="/mnt"))
-    with pytest.raises(ServiceError, match="no id"):
+    with pytest.raises(ServiceError, match="expected: an id"):
         volumes.server_of(volume)
     for changed in ({"id": "../leases"}, {"end_date": "soon"}, {"end_date": None}, {"reservations": [{"id": "a b"}]}):
         item = {"id": "1", "status": "ACTIVE", "end_date": "2026-01-01T00:00:00", "reservations": []} | changed
@@ -199,14 +199,14 @@ def test_a_server_without_a_console_has_an_empty_log() -> None:
     assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == ""
 
 
-def consoled(logs: list[str], said: list[str]) -> Any:
-    """A stack whose server shows one log after the other on its console."""
+def consoled(logs: list[str], messages: list[str]) -> Any:
+    """Return a stack whose server shows these logs on its console, one after another."""
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0])
     clouds = SimpleNamespace(compute=SimpleNamespace(connection=SimpleNamespace(compute=compute)))
     return stack_of(
         clouds=clouds,
         reporter=SimpleNamespace(event=lambda *words: None),
-        report=lambda event, message: said.append(message),
+        report=lambda event, message: messages.append(message),
     )
 
 
@@ -233,9 +233,9 @@ def test_host_keys_are_waited_for_while_the_server_boots(
 ) -> None:
     monkeypatch.setattr(server_setup, "CONSOLE_SECONDS", 1 if len(logs) > 1 else 0)
     monkeypatch.setattr("provision.clouds.POLL_SECONDS", 0.01)
-    said: list[str] = []
-    assert server_setup._host_keys(consoled(logs, said), Resource("server", "lab", "1", "ACTIVE")) == found
-    assert len(said) == 1 and says in said[0]
+    messages: list[str] = []
+    assert server_setup._host_keys(consoled(logs, messages), Resource("server", "lab", "1", "ACTIVE")) == found
+    assert len(messages) == 1 and says in messages[0]
 
 
 def test_objects_whose_names_lead_elsewhere_are_deleted_by_no_request() -> None:

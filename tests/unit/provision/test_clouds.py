@@ -21,7 +21,7 @@ from provision.__main__ import main
     ],
     ids=["no table", "no entry", "no auth", "no YAML", "another"],
 )
-def test_unusable_configuration_is_explained(
+def test_unusable_configuration_is_an_error_with_a_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str, says: str
 ) -> None:
     for name in [name for name in os.environ if name.startswith("OS_")]:
@@ -31,5 +31,5 @@ def test_unusable_configuration_is_explained(
     clouds.write_text(text)
     declaration.write_text('name = "lab"\n[sites]\ncompute = { cloud = "lab" }\n')
     assert main(["--file", str(declaration), "plan"]) == 2
-    told = capfd.readouterr().err
-    assert says in told and "clouds.yaml" in told and "next step:" in told
+    message = capfd.readouterr().err
+    assert says in message and "clouds.yaml" in message and "next step:" in message

@@ -1,4 +1,4 @@
-"""What is typed after `python -m provision`."""
+"""The command line of `python -m provision`."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_nonsense_values_are_refused_before_any_request_to_the_cloud(
     declaration = tmp_path / "provision.toml"
     declaration.write_text('name = "lab"\n')
     assert main(["--file", str(declaration), *typed]) == 2
-    told = capfd.readouterr().err
-    assert says in told and "next step:" in told
+    message = capfd.readouterr().err
+    assert says in message and "next step:" in message
 
 
 def test_caller_becomes_a_network() -> None:

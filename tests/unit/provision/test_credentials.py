@@ -1,4 +1,4 @@
-"""Files with secrets: other content stays, and they are replaced atomically."""
+"""Files with secrets: other content stays, and files are replaced atomically."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
 def test_an_unreadable_configuration_is_reported_without_its_secrets(tmp_path: Path, text: str, line: int) -> None:
     path = tmp_path / "rclone.conf"
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match=f"in line {line}") as told:
+    with pytest.raises(ConfigurationError, match=f"in line {line}") as caught:
         read_rclone_config(path)
-    assert "no-ones" not in str(told.value) and str(path) in told.value.what
+    assert "no-ones" not in str(caught.value) and str(path) in caught.value.what
 
 
 def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:
     keys = S3Keys("id", "access", "secret")
-    wanted = CredentialsSpec(
+    spec = CredentialsSpec(
         env_file=tmp_path / ".env",
         rclone_config=tmp_path / "rclone.conf",
         rclone_remote="larder",
         s3_endpoint="https://s3.example.org",
     )
-    declared = SimpleNamespace(credentials=wanted, bucket=BucketSpec(name="data"))
+    declared = SimpleNamespace(credentials=spec, bucket=BucketSpec(name="data"))
     site = SimpleNamespace(endpoint=lambda service: "")
     stack = cast(Any, SimpleNamespace(declaration=declared, clouds=SimpleNamespace(objects=site), name="lab"))
-    for path in (wanted.env_file, wanted.rclone_config):
+    for path in (spec.env_file, spec.rclone_config):
         write_files(stack, keys)
         assert are_files_current(stack, keys)
         path.chmod(0o640)

@@ -84,13 +84,13 @@ name = "x"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[lease]\nhours = 1", "[lease] is of no use without [server]"),
-        ("[floating_ip]", "[floating_ip] is of no use without [server]"),
-        ("[host]", "[host] is of no use without [server]"),
+        ("[lease]\nhours = 1", "[lease] needs [server]"),
+        ("[floating_ip]", "[floating_ip] needs [server]"),
+        ("[host]", "[host] needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\nmount = "/v"', "volume v: mount needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' is declared twice"),
         ("[credentials]", "[credentials] needs a [bucket]"),
-        ("name", "is no TOML"),
+        ("name", "isn't valid TOML"),
     ],
     ids=["lease", "address", "host", "mount", "twice", "credentials", "toml"],
 )

@@ -1,4 +1,4 @@
-"""Which resources a name of `down --delete-data` means."""
+"""The resources that `down --delete-data NAME` selects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def volume(id: str, name: str, part: str = "", status: str = "available") -> Res
 
 
 def chosen(tmp_path: Path, status: Status, *names: str) -> list[str]:
-    """The ids of what `down` would remove."""
+    """Return the ids of what `down` would remove."""
     path = tmp_path / "provision.toml"
     path.write_text(DECLARED)
     stack = cast(Any, SimpleNamespace(name="lab", declaration=load_declaration(path)))

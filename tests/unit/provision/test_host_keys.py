@@ -46,9 +46,11 @@ def test_fingerprints_are_those_between_the_marks(log: str, found: set[str]) -> 
 def test_a_key_has_the_fingerprint_that_openssh_gives_it(tmp_path: Path, kind: str) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / "key"], check=True)
     line = (tmp_path / "key.pub").read_text().strip()
-    wanted = {subprocess.check_output(["ssh-keygen", "-lf", tmp_path / "key.pub"], text=True).split()[1]}
-    assert host_keys.read_console_fingerprints(keys(line, of="KEYS")) == wanted
-    assert host_keys.read_known_hosts_fingerprints(f"# comment\n\nlarder-lab {line}\n|1|a|b {line}\nbad\n") == wanted
+    fingerprints = {subprocess.check_output(["ssh-keygen", "-lf", tmp_path / "key.pub"], text=True).split()[1]}
+    assert host_keys.read_console_fingerprints(keys(line, of="KEYS")) == fingerprints
+    assert (
+        host_keys.read_known_hosts_fingerprints(f"# comment\n\nlarder-lab {line}\n|1|a|b {line}\nbad\n") == fingerprints
+    )
 
 
 def test_a_log_of_any_length_is_read_in_part() -> None:

@@ -1,4 +1,4 @@
-"""When a lease is over."""
+"""The end of a lease."""
 
 from __future__ import annotations
 

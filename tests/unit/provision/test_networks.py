@@ -30,7 +30,7 @@ def test_an_address_of_ipv4_is_preferred_since_floating_ips_are(monkeypatch: pyt
 
 
 class _BehindARouter:
-    """A socket that leads from a private address to a public one, and sends nothing."""
+    """A socket from a private address to a public one, which sends nothing."""
 
     def __init__(self, *words: object) -> None: ...
     def __enter__(self) -> _BehindARouter:
@@ -44,7 +44,7 @@ class _BehindARouter:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Any], None]], str]]:
-    """What `caller` makes of a service's answer, behind a router."""
+    """Return the result of `caller` for a service's answer, behind a router."""
     started: list[ThreadingHTTPServer] = []
 
     def asked(answer: Callable[[Any], None]) -> str:
@@ -110,9 +110,9 @@ def test_the_service_names_one_public_address(
 def test_no_other_answer_opens_anything(
     asked: Callable[[Callable[[Any], None]], str], answer: Callable[[Any], None]
 ) -> None:
-    with pytest.raises(LarderError) as told:
+    with pytest.raises(LarderError) as caught:
         asked(answer)
-    assert isinstance(told.value, ConfigurationError | ServiceError) and "--caller" in told.value.next_step
+    assert isinstance(caught.value, ConfigurationError | ServiceError) and "--caller" in caught.value.next_step
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
@@ -157,6 +157,6 @@ def test_a_rule_lets_in_what_its_network_holds(prefix: object, covers: bool) -> 
 
 
 @pytest.mark.parametrize("prefix", ["everybody", "192.0.2.0/99", 7, "fe80::1%x/64"])
-def test_a_rule_with_no_network_is_told(prefix: object) -> None:
+def test_a_rule_with_no_network_is_reported(prefix: object) -> None:
     with pytest.raises(ServiceError, match="no network"):
         _covers(rule(prefix), 22, "192.0.2.7/32")

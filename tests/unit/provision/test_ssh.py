@@ -25,21 +25,21 @@ from tests.conftest import free_ports
 
 
 def met(folder: Path) -> None:
-    """Have a state folder hold a host key, as after first contact."""
+    """Record a host key in a state folder, as after the first contact."""
     folder.mkdir(parents=True, exist_ok=True)
     known_hosts_in(folder).write_text("larder-lab ssh-ed25519 AAAA\n")
 
 
 def public_key(path: Path, kind: str = "ed25519") -> tuple[str, str]:
-    """A new key of a server: its line, and its fingerprint as OpenSSH itself prints it."""
+    """Create a server's key: its line, and its fingerprint as OpenSSH prints it."""
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
-    said = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
-    return path.with_suffix(".pub").read_text().strip(), said.split()[1]
+    fingerprint = subprocess.check_output(["ssh-keygen", "-lf", f"{path}.pub"], text=True)
+    return path.with_suffix(".pub").read_text().strip(), fingerprint.split()[1]
 
 
 @pytest.fixture
 def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """A stand-in for OpenSSH whose server shows a host key, and that writes down how it was called."""
+    """A stand-in for OpenSSH. Its server shows a host key, and it records its calls."""
 
     def shows(line: str) -> Path:
         commands, calls = tmp_path / "bin", tmp_path / "calls"
@@ -60,7 +60,7 @@ def shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 
 def effective(ssh: SshClient) -> dict[str, str]:
-    """The settings as OpenSSH itself reads them."""
+    """Return the settings as OpenSSH reads them."""
     ssh.write_fragment()
     text = subprocess.check_output(["ssh", "-G", "-F", str(ssh.fragment), ssh.alias], text=True)
     return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
@@ -111,7 +111,7 @@ def test_openssh_s_words_have_a_cause_and_a_next_step(said: str, kind: type, cau
     assert fault.next_step
 
 
-def test_port_in_use_is_told() -> None:
+def test_port_in_use_is_reported() -> None:
     (port,) = free_ports(1)
     require_free_local_port(port)
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ConfigurationError, match=f"port {port}"):
@@ -175,9 +175,9 @@ def test_first_contact_records_the_verified_host_key_before_login(
     ssh = SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab", vouched)
     for _ in range(2):
         assert ssh.run(["true"]).stdout == "done\n"
-    first, *others = calls.read_text().splitlines()
+    first, *later = calls.read_text().splitlines()
     assert "PreferredAuthentications=none" in first
-    assert len(others) == 2 and not any("PreferredAuthentications" in call for call in others)
+    assert len(later) == 2 and not any("PreferredAuthentications" in call for call in later)
     assert line.split()[1] in ssh.known_hosts.read_text() and asked == [1]
 
 
@@ -195,9 +195,9 @@ def test_a_host_key_that_differs_from_the_console_log_stops_the_login(
         "tunnel": lambda: ssh.tunnel(free_ports(1)[0], 8888),
     }
     for _ in range(2):  # it isn't trusted the second time either
-        with pytest.raises(ConfigurationError, match="console log has other ones") as told:
+        with pytest.raises(ConfigurationError, match="console log has other ones") as caught:
             ways[how]()
-        assert fingerprint in told.value.what and "don't continue" in told.value.next_step
+        assert fingerprint in caught.value.what and "don't continue" in caught.value.next_step
     assert all("PreferredAuthentications=none" in call for call in calls.read_text().splitlines())
     assert not ssh.known_hosts.exists()
 

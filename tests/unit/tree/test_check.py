@@ -1,4 +1,4 @@
-"""Which images are accepted, and why the others are not."""
+"""Which images are accepted, and why others are rejected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tiff_rgb_16() -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that states its size and holds nothing."""
+    """Return a PNG with only a header."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -228,7 +228,7 @@ def test_rejects_names(name: str, reason: str) -> None:
 
 
 def decodes(data: bytes) -> bool:
-    """What a loader finds that decodes every pixel to RGB."""
+    """Decode every pixel to RGB, like a loader."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()

@@ -19,7 +19,7 @@ MakeFiles = Callable[[Mapping[str, Any]], RecipeFiles]
 
 @pytest.fixture
 def files(tmp_path: Path) -> MakeFiles:
-    """Puts files where a recipe looks for them."""
+    """Writes files for a recipe."""
 
     def files(content: Mapping[str, str | bytes]) -> RecipeFiles:
         data = {path: text if isinstance(text, bytes) else text.encode() for path, text in content.items()}
@@ -46,14 +46,14 @@ def empty(*paths: str) -> dict[str, str]:
 
 
 def assigned(recipe: Recipe, paths: Iterable[str]) -> dict[str, Any]:
-    """What a recipe makes of each file; of an error, its kind."""
-    found: dict[str, Any] = {}
+    """Return a recipe's result for each file: a sample, or the type of the error."""
+    assigned_samples: dict[str, Any] = {}
     for path in paths:
         try:
-            found[path] = recipe.assign(path)
+            assigned_samples[path] = recipe.assign(path)
         except (RejectError, LeftOutError) as fault:
-            found[path] = type(fault)
-    return found
+            assigned_samples[path] = type(fault)
+    return assigned_samples
 
 
 FOOD101 = empty("images/apple_pie/1.jpg", "images/apple_pie/2.jpg", "images/waffles/1.jpg", "README.txt") | {
@@ -71,8 +71,8 @@ def test_food101(files: MakeFiles, around: str) -> None:
     assert recognize_layout(source).name == "food101"
     recipe = recipes.open_recipe("food101", source)
     assert recipe.classes == ["apple_pie", "waffles"]
-    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
-    assert found == {
+    samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert samples == {
         "images/apple_pie/1.jpg": AssignedSample("training", 0, "1.jpg"),
         "images/apple_pie/2.jpg": AssignedSample("evaluation", 0, "2.jpg"),
         "images/waffles/1.jpg": AssignedSample("training", 1, "1.jpg"),
@@ -126,8 +126,8 @@ def test_oxford_pet(files: MakeFiles, around: str) -> None:
     assert recognize_layout(source).name == "oxford_pet"
     recipe = recipes.open_recipe("oxford_pet", source)
     assert recipe.classes == ["Abyssinian", "american_bulldog"]
-    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
-    assert found == {
+    samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert samples == {
         "images/Abyssinian_1.jpg": AssignedSample("training", 0, "Abyssinian_1.jpg"),
         "images/Abyssinian_2.jpg": AssignedSample("evaluation", 0, "Abyssinian_2.jpg"),
         "images/american_bulldog_10.jpg": AssignedSample("training", 1, "american_bulldog_10.jpg"),
@@ -156,13 +156,13 @@ VAL = [f"ILSVRC2012_val_{number:08}.JPEG" for number in (1, 2, 3)]
 CLASSES_OF_VAL = ["n02119789", "n01440764", "n01443537"]
 
 
-def imagenet(train: str, val: str, truth: Mapping[str, str]) -> dict[str, str]:
-    """A small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
+def imagenet(train: str, val: str, truth: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a small ImageNet; the classes of its validation images are CLASSES_OF_VAL."""
     images = [f"{train}{synset}/{synset}_{number}.JPEG" for synset in SYNSETS for number in (10, 26)]
     return empty(*images, *(val + name for name in VAL)) | dict(truth)
 
 
-TRUTHS = {
+TRUTHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "kaggle": ("ILSVRC/Data/CLS-LOC/train/", "ILSVRC/Data/CLS-LOC/val/", {
         "LOC_val_solution.csv": "ImageId,PredictionString\n" + "".join(
             f"{name[:-5]},{synset} 1 2 3 4 {synset} 5 6 7 8 \n"
@@ -195,8 +195,8 @@ def test_imagenet(files: MakeFiles, layout: str) -> None:
     assert recognize_layout(source).name == "imagenet"
     recipe = recipes.open_recipe("imagenet", source)
     assert recipe.classes == SYNSETS
-    found = {path.rpartition("/")[2]: sample for path, sample in assigned(recipe, content).items() if sample}
-    assert found == {
+    samples = {path.rpartition("/")[2]: sample for path, sample in assigned(recipe, content).items() if sample}
+    assert samples == {
         f"{synset}_{number}.JPEG": AssignedSample("training", label, f"{synset}_{number}.JPEG")
         for label, synset in enumerate(SYNSETS)
         for number in (10, 26)
@@ -212,10 +212,10 @@ def test_imagenet_with_the_validation_in_synset_folders(files: MakeFiles) -> Non
         f"val/{SYNSETS[1]}/{VAL[0]}", "test/ILSVRC2012_test_00000001.JPEG"
     )
     recipe = recipes.open_recipe("imagenet", files(content))
-    found = assigned(recipe, content)
-    assert found[f"val/{SYNSETS[1]}/{VAL[0]}"] == AssignedSample("validation", 1, VAL[0])
-    assert found["test/ILSVRC2012_test_00000001.JPEG"] is LeftOutError
-    assert found[f"test/{VAL[0]}"] is RejectError, "nothing says what it is"
+    samples = assigned(recipe, content)
+    assert samples[f"val/{SYNSETS[1]}/{VAL[0]}"] == AssignedSample("validation", 1, VAL[0])
+    assert samples["test/ILSVRC2012_test_00000001.JPEG"] is LeftOutError
+    assert samples[f"test/{VAL[0]}"] is RejectError, "nothing says what it is"
 
 
 def test_imagenet_lacks_some_validation_images(files: MakeFiles) -> None:
@@ -269,9 +269,9 @@ def test_another_data_set(files: MakeFiles, name: str) -> None:
     ],
 )
 def test_auto_recognizes(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
-    found = recognize_layout(files(content))
-    assert found.name == name
-    assert why in found.why
+    layout = recognize_layout(files(content))
+    assert layout.name == name
+    assert why in layout.why
 
 
 @pytest.mark.parametrize("table", ["id,breed\n1,cat\n", "file,label\nelsewhere.jpg,cat\n"])
@@ -320,8 +320,8 @@ def test_webdataset(files: MakeFiles, around: str, names: dict[str, str], expect
     assert recognize_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
     recipe = recipes.open_recipe("webdataset", source)
     assert recipe.classes == expected
-    found = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
-    assert found == {
+    samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
+    assert samples == {
         "train/a.jpg": AssignedSample("training", 1, "a.jpg"),
         "train/b/c.0.PNG": AssignedSample("training", 7, "c.0.PNG"),
         "test/a.jpg": AssignedSample("evaluation", 0, "a.jpg"),

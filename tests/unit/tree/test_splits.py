@@ -20,10 +20,10 @@ FILES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20
 def test_shares_hold_in_every_class() -> None:
     division = Division((0.8, 0.1, 0.1), 0)
     for first in range(0, len(FILES), 2000):
-        found = Counter(division.split(file) for file in FILES[first : first + 2000])
-        assert 1540 <= found["training"] <= 1660
-        assert 150 <= found["validation"] <= 250
-        assert 150 <= found["evaluation"] <= 250
+        counts = Counter(division.split(file) for file in FILES[first : first + 2000])
+        assert 1540 <= counts["training"] <= 1660
+        assert 150 <= counts["validation"] <= 250
+        assert 150 <= counts["evaluation"] <= 250
 
 
 def test_a_files_split_depends_on_seed_and_content_alone() -> None:
@@ -80,14 +80,14 @@ def test_names() -> None:
 
 def manifest(classes: list[str], **splits: list[int]) -> Manifest:
     index = IndexSummary(bytes=0, sha256="")
-    found = {
+    summaries = {
         name: SplitSummary(samples=sum(counts), bytes=0, samples_per_class=counts) for name, counts in splits.items()
     }
     return Manifest(
         artifact="tree",
         dataset="x",
         classes=classes,
-        splits=found,
+        splits=summaries,
         input={},
         settings={},
         files=0,

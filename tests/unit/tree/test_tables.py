@@ -16,13 +16,14 @@ from larder.tree.recipes.csv import TableRecipe
 from larder.tree.recipes.metadata import MetadataRecipe
 from larder.tree.recipes.parquet import ParquetRecipe
 from larder.tree.splits import parse_split_names
+from tests.unit.tree.conftest import split_of
 
 Open = Callable[..., Recipe]
 
 
 @pytest.fixture
 def open_recipe(tmp_path: Path) -> Open:
-    """Opens a recipe over files with this content."""
+    """Opens a recipe for files with this content."""
 
     def open_recipe(name: str, files: Mapping[str, str | bytes], label_column: str = "", splits: str = "") -> Recipe:
         raw, scratch = tmp_path / "raw", tmp_path / "scratch"
@@ -182,7 +183,7 @@ def test_metadata_where_column_and_folder_say_the_split(open_recipe: Open) -> No
                 open_recipe("metadata", files, splits=splits)
             assert "metadata.csv, line 3" in fault.value.what
         else:
-            assert open_recipe("metadata", files, splits=splits).assign(path).split == expected
+            assert split_of(open_recipe("metadata", files, splits=splits), path) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which samples are read."""
+"""The choice of the samples to read."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def test_every_entry_is_found_and_no_other(tmp_path: Path, count: int) -> None:
     index = make(tmp_path, paths)
     assert [entry.path for entry in index] == sorted(paths)
     for number, path in enumerate(paths):
-        found = index.find(path)
-        assert found is not None and (found.path, found.bytes) == (path, number)
+        entry = index.find(path)
+        assert entry is not None and (entry.path, entry.bytes) == (path, number)
     for absent in ("", "a", "training", "training/class_00/", "training/class_00/x.jpg", "zzz"):
         assert index.find(absent) is None
 
@@ -91,8 +91,8 @@ def test_memory_stays_small_for_an_index_of_long_lines(tmp_path: Path) -> None:
 
 def mapped_bytes() -> int:
     status = Path("/proc/self/status").read_text().splitlines()
-    found = {name: int(line.split()[1]) << 10 for line in status for name in [line.split(":")[0]] if name[:3] == "Rss"}
-    return found["RssFile"] + found["RssAnon"]
+    sizes = {name: int(line.split()[1]) << 10 for line in status for name in [line.split(":")[0]] if name[:3] == "Rss"}
+    return sizes["RssFile"] + sizes["RssAnon"]
 
 
 def test_a_path_that_nothing_could_have(tmp_path: Path) -> None:
