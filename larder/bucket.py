@@ -109,22 +109,13 @@ class BucketPrefix:
             The bytes; fewer than `length` if the object ends earlier. None if there is no such object, or if its ETag
             differs from `etag`.
         """
-        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        what = f"reading {self.uri}/{path}"
 
         def get(key: str) -> bytes | None:
-            try:
-                response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
-                with response["Body"] as body:
-                    require_range(response.get("ContentRange", ""), offset, what)
-                    return b"".join(read_pieces(body, length))
-            except ClientError as fault:
-                if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
-                    return None
-                if code_of(fault) in _PAST_THE_END:
-                    return b""
-                raise
+            return self._with_range(
+                key, offset, length, etag, what, lambda body: b"".join(read_pieces(body, length)), b""
+            )
 
-        byte_range, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
         return self._requests.send(what, get, self._key_of(path))
 
     def read_into(self, path: str, offset: int, buffer: memoryview, etag: str = "") -> int | None:
@@ -140,28 +131,37 @@ class BucketPrefix:
             Number of bytes; fewer than `len(buffer)` if the object ends earlier. None if there is no such object, or if
             its ETag differs from `etag`.
         """
-        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
         what, done = f"reading {self.uri}/{path}", 0
 
-        def get(key: str) -> int | None:
+        def fill(body: StreamingBody) -> int:
             nonlocal done
-            byte_range = f"bytes={offset + done}-{offset + len(buffer) - 1}"
-            try:
-                response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
-            except ClientError as fault:
-                if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
-                    return None
-                if code_of(fault) in _PAST_THE_END:
-                    return done
-                raise
-            with response["Body"] as body:
-                _require_range(response.get("ContentRange", ""), offset + done, what)
-                for piece in _read_pieces(body, len(buffer) - done):
-                    buffer[done : done + len(piece)] = piece
-                    done += len(piece)
+            for piece in read_pieces(body, len(buffer) - done):
+                buffer[done : done + len(piece)] = piece
+                done += len(piece)
             return done
 
-        return self._request(what, get, self._key_of(path))
+        def get(key: str) -> int | None:
+            return self._with_range(key, offset + done, len(buffer) - done, etag, what, fill, done)
+
+        return self._requests.send(what, get, self._key_of(path))
+
+    def _with_range(
+        self, key: str, offset: int, length: int, etag: str, what: str, use: Callable[[StreamingBody], R], past_end: R
+    ) -> R | None:
+        """Return `use(body)` for a byte range of an object, None if the object is missing or changed, or `past_end`."""
+        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        byte_range = f"bytes={offset}-{offset + length - 1}"
+        try:
+            response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
+            with response["Body"] as body:
+                require_range(response.get("ContentRange", ""), offset, what)
+                return use(body)
+        except ClientError as fault:
+            if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
+                return None
+            if code_of(fault) in _PAST_THE_END:
+                return past_end
+            raise
 
     def read_start(self, path: str, max_bytes: int) -> bytes | None:
         """Return the first `max_bytes` bytes of an object, or None if it doesn't exist."""

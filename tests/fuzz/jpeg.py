@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from larder.stream import build
-from tests.fuzz.mutations import spoilt
+from tests.fuzz.mutations import corrupt
 
 DRIVER = Path(__file__).with_name("jpeg_driver.c")
 SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
@@ -92,11 +92,11 @@ atexit.register(_driver.kill)
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Have a spoilt image decoded by both paths."""
+    """Have a corrupt image decoded by both paths."""
     data, width, height = chance.choice(SEEDS)
     crop, window = _crop(chance, width, height)
     if chance.random() < 0.3:
         data = _change_frame(data, chance)
     if chance.random() < 0.8:
-        data = spoilt(data, chance)
+        data = corrupt(data, chance)
     _ask(_driver, data, crop, window)

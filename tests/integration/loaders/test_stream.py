@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def labels_of(stream: ArrayStream) -> list[int]:
     return [label for _, labels in stream for label in labels.tolist()]
 
 
-def stream_of(uri: str, settings: StoreSettings, **options: object) -> ArrayStream:
+def stream_of(uri: str, settings: StoreSettings, **options: Any) -> ArrayStream:
     return ArrayStream(uri, **{"store": settings, "batch_size": 16, "transform": SMALL, "threads": 2} | options)
 
 
@@ -79,7 +80,7 @@ def test_larder_s_shards(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {int(label) for _, labels in batches for label in labels} == set(expected)
 
 
-def _channels_last() -> object:
+def _channels_last() -> Any:
     import torch
 
     return torch.channels_last

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.unit.stream.conftest import MakeShards, Packed, jpeg, tar_of
 CROP = CenterCrop(32, 28)
 
 
-def stream_of(packed: Packed, **options) -> ArrayStream:
+def stream_of(packed: Packed, **options: Any) -> ArrayStream:
     return ArrayStream(str(packed.folder), **{"batch_size": 4, "transform": CROP, "threads": 2} | options)
 
 
