@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from PIL import Image
 
 from larder import tar
 from larder.contract import IndexEntry, IndexWriter, Manifest, SampleEntry, SplitSummary
+from larder.stream import build
+from larder.stream.kernel import JpegKernel
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -29,6 +32,22 @@ class Packed(NamedTuple):
 
 
 MakeShards = Callable[..., Packed]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernel, freshly compiled, with all warnings being errors."""
+    try:
+        return build.build(tmp_path_factory.mktemp("kernel"), ["-Wall", "-Wextra", "-Wshadow", "-Werror"])
+    except build.BuildError as error:
+        why = f"the JPEG kernel can't be compiled: install gcc and libjpeg62-turbo-dev ({error})"
+        pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
+
+
+@pytest.fixture(params=["pil", "kernel"])
+def kernel_or_none(request: pytest.FixtureRequest) -> JpegKernel | None:
+    """What decodes: PIL alone, or the kernel and PIL."""
+    return JpegKernel(request.getfixturevalue("library")) if request.param == "kernel" else None
 
 
 def jpeg(

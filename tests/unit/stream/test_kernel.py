@@ -20,12 +20,6 @@ REARRANGED = {"4:4:0": ("4:2:2", 0x12), "4:1:1": ("4:2:0", 0x41), "1x4": ("4:2:0
 are the same number, so the file is valid, and shows a puzzle."""
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kernel, freshly compiled, with all warnings being errors."""
-    return build.build(tmp_path_factory.mktemp("kernel"), ["-Wall", "-Wextra", "-Wshadow", "-Werror"])
-
-
 @pytest.fixture(params=["fastest", "portable"])
 def kernel(library: Path, request: pytest.FixtureRequest) -> JpegKernel:
     loaded = JpegKernel(library, portable=request.param == "portable")
