@@ -50,6 +50,7 @@ COLUMNS = 6
 BUCKET_ARMS: dict[str, tuple[ArtifactLayout, Artifact, str]] = {
     "remote_one_sample": ("tree", "objects", CREATED_BY["objects"]),
     "webdataset": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
+    "stream": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
     "litdata_streaming": ("litdata", "litdata", CREATED_BY["litdata"]),
 }
 """For each arm that reads a bucket: its layout, the artifact in the manifest, and the stage that uploads it."""

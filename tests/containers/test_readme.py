@@ -150,7 +150,13 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         assert [epoch["images"] for epoch in training["epochs"]] == [TRAINING] * 2
         records = [record for record in records if record is not training]
         requests = {record["arm"]: record["network_requests"] for record in records}
-        assert set(requests) == {"remote_one_sample", "imagefolder_rclone_mount", "webdataset", "litdata_streaming"}
+        assert set(requests) == {
+            "remote_one_sample",
+            "imagefolder_rclone_mount",
+            "webdataset",
+            "stream",
+            "litdata_streaming",
+        }
         assert {record["dataset"]["samples"]["training"] for record in records} == {TRAINING}
         assert all(record["network_bytes"] > 0 for record in records)
         assert min(requests["remote_one_sample"], requests["imagefolder_rclone_mount"]) >= TRAINING
