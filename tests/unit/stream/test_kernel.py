@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from larder.stream import build
 from larder.stream.kernel import CROP, JpegKernel
@@ -18,6 +18,12 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 REARRANGED = {"4:4:0": ("4:2:2", 0x12), "4:1:1": ("4:2:0", 0x41), "1x4": ("4:2:0", 0x14)}
 """Samplings that Pillow doesn't write: another one, and the sampling of luma to claim in place of its own. The blocks
 are the same number, so the file is valid, and shows a puzzle."""
+
+
+@pytest.fixture(autouse=True)
+def _room_for_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow fails to write an image of noise that is larger than its buffer."""
+    monkeypatch.setattr(ImageFile, "MAXBLOCK", 1 << 22)
 
 
 @pytest.fixture(scope="session")
