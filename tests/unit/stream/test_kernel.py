@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -385,6 +386,16 @@ def test_building_replaces_older_libraries(library: Path, tmp_path: Path) -> Non
     old.touch()
     assert build.build(tmp_path).name == library.name
     assert [path.name for path in tmp_path.iterdir()] == [library.name]
+
+
+def test_the_script_needs_nothing_installed(library: Path, tmp_path: Path) -> None:
+    """Images and wheels are built with it before there are packages."""
+    script = [sys.executable, "-I", "-S", build.__file__, tmp_path / "new"]
+    printed = subprocess.check_output(script, text=True)
+    assert Path(printed.strip()) == tmp_path / "new" / library.name
+    failed = subprocess.run(script, env={"CC": "no-such-compiler"}, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("The JPEG kernel can't be compiled: no-such-compiler")
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
