@@ -218,8 +218,8 @@ def _point_at(jpegs: Sequence[ReadableBuffer]) -> tuple[NDArray[np.uintp], NDArr
 
 
 def _address(array: NDArray[Any]) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
+    """Return where an array's elements are. `__array_interface__` takes 20 µs to describe a CROP."""
+    return array.ctypes.data
 
 
 def _check_arrays(images: int, crops: NDArray[np.void], out: NDArray[np.uint8]) -> None:

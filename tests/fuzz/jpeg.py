@@ -88,7 +88,15 @@ def _change_frame(data: bytes, chance: random.Random) -> bytes:
 SEEDS = _seeds()
 # Started before the harness limits this process's addresses: AddressSanitizer needs terabytes of them.
 _driver = _start_driver()
-atexit.register(_driver.kill)
+
+
+@atexit.register
+def _end_driver() -> None:
+    """Have it look for leaks, and end this process with a failure if it found any."""
+    assert _driver.stdin
+    _driver.stdin.close()
+    if _driver.wait():
+        os._exit(1)
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from larder.stream import build
 from larder.stream.kernel import CROP, JpegKernel
@@ -18,6 +19,12 @@ SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 REARRANGED = {"4:4:0": ("4:2:2", 0x12), "4:1:1": ("4:2:0", 0x41), "1x4": ("4:2:0", 0x14)}
 """Samplings that Pillow doesn't write: another one, and the sampling of luma to claim in place of its own. The blocks
 are the same number, so the file is valid, and shows a puzzle."""
+
+
+@pytest.fixture(autouse=True)
+def _room_for_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow fails to write an image of noise that is larger than its buffer."""
+    monkeypatch.setattr(ImageFile, "MAXBLOCK", 1 << 22)
 
 
 @pytest.fixture(params=["fastest", "portable"])
@@ -373,6 +380,16 @@ def test_building_replaces_older_libraries(library: Path, tmp_path: Path) -> Non
     old.touch()
     assert build.build(tmp_path).name == library.name
     assert [path.name for path in tmp_path.iterdir()] == [library.name]
+
+
+def test_the_script_needs_nothing_installed(library: Path, tmp_path: Path) -> None:
+    """Images and wheels are built with it before there are packages."""
+    script = [sys.executable, "-I", "-S", build.__file__, tmp_path / "new"]
+    printed = subprocess.check_output(script, text=True)
+    assert Path(printed.strip()) == tmp_path / "new" / library.name
+    failed = subprocess.run(script, env={"CC": "no-such-compiler"}, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("The JPEG kernel can't be compiled: no-such-compiler")
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
