@@ -422,7 +422,8 @@ class BucketPrefix:
                     f"{what}: the store's answer has no {fault.args[0]}", next_step=_CHECK_STORE
                 ) from fault
             except S3_ERRORS as fault:
-                error = explain_s3_error(fault, what, self.settings.s3_endpoint_url)
+                settings = self.settings
+                error = explain_s3_error(fault, what, settings.s3_endpoint_url, unsigned=settings.unsigned)
                 is_transient = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
                 if pause is None or not is_transient:
                     raise error from fault
