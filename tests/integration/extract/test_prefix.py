@@ -66,6 +66,14 @@ def test_a_prefix_of_images(stage, raw, s3, bucket, put, end, workers) -> None:
     assert raw.meta("manifest.json") == first
 
 
+def test_a_key_that_looks_like_a_pattern(stage, raw, s3, bucket, put, packers) -> None:
+    put({"q?/a [1].tar": packers["tar"](IMAGES), "qx/a 1.tar": b"another"})
+    result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/q?/a [1].tar"})
+    assert result.code == 0, result.stderr
+    assert f"from s3://{bucket}/q?/a [1].tar" in result.stderr
+    assert raw.content() == IMAGES
+
+
 def test_a_whole_bucket_in_many_pages(stage, raw, lying) -> None:
     lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
     lying.page = 7
