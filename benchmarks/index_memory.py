@@ -17,6 +17,8 @@ from benchmarks.store import loopback_store
 
 FEW, MANY = 20_000, 200_000
 WORKERS = 2
+_PACK_BYTES = "4MiB"
+"""So small that few images fill several, too: a worker holds one, and its samples, at a time."""
 _PUTS = 64
 _BATCH = 10_000
 
@@ -46,6 +48,7 @@ def _run_stages(images: int) -> Iterator[tuple[str, ResourceUsage]]:
         shared = {
             "LARDER_VOLUME_DIR": str(volume), "LARDER_DATASET": "tiny", "LARDER_SOURCE": f"{bucket}/in/",
             "LARDER_WORKERS": str(WORKERS), "LARDER_INPUT": f"{bucket}/tiny-index",
+            "LARDER_SHARD_BYTES": _PACK_BYTES, "LARDER_CHUNK_BYTES": _PACK_BYTES,
         }  # fmt: skip
         for name, destination in (("index", ""), ("shard", "tiny-webdataset"), ("optimize", "tiny-litdata")):
             settings = shared | store | {"LARDER_DEST": destination and f"{bucket}/{destination}"}
