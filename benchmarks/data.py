@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -40,15 +42,37 @@ def tiny(images: int) -> Path:
     if not path.exists():
         print(f"making {path} (once)", flush=True)
         WORK.mkdir(parents=True, exist_ok=True)
-        stream = io.BytesIO()
-        Image.new("RGB", (16, 16), (180, 120, 60)).save(stream, "JPEG")
-        start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
         with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
-            for number, image in enumerate(sample.plan_images(images)):
-                # a comment segment (JPEG marker FFFE) with the number makes every file unique
-                archive.writestr(image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest)
+            for name, content in tiny_images(images):
+                archive.writestr(name, content)
         path.with_suffix(".part").rename(path)
     return path
+
+
+def tiny_tar(images: int) -> Path:
+    """The images of `tiny` in a tar archive."""
+    path = WORK / f"tiny-{images}.tar"
+    if not path.exists():
+        print(f"making {path} (once)", flush=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".part").open("wb") as archive:
+            for name, content in tiny_images(images):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.write(member.tobuf() + content + bytes(-len(content) % tarfile.BLOCKSIZE))
+            archive.write(bytes(2 * tarfile.BLOCKSIZE))
+        path.with_suffix(".part").rename(path)
+    return path
+
+
+def tiny_images(images: int) -> Iterator[tuple[str, bytes]]:
+    """Paths as in Food-11, each with a JPEG of a few hundred bytes; no two are alike."""
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), (180, 120, 60)).save(stream, "JPEG")
+    start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
+    for number, image in enumerate(sample.plan_images(images)):
+        # a comment segment (JPEG marker FFFE) with the number makes every file another
+        yield image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest
 
 
 def _zip(path: Path, files: dict[str, Path]) -> None:

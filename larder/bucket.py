@@ -69,7 +69,7 @@ class BucketPrefix:
         self.uri = f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
         self._start = f"{self.key}/" if self.key else ""
         self._client = make_client(settings)
-        self._requests = S3Requests(settings.s3_endpoint_url)
+        self._requests = S3Requests(settings.s3_endpoint_url, unsigned=settings.unsigned)
         self._supports_checksums = True
 
     def _key_of(self, path: str) -> str:

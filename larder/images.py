@@ -26,6 +26,9 @@ MAX_ASPECT_RATIO = 200
 MAX_SCANS = 50
 """Maximum number of scans in a JPEG file. Progressive encoders write about 10. Decoding each scan passes over all
 pixels, even if the scan is empty."""
+MAX_WEBP_PIXELS = 44_739_242
+"""Maximum number of pixels of a WebP file, a quarter of PIL's limit for all formats: PIL takes 16 bytes for each pixel
+of WebP, and at most 4 for others."""
 
 _SCAN = b"\xff\xda"  # a start of scan: ITU-T T.81, B.1.1.3
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd9-\xfe])")  # a marker with a segment, or the end of the image
@@ -49,7 +52,8 @@ def require_supported(data: bytes, image: Image.Image) -> None:
         image: The same image, opened by `open_image`.
 
     Raises:
-        UnsupportedImageError: If the image is too elongated, has too many JPEG scans, or too large TIFF tiles.
+        UnsupportedImageError: If the image is too elongated, has too many JPEG scans, too large TIFF tiles, or too
+            many pixels for WebP.
     """
     short, long = sorted(image.size)
     if long > MAX_ASPECT_RATIO * max(short, 1):
@@ -66,6 +70,11 @@ def require_supported(data: bytes, image: Image.Image) -> None:
         max_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         if max_pixels and all(isinstance(side, int) for side in sides) and sides[0] * sides[1] > max_pixels:
             _refuse(f"is a TIFF file whose tiles have more than {max_pixels:,} pixels")
+    if image.format == "WEBP" and image.width * image.height > MAX_WEBP_PIXELS:
+        _refuse(
+            f"is a WebP file of more than {MAX_WEBP_PIXELS:,} pixels, which take 16 bytes of memory each: save it "
+            "smaller, or as JPEG or PNG"
+        )
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -165,15 +165,22 @@ def explain_code(code: str, message: str, what: str) -> LarderError:
     return fault.kind(f"{what}: {fault.cause} ({code})", next_step=step)
 
 
-def explain_s3_error(error: Exception, what: str, endpoint: str) -> LarderError:
+def explain_s3_error(error: Exception, what: str, endpoint: str, *, unsigned: bool = False) -> LarderError:
     """Return the error for an exception of boto3.
 
     Args:
         error: One of S3_ERRORS.
         what: What was requested, as in "writing to s3://bucket/key".
         endpoint: Address of the store; empty for AWS.
+        unsigned: Whether the request wasn't signed, as for public buckets.
     """
     if isinstance(error, ClientError):
+        code = code_of(error)
+        if unsigned and _SYNONYMS.get(code, code) == "AccessDenied":
+            return ConfigurationError(
+                f"{what}: access is denied without keys ({code})",
+                next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check that the bucket is public",
+            )
         return _explain_response(error, what, endpoint)
     if (fault := tls_faults.tls_fault_of(error)) or isinstance(error, SSLError):
         return _explain_tls(fault, str(error), what, endpoint)

@@ -27,9 +27,9 @@ _SPARSE_PAGES, _SPARSE_ITEMS = 1000, 10
 class S3Requests:
     """The requests to one store. It remembers whether the store has ever answered."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Send requests to the store at `endpoint`, which is empty for AWS."""
-        self._endpoint, self._answered = endpoint, False
+    def __init__(self, endpoint: str, *, unsigned: bool = False) -> None:
+        """Send requests to the store at `endpoint`, which is empty for AWS; `unsigned` words its refusals."""
+        self._endpoint, self._unsigned, self._answered = endpoint, unsigned, False
 
     def send(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
         """Return `request(argument)`, and retry temporary failures after growing pauses.
@@ -54,7 +54,7 @@ class S3Requests:
                     f"{what}: the store's answer has no {fault.args[0]}", next_step=CHECK_STORE
                 ) from fault
             except S3_ERRORS as fault:
-                error = explain_s3_error(fault, what, self._endpoint)
+                error = explain_s3_error(fault, what, self._endpoint, unsigned=self._unsigned)
                 is_transient = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
                 if pause is None or not is_transient:
                     raise error from fault

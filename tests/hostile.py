@@ -311,6 +311,18 @@ def arrow_rows() -> bytes:
     return content + struct.pack("<I", len(content)) + ARROW_FOOTER
 
 
+def webp(width: int, height: int) -> bytes:
+    """A lossless WebP file that states a size; its data are those of a small one."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "WEBP", lossless=True)
+    data = bytearray(file.getvalue())
+    start = data.index(b"VP8L") + 9  # behind the chunk's length and a signature: WebP Lossless Bitstream, 3
+    data[start : start + 4] = (width - 1 | (height - 1) << 14).to_bytes(4, "little")
+    return bytes(data)
+
+
 def jpeg_of_scans(scans: int, side: int = 64) -> bytes:
     """A progressive JPEG file with so many scans, nearly all of them without new coefficients."""
     from PIL import Image

@@ -49,6 +49,8 @@ class Hub:
         self.gated = False
         self.page = 1000
         """Files in one answer of a listing."""
+        self.next = ""
+        """Where each answer of a listing says that the next one is; empty for the right place."""
         self.statuses: list[int] = []
         """Answers to files before they are sent."""
         self.break_after: list[int] = []
@@ -111,9 +113,9 @@ class Hub:
             return _refused(404, "EntryNotFound", "Not found")
         start = int(query.get("cursor", ["0"])[0])
         more = start + self.page < len(paths)
-        link = f'<{self.url}{asked}?recursive=true&cursor={start + self.page}>; rel="next"'
+        after = self.next or f"{self.url}{asked}?recursive=true&cursor={start + self.page}"
         listed = [self._described(path) for path in paths[start : start + self.page]]
-        return self._json(asked, listed, {"Link": link} if more else {})
+        return self._json(asked, listed, {"Link": f'<{after}>; rel="next"'} if more or self.next else {})
 
     def _resolve(self, asked: Asked, path: str, commit: str) -> Answer:
         if self.gated:

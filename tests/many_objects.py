@@ -1,4 +1,4 @@
-"""An S3 server with any number of objects, all with the content of one small image.
+"""An S3 server with any number of images, none of which exists: each is made when it is read, and no two are alike.
 
 Requests for other buckets go to a real store. It is for what must not depend on the number of objects, and cheap enough
 for a million of them: `python -m tests.many_objects 1000000 http://127.0.0.1:9000`.
@@ -23,21 +23,20 @@ _PAGE = 1000
 FOLDERS = [f"{split}/class_{label}/" for split in ("train", "val") for label in range(10)]
 
 
-def _png() -> bytes:
+def _jpeg() -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (8, 8), "teal").save(stream, "PNG")
+    Image.new("RGB", (8, 8), "teal").save(stream, "JPEG")
     return stream.getvalue()
 
 
 class ManyObjects:
-    """The keys `train/class_3/0000123.png` and so on, of `count` objects in two splits and ten classes."""
+    """The keys `train/class_3/0000123.jpg` and so on, of `count` objects in two splits and ten classes."""
 
     def __init__(self, count: int, upstream: str = "", folders: Sequence[str] = FOLDERS) -> None:
         """`folders` are sorted and end in a slash; the objects are shared out among them."""
         self.count, self.upstream = count, urlsplit(upstream)
         self.requests = 0
-        self._image = _png()
-        self._etag = hashlib.md5(self._image, usedforsecurity=False).hexdigest()
+        self._template = _jpeg()
         self._folders = list(folders)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,13 +62,14 @@ class ManyObjects:
         if "list-type" in query:
             return _response("200 OK", self._page(query).encode(), "application/xml")
         if self._holds(key):
-            return _response("200 OK", self._image if method == "GET" else b"", "image/png", self._etag)
+            image = self._image(key)
+            return _response("200 OK", image if method == "GET" else b"", "image/jpeg", _etag(image))
         missing = b"" if method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>"
         return _response("404 Not Found", missing, "application/xml")
 
     def _holds(self, key: str) -> bool:
         folder, _, name = key.rpartition("/")
-        return f"{folder}/" in self._folders and name.endswith(".png") and int(name[:-4]) < self._in(folder + "/")
+        return f"{folder}/" in self._folders and name.endswith(".jpg") and int(name[:-4]) < self._in(folder + "/")
 
     def _in(self, folder: str) -> int:
         place, folders = self._folders.index(folder), len(self._folders)
@@ -98,10 +98,15 @@ class ManyObjects:
         )
 
     def _item(self, folder: str, number: int) -> str:
-        return (
-            f"<Contents><Key>{folder}{number:07d}.png</Key><Size>{len(self._image)}</Size>"
-            f"<ETag>&quot;{self._etag}&quot;</ETag></Contents>"
-        )
+        key = f"{folder}{number:07d}.jpg"
+        image = self._image(key)
+        return f"<Contents><Key>{key}</Key><Size>{len(image)}</Size><ETag>&quot;{_etag(image)}&quot;</ETag></Contents>"
+
+    def _image(self, key: str) -> bytes:
+        """A picture with its key in a comment (JPEG marker FFFE)."""
+        comment = key.encode()
+        length = (len(comment) + 2).to_bytes(2, "big")
+        return self._template[:2] + b"\xff\xfe" + length + comment + self._template[2:]
 
     async def _forward(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, out = await asyncio.open_connection(self.upstream.hostname, self.upstream.port)
@@ -118,6 +123,10 @@ class ManyObjects:
                 raise ConnectionError
         finally:
             out.close()
+
+
+def _etag(image: bytes) -> str:
+    return hashlib.md5(image, usedforsecurity=False).hexdigest()
 
 
 def _length(head: bytes) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from larder.contract import IndexEntry, parse_index
 from larder.errors import ConfigurationError, InputError
@@ -16,7 +18,10 @@ from larder.packing.pack_layout import PackLayout
 from larder.progress import format_amount
 from larder.terminal import join_lines
 
-_OFFSET_BITS = 48
+_RANK_BYTES, _OFFSET_BYTES = 8, 6
+_BUCKETS = 64
+"""Files that samples are distributed over to be sorted; a power of two, at most 256."""
+_BUCKET_MEMORY_BYTES = 16 << 10
 _LINE_BYTES = 512  # most are shorter
 _MAX_SHOWN = 20
 
@@ -57,7 +62,9 @@ def _unpackable_error(
     return (InputError if refused else ConfigurationError)(what, next_step="; ".join(steps))
 
 
-def plan_packs(index: Path, layout: PackLayout, limits: PackLimits, seed: int | None) -> Iterator[Pack]:
+def plan_packs(
+    index: Path, layout: PackLayout, limits: PackLimits, seed: int | None, scratch: Path | None = None
+) -> Iterator[Pack]:
     """Yield every pack, split by split. The samples must have passed `require_packable`.
 
     Args:
@@ -65,10 +72,11 @@ def plan_packs(index: Path, layout: PackLayout, limits: PackLimits, seed: int | 
         layout: Format of the packs.
         limits: Maximum size of a pack.
         seed: Seed for shuffling the samples within a split; None keeps the order of the index.
+        scratch: Folder for temporary files; by default the system's.
     """
     with index.open("rb") as file:
         for split, samples in itertools.groupby(_list_samples(file, layout), key=lambda item: item[0]):
-            marked_offsets = _order_samples(samples, seed)
+            marked_offsets = _order_samples(samples, seed, scratch)
             yield from _cut_into_packs(
                 split, (_read_sample(file, marked_offset, layout) for marked_offset in marked_offsets), layout, limits
             )
@@ -99,21 +107,36 @@ def _add_keys(entries: Iterator[IndexEntry], layout: PackLayout) -> Iterator[Ind
             yield entry
 
 
-def _order_samples(samples: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
+def _order_samples(samples: Iterator[tuple[str, int, str]], seed: int | None, scratch: Path | None) -> Iterator[int]:
     """Return the marked offsets in the given order, or shuffled: sorted by a keyed hash of the paths (BLAKE2b).
 
-    Unlike a random number generator, the hash gives the same order with every version of every library. Sorting takes
-    about 50 bytes of memory per sample of a split.
+    Unlike a random number generator, the hash gives the same order with every version of every library. The samples
+    are distributed over files by the first bits of their hashes, and each file is sorted by itself, so that memory
+    holds only a small part of them.
     """
     if seed is None:
-        return (marked_offset for _, marked_offset, _ in samples)
-    key = str(seed).encode()
-    ranks = [
-        int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8, key=key).digest()) << _OFFSET_BITS | marked_offset
-        for _, marked_offset, path in samples
-    ]
-    ranks.sort()
-    return (rank & ((1 << _OFFSET_BITS) - 1) for rank in ranks)
+        yield from (marked_offset for _, marked_offset, _ in samples)
+        return
+    key, folder = str(seed).encode(), None if scratch is None else str(scratch)
+    with ExitStack() as stack:
+        buckets = [
+            stack.enter_context(tempfile.SpooledTemporaryFile(_BUCKET_MEMORY_BYTES, dir=folder))
+            for _ in range(_BUCKETS)
+        ]
+        for _, marked_offset, path in samples:
+            rank = hashlib.blake2b(path.encode(), digest_size=_RANK_BYTES, key=key).digest()
+            buckets[rank[0] * _BUCKETS >> 8].write(rank + marked_offset.to_bytes(_OFFSET_BYTES, "big"))
+        for bucket in buckets:
+            yield from _sort_bucket(bucket)
+            bucket.close()
+
+
+def _sort_bucket(bucket: IO[bytes]) -> Iterator[int]:
+    """Yield the marked offsets in a file, sorted by rank."""
+    bucket.seek(0)
+    records, length = bucket.read(), _RANK_BYTES + _OFFSET_BYTES
+    for record in sorted(records[start : start + length] for start in range(0, len(records), length)):
+        yield int.from_bytes(record[_RANK_BYTES:], "big")
 
 
 def _read_sample(file: BinaryIO, marked_offset: int, layout: PackLayout) -> bytes:

@@ -87,7 +87,8 @@ class PackRun:
         job, images = self._job, self._job.tree.manifest.files
         write = job.target.writer(job.format.layout, job.tree.source)
         with job.reporter.task("packing", images, "images") as task:
-            plan = plan_packs(index, job.format.layout, job.format.limits, job.seed)
+            scratch = job.staged_artifact.work
+            plan = plan_packs(index, job.format.layout, job.format.limits, job.seed, scratch)
             missing = self._missing(plan, samples, task)
             first = next(missing, None)
             if first is not None:

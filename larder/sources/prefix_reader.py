@@ -166,7 +166,8 @@ class PrefixReader:
 
     def _pause_or_raise(self, fault: Exception, what: str, pause: float | None) -> None:
         """Wait before the next attempt, or raise an error if it can't help or the store has never answered."""
-        error = explain_s3_error(fault, what, self._settings.s3_endpoint_url)
+        unsigned = store.is_client_unsigned(self._client)
+        error = explain_s3_error(fault, what, self._settings.s3_endpoint_url, unsigned=unsigned)
         is_transient = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
         if pause is None or not is_transient:
             raise error from fault
@@ -281,16 +282,16 @@ def find_object(uri: str, settings: StoreSettings) -> S3Object:
         ConfigurationError: If the store refuses the request.
     """
     bucket, key = store.split_uri(uri)
+    client = store.make_client(settings, may_be_unsigned=True)
     try:
-        head: Any = store.make_client(settings, may_be_unsigned=True).head_object(Bucket=bucket, Key=key)
-    except ClientError as fault:
-        if code_of(fault) in NOT_FOUND_CODES:
+        head: Any = client.head_object(Bucket=bucket, Key=key)
+    except S3_ERRORS as fault:
+        if isinstance(fault, ClientError) and code_of(fault) in NOT_FOUND_CODES:
             raise InputError(
                 f"{uri} does not exist", next_step="check LARDER_SOURCE, and that S3_ENDPOINT_URL is its store"
             ) from fault
-        raise explain_s3_error(fault, f"reading {uri}", settings.s3_endpoint_url) from fault
-    except S3_ERRORS as fault:
-        raise explain_s3_error(fault, f"reading {uri}", settings.s3_endpoint_url) from fault
+        unsigned = store.is_client_unsigned(client)
+        raise explain_s3_error(fault, f"reading {uri}", settings.s3_endpoint_url, unsigned=unsigned) from fault
     try:
         path = safe_path(key.rpartition("/")[2])
     except UnsafeNameError as fault:

@@ -50,8 +50,12 @@ _TRIES = 2
 _TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _MAX_WAIT_SECONDS = 120.0
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_MAX_EMPTY_PAGES = 50
+"""Maximum number of empty pages in a row, or of attempts to get one, in a listing."""
 _limit: ContextVar[int] = ContextVar("limit", default=_MAX_RESPONSE_BYTES)
 """Maximum bytes of a response: the listed size for a file, else what fits into memory."""
+_requests: ContextVar[list[str] | None] = ContextVar("requests", default=None)
+"""Requests of a listing since its last item; None outside of listings."""
 
 
 class HubFile(NamedTuple):
@@ -121,11 +125,17 @@ class HubDataset:
         items: Iterable[Any] = self._api.list_repo_tree(
             self._address.repository, folder or None, recursive=True, revision=self.commit, repo_type="dataset"
         )
-        for number, item in enumerate(items):
-            if number >= 2 * self._max_files:  # files and folders; stops an endless listing
-                raise self._too_many_files_error()
-            if isinstance(item, RepoFile):
-                yield item
+        requests = list[str]()
+        token = _requests.set(requests)
+        try:
+            for number, item in enumerate(items):
+                requests.clear()
+                if number >= 2 * self._max_files:  # files and folders; stops an endless listing
+                    raise self._too_many_files_error()
+                if isinstance(item, RepoFile):
+                    yield item
+        finally:
+            _requests.reset(token)
 
     def _validate_files(self, files: Iterable[RepoFile]) -> Iterator[HubFile]:
         """Validate listed files and drop hidden ones. Raises BadSourceError for a path outside the folder."""
@@ -285,6 +295,7 @@ def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.
     this machine's network.
     """
     host, policy = httpx2.URL(endpoint).host, AddressPolicy(endpoint)
+    origin = (httpx2.URL(endpoint).scheme, httpx2.URL(endpoint).netloc)
     policy.require_host(host)
     policy.is_source = False
 
@@ -298,9 +309,11 @@ def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.
                 f"{endpoint} leads from https to {request.url.scheme}://{request.url.host}",
                 next_step="check HF_ENDPOINT: such bytes can't be verified",
             )
-
+        _require_items(endpoint, str(request.url))
         if request.url.host != host:
             policy.require_host(request.url.host)  # a proxy would connect to it unchecked
+        if (request.url.scheme, request.url.netloc) != origin:
+            request.headers.pop("Authorization", None)  # the next page of a listing may be anywhere
 
     def limit_response(response: httpx2.Response) -> None:
         response.stream = _LimitedStream(response.stream, _limit.get())
@@ -315,6 +328,19 @@ def _client_factory(endpoint: str, stall_seconds: float) -> Callable[[], httpx2.
         return client
 
     return make
+
+
+def _require_items(endpoint: str, url: str) -> None:
+    """Raise ServiceError if a listing has had too many empty pages since its last item."""
+    requests = _requests.get()
+    if requests is None:
+        return
+    requests.append(url)
+    if len(requests) > _MAX_EMPTY_PAGES:
+        raise ServiceError(
+            f"listing files: {endpoint} answers with {_MAX_EMPTY_PAGES} empty pages in a row, and names another one",
+            next_step="check HF_ENDPOINT",
+        )
 
 
 def _set_network(transport: Any, network: httpcore2.NetworkBackend) -> None:

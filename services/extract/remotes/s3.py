@@ -11,7 +11,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from larder import store
 from larder.connections import StalledError, find_cause
-from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.errors import InputError, LarderError, ServiceError
 from larder.s3_faults import ABSENT_CODES, S3_ERRORS, code_of, explain_s3_error
 from larder.sources.members import BUFFER_BYTES
 from services.extract.remotes import ChangedError, Response, StalledDownloadError, TransientError
@@ -19,7 +19,6 @@ from services.extract.remotes.http import parse_content_range
 
 _CHANGED = {"PreconditionFailed", "InvalidRange", "412", "416"}
 _CHECK_SOURCE = "check LARDER_SOURCE, and that S3_ENDPOINT_URL is its store"
-_DENIED = {"AccessDenied", "Forbidden", "403"}
 
 
 class S3Remote:
@@ -57,12 +56,8 @@ class S3Remote:
             return self._missing_object_error()
         if code in _CHANGED:
             return ChangedError("the object has changed since the download began")
-        error = explain_s3_error(fault, f"reading {self.name}", self._endpoint)
-        if code in _DENIED and store.is_client_unsigned(self._client):
-            return ConfigurationError(
-                f"reading {self.name}: access is denied without keys ({code})",
-                next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or check that the bucket is public",
-            )
+        unsigned = store.is_client_unsigned(self._client)
+        error = explain_s3_error(fault, f"reading {self.name}", self._endpoint, unsigned=unsigned)
         return _transient(error, fault) if isinstance(error, ServiceError) else error
 
     def _missing_object_error(self) -> LarderError:

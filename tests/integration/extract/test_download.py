@@ -273,6 +273,25 @@ def test_http_to_a_port_with_tls_is_not_tried_again(run: Run, behind_tls: str) -
     assert "LARDER_SOURCE with https://" in stderr
 
 
+@pytest.mark.parametrize("source", ["s3://bucket/k.zip", "s3://bucket/photos/"])
+def test_stores_whose_tls_fails_are_not_tried_again(
+    run: Run, behind_tls: str, served: Faults, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "keys")
+    secure, plain = (url.rpartition("/")[0] for url in (behind_tls, served.url()))
+    for endpoint, what, step in (
+        (secure, "can't be verified: unable to get local issuer certificate", "set AWS_CA_BUNDLE"),
+        (plain.replace("http://", "https://"), "doesn't speak TLS: it is a plain http port", "with http://"),
+        (secure.replace("https://", "http://"), "speaks TLS, and the address says http://", "with https://"),
+    ):
+        monkeypatch.setenv("S3_ENDPOINT_URL", endpoint)
+        code, stderr = run(f"--source={source}")
+        assert (code, "trying again" in stderr) == (2, False), stderr
+        assert what in stderr
+        assert step in stderr
+
+
 def test_redirect_from_https_to_http_is_refused(
     run: Run, authority: trustme.CA, served: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

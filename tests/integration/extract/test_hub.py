@@ -229,6 +229,27 @@ def test_answers_that_lie(extract: Extract, raw: Raw, hub: hub_server.Hub, lie: 
     assert not raw.folder.exists()
 
 
+@pytest.mark.parametrize(("items", "says"), [(0, "50 empty pages in a row"), (1, "twice")])
+def test_endless_pages(extract, raw, hub, items, says) -> None:
+    hub.next = f"{hub.url}/api/datasets/{hub_server.REPOSITORY}/tree/{hub_server.COMMIT}?recursive=true"
+    hub.change = lambda path, answer: answer[:items] if "/tree/" in path else answer
+    result = extract()
+    assert (result.code, says in result.stderr) == (5, True), result.stderr
+    assert "HF_ENDPOINT" in result.stderr
+    assert not raw.folder.exists()
+
+
+def test_a_token_stays_with_the_hub(extract, hub) -> None:
+    hub.token = "hf_secret"
+    with lying() as liar:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        liar.answer = lambda _, talk: talk.send(head + b"[]")
+        hub.next = f"{liar.url}/api"
+        extract(HF_TOKEN="hf_secret")
+        assert liar.asked
+        assert not any("authorization" in asked.headers for asked in liar.asked)
+
+
 ODD_PATHS = [
     "../x.parquet",
     "a\0b",

@@ -69,6 +69,16 @@ def test_a_prefix_of_images(stage: Stage, raw: Raw, s3: Store, bucket: str, put:
     assert raw.meta("manifest.json") == first
 
 
+def test_a_key_that_looks_like_a_pattern(
+    stage: Stage, raw: Raw, s3: Store, bucket: str, put: Any, packers: Any
+) -> None:
+    put({"q?/a [1].tar": packers["tar"](IMAGES), "qx/a 1.tar": b"another"})
+    result = stage("extract", env=s3.env | {"LARDER_SOURCE": f"s3://{bucket}/q?/a [1].tar"})
+    assert result.code == 0, result.stderr
+    assert f"from s3://{bucket}/q?/a [1].tar" in result.stderr
+    assert raw.content() == IMAGES
+
+
 def test_a_whole_bucket_in_many_pages(stage: Stage, raw: Raw, lying: LyingStore) -> None:
     lying.objects = {f"class/{number}.jpg": b"%d" % number for number in range(50)}
     lying.page = 7

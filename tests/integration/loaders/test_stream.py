@@ -24,6 +24,7 @@ from larder.store import make_store as settings_of
 from larder.stream import CenterCrop, ShardStream, normalize
 from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import apply_crop
+from larder.stream.shard_folders import open_folder
 from tests.conftest import StartProxy, Store
 from tests.integration.loaders.conftest import Stored
 from tests.liar import Liar, Request, Talk, lying
@@ -62,7 +63,8 @@ def labels_of(stream: ArrayStream) -> list[int]:
 
 
 def stream_of(uri: str, settings: StoreSettings, **options: Any) -> ArrayStream:
-    return ArrayStream(uri, **{"store": settings, "batch_size": 16, "transform": SMALL, "threads": 2} | options)
+    usual: dict[str, Any] = {"store": settings, "batch_size": 16, "transform": SMALL, "threads": 2}
+    return ArrayStream(uri, **(usual | options))
 
 
 def test_larder_s_shards(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,18 +193,12 @@ def test_a_store_that_falls_silent(shards: str, store: Store, liar: Liar, lie: s
         talk.hush() if lie == "silent" else talk.drip(bytes(100_000))
 
     liar.answer = answer
-    stream._folder = type(stream._folder)(_prefix(shards, reach(liar.url, store, stall_seconds=1)))
+    stream._folder = open_folder(shards, reach(liar.url, store, stall_seconds=1))
     begin = time.monotonic()
     with pytest.raises(ServiceError) as caught:
         labels_of(stream)
     assert "stopped sending" in caught.value.what or "makes no progress" in caught.value.what
     assert time.monotonic() - begin < 100
-
-
-def _prefix(uri: str, settings: StoreSettings) -> object:
-    from larder.stream.shard_folders import open_folder
-
-    return open_folder(uri, settings)._prefix
 
 
 def test_it_works_under_a_dataloader(shards: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

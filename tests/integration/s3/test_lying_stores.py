@@ -298,6 +298,21 @@ def test_a_public_prefix_needs_no_keys(liar: Liar) -> None:
     assert not any("authorization" in asked.headers for asked in liar.asked)
 
 
+@pytest.mark.parametrize("ask", ["list", "find", "read"])
+def test_a_prefix_that_is_not_public_needs_keys(liar: Liar, ask: str) -> None:
+    liar.answer = always(answer("<Error><Code>AccessDenied</Code></Error>", "403 Forbidden", x_amz_request_id="1"))
+    private = settings(liar, aws_access_key_id="", aws_secret_access_key="", unsigned=ask == "read")
+    with pytest.raises(ConfigurationError) as caught:
+        if ask == "list":
+            next(PrefixReader("s3://bucket/photos/", private, 9).list())
+        elif ask == "find":
+            find_object("s3://bucket/photos/a.jpg", private)
+        else:
+            BucketPrefix(private, "photos").read("a.jpg")
+    assert "access is denied without keys (" in caught.value.what
+    assert "set AWS_ACCESS_KEY_ID" in str(caught.value.next_step)
+
+
 def test_region_and_payment_reach_the_store(liar: Liar) -> None:
     liar.answer = always(answer(b"x"))
     BucketPrefix(settings(liar, requester_pays=True, aws_region="eu-north-7"), "data").read("a")

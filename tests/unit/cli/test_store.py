@@ -74,12 +74,12 @@ def test_of_many_at_once_one_makes_the_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STORE_SETTINGS)
-@pytest.mark.parametrize("way", ["given", "environ", ".env"])
+@pytest.mark.parametrize("way", ["given", "environ", "{}=theirs", "export {}=theirs", "{} = theirs"])
 def test_one_setting_makes_it_the_users_store(tmp_path: Path, name: str, way: str) -> None:
     (tmp_path / ".larder").mkdir()
     (tmp_path / ".larder" / "s3-compose.env").write_text("S3_BUCKET=larder\n")
-    (tmp_path / ".env").write_text(f"{name}=theirs\n" if way == ".env" else "")
-    given, environ = ({name: "theirs"} if way == resolved else {} for resolved in ("given", "environ"))
+    (tmp_path / ".env").write_text(way.format(name) + "\n" if "=" in way else "")
+    given, environ = ({name: "theirs"} if way == origin else {} for origin in ("given", "environ"))
     resolved = settings(tmp_path, "compose", environ, **given)
     assert resolved.store == (name,)
     assert local_store.env_files(resolved) == (Path(".env"),)

@@ -87,6 +87,19 @@ def test_jpeg_of_some_scans(read: Read) -> None:
     read(hostile.jpeg_of_scans(40))
 
 
+@readers
+@pytest.mark.parametrize(("width", "height"), [(6_700, 6_700), (9_000, 9_000)])
+def test_webp_that_takes_gigabytes(read: Read, width: int, height: int) -> None:
+    with pytest.raises(RejectError, match="is a WebP file of more than 44,739,242 pixels"):
+        read(hostile.webp(width, height))
+
+
+def test_the_limit_of_webp_is_its_own() -> None:
+    with images.open_image(io.BytesIO(hostile.webp(6_600, 6_600))) as image:
+        images.require_supported(b"", image)
+    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) // 4 == images.MAX_WEBP_PIXELS
+
+
 def with_a_segment(data: bytes, content: bytes) -> bytes:
     """A JPEG file with an application's segment behind its first marker."""
     return data[:2] + b"\xff\xed" + (len(content) + 2).to_bytes(2) + content + data[2:]

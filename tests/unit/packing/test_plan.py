@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ def test_the_order_stays_the_same_from_release_to_release(tmp_path: Path) -> Non
     write_index(tmp_path / "index.jsonl", [IndexEntry(f"t/c/{name}.jpg", 1, "0" * 64, 0) for name in "abcdef"])
     order = paths(list(plan_packs(tmp_path / "index.jsonl", ShardLayout(), PackLimits(20_000, 0, "SIZE"), 0)))
     assert "".join(path[4] for path in order) == "caebfd"
+
+
+def test_shuffling_takes_little_memory(tmp_path: Path) -> None:
+    count, limits = 40_000, PackLimits(1 << 30, 100, "SIZE")
+    entries = (IndexEntry(f"t/c/{number:06d}.jpg", 1, "0" * 64, 0) for number in range(count))
+    write_index(tmp_path / "index.jsonl", entries)
+    tracemalloc.start()
+    plan = plan_packs(tmp_path / "index.jsonl", ShardLayout(), limits, 0, tmp_path)
+    samples = sum(pack.samples for pack in plan)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (samples, os.listdir(tmp_path)) == (count, ["index.jsonl"])
+    assert peak < 5 << 19
 
 
 def test_the_largest_sample_alone_must_fit(index: Path) -> None:

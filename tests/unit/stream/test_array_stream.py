@@ -21,7 +21,8 @@ CROP = CenterCrop(32, 28)
 
 
 def stream_of(packed: Packed, **options: Any) -> ArrayStream:
-    return ArrayStream(str(packed.folder), **{"batch_size": 4, "transform": CROP, "threads": 2} | options)
+    usual: dict[str, Any] = {"batch_size": 4, "transform": CROP, "threads": 2}
+    return ArrayStream(str(packed.folder), **(usual | options))
 
 
 def pixels_of(image: bytes) -> np.ndarray:
@@ -346,7 +347,7 @@ def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
     [{}, {"version": 2}, [], {"version": 1, "seed": 0, "samples": 8, "epoch": 0, "segments": [[0, 4, "keep", 1]]}],
     ids=["empty", "version", "list", "ranks"],
 )
-def test_states_that_are_none(make_shards: MakeShards, state: object):
+def test_states_that_are_none(make_shards: MakeShards, state: Any):
     stream = stream_of(make_shards(8))
     with pytest.raises(ConfigurationError, match="isn't the state of a stream"):
         stream.load_state_dict(state)

@@ -98,7 +98,7 @@ def test_damaged_images_are_named_and_leave_the_others_alone(kernel_or_none):
     images = [good, b"", good[:400], b"no image", good, good[: len(good) // 2], jpeg(6, (3000, 10)), good]
     out = np.empty((len(images), 56, 56, 3), np.uint8)
     faults = Decoder(CenterCrop(64, 56), kernel_or_none).decode(
-        list(map(memoryview, images)), np.empty((len(images), 0)), out
+        [memoryview(image) for image in images], np.empty((len(images), 0)), out
     )
     assert [bool(fault) for fault in faults] == [False, True, True, True, False, True, True, False]
     assert "longer side" in faults[6]
