@@ -123,7 +123,8 @@ def test_step_that_takes_too_long_is_ended_here_and_there(ssh: SshClient, root: 
     wait_until(lambda: ssh.run(["pgrep", "-f", "^sleep 4711"]).code == 1, "the server ended it")
 
 
-def test_step_that_must_not_be_cut_goes_on_there(ssh: SshClient) -> None:
+def test_step_that_must_not_be_cut_goes_on_there(ssh: SshClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_module, "CONNECT_SECONDS", 3)
     with pytest.raises(ServiceError, match="did not end within 3 s, and still runs there"):
         ssh.run(["sleep", "4712"], seconds=3, root=True, cut=False)
     assert on_server(ssh, "pgrep -f '^sleep 4712'; pkill -f '^sleep 4712'")
