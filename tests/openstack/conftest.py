@@ -43,8 +43,8 @@ FIRST = (
     "test_host_disks.py",
 )
 """Files and tests that take long, or wait for an emulated machine, in their order: begun last, they leave the other
-processes idle. pytest-xdist gives each process two at once, so a long one is followed by a short one, and two processes
-begin with the two longest. Those of one file stay together, so that a process starts its guest once."""
+processes idle. pytest-xdist gives each process two at once, so the first and the third here are the longest; these also
+build the two images at the same time. Those of one file stay together, so that a process starts its guest once."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

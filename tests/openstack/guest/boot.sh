@@ -10,7 +10,7 @@ machine() {
     listen=$1 disk=$2
     shift 2
     # ACCEL=kvm is faster where it works; emulation works everywhere, and need not guard against faults of real processors.
-    exec qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=multi,tb-size=512}" -cpu max -m 1536 -smp 1 -nodefaults -display none \
+    exec qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=multi,tb-size=256}" -cpu max -m 1024 -smp 1 -nodefaults -display none \
         -kernel /guest/vmlinuz -initrd /guest/initrd \
         -append "root=/dev/vda rw console=ttyS0 quiet mitigations=off tsc=reliable clocksource=tsc" \
         -drive "file=/guest/disk.qcow2,if=none,id=root,format=qcow2,$disk" -device virtio-blk-pci,drive=root \
