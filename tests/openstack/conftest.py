@@ -33,15 +33,18 @@ PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJp
 
 
 FIRST = (
-    "test_server_is_set_up_and_its_containers_depend_on_the_volume",
     "test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts",
-    "test_host_guest.py",
+    "test_disk_that_never_appears_is_named",
     "test_file_outlives_the_server",
+    "test_docker_is_started_and_its_containers_depend_on_the_volume",
+    "test_host_guest.py",
     "test_quota",
+    "test_host_server.py",
     "test_host_disks.py",
 )
 """Files and tests that take long, or wait for an emulated machine, in their order: begun last, they leave the other
-processes idle. Those of one file stay together, so that a process starts its guest once."""
+processes idle. pytest-xdist gives each process two at once, so the first and the third here are the longest; these also
+build the two images at the same time. Those of one file stay together, so that a process starts its guest once."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -103,7 +103,7 @@ def test(app: App, words: Sequence[str]) -> None:
     else:
         print_message(f"left out: tests/containers, since {engine.fault}")
     if not all_tiers:
-        print_message(f"left out: tests/openstack, which takes 15 minutes ({app.typed_command('test-openstack')})")
+        print_message(f"left out: tests/openstack, which takes 10 minutes ({app.typed_command('test-openstack')})")
         print_message(f"left out: another Python ({app.typed_command('test-python')})")
     venv(app, ())
     app.run(_pytest(app, tiers, settings.get("REQUIRE")))
@@ -154,11 +154,11 @@ def _pytest(app: App, tiers: Sequence[str], require: str) -> Call:
 def _processes(tiers: Sequence[str]) -> str:
     """Return the number of parallel tests: two per core, since most wait for servers, as far as memory allows.
 
-    Tests in tests/openstack emulate machines, which keep one core each busy.
+    Tests in tests/openstack are three per two cores: some emulate a machine, which keeps a core busy.
     """
-    if list(tiers) == ["openstack"]:
-        return "auto"
     cores = os.cpu_count() or 1
+    if list(tiers) == ["openstack"]:
+        return str(max(2, cores * 3 // 2))
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return str(max(cores, min(2 * cores, memory_bytes // _TEST_BYTES)))
 

@@ -42,10 +42,23 @@ start_stores() {
     until_true mariadb -e 'select 1'
 }
 
+# Each of these is mostly Python that starts and imports; together they keep all cores busy.
 make_databases() {
+    local name pid pids=()
     for name in keystone glance cinder placement nova nova_api nova_cell0 neutron blazar; do
         mariadb -e "create database $name character set utf8mb3"
     done
+    for name in keystone glance cinder placement nova neutron blazar; do
+        "fill_$name" >"log/database-$name.log" 2>&1 &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do
+        wait "$pid" || { tail log/database-*.log; exit 1; }
+    done
+    say "databases"
+}
+
+fill_keystone() {
     mkdir -m 700 fernet-keys credential-keys
     keystone-manage db_sync
     keystone-manage fernet_setup --keystone-user root --keystone-group root
@@ -54,19 +67,18 @@ make_databases() {
     keystone-manage bootstrap --bootstrap-password pw --bootstrap-region-id RegionOne \
         --bootstrap-public-url "http://$BOX_ADDRESS:5000/v3/" --bootstrap-internal-url "http://$BOX_ADDRESS:5000/v3/" \
         --bootstrap-admin-url "http://$BOX_ADDRESS:5000/v3/"
-    {
-        glance-manage db_sync
-        cinder-manage db sync
-        placement-manage db sync
-        nova-manage api_db sync
-        nova-manage cell_v2 map_cell0 --database_connection "$(database nova_cell0)"
-        nova-manage db sync
-        nova-manage cell_v2 create_cell --name cell1
-        neutron-db-manage "${NEUTRON[@]}" upgrade heads
-        /opt/blazar/bin/blazar-db-manage --config-file blazar.conf upgrade head
-    } >log/databases.log 2>&1 || { tail log/databases.log; exit 1; }
-    say "databases"
 }
+fill_glance() { glance-manage db_sync; }
+fill_cinder() { cinder-manage db sync; }
+fill_placement() { placement-manage db sync; }
+fill_nova() {
+    nova-manage api_db sync
+    nova-manage cell_v2 map_cell0 --database_connection "$(database nova_cell0)"
+    nova-manage db sync
+    nova-manage cell_v2 create_cell --name cell1
+}
+fill_neutron() { neutron-db-manage "${NEUTRON[@]}" upgrade heads; }
+fill_blazar() { /opt/blazar/bin/blazar-db-manage --config-file blazar.conf upgrade head; }
 
 make_rings() {
     chown -R swift: node
