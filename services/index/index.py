@@ -203,7 +203,7 @@ class _IndexRun:
             return self._choose_recipe(self._lists.make_recipe_files(checked.paths, checked.is_checked))
         if labelled < len(checked) or self._settings.recipe != AUTO:
             raise InputError(
-                f"{format_amount(labelled, 'images')} of {len(checked):,} have labels beside them, as in WebDataset"
+                f"{labelled:,} of {len(checked):,} images have labels beside them, as in WebDataset"
                 + ("" if labelled < len(checked) else f", and LARDER_RECIPE={self._settings.recipe} takes others"),
                 next_step="index shards with labels and other archives separately, with LARDER_RECIPE=auto",
             )

@@ -142,5 +142,5 @@ class ParquetChecker:
 def _unreadable_error(stored: StoredObject, why: str) -> InputError:
     return InputError(
         f"images can't be read in place in {stored.uri}: {why}",
-        next_step=f"set LARDER_SOURCE for {CREATED_BY['tree']}, which read any Parquet file",
+        next_step=f"set LARDER_SOURCE for {CREATED_BY['tree']}, which can read any Parquet file",
     )

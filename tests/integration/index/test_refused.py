@@ -22,7 +22,7 @@ REFUSED = {
     "Parquet files in Zstandard": (
         {"in/train-0.parquet": packed([(b"1", 0), (b"2", 1)], compression="zstd")},
         "in/",
-        "packed with ZSTD",
+        "compressed with ZSTD",
     ),
     "a table in an archive": ({"a.tar": tar_of({"labels.csv": b"file,label\n"} | IMAGES)}, "a.tar", "labels.csv"),
     "archives in an archive": (
@@ -48,7 +48,7 @@ REFUSED = {
     "labels for some": (
         {"in/a.tar": tar_of(IMAGES), "in/b.tar": tar_of({"1.jpg": b"1", "1.cls": b"1"})},
         "in/",
-        "apart",
+        "separately",
     ),
 }
 
