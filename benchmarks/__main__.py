@@ -12,7 +12,7 @@ from benchmarks.harness import WORK, CannotRunError
 from benchmarks.names import NAMES
 
 SIZES = (FEW_IMAGES, FOOD11_IMAGES)
-SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed")
+SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed", "stream_speed")
 """Those that also measure few images, where starting takes a large part of the time."""
 
 

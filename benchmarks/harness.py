@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -151,7 +151,10 @@ def drop_from_cache(folder: Path) -> None:
             os.close(descriptor)
 
 
-def interleave(rounds: int, programs: Mapping[str, Callable[[int], ResourceUsage]]) -> list[dict[str, ResourceUsage]]:
+_Usage = TypeVar("_Usage", bound=ResourceUsage)
+
+
+def interleave(rounds: int, programs: Mapping[str, Callable[[int], _Usage]]) -> list[dict[str, _Usage]]:
     """Run the programs in turns, in alternating order, after a warm-up round."""
     counted = []
     for number in range(rounds + 1):

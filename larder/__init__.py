@@ -19,9 +19,9 @@ def _version() -> str:
     pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
     if pyproject.is_file():
         text = pyproject.read_text(encoding="utf-8")  # no tomllib in Python 3.9 and 3.10
-        found = re.search(r'^name = "larder-data"\nversion = "([^"]+)"', text, re.MULTILINE)
-        if found:
-            return found[1]
+        match = re.search(r'^name = "larder-data"\nversion = "([^"]+)"', text, re.MULTILINE)
+        if match:
+            return match[1]
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -36,13 +36,13 @@ def find_on_volume(root: Path, layout: ArtifactLayout, dataset: str, reporter: R
     """
     if dataset:
         return _choose_folder(layout, dataset, str(root), lambda folder: find_manifest(root / folder), reporter)
-    found = sorted(folder for folder in _folders(root) if names.layout_of(folder) == layout)
-    if len(found) > 1:
+    folders = sorted(folder for folder in _folders(root) if names.layout_of(folder) == layout)
+    if len(folders) > 1:
         raise ConfigurationError(
-            f"{root} holds several datasets: {', '.join(found)}",
+            f"{root} holds several datasets: {', '.join(folders)}",
             next_step="set LARDER_DATASET to one of them",
         )
-    return found[0] if found else folder_of(names.DEFAULT, layout)
+    return folders[0] if folders else folder_of(names.DEFAULT, layout)
 
 
 def find_in_bucket(

@@ -7,7 +7,7 @@ by files:
     <home>/log    its output
     <home>/lock   held by the command that starts or stops it
 
-`Child` is a process that ends with the command.
+`start_child` and `Child` start a process that ends with the command.
 """
 
 from __future__ import annotations
@@ -112,6 +112,41 @@ def ticks(seconds: float, advance: Callable[[], None]) -> Iterator[float]:
     yield 0
 
 
+def start_child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+    *,
+    piped_stdin: bool = False,
+    handles: Collection[int] = (),
+    new_session: bool = False,
+) -> subprocess.Popen[str]:
+    """Start a process that ends when this one ends, even by SIGKILL. Its stderr is a pipe, its stdout is discarded.
+
+    Args:
+        command: Program and arguments.
+        environment: Environment of the process.
+        folder: Working directory; None inherits ours.
+        piped_stdin: Whether stdin is a pipe. If False, it is empty.
+        handles: File descriptors that the process inherits.
+        new_session: Whether the process gets a session of its own, so that Ctrl-C doesn't reach it.
+    """
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.PIPE if piped_stdin else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=set_parent_death_signal,
+        pass_fds=tuple(handles),
+        start_new_session=new_session,
+    )
+
+
 class Child:
     """A process that ends when this one ends, even by SIGKILL. Its stderr is read line by line."""
 
@@ -135,19 +170,8 @@ class Child:
             handles: File descriptors that the process inherits.
         """
         self._on_line, self._on_end = on_line, on_end
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            preexec_fn=set_parent_death_signal,
-            pass_fds=tuple(handles),
-            start_new_session=True,  # Ctrl-C reaches only this process, which ends it
+        self._process = start_child(  # Ctrl-C reaches only this process, which ends the child
+            command, environment, folder, handles=handles, new_session=True
         )
         self._reader = Thread(target=self._follow, daemon=True)
         self._reader.start()

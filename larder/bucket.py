@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import random
-import re
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,49 +11,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
-from botocore.response import StreamingBody
 
 from larder.batches import batches
 from larder.contract import MANIFEST, MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from larder.errors import InputError, ServiceError
+from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.next_step import StageRun
-from larder.s3_faults import ABSENT_CODES, NO_CONTACT, S3_ERRORS, code_of, explain_code, explain_s3_error
+from larder.s3_bodies import copy_body, read_bounded, read_pieces, require_range
+from larder.s3_faults import ABSENT_CODES, S3_ERRORS, code_of, explain_code
+from larder.s3_requests import CHECK_STORE, S3Requests
 from larder.store import BucketSettings, make_client
-from larder.volume import require_space
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    from botocore.response import StreamingBody
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef, PutObjectOutputTypeDef
 
-Page = list[dict[str, Any]]
-"""The entries of one page of a listing."""
 Q = TypeVar("Q")
 R = TypeVar("R")
 
-_PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0)
-"""Pauses between the attempts of one request."""
 _ABORT_SECONDS = 2.0
 """Timeout for aborting an upload. It is short, since users may interrupt a run because the store doesn't answer."""
 _MAX_KEYS_PER_DELETE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _OTHER_CONTENT = {"PreconditionFailed", "412"}
-_CHUNK_BYTES = 1 << 20
 _BINARY = "application/octet-stream"
 MAX_READ_BYTES = 64 << 20
 """Maximum size of an object that is read into memory, such as a manifest or an image."""
 _MAX_INT64 = (1 << 63) - 1
 _NEXT_OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 _NEXT_UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
-_SPARE_BYTES = 64 << 20
-"""Free space to leave on the disk while an object is downloaded."""
-_SPARSE_PAGES, _SPARSE_ITEMS = 1000, 10
-"""After 1000 pages, a listing must have at least 10 entries per page on average; stores send a thousand."""
-_CHECK_STORE = f"check S3_ENDPOINT_URL; {StageRun('s3', 'check')} diagnoses the store"
-_FIND_OTHER_WRITER = (
-    "find out what else writes to the bucket, then run the command that made the data again with LARDER_FORCE=true"
-)
 _UNKNOWN_CHECKSUM = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 """Error codes of stores that support no checksum but MD5."""
 
@@ -85,7 +69,7 @@ class BucketPrefix:
         self.uri = f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
         self._start = f"{self.key}/" if self.key else ""
         self._client = make_client(settings)
-        self._answered = False
+        self._requests = S3Requests(settings.s3_endpoint_url)
         self._supports_checksums = True
 
     def _key_of(self, path: str) -> str:
@@ -100,37 +84,9 @@ class BucketPrefix:
         def request(continuation: dict[str, str]) -> Any:
             return self._client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **continuation)  # type: ignore[arg-type]
 
-        for page in self._pages(what, request, "Contents", _NEXT_OBJECTS):
+        for page in self._requests.pages(what, request, "Contents", _NEXT_OBJECTS):
             for item in page:
                 yield _parse_listed(item, start, what)
-
-    def _pages(
-        self, what: str, request: Callable[[dict[str, str]], Any], kind: str, next_parameters: dict[str, str]
-    ) -> Iterator[Page]:
-        """Yield the items of each page of a listing.
-
-        `next_parameters` maps the request's parameters for the next page to their names in the last response. Raises
-        ServiceError for an endless listing: one that repeats a page, gives no position to continue from, or has
-        hardly any entries on many pages.
-        """
-        continuation: dict[str, str] = {}
-        seen, pages, count = set[int](), 0, 0
-        while True:
-            page = self._request(what, request, continuation)
-            items = page.get(kind) or []
-            yield items
-            if not page.get("IsTruncated"):
-                return
-            pages, count = pages + 1, count + len(items)
-            continuation = {parameter: page.get(name) or "" for parameter, name in next_parameters.items()}
-            marks = {hash(tuple(continuation.values())), *(hash(("first", str(item.get("Key")))) for item in items[:1])}
-            if not next(iter(continuation.values())):
-                raise _endless_listing_error(what, "it is incomplete and has no continuation token")
-            if not marks.isdisjoint(seen):
-                raise _endless_listing_error(what, "it gives the same page again")
-            if pages > _SPARSE_PAGES and count < pages * _SPARSE_ITEMS:
-                raise _endless_listing_error(what, f"{pages:,} pages have {count:,} entries")
-            seen |= marks
 
     def read(self, path: str, max_bytes: int = MAX_READ_BYTES) -> bytes | None:
         """Return the content of an object, or None if it doesn't exist.
@@ -138,7 +94,7 @@ class BucketPrefix:
         Raises:
             InputError: If the object has more than `max_bytes` bytes.
         """
-        return self.with_body(path, lambda body: _read_bounded(body, max_bytes, f"{self.uri}/{path}"))
+        return self.with_body(path, lambda body: read_bounded(body, max_bytes, f"{self.uri}/{path}"))
 
     def read_range(self, path: str, offset: int, length: int, etag: str = "") -> bytes | None:
         """Read a byte range of an object.
@@ -153,34 +109,70 @@ class BucketPrefix:
             The bytes; fewer than `length` if the object ends earlier. None if there is no such object, or if its ETag
             differs from `etag`.
         """
-        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        what = f"reading {self.uri}/{path}"
 
         def get(key: str) -> bytes | None:
-            try:
-                response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
-                with response["Body"] as body:
-                    _require_range(response.get("ContentRange", ""), offset, what)
-                    return b"".join(_read_pieces(body, length))
-            except ClientError as fault:
-                if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
-                    return None
-                if code_of(fault) in _PAST_THE_END:
-                    return b""
-                raise
+            return self._with_range(
+                key, offset, length, etag, what, lambda body: b"".join(read_pieces(body, length)), b""
+            )
 
-        byte_range, what = f"bytes={offset}-{offset + length - 1}", f"reading {self.uri}/{path}"
-        return self._request(what, get, self._key_of(path))
+        return self._requests.send(what, get, self._key_of(path))
+
+    def read_into(self, path: str, offset: int, buffer: memoryview, etag: str = "") -> int | None:
+        """Fill a buffer with the bytes of an object. If the transfer breaks, go on at the byte where it broke.
+
+        Args:
+            path: The object.
+            offset: Position of the first byte.
+            buffer: Writable memory for the bytes.
+            etag: If given, the object must have this ETag.
+
+        Returns:
+            Number of bytes; fewer than `len(buffer)` if the object ends earlier. None if there is no such object, or if
+            its ETag differs from `etag`.
+        """
+        what, done = f"reading {self.uri}/{path}", 0
+
+        def fill(body: StreamingBody) -> int:
+            nonlocal done
+            for piece in read_pieces(body, len(buffer) - done):
+                buffer[done : done + len(piece)] = piece
+                done += len(piece)
+            return done
+
+        def get(key: str) -> int | None:
+            return self._with_range(key, offset + done, len(buffer) - done, etag, what, fill, done)
+
+        return self._requests.send(what, get, self._key_of(path))
+
+    def _with_range(
+        self, key: str, offset: int, length: int, etag: str, what: str, use: Callable[[StreamingBody], R], past_end: R
+    ) -> R | None:
+        """Return `use(body)` for a byte range of an object, None if the object is missing or changed, or `past_end`."""
+        conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        byte_range = f"bytes={offset}-{offset + length - 1}"
+        try:
+            response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
+            with response["Body"] as body:
+                require_range(response.get("ContentRange", ""), offset, what)
+                return use(body)
+        except ClientError as fault:
+            if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
+                return None
+            if code_of(fault) in _PAST_THE_END:
+                return past_end
+            raise
 
     def read_start(self, path: str, max_bytes: int) -> bytes | None:
         """Return the first `max_bytes` bytes of an object, or None if it doesn't exist."""
-        return self.with_body(path, lambda body: b"".join(_read_pieces(body, max_bytes)))
+        return self.with_body(path, lambda body: b"".join(read_pieces(body, max_bytes)))
 
     def digest(self, path: str, max_bytes: int | None = None) -> tuple[int, str] | None:
         """Read an object and return its length and sha256, or None if it doesn't exist.
 
         Reading stops after `max_bytes + 1` bytes. Length and digest of a longer object are therefore wrong.
         """
-        return self.with_body(path, lambda body: _copy(body, None, max_bytes))
+        return self.with_body(path, lambda body: copy_body(body, None, max_bytes))
 
     def download(self, path: str, target: Path, max_bytes: int | None = None) -> str | None:
         """Write an object's content to the file `target`.
@@ -194,8 +186,8 @@ class BucketPrefix:
             The sha256 of the content, or None if the object doesn't exist. The digest of an object with more than
             `max_bytes` bytes is wrong.
         """
-        found = self.with_body(path, lambda body: _copy(body, target, max_bytes))
-        return found and found[1]
+        length_and_digest = self.with_body(path, lambda body: copy_body(body, target, max_bytes))
+        return length_and_digest and length_and_digest[1]
 
     def with_body(self, path: str, use: Callable[[StreamingBody], R]) -> R | None:
         """Return `use(body)` for an object's body, or None if the object doesn't exist.
@@ -212,7 +204,7 @@ class BucketPrefix:
                     return None
                 raise
 
-        return self._request(f"reading {self.uri}/{path}", get, self._key_of(path))
+        return self._requests.send(f"reading {self.uri}/{path}", get, self._key_of(path))
 
     def write(self, path: str, data: bytes, content_type: str = _BINARY) -> str:
         """Write an object and return its ETag. The store rejects content whose MD5 differs from the one sent.
@@ -222,12 +214,12 @@ class BucketPrefix:
             data: Its content.
             content_type: Media type that the store records.
         """
-        return self._request(
+        return self._requests.send(
             f"writing {self.uri}/{path}", lambda key: self._put(key, data, content_type)["ETag"], self._key_of(path)
         ).strip('"')
 
     def write_confirmed(self, path: str, data: bytes | bytearray) -> tuple[str, bool]:
-        """Write an object and say whether the store has confirmed its content.
+        """Write an object, and return whether the store has confirmed its content.
 
         The store is asked to confirm a CRC32C, which takes a tenth of the time of a sha256 on either side. If the store
         doesn't support it, later writes skip it, and the ETag is compared with the content's MD5.
@@ -250,7 +242,7 @@ class BucketPrefix:
             self._supports_checksums = False  # the store accepted the same object without one
             return response
 
-        response = self._request(f"writing {self.uri}/{path}", put, self._key_of(path))
+        response = self._requests.send(f"writing {self.uri}/{path}", put, self._key_of(path))
         etag = response["ETag"].strip('"')
         return etag, response.get("ChecksumCRC32C") == expected or etag == _md5(data).hexdigest()
 
@@ -326,7 +318,7 @@ class BucketPrefix:
             response = self._client.copy_object(Bucket=self.bucket, Key=key, CopySource=origin)
             return response["CopyObjectResult"]["ETag"].strip('"')
 
-        return self._request(f"copying {self.uri}/{source}", copy, self._key_of(path))
+        return self._requests.send(f"copying {self.uri}/{source}", copy, self._key_of(path))
 
     def _write_in_parts(self, path: str, parts: Iterable[Q], send: Callable[[Any, Q], str]) -> str:
         """Write an object with a multipart upload and return its ETag.
@@ -335,15 +327,15 @@ class BucketPrefix:
         """
         what, target = f"writing {self.uri}/{path}", {"Bucket": self.bucket, "Key": self._key_of(path)}
         client: Any = self._client
-        upload = self._request(what, lambda target: client.create_multipart_upload(**target)["UploadId"], target)
+        upload = self._requests.send(what, lambda target: client.create_multipart_upload(**target)["UploadId"], target)
         target["UploadId"] = upload
         uploaded_parts = []
         try:
             for number, part in enumerate(parts, start=1):
-                etag = self._request(what, lambda job: send(*job), (target | {"PartNumber": number}, part))
+                etag = self._requests.send(what, lambda job: send(*job), (target | {"PartNumber": number}, part))
                 uploaded_parts.append({"ETag": etag, "PartNumber": number})
             finish = target | {"MultipartUpload": {"Parts": uploaded_parts}}
-            etag = self._request(what, lambda request: client.complete_multipart_upload(**request)["ETag"], finish)
+            etag = self._requests.send(what, lambda job: client.complete_multipart_upload(**job)["ETag"], finish)
         except BaseException:
             abort_client: Any = make_client(self.settings, timeout_seconds=_ABORT_SECONDS)
             with suppress(*S3_ERRORS):  # the next run drops parts that are left behind
@@ -361,13 +353,13 @@ class BucketPrefix:
         def request(continuation: dict[str, str]) -> Any:
             return self._client.list_multipart_uploads(Bucket=self.bucket, **continuation)  # type: ignore[arg-type]
 
-        for page in self._pages(what, request, "Uploads", _NEXT_UPLOADS):
+        for page in self._requests.pages(what, request, "Uploads", _NEXT_UPLOADS):
             for item in page:
                 key, upload = item.get("Key", ""), item.get("UploadId", "")
                 if upload and key.startswith(start) and which(key.removeprefix(start)):
                     target: dict[str, Any] = {"Bucket": self.bucket, "Key": key, "UploadId": upload}
                     what = f"dropping parts of s3://{self.bucket}/{key}"
-                    self._request(what, lambda target: self._client.abort_multipart_upload(**target), target)
+                    self._requests.send(what, lambda target: self._client.abort_multipart_upload(**target), target)
 
     def upload(self, path: str, file: Path, content_type: str) -> None:
         """Upload a file, in parts if it is large, and read it back.
@@ -382,7 +374,7 @@ class BucketPrefix:
             except S3UploadFailedError as fault:  # boto3 wraps the error that says what happened
                 raise fault.__context__ or fault from None
 
-        self._request(f"writing {self.uri}/{path}", put, self._key_of(path))
+        self._requests.send(f"writing {self.uri}/{path}", put, self._key_of(path))
         with file.open("rb") as content:
             self.verify_object(path, file.stat().st_size, hashlib.file_digest(content, "sha256").hexdigest())
 
@@ -390,7 +382,7 @@ class BucketPrefix:
         """Delete objects, a thousand per request. Objects that don't exist count as deleted."""
         for batch in batches(paths, _MAX_KEYS_PER_DELETE):
             keys: list[ObjectIdentifierTypeDef] = [{"Key": self._key_of(path)} for path in batch]
-            response = self._request(
+            response = self._requests.send(
                 f"deleting {self.uri}/{batch[0]}",
                 lambda keys: self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}),
                 keys,
@@ -408,30 +400,6 @@ class BucketPrefix:
         text = self.read(MANIFEST, MAX_MANIFEST_BYTES)
         return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
 
-    def _request(self, what: str, request: Callable[[Q], R], argument: Q) -> R:
-        """Return `request(argument)`; retry temporary failures after growing pauses, and raise the last one explained.
-
-        Don't retry if the store has never answered: its address is more likely wrong than its network down. tenacity
-        would save six lines, but takes 50 ms to import in each run that uses a store.
-        """
-        for pause in (*_PAUSES_SECONDS, None):
-            try:
-                response = request(argument)
-            except KeyError as fault:
-                raise ServiceError(
-                    f"{what}: the store's answer has no {fault.args[0]}", next_step=_CHECK_STORE
-                ) from fault
-            except S3_ERRORS as fault:
-                error = explain_s3_error(fault, what, self.settings.s3_endpoint_url)
-                is_transient = isinstance(error, ServiceError) and (self._answered or not isinstance(fault, NO_CONTACT))
-                if pause is None or not is_transient:
-                    raise error from fault
-                time.sleep(pause * random.uniform(0.5, 1.5))
-            else:
-                self._answered = True
-                return response
-        raise AssertionError("unreachable")
-
 
 def _md5(data: bytes | bytearray) -> _Hash:
     return hashlib.md5(data, usedforsecurity=False)
@@ -447,54 +415,6 @@ def _parse_listed(item: dict[str, Any], start: str, what: str) -> ListedObject:
         or not 0 <= size <= _MAX_INT64
     ):
         raise ServiceError(
-            f"{what}: the store lists an impossible object: {str(key)!r}, {size} bytes", next_step=_CHECK_STORE
+            f"{what}: the store lists an impossible object: {str(key)!r}, {size} bytes", next_step=CHECK_STORE
         )
     return ListedObject(key.removeprefix(start), size, item.get("ETag", "").strip('"'))
-
-
-def _endless_listing_error(what: str, why: str) -> ServiceError:
-    return ServiceError(f"{what}: the store's listing is endless: {why}", next_step=_CHECK_STORE)
-
-
-def _read_bounded(body: StreamingBody, max_bytes: int, name: str) -> bytes:
-    """Read a whole body. Raises InputError if it has more than `max_bytes` bytes."""
-    content = b"".join(_read_pieces(body, max_bytes + 1))
-    if len(content) > max_bytes:
-        raise InputError(
-            f"{name} has more than {max_bytes:,} bytes, more than larder writes", next_step=_FIND_OTHER_WRITER
-        )
-    return content
-
-
-def _read_pieces(body: StreamingBody, max_bytes: int | None) -> Iterator[bytes]:
-    """Yield the first `max_bytes` bytes of a body in pieces. botocore raises if the body is shorter than announced."""
-    left = max_bytes
-    while left is None or left > 0:
-        piece = body.read(_CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left))
-        if not piece:
-            return
-        left = None if left is None else left - len(piece)
-        yield piece
-
-
-def _require_range(given: str, offset: int, what: str) -> None:
-    """Raise ServiceError unless a Content-Range header begins at `offset`."""
-    if not re.match(rf"bytes {offset}-", given):
-        raise ServiceError(
-            f"{what}: the store was asked for bytes from {offset:,} on, and sent {given or 'the whole'!r}",
-            next_step=_CHECK_STORE,
-        )
-
-
-def _copy(body: StreamingBody, target: Path | None, max_bytes: int | None = None) -> tuple[int, str]:
-    """Write a body to the file `target`, if any, and return its length and sha256. Stop after `max_bytes + 1` bytes."""
-    length, digest, checked_length = 0, hashlib.sha256(), 0
-    with Path(target or os.devnull).open("wb") as file:
-        for chunk in _read_pieces(body, None if max_bytes is None else max_bytes + 1):
-            if target is not None and length >= checked_length:  # don't rely on the Content-Length that the store sends
-                require_space(target.parent, _SPARE_BYTES, f"{target.name}, which a store sends,")
-                checked_length = length + _SPARE_BYTES // 2
-            length += len(chunk)
-            digest.update(chunk)
-            file.write(chunk)
-    return length, digest.hexdigest()

@@ -91,14 +91,14 @@ def parse(data: bytes) -> dict[str, Extent]:
     Raises:
         ValueError: If the index has another form than larder writes. The message says where.
     """
-    found: dict[str, Extent] = {}
+    extents: dict[str, Extent] = {}
     for chunk in parse_strictly(_Index, data).chunks:
-        if chunk.filename in found:
+        if chunk.filename in extents:
             raise ValueError(f"chunks: {chunk.filename} is repeated")
         if not 0 < chunk.chunk_size <= (chunk.chunk_bytes - 2 * _HEAD_BYTES) // _SAMPLE_BYTES:
             raise ValueError(f"chunks: {chunk.filename} can't hold {chunk.chunk_size:,} samples")
-        found[chunk.filename] = Extent(chunk.chunk_bytes, chunk.chunk_size)
-    return found
+        extents[chunk.filename] = Extent(chunk.chunk_bytes, chunk.chunk_size)
+    return extents
 
 
 def require_chunks(data: bytes, lengths: Mapping[str, int], samples: int) -> None:
@@ -109,9 +109,9 @@ def require_chunks(data: bytes, lengths: Mapping[str, int], samples: int) -> Non
         lengths: Length in bytes of each chunk, by file name.
         samples: Total number of samples.
     """
-    found = parse(data)
-    for name in sorted(found.keys() | lengths.keys()):
-        if name not in found or found[name].bytes != lengths.get(name):
+    extents = parse(data)
+    for name in sorted(extents.keys() | lengths.keys()):
+        if name not in extents or extents[name].bytes != lengths.get(name):
             raise ValueError(f"chunks: {name} has another length in the manifest's index")
-    if (counted := sum(chunk.samples for chunk in found.values())) != samples:
+    if (counted := sum(chunk.samples for chunk in extents.values())) != samples:
         raise ValueError(f"chunks: they hold {counted:,} samples, and the manifest says {samples:,}")

@@ -96,8 +96,8 @@ class PacedResponse(HTTPResponse):
         self._interim += 1
         if self._interim > _MAX_INTERIM:
             raise HTTPException(f"more than {_MAX_INTERIM} interim answers")
-        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-        return found
+        status_line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        return status_line
 
     def _read_next_chunk_size(self) -> int:
         size: int = super()._read_next_chunk_size()  # type: ignore[misc]
@@ -126,18 +126,18 @@ def pace_pool(pool: P, seconds: float) -> P:
 
 def find_cause(fault: BaseException, kind: type[BaseException]) -> BaseException | None:
     """Return the first error of class `kind` in the chain of `fault`, or None."""
-    return next((found for found in error_chain(fault) if isinstance(found, kind)), None)
+    return next((cause for cause in error_chain(fault) if isinstance(cause, kind)), None)
 
 
 def error_chain(fault: BaseException) -> Iterator[BaseException]:
     """Yield an error and all errors wrapped in it, as causes, reasons or arguments."""
     pending, seen = [fault], set[int]()
     while pending:
-        found = pending.pop()
-        if id(found) in seen:
+        error = pending.pop()
+        if id(error) in seen:
             continue
-        seen.add(id(found))
-        yield found
-        named = getattr(found, "kwargs", {})  # botocore keeps causes there
-        wrapped = (found.__cause__, getattr(found, "reason", None), *found.args, *named.values())
+        seen.add(id(error))
+        yield error
+        named = getattr(error, "kwargs", {})  # botocore keeps causes there
+        wrapped = (error.__cause__, getattr(error, "reason", None), *error.args, *named.values())
         pending += [item for item in wrapped if isinstance(item, BaseException)]

@@ -218,13 +218,13 @@ def parse_strictly(kind: type[_Model], text: bytes) -> _Model:
         ValueError: If the document doesn't fit the model or repeats a key. The message says where.
     """
     try:
-        found = kind.model_validate_json(text)
+        parsed = kind.model_validate_json(text)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
         raise ValueError(f"{where[:200]}: {describe_fault(fault)[:200]}") from None
     json.loads(text, object_pairs_hook=_require_distinct_keys)
-    return found
+    return parsed
 
 
 def _require_distinct_keys(pairs: list[tuple[str, Any]]) -> None:

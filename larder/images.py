@@ -92,8 +92,8 @@ def has_more_scans(data: bytes, max_scans: int) -> bool:
     if data.count(_SCAN) <= max_scans:
         return False
     scans, offset = 0, 2
-    while scans <= max_scans and (found := _MARKER.search(data, offset)) is not None:
-        marker, offset = found[1][0], found.end()
+    while scans <= max_scans and (match := _MARKER.search(data, offset)) is not None:
+        marker, offset = match[1][0], match.end()
         if marker == _END_OF_IMAGE:
             return False
         scans += marker == _START_OF_SCAN

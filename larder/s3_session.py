@@ -56,10 +56,10 @@ class BoundedResponse(AWSResponse):
     @property
     def content(self) -> bytes:
         """The whole content. Raises ResponseParserError if it is too large."""
-        ours: Any = self
-        if ours._content is None:
-            ours._content = self._read()
-        return ours._content  # type: ignore[no-any-return]
+        untyped: Any = self
+        if untyped._content is None:
+            untyped._content = self._read()
+        return untyped._content  # type: ignore[no-any-return]
 
     def _read(self) -> bytes:
         pieces, left = [], MAX_RESPONSE_BYTES
@@ -78,10 +78,10 @@ class BoundedSession:
     """botocore's HTTP session with a minimum transfer rate and limited responses."""
 
     def __init__(self, session: URLLib3Session, stall_seconds: float) -> None:
-        ours: Any = session
-        classes = {scheme: pace_pool(pool, stall_seconds) for scheme, pool in ours._pool_classes_by_scheme.items()}
-        ours._pool_classes_by_scheme = ours._manager.pool_classes_by_scheme = classes
-        self._session = ours
+        untyped: Any = session
+        classes = {scheme: pace_pool(pool, stall_seconds) for scheme, pool in untyped._pool_classes_by_scheme.items()}
+        untyped._pool_classes_by_scheme = untyped._manager.pool_classes_by_scheme = classes
+        self._session = untyped
 
     def send(self, request: Any) -> BoundedResponse:
         """Send a request, and read the response's content unless it is a stream."""

@@ -81,8 +81,8 @@ class WorkerSettings(Settings):
         alias="LARDER_WORKERS",
         ge=1,
         le=1024,
-        description="worker processes; by default one per available core "
-        "(shard and optimize: one more with LARDER_DEST)",
+        description="worker processes; by default one per available core (with LARDER_DEST, shard and "
+        "optimize start one more)",
     )
 
 
@@ -242,8 +242,8 @@ _MESSAGES = {
     "literal_error": "must be {expected}",
     "missing": "is missing",
     "extra_forbidden": "is unknown",
-    "ip_v4_address": "must be an IPv4 address, as 127.0.0.1",
-    "json_invalid": "no JSON: {error}",
+    "ip_v4_address": "must be an IPv4 address, such as 127.0.0.1",
+    "json_invalid": "is not JSON: {error}",
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "string_too_short": "must not be empty",
 }

@@ -137,18 +137,18 @@ def member_names(path: str, key: str | None = None) -> tuple[str, str]:
     return f"{key}.{'jpg' if extension == 'jpeg' else extension}", f"{key}.{LABEL}"
 
 
-def needs_key(path: str, before: str) -> bool:
+def needs_special_key(path: str, previous: str) -> bool:
     """Return whether the path of a sample can't be its key.
 
     Args:
         path: Path of the sample in the tree.
-        before: Path of the last sample before it, sorted by path, whose path is its key; "" for none.
+        previous: Path of the last sample before it, sorted by path, whose path is its key; "" for none.
     """
     stem = path.rpartition(".")[0]
-    return "." in stem.rpartition("/")[2] or (before != "" and before.rpartition(".")[0] == stem)
+    return "." in stem.rpartition("/")[2] or (previous != "" and previous.rpartition(".")[0] == stem)
 
 
-def own_key(path: str) -> str:
+def special_key(path: str) -> str:
     """Return the special key of a sample whose path can't be its key."""
     inside = path.partition("/")[2]
     folder, slash, name = inside.rpartition("/")

@@ -43,8 +43,8 @@ def find_known_split(name: str) -> str | None:
         >>> [find_known_split(name) for name in ("Training_Set", "dev", "TEST ", "cat")]
         ['training', 'validation', 'evaluation', None]
     """
-    found = _NAME.fullmatch(_SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold()))
-    return _WORDS[found[1]] if found else None
+    match = _NAME.fullmatch(_normalize(name))
+    return _WORDS[match[1]] if match else None
 
 
 @lru_cache(maxsize=1024)
@@ -55,8 +55,8 @@ def find_similar_split(name: str) -> str | None:
         >>> [find_similar_split(name) for name in ("train2017", "testB", "val_v2", "tests")]
         ['training', 'evaluation', 'validation', None]
     """
-    found = _SIMILAR_NAME.fullmatch(_SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold()))
-    return _WORDS[found[1]] if found else None
+    match = _SIMILAR_NAME.fullmatch(_normalize(name))
+    return _WORDS[match[1]] if match else None
 
 
 @lru_cache(maxsize=1024)
@@ -69,3 +69,8 @@ def find_split_in_name(name: str) -> str | None:
     """
     words = _WORD.findall(unicodedata.normalize("NFKC", name))
     return find_similar_split(name) or next(filter(None, map(find_known_split, words)), None)
+
+
+def _normalize(name: str) -> str:
+    """Return a name in lower case without separators."""
+    return _SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold())

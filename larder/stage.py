@@ -114,10 +114,10 @@ def run_until_end(
         reporter.event("interrupted", interrupted)
         return EXIT_INTERRUPTED
     except OSError as error:
-        explained = explain_os_error(error)
-        if explained is None:
+        larder_error = explain_os_error(error)
+        if larder_error is None:
             raise
-        return _fail(reporter, explained, to_commands)
+        return _fail(reporter, larder_error, to_commands)
 
 
 def _has_workers() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
@@ -61,8 +62,8 @@ class StoreSettings(Settings):
     s3_endpoint_url: Annotated[str, AfterValidator(validated_endpoint)] = Field(
         "",
         validation_alias=AliasChoices("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
-        description="the S3 store's address; empty is AWS itself. AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are other "
-        "names for it",
+        description="the address of the S3 store; empty means AWS. AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL "
+        "are other names for it",
     )
     aws_access_key_id: str = Field("", alias="AWS_ACCESS_KEY_ID", description="the S3 store's access key")
     aws_secret_access_key: SecretStr = Field(
@@ -80,7 +81,7 @@ class StoreSettings(Settings):
     unsigned: bool = Field(
         False,
         alias="LARDER_UNSIGNED",
-        description="send unsigned requests to the S3 store, which public buckets allow; `extract` does so by "
+        description="send unsigned requests to the S3 store, as public buckets allow; `extract` does so by "
         "default if there are no keys",
     )
     requester_pays: bool = Field(
@@ -93,7 +94,7 @@ class StoreSettings(Settings):
         alias="LARDER_STALL_SECONDS",
         ge=1,
         le=86400,
-        description="give up a transfer that stays below 1 KiB/s for this time",
+        description="abort a transfer that stays below 1 KiB/s for this time",
         json_schema_extra={"unit": "seconds"},
     )
 
@@ -113,7 +114,7 @@ class BucketSettings(StoreSettings):
         description="the bucket; RCLONE_CONTAINER is another name for it",
     )
     prefix: Annotated[str, AfterValidator(validated_prefix)] = Field(
-        "", alias="S3_PREFIX", description="the prefix of the dataset's name in the bucket; empty for none"
+        "", alias="S3_PREFIX", description="the prefix before the dataset's name in the bucket; empty for none"
     )
 
 
@@ -230,16 +231,28 @@ def ca_bundle() -> str:
     from botocore.exceptions import BotoCoreError
 
     try:
-        found = botocore.session.get_session().get_config_variable("ca_bundle")
+        bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     except BotoCoreError:  # the profile doesn't exist, which `make_client` reports
-        found = None
-    return found or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+        bundle = None
+    return bundle or os.environ.get("REQUESTS_CA_BUNDLE") or ""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Split `s3://bucket/key` into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
+
+
+@lru_cache(maxsize=64)
+def with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
+    """Return the settings of another bucket of the same store, without a prefix."""
+    return settings.model_copy(update={"bucket": bucket, "prefix": ""})
+
+
+def only_bucket_settings(settings: BucketSettings) -> BucketSettings:
+    """Return the settings of the bucket without those of a stage, to send them to workers."""
+    shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
+    return BucketSettings.model_validate(shared, by_name=True)
 
 
 def parse_store_uri(settings: StoreSettings, uri: str) -> tuple[BucketSettings, str]:

@@ -74,4 +74,4 @@ def as_json(fields: Mapping[str, Any], indent: int | None = None) -> str:
     import json  # imported here to keep the command's start fast
 
     text = json.dumps(fields, indent=indent).replace("\x7f", "\\u007f")
-    return _PAIR_OR_LONE_SURROGATE.sub(lambda found: found[1] or rf"\\{found[2]}", text)
+    return _PAIR_OR_LONE_SURROGATE.sub(lambda match: match[1] or rf"\\{match[2]}", text)

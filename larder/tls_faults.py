@@ -45,14 +45,14 @@ def find_tls_fault(text: str) -> TlsFault:
 
 def tls_fault_of(error: BaseException) -> TlsFault:
     """Return the cause that a client's error, or an error wrapped in it, points to, or ""."""
-    found = list(error_chain(error))
-    if any(isinstance(item, ssl.SSLCertVerificationError) for item in found):
+    chain = list(error_chain(error))
+    if any(isinstance(item, ssl.SSLCertVerificationError) for item in chain):
         return "certificate"
-    if any(isinstance(item, FileNotFoundError | IsADirectoryError | PermissionError) for item in found):
+    if any(isinstance(item, FileNotFoundError | IsADirectoryError | PermissionError) for item in chain):
         return "bundle"  # a client opens no other file
-    if any(isinstance(item, ssl.SSLError) and item.reason == "NO_CERTIFICATE_OR_CRL_FOUND" for item in found):
+    if any(isinstance(item, ssl.SSLError) and item.reason == "NO_CERTIFICATE_OR_CRL_FOUND" for item in chain):
         return "bundle"
-    if any(isinstance(item, BadStatusLine) and str(item.args[0]).startswith(_ALERT) for item in found):
+    if any(isinstance(item, BadStatusLine) and str(item.args[0]).startswith(_ALERT) for item in chain):
         return "speaks https"
     return find_tls_fault(str(error))
 

@@ -187,8 +187,8 @@ def volume_name(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     with suppress(OSError):
         for line in mounts.read_text().splitlines():
             origin, target = line.split(" ", 5)[3:5]
-            if target == str(root) and (found := re.fullmatch(r".*/volumes/([^/]+)/_data", origin)):
-                return found[1]
+            if target == str(root) and (match := re.fullmatch(r".*/volumes/([^/]+)/_data", origin)):
+                return match[1]
     return ""
 
 

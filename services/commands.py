@@ -121,8 +121,8 @@ def replace_stage_names(text: str, invocation: str | None = None) -> str:
     def shown(run: StageRun) -> str | None:
         if run.stage == "clean" and chosen not in INVOCATIONS:
             return "remove the volume"
-        found = command(run, chosen)
-        return found and f"`{found}`"
+        words = command(run, chosen)
+        return words and f"`{words}`"
 
     return replace_runs(text, shown)
 

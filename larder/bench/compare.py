@@ -41,11 +41,11 @@ class Comparison(NamedTuple):
 
         The speed-up is the ratio of medians, with the lowest and highest ratio of single runs.
         """
-        best, *others = self.arms
-        if not others:
+        best, *rest = self.arms
+        if not rest:
             return f"only {best.name} was measured under these circumstances: measure another arm"
         rows = []
-        for other in others:
+        for other in rest:
             low, high = best.rates[0] / other.rates[-1], best.rates[-1] / other.rates[0]
             rows.append(
                 f"{best.name} is {best.median / other.median:.2f} times as fast as {other.name}"
@@ -130,7 +130,7 @@ def _arms(records: Iterable[dict[str, Any]]) -> list[ArmRates]:
         origin = f" from {run.store}" if run.store and len(stores) > 1 else ""
         data = f", manifest {run.manifest}" if len(manifests[run.arm]) > 1 else ""
         rates.setdefault(f"{run.arm}{origin}{data}", []).append(run.rate)
-    return sorted((ArmRates(name, sorted(found)) for name, found in rates.items()), key=lambda arm: -arm.median)
+    return sorted((ArmRates(name, sorted(samples)) for name, samples in rates.items()), key=lambda arm: -arm.median)
 
 
 def circumstances(record: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def parse(text: str) -> NetworkTraffic:
 
 def _values(samples: list[str], name: str) -> list[int]:
     line = re.compile(rf"{name}(?:\{{.*\}})?\s+(\S+)")
-    return [int(float(found[1])) for found in map(line.match, samples) if found]
+    return [int(float(match[1])) for match in map(line.match, samples) if match]
 
 
 def _get(socket_path: Path) -> str:

@@ -94,11 +94,11 @@ def make_record(
         settings: Settings of the run, without secrets.
         provenance: See `provenance.collect`.
     """
-    first, *others = ({"pass": name} | _figures(found) for name, found in passes.items())
+    first, *later = ({"pass": name} | _figures(measured) for name, measured in passes.items())
     return {
         "arm": arm,
         **first,
-        "then": others,
+        "then": later,
         "warmup_batches": warmup.batches,
         "warmup_seconds": _round(warmup.seconds),
         **describe(loader, settings),

@@ -24,12 +24,12 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
     data_dir: Path = Field(
         Path("/mnt") / DEFAULT,
         alias="FOOD11_DATA_DIR",
-        description="the tree: a folder for each split, and in it for each class; by default /mnt/<dataset>",
+        description="the tree, with a folder per split, and in it a folder per class; by default /mnt/<dataset>",
     )
     mount_dir: Path = Field(
         Path(".larder/mount"),
         alias="LARDER_MOUNT_DIR",
-        description="the folder where the bucket is mounted, as a subfolder of the bucket's name",
+        description="the folder in which the bucket is mounted, as a subfolder with the bucket's name",
     )
     webdataset_loader: Literal["larder", "webdataset"] = Field(
         "larder",
@@ -51,8 +51,8 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
         None,
         alias="LARDER_MAX_PRE_DOWNLOAD",
         ge=2,  # with 1, LitData waits forever
-        description="how many chunks each of LitData's workers fetches ahead; empty leaves it to LitData: up to 32, of "
-        "3 GiB together, fewer in a small cache",
+        description="number of chunks that each of LitData's workers prefetches; empty leaves it to LitData: "
+        "up to 32, of 3 GiB together, fewer in a small cache",
         json_schema_extra={"unit": "chunks"},
     )
     split: str = Field("training", alias="FOOD11_SPLIT", description="the split that is read")
@@ -61,7 +61,7 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
         alias="LARDER_BATCH_SIZE",
         ge=1,
         le=65536,
-        description="how many images one batch holds",
+        description="images per batch",
         json_schema_extra={"unit": "images"},
     )
     seed: int = Field(

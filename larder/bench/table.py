@@ -8,24 +8,23 @@ from larder.bench.record import passes_of
 from larder.progress import format_amount
 from larder.terminal import Lines, join_lines
 
+_COLUMN_WIDTH = 16
+
 
 def render_table(record: dict[str, Any]) -> Lines:
     """Return the table of one record: a row per figure, a column per pass, without a trailing newline."""
-    passes = [_figures(figures) for figures in passes_of(record)]
+    passes = [_format_figures(figures) for figures in passes_of(record)]
     rows = {"arm": record["arm"]}
     for name in passes[0]:
         values = [figures[name] for figures in passes]
         if any(values) and (name != "pass" or len(passes) > 1):
-            rows[name] = "".join(f"{value:<{_COLUMN}}" for value in values).rstrip()
-    rows |= _circumstances(record)
+            rows[name] = "".join(f"{value:<{_COLUMN_WIDTH}}" for value in values).rstrip()
+    rows |= _format_conditions(record)
     width = max(map(len, rows))
     return join_lines(*(f"{name:<{width}}  {value}" for name, value in rows.items()))
 
 
-_COLUMN = 16
-
-
-def _figures(figures: dict[str, Any]) -> dict[str, str]:
+def _format_figures(figures: dict[str, Any]) -> dict[str, str]:
     """Format the figures of one pass; unknown figures are empty."""
     fetched, requests = figures["network_bytes"], figures["network_requests"]
     return {
@@ -44,7 +43,7 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _circumstances(record: dict[str, Any]) -> dict[str, str]:
+def _format_conditions(record: dict[str, Any]) -> dict[str, str]:
     """Format the conditions of the measurement."""
     run, dataset, settings = record["provenance"], record["dataset"], record["settings"]
     quota = f", of which {run['cpu_quota_cores']:g} may be used" if run["cpu_quota_cores"] else ""

@@ -27,9 +27,9 @@ def name_settings_in_errors(kind: type[Settings], steps: Mapping[str, str]) -> I
         yield
     except LarderError as error:
         names = {setting.field: setting.names[0] for setting in settings_of(kind)}
-        what = Lines(_ARGUMENT.sub(lambda found: f"{found[1]}{names.get(found[2], found[2])}=", error.what))
+        what = Lines(_ARGUMENT.sub(lambda match: f"{match[1]}{names.get(match[2], match[2])}=", error.what))
         step = steps.get(error.next_step, error.next_step)
-        step = re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), step)
+        step = re.sub(r"`(\w+)`", lambda match: names.get(match[1], match[0]), step)
         raise type(error)(what, next_step=step) from error
 
 
@@ -40,7 +40,7 @@ def next_steps_for(made_by: str) -> dict[str, str]:
     """
     return {
         CREATE_FIRST: f"run {made_by}",
-        RESTORE: f"run {made_by}, which puts it back",
+        RESTORE: f"run {made_by}, which restores it",
         CREATE_AGAIN: f"run {made_by}, which uploads what differs; if it finds no difference, {with_force(made_by)}",
         LOAD_AGAIN: f"run {made_by}, which restores what was deleted",
         REMOVE_SURPLUS: f"remove files that {made_by} didn't make",

@@ -65,11 +65,11 @@ class App:
             self.settings = self.settings.with_runner(name)
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
             print_message(f"runner: {name}{where}")
-            self._runner = self._make(name)
+            self._runner = self._make_runner(name)
             self._report_earlier_volume(self._runner)
         return self._runner
 
-    def _make(self, name: str) -> ComposeRunner | HostRunner:
+    def _make_runner(self, name: str) -> ComposeRunner | HostRunner:
         if name == "host":
             return HostRunner(self.settings)
         named = bool(self.settings.get("COMPOSE_PROJECT_NAME"))  # compose reads it itself
@@ -88,12 +88,12 @@ class App:
         """Whether the stages run in containers."""
         return isinstance(self.runner, ComposeRunner)
 
-    def _report_earlier_volume(self, found: ComposeRunner | HostRunner) -> None:
+    def _report_earlier_volume(self, runner: ComposeRunner | HostRunner) -> None:
         """Name the volume that earlier versions used for every dataset, if only that one exists."""
         settings, earlier = self.settings, volume_of(DEFAULT)
         if not settings.get("LARDER_DATASET") or settings.data_volume == earlier:
             return
-        if not found.has_volume(settings.data_volume) and found.has_volume(earlier):
+        if not runner.has_volume(settings.data_volume) and runner.has_volume(earlier):
             print_message(
                 f"there is no volume {settings.data_volume} yet; data of an earlier version may lie in {earlier}: set "
                 f"LARDER_DATA_VOLUME={earlier}"
@@ -157,9 +157,9 @@ class App:
 
     def prepare(self, *stages: str) -> None:
         """Build images, or install packages into the virtual environment."""
-        found = self.runner
-        calls = found.prepare(stages)
-        if isinstance(found, HostRunner) and not self.dry_run:
+        runner = self.runner
+        calls = runner.prepare(stages)
+        if isinstance(runner, HostRunner) and not self.dry_run:
             host.install(self.settings, stages)  # in this process
             calls = calls[1:]
         for call in calls:
@@ -167,12 +167,12 @@ class App:
 
     def run_steps(self, steps: Sequence[Step], flags: Sequence[str] = (), prepare: bool = True) -> None:
         """Prepare the stages of some steps, then run the steps in order until one fails."""
-        wanted = [step for step in steps if not (step.unless and self.settings.get(step.unless))]
-        if any(step.stage == "extract" for step in wanted) and not self.dry_run:
+        chosen = [step for step in steps if not (step.unless and self.settings.get(step.unless))]
+        if any(step.stage == "extract" for step in chosen) and not self.dry_run:
             sources.require_local_sources(self.settings)
-        calls = [self.runner.command(step, flags) for step in wanted]  # report mistakes before building anything
+        calls = [self.runner.command(step, flags) for step in chosen]  # report mistakes before building anything
         if prepare:
-            self.prepare(*stages_of(tuple(wanted)))
+            self.prepare(*stages_of(tuple(chosen)))
         for call in calls:
             self.run(call)
 
@@ -186,12 +186,12 @@ class App:
 
     def make_folders(self, *folders: Path | None) -> None:
         """Create the folders that a measuring container needs, and give them to the container's user."""
-        wanted = [str(folder) for folder in folders if folder is not None]
-        missing = [folder for folder in wanted if not (self.root / folder).is_dir()]
+        paths = [str(folder) for folder in folders if folder is not None]
+        missing = [folder for folder in paths if not (self.root / folder).is_dir()]
         if missing:
             self.run(Call(("mkdir", "-p", "--", *missing)))
         if self.is_compose and os.geteuid() == 0:
-            ours = [folder for folder in wanted if Path(folder) != self.settings.mount_dir]
+            ours = [folder for folder in paths if Path(folder) != self.settings.mount_dir]
             if ours:
                 self.run(Call(("chown", f"{self.settings.uid}:{self.settings.gid}", "--", *ours)))
 

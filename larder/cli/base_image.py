@@ -1,8 +1,6 @@
 """Pin the base of the images by its digest.
 
-    larder pin-images       query the registry for the current digest of the base's tag, and write it into the
-    Dockerfile
-
+`larder pin-images` queries the registry for the current digest of the base's tag, and writes it into the Dockerfile.
 `ARG BASE_IMAGE` in services/Dockerfile is the single source; `larder docs` copies it into compose/stage.yaml,
 .env.example and docs/settings.md. A digest is written only if it matches the content that the registry returns. This
 module needs only Python 3.9.
@@ -67,21 +65,21 @@ class ImageReference(NamedTuple):
 
 def parse(text: str) -> ImageReference:
     """Parse the name of an image. Raise ConfigurationError if it is invalid."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None:
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
         raise ConfigurationError(
             f"{printable(text)} is not the name of an image",
             next_step="write it as debian:bookworm-slim or registry.example.org/debian:bookworm-slim",
         )
-    return ImageReference(found["registry"] or "", found["name"], found["tag"] or "latest", found["digest"] or "")
+    return ImageReference(match["registry"] or "", match["name"], match["tag"] or "latest", match["digest"] or "")
 
 
 def read_base_image(root: Path) -> str:
     """Return the base image in the Dockerfile."""
-    found = _BASE_IMAGE_LINE.search((root / DOCKERFILE).read_text(encoding="utf-8"))
-    if found is None:
+    match = _BASE_IMAGE_LINE.search((root / DOCKERFILE).read_text(encoding="utf-8"))
+    if match is None:
         raise ConfigurationError(f"{DOCKERFILE} has no line `ARG BASE_IMAGE=…`", next_step="restore it from git")
-    return found[2]
+    return match[2]
 
 
 def pin_base_image(root: Path) -> str:
@@ -93,7 +91,7 @@ def pin_base_image(root: Path) -> str:
     image = parse(read_base_image(root))
     pinned = image.with_digest(digest_of(image))
     path = root / DOCKERFILE
-    text = _BASE_IMAGE_LINE.sub(lambda found: found[1] + pinned, path.read_text(encoding="utf-8"), count=1)
+    text = _BASE_IMAGE_LINE.sub(lambda match: match[1] + pinned, path.read_text(encoding="utf-8"), count=1)
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
@@ -108,7 +106,7 @@ def digest_of(image: ImageReference) -> str:
     if stated and stated != digest:
         raise ServiceError(
             f"{address}: the content has the digest {digest}, and the registry says {printable(stated)}",
-            next_step="try again; if it stays so, don't use this registry",
+            next_step="try again; if the error persists, don't use this registry",
         )
     try:
         manifest = json.loads(content)

@@ -1,4 +1,4 @@
-"""Define what the table of commands says of each."""
+"""Define a row of the table of commands."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     yield '# Completion of larder for bash. In ~/.bashrc: eval "$(larder completion bash)"'
     yield from BASH_START.splitlines()
     yield from _cases(
-        "        ", '"$name"', ((name, f"words={shlex.quote(' '.join(found))}") for name, found in values().items())
+        "        ", '"$name"', ((name, f"words={shlex.quote(' '.join(words))}") for name, words in values().items())
     )
     yield "    else"
     everything = " ".join([*(command.name for command in commands), "RUNNER=", *COMMON_FLAGS, "--version"])
@@ -119,7 +119,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         "        ",
         "$name",
         [
-            *((name, f"compadd -- {' '.join(found)}") for name, found in values().items()),
+            *((name, f"compadd -- {' '.join(words)}") for name, words in values().items()),
             ("*", "_files"),
         ],
     )
@@ -142,7 +142,7 @@ def _zsh_lists(command: Command) -> str:
         ("settings", command_settings(command)),
         ("flags", command_flags(command)),
     )
-    return "; ".join(f"{name}=({' '.join(found)})" for name, found in lists if found)
+    return "; ".join(f"{name}=({' '.join(words)})" for name, words in lists if words)
 
 
 ZSH_START = """\

@@ -56,8 +56,8 @@ NO_FACTS = Facts()
 
 def revision_of(settings: ResolvedSettings) -> str:
     """Return the revision of the checkout; empty if git doesn't know it."""
-    if found := settings.get("LARDER_REVISION"):
-        return found
+    if revision := settings.get("LARDER_REVISION"):
+        return revision
     describe = ("git", "-C", str(settings.root), "describe", "--always", "--dirty", "--abbrev=12")
     return process.capture(describe, settings.environ)[1].strip()
 
@@ -203,11 +203,11 @@ class ComposeRunner:
     def _several_sources(self) -> tuple[str, ...]:
         """Return the options that mount the folders of several local archives, or of a pattern."""
         try:
-            found = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
+            given = [source for source in split_sources(self.settings.get("LARDER_SOURCE")) if source]
         except ValueError:
             return ()  # extract reports the error
         folders: dict[Path, str] = {}
-        names = [self._container_path(source, folders) for source in found]
+        names = [self._container_path(source, folders) for source in given]
         if not folders:
             return ()
         mounts = [
@@ -267,8 +267,8 @@ def end_container(label: str, child: process.ChildProcess, environ: Mapping[str,
     checks_left = _CHECKS_AFTER_END
     for _ in range(20):
         ended = child.poll() is not None
-        if found := _containers(label, environ):
-            process.capture(("docker", "rm", "--force", *found), environ)
+        if containers := _containers(label, environ):
+            process.capture(("docker", "rm", "--force", *containers), environ)
         elif ended and (checks_left := checks_left - 1) == 0:
             return None
         time.sleep(0.25)
@@ -279,8 +279,8 @@ def end_container(label: str, child: process.ChildProcess, environ: Mapping[str,
 def _wait_for_end(label: str, child: process.ChildProcess, environ: Mapping[str, str]) -> None:
     """Wait for a stage that has received the signal; its compose process may end before the container does."""
     child.wait()
-    for found in _containers(label, environ, running=True):
-        process.capture(("docker", "stop", "--time", "60", found), environ, seconds=90.0)
+    for container in _containers(label, environ, running=True):
+        process.capture(("docker", "stop", "--time", "60", container), environ, seconds=90.0)
     if left := _containers(label, environ):
         process.capture(("docker", "rm", "--force", *left), environ)
 

@@ -33,7 +33,7 @@ def read(files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
         ConfigurationError: If a file can't be read, or a line is invalid. The message names file and line, but no
             value.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for file in files:
         try:
             text = file.read_bytes().decode("utf-8-sig")
@@ -41,19 +41,19 @@ def read(files: Iterable[Path], environ: Mapping[str, str]) -> dict[str, str]:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise ConfigurationError(f"cannot read {file}: {why}", next_step=f"fix or move {file}") from None
         try:
-            parse(text, found, environ)
+            parse(text, values, environ)
         except ValueError as error:
             raise ConfigurationError(
                 f"{file}, {error}", next_step="write NAME=value on each line, and put quotes around unusual values"
             ) from None
-    return found
+    return values
 
 
-def parse(text: str, found: dict[str, str], environ: Mapping[str, str]) -> None:
-    """Add the variables in `text` to `found`. Raise ValueError that names the line."""
+def parse(text: str, values: dict[str, str], environ: Mapping[str, str]) -> None:
+    """Add the variables in `text` to `values`. Raise ValueError that names the line."""
 
     def lookup(name: str) -> str | None:
-        return environ[name] if name in environ else found.get(name)
+        return environ[name] if name in environ else values.get(name)
 
     at = 0
     while (at := _statement(text, at)) < len(text):
@@ -64,7 +64,7 @@ def parse(text: str, found: dict[str, str], environ: Mapping[str, str]) -> None:
         else:
             value, at = _value(text, at, line, lookup)
         if value is not None and name:  # compose accepts `=value` and ignores it
-            found[name] = value
+            values[name] = value
 
 
 def _statement(text: str, at: int) -> int:
@@ -177,7 +177,7 @@ def _braced(name: str, operator: str, other: str, lookup: Lookup, line: int) -> 
         return value or ""
     if kind == "-":
         return substitute(other, lookup, line)
-    raise ValueError(f"line {line}: {name} is required there, and not set")
+    raise ValueError(f"line {line}: {name} is required, and not set")
 
 
 def main(argv: Sequence[str]) -> int:

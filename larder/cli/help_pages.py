@@ -50,7 +50,7 @@ def command_page(command: Command, invocation: str) -> str:
     if own or stages:
         lines += ["", "Settings:"]
         for setting in [*own, *stages]:
-            lines += _described(setting, setting.flag if setting.flag in flags else "")
+            lines += _describe_setting(setting, setting.flag if setting.flag in flags else "")
     lines += [
         "",
         "Also: RUNNER=compose|host, --dry-run, --yes. NAME=value overrides the environment, which overrides .env.",
@@ -62,7 +62,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _described(setting: SettingSpec, flag: str) -> Iterator[str]:
+def _describe_setting(setting: SettingSpec, flag: str) -> Iterator[str]:
     default = f"default {setting.default}" if setting.default else ""
     details = "; ".join(part for part in (setting.unit, default) if part)
     yield f"  {setting.name}, {flag}" if flag else f"  {setting.name}"

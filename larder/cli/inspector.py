@@ -43,11 +43,11 @@ class CheckoutInspector:
 
     def __init__(self, settings: ResolvedSettings, environ: Mapping[str, str]) -> None:
         self.environ = environ
-        wanted = settings.get("RUNNER")
+        runner = settings.get("RUNNER")
         self.engine = (
-            ContainerEngine("missing", "RUNNER=host") if wanted == "host" else detect_container_engine(environ)
+            ContainerEngine("missing", "RUNNER=host") if runner == "host" else detect_container_engine(environ)
         )
-        name = wanted or ("compose" if self.engine.state == "ready" else "host")
+        name = runner or ("compose" if self.engine.state == "ready" else "host")
         self.settings = settings.with_runner(name)
         self.project = settings.get("COMPOSE_PROJECT_NAME") or project.find_project_name(settings.root, environ)
         self.facts = compose.gather_facts(environ) if self.engine.state == "ready" else compose.NO_FACTS
@@ -73,12 +73,12 @@ class CheckoutInspector:
 
     def read_docker_volumes(self, volumes: Sequence[str]) -> dict[str, Contents | None]:
         """Return the content of Docker volumes, read by a short-lived container; None if there is no image to run."""
-        found = next((image_name(stage) for stage in ("load", *STAGES) if image_name(stage) in self.facts.images), "")
+        image = next((image_name(stage) for stage in ("load", *STAGES) if image_name(stage) in self.facts.images), "")
         unknown: dict[str, Contents | None] = dict.fromkeys(volumes)
-        if not found or not volumes:
+        if not image or not volumes:
             return unknown
         binds = [word for name in volumes for word in ("-v", f"{name}:/volumes/{name}:ro")]
-        run = ["docker", "run", "--rm", "--network", "none", "--read-only", *binds, "--entrypoint", "python", found]
+        run = ["docker", "run", "--rm", "--network", "none", "--read-only", *binds, "--entrypoint", "python", image]
         output = self.capture(Call((*run, "-m", "larder.cli.inventory", *(f"/volumes/{name}" for name in volumes))))
         try:
             contents = inventory.from_json(output)
@@ -112,7 +112,7 @@ class CheckoutInspector:
         if self.engine.state != "ready":
             return []
         fields = ("{{.ID}}", "{{.Names}}", f'{{{{.Label "{SERVICE_LABEL}"}}}}', "{{.State}}", "{{.Ports}}")
-        found = self.capture(
+        output = self.capture(
             Call(
                 (
                     "docker",
@@ -126,7 +126,7 @@ class CheckoutInspector:
                 )
             )
         )
-        return [Container(*line.split("\t")) for line in found.splitlines() if line.count("\t") == 4]
+        return [Container(*line.split("\t")) for line in output.splitlines() if line.count("\t") == 4]
 
     def mount_points(self) -> list[str]:
         """Return the mount points in the folder of the mount."""
@@ -135,13 +135,15 @@ class CheckoutInspector:
     def is_store_running(self) -> bool:
         """Return whether the store on this machine runs."""
         if isinstance(self.runner, ComposeRunner):
-            return any(found.service == "minio" and found.state == "running" for found in self.containers())
+            return any(container.service == "minio" and container.state == "running" for container in self.containers())
         return is_running(self.root / self.settings.store_dir / "pid", "weed")
 
     def jupyter_port(self) -> str:
         """Return the port of the running JupyterLab; "" if none runs."""
         if isinstance(self.runner, ComposeRunner):
-            runs = any(found.service == "jupyter" and found.state == "running" for found in self.containers())
+            runs = any(
+                container.service == "jupyter" and container.state == "running" for container in self.containers()
+            )
             return self.settings.get("LARDER_JUPYTER_PORT", "8888") if runs else ""
         return next((port for port, _ in find_jupyter_servers(self.root / self.settings.home / "jupyter")), "")
 

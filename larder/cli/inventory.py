@@ -78,8 +78,8 @@ def read_volume(folder: Path) -> Contents:
         unfinished = _unfinished(folder / WORK)
     except OSError as error:
         return Contents(fault=error.strerror or str(error))
-    found = (_artifact(folder, name) for name in names if name != WORK)
-    return Contents(tuple(artifact for artifact in found if artifact is not None), unfinished)
+    artifacts = (_artifact(folder, name) for name in names if name != WORK)
+    return Contents(tuple(artifact for artifact in artifacts if artifact is not None), unfinished)
 
 
 def _unfinished(work: Path) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def read_bucket(names: Iterable[str]) -> Contents:
     from larder.s3_faults import ABSENT_CODES, S3_ERRORS, code_of, explain_s3_error
     from larder.store import BucketSettings, make_client
 
-    found = []
+    artifacts = []
     try:
         settings = BucketSettings.load("load", [], os.environ)
         store = make_client(settings, timeout_seconds=_STORE_SECONDS)
@@ -160,12 +160,12 @@ def read_bucket(names: Iterable[str]) -> Contents:
                 if code_of(fault) not in ABSENT_CODES:
                     return Contents(fault=explain_s3_error(fault, "the store", settings.s3_endpoint_url).what)
                 continue
-            found.append(parse(name, text))
+            artifacts.append(parse(name, text))
     except LarderError as error:
         return Contents(fault=error.what.splitlines()[-1].strip(" -"))
     except S3_ERRORS as error:
         return Contents(fault=f"the store doesn't answer ({type(error).__name__})")
-    return Contents(tuple(found))
+    return Contents(tuple(artifacts))
 
 
 def as_json(inventory: dict[str, Contents]) -> str:

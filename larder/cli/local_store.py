@@ -14,14 +14,15 @@ ENDPOINT_NAMES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Settings that name the store's address; the first one that is set wins (`larder.store.StoreSettings`)."""
 CONTAINER_ENDPOINT = "http://minio:9000"
 HOST_ENDPOINT = "http://127.0.0.1:8333"
+_STORE_FILE_SETTINGS = ("S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def env_files(settings: ResolvedSettings) -> tuple[Path, ...]:
     """Return the files with a stage's variables: `.env`, and the local store's file if the user has no store."""
-    found = [Path(".env")] if (settings.root / ".env").exists() else []
+    files = [Path(".env")] if (settings.root / ".env").exists() else []
     if not settings.store and (settings.will_have_keys or (settings.root / settings.store_file).is_file()):
-        found.append(settings.store_file)
-    return tuple(found)
+        files.append(settings.store_file)
+    return tuple(files)
 
 
 def endpoint_of(settings: ResolvedSettings) -> str:
@@ -38,9 +39,6 @@ def masking_variables(settings: ResolvedSettings) -> tuple[str, ...]:
             if not value and (name in settings.files or name in _STORE_FILE_SETTINGS)
         )
     )
-
-
-_STORE_FILE_SETTINGS = ("S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def new_keys(endpoint: str) -> dict[str, str]:

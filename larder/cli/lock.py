@@ -32,11 +32,11 @@ def pin(text: str, name: str) -> str:
     Raises:
         KeyError: If the lock doesn't contain exactly one version of the package.
     """
-    found = [part for part in text.split("[[package]]\n") if part.startswith(f'name = "{name}"\n')]
-    if len(found) != 1:
-        raise KeyError(f"{LOCK} has {len(found)} versions of {name}, expected one")
-    version = re.findall(r'^version = "(.+)"$', found[0], re.MULTILINE)[0]
-    hashes = re.findall(r'\bhash = "(sha256:[0-9a-f]{64})"', found[0])
+    packages = [part for part in text.split("[[package]]\n") if part.startswith(f'name = "{name}"\n')]
+    if len(packages) != 1:
+        raise KeyError(f"{LOCK} has {len(packages)} versions of {name}, expected one")
+    version = re.findall(r'^version = "(.+)"$', packages[0], re.MULTILINE)[0]
+    hashes = re.findall(r'\bhash = "(sha256:[0-9a-f]{64})"', packages[0])
     return " \\\n    ".join([f"{name}=={version}", *(f"--hash={digest}" for digest in hashes)]) + "\n"
 
 

@@ -87,8 +87,8 @@ def _settings(root: Path, command: Command, given: Mapping[str, str], environ: M
     except ConfigurationError as fault:
         if not command.reports_bad_settings:
             raise
-        others = {name: value for name, value in environ.items() if name not in all_settings()}
-        return ResolvedSettings(root, {}, others, {}, fault=fault)
+        rest = {name: value for name, value in environ.items() if name not in all_settings()}
+        return ResolvedSettings(root, {}, rest, {}, fault=fault)
 
 
 def _detect_invocation(environ: Mapping[str, str]) -> str:

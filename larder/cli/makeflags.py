@@ -17,9 +17,9 @@ def parse_makeflags(makeflags: str) -> dict[str, str]:
         >>> parse_makeflags(r"n -- LARDER_SOURCE=my\ photos.zip")
         {'LARDER_SOURCE': 'my photos.zip'}
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for word in re.findall(r"(?:\\.|[^ \t\\])+", f" {makeflags}".partition(" -- ")[2], re.DOTALL):
         name, equals, value = re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL).replace("$$", "$").partition("=")
         if equals:
-            found[name.rstrip(":+?!")] = value
-    return found
+            variables[name.rstrip(":+?!")] = value
+    return variables

@@ -26,9 +26,9 @@ def claim_project_name(root: Path, environ: Mapping[str, str], running: Collecti
             their own home folders.
     """
     root = root.resolve()
-    others = [folder for folder in running if folder != root and is_checkout(folder)]
-    if others and root not in running:
-        _claim(others[0], environ, overwrite=True)
+    checkouts = [folder for folder in running if folder != root and is_checkout(folder)]
+    if checkouts and root not in running:
+        _claim(checkouts[0], environ, overwrite=True)
         return f"{DEFAULT_PROJECT}-{hash_path(root)}"
     return _claim(root, environ)
 

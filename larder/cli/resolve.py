@@ -17,7 +17,7 @@ from larder.cli.settings import ResolvedSettings
 from larder.dataset import DEFAULT, validated_dataset
 from larder.errors import ConfigurationError
 
-_OTHERS = frozenset({
+_OTHER_VARIABLES = frozenset({
     "RCLONE_CONTAINER", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
     "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_COLOR",
@@ -25,7 +25,7 @@ _OTHERS = frozenset({
     "RAY_USAGE_STATS_ENABLED", "CI",
 })  # fmt: skip
 """Variables that larder or other programs read although no stage declares them."""
-_OF_OTHERS = (
+_OTHER_PREFIXES = (
     "AWS_",
     "COMPOSE_",
     "DOCKER_",
@@ -75,11 +75,11 @@ def _absolute(values: Mapping[str, str], root: Path, folder: Path) -> dict[str, 
 
 def _unknown(given: Mapping[str, str], environ: Mapping[str, str], files: Mapping[str, str]) -> Iterator[str]:
     """Yield faults for unknown names: strictly for the command line, less for `.env`, least for the environment."""
-    names, words = {*all_settings(), *_OTHERS}, {setting.name for setting in COMMAND_ARGUMENTS}
+    names, words = {*all_settings(), *_OTHER_VARIABLES}, {setting.name for setting in COMMAND_ARGUMENTS}
     ours = {*all_settings(), "RCLONE_CONTAINER"} - words
     fine = names | {*given}
     for name in given:
-        if name not in names and not (name.startswith(_OF_OTHERS) and not _near(name, names)):
+        if name not in names and not (name.startswith(_OTHER_PREFIXES) and not _near(name, names)):
             yield f"no such setting: {printable(name)}{_suggestion(name, names)}"
     for name in files:
         if name not in fine and (

@@ -38,7 +38,7 @@ CLI_SETTINGS = (
     SettingSpec(
         "RUNNER",
         "",
-        "compose (containers) or host (processes in .venv/); compose where an engine answers",
+        "compose (containers) or host (processes in .venv/); default: compose if a container engine answers",
         choices=("compose", "host"),
     ),
     SettingSpec("LARDER_DATA_VOLUME", volume_of(DEFAULT), "name of the data volume"),
@@ -47,24 +47,24 @@ CLI_SETTINGS = (
     SettingSpec(
         "LARDER_RAY_STAGE",
         "shard",
-        "the stage that a Ray cluster is for: shard, optimize, index or verify",
+        "the stage that uses the Ray cluster: shard, optimize, index or verify",
         choices=("shard", "optimize", "index", "verify"),
     ),
     SettingSpec("LARDER_HOME", ".larder", "where the host runner keeps its volumes, and `s3-up` its keys"),
     SettingSpec("LARDER_UID", "your user id", "user id that writes records in containers; never 0"),
     SettingSpec("LARDER_GID", "your group id", "group id that writes records in containers; never 0"),
-    SettingSpec("LARDER_SHM_SIZE", "8gb", "limit of the shared memory of the containers of bench and JupyterLab"),
+    SettingSpec("LARDER_SHM_SIZE", "8gb", "shared memory limit of the containers of bench and JupyterLab"),
     SettingSpec(
         "LARDER_MEMORY",
         "",
-        "limit of the memory of each stage's container, such as 8g, with its /tmp and shared "
-        "memory; the kernel ends what needs more. Empty, or 0, is no limit",
+        "memory limit of each stage's container, such as 8g; it includes /tmp and shared memory, and the kernel ends "
+        "what needs more. Empty or 0 is no limit",
     ),
-    SettingSpec("LARDER_PIDS", "16384", "limit of the processes and threads of each stage's container; -1 is no limit"),
+    SettingSpec("LARDER_PIDS", "16384", "limit of processes and threads in each stage's container; -1 is no limit"),
     SettingSpec(
         "LARDER_TMP_SIZE",
         "4g",
-        "limit of /tmp in each stage's container, which lies in memory: such as 512m, or 25% of the machine's memory",
+        "size limit of /tmp in each stage's container, such as 512m, or 25% of the machine's memory; /tmp is in memory",
     ),
     SettingSpec("LARDER_MINIO_PORT", "9000", "loopback port of the store that `s3-up` starts in a container"),
     SettingSpec(
@@ -77,8 +77,8 @@ CLI_SETTINGS = (
         "TORCH_BACKEND",
         "",
         "build of torch, from PyTorch's own index: cpu (about 200 MB), cu130 or another "
-        "release of CUDA (about 3 GB), auto; empty: cpu where there is no NVIDIA GPU. Where that index gives no "
-        "answer, pip's index serves a CUDA build, which runs on CPUs, too",
+        "release of CUDA (about 3 GB), auto; empty: cpu if there is no NVIDIA GPU. If that index doesn't "
+        "answer, pip's index provides a CUDA build, which also runs on CPUs",
     ),
 )
 """Settings of the CLI, of compose and of builds, in addition to those of stages."""
@@ -91,12 +91,12 @@ COMMAND_ARGUMENTS = (
     SettingSpec(
         "TEST_PROCESSES",
         "",
-        "test: processes that run tests side by side; default: two per core, as far as memory allows",
+        "test: number of processes that run tests; default: two per core, fewer if memory is short",
     ),
     SettingSpec(
         "TEST_PYTHON",
         "3.13",
-        "test, test-python: the version of Python, beside that of .venv/, that tests run with",
+        "test, test-python: a second version of Python, besides that of .venv/, to run tests with",
         choices=PYTHONS,
     ),
     SettingSpec("DIST", "worksteal", "test: how pytest-xdist spreads the tests"),
@@ -134,11 +134,11 @@ PATH_SETTINGS = (
 def stage_settings() -> dict[str, SettingSpec]:
     """Return the settings of the stages, by name."""
     text = Path(__file__).with_name("settings.json").read_text("utf-8")
-    found = {}
+    specs = {}
     for name, fields in json.loads(text).items():
         fields.update(stages=tuple(fields["stages"]), choices=tuple(fields["choices"]))
-        found[name] = SettingSpec(name, **fields)
-    return found
+        specs[name] = SettingSpec(name, **fields)
+    return specs
 
 
 def all_settings() -> dict[str, SettingSpec]:
@@ -148,8 +148,8 @@ def all_settings() -> dict[str, SettingSpec]:
 
 def settings_of_stages(stages: Iterable[str]) -> list[SettingSpec]:
     """Return the settings of some stages, in the order of declaration."""
-    wanted = set(stages)
-    return [setting for setting in stage_settings().values() if wanted & set(setting.stages)]
+    names = set(stages)
+    return [setting for setting in stage_settings().values() if names & set(setting.stages)]
 
 
 def flags_of(stages: Iterable[str]) -> dict[str, SettingSpec]:
@@ -158,6 +158,6 @@ def flags_of(stages: Iterable[str]) -> dict[str, SettingSpec]:
     Secrets have no flag, since other users of the machine can see arguments. A flag that two of the stages share is
     ambiguous and left out.
     """
-    found = [setting for setting in settings_of_stages(stages) if setting.flag and not setting.secret]
-    flags = [setting.flag for setting in found]
-    return {setting.flag: setting for setting in found if flags.count(setting.flag) == 1}
+    specs = [setting for setting in settings_of_stages(stages) if setting.flag and not setting.secret]
+    flags = [setting.flag for setting in specs]
+    return {setting.flag: setting for setting in specs if flags.count(setting.flag) == 1}

@@ -28,7 +28,7 @@ def is_port(text: str) -> bool:
 
 
 def unknown_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """Return what is wrong with a value; "" if nothing is."""
+    """Return why a value isn't one of `choices`, or ""."""
     if not value or not choices or value in choices:
         return ""
     near = difflib.get_close_matches(value, choices, n=1)

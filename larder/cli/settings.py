@@ -115,8 +115,8 @@ class ResolvedSettings:
     def cache_dir(self) -> Path | None:
         """LitData's cache; None if containers use their volume."""
         default = str(self.home / "cache") if self.runner == "host" else ""
-        found = self.get("LARDER_CACHE_DIR", default)
-        return Path(found) if found else None
+        path = self.get("LARDER_CACHE_DIR", default)
+        return Path(path) if path else None
 
     @property
     def uid(self) -> str:

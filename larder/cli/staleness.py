@@ -59,8 +59,8 @@ def _compare_with_input(artifact: ArtifactSummary, source: ArtifactSummary | Non
 
 
 def _find_artifact(contents: Contents, kind: str, dataset: str) -> ArtifactSummary | None:
-    found = [artifact for artifact in contents.of_kind(kind) if artifact.dataset == dataset]
-    return found[0] if found else None
+    artifacts = [artifact for artifact in contents.of_kind(kind) if artifact.dataset == dataset]
+    return artifacts[0] if artifacts else None
 
 
 def check_stored(artifact: ArtifactSummary, data: Contents, packs: Contents) -> Staleness:

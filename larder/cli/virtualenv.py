@@ -32,6 +32,8 @@ from larder.errors import ConfigurationError, ServiceError
 
 Announce = Callable[[str], None]
 NEEDS_TORCH = frozenset({"optimize", "bench", "jupyter", "dev"})
+NEEDS_KERNEL = frozenset({"bench", "jupyter", "dev"})
+KERNEL = Path("larder", "stream", "jpeg_crop.c")
 OLDEST = (3, 11)
 HASHED = ("--require-hashes", "--no-deps")
 """Options for a list from the lock, which includes all dependencies."""
@@ -97,18 +99,19 @@ def ensure_for_python(root: Path, version: str, environ: Mapping[str, str], anno
     return _install(VirtualEnvironment(root, version), ["dev"], environ, announce)
 
 
-def _install(venv: VirtualEnvironment, wanted: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
-    if not venv.missing_groups(wanted):
+def _install(venv: VirtualEnvironment, groups: Sequence[str], environ: Mapping[str, str], announce: Announce) -> Path:
+    if not venv.missing_groups(groups) and not venv.lacks_kernel(groups):
         return venv.python
     with _exclusive_lock(venv.root / ".venv.lock", announce):
-        missing = venv.missing_groups(wanted)  # another run may have installed it meanwhile
-        if not missing:
-            return venv.python
-        announce(_describe_installation(venv.folder, missing, environ))
-        venv.make(environ)
-        venv.install_locked([group for group in missing if group != "torch"])
+        missing = venv.missing_groups(groups)  # another run may have installed it meanwhile
+        if missing:
+            announce(_describe_installation(venv.folder, missing, environ))
+            venv.make(environ)
+            venv.install_locked([group for group in missing if group != "torch"])
         if "torch" in missing:
             venv.install_torch(environ, announce)
+        if venv.lacks_kernel(groups):
+            venv.build_kernel(announce)
     return venv.python
 
 
@@ -167,7 +170,7 @@ class VirtualEnvironment:
         if exported.returncode:
             raise ConfigurationError(
                 f"{LOCK} and pyproject.toml don't have what {', '.join(groups)} needs: {_last_line(exported.stderr)}",
-                next_step="git checkout pyproject.toml uv.lock, or make lock where you have changed them",
+                next_step="git checkout pyproject.toml uv.lock, or `make lock` if you have changed them",
             )
         file = self._write_requirements(exported.stdout)
         if not self._uv_install([*HASHED, "-r", file]):
@@ -189,6 +192,26 @@ class VirtualEnvironment:
             self._pip_install(pins)
         self._stamp("torch")
 
+    def lacks_kernel(self, groups: Iterable[str]) -> bool:
+        """Return whether the groups need the JPEG kernel, and this version of it hasn't been compiled, or tried."""
+        source = self.root / KERNEL
+        needed = source.is_file() and not NEEDS_KERNEL.isdisjoint(groups)
+        return needed and _read(self._stamps / "kernel") != self._digest("kernel")
+
+    def build_kernel(self, announce: Announce) -> None:
+        """Compile the JPEG kernel in the checkout. Without a compiler, Pillow decodes: say so once."""
+        script = (self.root / KERNEL).with_name("build.py")
+        ended = subprocess.run(
+            [self.python, script], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if ended.returncode:
+            announce(
+                f"{ended.stderr.strip()}\nlarder.stream decodes with Pillow instead, at less than half the speed. To "
+                f"change that, install a C compiler and libjpeg-turbo (Debian: gcc libjpeg62-turbo-dev), then run "
+                f"python3 {script.relative_to(self.root)}"
+            )
+        self._stamp("kernel")
+
     def _uv_install(self, what: Sequence[str]) -> bool:
         """Install with uv. Return False if that fails, which it does quickly if the index doesn't answer."""
         timeouts = {"UV_HTTP_TIMEOUT": "10", "UV_HTTP_RETRIES": "1", "UV_SYSTEM_CERTS": "1"}
@@ -208,8 +231,11 @@ class VirtualEnvironment:
         return (self.root / LOCK).read_text(encoding="utf-8")
 
     def _digest(self, name: str) -> str:
-        """Return the digest of what a group's state depends on: the lock, or torch's own pins."""
-        text = " ".join(torch_pins(self.root)) if name == "torch" else self._lock()
+        """Return the digest of what a group's state depends on: the lock, torch's own pins, or the kernel's source."""
+        if name == "kernel":
+            text = (self.root / KERNEL).read_text(encoding="utf-8")
+        else:
+            text = " ".join(torch_pins(self.root)) if name == "torch" else self._lock()
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _is_installed(self, name: str) -> bool:
@@ -241,16 +267,17 @@ def find_python() -> str:
     """
     fits = f"import sys; sys.exit(sys.version_info < {OLDEST})"
     names = [sys.executable, *(f"python{version}" for version in PYTHONS)]
-    found = [name for name in names if name and _succeeds([name, "-c", fits])]
-    if not found:
+    fitting = [name for name in names if name and _succeeds([name, "-c", fits])]
+    if not fitting:
         raise ConfigurationError(
             f"the host runner needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}",
             next_step="install python3.11 or newer beside it, or Docker, which needs none",
         )
-    complete = [name for name in found if _succeeds([name, "-c", "import ensurepip, venv"])]
+    complete = [name for name in fitting if _succeeds([name, "-c", "import ensurepip, venv"])]
     if not complete:
         raise ConfigurationError(
-            f"{found[0]} lacks the module venv", next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)"
+            f"{fitting[0]} lacks the module venv",
+            next_step="install it (Debian, Ubuntu: sudo apt install python3-venv)",
         )
     return complete[0]
 
@@ -265,16 +292,16 @@ def find_python_version(version: str, uv: Path, environ: Mapping[str, str]) -> s
     folders = [environ.get("PATH", os.defpath), *map(str, pyenv.glob(f"versions/{version}.*/bin"))]
     env = {"UV_SYSTEM_CERTS": "1", **environ, "PATH": os.pathsep.join(folders)}
     find = [str(uv), "python", "find", "--no-project", "--no-config", "--system", version]
-    found = _capture(find, env)
-    if found.returncode:
+    result = _capture(find, env)
+    if result.returncode:
         fetched = _capture([str(uv), "python", "install", "--no-config", version], env)
-        found = _capture(find, env)
-        if found.returncode:
+        result = _capture(find, env)
+        if result.returncode:
             raise ConfigurationError(
                 f"there is no Python {version}, and uv can't download it: {_last_line(fetched.stderr)}",
                 next_step=f"install python{version} with its module venv, then run the same command again",
             )
-    return found.stdout.strip()
+    return result.stdout.strip()
 
 
 def _capture(command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -22,11 +22,12 @@ class EngineSettings(ProcessSettings):
     engine: EngineName = Field(
         "local",
         alias="LARDER_ENGINE",
-        description="where the work runs: local (LARDER_WORKERS processes here) or ray (the CPUs of a Ray cluster)",
+        description="where the work runs: local (LARDER_WORKERS processes on this machine) or ray (the CPUs "
+        "of a Ray cluster)",
     )
     ray_address: Annotated[str, AfterValidator(_validated_address)] = Field(
         "",
         alias="RAY_ADDRESS",
-        description="the Ray cluster's head, as host:port; auto is the cluster of this machine; empty makes one of "
-        "LARDER_WORKERS processes for this run",
+        description="the head of the Ray cluster, as host:port; auto finds the cluster on this machine; empty "
+        "starts one with LARDER_WORKERS processes for this run",
     )

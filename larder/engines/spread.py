@@ -26,8 +26,8 @@ class Spread(NamedTuple):
 
     def __call__(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
         """Yield `function(task)` for each task, in the order of the tasks. Raise the first failure in that order."""
-        for found in self.in_batches(function, tasks):
-            yield from found
+        for results in self.in_batches(function, tasks):
+            yield from results
 
     def in_batches(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[list[R]]:
         """Yield the results of one batch at a time; see `__call__`."""

@@ -5,6 +5,7 @@ One module per layout, each with one class:
     image_folder.ImageFolderLoader    image files in class folders, on a disk or a mount     torch
     objects.ObjectLoader              one object per image in a bucket                       s3fs, torch
     shards.ShardLoader                WebDataset tar shards in a bucket                      s3fs, torch
+    fast_shards.FastShardLoader       the same by `larder.stream`, the fast reader           stream, torch
     chunks.ChunkLoader                LitData chunks in a bucket, through a cache on disk    litdata, s3fs, torch
 
 The last column lists the extras to install: `pip install 'larder-data[s3fs,torch]'`. ShardLoader with

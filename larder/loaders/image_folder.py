@@ -130,10 +130,10 @@ def list_images(
     from larder.loaders.preprocessing import reference_transform
 
     def is_image(path: str) -> bool:
-        found: bool = is_image_file(path)
-        if found:
+        valid: bool = is_image_file(path)
+        if valid:
             advance()
-        return found
+        return valid
 
     try:
         return LabelledImageFolder(
@@ -148,9 +148,9 @@ def list_images(
 
 
 def _count_error(folder: Path, split: str, manifest: Manifest, dataset: ImageFolder) -> InputError:
-    found = {path for path, _ in dataset.samples}
+    listed = {path for path, _ in dataset.samples}
     expected = (entry.path for entry in read_index(folder, manifest) if entry.path.startswith(f"{split}/"))
-    missing = next((path for path in expected if str(folder / path) not in found), None)
+    missing = next((path for path in expected if str(folder / path) not in listed), None)
     return InputError(
         f"{folder / split} holds {len(dataset):,} images, and its manifest says {manifest.splits[split].samples:,}"
         + (f"; {missing} is missing" if missing else ""),

@@ -61,13 +61,13 @@ class ImageTable:
 
     def first_missing(self, listed: Iterable[ListedObject], advance: Callable[[], None]) -> str | None:
         """Return the first path that isn't in `listed` with its length, or None. `listed` may be in any order."""
-        found = bytearray(len(self))
+        present = bytearray(len(self))
         for item in listed:
             number = self.find(item.path)
             if number is not None:
-                found[number] = self._lengths[number] == item.bytes
+                present[number] = self._lengths[number] == item.bytes
                 advance()
-        missing = found.find(0)
+        missing = present.find(0)
         return None if missing < 0 else self.path(missing)
 
     def _encoded(self, number: int) -> bytes:

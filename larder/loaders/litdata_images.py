@@ -88,7 +88,7 @@ class LitDataImages(StreamingDataset):  # type: ignore[misc]  # litdata has no t
 
 def _explain_read(fault: Exception, name: str) -> LarderError:
     if isinstance(fault, ChunkWaitTimeoutError):
-        return ServiceError(f"{name}: the chunk didn't come within {fault.waited_s:.0f} s", next_step=RUN_AGAIN)
+        return ServiceError(f"{name}: the chunk didn't arrive within {fault.waited_s:.0f} s", next_step=RUN_AGAIN)
     known = next(filter(None, map(_explain_storage, (fault, fault.__cause__))), None)
     return known or InputError(f"{name}: the chunk is damaged: {_short(fault)}", next_step=CREATE_AGAIN)
 
@@ -141,8 +141,8 @@ def client_options(endpoint: str, stall_seconds: int) -> dict[str, Any]:
     after `stall_seconds` without data, and after 200 s in any case (LitData's limit).
     """
     bundle = botocore.session.get_session().get_config_variable("ca_bundle")
-    known = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
-    return known | {"allow_http": endpoint.startswith("http://"), "read_timeout": f"{stall_seconds}s"}
+    certificates = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+    return certificates | {"allow_http": endpoint.startswith("http://"), "read_timeout": f"{stall_seconds}s"}
 
 
 def _require_chunk(remote: str, local: str) -> None:
@@ -150,7 +150,8 @@ def _require_chunk(remote: str, local: str) -> None:
     if remote.endswith(f"/{INDEX}") and not os.path.exists(local):
         raise WorkerError.from_error(
             StorageError(
-                f"{local} was deleted from the cache while it was read", next_step="leave it alone, and run again"
+                f"{local} was deleted from the cache while it was read",
+                next_step="run again, and leave the cache alone meanwhile",
             )
         )
 
@@ -190,7 +191,7 @@ def _short(fault: Exception) -> str:
 
 def storage_options(settings: StoreSettings) -> dict[str, Any]:
     """Return the options that LitData passes to boto3 and translates for obstore."""
-    given = {
+    options = {
         "endpoint_url": settings.s3_endpoint_url,
         "region_name": region_of(settings),
         "aws_access_key_id": settings.aws_access_key_id,
@@ -199,4 +200,4 @@ def storage_options(settings: StoreSettings) -> dict[str, Any]:
         # LitData's default would request its index a thousand times.
         "config": Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}),
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in options.items() if value}

@@ -109,8 +109,8 @@ class PacedSession(AIOHTTPSession):  # type: ignore[misc]
     def _max_response_bytes(self, request: Any) -> int:
         """Return the maximum length of the requested object or range."""
         range_header = request.headers.get("Range", "")
-        found = _RANGE.fullmatch(range_header.decode() if isinstance(range_header, bytes) else range_header)
-        return int(found[2]) - int(found[1]) + 1 if found else self.limits.max_object_bytes
+        match = _RANGE.fullmatch(range_header.decode() if isinstance(range_header, bytes) else range_header)
+        return int(match[2]) - int(match[1]) + 1 if match else self.limits.max_object_bytes
 
 
 async def _refuse_redirect(_session: Any, _context: Any, redirect: Any) -> None:

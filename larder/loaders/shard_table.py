@@ -43,7 +43,9 @@ class ShardTable:
             shard, position = f"{folder}/{sample.file}", len(self._labels)
             if shard != last and shard in self._extents:
                 raise InputError(f"the samples of {shard} aren't listed together", next_step=CREATE_AGAIN)
-            last, self._extents[shard] = shard, (self._extents.get(shard, (position, position))[0], position + 1)
+            first, _ = self._extents.get(shard, (position, position))
+            self._extents[shard] = first, position + 1
+            last = shard
             digests += bytes.fromhex(sample.sha256)
             self._labels.append(sample.label)
         self._digests = bytes(digests)

@@ -78,7 +78,7 @@ class ShardLoader(Loader):
         reporter = reporter or NullReporter()
         packs = find_packed_split(uri, "webdataset", split, store, reporter)
         table = fetch_shard_table(packs, split, reporter) if check_digests else None
-        from larder.loaders.shard_stream import ShardStream, WebDatasetStream
+        from larder.loaders.shard_dataset import ShardDataset, WebDatasetDataset
 
         by_library = library == "webdataset"
         library_reader = f"WebDataset and WebLoader of webdataset {version('webdataset')}" if by_library else ""
@@ -92,7 +92,7 @@ class ShardLoader(Loader):
         )
         self.shards = len(packs.files)
         self._traffic = TrafficCounter()
-        self.dataset = (WebDatasetStream if by_library else ShardStream)(
+        self.dataset = (WebDatasetDataset if by_library else ShardDataset)(
             packs.folder.settings,
             [f"{packs.folder.key}/{pack.path}" for pack in packs.files],
             self._traffic,

@@ -65,7 +65,7 @@ class PackChecker:
             if os.pread(self._file.fileno(), len(part), offset + begin) != part:
                 raise StorageError(
                     f"{self._file.name!r} doesn't hold what was written to it",
-                    next_step="look whether something else writes there, or the disk fails (`dmesg`); then run again",
+                    next_step="check whether something else writes there or the disk fails (`dmesg`), then run again",
                 )
         self._sha256.update(piece)
 

@@ -20,7 +20,7 @@ from larder.next_step import CREATED_BY
 from larder.packing.settings import PackSettings
 from larder.progress import Reporter
 from larder.shards import MEMBER_BYTES
-from larder.store import BucketSettings, parse_store_uri, split_uri
+from larder.store import BucketSettings, parse_store_uri, split_uri, with_bucket
 
 if TYPE_CHECKING:
     from larder.bucket import BucketPrefix
@@ -56,7 +56,7 @@ class FolderInput(NamedTuple):
             while 0 < len(data) < entry.bytes and (more := os.read(descriptor, entry.bytes - len(data) + 1)):
                 data += more
         except IsADirectoryError:
-            raise self.changed_error(entry, "is no file any more") from None
+            raise self.changed_error(entry, "is no longer a file") from None
         except OSError as fault:
             fault.filename = path
             raise
@@ -129,7 +129,7 @@ class IndexedInput(BucketInput):
                 next_step=f"run {CREATED_BY['index']}, then this again",
             )
         bucket, key = split_uri(entry.object)
-        folder = open_prefix(_with_bucket(self.settings, bucket), "")
+        folder = open_prefix(with_bucket(self.settings, bucket), "")
         if entry.offset is None:
             data = folder.read_start(key, entry.bytes + 1)
         else:
@@ -158,11 +158,6 @@ def _decompress_image(entry: IndexEntry, packed: bytes) -> bytes:
         return decompress(entry.codec or "deflate", packed, at + entry.bytes + 1)[at : at + entry.bytes]
     except ValueError:
         return b""
-
-
-@lru_cache(maxsize=64)
-def _with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
-    return settings.model_copy(update={"bucket": bucket, "prefix": ""})
 
 
 PackInput = FolderInput | BucketInput
@@ -212,7 +207,7 @@ class InputTree(NamedTuple):
         if folder.download(name, work / "input.jsonl", self.manifest.index.bytes) != self.manifest.index.sha256:
             raise InputError(
                 f"{folder.uri}/{name} is missing or not what its manifest says",
-                next_step=f"run {CREATED_BY[self.manifest.artifact]}, which puts it back",
+                next_step=f"run {CREATED_BY[self.manifest.artifact]}, which restores it",
             )
         return work / "input.jsonl"
 
@@ -245,11 +240,11 @@ def find_input_tree(settings: PackSettings, reporter: Reporter) -> InputTree:
         return InputTree(FolderInput(path), manifest, manifest.digest())
     bucket, name = parse_store_uri(settings, settings.input)
     folder = open_prefix(bucket, name)
-    found = folder.find_manifest()
-    if found is not None and found.artifact == "index":
-        require_dataset(settings.dataset, found, folder.uri)
-        return InputTree(IndexedInput(bucket, name), found, found.digest())
-    manifest = _require_artifact(found, "objects", folder.uri, f"{CREATED_BY['objects']} or {CREATED_BY['index']}")
+    stored = folder.find_manifest()
+    if stored is not None and stored.artifact == "index":
+        require_dataset(settings.dataset, stored, folder.uri)
+        return InputTree(IndexedInput(bucket, name), stored, stored.digest())
+    manifest = _require_artifact(stored, "objects", folder.uri, f"{CREATED_BY['objects']} or {CREATED_BY['index']}")
     require_dataset(settings.dataset, manifest, folder.uri)
     return InputTree(BucketInput(bucket, name), manifest, str(manifest.input["manifest"]))
 

@@ -35,15 +35,15 @@ class PackLayout(Protocol):
     def reject_reason(self, entry: IndexEntry) -> str | None:
         """Return why the format can't hold a sample, or None."""
 
-    def needs_key(self, path: str, before: str) -> bool:
+    def needs_special_key(self, path: str, previous: str) -> bool:
         """Return whether the path of a sample can't be its key. False for formats without keys.
 
         Args:
             path: Path of the sample in the tree.
-            before: Path of the last sample before it, sorted by path, whose path is its key; "" for none.
+            previous: Path of the last sample before it, sorted by path, whose path is its key; "" for none.
         """
 
-    def own_key(self, path: str) -> str:
+    def special_key(self, path: str) -> str:
         """Return the special key of a sample whose path can't be its key."""
 
     def sample_bytes(self, entry: IndexEntry) -> int:

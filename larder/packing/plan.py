@@ -67,8 +67,8 @@ def plan_packs(index: Path, layout: PackLayout, limits: PackLimits, seed: int | 
         seed: Seed for shuffling the samples within a split; None keeps the order of the index.
     """
     with index.open("rb") as file:
-        for split, found in itertools.groupby(_list_samples(file, layout), key=lambda item: item[0]):
-            marked_offsets = _order_samples(found, seed)
+        for split, samples in itertools.groupby(_list_samples(file, layout), key=lambda item: item[0]):
+            marked_offsets = _order_samples(samples, seed)
             yield from _cut_into_packs(
                 split, (_read_sample(file, marked_offset, layout) for marked_offset in marked_offsets), layout, limits
             )
@@ -82,9 +82,9 @@ def _list_samples(lines: BinaryIO, layout: PackLayout) -> Iterator[tuple[str, in
     offset, previous = 0, ""
     for line in lines:
         path = IndexEntry.from_json(line).path
-        needs_key = layout.needs_key(path, previous)
-        previous = previous if needs_key else path
-        yield path.partition("/")[0], offset << 1 | needs_key, path
+        special = layout.needs_special_key(path, previous)
+        previous = previous if special else path
+        yield path.partition("/")[0], offset << 1 | special, path
         offset += len(line)
 
 
@@ -92,25 +92,25 @@ def _add_keys(entries: Iterator[IndexEntry], layout: PackLayout) -> Iterator[Ind
     """Yield the entries, which must be sorted by path, with keys for those that need a special one."""
     previous = ""
     for entry in entries:
-        if layout.needs_key(entry.path, previous):
-            yield entry._replace(key=layout.own_key(entry.path))
+        if layout.needs_special_key(entry.path, previous):
+            yield entry._replace(key=layout.special_key(entry.path))
         else:
             previous = entry.path
             yield entry
 
 
-def _order_samples(found: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
+def _order_samples(samples: Iterator[tuple[str, int, str]], seed: int | None) -> Iterator[int]:
     """Return the marked offsets in the given order, or shuffled: sorted by a keyed hash of the paths (BLAKE2b).
 
     Unlike a random number generator, the hash gives the same order with every version of every library. Sorting takes
     about 50 bytes of memory per sample of a split.
     """
     if seed is None:
-        return (marked_offset for _, marked_offset, _ in found)
+        return (marked_offset for _, marked_offset, _ in samples)
     key = str(seed).encode()
     ranks = [
         int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8, key=key).digest()) << _OFFSET_BITS | marked_offset
-        for _, marked_offset, path in found
+        for _, marked_offset, path in samples
     ]
     ranks.sort()
     return (rank & ((1 << _OFFSET_BITS) - 1) for rank in ranks)
@@ -122,7 +122,7 @@ def _read_sample(file: BinaryIO, marked_offset: int, layout: PackLayout) -> byte
     if not marked_offset & 1:
         return line
     entry = IndexEntry.from_json(line)
-    return entry._replace(key=layout.own_key(entry.path)).to_json().encode() + b"\n"
+    return entry._replace(key=layout.special_key(entry.path)).to_json().encode() + b"\n"
 
 
 def _read_line(file: BinaryIO, offset: int) -> bytes:

@@ -132,7 +132,7 @@ class PackRun:
         """Write the index of the packs, then the manifest."""
         job, ledger = self._job, self._ledger
         job.reporter.event("commit", f"committing {format_amount(len(ledger), 'files')}")
-        index = write_index(job.staged_artifact.meta_folder / "index.jsonl", job.target.settle(ledger.entries()))
+        index = write_index(job.staged_artifact.meta_folder / "index.jsonl", job.target.finalize(ledger.entries()))
         source = job.tree.manifest
         manifest = Manifest(
             artifact=job.format.layout.artifact,

@@ -44,8 +44,8 @@ class PackSettings(DataSettings, EngineSettings, StoreSettings):
     dest: Annotated[str, AfterValidator(_validated_destination)] = Field(
         "",
         alias="LARDER_DEST",
-        description="where the result goes: empty is the volume; s3://bucket/[prefix/]name streams it to the store, "
-        "without a copy here",
+        description="where the result is written: empty means the volume; s3://bucket/[prefix/]name streams "
+        "it to the store, without a local copy",
     )
     shuffle: Literal["seed", "none"] = Field(
         "seed",
@@ -53,7 +53,7 @@ class PackSettings(DataSettings, EngineSettings, StoreSettings):
         description="the order of the samples: seed (shuffled, the same for the same LARDER_SEED), none (by path)",
     )
     seed: int = Field(
-        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed, the same order"
+        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of the shuffle; the same seed gives the same order"
     )
 
     @property

@@ -52,7 +52,7 @@ def pack(settings: PackSettings, format: PackFormat, reporter: Reporter) -> Stag
     current = None if settings.force else job.target.up_to_date(tree.digest, job.shaping)
     if current is not None:
         job.target.delete_stale(current)
-        what = f"up to date: {_describe_size(current, job.target)}, {job.target.seen}"
+        what = f"up to date: {_describe_size(current, job.target)}, {job.target.comparison}"
         return StageOutcome(what, _next_step(job), {"up_to_date": True})
     workers.start_early()
     return _make_outcome(job, _run(job, workers.engine, clock), clock.seconds)
@@ -72,6 +72,7 @@ class _Workers:
         self._imports = (*target.imports, type(layout).__module__, *layout.imports)
 
     def start_early(self) -> None:
+        """Start the workers if the tree is large."""
         if self._large:
             self.engine.prepare(self._imports)
 

@@ -60,7 +60,7 @@ class StoreTarget:
         self._subfolder = ""
         self.name = self._folder.uri
 
-    seen = f"by their sizes and ETags: {StageRun('verify')} reads them"
+    comparison = f"by sizes and ETags; {StageRun('verify')} compares the content"
     imports = (__name__, "larder.bucket", "botocore.config", "crc32c")
 
     def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:
@@ -110,7 +110,7 @@ class StoreTarget:
         """See Target."""
         return upload_pack(*self._location, self._subfolder, path, len(content), [content])
 
-    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+    def finalize(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
         """See Target. Packs that were uploaded beside an old artifact are copied into place by the store.
 
         Before the first copy the old manifest is deleted, so that there is no manifest until `commit`.
@@ -126,7 +126,7 @@ class StoreTarget:
                 continue
             if not self._has_object(entry, INCOMING):
                 raise ServiceError(
-                    f"{self.name}/{entry.path} is not what was sent: something else writes to the same place",
+                    f"{self.name}/{entry.path} differs from what was sent: something else writes to the same place",
                     next_step="wait until that has ended, then run this again: it resumes",
                 )
             if not manifest_deleted:
@@ -138,7 +138,7 @@ class StoreTarget:
             etag = self._folder.copy(f"{INCOMING}{entry.path}", entry.path, entry.bytes)
             if etag != entry.etag and self._folder.digest(entry.path) != (entry.bytes, entry.sha256):
                 raise ServiceError(
-                    f"{self.name}/{entry.path} is not what the store was asked to copy",
+                    f"{self.name}/{entry.path} differs from the object that the store was asked to copy",
                     next_step=f"run {StageRun('s3', 'check')}, then this again",
                 )
             yield entry._replace(etag=etag)
@@ -210,12 +210,12 @@ class StoreTarget:
 
     def _paths_in_old_index(self, path: str) -> set[str]:
         """Return the paths that an index in the store names; none if it isn't an index or has changed."""
-        found = INDEX_IN_STORE.fullmatch(path)
-        if found is None:
+        match = INDEX_IN_STORE.fullmatch(path)
+        if match is None:
             return set()
         with tempfile.TemporaryDirectory(prefix="larder-") as folder:
             file = Path(folder) / "index.jsonl"
-            if self._folder.download(path, file) != found[1]:
+            if self._folder.download(path, file) != match[1]:
                 return set()
             try:
                 return {entry.path for entry in parse_index(file)}
@@ -234,8 +234,8 @@ class StoreTarget:
         self._objects = {item.path: item for item in self._folder.list()}
 
     def _has_object(self, entry: IndexEntry, below: str = "") -> bool:
-        found = self._objects.get(below + entry.path)
-        return found is not None and (found.bytes, found.etag) == (entry.bytes, entry.etag)
+        stored = self._objects.get(below + entry.path)
+        return stored is not None and (stored.bytes, stored.etag) == (entry.bytes, entry.etag)
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
         while view:
             count = min(len(view), len(part) - filled)
             if not count:
-                raise ValueError(f"more than {size} bytes came")
+                raise ValueError(f"received more than {size} bytes")
             with memoryview(part) as target:  # assigning to a bytearray's slice would copy the view twice
                 target[filled : filled + count] = view[:count]
             view, filled, left = view[count:], filled + count, left - count
@@ -324,7 +324,7 @@ def _parts(pieces: Iterable[bytes], size: int, part_bytes: int) -> Iterator[byte
                 yield part
                 part, filled = _resize(part, min(left, part_bytes)), 0
     if filled != len(part) or left:
-        raise ValueError(f"{size - left} bytes came of {size}")
+        raise ValueError(f"received {size - left} of {size} bytes")
     yield part
 
 

@@ -20,8 +20,8 @@ class Target(Protocol):
         """Name for messages."""
 
     @property
-    def seen(self) -> str:
-        """How `up_to_date` compares files, for messages."""
+    def comparison(self) -> str:
+        """How `up_to_date` compares files, for messages, as in "by sizes"."""
 
     @property
     def imports(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class Target(Protocol):
     def put(self, path: str, content: bytes) -> IndexEntry:
         """Write a small file."""
 
-    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+    def finalize(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
         """Move files to their final places, and yield their entries for the index."""
 
     def commit(self, manifest: Manifest, run: dict[str, Any], ledger: Ledger) -> Manifest:

@@ -31,7 +31,7 @@ class VolumeTarget:
         # A unique name, since workers of a killed run may still write.
         self._parts = staged_artifact.work / f"parts-{uuid.uuid4().hex}"
 
-    seen = f"by their sizes: {StageRun('verify')} reads them"
+    comparison = f"by sizes; {StageRun('verify')} compares the content"
     imports = (__name__,)
 
     def up_to_date(self, tree: str, settings: dict[str, str | int]) -> Manifest | None:
@@ -81,13 +81,13 @@ class VolumeTarget:
         (self._staged_artifact.staged / path).write_bytes(content)
         return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest())
 
-    def settle(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
+    def finalize(self, entries: Iterator[IndexEntry]) -> Iterator[IndexEntry]:
         """See Target. Only check that the files are there: the swap moves them. Raises StorageError if one isn't."""
         for entry in entries:
             if not self.has(entry):
                 raise StorageError(
-                    f"{self._staged_artifact.staged / entry.path} is not here, though a worker has written it: "
-                    "elsewhere",
+                    f"{self._staged_artifact.staged / entry.path} is not on this machine: a worker has written "
+                    "it elsewhere",
                     next_step="give all nodes of the cluster the same volume at the same path, or set LARDER_DEST=s3://…",
                 )
             yield entry

@@ -1,4 +1,4 @@
-"""Render one picture of the sample: its traits, its textures, its JPEG file.
+"""Render one picture of the generated dataset as a JPEG file.
 
 The same seed gives the same bytes on every machine with the pinned numpy and Pillow. Floating-point results (FFT, BLAS,
 sin, exp) depend in their last bits on the CPU's vector width and on the C library, and one such bit, rounded the other
@@ -82,10 +82,10 @@ def render(seed: int, image: SampleImage) -> bytes:
 
     Args:
         seed: 0 to 2**64 - 1. A process keeps the last seed's textures (16 MB, made in 0.2 s).
-        image: which picture; `number` may be any from 0 to 2**32 - 1.
+        image: Which picture; its `number` may be any from 0 to 2**32 - 1.
 
     Raises:
-        ValueError: the split isn't one of `SPLITS`.
+        ValueError: If the split isn't one of `SPLITS`.
     """
     picture_traits = traits(seed, image)
     picture = paint(_random(seed, image, 1), image.label, picture_traits.width, picture_traits.height, _textures(seed))
@@ -135,7 +135,7 @@ def _octaves(rng: np.random.Generator, width: int, height: int) -> Image.Image:
         size = (width >> level, height >> level)
         noise = np.frombuffer(rng.bytes(size[0] * size[1]), np.uint8).reshape(size[1], size[0])
         coarse = np.asarray(total.resize(size, Image.Resampling.BICUBIC), np.int16)
-        # The two finest octaves are stronger by a quarter: enlarging and JPEG take about as much away.
+        # The two finest octaves are stronger by a quarter: enlarging and JPEG weaken them by about as much.
         gain = np.int16(20 if level < 2 else 16)
         total = as_image(coarse + ((noise - np.int16(128)) * gain >> 6))
     return total

@@ -1,4 +1,4 @@
-"""Paint the scene in a picture of the sample: table, plate and food, in integers (see `picture` for why).
+"""Paint the scene in a generated picture: table, plate and food, in integers (see `picture` for why).
 
 The scene is painted as labels and heights at a fraction of the size, lit, enlarged, and covered with cuts from
 textures.

@@ -119,13 +119,13 @@ def choose_files(paths: Iterable[str], card: Card, name: str) -> ChosenFiles:
     """
     files = sorted(paths)
     matched = {config: _match_patterns(files, patterns) for config, _, patterns in card.configs}
-    matched = {config: found for config, found in matched.items() if found}
+    matched = {config: splits for config, splits in matched.items() if splits}
     if not matched:
         return ChosenFiles("default", _find_splits_by_names(files, name))
     defaults = [config for config, default, _ in card.configs if default and config in matched]
     default = next(iter([*defaults, *(["default"] if "default" in matched else [])]), None)
     if len(matched) > 1 and default is None:
-        folders = {config: next(iter(found)).rpartition("/")[0] for config, found in matched.items()}
+        folders = {config: next(iter(splits)).rpartition("/")[0] for config, splits in matched.items()}
         shown = ", ".join(f"{config!r} (in {folder or 'its top'})" for config, folder in list(folders.items())[:20])
         raise BadSourceError(
             f"{name} holds {len(matched)} datasets: {shown}",
@@ -136,12 +136,12 @@ def choose_files(paths: Iterable[str], card: Card, name: str) -> ChosenFiles:
 
 
 def _match_patterns(files: Sequence[str], patterns: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    found = {}
+    splits = {}
     for split, patterns_of_split in patterns.items():
         for pattern in patterns_of_split:
             for path in fnmatch.filter(files, pattern.removeprefix("./")):
-                found[path] = split
-    return found
+                splits[path] = split
+    return splits
 
 
 def _find_splits_by_names(files: Sequence[str], name: str) -> dict[str, str]:
@@ -186,8 +186,8 @@ def _by_folder(path: str) -> str:
 def _by_known_name(path: str) -> str:
     """Return the split for names without separators, such as `TestSet.parquet`, or ""."""
     parts = path.removesuffix(".parquet").split("/")
-    found = next(filter(None, map(find_known_split, reversed(parts))), None)
-    return "test" if found == EVALUATION else _known(found or "")
+    split = next(filter(None, map(find_known_split, reversed(parts))), None)
+    return "test" if split == EVALUATION else _known(split or "")
 
 
 def _word_in(text: str) -> str:

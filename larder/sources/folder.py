@@ -60,16 +60,16 @@ class FolderSource:
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
         faults = EntryFaults()
-        for found in self._files():
-            if is_litter(found.path):
+        for file in self._files():
+            if is_litter(file.path):
                 continue
-            if found.stat_result is None:
-                faults.add(found.path, found.fault, found.next_step)
+            if file.stat_result is None:
+                faults.add(file.path, file.fault, file.next_step)
                 continue
             try:
-                yield Member(safe_path(found.path), found.stat_result.st_size)
+                yield Member(safe_path(file.path), file.stat_result.st_size)
             except UnsafeNameError as fault:
-                faults.add(found.path, fault, _FIX)
+                faults.add(file.path, fault, _FIX)
         faults.raise_if_any(self.name)
 
     def read(self, member: Member) -> Iterator[bytes]:
@@ -81,11 +81,11 @@ class FolderSource:
     def metadata_digest(self) -> str:
         """Return a digest of all names, sizes and modification times, in any order, without reading the files."""
         total = 0
-        for found in self._files():
-            if is_litter(found.path):
+        for file in self._files():
+            if is_litter(file.path):
                 continue
-            size, time = (found.stat_result.st_size, found.stat_result.st_mtime_ns) if found.stat_result else (0, 0)
-            line = f"{found.path}\0{size}\0{time}"
+            size, time = (file.stat_result.st_size, file.stat_result.st_mtime_ns) if file.stat_result else (0, 0)
+            line = f"{file.path}\0{size}\0{time}"
             total += int.from_bytes(hashlib.sha256(os.fsencode(line)).digest())
         return f"{total % (1 << 256):064x}"
 
@@ -99,15 +99,15 @@ class FolderSource:
     ) -> Iterator[ScannedFile]:
         """Yield every file below `folder`, which ends with a slash. `above` identifies it and the folders above it."""
         meter.count_skipped()
-        with os.scandir(f"{root}/{folder}") as items:
-            for item in items:
-                path = f"{folder}{item.name}"
-                found = _stat_entry(item, path, root, self.options.follow_links)
-                if found.stat_result is None or not stat.S_ISDIR(found.stat_result.st_mode):
-                    yield found
-                elif item.name in _TOOLS_FOLDERS:
+        with os.scandir(f"{root}/{folder}") as entries:
+            for entry in entries:
+                path = f"{folder}{entry.name}"
+                file = _stat_entry(entry, path, root, self.options.follow_links)
+                if file.stat_result is None or not stat.S_ISDIR(file.stat_result.st_mode):
+                    yield file
+                elif entry.name in _TOOLS_FOLDERS:
                     meter.count_skipped()
-                elif (identity := _identity(found.stat_result)) in above:
+                elif (identity := _identity(file.stat_result)) in above:
                     yield ScannedFile(path, None, "leads back to a folder that it lies in")
                 elif len(above) > MAX_DEPTH:
                     yield ScannedFile(path, None, f"lies more than {MAX_DEPTH} folders deep")
@@ -115,29 +115,29 @@ class FolderSource:
                     yield from self._below(root, f"{path}/", (*above, identity), meter)
 
 
-def _identity(facts: os.stat_result) -> tuple[int, int]:
-    return facts.st_dev, facts.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
-def _stat_entry(item: os.DirEntry[str], path: str, root: str, follow_links: bool) -> ScannedFile:
-    """Return a file or folder with its facts; for a link, with the facts of its target."""
-    if not item.is_symlink():
-        facts = item.stat(follow_symlinks=False)
-        if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
-            return ScannedFile(path, facts)
+def _stat_entry(entry: os.DirEntry[str], path: str, root: str, follow_links: bool) -> ScannedFile:
+    """Return a file or folder with its `os.stat`; for a link, with that of its target."""
+    if not entry.is_symlink():
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+            return ScannedFile(path, status)
         return ScannedFile(path, None, "is a device, pipe or socket")
     try:
-        target = quote_name(os.readlink(item.path))
+        target = quote_name(os.readlink(entry.path))
     except OSError as fault:  # the path leads through more links than the system follows
         return ScannedFile(path, None, f"is a link that can't be read ({fault.strerror})", _FIX_LINKS)
     try:
-        facts = item.stat()
+        status = entry.stat()
     except OSError as fault:  # the link is broken or points to itself
         return ScannedFile(path, None, f"is a link to {target}, which is not a file ({fault.strerror})", _FIX_LINKS)
-    if not follow_links and not _is_inside(item.path, root):
+    if not follow_links and not _is_inside(entry.path, root):
         return ScannedFile(path, None, f"is a link that leaves the folder, to {target}", _FIX_LINKS)
-    if stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode):
-        return ScannedFile(path, facts)
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return ScannedFile(path, status)
     return ScannedFile(path, None, f"is a link to {target}, which is a device, pipe or socket")
 
 

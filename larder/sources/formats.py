@@ -27,6 +27,8 @@ _FOLDER = "give the folder that holds the images, or an archive of it, as LARDER
 _DOWNLOAD = "get the file again: its download was not completed"
 _TABLE = "unpack its images into a folder per class, or give a folder or archive of images"
 
+_DECOMPRESS = {"gzip": "`gunzip`", "bzip2": "`bunzip2`", "xz": "`unxz`", "zstd": "`unzstd`"}
+
 _TEXT_START = rb"(?:\xef\xbb\xbf)?\s*"
 
 _FORMATS: list[tuple[bytes, str, str]] = [
@@ -113,22 +115,22 @@ ZIP_METHODS = {
 
 def identify_format(head: bytes) -> FileFormat | None:
     """Identify a file by its first 512 bytes, `head`. Return None if the format isn't known."""
-    return next((found for pattern, found in _COMPILED if pattern.match(head[:HEAD_BYTES])), None)
+    return next((format for pattern, format in _COMPILED if pattern.match(head[:HEAD_BYTES])), None)
 
 
 def unsupported_format_error(source: str, head: bytes) -> BadSourceError:
     """Return the error for a file in an unsupported format. `head` holds its first bytes."""
     if not head:
         return BadSourceError(f"{source} is an empty file", next_step=_DOWNLOAD)
-    found = identify_format(head)
-    if found is None:
+    format = identify_format(head)
+    if format is None:
         return BadSourceError(
             f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it begins with {head[:16]!r}",
             next_step="check the address or the file; unpack what another program packed, and give the folder",
         )
     return BadSourceError(
-        f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it is {found.name}",
-        next_step=found.next_step,
+        f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it is {format.name}",
+        next_step=format.next_step,
     )
 
 
@@ -140,14 +142,11 @@ def missing_tar_error(source: str, codec: str, head: bytes) -> BadSourceError:
         codec: Name of the compression.
         head: First bytes of the decompressed content.
     """
-    found = _describe_content(head)
+    content = _describe_content(head)
     return BadSourceError(
-        f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it is {found} compressed with {codec}",
+        f"{source} is not an archive that larder reads ({SUPPORTED_ARCHIVES}): it is {content} compressed with {codec}",
         next_step=f"decompress it ({_DECOMPRESS[codec]}) and give the result if it is an archive or a folder",
     )
-
-
-_DECOMPRESS = {"gzip": "`gunzip`", "bzip2": "`bunzip2`", "xz": "`unxz`", "zstd": "`unzstd`"}
 
 
 def _describe_content(head: bytes) -> str:
@@ -155,5 +154,5 @@ def _describe_content(head: bytes) -> str:
         return "nothing"
     if head.startswith(b"PK\x03\x04"):
         return "a zip archive"
-    found = identify_format(head)
-    return found.name if found else "a single file"
+    format = identify_format(head)
+    return format.name if format else "a single file"

@@ -72,8 +72,8 @@ class MultiArchiveSource:
         """Return the first two origins of a path, for an error message. This scans all archives again."""
         fresh = MultiArchiveSource.__new__(MultiArchiveSource)  # a copy, so that reads in progress aren't disturbed
         fresh.__dict__ = self.__getstate__()
-        found = (self._origin(member) for member in fresh.scan() if member.path == path)
-        return list(itertools.islice(found, 2))
+        origins = (self._origin(member) for member in fresh.scan() if member.path == path)
+        return list(itertools.islice(origins, 2))
 
     def _origin(self, member: Member) -> str:
         number, inner = member.location

@@ -86,13 +86,13 @@ class ParquetSource:
                 at_once = choose_batch_rows(dictionary, _ROWS_AT_ONCE)
                 for batch in read_batches(table, file.part, group, at_once, columns_to_read):
                     images = _bytes_of(batch.column(columns.image))
-                    for image, found in zip(images, labels_in(batch, file, columns, self.labels), strict=True):
-                        if found is not None:
+                    for image, assigned in zip(images, labels_in(batch, file, columns, self.labels), strict=True):
+                        if assigned is not None:
                             if not image.is_valid:
                                 raise row_error(
                                     file.part, row, f"has no image in the column {columns.image!r}, or only its path"
                                 )
-                            yield row, image.as_py(), *found
+                            yield row, image.as_py(), *assigned
                         row += 1
 
 

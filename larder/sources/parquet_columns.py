@@ -83,15 +83,15 @@ def find_columns(
     first: ParquetColumns | None = None
     for file in files:
         with open_table(file.part) as table:
-            found = _find_in_schema(table.schema_arrow, file.part, stated, settings)
-        if first is not None and found != first:
-            differ = next(field for field in ParquetColumns._fields if getattr(found, field) != getattr(first, field))
+            columns = _find_in_schema(table.schema_arrow, file.part, stated, settings)
+        if first is not None and columns != first:
+            differ = next(field for field in ParquetColumns._fields if getattr(columns, field) != getattr(first, field))
             raise BadSourceError(
                 f"{files[0].part.name} and {file.part.name} belong to different datasets: their columns differ "
                 f"({_FIELD_WORDS[differ]})",
                 next_step="name the files of one dataset alone as LARDER_SOURCE",
             )
-        first = found
+        first = columns
     assert first is not None
     return first
 
@@ -150,12 +150,12 @@ def _choose_column(what: str, given: str, schema: pa.Schema, part: SourcePart, *
                 f"{part.name} has {_listed(schema)}, and no column {given!r}", next_step=choose_column_hint(what)
             )
         return given
-    found = next((columns for columns in candidates if columns), [])
-    if len(found) == 1 and schema.names.count(found[0]) == 1:
-        return found[0]
+    first = next((columns for columns in candidates if columns), [])
+    if len(first) == 1 and schema.names.count(first[0]) == 1:
+        return first[0]
     which = (
-        f"several columns of {_PLURAL[what]}: {', '.join(map(repr, found))}"
-        if found
+        f"several columns of {_PLURAL[what]}: {', '.join(map(repr, first))}"
+        if first
         else (f"{_listed(schema)}, and no column of {_PLURAL[what]}")
     )
     raise BadSourceError(f"{part.name} has {which}", next_step=choose_column_hint(what))

@@ -98,11 +98,11 @@ def read_values(read: ReadRange, chunk: ColumnChunk) -> Iterator[ColumnValue]:
         if page.kind == _DICTIONARY:
             dictionary = list(_decode_plain(_PageBody(read, page, chunk.codec, 0), _count(page, 1)))
         elif page.kind in (_DATA, _DATA_V2):
-            found = list(_read_data_page(read, page, chunk, dictionary))
-            left -= len(found)
-            if left < 0 or not found:
+            values = list(_read_data_page(read, page, chunk, dictionary))
+            left -= len(values)
+            if left < 0 or not values:
                 raise PageError("a page has another number of values than it states")
-            yield from found
+            yield from values
         elif page.kind != _INDEX:
             raise PageError(f"a page is of the unknown kind {page.kind}")
 

@@ -27,8 +27,9 @@ MAX_LABELS_BYTES = 64 << 20
 _MAX_ROWS_BYTES = 256 << 20
 """Maximum size of the rows read at a time, if each repeats the whole dictionary."""
 _MAX_SCHEMA_BYTES = 16 << 20
+_MAX_DESCRIBABLE = 1 << 16
 _describable: set[bytes] = set()
-"""Digests of footers that this process has tried."""
+"""Digests of up to 65,536 footers that this process has tried, about 6 MB."""
 
 
 @contextmanager
@@ -67,6 +68,8 @@ def _require_describable(footer: pq.FileMetaData, part: SourcePart) -> None:
         _describe_and_end(footer)
     if os.waitpid(child, 0)[1] != 0:
         raise damaged_source_error(part.name, "its footer: a column can't be described")
+    if len(_describable) >= _MAX_DESCRIBABLE:
+        _describable.clear()
     _describable.add(digest)
 
 
@@ -101,11 +104,11 @@ def require_pages(table: pq.ParquetFile, part: SourcePart, group: int, columns: 
     """
     largest = 0
     with map_parquet_errors(part, f"row group {group:,}"), _reading(part) as read:
-        facts = table.metadata.row_group(group)
-        if facts.num_rows == 0:  # has no pages, and pyarrow reads none
+        row_group = table.metadata.row_group(group)
+        if row_group.num_rows == 0:  # has no pages, and pyarrow reads none
             return 0
-        for number in range(facts.num_columns):
-            column = facts.column(number)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
             if column.path_in_schema.partition(".")[0] not in columns:
                 continue
             starts = [column.data_page_offset, column.dictionary_page_offset or column.data_page_offset]

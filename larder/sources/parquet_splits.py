@@ -52,11 +52,11 @@ def find_row_splits(files: Sequence[ParquetPart], columns: ParquetColumns) -> Ro
         BadSourceError: If the column and a file's name or folder name different splits, or if only some files have
             the column.
     """
-    found = [(file, *_split_column(file, columns)) for file in files]
+    columns_of_files = [(file, *_split_column(file, columns)) for file in files]
     contradiction = next(
         (
             (file, splits, folder)
-            for file, splits, folders in found
+            for file, splits, folders in columns_of_files
             if splits is not None
             for folder in sorted(folders)
             if folder != NO_VALUE and _known_or_same(folder) != _known_or_same(file.split)
@@ -73,7 +73,7 @@ def find_row_splits(files: Sequence[ParquetPart], columns: ParquetColumns) -> Ro
             next_step=f"write the rows of each split into a file of its own (train.parquet, validation.parquet), "
             f"or leave the column {splits.column!r} out, then run again",
         )
-    for other, other_splits, _ in found:
+    for other, other_splits, _ in columns_of_files:
         if other_splits != splits:
             raise BadSourceError(
                 f"{file.part.name} has a column of splits, {splits.column!r}, and {other.part.name} has none like it",
@@ -102,21 +102,21 @@ def _split_column(file: ParquetPart, columns: ParquetColumns) -> tuple[RowSplits
             and schema.names.count(name) == 1
             and _can_name_splits(file.part, schema.field(name))
         ]
-        found = list[tuple[RowSplits, set[str]]]()
+        candidates = list[tuple[RowSplits, set[str]]]()
         for name in [name for name in names if _is_split(name)] or names:
             given = features.get(name, {}).get("names")
             is_number = pa.types.is_integer(value_type(schema.field(name).type))
             splits = RowSplits(name, list(map(str, given)) if isinstance(given, list) and is_number else None)
             folders = _distinct_splits(table, file.part, splits)
             if _is_split(name) or any(map(find_known_split, folders)):
-                found.append((splits, folders))
-    if len(found) > 1:
-        several = " and ".join(repr(splits.column) for splits, _ in found)
+                candidates.append((splits, folders))
+    if len(candidates) > 1:
+        several = " and ".join(repr(splits.column) for splits, _ in candidates)
         raise BadSourceError(
             f"{file.part.name} has several columns that may be the split: {several}",
             next_step="call the right one split, or leave out the others, then run again",
         )
-    return found[0] if found else (None, set())
+    return candidates[0] if candidates else (None, set())
 
 
 def _is_split(column: str) -> bool:

@@ -28,8 +28,6 @@ _MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/o
 NOT_FOUND_CODES = {"NoSuchKey", "404", "NotFound"}
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"} | NOT_FOUND_CODES
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0, 9.0)
-
-
 _CLIENT_LOCK = threading.Lock()
 
 
@@ -98,7 +96,7 @@ class PrefixReader:
             for item in page.get("Contents", ()):
                 keys += 1
                 if item.get("Key") == checkpoint_key:
-                    raise self._listing_error(f"lists the key {checkpoint_key!r} again and again")
+                    raise self._listing_error(f"lists the key {checkpoint_key!r} repeatedly")
                 if keys & (keys - 1) == 0:  # at powers of two, as in Brent's algorithm for finding cycles
                     checkpoint_key = item.get("Key")
                 if keys > self._max_keys:
@@ -106,8 +104,8 @@ class PrefixReader:
                         f"{self.name} holds more than {self._max_keys:,} objects",
                         next_step="if you trust it, raise LARDER_MAX_FILES and run again",
                     )
-                if (found := self._object(item)) is not None:
-                    yield found
+                if (listed := self._object(item)) is not None:
+                    yield listed
             token = self._next_token(page, token)
             if not token:
                 return
@@ -139,8 +137,7 @@ class PrefixReader:
     def _objects(self, page: Any) -> tuple[Sequence[S3Object], int]:
         """Return the objects of a page, and its number of keys."""
         items = page.get("Contents", ())
-        found = (self._object(item) for item in items)
-        return [one for one in found if one is not None], len(items)
+        return [listed for item in items if (listed := self._object(item)) is not None], len(items)
 
     def _next_token(self, page: Any, token: str) -> str:
         """Return the token of the next page, or "" after the last one. `token` is that of `page`."""
@@ -201,7 +198,7 @@ class PrefixReader:
         except LarderError:
             return False
 
-    def read(self, found: S3Object) -> Iterator[bytes]:
+    def read(self, item: S3Object) -> Iterator[bytes]:
         """Yield an object's content in pieces, and resume after a lost connection.
 
         Raises:
@@ -212,57 +209,57 @@ class PrefixReader:
         while True:
             comparable = False
             try:
-                response = self._get(found, at)
-                comparable = self._has_md5(response, found.etag)
+                response = self._get(item, at)
+                comparable = self._has_md5(response, item.etag)
                 with response["Body"] as body:
                     while chunk := body.read(BUFFER_BYTES):
                         at, failures = at + len(chunk), 0
-                        if at > found.bytes:
+                        if at > item.bytes:
                             break
                         digest.update(chunk)
                         yield chunk
             except S3_ERRORS as fault:
                 if isinstance(fault, ClientError) and code_of(fault) in _CHANGED:
-                    raise self._changed_error(found) from fault
+                    raise self._changed_error(item) from fault
                 pause = _PAUSES_SECONDS[failures] if failures < len(_PAUSES_SECONDS) else None
-                self._pause_or_raise(fault, f"reading {self._uri(found)}", pause)
+                self._pause_or_raise(fault, f"reading {self._uri(item)}", pause)
                 failures += 1
                 continue
-            if at > found.bytes:
-                raise self._read_error(found, f"sends more than {found.bytes:,} bytes")
-            if at < found.bytes:
+            if at > item.bytes:
+                raise self._read_error(item, f"sends more than {item.bytes:,} bytes")
+            if at < item.bytes:
                 if failures == len(_PAUSES_SECONDS):
-                    raise self._read_error(found, f"sends {at:,} of {found.bytes:,} bytes and then stops")
+                    raise self._read_error(item, f"sends {at:,} of {item.bytes:,} bytes and then stops")
                 time.sleep(_PAUSES_SECONDS[failures])
                 failures += 1
                 continue
-            if comparable and digest.hexdigest() != found.etag:
-                raise self._read_error(found, f"sends bytes whose MD5 isn't the ETag {found.etag}")
+            if comparable and digest.hexdigest() != item.etag:
+                raise self._read_error(item, f"sends bytes whose MD5 isn't the ETag {item.etag}")
             return
 
-    def _get(self, found: S3Object, at: int) -> Any:
-        conditions = {"IfMatch": f'"{found.etag}"'} if found.etag else {}
+    def _get(self, item: S3Object, at: int) -> Any:
+        conditions = {"IfMatch": f'"{item.etag}"'} if item.etag else {}
         if at:
             conditions["Range"] = f"bytes={at}-"
         try:
-            response: Any = self._client.get_object(Bucket=self.bucket, Key=found.key, **conditions)  # type: ignore[arg-type]
+            response: Any = self._client.get_object(Bucket=self.bucket, Key=item.key, **conditions)  # type: ignore[arg-type]
         except ValueError as fault:
-            raise self._read_error(found, f"sends a malformed answer ({fault})") from None
+            raise self._read_error(item, f"sends a malformed answer ({fault})") from None
         self._answered = True
         if at and "ContentRange" not in response:
-            raise self._read_error(found, "can't resume an object after the connection broke")
+            raise self._read_error(item, "can't resume an object after the connection broke")
         return response
 
-    def _changed_error(self, found: S3Object) -> InputError:
+    def _changed_error(self, item: S3Object) -> InputError:
         return InputError(
-            f"{self._uri(found)} has changed since it was listed", next_step="run again, which lists it again"
+            f"{self._uri(item)} has changed since it was listed", next_step="run again, which lists it again"
         )
 
-    def _read_error(self, found: S3Object, what: str) -> ServiceError:
-        return ServiceError(f"reading {self._uri(found)}: the store {what}", next_step="run again: it resumes")
+    def _read_error(self, item: S3Object, what: str) -> ServiceError:
+        return ServiceError(f"reading {self._uri(item)}: the store {what}", next_step="run again: it resumes")
 
-    def _uri(self, found: S3Object) -> str:
-        return f"s3://{self.bucket}/{found.key}"
+    def _uri(self, item: S3Object) -> str:
+        return f"s3://{self.bucket}/{item.key}"
 
     def _has_md5(self, response: Any, etag: str) -> bool:
         """Return whether an object's ETag is the MD5 of its content.

@@ -15,8 +15,8 @@ class LabelColumnSettings(Settings):
     label_column: str = Field(
         "",
         alias="LARDER_LABEL_COLUMN",
-        description="of Parquet files, and of the tables of the recipes csv and metadata: the column of classes; empty "
-        "finds the only one",
+        description="the column of classes in Parquet files, and in the tables of the recipes csv and "
+        "metadata; empty takes the only possible one",
     )
 
 
@@ -34,11 +34,14 @@ class SourceSettings(LabelColumnSettings):
     archive_folders: ArchiveFolders = Field(
         "set",
         alias="LARDER_ARCHIVE_FOLDERS",
-        description="with several archives, below which folder the files of each go: set (its name without a shard's "
-        "number: train-000.tar and train-001.tar into train/), archive (its name), none (all into one)",
+        description="with several archives, the folder into which each is unpacked: set (its name without a "
+        "shard's number: train-000.tar and train-001.tar into train/), archive (its name), none "
+        "(the same folder for all)",
     )
     image_column: str = Field(
-        "", alias="LARDER_IMAGE_COLUMN", description="of Parquet files: the column of images; empty finds the only one"
+        "",
+        alias="LARDER_IMAGE_COLUMN",
+        description="the column of images in Parquet files; empty takes the only possible one",
     )
 
     @property

@@ -141,16 +141,16 @@ class ZipSource(RandomAccessArchive):
     def _directory(self, meter: ReadMeter) -> Iterator[ZipDirectoryEntry]:
         """Return the entries of the central directory."""
         length = self.length()
-        found = self._find_directory(length)
-        meter.count_overhead(found.end - found.start)
-        return self._unwrap_offsets(found) if found.wrapped else self._entries(found, length)
+        directory = self._find_directory(length)
+        meter.count_overhead(directory.end - directory.start)
+        return self._unwrap_offsets(directory) if directory.wrapped else self._entries(directory, length)
 
-    def _entries(self, found: ZipDirectory, length: int) -> Iterator[ZipDirectoryEntry]:
+    def _entries(self, directory: ZipDirectory, length: int) -> Iterator[ZipDirectoryEntry]:
         """Yield the entries as written, from `begin` on. `length` is that of the archive in bytes."""
-        buffer, at, reached, count = b"", 0, self.begin.position or found.start, self.begin.entries
-        while at < len(buffer) or reached < found.end:
-            if len(buffer) - at < _MAX_ENTRY_BYTES and reached < found.end:
-                more = self.bytes_at(reached, min(BUFFER_BYTES, found.end - reached))
+        buffer, at, reached, count = b"", 0, self.begin.position or directory.start, self.begin.entries
+        while at < len(buffer) or reached < directory.end:
+            if len(buffer) - at < _MAX_ENTRY_BYTES and reached < directory.end:
+                more = self.bytes_at(reached, min(BUFFER_BYTES, directory.end - reached))
                 buffer, at, reached = buffer[at:] + more, 0, reached + len(more)
                 if not more:
                     break
@@ -166,7 +166,7 @@ class ZipSource(RandomAccessArchive):
             at, count = end, count + 1
             if _FULL in (unpacked, packed, offset):
                 unpacked, packed, offset = _zip64(extra, unpacked, packed, offset)
-            offset += found.shift
+            offset += directory.shift
             name, host = self._name(raw, flags, extra), made_by >> 8
             if "\\" in name and (host in _WINDOWS or "/" not in name):  # .NET and other Windows tools write such paths
                 name = name.replace("\\", "/")
@@ -175,13 +175,13 @@ class ZipSource(RandomAccessArchive):
             mode = attributes >> 16 if host in _UNIX else 0
             if attributes & _DOS_FOLDER and not mode and not unpacked:
                 mode = stat.S_IFDIR
-            self._reached = None if found.wrapped else ScanPlace(reached - len(buffer) + at, count)
+            self._reached = None if directory.wrapped else ScanPlace(reached - len(buffer) + at, count)
             yield ZipDirectoryEntry(name, mode, unpacked, ZipLocation(offset, packed, method, crc), raw, flags)
         else:
             # Some archivers write more than 65,535 files without a Zip64 end record.
-            if count != found.entries and (found.wide or count % 0x10000 != found.entries):
+            if count != directory.entries and (directory.wide or count % 0x10000 != directory.entries):
                 raise damaged_source_error(
-                    self.name, f"its directory lists {count:,} files, and its end record states {found.entries:,}"
+                    self.name, f"its directory lists {count:,} files, and its end record states {directory.entries:,}"
                 )
             return
         raise damaged_source_error(self.name, "its directory of files breaks off")
@@ -198,7 +198,7 @@ class ZipSource(RandomAccessArchive):
             return raw.decode(self.encoding, errors="surrogateescape")
         return raw.decode("utf-8" if _is_utf8(raw) else "cp437", errors="surrogateescape")
 
-    def _unwrap_offsets(self, found: ZipDirectory) -> Iterator[ZipDirectoryEntry]:
+    def _unwrap_offsets(self, directory: ZipDirectory) -> Iterator[ZipDirectoryEntry]:
         """Yield the entries of an archive of more than 4 GiB without Zip64, as macOS' Archive Utility writes it.
 
         The entries are in the order of their offsets. So search each local header by its name, in steps of 4 GiB from
@@ -206,13 +206,13 @@ class ZipSource(RandomAccessArchive):
         """
         previous: ZipDirectoryEntry | None = None
         content = 0
-        for entry in self._entries(found, found.start):
-            offset, next_content = self._header_of(entry, content, found.start)
+        for entry in self._entries(directory, directory.start):
+            offset, next_content = self._header_of(entry, content, directory.start)
             if previous is not None:
                 yield self._restore_size(previous, offset - content)
             previous, content = entry._replace(location=entry.location._replace(offset=offset)), next_content
         if previous is not None:
-            yield self._restore_size(previous, found.start - content)
+            yield self._restore_size(previous, directory.start - content)
 
     def _header_of(self, entry: ZipDirectoryEntry, floor: int, end: int) -> tuple[int, int]:
         """Return the positions of an entry's local header and content, at or after `floor`."""

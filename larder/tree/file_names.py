@@ -97,14 +97,14 @@ def image_format(path: Path) -> str | None:
 
 def detect_image_format(begin: bytes) -> str | None:
     """Return the image format that starts with these bytes, or None."""
-    found = next((name.strip() for name, mark in _SIGNATURES.items() if begin.startswith(mark)), None)
+    format = next((name.strip() for name, mark in _SIGNATURES.items() if begin.startswith(mark)), None)
     if begin[:4] == b"RIFF" and begin[8:12] == b"WEBP":
-        found = "WebP"
+        format = "WebP"
     if begin[4:8] == b"ftyp" and begin[8:12] in (b"avif", b"heic", b"heix", b"mif1"):
-        found = "HEIF or AVIF"
+        format = "HEIF or AVIF"
     if begin[:2] == b"BM" and begin[6:10] == bytes(4):  # two reserved fields, after the file's size
-        found = "BMP"
-    return found
+        format = "BMP"
+    return format
 
 
 def normalized(path: str) -> str:

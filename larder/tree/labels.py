@@ -49,7 +49,7 @@ def number_classes(labels: Collection[str], names: Sequence[str] = ()) -> tuple[
 
 
 def require_classes(
-    labels: Collection[str], rows: int, what: str, others: Callable[[], Iterable[Mapping[str, object]]]
+    labels: Collection[str], rows: int, what: str, read_rows: Callable[[], Iterable[Mapping[str, object]]]
 ) -> None:
     """Raise InputError for a column of captions or measurements, where nearly every row has another value.
 
@@ -57,7 +57,7 @@ def require_classes(
         labels: The distinct values.
         rows: Number of rows.
         what: Name of the column for messages, as in "the column 'text' of metadata.csv".
-        others: Reads the rows again, each without this column.
+        read_rows: Reads the rows again, each without this column.
     """
     if 5 * len(labels) <= 4 * rows or rows < 2:
         return
@@ -65,15 +65,15 @@ def require_classes(
     measured = sum(map(_is_fraction, labels)) if rows >= _MIN_MEASURED else 0
     if 2 * max(texts, measured) <= len(labels):
         return
-    kind, found = "texts" if texts >= measured else "measurements", _columns_of_classes(others(), rows)
+    kind, columns = "texts" if texts >= measured else "measurements", _columns_of_classes(read_rows(), rows)
     step = (
-        f"set LARDER_LABEL_COLUMN to the column of classes ({first_names(found)} would do)"
-        if found
+        f"set LARDER_LABEL_COLUMN to the column of classes ({first_names(columns)} would do)"
+        if columns
         else "add a column of classes to the table, then extract again"
     )
     raise InputError(
         f"{what} holds {kind}, and no classes: {len(labels):,} values in {rows:,} rows, such as {_short(min(labels))}",
-        next_step=f"{step}; where each of these is a class, set LARDER_LABEL_COLUMN to this column",
+        next_step=f"{step}; if each of these is a class, set LARDER_LABEL_COLUMN to this column",
     )
 
 
@@ -82,13 +82,14 @@ def _columns_of_classes(rows: Iterable[Mapping[str, object]], count: int) -> lis
     values: dict[str, set[str]] = {}
     for row in rows:
         for column, value in row.items():
-            found = values.setdefault(column, set())
-            if len(found) <= _MAX_VALUES:
-                found.add(str(value).strip())
+            distinct = values.setdefault(column, set())
+            if len(distinct) <= _MAX_VALUES:
+                distinct.add(str(value).strip())
     return [
         column
-        for column, found in values.items()
-        if 1 < len(found) <= min(count // 2, _MAX_VALUES) and not any(_is_text(value) or not value for value in found)
+        for column, distinct in values.items()
+        if 1 < len(distinct) <= min(count // 2, _MAX_VALUES)
+        and not any(_is_text(value) or not value for value in distinct)
     ]
 
 

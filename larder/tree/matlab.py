@@ -41,9 +41,9 @@ def read_structs(data: bytes) -> list[dict[str, Value]]:
         raise ValueError("it is not a MATLAB file of level 5")
     try:
         return next(
-            found
+            structs
             for element in _elements(memoryview(data)[_HEADER_BYTES:], order)
-            if (found := _structs(element, order)) is not None
+            if (structs := _structs(element, order)) is not None
         )
     except StopIteration:
         raise ValueError("it holds no struct array") from None
@@ -52,14 +52,14 @@ def read_structs(data: bytes) -> list[dict[str, Value]]:
 
 
 def _elements(data: memoryview, order: str) -> list[_Element]:
-    found: list[_Element] = []
+    elements: list[_Element] = []
     while data:
         element, size = _element(data, order)
-        found.append(element)
-        if len(found) > _MAX_ELEMENTS:
+        elements.append(element)
+        if len(elements) > _MAX_ELEMENTS:
             raise ValueError(f"it has more than {_MAX_ELEMENTS:,} elements")
         data = data[size:]
-    return found
+    return elements
 
 
 def _element(data: memoryview, order: str, packed: bool = False) -> tuple[_Element, int]:

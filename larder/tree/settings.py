@@ -39,14 +39,14 @@ class SampleSettings(Settings):
     splits: Annotated[str, AfterValidator(_validate_split_names)] = Field(
         "",
         alias="LARDER_SPLITS",
-        description="what folders or values mean as splits, beside the usual names: dev=validation,holdout=evaluation; "
-        "extra=- leaves one out, none takes no folder for a split",
+        description="more names of splits, beside the usual ones: dev=validation,holdout=evaluation; extra=- "
+        "leaves a folder or value out; none treats no folder as a split",
     )
     split: Annotated[str, AfterValidator(_normalize_shares)] = Field(
         "",
         alias="LARDER_SPLIT",
-        description="divides a dataset that has no splits: the shares of training, validation and evaluation, as in "
-        "0.8,0.1,0.1",
+        description="divides a dataset that has no splits, by the shares of training, validation and "
+        "evaluation, such as 0.8,0.1,0.1",
     )
     split_seed: int = Field(
         0,
@@ -58,19 +58,20 @@ class SampleSettings(Settings):
     verify: Verify = Field(
         "header",
         alias="LARDER_VERIFY",
-        description="how each image is checked: header (format, size, complete), decode (what a decoder notices), none",
+        description="how each image is checked: header (format, size, completeness), decode (also whatever a "
+        "decoder detects), none",
     )
     max_rejects: int = Field(
         0,
         alias="LARDER_MAX_REJECTS",
         ge=0,
-        description="maximum number of rejected samples; with more, the stage fails",
+        description="maximum number of rejected samples; if there are more, the stage fails",
         json_schema_extra={"unit": "samples"},
     )
     csv: str = Field(
         "",
         alias="LARDER_CSV",
-        description="for the recipe csv: the table's path inside the source; empty finds the one at its top",
+        description="the path of the recipe csv's table in the source; empty takes the only one at the source's top",
     )
 
     @property

@@ -104,8 +104,8 @@ def find_names(files: RecipeFiles, bases: Iterable[str]) -> tuple[str, list[str]
     Raises:
         InputError: If the list is malformed.
     """
-    found = (base + name for base in dict.fromkeys(bases) for name in _LISTS)
-    path = next((path for path in found if files.exists(path)), "")
+    paths = (base + name for base in dict.fromkeys(bases) for name in _LISTS)
+    path = next((path for path in paths if files.exists(path)), "")
     if path.endswith(".txt"):
         names = [line.text for line in read_lines(files, path)]
     elif path:
@@ -133,7 +133,7 @@ def classes_in(labels: Collection[str], path: str, names: Sequence[str]) -> tupl
         classes, label_numbers = number_classes(labels, names)
     except ValueError as fault:
         raise list_error(path or CLASS, str(fault)) from None
-    require_distinct(f"{CLASS} have classes", classes, "write the names of one class alike, then extract again")
+    require_distinct(f"{CLASS} have classes", classes, "spell the names of one class the same way, then extract again")
     return classes, label_numbers
 
 

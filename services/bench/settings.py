@@ -33,30 +33,34 @@ class BenchSettings(LoaderSettings):
         description="bench (measure the arm alone), train (train a small network through it)",
     )
     epochs: int = Field(
-        3, alias="LARDER_EPOCHS", ge=1, description="how long train trains", json_schema_extra={"unit": "epochs"}
+        3,
+        alias="LARDER_EPOCHS",
+        ge=1,
+        description="number of epochs that train trains",
+        json_schema_extra={"unit": "epochs"},
     )
     held_out: str = Field("validation", alias="LARDER_HELD_OUT", description="the split that train scores on")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", alias="LARDER_DEVICE", description="where train computes; auto takes CUDA where torch sees it"
+        "auto", alias="LARDER_DEVICE", description="device that train computes on; auto uses CUDA if torch sees it"
     )
     warmup_batches: int = Field(
         5,
         alias="LARDER_WARMUP_BATCHES",
         ge=0,
-        description="maximum number of batches of the warm-up before the measurement",
+        description="maximum number of warm-up batches before the measurement",
         json_schema_extra={"unit": "batches"},
     )
     batches: int = Field(
         0,
         alias="LARDER_BENCH_BATCHES",
         ge=0,
-        description="number of measured batches; 0 is a whole epoch",
+        description="number of measured batches; 0 measures a whole epoch",
         json_schema_extra={"unit": "batches"},
     )
     revision: str = Field(
         "",
         alias="LARDER_REVISION",
-        description="the revision of this code, for the record; by default git's revision of the checkout",
+        description="the revision of larder's code, for the record; by default the checkout's git revision",
     )
 
     def for_record(self) -> dict[str, Any]:

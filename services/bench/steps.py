@@ -25,7 +25,7 @@ _STEPS = {
     REMOUNT: f"run {StageRun('mount')}, which also removes a dead mount",
     SERVE_METRICS: f"mount with {StageRun('mount')}, whose rclone has a socket there that user {os.getuid()} may "
     f"write; remove another mount with {StageRun('mount', 'unmount')}",
-    CHECK_STORE: f"{_CHECK} looks at the store; {CREATED_BY['objects']} restores what was deleted from it",
+    CHECK_STORE: f"{_CHECK} diagnoses the store; {CREATED_BY['objects']} restores what was deleted from it",
 }
 
 

@@ -20,8 +20,9 @@ from larder.errors import ConfigurationError, InputError
 from larder.ledger import Ledger
 from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
-from larder.sources import FolderSource, GeneratedSource, TooLargeError, missing_source_error
+from larder.sources import GeneratedSource, TooLargeError
 from larder.sources.inner import InnerArchivesSource
+from larder.sources.limits import SourceLimits
 from larder.sources.members import BUFFER_BYTES, BadSourceError
 from larder.sources.multi_archive import sha256_of_parts
 from larder.sources.parts import SourcePart
@@ -30,7 +31,8 @@ from larder.stage import Clock, StageOutcome
 from larder.volume import RAW, StagedArtifact, remove_tree, require_space
 from services.extract import open_sources
 from services.extract.download import download, read_origin, remove_other_downloads
-from services.extract.open_sources import OpenedSource, display_source, expand_sources, make_source_options
+from services.extract.identity import identify_source, output_settings
+from services.extract.open_sources import OpenedSource, expand_sources
 from services.extract.settings import ExtractSettings, is_remote, local_path
 from services.extract.unpack import unpack
 
@@ -62,7 +64,7 @@ def extract(settings: ExtractSettings, reporter: Reporter) -> StageOutcome:
     """Run the stage. Return at once if the volume already holds this source."""
     clock = Clock()
     target = StagedArtifact(settings.volume, RAW)
-    identity = _identify_source(settings)
+    identity = identify_source(settings)
     target.recover()
     if not settings.force and (present := _up_to_date(target, identity, reporter)) is not None:
         return StageOutcome(
@@ -101,8 +103,9 @@ def _extract_source(
             expected = sample.expected_bytes(settings.sample_images) - sum(entry.bytes for entry in ledger.entries())
             require_space(settings.volume, expected, f"a sample of {settings.sample_images:,} images")
         engine = LocalEngine(settings.workers, settings.workers_after)
+        limits = SourceLimits(settings.max_files, settings.max_unpacked)
         try:
-            unpack(source, target.staged, ledger, engine, reporter, settings.max_files, settings.max_unpacked)
+            unpack(source, target.staged, ledger, engine, reporter, limits)
         except TooLargeError:  # keep only the download, for a run with other limits
             for folder in (target.staged, target.work / _INNER):
                 if folder.exists():
@@ -112,7 +115,7 @@ def _extract_source(
         reporter.event("commit", "checking the digest, writing the index, flushing to disk")
         made_from = _make_manifest_input(settings, opened, sha256)
         run = clock.record(**_make_run_record(identity, opened, made_from, settings.workers))
-        return _commit(target, ledger, identity["dataset"], made_from, _output_settings(settings), run)
+        return _commit(target, ledger, identity["dataset"], made_from, output_settings(settings), run)
 
 
 def _make_run_record(
@@ -130,67 +133,8 @@ def _make_run_record(
 
 def _archive_facts(opened: OpenedSource, made_from: dict[str, str | int]) -> dict[str, str | int]:
     """Return the archive's digest, size and origin for run.json; the digest can be pinned as LARDER_SOURCE_SHA256."""
-    found = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
-    return found | opened.origin._asdict() if opened.origin else found
-
-
-def _identify_source(settings: ExtractSettings) -> dict[str, Any]:
-    """Return what identifies the source without reading it; kept in run.json, so that the next run sees a change."""
-    if settings.source == sample.NAME:
-        numbers = {"images": settings.sample_images, "seed": settings.seed, "generator": sample.GENERATOR_VERSION}
-        return {"source": sample.NAME, "dataset": sample.NAME, "state": numbers}
-    sources = expand_sources(settings)
-    state = _source_state(sources[0], settings) if len(sources) == 1 else {"sources": _digest_states(sources, settings)}
-    name = display_source(sources[0]) + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
-    state |= _output_settings(settings) | _non_default_settings(
-        settings, "zip_encoding", "inner_archives", "follow_links"
-    )
-    return {"source": name, "dataset": settings.dataset, "state": state}
-
-
-def _output_settings(settings: ExtractSettings) -> dict[str, str | int]:
-    """Return the settings that change the output and differ from their defaults."""
-    return {
-        name: str(value)
-        for name, value in _non_default_settings(settings, "archive_folders", "image_column", "label_column").items()
-    }
-
-
-def _non_default_settings(settings: ExtractSettings, *names: str) -> dict[str, Any]:
-    """Return those of the named settings that differ from their defaults; manifests of older releases lack them."""
-    fields = ExtractSettings.model_fields
-    return {name: value for name in names if (value := getattr(settings, name)) != fields[name].default}
-
-
-def _digest_states(sources: Sequence[str], settings: ExtractSettings) -> str:
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(
-            json.dumps([display_source(source), _source_state(source, settings)], sort_keys=True).encode() + b"\n"
-        )
-    return digest.hexdigest()
-
-
-def _source_state(source: str, settings: ExtractSettings) -> dict[str, Any]:
-    """Return what detects a change of a local source, or identifies a remote one."""
-    if is_remote(source):
-        return {"address": hashlib.sha256(source.encode()).hexdigest(), "sha256": settings.source_sha256}
-    path = local_path(source)
-    if not path.exists():
-        raise missing_source_error(str(path))
-    if not path.is_dir():
-        facts = path.stat()
-        return {"bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "sha256": settings.source_sha256}
-    if settings.source_sha256:
-        raise ConfigurationError(
-            f"LARDER_SOURCE_SHA256 is of an archive, and {path} is a folder", next_step="leave it out"
-        )
-    if settings.volume.resolve().is_relative_to(path.resolve()):
-        raise ConfigurationError(
-            f"the volume {settings.volume} lies inside the source folder {path}",
-            next_step="give the folder that holds the images alone as LARDER_SOURCE",
-        )
-    return {"folder": FolderSource(path, str(path), make_source_options(settings)).metadata_digest()}
+    facts = {"sha256": made_from["sha256"], "bytes": made_from["bytes"]}
+    return facts | opened.origin._asdict() if opened.origin else facts
 
 
 def _up_to_date(target: StagedArtifact, identity: dict[str, Any], reporter: Reporter) -> Manifest | None:
@@ -242,7 +186,7 @@ def _is_prefix(source: str, settings: ExtractSettings) -> bool:
         return False
     if settings.source_sha256:
         raise ConfigurationError(
-            f"LARDER_SOURCE_SHA256 is of an archive, and {source} is a prefix", next_step="leave it out"
+            f"LARDER_SOURCE_SHA256 is the digest of an archive, and {source} is a prefix", next_step="leave it out"
         )
     return True
 
@@ -275,23 +219,23 @@ def _make_manifest_input(
         return {"kind": "sample", "images": source.images, "seed": source.seed, "generator": sample.GENERATOR_VERSION}
     if not opened.files:
         return opened.listed or {"kind": "folder"}
-    found, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
+    digests, total = sha256.result(), sum(file.path.stat().st_size for file in opened.files)
     if opened.kind != "archive":
         several: dict[str, str | int] = {
             "kind": opened.kind,
-            "files": len(found),
+            "files": len(digests),
             "bytes": total,
-            "sha256": sha256_of_parts(found, opened.files),
+            "sha256": sha256_of_parts(digests, opened.files),
         }
         if opened.kind == "archives" and settings.zip_encoding:
             several["zip_encoding"] = settings.zip_encoding
         return several
-    if settings.source_sha256 and found[0] != settings.source_sha256:
+    if settings.source_sha256 and digests[0] != settings.source_sha256:
         raise BadSourceError(
-            f"{source.name} has the sha256 {found[0]}, expected {settings.source_sha256}",
+            f"{source.name} has the sha256 {digests[0]}, expected {settings.source_sha256}",
             next_step="correct LARDER_SOURCE_SHA256, or get the file again: it has another digest",
         )
-    made_from: dict[str, str | int] = {"kind": "archive", "sha256": found[0], "bytes": total}
+    made_from: dict[str, str | int] = {"kind": "archive", "sha256": digests[0], "bytes": total}
     if settings.zip_encoding:
         made_from["zip_encoding"] = settings.zip_encoding
     if isinstance(source, InnerArchivesSource) and source.inner_count:

@@ -88,11 +88,11 @@ def _below_prefix(source: str, settings: ExtractSettings, scratch: Path, reporte
     if not is_prefix(source, settings):
         return None
     prefix = PrefixDownloader(source, settings, settings.max_files)
-    found = [item for item in prefix.list() if is_archive(item.path) or is_parquet(item.path)]
-    if not found:
+    files = [item for item in prefix.list() if is_archive(item.path) or is_parquet(item.path)]
+    if not files:
         raise InputError(f"{source} holds no archives or Parquet files", next_step="check LARDER_SOURCE")
-    folder = _fetch_all(source, found, prefix.fetch, scratch, source, reporter)
-    return [SourcePart(folder / item.path, item.path) for item in found]
+    folder = _fetch_all(source, files, prefix.fetch, scratch, source, reporter)
+    return [SourcePart(folder / item.path, item.path) for item in files]
 
 
 def _local_part(path: Path) -> SourcePart:
@@ -132,10 +132,10 @@ def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter:
     folder = scratch / _key(source)
 
     def counted(objects: Iterable[S3Object], task: Task) -> Iterator[S3Object]:
-        for found in objects:
-            kinds.add(found.path)
+        for item in objects:
+            kinds.add(item.path)
             task.advance()
-            yield found
+            yield item
 
     listing = ListingFile(folder / "listing.jsonl")
     with reporter.task("list", None, "objects") as task:
@@ -155,9 +155,9 @@ def open_prefix(source: str, settings: ExtractSettings, scratch: Path, reporter:
         return OpenedSource(PrefixSource(prefix, listing), listed=summary)
     whole = kinds.kind == "archives"
     chosen_objects = [
-        found
-        for found in listing
-        if not is_hidden(found.path) and (whole or is_parquet(found.path) or found.path == "README.md")
+        item
+        for item in listing
+        if not is_hidden(item.path) and (whole or is_parquet(item.path) or item.path == "README.md")
     ]
     return open_local_folder(
         _fetch_all(source, chosen_objects, prefix.fetch, scratch, source, reporter), source, settings, reporter
@@ -208,18 +208,18 @@ def open_hub(settings: ExtractSettings, scratch: Path, reporter: Reporter) -> Op
 def open_local_folder(folder: Path, name: str, settings: ExtractSettings, reporter: Reporter) -> OpenedSource:
     """Open a local folder: its files as they are, its archives with the files beside them, or its Parquet files."""
     source = FolderSource(folder, name, make_source_options(settings))
-    found: list[str] = []
+    archives: list[str] = []
 
     def record_archives() -> Iterator[str]:
         for member in source.scan():
             if (is_archive(member.path) or is_parquet(member.path)) and not is_hidden(member.path):
-                found.append(member.path)
+                archives.append(member.path)
             yield member.path
 
     kind = detect_kind(record_archives())
     if kind == "files":
         return OpenedSource(source)
-    parts = [SourcePart(folder / path, path) for path in sorted(found) if is_parquet(path) == (kind == "parquet")]
+    parts = [SourcePart(folder / path, path) for path in sorted(archives) if is_parquet(path) == (kind == "parquet")]
     if kind == "parquet":
         return _open_parquet(name, parts, _card(folder), settings, reporter)
     return OpenedSource(

@@ -83,7 +83,7 @@ def _validate_encoding(name: str) -> str:
     except (LookupError, ValueError, AttributeError, TypeError):
         keeps_ascii = False
     if not keeps_ascii:
-        raise ValueError("must be auto, or an encoding of Python's that holds ASCII, as cp932, gbk or cp866")
+        raise ValueError("must be auto, or one of Python's encodings that extend ASCII, such as cp932, gbk or cp866")
     return name.lower()
 
 
@@ -93,9 +93,10 @@ class ExtractSettings(SourceSettings, DataSettings, ProcessSettings, StoreSettin
     source: Annotated[str, AfterValidator(_validate_sources)] = Field(
         FOOD11_URL,
         alias="LARDER_SOURCE",
-        description="the dataset: an http(s) or s3 URL or a path of a zip or tar archive (tar.gz, .bz2, .xz, .zst) or "
-        "a Parquet file; several, one a line or as a JSON list, or by a pattern (`shards/*.tar`); a folder, "
-        "s3://bucket/folder/, hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated stand-in that needs "
+        description="the dataset: a zip or tar archive (tar.gz, .bz2, .xz, .zst) or a Parquet file, by path "
+        "or by http(s) or s3 URL; several of them, one per line, as a JSON list or as a pattern "
+        "(`shards/*.tar`); a folder; s3://bucket/folder/; "
+        "hf://datasets/OWNER/NAME[@REVISION][/PATH]; or `sample`, a generated dataset that needs "
         "no network",
     )
     source_sha256: Annotated[str, AfterValidator(_validate_sha256)] = Field(
@@ -119,7 +120,11 @@ class ExtractSettings(SourceSettings, DataSettings, ProcessSettings, StoreSettin
         json_schema_extra={"unit": "images"},
     )
     seed: int = Field(
-        0, alias="LARDER_SEED", ge=0, lt=1 << 63, description="seed of everything random; the same seed, the same bytes"
+        0,
+        alias="LARDER_SEED",
+        ge=0,
+        lt=1 << 63,
+        description="seed of everything random; the same seed gives the same bytes",
     )
     max_unpacked: ByteSize = Field(
         ByteSize(500 * 10**9),
@@ -137,27 +142,30 @@ class ExtractSettings(SourceSettings, DataSettings, ProcessSettings, StoreSettin
     hf_token: SecretStr = Field(
         SecretStr(""),
         alias="HF_TOKEN",
-        description="the token for private and gated datasets of the Hugging Face Hub; empty takes the one that "
-        "`hf auth login` has left; never shown",
+        description="the token for private and gated datasets of the Hugging Face Hub; empty takes the token "
+        "that `hf auth login` has saved; never shown",
     )
     hf_endpoint: Annotated[str, AfterValidator(validated_endpoint)] = Field(
-        "", alias="HF_ENDPOINT", description="the address of another hub, or a mirror, than https://huggingface.co"
+        "",
+        alias="HF_ENDPOINT",
+        description="the address of another hub, or of a mirror; empty means https://huggingface.co",
     )
     zip_encoding: Annotated[str, AfterValidator(_validate_encoding)] = Field(
         "",
         alias="LARDER_ZIP_ENCODING",
-        description="the encoding of a zip's names that don't state theirs, as cp932 for Japanese or gbk for Chinese "
-        "Windows; by default UTF-8 where a name is valid in it, else cp437",
+        description="the encoding of names in a zip that don't state theirs, such as cp932 (Japanese Windows) "
+        "or gbk (Chinese Windows); by default UTF-8 if a name is valid UTF-8, else cp437",
     )
     inner_archives: bool = Field(
         True,
         alias="LARDER_INNER_ARCHIVES",
-        description="unpack archives that lie in the archive, one level deep, each into a folder of its name",
+        description="unpack archives inside the archive, one level deep, each into a folder of its name",
     )
     follow_links: bool = Field(
         True,
         alias="LARDER_FOLLOW_LINKS",
-        description="follow links in a local folder that lead out of it, as caches have them; false refuses them",
+        description="follow links that lead out of a local folder, as caches of datasets contain them; false "
+        "refuses them",
     )
 
     @model_validator(mode="after")
@@ -167,7 +175,9 @@ class ExtractSettings(SourceSettings, DataSettings, ProcessSettings, StoreSettin
         if self.source == sample.NAME:
             raise ValueError("LARDER_SOURCE_SHA256 belongs to an archive, and LARDER_SOURCE=sample has no archive")
         if len(self.sources) > 1 or self.source.startswith("hf:"):
-            raise ValueError("LARDER_SOURCE_SHA256 is of one archive, and LARDER_SOURCE names something else")
+            raise ValueError(
+                "LARDER_SOURCE_SHA256 is the digest of one archive, and LARDER_SOURCE names something else"
+            )
         return self
 
     @model_validator(mode="after")

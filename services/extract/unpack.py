@@ -25,14 +25,13 @@ _BATCH_BYTES = 8 << 20
 
 
 def unpack(
-    source: Source, folder: Path, ledger: Ledger, engine: Engine, reporter: Reporter, max_files: int, max_bytes: int
+    source: Source, folder: Path, ledger: Ledger, engine: Engine, reporter: Reporter, limits: SourceLimits
 ) -> None:
     """Write every file of `source` below `folder` and its entry into `ledger`. Skip files that the ledger has.
 
     Raises InputError if the source is unsafe, damaged or beyond the limits, StorageError if the disk is too small.
     """
     total = source.total
-    limits = SourceLimits(max_files, max_bytes)
     if source.sizes_known:
         listed = ReadMeter(source.name, limits)
         with reporter.task("list", None, "files") as task:

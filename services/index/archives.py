@@ -31,9 +31,9 @@ USE_EXTRACT_HINT = f"set LARDER_SOURCE for {CREATED_BY['tree']}, which unpack it
 class ObjectFile(RandomAccessArchive):
     """An object, read in blocks."""
 
-    def __init__(self, settings: BucketSettings, found: StoredObject, limits: SourceLimits) -> None:
-        super().__init__(Path(), found.uri, limits)
-        self._settings, self._found = settings, found
+    def __init__(self, settings: BucketSettings, stored: StoredObject, limits: SourceLimits) -> None:
+        super().__init__(Path(), stored.uri, limits)
+        self._settings, self._stored = settings, stored
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def close(self) -> None:
@@ -41,19 +41,19 @@ class ObjectFile(RandomAccessArchive):
 
     def length(self) -> int:
         """See RandomAccessArchive."""
-        return self._found.bytes
+        return self._stored.bytes
 
     def bytes_at(self, start: int, length: int) -> bytes:
         """See RandomAccessArchive.
 
         Raises InputError if the object is gone or replaced, ServiceError if the store fails.
         """
-        pieces, end = [], min(start + length, self._found.bytes)
+        pieces, end = [], min(start + length, self._stored.bytes)
         while start < end:
             number, skip = divmod(start, _BLOCK_BYTES)
             piece = self._block(number)[skip : skip + end - start]
             if not piece:
-                raise changed_object_error(self._found)
+                raise changed_object_error(self._stored)
             pieces.append(piece)
             start += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -63,9 +63,9 @@ class ObjectFile(RandomAccessArchive):
             while len(self._blocks) >= _MAX_BLOCKS:
                 self._blocks.popitem(last=False)
             folder = open_prefix(self._settings, "")
-            data = folder.read_range(self._found.key, number * _BLOCK_BYTES, _BLOCK_BYTES, self._found.etag)
+            data = folder.read_range(self._stored.key, number * _BLOCK_BYTES, _BLOCK_BYTES, self._stored.etag)
             if data is None:
-                raise changed_object_error(self._found)
+                raise changed_object_error(self._stored)
             self._blocks[number] = data
         self._blocks.move_to_end(number)
         return self._blocks[number]
@@ -81,24 +81,24 @@ class StoredZip(ObjectFile, ZipSource):
     encoding = ""
 
 
-def open_stored(settings: BucketSettings, found: StoredObject, limits: SourceLimits) -> StoredTar | StoredZip:
+def open_stored(settings: BucketSettings, stored: StoredObject, limits: SourceLimits) -> StoredTar | StoredZip:
     """Open an object as a tar or zip archive, by its content.
 
     Raises InputError if it is no archive, or one that must be decompressed as a whole.
     """
-    tar = StoredTar(settings, found, limits)
+    tar = StoredTar(settings, stored, limits)
     head = tar.bytes_at(0, HEAD_BYTES)
     if head[257:262] == b"ustar" or is_header(head):
         return tar
     if (codec := detect_codec(head)) is not None:
         raise InputError(
-            f"{found.uri} is compressed as a whole ({codec}): nothing in it can be read in place",
+            f"{stored.uri} is compressed as a whole ({codec}): nothing in it can be read in place",
             next_step=USE_EXTRACT_HINT,
         )
-    tail_offset = max(0, found.bytes - TAIL_BYTES)
+    tail_offset = max(0, stored.bytes - TAIL_BYTES)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06") or is_zip(tar.bytes_at(tail_offset, TAIL_BYTES)):
-        return StoredZip(settings, found, limits)
-    raise unsupported_format_error(found.uri, head)
+        return StoredZip(settings, stored, limits)
+    raise unsupported_format_error(stored.uri, head)
 
 
 class ByteRange(NamedTuple):
@@ -114,8 +114,8 @@ def find_byte_range(archive: StoredTar | StoredZip, member: Member) -> ByteRange
     """Return the location of a member's bytes. Raises InputError if they can't be read separately."""
     if member.link is not None:
         raise InputError(f"{archive.name} has links, such as {member.path!r}", next_step=USE_EXTRACT_HINT)
-    if (found := archive.range_of(member)) is not None:
-        return ByteRange(found[0])
+    if (byte_range := archive.range_of(member)) is not None:
+        return ByteRange(byte_range[0])
     if isinstance(archive, StoredZip) and (deflated := find_deflated_range(archive, member)) is not None:
         return ByteRange(*deflated, "deflate")
     raise InputError(
@@ -131,6 +131,6 @@ def read_member(archive: StoredTar | StoredZip, member: Member) -> bytes:
     return b"".join(archive.read(member))
 
 
-def changed_object_error(found: StoredObject) -> InputError:
+def changed_object_error(stored: StoredObject) -> InputError:
     """Return the error for an object that has changed since it was listed."""
-    return InputError(f"{found.uri} has changed since it was listed", next_step="run again, which lists it again")
+    return InputError(f"{stored.uri} has changed since it was listed", next_step="run again, which lists it again")

@@ -25,7 +25,7 @@ class CheckResult(NamedTuple):
     """Images that can be samples. In a shard, `source` is the label beside the image."""
     rejects: list[tuple[str, str]]
     """Images that can't be samples: path and reason."""
-    others: list[str]
+    other_paths: list[str]
     """Paths of other files."""
     archive: str = ""
     """The archive's path; empty for objects that are images themselves."""
@@ -64,7 +64,9 @@ class CheckLedger(Ledger):
                 if (duplicate := self._add(result.images)) is not None:
                     return duplicate
                 self._db.executemany("INSERT OR REPLACE INTO rejects VALUES (?, ?)", result.rejects)
-                self._db.executemany("INSERT OR REPLACE INTO others VALUES (?)", ((path,) for path in result.others))
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO others VALUES (?)", ((path,) for path in result.other_paths)
+                )
                 if result.archive:
                     self._db.execute("INSERT OR REPLACE INTO archives VALUES (?)", (result.archive,))
                     rows = ((result.archive, label, count) for label, count in result.labels.items())
@@ -91,13 +93,13 @@ class CheckLedger(Ledger):
                 except sqlite3.IntegrityError:
                     self._db.rollback()
                     return path
-            others = ((path, _OTHER, "") for path in part.others)
+            other_files = ((path, _OTHER, "") for path in part.other_paths)
             rejects = ((path, _REJECT, reason) for path, reason in part.rejects)
             self._db.executemany(
                 "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?, ?)",
                 (
                     (part.archive, key_of(path), path, kind, line)
-                    for path, kind, line in itertools.chain(others, rejects)
+                    for path, kind, line in itertools.chain(other_files, rejects)
                 ),
             )
             self._db.execute("INSERT OR REPLACE INTO begun VALUES (?, ?, ?, ?)", (part.archive, *rest))
@@ -116,23 +118,23 @@ class CheckLedger(Ledger):
     def parts(self, archive: str) -> Iterator[tuple[CheckResult, dict[str, str]]]:
         """Yield what the recorded parts of an archive hold, in batches of whole keys, each with its labels by key."""
         query = "SELECT key, path, kind, line FROM members WHERE archive = ? ORDER BY key"
-        found, labels, keys = CheckResult([], [], [], archive), dict[str, str](), 0
+        result, labels, keys = CheckResult([], [], [], archive), dict[str, str](), 0
         rows = self._db.execute(query, (archive,))
         for key, members in itertools.groupby(rows, key=operator.itemgetter(0)):
             for _, path, kind, line in members:
                 if kind == _IMAGE:
-                    found.images.append(IndexEntry.from_json(line))
+                    result.images.append(IndexEntry.from_json(line))
                 elif kind == _REJECT:
-                    found.rejects.append((path, line))
+                    result.rejects.append((path, line))
                 elif kind == _LABEL:
                     labels[key] = line
                 else:
-                    found.others.append(path)
+                    result.other_paths.append(path)
             keys += 1
             if keys == _KEYS_PER_BATCH:
-                yield found, labels
-                found, labels, keys = CheckResult([], [], [], archive), dict[str, str](), 0
-        yield found, labels
+                yield result, labels
+                result, labels, keys = CheckResult([], [], [], archive), dict[str, str](), 0
+        yield result, labels
 
     def drop_parts(self, archive: str) -> None:
         """Delete the parts of an archive that is recorded as a whole."""

@@ -18,7 +18,7 @@ from larder.sources.limits import SourceLimits
 from larder.sources.members import Member, is_litter
 from larder.sources.prefix_reader import PrefixReader, S3Object
 from larder.sources.random_access import BEGINNING, ScanPlace
-from larder.store import BucketSettings
+from larder.store import BucketSettings, with_bucket
 from larder.tree.check import check_image
 from larder.tree.file_names import HEAD_BYTES, detect_image_format, is_image_name, litter_reason
 from larder.tree.lists import list_error
@@ -85,24 +85,24 @@ class ObjectChecker:
     settings: BucketSettings
     verify: Verify
 
-    def __call__(self, found: StoredObject) -> CheckResult:
+    def __call__(self, stored: StoredObject) -> CheckResult:
         """Check an object. Raises InputError if it has changed since it was listed, ServiceError if the store fails."""
-        if not is_image_name(found.path) and not self._begins_as_image(found):
-            return CheckResult([], [], [found.path])
-        if found.bytes > MAX_IMAGE_BYTES:
-            return CheckResult([], [(found.path, TOO_LARGE)], [])
-        data = b"".join(_prefix(self.settings, found.bucket).read(S3Object(*found[:4])))
+        if not is_image_name(stored.path) and not self._begins_as_image(stored):
+            return CheckResult([], [], [stored.path])
+        if stored.bytes > MAX_IMAGE_BYTES:
+            return CheckResult([], [(stored.path, TOO_LARGE)], [])
+        data = b"".join(_prefix(self.settings, stored.bucket).read(S3Object(*stored[:4])))
         try:
-            return CheckResult([check_content(data, found.path, self.verify, found, None)], [], [])
+            return CheckResult([check_content(data, stored.path, self.verify, stored, None)], [], [])
         except RejectError as why:
-            return CheckResult([], [(found.path, str(why))], [])
+            return CheckResult([], [(stored.path, str(why))], [])
 
-    def _begins_as_image(self, found: StoredObject) -> bool:
-        if is_never_image(found.path):
+    def _begins_as_image(self, stored: StoredObject) -> bool:
+        if is_never_image(stored.path):
             return False
-        begin = open_prefix(with_bucket(self.settings, found.bucket), "").read_start(found.key, HEAD_BYTES)
+        begin = open_prefix(with_bucket(self.settings, stored.bucket), "").read_start(stored.key, HEAD_BYTES)
         if begin is None:
-            raise changed_object_error(found)
+            raise changed_object_error(stored)
         return detect_image_format(begin) is not None
 
 
@@ -117,7 +117,7 @@ class ArchivePart(NamedTuple):
     """What is in a part of an archive, with paths in the archive."""
 
     stored: StoredObject
-    found: CheckResult
+    result: CheckResult
     labels: dict[str, str]
     """Labels by key."""
     rest: ScanPlace | None
@@ -140,16 +140,16 @@ class ArchiveChecker:
 
         Raises InputError if it is damaged, or if its images can't be read in place.
         """
-        found = job.stored
-        archive = open_stored(with_bucket(self.settings, found.bucket), found, self.limits)
+        stored = job.stored
+        archive = open_stored(with_bucket(self.settings, stored.bucket), stored, self.limits)
         archive.begin = job.begin
-        result, labels = CheckResult([], [], [], found.path), dict[str, str]()
+        result, labels = CheckResult([], [], [], stored.path), dict[str, str]()
         for number, member in enumerate(archive.scan(), 1):
-            self._check_member(archive, member, found, result, labels)
+            self._check_member(archive, member, stored, result, labels)
             if number >= MEMBERS_AT_ONCE and archive.place is not None:
                 archive.faults.raise_if_any(archive.name)
-                return ArchivePart(found, result, labels, archive.place)
-        return ArchivePart(found, result, labels, None)
+                return ArchivePart(stored, result, labels, archive.place)
+        return ArchivePart(stored, result, labels, None)
 
     def complete(self, result: CheckResult, labels: dict[str, str], has_labels: bool) -> CheckResult:
         """Match images with their labels, and give all their paths in the source.
@@ -171,7 +171,7 @@ class ArchiveChecker:
         self,
         archive: StoredTar | StoredZip,
         member: Member,
-        found: StoredObject,
+        stored: StoredObject,
         result: CheckResult,
         labels: dict[str, str],
     ) -> None:
@@ -181,31 +181,31 @@ class ArchiveChecker:
         key = key_of(path)
         if path.endswith(CLASS) and litter_reason(path) is None and member.link is None:
             if key in labels:
-                raise list_error(f"{archive.name}: {path}", "has the key of another one")
-            labels[key] = label_in(f"{archive.name}: {path}", _begin(archive, member, MAX_LABEL_BYTES + 1))
+                raise list_error(f"{archive.name}: {path}", "has the same key as another")
+            labels[key] = label_in(f"{archive.name}: {path}", _read_start(archive, member, MAX_LABEL_BYTES + 1))
         elif self.is_whole_source and is_archive(path) and not is_hidden(path) and member.link is None:
             raise InputError(
                 f"{archive.name} holds the archive {path!r}, whose content can't be read in place",
                 next_step=f"{USE_EXTRACT_HINT}; or put both archives into the store",
             )
         elif litter_reason(path) is not None or not (is_image_name(path) or self._begins_as_image(archive, member)):
-            result.others.append(path)
+            result.other_paths.append(path)
         elif member.bytes > MAX_IMAGE_BYTES:
             result.rejects.append((path, TOO_LARGE))
         else:
             byte_range = find_byte_range(archive, member)
             try:
-                result.images.append(check_content(read_member(archive, member), path, self.verify, found, byte_range))
+                result.images.append(check_content(read_member(archive, member), path, self.verify, stored, byte_range))
             except RejectError as why:
                 result.rejects.append((path, str(why)))
 
     def _begins_as_image(self, archive: StoredTar | StoredZip, member: Member) -> bool:
         if is_never_image(member.path) or member.link is not None:
             return False
-        return detect_image_format(_begin(archive, member, HEAD_BYTES)) is not None
+        return detect_image_format(_read_start(archive, member, HEAD_BYTES)) is not None
 
 
-def _begin(archive: StoredTar | StoredZip, member: Member, max_bytes: int) -> bytes:
+def _read_start(archive: StoredTar | StoredZip, member: Member, max_bytes: int) -> bytes:
     """Return a member's first bytes, at most `max_bytes`."""
     begin = b""
     for chunk in archive.read(member):
@@ -245,19 +245,19 @@ def _rename_paths(result: CheckResult, name: Callable[[str], str]) -> CheckResul
     return CheckResult(
         [entry._replace(path=name(entry.path)) for entry in result.images],
         [(name(path), reason) for path, reason in result.rejects],
-        [name(path) for path in result.others],
+        [name(path) for path in result.other_paths],
         result.archive,
         result.labels,
     )
 
 
 def check_content(
-    data: bytes, path: str, verify: Verify, found: StoredObject, byte_range: ByteRange | None
+    data: bytes, path: str, verify: Verify, stored: StoredObject, byte_range: ByteRange | None
 ) -> IndexEntry:
     """Check an image and return its entry. Raises RejectError if it can't be a sample."""
     width, height = check_image(data, verify) or (None, None)
     entry = IndexEntry(
-        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=found.etag, object=found.uri
+        path, len(data), hashlib.sha256(data).hexdigest(), None, width, height, etag=stored.etag, object=stored.uri
     )
     return entry if byte_range is None else entry._replace(**byte_range._asdict())
 
@@ -266,9 +266,3 @@ def check_content(
 def _prefix(settings: BucketSettings, bucket: str) -> PrefixReader:
     """Return a bucket's objects; the cache keeps one client per process."""
     return PrefixReader(f"s3://{bucket}/", settings, 0)
-
-
-@lru_cache(maxsize=64)
-def with_bucket(settings: BucketSettings, bucket: str) -> BucketSettings:
-    """Return the settings for another bucket of the same store."""
-    return settings.model_copy(update={"bucket": bucket, "prefix": ""})

@@ -19,7 +19,7 @@ from larder.tree import recipes
 from larder.tree.assign import count_entries, make_division
 from larder.tree.left_out import LeftOut
 from larder.tree.recipes import AUTO, Recipe, RecipeFiles, require_images
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from larder.tree.summary import shared_by_splits, with_table
 from larder.volume import StagedArtifact
 from services.index.check_ledger import CheckLedger, SampleLedger
@@ -203,16 +203,15 @@ class _IndexRun:
             return self._choose_recipe(self._lists.make_recipe_files(checked.paths, checked.is_checked))
         if labelled < len(checked) or self._settings.recipe != AUTO:
             raise InputError(
-                f"{format_amount(labelled, 'images')} of {len(checked):,} have labels beside them, as WebDataset has "
-                "them"
+                f"{format_amount(labelled, 'images')} of {len(checked):,} have labels beside them, as in WebDataset"
                 + ("" if labelled < len(checked) else f", and LARDER_RECIPE={self._settings.recipe} takes others"),
-                next_step="index shards with labels and other archives apart, with LARDER_RECIPE=auto",
+                next_step="index shards with labels and other archives separately, with LARDER_RECIPE=auto",
             )
         manifest = find_shards_manifest(self._settings)
         list_files = self._lists.make_recipe_files(self._listing.paths, self._lists.has_object)
         recipe = LabelledShards(checked, list_files, self._folders, manifest.classes if manifest is not None else [])
         self._reporter.event(
-            "recipe", "recognised: WebDataset shards, with a label for each image", recipe=SHARDS_RECIPE
+            "recipe", "recognized: WebDataset shards, with a label for each image", recipe=SHARDS_RECIPE
         )
         return SHARDS_RECIPE, recipe
 
@@ -221,8 +220,8 @@ class _IndexRun:
         require_images(files)
         name = self._settings.recipe
         if name == AUTO:
-            name, why = recognise_layout(files)
-            self._reporter.event("recipe", f"recognised: {why}: LARDER_RECIPE={name}", recipe=name)
+            name, why = recognize_layout(files)
+            self._reporter.event("recipe", f"recognized: {why}: LARDER_RECIPE={name}", recipe=name)
         return name, recipes.open_recipe(name, files)
 
     def _write(self, assigned: SampleLedger, name: str, recipe: Recipe) -> Manifest:

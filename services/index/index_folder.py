@@ -26,17 +26,17 @@ class IndexFolder:
     def find(self) -> Manifest | None:
         """Return the current index's manifest, or None. Raises ConfigurationError if the folder holds other data."""
         try:
-            found = self.folder.find_manifest()
+            manifest = self.folder.find_manifest()
         except InputError:
             if not self._force:
                 raise
             return None
-        if found is not None and found.artifact != "index":
+        if manifest is not None and manifest.artifact != "index":
             raise ConfigurationError(
-                f"{self.uri} holds {found.artifact!r} data, which an index would replace",
+                f"{self.uri} holds {manifest.artifact!r} data, which an index would replace",
                 next_step="set S3_PREFIX, or another LARDER_DATASET",
             )
-        return found
+        return manifest
 
     def require_writable(self) -> None:
         """Check write access before the source is read. Raises ConfigurationError or ServiceError."""
@@ -94,7 +94,7 @@ class IndexFolder:
     def delete_stale(self, manifest: Manifest) -> None:
         """Delete probes of killed runs, and indexes other than the manifest's."""
         name = f"{META}/{index_name(manifest)}"
-        found = (item.path for item in self.folder.list(META))
+        paths = (item.path for item in self.folder.list(META))
         self.folder.delete(
-            [path for path in found if path == _PROBE or (INDEX_IN_STORE.fullmatch(path) and path != name)]
+            [path for path in paths if path == _PROBE or (INDEX_IN_STORE.fullmatch(path) and path != name)]
         )

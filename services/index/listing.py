@@ -69,7 +69,7 @@ class ObjectListing:
 
         Raises BadSourceError for two objects with one path, TooLargeError for too many keys.
         """
-        rows = [StoredObject(found.path, found.bytes, found.etag, found.key, bucket) for found in objects]
+        rows = [StoredObject(item.path, item.bytes, item.etag, item.key, bucket) for item in objects]
         try:
             with map_database_errors(self._path):
                 self._db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?)", rows)
@@ -172,7 +172,7 @@ def _request_page(prefix: PrefixReader, step: _PageRequest) -> tuple[ListingPage
 
 def _has_large_folders(page: ListingPage, start: str) -> bool:
     """Return whether the first objects of a folder are in few subfolders, which are then large."""
-    folders = {inside[0] for found in page.objects if len(inside := found.key[len(start) :].split("/", 1)) > 1}
+    folders = {inside[0] for item in page.objects if len(inside := item.key[len(start) :].split("/", 1)) > 1}
     return len(folders) * _MIN_IMAGES_PER_FOLDER <= page.keys
 
 

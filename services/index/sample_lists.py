@@ -47,7 +47,7 @@ class SampleLists:
         """Download a list once. Raises ConfigurationError if it is in an archive."""
         target, item = self._folder / path, self._listing.find(path)
         if item is None and self._listing.kinds.kind == "archives":
-            raise _unreadable_list(path)
+            raise _unreadable_list_error(path)
         if target.exists() or item is None:
             return
         if item.bytes > _MAX_LIST_BYTES:
@@ -69,7 +69,7 @@ class SampleLists:
         return (self._folder / path).read_bytes()
 
 
-def _unreadable_list(path: str) -> ConfigurationError:
+def _unreadable_list_error(path: str) -> ConfigurationError:
     return ConfigurationError(
         f"{path!r} may be a list of samples, and it lies in an archive, where lists aren't read",
         next_step=f"set LARDER_RECIPE=imagefolder if the folders are the classes; or run {CREATED_BY['tree']} with "

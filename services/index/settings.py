@@ -32,5 +32,5 @@ class IndexSettings(SourceSettings, DataSettings, EngineSettings, BucketSettings
         alias="LARDER_SOURCE",
         min_length=1,
         description="the images, WebDataset shards, archives or Parquet files, in a store: s3://bucket/folder/, a "
-        "pattern (`s3://bucket/shards/*.tar`), an archive; several archives, one a line or as a JSON list",
+        "pattern (`s3://bucket/shards/*.tar`), an archive; several archives, one per line or as a JSON list",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from larder.batches import batches
 from larder.engines import Engine, open_engine
@@ -16,7 +16,7 @@ from larder.sources.kinds import is_archive, is_hidden, is_parquet
 from larder.sources.limits import SourceLimits
 from larder.sources.members import BadSourceError, unsafe_source_error
 from larder.sources.random_access import BEGINNING, ScanPlace
-from larder.store import BucketSettings
+from larder.store import BucketSettings, only_bucket_settings
 from larder.tree.lists import list_error
 from larder.tree.recipes import AUTO, Recipe
 from larder.tree.recipes.parquet import ParquetRecipe
@@ -32,12 +32,23 @@ from services.index.settings import IndexSettings
 T = TypeVar("T")
 R = TypeVar("R")
 _PARQUET = "parquet"
-_OBJECTS_PER_BATCH, _ARCHIVES_PER_BATCH = 64, 1
-"""Objects and archives per batch of a worker."""
-_CONCURRENT_REQUESTS, _PATHS_PER_RECORD = 16, 1000
+_PATHS_PER_RECORD = 1000
 _MAX_BYTES = 1 << 62
 _END = ScanPlace(_MAX_BYTES)
 """Where the next part would begin after the last one."""
+
+
+class WorkUnit(NamedTuple):
+    """What one task of a worker checks, and how tasks are spread."""
+
+    name: str
+    per_batch: int
+    """Tasks per batch of a worker."""
+    threads: int
+    """Tasks that a worker does at a time."""
+
+
+_OBJECTS, _ARCHIVES, _FILES = WorkUnit("objects", 64, 16), WorkUnit("archives", 1, 1), WorkUnit("files", 1, 1)
 
 
 class SourceChecker:
@@ -49,30 +60,28 @@ class SourceChecker:
         reporter: Reporter,
         listing: ObjectListing,
         lists: SampleLists,
-        found: CheckLedger,
+        ledger: CheckLedger,
     ) -> None:
         self._settings, self._reporter, self._listing = settings, reporter, listing
-        self._lists, self._found = lists, found
+        self._lists, self._ledger = lists, ledger
 
     def check_objects(self, recipe: Recipe) -> None:
         """Read, check and hash every object that may be a sample."""
         candidates = (item for item in self._listing if may_be_sample(recipe, item.path))
         jobs = (
-            (item for item in candidates if not self._found.is_checked(item.path)) if len(self._found) else candidates
+            (item for item in candidates if not self._ledger.is_checked(item.path)) if len(self._ledger) else candidates
         )
         check = ObjectChecker(self._settings_of_store, self._settings.verify)
-        for results in self._results(
-            self._engine(), check, jobs, self._listing.files, _OBJECTS_PER_BATCH, _CONCURRENT_REQUESTS, "objects"
-        ):
+        for results in self._results(self._engine(), check, jobs, self._listing.files, _OBJECTS):
             self._record(results)
 
     def check_archives(self, folders: ArchiveFolders) -> None:
         """Read every archive, and check and hash its images."""
-        others = (path for path in self._listing.paths() if not is_archive(path) or is_hidden(path))
-        for results in batches(others, _PATHS_PER_RECORD):
-            self._found.record(CheckResult([], [], results))
+        other_paths = (path for path in self._listing.paths() if not is_archive(path) or is_hidden(path))
+        for results in batches(other_paths, _PATHS_PER_RECORD):
+            self._ledger.record(CheckResult([], [], results))
         archives = (item for item in self._listing if is_archive(item.path) and not is_hidden(item.path))
-        pending = (item for item in archives if not self._found.has_archive(item.path))
+        pending = (item for item in archives if not self._ledger.has_archive(item.path))
         limits = SourceLimits(self._settings.max_files, _MAX_BYTES)
         check = ArchiveChecker(self._settings_of_store, self._settings.verify, folders, limits, self._is_one_archive)
         jobs: Iterable[ArchiveJob] = self._jobs(check, pending)
@@ -80,7 +89,7 @@ class SourceChecker:
         with engine.keep_connected():
             while jobs:
                 next_jobs = list[ArchiveJob]()
-                for parts in self._results(engine, check, jobs, total, _ARCHIVES_PER_BATCH, 1, "archives"):
+                for parts in self._results(engine, check, jobs, total, _ARCHIVES):
                     next_jobs += [job for part in parts if (job := self._record_part(check, part)) is not None]
                 jobs = next_jobs
 
@@ -108,10 +117,10 @@ class SourceChecker:
         jobs = (
             ParquetJob(file, tables[file.part.name])
             for file in source.files
-            if not self._found.has_archive(file.part.name)
+            if not self._ledger.has_archive(file.part.name)
         )
         check = ParquetChecker(store, self._settings.verify, source.columns, source.labels, len(source.classes))
-        for results in self._results(self._engine(), check, jobs, len(source.files), _ARCHIVES_PER_BATCH, 1, "files"):
+        for results in self._results(self._engine(), check, jobs, len(source.files), _FILES):
             self._record(results)
         return _PARQUET, recipe
 
@@ -122,36 +131,31 @@ class SourceChecker:
         )
 
     def _results(
-        self,
-        engine: Engine,
-        check: Callable[[T], R],
-        jobs: Iterable[T],
-        total: int,
-        batch: int,
-        threads: int,
-        unit: str,
+        self, engine: Engine, check: Callable[[T], R], jobs: Iterable[T], total: int, unit: WorkUnit
     ) -> Iterator[list[R]]:
         """Run the checks, report progress, and yield the results of one batch at a time."""
         remaining = iter(jobs)
         first = next(remaining, None)
         if first is None:
             return
-        done = len(self._found) if unit == "objects" else self._found.archive_count()
-        with self._reporter.task("check", total, unit, done=done) as task:
-            for results in Spread(engine, batch, threads).in_batches(check, itertools.chain([first], remaining)):
+        done = len(self._ledger) if unit == _OBJECTS else self._ledger.archive_count()
+        with self._reporter.task("check", total, unit.name, done=done) as task:
+            for results in Spread(engine, unit.per_batch, unit.threads).in_batches(
+                check, itertools.chain([first], remaining)
+            ):
                 yield results
                 task.advance(sum(not (isinstance(result, ArchivePart) and result.rest) for result in results))
 
     def _record_part(self, check: ArchiveChecker, part: ArchivePart) -> ArchiveJob | None:
         """Record a part of an archive, or the whole archive after its last part. Return the job for the next part."""
-        stored, found, labels, rest = part
-        before = self._found.begin_of(stored.path) != BEGINNING
+        stored, result, labels, rest = part
+        before = self._ledger.begin_of(stored.path) != BEGINNING
         if rest is None and not before:
-            self._record([check.complete(found, labels, bool(labels))])
+            self._record([check.complete(result, labels, bool(labels))])
             return None
-        if (duplicate := self._found.record_part(found, labels, rest or _END)) is not None:
+        if (duplicate := self._ledger.record_part(result, labels, rest or _END)) is not None:
             if duplicate.endswith(CLASS):
-                raise list_error(f"{stored.uri}: {duplicate}", "has the key of another one")
+                raise list_error(f"{stored.uri}: {duplicate}", "has the same key as another")
             raise self._duplicate_path_error(duplicate)
         if rest is not None:
             return ArchiveJob(stored, rest)
@@ -161,7 +165,7 @@ class SourceChecker:
     def _jobs(self, check: ArchiveChecker, archives: Iterable[StoredObject]) -> Iterator[ArchiveJob]:
         """Yield a job for each archive, after the parts that an earlier run has recorded."""
         for item in archives:
-            begin = self._found.begin_of(item.path)
+            begin = self._ledger.begin_of(item.path)
             if begin == _END:
                 self._finish_archive(check, item.path)
             else:
@@ -169,11 +173,11 @@ class SourceChecker:
 
     def _finish_archive(self, check: ArchiveChecker, archive: str) -> None:
         """Record an archive as a whole after its last part."""
-        has_labels = self._found.has_labels(archive)
-        results = (check.complete(found, labels, has_labels) for found, labels in self._found.parts(archive))
-        if (duplicate := self._found.record_all(results)) is not None:
+        has_labels = self._ledger.has_labels(archive)
+        results = (check.complete(result, labels, has_labels) for result, labels in self._ledger.parts(archive))
+        if (duplicate := self._ledger.record_all(results)) is not None:
             raise self._duplicate_path_error(duplicate.path)
-        self._found.drop_parts(archive)
+        self._ledger.drop_parts(archive)
 
     def _duplicate_path_error(self, path: str) -> BadSourceError:
         return unsafe_source_error(
@@ -187,14 +191,14 @@ class SourceChecker:
     def _record(self, results: list[CheckResult]) -> None:
         if results[0].archive:
             for result in results:
-                if (duplicate := self._found.record(result)) is not None:
+                if (duplicate := self._ledger.record(result)) is not None:
                     raise self._duplicate_path_error(duplicate.path)
             return
-        self._found.record(
+        self._ledger.record(
             CheckResult(
                 [entry for result in results for entry in result.images],
                 [reject for result in results for reject in result.rejects],
-                [path for result in results for path in result.others],
+                [path for result in results for path in result.other_paths],
             )
         )
 
@@ -206,6 +210,4 @@ class SourceChecker:
     @property
     def _settings_of_store(self) -> BucketSettings:
         """Only the settings that workers need."""
-        settings = self._settings
-        shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
-        return BucketSettings.model_validate(shared, by_name=True)
+        return only_bucket_settings(self._settings)

@@ -10,7 +10,7 @@ from larder.dataset import is_dataset
 from larder.errors import InputError
 from larder.progress import Reporter, format_amount
 from larder.sources.prefix_reader import ListingPage, PrefixReader, find_object, is_prefix
-from larder.store import split_uri
+from larder.store import split_uri, with_bucket
 from services.index.labelled_shards import SHARDS_RECIPE
 from services.index.listing import ObjectListing, list_parallel, require_objects
 from services.index.settings import IndexSettings
@@ -54,7 +54,7 @@ def find_shards_manifest(settings: IndexSettings) -> Manifest | None:
     bucket, key = split_uri(settings.source)
     if len(settings.sources) > 1 or "*" in key or not key.strip("/"):
         return None
-    folder = BucketPrefix(settings.model_copy(update={"bucket": bucket, "prefix": ""}), key.strip("/"))
+    folder = BucketPrefix(with_bucket(settings, bucket), key.strip("/"))
     try:
         manifest = folder.find_manifest()
     except InputError:  # not larder's

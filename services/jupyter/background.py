@@ -46,9 +46,9 @@ def up(settings: JupyterSettings, reporter: Reporter) -> StageOutcome:
     """
     server = jupyter_process(settings)
     with server.exclusive():
-        if (found := find_running_server(settings)) is not None:
-            _require_same_settings(found, settings)
-            return StageOutcome(f"JupyterLab already runs on port {found.port}", str(URL))
+        if (running := find_running_server(settings)) is not None:
+            _require_same_settings(running, settings)
+            return StageOutcome(f"JupyterLab already runs on port {running.port}", str(URL))
         require_free_port(settings)  # otherwise another Jupyter's answer could be taken for this one's
         process = server.start([sys.executable, "-m", "services.jupyter", "--task", "serve"])
         server.wait(process, lambda: "" if is_ready(settings) else "it doesn't answer", _START_SECONDS, reporter)

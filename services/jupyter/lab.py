@@ -50,12 +50,13 @@ COLUMNS = 6
 BUCKET_ARMS: dict[str, tuple[ArtifactLayout, Artifact, str]] = {
     "remote_one_sample": ("tree", "objects", CREATED_BY["objects"]),
     "webdataset": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
+    "stream": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
     "litdata_streaming": ("litdata", "litdata", CREATED_BY["litdata"]),
 }
 """For each arm that reads a bucket: its layout, the artifact in the manifest, and the stage that uploads it."""
 _STEPS = {
     REMOUNT: f"run {StageRun('mount')}, which also removes a dead mount",
-    CHECK_STORE: f"{StageRun('s3', 'check')} looks at the store; "
+    CHECK_STORE: f"{StageRun('s3', 'check')} diagnoses the store; "
     f"{CREATED_BY['objects']} restores what was deleted from it",
 }
 MOUNT_ARM = "imagefolder_rclone_mount"
@@ -107,10 +108,10 @@ def measure(arm: str, **given: Any) -> dict[str, Any]:
 def _parse_event(line: str) -> dict[str, Any] | None:
     """Parse an event of bench; None for a library's output."""
     try:
-        found = json.loads(line)
+        event = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and {"event", "message"} <= found.keys() else None
+    return event if isinstance(event, dict) and {"event", "message"} <= event.keys() else None
 
 
 def _print_event(line: str) -> None:

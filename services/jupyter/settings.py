@@ -17,8 +17,8 @@ class JupyterSettings(Settings):
     task: Literal["serve", "ready", "url", "up", "down", "logs"] = Field(
         "serve",
         alias="LARDER_JUPYTER_TASK",
-        description="serve (run it here), ready (does it answer?), url (print its address with the token); up, down "
-        "and logs are for a server in the background, without a container engine",
+        description="serve (run it here), ready (report whether it answers), url (print its address with the token); "
+        "up, down and logs are for a server in the background, without a container engine",
     )
     workspace: Path = Field(
         Path("workspace"),
@@ -28,9 +28,11 @@ class JupyterSettings(Settings):
     bind: IPv4Address = Field(
         IPv4Address("127.0.0.1"),
         alias="LARDER_JUPYTER_BIND",
-        description="the address that it listens on; on any address but loopback, others can reach the login",
+        description="the address that JupyterLab listens on; on any address but loopback, others can reach the login",
     )
-    port: int = Field(8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that it listens on")
+    port: int = Field(
+        8888, alias="LARDER_JUPYTER_PORT", ge=1, le=65535, description="the port that JupyterLab listens on"
+    )
     token_file: Path = Field(
         Path(".larder/jupyter-token"),
         alias="LARDER_JUPYTER_TOKEN_FILE",
@@ -39,5 +41,5 @@ class JupyterSettings(Settings):
     home: Path = Field(
         Path(".larder/jupyter"),
         alias="LARDER_JUPYTER_DIR",
-        description="where a server in the background keeps its log and its process id",
+        description="folder in which a server in the background keeps its log and process id",
     )

@@ -38,8 +38,8 @@ def keep_class_folders(source: Manifest, remote: BucketPrefix, objects: Iterable
     if source.artifact != "tree":
         return
     expected = {f"{path}/{PLACEHOLDER}" for path in source.empty_class_folders()}
-    found = {item.path for item in objects if is_placeholder(item)}
+    placeholders = {item.path for item in objects if is_placeholder(item)}
     with ThreadPoolExecutor(requests) as pool:
-        for _ in pool.map(lambda path: remote.write(path, b""), sorted(expected - found)):
+        for _ in pool.map(lambda path: remote.write(path, b""), sorted(expected - placeholders)):
             pass
-    remote.delete(sorted(found - expected))
+    remote.delete(sorted(placeholders - expected))

@@ -100,8 +100,8 @@ def delete_stale(job: LoadJob, manifest: Manifest, current: Manifest | None, *, 
     """
     own = _indexes(manifest)
     for item in job.state.unexpected_objects("meta"):
-        if item.path not in own and (found := INDEX_IN_STORE.fullmatch(item.path)) is not None:
-            _add_previous_objects(job, item.path, found[1])
+        if item.path not in own and (match := INDEX_IN_STORE.fullmatch(item.path)) is not None:
+            _add_previous_objects(job, item.path, match[1])
     if replaced := sum(1 for _ in job.state.unexpected_objects("before")):
         job.reporter.event(
             "delete",

@@ -31,7 +31,7 @@ def compare(job: LoadJob) -> Current:
         job.state.add_expected(with_progress(read_index(job.data, job.source), task.advance))
     if current.manifest is None or _compare_with_index(job, current.manifest):
         return current
-    job.reporter.event("repair", f"the index in {job.remote.uri} is missing or damaged: not relied on")
+    job.reporter.event("repair", f"the index in {job.remote.uri} is missing or damaged, so it is not used")
     return Current(None, damaged=True)
 
 

@@ -68,7 +68,7 @@ def _load(job: LoadJob) -> StageOutcome:
     extra = handle_extras(job)
 
     written = manifest != current
-    result = "nothing to send, new manifest put" if written else "up to date"
+    result = "nothing to send, new manifest written" if written else "up to date"
     if uploader.files:
         result = f"{uploader.files:,} sent ({format_amount(uploader.bytes, 'B')})"
     objects = f"{format_amount(job.source.files, 'objects')} in {job.remote.uri}"
@@ -108,7 +108,7 @@ def _check(job: LoadJob) -> StageOutcome:
         missing = f"missing or different there: {format_amount(mismatched, 'objects')}"
         raise InputError(
             f"{job.remote.uri} doesn't hold what {job.data} does: "
-            + (missing if mismatched else "its manifest is missing or another"),
+            + (missing if mismatched else "its manifest is missing or differs"),
             next_step=f"run {_LOADED_BY[layout_of(job.settings.folder)]}",
         )
     objects = f"{format_amount(job.source.files, 'objects')} in {job.remote.uri}"

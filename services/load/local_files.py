@@ -44,7 +44,7 @@ class LocalFiles:
             try:
                 yield
                 self._job.state.record_hashes(
-                    [(file.path, found) for file, found in zip(files, fingerprints, strict=True)]
+                    [(file.path, current) for file, current in zip(files, fingerprints, strict=True)]
                 )
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -52,12 +52,12 @@ class LocalFiles:
     def _fingerprint(self, file: Expected) -> Fingerprint:
         path = self._job.data / file.path
         try:
-            found = fingerprint(path)
+            current = fingerprint(path)
         except (FileNotFoundError, NotADirectoryError):
             raise self._changed_error(path, "is gone") from None
-        if (found.bytes, found.sha256) != (file.bytes, file.sha256):
+        if (current.bytes, current.sha256) != (file.bytes, file.sha256):
             raise self._changed_error(path, "has changed")
-        return found
+        return current
 
     def _changed_error(self, path: Path, how: str) -> InputError:
         stage = find_creating_stage(self._job.settings.folder)

@@ -22,13 +22,13 @@ def check_reachable(settings: LoadSettings, reporter: Reporter) -> StageOutcome:
     Raises ConfigurationError or ServiceError, with the next step.
     """
     packed = settings.folder in LAYOUTS and settings.folder != "tree" and not settings.input
-    found = find_on_volume(settings.volume, "tree", settings.dataset, reporter) if packed else ""
-    tree = find_manifest(settings.volume / found) if found else None
+    folder = find_on_volume(settings.volume, "tree", settings.dataset, reporter) if packed else ""
+    tree = find_manifest(settings.volume / folder) if folder else None
     if tree is None:
         remote = BucketPrefix(settings, with_folder(settings, reporter).folder)
         remote.read(MANIFEST)
     else:
-        name = settings.dataset or require_dataset_name(tree, found)
+        name = settings.dataset or require_dataset_name(tree, folder)
         [layout] = [layout for layout in LAYOUTS if layout == settings.folder]  # the folder, typed as a layout
         remote = BucketPrefix(settings, folder_of(name, layout))
         if not settings.force:

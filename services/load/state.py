@@ -131,7 +131,7 @@ class SyncState(WorkFile):
         with self._writing():
             self._db.executemany(
                 "UPDATE wanted SET hashed = 1, etag = ? WHERE path = ?",
-                ((found.etag, path) for path, found in fingerprints),
+                ((fingerprint.etag, path) for path, fingerprint in fingerprints),
             )
 
     def is_hashed(self, path: str) -> bool:

@@ -137,6 +137,6 @@ class _Retries:
         return ServiceError(
             f"{self._job.remote.uri}: still missing or different after {TRIES} uploads in a row: "
             f"{format_amount(mismatched, 'objects')}" + (f", such as {example.path}" if example else ""),
-            next_step="look whether something else writes to the bucket, or the store can't hold such a name; then run "
-            "the same command again: it resumes",
+            next_step="check whether something else writes to the bucket, or the store can't hold such a name; then "
+            "run the same command again: it resumes",
         )

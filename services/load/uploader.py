@@ -80,7 +80,7 @@ class Uploader:
         """
         index_files: list[Expected] = []
 
-        def others() -> Iterator[Expected]:
+        def without_index_files() -> Iterator[Expected]:
             for file in files:
                 if self._job.source.artifact == "litdata" and file.path.endswith("/index.json"):
                     index_files.append(file)
@@ -88,7 +88,7 @@ class Uploader:
                     yield file
 
         first = None
-        for batch in batches(others(), BATCH_FILES):
+        for batch in batches(without_index_files(), BATCH_FILES):
             failure = self._copy_batch(origin, below, batch, advance)
             first = first or failure
         if index_files and first is None:
@@ -112,7 +112,7 @@ class Uploader:
         self.files += uploads.files
         self.bytes += uploads.bytes
         if failure is not None:
-            self._report(failure, len(files) - len(uploads.seen))
+            self._report(failure, len(files) - len(uploads.copied))
         return failure
 
     def _report(self, failure: rclone.CopyFailure, left: int) -> None:
@@ -120,7 +120,7 @@ class Uploader:
         if is_final(failure.code):
             raise self.explain(failure)
         self._job.reporter.event(
-            "broke_off", f"{format_amount(left, 'files')} did not go up: {failure.message}", files=left
+            "broke_off", f"uploading {format_amount(left, 'files')} failed: {failure.message}", files=left
         )
 
     def _rclone_path(self, below: str) -> str:
@@ -153,12 +153,12 @@ class _UploadTracker:
     def __init__(self, state: SyncState, sizes: Mapping[str, int], *, counts: bool) -> None:
         self._state, self._sizes, self._counts = state, sizes, counts
         self._new: list[str] = []
-        self.seen: set[str] = set()
+        self.copied: set[str] = set()
         self.files = self.bytes = 0
 
     def add(self, path: str) -> None:
         """Record one file."""
-        self.seen.add(path)
+        self.copied.add(path)
         if self._counts and path in self._sizes:
             self.files, self.bytes = self.files + 1, self.bytes + self._sizes[path]
             self._new.append(path)

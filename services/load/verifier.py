@@ -78,7 +78,7 @@ class Verifier:
             self.trust = "sent"
             self._job.reporter.event(
                 "no_checksums",
-                "this store gives no checksums (its ETags are no MD5s, as where it encrypts by KMS): "
+                "this store gives no checksums (its ETags aren't MD5 digests, as with KMS encryption): "
                 "objects are verified by size; LARDER_VERIFY_REMOTE=read fetches and hashes them",
             )
 
@@ -90,8 +90,10 @@ class Verifier:
             ThreadPoolExecutor(self._job.settings.transfers) as pool,
         ):
             for batch in batches(files, _OBJECTS_PER_BATCH):
-                found = pool.map(self._job.remote.digest, [file.path for file in batch], [file.bytes for file in batch])
-                for file, content in zip(batch, found, strict=True):
+                contents = pool.map(
+                    self._job.remote.digest, [file.path for file in batch], [file.bytes for file in batch]
+                )
+                for file, content in zip(batch, contents, strict=True):
                     task.advance(file.bytes)
                     if content != (file.bytes, file.sha256):
                         self._job.state.invalidate(file.path)

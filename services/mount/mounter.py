@@ -80,7 +80,7 @@ def _execute(request: bytes, point: Path, source: str) -> int | None:
         raise ValueError("no such command")
     where = point.parent / os.fsdecode(name) if name else point
     if where.name in ("", ".", "..") or where.parent != point.parent or not _is_fuse(where):
-        raise ValueError("no mount of FUSE in the folder")
+        raise ValueError("no FUSE mount in the folder")
     kernel.unmount(str(where), lazily=command == b"detach")
     return None
 

@@ -47,13 +47,13 @@ def list_mounts(folder: Path) -> list[MountEntry]:
         raise ConfigurationError("mounting needs Linux", next_step="use a Linux machine, or its containers") from None
     # 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw  (proc_pid_mountinfo(5))
     parts = [(*line.split(" - ")[0].split()[4:5], *line.split(" - ")[1].split()[:2]) for line in lines]
-    found = [MountEntry(Path(_decode_word(point)), kind, _decode_word(source)) for point, kind, source in parts]
-    return [item for item in found if item.point.parent == folder]
+    mounts = [MountEntry(Path(_decode_word(point)), kind, _decode_word(source)) for point, kind, source in parts]
+    return [item for item in mounts if item.point.parent == folder]
 
 
 def _decode_word(word: str) -> str:
     r"""Decode a word of the table, in which blanks and similar characters are escaped as \040."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), word)
 
 
 def start_listing(point: Path) -> subprocess.Popen[str]:
@@ -90,9 +90,9 @@ UnmountFunction = Callable[[Path, bool], str]
 
 
 def unmount_or_detach(
-    point: Path, grace_seconds: float, say_busy: Callable[[], None], unmount: UnmountFunction
+    point: Path, grace_seconds: float, report_busy: Callable[[], None], unmount: UnmountFunction
 ) -> bool:
-    """Unmount `point`. If files are open, call `say_busy` and wait up to `grace_seconds`, then unmount lazily.
+    """Unmount `point`. If files are open, call `report_busy` and wait up to `grace_seconds`, then unmount lazily.
 
     Returns False if it had to unmount lazily. Raises StorageError if this user may not unmount it.
     """
@@ -101,7 +101,7 @@ def unmount_or_detach(
         if os.strerror(errno.EBUSY) not in fault or time.monotonic() >= end:
             break
         if not reported:
-            say_busy()
+            report_busy()
             reported = True
         time.sleep(_PAUSE_SECONDS)
     if not fault:
@@ -145,10 +145,10 @@ def _unmount_with_fusermount(point: Path, lazily: bool) -> str:
 
 def find_fusermount() -> str:
     """Return the path of FUSE's program to mount and unmount. Raises ConfigurationError if it isn't installed."""
-    found = shutil.which("fusermount3") or shutil.which("fusermount")
-    if found is None:
+    program = shutil.which("fusermount3") or shutil.which("fusermount")
+    if program is None:
         raise ConfigurationError(
             "fusermount3 is not installed, so nothing can be mounted",
             next_step="install the package fuse3, or use this stage's image",
         )
-    return found
+    return program

@@ -83,7 +83,7 @@ def _unmount_by(mounter: Mounter | None) -> mounts.UnmountFunction:
 def require_listable_bucket(settings: MountSettings, reporter: Reporter) -> None:
     """Check that the bucket exists and may be listed: rclone would mount it anyway, and fail at the first read."""
     where = f"s3://{settings.bucket}"
-    reporter.event("look", f"looking at {where} on {settings.s3_endpoint_url or 'AWS'}")
+    reporter.event("look", f"checking {where} at {settings.s3_endpoint_url or 'AWS'}")
     try:
         response = make_client(settings, attempts=2).list_objects_v2(Bucket=settings.bucket, MaxKeys=1)
     except S3_ERRORS as fault:
@@ -121,9 +121,9 @@ def _require_same_mount(server: MountServer, settings: MountSettings, mount_fold
             next_step=f"run {UNMOUNT} first, or set LARDER_MOUNT_DIR to another folder",
         )
     expected = settings.shape()
-    if others := [f"{name}={value}" for name, value in server.shape.items() if expected.get(name) != value]:
+    if different := [f"{name}={value}" for name, value in server.shape.items() if expected.get(name) != value]:
         raise ConfigurationError(
-            f"s3://{server.bucket} is mounted in {mount_folder.folder} with other settings: {', '.join(others)}",
+            f"s3://{server.bucket} is mounted in {mount_folder.folder} with other settings: {', '.join(different)}",
             next_step=f"run {UNMOUNT} first, or leave these settings as they are",
         )
 
@@ -225,7 +225,7 @@ def _wait_until_it_answers(
         if now - start > READY_SECONDS:
             raise ServiceError(
                 f"{point} doesn't answer: {fault}; {rclone.describe_end()}".rstrip("; "),
-                next_step=f"run {StageRun('s3', 'check')}, which looks at the store; then this again",
+                next_step=f"run {StageRun('s3', 'check')}, which diagnoses the store; then this again",
             )
         if now - last_report > LINE_INTERVAL_SECONDS:
             last_report = now
@@ -280,6 +280,6 @@ def _rclone_end_error(where: str, ready: bool, reason: str) -> LarderError:
         return ConfigurationError(
             f"{where} can't be mounted here: {reason}",
             next_step="a container needs /dev/fuse, its rights, and no AppArmor profile against mounting, as in "
-            "compose/mount.yaml; a user needs the right to /dev/fuse",
+            "compose/mount.yaml; a user needs access to /dev/fuse",
         )
     return ServiceError(f"{where} is no longer mounted: rclone has ended ({reason})", next_step="mount it again")

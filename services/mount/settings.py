@@ -23,13 +23,13 @@ class MountSettings(BucketSettings):
     mount_dir: Path = Field(
         Path(".larder/mount"),
         alias="LARDER_MOUNT_DIR",
-        description="the folder in which the bucket appears, as a subfolder of the bucket's name",
+        description="the folder in which the bucket is mounted, as a subfolder with the bucket's name",
     )
     vfs_cache: CacheMode = Field(
         "off",
         alias="LARDER_VFS_CACHE",
-        description="what rclone keeps on disk of what is read: off, minimal, writes (all three nothing, as the mount "
-        "is read-only), full",
+        description="what rclone caches on disk: off, minimal and writes cache nothing, since the mount is "
+        "read-only; full caches what is read",
     )
     vfs_cache_max: ByteSize = Field(
         ByteSize(10 * 10**9),
@@ -41,20 +41,22 @@ class MountSettings(BucketSettings):
         10,
         alias="LARDER_DIR_CACHE_SECONDS",
         ge=0,
-        description="how long folder listings are cached: new objects appear after that time",
+        description="how long folder listings are cached; new objects appear after that time",
         json_schema_extra={"unit": "seconds"},
     )
     detach: bool = Field(False, alias="LARDER_DETACH", description="continue in the background once the mount answers")
     unmount: bool = Field(
-        False, alias="LARDER_UNMOUNT", description="unmount, even a dead mount, and end the process that serves it"
+        False,
+        alias="LARDER_UNMOUNT",
+        description="unmount, even if the mount is dead, and end the process that serves it",
     )
 
     @model_validator(mode="after")
-    def _which_bucket(self) -> MountSettings:
+    def _require_bucket(self) -> MountSettings:
         if not self.bucket and not self.unmount:
             raise ValueError("S3_BUCKET is not set (nor RCLONE_CONTAINER, nor --bucket): which bucket is mounted?")
         if self.bucket.startswith("."):
-            raise ValueError("S3_BUCKET: no bucket's name starts with a dot")
+            raise ValueError("S3_BUCKET: a bucket's name can't start with a dot")
         return self
 
     def shape(self) -> dict[str, str | int]:

@@ -63,11 +63,11 @@ class ChunkLayout(NamedTuple):
     def reject_reason(self, entry: IndexEntry) -> None:
         """See PackLayout. Chunks hold no names, so any name is valid."""
 
-    def needs_key(self, path: str, before: str) -> bool:
+    def needs_special_key(self, path: str, previous: str) -> bool:
         """See PackLayout. Chunks have no keys."""
         return False
 
-    def own_key(self, path: str) -> str:
+    def special_key(self, path: str) -> str:
         """See PackLayout."""
         return path
 
@@ -94,7 +94,7 @@ class ChunkLayout(NamedTuple):
         chunks replaces the time, so that the same chunks have the same index.
         """
         config = _write_chunk(self.chunk_bytes, [(b"", 0)])[1]
-        found = {}
+        files = {}
         for split, split_packs in itertools.groupby(packs, key=lambda pack: pack.path.partition("/")[0]):
             chunks, content = [], hashlib.sha256()
             for chunk in split_packs:
@@ -102,8 +102,8 @@ class ChunkLayout(NamedTuple):
                 name = chunk.path.partition("/")[2]
                 chunks.append({"chunk_bytes": chunk.size, "chunk_size": chunk.samples, "dim": None, "filename": name})
             index = {"chunks": chunks, "config": config, "updated_at": content.hexdigest()[:16]}
-            found[f"{split}/index.json"] = json.dumps(index, sort_keys=True).encode()
-        return found
+            files[f"{split}/index.json"] = json.dumps(index, sort_keys=True).encode()
+        return files
 
 
 @cache
@@ -112,10 +112,10 @@ def _require_release() -> None:
 
     Workers check it, too, since their nodes may differ.
     """
-    if (found := version("litdata")) != LITDATA_VERSION:
+    if (release := version("litdata")) != LITDATA_VERSION:
         raise ConfigurationError(
-            f"litdata {found} is installed on {platform.node()}, and chunks are those of {LITDATA_VERSION}: "
-            f"others would differ",
+            f"litdata {release} is installed on {platform.node()}, and chunks are written with {LITDATA_VERSION}: "
+            f"other releases may write other bytes",
             next_step=f"`pip install litdata=={LITDATA_VERSION}`, or use this stage's image; "
             "nodes of a cluster need it, too",
         )

@@ -33,6 +33,7 @@ _PART_BYTES = 5 << 20  # S3's minimum for all parts but the last
 _LAST_PART_BYTES = 1 << 10
 _READS = 20
 _ATTEMPTS = 2
+_FOLDER = ""  # the folder itself: some stores keep it after its last object is deleted
 _SMALL, _PARTS = "small ä+&.bin", "in parts.bin"  # stores differ most in how they handle such special characters
 _DAMAGED = "something between here and the store's disks damages data: don't use the store until it is found"
 
@@ -43,10 +44,6 @@ class Finding(NamedTuple):
     message: str
     advice: str = ""
     figures: dict[str, Any] = {}  # noqa: RUF012  (never changed)
-
-
-_FOLDER = ""
-"""The folder itself: some stores keep it after its last object is deleted."""
 
 
 class BlockedError(Exception):
@@ -123,12 +120,12 @@ def check_credentials(probe: CheckContext) -> Finding:
     """Check that the store accepts the keys."""
     with probe.map_store_errors("asking for the list of buckets"):
         try:
-            found = probe.client.list_buckets()
+            answer = probe.client.list_buckets()
         except ClientError as fault:
             if code_of(fault) != "AccessDenied":
                 raise
             return Finding("the store accepts the keys, but doesn't let them list all buckets")
-    return Finding(f"the store accepts the keys; buckets that it lists: {len(found['Buckets'])}")
+    return Finding(f"the store accepts the keys; buckets that it lists: {len(answer['Buckets'])}")
 
 
 def check_bucket(probe: CheckContext) -> Finding:
@@ -182,10 +179,10 @@ def check_read(probe: CheckContext) -> Finding:
 
 def check_list(probe: CheckContext) -> Finding:
     """Check that a listing shows the object at once."""
-    found = {item.path: item.bytes for item in probe.folder.list()}
-    if found != {_SMALL: _SMALL_BYTES}:
+    sizes = {item.path: item.bytes for item in probe.folder.list()}
+    if sizes != {_SMALL: _SMALL_BYTES}:
         raise ServiceError(
-            f"a listing of {probe.folder.uri}/ shows {found or 'nothing'} after putting {_SMALL!r} of {_SMALL_BYTES} B",
+            f"a listing of {probe.folder.uri}/ shows {sizes or 'nothing'} after putting {_SMALL!r} of {_SMALL_BYTES} B",
             next_step="larder needs a store whose listings are up to date (AWS's, Ceph's and MinIO's are): ask its "
             "operator whether a cache stands in front of it",
         )
@@ -240,25 +237,25 @@ def check_etags(probe: CheckContext) -> Finding:
 def check_multipart(probe: CheckContext) -> Finding:
     """Check multipart uploads."""
     parts = (os.urandom(_PART_BYTES), os.urandom(_LAST_PART_BYTES))
-    where = {"Bucket": probe.bucket, "Key": probe.key(_PARTS)}
+    target = {"Bucket": probe.bucket, "Key": probe.key(_PARTS)}
     store: Any = probe.client
     probe.written.add(_PARTS)
     with probe.map_store_errors(f"writing {probe.folder.uri}/{_PARTS} in two parts"):
         upload = ""
         try:
             with _defer_signals():
-                upload = where["UploadId"] = store.create_multipart_upload(**where)["UploadId"]
+                upload = target["UploadId"] = store.create_multipart_upload(**target)["UploadId"]
             uploaded_parts = []
             for number, part in enumerate(parts, 1):
                 with _defer_signals():
-                    response = store.upload_part(**where, PartNumber=number, Body=part)
+                    response = store.upload_part(**target, PartNumber=number, Body=part)
                 uploaded_parts.append({"PartNumber": number, "ETag": response["ETag"]})
             with _defer_signals():
-                store.complete_multipart_upload(**where, MultipartUpload={"Parts": uploaded_parts})
+                store.complete_multipart_upload(**target, MultipartUpload={"Parts": uploaded_parts})
         except BaseException:  # unfinished parts cost money, and listings don't show them
             with suppress(*S3_ERRORS):  # the first error says more
                 if upload:
-                    store.abort_multipart_upload(**where)
+                    store.abort_multipart_upload(**target)
             raise
     _require_same_content(probe.folder.read(_PARTS), b"".join(parts), f"{probe.folder.uri}/{_PARTS}")
     return Finding(f"{format_amount(_PART_BYTES, 'B')} and {format_amount(_LAST_PART_BYTES, 'B')} became one object")
@@ -299,14 +296,14 @@ def _defer_signals() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
-def _require_same_content(found: bytes | None, expected: bytes, what: str) -> None:
-    if found is None:
+def _require_same_content(content: bytes | None, expected: bytes, what: str) -> None:
+    if content is None:
         raise ServiceError(
             f"{what} was written, but is missing", next_step="ask the store's operator why objects vanish"
         )
-    if found != expected:
+    if content != expected:
         raise ServiceError(
-            f"{what} came back with other content ({len(found)} of {len(expected)} B)", next_step=_DAMAGED
+            f"{what} came back with other content ({len(content)} of {len(expected)} B)", next_step=_DAMAGED
         )
 
 

@@ -69,13 +69,15 @@ def _skipped(name: str, cause: str) -> StoreCheckResult:
 
 def _run(check: StoreCheck, probe: CheckContext, failures: dict[str, LarderError]) -> StoreCheckResult:
     try:
-        found: Finding = check.run(probe)
+        finding: Finding = check.run(probe)
     except BlockedError as blocked:
         return _skipped(check.name, str(blocked))
     except LarderError as error:
         failures[check.name] = error
         return StoreCheckResult(check.name, "failed", error.what, error.next_step)
-    return StoreCheckResult(check.name, "warning" if found.advice else "ok", found.message, found.advice, found.figures)
+    return StoreCheckResult(
+        check.name, "warning" if finding.advice else "ok", finding.message, finding.advice, finding.figures
+    )
 
 
 def _print_result(line: StoreCheckResult, as_json_line: bool) -> None:

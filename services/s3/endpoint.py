@@ -69,9 +69,9 @@ def _require_s3_response(fault: ClientError, what: str, endpoint: str) -> None:
 
 
 def _not_a_store_error(fault: ClientError, what: str, endpoint: str) -> LarderError:
-    explained = explain_s3_error(fault, what, endpoint)
-    if "TLS" in explained.what:
-        return explained
+    error = explain_s3_error(fault, what, endpoint)
+    if "TLS" in error.what:
+        return error
     return ConfigurationError(
         f"{what}: {endpoint} answers, but not as an S3 store does",
         next_step="check S3_ENDPOINT_URL: it must be the S3 port, without a path",

@@ -120,7 +120,7 @@ def _command(home: Path, port: int) -> list[str]:
         "volume.port.grpc",
         "filer.port.grpc",
     )
-    others = [f"-{name}={number}" for name, number in zip(names, free_above(port, len(names)), strict=True)]
+    other_ports = [f"-{name}={number}" for name, number in zip(names, free_above(port, len(names)), strict=True)]
     return [
         weed,
         "mini",
@@ -128,7 +128,7 @@ def _command(home: Path, port: int) -> list[str]:
         f"-ip={LOOPBACK}",
         f"-ip.bind={LOOPBACK}",
         f"-s3.port={port}",
-        *others,
+        *other_ports,
         "-webdav=false",
         "-admin.ui=false",
         "-s3.port.iceberg=0",
@@ -151,10 +151,9 @@ def _why_not_ready(settings: S3Settings) -> str:
     except ServiceError as error:
         return error.what
     except S3_ERRORS as fault:
-        explained = explain_s3_error(
-            fault, f"writing to and reading from s3://{settings.bucket}", settings.s3_endpoint_url
-        )
-        if isinstance(explained, ServiceError):
-            return explained.what
-        raise explained from fault
+        what = f"writing to and reading from s3://{settings.bucket}"
+        larder_error = explain_s3_error(fault, what, settings.s3_endpoint_url)
+        if isinstance(larder_error, ServiceError):
+            return larder_error.what
+        raise larder_error from fault
     return ""

@@ -24,5 +24,5 @@ class S3Settings(OptionalBucketSettings):
     home: Path = Field(
         Path(".larder/store"),
         alias="LARDER_STORE_DIR",
-        description="where the embedded server keeps its data, its log and its process id",
+        description="folder in which the embedded server keeps its data, log and process id",
     )

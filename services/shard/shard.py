@@ -17,7 +17,7 @@ from larder.packing.pack import Pack, PackLimits
 from larder.packing.run import PackFormat, Shaping
 from larder.packing.stage import pack
 from larder.progress import Reporter
-from larder.shards import LABEL, member_names, needs_key, own_key
+from larder.shards import LABEL, member_names, needs_special_key, special_key
 from larder.stage import StageOutcome
 from services.shard.settings import ShardSettings
 
@@ -55,13 +55,13 @@ class ShardLayout(NamedTuple):
             return f"{entry.path} has the extension of labels: it and its own label would be one file"
         return None
 
-    def needs_key(self, path: str, before: str) -> bool:
+    def needs_special_key(self, path: str, previous: str) -> bool:
         """See PackLayout."""
-        return needs_key(path, before)
+        return needs_special_key(path, previous)
 
-    def own_key(self, path: str) -> str:
+    def special_key(self, path: str) -> str:
         """See PackLayout."""
-        return own_key(path)
+        return special_key(path)
 
     def sample_bytes(self, entry: IndexEntry) -> int:
         """See PackLayout."""

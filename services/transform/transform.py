@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from larder import __version__
 from larder.artifacts import find_on_volume, require_dataset, require_dataset_name
 from larder.batches import batches
 from larder.contract import (
-    IndexEntry,
     Manifest,
     SplitSummary,
-    class_folder,
     find_manifest,
     find_missing_file,
     read_index,
@@ -27,29 +22,27 @@ from larder.contract import (
     read_run,
 )
 from larder.engines.local import LocalEngine
-from larder.errors import REMAKE_TREE, InputError, RejectedSamplesError, StorageError
+from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.next_step import CREATED_BY, StageRun
 from larder.progress import Reporter, format_amount
 from larder.stage import Clock, StageOutcome
 from larder.tree import recipes
-from larder.tree.assign import assign, count_entries, make_division
-from larder.tree.check import check_image
-from larder.tree.file_names import image_format, is_image_name, litter_reason
+from larder.tree.assign import count_entries, make_division
+from larder.tree.file_names import litter_reason
 from larder.tree.left_out import LeftOut
-from larder.tree.recipes import AUTO, LeftOutError, Recipe, RecipeFiles, RejectError
-from larder.tree.recipes.auto import RecognizedLayout, recognise_layout
-from larder.tree.settings import Verify
-from larder.tree.splits import Division, parse_split_names
+from larder.tree.recipes import AUTO, Recipe, RecipeFiles
+from larder.tree.recipes.auto import RecognizedLayout, recognize_layout
+from larder.tree.splits import parse_split_names
 from larder.tree.summary import shared_by_splits, with_table
-from larder.volume import RAW, StagedArtifact, remove_tree, swap_in
+from larder.volume import RAW, StagedArtifact
+from services.transform.rejects import REJECTS, drop_stale_rejects, write_rejects
+from services.transform.samples import changed_error, check_batch, list_samples
 from services.transform.settings import TransformSettings
 
-REJECTS = "rejects"
 NEXT_STEP = str(StageRun("bench").with_settings(LARDER_ARM="imagefolder_local"))
 
 _BATCH_FILES = 64
-_SHOWN_REJECTS = 20
 
 
 class TransformRunRecord(TypedDict):
@@ -61,19 +54,17 @@ class TransformRunRecord(TypedDict):
     """`LARDER_RECIPE`: the recipe that was asked for."""
 
 
-class SampleJob(NamedTuple):
-    """A file with its path and label in the tree."""
+class TransformJob(NamedTuple):
+    """One run of the stage."""
 
-    source: IndexEntry
-    path: str
-    label: int
-
-
-class Reject(NamedTuple):
-    """A file that can't be a sample."""
-
-    path: str
-    reason: str
+    settings: TransformSettings
+    raw: Path
+    """Folder of the raw data."""
+    manifest: Manifest
+    """Manifest of the raw data."""
+    target: StagedArtifact
+    """The tree."""
+    reporter: Reporter
 
 
 def transform(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
@@ -85,29 +76,27 @@ def transform(settings: TransformSettings, reporter: Reporter) -> StageOutcome:
     name = settings.dataset or require_dataset_name(manifest, RAW)
     target = StagedArtifact(settings.volume, find_on_volume(settings.volume, "tree", name, reporter))
     target.recover()
-    files = _make_recipe_files(settings, raw, manifest, target)
-    found = _find_recipe(settings, manifest, target, files)
-    tree_settings = _tree_settings(settings, found.name)
-    if (
-        not settings.force
-        and (tree := _up_to_date(target, manifest, tree_settings, settings.max_rejects, reporter)) is not None
-    ):
-        _drop_stale_rejects(target)
+    job = TransformJob(settings, raw, manifest, target, reporter)
+    files = _make_recipe_files(job)
+    choice = _find_recipe(job, files)
+    tree_settings = _tree_settings(settings, choice.name)
+    if not settings.force and (tree := _up_to_date(job, tree_settings)) is not None:
+        drop_stale_rejects(target)
         return StageOutcome(with_table(f"up to date: {_describe_size(tree)}", tree), NEXT_STEP, {"up_to_date": True})
     with target.lock(), Ledger(target.ledger_path, json.dumps([manifest.digest(), tree_settings])) as ledger:
         if target.resume(ledger) and len(ledger):
             reporter.event(
                 "resume", f"continuing an earlier run, which has done {format_amount(len(ledger), 'images')}"
             )
-        if found.why:
-            reporter.event("recipe", f"recognised: {found.why}: LARDER_RECIPE={found.name}", recipe=found.name)
-        recipe = recipes.open_recipe(found.name, files)
-        _build(settings, raw, manifest, target, ledger, recipe, reporter)
-        rejected = _write_rejects(raw, target, ledger, settings.max_rejects, reporter)
+        if choice.why:
+            reporter.event("recipe", f"recognized: {choice.why}: LARDER_RECIPE={choice.name}", recipe=choice.name)
+        recipe = recipes.open_recipe(choice.name, files)
+        _build(job, recipe, ledger)
+        rejected = write_rejects(raw, target, ledger, settings.max_rejects, reporter)
         reporter.event("commit", "writing the index, flushing to disk")
         record = clock.record(**TransformRunRecord(rejects=rejected, asked=settings.recipe))
-        tree, shared = _commit(target, ledger, manifest, recipe.classes, tree_settings, record)
-    _drop_stale_rejects(target)
+        tree, shared = _commit(job, ledger, recipe.classes, tree_settings, record)
+    drop_stale_rejects(target)
     rate = tree.files / max(clock.seconds, 1e-9)
     rejects = f", {rejected:,} rejected (see {settings.volume / REJECTS})" if rejected else ""
     return StageOutcome(
@@ -127,49 +116,45 @@ def _tree_settings(settings: TransformSettings, recipe: str) -> dict[str, str | 
     return tree_settings | settings.shaping_splits
 
 
-def _find_recipe(
-    settings: TransformSettings, raw: Manifest, target: StagedArtifact, files: RecipeFiles
-) -> RecognizedLayout:
+def _find_recipe(job: TransformJob, files: RecipeFiles) -> RecognizedLayout:
     """Return the recipe that is set or fits the files. Raises InputError if none fits."""
+    settings, folder = job.settings, job.target.folder
     if settings.recipe != AUTO:
         return RecognizedLayout(settings.recipe, "")
-    if not settings.force and not settings.csv and (tree := find_manifest(target.folder)) is not None:
-        known, record = str(tree.settings.get("recipe")), read_run(target.folder)
-        same = tree.input.get("manifest") == raw.digest() and tree.settings == _tree_settings(settings, known)
+    if not settings.force and not settings.csv and (tree := find_manifest(folder)) is not None:
+        known, record = str(tree.settings.get("recipe")), read_run(folder)
+        same = tree.input.get("manifest") == job.manifest.digest() and tree.settings == _tree_settings(settings, known)
         if same and (record.get("asked"), record.get("larder")) == (AUTO, __version__):
             return RecognizedLayout(known, "as before")  # saves scanning all names again
-    return recognise_layout(files)
+    return recognize_layout(files)
 
 
-def _up_to_date(
-    target: StagedArtifact, raw: Manifest, tree_settings: dict[str, str | int], max_rejects: int, reporter: Reporter
-) -> Manifest | None:
-    """Return the tree's manifest if it matches `raw`, the settings and the limit, and no file is missing, else None."""
-    tree = find_manifest(target.folder)
-    if tree is None or tree.input.get("manifest") != raw.digest() or tree.settings != tree_settings:
+def _up_to_date(job: TransformJob, tree_settings: dict[str, str | int]) -> Manifest | None:
+    """Return the tree's manifest if it matches the raw data and the settings, and no file is missing; else None."""
+    folder = job.target.folder
+    tree = find_manifest(folder)
+    if tree is None or tree.input.get("manifest") != job.manifest.digest() or tree.settings != tree_settings:
         return None
-    if read_run(target.folder).get("rejects", 0) > max_rejects:
+    if read_run(folder).get("rejects", 0) > job.settings.max_rejects:
         return None
-    missing = find_missing_file(target.folder, tree)
-    missing = missing or next(
-        (path for path in tree.empty_class_folders() if not (target.folder / path).is_dir()), None
-    )
+    missing = find_missing_file(folder, tree)
+    missing = missing or next((path for path in tree.empty_class_folders() if not (folder / path).is_dir()), None)
     if missing is not None:
-        reporter.event("repair", f"{target.folder / missing} is missing or has changed: making the tree again")
+        job.reporter.event("repair", f"{folder / missing} is missing or has changed: making the tree again")
         return None
     return tree
 
 
-def _make_recipe_files(
-    settings: TransformSettings, raw: Path, manifest: Manifest, target: StagedArtifact
-) -> RecipeFiles:
+def _make_recipe_files(job: TransformJob) -> RecipeFiles:
+    settings, raw, manifest = job.settings, job.raw, job.manifest
+
     def paths() -> Iterator[str]:
         return (entry.path for entry in read_index(raw, manifest))
 
     def require_intact(path: str) -> None:
         listed = next((entry for entry in read_index(raw, manifest) if entry.path == path), None)
         if listed is None or hashlib.sha256((raw / path).read_bytes()).hexdigest() != listed.sha256:
-            raise _changed_error(str(raw / path), "has changed")
+            raise changed_error(str(raw / path), "has changed")
 
     def read_all(ending: str, max_bytes: int) -> Iterator[tuple[str, bytes]]:
         for entry in read_index(raw, manifest):
@@ -182,12 +167,12 @@ def _make_recipe_files(
                 )
             content = _read(raw / entry.path, max_bytes)
             if hashlib.sha256(content).hexdigest() != entry.sha256:
-                raise _changed_error(str(raw / entry.path), "has changed")
+                raise changed_error(str(raw / entry.path), "has changed")
             yield entry.path, content
 
     split_names = parse_split_names(settings.splits)
     return RecipeFiles(
-        raw, paths, require_intact, target.work, settings.csv, split_names, settings.label_column, read_all=read_all
+        raw, paths, require_intact, job.target.work, settings.csv, split_names, settings.label_column, read_all=read_all
     )
 
 
@@ -196,188 +181,36 @@ def _read(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             return file.read(max_bytes)
     except FileNotFoundError:
-        raise _changed_error(str(path), "is gone") from None
+        raise changed_error(str(path), "is gone") from None
 
 
-def _build(
-    settings: TransformSettings,
-    raw: Path,
-    manifest: Manifest,
-    target: StagedArtifact,
-    ledger: Ledger,
-    recipe: Recipe,
-    reporter: Reporter,
-) -> None:
+def _build(job: TransformJob, recipe: Recipe, ledger: Ledger) -> None:
     """Link samples into the tree, and record samples and rejects in the ledger."""
+    settings, raw, manifest = job.settings, job.raw, job.manifest
     division = make_division(settings, recipe)
     done = len(ledger) + ledger.reject_count()
-    check = functools.partial(_check_batch, raw, target.staged, settings.verify)
-    with LeftOut(target.meta_folder) as left_out:
-        jobs = _list_jobs(raw, read_index(raw, manifest), recipe, division, ledger, left_out)
+    check = functools.partial(check_batch, raw, job.target.staged, settings.verify)
+    with LeftOut(job.target.meta_folder) as left_out:
+        samples = list_samples(raw, read_index(raw, manifest), recipe, division, ledger, left_out)
         if done:
-            jobs = (job for job in jobs if job.path not in ledger and not ledger.is_rejected(job.source.path))
+            samples = (
+                sample for sample in samples if sample.path not in ledger and not ledger.is_rejected(sample.source.path)
+            )
         with (
-            reporter.task("check", manifest.files, "images", done=done) as task,
-            LocalEngine(settings.workers, settings.workers_after)(check, batches(jobs, _BATCH_FILES)) as results,
+            job.reporter.task("check", manifest.files, "images", done=done) as task,
+            LocalEngine(settings.workers, settings.workers_after)(check, batches(samples, _BATCH_FILES)) as results,
         ):
             for entries, rejects in results:
                 ledger.add(entries)
                 ledger.reject(rejects)
                 task.advance(len(entries) + len(rejects))
     ledger.reject(recipe.missing_files())
-    left_out.report(reporter)
-
-
-def _list_jobs(
-    raw: Path,
-    entries: Iterator[IndexEntry],
-    recipe: Recipe,
-    division: Division | None,
-    ledger: Ledger,
-    left_out: LeftOut,
-) -> Iterator[SampleJob]:
-    """Yield the files to check, with their paths in the tree. Record files without one as rejected or left out."""
-    folders = [class_folder(label, len(recipe.classes)) for label in range(len(recipe.classes))]
-    is_image = functools.partial(_is_image, raw)
-    for entry in entries:
-        try:
-            sample = assign(recipe, entry.path, is_image)
-            split = division.split(entry.sha256) if division else sample.split
-            path = f"{split}/{folders[sample.label]}/{sample.name}"
-            if (first := ledger.claim(path, entry.path)) != entry.path:
-                raise RejectError(f"would get the same path in the tree as {first!r}: {path}")
-        except LeftOutError as why:
-            left_out.add(entry.path, str(why))
-            continue
-        except RejectError as fault:
-            ledger.reject([(entry.path, str(fault))])
-            continue
-        yield SampleJob(entry, path, sample.label)
-
-
-def _is_image(raw: Path, path: str) -> bool:
-    """Return whether a file is an image, by its name or else by its first bytes."""
-    if is_image_name(path):
-        return True
-    try:
-        return image_format(raw / path) is not None
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise _changed_error(str(raw / path), "is gone") from None
-
-
-def _check_batch(
-    raw: Path, tree: Path, verify: Verify, jobs: Sequence[SampleJob]
-) -> tuple[list[IndexEntry], list[Reject]]:
-    entries: list[IndexEntry] = []
-    rejects: list[Reject] = []
-    for job in jobs:
-        try:
-            entries.append(_check_and_link(raw, tree, verify, job))
-        except RejectError as fault:
-            rejects.append(Reject(job.source.path, str(fault)))
-    return entries, rejects
-
-
-def _check_and_link(raw: Path, tree: Path, verify: Verify, job: SampleJob) -> IndexEntry:
-    """Read a file once, check its sha256 and the image, and link it into the tree."""
-    source = os.path.join(raw, job.source.path)
-    try:
-        with open(source, "rb", buffering=0) as file:
-            data = file.readall()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise _changed_error(source, "is gone") from None
-    if hashlib.sha256(data).hexdigest() != job.source.sha256:
-        raise _changed_error(source, "has changed")
-    size = check_image(data, verify)
-    _link(source, os.path.join(tree, job.path))
-    width, height = size or (None, None)
-    return IndexEntry(job.path, len(data), job.source.sha256, job.label, width, height, job.source.path)
-
-
-def _changed_error(path: str, how: str) -> InputError:
-    return InputError(f"{path} {how} since it was extracted", next_step=f"{REMAKE_TREE}, which extracts it again")
-
-
-def _link(source: str, link: str) -> None:
-    """Hard-link a file to its path in the tree."""
-    try:
-        try:
-            os.link(source, link)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(link), exist_ok=True)
-            os.link(source, link)
-    except FileExistsError:  # a killed run didn't record it, or file names ignore case
-        if not os.path.samefile(source, link):
-            raise RejectError(f"gets the same path as another file on this file system: {link}") from None
-    except OSError as fault:
-        if fault.errno in _NO_HARD_LINK_ERRORS:
-            raise StorageError(
-                f"{source} can't be hard-linked ({os.strerror(fault.errno)}): its file system has no hard links, "
-                "or the file belongs to another user",
-                next_step="put the volume on ext4, xfs or btrfs, and run all stages as one user",
-            ) from None
-        raise
-
-
-_NO_HARD_LINK_ERRORS = {errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK, errno.EXDEV}
-
-
-def _write_rejects(raw: Path, target: StagedArtifact, ledger: Ledger, max_rejects: int, reporter: Reporter) -> int:
-    """Write rejected files and a list of reasons to `rejects/`, and return their number.
-
-    Raises RejectedSamplesError if there are more than the limit.
-    """
-    folder, rejects_folder, count = target.work / REJECTS, target.root / REJECTS, ledger.reject_count()
-    if folder.exists():
-        remove_tree(folder)
-    if count == 0:
-        return 0
-    folder.mkdir()
-    with (folder / "rejects.jsonl").open("w", encoding="utf-8") as file:
-        for number, (path, reason) in enumerate(ledger.rejects()):
-            file.write(json.dumps({"path": path, "reason": reason}, ensure_ascii=False) + "\n")
-            if _is_inside(raw, path):
-                with suppress(RejectError):  # two paths for one file: keep the first
-                    _link(str(raw / path), str(folder / "files" / path))
-            if number < _SHOWN_REJECTS:
-                reporter.event("reject", f"rejected {path!r}: {reason}", path=path, reason=reason)
-    if count > _SHOWN_REJECTS:
-        reporter.event("reject", f"and {count - _SHOWN_REJECTS:,} more: see {rejects_folder}/rejects.jsonl")
-    swap_in(folder, rejects_folder)
-    if count > max_rejects and len(ledger) == 0:
-        raise RejectedSamplesError(
-            f"not one file of the source is a sample, and {count:,} are rejected, for the reasons in "
-            f"{rejects_folder}/rejects.jsonl on the data volume",
-            next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (auto finds the one that fits)",
-        )
-    if count > max_rejects:
-        raise RejectedSamplesError(
-            f"rejected samples: {count:,}, and LARDER_MAX_REJECTS allows {max_rejects:,}; "
-            f"all are listed in {rejects_folder}/rejects.jsonl on the data volume, with the files beside it",
-            next_step=f"fix the source, then run {StageRun('extract')} again; or leave them out with "
-            f"LARDER_MAX_REJECTS={count}",
-        )
-    return count
-
-
-def _drop_stale_rejects(target: StagedArtifact) -> None:
-    """Remove the rejects of an earlier tree if the current one has none."""
-    rejects_folder = target.root / REJECTS
-    if rejects_folder.exists() and read_run(target.folder).get("rejects") == 0:
-        with suppress(StorageError, OSError), target.lock():  # in use or read-only: try again in a later run
-            remove_tree(rejects_folder)
-
-
-def _is_inside(folder: Path, path: str) -> bool:
-    """Return whether `path` is a file below `folder`. Tables may name any path, even outside."""
-    relative = PurePosixPath(path)
-    return not relative.is_absolute() and ".." not in relative.parts and os.path.isfile(folder / relative)
+    left_out.report(job.reporter)
 
 
 def _commit(
-    target: StagedArtifact,
+    job: TransformJob,
     ledger: Ledger,
-    raw: Manifest,
     classes: list[str],
     tree_settings: dict[str, str | int],
     record: dict[str, Any],
@@ -386,22 +219,22 @@ def _commit(
     if len(ledger) == 0:
         raise InputError("no file of the source is a sample", next_step="check LARDER_SOURCE and LARDER_RECIPE")
     splits: dict[str, SplitSummary] = {}
-    index = target.write_index(count_entries(ledger.entries(), splits, len(classes)))
+    index = job.target.write_index(count_entries(ledger.entries(), splits, len(classes)))
     manifest = Manifest(
         artifact="tree",
-        dataset=raw.dataset,
+        dataset=job.manifest.dataset,
         classes=classes,
         splits=splits,
         settings=tree_settings,
-        input={"kind": "raw", "manifest": raw.digest()},
+        input={"kind": "raw", "manifest": job.manifest.digest()},
         index=index,
         files=sum(split.samples for split in splits.values()),
         bytes=sum(split.bytes for split in splits.values()),
     )
     for path in manifest.empty_class_folders():
-        (target.staged / path).mkdir(parents=True, exist_ok=True)
+        (job.target.staged / path).mkdir(parents=True, exist_ok=True)
     shared = shared_by_splits(manifest, ledger)
-    target.commit(manifest, record, ledger)
+    job.target.commit(manifest, record, ledger)
     return manifest, shared
 
 

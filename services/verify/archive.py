@@ -31,7 +31,7 @@ def check_archive(chain: Chain) -> VerifiedLink:
     """Check the archive's sha256 against raw's manifest, and its members against raw's files.
 
     All members are compared by name, the chosen ones by sha256, too. Folders and objects in a store are compared the
-    same way. The sample's pictures are generated again.
+    same way. Images of the generated dataset are generated again.
     """
     raw = chain.find_artifact(RAW_FILES)
     if raw is None:
@@ -64,7 +64,7 @@ def _open_source(chain: Chain, raw: VerifiedArtifact) -> Source | StoredObjectsS
     kind = made_from.get("kind")
     if kind == "sample":
         if made_from.get("generator") != sample.GENERATOR_VERSION:
-            raise UnfollowedError("the sample was made by another release of its generator")
+            raise UnfollowedError("the generated dataset was made by another release of the generator")
         return _make_generator(raw)
     # No limits: the digest proves that extract has read this archive within its limits.
     options = SourceOptions(_NO_LIMITS, str(made_from.get("zip_encoding", "")), inner="inner_archives" in made_from)
@@ -158,12 +158,12 @@ def _prefix(raw: VerifiedArtifact, path: str) -> str:
 def _check(source: Source | StoredObjectsSource, raw: str, job: MemberJob) -> int:
     """Read a member and return its length. Raises BreakError if raw's file has other content."""
     where = f"{source.name}: {job.member.path}"
-    found = source.digest(job.member) if isinstance(source, StoredObjectsSource) else _digest(source, job.member)
-    if found is None:
+    current = source.digest(job.member) if isinstance(source, StoredObjectsSource) else _digest(source, job.member)
+    if current is None:
         raise BreakError(
             ChainBreak("an object of the source is missing", where, job.entry.path, cause="it was deleted")
         )
-    length, digest = found
+    length, digest = current
     if digest != job.entry.sha256:
         raise changed_content_error(
             "raw's index has another sha256 than the source's member",

@@ -16,7 +16,7 @@ from larder.errors import InputError
 from larder.next_step import StageRun
 from larder.packing.pack_input import open_prefix
 from larder.progress import Reporter
-from larder.store import BucketSettings
+from larder.store import only_bucket_settings
 from larder.volume import RAW
 from services.verify.choice import Choice, choose_samples
 from services.verify.findings import AbsentError, UnfollowedError
@@ -68,10 +68,10 @@ class Chain:
                 self._artifacts[ref] = read_artifact(location, ref.artifact, self.work)
             except (InputError, AbsentError) as error:
                 self._artifacts[ref] = error
-        found = self._artifacts[ref]
-        if isinstance(found, VerifiedArtifact):
-            return found
-        raise found
+        artifact = self._artifacts[ref]
+        if isinstance(artifact, VerifiedArtifact):
+            return artifact
+        raise artifact
 
     def find_artifact(self, ref: ArtifactRef) -> VerifiedArtifact | None:
         """Return the artifact's manifest and index, or None if it is absent or broken."""
@@ -104,8 +104,7 @@ class Chain:
             raise UnfollowedError(f"no store is set; set S3_BUCKET and its keys, or run {StageRun('s3', 'up')}")
         if self.store_failed:
             raise UnfollowedError(f"since {self.store_failed} failed")
-        shared = {field: getattr(settings, field) for field in BucketSettings.model_fields}
-        bucket = BucketSettings.model_validate(shared, by_name=True)
+        bucket = only_bucket_settings(settings)
         if ref == INDEX:
             return StoreLocation(bucket, index_folder_of(self._dataset))
         layout = _layout(ref.artifact)
@@ -124,8 +123,8 @@ class Chain:
     @property
     def _dataset(self) -> str:
         """The dataset whose folders in the store are verified: LARDER_DATASET, or the one on a volume."""
-        found = (dataset_of(folder.name) for folder in self._folders.values())
-        return self.settings.dataset or next((name for name in found if name != DEFAULT), DEFAULT)
+        datasets = (dataset_of(folder.name) for folder in self._folders.values())
+        return self.settings.dataset or next((name for name in datasets if name != DEFAULT), DEFAULT)
 
 
 def _layout(artifact: Artifact) -> ArtifactLayout:

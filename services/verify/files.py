@@ -76,15 +76,15 @@ def check_objects(chain: Chain) -> VerifiedLink:
     choice = chain.choose(artifact, map(to_indexed_sample, artifact.index))
     changed: list[IndexEntry] = []
     with chain.reporter.task("objects: listing", artifact.manifest.files, "objects") as task:
-        for found_file in artifact.location.stat_files(artifact.index):
-            require_length(artifact.location, found_file)
+        for file_stat in artifact.location.stat_files(artifact.index):
+            require_length(artifact.location, file_stat)
             task.advance()
             if (
-                found_file.etag != found_file.entry.etag
-                and found_file.entry.path not in choice
+                file_stat.etag != file_stat.entry.etag
+                and file_stat.entry.path not in choice
                 and len(changed) < chain.settings.samples
             ):
-                changed.append(found_file.entry)
+                changed.append(file_stat.entry)
     entries = (entry for group in (_chosen(artifact, choice), changed) for entry in group)
     checked = _read_objects(chain, artifact, entries)
     return checked._replace(remark=f"{len(changed):,} of them for their ETags" if changed else "")
@@ -131,30 +131,30 @@ def check_file(location: Location, job: FileJob) -> FileResult:
     """Raise BreakError if a file is missing, or has another length or, if it was chosen, another sha256."""
     path = Path(location.name, job.entry.path)
     try:
-        facts = path.stat(follow_symlinks=False)
+        status = path.stat(follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
-        facts = None
-    require_length(location, FileStat(job.entry, None if facts is None else facts.st_size))
+        status = None
+    require_length(location, FileStat(job.entry, None if status is None else status.st_size))
     if not job.chosen:
         return FileResult()
-    if job.verified_link and facts is not None and os.path.samestat(facts, os.stat(job.verified_link)):
+    if job.verified_link and status is not None and os.path.samestat(status, os.stat(job.verified_link)):
         return FileResult(1, 0, 1)
     return FileResult(1, require_content(location, job.entry))
 
 
-def require_length(location: Location, found_file: FileStat) -> None:
+def require_length(location: Location, file_stat: FileStat) -> None:
     """Raise BreakError if a file is missing or has another length than in the index."""
-    entry, where = found_file.entry, f"{location.name}/{found_file.entry.path}"
-    if found_file.bytes is None:
+    entry, where = file_stat.entry, f"{location.name}/{file_stat.entry.path}"
+    if file_stat.bytes is None:
         raise missing_file_error(location, entry.path)
-    if found_file.bytes != entry.bytes:
+    if file_stat.bytes != entry.bytes:
         raise BreakError(
             ChainBreak(
                 "a file has another length than the index says",
                 where,
                 entry.path,
                 f"{entry.bytes:,} bytes",
-                f"{found_file.bytes:,} bytes",
+                f"{file_stat.bytes:,} bytes",
                 location.cause,
                 forced=False,
             )
@@ -170,13 +170,13 @@ def missing_file_error(location: Location, path: str) -> BreakError:
 
 def require_content(location: Location, entry: IndexEntry) -> int:
     """Read a file and return its length. Raises BreakError if its sha256 differs from the index."""
-    found = location.digest(entry.path, entry.bytes)
-    if found is None:
+    current = location.digest(entry.path, entry.bytes)
+    if current is None:
         raise missing_file_error(location, entry.path)
-    if found != (entry.bytes, entry.sha256):
+    if current != (entry.bytes, entry.sha256):
         where = f"{location.name}/{entry.path}"
         raise changed_content_error(
-            "a file isn't what the index says", where, entry.sha256, found[1], location.cause, entry.path
+            "a file's content differs from the index", where, entry.sha256, current[1], location.cause, entry.path
         )
     return entry.bytes
 

@@ -65,7 +65,7 @@ class BreakError(InputError):
 
 
 EDITED = "it was edited, or replaced, or the disk returns other bytes than were written (`dmesg`)"
-REPLACED = f"something else wrote to the same path, or the store damaged it ({StageRun('s3', 'check')} looks)"
+REPLACED = f"something else wrote to the same path, or the store damaged it ({StageRun('s3', 'check')} diagnoses it)"
 
 
 def changed_content_error(what: str, place: str, expected: str, found: str, cause: str, sample: str = "") -> BreakError:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 RangeReader = Callable[[int, int], bytes]
 """Reads a file's bytes from one offset to another, or fewer at its end."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class FileStat(NamedTuple):
@@ -88,8 +89,8 @@ class VolumeLocation(NamedTuple):
 
     def fetch(self, path: str, work: Path, max_bytes: int) -> tuple[Path, str] | None:
         """See `Location`. Returns the file itself."""
-        found = self.digest(path, max_bytes)
-        return None if found is None else (self.folder / path, found[1])
+        length_and_digest = self.digest(path, max_bytes)
+        return None if length_and_digest is None else (self.folder / path, length_and_digest[1])
 
     def stat_files(self, index: SortedIndex) -> Iterator[FileStat]:
         """See Location."""
@@ -121,9 +122,6 @@ class VolumeLocation(NamedTuple):
                 return file.read(end - begin)
 
             return use(take)
-
-
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class StoreLocation(NamedTuple):

@@ -68,6 +68,9 @@ def check_packs(ref: ArtifactRef, chain: Chain) -> VerifiedLink:
     A pack that is read whole must hold its samples back to back, nothing else, and have the index's sha256. Packs whose
     ETag has changed since they were sent are also read whole, up to the number of chosen samples: an ETag can change
     while the content doesn't.
+
+    Raises:
+        BreakError: At the first difference.
     """
     artifact = chain.require_artifact(ref)
     if artifact.manifest.input.get("kind") == "index":
@@ -88,10 +91,10 @@ def check_packs(ref: ArtifactRef, chain: Chain) -> VerifiedLink:
     verifier.require_samples(tree)
     _require_copy(artifact, chain.find_artifact(ref._replace(in_store=False)) if ref.in_store else None)
     changed_packs = list[str]()
-    for found in artifact.location.stat_files(artifact.index):
-        require_length(artifact.location, found)
-        if found.etag != (found.entry.etag or ""):
-            changed_packs.append(found.entry.path)
+    for stored in artifact.location.stat_files(artifact.index):
+        require_length(artifact.location, stored)
+        if stored.etag != (stored.entry.etag or ""):
+            changed_packs.append(stored.entry.path)
     extra_bytes = verifier.read_extras()
     choice = chain.choose(artifact, map(_indexed_sample, parse_samples(file)))
     suspect_packs = frozenset[str]() if choice.whole else verifier.select_packs(chain.settings.samples, changed_packs)
@@ -107,8 +110,8 @@ def check_packs(ref: ArtifactRef, chain: Chain) -> VerifiedLink:
 class _PackVerifier:
     """The packs (shards or chunks) of one artifact; `file` is its index of samples."""
 
-    def __init__(self, chain: Chain, artifact: VerifiedArtifact, file: Path, form: PackFormat) -> None:
-        self._chain, self._artifact, self._file, self._form = chain, artifact, file, form
+    def __init__(self, chain: Chain, artifact: VerifiedArtifact, file: Path, pack_format: PackFormat) -> None:
+        self._chain, self._artifact, self._file, self._pack_format = chain, artifact, file, pack_format
         self._where = f"{artifact.location.name}/{META}/{samples_name(artifact.manifest)}"
         self._extents: dict[str, Extent] = {}
         self.samples = sum(split.samples for split in artifact.manifest.splits.values())
@@ -121,8 +124,8 @@ class _PackVerifier:
                 raise self._index_error("a pack's samples aren't listed together", pack.entry.path)
             self._extents[pack.entry.path] = Extent(pack.entry.bytes, len(pack.samples))
             for _, sample in pack.samples:
-                begin, end = self._form.span(sample)
-                if begin < self._form.head_bytes(len(pack.samples)) or end > pack.entry.bytes:
+                begin, end = self._pack_format.span(sample)
+                if begin < self._pack_format.head_bytes(len(pack.samples)) or end > pack.entry.bytes:
                     raise self._index_error("a sample lies outside of its pack", sample.source)
                 if sample.bytes > MEMBER_BYTES:
                     raise self._index_error("a sample is longer than any image", sample.source)
@@ -137,7 +140,7 @@ class _PackVerifier:
     def _require_in_tree(self, sample: SampleEntry, tree: VerifiedArtifact, seen: SeenEntries) -> None:
         offset = tree.index.find_offset(sample.source)
         if offset is None:
-            raise self._index_error(f"a sample isn't one of {tree.location.name}", sample.source)
+            raise self._index_error(f"a sample isn't in {tree.location.name}", sample.source)
         entry = tree.index.entry_at(offset)
         if entry.sha256 != sample.sha256:
             raise changed_content_error(
@@ -170,7 +173,7 @@ class _PackVerifier:
                 continue
             folder, _, _ = entry.path.rpartition("/")
             where = f"{location.name}/{entry.path}"
-            if entry.bytes > (max_bytes := self._form.max_extra_file_bytes(len(self._extents))):
+            if entry.bytes > (max_bytes := self._pack_format.max_extra_file_bytes(len(self._extents))):
                 raise BreakError(
                     ChainBreak(
                         "a file beside the packs is too long",
@@ -185,34 +188,34 @@ class _PackVerifier:
                 raise missing_file_error(location, entry.path)
             if (digest := hashlib.sha256(data).hexdigest()) != entry.sha256:
                 raise changed_content_error(
-                    "a file isn't what the index says", where, entry.sha256, digest, location.cause
+                    "a file's content differs from the index", where, entry.sha256, digest, location.cause
                 )
             inside = {
                 path.removeprefix(f"{folder}/"): extent
                 for path, extent in self._extents.items()
                 if path.startswith(f"{folder}/")
             }
-            if (mismatch := self._form.check_extra_file(data, inside)) is not None:
+            if (mismatch := self._pack_format.check_extra_file(data, inside)) is not None:
                 raise _mismatch_error(mismatch, where, "")
             read += len(data)
         return read
 
     def select_packs(self, samples: int, paths: Sequence[str]) -> frozenset[str]:
         """Return the first packs of `paths` that have at most `samples` samples together, but at least one pack."""
-        found, left = set[str](), samples
+        packs, left = set[str](), samples
         for path in filter(self._extents.__contains__, paths):
             left -= self._extents[path].samples
-            if found and left < 0:
+            if packs and left < 0:
                 break
-            found.add(path)
-        return frozenset(found)
+            packs.add(path)
+        return frozenset(packs)
 
     def read(self, choice: Choice, suspect_packs: Set[str]) -> PackResult:
         """Read the chosen samples, and the packs in `suspect_packs` whole.
 
         Raises BreakError for the first wrong sample, in the order of packs and offsets.
         """
-        check = functools.partial(check_pack, self._artifact.location, self._form)
+        check = functools.partial(check_pack, self._artifact.location, self._pack_format)
         total = self.samples if choice.paths is None else len(choice.paths)
         samples = read = 0
         spread = self._chain.spread(self._artifact.location, batch=self._batch(choice))
@@ -256,46 +259,46 @@ class _PackVerifier:
         return BreakError(ChainBreak(what, self._where, sample, cause="the index was edited"))
 
 
-def check_pack(location: Location, form: PackFormat, task: PackTask) -> PackResult:
+def check_pack(location: Location, pack_format: PackFormat, task: PackTask) -> PackResult:
     """Check a pack, or some of its samples. Raises BreakError at the first fault."""
-    done = location.read_parts(task.entry.path, task.whole, functools.partial(_check_parts, location, form, task))
-    if done is None:
+    result = location.read_parts(
+        task.entry.path, task.whole, functools.partial(_check_parts, location, pack_format, task)
+    )
+    if result is None:
         raise missing_file_error(location, task.entry.path)
-    return done
+    return result
 
 
-def _check_parts(location: Location, form: PackFormat, task: PackTask, take: RangeReader) -> PackResult:
+def _check_parts(location: Location, pack_format: PackFormat, task: PackTask, read_range: RangeReader) -> PackResult:
     where, entry = f"{location.name}/{task.entry.path}", task.entry
-    at = form.head_bytes(task.pack_samples)
-    head = take(0, at) if at else b""
-    if (mismatch := form.check_head(head, task.pack_samples, task.samples)) is not None:
+    at = pack_format.head_bytes(task.pack_samples)
+    head = read_range(0, at) if at else b""
+    if (mismatch := pack_format.check_head(head, task.pack_samples, task.samples)) is not None:
         raise _mismatch_error(mismatch, where, location.cause)
     file_digest, read = hashlib.sha256(head), len(head)
     for _, sample in task.samples:
-        begin, end = form.span(sample)
+        begin, end = pack_format.span(sample)
         if task.whole and begin != at:
-            raise BreakError(
-                ChainBreak("samples don't lie one after the other", f"{where}, byte {at:,}", sample.source)
-            )
-        data = take(begin, end)
-        _require_sample(location, form, sample, begin, end, data)
+            raise BreakError(ChainBreak("samples aren't contiguous", f"{where}, byte {at:,}", sample.source))
+        data = read_range(begin, end)
+        _require_sample(location, pack_format, sample, begin, end, data)
         file_digest.update(data)
         at, read = end, read + len(data)
     if task.whole:
-        tail = take(at, min(entry.bytes, at + len(form.tail)) + 1)
+        tail = read_range(at, min(entry.bytes, at + len(pack_format.tail)) + 1)
         file_digest.update(tail)
         read += len(tail)
-        if tail != form.tail:
+        if tail != pack_format.tail:
             raise BreakError(ChainBreak("the file doesn't end after its last sample", f"{where}, byte {at:,}"))
         if file_digest.hexdigest() != entry.sha256:
             raise changed_content_error(
-                "a file isn't what the index says", where, entry.sha256, file_digest.hexdigest(), location.cause
+                "a file's content differs from the index", where, entry.sha256, file_digest.hexdigest(), location.cause
             )
     return PackResult(len(task.samples), read)
 
 
 def _require_sample(
-    location: Location, form: PackFormat, sample: SampleEntry, begin: int, end: int, data: bytes
+    location: Location, pack_format: PackFormat, sample: SampleEntry, begin: int, end: int, data: bytes
 ) -> None:
     where = f"{location.name}/{sample.file}, bytes {sample.offset:,} to {sample.offset + sample.bytes:,}"
     image = data[sample.offset - begin : sample.offset - begin + sample.bytes]
@@ -303,7 +306,9 @@ def _require_sample(
         raise changed_content_error(
             "the bytes of an image have changed", where, sample.sha256, digest, location.cause, sample.source
         )
-    mismatch = form.check_frame(data, sample) if len(data) == end - begin else Mismatch("the file ends in a sample")
+    mismatch = (
+        pack_format.check_frame(data, sample) if len(data) == end - begin else Mismatch("the file ends in a sample")
+    )
     if mismatch is not None:
         around = f"{location.name}/{sample.file}, bytes {begin:,} to {end:,}"
         raise _mismatch_error(mismatch, around, location.cause, sample.source)

@@ -93,8 +93,8 @@ def open_archives(chain: Chain, raw: VerifiedArtifact, kind: PartsKind, options:
     _require_parts(chain, raw, parts)
     if kind == "parquet":
         raise UnfollowedError(
-            f"the {what} are those of raw's manifest, by their sha256; that raw holds their rows isn't followed: this "
-            "stage has no reader for them"
+            f"the {what} match raw's manifest by sha256; their rows aren't compared with raw, since this stage "
+            "doesn't read them"
         )
     given = raw.manifest.settings.get("archive_folders", "set")
     rule: ArchiveFolders = next((rule for rule in _RULES if rule == given), "set")
@@ -107,7 +107,7 @@ def _parts(source: str, kind: PartsKind, what: str, options: SourceOptions) -> t
     if not source:
         raise UnfollowedError(f"the {what} aren't kept; LARDER_SOURCE=<their folder, or a list of paths> follows them")
     try:
-        names = [found for source_name in split_sources(source) for found in _expand_pattern(source_name)]
+        names = [name for pattern in split_sources(source) for name in _expand_pattern(pattern)]
     except ValueError as fault:
         raise UnfollowedError(f"LARDER_SOURCE {fault}") from None
     if len(names) == 1 and os.path.isdir(os.path.expanduser(names[0])):

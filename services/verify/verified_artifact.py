@@ -80,14 +80,12 @@ def _read_manifest(location: Location, artifact: Artifact) -> Manifest:
 def fetch_index_file(location: Location, name: str, summary: IndexSummary, work: Path) -> Path:
     """Fetch an index file. Raises BreakError if it is missing or has another digest than in the manifest."""
     where = f"{location.name}/{META}/{name}"
-    found = location.fetch(f"{META}/{name}", work, summary.bytes)
-    if found is None:
+    fetched = location.fetch(f"{META}/{name}", work, summary.bytes)
+    if fetched is None:
         raise BreakError(ChainBreak("an index in the manifest is missing", where, expected=summary.sha256))
-    file, digest = found
+    file, digest = fetched
     if digest != summary.sha256:
-        raise changed_content_error(
-            "an index isn't what the manifest says", where, summary.sha256, digest, location.cause
-        )
+        raise changed_content_error("an index differs from the manifest", where, summary.sha256, digest, location.cause)
     return file
 
 
@@ -134,7 +132,7 @@ def require_same_dataset(artifact: VerifiedArtifact, tree: Manifest) -> None:
         if expected != found:
             raise BreakError(
                 ChainBreak(
-                    f"the manifest has other {field} than the tree's",
+                    f"the manifest's {field} differ from the tree's",
                     f"{artifact.location.name}/{MANIFEST}, {field}",
                     cause="somebody edited it",
                 )
@@ -157,7 +155,7 @@ class IndexedSample(NamedTuple):
 def require_counts(artifact: VerifiedArtifact, samples: Iterable[IndexedSample], where: str) -> None:
     """Raise BreakError unless samples, bytes and classes of every split match the manifest."""
     classes = len(artifact.manifest.classes)
-    found: dict[str, SplitCount] = {}
+    counts: dict[str, SplitCount] = {}
     for sample in samples:
         if sample.label is None or not 0 <= sample.label < classes:
             raise BreakError(
@@ -165,14 +163,14 @@ def require_counts(artifact: VerifiedArtifact, samples: Iterable[IndexedSample],
             )
         if sample.split not in artifact.manifest.splits:
             raise BreakError(ChainBreak("the manifest has no such split", where, sample.path))
-        found.setdefault(sample.split, SplitCount(classes)).add(sample)
-    for split in sorted(found.keys() | artifact.manifest.splits.keys()):
+        counts.setdefault(sample.split, SplitCount(classes)).add(sample)
+    for split in sorted(counts.keys() | artifact.manifest.splits.keys()):
         stated = artifact.manifest.splits.get(split)
-        counted = found[split].summary() if split in found else None
+        counted = counts[split].summary() if split in counts else None
         if stated != counted:
             raise BreakError(
                 ChainBreak(
-                    f"the manifest states other numbers for the split {split} than are listed",
+                    f"the manifest's counts for the split {split} differ from the index",
                     where,
                     "",
                     _describe_split(stated),

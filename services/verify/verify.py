@@ -116,10 +116,10 @@ def _check_link(link: Link, chain: Chain) -> LinkResult:
     except LarderError as error:
         return _failed(link, chain, error)
     except OSError as fault:
-        explained = explain_os_error(fault)
-        if explained is None:
+        larder_error = explain_os_error(fault)
+        if larder_error is None:
             raise
-        return _failed(link, chain, explained)
+        return _failed(link, chain, larder_error)
     if link.artifact is not None:
         chain.verified.add(link.artifact)
     return LinkResult(link.name, "ok", checked.remark, checked)
@@ -165,8 +165,8 @@ def _figures(line: LinkResult) -> dict[str, Any]:
 
 def _make_outcome(settings: VerifySettings, lines: list[LinkResult], clock: Clock) -> StageOutcome:
     followed = [line.checked for line in lines if line.checked is not None]
-    others = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
-    left = f" ({others})" if others else ""
+    unchecked = ", ".join(f"{line.link} {line.result}" for line in lines if line.checked is None)
+    left = f" ({unchecked})" if unchecked else ""
     looked_at, of = max((checked.looked_at, checked.of) for checked in followed)
     share = looked_at / max(of, 1)
     read = sum(checked.bytes for checked in followed)

@@ -74,6 +74,12 @@ def test_jupyter_adds_little_to_the_layers_that_it_shares_with_bench() -> None:
     assert sum(own) < 600e6
 
 
+@pytest.mark.parametrize("name", ["bench", "jupyter"])
+def test_images_that_decode_have_the_jpeg_kernel(stage: Run, name: str) -> None:
+    load = "from larder.stream.kernel import JpegKernel; assert JpegKernel.load()"
+    stage(name, "-c", load, options=("--entrypoint", "python"), check=True)
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_help_names_every_flag_with_its_variable(stage: Run, name: str) -> None:
     ended = stage(name, "--help", check=True)

@@ -31,7 +31,14 @@ os.kill(int(rclone), 9)
 """
 RUNNER = Path(__file__).with_name("notebook_runner.py")
 SMALL = {"LARDER_BENCH_BATCHES": "4", "LARDER_BATCH_SIZE": "8", "LARDER_WARMUP_BATCHES": "1", "LARDER_WORKERS": "1"}
-ARMS = ("imagefolder_local", "imagefolder_rclone_mount", "remote_one_sample", "webdataset", "litdata_streaming")
+ARMS = (
+    "imagefolder_local",
+    "imagefolder_rclone_mount",
+    "remote_one_sample",
+    "webdataset",
+    "stream",
+    "litdata_streaming",
+)
 CHROMIUM = (
     "--no-sandbox",
     "--disable-gpu",
@@ -341,7 +348,7 @@ def test_too_little_shared_memory(lab: Lab) -> None:
 
 def test_arms_train_to_the_same_accuracy(lab: Lab) -> None:
     """The loaders give the same images in different orders. Chance is 1 in 11; one epoch reaches three times that."""
-    arms = ("imagefolder_local", "webdataset", "litdata_streaming")
+    arms = ("imagefolder_local", "webdataset", "stream", "litdata_streaming")
     for arm in arms:
         lab.make("train", f"ARM={arm}", "LARDER_BATCH_SIZE=16", "LARDER_WORKERS=1", "LARDER_EPOCHS=1")
     texts = {}

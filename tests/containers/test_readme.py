@@ -83,7 +83,7 @@ def test_make_demo(run: Run, checkout: Path) -> None:
     ended = run("make", "demo", folder=checkout, check=True)
     assert "runner: compose" in ended.stderr
     assert "imgs/s" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == f"The records lie in {checkout}/results/"
+    assert ended.stdout.splitlines()[-1] == f"The records are in {checkout}/results/"
     record = json.loads(next((checkout / "results").glob("*.json")).read_text())
     assert record["dataset"]["samples"]["training"] == TRAINING
     assert record["provenance"]["in_container"]
@@ -150,7 +150,13 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
         assert [epoch["images"] for epoch in training["epochs"]] == [TRAINING] * 2
         records = [record for record in records if record is not training]
         requests = {record["arm"]: record["network_requests"] for record in records}
-        assert set(requests) == {"remote_one_sample", "imagefolder_rclone_mount", "webdataset", "litdata_streaming"}
+        assert set(requests) == {
+            "remote_one_sample",
+            "imagefolder_rclone_mount",
+            "webdataset",
+            "stream",
+            "litdata_streaming",
+        }
         assert {record["dataset"]["samples"]["training"] for record in records} == {TRAINING}
         assert all(record["network_bytes"] > 0 for record in records)
         assert min(requests["remote_one_sample"], requests["imagefolder_rclone_mount"]) >= TRAINING

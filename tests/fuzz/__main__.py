@@ -23,6 +23,7 @@ TARGETS = {
     "lists": "tests.fuzz.lists:fuzz",
     "matlab": "tests.fuzz.matlab:fuzz",
     "parquet": "tests.fuzz.parquet:fuzz",
+    "jpeg": "tests.fuzz.jpeg:fuzz",
     "http": "tests.fuzz.http_answers:fuzz",
     "s3": "tests.fuzz.s3_answers:fuzz",
 }

@@ -78,11 +78,12 @@ def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
     (folder / "archive").write_bytes(archive)
     (folder / "new").mkdir()
     encoding = random.choice(["", "", "cp932", "latin-1"])
-    options = SourceOptions(SourceLimits(_FILES, _BYTES), encoding, random.random() < 0.8, work=folder / "work")
+    limits = SourceLimits(_FILES, _BYTES)
+    options = SourceOptions(limits, encoding, random.random() < 0.8, work=folder / "work")
     with Ledger(folder / "ledger", "key") as ledger:
         for _ in range(2):
             source = open_local(folder / "archive", "given", options)
-            unpack(source, folder / "new", ledger, LocalEngine(1), Reporter("fuzz", "json"), _FILES, _BYTES)
+            unpack(source, folder / "new", ledger, LocalEngine(1), Reporter("fuzz", "json"), limits)
         for entry in ledger.entries():
             path = folder / "new" / entry.path
             assert path.is_file()

@@ -94,7 +94,7 @@ _ODD = (
 
 
 def fuzz(chance: random.Random, folder: Path) -> None:
-    """Damage a list, and read the source by its recipe and by the recognised one."""
+    """Damage a list, and read the source by its recipe and by the recognized one."""
     layout = chance.choice(LAYOUTS)
     content = dict(layout.lists) | dict.fromkeys(layout.images, b"x")
     for _ in range(chance.randint(1, 2)):

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
-from larder import bucket
+from larder import s3_requests
 from larder.bucket import BucketPrefix
 from larder.loaders import s3_reader
 from larder.loaders.traffic import TrafficCounter
@@ -110,8 +110,8 @@ def fuzz(chance: random.Random, folder: Path) -> None:
     answering(chance, _answer)
     ask = chance.choice([_stage, _stage, _extract, _load])
     with (
-        without_pauses(bucket, download, prefix_reader, s3_reader),
-        patch.object(bucket, "_PAUSES_SECONDS", (0.0,)),
+        without_pauses(s3_requests, download, prefix_reader, s3_reader),
+        patch.object(s3_requests, "_PAUSES_SECONDS", (0.0,)),
         patch.object(download, "TRIES", 2),
         patch.object(s3_reader, "ATTEMPTS", 2),
     ):

@@ -9,7 +9,7 @@ from typing import IO, cast
 
 from larder.contract import SampleEntry
 from larder.errors import LarderError
-from larder.loaders.shard_stream import read_shard_samples
+from larder.loaders.shard_dataset import read_shard_samples
 from larder.shards import PlainTar
 from services.verify.formats import PACK_FORMATS
 from tests import hostile
@@ -31,7 +31,7 @@ def target(data: bytes, folder: Path) -> None:
     for read in (_ours, _webdatasets):
         try:
             read(data)
-        except (LarderError, tarfile.TarError, ValueError) as error:  # which ShardStream makes one of ours
+        except (LarderError, tarfile.TarError, ValueError) as error:  # which ShardDataset makes one of ours
             assert len(str(error)) < 30_000
     sample = SampleEntry("training/shard-000000.tar", 512, 700, "0" * 64, 1, "training/class_00/0.jpg")
     PACK_FORMATS["webdataset"].check_frame(data, sample)

@@ -37,7 +37,7 @@ def test_demo_without_an_engine(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "runner: host" in ended.stderr
     assert "imgs/s" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == f"The records lie in {tmp_path}/results/"
+    assert ended.stdout.splitlines()[-1] == f"The records are in {tmp_path}/results/"
     record = json.loads(next((tmp_path / "results").glob("imagefolder_local-*.json")).read_text())
     assert record["dataset"]["samples"]["training"] == 67
     same = ("LARDER_SOURCE=sample", f"LARDER_DATA_VOLUME={demo_volume_of(DEFAULT)}", *SMALL)

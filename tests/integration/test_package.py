@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from larder.cli.virtualenv import ensure
+from larder.stream.build import library_name
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -19,24 +21,16 @@ VERSION = PYPROJECT["project"]["version"]
 UV = str(Path(sys.executable).with_name("uv"))
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        folder,
-        ROOT,
-    ]
-    subprocess.run(build, check=True)
+def build_wheel(folder: Path, **environ: str) -> Path:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(build, check=True, env={**os.environ, **environ})
     [made] = folder.iterdir()
     return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +44,46 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_holds_larder_alone(wheel: Path) -> None:
-    assert wheel.name == f"larder_data-{VERSION}-py3-none-any.whl"
+def check_content(wheel: Path, *compiled: str) -> None:
+    """Check that a wheel holds larder's code, as in git, what was compiled, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = archive.read(f"larder_data-{VERSION}.dist-info/entry_points.txt").decode()
     tracked = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "larder"], cwd=ROOT, text=True)
-    code = {name for name in tracked.splitlines() if (ROOT / name).exists()}
+    code = {name for name in tracked.splitlines() if (ROOT / name).exists()} | set(compiled)
     assert {name for name in names if not name.startswith(f"larder_data-{VERSION}.dist-info/")} == code
     assert "larder/py.typed" in names
     assert "larder = larder.cli.main:main" in entry_points
+
+
+def test_the_wheel_holds_larder_with_its_kernel_alone(wheel: Path) -> None:
+    assert wheel.name == f"larder_data-{VERSION}-py3-none-linux_{platform.machine()}.whl"
+    check_content(wheel, f"larder/stream/{library_name()}")
+
+
+def test_without_a_compiler_the_wheel_is_pure(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path, CC="no-such-compiler")
+    assert wheel.name == f"larder_data-{VERSION}-py3-none-any.whl"
+    check_content(wheel)
+
+
+def test_a_source_archive_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    archive = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path]
+    subprocess.run(archive, cwd=ROOT, check=True)
+    [source] = tmp_path.iterdir()
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path / "made",
+    ]
+    subprocess.run([*build, source], check=True)
+    assert (tmp_path / "made" / wheel.name).exists()
 
 
 def test_what_is_installed_is_imported_from_anywhere(installed: Path, tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ def check_cores() -> DoctorResult:
 def check_memory(table: Path = Path("/proc/meminfo")) -> DoctorResult:
     """Check the available memory."""
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", table.read_text("utf-8"), re.MULTILINE)
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", table.read_text("utf-8"), re.MULTILINE)
     except OSError:
-        found = None
-    if found is None:
+        match = None
+    if match is None:
         return DoctorResult("memory", OK, "unknown on this system")
-    free = int(found[1]) * 1024 / GIGABYTE
+    free = int(match[1]) * 1024 / GIGABYTE
     if free < _ENOUGH_MEMORY:
         state = FAULT if free < _MIN_MEMORY else NOTE
         return DoctorResult("memory", state, f"{free:.1f} GB available", "end other programs, or set LARDER_WORKERS=1")
@@ -93,7 +93,7 @@ def check_ports(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
     if is_port(port):
         folder = inspector.root / settings.home / "jupyter"
         is_own = (
-            any(port == found for found, _ in find_jupyter_servers(folder))
+            any(port == server_port for server_port, _ in find_jupyter_servers(folder))
             if host
             else _publishes(inspector, "jupyter", port)
         )
@@ -101,7 +101,7 @@ def check_ports(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
 
 
 def _publishes(inspector: CheckoutInspector, service: str, port: str) -> bool:
-    return any(found.service == service and f":{port}->" in found.ports for found in inspector.containers())
+    return any(container.service == service and f":{port}->" in container.ports for container in inspector.containers())
 
 
 def _port(subject: str, port: int, is_own: bool, setting: str) -> DoctorResult:
@@ -124,11 +124,11 @@ def check_fuse(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
         yield DoctorResult("FUSE", NOTE, "there is no /dev/fuse: no mount", "sudo modprobe fuse")
         return
     if inspector.runner.name == "host":
-        found = shutil.which("fusermount3") or shutil.which("fusermount")
-        if found is None:
+        program = shutil.which("fusermount3") or shutil.which("fusermount")
+        if program is None:
             yield DoctorResult("FUSE", NOTE, "fusermount is missing: no mount", "install fuse3")
         else:
-            yield DoctorResult("FUSE", OK, f"/dev/fuse and {found}")
+            yield DoctorResult("FUSE", OK, f"/dev/fuse and {program}")
         return
     yield DoctorResult("FUSE", OK, "/dev/fuse")
     folder = Path(os.path.realpath(inspector.root / inspector.settings.mount_dir))

@@ -17,13 +17,13 @@ _COMPOSE = (2, 24, 4)
 
 def check_engine(inspector: CheckoutInspector) -> DoctorResult:
     """Check whether containers can run, unless RUNNER=host."""
-    engine, wanted = inspector.engine, inspector.settings.get("RUNNER")
-    if wanted == "host":
+    engine, runner = inspector.engine, inspector.settings.get("RUNNER")
+    if runner == "host":
         return DoctorResult("engine", OK, "not needed: RUNNER=host")
     if engine.state == "ready":
         version = capture_stdout(inspector, "docker", "version", "--format", "{{.Server.Version}}").strip()
         return DoctorResult("engine", OK, f"Docker {version} answers, and you may use it")
-    if engine.state == "missing" and wanted != "compose":
+    if engine.state == "missing" and runner != "compose":
         return DoctorResult("engine", NOTE, f"{engine.fault}: stages run as processes (RUNNER=host)", engine.next_step)
     return DoctorResult("engine", FAULT, engine.fault, engine.next_step)
 
@@ -43,11 +43,11 @@ def check_python(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
     needed = inspector.runner.name == "host"
     yield DoctorResult("Python", OK, f"{sys.version.split()[0]} runs larder")
     try:
-        found = virtualenv.find_python()
+        python = virtualenv.find_python()
     except ConfigurationError as error:
         yield DoctorResult("Python for RUNNER=host", FAULT if needed else NOTE, error.what, error.next_step)
     else:
-        yield DoctorResult("Python for RUNNER=host", OK, f"{found}, with venv")
+        yield DoctorResult("Python for RUNNER=host", OK, f"{python}, with venv")
 
 
 def check_env_file(inspector: CheckoutInspector) -> DoctorResult:

@@ -121,8 +121,8 @@ def _start_container(app: App, runner: ComposeRunner) -> None:
 
 def _with_mount_propagation(app: App, call: Call) -> Call:
     """Make later mounts visible to the server, if the folder is on a shared mount."""
-    found = mount_of(Path(os.path.realpath(app.root / app.settings.mount_dir)))
-    propagates = found is not None and (found.shared or found.slave)
+    mount = mount_of(Path(os.path.realpath(app.root / app.settings.mount_dir)))
+    propagates = mount is not None and (mount.shared or mount.slave)
     return replace(call, env={**call.env, "MOUNT_PROPAGATION": "rslave"}) if propagates else call
 
 

@@ -38,11 +38,11 @@ def _mount_in_container(app: App) -> None:
 
 def _require_shared(folder: Path) -> None:
     """Raise ConfigurationError if a container's mount in the folder would be invisible outside of the container."""
-    found = mount_of(folder)
-    if found is not None and not found.shared:
+    mount = mount_of(folder)
+    if mount is not None and not mount.shared:
         raise ConfigurationError(
             f"{folder} is not on a shared mount, so a mount in a container would stay in the container",
-            next_step=f"sudo mount --make-rshared {found.point} (until the next boot), or RUNNER=host",
+            next_step=f"sudo mount --make-rshared {mount.point} (until the next boot), or RUNNER=host",
         )
 
 

@@ -29,7 +29,7 @@ def demo(app: App, words: Sequence[str]) -> None:
     bench(demo, words)
     demo.finish()
     if not app.dry_run:
-        print_result(f"The records lie in {os.path.realpath(app.root / app.settings.results)}/")
+        print_result(f"The records are in {os.path.realpath(app.root / app.settings.results)}/")
 
 
 def verify(app: App, _: Sequence[str]) -> None:

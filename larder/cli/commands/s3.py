@@ -41,10 +41,10 @@ def up(app: App, _: Sequence[str]) -> None:
     else:
         app.run(app.runner.up("minio"))
     if not app.dry_run:
-        _how_to_reach(app)
+        _print_addresses(app)
 
 
-def _how_to_reach(app: App) -> None:
+def _print_addresses(app: App) -> None:
     settings = app.settings
     if app.is_compose:
         port = settings.get("LARDER_MINIO_PORT", "9000")

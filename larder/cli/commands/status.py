@@ -38,8 +38,8 @@ class StatusReport:
 
     def __init__(self, inspector: CheckoutInspector) -> None:
         self.inspector, self.settings = inspector, inspector.settings
-        found = inspector.read_volumes()
-        self.volumes = {name: contents or _UNKNOWN for name, contents in found.items()}
+        volumes = inspector.read_volumes()
+        self.volumes = {name: contents or _UNKNOWN for name, contents in volumes.items()}
         self.data = self.volumes.get(self.settings.data_volume, Contents())
         self.store: Contents | None = None
         self._commands: set[str] = set()
@@ -155,7 +155,7 @@ class StatusReport:
 
 def newest_records(folder: Path) -> dict[str, tuple[int, dict[str, Any], float]]:
     """Return, by arm, the number of records, the newest, and its time."""
-    found: dict[str, tuple[int, dict[str, Any], float]] = {}
+    records: dict[str, tuple[int, dict[str, Any], float]] = {}
     for path in folder.glob("*.json"):
         try:
             record, when = json.loads(path.read_bytes()), path.stat().st_mtime
@@ -163,9 +163,9 @@ def newest_records(folder: Path) -> dict[str, tuple[int, dict[str, Any], float]]
             _ = record["dataset"]["manifest_sha256"]
         except (OSError, ValueError, KeyError, TypeError):  # not a record
             continue
-        count, newest, latest = found.get(arm, (0, record, when))
-        found[arm] = (count + 1, *((record, when) if when >= latest else (newest, latest)))
-    return found
+        count, newest, latest = records.get(arm, (0, record, when))
+        records[arm] = (count + 1, *((record, when) if when >= latest else (newest, latest)))
+    return records
 
 
 def _total(contents: Contents) -> str:

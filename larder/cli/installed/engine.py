@@ -44,7 +44,7 @@ class DockerItems:
     def __init__(self, inspector: CheckoutInspector) -> None:
         self.inspector = inspector
         services = {*SERVERS, *STAGES}
-        self.containers = [found for found in inspector.containers() if found.service in services]
+        self.containers = [container for container in inspector.containers() if container.service in services]
         self.networks = self._labelled("network", "{{.Name}}")
         keys = (
             line.split("\t") for line in self._labelled("volume", '{{.Name}}\t{{.Label "com.docker.compose.volume"}}')
@@ -56,8 +56,8 @@ class DockerItems:
         if self.inspector.engine.state != "ready":
             return
         sizes = self._sizes()
-        for found in self.containers:
-            yield InstalledItem("container", found.name, "", found.state)
+        for container in self.containers:
+            yield InstalledItem("container", container.name, "", container.state)
         for name in self.networks:
             yield InstalledItem("network", name)
         contents = self.inspector.read_docker_volumes(
@@ -82,15 +82,15 @@ class DockerItems:
 
     def find_foreign_users(self) -> Iterator[ForeignUsers]:
         """Yield the containers of others that use larder's volumes and networks."""
-        own_ids = {found.id for found in self.containers}
+        own_ids = {container.id for container in self.containers}
         for kind, names in (("volume", list(self.volumes)), ("network", self.networks)):
             for name in names:
                 output = self._docker(
                     "ps", "--all", "--no-trunc", "--filter", f"{kind}={name}", "--format", "{{.ID}}\t{{.Names}}"
                 )
-                others = tuple(line.split("\t")[-1] for line in output if line.split("\t")[0] not in own_ids)
-                if others:
-                    yield ForeignUsers(name, others)
+                users = tuple(line.split("\t")[-1] for line in output if line.split("\t")[0] not in own_ids)
+                if users:
+                    yield ForeignUsers(name, users)
 
     def foreign_volumes(self) -> list[str]:
         """Return volumes with names of ours that another project or an unknown program has created."""
@@ -99,8 +99,8 @@ class DockerItems:
         return sorted(names & self.inspector.facts.volumes - set(self.volumes))
 
     def _images(self) -> list[str]:
-        wanted = {f"larder-{stage}" for stage in STAGES}
-        return sorted(name for name in self.inspector.facts.images if name.rpartition(":")[0] in wanted)
+        names = {f"larder-{stage}" for stage in STAGES}
+        return sorted(name for name in self.inspector.facts.images if name.rpartition(":")[0] in names)
 
     def _labelled(self, kind: str, template: str) -> list[str]:
         return self._docker(
@@ -111,9 +111,9 @@ class DockerItems:
         """Return the sizes of volumes and images; empty if the engine takes too long to compute them."""
         output = self._docker("system", "df", "--verbose", "--format", "{{json .}}")
         try:
-            found = json.loads("\n".join(output))
-            sizes = {volume["Name"]: volume["Size"] for volume in found["Volumes"] or ()}
-            return {**sizes, **{f"{item['Repository']}:{item['Tag']}": item["Size"] for item in found["Images"] or ()}}
+            usage = json.loads("\n".join(output))
+            sizes = {volume["Name"]: volume["Size"] for volume in usage["Volumes"] or ()}
+            return {**sizes, **{f"{item['Repository']}:{item['Tag']}": item["Size"] for item in usage["Images"] or ()}}
         except (ValueError, KeyError, TypeError):
             return {}
 

@@ -34,19 +34,19 @@ class FileItems:
         self.links: list[str] = []
         self.foreign_names: list[str] = []
         """Other names in LARDER_HOME."""
-        self.found = list(self._all())
-        self.emptied_folders = self._emptied()
+        self.items = list(self._find_items())
+        self.emptied_folders = self._find_emptied_folders()
         """Folders that are empty after everything else is removed."""
 
     def list_items(self) -> list[InstalledItem]:
         """Return everything found."""
-        return [InstalledItem("files", str(path), measure_size(self.root / path), note) for path, note in self.found]
+        return [InstalledItem("files", str(path), measure_size(self.root / path), note) for path, note in self.items]
 
-    def _all(self) -> Iterator[tuple[Path, str]]:
+    def _find_items(self) -> Iterator[tuple[Path, str]]:
         home = self.settings.home
         if not self._is_link(home):
             self.foreign_names = sorted(self._find_foreign_names(home))
-            yield from self._in_home(home)
+            yield from self._find_in_home(home)
         if not self._is_link(self.settings.store_dir):
             yield from self._existing(self.settings.store_dir, _STORE_FILES, "the store on this machine")
         if self.settings.mount_dir != home / "mount" and not self._is_link(self.settings.mount_dir):
@@ -59,7 +59,7 @@ class FileItems:
         if claims_file is not None and project.owner_of(self.environ) == self.root.resolve():
             yield claims_file, "this checkout's claim on its project name"
 
-    def _in_home(self, home: Path) -> Iterator[tuple[Path, str]]:
+    def _find_in_home(self, home: Path) -> Iterator[tuple[Path, str]]:
         for path in self._volumes(home):
             yield path, describe_volume("data", read_volume(self.root / path))
         yield from self._existing(home, _KEYS, "secrets")
@@ -93,9 +93,9 @@ class FileItems:
         self.links += [link for link in links if link not in self.links]
         return bool(links)
 
-    def _emptied(self) -> list[Path]:
+    def _find_emptied_folders(self) -> list[Path]:
         """Return the folders to remove after their contents, inner ones first."""
-        removed = {path for path, _ in self.found}
+        removed = {path for path, _ in self.items}
         folders = []
         for folder in (self.settings.home / "volumes", self.settings.store_dir, self.settings.home):
             path = self.root / folder
@@ -124,12 +124,12 @@ def measure_size(path: Path, seconds: float = _TIMEOUT_SECONDS) -> str:
     while waiting:
         try:
             for item in os.scandir(waiting.pop()):
-                found = item.stat(follow_symlinks=False)
+                status = item.stat(follow_symlinks=False)
                 if item.is_dir(follow_symlinks=False):
                     waiting.append(item.path)
-                elif found.st_nlink == 1 or found.st_ino not in linked:  # a tree's files are hard links to raw data
-                    linked.add(found.st_ino)
-                    total += found.st_size
+                elif status.st_nlink == 1 or status.st_ino not in linked:  # a tree's files are hard links to raw data
+                    linked.add(status.st_ino)
+                    total += status.st_size
         except OSError:  # deleted meanwhile, or not accessible
             continue
         if time.monotonic() > end:

@@ -6,7 +6,7 @@ A recipe module has a function `open` that inspects the paths of all files once 
 
 Most also have a function by which the recipe `auto` selects them. It returns why the layout matches, or None:
 
-    def recognise(files: RecipeFiles) -> str | None
+    def recognize(files: RecipeFiles) -> str | None
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class RecipeFiles:
     """Downloads a file to `folder`; None if the files are local."""
     holds: Callable[[str], bool] | None = None
     """Returns whether a file exists; None if the files are local."""
+    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, max_bytes: iter(())
+    """Yields path and content of every file with an extension, sorted, without hidden files and litter. Raises
+    InputError for a file that was changed after extract, or is longer than the given number of bytes."""
 
     def local(self, path: str) -> Path:
         """Return the local path of a file; download it if necessary."""
@@ -82,10 +85,6 @@ class RecipeFiles:
     def exists(self, path: str) -> bool:
         """Return whether there is a file at `path`."""
         return self.holds(path) if self.holds is not None else os.path.isfile(self.folder / path)
-
-    read_all: Callable[[str, int], Iterator[tuple[str, bytes]]] = lambda ending, max_bytes: iter(())
-    """Yields path and content of every file with an extension, sorted, without hidden files and litter. Raises
-    InputError for a file that was changed after extract, or is longer than the given number of bytes."""
 
     @cached_property
     def summary(self) -> SourceSummary:
@@ -214,11 +213,11 @@ def unlisted_error(path: str, why: str, names: SplitNames) -> RejectError | Left
         LeftOutError if LARDER_SPLITS leaves the image out, else RejectError.
     """
     folders = path.split("/")[:-1]
-    found = [(folder, split) for folder in folders if (split := names.find(folder)) is not None]
-    if any(split == OUT for _, split in found):
+    in_splits = [(folder, split) for folder in folders if (split := names.find(folder)) is not None]
+    if any(split == OUT for _, split in in_splits):
         return LeftOutError("left out by LARDER_SPLITS")
     return RejectError(
-        f"{why}; LARDER_SPLITS={quote_for_setting(found[0][0])}=- leaves such images out" if found else why
+        f"{why}; LARDER_SPLITS={quote_for_setting(in_splits[0][0])}=- leaves such images out" if in_splits else why
     )
 
 
@@ -233,24 +232,25 @@ def require_splits_used(splits: SplitNames, present: Iterable[str]) -> None:
         )
 
 
-def require_distinct(kind: str, found: Iterable[str], next_step: str) -> None:
+def require_distinct(kind: str, names: Iterable[str], next_step: str) -> None:
     """Check that no two classes or splits look alike: most often they are one name in two spellings.
 
     Args:
         kind: What the names are, for messages, as in "the source has classes".
-        found: The names.
+        names: The names.
         next_step: What the user can do.
 
     Raises:
         InputError: If two names look alike.
     """
     pairs = [
-        f"{ascii(one)[:_SHOWN_CHARACTERS]} and {ascii(other)[:_SHOWN_CHARACTERS]}" for one, other in look_alikes(found)
+        f"{ascii(one)[:_SHOWN_CHARACTERS]} and {ascii(other)[:_SHOWN_CHARACTERS]}" for one, other in look_alikes(names)
     ]
     if pairs:
         more = f" (and {len(pairs) - 3:,} more pairs)" if len(pairs) > 3 else ""
         raise InputError(
-            f"{kind} that differ only in case, spaces or Unicode form, in letters that look alike, or are one number: "
+            f"{kind} that differ only in case, spaces or Unicode form or in letters that look alike, or are the same "
+            "number: "
             f"{'; '.join(pairs[:3])}{more}",
             next_step=next_step,
         )

@@ -62,7 +62,7 @@ class RecognizedLayout(NamedTuple):
     why: str
 
 
-def recognise_layout(files: RecipeFiles) -> RecognizedLayout:
+def recognize_layout(files: RecipeFiles) -> RecognizedLayout:
     """Select the recipe for these files.
 
     Raises:
@@ -72,8 +72,8 @@ def recognise_layout(files: RecipeFiles) -> RecognizedLayout:
         return RecognizedLayout("csv", "LARDER_CSV is set")
     special = [name for name in recipes.recipe_names() if name not in (AUTO, *_GENERAL_RECIPES)]
     for name in (*special, *_GENERAL_RECIPES):
-        recognise = getattr(recipes.recipe_module(name), "recognise", None)
-        why = recognise(files) if recognise is not None else None
+        recognize = getattr(recipes.recipe_module(name), "recognize", None)
+        why = recognize(files) if recognize is not None else None
         if why is not None:
             if name == "imagefolder":
                 _require_classes(files)
@@ -119,12 +119,12 @@ def _label_beside(files: RecipeFiles) -> str:
     beside = [path for path in files.summary.lists if path.lower().endswith(_LABEL_EXTENSIONS)]
     if 2 * len(beside) < min(files.summary.images, _MAX_COUNTED):
         return ""
-    found = (
+    labels = (
         path for path in beside[:_MAX_CHECKED] if any(files.exists(path.rpartition(".")[0] + end) for end in EXTENSIONS)
     )
-    return next(found, "")
+    return next(labels, "")
 
 
 def open(files: RecipeFiles) -> Recipe:
     """Open the recipe for these files."""
-    return recipes.open_recipe(recognise_layout(files).name, files)
+    return recipes.open_recipe(recognize_layout(files).name, files)

@@ -43,7 +43,7 @@ _ALIASES = {
 }
 _SEPARATORS = (",", ";", "\t", "|")
 _HEADER_BYTES = 1 << 20
-_MAX_ROWS_CHECKED, _SHOWN = 100, 100
+_MAX_ROWS_CHECKED, _SHOWN_CHARACTERS = 100, 100
 
 
 class TableColumns(NamedTuple):
@@ -86,7 +86,7 @@ class TableRecipe:
         return self._listing.missing_files()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect a table at the top that has the columns and names an existing file; see `recipes`."""
     for table in _tables(files):
         if not _reject_reason(files, table):
@@ -113,7 +113,7 @@ def _reject_reason(files: RecipeFiles, table: str) -> str:
     expected = set(map(normalized, named))
     if any(normalized(path) in expected for path in files.paths()):
         return ""
-    return f"{table} names {named[0][:_SHOWN]!a} first, which is no file of the source"
+    return f"{table} names {named[0][:_SHOWN_CHARACTERS]!a} first, which is no file of the source"
 
 
 def open(files: RecipeFiles) -> TableRecipe:
@@ -154,7 +154,7 @@ def open(files: RecipeFiles) -> TableRecipe:
 
 
 def _require_distinct(listing: ImageListing, table: str) -> None:
-    correct = f"write them alike in {table} in the source, then extract again"
+    correct = f"spell them the same way in {table} in the source, then extract again"
     require_distinct(f"{table} has labels", listing.labels(), correct)
     require_distinct(f"{table} has splits", listing.splits(), correct)
 
@@ -165,11 +165,11 @@ def _tables(files: RecipeFiles) -> list[str]:
 
 def _find_table(files: RecipeFiles) -> str:
     """Return the table at the top; if there are several, the one with the required columns."""
-    found = _tables(files)
-    fitting = [table for table in found if _has_columns(files, table)] if len(found) > 1 else found
+    tables = _tables(files)
+    fitting = [table for table in tables if _has_columns(files, table)] if len(tables) > 1 else tables
     if len(fitting) != 1:
         raise InputError(
-            f"the source has {first_names(found) if found else 'no CSV file'} at its top; exactly one is expected",
+            f"the source has {first_names(tables) if tables else 'no CSV file'} at its top; exactly one is expected",
             next_step=_SET_TABLE,
         )
     return fitting[0]
@@ -202,7 +202,7 @@ def _columns(files: RecipeFiles, table: str) -> TableColumns:
         file_at, label_at = _column(header, "file", line), _label_column(files, header, line)
         if file_at is not None and label_at is not None:
             return TableColumns(separator, len(header), file_at, label_at, _column(header, "split", line))
-    _, longest = max(headers, key=lambda found: len(found[1]))
+    _, longest = max(headers, key=lambda candidate: len(candidate[1]))
     raise _table_error(
         line,
         f"has the columns {first_names(longest, 12)}, and the columns file and "
@@ -214,21 +214,21 @@ def _label_column(files: RecipeFiles, header: Sequence[str], line: str) -> int |
     """Return the position of the column of classes; LARDER_LABEL_COLUMN has precedence."""
     if not files.label_column:
         return _column(header, "label", line)
-    found = [number for number, name in enumerate(header) if name.strip() == files.label_column.strip()]
-    return found[0] if len(found) == 1 else None
+    numbers = [number for number, name in enumerate(header) if name.strip() == files.label_column.strip()]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _column(header: Sequence[str], column_name: str, line: str) -> int | None:
     """Return the position of a column: by its own name, else by another usual name."""
     names = ["".join(letter for letter in name.casefold() if letter not in " _-\t\ufeff\xa0") for name in header]
-    found = [number for number, name in enumerate(names) if name == column_name]
-    found = found or [number for number, name in enumerate(names) if name in _ALIASES[column_name]]
-    if len(found) > 1:
-        both = " and ".join(_quote(header[number]) for number in found)
+    numbers = [number for number, name in enumerate(names) if name == column_name]
+    numbers = numbers or [number for number, name in enumerate(names) if name in _ALIASES[column_name]]
+    if len(numbers) > 1:
+        both = " and ".join(_quote(header[number]) for number in numbers)
         raise _table_error(
             line, f"has several columns that may be the {column_name}: {both}; call the right one {column_name}"
         )
-    return found[0] if found else None
+    return numbers[0] if numbers else None
 
 
 def _quote(name: str) -> str:
@@ -289,7 +289,7 @@ def _path(files: RecipeFiles, table: str, name: str) -> str:
     """Return the path that a row names, below the source's top or the table's folder. Accept Windows separators."""
     folder = str(PurePosixPath(table).parent)
     prefix = "" if folder == "." else f"{folder}/"
-    if "\\" in name and not any(files.exists(position) for position in (name, prefix + name)):
+    if "\\" in name and not any(map(files.exists, (name, prefix + name))):
         name = name.replace("\\", "/")
     file = str(PurePosixPath(name))
     return file if not prefix or files.exists(file) else prefix + file

@@ -40,7 +40,7 @@ class Food101Recipe:
         return self._listing.missing_files()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect both lists with class folders in `images` beside them; see `recipes`."""
     return f"{' and '.join(_LISTS)} beside images/<class>/" if _base(files) is not None else None
 

@@ -57,13 +57,13 @@ class Food11Recipe:
         return ()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect images directly in folders of splits, most of them named with a class number; see `recipes`."""
     root, summary = files.summary.root(files.splits), files.summary
-    found = {folder: files.splits.find(folder.removeprefix(root)) for folder in summary.folders}
-    direct = [folder for folder, split in found.items() if split not in (None, OUT)]
-    several = len({found[folder] for folder in direct}) > 1
-    if not direct or not (several or len(direct) == len(found)):
+    splits = {folder: files.splits.find(folder.removeprefix(root)) for folder in summary.folders}
+    direct = [folder for folder, split in splits.items() if split not in (None, OUT)]
+    several = len({splits[folder] for folder in direct}) > 1
+    if not direct or not (several or len(direct) == len(splits)):
         return None  # `train` may be the name of a class
     if 2 * sum(summary.labelled.get(folder, 0) for folder in direct) <= summary.images:
         return None
@@ -80,20 +80,20 @@ def open(files: RecipeFiles) -> Food11Recipe:
     summary, root = files.summary, files.summary.root(files.splits)
     below = {folder.removeprefix(root): folder for folder in summary.folders}
     folders = {folder.partition("/")[0] for folder in below} - {""}
-    found = {folder: files.splits.find(folder) for folder in folders}
-    if missing := [split for split in SPLITS if split not in found.values()]:
+    splits = {folder: files.splits.find(folder) for folder in folders}
+    if missing := [split for split in SPLITS if split not in splits.values()]:
         raise InputError(
             f"no files for the split{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             f"the source has the folders {first_names(sorted(folders), 20) or '(none)'}",
             next_step="check LARDER_SOURCE, or choose another recipe with LARDER_RECIPE (imagefolder, csv)",
         )
-    if not any(found.get(folder) for folder in below):
+    if not any(splits.get(folder) for folder in below):
         raise InputError(
             f"the images lie in class folders, such as {first_names([min(filter(None, below))])}, and the "
             "recipe food11 takes the class from the file's name",
             next_step="set LARDER_RECIPE=imagefolder, which takes it from the folder",
         )
     labelled = {path.partition("/")[0] for path, folder in below.items() if path and folder in summary.labelled}
-    if others := labelled - {folder for folder, split in found.items() if split}:
-        raise unknown_folders_error(others, f"{'/'.join(SPLITS)} are the splits of Food-11")
-    return Food11Recipe(root, {folder: split for folder, split in found.items() if split})
+    if unknown := labelled - {folder for folder, split in splits.items() if split}:
+        raise unknown_folders_error(unknown, f"{'/'.join(SPLITS)} are the splits of Food-11")
+    return Food11Recipe(root, {folder: split for folder, split in splits.items() if split})

@@ -38,8 +38,8 @@ class ImageFolderRecipe:
 
     Args:
         classes: Names of the class folders.
-        splits: By folder name, its split or "-".
-        with_splits: Whether class folders lie in split folders; else class folders contain the images of one split.
+        splits: The split of each top folder, by name; "-" leaves the folder out.
+        with_splits: Whether there are split folders. If False, all images are of one split.
         root: Prefix of all paths of the dataset.
         classes_first: Whether split folders lie in class folders.
     """
@@ -80,7 +80,7 @@ class ImageFolderRecipe:
         return ()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect images in folders that may be classes; see `recipes`."""
     root = files.summary.root(files.splits)
     below = [folder.removeprefix(root) for folder in files.summary.folders]
@@ -113,7 +113,7 @@ def open(files: RecipeFiles) -> ImageFolderRecipe:
         if not files.splits.none:
             _require_no_splits(classes)
     if not classes:
-        raise _no_classes(tops)
+        raise _no_classes_error(tops)
     require_distinct("the source has classes", classes, "give the folders of one class one name, then extract again")
     return ImageFolderRecipe(sorted(classes), splits, with_splits, root, classes_first)
 
@@ -131,7 +131,7 @@ def _require_labels(below: list[str], root: str) -> None:
     depths: dict[str, set[int]] = {}
     for folder in below:
         depths.setdefault(folder.partition("/")[0], set()).add(folder.count("/"))
-    unlabelled = sorted(split for split, found in depths.items() if found == {0})
+    unlabelled = sorted(split for split, levels in depths.items() if levels == {0})
     if 0 < len(unlabelled) < len(depths):
         left_out = ",".join(f"{quote_for_setting(split)}=-" for split in unlabelled[:3])
         raise InputError(
@@ -139,7 +139,7 @@ def _require_labels(below: list[str], root: str) -> None:
             next_step=f"set LARDER_SPLITS={left_out} to leave out what has no labels, or put the images into class "
             "folders, then extract again",
         )
-    if deeper := sorted(split for split, found in depths.items() if min(found) > 1):
+    if deeper := sorted(split for split, levels in depths.items() if min(levels) > 1):
         first = next(folder for folder in sorted(below) if folder.partition("/")[0] == deeper[0])
         raise InputError(
             f"the images in {first_names(deeper)} lie one folder or more below <split>/<class>, as in "
@@ -177,9 +177,9 @@ def _have_splits(splits: Mapping[str, str], below: list[str], given: bool) -> bo
     with_classes = {folder.partition("/")[0] for folder in below if "/" in folder}
     known = tops & splits.keys()
     if with_classes & known or (given and known):
-        if others := tops - known:
+        if unknown := tops - known:
             raise unknown_folders_error(
-                others, f"{first_names(sorted(known))} beside {'it' if len(others) == 1 else 'them'} are splits"
+                unknown, f"{first_names(sorted(known))} beside {'it' if len(unknown) == 1 else 'them'} are splits"
             )
         return True
     if with_classes == tops and tops:
@@ -187,7 +187,7 @@ def _have_splits(splits: Mapping[str, str], below: list[str], given: bool) -> bo
         _require_splits_on_top(below)
         raise unknown_folders_error(tops, "in class folders, but none of these names is known as a split's")
     if known and known == tops:
-        raise _no_classes(tops)
+        raise _no_classes_error(tops)
     if len({splits[name] for name in known}) > 1:
         raise InputError(
             f"images lie directly in {first_names(sorted(tops))}, and {first_names(sorted(known))} may be "
@@ -208,22 +208,22 @@ def _require_splits_in_classes(below: list[str]) -> None:
 
 
 def _require_splits_on_top(below: list[str]) -> None:
-    """Raise InputError if split folders lie deeper, where other images beside them prevent detection."""
+    """Raise InputError if there are split folders below the top: images elsewhere kept them from being detected."""
     parts = [folder.split("/") for folder in sorted(below)]
-    found = [(at, part) for part in parts for at in range(1, len(part) - 1) if find_known_split(part[at])]
-    if not found:
+    deeper = [(at, part) for part in parts for at in range(1, len(part) - 1) if find_known_split(part[at])]
+    if not deeper:
         return
-    at, first = found[0]
-    others = ["/".join(part) for part in parts if len(part) <= at or not find_known_split(part[at])]
+    at, first = deeper[0]
+    elsewhere = ["/".join(part) for part in parts if len(part) <= at or not find_known_split(part[at])]
     raise InputError(
         f"the splits' folders lie deeper, as in {first_names(['/'.join(first)])}"
-        + (f", and other images in {first_names(others)}" if others else ""),
+        + (f", and other images in {first_names(elsewhere)}" if elsewhere else ""),
         next_step=f"leave other images out of the source, or set LARDER_SOURCE to the folder "
         f"{first_names(['/'.join(first[:at])])} in it, then extract again",
     )
 
 
-def _no_classes(tops: set[str]) -> InputError:
+def _no_classes_error(tops: set[str]) -> InputError:
     return InputError(
         "no class folders: expected <split>/<class>/<file> or <class>/<file>; "
         f"the source has the folders {first_names(sorted(tops), 20) or '(none)'}",

@@ -6,7 +6,7 @@ file has their classes. Its lines name the images or follow their order, and con
 
 - a synset: `n01751748`, as in Kaggle's `LOC_val_solution.csv`;
 - the image's name, and the synset's index in the sorted list of all synsets, from 0: `val.txt`;
-- nothing but ILSVRC's own number of the synset, from 1: `ILSVRC2012_validation_ground_truth.txt`. A file of the
+- only ILSVRC's own number of the synset, from 1: `ILSVRC2012_validation_ground_truth.txt`. A file of the
   development kit maps numbers to synsets: `map_clsloc.txt` (`<synset> <number> <name>` on each line), or `meta.mat`.
 """
 
@@ -54,16 +54,16 @@ class ImageNetRecipe:
             return AssignedSample(split, self._labels[folders[-1]], name)
         if _TEST.match(name):
             raise LeftOutError("test images, whose classes aren't public")
-        found = _VALIDATION.match(name)
-        if found is None:
+        match = _VALIDATION.match(name)
+        if match is None:
             return None
         if not self._sees_validation:
             self._sees_validation, self._absent = True, set(self._truth)
-        synset = self._truth.get(int(found[1]))
+        synset = self._truth.get(int(match[1]))
         if synset is None:
             truth_source = self._truth_source or "a ground truth, which the source lacks (see the recipe imagenet)"
             raise RejectError(f"has no class in {truth_source}")
-        self._absent.discard(int(found[1]))
+        self._absent.discard(int(match[1]))
         return AssignedSample(VALIDATION, self._labels[synset], name)
 
     def missing_files(self) -> Iterable[tuple[str, str]]:
@@ -72,7 +72,7 @@ class ImageNetRecipe:
             yield f"ILSVRC2012_val_{number:08}.JPEG", f"is named in {self._truth_source}, but is not in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect synset folders and a ground truth; see `recipes`."""
     synsets, truths = _synsets_of(files), _truths(files)
     return f"folders named by synset, and {truths[0]}" if synsets and truths else None
@@ -118,8 +118,8 @@ def _synsets_of(files: RecipeFiles) -> set[str]:
 def _split_of(folders: list[str], splits: SplitNames) -> str:
     """Return the split of the innermost folder with a split's name (`train`, `ILSVRC2012_img_train`)."""
     for folder in reversed(folders[:-1]):
-        if found := splits.find(folder) or splits.find(folder.rpartition("_")[2]):
-            return found
+        if split := splits.find(folder) or splits.find(folder.rpartition("_")[2]):
+            return split
     return TRAINING
 
 
@@ -142,7 +142,7 @@ def _read(files: RecipeFiles, path: str) -> list[Entry]:
 
 def _parse(line: ListLine) -> Entry | None:
     words = _WORD.findall(line.text)
-    image = next((int(found[1]) for word in words if (found := _VALIDATION.match(word.rpartition("/")[2]))), None)
+    image = next((int(match[1]) for word in words if (match := _VALIDATION.match(word.rpartition("/")[2]))), None)
     synset = next((word for word in words if _SYNSET.fullmatch(word)), "")
     if not synset and not (words and _is_number(words[-1])):
         return None
@@ -162,7 +162,7 @@ def _resolve(files: RecipeFiles, path: str, entries: list[Entry], synsets: set[s
     for position, entry in enumerate(entries, start=1):
         synset = entry.synset or by_number.get(entry.number)
         if synset is None:
-            raise list_error(entry.position, f"has the class {entry.number}, and there are {len(by_number):,}")
+            raise list_error(entry.position, f"has the class {entry.number}, of {len(by_number):,} classes")
         image = position if entry.image is None else entry.image
         if truth.setdefault(image, synset) != synset:
             raise list_error(entry.position, f"gives image {image} a second class")
@@ -171,8 +171,8 @@ def _resolve(files: RecipeFiles, path: str, entries: list[Entry], synsets: set[s
 
 def _numbers(files: RecipeFiles, path: str, synsets: set[str]) -> dict[int, str]:
     """Return the synsets by ILSVRC's own numbers, which follow no order."""
-    found = [name for name in files.summary.lists if f"/{name}".endswith(f"/{_NUMBERS}")]
-    if not found:
+    lists = [name for name in files.summary.lists if f"/{name}".endswith(f"/{_NUMBERS}")]
+    if not lists:
         if metas := [name for name in files.summary.lists if f"/{name}".endswith(f"/{_META}")]:
             return _numbers_in_meta(files, metas[0])
         raise InputError(
@@ -182,7 +182,7 @@ def _numbers(files: RecipeFiles, path: str, synsets: set[str]) -> dict[int, str]
             "each line, as in `n02119789 1`; then extract again",
         )
     numbers: dict[int, str] = {}
-    for line in read_lines(files, found[0]):
+    for line in read_lines(files, lists[0]):
         synset, number, *_ = [*line.text.split(), "", ""]
         if not _SYNSET.fullmatch(synset) or not _is_number(number):
             raise list_error(line.position, f"expected <synset> <number> <name>, found {line.text[:80]!r}")

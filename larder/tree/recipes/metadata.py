@@ -46,8 +46,8 @@ class MetadataRecipe:
         labels = rows.execute("SELECT DISTINCT label FROM rows WHERE split <> ?", (OUT,))
         self.classes = sorted_labels(str(row[0]) for row in labels)
         splits = [str(row[0]) for row in rows.execute("SELECT DISTINCT split FROM rows")]
-        require_distinct("the tables have classes", self.classes, "write them alike, then extract again")
-        require_distinct("the tables have splits", splits, "write them alike, then extract again")
+        require_distinct("the tables have classes", self.classes, "spell them the same, then extract again")
+        require_distinct("the tables have splits", splits, "spell them the same, then extract again")
         self._labels = {name: label for label, name in enumerate(self.classes)}
         self._rows, self._tables, self._names = rows, frozenset(tables), names
         self._with_splits = any(splits)
@@ -75,7 +75,7 @@ class MetadataRecipe:
             yield file, f"is named in {position}, but is not in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect a table with the column `file_name` in any folder; see `recipes`."""
     return next((path for path in _tables(files) if _has_column(files, path)), None)
 
@@ -111,7 +111,7 @@ def open(files: RecipeFiles) -> MetadataRecipe:
         for table in tables:
             files.require_intact(table)
             _load(files, table, rows, splits)
-        splits.require_sense()
+        splits.require_consistent()
         if not files.label_column:
             _require_classes(files, tables, rows)
         return MetadataRecipe(rows, tables, files.splits)
@@ -121,7 +121,7 @@ def _require_classes(files: RecipeFiles, tables: list[str], rows: sqlite3.Connec
     labels = [str(row[0]) for row in rows.execute("SELECT DISTINCT label FROM rows WHERE split <> ?", (OUT,))]
     (count,) = rows.execute("SELECT count(*) FROM rows WHERE split <> ?", (OUT,)).fetchone()
 
-    def others() -> Iterator[Mapping[str, Any]]:
+    def read_other_columns() -> Iterator[Mapping[str, Any]]:
         for table in tables:
             label = split = ""
             for line, row in _read(files, table):
@@ -129,7 +129,7 @@ def _require_classes(files: RecipeFiles, tables: list[str], rows: sqlite3.Connec
                 label = label or _label_column(row, table, split)
                 yield {column: value for column, value in row.items() if column not in (_FILE, label, split)}
 
-    require_classes(labels, count, f"{first_names(tables)}: the column of classes", others)
+    require_classes(labels, count, f"{first_names(tables)}: the column of classes", read_other_columns)
 
 
 class _Splits:
@@ -137,7 +137,7 @@ class _Splits:
 
     def __init__(self, files: RecipeFiles) -> None:
         self._names, self._column = files.splits, SplitColumn(files.splits)
-        self._folders, self._found = set[str](), False
+        self._folders, self._has_splits = set[str](), False
 
     def split(self, file: str, value: str | None, position: str) -> str:
         """Return the split of a row, "-" or "". Raise ValueError if it is invalid or contradicts the folder."""
@@ -149,17 +149,17 @@ class _Splits:
             if by_folder and by_folder != split and OUT not in (by_folder, split):
                 raise ValueError(
                     f"says that {file!a} is of the split {split!a}, and its folder says {by_folder!a}; "
-                    "LARDER_SPLITS=none takes the column's"
+                    "LARDER_SPLITS=none uses the column only"
                 )
         if not split and len(self._folders) < _MAX_FOLDERS:
             self._folders.add("/".join(folders))
-        self._found = self._found or bool(split)
+        self._has_splits = self._has_splits or bool(split)
         return OUT if by_folder == OUT else split
 
-    def require_sense(self) -> None:
+    def require_consistent(self) -> None:
         """Raise InputError if rows lack a split that others have, or folders resemble splits."""
         self._column.require_values()
-        if not self._found:
+        if not self._has_splits:
             require_no_unknown_splits(self._folders, self._names)
 
 
@@ -167,12 +167,12 @@ def _load(files: RecipeFiles, table: str, rows: sqlite3.Connection, splits: _Spl
     folder, column = PurePosixPath(table).parent, files.label_column
     split_column, first = "", True
     for line, row in _read(files, table):
-        found = _split_column(row, table, line, column)
-        if not first and found != split_column:
+        current = _split_column(row, table, line, column)
+        if not first and current != split_column:
             raise _metadata_error(
-                table, line, f"has a column {found or split_column!r} or lacks it, unlike the first row"
+                table, line, f"has a column {current or split_column!r} or lacks it, unlike the first row"
             )
-        split_column, first = found, False
+        split_column, first = current, False
         column = column or _label_column(row, table, split_column)
         name, label = row.get(_FILE), row.get(column)
         if isinstance(label, bool | int):
@@ -187,7 +187,7 @@ def _load(files: RecipeFiles, table: str, rows: sqlite3.Connection, splits: _Spl
             rows.execute("INSERT INTO rows VALUES (?, ?, ?, ?, 0)", (file, label.strip(), split, position))
         except sqlite3.IntegrityError:
             (position,) = rows.execute("SELECT position FROM rows WHERE file = ?", (file,)).fetchone()
-            raise _metadata_error(table, line, f"names {file!r}, which {position} does, too") from None
+            raise _metadata_error(table, line, f"names {file!r}, as does {position}") from None
         except UnicodeEncodeError:
             raise _metadata_error(table, line, "is not valid Unicode") from None
         except ValueError as fault:
@@ -197,13 +197,13 @@ def _load(files: RecipeFiles, table: str, rows: sqlite3.Connection, splits: _Spl
 def _split_column(row: Mapping[str, Any], table: str, line: int, label: str) -> str:
     """Return the column of splits: the one named `split`, else one with another usual name; "" if there is none."""
     names = [(column, column.strip().casefold()) for column in row if column not in (_FILE, label)]
-    found = [column for column, name in names if name == COLUMNS[0]]
-    found = found or [column for column, name in names if name in COLUMNS]
-    if len(found) > 1:
+    columns = [column for column, name in names if name == COLUMNS[0]]
+    columns = columns or [column for column, name in names if name in COLUMNS]
+    if len(columns) > 1:
         raise _metadata_error(
-            table, line, f"has several columns that may be the split: {first_names(found)}; call the right one split"
+            table, line, f"has several columns that may be the split: {first_names(columns)}; call the right one split"
         )
-    return found[0] if found else ""
+    return columns[0] if columns else ""
 
 
 def _split_value(value: Any) -> str:
@@ -218,9 +218,9 @@ def _label_column(row: Mapping[str, Any], table: str, split_column: str) -> str:
     """Return the column of classes: one with a usual name, else the only one beside file name and split."""
     columns = [str(column) for column in row if column not in (_FILE, split_column)]
     usual = [column for column in columns if column.lower() in _LABEL_NAMES]
-    found = usual or columns
-    if len(found) == 1:
-        return found[0]
+    candidates = usual or columns
+    if len(candidates) == 1:
+        return candidates[0]
     raise InputError(
         f"{table} has the columns {', '.join(map(repr, columns)) or '(none)'} beside {_FILE}",
         next_step="set LARDER_LABEL_COLUMN to the one of classes",

@@ -41,7 +41,7 @@ class OxfordPetRecipe:
         return self._listing.missing_files()
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect both lists with images in `images` beside them; see `recipes`."""
     return f"{' and '.join(_LISTS)} beside images/" if _base(files) is not None else None
 
@@ -63,7 +63,7 @@ def open(files: RecipeFiles) -> OxfordPetRecipe:
             name, label, number = _parse(line)
             if numbers.setdefault(label, number) != number:
                 raise list_error(
-                    line.position, f"gives {label!r} the class {number}, and a line before {numbers[label]}"
+                    line.position, f"gives {label!r} the class {number}, and an earlier line {numbers[label]}"
                 )
             try:
                 listing.add(ListingRow(f"{base}images/{name}.jpg", label, split, line.position))
@@ -71,7 +71,7 @@ def open(files: RecipeFiles) -> OxfordPetRecipe:
                 raise list_error(line.position, f"names {name!r} a second time") from None
     listing.finish()
     if len(set(numbers.values())) < len(numbers):
-        raise list_error(", ".join(_LISTS), "two classes have one number")
+        raise list_error(", ".join(_LISTS), "two classes have the same number")
     require_distinct("the lists have classes", numbers, "correct the lists, then extract again")
     return OxfordPetRecipe(listing, base, sorted(numbers, key=numbers.__getitem__))
 
@@ -87,5 +87,5 @@ def _parse(line: ListLine) -> tuple[str, str, int]:
 
 def _base(files: RecipeFiles) -> str | None:
     """Return the prefix of the dataset in the source, or None."""
-    found = files.summary.bases(*_LISTS)
-    return next((base for base in found if f"{base}images" in files.summary.folders), None)
+    bases = files.summary.bases(*_LISTS)
+    return next((base for base in bases if f"{base}images" in files.summary.folders), None)

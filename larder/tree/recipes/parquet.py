@@ -74,12 +74,12 @@ def _map_folders(folders: Iterable[str], names: SplitNames) -> dict[str, str]:
     require_distinct(
         "the source has splits",
         splits.values(),
-        "name one split for both in LARDER_SPLITS, or write them alike, then extract again",
+        "name one split for both in LARDER_SPLITS, or spell them the same, then extract again",
     )
     return splits
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect `classes.json` at the top, and numeric folders in split folders; see `recipes`."""
     labels = (folder.partition("/")[2] for folder in files.summary.folders)
     if _CLASSES in files.summary.lists and any(label.isascii() and label.isdecimal() for label in labels):

@@ -60,7 +60,7 @@ class WebDatasetRecipe:
             yield path, "has no image with its key in the source"
 
 
-def recognise(files: RecipeFiles) -> str | None:
+def recognize(files: RecipeFiles) -> str | None:
     """Detect whether at least half of the images have a `.cls` beside them; see `recipes`."""
     summary = files.summary
     return f"{CLASS} beside images, as in WebDataset's shards" if 0 < summary.images <= 2 * summary.labels else None
@@ -82,7 +82,7 @@ def open(files: RecipeFiles) -> WebDatasetRecipe:
         try:
             listing.add(ListingRow(key_of(path) + CLASS, text, DEFAULT_SPLIT if split is None else split, path))
         except DuplicateFileError:
-            raise list_error(path, "has the key of another one") from None
+            raise list_error(path, "has the same key as another") from None
     if not folders:
         raise InputError(
             f"no {CLASS} beside images; the source has {files.summary.describe()}",

@@ -14,7 +14,7 @@ class Response(NamedTuple):
     offset: int
     """Where the chunks start: 0 if the server ignores ranges or the file has changed."""
     total: int | None
-    """Bytes of the whole file, if the server tells."""
+    """Bytes of the whole file, if the server states them."""
     validator: str
     """Identifies this version of the file (an ETag or a date); empty if the server sends none."""
     chunks: Iterator[bytes]

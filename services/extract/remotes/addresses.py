@@ -108,13 +108,13 @@ def checked_pools(policy: AddressPolicy) -> Mapping[str, type[HTTPConnectionPool
 
         def _new_conn(self: Any) -> socket.socket:
             try:
-                found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
+                addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as fault:
                 reason = fault if isinstance(fault, socket.gaierror) else socket.gaierror(str(fault))
                 raise NameResolutionError(self.host, self, reason) from fault
-            for *_, sockaddr in found:
+            for *_, sockaddr in addresses:
                 policy.require(str(sockaddr[0]))
-            return _connect(self, [str(sockaddr[0]) for *_, sockaddr in found])
+            return _connect(self, [str(sockaddr[0]) for *_, sockaddr in addresses])
 
     class Http(Checked, HTTPConnection):
         pass

@@ -51,10 +51,10 @@ class HttpRemote:
             with self._follow(session, policy, headers) as response:
                 self._raise_for_status(response)
                 start, total = parse_content_range(response.status_code, response.headers)
-                found = Response(
+                answer = Response(
                     start, total, _validator(response), self._read_body(response), redact(str(response.url))
                 )
-                yield found._replace(etag=response.headers.get("ETag", ""))
+                yield answer._replace(etag=response.headers.get("ETag", ""))
 
     def _follow(self, session: requests.Session, policy: AddressPolicy, headers: dict[str, str]) -> requests.Response:
         """Send the request and follow allowed redirects."""
@@ -75,24 +75,24 @@ class HttpRemote:
     def _redirect_url(self, session: requests.Session, url: str, target: str) -> str:
         """Return the URL that a redirect leads to. Send user and password only to their own host."""
         try:
-            found = urljoin(url, target.encode("latin-1").decode())  # http.client decodes headers as Latin-1
-            old, new = urlsplit(url), urlsplit(found)
+            redirect = urljoin(url, target.encode("latin-1").decode())  # http.client decodes headers as Latin-1
+            old, new = urlsplit(url), urlsplit(redirect)
             if new.scheme not in ("http", "https") or not new.hostname:
                 raise ValueError(new.scheme)
             user, at, _ = old.netloc.rpartition("@")
             strips: Any = session.should_strip_auth
-            if at and "@" not in new.netloc and not strips(url, found):
-                found = new._replace(netloc=f"{user}@{new.netloc}").geturl()
+            if at and "@" not in new.netloc and not strips(url, redirect):
+                redirect = new._replace(netloc=f"{user}@{new.netloc}").geturl()
         except ValueError as fault:
             raise InputError(
                 f"{self.name} redirects to an invalid URL: {target[:200]!r}", next_step="check LARDER_SOURCE"
             ) from fault
         if (old.scheme, new.scheme) == ("https", "http"):
             raise InputError(
-                f"{self.name} redirects from https to {redact(found)}, without encryption: not followed",
+                f"{self.name} redirects from https to {redact(redirect)}, without encryption: not followed",
                 next_step="check LARDER_SOURCE; if you trust the network, give the http address as LARDER_SOURCE",
             )
-        return found
+        return redirect
 
     def _send_request(
         self, session: requests.Session, policy: AddressPolicy, url: str, headers: dict[str, str]
@@ -116,17 +116,17 @@ class HttpRemote:
 
     def _translate_error(self, fault: Exception) -> LarderError | TransientError:
         """Translate a client's error: a LarderError if a retry can't help, else a TransientError."""
-        found = tls_faults.tls_fault_of(fault)
-        if found == "bundle":
+        tls_fault = tls_faults.tls_fault_of(fault)
+        if tls_fault == "bundle":
             return _ca_bundle_error(fault)
-        if found == "speaks http":
+        if tls_fault == "speaks http":
             return ConfigurationError(
                 f"{self.name}: the server doesn't speak TLS: it is a plain http port",
                 next_step="write LARDER_SOURCE with http://, or give the port that speaks TLS",
             )
-        if found == "speaks https":
+        if tls_fault == "speaks https":
             return self._tls_expected_error()
-        if found == "certificate":
+        if tls_fault == "certificate":
             return ConfigurationError(
                 f"{self.name}: the server's certificate can't be verified: {tls_faults.verify_fault(str(fault))}",
                 next_step="set AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE to a file with the certificate of the authority "
@@ -196,20 +196,20 @@ class _Adapter(HTTPAdapter):
 
 
 def parse_content_range(status: int, headers: Any) -> tuple[int, int | None]:
-    """Return the body's offset in the file, and the file's length, or None if the server doesn't tell.
+    """Return the body's offset in the file, and the file's length, or None if the server doesn't state it.
 
     Raises TransientError for a response with contradictory or invalid numbers.
     """
     length = headers.get("Content-Length")
-    found = None if length is None else _number(length, "length")
+    size = None if length is None else _number(length, "length")
     if status != 206:
-        return 0, found
+        return 0, size
     match = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)", headers.get("Content-Range", "").strip())
     if match is None:
         raise TransientError("the server sends a part of the file without its offset")
     first, last = _number(match[1], "range"), _number(match[2], "range")
     total = None if match[3] == "*" else _number(match[3], "length")
-    if last < first or (total is not None and last >= total) or (found is not None and found != last - first + 1):
+    if last < first or (total is not None and last >= total) or (size is not None and size != last - first + 1):
         raise TransientError(f"the server contradicts itself: Content-Range: {match[0]}, Content-Length: {length}")
     return first, total
 
@@ -229,8 +229,8 @@ def _host(url: str) -> str:
 
 def _ca_bundle() -> str | bool:
     """Return requests' `verify`: True lets it read REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE itself."""
-    others = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    return True if others else os.environ.get("AWS_CA_BUNDLE") or True
+    requests_bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    return True if requests_bundle else os.environ.get("AWS_CA_BUNDLE") or True
 
 
 def _ca_bundle_error(fault: Exception) -> ConfigurationError:
@@ -247,9 +247,9 @@ def to_transient_error(fault: Exception) -> TransientError:
     if find_cause(fault, urllib3.exceptions.ReadTimeoutError):
         return StalledDownloadError("the server has stopped sending")
     if any(
-        isinstance(found, _NOT_HTTP_ERRORS) and not isinstance(found, ConnectionError) for found in error_chain(fault)
+        isinstance(error, _NOT_HTTP_ERRORS) and not isinstance(error, ConnectionError) for error in error_chain(fault)
     ):
-        return TransientError("the server answers in something else than HTTP")
+        return TransientError("the server's answer isn't HTTP")
     return TransientError(_describe(fault))
 
 

@@ -91,12 +91,12 @@ class HubDataset:
             if not path or WILD.search(path):
                 pattern = as_pattern(path) if path else None
                 tree = self._tree(fixed_folder(path).rstrip("/"))
-                found: Iterable[RepoFile] = (file for file in tree if not pattern or pattern.fullmatch(file.path))
+                listed: Iterable[RepoFile] = (file for file in tree if not pattern or pattern.fullmatch(file.path))
             else:
                 items = self._find_path(path)
                 file = next((item for item in items if isinstance(item, RepoFile)), None)
-                found = [file] if file is not None else self._tree(path) if items else ()
-            files = list(self._validate_files(found))
+                listed = [file] if file is not None else self._tree(path) if items else ()
+            files = list(self._validate_files(listed))
         if not files:
             raise InputError(
                 f"{self.name}{f'/{path}' if path else ''} holds no files at the commit {self.commit[:12]}",
@@ -345,11 +345,11 @@ class _CheckedNetwork(_PacedNetwork):
             resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as fault:
             raise httpcore2.ConnectError(f"{host}: {fault}") from fault
-        found = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved)
-        for address in found:
+        addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in resolved)
+        for address in addresses:
             (self._policy.allow if host == self._hub else self._policy.require_allowed)(address)
         failure: Exception = httpcore2.ConnectError(f"{host} has no address")
-        for address in found:
+        for address in addresses:
             try:
                 return super().connect_tcp(address, port, *arguments, **named)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as fault:

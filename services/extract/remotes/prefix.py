@@ -24,23 +24,21 @@ class PrefixDownloader(prefix_reader.PrefixReader):
         super().__init__(uri, settings, max_keys)
         self._max_bytes = settings.max_download
 
-    def fetch(self, found: S3Object, scratch: Path, reporter: Reporter) -> Path:
+    def fetch(self, item: S3Object, scratch: Path, reporter: Reporter) -> Path:
         """Download an object, resuming an earlier download, check its MD5 and return its path."""
-        version = hashlib.sha256(f"{found.key}\0{found.etag}\0{found.bytes}".encode()).hexdigest()[:16]
-        path = download(S3Remote(self._uri(found), self._settings), scratch / version, reporter, self._max_bytes)
-        if path.stat().st_size == found.bytes and (not is_md5(found.etag) or self._is_intact(found, path)):
+        version = hashlib.sha256(f"{item.key}\0{item.etag}\0{item.bytes}".encode()).hexdigest()[:16]
+        path = download(S3Remote(self._uri(item), self._settings), scratch / version, reporter, self._max_bytes)
+        if path.stat().st_size == item.bytes and (not is_md5(item.etag) or self._is_intact(item, path)):
             return path
         path.unlink()
-        raise self._read_error(
-            found, f"sent other bytes than its listing says (ETag {found.etag}, {found.bytes:,} bytes)"
-        )
+        raise self._read_error(item, f"sent other bytes than its listing says (ETag {item.etag}, {item.bytes:,} bytes)")
 
-    def _is_intact(self, found: S3Object, path: Path) -> bool:
+    def _is_intact(self, item: S3Object, path: Path) -> bool:
         with path.open("rb") as file:
-            if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == found.etag:
+            if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == item.etag:
                 return True
-        head: Any = self._client.head_object(Bucket=self.bucket, Key=found.key)
-        return not self._has_md5(head, found.etag)
+        head: Any = self._client.head_object(Bucket=self.bucket, Key=item.key)
+        return not self._has_md5(head, item.etag)
 
 
 class ListingFile:
@@ -54,9 +52,9 @@ class ListingFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with self.path.open("wb") as file:
-            for found in objects:
-                self.files, self.bytes = self.files + 1, self.bytes + found.bytes
-                line = json.dumps(found, ensure_ascii=False).encode() + b"\n"
+            for item in objects:
+                self.files, self.bytes = self.files + 1, self.bytes + item.bytes
+                line = json.dumps(item, ensure_ascii=False).encode() + b"\n"
                 digest.update(line)
                 file.write(line)
         self.sha256 = digest.hexdigest()
@@ -82,8 +80,8 @@ class PrefixSource:
 
     def scan(self) -> Iterator[Member]:
         """See `Source.scan`."""
-        for found in self._listing:
-            yield Member(found.path, found.bytes, found)
+        for item in self._listing:
+            yield Member(item.path, item.bytes, item)
 
     def read(self, member: Member) -> Iterator[bytes]:
         """See `Source.read`."""

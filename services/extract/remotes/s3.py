@@ -69,10 +69,10 @@ class S3Remote:
         """Return the error for a missing object, which may be a folder."""
         folder = self._key.rstrip("/") + "/"
         try:
-            found: Any = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, MaxKeys=1)
+            listing: Any = self._client.list_objects_v2(Bucket=self._bucket, Prefix=folder, MaxKeys=1)
         except S3_ERRORS:  # keys that may read need not be allowed to list
-            found = {}
-        if found.get("Contents"):
+            listing = {}
+        if listing.get("Contents"):
             return InputError(
                 f"{self.name} is a folder of the bucket, not an archive",
                 next_step=f"give an archive in it as LARDER_SOURCE, or copy the folder (`aws s3 sync s3://{self._bucket}/"

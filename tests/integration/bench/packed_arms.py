@@ -11,6 +11,7 @@ SHARDS, CHUNKS = "team/food/Food-11-webdataset", "team/food/Food-11-litdata"
 ARMS = {
     "webdataset": ({}, SHARDS),
     "library": ({"LARDER_WEBDATASET_LOADER": "webdataset"}, SHARDS),
+    "stream": ({}, SHARDS),
     "litdata_streaming": ({}, CHUNKS),
 }
 

@@ -43,14 +43,15 @@ from services.bench.settings import BenchSettings
 
 found = {}
 for name, workers in (("imagefolder_local", 1), ("webdataset", 2), ("webdataset", 6),
-                      ("library", 1), ("library", 6), ("litdata_streaming", 2), ("litdata_streaming", 6)):
+                      ("library", 1), ("library", 6), ("stream", 1), ("stream", 6), ("litdata_streaming", 2),
+                      ("litdata_streaming", 6)):
     loader = "webdataset" if name == "library" else "larder"
     arm = "webdataset" if name == "library" else name
     flags = ["--arm", arm, "--workers", str(workers), "--webdataset-loader", loader]
     settings = BenchSettings.load("bench", flags, os.environ)
     with open_arm(settings, Reporter("bench")) as measured:
         epochs = [
-            [(label, round(float(image.double().sum()), 2)) for images, labels in measured.loader.read(epoch, 5)
+            [(label, round(float(image.double().sum()))) for images, labels in measured.loader.read(epoch, 5)
              for image, label in zip(images, labels.tolist())]
             for epoch in (1, 2)
         ]

@@ -167,7 +167,7 @@ def test_server_that_crawls(run: Run, liar: Liar, where: str) -> None:
 def test_server_of_another_protocol(run: Run, liar: Liar, banner: bytes) -> None:
     liar.answer = lambda request, talk: talk.send(banner)
     code, stderr = run(f"--source={liar.url}/a.tar")
-    assert (code, "something else than HTTP" in stderr) == (5, True), stderr
+    assert (code, "answer isn't HTTP" in stderr) == (5, True), stderr
 
 
 def test_silent_server(run: Run, liar: Liar) -> None:

@@ -139,7 +139,7 @@ def test_repacked_shards_keep_their_bytes(stages: BucketStages, photos: dict[str
     assert stages("shard", *flags).code == 0
     stages.env |= {"LARDER_SOURCE": stages.uri("Food-11-webdataset"), "S3_PREFIX": "again"}
     assert (done := stages("index")).code == 0, done.stderr
-    assert "recognised: WebDataset shards" in done.stderr
+    assert "recognized: WebDataset shards" in done.stderr
     assert json.loads(stages.objects("again/Food-11-index")["_larder/manifest.json"])["classes"] == ["cat", "dog"]
     flags = (
         SIZE,

@@ -100,7 +100,7 @@ def joined(*several: dict[str, bytes]) -> bytes:
     [
         ({"a.tar": unsafe("../x.jpg")}, "leaves the folder"),
         ({"a.tar": joined(shard(9), {"002.jpg": b"x"})}, "is in it twice"),
-        ({"a.tar": joined(shard(9), {"002.cls": b"7"})}, "has the key of another one"),
+        ({"a.tar": joined(shard(9), {"002.cls": b"7"})}, "has the same key as another"),
         ({"a.tar": tar_of(folders(9))[:9000]}, "is damaged"),
         ({"a.zip": zip_of({f"c/{n}.jpg": b"1" for n in range(9)} | {"/etc/x.jpg": b"1"})}, "absolute path"),
     ],

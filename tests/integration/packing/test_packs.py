@@ -187,7 +187,7 @@ def test_a_second_run_does_nothing(stage: Stage, volume: Path, tree: Path, packi
     again = stage(packing.stage, packing.size)
     assert again.code == 0
     assert "up to date" in again.stderr
-    assert "by their sizes: `make verify` reads them" in again.stderr
+    assert "by sizes; `make verify` compares the content" in again.stderr
     assert (volume / packing.folder / "_larder/run.json").read_bytes() == before
 
 

@@ -24,7 +24,7 @@ def test_streamed_is_what_load_leaves(pack: StorePacker, stage: Stage, volume: P
     assert not (volume / ".larder" / pack.folder()).exists()
     again = pack("direct")
     assert "up to date" in again.stderr
-    assert "by their sizes and ETags" in again.stderr
+    assert "by sizes and ETags" in again.stderr
     assert "or `make verify S3_PREFIX=direct`\n" in again.stderr
     checked = stage("load", f"--folder={pack.folder()}", "--task=check", env=pack.env | {"S3_PREFIX": "direct"})
     assert checked.code == 0, checked.stderr

@@ -357,10 +357,10 @@ def test_a_bucket_of_another(check: Check, store: Store, reader: dict[str, str])
     store.client.create_bucket(Bucket=name)
     try:
         ended = check(S3_BUCKET=name, **reader)
-        assert_failed(ended, 2, "bucket", AFTER_BUCKET, "belongs to another", "check S3_BUCKET")
+        assert_failed(ended, 2, "bucket", AFTER_BUCKET, "belongs to somebody else", "check S3_BUCKET")
         made = check("--task=bucket", S3_BUCKET=name, **reader)
         assert made.code == 2
-        assert "belongs to another" in made.stderr
+        assert "belongs to somebody else" in made.stderr
     finally:
         store.client.delete_bucket(Bucket=name)
 

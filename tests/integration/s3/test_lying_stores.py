@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from larder import bucket, rclone
+from larder import rclone, s3_requests
 from larder.bucket import BucketPrefix
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.s3_session import MAX_RESPONSE_BYTES
@@ -31,7 +31,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(bucket, "_PAUSES_SECONDS", (0.001,))
+    monkeypatch.setattr(s3_requests, "_PAUSES_SECONDS", (0.001,))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_list_without_an_end(folder: BucketPrefix, lying_server: Liar, pages: li
 def test_list_of_nearly_empty_pages_without_an_end(
     folder: BucketPrefix, lying_server: Liar, monkeypatch: pytest.MonkeyPatch, entries: int
 ) -> None:
-    monkeypatch.setattr(bucket, "_SPARSE_PAGES", 20)
+    monkeypatch.setattr(s3_requests, "_SPARSE_PAGES", 20)
 
     def endless(_: Request, talk: Talk) -> None:
         number = len(lying_server.asked)

@@ -300,7 +300,7 @@ def test_parquet_files_are_compared_and_no_further_followed(
     extract(stage, source)
     ended = follow(source)
     assert (ended.code, outcome(ended.stdout)["archive"]) == (0, "not followed"), ended.stderr
-    assert "the 2 Parquet files are those of raw's manifest, by their sha256" in ended.stdout
+    assert "the 2 Parquet files match raw's manifest by sha256" in ended.stdout
     (source / "test.parquet").write_bytes(packed([(picture(9), 1)]))
     broken(follow(source), "archive", "these files aren't the ones that raw's manifest names")
 

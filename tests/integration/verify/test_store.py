@@ -66,7 +66,9 @@ CASES = (
     Case("an object cut off", "{image}", shorter, OBJECTS, ("another length", "{image}")),
     Case("an object gone", "{image}", gone, OBJECTS, ("is missing", "{image}", "next step: run `make etl-load`;")),
     Case("the objects' index gone", "Food-11/_larder/index-*", gone, OBJECTS, ("an index in the manifest is missing",)),
-    Case("the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("isn't what the manifest says",)),
+    Case(
+        "the objects' index", "Food-11/_larder/index-*", other_bytes, OBJECTS, ("an index differs from the manifest",)
+    ),
     Case("objects of another tree", "Food-11/_larder/manifest.json", of_another_tree, OBJECTS, ("another tree",)),
     Case("a shard replaced", SHARD, other_bytes, SHARDS, (SHARD, "make etl-wds")),
     Case("a shard cut off", SHARD, shorter, SHARDS, ("another length", SHARD)),

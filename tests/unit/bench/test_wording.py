@@ -34,7 +34,7 @@ from services.bench.steps import map_arm_errors
         pytest.param(
             InputError("s3://b/split=x/a.jpg is gone", next_step=hints.RESTORE),
             "s3://b/split=x/a.jpg is gone",
-            "run `shard` and `load shards`, which puts it back",
+            "run `shard` and `load shards`, which restores it",
             id="a-path-is-left-alone",
         ),
     ],

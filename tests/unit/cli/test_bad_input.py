@@ -136,7 +136,7 @@ def test_a_docker_that_cannot_be_started(door: FrontDoor) -> None:
         (b"what is this the-secret\n", ".env, line 1: expected NAME=value"),
         (b"A=1\nB='the-secret\n", ".env, line 2: the quote ' is not closed"),
         (b"A=${the-secret\n", ".env, line 1: invalid"),
-        (b"\nA=${B:?the-secret}\n", ".env, line 2: B is required there"),
+        (b"\nA=${B:?the-secret}\n", ".env, line 2: B is required"),
         (b"%=the-secret\n", ".env, line 1: a name"),
     ],
 )

@@ -206,6 +206,38 @@ def test_torch_is_of_the_machines_kind(
     assert messages == [f"installing into .venv/, once: torch (torch: {size})"]
 
 
+def add_kernel(checkout: Checkout, text: str) -> None:
+    folder = checkout.root / "larder" / "stream"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "jpeg_crop.c").write_text(text)
+
+
+def test_the_jpeg_kernel_is_compiled_once_for_each_version(checkout: Checkout, messages: list[str]) -> None:
+    add_kernel(checkout, "one")
+    compiling = f"python {checkout.root}/larder/stream/build.py"
+    ensure(checkout.root, ["extract"], {})
+    assert compiling not in checkout.calls()
+    ensure(checkout.root, ["bench"], {})
+    assert checkout.calls()[-1] == compiling
+    ensure(checkout.root, ["bench", "jupyter"], {})
+    assert compiling not in checkout.calls()
+    add_kernel(checkout, "another")
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert (checkout.calls(), messages) == ([compiling], [])
+
+
+def test_without_a_compiler_it_says_so_once(checkout: Checkout, messages: list[str]) -> None:
+    ensure(checkout.root, ["bench"], {})
+    add_kernel(checkout, "one")
+    checkout.fails("build.py")
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert len(messages) == 1
+    assert "gcc libjpeg62-turbo-dev" in messages[0]
+    assert messages[0].endswith("python3 larder/stream/build.py")
+    ensure(checkout.root, ["bench"], {}, messages.append)
+    assert len(messages) == 1
+
+
 def test_without_pytorchs_own_index_the_default_one_serves(checkout: Checkout, messages: list[str]) -> None:
     checkout.fails("--dry-run")
     ensure(checkout.root, ["bench"], {}, messages.append)

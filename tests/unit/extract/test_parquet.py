@@ -12,6 +12,7 @@ import pytest
 
 from larder.errors import InputError, LarderError
 from larder.sources import parquet, parquet_labels, parquet_reader
+from larder.sources.parts import SourcePart
 from tests.parquet import IMAGE, features, picture
 from tests.unit.extract.conftest import Write
 
@@ -355,6 +356,17 @@ def test_many_rows_of_one_large_image_of_a_dictionary(
     run(write("train.parquet", [(bytes(900_000), 0)] * 5, group=5))
     assert seen[-1] == 2
     assert len(raw()) == 6
+
+
+def test_a_limited_number_of_footers_is_remembered(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_reader, "_MAX_DESCRIBABLE", 2)
+    monkeypatch.setattr(parquet_reader, "_describable", describable := set[bytes]())
+    counts = []
+    for rows in range(1, 5):
+        path = write(f"{rows}.parquet", [(picture(1), 0)] * rows)
+        with parquet_reader.open_table(SourcePart(path, path.name)):
+            counts.append(len(describable))
+    assert counts == [1, 2, 1, 2]
 
 
 def test_labels_that_are_no_utf_8(write: Write, run: Run) -> None:

@@ -15,7 +15,7 @@ from larder.engines.local import LocalEngine
 from larder.errors import InputError
 from larder.ledger import Ledger
 from larder.progress import Reporter
-from larder.sources import open_local
+from larder.sources import SourceLimits, open_local
 from services.extract.unpack import unpack
 
 Entry = tuple[str, bytes, str]  # name, type, content or target
@@ -42,7 +42,7 @@ def unpacked(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
         folder.mkdir(exist_ok=True)
         with Ledger(tmp_path / "ledger", "key") as ledger:
             source = open_local(tmp_path / "a.tar", "given")
-            unpack(source, folder, ledger, LocalEngine(1), Reporter("test"), max_files, max_bytes)
+            unpack(source, folder, ledger, LocalEngine(1), Reporter("test"), SourceLimits(max_files, max_bytes))
             return {entry.path: (folder / entry.path).read_bytes() for entry in ledger.entries()}
 
     return run

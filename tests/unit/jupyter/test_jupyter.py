@@ -122,9 +122,9 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "stderr"),
     [
-        ("--bind=localhost", "must be an IPv4 address, as 127.0.0.1"),
-        ("--bind=::1", "must be an IPv4 address, as 127.0.0.1"),
-        ("--bind=300.0.0.1", "must be an IPv4 address, as 127.0.0.1"),
+        ("--bind=localhost", "must be an IPv4 address, such as 127.0.0.1"),
+        ("--bind=::1", "must be an IPv4 address, such as 127.0.0.1"),
+        ("--bind=300.0.0.1", "must be an IPv4 address, such as 127.0.0.1"),
         ("--port=99999", "must be 65535 or less"),
     ],
 )

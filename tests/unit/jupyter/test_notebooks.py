@@ -50,14 +50,14 @@ def test_it_begins_with_prose_and_holds_no_logic(path: Path) -> None:
             assert len(cell.source.splitlines()) <= MAX_LINES
 
 
-@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset", "litdata_streaming"])
+@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset", "stream", "litdata_streaming"])
 def test_what_is_listed_is_the_split_that_is_measured(arm: str) -> None:
     code = code_of(arm)
     assert "folder.list(" in code
     assert "folder.list()" not in code
 
 
-@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset"])
+@pytest.mark.parametrize("arm", ["remote_one_sample", "webdataset", "stream"])
 def test_an_arm_that_counts_requests_sets_them_against_images(arm: str) -> None:
     assert "lab.describe_requests(record)" in code_of(arm)
 

@@ -1,4 +1,4 @@
-"""Other files in place of an archive are recognised, with a next step that helps."""
+"""Other files in place of an archive are recognized, with a next step that helps."""
 
 from __future__ import annotations
 

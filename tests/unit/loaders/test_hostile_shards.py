@@ -11,7 +11,7 @@ import pytest
 
 from larder.errors import InputError
 from larder.loaders.failures import UnreadableImageError, WorkerError, map_worker_errors
-from larder.loaders.shard_stream import ShardStream, WebDatasetStream
+from larder.loaders.shard_dataset import ShardDataset, WebDatasetDataset
 from larder.shards import PlainTar
 from tests import hostile
 
@@ -41,7 +41,7 @@ class Reader:
     def count_last_body(self) -> None: ...
 
 
-def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
+def read(kind: type[ShardDataset], content: bytes) -> list[tuple[str, int]]:
     """Return the images' formats and the labels of a shard, decoded as in a training."""
     from larder.loaders.preprocessing import decode
 
@@ -53,12 +53,12 @@ def read(kind: type[ShardStream], content: bytes) -> list[tuple[str, int]]:
         return [(str(decode(one.image, one.name)), one.label) for one in stream._samples(0, 1)]
 
 
-readers = pytest.mark.parametrize("kind", [ShardStream, WebDatasetStream])
+readers = pytest.mark.parametrize("kind", [ShardDataset, WebDatasetDataset])
 
 
 @readers
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_shards(tmp_path: Path, kind: type[ShardStream], attack: str) -> None:
+def test_shards(tmp_path: Path, kind: type[ShardDataset], attack: str) -> None:
     mark = tmp_path / "mark"
     content = hostile.shards(mark)[attack](SOUND)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -71,7 +71,7 @@ def test_shards(tmp_path: Path, kind: type[ShardStream], attack: str) -> None:
 
 
 @readers
-def test_a_shard_as_it_should_be(kind: type[ShardStream]) -> None:
+def test_a_shard_as_it_should_be(kind: type[ShardDataset]) -> None:
     image = hostile.thin(20, 10)
     content = hostile.pax(path="b/" + 150 * "x" + ".jpg") + hostile.member("b/x.jpg", image)
     content += hostile.pax(path="b/" + 150 * "x" + ".cls") + hostile.member("b/x.cls", b"7") + bytes(1024)

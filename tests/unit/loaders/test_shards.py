@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from larder.errors import InputError
-from larder.loaders.shard_stream import read_shard_samples
+from larder.loaders.shard_dataset import read_shard_samples
 
 URI = "s3://bucket/shard-000000.tar"
 

@@ -19,7 +19,7 @@ def test_parts(part_bytes: int) -> None:
 @pytest.mark.parametrize("pieces", [[b"abcdefgh"], [b"abc", b"defgh"], [b"abcdef"], []], ids=len)
 def test_parts_of_a_file_that_is_longer_or_shorter_than_planned(pieces: list[bytes]) -> None:
     for part_bytes in (2, 7, 100):
-        with pytest.raises(ValueError, match="bytes came"):
+        with pytest.raises(ValueError, match="received"):
             list(_parts(pieces, 7, part_bytes))
 
 

@@ -1,4 +1,4 @@
-"""The recipes for published datasets, and how a layout is recognised."""
+"""The recipes for published datasets, and how a layout is recognized."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from larder.errors import InputError
 from larder.tree import recipes
 from larder.tree.recipes import AssignedSample, LeftOutError, Recipe, RecipeFiles, RejectError
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from tests.unit.tree.test_matlab import META, unpacked
 
 MakeFiles = Callable[[Mapping[str, Any]], RecipeFiles]
@@ -68,7 +68,7 @@ FOOD101 = empty("images/apple_pie/1.jpg", "images/apple_pie/2.jpg", "images/waff
 def test_food101(files: MakeFiles, around: str) -> None:
     content = {around + path: text for path, text in FOOD101.items()} | empty("NOTES.txt")
     source = files(content)
-    assert recognise_layout(source).name == "food101"
+    assert recognize_layout(source).name == "food101"
     recipe = recipes.open_recipe("food101", source)
     assert recipe.classes == ["apple_pie", "waffles"]
     samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
@@ -123,7 +123,7 @@ PETS = empty(
 def test_oxford_pet(files: MakeFiles, around: str) -> None:
     content = {around + path: text for path, text in PETS.items()}
     source = files(content)
-    assert recognise_layout(source).name == "oxford_pet"
+    assert recognize_layout(source).name == "oxford_pet"
     recipe = recipes.open_recipe("oxford_pet", source)
     assert recipe.classes == ["Abyssinian", "american_bulldog"]
     samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
@@ -141,8 +141,8 @@ def test_oxford_pet(files: MakeFiles, around: str) -> None:
     [
         ("Abyssinian_2", "expected <class>_<n>"),
         ("Abyssinian 1", "expected <class>_<n>"),
-        ("Abyssinian_2 2 1 1", "gives 'Abyssinian' the class 2, and a line before 1"),
-        ("Bombay_2 2 1 1", "two classes have one number"),
+        ("Abyssinian_2 2 1 1", "gives 'Abyssinian' the class 2, and an earlier line 1"),
+        ("Bombay_2 2 1 1", "two classes have the same number"),
         ("../x_2 1 1 1", "expected <class>_<n>"),
     ],
 )
@@ -192,7 +192,7 @@ TRUTHS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def test_imagenet(files: MakeFiles, layout: str) -> None:
     content = imagenet(*TRUTHS[layout])
     source = files(content)
-    assert recognise_layout(source).name == "imagenet"
+    assert recognize_layout(source).name == "imagenet"
     recipe = recipes.open_recipe("imagenet", source)
     assert recipe.classes == SYNSETS
     samples = {path.rpartition("/")[2]: sample for path, sample in assigned(recipe, content).items() if sample}
@@ -233,7 +233,7 @@ def test_imagenet_lacks_some_validation_images(files: MakeFiles) -> None:
             {"ILSVRC2012_validation_ground_truth.txt": "1\n2\n3\n"},
             r"no map_clsloc\.txt or meta\.mat maps them to synsets",
         ),
-        ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, and there are 3"),
+        ({"val.txt": f"{VAL[0]} 3\n"}, r"val\.txt, line 1: has the class 3, of 3 classes"),
         ({"val.txt": f"{VAL[0]} 1\n{VAL[0]} 2\n"}, "line 2: gives image 1 a second class"),
         ({"ground_truth.txt": "7\n", "map_clsloc.txt": "n01440764 x\n"}, r"map_clsloc\.txt, line 1: expected <synset>"),
         ({"ground_truth.txt": "7\n", "meta.mat": "x"}, r"meta\.mat can't be read: it is not a MATLAB file"),
@@ -268,8 +268,8 @@ def test_another_data_set(files: MakeFiles, name: str) -> None:
         (empty("day/cat/1.jpg", "night/cat/1.jpg"), "imagefolder", "each class"),
     ],
 )
-def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
-    layout = recognise_layout(files(content))
+def test_auto_recognizes(files: MakeFiles, content: dict[str, str], name: str, why: str) -> None:
+    layout = recognize_layout(files(content))
     assert layout.name == name
     assert why in layout.why
 
@@ -277,7 +277,7 @@ def test_auto_recognises(files: MakeFiles, content: dict[str, str], name: str, w
 @pytest.mark.parametrize("table", ["id,breed\n1,cat\n", "file,label\nelsewhere.jpg,cat\n"])
 def test_an_unknown_table_is_reported_if_nothing_else_names_classes(files: MakeFiles, table: str) -> None:
     with pytest.raises(InputError, match=r"no recipe understands the table 'labels\.csv'") as fault:
-        recognise_layout(files(empty("images/1.jpg", "images/2.jpg") | {"labels.csv": table}))
+        recognize_layout(files(empty("images/1.jpg", "images/2.jpg") | {"labels.csv": table}))
     assert "LARDER_CSV" in fault.value.next_step and "LARDER_RECIPE=imagefolder" in fault.value.next_step
 
 
@@ -293,7 +293,7 @@ def test_an_unknown_table_is_reported_if_nothing_else_names_classes(files: MakeF
 )
 def test_auto_finds_nothing(files: MakeFiles, content: dict[str, str], what: str) -> None:
     with pytest.raises(InputError, match=what):
-        recognise_layout(files(content))
+        recognize_layout(files(content))
 
 
 SHARDS = empty("train/a.jpg", "train/b/c.0.PNG", "test/a.jpg", "README.md") | {
@@ -317,7 +317,7 @@ SHARDS = empty("train/a.jpg", "train/b/c.0.PNG", "test/a.jpg", "README.md") | {
 def test_webdataset(files: MakeFiles, around: str, names: dict[str, str], expected: list[str]) -> None:
     content = {around + path: text for path, text in (SHARDS | names).items()}
     source = files(content)
-    assert recognise_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
+    assert recognize_layout(source) == ("webdataset", ".cls beside images, as in WebDataset's shards")
     recipe = recipes.open_recipe("webdataset", source)
     assert recipe.classes == expected
     samples = {path.removeprefix(around): sample for path, sample in assigned(recipe, content).items() if sample}
@@ -362,7 +362,7 @@ def test_webdataset_with_names_for_classes_and_no_splits(files: MakeFiles) -> No
         ({"a.cls": "1", "classes.json": "{"}, "holds no list of classes"),
         ({"a.cls": "Cat", "b.cls": "cat"}, "differ only in case"),
         ({"train/a.cls": "1", "b.cls": "1"}, "train has the name of a split, and the top has not"),
-        ({"a.0.cls": "1", "a.1.cls": "1"}, "has the key of another one"),
+        ({"a.0.cls": "1", "a.1.cls": "1"}, "has the same key as another"),
         ({}, "no .cls beside images"),
     ],
 )

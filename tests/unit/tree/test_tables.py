@@ -11,7 +11,7 @@ import pytest
 from larder.errors import InputError
 from larder.tree import recipes
 from larder.tree.recipes import AssignedSample, LeftOutError, Recipe, RecipeFiles, RejectError
-from larder.tree.recipes.auto import recognise_layout
+from larder.tree.recipes.auto import recognize_layout
 from larder.tree.recipes.csv import TableRecipe
 from larder.tree.recipes.metadata import MetadataRecipe
 from larder.tree.recipes.parquet import ParquetRecipe
@@ -34,7 +34,7 @@ def open_recipe(tmp_path: Path) -> Open:
         there = RecipeFiles(
             raw, lambda: iter(sorted(files)), lambda _: None, scratch, "", parse_split_names(splits), label_column
         )
-        return recipes.open_recipe(name or recognise_layout(there).name, there)
+        return recipes.open_recipe(name or recognize_layout(there).name, there)
 
     return open_recipe
 
@@ -60,7 +60,7 @@ def test_parquet_reads_labels_and_names(open_recipe: Open) -> None:
         ({"metadata.csv": "file,label\nx.jpg,b\n", "x.jpg": ""}, TableRecipe),
     ],
 )
-def test_both_are_recognised(open_recipe: Open, files: dict[str, str], kind: type) -> None:
+def test_both_are_recognized(open_recipe: Open, files: dict[str, str], kind: type) -> None:
     assert isinstance(open_recipe("", files), kind)
 
 
@@ -170,7 +170,7 @@ def test_metadata_where_column_and_folder_say_the_split(open_recipe: Open) -> No
         ("test", "val", "none", "validation"),
         ("test", "val", "test=-", None),
         ("test", "val", "", "says 'evaluation'"),
-        ("test", "easy", "", "LARDER_SPLITS=none takes"),
+        ("test", "easy", "", "LARDER_SPLITS=none uses"),
         ("test", "../up", "", "can't be a folder's name"),
     ):
         files = {"metadata.csv": table.format(folder, value)}
@@ -256,7 +256,7 @@ def test_as_many_classes_as_rows(open_recipe: Open, labels: list[str]) -> None:
         ("metadata.csv", "", "no column"),
         ("metadata.csv", "file_name,label\n1.jpg\n", "line 2: lacks"),
         ("metadata.csv", "file_name,label\n,a\n", "lacks"),
-        ("metadata.csv", "file_name,label\n1.jpg,a\n1.jpg,b\n", "line 3: names '1.jpg', which metadata.csv, line 2"),
+        ("metadata.csv", "file_name,label\n1.jpg,a\n1.jpg,b\n", "line 3: names '1.jpg', as does metadata.csv, line 2"),
         ("metadata.csv", "file_name,a,b\n1.jpg,x,y\n", "has the columns 'a', 'b' beside file_name"),
         ("metadata.csv", b"file_name,label\n\xff,a\n", "is not CSV in UTF-8"),
         ("metadata.csv", "file_name,label\n" + "x" * 200_000 + ",a\n", "is not CSV in UTF-8"),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Transform
 
 
-class ShardStream(IterableDataset["tuple[Tensor, int]"]):
+class ShardDataset(IterableDataset["tuple[Tensor, int]"]):
     """Iterable dataset of the samples of the shards at `keys`.
 
     Each epoch shuffles the shards and deals them to the workers in turn. Within a shard, samples keep their order.
@@ -71,9 +71,9 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
         """Yield a worker's samples. Raise WorkerError, which DataLoader can re-raise."""
         reader, keys = self._readers.get(), self._shuffled_keys()
         try:
-            found = self._read(reader, keys, worker, workers)
+            samples = self._read(reader, keys, worker, workers)
             shards = (f"s3://{self._bucket}/{key}" for key in keys[worker::workers])
-            yield from found if self._table is None else self._table.check_samples(found, shards)
+            yield from samples if self._table is None else self._table.check_samples(samples, shards)
         except STREAM_ERRORS as fault:
             raise WorkerError.from_error(reader.explain(fault)) from fault
         except (tarfile.TarError, ValueError) as fault:  # ValueError: webdataset's, and tarfile's on invalid numbers
@@ -101,7 +101,7 @@ class ShardStream(IterableDataset["tuple[Tensor, int]"]):
                 yield from read_shard_samples(file, file.size, reader.opened_uri, self._classes)
 
 
-class WebDatasetStream(ShardStream):
+class WebDatasetDataset(ShardDataset):
     """The same stream, with webdataset's WebDataset to assign shards, read tar and group members.
 
     webdataset reads S3 only through pipes of other programs, but accepts an opener per URL scheme: here, our reader.

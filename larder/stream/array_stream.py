@@ -1,0 +1,419 @@
+"""Stream batches of a split's shards as numpy arrays, or samples as raw members."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larder.contract import Manifest
+from larder.errors import ConfigurationError, InputError
+from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
+from larder.machine import available_cpus
+from larder.progress import NullReporter, Reporter
+from larder.shards import LABEL
+from larder.store import StoreSettings
+from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, Work, block_numbers
+from larder.stream.decode import Decoder, has_digest
+from larder.stream.kernel import JpegKernel
+from larder.stream.members import Sample, member_at, read_sample
+from larder.stream.order import Batching, Last, Samples, Segment, Shuffle, rank_batches, uniform_draws
+from larder.stream.sample_tables import read_index, scan_shards
+from larder.stream.samples import NO_LABEL, SampleTable
+from larder.stream.shard_folders import ShardFolder, open_folder
+from larder.stream.slots import Slots
+from larder.stream.transforms import CenterCrop, Transform
+
+WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
+_FETCHERS, _BATCHES_AHEAD, _SAMPLES_PER_PORTION = 8, 4, 64
+_STATE_VERSION = 1
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images, uint8 [N, H, W, 3], and their labels, int64 [N]."""
+
+
+class Skipped(NamedTuple):
+    """A sample that was left out, and why."""
+
+    shard: str
+    offset: int
+    reason: str
+
+
+class ArrayStream:
+    """Read shards as batches of numpy arrays; ShardStream gives the same as tensors, and documents all arguments."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        batch_size: int = 64,
+        transform: Transform | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        last: Last = "keep",
+        on_damage: Literal["raise", "skip"] = "raise",
+        check_digests: bool = True,
+        threads: int | None = None,
+        window_bytes: int = WINDOW_BYTES,
+        ahead_bytes: int = AHEAD_BYTES,
+        image_extension: str | None = None,
+        label_extension: str = LABEL,
+        store: StoreSettings | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise ConfigurationError("rank and world_size belong together", next_step="give both of them, or none")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("threads", 1 if threads is None else threads, 1),
+            ("window_bytes", window_bytes, 0),
+            ("ahead_bytes", ahead_bytes, 1 << 20),
+        ):
+            if value < least:
+                raise ConfigurationError(f"{name}={value:,}: must be at least {least:,}", next_step=f"raise {name}")
+        if world_size is not None and rank is not None and not 0 <= rank < world_size:
+            raise ConfigurationError(
+                f"rank={rank}, world_size={world_size}: ranks are 0 to {world_size - 1}", next_step="correct them"
+            )
+        self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
+        self.seed, self.on_damage, self.check_digests = seed, on_damage, check_digests
+        self._rank, self._world_size, self._last = rank, world_size, last
+        self._threads = available_cpus() if threads is None else threads
+        self._memory_bytes = window_bytes + ahead_bytes
+        self._folder, self.manifest, self._table = _open(
+            uri, store, image_extension, label_extension, reporter or NullReporter()
+        )
+        samples, starts = len(self._table), self._table.block_starts()
+        stored_bytes = int((self._table.end - self._table.begin).sum())
+        window = window_bytes * samples // stored_bytes if samples else 0
+        self._shuffle = Shuffle(starts, window, seed if shuffle else None)
+        self._block = block_numbers(starts)
+        self._epoch, self._segments, self._batches = 0, list[Segment](), 0
+        self._kernel = JpegKernel.load()
+        self._slots = Slots(batch_size * self.transform.size**2 * 3, self._allocate)
+        self._traffic = Traffic()
+        self.skipped: list[Skipped] = []
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes; None for shards without larder's manifest."""
+        return None if self.manifest is None else self.manifest.classes
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Number of samples of all ranks together."""
+        return len(self._table)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of shards that were read so far, without indexes and headers."""
+        return self._traffic.bytes
+
+    @property
+    def requests(self) -> int:
+        """Number of reads of shards so far."""
+        return self._traffic.requests
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch. Setting the current epoch again keeps the position in it.
+
+        So a training loop may call it before each epoch, also before the one in which it resumes.
+        """
+        if epoch != self._epoch:
+            self.restart(epoch)
+
+    def restart(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, even if it is the current one."""
+        if epoch < 0:
+            raise ConfigurationError(f"epoch={epoch}: must not be negative", next_step="number epochs from 0 on")
+        self._epoch, self._segments, self._batches = epoch, [], 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the batches that were yielded so far: below 1 KB, and JSON can store it."""
+        segments = self._position(self._batching()[1])
+        return {
+            "version": _STATE_VERSION,
+            "seed": self.seed,
+            "samples": len(self._table),
+            "epoch": self._epoch,
+            "segments": [[*batching, batches] for batching, batches in segments],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the last batch before `state_dict`, perhaps with other ranks, threads or batch size.
+
+        Raises:
+            ConfigurationError: If the state is of another seed or of other shards, or isn't a state.
+        """
+        try:
+            segments = [
+                Segment(Batching(int(world), int(size), last), int(batches))
+                for world, size, last, batches in state["segments"]
+            ]
+            version, seed, samples, epoch = (int(state[name]) for name in ("version", "seed", "samples", "epoch"))
+            if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise ConfigurationError(
+                "this isn't the state of a stream", next_step="give what `state_dict()` returned"
+            ) from None
+        if (seed, samples) != (self.seed, len(self._table)):
+            raise ConfigurationError(
+                f"the state is of seed {seed} and {samples:,} samples; this stream has seed {self.seed} and "
+                f"{len(self._table):,} samples",
+                next_step="use the same shards and the same seed, or start from the beginning",
+            )
+        self._epoch, self._segments, self._batches = epoch, segments, 0
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch, for each rank."""
+        return self._batching()[1].count(len(self._table))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches that remain of the current epoch. Then the next epoch begins."""
+        return self.arrays()
+
+    def arrays(self) -> Iterator[Arrays]:
+        """Yield the batches that remain of the current epoch, as arrays.
+
+        Yields:
+            Images, uint8 [N, H, W, 3], and labels, int64 [N]. The memory is used again when nobody refers to it.
+
+        Raises:
+            InputError: If a sample is missing or damaged, or has no image or label.
+            ServiceError: If the store fails.
+        """
+        for name, values, missing in (("image", self._table.offset, -1), ("label", self._table.label, NO_LABEL)):
+            if (values == missing).any():
+                raise InputError(
+                    f"{self._name(int(np.argmax(values == missing)))}: the sample has no {name}",
+                    next_step="name the members by `image_extension` and `label_extension`, or read them as they are, "
+                    "with `samples()`",
+                )
+        work = _DecodeWork(self, Decoder(self.transform, self._kernel), self._epoch)
+        yield from self._read(work, self._table.offset, self._table.offset + self._table.length)
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
+
+        They come in the same order as images do, with the same guarantees. State counts whole batches.
+
+        Yields:
+            A dict with the members' contents, as bytes, and the sample's key as "__key__".
+
+        Raises:
+            InputError: If a sample is missing or damaged.
+            ServiceError: If the store fails.
+        """
+        for samples in self._read(_MembersWork(self), self._table.begin, self._table.end):
+            yield from samples
+
+    def _read(self, work: Work[Any], begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[Any]:
+        """Yield what `work` makes of the remaining batches, and keep count of them."""
+        rank, batching = self._batching()
+        if len(self._table) < batching.world_size:
+            raise ConfigurationError(
+                f"{self.uri} has {len(self._table):,} samples for {batching.world_size} ranks",
+                next_step="train with at most as many ranks as samples",
+            )
+        self._segments, self._batches = self._position(batching), 0
+        batches = rank_batches(self._shuffle, self._epoch, self._segments, rank, batching)
+        reader = BatchReader(
+            self._folder,
+            shards=self._table.shards,
+            shard=self._table.shard,
+            begin=begin,
+            end=end,
+            block=self._block,
+            batches=batches,
+            work=work,
+            limits=ReadLimits(self._threads, _FETCHERS, self._memory_bytes, _BATCHES_AHEAD),
+            traffic=self._traffic,
+            read_first=bool(self._segments) and self._shuffle.seed is not None,
+        )
+        try:
+            for batch in reader:
+                self._batches += 1
+                yield batch
+            self.restart(self._epoch + 1)
+        finally:
+            reader.close()
+
+    def _batching(self) -> tuple[int, Batching]:
+        """Return this process's rank, and how epochs are cut."""
+        if self._rank is not None and self._world_size is not None:
+            rank, world_size = self._rank, self._world_size
+        else:
+            rank, world_size = self._find_rank()
+        return rank, Batching(world_size, self.batch_size, self._last)
+
+    def _find_rank(self) -> tuple[int, int]:
+        """Return rank and number of ranks, from the variables that torchrun sets."""
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+    def _position(self, batching: Batching) -> list[Segment]:
+        """Return what was read of the current epoch."""
+        segments = [*self._segments]
+        if segments and segments[-1].batching == batching:
+            batches = segments.pop().batches + self._batches
+        else:
+            batches = self._batches
+        return [*segments, Segment(batching, batches)] if batches else segments
+
+    def _allocate(self, size: int) -> NDArray[np.uint8]:
+        return np.empty(size, np.uint8)
+
+    def _name(self, sample: int) -> str:
+        """Return how messages name a sample: shard, offset and key."""
+        table = self._table
+        shard, begin = table.shards[table.shard[sample]], int(table.begin[sample])
+        try:
+            member = member_at(self._folder, shard, begin, int(table.end[sample]))
+        except InputError:
+            member = ""
+        position = int(table.offset[sample]) if table.offset[sample] >= 0 else begin
+        return f"{self._folder.uri}/{shard}, byte {position:,}" + (f", {member!r}" if member else "")
+
+    def _handle_fault(self, sample: int, reason: str) -> None:
+        """Raise InputError for a sample that can't be read, or count it. Called in threads."""
+        if self.on_damage == "raise":
+            raise InputError(f"{self._name(sample)} can't be read: {reason}", next_step=CREATE_AGAIN)
+        table = self._table
+        position = int(max(table.offset[sample], table.begin[sample]))
+        self.skipped.append(Skipped(table.shards[table.shard[sample]], position, reason))
+
+    def _fault_of(self, sample: int, content: memoryview | InputError, image: memoryview | None = None) -> str:
+        """Return why the content of a sample can't be used; empty if it can."""
+        if isinstance(content, InputError):
+            return content.what
+        digests = self._table.digests
+        if (
+            self.check_digests
+            and digests is not None
+            and not has_digest(content if image is None else image, digests[sample])
+        ):
+            return "it has other bytes than the dataset's index says"
+        return ""
+
+
+class _ImageBatch:
+    """A batch that is being filled."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        self.images, self.labels = images, labels
+        self.is_good = np.ones(len(labels), bool)
+
+
+class _DecodeWork:
+    """Decode images into batches; see `larder.stream.batch_reader.Work`."""
+
+    def __init__(self, stream: ArrayStream, decoder: Decoder, epoch: int) -> None:
+        self._stream, self._decoder, self._epoch = stream, decoder, epoch
+        self._size, self._draws = stream.transform.size, stream.transform.draws
+
+    def start(self, samples: Samples) -> _ImageBatch:
+        """See `Work`."""
+        size, count = self._size, len(samples)
+        length = count * size * size * 3
+        slots = self._stream._slots
+        memory = slots.take()[:length] if length <= slots.size else np.empty(length, np.uint8)
+        return _ImageBatch(memory.reshape(count, size, size, 3), self._stream._table.label[samples])
+
+    def fill(
+        self, batch: _ImageBatch, begin: int, samples: Samples, contents: Sequence[memoryview | InputError]
+    ) -> None:
+        """See `Work`."""
+        draws = uniform_draws(self._stream.seed, self._epoch, samples, self._draws)
+        out = batch.images[begin : begin + len(samples)]
+        reasons = list(map(self._stream._fault_of, samples.tolist(), contents))
+        images = [content for content in contents if not isinstance(content, InputError)]
+        if any(reasons):  # decode nothing of them
+            images = [memoryview(b"") if reason else content for reason, content in zip(reasons, contents, strict=True)]  # type: ignore[misc]
+        faults = self._decoder.decode(images, draws, out)
+        for at, sample in enumerate(samples.tolist()):
+            if reasons[at] or faults[at]:
+                self._stream._handle_fault(sample, reasons[at] or faults[at])
+                batch.is_good[begin + at] = False
+
+    def finish(self, batch: _ImageBatch) -> Arrays:
+        """See `Work`."""
+        if batch.is_good.all():
+            return batch.images, batch.labels
+        if not batch.is_good.any():
+            reason = self._stream.skipped[-1].reason
+            raise InputError(
+                f"all {len(batch.labels):,} images of a batch are damaged; the last one: {reason}",
+                next_step=NAME_OTHER_PLACE,
+            )
+        return batch.images[batch.is_good], batch.labels[batch.is_good]
+
+
+class _MembersWork:
+    """Cut samples into their members; see `larder.stream.batch_reader.Work`."""
+
+    def __init__(self, stream: ArrayStream) -> None:
+        self._stream = stream
+
+    def start(self, samples: Samples) -> list[Sample | None]:
+        """See `Work`."""
+        return [None] * len(samples)
+
+    def fill(
+        self, batch: list[Sample | None], begin: int, samples: Samples, contents: Sequence[memoryview | InputError]
+    ) -> None:
+        """See `Work`."""
+        table = self._stream._table
+        for at, (number, content) in enumerate(zip(samples.tolist(), contents, strict=True), begin):
+            image = None
+            if not isinstance(content, InputError):
+                offset = int(table.offset[number] - table.begin[number])
+                image = content[offset : offset + int(table.length[number])]
+            reason = self._stream._fault_of(number, content, image)
+            if not reason and not isinstance(content, InputError):
+                try:
+                    batch[at] = read_sample(content, f"{table.shards[table.shard[number]]}")
+                except InputError as error:
+                    reason = error.what
+            if reason:
+                self._stream._handle_fault(number, reason)
+
+    def finish(self, batch: list[Sample | None]) -> list[Sample | None]:
+        """See `Work`."""
+        return [sample for sample in batch if sample is not None]
+
+
+def _open(
+    uri: str, store: StoreSettings | None, image_extension: str | None, label_extension: str, reporter: Reporter
+) -> tuple[ShardFolder, Manifest | None, SampleTable]:
+    """Return the folder of some shards, its manifest, if any, and the table of their samples."""
+    parent, _, split = uri.rstrip("/").rpartition("/")
+    if parent and parent != "s3:/":
+        folder = open_folder(parent, store)
+        manifest = folder.manifest()
+        if manifest is not None and manifest.artifact == "webdataset":
+            return folder, manifest, read_index(folder, manifest, split, reporter)
+    folder = open_folder(uri, store)
+    manifest = folder.manifest()
+    if manifest is not None:
+        split = next(iter(sorted(manifest.splits)), "training")
+        raise ConfigurationError(
+            f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
+            next_step=f"name shards and a split, such as {uri.rstrip('/')}/{split}",
+        )
+    return folder, None, scan_shards(folder, "", image_extension, label_extension, reporter)
+
+
+def _is_sane(segment: Segment) -> bool:
+    (world_size, batch_size, last), batches = segment
+    return world_size > 0 and batch_size > 0 and last in ("drop", "pad", "keep") and batches >= 0

@@ -1,0 +1,316 @@
+"""Read and decode one epoch's batches in threads: fetchers read blocks of shards, decoders fill batches from them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larder.errors import ConfigurationError, InputError
+from larder.stream.order import Samples
+from larder.stream.shard_folders import ShardFolder
+
+R = TypeVar("R")
+_STOP_SECONDS = 5.0
+"""Time for threads to end. A fetcher may wait for a store that doesn't answer; then it ends on its own later."""
+CHUNK = 32
+"""Samples that a decoder takes at once. Smaller chunks spread a batch better over threads, larger ones cost less
+Python."""
+
+
+class Work(Protocol[R]):
+    """What decoders do. Its methods are called in several threads at once."""
+
+    def start(self, samples: Samples) -> R:
+        """Return an empty batch for these samples."""
+
+    def fill(self, batch: R, begin: int, samples: Samples, contents: Sequence[memoryview | InputError]) -> None:
+        """Fill a batch's places from `begin` on.
+
+        Args:
+            batch: What `start` returned.
+            begin: The first sample's place in the batch.
+            samples: Numbers of the samples.
+            contents: Their bytes, or why they couldn't be read.
+        """
+
+    def finish(self, batch: R) -> R:
+        """Return a batch when all of its places are filled. Called by the consumer, in the batches' order."""
+
+
+@dataclass(eq=False)
+class _Block:
+    """A range of a shard that is read with one request."""
+
+    shard: str
+    begin: int
+    end: int
+    first_batch: int
+    """The first batch that needs it."""
+    unused: int
+    """Samples that weren't decoded yet."""
+    is_read: bool = False
+    content: memoryview | None = None
+    fault: BaseException | None = None
+
+
+@dataclass(eq=False)
+class _Batch(Generic[R]):
+    samples: Samples
+    content: R | None = None
+    begun: int = 0
+    """Samples that a decoder has taken."""
+    filled: int = 0
+    fault: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True)
+class ReadLimits:
+    """Limits of a reader.
+
+    Attributes:
+        decoders: Threads that decode.
+        fetchers: Threads that read, each with one request at a time.
+        memory_bytes: Bytes of shards that are held or being read. It is exceeded only by what the next batch needs.
+        batches: Batches that are decoded in advance.
+    """
+
+    decoders: int
+    fetchers: int
+    memory_bytes: int
+    batches: int
+
+
+@dataclass(eq=False)
+class Traffic:
+    """What was read from the shards so far."""
+
+    bytes: int = 0
+    requests: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, size: int) -> None:
+        """Count a request and its bytes."""
+        with self.lock:
+            self.bytes += size
+            self.requests += 1
+
+
+class BatchReader(Generic[R]):
+    """An iterator over batches. Threads start with the first batch that is requested, and end with `close`.
+
+    Args:
+        folder: The shards.
+        shards: Path of each shard.
+        begin: Position of each sample in its shard, int64 [N].
+        end: Position after each sample, int64 [N].
+        shard: Shard of each sample, int32 [N].
+        block: Block of each sample, int64 [N].
+        batches: The samples of each batch.
+        work: What decoders do.
+        limits: Numbers of threads, and memory.
+        traffic: Counts bytes and requests.
+        read_first: Whether to read the first batch's samples one by one, before whole blocks. In the middle of an
+            epoch, they are scattered over all blocks of the window.
+
+    Raises:
+        InputError: From `next`, if a sample can't be read.
+        ServiceError: From `next`, if the store fails.
+    """
+
+    def __init__(
+        self,
+        folder: ShardFolder,
+        *,
+        shards: Sequence[str],
+        shard: NDArray[np.int32],
+        begin: NDArray[np.int64],
+        end: NDArray[np.int64],
+        block: NDArray[np.int64],
+        batches: Sequence[Samples],
+        work: Work[R],
+        limits: ReadLimits,
+        traffic: Traffic,
+        read_first: bool = False,
+    ) -> None:
+        self._folder, self._work, self._limits, self._traffic = folder, work, limits, traffic
+        self._begin, self._end, self._block, self._shard, self._shards = begin, end, block, shard, shards
+        self._batches = [_Batch[R](samples) for samples in batches]
+        self._blocks: dict[int, _Block] = {}
+        self._singles: dict[tuple[int, int], _Block] = {}
+        self._queue = self._plan(batches, read_first) if batches else []
+        self._next_block = self._head = self._next_batch = self._held = 0
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self._process = os.getpid()
+
+    def _plan(self, batches: Sequence[Samples], read_first: bool) -> list[_Block]:
+        """Return what to read, in the order of need: blocks, cut to the samples that are needed, and single samples."""
+        samples = np.concatenate(batches)
+        batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
+        is_single = np.ones(len(samples), bool)  # a sample that is needed once more is read once more
+        is_single[np.unique(samples, return_index=True)[1]] = False
+        if read_first:
+            is_single[: len(batches[0])] = True
+        queue = []
+        for at in np.flatnonzero(is_single).tolist():
+            key = int(batch_of[at]), int(samples[at])
+            if key in self._singles:
+                self._singles[key].unused += 1
+                continue
+            self._singles[key] = self._block_of(samples[at : at + 1], key[0])
+            queue.append((at, self._singles[key]))
+
+        places = np.flatnonzero(~is_single)
+        by_block = places[np.argsort(self._block[samples[places]], kind="stable")]
+        starts = np.flatnonzero(np.diff(self._block[samples[by_block]], prepend=-1))
+        for members in np.split(by_block, starts[1:]) if len(by_block) else ():
+            first = int(members[0])  # the first that is needed, since the sort was stable
+            block = self._block_of(samples[members], int(batch_of[first]))
+            self._blocks[int(self._block[samples[first]])] = block
+            queue.append((first, block))
+        queue.sort(key=lambda entry: entry[0])
+        return [block for _, block in queue]
+
+    def _block_of(self, samples: Samples, first_batch: int) -> _Block:
+        begin, end = int(self._begin[samples].min()), int(self._end[samples].max())
+        return _Block(self._shards[self._shard[samples[0]]], begin, end, first_batch, len(samples))
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                "this process was forked while the stream was being read, and threads don't survive a fork",
+                next_step="start the stream in the process that reads it, or use the start method spawn or forkserver",
+            )
+        if self._head == len(self._batches):
+            self.close()
+            raise StopIteration
+        if not self._threads:
+            self._start()
+        batch = self._batches[self._head]
+        with self._changed:
+            while batch.filled < len(batch.samples) and batch.fault is None:
+                self._changed.wait()
+            self._head += 1
+            self._changed.notify_all()
+        if batch.fault is not None:
+            self.close()
+            raise batch.fault
+        content, batch.content = batch.content, None
+        assert content is not None
+        return self._work.finish(content)
+
+    def close(self) -> None:
+        """Stop the threads, and release what they hold."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        self._head = len(self._batches)
+        for batch in self._batches:
+            batch.content = None
+        for block in self._queue:
+            block.content = None
+
+    def _start(self) -> None:
+        jobs = [self._fetch] * self._limits.fetchers + [self._decode] * self._limits.decoders
+        self._threads = [threading.Thread(target=job, daemon=True, name="larder-stream") for job in jobs]
+        for thread in self._threads:
+            thread.start()
+
+    def _fetch(self) -> None:
+        while (block := self._take_block()) is not None:
+            content: memoryview | None = None
+            fault: BaseException | None = None
+            try:
+                content = self._folder.read(block.shard, block.begin, block.end)
+                self._traffic.add(block.end - block.begin)
+            except BaseException as error:  # raised where its samples are requested
+                fault = error
+            with self._changed:
+                block.content, block.fault, block.is_read = content, fault, True
+                self._changed.notify_all()
+
+    def _take_block(self) -> _Block | None:
+        """Return the next block to read as soon as there is memory for it; None if nothing is left to do."""
+        with self._changed:
+            while not self._stopped and self._next_block < len(self._queue):
+                block = self._queue[self._next_block]
+                size = block.end - block.begin
+                # What the next batch needs is always read: otherwise nothing would be released any more.
+                if self._held + size <= self._limits.memory_bytes or block.first_batch <= self._head:
+                    self._next_block += 1
+                    self._held += size
+                    return block
+                self._changed.wait()
+            return None
+
+    def _decode(self) -> None:
+        while (task := self._take_chunk()) is not None:
+            batch, begin, samples, blocks = task
+            contents: list[memoryview | InputError] = []
+            try:
+                contents = [self._content_of(int(sample), block) for sample, block in zip(samples, blocks, strict=True)]
+                with batch.lock:
+                    if batch.content is None:
+                        batch.content = self._work.start(batch.samples)
+                self._work.fill(batch.content, begin, samples, contents)
+            except BaseException as error:  # raised where the batch is requested
+                batch.fault = batch.fault or error
+            del contents
+            with self._changed:
+                batch.filled += len(samples)
+                for block in blocks:
+                    block.unused -= 1
+                    if not block.unused:
+                        block.content = None
+                        self._held -= block.end - block.begin
+                self._changed.notify_all()
+
+    def _take_chunk(self) -> tuple[_Batch[R], int, Samples, list[_Block]] | None:
+        """Return the next samples to decode when their blocks are read, or None when there is nothing left to do."""
+        with self._changed:
+            while not self._stopped and self._next_batch < len(self._batches):
+                if self._next_batch < self._head + self._limits.batches:
+                    break
+                self._changed.wait()
+            if self._stopped or self._next_batch == len(self._batches):
+                return None
+            number, batch = self._next_batch, self._batches[self._next_batch]
+            begin = batch.begun
+            samples = batch.samples[begin : begin + CHUNK]
+            batch.begun += len(samples)
+            if batch.begun == len(batch.samples):
+                self._next_batch += 1
+            blocks = [
+                self._singles.get((number, sample)) or self._blocks[block]
+                for sample, block in zip(samples.tolist(), self._block[samples].tolist(), strict=True)
+            ]
+            while not self._stopped and not all(block.is_read for block in blocks):
+                self._changed.wait()
+            return None if self._stopped else (batch, begin, samples, blocks)
+
+    def _content_of(self, sample: int, block: _Block) -> memoryview | InputError:
+        """Return a sample's bytes, or the error that says why the sample can't be read. Raise other errors."""
+        if isinstance(block.fault, InputError):
+            return block.fault
+        if block.fault is not None:
+            raise block.fault
+        assert block.content is not None
+        return block.content[self._begin[sample] - block.begin : self._end[sample] - block.begin]
+
+
+def block_numbers(block_starts: Samples) -> Samples:
+    """Return the block of each sample, int64 [N], from the first sample of each block."""
+    return np.repeat(np.arange(len(block_starts) - 1), np.diff(block_starts))

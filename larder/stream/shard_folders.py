@@ -1,0 +1,140 @@
+"""Find and read shards in a folder on a disk, or below a prefix of a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from larder.bucket import BucketPrefix
+from larder.contract import META, Manifest, SampleEntry, find_manifest, parse_samples, require_digest, samples_name
+from larder.errors import ConfigurationError, InputError, StorageError
+from larder.loaders.bucket_data import fetch_samples
+from larder.loaders.hints import CREATE_AGAIN, RESTORE
+from larder.store import BucketSettings, StoreSettings, make_store
+
+_ENDING = ".tar"
+
+
+class ShardFolder(Protocol):
+    """A folder with shards below it. Paths are relative to it."""
+
+    uri: str
+
+    def list(self, below: str) -> dict[str, int]:
+        """Return the path and length of each tar file below a subfolder, sorted by path."""
+
+    def manifest(self) -> Manifest | None:
+        """Return the folder's manifest, or None if it has none."""
+
+    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
+        """Yield the entries of the index of samples. Raises InputError if it isn't the manifest's."""
+
+    def read(self, path: str, begin: int, end: int) -> memoryview:
+        """Return the bytes of a shard from `begin` to `end`. May be called in several threads.
+
+        Raises:
+            InputError: If the shard is missing, too short, or was replaced since it was listed.
+            ServiceError: If the store fails.
+        """
+
+
+def open_folder(uri: str, store: StoreSettings | None) -> ShardFolder:
+    """Open a folder: `s3://bucket[/prefix]`, or a path.
+
+    Args:
+        uri: The folder.
+        store: Settings of the store; None takes them from the environment.
+
+    Raises:
+        ConfigurationError: If the URI is invalid or there is no such folder.
+    """
+    if not uri.startswith("s3://"):
+        return LocalShards(Path(uri))
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    settings = store or make_store()
+    shared = {name: getattr(settings, name) for name in StoreSettings.model_fields}
+    try:
+        in_bucket = BucketSettings.model_validate(shared | {"bucket": bucket, "prefix": key}, by_name=True)
+    except ValueError:
+        raise ConfigurationError(
+            f"{uri!r} isn't the URI of a folder in a bucket", next_step="write s3://bucket/photos-webdataset/training"
+        ) from None
+    return BucketShards(BucketPrefix(in_bucket, ""))
+
+
+class LocalShards:
+    """Shards in a folder on a disk; see `ShardFolder`."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigurationError(f"{folder} isn't a folder", next_step="give the folder of the shards")
+        self._folder, self.uri = folder, str(folder)
+
+    def list(self, below: str) -> dict[str, int]:
+        """See `ShardFolder`."""
+        files = sorted(path for path in (self._folder / below).rglob(f"*{_ENDING}") if path.is_file())
+        return {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in files}
+
+    def manifest(self) -> Manifest | None:
+        """See `ShardFolder`."""
+        return find_manifest(self._folder)
+
+    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
+        """See `ShardFolder`."""
+        path = self._folder / META / samples_name(manifest)
+        require_digest(path, manifest.samples)
+        return parse_samples(path)
+
+    def read(self, path: str, begin: int, end: int) -> memoryview:
+        """See `ShardFolder`."""
+        content = np.empty(end - begin, np.uint8).data
+        done = 0
+        try:
+            with (self._folder / path).open("rb", buffering=0) as file:
+                file.seek(begin)
+                while done < len(content) and (got := file.readinto(content[done:])):
+                    done += got
+        except FileNotFoundError:
+            raise InputError(f"{self.uri}/{path} is missing", next_step=RESTORE) from None
+        except OSError as error:
+            raise StorageError(
+                f"{self.uri}/{path} can't be read: {error.strerror}", next_step="check the disk, then run again"
+            ) from error
+        if done < len(content):
+            raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
+        return content
+
+
+class BucketShards:
+    """Shards below a prefix of a bucket; see `ShardFolder`."""
+
+    def __init__(self, prefix: BucketPrefix) -> None:
+        self._prefix, self.uri = prefix, prefix.uri
+        self._etags: dict[str, str] = {}
+
+    def list(self, below: str) -> dict[str, int]:
+        """See `ShardFolder`."""
+        found = sorted(item for item in self._prefix.list(below) if item.path.endswith(_ENDING))
+        self._etags.update({item.path: item.etag for item in found})
+        return {item.path: item.bytes for item in found}
+
+    def manifest(self) -> Manifest | None:
+        """See `ShardFolder`."""
+        return self._prefix.find_manifest()
+
+    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
+        """See `ShardFolder`."""
+        return fetch_samples(self._prefix, manifest)
+
+    def read(self, path: str, begin: int, end: int) -> memoryview:
+        """See `ShardFolder`."""
+        content = np.empty(end - begin, np.uint8).data
+        got = self._prefix.read_into(path, begin, content, self._etags.get(path, ""))
+        if got is None:
+            raise InputError(f"{self.uri}/{path} was deleted or replaced", next_step=RESTORE)
+        if got < len(content):
+            raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
+        return content

@@ -1,0 +1,128 @@
+"""Stream batches of a split's shards as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from larder.stream.array_stream import ArrayStream
+
+
+class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
+    """Read WebDataset shards as batches of tensors, at close to the rate at which the cores decode.
+
+    Each epoch yields every sample exactly once, in an order that depends on the shards, the seed, the epoch and the
+    number of ranks alone (`larder.stream.order`). Shards that larder made have an index of samples, which is read
+    instead of tar
+    headers, and against which bytes are checked; of other shards, the tar headers are read once, in parallel.
+
+    Threads read blocks of 4 MiB and decode; they release Python's lock. Memory holds `window_bytes` + `ahead_bytes` of
+    shards, and a few batches. Nothing is written to a disk. Threads run only while batches are read; leaving the loop
+    ends them.
+
+    Iterating yields the rest of the current epoch; then the next one begins. `state_dict` and `load_state_dict` store
+    and restore the position after any batch.
+
+    Args:
+        uri: The folder of a split's shards: `s3://bucket/prefix/training`, or a path.
+        batch_size: Samples per batch, for each rank.
+        transform: CenterCrop or RandomResizedCrop; by default CenterCrop(256, 224).
+        shuffle: Whether to shuffle; without it, samples keep the order of the shards.
+        seed: Seed of the order and of random crops.
+        rank: This process's rank; by default from torch.distributed, or from RANK, as torchrun sets it.
+        world_size: Number of ranks; likewise, from WORLD_SIZE.
+        last: What becomes of samples that fill no batch of every rank: "keep" makes the last batches smaller, "drop"
+            leaves them out, "pad" repeats a rank's first samples. All ranks get the same number of batches.
+        on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
+            smaller and is counted in `skipped`.
+        check_digests: Whether to check each image's sha256 against the index, if there is one.
+        threads: Threads that decode; by default one per available core.
+        window_bytes: Bytes of shards among which samples are shuffled.
+        ahead_bytes: Bytes of shards that are read in advance.
+        image_extension: Extension of the images in shards without an index; None takes a sample's only image.
+        label_extension: Extension of the labels there, which are decimal numbers.
+        store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
+            AWS_ACCESS_KEY_ID and so on).
+        reporter: Receives progress while an index or headers are read; None reports nothing.
+
+    Attributes:
+        classes: Names of the classes; None for shards without larder's manifest.
+        skipped: The samples that were left out.
+
+    Raises:
+        ConfigurationError: If an argument is invalid, or the store refuses access.
+        InputError: If there are no shards, or they don't match their index.
+        ServiceError: If the store doesn't answer.
+
+    Example:
+        stream = ShardStream("s3://my-bucket/photos-webdataset/training", batch_size=256)
+        for epoch in range(3):
+            for images, labels in stream:  # uint8 [256, 3, 224, 224], channels-last in memory; int64 [256]
+                loss = train(normalize(images.to(device)), labels.to(device))
+    """
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches that remain of the current epoch. Then the next epoch begins.
+
+        Yields:
+            Images, uint8 [N, 3, H, W], channels-last in memory, and labels, int64 [N]. The memory of images is used
+            again when nobody refers to it. Where there is a GPU, it is pinned, so that `images.to(device,
+            non_blocking=True)`
+            copies in the background.
+
+        Raises:
+            InputError: If a sample is missing or damaged, or has no image or label.
+            ServiceError: If the store fails.
+        """
+        for images, labels in self.arrays():
+            yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def _find_rank(self) -> tuple[int, int]:
+        """Return rank and number of ranks. Several workers of a DataLoader share out their rank's samples."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        else:
+            rank, world_size = super()._find_rank()
+        worker = get_worker_info()
+        if worker is None:
+            return rank, world_size
+        return rank * worker.num_workers + worker.id, world_size * worker.num_workers
+
+    def _allocate(self, size: int) -> NDArray[np.uint8]:
+        if not torch.cuda.is_available():
+            return super()._allocate(size)
+        memory: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        return memory
+
+
+def normalize(
+    images: Tensor,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+    dtype: Any = torch.float32,
+) -> Tensor:
+    """Scale images to 0..1 and normalize them, on the device where they are.
+
+    Args:
+        images: Images, uint8 [N, 3, H, W].
+        mean: Mean of each channel, in 0..1; by default ImageNet's.
+        std: Standard deviation of each channel, in 0..1; by default ImageNet's.
+        dtype: Type of the result, such as torch.bfloat16.
+
+    Returns:
+        Normalized images, [N, 3, H, W], in the memory format of `images`.
+
+    Example:
+        >>> normalize(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+    scale = torch.tensor([1 / (255 * value) for value in std], device=images.device).view(3, 1, 1)
+    shift = torch.tensor([value / width for value, width in zip(mean, std, strict=True)], device=images.device)
+    return (images * scale).sub_(shift.view(3, 1, 1)).to(dtype)

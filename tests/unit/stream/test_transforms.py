@@ -1,0 +1,106 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from larder.stream.decode import Decoder, apply_crop
+from larder.stream.order import uniform_draws
+from larder.stream.transforms import CenterCrop, RandomResizedCrop
+from tests.unit.stream.conftest import jpeg
+
+NO_DRAWS = np.empty(0)
+
+
+@pytest.mark.parametrize(
+    "size", [(640, 480), (480, 640), (500, 500), (333, 1000), (257, 256), (100, 80), (16, 16), (1, 3)]
+)
+def test_center_crop_is_what_torchvision_does(size):
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = Image.open(io.BytesIO(jpeg(1, size)))
+    expected = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(56)])(image)
+    found = apply_crop(image, CenterCrop(64, 56).crop(*size, NO_DRAWS), 56)
+    assert (np.asarray(found) == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (20, 300), (3, 2), (1, 1)])
+def test_random_resized_crops_are_inside_and_as_distributed_as_torchvision_s(size):
+    transforms = pytest.importorskip("torchvision.transforms")
+    transform = RandomResizedCrop(32)
+    crops = [transform.crop(*size, draws) for draws in uniform_draws(0, 0, np.arange(2000), transform.draws)]
+    for crop in crops:
+        assert 0 <= crop.x <= crop.x + crop.width <= size[0]
+        assert 0 <= crop.y <= crop.y + crop.height <= size[1]
+    image = Image.new("RGB", size)
+    theirs = [transforms.RandomResizedCrop.get_params(image, transform.scale, transform.ratio) for _ in range(2000)]
+    for ours, other in (("x", 1), ("y", 0), ("width", 3), ("height", 2)):
+        mean = np.mean([getattr(crop, ours) for crop in crops])
+        spread = np.std([crop[other] for crop in theirs])
+        assert mean == pytest.approx(np.mean([crop[other] for crop in theirs]), abs=0.2 * spread + 0.01)
+    assert np.mean([crop.flip for crop in crops]) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CenterCrop(224, 256),
+        lambda: CenterCrop(0, 0),
+        lambda: RandomResizedCrop(0),
+        lambda: RandomResizedCrop(scale=(0.5, 0.1)),
+        lambda: RandomResizedCrop(ratio=(0, 1)),
+        lambda: RandomResizedCrop(flip=2),
+    ],
+    ids=["crop-above-resize", "zero", "size", "scale", "ratio", "flip"],
+)
+def test_impossible_arguments(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {}),
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("RGB", "JPEG", {"subsampling": 0}),
+        ("RGB", "JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"}),
+        ("RGB", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("P", "PNG", {}),
+        ("RGB", "WEBP", {}),
+    ],
+    ids=["jpeg", "gray", "cmyk", "progressive", "444", "exif-rotated", "png", "rgba", "palette", "webp"],
+)
+def test_every_kind_of_image_has_pil_s_pixels(kernel_or_none, mode, kind, options):
+    image = jpeg(3, (150, 131), mode, kind, **options)
+    transform = CenterCrop(64, 56)
+    out = np.empty((1, 56, 56, 3), np.uint8)
+    assert Decoder(transform, kernel_or_none).decode([memoryview(image)], np.empty((1, 0)), out) == [""]
+    rgb = Image.open(io.BytesIO(image)).convert("RGB")
+    assert (out[0] == np.asarray(apply_crop(rgb, transform.crop(150, 131, NO_DRAWS), 56))).all()
+
+
+def test_random_crops_have_pil_s_pixels(kernel_or_none):
+    images = [jpeg(number, (90 + 7 * number, 200 - 9 * number)) for number in range(15)]
+    transform = RandomResizedCrop(40)
+    draws = uniform_draws(1, 1, np.arange(len(images)), transform.draws)
+    out = np.empty((len(images), 40, 40, 3), np.uint8)
+    assert not any(Decoder(transform, kernel_or_none).decode([memoryview(image) for image in images], draws, out))
+    for image, drawn, found in zip(images, draws, out, strict=True):
+        rgb = Image.open(io.BytesIO(image))
+        assert (found == np.asarray(apply_crop(rgb, transform.crop(*rgb.size, drawn), 40))).all()
+
+
+def test_damaged_images_are_named_and_leave_the_others_alone(kernel_or_none):
+    good = jpeg(5, (150, 131))
+    images = [good, b"", good[:400], b"no image", good, good[: len(good) // 2], jpeg(6, (3000, 10)), good]
+    out = np.empty((len(images), 56, 56, 3), np.uint8)
+    faults = Decoder(CenterCrop(64, 56), kernel_or_none).decode(
+        list(map(memoryview, images)), np.empty((len(images), 0)), out
+    )
+    assert [bool(fault) for fault in faults] == [False, True, True, True, False, True, True, False]
+    assert "longer side" in faults[6]
+    assert (out[0] == out[4]).all()
+    assert (out[0] == out[7]).all()
