@@ -168,7 +168,8 @@ def _serve(stage: str, requests: socket.socket) -> dict[str, Any]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the test run
     running: dict[int, tuple[int, int]] = {}
     while True:
-        readable: list[Any] = select.select([requests, *running], [], [])[0]
+        sources: list[Any] = [requests, *running]
+        readable = select.select(sources, [], [])[0]
         for ready in readable:
             if ready is not requests:
                 child, status = running.pop(ready)

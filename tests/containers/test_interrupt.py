@@ -64,7 +64,7 @@ def waiting(tmp_path: Path) -> Iterator[Checkout]:
 
 
 def runs_compose(process: subprocess.Popen[str]) -> bool:
-    """Whether the front door has started `docker compose run`."""
+    """Return whether the front door has started `docker compose run`."""
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
             words = child.cmdline()

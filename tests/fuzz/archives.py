@@ -94,8 +94,8 @@ def _extract(random: random.Random, folder: Path, archive: bytes) -> None:
 
 
 def _bytes(random: random.Random, most: int) -> bytes:
-    make: Callable[[int], bytes] = random.choice([random.randbytes, bytes])
-    content = make(random.choice([0, 1, random.randrange(most), most]))
+    makers: list[Callable[[int], bytes]] = [random.randbytes, bytes]
+    content = random.choice(makers)(random.choice([0, 1, random.randrange(most), most]))
     return content * (1000 if random.random() < 0.02 else 1)
 
 

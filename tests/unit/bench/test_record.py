@@ -139,7 +139,7 @@ def test_revision_of_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
     ],
 )
 def test_limits_of_a_container(tmp_path: Path, cpu: str | None, memory: str | None, expected: Any) -> None:
-    if cpu is not None:
+    if cpu is not None and memory is not None:
         (tmp_path / "cpu.max").write_text(cpu + "\n")
         (tmp_path / "memory.max").write_text(memory + "\n")
     assert (provenance.cpu_quota_cores(tmp_path), provenance.memory_limit_bytes(tmp_path)) == expected

@@ -45,7 +45,7 @@ hostile = pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE.keys())
 
 
 def harmless(text: str) -> bool:
-    """Whether each line is printable, and none of them begins as a forged one."""
+    """Return whether each line is printable, and none of them begins as a forged one."""
     return all(
         line.isprintable() and not line.startswith(("error: forged", "  next step: rm")) for line in text.split("\n")
     )

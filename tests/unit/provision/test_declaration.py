@@ -89,7 +89,7 @@ name = "x"
         ("[host]", "[host] needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\nmount = "/v"', "volume v: mount needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' is declared twice"),
-        ("[credentials]", "[credentials] needs a [bucket]"),
+        ("[credentials]", "[credentials] needs [bucket]"),
         ("name", "isn't valid TOML"),
     ],
     ids=["lease", "address", "host", "mount", "twice", "credentials", "toml"],
@@ -113,7 +113,7 @@ def test_what_does_not_fit_together(tmp_path: Path, text: str, says: str) -> Non
 def test_a_value_of_the_wrong_type_hides_no_other_fault(tmp_path: Path, text: str, place: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, f'name = "a"\n{text}\n[credentials]\n')
-    assert place in caught.value.what and "[credentials] needs a [bucket]" in caught.value.what
+    assert place in caught.value.what and "[credentials] needs [bucket]" in caught.value.what
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
