@@ -25,7 +25,7 @@ from larder.stream import CenterCrop, ShardStream, normalize
 from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import apply_crop
 from larder.stream.shard_folders import open_folder
-from tests.conftest import StartProxy, Store
+from tests.conftest import Proxy, Store
 from tests.integration.loaders.conftest import Stored
 from tests.liar import Liar, Request, Talk, lying
 
@@ -101,40 +101,37 @@ def test_normalized_images_are_those_of_the_other_loaders(stored: Stored, monkey
     assert max(float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True)) < 1e-5
 
 
-def test_anybody_s_shards_are_read_exactly_once(shards: str, store: Store, proxy: StartProxy) -> None:
-    between = proxy(store)
-    settings = reach(between.endpoint, store)
+def test_anybody_s_shards_are_read_exactly_once(shards: str, store: Store, proxy: Proxy) -> None:
+    settings = reach(proxy.endpoint, store)
     stream = stream_of(shards, settings)
-    between.requests.clear()
-    between.body_bytes_sent = 0
+    proxy.requests.clear()
+    proxy.body_bytes_sent = 0
     first, second = labels_of(stream), labels_of(stream)
     assert sorted(first) == sorted(second) == list(range(SAMPLES))
     assert first != second
-    assert between.count("HEAD") == 0
+    assert proxy.count("HEAD") == 0
     stored_bytes = sum(item["Size"] for item in store.client.list_objects_v2(Bucket=shards.split("/")[2])["Contents"])
-    assert between.body_bytes_sent <= 1.02 * 2 * stored_bytes
-    assert between.count("GET") <= 2 * (stored_bytes / (4 << 20) + SHARDS)
+    assert proxy.body_bytes_sent <= 1.02 * 2 * stored_bytes
+    assert proxy.count("GET") <= 2 * (stored_bytes / (4 << 20) + SHARDS)
 
 
 @pytest.mark.parametrize("fault", ["reset-response", 503, 500])
-def test_a_store_that_fails_now_and_then(shards: str, store: Store, proxy: StartProxy, fault: int | str) -> None:
-    between = proxy(store)
-    stream = stream_of(shards, reach(between.endpoint, store))
-    between.requests.clear()
-    between.fault = lambda method, path, number: fault if number % 3 == 1 else None
+def test_a_store_that_fails_now_and_then(shards: str, store: Store, proxy: Proxy, fault: int | str) -> None:
+    stream = stream_of(shards, reach(proxy.endpoint, store))
+    proxy.requests.clear()
+    proxy.fault = lambda method, path, number: fault if number % 3 == 1 else None
     assert sorted(labels_of(stream)) == list(range(SAMPLES))
-    assert len(between.requests) > SHARDS
+    assert len(proxy.requests) > SHARDS
 
 
-def test_a_broken_transfer_goes_on_where_it_broke(shards: str, store: Store, proxy: StartProxy) -> None:
-    between = proxy(store)
-    stream = stream_of(shards, reach(between.endpoint, store))
+def test_a_broken_transfer_goes_on_where_it_broke(shards: str, store: Store, proxy: Proxy) -> None:
+    stream = stream_of(shards, reach(proxy.endpoint, store))
     stored_bytes = sum(item["Size"] for item in store.client.list_objects_v2(Bucket=shards.split("/")[2])["Contents"])
-    between.requests.clear()
-    between.body_bytes_sent = 0
-    between.fault = lambda method, path, number: "reset-response" if number <= 3 else None
+    proxy.requests.clear()
+    proxy.body_bytes_sent = 0
+    proxy.fault = lambda method, path, number: "reset-response" if number <= 3 else None
     assert sorted(labels_of(stream)) == list(range(SAMPLES))
-    assert between.body_bytes_sent < 1.1 * stored_bytes, "what had arrived was not read again"
+    assert proxy.body_bytes_sent < 1.1 * stored_bytes, "what had arrived was not read again"
 
 
 @pytest.mark.parametrize("change", ["deleted", "replaced"])
@@ -159,10 +156,9 @@ def test_a_missing_shard_is_skipped_on_request(shards: str, store: Store) -> Non
     assert len(stream.skipped) == SAMPLES // SHARDS
 
 
-def test_keys_that_expire_in_mid_epoch(shards: str, store: Store, proxy: StartProxy) -> None:
-    between = proxy(store)
-    stream = stream_of(shards, reach(between.endpoint, store))
-    between.fault = lambda method, path, number: 403
+def test_keys_that_expire_in_mid_epoch(shards: str, store: Store, proxy: Proxy) -> None:
+    stream = stream_of(shards, reach(proxy.endpoint, store))
+    proxy.fault = lambda method, path, number: 403
     with pytest.raises(ConfigurationError, match="access is denied"):
         labels_of(stream)
 
