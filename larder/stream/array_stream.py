@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -95,7 +97,7 @@ class ArrayStream:
         self._shuffle = Shuffle(starts, window, seed if shuffle else None)
         self._block = block_numbers(starts)
         self._epoch, self._segments, self._batches = 0, list[Segment](), 0
-        self._kernel = JpegKernel.load()
+        self._kernel = _load_kernel()
         self._slots = Slots(batch_size * self.transform.size**2 * 3, self._allocate)
         self._traffic = Traffic()
         self.skipped: list[Skipped] = []
@@ -391,6 +393,19 @@ class _MembersWork:
     def finish(self, batch: list[Sample | None]) -> list[Sample | None]:
         """See `Work`."""
         return [sample for sample in batch if sample is not None]
+
+
+@functools.cache
+def _load_kernel() -> JpegKernel | None:
+    """Return the kernel, or warn once that there is none."""
+    kernel = JpegKernel.load()
+    if kernel is None:
+        warnings.warn(
+            "the JPEG kernel isn't compiled, so Pillow decodes at a third of the speed; to compile it, install gcc and "
+            "libjpeg-turbo's headers (libjpeg62-turbo-dev), then run `python -m larder.stream.build ~/.cache/larder`",
+            stacklevel=3,
+        )
+    return kernel
 
 
 def _open(

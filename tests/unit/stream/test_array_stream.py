@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from larder.errors import ConfigurationError, InputError
-from larder.stream import CenterCrop, RandomResizedCrop
+from larder.stream import CenterCrop, RandomResizedCrop, array_stream
 from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import apply_crop
 from tests.unit.stream.conftest import MakeShards, Packed, jpeg, tar_of
@@ -418,3 +419,20 @@ def test_reading_on_in_a_forked_process_is_an_error(make_shards: MakeShards):
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+
+
+def test_without_the_kernel_it_says_so_once_and_gives_the_same_pixels(
+    make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = make_shards(9)
+    monkeypatch.setattr(array_stream.JpegKernel, "load", lambda: None)
+    array_stream._load_kernel.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="the JPEG kernel isn't compiled"):
+            stream = stream_of(packed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            stream_of(packed)
+        assert sorted(numbers_of(stream, packed)) == list(range(9))
+    finally:
+        array_stream._load_kernel.cache_clear()
