@@ -295,7 +295,7 @@ def test_quotes_after_a_space_are_quotes(open_recipe: Open, separator: str) -> N
 
 def test_labels_that_are_one_number(open_recipe: Open) -> None:
     for one in ("01", "1.0"):
-        with pytest.raises(InputError, match=r"one number: '(01|1)' and '(1|1\.0)'"):
+        with pytest.raises(InputError, match=r"the same number: '(01|1)' and '(1|1\.0)'"):
             open_recipe("csv", {"labels.csv": f"file,label\na.jpg,1\nb.jpg,{one}\nc.jpg,2\n"})
 
 
