@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -66,6 +67,14 @@ class Archive(Source, Protocol):
 
     def scan(self, meter: ReadMeter | None = None) -> Iterator[Member]:
         """Yield every file except litter, and count files and bytes with `meter`, or with a new meter."""
+
+
+def join_chunks(chunks: Iterable[bytes]) -> bytes:
+    """Join chunks. Unlike `b"".join`, it doesn't keep them all beside the result: a file may have a gigabyte."""
+    joined = io.BytesIO()
+    for chunk in chunks:
+        joined.write(chunk)
+    return joined.getvalue()
 
 
 class UnsafeNameError(ValueError):

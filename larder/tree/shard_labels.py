@@ -48,13 +48,13 @@ def label_in(path: str, content: bytes) -> str:
         InputError: If it isn't a valid label.
     """
     if len(content) > MAX_LABEL_BYTES:
-        raise list_error(path, f"has more than {MAX_LABEL_BYTES:,} bytes, too many for a class")
+        raise _label_error(path, f"has more than {MAX_LABEL_BYTES:,} bytes, too many for a class")
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         text = ""
     if not text or not text.isprintable():
-        raise list_error(path, f"holds no class: {content[:40]!a}")
+        raise _label_error(path, f"holds no class: {content[:40]!a}")
     return str(int(text)) if is_number(text) else text
 
 
@@ -132,9 +132,18 @@ def classes_in(labels: Collection[str], path: str, names: Sequence[str]) -> tupl
     try:
         classes, label_numbers = number_classes(labels, names)
     except ValueError as fault:
-        raise list_error(path or CLASS, str(fault)) from None
-    require_distinct(f"{CLASS} have classes", classes, "spell the names of one class the same way, then extract again")
+        raise (list_error(path, str(fault)) if path else _label_error(f"the labels in {CLASS}", str(fault))) from None
+    require_distinct(
+        f"the labels in {CLASS} have classes", classes, "spell the names of one class the same way, then extract again"
+    )
     return classes, label_numbers
+
+
+def _label_error(position: str, what: str) -> InputError:
+    """Return the InputError for a label beside an image."""
+    return InputError(
+        f"{position}: {what}", next_step=f"correct the shards: each {CLASS} holds one class, a number or a name"
+    )
 
 
 def _read_json_list(path: str, files: RecipeFiles) -> list[str]:

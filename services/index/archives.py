@@ -14,7 +14,7 @@ from larder.packing.pack_input import open_prefix
 from larder.sources.archive import HEAD_BYTES, TAIL_BYTES, detect_codec
 from larder.sources.formats import unsupported_format_error
 from larder.sources.limits import SourceLimits
-from larder.sources.members import Member
+from larder.sources.members import Member, join_chunks
 from larder.sources.random_access import RandomAccessArchive
 from larder.sources.tar import TarSource
 from larder.sources.tar_headers import is_header
@@ -128,7 +128,7 @@ def read_member(archive: StoredTar | StoredZip, member: Member) -> bytes:
     """Return a member's content. Raises ValueError if it is longer than the limit for images."""
     if member.bytes > MAX_IMAGE_BYTES:
         raise ValueError(f"{member.bytes:,} bytes")
-    return b"".join(archive.read(member))
+    return join_chunks(archive.read(member))
 
 
 def changed_object_error(stored: StoredObject) -> InputError:

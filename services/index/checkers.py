@@ -15,7 +15,7 @@ from larder.packing.pack_input import open_prefix
 from larder.sources.archive_folders import ArchiveFolders, join_folder, name_archive_folder
 from larder.sources.kinds import is_archive, is_hidden
 from larder.sources.limits import SourceLimits
-from larder.sources.members import Member, is_litter
+from larder.sources.members import Member, is_litter, join_chunks
 from larder.sources.prefix_reader import PrefixReader, S3Object
 from larder.sources.random_access import BEGINNING, ScanPlace
 from larder.store import BucketSettings, with_bucket
@@ -91,7 +91,7 @@ class ObjectChecker:
             return CheckResult([], [], [stored.path])
         if stored.bytes > MAX_IMAGE_BYTES:
             return CheckResult([], [(stored.path, TOO_LARGE)], [])
-        data = b"".join(_prefix(self.settings, stored.bucket).read(S3Object(*stored[:4])))
+        data = join_chunks(_prefix(self.settings, stored.bucket).read(S3Object(*stored[:4])))
         try:
             return CheckResult([check_content(data, stored.path, self.verify, stored, None)], [], [])
         except RejectError as why:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os.path
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from larder.errors import InputError
-from larder.sources.members import EntryFaults, UnsafeNameError, is_litter, link_target, safe_path
+from larder.sources.members import EntryFaults, UnsafeNameError, is_litter, join_chunks, link_target, safe_path
 
 PARTS = st.sampled_from(["..", ".", "", "/", "\\", "C:", "a", "-rf", " ", "\n", "\0", "é", "\udcff", "_larder"])
 NAMES = st.text() | st.lists(PARTS).map("/".join) | st.lists(PARTS).map("".join)
@@ -149,3 +150,12 @@ def test_faults_are_counted_and_the_first_are_shown() -> None:
 def test_link_targets_that_are_no_names_are_refused(target: str) -> None:
     with pytest.raises(UnsafeNameError):
         link_target("b/link", target)
+
+
+def test_chunks_are_joined_without_a_second_copy() -> None:
+    tracemalloc.start()
+    joined = join_chunks(bytes([number]) * (1 << 20) for number in range(32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(joined), joined[:: 1 << 20]) == (32 << 20, bytes(range(32)))
+    assert peak < 48 << 20

@@ -369,3 +369,11 @@ def test_webdataset_with_names_for_classes_and_no_splits(files: MakeFiles) -> No
 def test_webdataset_that_makes_no_sense(files: MakeFiles, content: dict[str, str], what: str) -> None:
     with pytest.raises(InputError, match=what):
         recipes.open_recipe("webdataset", files(empty("a.jpg", "train/a.jpg") | content))
+
+
+@pytest.mark.parametrize("labels", [("1", "dog"), ("1", "")])
+def test_labels_of_shards_have_a_next_step_of_their_own(files: MakeFiles, labels: tuple[str, str]) -> None:
+    content = {f"{number}.cls": label for number, label in enumerate(labels)}
+    with pytest.raises(InputError) as caught:
+        recipes.open_recipe("webdataset", files(empty("0.jpg", "1.jpg") | content))
+    assert caught.value.next_step == "correct the shards: each .cls holds one class, a number or a name"
