@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -148,6 +148,7 @@ class BatchReader(Generic[R]):
         self._next_block = self._head = self._next_batch = self._held = 0
         self._changed = threading.Condition()
         self._stopped = False
+        self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._process = os.getpid()
 
@@ -199,13 +200,13 @@ class BatchReader(Generic[R]):
             self._start()
         batch = self._batches[self._head]
         with self._changed:
-            while batch.filled < len(batch.samples) and batch.fault is None:
+            while batch.filled < len(batch.samples) and (batch.fault or self._failure) is None:
                 self._changed.wait()
             self._head += 1
             self._changed.notify_all()
-        if batch.fault is not None:
+        if fault := batch.fault or self._failure:
             self.close()
-            raise batch.fault
+            raise fault
         content, batch.content = batch.content, None
         assert content is not None
         return self._work.finish(content)
@@ -225,9 +226,20 @@ class BatchReader(Generic[R]):
 
     def _start(self) -> None:
         jobs = [self._fetch] * self._limits.fetchers + [self._decode] * self._limits.decoders
-        self._threads = [threading.Thread(target=job, daemon=True, name="larder-stream") for job in jobs]
+        self._threads = [
+            threading.Thread(target=self._run, args=[job], daemon=True, name="larder-stream") for job in jobs
+        ]
         for thread in self._threads:
             thread.start()
+
+    def _run(self, job: Callable[[], None]) -> None:
+        """Run a thread's job. If it fails unexpectedly, the consumer raises the error instead of waiting forever."""
+        try:
+            job()
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
 
     def _fetch(self) -> None:
         while (block := self._take_block()) is not None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from larder.errors import ConfigurationError, InputError
-from larder.stream import CenterCrop, RandomResizedCrop, array_stream
+from larder.stream import CenterCrop, RandomResizedCrop, array_stream, batch_reader
 from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import apply_crop
 from tests.unit.stream.conftest import MakeShards, Packed, jpeg, tar_of
@@ -361,8 +361,6 @@ def test_a_state_of_another_stream(make_shards: MakeShards):
 
 
 def test_memory_is_bounded_and_all_is_released(make_shards: MakeShards, monkeypatch):
-    from larder.stream import batch_reader
-
     packed = make_shards([jpeg(number, (300, 300)) for number in range(400)], 4, indexed=False)
     size = sum(shard.stat().st_size for shard in packed.folder.iterdir())
     held: list[int] = []
@@ -398,6 +396,18 @@ def test_no_thread_is_left(make_shards: MakeShards, end: str):
     except KeyboardInterrupt:
         pass
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("thread", ["_take_block", "_take_chunk"])
+def test_a_thread_that_fails_ends_the_loop(
+    make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
+    def fail(self: batch_reader.BatchReader[Any]) -> None:
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(batch_reader.BatchReader, thread, fail)
+    with pytest.raises(MemoryError, match="no memory left"):
+        next(stream_of(make_shards(8)).arrays())
 
 
 def test_two_streams_in_one_process(make_shards: MakeShards):
