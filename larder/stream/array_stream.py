@@ -298,7 +298,9 @@ class ArrayStream:
     def _fault_of(self, sample: int, content: memoryview | InputError, image: memoryview | None = None) -> str:
         """Return why the content of a sample can't be used; empty if it can."""
         if isinstance(content, InputError):
-            return content.what
+            return content.what.replace(
+                f"{self._folder.uri}/{self._table.shards[self._table.shard[sample]]}", "the shard"
+            )
         digests = self._table.digests
         if (
             self.check_digests

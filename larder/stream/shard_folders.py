@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +64,7 @@ def open_folder(uri: str, store: StoreSettings | None) -> ShardFolder:
         raise ConfigurationError(
             f"{uri!r} isn't the URI of a folder in a bucket", next_step="write s3://bucket/photos-webdataset/training"
         ) from None
-    return BucketShards(BucketPrefix(in_bucket, ""))
+    return BucketShards(in_bucket)
 
 
 class LocalShards:
@@ -111,9 +113,20 @@ class LocalShards:
 class BucketShards:
     """Shards below a prefix of a bucket; see `ShardFolder`."""
 
-    def __init__(self, prefix: BucketPrefix) -> None:
-        self._prefix, self.uri = prefix, prefix.uri
+    def __init__(self, settings: BucketSettings) -> None:
+        self._settings = settings
+        self._process, self._prefix_of_process = os.getpid(), BucketPrefix(settings, "")
+        self._lock = threading.Lock()
+        self.uri = self._prefix_of_process.uri
         self._etags: dict[str, str] = {}
+
+    @property
+    def _prefix(self) -> BucketPrefix:
+        """The prefix, with a client of this process: forks of a client would read each other's answers."""
+        with self._lock:
+            if self._process != os.getpid():
+                self._process, self._prefix_of_process = os.getpid(), BucketPrefix(self._settings, "")
+            return self._prefix_of_process
 
     def list(self, below: str) -> dict[str, int]:
         """See `ShardFolder`."""
@@ -134,7 +147,8 @@ class BucketShards:
         content = np.empty(end - begin, np.uint8).data
         got = self._prefix.read_into(path, begin, content, self._etags.get(path, ""))
         if got is None:
-            raise InputError(f"{self.uri}/{path} was deleted or replaced", next_step=RESTORE)
+            what = "was deleted or replaced" if path in self._etags else "is missing"
+            raise InputError(f"{self.uri}/{path} {what}", next_step=RESTORE)
         if got < len(content):
             raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
         return content

@@ -171,6 +171,8 @@ zeros_from_the_middle = edit(lambda content: content[:20000] + bytes(len(content
 
 nonsense = edit(lambda content: b"\xc3\x28" * (len(content) // 2) + content[: len(content) % 2])
 
+LISTING = [arm for arm in ARMS if arm != "stream"]  # these list the packs, and compare lengths, before they read
+
 listed_wrong = ["is missing or has another length", "run `make etl-"]
 
 forced = "LARDER_FORCE=true"
@@ -187,8 +189,16 @@ other_bytes = ["chunk-0-", "has other bytes than the dataset's index says", forc
         pytest.param(
             ["litdata_streaming"], put_other_kind, ["holds 'webdataset' data; ", "`make etl-lit`"], id="shards"
         ),
-        pytest.param(ARMS, delete_pack, listed_wrong, id="missing"),
-        pytest.param(ARMS, shorter, listed_wrong, id="shorter"),
+        pytest.param(LISTING, delete_pack, listed_wrong, id="missing"),
+        pytest.param(LISTING, shorter, listed_wrong, id="shorter"),
+        pytest.param(
+            ["stream"], delete_pack, ["shard-000000.tar", "the shard is missing", "make etl-wds"], id="not-listed"
+        ),
+        pytest.param(["stream"], shorter, ["shard-000000.tar", "the shard ends before byte", forced], id="too-short"),
+        pytest.param(["stream"], nonsense, ["shard-000000.tar, byte ", "other bytes than", forced], id="stream-no-tar"),
+        pytest.param(
+            ["stream"], edit(damage_image), [".jpg' can't be read: it has other bytes", forced], id="stream-image"
+        ),
         pytest.param(
             ["webdataset"], zeros_from_the_middle, ["shard-000000.tar", "is damaged", forced], id="zeros-in-tar"
         ),
@@ -226,7 +236,7 @@ def test_packs_that_are_not_what_they_should_be(
     ("answer", "code", "parts"),
     [
         pytest.param(403, 2, ["access is denied"], id="refused"),
-        pytest.param(404, 3, ["is missing: it was deleted after the load", "run "], id="gone"),
+        pytest.param(404, 3, ["is missing", "run "], id="gone"),
         pytest.param("corrupt", 3, [forced], id="corrupt"),
     ],
 )
@@ -309,7 +319,7 @@ def stuck(start_packed: StartBench, proxy: Proxy, until: Until) -> Iterator[Star
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(stuck: StartStuck, tmp_path: Path, until: Until, arm: str, sent: signal.Signals) -> None:
     process, workers = stuck(arm, LARDER_WORKERS="2")
-    assert len(workers) >= 2
+    assert len(workers) >= (0 if arm == "stream" else 2)  # it has threads
     for one in (process, *workers) if sent == signal.SIGINT else (process,):  # Ctrl-C reaches all that a terminal runs
         one.send_signal(sent)
     out, err = process.communicate(timeout=60)

@@ -142,7 +142,7 @@ def test_a_shard_that_changes_in_mid_epoch(shards: str, store: Store, change: st
         store.client.delete_object(Bucket=bucket, Key="noise/2.tar")
     else:
         store.client.copy_object(Bucket=bucket, Key="noise/2.tar", CopySource={"Bucket": bucket, "Key": "noise/1.tar"})
-    with pytest.raises(InputError, match=r"noise/2\.tar, byte [\d,]+.* was deleted or replaced"):
+    with pytest.raises(InputError, match=r"noise/2\.tar, byte [\d,]+.* the shard was deleted or replaced"):
         labels_of(stream)
     skipping = stream_of(shards, reach(store.endpoint, store))
     if change == "deleted":
