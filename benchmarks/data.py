@@ -20,7 +20,7 @@ FEW_IMAGES = 4000
 
 
 def photos(images: int = FOOD11_IMAGES) -> Path:
-    """Return a zip of generated images. LARDER_SOURCE may name another one instead of that of Food-11's size."""
+    """Return a zip of generated images. For Food-11's number of images, LARDER_SOURCE may name another zip."""
     given = os.environ.get("LARDER_SOURCE", "")
     if given and given != sample.NAME and images == FOOD11_IMAGES:
         if not Path(given).is_file():

@@ -51,7 +51,7 @@ def measure() -> BenchmarkReport:
 
 
 def _photo(number: int) -> bytes:
-    """Return a picture of the sample, of the side that is measured."""
+    """Return a picture of the sample, with sides of SIDE pixels."""
     image, seed = SampleImage("training", number % 11, number), 1
     painted = paint(picture._random(seed, image, 1), image.label, SIDE, SIDE, picture._textures(seed))
     stream = io.BytesIO()
@@ -87,7 +87,7 @@ def _compare(report: BenchmarkReport, threads: int, rounds: Sequence[dict[str, T
 
 
 def _arms() -> dict[str, Callable[[], Arm]]:
-    """Return what makes each contestant. Each thread of it has its own buffers, as a program at its best would."""
+    """Return a function that makes each contestant. Each of its threads has its own buffers, as in a good program."""
     try:
         importlib.import_module("simplejpeg")
         importlib.import_module("cykooz_resizer")
@@ -154,7 +154,7 @@ def _packages_arm() -> Arm:
 
 
 def _writable_bytes(count: int) -> tuple[bytes, NDArray[np.uint8]]:
-    """Return bytes, which alone cykooz takes, and an array in the same memory, so that nothing is copied."""
+    """Return bytes (cykooz takes nothing else) and an array in the same memory, so that nothing is copied."""
     fixed = bytes(count)
     address = np.frombuffer(fixed, np.uint8).ctypes.data
     return fixed, np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(address))

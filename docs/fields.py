@@ -128,7 +128,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _nested_model(hint: Any) -> tuple[type[BaseModel] | None, str]:
-    """Return the model inside of a type, if there is one, and what its keys are below."""
+    """Return the model inside of a type, if there is one, and what precedes its keys in the table."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return hint, ""
     for arg in typing.get_args(hint):  # of a union with None, or of a dict

@@ -5,7 +5,7 @@ Format: https://github.com/webdataset/webdataset#the-webdataset-format
 A sample's key is its path below the split without the extension. Readers end a key at the first dot of the file name,
 and treat all members with the same key as one sample. So two kinds of files get a special key: files with another dot
 in their names, and files that differ from another file only in the extension. In the special key, dots become
-underscores, and eight digits of the path's SHA-256 are appended: `cat.0.jpg` has the key `cat_0-b6a2a0e4`. The key
+underscores, and eight digits of the path's SHA-256 are appended: `cat.0.jpg` has the key `cat_0-791ba3bb`. The key
 depends only on the path. Of files that differ only in the extension, the first in byte order keeps its plain key.
 """
 

@@ -54,7 +54,7 @@ hypothesis.settings.load_profile("larder")
 
 def pytest_configure() -> None:
     for name in ("LARDER_FRONT_DOOR", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
-        os.environ.pop(name, None)  # by `make test`: how the tests were started is nothing that they test
+        os.environ.pop(name, None)  # set by `make test`, and must not reach the programs under test
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles all tests, a third of collecting them
     sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; programs inherit it
@@ -213,7 +213,7 @@ def start_minio(environment: Mapping[str, str] = MappingProxyType({}), disk: str
         why = "MinIO runs in a container, and no container engine answers (docker info)"
         pytest.fail(why) if os.environ.get("REQUIRE") == "all" else pytest.skip(why)
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # one image less to pull: it is stopped by `shared`
-    # Else testcontainers takes a development container for a place without published ports.
+    # Else testcontainers, in a development container, doesn't use published ports.
     os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
     os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
     from testcontainers.community.minio import MinioContainer

@@ -2,8 +2,8 @@
 
 Such a stage is a process like any other: it has its own memory, environment, signals and exit code, and can be killed.
 It only skips the start of an interpreter, the imports, and what is the same in each run (botocore's models, the
-sample's pictures): they take longer than most tests' work. For each stage one
-server is started when it is first needed; it ends with the test run.
+sample's pictures): they take longer than most tests' work. For each stage one server
+is started when it is first needed; it ends with the test run.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def main(stage: str, descriptor: int) -> None:
     with suppress(ImportError):
         if "larder.sample.picture" in sys.modules:
             _draw_sample()
-    with suppress(ImportError):  # what every client reads, and the work of each process would begin with
+    with suppress(ImportError):  # reads botocore's models once, instead of in each fork
         from larder.store import StoreSettings, make_client
 
         make_client(

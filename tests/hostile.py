@@ -300,7 +300,7 @@ def chunks(mark: Path, samples: int) -> dict[str, Callable[[bytes], bytes]]:
 
 
 def arrow_rows() -> bytes:
-    """Rows of Arrow as LitData looks for them at a chunk's end; bytes of that many would take a gigabyte."""
+    """Rows of Arrow, as LitData looks for them at a chunk's end. `bytes()` of a number in them takes a gigabyte."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()

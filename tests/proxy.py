@@ -57,9 +57,7 @@ class Proxy(ThreadingHTTPServer):
 
     def settle(self) -> None:
         """Wait until all clients have gone and the store has answered them, so that nothing changes any more."""
-        with socket.create_connection(
-            ("127.0.0.1", self.server_port)
-        ) as last:  # taken up after all that were there before
+        with socket.create_connection(("127.0.0.1", self.server_port)) as last:  # accepted after all earlier clients
             wait_until(lambda: last.getsockname() in self.clients, "the proxy takes up its clients")
         wait_until(lambda: not self.clients, "the proxy's clients have gone")
 
@@ -111,7 +109,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
             kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
             self.upstream = kind(target.netloc, timeout=60)
         if self.upstream.sock and select.select([self.upstream.sock], [], [], 0)[0]:
-            self.upstream.close()  # as the store has, after an idle while; it opens by itself
+            self.upstream.close()  # the store has closed it while it was idle; it opens again by itself
         self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("expect", "connection"):
@@ -133,7 +131,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
         if broken:
             self.wfile.write(body[: len(body) // 2])
             return self._reset()
-        with self.server.lock:  # before the last of it, so that who has the answer finds it counted
+        with self.server.lock:  # before the body: a test that has the answer finds it counted
             self.server.body_bytes_sent += len(body)
         if self.command != "HEAD":
             self.wfile.write(body)

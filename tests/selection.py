@@ -5,10 +5,12 @@ Only REQUIRE=all, and asking for a test by its name, runs all of them. Every oth
 - tests marked `exhaustive`: they take long, and others show most of what they do;
 - most cases of tests marked `one_in(n)`, wide tables whose cases are alike. The choice is the same in every run.
 
-A test marked `any_store` shows what doesn't depend on the kind of store: each of its cases runs with one of them, about
-half with each. Its name alone decides, so the choice is the same in every run; asking for the test by name runs both.
+A test marked `any_store` shows what doesn't depend on the kind of store. Each of its cases runs with one kind only,
+about half of them with each. Its name alone decides, so the choice is the same in every run; asking for the test by
+name runs both.
 
-`--without torch` is for an environment that lacks a module: a test is skipped where it imports that, and says so.
+`--without torch` is for an environment that lacks a module: a test is skipped where it imports that module, and says
+so.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     gone = set(left_out)
     items[:] = [item for item in items if item not in gone]
     config.stash[_LEFT_OUT] = len(left_out)
-    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, whose words nobody hears
+    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, whose output nobody sees
         config.workeroutput["left_out"] = len(left_out)
     else:
         config.hook.pytest_deselected(items=left_out)

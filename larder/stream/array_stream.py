@@ -155,6 +155,8 @@ class ArrayStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the last batch before `state_dict`, perhaps with other ranks, threads or batch size.
 
+        Shards, seed, `shuffle` and `window_bytes` must be the same, since the order depends on them.
+
         Raises:
             ConfigurationError: If the state is of another seed or of other shards, or isn't a state.
         """

@@ -19,8 +19,8 @@ R = TypeVar("R")
 _STOP_SECONDS = 5.0
 """Time for threads to end. A fetcher may wait for a store that doesn't answer; then it ends on its own later."""
 CHUNK = 32
-"""Samples that a decoder takes at once. Smaller chunks spread a batch better over threads, larger ones cost less
-Python."""
+"""Samples that a decoder takes at once. A smaller number spreads a batch better over threads; with a larger one, less
+Python runs."""
 
 
 class Work(Protocol[R]):

@@ -24,7 +24,7 @@ LINKED = ("-ljpeg", "-lm", *(["-Wl,--exclude-libs,ALL"] if sys.platform == "linu
 
 
 class BuildError(Exception):
-    """The compiler is missing, or what it said."""
+    """The compiler is missing, or failed: then this has what it said."""
 
 
 def library_name() -> str:

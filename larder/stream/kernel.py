@@ -90,12 +90,12 @@ class JpegKernel:
             try:
                 return cls(folder / library_name())
             except OSError:
-                continue  # absent, or libjpeg is: the caller has Pillow
+                continue  # the kernel is absent, or the libjpeg that it needs: the caller has Pillow
         return None
 
     @property
     def is_portable(self) -> bool:
-        """Whether the kernel works without AVX2, on this CPU or as was asked for."""
+        """Whether the kernel works without AVX2, since the CPU lacks it or `portable` was given."""
         return bool(self._library.larder_scratch_is_portable(self._scratch()))
 
     def headers(self, jpegs: Sequence[ReadableBuffer]) -> NDArray[np.void]:
@@ -129,9 +129,9 @@ class JpegKernel:
             out: The pixels: uint8 (images, height, width, 3), contiguous. Height and width are those of the windows.
 
         Returns:
-            For each image None; or why it was not decoded, and its part of `out` is undefined. That is "" for a kind of
-            image that only Pillow decodes. It is libjpeg's error or warning for a damaged one, some of which Pillow
-            accepts.
+            For each image, None if it was decoded; else the reason, and its part of `out` is undefined. The reason is
+            "" for a kind of image that only Pillow decodes, and libjpeg's error or warning for a damaged image. Pillow
+            accepts some of the damaged ones.
 
         Raises:
             ValueError: If the arrays don't fit each other, or a region or window isn't inside of its image.

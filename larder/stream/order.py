@@ -1,12 +1,11 @@
-"""Compute the order of an epoch's samples: a pure function of (blocks, seed, epoch, ranks).
+"""Compute the order of an epoch's samples: a pure function of (blocks, window, seed, epoch, ranks).
 
-1. Blocks of consecutive samples are permuted. Each has a 64-bit key, a hash of (seed, epoch, block); they are sorted by
-it.
-2. The line of samples in these blocks is cut into one run per rank. Runs differ by at most one sample.
+1. Blocks of consecutive samples are permuted. Each has a 64-bit key, a hash of (seed, epoch, block); they are sorted
+   by it.
+2. The line of samples in these blocks is cut into one run per rank. Their lengths differ by at most one.
 3. Within a run, the sample at position p gets the key p + u * window, with u in [0, 1) a hash of (seed, epoch, sample),
    and the samples are sorted by it. So a sample moves by at most `window` positions, and a reader that holds the blocks
-   of
-   `window` samples delivers this order.
+   of `window` samples delivers this order.
 
 Hashes are SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), computed
 with integers alone, so that the order is the same on every machine.
@@ -40,8 +39,8 @@ class Batching(NamedTuple):
     batch_size: int
     """Samples per batch."""
     last: Last
-    """What becomes of samples that fill no batch of every rank: "drop" leaves them out, "pad" repeats a rank's first
-    samples, "keep" makes the last batches smaller, but never empty."""
+    """What to do with samples at the end that don't fill a batch on every rank: "drop" leaves them out, "pad" repeats
+    a rank's first samples, "keep" makes the last batches smaller, but never empty."""
 
     def count(self, samples: int) -> int:
         """Return the number of batches of each rank, for `samples` samples of all ranks together."""
@@ -126,7 +125,7 @@ def rank_batches(
 ) -> list[Samples]:
     """Return the batches of one rank that remain of an epoch.
 
-    All ranks get the same number of batches, so that training in step never waits for a rank without one. A rank
+    All ranks get the same number of batches, so that no rank waits in vain for one that has no batch left. A rank
     without a sample, which happens only with fewer samples than ranks, repeats one.
 
     Args:

@@ -21,8 +21,8 @@ from larder.tar import BLOCK_BYTES, header_bytes, member_bytes
 IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "pnm", "tif", "tiff"])
 """Extensions of images, in lower case: the formats in `larder.images.IMAGE_FORMATS`."""
 _NEAR_BYTES, _READ_BYTES, _HEADER_READ_BYTES = 256 << 10, 1 << 20, 4 << 10
-"""While headers are read, a request has 1 MiB if the last two headers were near each other, which reads the images
-between them, too; else it has 4 KiB."""
+"""If two headers are near each other, the next request for headers reads 1 MiB, with the images between them; else
+4 KiB."""
 _SCANNERS = 16
 _LIMITS = SourceLimits(max_files=100_000_000, max_bytes=1 << 50)
 _MAX_LABEL_BYTES = 20

@@ -36,7 +36,7 @@ class SampleRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The samples of some shards, in the order of the shards; 72 bytes for each.
+    """The samples of some shards, in the order of the shards; 76 bytes for each.
 
     Attributes:
         shards: Path of each shard, relative to the folder.

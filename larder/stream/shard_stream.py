@@ -18,10 +18,10 @@ from larder.stream.array_stream import ArrayStream
 class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
     """Read WebDataset shards as batches of tensors, at close to the rate at which the cores decode.
 
-    Each epoch yields every sample exactly once, in an order that depends on the shards, the seed, the epoch and the
-    number of ranks alone (`larder.stream.order`). Shards that larder made have an index of samples, which is read
-    instead of tar
-    headers, and against which bytes are checked; of other shards, the tar headers are read once, in parallel.
+    Each epoch yields every sample exactly once, in an order that depends on the shards, `window_bytes`, the seed, the
+    epoch and the number of ranks alone (`larder.stream.order`). Shards that larder made have an index of samples: it is
+    read instead of tar headers, and images are checked against it. Of other shards, the tar headers are read once, in
+    parallel.
 
     Threads read blocks of 4 MiB and decode; they release Python's lock. Memory holds `window_bytes` + `ahead_bytes` of
     shards, and a few batches. Nothing is written to a disk. Threads run only while batches are read; leaving the loop
@@ -38,8 +38,9 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         seed: Seed of the order and of random crops.
         rank: This process's rank; by default from torch.distributed, or from RANK, as torchrun sets it.
         world_size: Number of ranks; likewise, from WORLD_SIZE.
-        last: What becomes of samples that fill no batch of every rank: "keep" makes the last batches smaller, "drop"
-            leaves them out, "pad" repeats a rank's first samples. All ranks get the same number of batches.
+        last: What to do with samples at the end that don't fill a batch on every rank: "keep" makes the last batches
+            smaller, "drop" leaves them out, "pad" repeats a rank's first samples. All ranks get the same number of
+            batches.
         on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
             smaller and is counted in `skipped`.
         check_digests: Whether to check each image's sha256 against the index, if there is one.
@@ -73,9 +74,8 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
 
         Yields:
             Images, uint8 [N, 3, H, W], channels-last in memory, and labels, int64 [N]. The memory of images is used
-            again when nobody refers to it. Where there is a GPU, it is pinned, so that `images.to(device,
-            non_blocking=True)`
-            copies in the background.
+            again when nobody refers to it. Where there is a GPU, it is pinned, so that
+            `images.to(device, non_blocking=True)` copies in the background.
 
         Raises:
             InputError: If a sample is missing or damaged, or has no image or label.

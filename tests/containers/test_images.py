@@ -57,7 +57,7 @@ def test_labels_say_what_it_is(name: str) -> None:
 def test_it_adds_little_to_its_base(name: str, megabytes: int) -> None:
     history = ["docker", "image", "history", "--human=false", "--format", "{{.Size}}", f"larder-{name}:{__version__}"]
     layers = subprocess.run(history, capture_output=True, check=True, text=True).stdout.split()
-    base = next(int(size) for size in reversed(layers) if int(size))  # its one layer; the image itself may not be here
+    base = next(int(size) for size in reversed(layers) if int(size))  # its only layer; the base may be absent
     assert sum(map(int, layers)) - base < megabytes * 1e6
 
 

@@ -130,7 +130,7 @@ def test_a_compromised_rclone_has_no_root_rights(mount: Mount, owner: int, tmp_p
     assert report["NoNewPrivs"] == "1" and report["Seccomp"] == "2"
     assert report["Uid"].split() == [str(owner)] * 4
     assert report["devices"] == []
-    # Where root owns the folder, root without rights has its name still, and may send its processes signals.
+    # If root owns the folder, rclone is root without capabilities: it may still send signals to root's processes.
     by_name = {"become root", "become root's group", "end the mounter"} if owner == 0 else set()
     done = {name for name, reply in report["tries"].items() if reply == "done"}
     assert done == by_name, report["tries"]

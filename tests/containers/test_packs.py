@@ -103,7 +103,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.exhaustive
 def test_measured(run: Run, checkout: Path, loaded: dict[str, str], tmp_path: Path) -> None:
-    """Measure the other loader of shards, and as any user with a cache; test_readme.py has the rest."""
+    """Measure with the library's loader of shards, and as another user with a cache; test_readme.py has the rest."""
     run("make", "bench", "ARM=webdataset", folder=checkout, check=True, **loaded, LARDER_WEBDATASET_LOADER="webdataset")
     [record] = records(checkout / "results")
     assert record["settings"]["webdataset_loader"] == "webdataset"

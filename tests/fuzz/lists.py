@@ -128,7 +128,7 @@ def fuzz(chance: random.Random, folder: Path) -> None:
         except LarderError as error:
             fault = fault or error
     if fault is not None:
-        raise fault  # whose words are looked at
+        raise fault  # the harness checks its message
 
 
 def _spoilt(data: bytes, chance: random.Random) -> bytes:

@@ -143,7 +143,7 @@ def held() -> Held:
         try:
             yield
         finally:
-            with suppress(OSError):  # nobody waits, unless the test has failed: who does reads nothing, and ends
+            with suppress(OSError):  # if the test has failed, a reader may still wait: it reads nothing, and ends
                 os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
             kept.replace(path)
 

@@ -100,7 +100,7 @@ def test_packs_without_an_engine(tmp_path: Path) -> None:
         ended = make(tmp_path, "verify", *store)
         assert "Error 3" in ended.stderr
         assert "the chain breaks at shards: a file in the index is missing" in ended.stderr
-        ended = make(tmp_path, "etl-wds", *store)  # as it says
+        ended = make(tmp_path, "etl-wds", *store)  # as the message says
         assert ended.returncode == 0, ended.stderr
         ended = make(tmp_path, "clean", "YES=1", "LARDER_VERIFY_REMOTE=list", *store)
         assert ended.returncode == 0, ended.stderr

@@ -65,8 +65,9 @@ def docker(*words: str, seconds: float = 300) -> str:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the OpenStack container.
 
-    The processes of a test run share it: the first starts it, and the last one to end removes it. Each holds a shared
-    lock for as long; who can turn its own into an exclusive one is the last. LARDER_TEST_OPENSTACK names one that runs.
+    The processes of a test run share it: the first starts it, and the last one to end removes it. Each holds a
+    shared lock meanwhile; the process that can turn its lock into an exclusive one is the last. LARDER_TEST_OPENSTACK
+    is the address of a container that runs already.
     """
     if given := os.environ.get("LARDER_TEST_OPENSTACK"):
         yield given
@@ -209,7 +210,7 @@ class Site:
         return path
 
     def run(self, *words: str, typed: str = "") -> Ended:
-        """One command, in this process: what it costs is the cloud's time."""
+        """One command, in this process, which saves the start of another."""
         self.capfd.readouterr()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stdin", io.StringIO(typed))
@@ -240,7 +241,7 @@ class Site:
         cloud, project = self.cloud, self.project
         groups = [item.name for item in cloud.network.security_groups(project_id=project)]
         return {
-            # Nova lists a deleted one for a moment, as such.
+            # Nova still lists a deleted server for a moment, as deleted.
             "servers": [item.id for item in cloud.compute.servers() if item.status not in GONE],
             "volumes": [item.id for item in cloud.block_storage.volumes()],
             "addresses": [item.id for item in cloud.network.ips(project_id=project)],
@@ -260,14 +261,14 @@ class Site:
 
 
 def leases_of(cloud: Any, box: str) -> list[Any]:
-    """The leases of a connection's own project: to who is an admin, even of one project, Blazar lists all there are."""
+    """The leases of a connection's own project. (To an admin, even of one, Blazar lists those of all projects.)"""
     found: list[Any] = cloud.session.get(f"http://{box}:1234/v1/leases").json()["leases"]
     return [lease for lease in found if lease["project_id"] == cloud.current_project_id]
 
 
 @contextmanager
 def new_project(box: str, admin: Any) -> Iterator[tuple[str, Any, Any]]:
-    """A project and a user of the same name, the project, the user; emptied and removed afterwards."""
+    """Create a project and a user of the same name; yield the name and both. Remove all of it afterwards."""
     name = f"t{uuid.uuid4().hex[:8]}"
     domain = admin.identity.find_domain("Default").id
     project = admin.identity.create_project(name=name, domain_id=domain)

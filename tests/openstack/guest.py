@@ -88,7 +88,7 @@ class Guest:
         self.qmp("blockdev-del", **{"node-name": node_of(serial)})
 
     def _note(self, message: dict[str, Any]) -> None:
-        """Keep what tells that a device is gone: only then is it let go of by QEMU, too."""
+        """Keep a message that a device is gone: only then does QEMU release its disk."""
         if message.get("event") == "DEVICE_DELETED":
             self._deleted.append(message["data"])
 

@@ -56,7 +56,7 @@ def test_doctor_looks_for_our_address_where_a_group_lets_it_in(site: Site) -> No
 
 
 def application_credential(site: Site, *seconds: int) -> Any:
-    """One that ends after the first of the times that isn't over when a busy Keystone comes to read it."""
+    """One that expires after the first of these times; if a busy Keystone refuses that as past, after the next."""
     expires = datetime.now(UTC) + timedelta(seconds=seconds[0])
     try:
         return site.cloud.identity.create_application_credential(

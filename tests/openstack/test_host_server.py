@@ -213,7 +213,7 @@ DPKG_LOCK = "/var/lib/dpkg/lock-frontend"
 
 
 def wait_until_it_met_the_lock(ssh: SshClient) -> None:
-    """Wait there: each login takes as long as a step of what is waited for."""
+    """Wait in one command on the server, since each login takes seconds."""
     on_server(ssh, f"timeout {BOOT_SECONDS} sh -c 'until grep -qs lock /tmp/tmp.*; do sleep 0.2; done'")
 
 

@@ -75,7 +75,7 @@ def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
     site.declare(STACK)
     assert site.run("up").code == 3
     site.succeeds("--adopt", "up")
-    assert len(network.get_security_group(theirs.id).security_group_rules) == 4  # with two that let out
+    assert len(network.get_security_group(theirs.id).security_group_rules) == 4  # two allow outgoing traffic
     assert site.run("plan").code == 0
     down = site.succeeds("down", "--yes")
     assert re.search(r"release +security group +allow-ssh", down)
@@ -260,7 +260,8 @@ def test_credentials_of_others_may_hold_anything(site: Site) -> None:
     for blob in ("[]", '"text"', "{}", '{"access": "a"}'):
         body = {"type": "cert", "user_id": site.user, "project_id": site.project, "blob": blob}
         made = site.cloud.identity.post("/credentials", json={"credential": body}).json()["credential"]
-        # Keystone checks what it is given as EC2's, but not what becomes it. What is no JSON it can't list itself.
+        # Keystone checks credentials that are created as EC2's, but not those that are changed into them. They must be
+        # JSON, since it can't list others.
         changed = site.cloud.identity.patch(f"/credentials/{made['id']}", json={"credential": {"type": "ec2"}})
         assert changed.status_code == 200, changed.text
     theirs = site.counts["keys"]

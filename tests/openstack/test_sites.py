@@ -22,7 +22,7 @@ SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region
 
 @pytest.fixture
 def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """The second site, where the buckets are; `site` is the first. Nothing but clouds.yaml tells of either."""
+    """The second site, where the buckets are; `site` is the first. Only clouds.yaml names the two."""
     with new_project(box, admin) as (name, project, user):
         auths = {
             cloud: {

@@ -41,7 +41,7 @@ def test_litdata_of_part_of_an_epoch(run_packed: RunArm) -> None:
 @one_store
 @pytest.mark.parametrize(("ahead", "most"), [("", 5), ("2", 4)], ids=["litdata's-choice", "2"])
 def test_how_many_chunks_are_fetched_ahead(run_packed: RunArm, proxy: Proxy, ahead: str, most: int) -> None:
-    # One worker makes three batches of 2 before it is stopped: it reads in the first chunk alone.
+    # One worker makes three batches of 2 before it is stopped, so it reads only from the first chunk.
     flags = ("--batches", "1", "--batch-size", "2", "--workers", "1")
     code, _, err, _ = run_packed(
         "litdata_streaming", *flags, LARDER_MAX_PRE_DOWNLOAD=ahead, S3_ENDPOINT_URL=proxy.endpoint

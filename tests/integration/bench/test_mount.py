@@ -159,7 +159,7 @@ def test_rclone_killed_in_the_middle_of_a_run(
     mounted = mount(proxy.endpoint, loaded)
 
     def fault(method: str, path: str, number: int) -> int | str | None:
-        if method == "GET" and proxy.count("GET", ".jpg") >= 20:  # two that come at once may both see the 21st
+        if method == "GET" and proxy.count("GET", ".jpg") >= 20:  # not ==: two requests at once may both be counted
             mounted.rclone.kill()
         return None
 

@@ -260,7 +260,7 @@ def test_what_only_fails_again_is_tried_once(
     with pytest.raises(kind, match=part) as caught:
         one.read(key, 1 << 20)
     assert traffic.read().requests == 1
-    assert traffic.read().bytes > 0  # the answer that says so
+    assert traffic.read().bytes > 0  # the body of the refusal
     assert "s3cr3t" not in str(caught.value)
 
 

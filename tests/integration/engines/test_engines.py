@@ -175,7 +175,7 @@ def _refuses_a_cluster_without_cpus(engine: RayEngine, messages: list[str]) -> N
     assert [message.endswith(wait) for message in messages if not message.startswith("joining")] == [True]
 
 
-@pytest.mark.timeout(60)  # what a head has to answer, which isn't waited for here
+@pytest.mark.timeout(60)  # the time that a head has to answer, which isn't waited for here
 def test_nothing_listens() -> None:
     with pytest.raises(ServiceError, match="nothing answers at") as caught, RayEngine(1, "127.0.0.1:9")(math.sqrt, [1]):
         pass

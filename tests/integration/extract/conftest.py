@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked, if_range = self.headers.get("Range"), self.headers.get("If-Range")
         self.close_connection = True
         status, headers, body = self._answer(faults, asked, if_range)
-        # before the answer, so that who has it finds it recorded
+        # before the answer: a test that has the answer finds the request recorded
         faults.asked.append(Asked(self.path, asked, if_range, len(body)))
         faults.after_answer()
         self.send_response(status)

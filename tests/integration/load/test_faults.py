@@ -87,7 +87,7 @@ def test_another_data_set_is_found_before_anything_is_packed(
     assert "S3_PREFIX" in refused.stderr
     assert load(*reach, "--force").code == 0
     assert load(*reach, "--prefix=mine").code == 0
-    assert load(*reach, env={"LARDER_INPUT": "/another/tree"}).code == 0  # which nobody can look at here
+    assert load(*reach, env={"LARDER_INPUT": "/another/tree"}).code == 0  # a volume that this stage can't see
 
 
 def test_endpoint_down(load: Load, tree: MakeTree) -> None:

@@ -109,7 +109,7 @@ def read_all(
     verify_each: int,
 ) -> list[dict[str, Any]]:
     """Return the result of each attack."""
-    import larder.loaders.preprocessing  # noqa: F401  (what it takes isn't the attacks')
+    import larder.loaders.preprocessing  # noqa: F401  (now, so that its memory counts for no attack)
     from larder.cli.inventory import parse
     from larder.errors import LarderError
     from larder.loaders.bucket_data import open_artifact_prefix
@@ -220,7 +220,7 @@ def main() -> None:
             yield "chunks", f"chunk, {name}", lambda attack=attack: chunks.file(chunk, attack)  # type: ignore[misc]
         for name, attack in some(hostile.shards(mark), 6):
             yield "shards", f"shard, {name}", lambda attack=attack: shards.file(shard, attack)  # type: ignore[misc]
-        # Of these two tables, unit tests feed all to the one parser that every reader has.
+        # Unit tests feed all of the next two tables to the parser that all readers share.
         for number, (name, attack) in enumerate(some(hostile.MANIFESTS, 6, 3)):
             kind = list(artifacts)[number % 3]
             place = artifacts[kind]

@@ -1,4 +1,4 @@
-"""The fast reader over real stores, between which and it things go wrong."""
+"""The fast reader over real stores, with faults on the way."""
 
 from __future__ import annotations
 

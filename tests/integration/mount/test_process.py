@@ -59,7 +59,7 @@ def test_who_closes_in_time_loses_nothing(mount: Mount) -> None:
         process.terminate()
         while "are open" not in process.stderr.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGSTOP)  # so that its patience doesn't end while a busy machine reads
+        process.send_signal(signal.SIGSTOP)  # so that its five seconds don't end while a busy machine reads
         assert file.read() == CONTENTS["Food-11__big"]
     process.send_signal(signal.SIGCONT)
     _, stderr = process.communicate(timeout=60)

@@ -1,6 +1,6 @@
 """Mount without root's rights, by fusermount3, as on a laptop.
 
-The stage is told that it isn't root, and is; all else is as for an ordinary user.
+The stage runs as root, but is told that it doesn't; all else is as for an ordinary user.
 """
 
 from __future__ import annotations

@@ -377,7 +377,8 @@ def test_a_disk_that_fills_up(
     assert pack().code == 0
     whole = digests(disk.seen / packing.folder)
     shutil.rmtree(volume / "Food-11")
-    # So small that what stands around them, which no look at the disk beforehand counts, is more than they are.
+    # So small that headers, index and ledger take more than the images, but the check before packing counts only
+    # the images.
     make_tree({f"training/class_00/0_{number}.jpg": b"%0100d" % number for number in range(1500)})
     disk.remount(f"size={shutil.disk_usage(disk.seen).used + 260_000}")
     full = pack()

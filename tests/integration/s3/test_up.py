@@ -265,7 +265,7 @@ def test_made_up_keys_never_meet_a_users_settings(made_up: tuple[Path, str]) -> 
     assert ended.returncode != 0
     assert "http://127.0.0.1:9 " in ended.stdout
     ended = make(home, "s3-bucket", AWS_PROFILE="larder-no-such-profile")
-    assert "S3_BUCKET is not set" in ended.stderr  # the profile is a setting of a store, and the bucket's is missing
+    assert "S3_BUCKET is not set" in ended.stderr  # not the generated bucket
     ended = make(home, "s3-bucket", "S3_BUCKET=larder-of-mine")
     assert "127.0.0.1" not in ended.stderr
     assert secret not in ended.stderr

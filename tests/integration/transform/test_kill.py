@@ -75,7 +75,7 @@ def in_child(volume: Path, die_at: int | None) -> int:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         code = 1
-        gc.freeze()  # else a collection looks at all that the test run holds, and so copies it
+        gc.freeze()  # else garbage collection touches, and so copies, all memory of the test run
         try:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (the child ends without unwinding)
             sys.addaudithook(count_and_die)

@@ -259,7 +259,7 @@ def test_several_archives(
 ) -> None:
     packs = as_several(tmp_path / "packs")
     if folders == "none":
-        packs.pop().unlink()  # whose names the others have, too
+        packs.pop().unlink()  # the others have files of the same names
     lists = {"list": json.dumps([str(path) for path in packs]), "pattern": f"{tmp_path}/packs/*.tar"}
     source: Any = lists.get(how, str(tmp_path / "packs"))
     ended = stage("extract", env={"LARDER_SOURCE": source, "LARDER_ARCHIVE_FOLDERS": folders})

@@ -434,7 +434,7 @@ def test_interrupted(stage: Stage, chain: Copy, sent: signal.Signals) -> None:
     index.rename(index.with_name("kept"))
     os.mkfifo(index)
     process = stage.start("verify", env=chain.env)
-    with index.open("wb"):  # opened once the stage has
+    with index.open("wb"):  # this waits until the stage opens it
         process.send_signal(sent)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, (path, stderr)

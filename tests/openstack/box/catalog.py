@@ -70,7 +70,7 @@ def contents(cloud):
         visibility="public",
         validate_checksum=False,
     )
-    # Before the host is registered, and the host before any server runs on it.
+    # Blazar needs this aggregate to register the host, and registers only a host without servers.
     until(lambda: cloud.compute.create_aggregate(name="freepool"))
     until(lambda: register_host(cloud))
 

@@ -1,4 +1,4 @@
-"""Waits until services listen on RabbitMQ's queues with these names: what is sent to one before gets lost."""
+"""Waits until services listen on RabbitMQ's queues with these names: a message that is sent earlier is lost."""
 
 import sys
 import time

@@ -141,7 +141,7 @@ def test_every_command_is_listed_and_a_target_of_make(command: object) -> None:
     assert re.search(rf"^  {command.name} +{re.escape(command.summary)}$", parse(["--help"], {}).page, re.MULTILINE)
     targets = re.search(r"^COMMANDS := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets
-    assert command.name in targets[1].split() or command.name in ("provision", "completion")  # they take words
+    assert command.name in targets[1].split() or command.name in ("provision", "completion")  # not for make
 
 
 def test_no_two_flags_of_a_command_are_the_same() -> None:
@@ -157,7 +157,7 @@ def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
     places = [*os.get_exec_path(), *map(str, Path.home().glob(f".pyenv/versions/{python[6:]}*/bin"))]
     interpreter = shutil.which(python, path=os.pathsep.join(reversed(places)))
     if interpreter is None:
-        return  # what they would stumble over is looked for above
+        return  # the next test looks for newer syntax and modules
     for words in (["--help"], ["etl-wds", "--help"], ["etl-wds", "--dry-run", "RUNNER=host"]):
         ended = door.run("-m", "larder", *words, through=(interpreter,))
         assert ended.code == 0, ended.err

@@ -22,7 +22,7 @@ def settings(tmp_path: Path, *flags: str) -> JupyterSettings:
 
 def write(path: Path, source: str, *, output: str = "") -> None:
     """Write a notebook of one cell; with an output, it was run. JupyterLab saves the source as lines."""
-    import nbformat  # here, since it takes seconds, of every process that only collects tests
+    import nbformat  # takes seconds, which processes that only collect tests need not spend
     from nbformat.v4 import new_code_cell, new_notebook, new_output
 
     path.parent.mkdir(exist_ok=True)

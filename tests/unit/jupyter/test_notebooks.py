@@ -17,7 +17,7 @@ MAX_LINES = 10
 
 def read(path: Path) -> Any:
     """Return a notebook."""
-    import nbformat  # here, since it takes seconds, of every process that only collects tests
+    import nbformat  # takes seconds, which processes that only collect tests need not spend
 
     return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
 

@@ -394,7 +394,7 @@ SEEDS = {
 @settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_damage_ends_in_an_error_for_people(tmp_path: Path, kind: str, data: st.DataObject) -> None:
-    """Bytes are replaced, cut out or inserted anywhere: the reader returns files or raises an error for people."""
+    """Bytes are replaced, cut out or inserted anywhere: the reader returns files or raises LarderError."""
     archive = bytearray(SEEDS[kind])
     for _ in range(data.draw(st.integers(1, 4))):
         # the directory of a zip is at its end, a tar's header at its start

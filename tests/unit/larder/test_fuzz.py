@@ -15,7 +15,7 @@ from tests.fuzz.__main__ import TARGETS
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", TARGETS)
 def test_target_finds_nothing(name: str) -> None:
-    harness.load(TARGETS[name])  # here, too, where a run without a module that it needs skips it
+    harness.load(TARGETS[name])  # in this process, too: the test is skipped if a module is missing
     done, findings = harness.fuzz(TARGETS[name], seed=0, count=60, seconds=60)
     assert done
     assert not findings

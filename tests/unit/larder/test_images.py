@@ -167,7 +167,7 @@ def test_tiles_larger_than_any_picture(read: Read) -> None:
 @readers
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_scans_of_a_sequential_file_are_counted_too(read: Read, mode: str) -> None:
-    """A decoder goes through all of its scans, and one that has all components ends it."""
+    """A decoder reads all scans of one component; a scan of all components is the last that it reads."""
     file = io.BytesIO()
     Image.new(mode, (64, 64), 90 if mode == "L" else "red").save(file, "JPEG")
     data = file.getvalue()

@@ -38,7 +38,7 @@ finally:
 
 
 def _imported(*words: str, **env: str) -> set[str]:
-    """The packages that a process has imported which runs a stage with these flags."""
+    """The packages that a stage with these flags imports."""
     ended = subprocess.run(
         [sys.executable, "-c", LOOK, json.dumps(words)], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )

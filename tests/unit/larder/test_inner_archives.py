@@ -86,7 +86,7 @@ def test_members_are_read_in_other_processes(tmp_path: Path, outer: Pack) -> Non
     members = []
     for member in source.scan():
         members.append(member)
-        if not source.parallel:  # then a member is read while it is at hand
+        if not source.parallel:  # then a member can only be read before the next one
             assert b"".join(source.read(member)) == TRAIN[member.path.partition("/")[2]]
     if source.parallel:
         copy, members = pickle.loads(pickle.dumps((source, members)))

@@ -190,7 +190,7 @@ def test_no_error_has_a_bare_line_break() -> None:
 
 
 def test_only_one_module_prints() -> None:
-    """Results and messages go through `larder.terminal`; what is left prints lines of shell or pages of ours."""
+    """Results and messages go through `larder.terminal`; these modules print only shell code or our own pages."""
     own = {
         "larder/terminal.py",
         "larder/cli/main.py",

@@ -1,4 +1,4 @@
-"""Warnings of libraries, in this process and in workers, between lines for machines."""
+"""Warnings of libraries, in this process and in workers, among JSON lines."""
 
 from __future__ import annotations
 

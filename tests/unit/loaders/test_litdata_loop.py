@@ -22,4 +22,4 @@ def test_a_result_that_comes_after_the_loop_is_closed_is_dropped(cancelled_befor
     litdata_adapter.close_loop()
     assert fetch.cancelled()
     assert loop.is_closed()
-    loop.call_soon_threadsafe(print)  # what obstore's thread does, and prints the traceback of
+    loop.call_soon_threadsafe(print)  # as obstore's thread does, which would print an error's traceback

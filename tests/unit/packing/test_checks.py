@@ -14,7 +14,7 @@ from larder.packing.pack_input import FolderInput
 
 @pytest.mark.exhaustive
 def test_a_piece_larger_than_one_read_gives(tmp_path: Path) -> None:
-    """Linux reads 2 GiB less a page at a time (read(2)). Nothing but holes here, so that it takes no disk."""
+    """Linux reads at most 2 GiB minus a page at a time (read(2)). The file is one hole, so it takes no disk."""
     piece = bytes(1 << 31)
     with (tmp_path / "pack").open("w+b", buffering=0) as file, PackChecker(FolderInput(str(tmp_path)), file) as checks:
         file.truncate(len(piece))

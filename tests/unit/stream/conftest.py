@@ -53,7 +53,7 @@ def kernel_or_none(request: pytest.FixtureRequest) -> JpegKernel | None:
 def jpeg(
     number: int, size: tuple[int, int] = (48, 40), mode: str = "RGB", kind: str = "JPEG", **options: object
 ) -> bytes:
-    """A small image of noise and a gradient, which no other number has."""
+    """A small image of noise and a gradient; each number gives different pixels."""
     random = np.random.default_rng(number)
     noise = random.integers(0, 64, (size[1], size[0], 3)) + np.linspace(0, 190, size[0])[None, :, None]
     file = io.BytesIO()

@@ -251,7 +251,7 @@ def test_decoding_luma_finds_the_damage_that_decoding_to_rgb_finds(options: dict
         length = chance.randrange(1, 400)
         data[at : at + length] = b"" if chance.random() < 0.3 else chance.randbytes(min(length, len(data) - at - 2))
         if not data.endswith(b"\xff\xd9"):
-            data += b"\xff\xd9"  # or the missing end alone would tell
+            data += b"\xff\xd9"  # else the missing end alone would be found
         try:
             check_image(bytes(data), "decode")
             passes = True
