@@ -30,7 +30,7 @@ from larder.stream.slots import Slots
 from larder.stream.transforms import CenterCrop, Transform
 
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
-_FETCHERS, _BATCHES_AHEAD, _SAMPLES_PER_PORTION = 8, 4, 64
+_FETCHERS, _BATCHES_AHEAD = 8, 4
 _STATE_VERSION = 1
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -95,6 +95,7 @@ class ArrayStream:
         stored_bytes = int((self._table.end - self._table.begin).sum())
         window = window_bytes * samples // stored_bytes if samples else 0
         self._shuffle = Shuffle(starts, window, seed if shuffle else None)
+        self._window = window if shuffle else -1
         self._block = block_numbers(starts)
         self._epoch, self._segments, self._batches = 0, list[Segment](), 0
         self._kernel = _load_kernel()
@@ -148,6 +149,7 @@ class ArrayStream:
             "version": _STATE_VERSION,
             "seed": self.seed,
             "samples": len(self._table),
+            "window": self._window,
             "epoch": self._epoch,
             "segments": [[*batching, batches] for batching, batches in segments],
         }
@@ -165,18 +167,22 @@ class ArrayStream:
                 Segment(Batching(int(world), int(size), last), int(batches))
                 for world, size, last, batches in state["segments"]
             ]
-            version, seed, samples, epoch = (int(state[name]) for name in ("version", "seed", "samples", "epoch"))
+            version, epoch = int(state["version"]), int(state["epoch"])
+            order = {name: state[name] for name in ("seed", "samples", "window")}
             if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise ConfigurationError(
                 "this isn't the state of a stream", next_step="give what `state_dict()` returned"
             ) from None
-        if (seed, samples) != (self.seed, len(self._table)):
+        own = {name: self.state_dict()[name] for name in order}
+        if order != own:
+            differences = ", ".join(
+                f"{name} {order[name]} (here {own[name]})" for name in own if order[name] != own[name]
+            )
             raise ConfigurationError(
-                f"the state is of seed {seed} and {samples:,} samples; this stream has seed {self.seed} and "
-                f"{len(self._table):,} samples",
-                next_step="use the same shards and the same seed, or start from the beginning",
+                f"the state is of a stream with another order: {differences}",
+                next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
             )
         self._epoch, self._segments, self._batches = epoch, segments, 0
 
@@ -260,11 +266,16 @@ class ArrayStream:
             rank, world_size = self._rank, self._world_size
         else:
             rank, world_size = self._find_rank()
-        return rank, Batching(world_size, self.batch_size, self._last)
+        worker, workers = self._find_worker()
+        return rank * workers + worker, Batching(world_size * workers, self.batch_size, self._last)
 
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from the variables that torchrun sets."""
         return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+    def _find_worker(self) -> tuple[int, int]:
+        """Return the number of this process among those that share out a rank's samples, and their number."""
+        return 0, 1
 
     def _position(self, batching: Batching) -> list[Segment]:
         """Return what was read of the current epoch."""

@@ -18,7 +18,7 @@ from larder.stream.shard_folders import ShardFolder
 R = TypeVar("R")
 _STOP_SECONDS = 5.0
 """Time for threads to end. A fetcher may wait for a store that doesn't answer; then it ends on its own later."""
-CHUNK = 32
+DECODED_TOGETHER = 32
 """Samples that a decoder takes at once. A smaller number spreads a batch better over threads; with a larger one, less
 Python runs."""
 
@@ -269,7 +269,7 @@ class BatchReader(Generic[R]):
             return None
 
     def _decode(self) -> None:
-        while (task := self._take_chunk()) is not None:
+        while (task := self._take_samples()) is not None:
             batch, begin, samples, blocks = task
             contents: list[memoryview | InputError] = []
             try:
@@ -290,7 +290,7 @@ class BatchReader(Generic[R]):
                         self._held -= block.end - block.begin
                 self._changed.notify_all()
 
-    def _take_chunk(self) -> tuple[_Batch[R], int, Samples, list[_Block]] | None:
+    def _take_samples(self) -> tuple[_Batch[R], int, Samples, list[_Block]] | None:
         """Return the next samples to decode when their blocks are read, or None when there is nothing left to do."""
         with self._changed:
             while not self._stopped and self._next_batch < len(self._batches):
@@ -301,7 +301,7 @@ class BatchReader(Generic[R]):
                 return None
             number, batch = self._next_batch, self._batches[self._next_batch]
             begin = batch.begun
-            samples = batch.samples[begin : begin + CHUNK]
+            samples = batch.samples[begin : begin + DECODED_TOGETHER]
             batch.begun += len(samples)
             if batch.begun == len(batch.samples):
                 self._next_batch += 1

@@ -85,15 +85,15 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def _find_rank(self) -> tuple[int, int]:
-        """Return rank and number of ranks. Several workers of a DataLoader share out their rank's samples."""
+        """Return rank and number of ranks, from torch.distributed or from the variables that torchrun sets."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        else:
-            rank, world_size = super()._find_rank()
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return super()._find_rank()
+
+    def _find_worker(self) -> tuple[int, int]:
+        """Return the number of this worker of a DataLoader, and their number."""
         worker = get_worker_info()
-        if worker is None:
-            return rank, world_size
-        return rank * worker.num_workers + worker.id, world_size * worker.num_workers
+        return (0, 1) if worker is None else (worker.id, worker.num_workers)
 
     def _allocate(self, size: int) -> NDArray[np.uint8]:
         if not torch.cuda.is_available():

@@ -197,12 +197,15 @@ def test_a_store_that_falls_silent(shards: str, store: Store, liar: Liar, lie: s
     assert time.monotonic() - begin < 100
 
 
-def test_it_works_under_a_dataloader(shards: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ranks", [{}, {"rank": 0, "world_size": 1}], ids=["found", "given"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_it_works_under_a_dataloader(shards: str, store: Store, workers: int, ranks: dict[str, int]) -> None:
     from torch.utils.data import DataLoader
 
-    for workers in (0, 2):
-        stream = ShardStream(shards, batch_size=16, transform=SMALL, store=reach(store.endpoint, store), threads=1)
-        loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    settings = reach(store.endpoint, store)
+    stream = ShardStream(shards, batch_size=16, transform=SMALL, store=settings, threads=1, **ranks)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    for _ in range(2):
         labels = [label for _, labels in loader for label in labels.tolist()]
         assert sorted(labels) == list(range(SAMPLES)), "workers share the samples out"
 

@@ -3,6 +3,7 @@ import io
 import itertools
 import json
 import os
+import re
 import tarfile
 import threading
 import warnings
@@ -345,7 +346,12 @@ def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
 
 @pytest.mark.parametrize(
     "state",
-    [{}, {"version": 2}, [], {"version": 1, "seed": 0, "samples": 8, "epoch": 0, "segments": [[0, 4, "keep", 1]]}],
+    [
+        {},
+        {"version": 2},
+        [],
+        {"version": 1, "seed": 0, "samples": 8, "window": 1, "epoch": 0, "segments": [[0, 4, "keep", 1]]},
+    ],
     ids=["empty", "version", "list", "ranks"],
 )
 def test_states_that_are_none(make_shards: MakeShards, state: Any):
@@ -354,9 +360,25 @@ def test_states_that_are_none(make_shards: MakeShards, state: Any):
         stream.load_state_dict(state)
 
 
-def test_a_state_of_another_stream(make_shards: MakeShards):
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"seed": 1}, "seed 0 (here 1)"),
+        ({"shuffle": False}, "(here -1)"),
+        ({"window_bytes": 20_000}, "window "),
+    ],
+    ids=["seed", "shuffle", "window"],
+)
+def test_a_state_of_another_order(make_shards: MakeShards, options: dict[str, Any], difference: str):
+    packed = make_shards(40)
+    state = stream_of(packed).state_dict()
+    with pytest.raises(ConfigurationError, match=re.escape(difference)):
+        stream_of(packed, **options).load_state_dict(state)
+
+
+def test_a_state_of_other_shards(make_shards: MakeShards):
     state = stream_of(make_shards(8)).state_dict()
-    with pytest.raises(ConfigurationError, match="the state is of seed 0 and 8 samples"):
+    with pytest.raises(ConfigurationError, match=r"another order: samples 8 \(here 9\)"):
         stream_of(make_shards(9, name="other")).load_state_dict(state)
 
 
@@ -398,7 +420,7 @@ def test_no_thread_is_left(make_shards: MakeShards, end: str):
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize("thread", ["_take_block", "_take_chunk"])
+@pytest.mark.parametrize("thread", ["_take_block", "_take_samples"])
 def test_a_thread_that_fails_ends_the_loop(
     make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, thread: str
 ) -> None:
