@@ -22,9 +22,8 @@ from benchmarks.store import loopback_store
 
 ROUNDS = 5
 CORES = 2
-BATCH = 256
 _LOOP = """
-import gc, json, sys, time
+import json, sys, time
 
 def measure(open_batches, count):
     begin = time.perf_counter()

@@ -141,6 +141,8 @@ class BucketPrefix:
             return done
 
         def get(key: str) -> int | None:
+            if done == len(buffer):
+                return done  # there is no range of no bytes
             return self._with_range(key, offset + done, len(buffer) - done, etag, what, fill, done)
 
         return self._requests.send(what, get, self._key_of(path))

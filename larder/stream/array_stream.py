@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,7 @@ class ArrayStream:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         *,
         batch_size: int = 64,
         transform: Transform | None = None,
@@ -69,37 +71,52 @@ class ArrayStream:
         store: StoreSettings | None = None,
         reporter: Reporter | None = None,
     ) -> None:
+        for name, value, choices in (("last", last, get_args(Last)), ("on_damage", on_damage, ("raise", "skip"))):
+            if value not in choices:
+                raise ConfigurationError(f"{name}={value!r}: unknown", next_step=f"choose one of: {', '.join(choices)}")
+        if transform is not None and not isinstance(transform, Transform):
+            raise ConfigurationError(
+                f"transform={transform!r}: not a transform of larder.stream",
+                next_step="give CenterCrop or RandomResizedCrop; for anything else, decode what `samples()` yields",
+            )
         if (rank is None) != (world_size is None):
             raise ConfigurationError("rank and world_size belong together", next_step="give both of them, or none")
-        for name, value, least in (
+        for name, number, least in (
             ("batch_size", batch_size, 1),
             ("threads", 1 if threads is None else threads, 1),
             ("window_bytes", window_bytes, 0),
             ("ahead_bytes", ahead_bytes, 1 << 20),
         ):
-            if value < least:
-                raise ConfigurationError(f"{name}={value:,}: must be at least {least:,}", next_step=f"raise {name}")
+            if number < least:
+                raise ConfigurationError(f"{name}={number:,}: must be at least {least:,}", next_step=f"raise {name}")
         if world_size is not None and rank is not None and not 0 <= rank < world_size:
             raise ConfigurationError(
                 f"rank={rank}, world_size={world_size}: ranks are 0 to {world_size - 1}", next_step="correct them"
             )
+        uri = os.fspath(uri)
         self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
         self.seed, self.on_damage, self.check_digests = seed, on_damage, check_digests
         self._rank, self._world_size, self._last = rank, world_size, last
         self._threads = available_cpus() if threads is None else threads
         self._memory_bytes = window_bytes + ahead_bytes
         self._folder, self.manifest, self._table = _open(
-            uri, store, image_extension, label_extension, reporter or NullReporter()
+            uri,
+            store,
+            image_extension and image_extension.lower().removeprefix("."),
+            label_extension.lower().removeprefix("."),
+            reporter or NullReporter(),
         )
         samples, starts = len(self._table), self._table.block_starts()
         stored_bytes = int((self._table.end - self._table.begin).sum())
         window = window_bytes * samples // stored_bytes if samples else 0
         self._shuffle = Shuffle(starts, window, seed if shuffle else None)
         self._window = window if shuffle else -1
+        self._shards_digest = self._table.digest()
         self._block = block_numbers(starts)
         self._epoch, self._segments, self._batches = 0, list[Segment](), 0
+        self._loop = 0  # changes with each loop over the stream, and with each move
         self._kernel = _load_kernel()
-        self._slots = Slots(batch_size * self.transform.size**2 * 3, self._allocate)
+        self._slots = Slots(batch_size * self.transform.size**2 * 3)
         self._traffic = Traffic()
         self.skipped: list[Skipped] = []
 
@@ -141,6 +158,7 @@ class ArrayStream:
         if epoch < 0:
             raise ConfigurationError(f"epoch={epoch}: must not be negative", next_step="number epochs from 0 on")
         self._epoch, self._segments, self._batches = epoch, [], 0
+        self._loop += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the batches that were yielded so far: below 1 KB, and JSON can store it."""
@@ -150,6 +168,7 @@ class ArrayStream:
             "seed": self.seed,
             "samples": len(self._table),
             "window": self._window,
+            "shards": self._shards_digest,
             "epoch": self._epoch,
             "segments": [[*batching, batches] for batching, batches in segments],
         }
@@ -168,10 +187,10 @@ class ArrayStream:
                 for world, size, last, batches in state["segments"]
             ]
             version, epoch = int(state["version"]), int(state["epoch"])
-            order = {name: state[name] for name in ("seed", "samples", "window")}
+            order = {name: state[name] for name in ("seed", "samples", "window", "shards")}
             if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
                 raise ValueError
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ConfigurationError(
                 "this isn't the state of a stream", next_step="give what `state_dict()` returned"
             ) from None
@@ -185,6 +204,7 @@ class ArrayStream:
                 next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
             )
         self._epoch, self._segments, self._batches = epoch, segments, 0
+        self._loop += 1
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, for each rank."""
@@ -212,7 +232,9 @@ class ArrayStream:
                     "with `samples()`",
                 )
         work = _DecodeWork(self, Decoder(self.transform, self._kernel), self._epoch)
-        yield from self._read(work, self._table.offset, self._table.offset + self._table.length)
+        for left, batch in self._read(work, self._table.offset, self._table.offset + self._table.length):
+            self._advance(left)
+            yield batch
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
@@ -226,11 +248,12 @@ class ArrayStream:
             InputError: If a sample is missing or damaged.
             ServiceError: If the store fails.
         """
-        for samples in self._read(_MembersWork(self), self._table.begin, self._table.end):
+        for left, samples in self._read(_MembersWork(self), self._table.begin, self._table.end):
             yield from samples
+            self._advance(left)
 
-    def _read(self, work: Work[Any], begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[Any]:
-        """Yield what `work` makes of the remaining batches, and keep count of them."""
+    def _read(self, work: Work[Any], begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
+        """Yield what `work` makes of the remaining batches, each with the number of batches after it."""
         rank, batching = self._batching()
         if len(self._table) < batching.world_size:
             raise ConfigurationError(
@@ -252,13 +275,29 @@ class ArrayStream:
             traffic=self._traffic,
             read_first=bool(self._segments) and self._shuffle.seed is not None,
         )
-        try:
-            for batch in reader:
-                self._batches += 1
-                yield batch
+        self._loop += 1
+        loop = self._loop
+        if not batches:
             self.restart(self._epoch + 1)
+        try:
+            for left, batch in zip(range(len(batches) - 1, -1, -1), reader, strict=False):
+                yield left, batch
+                if left and self._loop != loop:
+                    raise ConfigurationError(
+                        "the stream was moved, or another loop over it has begun, while this one was reading",
+                        next_step="leave the loop before you move the stream; for two loops, make two streams",
+                    )
         finally:
             reader.close()
+
+    def _advance(self, left: int) -> None:
+        """Count a batch, which `left` batches of the epoch follow.
+
+        After the last one, the next epoch begins at once: callers that count batches don't ask for one more.
+        """
+        self._batches += 1
+        if not left:
+            self.restart(self._epoch + 1)
 
     def _batching(self) -> tuple[int, Batching]:
         """Return this process's rank, and how epochs are cut."""
@@ -271,7 +310,15 @@ class ArrayStream:
 
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from the variables that torchrun sets."""
-        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        given = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+        if not any(given):
+            return 0, 1
+        if not all(text.isdigit() for text in given) or int(given[0]) >= int(given[1]):
+            raise ConfigurationError(
+                f"RANK={given[0]!r} and WORLD_SIZE={given[1]!r}: they must be a rank and the number of ranks",
+                next_step="start the script with torchrun, or give `rank` and `world_size`",
+            )
+        return int(given[0]), int(given[1])
 
     def _find_worker(self) -> tuple[int, int]:
         """Return the number of this process among those that share out a rank's samples, and their number."""
@@ -286,8 +333,11 @@ class ArrayStream:
             batches = self._batches
         return [*segments, Segment(batching, batches)] if batches else segments
 
-    def _allocate(self, size: int) -> NDArray[np.uint8]:
-        return np.empty(size, np.uint8)
+    def _new_images(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return memory for a batch's images, uint8 of this shape."""
+        size = math.prod(shape)
+        memory = self._slots.take()[:size] if size <= self._slots.size else np.empty(size, np.uint8)
+        return memory.reshape(shape)
 
     def _name(self, sample: int) -> str:
         """Return how messages name a sample: shard, offset and key."""
@@ -300,13 +350,22 @@ class ArrayStream:
         position = int(table.offset[sample]) if table.offset[sample] >= 0 else begin
         return f"{self._folder.uri}/{shard}, byte {position:,}" + (f", {member!r}" if member else "")
 
-    def _handle_fault(self, sample: int, reason: str) -> None:
-        """Raise InputError for a sample that can't be read, or count it. Called in threads."""
+    def _handle_fault(self, sample: int, reason: str) -> Skipped:
+        """Raise InputError for a sample that can't be read, or return what is counted. Called in threads."""
         if self.on_damage == "raise":
             raise InputError(f"{self._name(sample)} can't be read: {reason}", next_step=CREATE_AGAIN)
         table = self._table
         position = int(max(table.offset[sample], table.begin[sample]))
-        self.skipped.append(Skipped(table.shards[table.shard[sample]], position, reason))
+        return Skipped(table.shards[table.shard[sample]], position, reason)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; threads, memory and the kernel are made anew there."""
+        return self.__dict__ | {"_kernel": None, "_slots": None, "_traffic": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._kernel, self._traffic = _load_kernel(), Traffic()
+        self._slots = Slots(self.batch_size * self.transform.size**2 * 3)
 
     def _fault_of(self, sample: int, content: memoryview | InputError, image: memoryview | None = None) -> str:
         """Return why the content of a sample can't be used; empty if it can."""
@@ -330,6 +389,7 @@ class _ImageBatch:
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         self.images, self.labels = images, labels
         self.is_good = np.ones(len(labels), bool)
+        self.skipped: list[Skipped] = []
 
 
 class _DecodeWork:
@@ -341,11 +401,8 @@ class _DecodeWork:
 
     def start(self, samples: Samples) -> _ImageBatch:
         """See `Work`."""
-        size, count = self._size, len(samples)
-        length = count * size * size * 3
-        slots = self._stream._slots
-        memory = slots.take()[:length] if length <= slots.size else np.empty(length, np.uint8)
-        return _ImageBatch(memory.reshape(count, size, size, 3), self._stream._table.label[samples])
+        images = self._stream._new_images((len(samples), self._size, self._size, 3))
+        return _ImageBatch(images, self._stream._table.label[samples])
 
     def fill(
         self, batch: _ImageBatch, begin: int, samples: Samples, contents: Sequence[memoryview | InputError]
@@ -360,15 +417,16 @@ class _DecodeWork:
         faults = self._decoder.decode(images, draws, out)
         for at, sample in enumerate(samples.tolist()):
             if reasons[at] or faults[at]:
-                self._stream._handle_fault(sample, reasons[at] or faults[at])
+                batch.skipped.append(self._stream._handle_fault(sample, reasons[at] or faults[at]))
                 batch.is_good[begin + at] = False
 
     def finish(self, batch: _ImageBatch) -> Arrays:
         """See `Work`."""
         if batch.is_good.all():
             return batch.images, batch.labels
+        self._stream.skipped += batch.skipped
         if not batch.is_good.any():
-            reason = self._stream.skipped[-1].reason
+            reason = batch.skipped[-1].reason
             raise InputError(
                 f"all {len(batch.labels):,} images of a batch are damaged; the last one: {reason}",
                 next_step=NAME_OTHER_PLACE,
@@ -382,12 +440,16 @@ class _MembersWork:
     def __init__(self, stream: ArrayStream) -> None:
         self._stream = stream
 
-    def start(self, samples: Samples) -> list[Sample | None]:
+    def start(self, samples: Samples) -> list[Sample | Skipped | None]:
         """See `Work`."""
         return [None] * len(samples)
 
     def fill(
-        self, batch: list[Sample | None], begin: int, samples: Samples, contents: Sequence[memoryview | InputError]
+        self,
+        batch: list[Sample | Skipped | None],
+        begin: int,
+        samples: Samples,
+        contents: Sequence[memoryview | InputError],
     ) -> None:
         """See `Work`."""
         table = self._stream._table
@@ -403,11 +465,12 @@ class _MembersWork:
                 except InputError as error:
                     reason = error.what
             if reason:
-                self._stream._handle_fault(number, reason)
+                batch[at] = self._stream._handle_fault(number, reason)
 
-    def finish(self, batch: list[Sample | None]) -> list[Sample | None]:
+    def finish(self, batch: list[Sample | Skipped | None]) -> list[Sample]:
         """See `Work`."""
-        return [sample for sample in batch if sample is not None]
+        self._stream.skipped += [one for one in batch if isinstance(one, Skipped)]
+        return [sample for sample in batch if isinstance(sample, dict)]
 
 
 @functools.cache
@@ -427,21 +490,31 @@ def _open(
     uri: str, store: StoreSettings | None, image_extension: str | None, label_extension: str, reporter: Reporter
 ) -> tuple[ShardFolder, Manifest | None, SampleTable]:
     """Return the folder of some shards, its manifest, if any, and the table of their samples."""
-    parent, _, split = uri.rstrip("/").rpartition("/")
-    if parent and parent != "s3:/":
-        folder = open_folder(parent, store)
-        manifest = folder.manifest()
+    uri = uri.rstrip("/") if uri.startswith("s3://") else str(Path(uri).absolute())
+    parent, _, split = uri.rpartition("/")
+    if parent != "s3:/":
+        folder = open_folder(parent or "/", store)
+        manifest = _find_manifest(folder, reporter)
         if manifest is not None and manifest.artifact == "webdataset":
             return folder, manifest, read_index(folder, manifest, split, reporter)
     folder = open_folder(uri, store)
-    manifest = folder.manifest()
+    manifest = _find_manifest(folder, reporter)
     if manifest is not None:
         split = next(iter(sorted(manifest.splits)), "training")
         raise ConfigurationError(
             f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
-            next_step=f"name shards and a split, such as {uri.rstrip('/')}/{split}",
+            next_step=f"name shards and a split, such as {uri}/{split}",
         )
     return folder, None, scan_shards(folder, "", image_extension, label_extension, reporter)
+
+
+def _find_manifest(folder: ShardFolder, reporter: Reporter) -> Manifest | None:
+    """Return a folder's manifest, or None if there is none or the keys don't allow to look for it."""
+    try:
+        return folder.manifest()
+    except ConfigurationError as error:
+        reporter.event("manifest", f"no index is used: {error.what}")
+        return None
 
 
 def _is_sane(segment: Segment) -> bool:

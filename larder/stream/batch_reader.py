@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +163,8 @@ class BatchReader(Generic[R]):
         is_single[np.unique(samples, return_index=True)[1]] = False
         if read_first:
             is_single[: len(batches[0])] = True
+        keys = batch_of * (int(samples.max()) + 1) + samples
+        is_single |= np.isin(keys, keys[is_single])  # all occurrences in a batch share one entry
         queue = []
         for at in np.flatnonzero(is_single).tolist():
             key = int(batch_of[at]), int(samples[at])
@@ -213,11 +218,17 @@ class BatchReader(Generic[R]):
 
     def close(self) -> None:
         """Stop the threads, and release what they hold."""
+        if os.getpid() != self._process:
+            return  # the threads are the parent's
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        stop_at = time.monotonic() + _STOP_SECONDS
         for thread in self._threads:
-            thread.join(_STOP_SECONDS)
+            # A thread that could not be started has no identity; the garbage collector may close from any thread.
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, stop_at - time.monotonic()))
+        _running.discard(self)
         self._head = len(self._batches)
         for batch in self._batches:
             batch.content = None
@@ -229,6 +240,7 @@ class BatchReader(Generic[R]):
         self._threads = [
             threading.Thread(target=self._run, args=[job], daemon=True, name="larder-stream") for job in jobs
         ]
+        _running.add(self)
         for thread in self._threads:
             thread.start()
 
@@ -321,6 +333,16 @@ class BatchReader(Generic[R]):
             raise block.fault
         assert block.content is not None
         return block.content[self._begin[sample] - block.begin : self._end[sample] - block.begin]
+
+
+_running = weakref.WeakSet[BatchReader[Any]]()
+
+
+@atexit.register
+def _close_running() -> None:
+    """Stop the threads before the interpreter frees what they use."""
+    for reader in list(_running):
+        reader.close()
 
 
 def block_numbers(block_starts: Samples) -> Samples:

@@ -56,6 +56,8 @@ class Decoder:
         for at in by_pil:
             try:
                 out[at] = self._by_pil(images[at], draws[at])
+            except MemoryError:
+                raise
             except UnsupportedImageError as error:
                 faults[at] = f"it {error}"
             except Exception as error:  # PIL raises all kinds of exceptions on damaged bytes

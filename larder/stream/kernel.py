@@ -11,6 +11,7 @@ import ctypes
 import enum
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,7 +176,8 @@ class _Scratch:
             raise MemoryError("no memory for the JPEG kernel")
 
     def __del__(self) -> None:
-        if getattr(self, "address", 0):
+        # At the interpreter's end, threads that still decode lose their locals; the memory goes with the process.
+        if getattr(self, "address", 0) and not sys.is_finalizing():
             self._free(self.address)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from larder.errors import InputError
 from larder.loaders.hints import CREATE_AGAIN
 from larder.sources.limits import ReadMeter, SourceLimits
+from larder.sources.members import is_litter
 from larder.sources.tar_headers import read_members
 from larder.stream.sample_tables import split_key
 from larder.stream.shard_folders import ShardFolder
@@ -31,8 +32,8 @@ def read_sample(content: memoryview, shard: str) -> Sample:
     sample: Sample = {}
     for path, begin, end in _plain_members(content) or _any_members(content, shard):
         key, extension = split_key(path)
-        sample[KEY] = key
         sample[extension] = bytes(content[begin:end])
+        sample[KEY] = key  # last: a member may have this extension
     return sample
 
 
@@ -42,8 +43,10 @@ def _plain_members(content: memoryview) -> list[tuple[str, int, int]] | None:
     while at + BLOCK_BYTES <= len(content):
         block = bytes(content[at : at + BLOCK_BYTES])
         name, digits = block[:100].rstrip(b"\0"), block[124:136].rstrip(b"\0 ")
-        is_plain = block[156:157] in _PLAIN and not block[345] and name.isascii() and digits.isdigit()
+        is_plain = block[156:157] in _PLAIN and not block[345] and name.isascii() and _is_octal(digits)
         if not is_plain or name[-1:] in (b"", b"/") or block[257:262] != b"ustar" or block[0] in b"./":
+            return None
+        if is_litter(name.decode()):
             return None
         begin = at + BLOCK_BYTES
         end = begin + int(digits, 8)
@@ -52,6 +55,10 @@ def _plain_members(content: memoryview) -> list[tuple[str, int, int]] | None:
         members.append((name.decode(), begin, end))
         at = end + -end % BLOCK_BYTES
     return members
+
+
+def _is_octal(digits: bytes) -> bool:
+    return bool(digits) and not digits.strip(b"01234567")
 
 
 def _any_members(content: memoryview, shard: str) -> list[tuple[str, int, int]]:

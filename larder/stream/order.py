@@ -155,11 +155,34 @@ def rank_batches(
     return batches[current.batches :]
 
 
-def remaining(shuffle: Shuffle, epoch: int, segments: Sequence[Segment], rank: int, world_size: int) -> Samples:
+def remaining(
+    shuffle: Shuffle,
+    epoch: int,
+    segments: Sequence[Segment],
+    rank: int,
+    world_size: int,
+    known: dict[tuple[int, int, int], Samples] | None = None,
+) -> Samples:
     """Return one rank's share of the samples that remain after `segments`.
 
-    What the ranks of the last segment have left is joined in the order of ranks, and cut anew.
+    What the ranks of the last segment have left is joined in the order of ranks, and cut anew. `known` holds what this
+    call has found already: without it, the work would double with each segment.
     """
+    known = {} if known is None else known
+    key = len(segments), rank, world_size
+    if key not in known:
+        known[key] = _remaining(shuffle, epoch, segments, rank, world_size, known)
+    return known[key]
+
+
+def _remaining(
+    shuffle: Shuffle,
+    epoch: int,
+    segments: Sequence[Segment],
+    rank: int,
+    world_size: int,
+    known: dict[tuple[int, int, int], Samples],
+) -> Samples:
     if not segments:
         return shuffle.run(epoch, rank, world_size)
     *earlier, (batching, batches) = segments
@@ -170,7 +193,7 @@ def remaining(shuffle: Shuffle, epoch: int, segments: Sequence[Segment], rank: i
     parts, at = [np.empty(0, np.int64)], 0
     for old_rank, count in enumerate(left_counts):
         if at < end and at + count > begin:
-            old = remaining(shuffle, epoch, earlier, old_rank, batching.world_size)
+            old = remaining(shuffle, epoch, earlier, old_rank, batching.world_size, known)
             parts.append(old[len(old) - count :][max(0, begin - at) : end - at])
         at += count
     return np.concatenate(parts)

@@ -24,6 +24,7 @@ _NEAR_BYTES, _READ_BYTES, _HEADER_READ_BYTES = 256 << 10, 1 << 20, 4 << 10
 """If two headers are near each other, the next request for headers reads 1 MiB, with the images between them; else
 4 KiB."""
 _SCANNERS = 16
+_MAX_SHARD_BYTES = 1 << 50
 _LIMITS = SourceLimits(max_files=100_000_000, max_bytes=1 << 50)
 _MAX_LABEL_BYTES = 20
 
@@ -135,7 +136,8 @@ def _checked(rows: Iterable[SampleRow], shards: Sequence[str], uri: str) -> Iter
                 f"the samples of {uri}/{shards[row.shard]} aren't listed together, in the order of the shard",
                 next_step=CREATE_AGAIN,
             )
-        if row.length > MAX_IMAGE_BYTES or row.end - row.begin > 4 * MAX_IMAGE_BYTES or row.begin > row.end:
+        is_sane = row.begin <= row.end <= _MAX_SHARD_BYTES and row.end - row.begin <= 4 * MAX_IMAGE_BYTES
+        if row.length > MAX_IMAGE_BYTES or not is_sane:
             raise InputError(
                 f"{uri}/{shards[row.shard]}, byte {row.offset:,}: a sample of {row.length:,} bytes is too large",
                 next_step=CREATE_AGAIN,
@@ -164,6 +166,7 @@ class _Scan:
                 members, label = {}, NO_LABEL
             if not members:
                 key, begin = member_key, end
+            extension = extension.lower()
             if extension in members:
                 raise InputError(f"{uri}: {member.path!r} is in the sample twice", next_step=CREATE_AGAIN)
             position = int(member.location)

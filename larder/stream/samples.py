@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,6 +81,13 @@ class SampleTable:
         digests = np.ascontiguousarray(table["sha256"]).view(np.uint8).reshape(len(table), _DIGEST_BYTES)
         columns = {name: np.ascontiguousarray(table[name]) for name in record.names or () if name != "sha256"}
         return cls(shards, digests=digests if with_digests and len(table) else None, **columns)
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that depend on where each sample is."""
+        digest = hashlib.sha256(json.dumps(list(self.shards)).encode())
+        for column in (self.shard, self.begin):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.shard)

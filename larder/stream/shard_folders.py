@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -74,11 +74,14 @@ class LocalShards:
         if not folder.is_dir():
             raise ConfigurationError(f"{folder} isn't a folder", next_step="give the folder of the shards")
         self._folder, self.uri = folder, str(folder)
+        self._versions: dict[str, tuple[int, int, int]] = {}
 
     def list(self, below: str) -> dict[str, int]:
         """See `ShardFolder`."""
         files = sorted(path for path in (self._folder / below).rglob(f"*{_ENDING}") if path.is_file())
-        return {path.relative_to(self._folder).as_posix(): path.stat().st_size for path in files}
+        found = {path.relative_to(self._folder).as_posix(): path.stat() for path in files}
+        self._versions = {path: _version(stat) for path, stat in found.items()}
+        return {path: stat.st_size for path, stat in found.items()}
 
     def manifest(self) -> Manifest | None:
         """See `ShardFolder`."""
@@ -86,6 +89,8 @@ class LocalShards:
 
     def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
         """See `ShardFolder`."""
+        if manifest.samples is None:
+            raise InputError(f"the manifest of {self.uri} names no index of samples", next_step=CREATE_AGAIN)
         path = self._folder / META / samples_name(manifest)
         require_digest(path, manifest.samples)
         return parse_samples(path)
@@ -96,6 +101,8 @@ class LocalShards:
         done = 0
         try:
             with (self._folder / path).open("rb", buffering=0) as file:
+                if self._versions.get(path, version := _version(os.fstat(file.fileno()))) != version:
+                    raise InputError(f"{self.uri}/{path} was replaced", next_step=RESTORE)
                 file.seek(begin)
                 while done < len(content) and (got := file.readinto(content[done:])):
                     done += got
@@ -110,6 +117,10 @@ class LocalShards:
         return content
 
 
+def _version(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 class BucketShards:
     """Shards below a prefix of a bucket; see `ShardFolder`."""
 
@@ -119,6 +130,13 @@ class BucketShards:
         self._lock = threading.Lock()
         self.uri = self._prefix_of_process.uri
         self._etags: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_process": 0, "_prefix_of_process": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     @property
     def _prefix(self) -> BucketPrefix:

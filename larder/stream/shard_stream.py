@@ -82,7 +82,8 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             ServiceError: If the store fails.
         """
         for images, labels in self.arrays():
-            yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+            pinned = images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
+            yield pinned.permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from torch.distributed or from the variables that torchrun sets."""
@@ -95,10 +96,15 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         worker = get_worker_info()
         return (0, 1) if worker is None else (worker.id, worker.num_workers)
 
-    def _allocate(self, size: int) -> NDArray[np.uint8]:
-        if not torch.cuda.is_available():
-            return super()._allocate(size)
-        memory: NDArray[np.uint8] = torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    def _new_images(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return memory for a batch's images.
+
+        torch keeps pinned memory, and doesn't give it out again while a copy to a device still reads it. In a
+        DataLoader's worker, CUDA can't be used.
+        """
+        if get_worker_info() is not None or not torch.cuda.is_available():
+            return super()._new_images(shape)
+        memory: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
         return memory
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.uint8]
+_MAX_FREE = 8
 
 
 class Slots:
@@ -17,26 +17,21 @@ class Slots:
 
     Args:
         size: Length of an array in bytes.
-        allocate: Returns a new uint8 array of that length; by default numpy's.
     """
 
-    def __init__(self, size: int, allocate: Callable[[int], Array] | None = None) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        self._allocate = allocate or (lambda size: np.empty(size, np.uint8))
-        self._free: list[Array] = []
-        self._lock = threading.Lock()
+        # Without a lock: an array may be given back by the garbage collector, in a thread that is taking one.
+        self._free = deque[Array](maxlen=_MAX_FREE)
 
     def take(self) -> Array:
         """Return an unused array, uint8 [size]."""
-        with self._lock:
-            memory = self._free.pop() if self._free else None
-        memory = self._allocate(self.size) if memory is None else memory
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(self.size, np.uint8)
         # Slices of an array refer to the array that owns the memory, and so would outlive `view` unnoticed. Slices of
         # an array of a memoryview refer to that array.
         view: Array = np.frombuffer(memory.data, np.uint8)
-        weakref.finalize(view, self._give_back, memory).atexit = False
+        weakref.finalize(view, self._free.append, memory).atexit = False
         return view
-
-    def _give_back(self, memory: Array) -> None:
-        with self._lock:
-            self._free.append(memory)

@@ -3,10 +3,14 @@ import io
 import itertools
 import json
 import os
+import pickle
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,7 @@ from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import apply_crop
 from tests.unit.stream.conftest import MakeShards, Packed, jpeg, tar_of
 
+ROOT = Path(__file__).resolve().parents[3]
 CROP = CenterCrop(32, 28)
 
 
@@ -69,6 +74,16 @@ def test_without_shuffling_samples_keep_the_order_of_the_shards(make_shards: Mak
     assert numbers_of(stream_of(packed, shuffle=False), packed) == list(range(23))
 
 
+@pytest.mark.parametrize(("rank", "world_size"), [("3", ""), ("", "2"), ("x", "2"), ("2", "2")])
+def test_ranks_of_the_environment_that_are_none(
+    make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, rank: str, world_size: str
+):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    with pytest.raises(ConfigurationError, match="they must be a rank and the number of ranks"):
+        next(stream_of(make_shards(4)).arrays())
+
+
 @pytest.mark.parametrize("world_size", [2, 8])
 def test_ranks_share_one_shard_out(make_shards: MakeShards, world_size: int):
     packed = make_shards(19, 1)
@@ -95,7 +110,8 @@ def test_resuming_at_any_batch(make_shards: MakeShards, read: int):
     assert len(json.dumps(state)) < 1024
     second = stream_of(packed, threads=1)
     second.load_state_dict(state)
-    rest = numbers_of(second, packed)
+    assert second.epoch == (read == 10), "the next epoch begins after the last batch"
+    rest = numbers_of(second, packed) if read < 10 else []
     assert begun + rest == whole
     assert second.epoch == 1
 
@@ -290,10 +306,11 @@ def test_an_index_that_is_not_the_manifest_s(make_shards: MakeShards):
         ({"offset": 10}, "aren't listed together"),
         ({"bytes": 1 << 40}, "is too large"),
         ({"class": 3}, "the manifest names 3"),
+        ({"offset": (1 << 63) - 1}, "is too large|aren't listed together"),
         ({"file": "training/shard-000002.tar"}, "aren't listed together"),
         ({"file": "validation/shard-000002.tar"}, "has 11 samples in 'training', its manifest 12"),
     ],
-    ids=["offset", "length", "label", "shard", "split"],
+    ids=["offset", "length", "label", "far", "shard", "split"],
 )
 def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], message: str):
     packed = make_shards(12)
@@ -317,10 +334,13 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
         ({"ahead_bytes": 10}, "ahead_bytes=10"),
         ({"rank": 1}, "belong together"),
         ({"rank": 2, "world_size": 2}, "ranks are 0 to 1"),
+        ({"last": "Keep"}, "last='Keep': unknown"),
+        ({"on_damage": "ignore"}, "on_damage='ignore': unknown"),
+        ({"transform": len}, "not a transform of larder.stream"),
     ],
-    ids=["batch", "threads", "memory", "rank-alone", "rank"],
+    ids=["batch", "threads", "memory", "rank-alone", "rank", "last", "damage", "transform"],
 )
-def test_impossible_arguments(make_shards: MakeShards, options: dict[str, int], message: str):
+def test_impossible_arguments(make_shards: MakeShards, options: dict[str, Any], message: str):
     with pytest.raises(ConfigurationError, match=message):
         stream_of(make_shards(4), **options)
 
@@ -430,6 +450,96 @@ def test_a_thread_that_fails_ends_the_loop(
     monkeypatch.setattr(batch_reader.BatchReader, thread, fail)
     with pytest.raises(MemoryError, match="no memory left"):
         next(stream_of(make_shards(8)).arrays())
+
+
+def test_a_caller_that_counts_batches_gets_every_epoch(make_shards: MakeShards):
+    packed = make_shards(37)
+    stream = stream_of(packed)
+    for epoch in range(3):
+        assert stream.epoch == epoch
+        assert sorted(numbers_of(itertools.islice(stream, len(stream)), packed)) == list(range(37))
+
+
+def test_a_rank_with_less_than_a_batch_is_padded(make_shards: MakeShards):
+    packed = make_shards(40)
+    numbers = numbers_of(stream_of(packed, batch_size=64, last="pad", threads=1), packed)
+    assert (len(numbers), set(numbers)) == (64, set(range(40)))
+
+
+def test_two_loops_over_one_stream_are_an_error(make_shards: MakeShards):
+    stream = stream_of(make_shards(40))
+    with pytest.raises(ConfigurationError, match="another loop over it has begun"):
+        list(zip(stream, stream, strict=True))
+    with pytest.raises(ConfigurationError, match="the stream was moved"):
+        for _ in stream:
+            stream.set_epoch(stream.epoch + 5)
+
+
+def test_leaving_samples_in_mid_batch_loses_none(make_shards: MakeShards):
+    packed = make_shards(40)
+    stream = stream_of(packed, batch_size=16)
+    first = [sample["__key__"] for sample in itertools.islice(stream.samples(), 19)]
+    rest = [sample["__key__"] for sample in stream.samples()]
+    assert {*first, *rest} == set(packed.keys)
+    assert len(rest) == 24, "from the batch on that was left"
+
+
+def test_many_resumes_take_no_time(make_shards: MakeShards):
+    packed = make_shards(200)
+    state = stream_of(packed).state_dict()
+    state["segments"] = [[7 + number % 2, 1, "keep", 1] for number in range(20)]
+    stream = stream_of(packed, rank=0, world_size=3)
+    stream.load_state_dict(state)
+    assert len(numbers_of(stream, packed)) == (200 - 10 * 7 - 10 * 8) // 3
+
+
+def test_a_relative_path_has_its_index(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch):
+    packed = make_shards(8)
+    monkeypatch.chdir(packed.folder.parent)
+    assert ArrayStream("training").classes == ["cat", "dog", "eel"]
+    assert ArrayStream(packed.folder).classes == ["cat", "dog", "eel"]
+
+
+def test_a_shard_that_is_replaced_on_a_disk(make_shards: MakeShards):
+    packed = make_shards(12, 1, indexed=False)
+    stream = stream_of(packed, shuffle=False)
+    shard = packed.folder / "shard-000000.tar"
+    os.utime(shard, (1, 1))
+    with pytest.raises(InputError, match="the shard was replaced"):
+        list(stream)
+
+
+def test_litter_and_upper_case(tmp_path):
+    members = {"d/._0.jpg": b"litter", "d/0.JPG": jpeg(1), "__MACOSX/d/0.jpg": b"litter", "d/0.CLS": b"1"}
+    (tmp_path / "a.tar").write_bytes(tar_of(members | {"d/0.__key__": b"x"}))
+    [(images, labels)] = ArrayStream(str(tmp_path), transform=CROP)
+    assert (images[0] == pixels_of(jpeg(1))).all()
+    assert labels.tolist() == [1]
+    [sample] = ArrayStream(str(tmp_path)).samples()
+    assert sample == {"JPG": jpeg(1), "CLS": b"1", "__key__": "d/0"}
+
+
+def test_a_copy_in_another_process_reads_the_same(make_shards: MakeShards):
+    packed = make_shards(20)
+    stream = stream_of(packed)
+    again = pickle.loads(pickle.dumps(stream))
+    assert numbers_of(again, packed) == numbers_of(stream, packed)
+
+
+EXIT = """
+import sys
+from larder.stream import CenterCrop
+from larder.stream.array_stream import ArrayStream
+
+batches = iter(ArrayStream(sys.argv[1], batch_size=4, transform=CenterCrop(1000, 900), threads=2))
+next(batches)
+"""
+
+
+def test_a_program_may_end_in_mid_epoch(make_shards: MakeShards):
+    packed = make_shards(200)
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", EXIT, str(packed.folder)], cwd=ROOT, check=True, timeout=120)
 
 
 def test_two_streams_in_one_process(make_shards: MakeShards):
