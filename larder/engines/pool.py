@@ -85,7 +85,8 @@ def start_server(modules: Sequence[str]) -> None:
     interpreters would repeat the imports in each worker, which takes as long as packing a thousand images.
     """
     main = getattr(sys.modules["__main__"], "__spec__", None)
-    multiprocessing.set_forkserver_preload([*([main.name] if main else []), *modules])  # only the first call counts
+    preload = ["larder.engines.fork_server", *([main.name] if main else []), *modules]
+    multiprocessing.set_forkserver_preload(preload)  # only the first call counts
     resource_tracker.ensure_running()  # else the fork server starts it, and SIGINT reaches it
     # Workers inherit the blocked SIGINT. This process handles Ctrl-C and sends SIGTERM, which ends idle workers
     # at once and silently.

@@ -262,3 +262,30 @@ def test_ray_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch, reaso
             pass
     assert "more lines" not in caught.value.what and "LARDER_ENGINE=local" in caught.value.next_step
     assert len(tried) == times
+
+
+HALF_A_REQUEST = """
+import os
+import socket
+from multiprocessing import forkserver
+from larder.engines.pool import start_server
+
+start_server(["json"])
+server = forkserver._forkserver
+with socket.socket(socket.AF_UNIX) as half:
+    half.connect(server._forkserver_address)
+os.waitpid(server._forkserver_pid, 0)
+"""
+
+
+def test_a_request_that_breaks_off_ends_the_fork_server_silently() -> None:
+    """As when Ctrl-C meets the parent while it asks for a worker."""
+    done = subprocess.run(
+        [sys.executable, "-c", HALF_A_REQUEST],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
