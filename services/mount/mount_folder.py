@@ -100,6 +100,13 @@ class MountFolder:
             return None
         return server.pid if is_running(server.pid, PROCESS_ARGUMENTS) else None
 
+    def has_server_ended(self) -> bool:
+        """Return whether the recorded server is known to have ended: it ran in this PID namespace, and doesn't now."""
+        server = self.read_server()
+        if server is None or server.pids != _pid_namespace():
+            return False
+        return not is_running(server.pid, PROCESS_ARGUMENTS)
+
 
 def _pid_namespace() -> str:
     return os.readlink("/proc/self/ns/pid")

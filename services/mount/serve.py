@@ -101,7 +101,7 @@ def _wait_for_other_mount(settings: MountSettings, mount_folder: MountFolder) ->
             _require_same_mount(server, settings, mount_folder)
         if any(item.is_ours and item.point == point for item in mounts.list_mounts(mount_folder.folder)):
             fault = mounts.find_mount_error(point)
-            if not fault:
+            if not fault and not mount_folder.has_server_ended():  # else its rclone is about to end, too
                 return True
         with mount_folder.try_lock() as free:
             if free:
