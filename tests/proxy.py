@@ -17,10 +17,14 @@ from tests.waiting import wait_until
 
 Fault = Callable[[str, str, int], "int | str | None"]
 
-"""Told method, path and the request's number: None lets it pass, an HTTP status is answered in the store's place,
-"reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body, "corrupt" answers with
-zeros, "corrupt-request" hands on zeros, "no-checksum" answers without one, "no-digest" with an ETag that is none,
-either."""
+"""Called with the method, path and number of a request.
+
+None forwards the request. An HTTP status is sent in the store's place.
+
+- "reset-request" and "reset-response" break the connection (TCP RST) in the middle of the body.
+- "corrupt" answers with zeros; "corrupt-request" forwards zeros.
+- "no-checksum" answers without a checksum; "no-digest" also with an ETag that isn't a digest.
+"""
 
 
 class Proxy(ThreadingHTTPServer):

@@ -7,13 +7,11 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from larder.contract import Manifest
 from larder.errors import ConfigurationError, InputError
 from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
 from larder.machine import available_cpus
@@ -24,10 +22,9 @@ from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, Work, b
 from larder.stream.decode import Decoder, has_digest
 from larder.stream.kernel import JpegKernel
 from larder.stream.members import Sample, member_at, read_sample
+from larder.stream.open_shards import open_shards
 from larder.stream.order import Batching, Last, Samples, Segment, Shuffle, rank_batches, uniform_draws
-from larder.stream.sample_tables import read_index, scan_shards
-from larder.stream.samples import NO_LABEL, SampleTable
-from larder.stream.shard_folders import ShardFolder, open_folder
+from larder.stream.samples import NO_LABEL
 from larder.stream.slots import Slots
 from larder.stream.transforms import CenterCrop, Transform
 
@@ -99,7 +96,7 @@ class ArrayStream:
         self._rank, self._world_size, self._last = rank, world_size, last
         self._threads = available_cpus() if threads is None else threads
         self._memory_bytes = window_bytes + ahead_bytes
-        self._folder, self.manifest, self._table = _open(
+        self._folder, self.manifest, self._table = open_shards(
             uri,
             store,
             image_extension and image_extension.lower().removeprefix("."),
@@ -359,7 +356,7 @@ class ArrayStream:
         return Skipped(table.shards[table.shard[sample]], position, reason)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs; threads, memory and the kernel are made anew there."""
+        """Return the state for another process, which loads the kernel and allocates memory itself."""
         return self.__dict__ | {"_kernel": None, "_slots": None, "_traffic": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -484,37 +481,6 @@ def _load_kernel() -> JpegKernel | None:
             stacklevel=3,
         )
     return kernel
-
-
-def _open(
-    uri: str, store: StoreSettings | None, image_extension: str | None, label_extension: str, reporter: Reporter
-) -> tuple[ShardFolder, Manifest | None, SampleTable]:
-    """Return the folder of some shards, its manifest, if any, and the table of their samples."""
-    uri = uri.rstrip("/") if uri.startswith("s3://") else str(Path(uri).absolute())
-    parent, _, split = uri.rpartition("/")
-    if parent != "s3:/":
-        folder = open_folder(parent or "/", store)
-        manifest = _find_manifest(folder, reporter)
-        if manifest is not None and manifest.artifact == "webdataset":
-            return folder, manifest, read_index(folder, manifest, split, reporter)
-    folder = open_folder(uri, store)
-    manifest = _find_manifest(folder, reporter)
-    if manifest is not None:
-        split = next(iter(sorted(manifest.splits)), "training")
-        raise ConfigurationError(
-            f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
-            next_step=f"name shards and a split, such as {uri}/{split}",
-        )
-    return folder, None, scan_shards(folder, "", image_extension, label_extension, reporter)
-
-
-def _find_manifest(folder: ShardFolder, reporter: Reporter) -> Manifest | None:
-    """Return a folder's manifest, or None if there is none or the keys don't allow to look for it."""
-    try:
-        return folder.manifest()
-    except ConfigurationError as error:
-        reporter.event("manifest", f"no index is used: {error.what}")
-        return None
 
 
 def _is_sane(segment: Segment) -> bool:

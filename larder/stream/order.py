@@ -165,8 +165,8 @@ def remaining(
 ) -> Samples:
     """Return one rank's share of the samples that remain after `segments`.
 
-    What the ranks of the last segment have left is joined in the order of ranks, and cut anew. `known` holds what this
-    call has found already: without it, the work would double with each segment.
+    The remaining samples of the last segment's ranks are joined in the order of ranks, and divided among the new ranks.
+    `known` caches the results of this call: without it, the work would double with each segment.
     """
     known = {} if known is None else known
     key = len(segments), rank, world_size

@@ -1,0 +1,61 @@
+"""Open a split's shards: find larder's manifest and index, or scan anybody's shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larder.contract import Manifest
+from larder.errors import ConfigurationError
+from larder.progress import Reporter
+from larder.store import StoreSettings
+from larder.stream.sample_tables import read_index, scan_shards
+from larder.stream.samples import SampleTable
+from larder.stream.shard_folders import ShardFolder, open_folder
+
+
+def open_shards(
+    uri: str, store: StoreSettings | None, image_extension: str | None, label_extension: str, reporter: Reporter
+) -> tuple[ShardFolder, Manifest | None, SampleTable]:
+    """Open the shards of a split.
+
+    Args:
+        uri: The folder of the shards: `s3://bucket/prefix/training`, or a path.
+        store: Settings of the store; None takes them from the environment.
+        image_extension: Extension of the images in shards without an index; None takes a sample's only image.
+        label_extension: Extension of the labels there.
+        reporter: Receives progress.
+
+    Returns:
+        The folder that paths in the table are relative to, its manifest (None for shards that larder didn't make), and
+        the table of samples.
+
+    Raises:
+        ConfigurationError: If there is no such folder or split, or the store refuses access.
+        InputError: If there are no shards, or they don't match their index.
+        ServiceError: If the store doesn't answer.
+    """
+    uri = uri.rstrip("/") if uri.startswith("s3://") else str(Path(uri).absolute())
+    parent, _, split = uri.rpartition("/")
+    if parent != "s3:/":
+        folder = open_folder(parent or "/", store)
+        manifest = _find_manifest(folder, reporter)
+        if manifest is not None and manifest.artifact == "webdataset":
+            return folder, manifest, read_index(folder, manifest, split, reporter)
+    folder = open_folder(uri, store)
+    manifest = _find_manifest(folder, reporter)
+    if manifest is not None:
+        split = next(iter(sorted(manifest.splits)), "training")
+        raise ConfigurationError(
+            f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
+            next_step=f"name shards and a split, such as {uri}/{split}",
+        )
+    return folder, None, scan_shards(folder, "", image_extension, label_extension, reporter)
+
+
+def _find_manifest(folder: ShardFolder, reporter: Reporter) -> Manifest | None:
+    """Return a folder's manifest, or None if there is none or the keys don't allow reading it."""
+    try:
+        return folder.manifest()
+    except ConfigurationError as error:
+        reporter.event("manifest", f"no index is used: {error.what}")
+        return None
