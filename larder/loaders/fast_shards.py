@@ -98,4 +98,5 @@ class FastShardLoader(Loader):
         return NetworkTraffic(self._stream.bytes_read, self._stream.requests)
 
     def close(self) -> None:
-        """Do nothing: threads end with each epoch."""
+        """End the stream's child process, if it has one. Threads end with each epoch."""
+        self._stream.close()

@@ -6,42 +6,49 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import ConfigurationError, InputError
-from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
 from larder.machine import available_cpus
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
 from larder.store import StoreSettings
-from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, Work, block_numbers
-from larder.stream.decode import Decoder, has_digest
+from larder.stream.batch_reader import ReadLimits, Traffic, block_numbers
+from larder.stream.child_reader import Child, ChildReader
 from larder.stream.kernel import JpegKernel
-from larder.stream.members import Sample, member_at, read_sample
+from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
-from larder.stream.order import Batching, Last, Samples, Segment, Shuffle, rank_batches, uniform_draws
+from larder.stream.order import Batching, Last, Segment, Shuffle, rank_batches
 from larder.stream.samples import NO_LABEL
 from larder.stream.slots import Slots
+from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_members
 from larder.stream.transforms import CenterCrop, Transform
+from larder.stream.work import Arrays, ImageBatch, MemberBatch, SampleChecks, Skipped
 
+Mode = Literal["thread", "process"]
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
 _FETCHERS, _BATCHES_AHEAD = 8, 4
 _STATE_VERSION = 1
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images, uint8 [N, H, W, 3], and their labels, int64 [N]."""
 
+class _Reader(Protocol[B_co]):
+    """What reads an epoch: threads, or a child process."""
 
-class Skipped(NamedTuple):
-    """A sample that was left out, and why."""
+    def __iter__(self) -> Iterator[B_co]:
+        """Return itself."""
 
-    shard: str
-    offset: int
-    reason: str
+    def __next__(self) -> B_co:
+        """Return the next batch."""
+
+    def close(self) -> None:
+        """Stop reading."""
 
 
 class ArrayStream:
@@ -60,6 +67,7 @@ class ArrayStream:
         last: Last = "keep",
         on_damage: Literal["raise", "skip"] = "raise",
         check_digests: bool = True,
+        mode: Mode = "thread",
         threads: int | None = None,
         window_bytes: int = WINDOW_BYTES,
         ahead_bytes: int = AHEAD_BYTES,
@@ -68,7 +76,11 @@ class ArrayStream:
         store: StoreSettings | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        for name, value, choices in (("last", last, get_args(Last)), ("on_damage", on_damage, ("raise", "skip"))):
+        for name, value, choices in (
+            ("last", last, get_args(Last)),
+            ("on_damage", on_damage, ("raise", "skip")),
+            ("mode", mode, get_args(Mode)),
+        ):
             if value not in choices:
                 raise ConfigurationError(f"{name}={value!r}: unknown", next_step=f"choose one of: {', '.join(choices)}")
         if transform is not None and not isinstance(transform, Transform):
@@ -92,11 +104,9 @@ class ArrayStream:
             )
         uri = os.fspath(uri)
         self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
-        self.seed, self.on_damage, self.check_digests = seed, on_damage, check_digests
+        self.seed, self.on_damage, self.check_digests, self.mode = seed, on_damage, check_digests, mode
         self._rank, self._world_size, self._last = rank, world_size, last
-        self._threads = available_cpus() if threads is None else threads
-        self._memory_bytes = window_bytes + ahead_bytes
-        self._folder, self.manifest, self._table = open_shards(
+        folder, self.manifest, self._table = open_shards(
             uri,
             store,
             image_extension and image_extension.lower().removeprefix("."),
@@ -109,12 +119,20 @@ class ArrayStream:
         self._shuffle = Shuffle(starts, window, seed if shuffle else None)
         self._window = window if shuffle else -1
         self._shards_digest = self._table.digest()
-        self._block = block_numbers(starts)
+        decoders = available_cpus() if threads is None else threads
+        self._setup = ReadSetup(
+            SampleChecks(folder, self._table, on_damage, check_digests),
+            block_numbers(starts),
+            self.transform,
+            seed,
+            ReadLimits(decoders, _FETCHERS, window_bytes + ahead_bytes, _BATCHES_AHEAD),
+        )
         self._epoch, self._segments, self._batches = 0, list[Segment](), 0
         self._loop = 0  # changes with each loop over the stream, and with each move
         self._kernel = _load_kernel()
         self._slots = Slots(batch_size * self.transform.size**2 * 3)
         self._traffic = Traffic()
+        self._child: Child | None = None
         self.skipped: list[Skipped] = []
 
     @property
@@ -130,12 +148,12 @@ class ArrayStream:
     @property
     def bytes_read(self) -> int:
         """Bytes of shards that were read so far, without indexes and headers."""
-        return self._traffic.bytes
+        return int(self._traffic.counts[0])
 
     @property
     def requests(self) -> int:
         """Number of reads of shards so far."""
-        return self._traffic.requests
+        return int(self._traffic.counts[1])
 
     @property
     def epoch(self) -> int:
@@ -220,18 +238,21 @@ class ArrayStream:
         Raises:
             InputError: If a sample is missing or damaged, or has no image or label.
             ServiceError: If the store fails.
+            ResourceError: If the child process of mode="process" was killed.
         """
         for name, values, missing in (("image", self._table.offset, -1), ("label", self._table.label, NO_LABEL)):
             if (values == missing).any():
                 raise InputError(
-                    f"{self._name(int(np.argmax(values == missing)))}: the sample has no {name}",
+                    f"{self._setup.checks.name(int(np.argmax(values == missing)))}: the sample has no {name}",
                     next_step="name the members by `image_extension` and `label_extension`, or read them as they are, "
                     "with `samples()`",
                 )
-        work = _DecodeWork(self, Decoder(self.transform, self._kernel), self._epoch)
-        for left, batch in self._read(work, self._table.offset, self._table.offset + self._table.length):
-            self._advance(left)
-            yield batch
+        open_reader = self._read_images_in_child if self.mode == "process" else self._read_images_here
+        with closing(self._read(open_reader)) as batches:
+            for left, batch in batches:
+                arrays = batch.finish(self.skipped)
+                self._advance(left)
+                yield arrays
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
@@ -245,12 +266,20 @@ class ArrayStream:
             InputError: If a sample is missing or damaged.
             ServiceError: If the store fails.
         """
-        for left, samples in self._read(_MembersWork(self), self._table.begin, self._table.end):
-            yield from samples
-            self._advance(left)
+        with closing(self._read(self._read_members_here)) as batches:
+            for left, batch in batches:
+                self.skipped += [one for one in batch if isinstance(one, Skipped)]
+                yield from (one for one in batch if isinstance(one, dict))
+                self._advance(left)
 
-    def _read(self, work: Work[Any], begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
-        """Yield what `work` makes of the remaining batches, each with the number of batches after it."""
+    def close(self) -> None:
+        """End the child process that mode="process" keeps for the next epoch. The next iteration starts a new one."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _read(self, open_reader: Callable[[Epoch], _Reader[B]]) -> Generator[tuple[int, B], None, None]:
+        """Yield the batches that remain of the epoch, each with the number of batches after it."""
         rank, batching = self._batching()
         if len(self._table) < batching.world_size:
             raise ConfigurationError(
@@ -259,23 +288,12 @@ class ArrayStream:
             )
         self._segments, self._batches = self._position(batching), 0
         batches = rank_batches(self._shuffle, self._epoch, self._segments, rank, batching)
-        reader = BatchReader(
-            self._folder,
-            shards=self._table.shards,
-            shard=self._table.shard,
-            begin=begin,
-            end=end,
-            block=self._block,
-            batches=batches,
-            work=work,
-            limits=ReadLimits(self._threads, _FETCHERS, self._memory_bytes, _BATCHES_AHEAD),
-            traffic=self._traffic,
-            read_first=bool(self._segments) and self._shuffle.seed is not None,
-        )
-        self._loop += 1
-        loop = self._loop
         if not batches:
             self.restart(self._epoch + 1)
+            return
+        self._loop += 1
+        loop = self._loop
+        reader = open_reader(Epoch(self._epoch, batches, bool(self._segments) and self._shuffle.seed is not None))
         try:
             for left, batch in zip(range(len(batches) - 1, -1, -1), reader, strict=False):
                 yield left, batch
@@ -286,6 +304,30 @@ class ArrayStream:
                     )
         finally:
             reader.close()
+
+    def _read_images_here(self, epoch: Epoch) -> _Reader[ImageBatch]:
+        """Return a reader of images with threads in this process."""
+
+        def new_batch(shape: tuple[int, ...], labels: NDArray[np.int64]) -> ImageBatch:
+            return ImageBatch(self._new_images(shape), labels)
+
+        return read_images(self._setup, epoch, self._kernel, new_batch, self._traffic)
+
+    def _read_images_in_child(self, epoch: Epoch) -> _Reader[ImageBatch]:
+        """Return a reader of images with a child process: the one that read the last epoch, if there is one."""
+        child, self._child = self._child, None
+        slot_bytes = max(self.batch_size, *map(len, epoch.batches)) * self.transform.size**2 * 3
+        if child is None or child.owner != os.getpid() or child.slot_bytes < slot_bytes:
+            child = Child(self._setup, slot_bytes, self._traffic)
+        return ChildReader(child, epoch, self._table.label, self.transform.size, self._keep_child)
+
+    def _read_members_here(self, epoch: Epoch) -> _Reader[MemberBatch]:
+        """Return a reader of samples' members, with threads in this process."""
+        return read_members(self._setup, epoch, self._traffic)
+
+    def _keep_child(self, child: Child) -> None:
+        """Keep a child process for the next epoch."""
+        self._child = child
 
     def _advance(self, left: int) -> None:
         """Count a batch, which `left` batches of the epoch follow.
@@ -336,138 +378,14 @@ class ArrayStream:
         memory = self._slots.take()[:size] if size <= self._slots.size else np.empty(size, np.uint8)
         return memory.reshape(shape)
 
-    def _name(self, sample: int) -> str:
-        """Return how messages name a sample: shard, offset and key."""
-        table = self._table
-        shard, begin = table.shards[table.shard[sample]], int(table.begin[sample])
-        try:
-            member = member_at(self._folder, shard, begin, int(table.end[sample]))
-        except InputError:
-            member = ""
-        position = int(table.offset[sample]) if table.offset[sample] >= 0 else begin
-        return f"{self._folder.uri}/{shard}, byte {position:,}" + (f", {member!r}" if member else "")
-
-    def _handle_fault(self, sample: int, reason: str) -> Skipped:
-        """Raise InputError for a sample that can't be read, or return what is counted. Called in threads."""
-        if self.on_damage == "raise":
-            raise InputError(f"{self._name(sample)} can't be read: {reason}", next_step=CREATE_AGAIN)
-        table = self._table
-        position = int(max(table.offset[sample], table.begin[sample]))
-        return Skipped(table.shards[table.shard[sample]], position, reason)
-
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, which loads the kernel and allocates memory itself."""
-        return self.__dict__ | {"_kernel": None, "_slots": None, "_traffic": None}
+        return self.__dict__ | {"_kernel": None, "_slots": None, "_traffic": None, "_child": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._kernel, self._traffic = _load_kernel(), Traffic()
         self._slots = Slots(self.batch_size * self.transform.size**2 * 3)
-
-    def _fault_of(self, sample: int, content: memoryview | InputError, image: memoryview | None = None) -> str:
-        """Return why the content of a sample can't be used; empty if it can."""
-        if isinstance(content, InputError):
-            return content.what.replace(
-                f"{self._folder.uri}/{self._table.shards[self._table.shard[sample]]}", "the shard"
-            )
-        digests = self._table.digests
-        if (
-            self.check_digests
-            and digests is not None
-            and not has_digest(content if image is None else image, digests[sample])
-        ):
-            return "it has other bytes than the dataset's index says"
-        return ""
-
-
-class _ImageBatch:
-    """A batch that is being filled."""
-
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        self.images, self.labels = images, labels
-        self.is_good = np.ones(len(labels), bool)
-        self.skipped: list[Skipped] = []
-
-
-class _DecodeWork:
-    """Decode images into batches; see `larder.stream.batch_reader.Work`."""
-
-    def __init__(self, stream: ArrayStream, decoder: Decoder, epoch: int) -> None:
-        self._stream, self._decoder, self._epoch = stream, decoder, epoch
-        self._size, self._draws = stream.transform.size, stream.transform.draws
-
-    def start(self, samples: Samples) -> _ImageBatch:
-        """See `Work`."""
-        images = self._stream._new_images((len(samples), self._size, self._size, 3))
-        return _ImageBatch(images, self._stream._table.label[samples])
-
-    def fill(
-        self, batch: _ImageBatch, begin: int, samples: Samples, contents: Sequence[memoryview | InputError]
-    ) -> None:
-        """See `Work`."""
-        draws = uniform_draws(self._stream.seed, self._epoch, samples, self._draws)
-        out = batch.images[begin : begin + len(samples)]
-        reasons = list(map(self._stream._fault_of, samples.tolist(), contents))
-        images = [content for content in contents if not isinstance(content, InputError)]
-        if any(reasons):  # decode nothing of them
-            images = [memoryview(b"") if reason else content for reason, content in zip(reasons, contents, strict=True)]  # type: ignore[misc]
-        faults = self._decoder.decode(images, draws, out)
-        for at, sample in enumerate(samples.tolist()):
-            if reasons[at] or faults[at]:
-                batch.skipped.append(self._stream._handle_fault(sample, reasons[at] or faults[at]))
-                batch.is_good[begin + at] = False
-
-    def finish(self, batch: _ImageBatch) -> Arrays:
-        """See `Work`."""
-        if batch.is_good.all():
-            return batch.images, batch.labels
-        self._stream.skipped += batch.skipped
-        if not batch.is_good.any():
-            reason = batch.skipped[-1].reason
-            raise InputError(
-                f"all {len(batch.labels):,} images of a batch are damaged; the last one: {reason}",
-                next_step=NAME_OTHER_PLACE,
-            )
-        return batch.images[batch.is_good], batch.labels[batch.is_good]
-
-
-class _MembersWork:
-    """Cut samples into their members; see `larder.stream.batch_reader.Work`."""
-
-    def __init__(self, stream: ArrayStream) -> None:
-        self._stream = stream
-
-    def start(self, samples: Samples) -> list[Sample | Skipped | None]:
-        """See `Work`."""
-        return [None] * len(samples)
-
-    def fill(
-        self,
-        batch: list[Sample | Skipped | None],
-        begin: int,
-        samples: Samples,
-        contents: Sequence[memoryview | InputError],
-    ) -> None:
-        """See `Work`."""
-        table = self._stream._table
-        for at, (number, content) in enumerate(zip(samples.tolist(), contents, strict=True), begin):
-            image = None
-            if not isinstance(content, InputError):
-                offset = int(table.offset[number] - table.begin[number])
-                image = content[offset : offset + int(table.length[number])]
-            reason = self._stream._fault_of(number, content, image)
-            if not reason and not isinstance(content, InputError):
-                try:
-                    batch[at] = read_sample(content, f"{table.shards[table.shard[number]]}")
-                except InputError as error:
-                    reason = error.what
-            if reason:
-                batch[at] = self._stream._handle_fault(number, reason)
-
-    def finish(self, batch: list[Sample | Skipped | None]) -> list[Sample]:
-        """See `Work`."""
-        self._stream.skipped += [one for one in batch if isinstance(one, Skipped)]
-        return [sample for sample in batch if isinstance(sample, dict)]
 
 
 @functools.cache

@@ -42,9 +42,6 @@ class Work(Protocol[R]):
             contents: Their bytes, or why they couldn't be read.
         """
 
-    def finish(self, batch: R) -> R:
-        """Return a batch when all of its places are filled. Called by the consumer, in the batches' order."""
-
 
 @dataclass(eq=False)
 class _Block:
@@ -90,19 +87,21 @@ class ReadLimits:
     batches: int
 
 
-@dataclass(eq=False)
 class Traffic:
-    """What was read from the shards so far."""
+    """What was read from the shards so far.
 
-    bytes: int = 0
-    requests: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    Attributes:
+        counts: Bytes and requests, int64 [2]; perhaps in memory that processes share.
+    """
+
+    def __init__(self, counts: NDArray[np.int64] | None = None) -> None:
+        self.counts = np.zeros(2, np.int64) if counts is None else counts
+        self._lock = threading.Lock()
 
     def add(self, size: int) -> None:
         """Count a request and its bytes."""
-        with self.lock:
-            self.bytes += size
-            self.requests += 1
+        with self._lock:
+            self.counts[:] += (size, 1)
 
 
 class BatchReader(Generic[R]):
@@ -193,11 +192,7 @@ class BatchReader(Generic[R]):
         return self
 
     def __next__(self) -> R:
-        if os.getpid() != self._process:
-            raise ConfigurationError(
-                "this process was forked while the stream was being read, and threads don't survive a fork",
-                next_step="start the stream in the process that reads it, or use the start method spawn or forkserver",
-            )
+        require_process(self._process)
         if self._head == len(self._batches):
             self.close()
             raise StopIteration
@@ -214,7 +209,7 @@ class BatchReader(Generic[R]):
             raise fault
         content, batch.content = batch.content, None
         assert content is not None
-        return self._work.finish(content)
+        return content
 
     def close(self) -> None:
         """Stop the threads, and release what they hold."""
@@ -343,6 +338,15 @@ def _close_running() -> None:
     """Stop the threads before the interpreter frees what they use."""
     for reader in list(_running):
         reader.close()
+
+
+def require_process(process: int) -> None:
+    """Raise ConfigurationError if this isn't the process, by its id, that began to read."""
+    if os.getpid() != process:
+        raise ConfigurationError(
+            "this process was forked while the stream was being read, and a fork can't read on",
+            next_step="start the stream in the process that reads it, or use the start method spawn or forkserver",
+        )
 
 
 def block_numbers(block_starts: Samples) -> Samples:

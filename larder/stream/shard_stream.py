@@ -23,9 +23,9 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
     read instead of tar headers, and images are checked against it. Of other shards, the tar headers are read once, in
     parallel.
 
-    Threads read blocks of 4 MiB and decode; they release Python's lock. Memory holds `window_bytes` + `ahead_bytes` of
-    shards, and a few batches. Nothing is written to a disk. Threads run only while batches are read; leaving the loop
-    ends them.
+    Threads read blocks of 4 MiB and decode; they release Python's lock. They run in this process, or in a child process
+    (`mode`). Memory holds `window_bytes` + `ahead_bytes` of shards, and a few batches. Nothing is written to a disk.
+    Threads run only while batches are read; leaving the loop ends them.
 
     Iterating yields the rest of the current epoch; then the next one begins. `state_dict` and `load_state_dict` store
     and restore the position after any batch.
@@ -44,6 +44,9 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
             smaller and is counted in `skipped`.
         check_digests: Whether to check each image's sha256 against the index, if there is one.
+        mode: Where threads read and decode: "thread" in this process, "process" in one child process, which shares the
+            memory of batches. Batches and positions are the same. A child leaves Python's lock to the training loop,
+            takes about a second to start in the first epoch, and has a table of samples of its own.
         threads: Threads that decode; by default one per available core.
         window_bytes: Bytes of shards among which samples are shuffled.
         ahead_bytes: Bytes of shards that are read in advance.
@@ -75,15 +78,19 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         Yields:
             Images, uint8 [N, 3, H, W], channels-last in memory, and labels, int64 [N]. The memory of images is used
             again when nobody refers to it. Where there is a GPU, it is pinned, so that
-            `images.to(device, non_blocking=True)` copies in the background.
+            `images.to(device, non_blocking=True)` copies in the background. With mode="process", that takes a copy.
 
         Raises:
             InputError: If a sample is missing or damaged, or has no image or label.
             ServiceError: If the store fails.
         """
         for images, labels in self.arrays():
-            pinned = images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
-            yield pinned.permute(0, 3, 1, 2), torch.from_numpy(labels)
+            tensor = images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
+            if self.mode == "process" and self._pins():
+                # The shared memory could be registered with CUDA. But torch knows only of its own pinned memory until
+                # when a copy in the background reads it; a registered slot would be written again too early.
+                tensor = tensor.pin_memory()
+            yield tensor.permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from torch.distributed or from the variables that torchrun sets."""
@@ -99,13 +106,16 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
     def _new_images(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return memory for a batch's images.
 
-        torch keeps pinned memory, and doesn't give it out again while a copy to a device still reads it. In a
-        DataLoader's worker, CUDA can't be used.
+        torch keeps pinned memory, and doesn't give it out again while a copy to a device still reads it.
         """
-        if get_worker_info() is not None or not torch.cuda.is_available():
+        if not self._pins():
             return super()._new_images(shape)
         memory: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
         return memory
+
+    def _pins(self) -> bool:
+        """Return whether batches are pinned. In a DataLoader's worker, CUDA can't be used."""
+        return get_worker_info() is None and torch.cuda.is_available()
 
 
 def normalize(

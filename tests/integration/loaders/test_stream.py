@@ -11,18 +11,20 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import psutil
 import pytest
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.store import StoreSettings
 from larder.store import make_store as settings_of
 from larder.stream import CenterCrop, ShardStream, normalize
-from larder.stream.array_stream import ArrayStream
+from larder.stream.array_stream import ArrayStream, Mode
 from larder.stream.decode import apply_crop
 from larder.stream.shard_folders import open_folder
 from tests.conftest import Proxy, Store
@@ -189,7 +191,8 @@ def test_a_store_that_falls_silent(shards: str, store: Store, liar: Liar, lie: s
         talk.hush() if lie == "silent" else talk.drip(bytes(100_000))
 
     liar.answer = answer
-    stream._folder = open_folder(shards, reach(liar.url, store, stall_seconds=1))
+    folder = open_folder(shards, reach(liar.url, store, stall_seconds=1))
+    stream._setup = stream._setup._replace(checks=replace(stream._setup.checks, folder=folder))
     begin = time.monotonic()
     with pytest.raises(ServiceError) as caught:
         labels_of(stream)
@@ -198,12 +201,14 @@ def test_a_store_that_falls_silent(shards: str, store: Store, liar: Liar, lie: s
 
 
 @pytest.mark.parametrize("ranks", [{}, {"rank": 0, "world_size": 1}], ids=["found", "given"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_it_works_under_a_dataloader(shards: str, store: Store, workers: int, ranks: dict[str, int]) -> None:
+@pytest.mark.parametrize(("workers", "mode"), [(0, "thread"), (2, "thread"), (2, "process")])
+def test_it_works_under_a_dataloader(
+    shards: str, store: Store, workers: int, mode: Mode, ranks: dict[str, int]
+) -> None:
     from torch.utils.data import DataLoader
 
     settings = reach(store.endpoint, store)
-    stream = ShardStream(shards, batch_size=16, transform=SMALL, store=settings, threads=1, **ranks)
+    stream = ShardStream(shards, batch_size=16, transform=SMALL, store=settings, threads=1, mode=mode, **ranks)
     loader = DataLoader(stream, batch_size=None, num_workers=workers)
     for _ in range(2):
         labels = [label for _, labels in loader for label in labels.tolist()]
@@ -249,30 +254,64 @@ def test_ddp_with_two_processes(shards: str, store: Store, tmp_path: Path) -> No
     assert done.stdout.strip() == "True [120, 120]"
 
 
+def test_keys_reach_the_child_process_and_nobody_else(shards: str, store: Store) -> None:
+    stream = stream_of(shards, reach(store.endpoint, store), mode="process")
+    for _ in range(2):
+        assert sorted(labels_of(stream)) == list(range(SAMPLES))
+    found = [child for child in psutil.Process().children() if "larder.stream.child" in " ".join(child.cmdline())]
+    [child] = found
+    assert store.secret_key not in " ".join(child.cmdline())
+    assert store.access_key not in " ".join(child.cmdline())
+    stream.close()
+    assert not child.is_running()
+
+
+@pytest.mark.parametrize("change", ["deleted", "denied"])
+def test_a_store_that_fails_in_the_child_process(shards: str, store: Store, proxy: Proxy, change: str) -> None:
+    stream = stream_of(shards, reach(proxy.endpoint, store), shuffle=False, mode="process")
+    if change == "deleted":
+        store.client.delete_object(Bucket=shards.split("/")[2], Key="noise/2.tar")
+        expected: tuple[type[Exception], str] = InputError, "the shard was deleted or replaced"
+    else:
+        proxy.fault = lambda method, path, number: 403
+        expected = ConfigurationError, "access is denied"
+    with pytest.raises(expected[0], match=expected[1]):
+        labels_of(stream)
+
+
 INTERRUPTED = """
 import sys, time
 from larder.stream import CenterCrop
 from larder.stream.array_stream import ArrayStream
 
-for images, labels in ArrayStream(sys.argv[1], batch_size=8, transform=CenterCrop(32, 28), threads=2):
+for images, labels in ArrayStream(
+    sys.argv[1], batch_size=8, transform=CenterCrop(32, 28), threads=2, mode=sys.argv[3]
+):
     print(len(labels), flush=True)
     time.sleep(float(sys.argv[2]))
 """
 
 
+@pytest.mark.parametrize("mode", get_args(Mode))
 @pytest.mark.parametrize("after", range(4))
-def test_ctrl_c_at_any_moment(shards: str, store: Store, after: int) -> None:
+def test_ctrl_c_at_any_moment(shards: str, store: Store, after: int, mode: str) -> None:
     env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     env |= store.env | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", INTERRUPTED, shards, "0.05"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", INTERRUPTED, shards, "0.05", mode]
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         for _ in range(after * 3 + 1):
             assert process.stdout
             assert process.stdout.readline() == "8\n"
-        process.send_signal(signal.SIGINT)
+        children = psutil.Process(process.pid).children()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, said = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
     assert said.strip().endswith("KeyboardInterrupt")
+    assert said.count("Traceback") == 1
+    assert len(children) == (mode == "process")
+    psutil.wait_procs(children)
 
 
 DOCS = (ROOT / "docs/stream.md").read_text()

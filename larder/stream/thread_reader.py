@@ -1,0 +1,84 @@
+"""Read an epoch in threads of this process: images for batches, or samples cut into their members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, Work
+from larder.stream.decode import Decoder
+from larder.stream.kernel import JpegKernel
+from larder.stream.order import Samples
+from larder.stream.transforms import Transform
+from larder.stream.work import DecodeWork, ImageBatch, MemberBatch, MembersWork, SampleChecks
+
+B = TypeVar("B")
+
+
+class ReadSetup(NamedTuple):
+    """What is the same in all epochs of a stream."""
+
+    checks: SampleChecks
+    block: Samples
+    """Block of each sample, int64 [N]."""
+    transform: Transform
+    seed: int
+    limits: ReadLimits
+
+
+class Epoch(NamedTuple):
+    """What remains to be read of an epoch."""
+
+    number: int
+    batches: list[Samples]
+    read_first: bool
+    """Whether to read the first batch's samples one by one; see BatchReader."""
+
+
+def read_images(
+    setup: ReadSetup,
+    epoch: Epoch,
+    kernel: JpegKernel | None,
+    new_batch: Callable[[tuple[int, ...], NDArray[np.int64]], ImageBatch],
+    traffic: Traffic,
+) -> BatchReader[ImageBatch]:
+    """Return an iterator over an epoch's batches of images.
+
+    Args:
+        setup: The stream's setup.
+        epoch: What to read.
+        kernel: Decodes JPEG; None leaves it to PIL.
+        new_batch: Returns an empty batch for images of a shape, [N, H, W, 3], and their labels.
+        traffic: Counts bytes and requests.
+    """
+    decoder = Decoder(setup.transform, kernel)
+    work = DecodeWork(setup.checks, decoder, setup.transform, setup.seed, epoch.number, new_batch)
+    table = setup.checks.table
+    return _open(setup, epoch, work, table.offset, table.offset + table.length, traffic)
+
+
+def read_members(setup: ReadSetup, epoch: Epoch, traffic: Traffic) -> BatchReader[MemberBatch]:
+    """Return an iterator over an epoch's batches of samples, cut into their members."""
+    table = setup.checks.table
+    return _open(setup, epoch, MembersWork(setup.checks), table.begin, table.end, traffic)
+
+
+def _open(
+    setup: ReadSetup, epoch: Epoch, work: Work[B], begin: Samples, end: Samples, traffic: Traffic
+) -> BatchReader[B]:
+    return BatchReader(
+        setup.checks.folder,
+        shards=setup.checks.table.shards,
+        shard=setup.checks.table.shard,
+        begin=begin,
+        end=end,
+        block=setup.block,
+        batches=epoch.batches,
+        work=work,
+        limits=setup.limits,
+        traffic=traffic,
+        read_first=epoch.read_first,
+    )
