@@ -12,6 +12,7 @@ import pickle
 import queue
 import signal
 import threading
+import traceback
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -42,7 +43,7 @@ def main(connection_handle: int, file_handle: int, slot_bytes: int, parent: int)
     connection = Connection(connection_handle)
     try:
         message = connection.recv_bytes()
-    except EOFError:
+    except (EOFError, ConnectionError):
         return
     try:
         setup: ReadSetup = pickle.loads(message)
@@ -88,8 +89,11 @@ class Server:
             while os.getppid() == self._parent:
                 if self._connection.poll(_CHECK_SECONDS):
                     self._take(self._connection.recv())
-        finally:
-            os._exit(1)
+        except (EOFError, ConnectionError):
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
 
     def _take(self, command: Command) -> None:
         self._pool.give_back(command.free)
@@ -106,10 +110,16 @@ class Server:
             for _ in epoch.batches:
                 wanted.acquire()
                 batch = next(reader)
-                self._connection.send_bytes(pack_batch(Batch(batch.slot, batch.skipped)))
+                self._send(pack_batch(Batch(batch.slot, batch.skipped)))
             reader.close()
         except BaseException as error:  # the parent raises it, and ends this process
-            self._connection.send_bytes(pack_error(error))
+            self._send(pack_error(error))
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self._connection.send_bytes(message)
+        except ConnectionError:
+            os._exit(0)
 
     def _new_batch(self, shape: tuple[int, ...], labels: NDArray[np.int64]) -> ImageBatch:
         slot, memory = self._pool.take()

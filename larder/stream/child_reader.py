@@ -72,7 +72,11 @@ class Child:
         """End the process; does nothing the second time."""
         traffic.counts = self._slots.counts
         self._free = deque[int]()  # without a lock: the garbage collector appends, in any thread
-        self._send(message)
+        try:
+            self._send(message)  # takes until the child is ready
+        except BaseException:
+            self.end()
+            raise
 
     def read(self, epoch: Epoch) -> None:
         """Begin an epoch. The child sends its first batches at once."""
@@ -158,7 +162,7 @@ def _start(connection: int, file: int, slot_bytes: int) -> subprocess.Popen[byte
 
 def _import_path() -> list[str]:
     """Return where the child finds modules: where this process does, wherever its working directory was meanwhile."""
-    return [*(path or os.getcwd() for path in sys.path), str(Path(__file__).parents[2])]
+    return [*(os.fspath(path) or os.getcwd() for path in sys.path), str(Path(__file__).parents[2])]
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection, owner: int) -> None:
