@@ -247,7 +247,7 @@ class ArrayStream:
                     next_step="name the members by `image_extension` and `label_extension`, or read them as they are, "
                     "with `samples()`",
                 )
-        open_reader = self._read_images_in_child if self.mode == "process" else self._read_images_here
+        open_reader = self._read_images_in_child if self._uses_child() else self._read_images_here
         with closing(self._read(open_reader)) as batches:
             for left, batch in batches:
                 arrays = batch.finish(self.skipped)
@@ -320,6 +320,10 @@ class ArrayStream:
         if child is None or child.owner != os.getpid() or child.slot_bytes < slot_bytes:
             child = Child(self._setup, slot_bytes, self._traffic)
         return ChildReader(child, epoch, self._table.label, self.transform.size, self._keep_child)
+
+    def _uses_child(self) -> bool:
+        """Return whether a child process reads images."""
+        return self.mode == "process"
 
     def _read_members_here(self, epoch: Epoch) -> _Reader[MemberBatch]:
         """Return a reader of samples' members, with threads in this process."""

@@ -86,7 +86,7 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         """
         for images, labels in self.arrays():
             tensor = images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
-            if self.mode == "process" and self._pins():
+            if self._uses_child() and self._pins():
                 # The shared memory could be registered with CUDA. But torch knows only of its own pinned memory until
                 # when a copy in the background reads it; a registered slot would be written again too early.
                 tensor = tensor.pin_memory()
@@ -112,6 +112,10 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             return super()._new_images(shape)
         memory: NDArray[np.uint8] = torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
         return memory
+
+    def _uses_child(self) -> bool:
+        """Return whether a child process reads images. A DataLoader's worker is a process of its own already."""
+        return super()._uses_child() and get_worker_info() is None
 
     def _pins(self) -> bool:
         """Return whether batches are pinned. In a DataLoader's worker, CUDA can't be used."""

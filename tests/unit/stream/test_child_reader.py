@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,6 +371,29 @@ def test_a_forked_process_may_begin_to_read(make_shards: MakeShards) -> None:
     assert len(children()) == 1
     assert sorted(numbers_of(stream, packed)) == list(range(16))
     stream.close()
+
+
+def _count(stream: ArrayStream, samples: Any) -> None:
+    samples.value = sum(len(labels) for _, labels in stream)
+    stream.close()
+
+
+def test_a_daemonic_process_may_read(make_shards: MakeShards) -> None:
+    context = multiprocessing.get_context("fork")
+    samples = context.Value("i", 0)
+    stream = stream_of(make_shards(16), mode="process")
+    worker = context.Process(target=_count, args=(stream, samples), daemon=True)
+    worker.start()
+    worker.join(_SECONDS)
+    assert (worker.exitcode, samples.value) == (0, 16)
+
+
+def test_a_worker_of_a_dataloader_reads_in_threads(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch) -> None:
+    from larder.stream import ShardStream, shard_stream
+
+    monkeypatch.setattr(shard_stream, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    stream = ShardStream(make_shards(8).folder, transform=CenterCrop(32, 28), mode="process", batch_size=4)
+    assert [len(children()) for _ in stream] == [0, 0]
 
 
 def test_a_transform_that_cannot_be_sent(make_shards: MakeShards) -> None:
