@@ -7,47 +7,51 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.harness import ROOT, WORK, BenchmarkReport, ResourceUsage, interleave, run_stage, run_stage_on_volume
+from benchmarks.harness import ROOT, WORK, BenchmarkReport, run_stage, run_stage_on_volume
 from benchmarks.store import loopback_store
 
 ROUNDS = 5
 CORES = 2
-MODES = ("thread", "process")
-_BATCH_SIZE = 64
 _LOOP = """
 import itertools, json, sys, time
 import torch
 from larder.stream import ShardStream, normalize
 
-uri, source, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+uri, threads, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 torch.manual_seed(0)
+streams = {mode: ShardStream(uri, batch_size=64, mode=mode, threads=threads) for mode in ("thread", "process")}
+length = len(streams["thread"])
+images = torch.randint(0, 256, (64, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+synthetic = images, torch.randint(0, 11, (64,))
 
-def batches():
-    if source == "synthetic":
-        images = torch.randint(0, 256, (64, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        return itertools.repeat((images, torch.randint(0, 11, (64,))), int(sys.argv[4]))
-    return ShardStream(uri, batch_size=64, mode=source, threads=threads)
+def waited():
+    "The time that this thread was ready and no core was free."
+    return int(open("/proc/thread-self/schedstat").read().split()[1]) / 1e9
+
+def epoch(source, step):
+    begin = time.perf_counter()
+    read = iter(streams[source]) if source in streams else itertools.repeat(synthetic, length)
+    step(*next(read))
+    first, waited_first = time.perf_counter(), waited()
+    steps = 0
+    for batch in read:
+        before = time.perf_counter() - waited()
+        step(*batch)
+        steps += time.perf_counter() - waited() - before
+    seconds = time.perf_counter() - first
+    net = seconds - (waited() - waited_first)
+    return {"seconds": seconds, "first_seconds": first - begin, "net_seconds": net, "steps_seconds": steps}
 
 def measure(step):
-    begin = time.perf_counter()
-    read = iter(batches())
-    step(*next(read))
-    first = time.perf_counter()
-    steps = images = 0
-    for batch in read:
-        before = time.perf_counter()
-        step(*batch)
-        steps += time.perf_counter() - before
-        images += len(batch[1])
-    end = time.perf_counter()
-    found = {"seconds": end - first, "first_seconds": first - begin, "steps_seconds": steps, "images": images}
-    print(json.dumps(found))
+    sources = ["synthetic", *streams]
+    for number in range(rounds + 1):  # the first one warms up
+        order = sources if number % 2 else sources[::-1]
+        print(json.dumps({source: epoch(source, step) for source in order}), flush=True)
 """
 _STEPS = {
     "a network": """
@@ -83,20 +87,13 @@ def step(images, labels):
 
 measure(step)
 """,
-    "nothing": """
-measure(lambda images, labels: None)
-""",
 }
 
 
-@dataclass(frozen=True)
-class _Loop(ResourceUsage):
-    """A training loop, without the program's start and the first batch."""
-
-    images: int
-    first_seconds: float
-    steps_seconds: float
-    """Time that the steps took, without waiting for batches."""
+Epoch = dict[str, float]
+"""How long an epoch took: `seconds`, after `first_seconds` until the first step was done. `net_seconds` leaves out the
+time in which the loop was ready to go on and no core was free, as on a busy machine; `steps_seconds` leaves out waiting
+for batches, too."""
 
 
 def measure() -> BenchmarkReport:
@@ -107,68 +104,51 @@ def measure() -> BenchmarkReport:
     )
     with tempfile.TemporaryDirectory(dir=WORK, prefix="stream-mode-") as name:
         folder = Path(name)
-        batches = _prepare(folder)
+        _prepare(folder)
         with loopback_store(folder / "store") as settings:
             run_stage("load", settings | {"LARDER_VOLUME_DIR": str(folder / "shards"), "LARDER_LOAD": "webdataset"})
             uri = f"s3://{settings['S3_BUCKET']}/Food-11-webdataset/training"
-
-            def contestant(step: str, source: str) -> Callable[[int], _Loop]:
-                threads = CORES if step == "nothing" else CORES - 1
-                return lambda _: _run(_STEPS[step], settings, uri, source, str(threads), str(batches))
-
-            programs = {
-                f"{step}, {source}": contestant(step, source)
-                for step in _STEPS
-                for source in (*MODES, "synthetic")
-                if (step, source) != ("nothing", "synthetic")
-            }
-            rounds = interleave(ROUNDS, programs)
-    _compare(report, rounds)
-    report.rounds = [{name: vars(one) for name, one in took.items()} for took in rounds]
+            for step, program in _STEPS.items():
+                rounds = _run(program, settings, uri, str(CORES - 1), str(ROUNDS))
+                _compare(report, step, rounds[1:])
+                report.rounds += [{"step": step, **took} for took in rounds[1:]]
     return report
 
 
-def _prepare(folder: Path) -> int:
-    """Make shards. Return the number of batches of their training split."""
+def _prepare(folder: Path) -> None:
+    """Make shards."""
     for name in ("volume", "shards"):
         (folder / name).mkdir()
     run_stage_on_volume("extract", folder / "volume", "--source", str(data.photos(data.FEW_IMAGES)))
     run_stage_on_volume("transform", folder / "volume")
     run_stage_on_volume("shard", folder / "shards", "--input", str(folder / "volume" / "Food-11"))
-    manifest = json.loads((folder / "shards/Food-11-webdataset/_larder/manifest.json").read_text())
-    return -(-int(manifest["splits"]["training"]["samples"]) // _BATCH_SIZE)
 
 
-def _run(step: str, settings: Mapping[str, str], *arguments: str) -> _Loop:
-    """Run one loop in a process of its own."""
+def _run(program: str, settings: Mapping[str, str], *arguments: str) -> list[dict[str, Epoch]]:
+    """Run one program's loops, in one process. Return an epoch of each source for each round."""
     allowed = sorted(os.sched_getaffinity(0))[:CORES]
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", _LOOP + step, *arguments],
+        [sys.executable, "-c", _LOOP + program, *arguments],
         env=environ | dict(settings) | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, allowed),
-        check=False,
+        check=True,
     )
-    if done.returncode:
-        raise RuntimeError(f"a loop ended with {done.returncode}: {done.stderr[-2000:]}")
-    return _Loop(peak_bytes=0, **json.loads(done.stdout.splitlines()[-1]))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _compare(report: BenchmarkReport, rounds: Sequence[Mapping[str, _Loop]]) -> None:
-    def ratios(name: str, other: str, figure: str = "seconds") -> list[float]:
-        return [getattr(took[name], figure) / getattr(took[other], figure) for took in rounds]
+def _compare(report: BenchmarkReport, step: str, rounds: Sequence[Mapping[str, Epoch]]) -> None:
+    def ratios(source: str, other: str, figure: str = "seconds") -> list[float]:
+        return [took[source][figure] / took[other][figure] for took in rounds]
 
-    for step in ("a network", "many small operations"):
-        alone = f"{step}, synthetic"
-        report.add(alone, [took[alone].seconds for took in rounds], "s")
-        for mode in MODES:
-            report.add(f"{step}, {mode} / without reading", ratios(f"{step}, {mode}", alone))
-            report.add(f"  its steps alone, {mode} / without", ratios(f"{step}, {mode}", alone, "steps_seconds"))
-    for step in _STEPS:
-        report.add(f"{step}, process / thread", ratios(f"{step}, process", f"{step}, thread"))
-    for mode in MODES:
-        took_alone = [took[f"nothing, {mode}"] for took in rounds]
-        report.add(f"reading alone, {mode}", [one.images / one.seconds for one in took_alone], "images/s")
-        report.add(f"first batch, {mode}", [one.first_seconds for one in took_alone], "s")
+    report.add(f"{step}, without reading", [took["synthetic"]["seconds"] for took in rounds], "s")
+    for mode in ("thread", "process"):
+        report.add(f"{step}, {mode} / without reading", ratios(mode, "synthetic"))
+        report.add("  net of waiting for a core", ratios(mode, "synthetic", "net_seconds"))
+        report.add("  net of waiting for batches, too", ratios(mode, "synthetic", "steps_seconds"))
+        report.add(f"  first batch and step, {mode}", [took[mode]["first_seconds"] for took in rounds], "s")
+    report.add(f"{step}, process / thread", ratios("process", "thread"))
+    report.add("  net of waiting for a core", ratios("process", "thread", "net_seconds"))
+    report.add("  net of waiting for batches, too", ratios("process", "thread", "steps_seconds"))

@@ -83,6 +83,7 @@ class FastShardLoader(Loader):
             rank=0,
             world_size=1,
             check_digests=check_digests,
+            mode="thread",  # a pass of a few batches would end a child process each time
             threads=max(self.workers, 1),
             store=store,
             reporter=reporter,
@@ -98,5 +99,4 @@ class FastShardLoader(Loader):
         return NetworkTraffic(self._stream.bytes_read, self._stream.requests)
 
     def close(self) -> None:
-        """End the stream's child process, if it has one. Threads end with each epoch."""
-        self._stream.close()
+        """Do nothing: threads end with each epoch."""

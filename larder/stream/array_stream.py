@@ -67,7 +67,7 @@ class ArrayStream:
         last: Last = "keep",
         on_damage: Literal["raise", "skip"] = "raise",
         check_digests: bool = True,
-        mode: Mode = "thread",
+        mode: Mode = "process",
         threads: int | None = None,
         window_bytes: int = WINDOW_BYTES,
         ahead_bytes: int = AHEAD_BYTES,

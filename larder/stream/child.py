@@ -42,6 +42,9 @@ def main(connection_handle: int, file_handle: int, slot_bytes: int, parent: int)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     connection = Connection(connection_handle)
     try:
+        while not connection.poll(_CHECK_SECONDS):
+            if os.getppid() != parent:
+                return
         message = connection.recv_bytes()
     except (EOFError, ConnectionError):
         return

@@ -23,9 +23,9 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
     read instead of tar headers, and images are checked against it. Of other shards, the tar headers are read once, in
     parallel.
 
-    Threads read blocks of 4 MiB and decode; they release Python's lock. They run in this process, or in a child process
+    Threads read blocks of 4 MiB and decode; they release Python's lock. They run in a child process, or in this one
     (`mode`). Memory holds `window_bytes` + `ahead_bytes` of shards, and a few batches. Nothing is written to a disk.
-    Threads run only while batches are read; leaving the loop ends them.
+    Threads run only while batches are read; leaving the loop ends them, and the child process.
 
     Iterating yields the rest of the current epoch; then the next one begins. `state_dict` and `load_state_dict` store
     and restore the position after any batch.
@@ -44,9 +44,10 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
             smaller and is counted in `skipped`.
         check_digests: Whether to check each image's sha256 against the index, if there is one.
-        mode: Where threads read and decode: "thread" in this process, "process" in one child process, which shares the
-            memory of batches. Batches and positions are the same. A child leaves Python's lock to the training loop,
-            takes about a second to start in the first epoch, and has a table of samples of its own.
+        mode: Where threads read and decode: "process" in one child process, which shares the memory of batches,
+            "thread" in this process. Batches and positions are the same. A child leaves Python's lock to the training
+            loop, takes half a second to start in the first epoch, and has a table of samples of its own. It needs a
+            transform whose class can be imported. A DataLoader's workers read in threads.
         threads: Threads that decode; by default one per available core.
         window_bytes: Bytes of shards among which samples are shuffled.
         ahead_bytes: Bytes of shards that are read in advance.

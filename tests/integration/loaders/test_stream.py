@@ -65,7 +65,7 @@ def labels_of(stream: ArrayStream) -> list[int]:
 
 
 def stream_of(uri: str, settings: StoreSettings, **options: Any) -> ArrayStream:
-    usual: dict[str, Any] = {"store": settings, "batch_size": 16, "transform": SMALL, "threads": 2}
+    usual: dict[str, Any] = {"store": settings, "batch_size": 16, "transform": SMALL, "threads": 2, "mode": "thread"}
     return ArrayStream(uri, **(usual | options))
 
 

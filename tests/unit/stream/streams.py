@@ -17,7 +17,7 @@ CROP = CenterCrop(32, 28)
 
 
 def stream_of(packed: Packed, **options: Any) -> ArrayStream:
-    usual: dict[str, Any] = {"batch_size": 4, "transform": CROP, "threads": 2}
+    usual: dict[str, Any] = {"batch_size": 4, "transform": CROP, "threads": 2, "mode": "thread"}
     return ArrayStream(str(packed.folder), **(usual | options))
 
 

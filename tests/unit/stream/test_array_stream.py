@@ -253,7 +253,7 @@ import sys
 from larder.stream import CenterCrop
 from larder.stream.array_stream import ArrayStream
 
-batches = iter(ArrayStream(sys.argv[1], batch_size=4, transform=CenterCrop(1000, 900), threads=2))
+batches = iter(ArrayStream(sys.argv[1], batch_size=4, transform=CenterCrop(1000, 900), threads=2, mode="thread"))
 next(batches)
 """
 
