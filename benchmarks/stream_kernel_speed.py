@@ -106,7 +106,7 @@ def _arms() -> dict[str, Callable[[], Arm]]:
 
 def _kernel_arm(kernel: JpegKernel) -> Arm:
     edge = (RESIZED - CROPPED) // 2
-    crops = np.array([(0, 0, SIDE, SIDE, RESIZED, RESIZED, edge, edge, 0)] * IMAGES, CROP)
+    crops = np.array([(0, 0, SIDE, SIDE, RESIZED, RESIZED, edge, edge, 0, 8)] * IMAGES, CROP)
 
     def run(photos: Sequence[bytes]) -> None:
         out = np.empty((len(photos), CROPPED, CROPPED, 3), np.uint8)

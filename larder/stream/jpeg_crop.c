@@ -8,6 +8,11 @@
  * gives a few rows at a time, each is resized horizontally into a ring of rows, and an output row is made when all of its
  * rows are in the ring. (libjpeg itself holds the coefficients of a progressive image.)
  *
+ * With `eighths` below 8, libjpeg makes a smaller image from the lower frequencies of each block, in less time. The region is
+ * then the same part of that image, so its edges may lie within pixels. The result is that of Pillow's
+ *
+ *     image.draft(None, scaled_size).convert("RGB").crop(whole_pixels).resize(size, BILINEAR, box=region).crop(window)
+ *
  * The arithmetic is Pillow's: a triangle filter that grows with the ratio of the sizes; weights normalized in double and
  * rounded to 22 bits; 32-bit sums; each of the two passes rounds to 8 bits. Compile with -ffp-contract=off: a fused
  * multiply-add changes the last bit of a weight. From Pillow 13 on, the vertical pass is the first if the height shrinks
@@ -46,7 +51,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-#define ABI 1
+#define ABI 2
 #define MESSAGE_BYTES 200
 #define MAX_SIDE 65500                    /* libjpeg's own limit */
 #define MAX_PIXELS 178956970              /* above it, Pillow refuses to open an image */
@@ -56,6 +61,7 @@
 
 #define PRECISION 22                      /* bits of a weight */
 #define LOWER_BITS 11                     /* of them, those in the lower of the two parts for AVX2 */
+#define WHOLE 8                           /* eighths of an image that libjpeg doesn't scale */
 #define READ_ROWS 4                       /* rows asked of libjpeg at once: it gives one or two */
 #define SOURCE_BYTES 4                    /* of a decoded pixel: R, G, B and a byte that is not used */
 #define MARGIN_COLUMNS 2                  /* columns beyond the needed ones: smooth upsampling of chroma looks at a neighbour */
@@ -72,6 +78,7 @@ typedef struct {
     int32_t resized_width, resized_height;
     int32_t window_x, window_y;           /* where the window begins in the resized region */
     int32_t flip;                         /* mirror the window, left to right */
+    int32_t eighths;                      /* of its size at which libjpeg decodes the image: 1, 2, 4 or 8 */
 } larder_crop;
 
 /* What an image's header says. */
@@ -80,11 +87,19 @@ typedef struct {
     int32_t components;
     int32_t supported;                    /* larder_jpeg_crop_batch decodes such images */
     int32_t progressive;
+    int32_t rgb;                          /* its components are not luma and chroma */
 } larder_header;
 
 typedef struct {
     int width, height;
 } extent;
+
+/* The pixels that hold a region, along one axis: `size` of them from `first` on. The region lies from `begin` to `end`, counted
+ * from the first one's edge. */
+typedef struct {
+    int first, size;
+    double begin, end;
+} span;
 
 /* The weights of one axis: output position i takes source positions start[i] to start[i] + taps - 1. */
 typedef struct {
@@ -237,10 +252,18 @@ static double triangle(double distance) {
     return distance < 1.0 ? 1.0 - distance : 0.0;
 }
 
-/* Compute the weights of `count` output positions from `begin` on, of `out_size` that are made of `size` source positions.
- * 0 if memory is short. */
-static int weigh(axis *self, int size, int out_size, int begin, int count) {
-    double scale = (double)size / out_size;
+/* Return where the region of `size` pixels from `first` on is in a scaled image. */
+static span scaled(int first, int size, int eighths) {
+    int begin = first * eighths, end = begin + size * eighths;  /* in eighths of a scaled pixel: at most 8 * MAX_SIDE */
+    int outer = begin / WHOLE, outer_end = (end + WHOLE - 1) / WHOLE;
+    return (span){outer, outer_end - outer, (double)begin / WHOLE - outer, (double)end / WHOLE - outer};
+}
+
+/* Compute the weights of `count` output positions from `begin` on, of `out_size` that are made of a region. They count the
+ * image's positions. 0 if memory is short. */
+static int weigh(axis *self, const span *region, int out_size, int begin, int count) {
+    int size = region->size;
+    double scale = (region->end - region->begin) / out_size;
     double filter_scale = scale < 1.0 ? 1.0 : scale;
     double support = filter_scale;        /* that of the triangle is 1 */
     size_t most = (size_t)ceil(support) * 2 + 1;
@@ -252,7 +275,7 @@ static int weigh(axis *self, int size, int out_size, int begin, int count) {
     self->first = size;
     self->last = 0;
     for (int i = 0; i < count; i++) {
-        double center = (begin + i + 0.5) * scale;
+        double center = region->begin + (begin + i + 0.5) * scale;
         int start = (int)(center - support + 0.5), end = (int)(center + support + 0.5);
         if (start < 0) start = 0;
         if (end > size) end = size;
@@ -281,14 +304,10 @@ static int weigh(axis *self, int size, int out_size, int begin, int count) {
         memmove(self->weights + (size_t)longest * (size_t)i, self->weights + most * (size_t)i,
                 (size_t)longest * sizeof *self->weights);
     }
+    for (int i = 0; i < count; i++) self->start[i] += region->first;
+    self->first += region->first;
+    self->last += region->first;
     return 1;
-}
-
-/* Count the source positions of an axis from another origin. */
-static void move_axis(axis *self, int by, int count) {
-    for (int i = 0; i < count; i++) self->start[i] += by;
-    self->first += by;
-    self->last += by;
 }
 
 /* Mirror an axis, so that a flip costs nothing. */
@@ -532,6 +551,11 @@ static int samplings_are_usual(j_decompress_ptr decoder) {
     return 1;
 }
 
+/* Older versions than 3 crop rows of such images with a wrong width of chroma. */
+static int is_hard_to_scale(j_decompress_ptr decoder) {
+    return decoder->comp_info[0].h_samp_factor * decoder->comp_info[0].v_samp_factor > 4 && decoder->num_components > 1;
+}
+
 static const char *unsupported_feature(j_decompress_ptr decoder) {
     J_COLOR_SPACE colors = decoder->jpeg_color_space;
     if (decoder->data_precision != 8) return "its samples don't have 8 bits";
@@ -723,12 +747,11 @@ static void read_header(larder_scratch *scratch, const uint8_t *jpeg, size_t len
 
 /* Compute both axes' weights, and the order of the passes. */
 static int weigh_axes(larder_scratch *scratch, const larder_crop *crop, extent window, row_store *store) {
-    if (!weigh(&scratch->columns, crop->width, crop->resized_width, crop->window_x, window.width)
-        || !weigh(&scratch->rows, crop->height, crop->resized_height, crop->window_y, window.height)) return 0;
-    move_axis(&scratch->columns, crop->x, window.width);
-    move_axis(&scratch->rows, crop->y, window.height);
+    span across = scaled(crop->x, crop->width, crop->eighths), down = scaled(crop->y, crop->height, crop->eighths);
+    if (!weigh(&scratch->columns, &across, crop->resized_width, crop->window_x, window.width)
+        || !weigh(&scratch->rows, &down, crop->resized_height, crop->window_y, window.height)) return 0;
     if (crop->flip) mirror(&scratch->columns, window.width);
-    int narrower = crop->width - crop->resized_width, lower = crop->height - crop->resized_height;
+    int narrower = across.size - crop->resized_width, lower = down.size - crop->resized_height;
     store->vertical_first = lower > 0 && lower > 2 * narrower;  /* as Pillow decides it */
     return 1;
 }
@@ -740,6 +763,9 @@ static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, c
     read_header(scratch, jpeg, length);
     const char *feature = unsupported_feature(decoder);
     if (feature) return refuse(scratch, UNSUPPORTED, feature);
+    if (crop->eighths != WHOLE && is_hard_to_scale(decoder)) {
+        return refuse(scratch, UNSUPPORTED, "its subsampling is unusual");
+    }
     const uint8_t *body = decoder->src->next_input_byte;
     if (!region_is_inside(crop, (int)decoder->image_width, (int)decoder->image_height)) {
         return refuse(scratch, INVALID, "the region is not inside the image");
@@ -748,6 +774,8 @@ static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, c
     row_store store = {0};
     if (!weigh_axes(scratch, crop, window, &store)) return refuse(scratch, NO_MEMORY, "no memory for the weights");
     decoder->out_color_space = JCS_EXT_RGBX;
+    decoder->scale_num = (unsigned)crop->eighths;
+    decoder->scale_denom = WHOLE;
     decoder->progress = jpeg_has_multiple_scans(decoder) ? &scratch->progress : NULL;
     jpeg_start_decompress(decoder);
     if (is_unfinished(decoder)) return refuse(scratch, UNSUPPORTED, "it is a progressive file without its last scans");
@@ -779,6 +807,10 @@ static int decode_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t le
 }
 
 static int check_window(const larder_crop *crop, extent window, char *message) {
+    if (crop->eighths != 1 && crop->eighths != 2 && crop->eighths != 4 && crop->eighths != WHOLE) {
+        say(message, "it is not 1, 2, 4 or 8 eighths");
+        return INVALID;
+    }
     if (!window_is_inside(crop, window)) {
         say(message, "the window is not inside the resized region");
         return INVALID;
@@ -827,6 +859,7 @@ static void header_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t l
     header->components = decoder->num_components;
     header->supported = unsupported_feature(decoder) == NULL;
     header->progressive = decoder->progressive_mode;
+    header->rgb = decoder->jpeg_color_space == JCS_RGB;
     jpeg_abort_decompress(decoder);
 }
 

@@ -26,19 +26,23 @@ CROP: Final = np.dtype(
     [
         (name, np.int32)
         for name in (
-            "x", "y", "width", "height", "resized_width", "resized_height", "window_x", "window_y", "flip",
+            "x", "y", "width", "height", "resized_width", "resized_height", "window_x", "window_y", "flip", "eighths",
         )
     ]
 )  # fmt: skip
 """What to make of an image, in pixels. The region (x, y, width, height) is cropped and resized. Of that, the window at
-(window_x, window_y) is kept, and mirrored, left to right, if flip isn't 0."""
+(window_x, window_y) is kept, and mirrored, left to right, if flip isn't 0. libjpeg decodes the image at so many eighths
+of its size: 8 for exact pixels; 4, 2 or 1 for speed."""
 
-HEADER: Final = np.dtype([(name, np.int32) for name in ("width", "height", "components", "supported", "progressive")])
+HEADER: Final = np.dtype(
+    [(name, np.int32) for name in ("width", "height", "components", "supported", "progressive", "rgb")]
+)
 """What an image's header says: its size in pixels, the number of components (1: grayscale, 3: color), whether the
-kernel decodes such images, and whether it is progressive. All are 0 if the header can't be read."""
+kernel decodes such images, whether it is progressive, and whether its components are red, green and blue instead of the
+usual luma and chroma. All are 0 if the header can't be read."""
 
 ReadableBuffer = bytes | bytearray | memoryview | mmap.mmap | NDArray[np.uint8]
-_ABI = 1
+_ABI = 2
 _MESSAGE_BYTES = 200
 
 
@@ -60,7 +64,7 @@ class JpegKernel:
         >>> from PIL import Image
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (64, 48), "white").save(file, "JPEG")
-        >>> crops = np.array([(8, 0, 48, 48, 24, 24, 0, 0, False)], CROP)
+        >>> crops = np.array([(8, 0, 48, 48, 24, 24, 0, 0, False, 8)], CROP)
         >>> pixels = np.empty((1, 24, 24, 3), np.uint8)
         >>> kernel = JpegKernel.load()
         >>> kernel is None or kernel.decode([file.getvalue()], crops, pixels) == [None]
@@ -122,7 +126,7 @@ class JpegKernel:
         """Decode, crop and resize images.
 
         The pixels are those that Pillow 13 makes of an RGB image: crop the region, resize it with BILINEAR, crop the
-        window.
+        window. With fewer than 8 eighths, they are those that it makes of a draft (`larder.stream.decode.apply_crop`).
 
         Args:
             jpegs: The files' contents. They are read in place: don't change them meanwhile.

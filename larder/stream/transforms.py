@@ -32,6 +32,20 @@ class Crop(NamedTuple):
     window_y: int = 0
     flip: bool = False
     """Whether the window is mirrored, left to right."""
+    eighths: int = 8
+    """Eighths of its size at which a JPEG image is decoded. The other fields refer to the whole image."""
+
+    def scaled(self) -> Crop:
+        """Return the same crop of the smallest decoded image that needn't be enlarged: of 1, 2, 4 or 8 eighths.
+
+        Example:
+            >>> Crop(0, 0, 1024, 768, 341, 256).scaled().eighths
+            4
+        """
+        for eighths in (1, 2, 4):
+            if self.width * eighths >= 8 * self.resized_width and self.height * eighths >= 8 * self.resized_height:
+                return self._replace(eighths=eighths)
+        return self
 
 
 class Transform(ABC):

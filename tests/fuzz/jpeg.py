@@ -18,7 +18,7 @@ from tests.fuzz.mutations import corrupt
 
 DRIVER = Path(__file__).with_name("jpeg_driver.c")
 SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-SIDES = ((1, 1), (8, 8), (17, 130), (64, 48), (200, 40))
+SIDES = ((1, 1), (8, 8), (17, 130), (64, 48), (200, 40), (600, 24))
 _START_OF_FRAME = (b"\xff\xc0", b"\xff\xc2")
 
 
@@ -50,13 +50,13 @@ def _start_driver() -> subprocess.Popen[bytes]:
         driver = subprocess.Popen(
             [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **options}
         )
-        _ask(driver, b"", (0, 0, 1, 1, 1, 1, 0, 0, 0), (1, 1))  # it runs: the folder isn't needed any more
+        _ask(driver, b"", (0, 0, 1, 1, 1, 1, 0, 0, 0, 8), (1, 1))  # it runs: the folder isn't needed any more
     return driver
 
 
 def _ask(driver: subprocess.Popen[bytes], data: bytes, crop: tuple[int, ...], window: tuple[int, int]) -> bytes:
     assert driver.stdin and driver.stdout
-    driver.stdin.write(struct.pack("=9i2iI", *crop, *window, len(data)) + data)
+    driver.stdin.write(struct.pack("=10i2iI", *crop, *window, len(data)) + data)
     driver.stdin.flush()
     answer = driver.stdout.read(1)
     assert answer in (b"d", b"-"), f"the driver ended with {driver.wait()}: see its words above"
@@ -70,10 +70,10 @@ def _crop(chance: random.Random, width: int, height: int) -> tuple[tuple[int, ..
     resized = (chance.randint(1, 80), chance.randint(1, 80))
     at = (chance.randrange(resized[0]), chance.randrange(resized[1]))
     window = (chance.randint(1, resized[0] - at[0]), chance.randint(1, resized[1] - at[1]))
-    crop = [*region, *resized, *at, chance.randrange(2)]
+    crop = [*region, *resized, *at, chance.randrange(2), chance.choice((1, 2, 4, 8))]
     if chance.random() < 0.05:
         wild = (-1, 0, 1, 65_500, 65_501, 2**31 - 1, -(2**31), chance.randrange(2**31))
-        crop[chance.randrange(8)] = chance.choice(wild)
+        crop[chance.choice((*range(8), 9))] = chance.choice(wild)
     return tuple(crop), window
 
 

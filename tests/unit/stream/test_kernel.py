@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import subprocess
 import sys
 import threading
@@ -65,8 +66,9 @@ def crop(
     window: tuple[int, int] = (0, 0),
     *,
     flip: bool = False,
+    eighths: int = 8,
 ) -> np.ndarray:
-    return np.array([(*region, *size, *window, flip)], CROP)
+    return np.array([(*region, *size, *window, flip, eighths)], CROP)
 
 
 def decoded(kernel: JpegKernel, data: bytes, crops: np.ndarray, window: tuple[int, int]) -> np.ndarray:
@@ -77,10 +79,23 @@ def decoded(kernel: JpegKernel, data: bytes, crops: np.ndarray, window: tuple[in
 
 def expected(data: bytes, crops: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     """The same made by Pillow."""
-    x, y, width, height, resized_width, resized_height, window_x, window_y, flip = crops[0].tolist()
+    x, y, width, height, resized_width, resized_height, window_x, window_y, flip, _ = crops[0].tolist()
     with Image.open(io.BytesIO(data)) as opened:
         region = opened.convert("RGB").crop((x, y, x + width, y + height))
     resized = region.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized.crop((window_x, window_y, window_x + window[0], window_y + window[1])))
+    return pixels[:, ::-1] if flip else pixels
+
+
+def expected_of_a_draft(data: bytes, crops: np.ndarray, window: tuple[int, int]) -> np.ndarray:
+    """The same made by Pillow's draft and its resize with a box, whose edges may lie within pixels."""
+    x, y, width, height, resized_width, resized_height, window_x, window_y, flip, eighths = crops[0].tolist()
+    left, top, right, bottom = (edge * eighths / 8 for edge in (x, y, x + width, y + height))
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.draft(None, tuple(side * eighths // 8 or 1 for side in opened.size))
+        rows = opened.convert("RGB").crop((int(left), int(top), math.ceil(right), math.ceil(bottom)))
+    box = (left - int(left), top - int(top), right - int(left), bottom - int(top))
+    resized = rows.resize((resized_width, resized_height), Image.Resampling.BILINEAR, box)
     pixels = np.asarray(resized.crop((window_x, window_y, window_x + window[0], window_y + window[1])))
     return pixels[:, ::-1] if flip else pixels
 
@@ -131,10 +146,33 @@ def test_pixels_are_those_of_pillow(library: Path, seed: int) -> None:
             assert (found == wanted).all(), f"{name}, {number}: {width} x {height}, {crops[0]}"
 
 
+@pytest.mark.parametrize("eighths", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(10))
+def test_scaled_pixels_are_those_of_pillows_draft(library: Path, seed: int, eighths: int) -> None:
+    fastest, portable = JpegKernel(library), JpegKernel(library, portable=True)
+    compared = 0
+    for number in range(20):
+        chance = np.random.default_rng([seed, number])
+        data, width, height = random_file(chance)
+        crops, window = random_crop(chance, width, height)
+        if min(width, height) * eighths < 8:
+            continue  # Pillow's draft would be of another scale
+        crops["eighths"] = eighths
+        wanted = expected_of_a_draft(data, crops, window)
+        for name, kernel in (("fastest", fastest), ("portable", portable)):
+            found = np.empty((1, window[1], window[0], 3), np.uint8)
+            if kernel.decode([data], crops, found) == [""]:
+                continue
+            assert (found[0] == wanted).all(), f"{name}, {number}: {width} x {height}, {crops[0]}"
+            compared += 1
+    assert compared > 20
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_pixels_are_those_of_pillow_in_many_more_cases(library: Path, seed: int) -> None:
     test_pixels_are_those_of_pillow(library, seed)
+    test_scaled_pixels_are_those_of_pillows_draft(library, seed, 2 ** (seed % 3))
 
 
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
@@ -282,6 +320,22 @@ def test_cmyk_is_left_to_pillow(kernel: JpegKernel) -> None:
     assert kernel.decode([data], crop((0, 0, 64, 64), (8, 8)), np.empty((1, 8, 8, 3), np.uint8)) == [""]
 
 
+@pytest.mark.parametrize("eighths", [1, 2, 4])
+def test_scaling_unusual_subsampling_is_left_to_pillow(kernel: JpegKernel, eighths: int) -> None:
+    """libjpeg-turbo 2.1 crops such images with the wrong width of chroma."""
+    data = bytearray(jpeg(Image.new("RGB", (64, 64))))
+    data[data.index(b"\xff\xc0") + 11] = 0x42
+    crops = crop((0, 0, 64, 64), (8, 8), eighths=eighths)
+    assert kernel.decode([bytes(data)], crops, np.empty((1, 8, 8, 3), np.uint8)) == [""]
+
+
+@pytest.mark.parametrize("eighths", [-1, 0, 3, 9, 16, 2**31 - 1])
+def test_scales_that_pillow_lacks_are_an_error(kernel: JpegKernel, eighths: int) -> None:
+    crops = crop((0, 0, 64, 64), (8, 8), eighths=eighths)
+    with pytest.raises(ValueError, match="image 0: it is not 1, 2, 4 or 8 eighths"):
+        kernel.decode([jpeg(Image.new("RGB", (64, 64)))], crops, np.empty((1, 8, 8, 3), np.uint8))
+
+
 @pytest.mark.parametrize("kind", [0xC3, 0xC9, 0xCA], ids=["lossless", "arithmetic", "progressive arithmetic"])
 def test_other_kinds_of_jpeg_are_left_to_pillow(kernel: JpegKernel, kind: int) -> None:
     data = jpeg(Image.new("RGB", (64, 64))).replace(b"\xff\xc0", bytes([0xFF, kind]))
@@ -341,10 +395,18 @@ def test_an_empty_batch(kernel: JpegKernel) -> None:
 
 def test_headers(kernel: JpegKernel) -> None:
     color, gray, cmyk = Image.new("RGB", (40, 30)), Image.new("L", (1, 2)), Image.new("CMYK", (5, 6))
-    files = [jpeg(color), jpeg(gray, "none", progressive=True), jpeg(cmyk, "none"), b"\xff\xd8 none", b""]
+    files = [
+        jpeg(color),
+        jpeg(gray, "none", progressive=True),
+        jpeg(cmyk, "none"),
+        jpeg(color, "4:4:4", keep_rgb=True),
+        b"\xff\xd8 none",
+        b"",
+    ]
     found = kernel.headers(files)
-    assert found.dtype.names == ("width", "height", "components", "supported", "progressive")
-    assert found.tolist() == [(40, 30, 3, 1, 0), (1, 2, 1, 1, 1), (5, 6, 4, 0, 0), (0,) * 5, (0,) * 5]
+    assert found.dtype.names == ("width", "height", "components", "supported", "progressive", "rgb")
+    read = [(40, 30, 3, 1, 0, 0), (1, 2, 1, 1, 1, 0), (5, 6, 4, 0, 0, 0), (40, 30, 3, 1, 0, 1)]
+    assert found.tolist() == [*read, (0,) * 6, (0,) * 6]
 
 
 def test_threads_share_a_kernel(kernel: JpegKernel) -> None:

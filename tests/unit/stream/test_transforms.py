@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from larder.stream.decode import Decoder, apply_crop
+from larder.stream.kernel import JpegKernel
 from larder.stream.order import uniform_draws
-from larder.stream.transforms import CenterCrop, RandomResizedCrop
+from larder.stream.transforms import CenterCrop, Crop, RandomResizedCrop
 from tests.unit.stream.conftest import jpeg
 
 NO_DRAWS = np.empty(0)
@@ -80,6 +81,62 @@ def test_every_kind_of_image_has_pil_s_pixels(kernel_or_none, mode, kind, option
     assert Decoder(transform, kernel_or_none).decode([memoryview(image)], np.empty((1, 0)), out) == [""]
     rgb = Image.open(io.BytesIO(image)).convert("RGB")
     assert (out[0] == np.asarray(apply_crop(rgb, transform.crop(150, 131, NO_DRAWS), 56))).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {}),
+        ("RGB", "JPEG", {"subsampling": 0}),
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("RGB", "PNG", {}),
+        ("RGB", "WEBP", {}),
+    ],
+    ids=["jpeg", "444", "gray", "cmyk", "progressive", "png", "webp"],
+)
+@pytest.mark.parametrize(("size", "eighths"), [((400, 270), 2), ((150, 131), 4), ((127, 131), 8), ((521, 530), 1)])
+def test_fast_decoding_is_near_exact_decoding(kernel_or_none, mode, kind, options, size, eighths):
+    image = jpeg(3, size, mode, kind, quality=90, **options)
+    transform, found, exact = CenterCrop(64, 56), np.empty((1, 56, 56, 3), np.uint8), np.empty((1, 56, 56, 3), np.uint8)
+    assert transform.crop(*size, NO_DRAWS).scaled().eighths == eighths
+    assert Decoder(transform, kernel_or_none).decode([memoryview(image)], np.empty((1, 0)), exact) == [""]
+    assert Decoder(transform, kernel_or_none, fast=True).decode([memoryview(image)], np.empty((1, 0)), found) == [""]
+    difference = np.abs(found.astype(int) - exact)
+    if kind != "JPEG" or eighths == 8:
+        assert not difference.any(), "only JPEG files at least twice as large are decoded at another size"
+    else:
+        assert difference.any()
+        assert difference.mean() < 4
+
+
+def test_fast_crops_are_equal_with_and_without_the_kernel(library):
+    images = [jpeg(number, (290 + 37 * number, 700 - 39 * number)) for number in range(15)]
+    transform = RandomResizedCrop(40)
+    draws = uniform_draws(1, 1, np.arange(len(images)), transform.draws)
+    outs = [np.empty((len(images), 40, 40, 3), np.uint8) for _ in range(3)]
+    for out, kernel, fast in zip(outs, (None, JpegKernel(library), None), (True, True, False), strict=True):
+        decoder = Decoder(transform, kernel, fast=fast)
+        assert not any(decoder.decode([memoryview(image) for image in images], draws, out))
+    assert (outs[0] == outs[1]).all()
+    assert (outs[0] != outs[2]).any()
+    assert np.abs(outs[0].astype(int) - outs[2]).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("region", "resized", "eighths"),
+    [
+        ((512, 512), (256, 256), 4),
+        ((511, 512), (256, 256), 8),
+        ((1024, 700), (256, 256), 4),
+        ((1024, 1030), (256, 256), 2),
+        ((4096, 3000), (341, 256), 1),
+        ((100, 100), (300, 300), 8),
+    ],
+)
+def test_the_smallest_scale_that_need_not_be_enlarged(region, resized, eighths):
+    assert Crop(7, 9, *region, *resized).scaled() == Crop(7, 9, *region, *resized, eighths=eighths)
 
 
 def test_random_crops_have_pil_s_pixels(kernel_or_none):
