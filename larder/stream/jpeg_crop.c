@@ -126,7 +126,6 @@ typedef struct larder_scratch {
     struct jpeg_decompress_struct decoder;
     struct jpeg_progress_mgr progress;
     failure failure;
-    int decoder_lives;
     int portable;
     axis columns, rows;
     buffer packed_columns, source, ring, taps, wide, narrow;
@@ -199,13 +198,17 @@ static int reserve_integers(int32_t **numbers, size_t *bytes, size_t count) {
     return 1;
 }
 
+/* Each image has a decoder of its own: one that is used again keeps the tables of the image before, and would decode with
+ * them an image that lacks its own. */
 static void start_decoder(larder_scratch *scratch) {
-    memset(&scratch->decoder, 0, sizeof scratch->decoder);
+    memset(&scratch->decoder, 0, sizeof scratch->decoder);  /* so that it can be destroyed if it can't be created */
     scratch->decoder.err = jpeg_std_error(&scratch->failure.manager);
     scratch->failure.manager.error_exit = fail;
     scratch->failure.manager.emit_message = notice;
     scratch->failure.manager.output_message = output_nothing;
     scratch->progress.progress_monitor = limit_scans;
+    jpeg_create_decompress(&scratch->decoder);
+    scratch->decoder.mem->max_memory_to_use = MAX_LIBJPEG_BYTES;
 }
 
 EXPORT larder_scratch *larder_scratch_new(int portable) {
@@ -223,7 +226,6 @@ EXPORT larder_scratch *larder_scratch_new(int portable) {
 
 EXPORT void larder_scratch_free(larder_scratch *scratch) {
     if (!scratch) return;
-    if (scratch->decoder_lives) jpeg_destroy_decompress(&scratch->decoder);
     free(scratch->columns.start);
     free(scratch->columns.weights);
     free(scratch->rows.start);
@@ -735,12 +737,7 @@ static void stream_rows(larder_scratch *scratch, const row_store *store, extent 
 
 static void read_header(larder_scratch *scratch, const uint8_t *jpeg, size_t length) {
     j_decompress_ptr decoder = &scratch->decoder;
-    if (!scratch->decoder_lives) {
-        start_decoder(scratch);
-        jpeg_create_decompress(decoder);
-        decoder->mem->max_memory_to_use = MAX_LIBJPEG_BYTES;
-        scratch->decoder_lives = 1;
-    }
+    start_decoder(scratch);
     jpeg_mem_src(decoder, jpeg, (unsigned long)length);
     jpeg_read_header(decoder, TRUE);
 }
@@ -798,11 +795,10 @@ static int decode_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t le
     message[0] = 0;
     if (setjmp(scratch->failure.escape)) {
         jpeg_destroy_decompress(&scratch->decoder);
-        scratch->decoder_lives = 0;
         return scratch->failure.status;
     }
     int status = decode(scratch, jpeg, length, crop, window, out);
-    jpeg_abort_decompress(&scratch->decoder);
+    jpeg_destroy_decompress(&scratch->decoder);
     return status;
 }
 
@@ -849,7 +845,6 @@ static void header_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t l
     scratch->failure.message = message;
     if (setjmp(scratch->failure.escape)) {
         jpeg_destroy_decompress(&scratch->decoder);
-        scratch->decoder_lives = 0;
         return;
     }
     j_decompress_ptr decoder = &scratch->decoder;
@@ -860,7 +855,7 @@ static void header_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t l
     header->supported = unsupported_feature(decoder) == NULL;
     header->progressive = decoder->progressive_mode;
     header->rgb = decoder->jpeg_color_space == JCS_RGB;
-    jpeg_abort_decompress(decoder);
+    jpeg_destroy_decompress(decoder);
 }
 
 /* Read the headers of `count` images without decoding them. What can't be read has a header of zeros. */

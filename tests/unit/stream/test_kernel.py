@@ -251,6 +251,25 @@ def test_a_failing_image_leaves_the_others_alone(kernel: JpegKernel) -> None:
     assert (out[[0, 3]] == expected(data, crops, (40, 40))).all()
 
 
+def without_huffman_tables(data: bytes) -> bytes:
+    """A file as a camera's Motion JPEG has it: decoders know the usual tables."""
+    while (at := data.find(b"\xff\xc4")) >= 0:
+        data = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
+    return data
+
+
+def test_an_image_does_not_get_the_tables_of_the_one_before(kernel: JpegKernel) -> None:
+    chance = np.random.default_rng(15)
+    before, usual = jpeg(picture(chance, 90, 90), optimize=True), jpeg(picture(chance, 90, 90))
+    bare = without_huffman_tables(usual)
+    no_quantization = usual.replace(b"\xff\xdb", b"\xff\xfe")
+    crops, out = np.repeat(crop((0, 0, 90, 90), (40, 40)), 4), np.zeros((4, 40, 40, 3), np.uint8)
+    *good, reason = kernel.decode([before, bare, before, no_quantization], crops, out)
+    assert good == [None] * 3
+    assert (out[1] == expected(bare, crops, (40, 40))).all()
+    assert reason == "Quantization table 0x00 was not defined"
+
+
 def opens(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
