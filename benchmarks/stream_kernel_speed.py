@@ -1,14 +1,20 @@
-"""Is the JPEG kernel's crop and resize nearly as fast as decoding alone, and faster than the best pair of packages?"""
+"""Is the JPEG kernel's crop and resize nearly as fast as decoding alone, and faster than the best pair of packages?
+
+It also compares fast decoding (`ShardStream(decode="fast")`) with exact decoding: the speed, and the pixels. With
+LARDER_SOURCE naming a zip of photographs, this includes the first of those.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
 import io
+import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,15 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import data
 from benchmarks.harness import BenchmarkReport, CannotRunError, ResourceUsage, interleave
+from larder import sample
 from larder.sample import SampleImage, picture
 from larder.sample.scene import paint
 from larder.stream.kernel import CROP, JpegKernel
+from larder.stream.transforms import CenterCrop
 
 ROUNDS = 15
 IMAGES = 128
 PASSES = 4
 SIDE, RESIZED, CROPPED = 512, 256, 224
+LARGE_IMAGES = 16
 QUALITY = 55
 """Of JPEG, so that a file has about 40 KB."""
 
@@ -35,12 +45,17 @@ Arm = Callable[[Sequence[bytes]], None]
 def measure() -> BenchmarkReport:
     """Resize(256) and CenterCrop(224) of the same images in memory, by one thread and by two, in turns."""
     photos = [_photo(number) for number in range(IMAGES)]
+    kernel = JpegKernel.load()
+    if kernel is None:
+        raise CannotRunError("the kernel isn't compiled: run python3 larder/stream/build.py")
     report = BenchmarkReport(
         f"{IMAGES} photos of {SIDE} x {SIDE} pixels and {statistics.mean(map(len, photos)) / 1000:.0f} KB, "
         f"Resize({RESIZED}) and CenterCrop({CROPPED}): the kernel against decoding alone, simplejpeg with "
         "cykooz.resizer, and Pillow"
     )
-    arms = _arms()
+    arms = _arms(kernel)
+    for name, pictures in _pictures_to_scale():
+        _compare_fast(report, name, pictures, kernel)
     for threads in (1, 2):
         shares = [photos[number::threads] for number in range(threads)]
         with ThreadPoolExecutor(threads) as pool:
@@ -50,13 +65,53 @@ def measure() -> BenchmarkReport:
     return report
 
 
-def _photo(number: int) -> bytes:
-    """Return a picture of the sample, with sides of SIDE pixels."""
-    image, seed = SampleImage("training", number % 11, number), 1
-    painted = paint(picture._random(seed, image, 1), image.label, SIDE, SIDE, picture._textures(seed))
+def _photo(number: int, tiles: int = 1) -> bytes:
+    """Return a picture of the sample, with sides of SIDE pixels; or a mosaic of tiles x tiles such pictures."""
+    mosaic, seed = Image.new("RGB", (tiles * SIDE, tiles * SIDE)), 1
+    for tile in range(tiles**2):
+        image = SampleImage("training", (number + tile) % 11, number + tile)
+        painted = paint(picture._random(seed, image, 1), image.label, SIDE, SIDE, picture._textures(seed))
+        mosaic.paste(painted, (tile % tiles * SIDE, tile // tiles * SIDE))
     stream = io.BytesIO()
-    painted.save(stream, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    mosaic.save(stream, "JPEG", quality=QUALITY, subsampling="4:2:0")
     return stream.getvalue()
+
+
+def _pictures_to_scale() -> Iterator[tuple[str, Sequence[bytes]]]:
+    """Yield pictures that fast decoding scales to a half, a quarter and an eighth, and photographs, if given."""
+    for tiles in (1, 2, 4):
+        yield f"{tiles * SIDE:,} pixels", [_photo(number, tiles) for number in range(LARGE_IMAGES)]
+    if os.environ.get("LARDER_SOURCE", "") not in ("", sample.NAME):
+        with zipfile.ZipFile(data.photos()) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith((".jpg", ".jpeg"))]
+            yield "LARDER_SOURCE", [archive.read(name) for name in names[:IMAGES]]
+
+
+def _compare_fast(report: BenchmarkReport, name: str, pictures: Sequence[bytes], kernel: JpegKernel) -> None:
+    """Compare fast with exact decoding of those pictures that fast decoding scales."""
+    transform, nothing = CenterCrop(RESIZED, CROPPED), np.empty(0)
+    exact = [transform.crop(width, height, nothing) for width, height, *_ in kernel.headers(pictures).tolist()]
+    scaled = [at for at, crop in enumerate(exact) if crop.scaled() != crop]
+    files = [pictures[at] for at in scaled]
+    ways = {
+        "exact": np.array([exact[at] for at in scaled], CROP),
+        "fast": np.array([exact[at].scaled() for at in scaled], CROP),
+    }
+    outs = {way: np.empty((len(files), CROPPED, CROPPED, 3), np.uint8) for way in ways}
+
+    def decode(way: str, _: int) -> Turn:
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        if any(kernel.decode(files, ways[way], outs[way])):
+            raise CannotRunError(f"{name}: a picture is damaged, or of a kind that the kernel doesn't decode")
+        return Turn(time.perf_counter() - begin, 0, time.process_time() - cpu_begin)
+
+    rounds = interleave(ROUNDS, {way: partial(decode, way) for way in ways})
+    differences = np.abs(outs["fast"].astype(np.int16) - outs["exact"])
+    speeds = [took["exact"].cpu_seconds / took["fast"].cpu_seconds for took in rounds]
+    report.add(f"fast / exact (images per CPU second), {name}", speeds)
+    for kind, values in (("mean", differences.mean((1, 2, 3))), ("largest", differences.max((1, 2, 3)))):
+        report.add(f"fast, {kind} difference of {len(files)} images, {name}", values.tolist(), "of 255")
+    report.rounds += [{"pictures": name} | {way: asdict(one) for way, one in took.items()} for took in rounds]
 
 
 @dataclass(frozen=True)
@@ -86,16 +141,13 @@ def _compare(report: BenchmarkReport, threads: int, rounds: Sequence[dict[str, T
     report.rounds += [{"threads": threads} | {name: asdict(one) for name, one in took.items()} for took in rounds]
 
 
-def _arms() -> dict[str, Callable[[], Arm]]:
+def _arms(kernel: JpegKernel) -> dict[str, Callable[[], Arm]]:
     """Return a function that makes each contestant. Each of its threads has its own buffers, as in a good program."""
     try:
         importlib.import_module("simplejpeg")
         importlib.import_module("cykooz_resizer")
     except ImportError as error:
         raise CannotRunError(f"{error}: install simplejpeg and cykooz.resizer, which larder doesn't need") from error
-    kernel = JpegKernel.load()
-    if kernel is None:
-        raise CannotRunError("the kernel isn't compiled: run python3 larder/stream/build.py")
     return {
         "kernel": partial(_kernel_arm, kernel),
         "decode alone": _decoder_arm,

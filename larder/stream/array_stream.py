@@ -30,6 +30,7 @@ from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_memb
 from larder.stream.transforms import CenterCrop, Transform
 from larder.stream.work import Arrays, ImageBatch, MemberBatch, SampleChecks, Skipped
 
+DecodeKind = Literal["exact", "fast"]
 Mode = Literal["thread", "process"]
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
 _FETCHERS, _BATCHES_AHEAD = 8, 4
@@ -66,6 +67,7 @@ class ArrayStream:
         world_size: int | None = None,
         last: Last = "keep",
         on_damage: Literal["raise", "skip"] = "raise",
+        decode: DecodeKind = "exact",
         check_digests: bool = True,
         mode: Mode = "process",
         threads: int | None = None,
@@ -79,6 +81,7 @@ class ArrayStream:
         for name, value, choices in (
             ("last", last, get_args(Last)),
             ("on_damage", on_damage, ("raise", "skip")),
+            ("decode", decode, get_args(DecodeKind)),
             ("mode", mode, get_args(Mode)),
         ):
             if value not in choices:
@@ -126,6 +129,7 @@ class ArrayStream:
             self.transform,
             seed,
             ReadLimits(decoders, _FETCHERS, window_bytes + ahead_bytes, _BATCHES_AHEAD),
+            fast=decode == "fast",
         )
         self._epoch, self._segments, self._batches = 0, list[Segment](), 0
         self._loop = 0  # changes with each loop over the stream, and with each move

@@ -27,6 +27,8 @@ class ReadSetup(NamedTuple):
     transform: Transform
     seed: int
     limits: ReadLimits
+    fast: bool
+    """Whether JPEG images are decoded at a smaller size, for speed; see Decoder."""
 
 
 class Epoch(NamedTuple):
@@ -54,7 +56,7 @@ def read_images(
         new_batch: Returns an empty batch for images of a shape, [N, H, W, 3], and their labels.
         traffic: Counts bytes and requests.
     """
-    decoder = Decoder(setup.transform, kernel)
+    decoder = Decoder(setup.transform, kernel, fast=setup.fast)
     work = DecodeWork(setup.checks, decoder, setup.transform, setup.seed, epoch.number, new_batch)
     table = setup.checks.table
     return _open(setup, epoch, work, table.offset, table.offset + table.length, traffic)

@@ -10,6 +10,7 @@ import tarfile
 import threading
 import warnings
 
+import numpy as np
 import pytest
 
 from larder.errors import ConfigurationError
@@ -101,6 +102,18 @@ def test_random_crops_do_not_depend_on_ranks_or_threads(make_shards: MakeShards)
     assert whole == crops(rank=0, world_size=2) | crops(rank=1, world_size=2)
     assert whole.isdisjoint(crops(epoch=1))
     assert whole.isdisjoint(crops(seed=1))
+
+
+def test_fast_decoding_is_by_request(make_shards: MakeShards):
+    packed = make_shards([jpeg(number, (300, 260)) for number in range(8)])
+    fast, by_child, default, exact = (
+        np.concatenate([images.copy() for images, _ in stream_of(packed, **options)])
+        for options in ({"decode": "fast"}, {"decode": "fast", "mode": "process"}, {}, {"decode": "exact"})
+    )
+    assert (default == exact).all()
+    assert (fast == by_child).all()
+    differences = np.abs(fast.astype(int) - exact)
+    assert 0 < differences.mean() < 4
 
 
 @pytest.mark.parametrize("last", ["drop", "pad"])

@@ -169,9 +169,10 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
         ({"rank": 2, "world_size": 2}, "ranks are 0 to 1"),
         ({"last": "Keep"}, "last='Keep': unknown"),
         ({"on_damage": "ignore"}, "on_damage='ignore': unknown"),
+        ({"decode": "Fast"}, "decode='Fast': unknown"),
         ({"transform": len}, "not a transform of larder.stream"),
     ],
-    ids=["batch", "threads", "memory", "rank-alone", "rank", "last", "damage", "transform"],
+    ids=["batch", "threads", "memory", "rank-alone", "rank", "last", "damage", "decode", "transform"],
 )
 def test_impossible_arguments(make_shards: MakeShards, options: dict[str, Any], message: str):
     with pytest.raises(ConfigurationError, match=message):
