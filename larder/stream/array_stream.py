@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from larder.stream.slots import Slots
 from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_members
 from larder.stream.transforms import CenterCrop, Transform
 from larder.stream.work import Arrays, ImageBatch, MemberBatch, SampleChecks, Skipped
+
+if TYPE_CHECKING:
+    import torch
 
 DecodeKind = Literal["exact", "fast"]
 Mode = Literal["thread", "process"]
@@ -75,6 +78,7 @@ class ArrayStream:
         ahead_bytes: int = AHEAD_BYTES,
         image_extension: str | None = None,
         label_extension: str = LABEL,
+        device: str | torch.device | None = None,
         store: StoreSettings | None = None,
         reporter: Reporter | None = None,
     ) -> None:
@@ -105,6 +109,7 @@ class ArrayStream:
             raise ConfigurationError(
                 f"rank={rank}, world_size={world_size}: ranks are 0 to {world_size - 1}", next_step="correct them"
             )
+        self._device = self._choose_device(device)
         uri = os.fspath(uri)
         self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
         self.seed, self.on_damage, self.check_digests, self.mode = seed, on_damage, check_digests, mode
@@ -244,6 +249,10 @@ class ArrayStream:
             ServiceError: If the store fails.
             ResourceError: If the child process of mode="process" was killed.
         """
+        yield from self._decoded(self._read_images_in_child if self._uses_child() else self._read_images_here)
+
+    def _decoded(self, open_reader: Callable[[Epoch], _Reader[ImageBatch]]) -> Generator[Any, None, None]:
+        """Yield the images and labels of the batches that remain of the current epoch."""
         for name, values, missing in (("image", self._table.offset, -1), ("label", self._table.label, NO_LABEL)):
             if (values == missing).any():
                 raise InputError(
@@ -251,7 +260,6 @@ class ArrayStream:
                     next_step="name the members by `image_extension` and `label_extension`, or read them as they are, "
                     "with `samples()`",
                 )
-        open_reader = self._read_images_in_child if self._uses_child() else self._read_images_here
         with closing(self._read(open_reader)) as batches:
             for left, batch in batches:
                 arrays = batch.finish(self.skipped)
@@ -315,7 +323,7 @@ class ArrayStream:
         def new_batch(shape: tuple[int, ...], labels: NDArray[np.int64]) -> ImageBatch:
             return ImageBatch(self._new_images(shape), labels)
 
-        return read_images(self._setup, epoch, self._kernel, new_batch, self._traffic)
+        return read_images(self._setup, epoch, self._setup.decoder(self._kernel), new_batch, self._traffic)
 
     def _read_images_in_child(self, epoch: Epoch) -> _Reader[ImageBatch]:
         """Return a reader of images with a child process: the one that read the last epoch, if there is one."""
@@ -324,6 +332,15 @@ class ArrayStream:
         if child is None or child.owner != os.getpid() or child.slot_bytes < slot_bytes:
             child = Child(self._setup, slot_bytes, self._traffic)
         return ChildReader(child, epoch, self._table.label, self.transform.size, self._keep_child)
+
+    def _choose_device(self, device: str | torch.device | None) -> torch.device | None:
+        """Return the GPU that decodes images; None for the CPU."""
+        if device is None:
+            return None
+        raise ConfigurationError(
+            f"device={str(device)!r}: ArrayStream gives arrays, which are in memory",
+            next_step="use ShardStream, or leave out `device`",
+        )
 
     def _uses_child(self) -> bool:
         """Return whether a child process reads images."""

@@ -76,7 +76,7 @@ class Server:
     def __init__(self, connection: Connection, setup: ReadSetup, slots: SharedSlots, parent: int) -> None:
         self._connection, self._setup, self._parent = connection, setup, parent
         self._pool, self._traffic = SlotPool(slots), Traffic(slots.counts)
-        self._kernel = JpegKernel.load()
+        self._decoder = setup.decoder(JpegKernel.load())
         self._epochs = queue.SimpleQueue[tuple[Epoch, threading.Semaphore]]()
         self._wanted = threading.Semaphore(0)
 
@@ -109,7 +109,7 @@ class Server:
     def _read(self, epoch: Epoch, wanted: threading.Semaphore) -> None:
         """Send an epoch's batches, each when it is wanted, or the error that ends the reading."""
         try:
-            reader = read_images(self._setup, epoch, self._kernel, self._new_batch, self._traffic)
+            reader = read_images(self._setup, epoch, self._decoder, self._new_batch, self._traffic)
             for _ in epoch.batches:
                 wanted.acquire()
                 batch = next(reader)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from larder.stream.array_stream import ArrayStream
+from larder.stream.batch_reader import BatchReader
+from larder.stream.device_decode import MAX_THREADS, DeviceDecoder, deliver, find_device, open_decoder, parse_device
+from larder.stream.thread_reader import Epoch, read_images
+from larder.stream.work import ImageBatch
 
 
 class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
@@ -57,6 +63,10 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
         ahead_bytes: Bytes of shards that are read in advance.
         image_extension: Extension of the images in shards without an index; None takes a sample's only image.
         label_extension: Extension of the labels there, which are decimal numbers.
+        device: A GPU that decodes JPEG files, by torchcodec, and on which batches are, such as "cuda"; by default, the
+            CPU decodes, and batches are in memory. Its pixels are near PIL's, not equal (docs/stream.md). If the GPU
+            can't be used, the CPU decodes, and one warning says why. While a GPU decodes, threads run in this process,
+            whatever the mode.
         store: The store, from `larder.store.make_store`; None takes it from the environment (S3_ENDPOINT_URL,
             AWS_ACCESS_KEY_ID and so on).
         reporter: Receives progress while an index or headers are read; None reports nothing.
@@ -84,18 +94,32 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             Images, uint8 [N, 3, H, W], channels-last in memory, and labels, int64 [N]. The memory of images is used
             again when nobody refers to it. Where there is a GPU, it is pinned, so that
             `images.to(device, non_blocking=True)` copies in the background. With mode="process", that takes a copy.
+            With `device`, both are on that device.
 
         Raises:
             InputError: If a sample is missing or damaged, or has no image or label.
             ServiceError: If the store fails.
         """
-        for images, labels in self.arrays():
-            tensor = images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
-            if self._uses_child() and self._pins():
+        device = None if self._device is None else find_device(self._device)
+        decoder = None if device is None else open_decoder(device, self._kernel, self._setup.decoder(self._kernel))
+        batches = self.arrays() if decoder is None else self._decoded(partial(self._read_images_on_device, decoder))
+        for images, labels in batches:
+            tensor = _tensor_of(images)
+            if decoder is None and self._uses_child() and self._pins():
                 # The shared memory could be registered with CUDA. But torch knows only of its own pinned memory until
                 # when a copy in the background reads it; a registered slot would be written again too early.
                 tensor = tensor.pin_memory()
-            yield tensor.permute(0, 3, 1, 2), torch.from_numpy(labels)
+            yield deliver(tensor, device).permute(0, 3, 1, 2), deliver(torch.from_numpy(labels), device)
+
+    def _choose_device(self, device: str | torch.device | None) -> torch.device | None:
+        """Return the GPU that decodes images; None for the CPU."""
+        return parse_device(device)
+
+    def _read_images_on_device(self, decoder: DeviceDecoder, epoch: Epoch) -> BatchReader[ImageBatch]:
+        """Return a reader of images with threads in this process, which have a GPU decode."""
+        limits = self._setup.limits
+        limits = replace(limits, decoders=min(limits.decoders, MAX_THREADS))
+        return read_images(self._setup._replace(limits=limits), epoch, decoder, decoder.new_batch, self._traffic)
 
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from torch.distributed or from the variables that torchrun sets."""
@@ -125,6 +149,13 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
     def _pins(self) -> bool:
         """Return whether batches are pinned. In a DataLoader's worker, CUDA can't be used."""
         return get_worker_info() is None and torch.cuda.is_available()
+
+
+def _tensor_of(images: Any) -> Tensor:
+    """Return a batch's images as a tensor: the pinned one, if the array is in its memory."""
+    if isinstance(images, Tensor):
+        return images
+    return images.base if isinstance(images.base, Tensor) else torch.from_numpy(images)
 
 
 def normalize(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, Work
-from larder.stream.decode import Decoder
+from larder.stream.decode import Decoder, ImageDecoder
 from larder.stream.kernel import JpegKernel
 from larder.stream.order import Samples
 from larder.stream.transforms import Transform
@@ -30,6 +30,10 @@ class ReadSetup(NamedTuple):
     fast: bool
     """Whether JPEG images are decoded at a smaller size, for speed; see Decoder."""
 
+    def decoder(self, kernel: JpegKernel | None) -> Decoder:
+        """Return what decodes images on the CPU: JPEG by the kernel, if there is one, and the others by PIL."""
+        return Decoder(self.transform, kernel, fast=self.fast)
+
 
 class Epoch(NamedTuple):
     """What remains to be read of an epoch."""
@@ -43,7 +47,7 @@ class Epoch(NamedTuple):
 def read_images(
     setup: ReadSetup,
     epoch: Epoch,
-    kernel: JpegKernel | None,
+    decoder: ImageDecoder,
     new_batch: Callable[[tuple[int, ...], NDArray[np.int64]], ImageBatch],
     traffic: Traffic,
 ) -> BatchReader[ImageBatch]:
@@ -52,11 +56,10 @@ def read_images(
     Args:
         setup: The stream's setup.
         epoch: What to read.
-        kernel: Decodes JPEG; None leaves it to PIL.
+        decoder: Decodes the images, with the setup's transform.
         new_batch: Returns an empty batch for images of a shape, [N, H, W, 3], and their labels.
         traffic: Counts bytes and requests.
     """
-    decoder = Decoder(setup.transform, kernel, fast=setup.fast)
     work = DecodeWork(setup.checks, decoder, setup.transform, setup.seed, epoch.number, new_batch)
     table = setup.checks.table
     return _open(setup, epoch, work, table.offset, table.offset + table.length, traffic)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import InputError
 from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
-from larder.stream.decode import Decoder, has_digest
+from larder.stream.decode import ImageDecoder, has_digest
 from larder.stream.members import Sample, member_at, read_sample
 from larder.stream.order import Samples, uniform_draws
 from larder.stream.samples import SampleTable
@@ -86,13 +86,13 @@ class ImageBatch:
     """A batch of images that is being filled.
 
     Attributes:
-        images: uint8 [N, H, W, 3].
+        images: uint8 [N, H, W, 3]: an array, or a tensor on a device.
         labels: int64 [N].
         slot: Number of the shared slot that holds the images, in a stream's child process; -1 elsewhere.
         skipped: The samples that can't be used, by their places in the batch.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], slot: int = -1) -> None:
+    def __init__(self, images: Any, labels: NDArray[np.int64], slot: int = -1) -> None:
         self.images, self.labels, self.slot = images, labels, slot
         self.skipped: dict[int, Skipped] = {}
 
@@ -110,9 +110,8 @@ class ImageBatch:
                 f"all {len(self.labels):,} images of a batch are damaged; the last one: {skipped[-1].reason}",
                 next_step=NAME_OTHER_PLACE,
             )
-        is_good = np.ones(len(self.labels), bool)
-        is_good[list(self.skipped)] = False
-        return self.images[is_good], self.labels[is_good]
+        good = [place for place in range(len(self.labels)) if place not in self.skipped]
+        return self.images[good], self.labels[good]
 
 
 class DecodeWork:
@@ -130,7 +129,7 @@ class DecodeWork:
     def __init__(
         self,
         checks: SampleChecks,
-        decoder: Decoder,
+        decoder: ImageDecoder,
         transform: Transform,
         seed: int,
         epoch: int,
