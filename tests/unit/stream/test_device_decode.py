@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.stream import CenterCrop, RandomResizedCrop, ShardStream, array_stream, device_decode, shard_stream
 from larder.stream.array_stream import ArrayStream
 from larder.stream.decode import Decoder, apply_crop
-from larder.stream.device_decode import crop_and_resize, find_device, open_decoder, parse_device
+from larder.stream.device_decode import DeviceDecoder, crop_and_resize, deliver, find_device, open_decoder, parse_device
 from larder.stream.kernel import JpegKernel
 from larder.stream.transforms import Crop
 from tests.unit.stream.conftest import MakeShards, Packed, jpeg
@@ -362,3 +364,49 @@ def test_torchcodec_itself(make_shards: MakeShards, kernel: JpegKernel, monkeypa
     packed = make_shards([jpeg(number, (90, 70), exif=ROTATED) for number in range(9)])
     for (images, _), (expected, _) in zip(stream_of(packed, device="cuda"), stream_of(packed), strict=True):
         assert difference(images, expected).max() <= 1
+
+
+class Stream:
+    """A CUDA stream that tells what is done with it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.done = [f"made on {device}"]
+        STREAMS.append(self)
+
+    def synchronize(self) -> None:
+        self.done.append("synchronized")
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        self.done.append("used")
+        yield
+        self.done.append("left")
+
+
+STREAMS: list[Stream] = []
+
+
+def test_a_thread_waits_for_its_stream_before_it_delivers(kernel: JpegKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    STREAMS.clear()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream.used())
+    decoder = DeviceDecoder(torch.device("cuda:0"), kernel, Decoder(SMALL, kernel))
+
+    def decode_twice() -> None:
+        for _ in range(2):
+            assert decoder.decode([], np.empty((0, 0)), torch.empty(0, 28, 28, 3)) == []
+
+    threads = [threading.Thread(target=decode_twice) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert [stream.done for stream in STREAMS] == [["made on cuda:0", *["used", "synchronized", "left"] * 2]] * 2
+
+
+def test_memory_of_a_batch_is_kept_until_its_consumer_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch gives the memory of a tensor out again when the streams that it has recorded are done."""
+    recorded = []
+    tensor: Any = types.SimpleNamespace(is_cuda=True, record_stream=recorded.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the consumer's on {device}")
+    assert deliver(tensor, torch.device("cuda:1")) is tensor
+    assert recorded == ["the consumer's on cuda:1"]
