@@ -1,7 +1,7 @@
 """Write the files that are generated from the code.
 
-They are .env.example, docs/settings.md, larder/cli/settings.json, the tables of docs/contract.md, and version and base
-image in compose/. `--check` writes nothing, and fails if one is stale.
+They are .env.example, docs/settings.md, larder/cli/settings.json, the schema of comparisons, the tables of
+docs/contract.md, and version and base image in compose/. `--check` writes nothing, and fails if one is stale.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ByteSize
 
 from docs.fields import with_tables
 from larder import __version__
+from larder.bench.records import SCHEMA_FILE, json_schema
 from larder.cli import base_image
 from larder.cli.setting_specs import CLI_SETTINGS
 from larder.settings import Setting, Settings, settings_of
@@ -180,6 +181,7 @@ def main() -> int:
         ROOT / ".env.example": env_example(),
         ROOT / "docs/settings.md": settings_page(),
         ROOT / "larder/cli/settings.json": settings_data(),
+        SCHEMA_FILE: json_schema(),
         ROOT / "docs/contract.md": with_tables((ROOT / "docs/contract.md").read_text()),
         **{path: with_constants(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
     }

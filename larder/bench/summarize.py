@@ -1,0 +1,226 @@
+"""Summarize the rounds of a comparison: medians, ratios, the A/A test, utilization, and where the time goes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from larder.bench.accelerators import largest, utilization_of
+from larder.bench.record_parts import EpochRecord, Interval, Roofline, Round, Waits
+from larder.bench.records import ArmSummary, Instrument, Ratio, RepeatedArm, Summary, WaterfallStep
+from larder.bench.statistics import median_interval, paired_ratios
+
+AGAIN = " (again)"
+"""Ends the name of the second run of the A/A arm."""
+NOTHING = "nothing"
+"""The arm that costs nothing."""
+MAX_NOISE = 0.10
+"""Width of the A/A test's interval above which the machine is called noisy."""
+_NAMES_OF_BOUND = ("stream_from_memory", "decode")
+
+
+def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], *, is_sure: bool, rounds_added: int) -> Summary:
+    """Return what the rounds of a comparison found.
+
+    Args:
+        rounds: All rounds; warm-ups are left out here.
+        rooflines: Upper bounds.
+        is_sure: Whether the run was complete and not quick.
+        rounds_added: Rounds that were added because the machine was noisy.
+    """
+    measured = [one for one in rounds if one.round > 0]
+    groups = _by_arm(one for one in measured if one.arm != NOTHING and not one.arm.endswith(AGAIN))
+    rates = {key: _rate(group).median for key, group in groups.items()}
+    bound = _bound(rooflines)
+    arms = sorted(
+        (
+            _summarize_arm(group, {w: rate for (arm, w), rate in rates.items() if arm == key[0]}, bound)
+            for key, group in groups.items()
+        ),
+        key=lambda each: -each.imgs_per_s.median,
+    )
+    repeated = repeated_arm(measured, rounds_added)
+    ratios = _ratios(arms, groups)
+    sure = is_sure and repeated is not None and repeated.verdict == "quiet"
+    return Summary(
+        answer=_answer(arms, ratios, repeated, is_sure=is_sure),
+        confidence="high" if sure else "low",
+        arms=arms,
+        ratios=ratios,
+        repeated=repeated,
+        instrument=_instrument(measured, arms),
+        waterfall=[step for arm in _fewest_workers(arms) for step in _waterfall(arm, rooflines)],
+    )
+
+
+def repeated_arm(rounds: Sequence[Round], rounds_added: int = 0) -> RepeatedArm | None:
+    """Return the result of the A/A test, or None if no round has both runs of the arm."""
+    again = {(one.workers, one.round): one for one in rounds if one.arm.endswith(AGAIN) and one.round > 0}
+    if not again:
+        return None
+    name = next(iter(again.values())).arm.removesuffix(AGAIN)
+    first = {(one.workers, one.round): one for one in rounds if one.arm == name}
+    pairs = sorted(first.keys() & again.keys())
+    if not pairs:
+        return None
+    ratios = [first[pair].epochs[0].imgs_per_s / again[pair].epochs[0].imgs_per_s for pair in pairs]
+    ratio = median_interval(ratios)
+    is_quiet = ratio.low <= 1 <= ratio.high and ratio.high - ratio.low <= MAX_NOISE
+    return RepeatedArm(arm=name, ratio=ratio, verdict="quiet" if is_quiet else "noisy", rounds_added=rounds_added)
+
+
+def _by_arm(rounds: Iterable[Round]) -> dict[tuple[str, int], list[Round]]:
+    groups: dict[tuple[str, int], list[Round]] = {}
+    for one in rounds:
+        groups.setdefault((one.arm, one.workers), []).append(one)
+    return groups
+
+
+def _rate(rounds: Sequence[Round]) -> Interval:
+    return median_interval([one.epochs[0].imgs_per_s for one in rounds])
+
+
+def _summarize_arm(rounds: Sequence[Round], by_workers: dict[int, float], bound: float | None) -> ArmSummary:
+    firsts = [one.epochs[0] for one in rounds]
+    seconds = [one.epochs[1].imgs_per_s for one in rounds if len(one.epochs) > 1]
+    rate = _rate(rounds)
+    utilization = utilization_of(rate.median, by_workers)
+
+    def interval(value: Callable[[EpochRecord], float]) -> Interval:
+        return median_interval([value(epoch) for epoch in firsts])
+
+    return ArmSummary(
+        arm=rounds[0].arm,
+        workers=rounds[0].workers,
+        rounds=len(rounds),
+        imgs_per_s=rate,
+        batches_per_s=interval(lambda epoch: epoch.batches_per_s),
+        avg_batch_s=interval(lambda epoch: epoch.avg_batch_s),
+        first_batch_s=interval(lambda epoch: epoch.first_batch_s),
+        wait_s=_median_waits([epoch.wait_s for epoch in firsts]),
+        second_epoch_imgs_per_s=median_interval(seconds) if seconds else None,
+        cpu_s_per_1000_imgs=interval(lambda epoch: epoch.cpu_s * 1000 / epoch.images),
+        peak_memory_bytes=max(epoch.peak_memory_bytes for one in rounds for epoch in one.epochs),
+        network_bytes_per_img=_median(
+            [epoch.network_bytes and epoch.network_bytes / epoch.images for epoch in firsts], 0
+        ),
+        requests_per_1000_imgs=_median(
+            [epoch.network_requests and epoch.network_requests * 1000 / epoch.images for epoch in firsts], 2
+        ),
+        exactly_once=_all_true([epoch.exactly_once for one in rounds for epoch in one.epochs]),
+        order_entropy=_median([epoch.order_entropy for epoch in firsts], 4),
+        share_of_roofline=round(rate.median / bound, 4) if bound else None,
+        utilization=utilization,
+        largest_accelerator=largest(utilization),
+    )
+
+
+def _median(values: Sequence[float | None], digits: int) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), digits) if len(known) == len(values) else None
+
+
+def _all_true(values: Sequence[bool | None]) -> bool | None:
+    if any(value is False for value in values):
+        return False
+    return None if None in values else True
+
+
+def _median_waits(waits: Sequence[Waits]) -> Waits:
+    return Waits(**{name: statistics.median(getattr(wait, name) for wait in waits) for name in Waits.model_fields})
+
+
+def _bound(rooflines: Sequence[Roofline]) -> float | None:
+    rates = {roofline.name: roofline.imgs_per_s for roofline in rooflines}
+    return next((rates[name] for name in _NAMES_OF_BOUND if rates.get(name)), None)
+
+
+def _ratios(arms: Sequence[ArmSummary], groups: dict[tuple[str, int], list[Round]]) -> list[Ratio]:
+    """Return the ratios of the fastest arm to each other one, with the same number of workers."""
+    found = []
+    for best, *others in _by_workers(arms):
+        rates = {one.round: one.epochs[0].imgs_per_s for one in groups[best.arm, best.workers]}
+        for other in others:
+            against = {one.round: one.epochs[0].imgs_per_s for one in groups[other.arm, other.workers]}
+            pairs = paired_ratios(rates, against)
+            if pairs:
+                ratio = median_interval(pairs)
+                found.append(
+                    Ratio(
+                        arm=best.arm,
+                        against=other.arm,
+                        workers=best.workers,
+                        ratio=ratio,
+                        rounds=pairs,
+                        differs=not ratio.low <= 1 <= ratio.high,
+                    )
+                )
+    return found
+
+
+def _by_workers(arms: Sequence[ArmSummary]) -> list[list[ArmSummary]]:
+    """Group arms by their number of workers, in the same order."""
+    numbers = sorted({arm.workers for arm in arms})
+    return [[arm for arm in arms if arm.workers == number] for number in numbers]
+
+
+def _fewest_workers(arms: Sequence[ArmSummary]) -> list[ArmSummary]:
+    return _by_workers(arms)[0] if arms else []
+
+
+def _instrument(rounds: Sequence[Round], arms: Sequence[ArmSummary]) -> Instrument | None:
+    batch = [one.epochs[0].avg_batch_s for one in rounds if one.arm == NOTHING]
+    if not batch or not arms:
+        return None
+    seconds = statistics.median(batch)
+    fastest = min(arm.avg_batch_s.median for arm in arms)
+    return Instrument(seconds_per_batch=seconds, share_of_fastest=round(seconds / fastest, 5))
+
+
+def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[WaterfallStep]:
+    """Split an arm's time per 1,000 images. A step that would exceed what is left is cut."""
+    rates = {roofline.name: roofline.imgs_per_s for roofline in rooflines}
+    decode, in_memory = rates.get("decode"), rates.get("stream_from_memory")
+    if not decode or not in_memory:
+        return []
+    total = 1000 / arm.imgs_per_s.median
+    decoding = min(1000 / decode, total)
+    batching = min(max(1000 / in_memory - 1000 / decode, 0.0), total - decoding)
+    steps = {"decode": decoding, "batch": batching, "rest": total - decoding - batching}
+    return [
+        WaterfallStep(arm=arm.arm, step=step, s_per_1000_imgs=round(seconds, 4))  # type: ignore[arg-type]
+        for step, seconds in steps.items()
+    ]
+
+
+def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None, *, is_sure: bool) -> str:
+    if not arms:
+        return "No arm could be measured."
+    best = arms[0]
+    rate = best.imgs_per_s
+    sentences = [
+        f"{best.arm} is the fastest here: {rate.median:,.0f} images/s ({rate.low:,.0f} to {rate.high:,.0f}) "
+        f"with {best.workers} workers"
+    ]
+    others = [one for one in ratios if one.arm == best.arm and one.workers == best.workers]
+    if others:
+        nearest = min(others, key=lambda one: one.ratio.median)
+        sentences[0] += (
+            f", {nearest.ratio.median:.2f} times as fast as {nearest.against} "
+            f"({nearest.ratio.low:.2f} to {nearest.ratio.high:.2f})"
+            + ("" if nearest.differs else ": no significant difference")
+        )
+    sentences[0] += "."
+    sentences.append(
+        f"It keeps {best.largest_accelerator} busy."
+        if best.largest_accelerator
+        else "No accelerator of the list is kept busy by it."
+    )
+    if repeated is not None and repeated.verdict == "noisy":
+        sentences.append(
+            f"The machine was too noisy to be sure: {repeated.arm} twice gave a ratio of {repeated.ratio.median:.2f} "
+            f"({repeated.ratio.low:.2f} to {repeated.ratio.high:.2f})."
+        )
+    if not is_sure:
+        sentences.append("This run was quick or incomplete, so the intervals are wide: run the whole comparison.")
+    return " ".join(sentences)

@@ -1,0 +1,119 @@
+"""Summaries of comparisons: medians, ratios, the A/A test, accelerators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from larder.bench.accelerators import known_accelerators, utilization_of
+from larder.bench.record_parts import Roofline, Round
+from larder.bench.records import Summary, read_comparison
+from larder.bench.statistics import median_interval
+from larder.bench.summarize import AGAIN, NOTHING, summarize
+
+TEMPLATE = read_comparison(Path(__file__).with_name("comparison.json")).rounds[0]
+
+
+def rounds_of(arm: str, *rates: float, workers: int = 2) -> list[Round]:
+    """Return a warm-up of 1 image/s, and a round with each rate."""
+    epoch = TEMPLATE.epochs[0]
+    return [
+        TEMPLATE.model_copy(
+            update={
+                "arm": arm,
+                "workers": workers,
+                "round": number,
+                "epochs": [epoch.model_copy(update={"imgs_per_s": rate, "avg_batch_s": 64 / rate})],
+            }
+        )
+        for number, rate in enumerate([1.0, *rates])
+    ]
+
+
+def summary_of(*rounds: list[Round], rooflines: tuple[Roofline, ...] = ()) -> Summary:
+    return summarize([one for group in rounds for one in group], rooflines, is_sure=True, rounds_added=0)
+
+
+def test_the_interval_contains_the_median_and_spans_the_rounds() -> None:
+    interval = median_interval([90.0, 100.0, 110.0, 95.0, 105.0])
+    assert (interval.median, interval.low, interval.high) == (100.0, 90.0, 110.0)
+
+
+def test_equal_rounds_have_an_interval_of_no_width() -> None:
+    interval = median_interval([5.0] * 5)
+    assert interval.low == interval.high == 5.0
+
+
+def test_warm_ups_dont_count_and_the_fastest_comes_first() -> None:
+    found = summary_of(rounds_of("slow", 100, 102, 98), rounds_of("fast", 200, 210, 190))
+    assert [(arm.arm, arm.imgs_per_s.median, arm.rounds) for arm in found.arms] == [("fast", 200, 3), ("slow", 100, 3)]
+
+
+def test_ratios_are_paired_by_round() -> None:
+    """Both arms are twice as fast in round 2: the ratio is the same."""
+    found = summary_of(rounds_of("fast", 200, 400, 200), rounds_of("slow", 100, 200, 100))
+    [ratio] = found.ratios
+    assert (ratio.rounds, ratio.ratio.low, ratio.ratio.high, ratio.differs) == ([2.0, 2.0, 2.0], 2.0, 2.0, True)
+
+
+def test_arms_that_win_in_turn_dont_differ() -> None:
+    found = summary_of(rounds_of("a", 100, 130, 100, 130), rounds_of("b", 110, 105, 110, 105))
+    assert not found.ratios[0].differs
+    assert "no significant difference" in found.answer
+
+
+@pytest.mark.parametrize(
+    ("again", "verdict"),
+    [
+        ([101, 99, 100, 100, 100], "quiet"),
+        ([110, 111, 112, 110, 111], "noisy"),
+        ([130, 70, 130, 70, 100], "noisy"),
+    ],
+    ids=["within the interval", "always faster", "interval too wide"],
+)
+def test_the_same_arm_twice_must_give_one(again: list[float], verdict: str) -> None:
+    found = summary_of(rounds_of("a", *[100.0] * 5), rounds_of(f"a{AGAIN}", *again))
+    assert found.repeated is not None
+    assert found.repeated.verdict == verdict
+    assert found.confidence == ("high" if verdict == "quiet" else "low")
+    assert ("too noisy" in found.answer) == (verdict == "noisy")
+    assert [arm.arm for arm in found.arms] == ["a"]
+
+
+def test_an_arm_that_costs_nothing_tells_the_overhead() -> None:
+    found = summary_of(rounds_of("a", 1000.0), rounds_of(NOTHING, 1_000_000.0))
+    assert found.instrument is not None
+    assert found.instrument.share_of_fastest == pytest.approx(0.001)
+
+
+def test_the_waterfall_adds_up_to_the_time_of_the_arm() -> None:
+    bounds = tuple(
+        Roofline(name=name, about="", imgs_per_s=rate, bytes_per_s=None, rounds=[rate], workers=2)
+        for name, rate in (("decode", 500.0), ("stream_from_memory", 400.0))
+    )
+    found = summary_of(rounds_of("a", 200.0), rooflines=bounds)
+    assert {step.step: step.s_per_1000_imgs for step in found.waterfall} == {"decode": 2.0, "batch": 0.5, "rest": 2.5}
+    assert found.arms[0].share_of_roofline == 0.5
+
+
+def test_a_sweep_tells_the_fewest_workers_that_keep_an_accelerator_busy() -> None:
+    found = summary_of(rounds_of("a", 300.0, workers=1), rounds_of("a", 600.0, workers=2))
+    utilization = {each.accelerator: each for each in found.arms[1].utilization}
+    assert not utilization["mi355-retinanet"].passes
+    assert utilization["mi355-retinanet"].workers == 2
+    assert utilization["h100-resnet50"].workers is None
+    assert found.arms[0].largest_accelerator == "b200-retinanet"
+    assert found.arms[1].largest_accelerator is None
+
+
+def test_utilization_is_the_rate_over_what_the_accelerator_takes() -> None:
+    h100 = next(each for each in known_accelerators() if each.name == "h100-resnet50")
+    assert h100.images_per_second == pytest.approx(1785.7, abs=0.1)
+    shares = {each.accelerator: each.utilization for each in utilization_of(h100.images_per_second / 2, {})}
+    assert shares["h100-resnet50"] == pytest.approx(0.5, abs=0.001)
+    assert shares["mi355-retinanet"] == 1.0
+
+
+def test_without_rounds_the_summary_says_so() -> None:
+    assert summary_of([]).answer == "No arm could be measured."
