@@ -16,11 +16,11 @@ from pydantic import BeforeValidator, ByteSize
 
 from docs.fields import with_tables
 from larder import __version__
+from larder.bench import arms
 from larder.bench.records import SCHEMA_FILE, json_schema
 from larder.cli import base_image
 from larder.cli.setting_specs import CLI_SETTINGS
 from larder.settings import Setting, Settings, settings_of
-from services.bench import arms
 from services.bench.settings import BenchSettings
 from services.extract.settings import ExtractSettings
 from services.index.settings import IndexSettings

@@ -151,11 +151,11 @@ class PageCache(Part):
     """Evidence of the page cache's state."""
 
     resident_before: Share | None
-    """Share of the local data's pages in memory before the epoch (mincore); null if unknown or not local."""
+    """Share of the local data's pages in memory before the epoch; null if unknown or not local."""
+    method: Literal["cachestat", "mincore"] | None
+    """How that was determined; null if it wasn't."""
     disk_read_bytes: Count | None
-    """Bytes that the machine's disks delivered in the epoch; null if unknown."""
-    cache_misses: Count | None
-    """Pages that weren't in the page cache (cachestat); null if unknown."""
+    """Bytes that the machine's disks delivered in the epoch, also to other programs; null if unknown."""
 
 
 class Timeline(Part):

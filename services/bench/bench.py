@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from larder.bench import provenance, table
+from larder.bench.open_arm import open_arm
 from larder.bench.passes import measure_passes, plan_batches
 from larder.bench.record import make_record, passes_of
 from larder.bench.record_files import reserve
@@ -13,7 +14,6 @@ from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
 from larder.stage import StageOutcome
 from larder.terminal import Lines, as_json, print_escaped
-from services.bench.arm_opener import open_arm
 from services.bench.settings import BenchSettings
 from services.bench.train import train
 
@@ -29,7 +29,7 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     started = datetime.now(UTC)
     origin = provenance.collect(started, settings.revision)
     with reserve(settings.results, f"{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as record_file:
-        with open_arm(settings, reporter) as measured:
+        with open_arm(settings.arm, settings, reporter) as measured:
             batches = plan_batches(measured.loader.images, settings.split, settings.batch_size, settings.batches)
             passes, warmup = measure_passes(measured, batches, settings.warmup_batches, reporter)
             record = make_record(

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from larder.bench import arms
 from larder.bench.settings import SECRETS, LoaderSettings
-from services.bench import arms
 
 
 def _validate_arm(name: str) -> str:

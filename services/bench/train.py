@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from larder.bench import provenance
+from larder.bench.open_arm import open_arm
 from larder.bench.record import describe
 from larder.bench.record_files import reserve
 from larder.bench.training import Training, make_training_record, render_training
@@ -14,7 +15,6 @@ from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
 from larder.stage import StageOutcome
 from larder.terminal import Lines, as_json, print_escaped
-from services.bench.arm_opener import open_arm
 from services.bench.settings import BenchSettings
 
 
@@ -28,12 +28,12 @@ def train(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     started = datetime.now(UTC)
     origin = provenance.collect(started, settings.revision)
     with reserve(settings.results, f"train-{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as record_file:
-        with open_arm(settings, reporter) as measured:
+        with open_arm(settings.arm, settings, reporter) as measured:
             _require_held_out(settings, measured.loader)
             network = Training(len(measured.loader.classes), seed=settings.seed, device=settings.device)
             epochs = [network.train(measured.loader, number, reporter) for number in range(1, settings.epochs + 1)]
             described = describe(measured.loader, settings.for_record())
-        with open_arm(settings.model_copy(update={"split": settings.held_out}), reporter) as measured:
+        with open_arm(settings.arm, settings.model_copy(update={"split": settings.held_out}), reporter) as measured:
             accuracy = network.accuracy(measured.loader, reporter)
         record = (
             make_training_record(settings.arm, epochs, accuracy, network.device) | described | {"provenance": origin}

@@ -38,7 +38,7 @@ def test_workers_without_a_shard_are_named(run_packed: RunArm) -> None:
 FEEDS = """
 import json, os
 from larder.progress import Reporter
-from services.bench.arm_opener import open_arm
+from larder.bench.open_arm import open_arm
 from services.bench.settings import BenchSettings
 
 found = {}
@@ -49,7 +49,7 @@ for name, workers in (("imagefolder_local", 1), ("webdataset", 2), ("webdataset"
     arm = "webdataset" if name == "library" else name
     flags = ["--arm", arm, "--workers", str(workers), "--webdataset-loader", loader]
     settings = BenchSettings.load("bench", flags, os.environ)
-    with open_arm(settings, Reporter("bench")) as measured:
+    with open_arm(settings.arm, settings, Reporter("bench")) as measured:
         epochs = [
             [(label, round(float(image.double().sum()))) for images, labels in measured.loader.read(epoch, 5)
              for image, label in zip(images, labels.tolist())]

@@ -273,12 +273,12 @@ def test_a_store_that_is_down(reader: MakeReader) -> None:
 FORKS = """
 import os, sys
 from larder.progress import Reporter
-from services.bench.arm_opener import open_arm
+from larder.bench.open_arm import open_arm
 from services.bench.settings import BenchSettings
 
 settings = BenchSettings.load("bench", ["--arm", "remote_one_sample"], os.environ)
 for number in range(2):
-    with open_arm(settings, Reporter("bench")) as opened:
+    with open_arm("remote_one_sample", settings, Reporter("bench")) as opened:
         dataset = opened.loader.dataset
         image, label = dataset[0]  # in the parent: its event loop and thread are there when it forks
         for epoch in range(2):

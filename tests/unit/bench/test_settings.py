@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from larder.bench import arms
+from larder.bench.open_arm import import_arm, open_arm
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
-from services.bench import arms
-from services.bench.arm_opener import import_arm, open_arm
 from tests.unit.bench.conftest import MakeSettings
 
 
@@ -72,7 +73,7 @@ def test_sizes_of_the_cache(make_settings: MakeSettings) -> None:
 def test_an_arm_without_its_bucket(make_settings: MakeSettings, arm: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=f"S3_BUCKET is not set .*{arm} reads") as caught,
-        open_arm(make_settings("--arm", arm), Reporter("bench")),
+        open_arm(arm, make_settings(), Reporter("bench")),
     ):
         pass
     assert "RCLONE_CONTAINER" in caught.value.next_step
@@ -91,6 +92,10 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings: MakeSettings) -
 def test_every_arm_has_a_line_for_help_and_opens_a_feed(name: str) -> None:
     assert arms.describe_arm(name) and not arms.describe_arm(name).endswith(".")
     assert callable(import_arm(name))
+
+
+def test_every_module_of_an_arm_is_registered() -> None:
+    assert sorted(module.name for module in pkgutil.iter_modules(arms.__path__)) == arms.arm_names()
 
 
 def test_torch_is_not_imported_before_there_is_data(tmp_path: Path) -> None:

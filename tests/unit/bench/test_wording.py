@@ -2,12 +2,12 @@
 
 import pytest
 
+from larder.bench.arm_errors import map_arm_errors
 from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.errors import ConfigurationError, InputError, LarderError, StorageError
 from larder.loaders import hints
 from larder.next_step import CREATED_BY
 from services.bench.settings import BenchSettings
-from services.bench.steps import map_arm_errors
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_arguments_become_settings(error: LarderError, what: str, next_step: str
 
 @pytest.mark.parametrize("step", [value for name, value in vars(hints).items() if name.isupper()])
 def test_every_remedy_has_words_of_bench(step: str) -> None:
-    with pytest.raises(InputError) as caught, map_arm_errors(CREATED_BY["webdataset"]):
+    with pytest.raises(InputError) as caught, map_arm_errors(BenchSettings, CREATED_BY["webdataset"]):
         raise InputError("x", next_step=step)
     assert any(word in caught.value.next_step for word in ("`", "LARDER_")), caught.value.next_step
 
 
 def test_a_tree_is_made_anew_from_its_own_source() -> None:
-    with pytest.raises(InputError) as caught, map_arm_errors(CREATED_BY["tree"]):
+    with pytest.raises(InputError) as caught, map_arm_errors(BenchSettings, CREATED_BY["tree"]):
         raise InputError("x", next_step=hints.CREATE_AGAIN)
     assert "LARDER_SOURCE" in caught.value.next_step

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.bench import arms
+from larder.bench import arms
 from services.jupyter import jupyter
 
 NOTEBOOKS = sorted(jupyter.NOTEBOOKS.glob("*.ipynb"))

@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from larder.bench import rclone_metrics
+from larder.bench.arm_errors import map_arm_errors, require_bucket
 from larder.bench.layout_locations import locate_mounted_tree, mount_path
 from larder.bench.measured_loader import MeasuredLoader
 from larder.bench.rclone_mount import check_mount, map_mount_errors
+from larder.bench.settings import LoaderSettings
 from larder.loaders.image_folder import ImageFolderLoader
 from larder.next_step import CREATED_BY
 from larder.progress import Reporter
-from services.bench.settings import BenchSettings
-from services.bench.steps import map_arm_errors, require_bucket
 
 SOCKET = ".rclone.sock"
 """The socket in the mount folder where rclone serves its metrics."""
 
 
 @contextmanager
-def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
     """Open the loader of `<mount_dir>/<bucket>/[<prefix>/]<dataset>/<split>/class_XX/*.jpg`.
 
     Raises:
@@ -32,9 +32,9 @@ def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[Measure
         InputError: If nothing is mounted, or it doesn't match its manifest.
         ServiceError: If rclone has died or gets no answers from the store.
     """
-    require_bucket(settings)
+    require_bucket(settings, "imagefolder_rclone_mount")
     mount, socket = mount_path(settings), settings.mount_dir / SOCKET
-    with map_arm_errors(CREATED_BY["objects"]), map_mount_errors(mount):
+    with map_arm_errors(type(settings), CREATED_BY["objects"]), map_mount_errors(mount):
         check_mount(mount)
         rclone_metrics.read_traffic(socket)  # fail before the work, not after it
         loader = ImageFolderLoader(

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from larder.bench.arm_errors import map_arm_errors, require_bucket
 from larder.bench.layout_locations import locate_in_bucket
 from larder.bench.measured_loader import MeasuredLoader
+from larder.bench.settings import LoaderSettings
 from larder.loaders.fast_shards import FastShardLoader
 from larder.next_step import CREATED_BY
 from larder.progress import Reporter
-from services.bench.settings import BenchSettings
-from services.bench.steps import map_arm_errors, require_bucket
 
 
 @contextmanager
-def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
     """Open the loader of `s3://<bucket>/[<prefix>/]<dataset>-webdataset/<split>/shard-*.tar`.
 
     Raises what FastShardLoader raises.
     """
-    require_bucket(settings)
-    with map_arm_errors(CREATED_BY["webdataset"]):
+    require_bucket(settings, "stream")
+    with map_arm_errors(type(settings), CREATED_BY["webdataset"]):
         loader = FastShardLoader(
             locate_in_bucket(settings, "webdataset", reporter),
             settings.split,

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from larder.bench.arm_errors import map_arm_errors, require_bucket
 from larder.bench.layout_locations import locate_in_bucket
 from larder.bench.measured_loader import MeasuredLoader
+from larder.bench.settings import LoaderSettings
 from larder.loaders.chunks import ChunkLoader
 from larder.next_step import CREATED_BY
 from larder.progress import Reporter
-from services.bench.settings import BenchSettings
-from services.bench.steps import map_arm_errors, require_bucket
 
 
 @contextmanager
-def open_loader(settings: BenchSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
     """Open the loader of `s3://<bucket>/[<prefix>/]<dataset>-litdata/<split>/`. Raises what ChunkLoader raises."""
-    require_bucket(settings)
+    require_bucket(settings, "litdata_streaming")
     with (
-        map_arm_errors(CREATED_BY["litdata"]),
+        map_arm_errors(type(settings), CREATED_BY["litdata"]),
         ChunkLoader(
             locate_in_bucket(settings, "litdata", reporter),
             settings.split,

@@ -1,4 +1,4 @@
-"""Import and open the arm that the settings name."""
+"""Import and open an arm by its name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, cast
 
+from larder.bench import arms
+from larder.bench.settings import LoaderSettings
 from larder.progress import Reporter
-from services.bench import arms
-from services.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
     from larder.bench.measured_loader import MeasuredLoader
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ArmOpener(Protocol):
     """An arm's `open_loader`: a context manager that yields a loader and releases its resources at the end."""
 
-    def __call__(self, settings: BenchSettings, reporter: Reporter) -> AbstractContextManager[MeasuredLoader]:
+    def __call__(self, settings: LoaderSettings, reporter: Reporter) -> AbstractContextManager[MeasuredLoader]:
         """Open the loader. Raises ConfigurationError, InputError or ServiceError if this arm can't be measured."""
 
 
@@ -26,6 +26,6 @@ def import_arm(name: str) -> ArmOpener:
     return cast(ArmOpener, importlib.import_module(f"{arms.__name__}.{name}").open_loader)
 
 
-def open_arm(settings: BenchSettings, reporter: Reporter) -> AbstractContextManager[MeasuredLoader]:
-    """Open the loader of `settings.arm`. See ArmOpener."""
-    return import_arm(settings.arm)(settings, reporter)
+def open_arm(name: str, settings: LoaderSettings, reporter: Reporter) -> AbstractContextManager[MeasuredLoader]:
+    """Open the loader of an arm. See ArmOpener."""
+    return import_arm(name)(settings, reporter)

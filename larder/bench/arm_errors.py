@@ -1,4 +1,4 @@
-"""Next steps for bench's errors: the stages and settings that help."""
+"""Next steps for errors of arms: the stages and settings that help."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from larder.bench.rclone_metrics import SERVE_METRICS
 from larder.bench.rclone_mount import CHECK_STORE, REMOUNT
+from larder.bench.settings import LoaderSettings
 from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.errors import REMAKE_TREE, ConfigurationError
 from larder.loaders.failures import map_worker_errors
 from larder.loaders.hints import CREATE_AGAIN, RAISE_SHARED_MEMORY, RUN_AGAIN, USE_FEWER_READERS
 from larder.next_step import CREATED_BY, StageRun
-from services.bench.settings import BenchSettings
 
 _CHECK = StageRun("s3", "check")
 _STEPS = {
@@ -30,21 +30,21 @@ _STEPS = {
 
 
 @contextmanager
-def map_arm_errors(made_by: str) -> Iterator[None]:
-    """Make errors in the block name bench's settings, and `made_by`, the stage that made the artifact."""
+def map_arm_errors(kind: type[LoaderSettings], made_by: str) -> Iterator[None]:
+    """Make errors in the block name settings of `kind`, and `made_by`, the stage that made the artifact."""
     steps = _STEPS | next_steps_for(made_by)
     if made_by == CREATED_BY["tree"]:
         steps[CREATE_AGAIN] = REMAKE_TREE
     # torch warns about more workers than cores. Here that is a deliberate setting, and the record has it.
     warnings.filterwarnings("ignore", "This DataLoader will create")
-    with name_settings_in_errors(BenchSettings, steps), map_worker_errors():
+    with name_settings_in_errors(kind, steps), map_worker_errors():
         yield
 
 
-def require_bucket(settings: BenchSettings) -> None:
+def require_bucket(settings: LoaderSettings, arm: str) -> None:
     """Raise ConfigurationError if no bucket is set. Only some arms need one."""
     if not settings.bucket:
         raise ConfigurationError(
-            f"S3_BUCKET is not set (nor --bucket), and {settings.arm} reads from a bucket",
+            f"S3_BUCKET is not set (nor --bucket), and {arm} reads from a bucket",
             next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that {CREATED_BY['objects']} loaded",
         )
