@@ -192,6 +192,8 @@ class EpochRecord(Part):
     """Waits for batches."""
     cpu_s: Amount
     """User and system time of the client: the loader, its workers and its helper processes."""
+    instrument_cpu_s: Amount
+    """CPU time of the measuring threads, which `cpu_s` leaves out."""
     peak_memory_bytes: Count
     """Highest sum over the client's processes."""
     peak_memory_kind: Literal["pss", "rss"]

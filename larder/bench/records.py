@@ -39,7 +39,8 @@ class Instrument(Part):
     seconds_per_batch: Amount
     """Median time of a batch of the arm that costs nothing."""
     share_of_fastest: Amount
-    """That time, over the time of a batch of the fastest arm; below 0.01 is the goal."""
+    """That time and the CPU time of the measuring threads, over the time of a batch of the fastest arm. The goal is
+    below 0.01."""
 
 
 class RepeatedArm(Part):
@@ -197,7 +198,7 @@ class Comparison(Part):
     quick: bool
     """Whether it ran with --quick."""
     seconds: Amount
-    """Duration of the run, over all its parts."""
+    """Duration of the run; of parts that were interrupted, that of their completed rounds."""
     provenance: Provenance
     """Code and machine."""
     data: Data

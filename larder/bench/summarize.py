@@ -173,8 +173,11 @@ def _instrument(rounds: Sequence[Round], arms: Sequence[ArmSummary]) -> Instrume
     if not batch or not arms:
         return None
     seconds = statistics.median(batch)
-    fastest = min(arm.avg_batch_s.median for arm in arms)
-    return Instrument(seconds_per_batch=seconds, share_of_fastest=round(seconds / fastest, 5))
+    fastest = min(arms, key=lambda arm: arm.avg_batch_s.median)
+    epochs = [one.epochs[0] for one in rounds if (one.arm, one.workers) == (fastest.arm, fastest.workers)]
+    sampling = statistics.median(epoch.instrument_cpu_s / epoch.batches for epoch in epochs)
+    share = (seconds + sampling) / fastest.avg_batch_s.median
+    return Instrument(seconds_per_batch=seconds, share_of_fastest=round(share, 5))
 
 
 def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[WaterfallStep]:
