@@ -40,6 +40,7 @@ TARGETS = {
     ("verify", ""): "verify",
     ("bench", ""): "bench",
     ("bench", "train"): "train",
+    ("bench", "compare"): "compare",
     ("mount", ""): "mount",
     ("mount", "unmount"): "unmount",
     ("s3", ""): "s3-check",

@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Return bench's records in a folder, oldest first, without those of trainings.
+    """Return bench's records in a folder, oldest first, without those of trainings and comparisons.
 
     Raises:
         InputError: If there is no record, or one can't be read.
@@ -65,7 +65,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record.get("kind") != "train":
+            if record.get("kind") != "train" and "schema" not in record:
                 circumstances(record)
                 _runs(record)  # both calls validate all fields that are compared
                 records.append((record["provenance"]["time_utc"], record))

@@ -49,14 +49,14 @@ def measure(
         while (batch := next(iterator, None)) is not None:
             received_at = perf_counter()
             waits.append(received_at - requested_at)
-            images += _count_images(batch)
+            images += count_images(batch)
             advance(len(batch[1]))
             requested_at = perf_counter()
     cpu = cpu_seconds() - cpu_before - memory.own_cpu_seconds - series.own_cpu_seconds
     return Measurement(images, received_at - start, waits, cpu, memory.peak_bytes, memory.kind, series.as_record())
 
 
-def _count_images(batch: Batch) -> int:
+def count_images(batch: Batch) -> int:
     """Return the number of images of a batch. Raise TypeError for another shape or dtype, which isn't comparable."""
     images, labels = batch
     batch_format = tuple(images.shape), str(images.dtype), tuple(labels.shape), str(labels.dtype)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field
+from pydantic import AfterValidator, ByteSize, Field
 
 from larder.dataset import DEFAULT
 from larder.settings import DatasetSettings, WorkerSettings
@@ -13,6 +13,13 @@ from larder.store import OptionalBucketSettings
 
 SECRETS = frozenset({"aws_access_key_id", "aws_secret_access_key", "aws_session_token"})
 """Fields that records must not contain."""
+
+
+def _validated_shards(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    if separator and (scheme != "s3" or not rest.strip("/")):
+        raise ValueError("must be s3://bucket/prefix, or a path")
+    return uri.rstrip("/") if uri != "/" else uri
 
 
 class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
@@ -25,6 +32,12 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
         Path("/mnt") / DEFAULT,
         alias="FOOD11_DATA_DIR",
         description="the tree, with a folder per split, and in it a folder per class; by default /mnt/<dataset>",
+    )
+    shards: Annotated[str, AfterValidator(_validated_shards)] = Field(
+        "",
+        alias="LARDER_SHARDS",
+        description="a folder of tar shards, s3://bucket/prefix or a path, that needs no manifest: stream and "
+        "webdataset read it in place of the dataset's shards",
     )
     mount_dir: Path = Field(
         Path(".larder/mount"),

@@ -20,7 +20,7 @@ def cpu_seconds() -> float:
     difference of two calls includes children that end in between. The kernel counts in ticks of 10 ms.
     """
     own = os.times()
-    return own.user + own.system + own.children_user + own.children_system + sum(map(_cpu_of, _descendants()))
+    return own.user + own.system + own.children_user + own.children_system + sum(map(_cpu_of, descendants()))
 
 
 def _cpu_of(process: psutil.Process) -> float:
@@ -31,7 +31,8 @@ def _cpu_of(process: psutil.Process) -> float:
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
-def _descendants() -> list[psutil.Process]:
+def descendants() -> list[psutil.Process]:
+    """Return all processes below this one."""
     return list(psutil.Process().children(recursive=True))
 
 
@@ -53,7 +54,7 @@ class PeakMemory(Sampler):
         self._highest_resident = 0
 
     def _sample(self) -> None:
-        processes = [psutil.Process(), *_descendants()]
+        processes = [psutil.Process(), *descendants()]
         resident = sum(map(_resident_bytes, processes))
         if resident > self._highest_resident * GROWTH:
             self._highest_resident = resident

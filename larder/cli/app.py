@@ -52,6 +52,11 @@ class App:
         return self.settings.root
 
     @property
+    def has_checkout(self) -> bool:
+        """Whether there is a checkout, and so stages to run."""
+        return project.is_checkout(self.root)
+
+    @property
     def environ(self) -> Mapping[str, str]:
         """The user's environment, with LARDER_FRONT_DOOR, without compose's warnings about leftover containers."""
         [name] = [name for name, typed in INVOCATIONS.items() if typed == self.invocation]

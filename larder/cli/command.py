@@ -22,7 +22,8 @@ class Command(NamedTuple):
         settings: Other settings that it accepts.
         words: Placeholder for its words in `--help`; empty if it accepts none.
         hidden: Whether `--help` omits it.
-        anywhere: Whether it works outside of a checkout.
+        anywhere: Whether it works outside of a checkout, and needs none.
+        works_installed: Whether it works without a checkout, from the installed package, where there is none.
         reports_bad_settings: Whether it reports invalid settings itself.
     """
 
@@ -35,4 +36,5 @@ class Command(NamedTuple):
     words: str = ""
     hidden: bool = False
     anywhere: bool = False
+    works_installed: bool = False
     reports_bad_settings: bool = False

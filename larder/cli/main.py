@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if line.page or line.command is None:
                 print(line.page, end="")
                 return 0
-            root = Path.cwd() if line.command.anywhere else find_root()
+            root = _root_of(line.command)
             settings = _settings(root, line.command, line.given, environ)
             app = App(settings, handler, line.dry_run, invocation)
             line.command.run(app, line.words)
@@ -102,6 +102,18 @@ def _fail(error: LarderError) -> int:
     sys.stdout.flush()
     print_message(error.format())
     return error.exit_code
+
+
+def _root_of(command: Command) -> Path:
+    """Return the folder in which a command works: a checkout, or where it needs none the current folder."""
+    if command.anywhere:
+        return Path.cwd()
+    try:
+        return find_root()
+    except ConfigurationError:
+        if not command.works_installed:
+            raise
+        return Path.cwd()
 
 
 def find_root() -> Path:

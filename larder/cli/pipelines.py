@@ -44,6 +44,7 @@ PIPELINES: dict[str, tuple[Step, ...]] = {
     "verify": (Step("verify", "verify"),),
     "bench": (Step("bench", "bench"),),
     "train": (Step("bench", "bench", ("--task", "train")),),
+    "compare": (Step("bench", "bench", ("--task", "compare")),),
     "s3-check": (Step("s3", "s3", ("--task", "check")),),
     "s3-bucket": (Step("s3", "s3", ("--task", "bucket")),),
 }

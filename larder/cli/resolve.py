@@ -168,7 +168,10 @@ def _bad_numbers(settings: ResolvedSettings) -> Iterator[str]:
     if not is_port(value := settings.get("LARDER_MINIO_PORT", "9000")):
         yield f"LARDER_MINIO_PORT={printable(value)} is not a port from 1 to 65535"
     for name, setting in stage_settings().items():
-        if (value := settings.get(name)) and (fault := wrong_number(value, setting)):
+        value = settings.get(name)
+        # compare takes several numbers of workers, and other stages report them.
+        numbers = value.split(",") if name == "LARDER_WORKERS" else [value]
+        if fault := next(filter(None, (wrong_number(number, setting) for number in numbers if number)), ""):
             yield f"{name}={printable(value)} {fault}"
 
 

@@ -120,7 +120,11 @@ class WebDatasetDataset(ShardDataset):
         # empty_check=False: with more workers than shards, some workers have none.
         for sample in WebDataset(urls, shardshuffle=False, empty_check=False):
             fields = {name: value for name, value in sample.items() if not name.startswith("__")}
-            yield _sample(sample["__key__"], fields, sample["__url__"], self._classes)
+            yield self._make_sample(sample["__key__"], fields, sample["__url__"])
+
+    def _make_sample(self, key: str, fields: Mapping[str, bytes], uri: str) -> ShardSample:
+        """Build a sample from its fields."""
+        return _sample(key, fields, uri, self._classes)
 
 
 def read_shard_samples(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[ShardSample]:

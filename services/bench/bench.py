@@ -14,6 +14,7 @@ from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
 from larder.stage import StageOutcome
 from larder.terminal import Lines, as_json, print_escaped
+from services.bench.compare import compare_arms
 from services.bench.settings import BenchSettings
 from services.bench.train import train
 
@@ -21,7 +22,7 @@ from services.bench.train import train
 def bench(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     """Run the task that `settings.task` names."""
     with name_settings_in_errors(BenchSettings, {}):
-        return {"bench": measure_arm, "train": train}[settings.task](settings, reporter)
+        return {"bench": measure_arm, "train": train, "compare": compare_arms}[settings.task](settings, reporter)
 
 
 def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:

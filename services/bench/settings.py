@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from larder.bench import arms
-from larder.bench.settings import SECRETS, LoaderSettings
+from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.settings import SECRETS
 
 
 def _validate_arm(name: str) -> str:
@@ -21,16 +22,17 @@ def _describe_arms() -> str:
     return "; ".join(f"{name} ({arms.describe_arm(name)})" for name in arms.arm_names())
 
 
-class BenchSettings(LoaderSettings):
+class BenchSettings(ComparisonSettings):
     """The arm or training to run, its data, and its duration."""
 
     arm: Annotated[str, AfterValidator(_validate_arm)] = Field(
         "imagefolder_local", alias="LARDER_ARM", description=f"what is measured: {_describe_arms()}"
     )
-    task: Literal["bench", "train"] = Field(
+    task: Literal["bench", "train", "compare"] = Field(
         "bench",
         alias="LARDER_BENCH_TASK",
-        description="bench (measure the arm alone), train (train a small network through it)",
+        description="bench (measure the arm alone), train (train a small network through it), compare (measure all "
+        "arms in turn)",
     )
     epochs: int = Field(
         3,
@@ -50,19 +52,8 @@ class BenchSettings(LoaderSettings):
         description="maximum number of warm-up batches before the measurement",
         json_schema_extra={"unit": "batches"},
     )
-    batches: int = Field(
-        0,
-        alias="LARDER_BENCH_BATCHES",
-        ge=0,
-        description="number of measured batches; 0 measures a whole epoch",
-        json_schema_extra={"unit": "batches"},
-    )
-    revision: str = Field(
-        "",
-        alias="LARDER_REVISION",
-        description="the revision of larder's code, for the record; by default the checkout's git revision",
-    )
 
     def for_record(self) -> dict[str, Any]:
         """Return the settings for the record: all that affect a run, without secrets."""
-        return self.model_dump(mode="json", exclude={"arm", "log", "revision", *SECRETS})
+        of_comparisons = set(ComparisonSettings.__annotations__) - {"batches"}
+        return self.model_dump(mode="json", exclude={"arm", "log", *of_comparisons, *SECRETS})

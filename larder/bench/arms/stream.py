@@ -23,6 +23,12 @@ def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[Measur
 
     Raises what FastShardLoader raises.
     """
+    if settings.shards:
+        from larder.bench.plain_shards import PlainStreamLoader
+
+        plain = PlainStreamLoader(settings)
+        yield MeasuredLoader(plain, plain.network)
+        return
     require_bucket(settings, "stream")
     with map_arm_errors(type(settings), CREATED_BY["webdataset"]):
         loader = FastShardLoader(

@@ -24,6 +24,13 @@ def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[Measur
 
     Raises what ShardLoader raises.
     """
+    if settings.shards:
+        from larder.bench.plain_shards import PlainWebDatasetLoader, require_in_bucket
+
+        require_in_bucket(settings, "webdataset")
+        plain = PlainWebDatasetLoader(settings)
+        yield MeasuredLoader(plain, plain.network)
+        return
     require_bucket(settings, "webdataset")
     with map_arm_errors(type(settings), CREATED_BY["webdataset"]):
         loader = ShardLoader(

@@ -28,6 +28,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("verify", _DATA, "check the chain from archive to object, hash by hash", pipelines.verify,
             ("verify",), _VOLUMES),
     Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),
+    Command("compare", _MEASURE, "measure all arms that the data allow in turn; which keeps a GPU busy?",
+            pipelines.compare, ("bench",), words="[SHARDS]", works_installed=True),
     Command("train", _MEASURE, "train a small network through ARM: accuracy, and time spent waiting for data",
             pipelines.train, ("bench",), ("ARM",)),
     Command("jupyter", _MEASURE, "start JupyterLab beside the data, and print its address", jupyter.up,

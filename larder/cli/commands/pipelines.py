@@ -1,13 +1,16 @@
-"""Commands that run stages: the pipelines, verify, bench and train."""
+"""Commands that run stages: the pipelines, verify, bench, compare and train."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from larder.cli.app import App
 from larder.cli.console import print_result
 from larder.cli.pipelines import PIPELINES
+from larder.cli.process import Call
+from larder.errors import ConfigurationError
 
 CommandFunction = Callable[[App, Sequence[str]], None]
 
@@ -42,15 +45,33 @@ def bench(app: App, _: Sequence[str]) -> None:
     measure(app, "bench")
 
 
+def compare(app: App, words: Sequence[str]) -> None:
+    """Compare arms over the dataset, or over the shards that a word names. Without a checkout, run in this Python."""
+    if len(words) > 1:
+        raise ConfigurationError(
+            f"compare takes one folder of shards, and not {len(words)}", next_step="give one, as s3://bucket/shards"
+        )
+    flags = ("--shards", words[0]) if words else ()
+    if app.has_checkout:
+        _run_measuring(app, "compare", flags)
+    else:
+        given = {name: value for name, value in app.settings.given.items() if value}
+        app.run(Call((sys.executable, "-m", "larder.bench.comparison", *flags), env=given))
+
+
 def train(app: App, _: Sequence[str]) -> None:
     """Train through the arm."""
     measure(app, "train")
 
 
 def measure(app: App, name: str) -> None:
+    """Run bench for one arm."""
+    _run_measuring(app, name, ("--arm", app.settings.arm))
+
+
+def _run_measuring(app: App, name: str, flags: Sequence[str]) -> None:
     """Run bench, after creating the folders that it needs."""
-    arm = app.settings.arm  # report a wrong arm before downloading torch
     app.prepare("bench")
     settings = app.settings
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
-    app.run_steps(PIPELINES[name], ("--arm", arm), prepare=False)
+    app.run_steps(PIPELINES[name], flags, prepare=False)

@@ -15,9 +15,9 @@ from larder.bench.summarize import AGAIN, NOTHING, summarize
 TEMPLATE = read_comparison(Path(__file__).with_name("comparison.json")).rounds[0]
 
 
-def rounds_of(arm: str, *rates: float, workers: int = 2) -> list[Round]:
+def rounds_of(arm: str, *rates: float, workers: int = 2, instrument_cpu_s: float = 0.0) -> list[Round]:
     """Return a warm-up of 1 image/s, and a round with each rate."""
-    epoch = TEMPLATE.epochs[0]
+    epoch = TEMPLATE.epochs[0].model_copy(update={"batches": 63, "instrument_cpu_s": instrument_cpu_s})
     return [
         TEMPLATE.model_copy(
             update={
@@ -85,6 +85,13 @@ def test_an_arm_that_costs_nothing_tells_the_overhead() -> None:
     found = summary_of(rounds_of("a", 1000.0), rounds_of(NOTHING, 1_000_000.0))
     assert found.instrument is not None
     assert found.instrument.share_of_fastest == pytest.approx(0.001)
+
+
+def test_the_overhead_has_the_time_of_the_measuring_threads() -> None:
+    """They take 0.063 s for 63 batches of 0.064 s each."""
+    found = summary_of(rounds_of("a", 1000.0, instrument_cpu_s=0.063), rounds_of(NOTHING, 1_000_000.0))
+    assert found.instrument is not None
+    assert found.instrument.share_of_fastest == pytest.approx(0.001 + 0.001 / 0.064, abs=1e-4)
 
 
 def test_the_waterfall_adds_up_to_the_time_of_the_arm() -> None:

@@ -266,6 +266,29 @@ def test_a_closed_pipe_is_no_error(door: FrontDoor) -> None:
     assert "Broken pipe" not in ended.err
 
 
+def test_compare_works_without_a_checkout(tmp_path: Path) -> None:
+    """It runs with the Python of the installed package, which has been told the shards and settings."""
+    site = tmp_path / "site-packages"
+    shutil.copytree(ROOT / "larder", site / "larder")
+    command = [sys.executable, "-m", "larder", "compare", "s3://bucket/shards", "--workers", "1,2", "--quick"]
+    ended = subprocess.run(
+        [*command, "--dry-run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin", "PYTHONPATH": str(site), "HOME": str(tmp_path)},
+    )
+    expected = f"LARDER_WORKERS=1,2 LARDER_QUICK=true {sys.executable} -m larder.bench.comparison "
+    assert ended.stdout == f"{expected}--shards s3://bucket/shards\n"
+
+
+def test_compare_takes_one_folder(door: FrontDoor) -> None:
+    ended = door.run("compare", "s3://bucket/one", "s3://bucket/two")
+    assert ended.code == 2
+    assert "compare takes one folder of shards" in ended.err
+
+
 def test_a_command_without_a_checkout_says_so(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     shutil.copytree(ROOT / "larder", site / "larder")

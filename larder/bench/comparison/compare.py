@@ -1,0 +1,177 @@
+"""Compare arms: find the data, run the rounds, and build the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from larder.bench.arms import ARMS
+from larder.bench.comparison.data import FoundData, find_data
+from larder.bench.comparison.describe import describe_data, describe_machine, identity_of
+from larder.bench.comparison.images import source_of
+from larder.bench.comparison.kept import KeptRounds, keep_rounds
+from larder.bench.comparison.plan import WARM_UP, plan_entries
+from larder.bench.comparison.processes import JobFailure, JobRunner
+from larder.bench.comparison.reference import MAX_SAMPLES
+from larder.bench.comparison.render import as_markdown
+from larder.bench.comparison.rooflines import ABOUT, available_rooflines
+from larder.bench.comparison.session import DataFacts, Session
+from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison.work import PRELOADED, Job, do
+from larder.bench.record_files import RecordFile, reserve
+from larder.bench.record_parts import UNKNOWN, Provenance
+from larder.bench.records import Comparison
+from larder.bench.summarize import NOTHING, summarize
+from larder.errors import InputError
+from larder.next_step import StageRun
+from larder.progress import Reporter
+from larder.terminal import Lines, join_lines
+
+MIN_ROUNDS = 5
+"""Fewer rounds give a result of low confidence."""
+
+
+class ComparisonFiles(NamedTuple):
+    """A comparison, and the names of its files in the folder of results."""
+
+    comparison: Comparison
+    record: str
+    """The record, as JSON."""
+    markdown: str
+    """Its tables."""
+
+
+def compare(
+    settings: ComparisonSettings, reporter: Reporter, *, to_commands: Callable[[str], str] = str
+) -> ComparisonFiles:
+    """Compare the arms that the data allow, and write record and tables into the folder of results.
+
+    An interrupted comparison resumes when it is started again with the same settings, data and machine.
+
+    Args:
+        settings: What to compare.
+        reporter: Receives progress.
+        to_commands: Replaces the names of stages in texts by commands.
+
+    Raises:
+        ConfigurationError: If the split has too few samples.
+        InputError: If there are no data to compare.
+        ResourceError: If no process can be started.
+        StorageError: If the folder of results can't be written.
+    """
+    started, began = datetime.now(UTC), time.monotonic()
+    packages = [package for name in settings.chosen_arms for package in ARMS[name].packages]
+    machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
+    with reserve(settings.results, f"compare-{started:%Y%m%dT%H%M%SZ}") as record_file:
+        found = find_data(settings, settings.chosen_arms, to_commands)
+        for one in found.left_out:
+            reporter.event(
+                "left out", f"{one.arm} is left out: {one.reason}" + (f"; {one.command}" if one.command else "")
+            )
+        source = source_of(settings, {layout: place.where for layout, place in found.locations.items()})
+        identity = identity_of(settings, found, machine, available_rooflines(source))
+        with (
+            keep_rounds(settings.results, identity) as kept,
+            JobRunner(kept.folder, settings.round_seconds, PRELOADED) as runner,
+        ):
+            runner.start()
+            if count := kept.count():
+                reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
+            comparison = _run(settings, reporter, found, machine, identity, kept, runner, began)
+            _write(record_file, comparison)
+            kept.remove()
+    return ComparisonFiles(comparison, record_file.path.name, record_file.path.with_suffix(".md").name)
+
+
+def _run(
+    settings: ComparisonSettings,
+    reporter: Reporter,
+    found: FoundData,
+    machine: Provenance,
+    identity: str,
+    kept: KeptRounds,
+    runner: JobRunner,
+    began: float,
+) -> Comparison:
+    source = source_of(settings, {layout: place.where for layout, place in found.locations.items()})
+    summary = found.manifest.splits[settings.split]
+    facts = DataFacts(source, summary.bytes / max(summary.samples, 1))
+    entries = plan_entries(found.arms, settings.worker_counts, available_rooflines(source))
+    digest = _make_reference(settings, reporter, facts, summary.samples, kept, runner)
+    session = Session(settings, entries, facts, kept, runner, reporter)
+    last = settings.measured_rounds
+    session.run_rounds(WARM_UP, last)
+    added = 0 if settings.quick else session.add_rounds(last + 1, settings.extra_seconds)
+    _require_results(session)
+    is_partial = bool(session.failures)
+    is_sure = not (settings.quick or is_partial or last < MIN_ROUNDS or settings.batches)
+    rooflines = session.rooflines(ABOUT)
+    return Comparison(
+        id=identity,
+        status="partial" if is_partial else "complete",
+        quick=settings.quick,
+        seconds=round(time.monotonic() - began + session.kept_seconds, 1),
+        provenance=machine,
+        data=describe_data(found, settings.split, digest),
+        settings=settings.compared(),
+        arms=session.arms(),
+        rounds=session.rounds,
+        rooflines=rooflines,
+        summary=summarize(session.rounds, rooflines, is_sure=is_sure, rounds_added=added),
+        left_out=found.left_out,
+        failures=session.failures,
+    )
+
+
+def _require_results(session: Session) -> None:
+    """Raise InputError if every arm has failed."""
+    if not any(one.round > WARM_UP and one.arm != NOTHING for one in session.rounds):
+        reasons = {f"  - {one.arm}: {one.message}": None for one in session.failures}
+        raise InputError(
+            join_lines("no arm could be measured:", *reasons), next_step=f"{StageRun('bench')} shows each arm's error"
+        )
+
+
+def _make_reference(
+    settings: ComparisonSettings,
+    reporter: Reporter,
+    facts: DataFacts,
+    samples: int,
+    kept: KeptRounds,
+    runner: JobRunner,
+) -> str:
+    """Make the reference of PIL's pixels, and return the digest that each epoch must have; "unknown" without one.
+
+    Samples are numbered in the order of the shards, or else of the tree.
+    """
+    if facts.source is None or samples > MAX_SAMPLES:
+        why = "no shards or tree to read" if facts.source is None else f"more than {MAX_SAMPLES:,} samples"
+        reporter.event("no reference", f"{why}: pixels and samples of the arms aren't checked")
+        return UNKNOWN
+    if (known := kept.read("reference")) is not None:
+        return str(known["digest"])
+    reporter.event("reference", f"decoding {samples:,} images with PIL, to check what the arms yield")
+    sources = [facts.source]
+    if facts.source.shards and facts.source.tree:
+        sources.append(facts.source._replace(shards=""))  # in case that the store fails
+    for source in sources:
+        made = runner.run(do, Job("reference", None, settings, kept.folder, source), "reference")
+        if not isinstance(made, JobFailure):
+            kept.write("reference", made)
+            return str(made["digest"])
+        reporter.event("no reference", f"the images can't be decoded for checks: {made.message}")
+    return UNKNOWN
+
+
+def _write(record_file: RecordFile, comparison: Comparison) -> None:
+    """Write the tables, then the record, which is complete once it is there."""
+    record_file.path.with_suffix(".md").write_text(as_markdown(comparison), encoding="utf-8")
+    record_file.write(comparison.model_dump(mode="json", by_alias=True))
+
+
+def outcome_of(comparison: Comparison) -> Lines:
+    """Return what to tell at the end: the answer, and what went wrong."""
+    failed = [f"{one.arm}, round {one.round}: {one.message}" for one in comparison.failures]
+    return join_lines(comparison.summary.answer, *failed)

@@ -1,0 +1,199 @@
+"""Find out which arms the data at hand allow, and say once what is missing for the others."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from larder.bench.arm_errors import map_arm_errors, require_bucket
+from larder.bench.arms import ARMS, ArmEntry, Layout
+from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
+from larder.bench.passes import plan_batches
+from larder.bench.rclone_mount import check_mount, map_mount_errors
+from larder.bench.record_parts import UNKNOWN, LayoutData
+from larder.bench.records import LeftOut
+from larder.bench.settings import LoaderSettings
+from larder.bench.wording import name_settings_in_errors
+from larder.contract import Artifact, Manifest, find_manifest
+from larder.dataset import ArtifactLayout
+from larder.errors import InputError, LarderError, ServiceError
+from larder.loaders.loader import check_manifest
+from larder.next_step import CREATED_BY, StageRun
+from larder.progress import Reporter
+from larder.terminal import join_lines
+
+_ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
+    "tree": ("tree", "tree"),
+    "mount": ("tree", "objects"),
+    "objects": ("tree", "objects"),
+    "webdataset": ("webdataset", "webdataset"),
+    "litdata": ("litdata", "litdata"),
+}
+_ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata")
+
+
+class Location(NamedTuple):
+    """Where a layout is, and its manifest."""
+
+    where: str
+    manifest: Manifest
+
+
+class FoundData(NamedTuple):
+    """What can be compared."""
+
+    arms: list[str]
+    """Arms whose data are there."""
+    locations: dict[Layout, Location]
+    """Layouts that these arms read."""
+    left_out: list[LeftOut]
+    """The other arms."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """A manifest of the data."""
+        return self.locations[next(layout for layout in _ORDER if layout in self.locations)].manifest
+
+    def layouts(self) -> list[LayoutData]:
+        """Describe the layouts for the record."""
+        return [
+            LayoutData(
+                layout=layout,
+                where=location.where,
+                files=location.manifest.files,
+                bytes=location.manifest.bytes,
+                manifest_sha256=location.manifest.digest(),
+            )
+            for layout, location in self.locations.items()
+        ]
+
+
+def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callable[[str], str]) -> FoundData:
+    """Return the arms that the data allow.
+
+    Args:
+        settings: Where the data are.
+        arms: The arms that were asked for.
+        to_commands: Replaces the names of stages by commands.
+
+    Raises:
+        ConfigurationError: If the split has too few samples.
+        InputError: If no arm can be measured.
+    """
+    found: dict[Layout, Location | LarderError] = {}
+    left_out = []
+    if settings.shards:
+        arms = [name for name in arms if ARMS[name].layout == "webdataset"]
+    for layout in _ORDER:
+        if any(ARMS[name].layout == layout for name in arms):
+            found[layout] = _try_to_locate(layout, settings)
+    locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
+    different = _find_differences(locations, settings.split)
+    measured = []
+    for name in arms:
+        entry = ARMS[name]
+        location = found[entry.layout]
+        missing = _missing_packages(entry)
+        if missing:
+            reason = f"{', '.join(missing)} isn't installed"
+            left_out.append(LeftOut(arm=name, reason=reason, command=f"pip install 'larder-data[{entry.extra}]'"))
+        elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
+            left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
+        elif isinstance(location, LarderError):
+            left_out.append(_explain(name, entry.layout, location, to_commands))
+        elif entry.layout in different:
+            command = to_commands(_made_by(entry.layout)).replace("`", "")
+            left_out.append(LeftOut(arm=name, reason=different[entry.layout], command=command))
+        else:
+            measured.append(name)
+    if not measured:
+        reasons = (f"  - {one.arm}: {one.reason}" + (f": {one.command}" if one.command else "") for one in left_out)
+        raise InputError(
+            join_lines("there are no data to compare arms with:", *reasons), next_step="run one of these commands"
+        )
+    used = {ARMS[name].layout for name in measured}
+    data = FoundData(measured, {layout: locations[layout] for layout in _ORDER if layout in used}, left_out)
+    with name_settings_in_errors(type(settings), {}):
+        plan_batches(data.manifest.splits[settings.split].samples, settings.split, settings.batch_size, 0)
+    return data
+
+
+def _try_to_locate(layout: Layout, settings: LoaderSettings) -> Location | LarderError:
+    try:
+        with map_arm_errors(type(settings), _made_by(layout)):
+            return _locate(layout, settings)
+    except LarderError as error:
+        return error
+
+
+def _locate(layout: Layout, settings: LoaderSettings) -> Location:
+    from larder.progress import NullReporter
+
+    reporter: Reporter = NullReporter()
+    folder_layout, artifact = _ARTIFACTS[layout]
+    if settings.shards:
+        from larder.bench.plain_shards import describe_shards
+
+        return Location(settings.shards, describe_shards(settings))
+    if layout == "tree":
+        where = str(locate_tree(settings, reporter))
+        manifest = find_manifest(Path(where))
+    elif layout == "mount":
+        require_bucket(settings, "imagefolder_rclone_mount")
+        with map_mount_errors(mount_path(settings)):
+            check_mount(mount_path(settings))
+            where = str(locate_mounted_tree(settings, reporter))
+            manifest = find_manifest(Path(where))
+    else:
+        require_bucket(settings, f"the layout {layout}")
+        from larder.loaders.bucket_data import open_artifact_prefix
+
+        where = locate_in_bucket(settings, folder_layout, reporter)
+        manifest = open_artifact_prefix(where, settings).find_manifest()
+    return Location(where, check_manifest(manifest, artifact, settings.split, where))
+
+
+def _made_by(layout: Layout) -> str:
+    return CREATED_BY[_ARTIFACTS[layout][1]]
+
+
+def _missing_packages(entry: ArmEntry) -> list[str]:
+    return [name for name in entry.packages if name != "larder-data" and version_of(name) == UNKNOWN]
+
+
+def version_of(distribution: str) -> str:
+    """Return the version of an installed distribution, or "unknown"."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def _explain(name: str, layout: Layout, error: LarderError, to_commands: Callable[[str], str]) -> LeftOut:
+    """Return why an arm is left out, with the command that helps; none does if the store doesn't answer."""
+    is_mount = layout == "mount"  # mounting again also removes a dead mount
+    helps = is_mount or not isinstance(error, ServiceError)
+    made_by = str(StageRun("mount")) if is_mount else _made_by(layout)
+    command = to_commands(made_by).replace("`", "") if helps else ""
+    return LeftOut(arm=name, reason=to_commands(" ".join(str(error.what).split())), command=command)
+
+
+def _find_differences(locations: dict[Layout, Location], split: str) -> dict[Layout, str]:
+    """Return which layouts have other samples than the first one, and how they differ."""
+    different: dict[Layout, str] = {}
+    present = [layout for layout in _ORDER if layout in locations]
+    if not present:
+        return different
+    first = locations[present[0]]
+    expected = first.manifest.splits[split]
+    for layout in present[1:]:
+        where, manifest = locations[layout]
+        summary = manifest.splits[split]
+        if summary.samples_per_class != expected.samples_per_class:
+            different[layout] = (
+                f"{where} has {summary.samples:,} samples in {split!r}, and {first.where} has {expected.samples:,}, or "
+                "other classes: arms must read the same samples"
+            )
+    return different

@@ -1,0 +1,163 @@
+"""Run jobs in processes of their own, with a time limit.
+
+`template` is the process that is forked for each of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+from larder.errors import ResourceError
+
+A = TypeVar("A")
+
+START_SECONDS = 300.0
+"""Time limit for importing all libraries."""
+_LOG_CHARACTERS = 300
+
+
+class JobFailure(NamedTuple):
+    """Why a job gave no result."""
+
+    kind: Literal["error", "killed", "timeout"]
+    message: str
+
+
+class JobRunner:
+    """Run jobs one after the other, each in a fork of a process that has imported all libraries.
+
+    Args:
+        folder: Folder for results and logs.
+        limit_seconds: Time limit of a job.
+        modules: Modules that are imported before the first job; one that is missing is skipped.
+    """
+
+    def __init__(self, folder: Path, limit_seconds: float, modules: Sequence[str] = ()) -> None:
+        self._folder, self._limit, self._modules = folder, limit_seconds, tuple(modules)
+        self._template: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._running: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def start(self) -> None:
+        """Start importing, without waiting."""
+        if self._template is None or self._template.poll() is not None:
+            self._buffer = b""
+            self._template = subprocess.Popen(
+                [sys.executable, "-m", "larder.bench.comparison.template", *self._modules],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=(self._folder / "template.log").open("ab"),
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                start_new_session=True,  # Ctrl-C is for this process, which ends the other one
+            )
+
+    def run(self, function: Callable[[A], dict[str, Any]], argument: A, name: str) -> dict[str, Any] | JobFailure:
+        """Run a job, and return its result or why there is none.
+
+        Args:
+            function: Function of a module, which returns its result as JSON types. Its process is forked.
+            argument: Its argument, which is pickled.
+            name: Name for its files.
+
+        Raises:
+            ResourceError: If no process can be started.
+        """
+        from larder.bench.comparison.template import Request
+
+        result, log = self._folder / f"{name}.result", self._folder / f"{name}.log"
+        result.unlink(missing_ok=True)
+        is_new = self._template is None or self._template.poll() is not None
+        self.start()
+        assert self._template is not None and self._template.stdin is not None
+        try:
+            if is_new or not self._is_ready:
+                self._await("ready", time.monotonic() + START_SECONDS)
+                self._is_ready = True
+            pickle.dump(Request(function, argument, result, log), self._template.stdin)
+            self._template.stdin.flush()
+            self._running = int(self._await("pid", time.monotonic() + START_SECONDS))
+            code = self._await("exit", time.monotonic() + self._limit)
+        except TimeoutError:
+            self._end()
+            return JobFailure("timeout", f"it took longer than {self._limit:g} s, and was ended")
+        except (BrokenPipeError, EOFError):
+            self._end()
+            raise ResourceError(
+                f"the process that starts the rounds has ended: {_last_line(self._folder / 'template.log')}",
+                next_step="free memory, or set LARDER_WORKERS lower; then run the same command again, which resumes",
+            ) from None
+        self._end_group()
+        if code < 0:
+            name_of_signal = signal.Signals(-code).name
+            return JobFailure(
+                "killed", f"its process was ended by {name_of_signal}; the kernel does so if memory runs out"
+            )
+        if not result.exists():
+            return JobFailure("error", f"its process ended with {code}: {_last_line(log)}")
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        result.unlink()
+        if "error" in found:
+            return JobFailure("error", " ".join(str(found["error"]).split()))
+        return found
+
+    _is_ready = False
+
+    def _await(self, key: str, deadline: float) -> Any:
+        """Return the next answer's value. Raises TimeoutError, and EOFError if the process has ended."""
+        assert self._template is not None and self._template.stdout is not None
+        descriptor = self._template.stdout.fileno()
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise TimeoutError
+            data = os.read(descriptor, 65536)
+            if not data:
+                raise EOFError
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)[key]
+
+    def _end_group(self) -> None:
+        """End what a job has left behind: workers, helpers."""
+        if self._running is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._running, signal.SIGKILL)
+            self._running = None
+
+    def _end(self) -> None:
+        """End the running job and the process that forks jobs."""
+        self._end_group()
+        if self._template is not None:
+            self._template.kill()
+            self._template.wait()
+            for stream in (self._template.stdin, self._template.stdout):
+                if stream is not None:
+                    with suppress(BrokenPipeError):
+                        stream.close()
+            self._template = None
+        self._is_ready = False
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][-_LOG_CHARACTERS:] if lines else "it wrote nothing"

@@ -1,0 +1,47 @@
+"""Run a comparison, print its table, and say what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from larder.bench.comparison.aggregate import aggregate
+from larder.bench.comparison.compare import compare, outcome_of
+from larder.bench.comparison.render import as_table
+from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.records import Comparison
+from larder.progress import Reporter
+from larder.stage import StageOutcome
+from larder.terminal import Lines, as_json, print_escaped
+
+
+def compare_and_print(
+    settings: ComparisonSettings, reporter: Reporter, *, to_commands: Callable[[str], str] = str
+) -> StageOutcome:
+    """Compare arms; write record and tables, and print the table, or with LARDER_LOG=json the record.
+
+    If the settings name records, measure nothing, and put them together.
+
+    Raises what `compare` and `aggregate` raise.
+    """
+    if settings.records:
+        return _put_together(settings, reporter)
+    files = compare(settings, reporter, to_commands=to_commands)
+    _print(files.comparison, reporter)
+    return StageOutcome(
+        Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
+        "compare without LARDER_QUICK, for narrower intervals"
+        if settings.quick
+        else "compare with LARDER_SWEEP=1,2,4, to see how many workers each arm needs",
+        {"record": str(settings.results / files.record)},
+    )
+
+
+def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:
+    comparison = aggregate(settings.record_paths)
+    _print(comparison, reporter)
+    return StageOutcome(comparison.summary.answer, "")
+
+
+def _print(comparison: Comparison, reporter: Reporter) -> None:
+    record = comparison.model_dump(mode="json", by_alias=True)
+    print_escaped(Lines(as_json(record)) if reporter.json else as_table(comparison))

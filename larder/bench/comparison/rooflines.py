@@ -1,0 +1,196 @@
+"""Measure upper bounds: decoding from memory, the fastest known loader from memory, and reading alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from larder.bench.comparison.images import ImageSource, encoded_images
+from larder.store import StoreSettings
+
+MIN_SECONDS = 1.5
+MAX_BYTES = 256 << 20
+"""Encoded images or shards that are kept in memory."""
+_BLOCK, _FETCHERS, _CHUNK = 4 << 20, 8, 64
+_MEMORY = Path("/dev/shm")
+ABOUT = {
+    "decode": "decode, crop and resize in threads, from memory, with larder.stream's kernel (PIL where it isn't built)",
+    "decode_pil": "decode, resize, crop and normalize with PIL and torchvision in threads, from memory",
+    "stream_from_memory": "larder.stream over shards in memory, normalized: the fastest known way to the same batches",
+    "disk_read": "read the tree's files from disk, after dropping them from the page cache",
+    "store_read": f"read shards from the store in blocks of 4 MiB, {_FETCHERS} at once, and discard them",
+}
+
+
+class Bound(NamedTuple):
+    """One measurement of an upper bound."""
+
+    imgs_per_s: float
+    bytes_per_s: float | None
+    threads: int
+
+
+def available_rooflines(source: ImageSource | None) -> list[str]:
+    """Return the upper bounds that can be measured with the data."""
+    if source is None:
+        return []
+    names = ["decode", "decode_pil"]
+    names += ["stream_from_memory", "store_read"] if source.shards else []
+    return names + (["disk_read"] if source.tree else [])
+
+
+def measure_roofline(name: str, source: ImageSource, store: StoreSettings, threads: int, bytes_per_img: float) -> Bound:
+    """Measure one upper bound for a second or two.
+
+    Args:
+        name: One of `ABOUT`.
+        source: Where the images are.
+        store: Settings of the store.
+        threads: Threads that decode.
+        bytes_per_img: Mean length of an image with its share of headers, for reads.
+    """
+    if name == "decode":
+        return _decode(_in_memory(source, store), threads)
+    if name == "decode_pil":
+        return _decode_pil(_in_memory(source, store), threads)
+    if name == "stream_from_memory":
+        return _stream_from_memory(source, store, threads)
+    rate = _disk_read(source) if name == "disk_read" else _store_read(source, store)
+    return Bound(rate / bytes_per_img, rate, 1 if name == "disk_read" else _FETCHERS)
+
+
+def _in_memory(source: ImageSource, store: StoreSettings) -> list[bytes]:
+    images, total = [], 0
+    local = source._replace(shards="") if source.tree else source
+    for content, _ in encoded_images(local, store):
+        images.append(content)
+        total += len(content)
+        if total >= MAX_BYTES or len(images) >= 2000:
+            break
+    return images
+
+
+def _decode(images: Sequence[bytes], threads: int) -> Bound:
+    from larder.stream.decode import Decoder
+    from larder.stream.kernel import JpegKernel
+    from larder.stream.transforms import CenterCrop
+
+    transform = CenterCrop()
+    decoder = Decoder(transform, JpegKernel.load())
+    views = [memoryview(content) for content in images]
+
+    def work(begin: int) -> int:
+        chunk = views[begin : begin + _CHUNK]
+        out = np.empty((len(chunk), transform.size, transform.size, 3), np.uint8)
+        decoder.decode(chunk, np.zeros((len(chunk), transform.draws)), out)
+        return len(chunk)
+
+    return Bound(_rate_in_threads(work, len(views), _CHUNK, threads), None, threads)
+
+
+def _decode_pil(images: Sequence[bytes], threads: int) -> Bound:
+    import torch
+
+    from larder.loaders.preprocessing import decode, reference_transform
+
+    torch.set_num_threads(1)
+    transform = reference_transform()
+
+    def work(at: int) -> int:
+        transform(decode(images[at], "an image"))
+        return 1
+
+    return Bound(_rate_in_threads(work, len(images), 1, threads), None, threads)
+
+
+def _rate_in_threads(work: Callable[[int], int], total: int, step: int, threads: int) -> float:
+    """Return how many units per second threads do, over and over, for MIN_SECONDS."""
+    end = perf_counter() + MIN_SECONDS
+    turns = itertools.cycle(range(0, total, step))
+
+    def one_thread(_: int) -> int:
+        done = 0
+        while perf_counter() < end:
+            done += work(next(turns))
+        return done
+
+    start = perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        done = sum(pool.map(one_thread, range(threads)))
+    return done / (perf_counter() - start)
+
+
+def _stream_from_memory(source: ImageSource, store: StoreSettings, threads: int) -> Bound:
+    from larder.stream import ShardStream, normalize
+
+    with tempfile.TemporaryDirectory(prefix="larder-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        copy_shards(source.shard_folder, store, Path(folder))
+        stream = ShardStream(folder, batch_size=_CHUNK, threads=threads, rank=0, world_size=1)
+        images, start = 0, perf_counter()
+        while perf_counter() - start < MIN_SECONDS:
+            for pixels, _ in stream:
+                images += len(normalize(pixels))
+                if perf_counter() - start >= 2 * MIN_SECONDS:
+                    break
+        return Bound(images / (perf_counter() - start), None, threads)
+
+
+def copy_shards(uri: str, store: StoreSettings, folder: Path) -> None:
+    """Copy the first shards below a URI into a folder, up to MAX_BYTES; at least one."""
+    from larder.stream.shard_folders import open_folder
+
+    shards = open_folder(uri, store)
+    total = 0
+    for path, size in shards.list("").items():
+        if total and total + size > MAX_BYTES:
+            break
+        with (folder / f"{total:012}.tar").open("wb") as file:
+            for begin in range(0, size, _BLOCK):
+                file.write(shards.read(path, begin, min(begin + _BLOCK, size)))
+        total += size
+
+
+def _disk_read(source: ImageSource) -> float:
+    files = [path for path in sorted((Path(source.tree) / source.split).rglob("*")) if path.is_file()]
+    total, start, dropping = 0, perf_counter(), 0.0
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            before = perf_counter()
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            dropping += perf_counter() - before
+            total += len(file.readall())
+        if total > MAX_BYTES or perf_counter() - start > 2 * MIN_SECONDS:
+            break
+    return total / max(perf_counter() - start - dropping, 1e-9)
+
+
+def _store_read(source: ImageSource, store: StoreSettings) -> float:
+    from larder.stream.shard_folders import open_folder
+
+    shards = open_folder(source.shard_folder, store)
+    ranges = [
+        (path, begin, min(begin + _BLOCK, size))
+        for path, size in shards.list("").items()
+        for begin in range(0, size, _BLOCK)
+    ]
+    end = perf_counter() + MIN_SECONDS
+    turns: Iterator[tuple[str, int, int]] = itertools.cycle(ranges)
+
+    def one_thread(_: int) -> int:
+        done = 0
+        while perf_counter() < end:
+            done += len(shards.read(*next(turns)))
+        return done
+
+    start = perf_counter()
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        total = sum(pool.map(one_thread, range(_FETCHERS)))
+    return total / (perf_counter() - start)

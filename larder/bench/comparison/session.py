@@ -1,0 +1,215 @@
+"""Run the rounds of a comparison, and collect their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from larder.bench.arms import ARMS
+from larder.bench.comparison.describe import describe_arm
+from larder.bench.comparison.images import ImageSource
+from larder.bench.comparison.kept import KeptRounds
+from larder.bench.comparison.plan import QUICK_ROOFLINE_ROUNDS, ROOFLINE_ROUNDS, WARM_UP, Entry, Run, plan_round
+from larder.bench.comparison.processes import JobFailure, JobRunner
+from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison.work import Job, do
+from larder.bench.record_parts import Arm, PixelError, Roofline, Round
+from larder.bench.records import Failure
+from larder.bench.statistics import median_interval
+from larder.bench.summarize import AGAIN, NOTHING, repeated_arm
+from larder.progress import Reporter
+
+MAX_FAILURES = 2
+"""An arm that has failed so often isn't run again."""
+QUICK_PASS_SECONDS = 3.0
+"""Duration of a pass of a quick comparison."""
+_QUICK_WARM_UP_BATCHES = 6
+_MIN_BATCHES = 3
+_GUESS_SECONDS = 15.0
+
+
+class DataFacts(NamedTuple):
+    """What rounds must know of the data."""
+
+    source: ImageSource | None
+    bytes_per_img: float
+
+
+class Session:
+    """Runs rounds, and holds their results.
+
+    Args:
+        settings: Settings of the comparison.
+        entries: What each round consists of.
+        facts: What rounds must know of the data.
+        kept: Completed rounds of this comparison.
+        runner: Runs jobs.
+        reporter: Receives progress.
+    """
+
+    def __init__(
+        self,
+        settings: ComparisonSettings,
+        entries: Sequence[Entry],
+        facts: DataFacts,
+        kept: KeptRounds,
+        runner: JobRunner,
+        reporter: Reporter,
+    ) -> None:
+        self._settings, self._entries, self._facts = settings, entries, facts
+        self._kept, self._runner, self._reporter = kept, runner, reporter
+        self.rounds: list[Round] = []
+        self.failures: list[Failure] = []
+        self.kept_seconds = 0.0
+        self._bounds: dict[Entry, list[dict[str, Any]]] = {}
+        self._arms: dict[str, tuple[str, PixelError | None]] = {}
+        self._seconds: dict[Entry, float] = {}
+        self._left: list[Run] = []
+
+    def run_rounds(self, first: int, last: int) -> None:
+        """Run the rounds from `first` to `last`."""
+        planned = [run for number in range(first, last + 1) for run in self._plan(number)]
+        self._left = list(planned)
+        for done, run in enumerate(planned, 1):
+            self._left.pop(0)
+            if self._is_given_up(run.entry):
+                continue
+            began = time.monotonic()
+            shown = self._run(run)
+            self._seconds[run.entry] = max(time.monotonic() - began, self._seconds.get(run.entry, 0.0))
+            left = self._seconds_left()
+            self._reporter.event(
+                "round",
+                f"{_describe(run)}: {shown} ({done:,} of {len(planned):,} runs, about {_duration(left)} left)",
+                done=done,
+                total=len(planned),
+                seconds_left=round(left),
+            )
+
+    def _plan(self, number: int) -> list[Run]:
+        rooflines = QUICK_ROOFLINE_ROUNDS if self._settings.quick else ROOFLINE_ROUNDS
+        return plan_round(self._entries, number, self._settings.seed, rooflines)
+
+    def add_rounds(self, first: int, seconds: float) -> int:
+        """Add rounds while the machine is noisy and time is left. Return their number."""
+        began, added = time.monotonic(), 0
+        while (repeated := repeated_arm(self.rounds)) is not None and repeated.verdict == "noisy":
+            needs = sum(self._seconds.get(entry, _GUESS_SECONDS) for entry in self._entries if entry.kind == "arm")
+            if time.monotonic() - began + needs > seconds:
+                break
+            self._reporter.event(
+                "noisy",
+                f"the machine is noisy: {repeated.arm} twice gave ratios from {repeated.ratio.low:.2f} to "
+                f"{repeated.ratio.high:.2f}; adding round {first + added}",
+            )
+            self.run_rounds(first + added, first + added)
+            added += 1
+        return added
+
+    def arms(self) -> list[Arm]:
+        """Describe the arms that ran."""
+        return [describe_arm(name, reader, error) for name, (reader, error) in self._arms.items()]
+
+    def rooflines(self, about: dict[str, str]) -> list[Roofline]:
+        """Return the upper bounds."""
+        found = []
+        for entry, results in self._bounds.items():
+            rates = [float(result["imgs_per_s"]) for result in results]
+            speeds = [result["bytes_per_s"] for result in results if result["bytes_per_s"] is not None]
+            found.append(
+                Roofline(
+                    name=entry.name,
+                    about=about[entry.name],
+                    imgs_per_s=median_interval(rates).median,
+                    bytes_per_s=round(median_interval(speeds).median) if speeds else None,
+                    rounds=[round(rate, 1) for rate in rates],
+                    workers=results[0]["threads"],
+                )
+            )
+        return found
+
+    def _run(self, run: Run) -> str:
+        """Run one process, or take its result from an earlier part of the comparison. Return what to show."""
+        name = f"{run.position:05}"
+        result: dict[str, Any] | JobFailure | None = self._kept.read(name)
+        is_kept = result is not None
+        if result is None:
+            result = self._runner.run(do, self._job(run), name)
+        if isinstance(result, JobFailure):
+            self.failures.append(
+                Failure(
+                    arm=run.entry.name,
+                    workers=run.entry.workers,
+                    round=run.round,
+                    kind=result.kind,
+                    message=result.message,
+                )
+            )
+            return f"failed: {result.message}"
+        if not is_kept:
+            self._kept.write(name, result)
+        return self._take(run, result, is_kept=is_kept)
+
+    def _take(self, run: Run, result: dict[str, Any], *, is_kept: bool) -> str:
+        if run.entry.kind == "roofline":
+            self._bounds.setdefault(run.entry, []).append(result)
+            return f"{result['imgs_per_s']:,.0f} images/s"
+        measured = Round.model_validate(result["round"])
+        self.rounds.append(measured)
+        if is_kept:
+            self.kept_seconds += measured.process_s
+        error = result["pixel_error"] and PixelError.model_validate(result["pixel_error"])
+        before = self._arms.get(run.entry.name, ("", None))[1]
+        worst = max(filter(None, (before, error)), key=lambda each: (each.mean, each.max), default=None)
+        self._arms[run.entry.name] = result["reader"], worst
+        return f"{measured.epochs[0].imgs_per_s:,.0f} images/s" + (" (from an earlier run)" if is_kept else "")
+
+    def _job(self, run: Run) -> Job:
+        settings, entry = self._settings, run.entry
+        arm = ARMS.get(entry.name.removesuffix(AGAIN))
+        is_short = settings.quick or bool(settings.batches) or run.round == WARM_UP
+        epochs = 1 if is_short else 2 if run.round == settings.measured_rounds else 0
+        return Job(
+            kind=entry.kind,
+            run=run,
+            settings=settings,
+            folder=self._kept.folder,
+            source=self._facts.source,
+            environ=dict(arm.environ) if arm else {},
+            batches=self._quick_batches(run) if settings.quick else settings.batches,
+            epochs=epochs,
+            bytes_per_img=self._facts.bytes_per_img,
+        )
+
+    def _quick_batches(self, run: Run) -> int:
+        """Return how many batches an arm reads in QUICK_PASS_SECONDS, by its warm-up."""
+        if run.round == WARM_UP:
+            return _QUICK_WARM_UP_BATCHES
+        name = run.entry.name.removesuffix(AGAIN)
+        rates = [
+            one.epochs[0].batches_per_s
+            for one in self.rounds
+            if (one.arm, one.workers, one.round) == (name, run.entry.workers, WARM_UP)
+        ]
+        return max(int(rates[0] * QUICK_PASS_SECONDS), _MIN_BATCHES) if rates else _QUICK_WARM_UP_BATCHES
+
+    def _is_given_up(self, entry: Entry) -> bool:
+        failed = sum((one.arm, one.workers) == (entry.name, entry.workers) for one in self.failures)
+        return failed >= MAX_FAILURES
+
+    def _seconds_left(self) -> float:
+        return sum(
+            self._seconds.get(run.entry, _GUESS_SECONDS) for run in self._left if not self._is_given_up(run.entry)
+        )
+
+
+def _describe(run: Run) -> str:
+    number = "warm-up" if run.round == WARM_UP else f"round {run.round}"
+    what = "upper bound " if run.entry.kind == "roofline" else ""
+    workers = "" if run.entry.name == NOTHING else f" with {run.entry.workers} workers"
+    return f"{number}, {what}{run.entry.name}{workers}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,202 @@
+"""What a round's process does: measure an arm or an upper bound, and return the result as JSON types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from larder.bench.comparison.images import ImageSource, encoded_images
+from larder.bench.comparison.plan import Run
+from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.record_parts import PixelError, Round
+from larder.bench.summarize import AGAIN, NOTHING
+
+if TYPE_CHECKING:
+    from larder.bench.comparison.epoch import Counters, EpochResult
+    from larder.bench.measured_loader import MeasuredLoader
+    from larder.loaders.loader import Batch
+
+PRELOADED = (
+    "larder.bench.comparison.work",
+    "larder.bench.comparison.epoch",
+    "larder.bench.comparison.reference",
+    "larder.bench.comparison.rooflines",
+    "larder.bench.open_arm",
+    "larder.bucket",
+    "larder.loaders.preprocessing",
+    "larder.loaders.fast_shards",
+    "larder.loaders.image_folder",
+    "larder.stream.shard_stream",
+    "larder.loaders.s3_reader",
+    "larder.loaders.litdata_images",
+    "webdataset",
+)
+"""Modules that most arms import."""
+REFERENCE = "reference.npz"
+NOTHING_BATCHES = 2000
+"""Batches of the arm that costs nothing: enough for a precise mean."""
+_LOCAL_FILES = 2000
+"""Files whose state in the page cache is determined; of more files, evenly spread ones."""
+
+
+class Job(NamedTuple):
+    """What a process does. It is pickled."""
+
+    kind: str
+    """`reference`, or the kind of `run.entry`."""
+    run: Run | None
+    """The run; None for the reference."""
+    settings: ComparisonSettings
+    folder: Path
+    """Folder of the comparison, which holds the reference."""
+    source: ImageSource | None
+    """Where encoded images are."""
+    environ: Mapping[str, str] = {}
+    """Environment variables of the arm's library."""
+    batches: int = 0
+    """Batches of an epoch; 0 is all."""
+    epochs: int = 1
+    """Epochs to measure; an arm with a cache measures both of its epochs if this is 0."""
+    bytes_per_img: float = 1.0
+
+
+def do(job: Job) -> dict[str, Any]:
+    """Do a job. Raises what the arm raises."""
+    os.environ.update(job.environ)
+    if job.kind == "reference":
+        return _make_reference(job)
+    return {"arm": _measure_arm, "roofline": _measure_roofline}[job.kind](job)
+
+
+def _make_reference(job: Job) -> dict[str, Any]:
+    from larder.bench.comparison.reference import build_reference, write_reference
+
+    assert job.source is not None
+    samples = build_reference(encoded_images(job.source, job.settings), max(job.settings.worker_counts))
+    write_reference(job.folder / REFERENCE, samples)
+    return {"digest": samples.digest()}
+
+
+def _measure_roofline(job: Job) -> dict[str, Any]:
+    from larder.bench.comparison.rooflines import measure_roofline
+
+    assert job.run is not None and job.source is not None
+    entry = job.run.entry
+    bound = measure_roofline(entry.name, job.source, job.settings, entry.workers, job.bytes_per_img)
+    return dict(bound._asdict())
+
+
+def _measure_arm(job: Job) -> dict[str, Any]:
+    from larder.bench.comparison.reference import read_reference
+
+    assert job.run is not None
+    entry, started, begin = job.run.entry, datetime.now(UTC), perf_counter()
+    settings = job.settings.model_copy(update={"workers": entry.workers, "sweep": ""})
+    with ExitStack() as stack:
+        reference = read_reference(job.folder / REFERENCE)
+        if entry.name == NOTHING:
+            reader, opened, results = "nothing", begin, [_measure_nothing(settings.batch_size)]
+        else:
+            measured = _open(entry.name.removesuffix(AGAIN), settings, stack)
+            reader, opened = measured.loader.reader, perf_counter()
+            counters = _counters(entry.name.removesuffix(AGAIN), measured, settings)
+            results = list(_measure_epochs(job, measured, counters, reference))
+    return {
+        "round": Round(
+            arm=entry.name,
+            workers=entry.workers,
+            round=job.run.round,
+            position=job.run.position,
+            started_utc=started.isoformat(timespec="seconds"),
+            process_s=round(perf_counter() - begin, 3),
+            open_s=round(opened - begin, 4),
+            epochs=[result.record for result in results],
+        ).model_dump(mode="json"),
+        "reader": reader,
+        "pixel_error": _dump(_worst([result.pixel_error for result in results])),
+    }
+
+
+def _open(name: str, settings: ComparisonSettings, stack: ExitStack) -> MeasuredLoader:
+    from larder.bench.open_arm import open_arm
+    from larder.progress import NullReporter
+
+    measured = stack.enter_context(open_arm(name, settings, NullReporter()))
+    stack.callback(measured.loader.close)
+    return measured
+
+
+def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, reference: Any) -> Iterator[EpochResult]:
+    from larder.bench.comparison.epoch import measure_epoch
+
+    assert job.run is not None
+    loader = measured.loader
+    batches = min(job.batches or len(loader), len(loader))
+    is_whole = batches == len(loader)
+    epochs = job.epochs or (2 if is_whole and len(measured.passes) > 1 else 1)
+    for number in range(1, epochs + 1):
+        order = 2 * job.run.round + number - 1
+        yield measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
+
+
+def _measure_nothing(batch_size: int) -> EpochResult:
+    """Measure the loop itself, with the same work on each batch."""
+    import torch
+
+    from larder.bench.comparison.epoch import Counters, measure_epoch
+    from larder.bench.received import interface_bytes
+
+    batch = torch.zeros(batch_size, 3, 224, 224), torch.zeros(batch_size, dtype=torch.int64)
+
+    def batches() -> Iterator[Batch]:
+        for _ in range(NOTHING_BATCHES):
+            yield batch
+
+    return measure_epoch(batches(), 1, Counters(lambda: None, interface_bytes), None, is_whole=False)
+
+
+def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings) -> Counters:
+    from larder.bench.arms import ARMS
+    from larder.bench.comparison.epoch import Counters
+
+    layout = ARMS[name].layout
+    helper: Callable[[], float] = (lambda: _rclone_cpu(str(settings.mount_dir))) if layout == "mount" else (lambda: 0.0)
+    files = _tree_files(measured) if layout == "tree" else []
+    return Counters(measured.network, measured.received, helper, files)
+
+
+def _tree_files(measured: MeasuredLoader) -> list[Path]:
+    """Return files of a tree that an ImageFolder reads, evenly spread."""
+    dataset = getattr(measured.loader, "dataset", None)
+    samples = getattr(dataset, "samples", [])
+    return [Path(path) for path, _ in samples[:: max(len(samples) // _LOCAL_FILES, 1)]]
+
+
+def _rclone_cpu(mount_dir: str) -> float:
+    """Return the CPU seconds so far of the rclone that serves a mount; 0 if it runs where it can't be seen."""
+    import psutil
+
+    folder = os.path.realpath(mount_dir)
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if words and "rclone" in words[0] and any(os.path.realpath(word).startswith(folder) for word in words[1:]):
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            return float(times.user + times.system)
+    return 0.0
+
+
+def _worst(errors: list[PixelError | None]) -> PixelError | None:
+    known = [error for error in errors if error is not None]
+    return max(known, key=lambda error: (error.mean, error.max)) if known else None
+
+
+def _dump(error: PixelError | None) -> dict[str, Any] | None:
+    return None if error is None else error.model_dump(mode="json")

@@ -1,0 +1,192 @@
+"""Compare arms over a real tree and a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from larder.bench.comparison.data import find_data
+from larder.bench.records import Comparison, read_comparison
+from larder.bench.summarize import AGAIN, NOTHING
+from services.bench.settings import BenchSettings
+from tests.conftest import Proxy, Store, Until
+from tests.integration.bench.conftest import MountBucket, RunBench, StartBench, load
+from tests.integration.bench.packed_arms import SHARDS, one_store
+
+COMPARE = ("--task", "compare", "--rounds", "1", "--extra-seconds", "0")
+PACKED = ("imagefolder_local", "litdata_streaming", "stream", "webdataset")
+
+
+def only_record(tmp_path: Path) -> Comparison:
+    [path] = (tmp_path / "results").glob("compare-*.json")
+    return read_comparison(path)
+
+
+@one_store
+def test_measures_every_arm_that_the_data_allow(
+    run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path
+) -> None:
+    code, out, err = run_bench(*COMPARE, **packed)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert {arm.name for arm in record.arms} == {*PACKED, f"stream{AGAIN}", NOTHING}
+    assert {one.arm for one in record.left_out} == {"imagefolder_rclone_mount", "remote_one_sample"}
+    assert "`make" not in err
+    [objects] = [one for one in record.left_out if one.arm == "remote_one_sample"]
+    assert objects.command == "make etl-load"
+    assert err.count("remote_one_sample is left out") == 1
+    assert record.status == "complete"
+    assert not record.failures
+    for arm in record.summary.arms:
+        assert arm.exactly_once, arm.arm
+        assert arm.rounds == 1
+    for one in record.arms:
+        if one.name != NOTHING:
+            assert one.pixel_error is not None
+            assert one.pixel_error.max == 0, one.name
+    [litdata] = [one for one in record.arms if one.name == "litdata_streaming"]
+    assert litdata.settings == {"LITDATA_BATCH_DECODE": "all"}
+    assert {one.name for one in record.rooflines} == {
+        "decode", "decode_pil", "stream_from_memory", "disk_read", "store_read",
+    }  # fmt: skip
+    measured = [one for one in record.rounds if one.round == 1 and one.arm != NOTHING]
+    assert all(one.epochs[0].images == 40 for one in measured)
+    assert all(len(one.epochs) == 2 for one in measured)
+    assert {one.epochs[0].samples_digest for one in measured} == {record.data.samples_digest}
+    [tree] = [one for one in measured if one.arm == "imagefolder_local"]
+    assert tree.epochs[0].page_cache.resident_before == 1.0
+    assert record.summary.instrument is not None
+    assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
+    assert record.provenance.endpoint == store.endpoint
+    assert out.startswith(record.summary.answer)
+    [markdown] = (tmp_path / "results").glob("compare-*.md")
+    assert f"| {record.summary.arms[0].arm} |" in markdown.read_text()
+    assert not list((tmp_path / "results").glob(".compare-*"))
+
+
+def test_an_interrupted_comparison_resumes(
+    start_bench: StartBench, run_bench: RunBench, tmp_path: Path, tree: Path, until: Until
+) -> None:
+    flags = (*COMPARE, "--arms", "imagefolder_local")
+
+    def kept() -> list[Path]:
+        return list((tmp_path / "results").glob(".compare-*/run-0*.json"))
+
+    with start_bench(*flags) as process:
+        until(kept, "a round is kept")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    before = {path.name: json.loads(path.read_text()) for path in kept()}
+    code, _, err = run_bench(*flags)
+    assert code == 0, err
+    assert "resuming a comparison" in err
+    record = only_record(tmp_path)
+    starts = {one.position: one.started_utc for one in record.rounds}
+    for result in before.values():
+        if "round" in result:
+            assert starts[result["round"]["position"]] == result["round"]["started_utc"]
+    assert {one.arm for one in record.rounds} == {"imagefolder_local", f"imagefolder_local{AGAIN}", NOTHING}
+
+
+@one_store
+def test_an_arm_whose_data_are_damaged_fails_and_the_others_go_on(
+    own_copy: None, run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path
+) -> None:
+    listed = store.client.list_objects_v2(Bucket=packed["S3_BUCKET"], Prefix=f"{SHARDS}/training/")["Contents"]
+    store.client.delete_object(Bucket=packed["S3_BUCKET"], Key=listed[-1]["Key"])
+    code, out, err = run_bench(*COMPARE, "--arms", "imagefolder_local,webdataset", **packed)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert record.status == "partial"
+    assert record.summary.confidence == "low"
+    failed = {one.arm: one.message for one in record.failures}
+    assert failed.keys() == {"webdataset", f"webdataset{AGAIN}"}
+    assert "is missing" in failed["webdataset"]
+    assert [arm.arm for arm in record.summary.arms] == ["imagefolder_local"]
+    assert "webdataset with 2 workers failed" in out
+
+
+@one_store
+def test_a_store_that_fails_in_mid_epoch(
+    run_bench: RunBench, packed: dict[str, str], proxy: Proxy, tmp_path: Path
+) -> None:
+    """It refuses one shard of five: what reads it fails, and the tree serves as reference."""
+    proxy.fault = lambda method, path, number: 403 if path.endswith("/training/shard-000002.tar") else None
+    environ = packed | {"S3_ENDPOINT_URL": proxy.endpoint}
+    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local,stream", **environ)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert {one.arm for one in record.failures} >= {"stream", f"stream{AGAIN}", "store_read"}
+    assert all("shard-000002.tar" in one.message for one in record.failures)
+    assert [arm.arm for arm in record.summary.arms] == ["imagefolder_local"]
+    assert record.summary.arms[0].exactly_once
+    assert "the images can't be decoded for checks" in err
+
+
+def test_too_few_samples(run_bench: RunBench) -> None:
+    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local", LARDER_BATCH_SIZE="32")
+    assert code == 2
+    assert "LARDER_BATCH_SIZE=32: it takes 3 batches to measure" in err
+
+
+def test_no_data_at_all(run_bench: RunBench, tmp_path: Path) -> None:
+    code, _, err = run_bench(*COMPARE, FOOD11_DATA_DIR=str(tmp_path / "nothing"))
+    assert code == 3
+    assert "there are no data to compare arms with" in err
+    assert "imagefolder_local" in err
+    assert "make etl-local" in err
+
+
+def test_results_that_cant_be_written(run_bench: RunBench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = run_bench(*COMPARE, LARDER_RESULTS=str(tmp_path / "file"))
+    assert code == 3
+    assert "records can't be written there" in err
+    assert "LARDER_RESULTS" in err
+
+
+@one_store
+def test_a_dead_mount_is_left_out(mount: MountBucket, store: Store, bucket: str, tree: Path, tmp_path: Path) -> None:
+    environ = load(tree, store, bucket) | {"FOOD11_DATA_DIR": str(tree)}
+    mounted = mount(store.endpoint, environ)
+    settings = BenchSettings.load(
+        "bench", [], environ | {"LARDER_MOUNT_DIR": str(mounted.folder), "LARDER_BATCH_SIZE": "8"}
+    )
+    arms = ["imagefolder_local", "imagefolder_rclone_mount"]
+    assert find_data(settings, arms, str).arms == arms
+    mounted.kill()
+    found = find_data(settings, arms, str)
+    assert found.arms == ["imagefolder_local"]
+    [left_out] = found.left_out
+    assert left_out.arm == "imagefolder_rclone_mount"
+    assert left_out.command == "mount"
+
+
+@one_store
+def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Path) -> None:
+    """The folder has no manifest: shards are read as they are."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("LARDER_", "FOOD11_", "S3_"))}
+    environ |= packed | {"LARDER_BATCH_SIZE": "8", "LARDER_RESULTS": str(tmp_path / "results"), "S3_BUCKET": ""}
+    root = str(Path(__file__).parents[3])
+    uri = f"s3://{packed['S3_BUCKET']}/{SHARDS}/training"
+    command = [sys.executable, "-m", "larder.bench.comparison", *COMPARE[2:], "--workers=1", f"--shards={uri}"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    record = only_record(tmp_path)
+    assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == {"stream": True, "webdataset": True}
+    assert not record.left_out
+    assert record.data.samples == 40
+    assert record.data.classes == 3
