@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from larder.bench.comparison.identify import OFFSET, STEP, Samples, fingerprints_of
+from larder.bench.comparison.identify import PIXELS, Samples, fingerprints_of
 
 MAX_SAMPLES = 20_000
 """A split with more samples gets no reference, which would take minutes and be searched for seconds."""
@@ -53,9 +53,8 @@ def read_reference(path: Path) -> Samples | None:
 def _decode(content: bytes) -> NDArray[np.float32]:
     from larder.loaders.preprocessing import decode, reference_transform
 
-    pixels: NDArray[np.float32] = reference_transform()(decode(content, "an image"))[
-        :, OFFSET::STEP, OFFSET::STEP
-    ].numpy()
+    image = reference_transform()(decode(content, "an image"))
+    pixels: NDArray[np.float32] = image[PIXELS].clone().numpy()
     return pixels
 
 

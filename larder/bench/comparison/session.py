@@ -24,6 +24,8 @@ MAX_FAILURES = 2
 """An arm that has failed so often isn't run again."""
 QUICK_PASS_SECONDS = 3.0
 """Duration of a pass of a quick comparison."""
+QUICK_SECONDS = 150.0
+"""A quick comparison starts no run of a further round after this time."""
 _QUICK_WARM_UP_BATCHES = 6
 _MIN_BATCHES = 3
 _GUESS_SECONDS = 15.0
@@ -66,6 +68,7 @@ class Session:
         self._arms: dict[str, tuple[str, PixelError | None]] = {}
         self._seconds: dict[Entry, float] = {}
         self._left: list[Run] = []
+        self._began = time.monotonic()
 
     def run_rounds(self, first: int, last: int) -> None:
         """Run the rounds from `first` to `last`."""
@@ -73,7 +76,7 @@ class Session:
         self._left = list(planned)
         for done, run in enumerate(planned, 1):
             self._left.pop(0)
-            if self._is_given_up(run.entry):
+            if self._is_given_up(run.entry) or self._is_late(run):
                 continue
             began = time.monotonic()
             shown = self._run(run)
@@ -187,16 +190,22 @@ class Session:
         if run.round == WARM_UP:
             return _QUICK_WARM_UP_BATCHES
         name = run.entry.name.removesuffix(AGAIN)
-        rates = [
-            one.epochs[0].batches_per_s
-            for one in self.rounds
-            if (one.arm, one.workers, one.round) == (name, run.entry.workers, WARM_UP)
-        ]
-        return max(int(rates[0] * QUICK_PASS_SECONDS), _MIN_BATCHES) if rates else _QUICK_WARM_UP_BATCHES
+        key = name, run.entry.workers, WARM_UP
+        warm_ups = [one.epochs[0] for one in self.rounds if (one.arm, one.workers, one.round) == key]
+        if not warm_ups:
+            return _QUICK_WARM_UP_BATCHES
+        [epoch] = warm_ups
+        later = (epoch.batches - 1) / max(epoch.seconds - epoch.first_batch_s, 0.01)
+        seconds = max(QUICK_PASS_SECONDS - epoch.first_batch_s, 0.0)
+        return max(1 + int(min(later, 4 * epoch.batches_per_s) * seconds), _MIN_BATCHES)
 
     def _is_given_up(self, entry: Entry) -> bool:
         failed = sum((one.arm, one.workers) == (entry.name, entry.workers) for one in self.failures)
         return failed >= MAX_FAILURES
+
+    def _is_late(self, run: Run) -> bool:
+        """Return whether a run is left out to keep the time of a quick comparison. The first round is always whole."""
+        return self._settings.quick and run.round > 1 and time.monotonic() - self._began > QUICK_SECONDS
 
     def _seconds_left(self) -> float:
         return sum(

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from larder.bench.comparison.data import find_data
 from larder.bench.records import Comparison, read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
@@ -93,6 +95,7 @@ def test_an_interrupted_comparison_resumes(
     assert {one.arm for one in record.rounds} == {"imagefolder_local", f"imagefolder_local{AGAIN}", NOTHING}
 
 
+@pytest.mark.exhaustive
 @one_store
 def test_an_arm_whose_data_are_damaged_fails_and_the_others_go_on(
     own_copy: None, run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path

@@ -103,4 +103,4 @@ def test_fingerprints_are_levels_of_the_original_pixels() -> None:
     normalized.zero_()  # loaders use their memory again
     samples = collector.samples()
     assert samples.labels.tolist() == [7]
-    assert samples.fingerprints.tolist() == [levels[:, :, 7::14, 7::14].reshape(-1).tolist()]
+    assert samples.fingerprints.tolist() == [levels[:, :, 14::28, 96:112].reshape(-1).tolist()]
