@@ -42,7 +42,7 @@ def patch_litdata(observer: FetchObserver, client_options: dict[str, Any], prefe
         prefetch_chunks: Chunks that each worker prefetches; None leaves it to LitData.
     """
     _observe_fetches(observer)
-    _set_client_options(client_options)
+    set_client_options(client_options)
     if prefetch_chunks is not None:
         _set_prefetch_chunks(prefetch_chunks)
     _silence_crash_reports()
@@ -77,7 +77,7 @@ def _observe_fetches(observer: FetchObserver) -> None:
     downloader.register_downloader("s3://", ObservedDownloader, overwrite=True)
 
 
-def _set_client_options(options: dict[str, Any]) -> None:
+def set_client_options(options: dict[str, Any]) -> None:
     """Set options of obstore's client. LitData has no argument for them, and obstore's defaults refuse plain http.
 
     Passing any client option drops `allow_http` from the store's own configuration (developmentseed/obstore#159).

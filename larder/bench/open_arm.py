@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from larder.bench import arms
 from larder.bench.settings import LoaderSettings
+from larder.errors import ConfigurationError
 from larder.progress import Reporter
 
 if TYPE_CHECKING:
@@ -27,5 +28,13 @@ def import_arm(name: str) -> ArmOpener:
 
 
 def open_arm(name: str, settings: LoaderSettings, reporter: Reporter) -> AbstractContextManager[MeasuredLoader]:
-    """Open the loader of an arm. See ArmOpener."""
+    """Open the loader of an arm. See ArmOpener.
+
+    Raises:
+        ConfigurationError: If a package of an optional arm isn't installed.
+    """
+    if arms.is_optional(name) and (missing := arms.missing_packages(name)):
+        raise ConfigurationError(
+            f"{name} needs {', '.join(missing)}, which isn't installed", next_step=f"`{arms.install_command(name)}`"
+        )
     return import_arm(name)(settings, reporter)

@@ -70,7 +70,7 @@ def compare(
             reporter.event(
                 "left out", f"{one.arm} is left out: {one.reason}" + (f"; {one.command}" if one.command else "")
             )
-        source = source_of(settings, {layout: place.where for layout, place in found.locations.items()})
+        source = source_of(settings, found.references)
         identity = identity_of(settings, found, machine, available_rooflines(source))
         with (
             keep_rounds(settings.results, identity) as kept,
@@ -95,7 +95,7 @@ def _run(
     runner: JobRunner,
     began: float,
 ) -> Comparison:
-    source = source_of(settings, {layout: place.where for layout, place in found.locations.items()})
+    source = source_of(settings, found.references)
     summary = found.manifest.splits[settings.split]
     facts = DataFacts(source, summary.bytes / max(summary.samples, 1))
     entries = plan_entries(found.arms, settings.worker_counts, available_rooflines(source))

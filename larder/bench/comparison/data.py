@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, ArmEntry, Layout
+from larder.bench.arms import ARMS, Layout, install_command, missing_packages
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.passes import plan_batches
 from larder.bench.rclone_mount import check_mount, map_mount_errors
-from larder.bench.record_parts import UNKNOWN, LayoutData
+from larder.bench.record_parts import LayoutData
 from larder.bench.records import LeftOut
 from larder.bench.settings import LoaderSettings
 from larder.bench.wording import name_settings_in_errors
@@ -31,6 +30,7 @@ _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "webdataset": ("webdataset", "webdataset"),
     "litdata": ("litdata", "litdata"),
 }
+_REFERENCES: tuple[Layout, ...] = ("tree", "webdataset")
 _ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata")
 
 
@@ -50,6 +50,8 @@ class FoundData(NamedTuple):
     """Layouts that these arms read."""
     left_out: list[LeftOut]
     """The other arms."""
+    references: dict[Layout, str]
+    """Where images for the reference and for upper bounds are, also of layouts that no arm reads."""
 
     @property
     def manifest(self) -> Manifest:
@@ -87,7 +89,8 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
     if settings.shards:
         arms = [name for name in arms if ARMS[name].layout == "webdataset"]
     for layout in _ORDER:
-        if any(ARMS[name].layout == layout for name in arms):
+        is_read = any(ARMS[name].layout == layout for name in arms)
+        if is_read or (layout in _REFERENCES and not settings.shards):
             found[layout] = _try_to_locate(layout, settings)
     locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
     different = _find_differences(locations, settings.split)
@@ -95,10 +98,10 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
     for name in arms:
         entry = ARMS[name]
         location = found[entry.layout]
-        missing = _missing_packages(entry)
+        missing = missing_packages(name)
         if missing:
             reason = f"{', '.join(missing)} isn't installed"
-            left_out.append(LeftOut(arm=name, reason=reason, command=f"pip install 'larder-data[{entry.extra}]'"))
+            left_out.append(LeftOut(arm=name, reason=reason, command=install_command(name)))
         elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
             left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
         elif isinstance(location, LarderError):
@@ -114,7 +117,11 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
             join_lines("there are no data to compare arms with:", *reasons), next_step="run one of these commands"
         )
     used = {ARMS[name].layout for name in measured}
-    data = FoundData(measured, {layout: locations[layout] for layout in _ORDER if layout in used}, left_out)
+    references = {
+        layout: locations[layout].where for layout in _REFERENCES if layout in locations and layout not in different
+    }
+    used_locations = {layout: locations[layout] for layout in _ORDER if layout in used}
+    data = FoundData(measured, used_locations, left_out, references)
     with name_settings_in_errors(type(settings), {}):
         plan_batches(data.manifest.splits[settings.split].samples, settings.split, settings.batch_size, 0)
     return data
@@ -157,18 +164,6 @@ def _locate(layout: Layout, settings: LoaderSettings) -> Location:
 
 def _made_by(layout: Layout) -> str:
     return CREATED_BY[_ARTIFACTS[layout][1]]
-
-
-def _missing_packages(entry: ArmEntry) -> list[str]:
-    return [name for name in entry.packages if name != "larder-data" and version_of(name) == UNKNOWN]
-
-
-def version_of(distribution: str) -> str:
-    """Return the version of an installed distribution, or "unknown"."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return UNKNOWN
 
 
 def _explain(name: str, layout: Layout, error: LarderError, to_commands: Callable[[str], str]) -> LeftOut:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from larder.bench import provenance
-from larder.bench.arms import ARMS
-from larder.bench.comparison.data import FoundData, version_of
+from larder.bench.arms import ARMS, version_of
+from larder.bench.comparison.data import FoundData
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.record_parts import UNKNOWN, Arm, Data, PixelError, Provenance
 from larder.bench.summarize import AGAIN, NOTHING

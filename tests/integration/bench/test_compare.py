@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from larder.bench.arms import install_command
 from larder.bench.comparison.data import find_data
 from larder.bench.records import Comparison, read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
@@ -36,7 +37,7 @@ def test_measures_every_arm_that_the_data_allow(
     assert code == 0, err
     record = only_record(tmp_path)
     assert {arm.name for arm in record.arms} == {*PACKED, f"stream{AGAIN}", NOTHING}
-    assert {one.arm for one in record.left_out} == {"imagefolder_rclone_mount", "remote_one_sample"}
+    assert {one.arm for one in record.left_out} >= {"imagefolder_rclone_mount", "litdata_raw", "remote_one_sample"}
     assert "`make" not in err
     [objects] = [one for one in record.left_out if one.arm == "remote_one_sample"]
     assert objects.command == "make etl-load"
@@ -151,6 +152,26 @@ def test_results_that_cant_be_written(run_bench: RunBench, tmp_path: Path) -> No
     assert code == 3
     assert "records can't be written there" in err
     assert "LARDER_RESULTS" in err
+
+
+@one_store
+def test_peers_yield_every_sample_once(run_bench: RunBench, loaded: dict[str, str], tree: Path, tmp_path: Path) -> None:
+    environ = loaded | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(tree)}
+    code, _, err = run_bench(*COMPARE, "--arms", "litdata_raw,s3torchconnector,simplejpeg_local", **environ)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert not record.failures
+    by_name = {arm.arm: arm for arm in record.summary.arms}
+    assert by_name["litdata_raw"].exactly_once
+    left_out = {one.arm: one.command for one in record.left_out}
+    for name in ("s3torchconnector", "simplejpeg_local"):
+        if name in left_out:
+            assert left_out[name] == install_command(name)
+        else:
+            assert by_name[name].exactly_once
+            error = next(arm.pixel_error for arm in record.arms if arm.name == name)
+            assert error is not None
+            assert error.max <= 1
 
 
 @one_store

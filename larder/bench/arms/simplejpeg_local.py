@@ -1,0 +1,67 @@
+"""simplejpeg and cykooz.resizer over the tree on local disk, by PyTorch's DataLoader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from larder.bench.arm_errors import map_arm_errors
+from larder.bench.measured_loader import MeasuredLoader
+from larder.bench.peers import find_files, make_map_style_loader
+from larder.bench.settings import LoaderSettings
+from larder.loaders.image_table import ImageTable
+from larder.next_step import CREATED_BY
+from larder.progress import Reporter
+
+_RESIZED, _CROP = 256, 224
+
+
+@contextmanager
+def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[MeasuredLoader]:
+    """Open the loader of `<data_dir>/<split>/class_XX/*.jpg`. Raises what `find_files` raises."""
+    with map_arm_errors(type(settings), CREATED_BY["tree"]):
+        folder, manifest, table = find_files(settings, reporter)
+        reader = (
+            f"simplejpeg {version('simplejpeg')} and cykooz.resizer {version('cykooz.resizer')}, torch's DataLoader"
+        )
+        loader = make_map_style_loader(FastFiles(folder, table), manifest, settings, reader)
+        yield MeasuredLoader(loader, lambda: None)
+
+
+class FastFiles:
+    """Map-style dataset of a tree's images, decoded by simplejpeg, cropped and resized by cykooz.resizer."""
+
+    def __init__(self, folder: Path, table: ImageTable) -> None:
+        from torchvision import transforms
+
+        from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
+        self._folder, self._table = folder, table
+        self._normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, number: int) -> tuple[Any, int]:
+        content = (self._folder / self._table.path(number)).read_bytes()
+        return self._normalize(decode_and_crop(content)), self._table.label(number)
+
+
+def decode_and_crop(content: bytes) -> Any:
+    """Return uint8 [224, 224, 3]: what Resize(256) and CenterCrop(224) give, with at most a level of difference."""
+    import cykooz_resizer as cykooz
+    import numpy as np
+    import simplejpeg
+
+    pixels = simplejpeg.decode_jpeg(content, "RGB")
+    height, width, _ = pixels.shape
+    side = min(height, width) * _CROP / _RESIZED
+    box = cykooz.CropBox((width - side) / 2, (height - side) / 2, side, side)
+    options = cykooz.ResizeOptions(cykooz.ResizeAlg.convolution(cykooz.FilterType.bilinear), crop_box=box)
+    source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, pixels.tobytes())
+    target = cykooz.ImageData(_CROP, _CROP, cykooz.PixelType.U8x3)
+    cykooz.Resizer().resize(source, target, options)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(_CROP, _CROP, 3)
