@@ -195,7 +195,7 @@ class EpochRecord(Part):
     instrument_cpu_s: Amount
     """CPU time of the measuring threads, which `cpu_s` leaves out."""
     peak_memory_bytes: Count
-    """Highest sum over the client's processes."""
+    """Highest sum over the client's processes, sampled each second, to 10%."""
     peak_memory_kind: Literal["pss", "rss"]
     """`pss`: shared pages count once; `rss`: once per process."""
     network_bytes: Count | None

@@ -51,7 +51,7 @@ class RepeatedArm(Part):
     ratio: Interval
     """Ratio of its two rates by round; 1 must be in the interval."""
     verdict: Literal["quiet", "noisy"]
-    """`noisy` if 1 isn't in the interval, or the interval is wider than 10%."""
+    """`noisy` if 1.00, to two decimals, isn't in the interval, or the interval is wider than 10%."""
     rounds_added: Count
     """Rounds added because the machine was noisy."""
 

@@ -65,7 +65,8 @@ def repeated_arm(rounds: Sequence[Round], rounds_added: int = 0) -> RepeatedArm 
         return None
     ratios = [first[pair].epochs[0].imgs_per_s / again[pair].epochs[0].imgs_per_s for pair in pairs]
     ratio = median_interval(ratios)
-    is_quiet = ratio.low <= 1 <= ratio.high and ratio.high - ratio.low <= MAX_NOISE
+    has_one = round(ratio.low, 2) <= 1 <= round(ratio.high, 2)
+    is_quiet = has_one and ratio.high - ratio.low <= MAX_NOISE
     return RepeatedArm(arm=name, ratio=ratio, verdict="quiet" if is_quiet else "noisy", rounds_added=rounds_added)
 
 

@@ -47,8 +47,9 @@ class PeakMemory(Sampler):
     every sample; an RSS takes 0.03 ms. So each sample reads RSS, and PSS only if the sum of RSS has grown.
     """
 
-    def __init__(self, interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> None:
+    def __init__(self, interval_seconds: float = SAMPLE_INTERVAL_SECONDS, growth: float = GROWTH) -> None:
         super().__init__(interval_seconds)
+        self._growth = growth
         self.peak_bytes = 0
         self.kind: Literal["pss", "rss"] = "pss"
         self._highest_resident = 0
@@ -56,7 +57,7 @@ class PeakMemory(Sampler):
     def _sample(self) -> None:
         processes = [psutil.Process(), *descendants()]
         resident = sum(map(_resident_bytes, processes))
-        if resident > self._highest_resident * GROWTH:
+        if resident > self._highest_resident * self._growth:
             self._highest_resident = resident
             self.peak_bytes = max(self.peak_bytes, self._proportional_bytes(processes) or resident)
 

@@ -58,10 +58,21 @@ def decode_and_crop(content: bytes) -> Any:
 
     pixels = simplejpeg.decode_jpeg(content, "RGB")
     height, width, _ = pixels.shape
-    side = min(height, width) * _CROP / _RESIZED
-    box = cykooz.CropBox((width - side) / 2, (height - side) / 2, side, side)
+    box = cykooz.CropBox(*_crop_box(width, height))
     options = cykooz.ResizeOptions(cykooz.ResizeAlg.convolution(cykooz.FilterType.bilinear), crop_box=box)
     source = cykooz.ImageData(width, height, cykooz.PixelType.U8x3, pixels.tobytes())
     target = cykooz.ImageData(_CROP, _CROP, cykooz.PixelType.U8x3)
     cykooz.Resizer().resize(source, target, options)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(_CROP, _CROP, 3)
+
+
+def _crop_box(width: int, height: int) -> tuple[float, float, float, float]:
+    """Return what Resize(256) and CenterCrop(224) leave of an image: left, top, width and height, in its own pixels.
+
+    torchvision rounds the longer side down, and the crop's corner to whole pixels of the resized image.
+    """
+    short = min(width, height)
+    resized = [int(_RESIZED * side / short) for side in (width, height)]
+    corner = [round((side - _CROP) / 2) for side in resized]
+    scale = [side / new for side, new in zip((width, height), resized, strict=True)]
+    return corner[0] * scale[0], corner[1] * scale[1], _CROP * scale[0], _CROP * scale[1]

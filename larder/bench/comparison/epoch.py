@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Batch
 
 SAMPLE_INTERVAL_SECONDS = 0.25
+MEMORY_SAMPLES = 1.0, 1.1
+"""Seconds between samples of the memory, and by how much it must have grown to be read precisely, which takes long."""
 MAX_POINTS = 60
 """Points of a timeline in the record."""
 
@@ -63,7 +65,7 @@ def measure_epoch(
     collector, waits, images = Collector(), list[float](), 0
     network, disk, own_disk = counters.network(), _machine_disk_bytes(), _own_disk_bytes()
     cpu = cpu_seconds() + counters.helper_cpu()
-    with PeakMemory() as memory, _Rates(counters.received) as rates:
+    with PeakMemory(*MEMORY_SAMPLES) as memory, _Rates(counters.received) as rates:
         iterator = iter(batches)
         start = requested_at = received_at = perf_counter()
         while (batch := next(iterator, None)) is not None:

@@ -124,3 +124,9 @@ def test_utilization_is_the_rate_over_what_the_accelerator_takes() -> None:
 
 def test_without_rounds_the_summary_says_so() -> None:
     assert summary_of([]).answer == "No arm could be measured."
+
+
+def test_a_ratio_of_one_to_two_decimals_is_quiet() -> None:
+    found = summary_of(rounds_of("a", 100.0), rounds_of(f"a{AGAIN}", 99.8))
+    assert found.repeated is not None
+    assert found.repeated.verdict == "quiet"
