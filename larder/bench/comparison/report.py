@@ -9,6 +9,7 @@ from larder.bench.comparison.compare import compare, outcome_of
 from larder.bench.comparison.render import as_table
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.records import Comparison
+from larder.next_step import StageRun
 from larder.progress import Reporter
 from larder.stage import StageOutcome
 from larder.terminal import Lines, as_json, print_escaped
@@ -27,11 +28,12 @@ def compare_and_print(
         return _put_together(settings, reporter)
     files = compare(settings, reporter, to_commands=to_commands)
     _print(files.comparison, reporter)
+    again = StageRun("bench", "compare")
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
-        "compare without LARDER_QUICK, for narrower intervals"
+        f"{again}, for narrower intervals"
         if settings.quick
-        else "compare with LARDER_SWEEP=1,2,4, to see how many workers each arm needs",
+        else f"{again.with_settings(LARDER_SWEEP='1,2,4')}, to see how many workers each arm needs",
         {"record": str(settings.results / files.record)},
     )
 

@@ -66,6 +66,7 @@ def test_measures_every_arm_that_the_data_allow(
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
     assert out.startswith(record.summary.answer)
+    assert "next: `make compare LARDER_SWEEP=1,2,4`" in err
     [markdown] = (tmp_path / "results").glob("compare-*.md")
     assert f"| {record.summary.arms[0].arm} |" in markdown.read_text()
     assert not list((tmp_path / "results").glob(".compare-*"))
@@ -209,6 +210,7 @@ def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Pa
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert "next: `larder compare LARDER_SWEEP=1,2,4`" in ended.stderr
     record = only_record(tmp_path)
     assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == {"stream": True, "webdataset": True}
     assert not record.left_out
