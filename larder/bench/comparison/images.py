@@ -45,7 +45,7 @@ def _of_shards(source: ImageSource, store: StoreSettings) -> Iterator[tuple[byte
     from larder.stream.array_stream import ArrayStream
     from larder.stream.members import KEY
 
-    stream = ArrayStream(source.shard_folder, shuffle=False, rank=0, world_size=1, store=store)
+    stream = ArrayStream(source.shard_folder, shuffle=False, rank=0, world_size=1, store=store, mode="thread")
     for sample in stream.samples():
         images = [content for name, content in sample.items() if name not in (KEY, LABEL)]
         label = sample[LABEL]

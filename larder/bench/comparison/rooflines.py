@@ -133,7 +133,8 @@ def _stream_from_memory(source: ImageSource, store: StoreSettings, threads: int)
 
     with tempfile.TemporaryDirectory(prefix="larder-", dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         copy_shards(source.shard_folder, store, Path(folder))
-        stream = ShardStream(folder, batch_size=_CHUNK, threads=threads, rank=0, world_size=1)
+        # In threads: a child process would start within the measured seconds.
+        stream = ShardStream(folder, batch_size=_CHUNK, threads=threads, rank=0, world_size=1, mode="thread")
         images, start = 0, perf_counter()
         while perf_counter() - start < MIN_SECONDS:
             for pixels, _ in stream:
