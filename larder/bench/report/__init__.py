@@ -1,0 +1,16 @@
+"""Write the report of a comparison: a self-contained HTML page, and the same tables as text and Markdown.
+
+read      read a record and check it; schema checks JSON against the record's JSON Schema
+facts     look up parts of a record, and format its figures
+tables    the tables, and their forms as text and Markdown
+svg       draw rows of marks, bars and lines on a common scale
+plots     the plots, each with its table
+changes   compare two records: what changed beyond the noise
+html      escape text; tables, figures and lists as HTML
+page      the page; page.css has its style
+embed     embed records as JSON, within the page's limit of size
+write     render the page and the Markdown, and write them
+
+Text of records is data: the page, the terminal and Markdown escape it. Unlike the rest of `larder.bench`, this package
+uses Python 3.9 and the standard library alone, so that `larder report` needs no image and no installation.
+"""

@@ -1,0 +1,218 @@
+"""Compare two records of the same machine, data and settings: what changed beyond the noise."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from larder.bench.report import facts
+from larder.bench.report.facts import Record, number, size
+from larder.bench.report.read import RecordFile
+from larder.bench.report.tables import Table
+from larder.errors import InputError
+
+UNKNOWN = "unknown"
+_RESAMPLES = 2000
+_SEED = 20260101  # the same records give the same intervals
+_MACHINE = (
+    "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "storage", "endpoint", "accelerator",
+    "in_container",
+)  # fmt: skip
+_DATA = ("dataset", "split", "samples", "classes", "image_bytes")
+_SETTINGS = ("batch_size", "batches")
+_SOFTWARE = ("larder", "revision", "python", "kernel")
+SAME, FASTER, SLOWER, UNSURE = "no change beyond the noise", "faster", "slower", "noise unknown"
+
+
+class Change(NamedTuple):
+    """The change of one arm's images per second."""
+
+    arm: str
+    workers: int
+    before: Record
+    after: Record
+    ratio: float
+    """Median of the rates after, over that before."""
+    low: float
+    """Lower end of the ratio's 95% interval."""
+    high: float
+    verdict: str
+
+
+class Changes(NamedTuple):
+    """What changed from an earlier record to a later one."""
+
+    before: RecordFile
+    noise: float | None
+    """The ratio must be further from 1 than this; None if it is unknown."""
+    arms: list[Change]
+    only_before: list[str]
+    only_after: list[str]
+    software: Table
+    """What else is different."""
+
+
+def compare_records(after: RecordFile, before: RecordFile) -> Changes:
+    """Return what changed.
+
+    Raises:
+        InputError: If the records aren't comparable; the message names the field that differs.
+    """
+    _require_comparable(after, before)
+    noise = _noise(before.content, after.content)
+    earlier = {(one["arm"], one["workers"]): one for one in facts.summaries(before.content)}
+    later = {(one["arm"], one["workers"]): one for one in facts.summaries(after.content)}
+    if not earlier.keys() & later.keys():
+        raise InputError(
+            f"{after.name} and {before.name} have no arm with the same number of workers in common",
+            next_step="compare again with the arms and workers of the other record",
+        )
+    arms = [
+        _change(before.content, earlier[key], after.content, one, noise) for key, one in later.items() if key in earlier
+    ]
+    return Changes(
+        before,
+        noise,
+        arms,
+        [_named(key) for key in earlier if key not in later],
+        [_named(key) for key in later if key not in earlier],
+        Table(
+            "What else differs", ("what", "before", "now"), list(_differences(before.content, after.content)),
+            frozenset({0, 1, 2}),
+        ),
+    )  # fmt: skip
+
+
+def headline(changes: Changes) -> str:
+    """Return the result in a sentence."""
+    against = f"Against {changes.before.name} of {changes.before.content['provenance']['time_utc'][:16]}"
+    if changes.noise is None:
+        return f"{against}: the A/A test is missing in a record, so it is unknown which changes are beyond the noise."
+    changed = [one for one in changes.arms if one.verdict != SAME]
+    if not changed:
+        return f"{against}: nothing changed beyond the noise of {changes.noise:.1%}."
+    parts = [f"{one.arm} with {one.workers} workers is {abs(one.ratio - 1):.0%} {one.verdict}" for one in changed]
+    return f"{against}: {'; '.join(parts)}. Smaller changes are within the noise of {changes.noise:.1%}."
+
+
+def changes_table(changes: Changes) -> Table:
+    """Return the change of each arm."""
+    rows = [
+        (
+            one.arm,
+            str(one.workers),
+            number(one.before["imgs_per_s"]["median"]),
+            number(one.after["imgs_per_s"]["median"]),
+            f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})",
+            one.verdict,
+            *_arrows(one),
+        )
+        for one in changes.arms
+    ]
+    header = (
+        "arm", "workers", "before, imgs/s", "now, imgs/s", "ratio", "verdict", "CPU s/1,000 imgs", "peak memory",
+        "network/img",
+    )  # fmt: skip
+    return Table("Changes", header, rows, frozenset({0, 5}))
+
+
+def remarks(changes: Changes) -> list[str]:
+    """Return which arms only one of the records has."""
+    found = [f"only in {changes.before.name}: {name}" for name in changes.only_before]
+    return found + [f"new: {name}" for name in changes.only_after]
+
+
+def ratio_interval(after: Sequence[float], before: Sequence[float]) -> tuple[float, float, float]:
+    """Return the ratio of two medians with its 95% percentile bootstrap interval: median, low, high.
+
+    Example:
+        >>> ratio_interval([30.0, 30.0], [10.0, 10.0])
+        (3.0, 3.0, 3.0)
+    """
+    draw = random.Random(_SEED)
+
+    def median_of(values: Sequence[float]) -> float:
+        return statistics.median(draw.choices(values, k=len(values)))
+
+    ratios = sorted(median_of(after) / median_of(before) for _ in range(_RESAMPLES))
+    cut = round(_RESAMPLES * 0.025)
+    return statistics.median(after) / statistics.median(before), ratios[cut], ratios[-1 - cut]
+
+
+def _change(before: Record, earlier: Record, after: Record, later: Record, noise: float | None) -> Change:
+    old, new = facts.rates_of(before, earlier), facts.rates_of(after, later)
+    if not old or not new or min(old) <= 0:
+        ratio, low, high, verdict = 0.0, 0.0, 0.0, UNSURE
+    else:
+        ratio, low, high = ratio_interval(new, old)
+        verdict = _verdict(low, high, noise)
+    return Change(later["arm"], later["workers"], earlier, later, ratio, low, high, verdict)
+
+
+def _verdict(low: float, high: float, noise: float | None) -> str:
+    if noise is None:
+        return UNSURE
+    return FASTER if low > 1 + noise else SLOWER if high < 1 - noise else SAME
+
+
+def _noise(*records: Record) -> float | None:
+    """Return how far the same arm's ratio to itself was from 1, at most, in the A/A tests of both records."""
+    tests = [record["summary"]["repeated"] for record in records]
+    if any(test is None for test in tests):
+        return None
+    return max(abs(float(test["ratio"][end]) - 1) for test in tests for end in ("low", "high"))
+
+
+def _require_comparable(after: RecordFile, before: RecordFile) -> None:
+    ours, theirs = after.content, before.content
+    if after.sha256 == before.sha256:
+        raise InputError(f"{before.name} is the same record", next_step="name the record of another run in AGAINST")
+    for (field, one), (_, other) in zip(_facts_of(ours), _facts_of(theirs)):
+        if one != other:
+            raise InputError(
+                f"{after.name} and {before.name} aren't comparable: {field} is {str(one)[:200]!r} in one and "
+                f"{str(other)[:200]!r} in the other",
+                next_step="name a record of the same machine, data and settings in AGAINST",
+            )
+    digests = {ours["data"]["samples_digest"], theirs["data"]["samples_digest"]} - {UNKNOWN}
+    if len(digests) > 1:
+        raise InputError(
+            f"{after.name} and {before.name} aren't comparable: data.samples_digest differs",
+            next_step="name a record of the same samples in AGAINST",
+        )
+
+
+def _facts_of(record: Record) -> Iterator[tuple[str, Any]]:
+    yield "quick", record["quick"]
+    yield from ((f"data.{name}", record["data"][name]) for name in _DATA)
+    yield from ((f"provenance.{name}", record["provenance"][name]) for name in _MACHINE)
+    yield from ((f"settings.{name}", record["settings"].get(name)) for name in _SETTINGS)
+
+
+def _differences(before: Record, after: Record) -> Iterator[tuple[str, str, str]]:
+    pairs = [(name, before["provenance"][name], after["provenance"][name]) for name in _SOFTWARE]
+    old, new = before["provenance"]["versions"], after["provenance"]["versions"]
+    pairs += [(name, old.get(name, UNKNOWN), new.get(name, UNKNOWN)) for name in sorted({*old, *new})]
+    packed, repacked = _manifests(before), _manifests(after)
+    pairs += [
+        (f"manifest of {name}", packed[name], repacked[name]) for name in sorted(packed) if name in repacked
+    ]  # fmt: skip
+    names = sorted({*before["settings"], *after["settings"]})
+    pairs += [(f"setting {name}", before["settings"].get(name), after["settings"].get(name)) for name in names]
+    yield from ((name, str(one), str(other)) for name, one, other in pairs if one != other)
+
+
+def _manifests(record: Record) -> dict[str, str]:
+    return {layout["layout"]: layout["manifest_sha256"][:12] for layout in record["data"]["layouts"]}
+
+
+def _arrows(change: Change) -> Iterator[str]:
+    old, new = change.before, change.after
+    yield f"{number(old['cpu_s_per_1000_imgs']['median'], 2)} → {number(new['cpu_s_per_1000_imgs']['median'], 2)}"
+    yield from (f"{size(old[name])} → {size(new[name])}" for name in ("peak_memory_bytes", "network_bytes_per_img"))
+
+
+def _named(key: tuple[str, int]) -> str:
+    return f"{key[0]} with {key[1]} workers"

@@ -1,0 +1,112 @@
+"""Look up parts of a record, and format its figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Record = Mapping[str, Any]
+"""The record of a comparison, or a part of it."""
+AGAIN = " (again)"
+"""Ends the name of the second run of the A/A arm."""
+NOT_KNOWN = "–"
+MAX_NAME = 40
+"""Characters of a name in a plot."""
+
+
+def summaries(record: Record) -> list[Record]:
+    """Return the summaries of the arms, fastest first."""
+    return list(record["summary"]["arms"])
+
+
+def best_of_each_arm(record: Record) -> list[Record]:
+    """Return the summary of each arm with the number of workers at which it is fastest."""
+    best: dict[str, Record] = {}
+    for one in summaries(record):
+        best.setdefault(one["arm"], one)
+    return list(best.values())
+
+
+def has_sweep(record: Record) -> bool:
+    """Return whether arms were measured with several numbers of workers."""
+    return len({one["workers"] for one in summaries(record)}) > 1
+
+
+def measured_rounds(record: Record, summary: Record) -> list[Record]:
+    """Return the measured rounds of an arm with a number of workers, in order."""
+    key = (summary["arm"], summary["workers"])
+    return [one for one in record["rounds"] if (one["arm"], one["workers"]) == key and one["round"] > 0]
+
+
+def rates_of(record: Record, summary: Record) -> list[float]:
+    """Return the images per second of each measured round's first epoch."""
+    return [one["epochs"][0]["imgs_per_s"] for one in measured_rounds(record, summary)]
+
+
+def median_round(record: Record, summary: Record) -> Record | None:
+    """Return the round with the median rate; of two, the slower one."""
+    rounds = sorted(measured_rounds(record, summary), key=lambda one: float(one["epochs"][0]["imgs_per_s"]))
+    return rounds[(len(rounds) - 1) // 2] if rounds else None
+
+
+def label_of(record: Record, arm: str, workers: int) -> str:
+    """Return an arm's name, with its number of workers if several were measured."""
+    name = shorten(arm, MAX_NAME)
+    return f"{name}, {workers} workers" if has_sweep(record) else name
+
+
+def shorten(text: str, length: int) -> str:
+    """Cut a text to a length, and mark the cut."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def median_or_none(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are known, or None."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Format a number with separators of thousands; very large ones with an exponent."""
+    if value is None:
+        return NOT_KNOWN
+    return f"{value:.3e}" if abs(value) >= 1e12 else f"{value:,.{digits}f}"
+
+
+def significant(value: float | None) -> str:
+    """Format a number with three significant digits, without an exponent for common sizes."""
+    if value is None:
+        return NOT_KNOWN
+    if value == 0 or abs(value) >= 100:
+        return number(value)
+    digits = next((digits for limit, digits in ((10, 1), (1, 2), (0.1, 3), (0.01, 4)) if abs(value) >= limit), 6)
+    return number(value, digits)
+
+
+def interval(value: Record | None, digits: int = 0) -> str:
+    """Format the ends of an interval."""
+    return NOT_KNOWN if value is None else f"{number(value['low'], digits)} to {number(value['high'], digits)}"
+
+
+def size(value: float | None) -> str:
+    """Format a number of bytes with a decimal unit."""
+    if value is None:
+        return NOT_KNOWN
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{number(value)} B" if unit == "B" else f"{significant(value)} {unit}"
+        value /= 1000
+    return f"{significant(value)} TB"
+
+
+def percent(value: float | None) -> str:
+    """Format a share in percent. A share below one never shows as 100%."""
+    if value is None:
+        return NOT_KNOWN
+    return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
+
+
+def yes(value: bool | None) -> str:
+    """Format a truth value; None is unknown."""
+    return "unknown" if value is None else "yes" if value else "NO"

@@ -1,0 +1,409 @@
+"""Draw the plots of a comparison, each with the table behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from larder.bench.report import facts
+from larder.bench.report.facts import Record, number, percent, significant, size
+from larder.bench.report.svg import (
+    Row,
+    Scale,
+    area,
+    bar,
+    circle,
+    draw_rows,
+    drawing,
+    hatch,
+    line,
+    scale_for,
+    square,
+    text,
+)
+from larder.bench.report.tables import Table
+
+MAX_PLOTTED = 40
+"""Rows of a plot that are drawn; its table has more."""
+_ACCELERATORS = Path(__file__).parents[1] / "accelerators.json"
+_STEPS = {"decode": "decode", "batch": "make batches", "rest": "all else"}
+_PANEL_HEIGHT, _PANEL_POINTS = 56, 150
+_TENTHS = 10
+
+
+class Figure(NamedTuple):
+    """A plot, what it shows, and its table."""
+
+    name: str
+    """Identifies it in the page."""
+    title: str
+    lead: str
+    """How to read it."""
+    legend: tuple[tuple[str, str], ...]
+    """Kinds of marks with their meanings."""
+    svg: str
+    table: Table
+
+
+def draw_all(record: Record) -> list[Figure]:
+    """Return the plots for which the record has figures."""
+    drawn = (plot_throughput, plot_waterfall, plot_epochs, plot_network, plot_utilization, plot_order)
+    return [figure for figure in (draw(record) for draw in drawn) if figure is not None]
+
+
+def plot_throughput(record: Record) -> Figure | None:
+    """Plot the images per second of each arm: every round, the median and its interval; and upper bounds nearby."""
+    arms = facts.summaries(record)
+    if not arms:
+        return None
+    rates = {(one["arm"], one["workers"]): facts.rates_of(record, one) for one in arms}
+    highest = max([one["imgs_per_s"]["high"] for one in arms] + [rate for each in rates.values() for rate in each])
+    bounds = [one for one in record["rooflines"] if one["imgs_per_s"] <= 2 * highest]
+    scale = scale_for([highest, *(rate for one in bounds for rate in (one["imgs_per_s"], *one["rounds"]))])
+    rows = [
+        Row(
+            facts.label_of(record, one["arm"], one["workers"]),
+            number(one["imgs_per_s"]["median"]),
+            [*_interval_marks(scale, one["imgs_per_s"], 32), *_dots(scale, rates[one["arm"], one["workers"]], "dot")],
+        )
+        for one in arms[:MAX_PLOTTED]
+    ]
+    rows += [
+        Row(
+            f"upper bound: {facts.shorten(one['name'], facts.MAX_NAME)}",
+            number(one["imgs_per_s"]),
+            [line(scale.at(one["imgs_per_s"]), 22, scale.at(one["imgs_per_s"]), 42, "median"),
+             *_dots(scale, one["rounds"], "ring")],
+        )
+        for one in bounds[:MAX_PLOTTED]
+    ]  # fmt: skip
+    table_rows = [
+        (
+            one["arm"],
+            str(one["workers"]),
+            number(one["imgs_per_s"]["median"], 1),
+            facts.interval(one["imgs_per_s"], 1),
+            ", ".join(number(rate, 1) for rate in rates[one["arm"], one["workers"]]),
+        )
+        for one in arms
+    ]
+    table_rows += [
+        (f"upper bound: {one['name']}", str(one["workers"]), number(one["imgs_per_s"], 1), facts.NOT_KNOWN,
+         ", ".join(number(rate, 1) for rate in one["rounds"]))
+        for one in record["rooflines"]
+    ]  # fmt: skip
+    header = ("arm", "workers", "median", "95% interval", "each round")
+    return Figure(
+        "throughput",
+        "Throughput",
+        "Further right is better. Images per second of the first epoch, from request to batch.",
+        (("dot", "one round"), ("interval", "median and its 95% interval"), ("ring", "one round of an upper bound")),
+        draw_rows("throughput", "Images per second of each arm", _describe_rates(arms), rows, scale, "images/s", 50),
+        Table("Images per second", header, table_rows, frozenset({0, 4})),
+    )
+
+
+def plot_waterfall(record: Record) -> Figure | None:
+    """Plot where the time of 1,000 images goes, from store to batch."""
+    times: dict[str, dict[str, float]] = {}
+    for one in record["summary"]["waterfall"]:
+        times.setdefault(one["arm"], {})[one["step"]] = one["s_per_1000_imgs"]
+    if not times:
+        return None
+    scale = scale_for(sum(steps.values()) for steps in times.values())
+    rows = [
+        Row(facts.shorten(arm, facts.MAX_NAME), f"{significant(sum(steps.values()))} s", list(_stack(scale, steps)))
+        for arm, steps in list(times.items())[:MAX_PLOTTED]
+    ]
+    table_rows = [
+        (arm, *(number(steps.get(step), 3) for step in _STEPS), number(sum(steps.values()), 3))
+        for arm, steps in times.items()
+    ]
+    about = ". ".join(
+        f"{arm}: " + ", ".join(f"{_STEPS[step]} {significant(seconds)} s" for step, seconds in steps.items())
+        for arm, steps in times.items()
+    )
+    svg = draw_rows(
+        "waterfall", "Seconds per 1,000 images, by step", about, rows, scale, "seconds per 1,000 images", 44
+    )
+    return Figure(
+        "waterfall",
+        "Where the time goes, from store to batch",
+        "Shorter is better. Decoding and making batches are what the upper bounds of this machine take; all else is "
+        "fetching, slower decoding, copies between processes, and waiting.",
+        tuple((f"step-{step}", meaning) for step, meaning in _STEPS.items()),
+        _with_definitions(svg, hatch("hatch-batch", "batch") + hatch("hatch-rest", "rest")),
+        Table("Seconds per 1,000 images", ("arm", *_STEPS.values(), "total"), table_rows),
+    )
+
+
+def plot_epochs(record: Record) -> Figure | None:
+    """Plot epoch 1 against epoch 2: cold against warm."""
+    arms = [one for one in facts.best_of_each_arm(record) if one["second_epoch_imgs_per_s"]]
+    if not arms:
+        return None
+    pairs = [(one, one["imgs_per_s"], one["second_epoch_imgs_per_s"]) for one in arms]
+    scale = scale_for(ends["high"] for _, cold, warm in pairs for ends in (cold, warm))
+    rows = [
+        Row(
+            facts.label_of(record, one["arm"], one["workers"]),
+            f"{number(cold['median'])} → {number(warm['median'])}",
+            [
+                line(scale.at(cold["median"]), 32, scale.at(warm["median"]), 32, "link"),
+                circle(scale.at(cold["median"]), 32, 6, "ring"),
+                square(scale.at(warm["median"]), 32, 4.5, "warm"),
+            ],
+        )
+        for one, cold, warm in pairs[:MAX_PLOTTED]
+    ]
+    table_rows = [
+        (
+            one["arm"],
+            str(one["workers"]),
+            f"{number(cold['median'])} ({facts.interval(cold)})",
+            f"{number(warm['median'])} ({facts.interval(warm)})",
+            f"{warm['median'] / cold['median']:.2f}" if cold["median"] else facts.NOT_KNOWN,
+            *_cache_evidence(record, one),
+        )
+        for one, cold, warm in pairs
+    ]
+    header = ("arm", "workers", "epoch 1, imgs/s", "epoch 2, imgs/s", "ratio", "in page cache before", "read from disk")
+    about = ". ".join(
+        f"{one['arm']}: {number(cold['median'])}, then {number(warm['median'])}" for one, cold, warm in pairs
+    )
+    return Figure(
+        "epochs",
+        "Cold against warm",
+        "The first epoch starts the workers and fills caches, the second one finds them. Arms without a cache measure "
+        "a second epoch in the last round only.",
+        (("ring", "epoch 1"), ("warm", "epoch 2")),
+        draw_rows("epochs", "Images per second of the first and the second epoch", about, rows, scale, "images/s", 46),
+        Table("First and second epoch", header, table_rows),
+    )
+
+
+def plot_network(record: Record) -> Figure | None:
+    """Plot the received bytes over time, of the round with the median rate of each arm that uses the network."""
+    panels = []
+    for one in facts.best_of_each_arm(record):
+        median = facts.median_round(record, one)
+        epoch = median["epochs"][0] if median else None
+        if median and epoch and epoch["network_bytes"] is not None and epoch["timeline"]["bytes_per_s"]:
+            panels.append((one, median, epoch))
+    if not panels:
+        return None
+    scale = scale_for(rate / 1e6 for _, _, epoch in panels for rate in epoch["timeline"]["bytes_per_s"])
+    height = _PANEL_HEIGHT + 50
+    parts = [
+        f'<g transform="translate(0 {at * height})">{"".join(_panel(record, one, epoch, scale))}</g>'
+        for at, (one, _, epoch) in enumerate(panels[:MAX_PLOTTED])
+    ]
+    table_rows = [
+        (
+            one["arm"],
+            str(median["round"]),
+            number(epoch["seconds"], 1),
+            size(epoch["network_bytes"]),
+            number(epoch["network_requests"]),
+            *(number(rate, 1) for rate in _tenths(epoch["timeline"])),
+        )
+        for one, median, epoch in panels
+    ]
+    header = ("arm", "round", "seconds", "fetched", "requests", *(f"tenth {at}, MB/s" for at in range(1, _TENTHS + 1)))
+    about = ". ".join(
+        f"{one['arm']}: {significant(epoch['network_bytes'] / 1e6)} MB in {number(epoch['seconds'], 1)} s"
+        for one, _, epoch in panels
+    )
+    return Figure(
+        "network",
+        "Network over time",
+        f"Received bytes per second in the round with the median rate. All panels have the same height, 0 to "
+        f"{scale.top:,.10g} MB/s, and span their whole epoch. The machine's interfaces are counted, with headers "
+        "and other programs.",
+        (),
+        drawing("network", "Received bytes per second over an epoch", about, height * len(parts), parts),
+        Table("Received, in each tenth of the epoch", header, table_rows),
+    )
+
+
+def plot_utilization(record: Record) -> Figure | None:
+    """Plot how busy each arm keeps accelerators."""
+    arms = facts.best_of_each_arm(record)
+    groups: dict[float, list[str]] = {}
+    for one in arms:
+        for each in one["utilization"]:
+            names = groups.setdefault(each["needs_imgs_per_s"], [])
+            names += [] if each["accelerator"] in names else [each["accelerator"]]
+    if not groups:
+        return None
+    scale, known = Scale(100.0, 25.0), _known_accelerators()
+    rows = []
+    for needs, names in sorted(groups.items()):
+        about = " and ".join(known.get(name, {}).get("about", name) for name in names)
+        takes = text("0", 30, f"takes {number(needs)} images/s", "tick")
+        rows.append(Row(facts.shorten(about, 2 * facts.MAX_NAME), "", [takes]))
+        rows += [
+            _utilization_row(record, one, each, scale)
+            for one in arms
+            for each in one["utilization"]
+            if each["accelerator"] == names[0]
+        ]
+    table_rows = [
+        (
+            one["arm"],
+            str(one["workers"]),
+            each["accelerator"],
+            number(each["needs_imgs_per_s"]),
+            percent(each["utilization"]),
+            facts.yes(each["passes"]),
+            "none" if each["workers"] is None else str(each["workers"]),
+        )
+        for one in arms
+        for each in one["utilization"]
+    ]
+    header = (
+        "arm",
+        "workers",
+        "accelerator",
+        "takes imgs/s",
+        "utilization",
+        "busy",
+        "fewest workers that keep it busy",
+    )
+    about = ". ".join(f"{row[0]} keeps {row[2]} busy for {row[4]}" for row in table_rows)
+    svg = draw_rows(
+        "utilization", "Utilization by accelerator", about, rows[: 2 * MAX_PLOTTED], scale, "% of the time", 36
+    )
+    return Figure(
+        "utilization",
+        "Utilization by accelerator",
+        "The share of the time that an accelerator would compute if this arm alone fed it, as MLPerf Storage defines "
+        "it, but with decoding. Busy means the share that the benchmark's rules demand. No accelerator was used.",
+        (("busy", "busy"), ("waits", "waits for data")),
+        _with_definitions(svg, hatch("hatch-waits", "waits")),
+        Table("Utilization", header, table_rows, frozenset({0, 2})),
+    )
+
+
+def plot_order(record: Record) -> Figure | None:
+    """Plot how well each arm shuffles."""
+    arms = facts.best_of_each_arm(record)
+    if all(one["order_entropy"] is None for one in arms):
+        return None
+    scale = Scale(1.0, 0.25)
+    rows = [
+        Row(
+            facts.label_of(record, one["arm"], one["workers"]),
+            "unknown" if one["order_entropy"] is None else f"{one['order_entropy']:.2f}",
+            [] if one["order_entropy"] is None else [bar("0", 22, scale.at(one["order_entropy"]), 10, "busy")],
+        )
+        for one in arms[:MAX_PLOTTED]
+    ]
+    table_rows = [(one["arm"], number(one["order_entropy"], 4), facts.yes(one["exactly_once"])) for one in arms]
+    about = ". ".join(f"{row[0]}: {row[1]}" for row in table_rows)
+    return Figure(
+        "order",
+        "Order quality",
+        "Entropy of the differences of successive samples, over that of a full shuffle: 1 is a full shuffle, 0 is the "
+        "order on disk.",
+        (),
+        draw_rows("order", "Order entropy of each arm", about, rows, scale, "share of a full shuffle", 40),
+        Table("Order of the samples", ("arm", "order entropy", "each sample once"), table_rows),
+    )
+
+
+def _describe_rates(arms: Sequence[Record]) -> str:
+    return ". ".join(
+        f"{one['arm']} with {one['workers']} workers: {number(one['imgs_per_s']['median'])} "
+        f"({facts.interval(one['imgs_per_s'])})"
+        for one in arms
+    )
+
+
+def _interval_marks(scale: Scale, ends: Record, y: int) -> Iterator[str]:
+    low, median, high = (scale.at(ends[name]) for name in ("low", "median", "high"))
+    yield line(low, y, high, y, "interval")
+    yield from (line(x, y - 4, x, y + 4, "cap") for x in (low, high))
+    yield line(median, y - 10, median, y + 10, "median")
+
+
+def _dots(scale: Scale, rates: Sequence[float], kind: str) -> Iterator[str]:
+    """Yield a mark for each round, the next ones a little lower, so that equal ones don't hide each other."""
+    for at, rate in enumerate(rates):
+        yield circle(scale.at(rate), 32 + 3 * (at % 5 - 2), 3.5, kind)
+
+
+def _stack(scale: Scale, steps: dict[str, float]) -> Iterator[str]:
+    start = 0.0
+    for step in _STEPS:
+        if seconds := steps.get(step, 0.0):
+            yield bar(scale.at(start), 22, scale.at(seconds), 14, f"step-{step}")
+            start += seconds
+
+
+def _cache_evidence(record: Record, summary: Record) -> tuple[str, str]:
+    caches = [one["epochs"][0]["page_cache"] for one in facts.measured_rounds(record, summary)]
+    resident = facts.median_or_none(cache["resident_before"] for cache in caches)
+    return percent(resident), size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
+
+
+def _panel(record: Record, one: Record, epoch: Record, scale: Scale) -> Iterator[str]:
+    rates = epoch["timeline"]["bytes_per_s"]
+    mean = epoch["network_bytes"] / 1e6 / epoch["seconds"] if epoch["seconds"] else 0.0
+    yield text("0", 14, facts.label_of(record, one["arm"], one["workers"]), "label")
+    yield text("100%", 14, f"mean {significant(mean)}, peak {significant(max(rates) / 1e6)} MB/s", "value end")
+    yield from (line("0", y, "100%", y, "grid") for y in (20, 20 + _PANEL_HEIGHT))
+    yield area(list(_curve(epoch["timeline"], scale)), 20, _PANEL_HEIGHT)
+    yield text("0", _PANEL_HEIGHT + 34, "0 s", "tick")
+    yield text("100%", _PANEL_HEIGHT + 34, f"{number(epoch['seconds'], 1)} s", "tick end")
+
+
+def _curve(timeline: Record, scale: Scale) -> Iterator[tuple[float, float]]:
+    """Yield the corners of a step line, with at most `_PANEL_POINTS` steps, each the mean of its samples."""
+    spans = list(zip(timeline["t_s"], timeline["t_s"][1:], timeline["bytes_per_s"]))
+    if not spans:
+        return
+    group = -(-len(spans) // _PANEL_POINTS)
+    start, length = spans[0][0], (spans[-1][1] - spans[0][0]) or 1.0
+    for at in range(0, len(spans), group):
+        part = spans[at : at + group]
+        rate = sum(each[2] for each in part) / len(part) / 1e6
+        up = min(max(rate / scale.top, 0.0), 1.0)
+        yield (part[0][0] - start) / length, up
+        yield (part[-1][1] - start) / length, up
+
+
+def _tenths(timeline: Record) -> list[float]:
+    """Return the mean rate of each tenth of the epoch, in MB/s."""
+    times, rates = timeline["t_s"], timeline["bytes_per_s"]
+    spans = list(zip(times, times[1:], rates))
+    if not spans:
+        return [0.0] * _TENTHS
+    start, length = spans[0][0], spans[-1][1] - spans[0][0]
+    edges = [start + length * at / _TENTHS for at in range(_TENTHS + 1)]
+    return [_mean_between(spans, low, high) / 1e6 for low, high in zip(edges, edges[1:])]
+
+
+def _mean_between(spans: Sequence[tuple[float, float, float]], low: float, high: float) -> float:
+    received = sum(max(min(end, high) - max(begin, low), 0.0) * rate for begin, end, rate in spans)
+    return received / (high - low) if high > low else 0.0
+
+
+def _utilization_row(record: Record, one: Record, each: Record, scale: Scale) -> Row:
+    share, kind = each["utilization"], "busy" if each["passes"] else "waits"
+    return Row(
+        f"   {facts.label_of(record, one['arm'], one['workers'])}",
+        f"{percent(share)}, {'busy' if each['passes'] else 'waits'}",
+        [bar("0", 20, scale.at(100 * share), 9, kind)],
+    )
+
+
+def _known_accelerators() -> dict[str, Any]:
+    rows = json.loads(_ACCELERATORS.read_text(encoding="utf-8"))["accelerators"]
+    return {row["name"]: row for row in rows}
+
+
+def _with_definitions(svg: str, patterns: str) -> str:
+    return svg.replace("</desc>", f"</desc><defs>{patterns}</defs>", 1)

@@ -1,0 +1,192 @@
+"""Make the tables of a comparison, and render them as text and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from larder.bench.report.facts import NOT_KNOWN, Record, interval, number, percent, significant, size, summaries, yes
+from larder.terminal import Lines, escape, join_lines
+
+MAX_ROWS = 120
+"""Rows of a table that are shown; the record has all of them."""
+
+
+class Table(NamedTuple):
+    """A table. The first column names the rows."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    text_columns: frozenset[int] = frozenset({0})
+    """Columns of text, which are aligned to the left."""
+
+    def shown_rows(self) -> Sequence[tuple[str, ...]]:
+        """Return the rows to show, with a last one that tells how many were left out."""
+        left_out = len(self.rows) - MAX_ROWS
+        if left_out <= 0:
+            return self.rows
+        return [*self.rows[:MAX_ROWS], (f"and {left_out:,} more rows", *[""] * (len(self.header) - 1))]
+
+
+def speed_table(record: Record) -> Table:
+    """Return the main table: throughput of each arm, fastest first."""
+    rows = [
+        (
+            one["arm"],
+            str(one["workers"]),
+            number(one["imgs_per_s"]["median"]),
+            interval(one["imgs_per_s"]),
+            _against_fastest(record, one),
+            number(one["batches_per_s"]["median"], 2),
+            number(one["avg_batch_s"]["median"], 4),
+            number(one["first_batch_s"]["median"], 2),
+            _second_epoch(one),
+            one["largest_accelerator"] or "none",
+        )
+        for one in summaries(record)
+    ]
+    header = (
+        "arm", "workers", "imgs/s", "95% interval", "fastest ÷ this", "batches/s", "avg_batch_s",
+        "first batch, s", "epoch 2, imgs/s", "keeps busy",
+    )  # fmt: skip
+    return Table("Throughput", header, rows, frozenset({0, 9}))
+
+
+def cost_table(record: Record) -> Table:
+    """Return waits, costs and checks of each arm."""
+    errors = {arm["name"]: arm["pixel_error"] for arm in record["arms"]}
+    rows = []
+    for one in summaries(record):
+        wait, error = one["wait_s"], errors.get(one["arm"])
+        rows.append((
+            one["arm"],
+            str(one["workers"]),
+            "/".join(number(wait[name], 3) for name in ("p50", "p95", "p99")),
+            number(one["cpu_s_per_1000_imgs"]["median"], 2),
+            size(one["peak_memory_bytes"]),
+            size(one["network_bytes_per_img"]),
+            significant(one["requests_per_1000_imgs"]),
+            percent(one["share_of_roofline"]),
+            "unknown" if error is None else f"{number(error['mean'], 2)} (max {number(error['max'])})",
+            yes(one["exactly_once"]),
+            number(one["order_entropy"], 2),
+        ))  # fmt: skip
+    header = (
+        "arm", "workers", "wait p50/p95/p99, s", "CPU s/1,000 imgs", "peak memory", "network/img",
+        "requests/1,000 imgs", "of upper bound", "pixel error", "each sample once", "order entropy",
+    )  # fmt: skip
+    return Table("Waits, costs and checks", header, rows)
+
+
+def bounds_table(record: Record) -> Table:
+    """Return the upper bounds that were measured in the same run."""
+    rows = [
+        (one["name"], number(one["imgs_per_s"]), size(one["bytes_per_s"]), str(one["workers"]), one["about"])
+        for one in record["rooflines"]
+    ]
+    return Table("Upper bounds", ("bound", "imgs/s", "bytes/s", "threads", "what"), rows, frozenset({0, 4}))
+
+
+def all_tables(record: Record) -> list[Table]:
+    """Return the tables that the page, the terminal and Markdown have in common, without empty ones."""
+    return [table for table in (speed_table(record), cost_table(record), bounds_table(record)) if table.rows]
+
+
+def notes(record: Record) -> list[str]:
+    """Return the findings and faults that the tables don't show, a sentence each."""
+    found = [*_noise_notes(record)]
+    found += [
+        f"{one['arm']} was left out: {one['reason']}" + (f"; {one['command']}" if one["command"] else "")
+        for one in record["left_out"]
+    ]
+    found += [
+        f"{one['arm']} with {one['workers']} workers failed in round {one['round']} ({one['kind']}): {one['message']}"
+        for one in record["failures"][:MAX_ROWS]
+    ]
+    return [*found, describe_run(record)]
+
+
+def describe_run(record: Record) -> str:
+    """Return data, machine and code in a line."""
+    data, machine = record["data"], record["provenance"]
+    rounds = max((one["rounds"] for one in summaries(record)), default=0)
+    return (
+        f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {rounds} rounds; "
+        f"{machine['cpu_model']}, {machine['cores']:g} cores, {size(machine['memory_bytes'])}, store "
+        f"{machine['endpoint']}; larder {machine['larder']} at {machine['revision'][:12]}; "
+        f"confidence: {record['summary']['confidence']}"
+    )
+
+
+def as_text(answer: str, tables: Sequence[Table], remarks: Sequence[str]) -> Lines:
+    """Return tables in aligned columns, with the answer above and remarks below."""
+    lines = [answer]
+    for table in tables:
+        cells = [[escape(cell) for cell in row] for row in (table.header, *table.shown_rows())]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(table.header))]
+        lines += ["", f"{table.caption}:"]
+        for row in cells:
+            aligned = (
+                cell.ljust(width) if at in table.text_columns else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(row, widths))
+            )
+            lines.append("  ".join(aligned).rstrip())
+    return join_lines(*lines, "", *remarks)
+
+
+def as_markdown(answer: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
+    """Return the same as Markdown."""
+    lines = [markdown_text(answer)]
+    for table in tables:
+        rule = ("---" if at in table.text_columns else "---:" for at in range(len(table.header)))
+        lines += ["", f"**{markdown_text(table.caption)}**", ""]
+        lines += [_markdown_row(map(markdown_text, table.header)), _markdown_row(rule)]
+        lines += [_markdown_row(map(markdown_text, row)) for row in table.shown_rows()]
+    return "\n".join([*lines, "", *(f"- {markdown_text(remark)}" for remark in remarks)]) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    r"""Escape a text, so that Markdown shows it as it is: no tags, links, emphasis or further columns.
+
+    Example:
+        >>> markdown_text("a|b <i> [x](y) snake_case")
+        'a\\|b &lt;i&gt; \\[x\\](y) snake\\_case'
+    """
+    text = escape(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "|*_`[]~":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _against_fastest(record: Record, summary: Record) -> str:
+    for one in record["summary"]["ratios"]:
+        if (one["against"], one["workers"]) == (summary["arm"], summary["workers"]):
+            ratio = f"{one['ratio']['median']:.2f} ({interval(one['ratio'], 2)})"
+            return ratio if one["differs"] else f"{ratio}, not significant"
+        if (one["arm"], one["workers"]) == (summary["arm"], summary["workers"]):
+            return "1"
+    return NOT_KNOWN
+
+
+def _second_epoch(summary: Record) -> str:
+    second = summary["second_epoch_imgs_per_s"]
+    return number(second["median"] if second else None)
+
+
+def _noise_notes(record: Record) -> list[str]:
+    repeated, instrument = record["summary"]["repeated"], record["summary"]["instrument"]
+    found = []
+    if repeated is not None:
+        more = f", after {repeated['rounds_added']} more rounds" if repeated["rounds_added"] else ""
+        found.append(
+            f"A/A test: {repeated['arm']} twice gives a ratio of {repeated['ratio']['median']:.3f} "
+            f"({interval(repeated['ratio'], 3)}): {repeated['verdict']}{more}"
+        )
+    if instrument is not None:
+        found.append(f"Measuring takes {instrument['share_of_fastest']:.2%} of the time of the fastest arm's batch")
+    return found
