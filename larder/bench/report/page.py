@@ -34,7 +34,7 @@ def render_page(record: RecordFile, changed: Changes | None, commands: Sequence[
     figures = plots.draw_all(content)
     sections = [
         *([("changes", "What changed", _changes(changed))] if changed else []),
-        ("table", "The table", "".join(html.table(table) for table in tables.all_tables(content))),
+        ("table", "All figures", "".join(html.table(table) for table in tables.all_tables(content))),
         *((figure.name, figure.title, _figure(figure)) for figure in figures),
         ("checks", "Noise, faults and what was left out", html.items(tables.notes(content)[:-1] or ["Nothing."])),
         ("provenance", "Provenance", _provenance(content)),
@@ -84,8 +84,8 @@ def _caution(record: Record) -> str:
     reasons = [
         reason
         for reason, applies in (
-            ("it was a quick run", record["quick"]),
-            ("it is partial: it was interrupted, or arms failed", record["status"] == "partial"),
+            ("the run was quick", record["quick"]),
+            ("the run is partial: it was interrupted, or arms failed", record["status"] == "partial"),
             ("there was no A/A test", repeated is None),
             ("the machine was noisy", repeated is not None and repeated["verdict"] == "noisy"),
         )
@@ -93,9 +93,9 @@ def _caution(record: Record) -> str:
     ]
     if record["summary"]["confidence"] == "high" and not reasons:
         return ""
+    name = "Low confidence" if record["summary"]["confidence"] == "low" else "Note"
     why = f": {'; '.join(reasons)}" if reasons else ""
-    confidence = f"{record['summary']['confidence'].title()} confidence"
-    return f'<p class="caution"><strong>{escape_html(confidence)}</strong>{why}.</p>\n'
+    return f'<p class="caution"><strong>{name}</strong>{why}.</p>\n'
 
 
 def _key_facts(record: Record) -> Iterator[tuple[str, str]]:
@@ -158,6 +158,7 @@ def _provenance(record: Record) -> str:
         ("load at start", ", ".join(f"{load:g}" for load in machine["load_average"][:3])),
         ("larder", f"{machine['larder']}, revision {machine['revision']}"),
         ("Python", machine["python"]),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())),
         (
             "dataset",
             f"{data['dataset']}, {data['split']}: {number(data['samples'])} samples, {data['classes']} classes",
@@ -168,7 +169,7 @@ def _provenance(record: Record) -> str:
     settings = [(str(name), str(value)) for name, value in record["settings"].items()]
     return (
         html.definitions(pairs)
-        + "".join(html.table(table) for table in (_layouts(data), _arms(record), _versions(machine)))
+        + "".join(html.table(table) for table in (_layouts(data), _arms(record)))
         + f"<details><summary>Settings</summary>{html.definitions(settings)}</details>"
     )
 
@@ -199,11 +200,6 @@ def _arms(record: Record) -> Table:
         for one in record["arms"]
     ]
     return Table("Arms", ("arm", "layout", "library", "how", "settings"), rows, frozenset(range(5)))
-
-
-def _versions(machine: Record) -> Table:
-    rows = [(name, version) for name, version in machine["versions"].items()]
-    return Table("Libraries", ("library", "version"), rows, frozenset({0, 1}))
 
 
 def _reproduce(commands: Sequence[str]) -> str:

@@ -66,7 +66,11 @@ def plot_throughput(record: Record) -> Figure | None:
         Row(
             facts.label_of(record, one["arm"], one["workers"]),
             number(one["imgs_per_s"]["median"]),
-            [*_interval_marks(scale, one["imgs_per_s"], 32), *_dots(scale, rates[one["arm"], one["workers"]], "dot")],
+            [
+                bar("0", 21, scale.at(one["imgs_per_s"]["median"]), 18, "length"),
+                *_dots(scale, rates[one["arm"], one["workers"]], "dot"),
+                *_interval_marks(scale, one["imgs_per_s"], 45),
+            ],
         )
         for one in arms[:MAX_PLOTTED]
     ]
@@ -74,7 +78,7 @@ def plot_throughput(record: Record) -> Figure | None:
         Row(
             f"upper bound: {facts.shorten(one['name'], facts.MAX_NAME)}",
             number(one["imgs_per_s"]),
-            [line(scale.at(one["imgs_per_s"]), 22, scale.at(one["imgs_per_s"]), 42, "median"),
+            [line(scale.at(one["imgs_per_s"]), 41, scale.at(one["imgs_per_s"]), 49, "median"),
              *_dots(scale, one["rounds"], "ring")],
         )
         for one in bounds[:MAX_PLOTTED]
@@ -100,7 +104,7 @@ def plot_throughput(record: Record) -> Figure | None:
         "Throughput",
         "Further right is better. Images per second of the first epoch, from request to batch.",
         (("dot", "one round"), ("interval", "median and its 95% interval"), ("ring", "one round of an upper bound")),
-        draw_rows("throughput", "Images per second of each arm", _describe_rates(arms), rows, scale, "images/s", 50),
+        draw_rows("throughput", "Images per second of each arm", _describe_rates(arms), rows, scale, "images/s", 60),
         Table("Images per second", header, table_rows, frozenset({0, 4})),
     )
 
@@ -241,9 +245,9 @@ def plot_utilization(record: Record) -> Figure | None:
     scale, known = Scale(100.0, 25.0), _known_accelerators()
     rows = []
     for needs, names in sorted(groups.items()):
-        about = " and ".join(known.get(name, {}).get("about", name) for name in names)
-        takes = text("0", 30, f"takes {number(needs)} images/s", "tick")
-        rows.append(Row(facts.shorten(about, 2 * facts.MAX_NAME), "", [takes]))
+        first, *others = (facts.shorten(known.get(name, {}).get("about", name), facts.MAX_NAME) for name in names)
+        also = text("0", 30, f"and {', '.join(others)}", "tick") if others else ""
+        rows.append(Row(first, f"{number(needs)} images/s", [line("0", -1, "100%", -1, "grid"), also]))
         rows += [
             _utilization_row(record, one, each, scale)
             for one in arms
@@ -325,14 +329,14 @@ def _describe_rates(arms: Sequence[Record]) -> str:
 def _interval_marks(scale: Scale, ends: Record, y: int) -> Iterator[str]:
     low, median, high = (scale.at(ends[name]) for name in ("low", "median", "high"))
     yield line(low, y, high, y, "interval")
-    yield from (line(x, y - 4, x, y + 4, "cap") for x in (low, high))
-    yield line(median, y - 10, median, y + 10, "median")
+    yield from (line(x, y - 3, x, y + 3, "interval") for x in (low, high))
+    yield line(median, y - 5, median, y + 5, "median")
 
 
 def _dots(scale: Scale, rates: Sequence[float], kind: str) -> Iterator[str]:
     """Yield a mark for each round, the next ones a little lower, so that equal ones don't hide each other."""
     for at, rate in enumerate(rates):
-        yield circle(scale.at(rate), 32 + 3 * (at % 5 - 2), 3.5, kind)
+        yield circle(scale.at(rate), 30 + 3 * (at % 5 - 2), 3.5, kind)
 
 
 def _stack(scale: Scale, steps: dict[str, float]) -> Iterator[str]:
@@ -353,10 +357,11 @@ def _panel(record: Record, one: Record, epoch: Record, scale: Scale) -> Iterator
     rates = epoch["timeline"]["bytes_per_s"]
     mean = epoch["network_bytes"] / 1e6 / epoch["seconds"] if epoch["seconds"] else 0.0
     yield text("0", 14, facts.label_of(record, one["arm"], one["workers"]), "label")
-    yield text("100%", 14, f"mean {significant(mean)}, peak {significant(max(rates) / 1e6)} MB/s", "value end")
+    yield text("100%", 14, f"peak {significant(max(rates) / 1e6)} MB/s", "value end")
     yield from (line("0", y, "100%", y, "grid") for y in (20, 20 + _PANEL_HEIGHT))
     yield area(list(_curve(epoch["timeline"], scale)), 20, _PANEL_HEIGHT)
     yield text("0", _PANEL_HEIGHT + 34, "0 s", "tick")
+    yield text("50%", _PANEL_HEIGHT + 34, f"mean {significant(mean)} MB/s", "tick middle")
     yield text("100%", _PANEL_HEIGHT + 34, f"{number(epoch['seconds'], 1)} s", "tick end")
 
 
@@ -394,9 +399,10 @@ def _mean_between(spans: Sequence[tuple[float, float, float]], low: float, high:
 def _utilization_row(record: Record, one: Record, each: Record, scale: Scale) -> Row:
     share, kind = each["utilization"], "busy" if each["passes"] else "waits"
     return Row(
-        f"   {facts.label_of(record, one['arm'], one['workers'])}",
-        f"{percent(share)}, {'busy' if each['passes'] else 'waits'}",
+        facts.label_of(record, one["arm"], one["workers"]),
+        f"{percent(share)}, {kind}",
         [bar("0", 20, scale.at(100 * share), 9, kind)],
+        "value",
     )
 
 

@@ -41,6 +41,8 @@ class Row(NamedTuple):
     """Text at the right end of the line."""
     marks: Sequence[str]
     """Elements, with vertical positions from the row's top."""
+    kind: str = "label"
+    """Class of the line of text."""
 
 
 def scale_for(values: Iterable[float]) -> Scale:
@@ -75,7 +77,7 @@ def draw_rows(
     bottom = row_height * len(rows)
     parts = [line(scale.at(tick), 0, scale.at(tick), bottom + 4, "grid") for tick in scale.ticks()]
     for at, row in enumerate(rows):
-        texts = text("0", 14, row.label, "label") + text("100%", 14, row.value, "value end")
+        texts = text("0", 14, row.label, row.kind) + text("100%", 14, row.value, "value end")
         parts.append(f'<g transform="translate(0 {at * row_height})">{texts}{"".join(row.marks)}</g>')
     for tick in scale.ticks():
         anchor = "" if tick == 0 else " end" if tick == scale.ticks()[-1] else " middle"
