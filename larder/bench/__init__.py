@@ -2,6 +2,7 @@
 
 arms             the arms, and their registry; open_arm imports and opens one, arm_errors words its errors
 comparison       compare arms in interleaved rounds
+report           render a comparison as a page, Markdown and text, with the standard library alone
 measured_loader  a loader that is ready to be measured
 passes           number of batches, warm-up, measured passes
 measure          one pass: waits, CPU time, memory (usage), bytes received over time (received)

@@ -28,7 +28,7 @@ def command_settings(command: Command) -> list[str]:
 
 def command_flags(command: Command) -> list[str]:
     """Return a command's flags."""
-    return [*flags_of(command.stages), *COMMON_FLAGS]
+    return [*flags_of(command.stages, command.settings), *COMMON_FLAGS]
 
 
 def command_words(command: Command) -> list[str]:

@@ -46,7 +46,7 @@ def command_page(command: Command, invocation: str) -> str:
     lines = [f"usage: {invocation} {command.name}{words} [NAME=value...]", "", f"{_sentence(command.summary)}."]
     own = [all_settings()[name] for name in command.settings]
     stages = settings_of_stages(command.stages)
-    flags = flags_of(command.stages)
+    flags = flags_of(command.stages, command.settings)
     if own or stages:
         lines += ["", "Settings:"]
         for setting in [*own, *stages]:

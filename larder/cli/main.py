@@ -194,7 +194,7 @@ def _command(word: str, invocation: str) -> Command:
 def _flag(word: str, words: list[str], command: Command | None, invocation: str) -> tuple[str, str]:
     """Return the setting of a flag and its value, which is removed from `words` if it is a separate word."""
     flag, equals, value = word.partition("=")
-    flags = flags_of(command.stages) if command else {}
+    flags = flags_of(command.stages, command.settings) if command else {}
     setting = flags.get(flag)
     if setting is None:
         near = difflib.get_close_matches(flag, [*flags, "--help", "--dry-run", "--yes"], n=1)

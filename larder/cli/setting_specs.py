@@ -86,6 +86,18 @@ CLI_SETTINGS = (
 COMMAND_ARGUMENTS = (
     SettingSpec("ARM", "imagefolder_local", "the arm that bench and train run; the same as LARDER_ARM"),
     SettingSpec("YES", "", "1 answers yes to every question"),
+    SettingSpec(
+        "RECORD",
+        "",
+        "report: the record of a comparison, a path or a name in LARDER_RESULTS; default: the latest one there",
+        flag="--record",
+    ),
+    SettingSpec(
+        "AGAINST",
+        "",
+        "report: an earlier record of the same machine, data and settings; shows what changed beyond the noise",
+        flag="--against",
+    ),
     SettingSpec("BUCKET", "", "s3-bucket: the bucket to make in place of S3_BUCKET"),
     SettingSpec("REQUIRE", "", "test: all runs every tier, and fails where one can't run"),
     SettingSpec(
@@ -152,12 +164,14 @@ def settings_of_stages(stages: Iterable[str]) -> list[SettingSpec]:
     return [setting for setting in stage_settings().values() if names & set(setting.stages)]
 
 
-def flags_of(stages: Iterable[str]) -> dict[str, SettingSpec]:
-    """Return the settings of some stages by their flags.
+def flags_of(stages: Iterable[str], names: Iterable[str] = ()) -> dict[str, SettingSpec]:
+    """Return the settings of some stages, and the named ones, by their flags.
 
     Secrets have no flag, since other users of the machine can see arguments. A flag that two of the stages share is
     ambiguous and left out.
     """
-    specs = [setting for setting in settings_of_stages(stages) if setting.flag and not setting.secret]
+    every = all_settings()
+    candidates = dict.fromkeys([*(setting.name for setting in settings_of_stages(stages)), *names])
+    specs = [every[name] for name in candidates if every[name].flag and not every[name].secret]
     flags = [setting.flag for setting in specs]
     return {setting.flag: setting for setting in specs if flags.count(setting.flag) == 1}

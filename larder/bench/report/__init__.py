@@ -9,7 +9,7 @@ changes   compare two records: what changed beyond the noise
 html      escape text; tables, figures and lists as HTML
 page      the page; page.css has its style
 embed     embed records as JSON, within the page's limit of size
-write     render the page and the Markdown, and write them
+render    a report in its three forms
 
 Text of records is data: the page, the terminal and Markdown escape it. Unlike the rest of `larder.bench`, this package
 uses Python 3.9 and the standard library alone, so that `larder report` needs no image and no installation.

@@ -168,19 +168,19 @@ def _noise(*records: Record) -> float | None:
 def _require_comparable(after: RecordFile, before: RecordFile) -> None:
     ours, theirs = after.content, before.content
     if after.sha256 == before.sha256:
-        raise InputError(f"{before.name} is the same record", next_step="name the record of another run in AGAINST")
+        raise InputError(f"{before.name} is the same record", next_step="name the record of another run")
     for (field, one), (_, other) in zip(_facts_of(ours), _facts_of(theirs)):
         if one != other:
             raise InputError(
                 f"{after.name} and {before.name} aren't comparable: {field} is {str(one)[:200]!r} in one and "
                 f"{str(other)[:200]!r} in the other",
-                next_step="name a record of the same machine, data and settings in AGAINST",
+                next_step="name a record of the same machine, data and settings",
             )
     digests = {ours["data"]["samples_digest"], theirs["data"]["samples_digest"]} - {UNKNOWN}
     if len(digests) > 1:
         raise InputError(
             f"{after.name} and {before.name} aren't comparable: data.samples_digest differs",
-            next_step="name a record of the same samples in AGAINST",
+            next_step="name a record of the same samples",
         )
 
 

@@ -63,7 +63,8 @@ def table(content: Table) -> str:
 def _row(content: Table, row: Sequence[str]) -> str:
     first, *others = (escape_html(cell) for cell in row)
     cells = "".join(f"<td{_align(content, at)}>{cell}</td>" for at, cell in enumerate(others, 1))
-    return f'<th scope="row">{first}</th>{cells}'
+    breakable = first.replace("_", "_<wbr>")  # names of arms are long, and narrow pages break them
+    return f'<th scope="row">{breakable}</th>{cells}'
 
 
 def _align(content: Table, at: int) -> str:

@@ -247,7 +247,7 @@ def plot_utilization(record: Record) -> Figure | None:
     for needs, names in sorted(groups.items()):
         first, *others = (facts.shorten(known.get(name, {}).get("about", name), facts.MAX_NAME) for name in names)
         also = text("0", 30, f"and {', '.join(others)}", "tick") if others else ""
-        rows.append(Row(first, f"{number(needs)} images/s", [line("0", -1, "100%", -1, "grid"), also]))
+        rows.append(Row(first, f"{number(needs)} imgs/s", [line("0", -1, "100%", -1, "grid"), also]))
         rows += [
             _utilization_row(record, one, each, scale)
             for one in arms

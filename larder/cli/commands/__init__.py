@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from larder.cli.command import Command
-from larder.cli.commands import clean, completion, develop, doctor, jupyter, mount, pipelines, ray, s3
+from larder.cli.commands import clean, completion, develop, doctor, jupyter, mount, pipelines, ray, report, s3
 from larder.cli.commands.status import status
 from larder.cli.commands.uninstall import uninstall
 from larder.cli.pipelines import STAGES
@@ -30,6 +30,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),
     Command("compare", _MEASURE, "measure all arms that the data allow in turn; which keeps a GPU busy?",
             pipelines.compare, ("bench",), words="[SHARDS]", works_installed=True),
+    Command("report", _MEASURE, "render a comparison as a page and as tables; show what changed since another",
+            report.report, settings=("RECORD", "AGAINST", "LARDER_RESULTS"), words="[RECORD]", works_installed=True),
     Command("train", _MEASURE, "train a small network through ARM: accuracy, and time spent waiting for data",
             pipelines.train, ("bench",), ("ARM",)),
     Command("jupyter", _MEASURE, "start JupyterLab beside the data, and print its address", jupyter.up,

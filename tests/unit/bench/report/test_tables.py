@@ -1,0 +1,144 @@
+"""The tables of a comparison, as text and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from larder.bench.report.facts import number, percent, shorten, significant, size
+from larder.bench.report.tables import (
+    MAX_ROWS,
+    Table,
+    all_tables,
+    as_markdown,
+    as_text,
+    bounds_table,
+    cost_table,
+    markdown_text,
+    notes,
+    speed_table,
+)
+
+
+def test_throughput_is_fastest_first_with_intervals_and_ratios(content: dict[str, Any]) -> None:
+    table = speed_table(content)
+    assert [row[0] for row in table.rows][:2] == ["stream", "imagefolder_local"]
+    assert dict(zip(table.header, table.rows[0], strict=True)) == {
+        "arm": "stream",
+        "workers": "2",
+        "imgs/s": "1,470",
+        "95% interval": "1,453 to 1,492",
+        "fastest ÷ this": "1",
+        "batches/s": "23.15",
+        "avg_batch_s": "0.0432",
+        "first batch, s": "0.13",
+        "epoch 2, imgs/s": "1,493",
+        "keeps busy": "a100-resnet50",
+    }
+    assert table.rows[1][4] == "3.44 (3.35 to 3.48)"
+
+
+def test_a_ratio_within_the_noise_says_so(content: dict[str, Any]) -> None:
+    content["summary"]["ratios"][0]["differs"] = False
+    assert speed_table(content).rows[1][4].endswith(", not significant")
+    content["summary"]["ratios"] = []
+    assert speed_table(content).rows[1][4] == "–"
+
+
+def test_what_is_unknown_is_not_shown_as_a_number(content: dict[str, Any]) -> None:
+    [arm] = content["summary"]["arms"] = content["summary"]["arms"][:1]
+    arm.update(order_entropy=None, exactly_once=None, network_bytes_per_img=None, share_of_roofline=None)
+    content["arms"] = []
+    row = dict(zip(cost_table(content).header, cost_table(content).rows[0], strict=True))
+    assert (row["order entropy"], row["network/img"], row["of upper bound"]) == ("–", "–", "–")
+    assert (row["each sample once"], row["pixel error"]) == ("unknown", "unknown")
+    arm["exactly_once"] = False
+    assert "NO" in cost_table(content).rows[0]
+
+
+def test_notes_tell_noise_failures_and_what_was_left_out(content: dict[str, Any]) -> None:
+    text = "\n".join(notes(content))
+    assert "A/A test: stream twice gives a ratio of 0.991 (0.980 to 1.036): quiet" in text
+    assert "mosaicml_streaming was left out: the package `mosaicml-streaming` isn't installed; pip install" in text
+    assert "remote_one_sample with 2 workers failed in round 3 (error): the store answered 503" in text
+    assert "photos, 4,000 images of training, 5 rounds; AMD EPYC 9R14, 2 cores" in text
+
+
+def test_a_record_without_figures_has_no_tables(content: dict[str, Any]) -> None:
+    content.update(rooflines=[])
+    content["summary"]["arms"] = []
+    assert all_tables(content) == []
+    assert notes(content)
+
+
+def test_columns_are_aligned(content: dict[str, Any]) -> None:
+    lines = as_text("The answer.", [bounds_table(content)], ["A remark."]).split("\n")
+    assert lines == [
+        "The answer.",
+        "",
+        "Upper bounds:",
+        "bound               imgs/s  bytes/s  threads  what",
+        "decode               1,900        –        2  decode, crop and resize from memory with larder.stream's kernel",
+        "decode_pil             820        –        2  the same with PIL",
+        "stream_from_memory   1,610        –        2  larder.stream over shards in memory: the fastest known way to "
+        "the same pixels",
+        "disk_read            9,800   982 MB        2  read a file of the local data, bypassing the page cache",
+        "store_read           6,900   692 MB        8  GET ranges of shards, and discard them",
+        "",
+        "A remark.",
+    ]
+
+
+def test_markdown_has_the_same_cells(content: dict[str, Any]) -> None:
+    table = speed_table(content)
+    lines = as_markdown("The answer.", [table], ["A remark."]).split("\n")
+    assert lines[:4] == ["The answer.", "", "**Throughput**", ""]
+    assert lines[5].startswith("| --- | ---: |")
+    assert [line.count(" | ") for line in lines[4:12]] == [len(table.header) - 1] * 8
+    assert lines[-2:] == ["- A remark.", ""]
+
+
+HOSTILE = "a|b\x1b[2J\n# <b>*_`[x](javascript:1) \u202e"
+
+
+def test_text_of_a_record_is_data() -> None:
+    table = Table(HOSTILE, ("arm", HOSTILE), [(HOSTILE, HOSTILE)])
+    plain = as_text(HOSTILE, [table], [HOSTILE])
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", plain)
+    assert len(plain.split("\n")) == 7
+    markdown = as_markdown(HOSTILE, [table], [HOSTILE])
+    assert "<b>" not in markdown
+    assert not re.search(r"(?<!\\)[*_`\[]", re.sub(r"^\*\*|\*\*$", "", markdown, flags=re.MULTILINE))
+    assert len(markdown.split("\n")) == 10
+    assert markdown_text("&lt;") == "&amp;lt;"
+
+
+def test_long_tables_are_cut_and_say_so() -> None:
+    table = Table("many", ("arm", "imgs/s"), [(str(at), "1") for at in range(MAX_ROWS + 7)])
+    assert len(table.shown_rows()) == MAX_ROWS + 1
+    assert table.shown_rows()[-1] == ("and 7 more rows", "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (number(1234567.0), "1,234,567"),
+        (number(1e15), "1.000e+15"),
+        (number(None), "–"),
+        (significant(0.680), "0.680"),
+        (significant(0), "0"),
+        (significant(12.34), "12.3"),
+        (significant(1234.5), "1,234"),
+        (significant(0.0123), "0.0123"),
+        (size(999), "999 B"),
+        (size(401e6), "401 MB"),
+        (size(5e15), "5,000 TB"),
+        (percent(0.9996), ">99%"),
+        (percent(1.0), "100%"),
+        (shorten("abcdef", 4), "abc…"),
+    ],
+)
+def test_figures(shown: str, expected: str) -> None:
+    assert shown == expected
