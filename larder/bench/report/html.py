@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Sequence
 
 from larder.bench.report.facts import shorten
 from larder.bench.report.tables import Table
 from larder.terminal import escape
 
-MAX_TEXT = 1000
+MAX_TEXT = 300
 """Characters of a text that the page shows; the embedded record has all of them."""
+MAX_LONG_TEXT = 3000
+"""The same for descriptions and cells that list a figure for each round."""
+MAX_ITEMS = 100
+"""Items of a list that are shown."""
 
 
 def escape_html(text: str) -> str:
@@ -23,20 +28,26 @@ def escape_html(text: str) -> str:
     return html.escape(escape(shorten(text, MAX_TEXT)), quote=True)
 
 
+def long_text(text: str) -> str:
+    """Return a text of several sentences for HTML."""
+    return html.escape(escape(shorten(text, MAX_LONG_TEXT)), quote=True)
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph."""
-    return f'<p class="{kind}">{escape_html(text)}</p>' if kind else f"<p>{escape_html(text)}</p>"
+    return f'<p class="{kind}">{long_text(text)}</p>' if kind else f"<p>{long_text(text)}</p>"
 
 
-def items(texts: Iterable[str], kind: str = "") -> str:
+def items(texts: Sequence[str]) -> str:
     """Return a list."""
-    attribute = f' class="{kind}"' if kind else ""
-    return f"<ul{attribute}>{''.join(f'<li>{escape_html(text)}</li>' for text in texts)}</ul>"
+    more = [f"and {len(texts) - MAX_ITEMS:,} more"] if len(texts) > MAX_ITEMS else []
+    return f"<ul>{''.join(f'<li>{escape_html(text)}</li>' for text in [*texts[:MAX_ITEMS], *more])}</ul>"
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Return a list of names with their values."""
-    rows = (f"<div><dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd></div>" for name, value in pairs)
+    shown = itertools.islice(pairs, MAX_ITEMS)
+    rows = (f"<div><dt>{escape_html(name)}</dt><dd>{escape_html(value)}</dd></div>" for name, value in shown)
     return f"<dl>{''.join(rows)}</dl>"
 
 

@@ -14,6 +14,7 @@ from larder.bench.report.html import escape_html
 from larder.bench.report.plots import Figure
 from larder.bench.report.read import RecordFile
 from larder.bench.report.tables import Table
+from larder.errors import InputError
 
 MAX_BYTES = 300_000
 """Limit of a page, which can be attached to a mail or an issue."""
@@ -29,6 +30,9 @@ def render_page(record: RecordFile, changed: Changes | None, commands: Sequence[
         record: The record.
         changed: What changed since another record; None without one.
         commands: Lines of shell that reproduce the comparison.
+
+    Raises:
+        InputError: If the record has more text than fits into a page.
     """
     content = record.content
     figures = plots.draw_all(content)
@@ -43,6 +47,11 @@ def render_page(record: RecordFile, changed: Changes | None, commands: Sequence[
     head, body = _head(content), _body(content, sections)
     records = [record, changed.before] if changed else [record]
     used = len((head + body).encode("utf-8", "replace")) + _LONGEST_NOTE
+    if used > MAX_BYTES:
+        raise InputError(
+            f"{record.name} has too much text for a page of {MAX_BYTES // 1000} KB",
+            next_step="compare fewer arms or numbers of workers",
+        )
     embedded = embed_records(records, MAX_BYTES - used)
     return f"{head}{body}{_records(records, embedded)}</main>\n{embedded.html}</body>\n</html>\n"
 
@@ -67,7 +76,7 @@ def _body(record: Record, sections: Sequence[tuple[str, str, str]]) -> str:
     )
     return (
         f'<body>\n<header>\n<p class="kind">larder comparison</p>\n<h1>{escape_html(_title(record))}</h1>\n'
-        f'<p class="answer">{escape_html(record["summary"]["answer"])}</p>\n{_caution(record)}'
+        f'<p class="answer">{html.long_text(record["summary"]["answer"])}</p>\n{_caution(record)}'
         f"{html.definitions(_key_facts(record))}\n</header>\n"
         f'<nav aria-label="Contents"><ul>{links}<li><a href="#records">Records</a></li></ul></nav>\n<main>\n{shown}'
     )
@@ -137,7 +146,7 @@ def _changes(changed: Changes) -> str:
     )
     others = changed.software
     return (
-        f'<p class="answer">{escape_html(changes.headline(changed))}</p>{html.paragraph(noise)}'
+        f'<p class="answer">{html.long_text(changes.headline(changed))}</p>{html.paragraph(noise)}'
         f"{html.table(changes.changes_table(changed))}"
         + (html.items(changes.remarks(changed)) if changes.remarks(changed) else "")
         + (html.table(others) if others.rows else html.paragraph("Code, versions, layouts and settings are the same."))

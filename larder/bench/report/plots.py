@@ -31,6 +31,8 @@ _ACCELERATORS = Path(__file__).parents[1] / "accelerators.json"
 _STEPS = {"decode": "decode", "batch": "make batches", "rest": "all else"}
 _PANEL_HEIGHT, _PANEL_POINTS = 56, 150
 _TENTHS = 10
+_MAX_DOTS = 1200
+_LISTED_ROUNDS = 25
 
 
 class Figure(NamedTuple):
@@ -68,7 +70,7 @@ def plot_throughput(record: Record) -> Figure | None:
             number(one["imgs_per_s"]["median"]),
             [
                 bar("0", 21, scale.at(one["imgs_per_s"]["median"]), 18, "length"),
-                *_dots(scale, rates[one["arm"], one["workers"]], "dot"),
+                *_dots(scale, _thinned(rates[one["arm"], one["workers"]], len(arms)), "dot"),
                 *_interval_marks(scale, one["imgs_per_s"], 45),
             ],
         )
@@ -89,13 +91,13 @@ def plot_throughput(record: Record) -> Figure | None:
             str(one["workers"]),
             number(one["imgs_per_s"]["median"], 1),
             facts.interval(one["imgs_per_s"], 1),
-            ", ".join(number(rate, 1) for rate in rates[one["arm"], one["workers"]]),
+            _list_rates(rates[one["arm"], one["workers"]]),
         )
         for one in arms
     ]
     table_rows += [
         (f"upper bound: {one['name']}", str(one["workers"]), number(one["imgs_per_s"], 1), facts.NOT_KNOWN,
-         ", ".join(number(rate, 1) for rate in one["rounds"]))
+         _list_rates(one["rounds"]))
         for one in record["rooflines"]
     ]  # fmt: skip
     header = ("arm", "workers", "median", "95% interval", "each round")
@@ -337,6 +339,20 @@ def _dots(scale: Scale, rates: Sequence[float], kind: str) -> Iterator[str]:
     """Yield a mark for each round, the next ones a little lower, so that equal ones don't hide each other."""
     for at, rate in enumerate(rates):
         yield circle(scale.at(rate), 30 + 3 * (at % 5 - 2), 3.5, kind)
+
+
+def _thinned(rates: Sequence[float], rows: int) -> Sequence[float]:
+    """Return the rates, or if there are too many for a page, some of them from the lowest to the highest."""
+    most = max(_MAX_DOTS // rows, 5)
+    if len(rates) <= most:
+        return rates
+    ordered = sorted(rates)
+    return [ordered[at * (len(rates) - 1) // (most - 1)] for at in range(most)]
+
+
+def _list_rates(rates: Sequence[float]) -> str:
+    shown = ", ".join(number(rate, 1) for rate in rates[:_LISTED_ROUNDS])
+    return f"{shown} and {len(rates) - _LISTED_ROUNDS} more" if len(rates) > _LISTED_ROUNDS else shown
 
 
 def _stack(scale: Scale, steps: dict[str, float]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from larder.bench.report.html import escape_html
+from larder.bench.report.html import escape_html, long_text
 
 AXIS_HEIGHT = 34
 _MAX_STEPS = 4
@@ -91,7 +91,7 @@ def drawing(name: str, title: str, description: str, height: int, parts: Iterabl
     return (
         f'<svg class="plot" width="100%" height="{height}" role="img" aria-labelledby="{name}-title {name}-about">'
         f'<title id="{name}-title">{escape_html(title)}</title>'
-        f'<desc id="{name}-about">{escape_html(description)}</desc>'
+        f'<desc id="{name}-about">{long_text(description)}</desc>'
         f"{definitions}{''.join(parts)}</svg>"
     )
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from larder.bench.report.facts import NOT_KNOWN, Record, interval, number, percent, significant, size, summaries, yes
 from larder.terminal import Lines, escape, join_lines
 
-MAX_ROWS = 120
+MAX_ROWS = 60
 """Rows of a table that are shown; the record has all of them."""
+_MAX_FAILURES = 20
 
 
 class Table(NamedTuple):
@@ -102,8 +103,10 @@ def notes(record: Record) -> list[str]:
     ]
     found += [
         f"{one['arm']} with {one['workers']} workers failed in round {one['round']} ({one['kind']}): {one['message']}"
-        for one in record["failures"][:MAX_ROWS]
+        for one in record["failures"][:_MAX_FAILURES]
     ]
+    if len(record["failures"]) > _MAX_FAILURES:
+        found.append(f"and {len(record['failures']) - _MAX_FAILURES:,} more failures")
     return [*found, describe_run(record)]
 
 

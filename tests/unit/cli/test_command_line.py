@@ -129,7 +129,8 @@ def test_every_command_has_a_page(command: object) -> None:
     assert page.startswith(f"usage: larder {command.name}") or command.name == "help"
     for setting in settings_of_stages(command.stages):
         assert re.search(rf"^  {setting.name}\b", page, re.MULTILINE)
-        assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags_of(command.stages))
+        flags = flags_of(command.stages, command.settings)
+        assert (f"{setting.name}, {setting.flag}\n" in page) == (setting.flag in flags)
     for name in command.settings:
         assert re.search(rf"^  {name}\b", page, re.MULTILINE)
     assert max(map(len, page.splitlines())) <= 120
@@ -166,7 +167,9 @@ def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
 def imported() -> list[tuple[str, str]]:
     versions = []
     shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py")
-    for path in [*sorted((ROOT / "larder" / "cli").rglob("*.py")), *(ROOT / "larder" / name for name in shared)]:
+    folders = (ROOT / "larder" / "cli", ROOT / "larder" / "bench" / "report")
+    modules = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    for path in [*modules, *(ROOT / "larder" / name for name in shared)]:
         tree = ast.parse(path.read_text(), feature_version=(3, 9))
         for node in tree.body + [inner for outer in tree.body if isinstance(outer, ast.If) for inner in outer.body]:
             if isinstance(node, ast.Import):
@@ -179,6 +182,7 @@ def imported() -> list[tuple[str, str]]:
 def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
     own = {
         "larder.cli",
+        "larder.bench.report",
         "larder.errors",
         "larder.dataset",
         "larder.next_step",
@@ -190,7 +194,7 @@ def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
         top = name.partition(".")[0]
         assert top in sys.stdlib_module_names or any(name == mine or name.startswith(f"{mine}.") for mine in own), file
     assert not {name for _, name in imported()} & {"tomllib", "enum.StrEnum", "typing.Self", "typing.assert_never"}
-    for path in (ROOT / "larder" / "cli").rglob("*.py"):
+    for path in [*(ROOT / "larder" / "cli").rglob("*.py"), *(ROOT / "larder" / "bench" / "report").rglob("*.py")]:
         text = path.read_text()
         assert "from __future__ import annotations" in text or " | None" not in text, path
         assert not re.search(r"\bzip\(.*strict=|\.UTC\b|slots=True", text), path

@@ -14,7 +14,6 @@ from larder.cli.command import Command
 from larder.cli.commands import BY_NAME, COMMANDS
 from larder.cli.completion import command_flags, command_settings, script
 from larder.cli.main import parse
-from larder.cli.setting_specs import stage_settings
 from tests.unit.cli.engine import ROOT
 
 # Prints what bash would offer for a command line that is split as bash splits it, with "=" as a word of its own.
@@ -78,7 +77,7 @@ def test_only_flags_that_are_parsed_are_offered_and_no_secrets(command: Command)
     for flag in set(command_flags(command)) - {"--help", "--dry-run", "--yes"}:
         [(name, value)] = parse([command.name, f"{flag}=x"], {}).given.items()
         assert value == "x"
-        assert not stage_settings()[name].secret
+        assert not all_settings()[name].secret
     assert len(command_settings(command)) == len(set(command_settings(command)))
 
 
