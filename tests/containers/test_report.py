@@ -128,6 +128,7 @@ def test_hostile_texts_stay_in_their_place(browser: Browser, hostile_file: Path,
     assert page.title().startswith("Feeding photos")
     assert page.locator("img").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert overflowing(page) == []
     assert faults_of(page) == []
     page.screenshot(path=ARTEFACTS / f"report-hostile-{width}.png", full_page=True)
     page.context.close()

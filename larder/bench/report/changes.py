@@ -87,7 +87,7 @@ def compare_records(after: RecordFile, before: RecordFile) -> Changes:
 
 def headline(changes: Changes) -> str:
     """Return the result in a sentence."""
-    against = f"Against {changes.before.name} of {changes.before.content['provenance']['time_utc'][:16]}"
+    against = f"Against {changes.before.name} of {facts.time_of(changes.before.content)}"
     if changes.noise is None:
         return f"{against}: the A/A test is missing in a record, so it is unknown which changes are beyond the noise."
     changed = [one for one in changes.arms if one.verdict != SAME]

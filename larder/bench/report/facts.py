@@ -11,8 +11,8 @@ Record = Mapping[str, Any]
 AGAIN = " (again)"
 """Ends the name of the second run of the A/A arm."""
 NOT_KNOWN = "–"
-MAX_NAME = 40
-"""Characters of a name in a plot."""
+MAX_LABEL = 32
+"""Characters of a label in a plot: with a figure beside it, it fits on a page of 360 pixels."""
 
 
 def summaries(record: Record) -> list[Record]:
@@ -51,9 +51,13 @@ def median_round(record: Record, summary: Record) -> Record | None:
 
 
 def label_of(record: Record, arm: str, workers: int) -> str:
-    """Return an arm's name, with its number of workers if several were measured."""
-    name = shorten(arm, MAX_NAME)
-    return f"{name}, {workers} workers" if has_sweep(record) else name
+    """Return an arm's name for a plot, with its number of workers if several were measured."""
+    return f"{shorten(arm, MAX_LABEL - 6)}, {workers} workers" if has_sweep(record) else shorten(arm, MAX_LABEL)
+
+
+def time_of(record: Record) -> str:
+    """Return when a record was made, to the minute."""
+    return f"{record['provenance']['time_utc'][:16].replace('T', ' ')} UTC"
 
 
 def shorten(text: str, length: int) -> str:

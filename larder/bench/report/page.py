@@ -113,7 +113,7 @@ def _key_facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "data", f"{number(data['samples'])} images of {data['split']}, {size(data['image_bytes'])}"
     yield "store", machine["endpoint"]
     yield "rounds", f"{rounds}, interleaved; {number(record['seconds'])} s in all"
-    yield "measured", f"{machine['time_utc'][:16].replace('T', ' ')} UTC"
+    yield "measured", facts.time_of(record)
 
 
 def _figure(figure: Figure) -> str:

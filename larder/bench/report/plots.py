@@ -78,7 +78,7 @@ def plot_throughput(record: Record) -> Figure | None:
     ]
     rows += [
         Row(
-            f"upper bound: {facts.shorten(one['name'], facts.MAX_NAME)}",
+            f"upper bound: {facts.shorten(one['name'], facts.MAX_LABEL - 10)}",
             number(one["imgs_per_s"]),
             [line(scale.at(one["imgs_per_s"]), 41, scale.at(one["imgs_per_s"]), 49, "median"),
              *_dots(scale, one["rounds"], "ring")],
@@ -120,7 +120,7 @@ def plot_waterfall(record: Record) -> Figure | None:
         return None
     scale = scale_for(sum(steps.values()) for steps in times.values())
     rows = [
-        Row(facts.shorten(arm, facts.MAX_NAME), f"{significant(sum(steps.values()))} s", list(_stack(scale, steps)))
+        Row(facts.shorten(arm, facts.MAX_LABEL), f"{significant(sum(steps.values()))} s", list(_stack(scale, steps)))
         for arm, steps in list(times.items())[:MAX_PLOTTED]
     ]
     table_rows = [
@@ -154,7 +154,7 @@ def plot_epochs(record: Record) -> Figure | None:
     scale = scale_for(ends["high"] for _, cold, warm in pairs for ends in (cold, warm))
     rows = [
         Row(
-            facts.label_of(record, one["arm"], one["workers"]),
+            facts.shorten(one["arm"], facts.MAX_LABEL),
             f"{number(cold['median'])} → {number(warm['median'])}",
             [
                 line(scale.at(cold["median"]), 32, scale.at(warm["median"]), 32, "link"),
@@ -183,7 +183,7 @@ def plot_epochs(record: Record) -> Figure | None:
         "epochs",
         "Cold against warm",
         "The first epoch starts the workers and fills caches, the second one finds them. Arms without a cache measure "
-        "a second epoch in the last round only.",
+        f"a second epoch in the last round only.{_workers_note(record)}",
         (("ring", "epoch 1"), ("warm", "epoch 2")),
         draw_rows("epochs", "Images per second of the first and the second epoch", about, rows, scale, "images/s", 46),
         Table("First and second epoch", header, table_rows),
@@ -203,7 +203,7 @@ def plot_network(record: Record) -> Figure | None:
     scale = scale_for(rate / 1e6 for _, _, epoch in panels for rate in epoch["timeline"]["bytes_per_s"])
     height = _PANEL_HEIGHT + 50
     parts = [
-        f'<g transform="translate(0 {at * height})">{"".join(_panel(record, one, epoch, scale))}</g>'
+        f'<g transform="translate(0 {at * height})">{"".join(_panel(one, epoch, scale))}</g>'
         for at, (one, _, epoch) in enumerate(panels[:MAX_PLOTTED])
     ]
     table_rows = [
@@ -227,7 +227,7 @@ def plot_network(record: Record) -> Figure | None:
         "Network over time",
         f"Received bytes per second in the round with the median rate. All panels have the same height, 0 to "
         f"{scale.top:,.10g} MB/s, and span their whole epoch. The machine's interfaces are counted, with headers "
-        "and other programs.",
+        f"and other programs.{_workers_note(record)}",
         (),
         drawing("network", "Received bytes per second over an epoch", about, height * len(parts), parts),
         Table("Received, in each tenth of the epoch", header, table_rows),
@@ -247,11 +247,11 @@ def plot_utilization(record: Record) -> Figure | None:
     scale, known = Scale(100.0, 25.0), _known_accelerators()
     rows = []
     for needs, names in sorted(groups.items()):
-        first, *others = (facts.shorten(known.get(name, {}).get("about", name), facts.MAX_NAME) for name in names)
+        first, *others = (facts.shorten(known.get(name, {}).get("about", name), facts.MAX_LABEL - 4) for name in names)
         also = text("0", 30, f"and {', '.join(others)}", "tick") if others else ""
         rows.append(Row(first, f"{number(needs)} imgs/s", [line("0", -1, "100%", -1, "grid"), also]))
         rows += [
-            _utilization_row(record, one, each, scale)
+            _utilization_row(one, each, scale)
             for one in arms
             for each in one["utilization"]
             if each["accelerator"] == names[0]
@@ -286,7 +286,8 @@ def plot_utilization(record: Record) -> Figure | None:
         "utilization",
         "Utilization by accelerator",
         "The share of the time that an accelerator would compute if this arm alone fed it, as MLPerf Storage defines "
-        "it, but with decoding. Busy means the share that the benchmark's rules demand. No accelerator was used.",
+        "it, but with decoding. Busy means the share that the benchmark's rules demand. No accelerator was used."
+        f"{_workers_note(record)}",
         (("busy", "busy"), ("waits", "waits for data")),
         _with_definitions(svg, hatch("hatch-waits", "waits")),
         Table("Utilization", header, table_rows, frozenset({0, 2})),
@@ -301,7 +302,7 @@ def plot_order(record: Record) -> Figure | None:
     scale = Scale(1.0, 0.25)
     rows = [
         Row(
-            facts.label_of(record, one["arm"], one["workers"]),
+            facts.shorten(one["arm"], facts.MAX_LABEL),
             "unknown" if one["order_entropy"] is None else f"{one['order_entropy']:.2f}",
             [] if one["order_entropy"] is None else [bar("0", 22, scale.at(one["order_entropy"]), 10, "busy")],
         )
@@ -313,11 +314,17 @@ def plot_order(record: Record) -> Figure | None:
         "order",
         "Order quality",
         "Entropy of the differences of successive samples, over that of a full shuffle: 1 is a full shuffle, 0 is the "
-        "order on disk.",
+        f"order on disk.{_workers_note(record)}",
         (),
         draw_rows("order", "Order entropy of each arm", about, rows, scale, "share of a full shuffle", 40),
         Table("Order of the samples", ("arm", "order entropy", "each sample once"), table_rows),
     )
+
+
+def _workers_note(record: Record) -> str:
+    """Return a sentence on the number of workers, for plots that show each arm once."""
+    has_choice = facts.has_sweep(record)
+    return " Each arm has the number of workers with which it is fastest." if has_choice else ""
 
 
 def _describe_rates(arms: Sequence[Record]) -> str:
@@ -369,10 +376,10 @@ def _cache_evidence(record: Record, summary: Record) -> tuple[str, str]:
     return percent(resident), size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
 
 
-def _panel(record: Record, one: Record, epoch: Record, scale: Scale) -> Iterator[str]:
+def _panel(one: Record, epoch: Record, scale: Scale) -> Iterator[str]:
     rates = epoch["timeline"]["bytes_per_s"]
     mean = epoch["network_bytes"] / 1e6 / epoch["seconds"] if epoch["seconds"] else 0.0
-    yield text("0", 14, facts.label_of(record, one["arm"], one["workers"]), "label")
+    yield text("0", 14, facts.shorten(one["arm"], facts.MAX_LABEL), "label")
     yield text("100%", 14, f"peak {significant(max(rates) / 1e6)} MB/s", "value end")
     yield from (line("0", y, "100%", y, "grid") for y in (20, 20 + _PANEL_HEIGHT))
     yield area(list(_curve(epoch["timeline"], scale)), 20, _PANEL_HEIGHT)
@@ -412,10 +419,10 @@ def _mean_between(spans: Sequence[tuple[float, float, float]], low: float, high:
     return received / (high - low) if high > low else 0.0
 
 
-def _utilization_row(record: Record, one: Record, each: Record, scale: Scale) -> Row:
+def _utilization_row(one: Record, each: Record, scale: Scale) -> Row:
     share, kind = each["utilization"], "busy" if each["passes"] else "waits"
     return Row(
-        facts.label_of(record, one["arm"], one["workers"]),
+        facts.shorten(one["arm"], facts.MAX_LABEL),
         f"{percent(share)}, {kind}",
         [bar("0", 20, scale.at(100 * share), 9, kind)],
         "value",

@@ -14,6 +14,7 @@ from larder.cli.command import Command
 from larder.cli.commands import BY_NAME, COMMANDS
 from larder.cli.completion import command_flags, command_settings, script
 from larder.cli.main import parse
+from larder.cli.setting_specs import all_settings
 from tests.unit.cli.engine import ROOT
 
 # Prints what bash would offer for a command line that is split as bash splits it, with "=" as a word of its own.

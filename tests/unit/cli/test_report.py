@@ -70,7 +70,9 @@ def test_make_takes_both_records(reporting: FrontDoor) -> None:
     against = "AGAINST=compare-2026-11-28T120000.json"
     ended = reporting.run("report", "RECORD=compare-2026-11-29T120000.json", against, through=("make",))
     assert ended.code == 0, ended.err
-    assert "Against compare-2026-11-28T120000.json of 2026-11-28T12:00: nothing changed beyond the noise" in ended.out
+    assert (
+        "Against compare-2026-11-28T120000.json of 2026-11-28 12:00 UTC: nothing changed beyond the noise" in ended.out
+    )
 
 
 def test_against_shows_what_changed(reporting: FrontDoor) -> None:

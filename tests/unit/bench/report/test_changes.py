@@ -18,7 +18,7 @@ def test_nothing_changed_between_equal_runs(make_record: MakeRecord) -> None:
     changes = compare_records(make_record(), make_record(name="before.json"))
     assert {one.verdict for one in changes.arms} == {"no change beyond the noise"}
     assert changes.noise == pytest.approx(0.0362)
-    assert headline(changes) == "Against before.json of 2026-11-29T12:00: nothing changed beyond the noise of 3.6%."
+    assert headline(changes) == "Against before.json of 2026-11-29 12:00 UTC: nothing changed beyond the noise of 3.6%."
     assert changes.software.rows == []
 
 
