@@ -4,7 +4,7 @@ read      read a record and check it; schema checks JSON against the record's JS
 facts     look up parts of a record, and format its figures
 tables    the tables, and their forms as text and Markdown
 svg       draw rows of marks, bars and lines on a common scale
-plots     the plots, each with its table
+plots     the plots; network draws the one over time, figure defines what belongs to a plot
 changes   compare two records: what changed beyond the noise
 html      escape text; tables, figures and lists as HTML
 page      the page; page.css has its style

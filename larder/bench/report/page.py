@@ -10,8 +10,8 @@ from larder.bench.report import changes, facts, html, plots, tables
 from larder.bench.report.changes import Changes
 from larder.bench.report.embed import Embedded, embed_records
 from larder.bench.report.facts import NOT_KNOWN, Record, number, size
+from larder.bench.report.figure import Figure
 from larder.bench.report.html import escape_html
-from larder.bench.report.plots import Figure
 from larder.bench.report.read import RecordFile
 from larder.bench.report.tables import Table
 from larder.errors import InputError

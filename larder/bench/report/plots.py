@@ -5,48 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from larder.bench.report import facts
 from larder.bench.report.facts import Record, number, percent, significant, size
-from larder.bench.report.svg import (
-    Row,
-    Scale,
-    area,
-    bar,
-    circle,
-    draw_rows,
-    drawing,
-    hatch,
-    line,
-    scale_for,
-    square,
-    text,
-)
+from larder.bench.report.figure import MAX_PLOTTED, Figure, workers_note
+from larder.bench.report.network import plot_network
+from larder.bench.report.svg import Row, Scale, bar, circle, draw_rows, hatch, line, scale_for, square, text
 from larder.bench.report.tables import Table
 
-MAX_PLOTTED = 40
-"""Rows of a plot that are drawn; its table has more."""
 _ACCELERATORS = Path(__file__).parents[1] / "accelerators.json"
 _STEPS = {"decode": "decode", "batch": "make batches", "rest": "all else"}
-_PANEL_HEIGHT, _PANEL_POINTS = 56, 150
-_TENTHS = 10
 _MAX_DOTS = 1200
 _LISTED_ROUNDS = 25
-
-
-class Figure(NamedTuple):
-    """A plot, what it shows, and its table."""
-
-    name: str
-    """Identifies it in the page."""
-    title: str
-    lead: str
-    """How to read it."""
-    legend: tuple[tuple[str, str], ...]
-    """Kinds of marks with their meanings."""
-    svg: str
-    table: Table
 
 
 def draw_all(record: Record) -> list[Figure]:
@@ -183,54 +154,10 @@ def plot_epochs(record: Record) -> Figure | None:
         "epochs",
         "Cold against warm",
         "The first epoch starts the workers and fills caches, the second one finds them. Arms without a cache measure "
-        f"a second epoch in the last round only.{_workers_note(record)}",
+        f"a second epoch in the last round only.{workers_note(record)}",
         (("ring", "epoch 1"), ("warm", "epoch 2")),
         draw_rows("epochs", "Images per second of the first and the second epoch", about, rows, scale, "images/s", 46),
         Table("First and second epoch", header, table_rows),
-    )
-
-
-def plot_network(record: Record) -> Figure | None:
-    """Plot the received bytes over time, of the round with the median rate of each arm that uses the network."""
-    panels = []
-    for one in facts.best_of_each_arm(record):
-        median = facts.median_round(record, one)
-        epoch = median["epochs"][0] if median else None
-        if median and epoch and epoch["network_bytes"] is not None and epoch["timeline"]["bytes_per_s"]:
-            panels.append((one, median, epoch))
-    if not panels:
-        return None
-    scale = scale_for(rate / 1e6 for _, _, epoch in panels for rate in epoch["timeline"]["bytes_per_s"])
-    height = _PANEL_HEIGHT + 50
-    parts = [
-        f'<g transform="translate(0 {at * height})">{"".join(_panel(one, epoch, scale))}</g>'
-        for at, (one, _, epoch) in enumerate(panels[:MAX_PLOTTED])
-    ]
-    table_rows = [
-        (
-            one["arm"],
-            str(median["round"]),
-            number(epoch["seconds"], 1),
-            size(epoch["network_bytes"]),
-            number(epoch["network_requests"]),
-            *(number(rate, 1) for rate in _tenths(epoch["timeline"])),
-        )
-        for one, median, epoch in panels
-    ]
-    header = ("arm", "round", "seconds", "fetched", "requests", *(f"tenth {at}, MB/s" for at in range(1, _TENTHS + 1)))
-    about = ". ".join(
-        f"{one['arm']}: {significant(epoch['network_bytes'] / 1e6)} MB in {number(epoch['seconds'], 1)} s"
-        for one, _, epoch in panels
-    )
-    return Figure(
-        "network",
-        "Network over time",
-        f"Received bytes per second in the round with the median rate. All panels have the same height, 0 to "
-        f"{scale.top:,.10g} MB/s, and span their whole epoch. The machine's interfaces are counted, with headers "
-        f"and other programs.{_workers_note(record)}",
-        (),
-        drawing("network", "Received bytes per second over an epoch", about, height * len(parts), parts),
-        Table("Received, in each tenth of the epoch", header, table_rows),
     )
 
 
@@ -287,7 +214,7 @@ def plot_utilization(record: Record) -> Figure | None:
         "Utilization by accelerator",
         "The share of the time that an accelerator would compute if this arm alone fed it, as MLPerf Storage defines "
         "it, but with decoding. Busy means the share that the benchmark's rules demand. No accelerator was used."
-        f"{_workers_note(record)}",
+        f"{workers_note(record)}",
         (("busy", "busy"), ("waits", "waits for data")),
         _with_definitions(svg, hatch("hatch-waits", "waits")),
         Table("Utilization", header, table_rows, frozenset({0, 2})),
@@ -314,17 +241,11 @@ def plot_order(record: Record) -> Figure | None:
         "order",
         "Order quality",
         "Entropy of the differences of successive samples, over that of a full shuffle: 1 is a full shuffle, 0 is the "
-        f"order on disk.{_workers_note(record)}",
+        f"order on disk.{workers_note(record)}",
         (),
         draw_rows("order", "Order entropy of each arm", about, rows, scale, "share of a full shuffle", 40),
         Table("Order of the samples", ("arm", "order entropy", "each sample once"), table_rows),
     )
-
-
-def _workers_note(record: Record) -> str:
-    """Return a sentence on the number of workers, for plots that show each arm once."""
-    has_choice = facts.has_sweep(record)
-    return " Each arm has the number of workers with which it is fastest." if has_choice else ""
 
 
 def _describe_rates(arms: Sequence[Record]) -> str:
@@ -374,49 +295,6 @@ def _cache_evidence(record: Record, summary: Record) -> tuple[str, str]:
     caches = [one["epochs"][0]["page_cache"] for one in facts.measured_rounds(record, summary)]
     resident = facts.median_or_none(cache["resident_before"] for cache in caches)
     return percent(resident), size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
-
-
-def _panel(one: Record, epoch: Record, scale: Scale) -> Iterator[str]:
-    rates = epoch["timeline"]["bytes_per_s"]
-    mean = epoch["network_bytes"] / 1e6 / epoch["seconds"] if epoch["seconds"] else 0.0
-    yield text("0", 14, facts.shorten(one["arm"], facts.MAX_LABEL), "label")
-    yield text("100%", 14, f"peak {significant(max(rates) / 1e6)} MB/s", "value end")
-    yield from (line("0", y, "100%", y, "grid") for y in (20, 20 + _PANEL_HEIGHT))
-    yield area(list(_curve(epoch["timeline"], scale)), 20, _PANEL_HEIGHT)
-    yield text("0", _PANEL_HEIGHT + 34, "0 s", "tick")
-    yield text("50%", _PANEL_HEIGHT + 34, f"mean {significant(mean)} MB/s", "tick middle")
-    yield text("100%", _PANEL_HEIGHT + 34, f"{number(epoch['seconds'], 1)} s", "tick end")
-
-
-def _curve(timeline: Record, scale: Scale) -> Iterator[tuple[float, float]]:
-    """Yield the corners of a step line, with at most `_PANEL_POINTS` steps, each the mean of its samples."""
-    spans = list(zip(timeline["t_s"], timeline["t_s"][1:], timeline["bytes_per_s"]))
-    if not spans:
-        return
-    group = -(-len(spans) // _PANEL_POINTS)
-    start, length = spans[0][0], (spans[-1][1] - spans[0][0]) or 1.0
-    for at in range(0, len(spans), group):
-        part = spans[at : at + group]
-        rate = sum(each[2] for each in part) / len(part) / 1e6
-        up = min(max(rate / scale.top, 0.0), 1.0)
-        yield (part[0][0] - start) / length, up
-        yield (part[-1][1] - start) / length, up
-
-
-def _tenths(timeline: Record) -> list[float]:
-    """Return the mean rate of each tenth of the epoch, in MB/s."""
-    times, rates = timeline["t_s"], timeline["bytes_per_s"]
-    spans = list(zip(times, times[1:], rates))
-    if not spans:
-        return [0.0] * _TENTHS
-    start, length = spans[0][0], spans[-1][1] - spans[0][0]
-    edges = [start + length * at / _TENTHS for at in range(_TENTHS + 1)]
-    return [_mean_between(spans, low, high) / 1e6 for low, high in zip(edges, edges[1:])]
-
-
-def _mean_between(spans: Sequence[tuple[float, float, float]], low: float, high: float) -> float:
-    received = sum(max(min(end, high) - max(begin, low), 0.0) * rate for begin, end, rate in spans)
-    return received / (high - low) if high > low else 0.0
 
 
 def _utilization_row(one: Record, each: Record, scale: Scale) -> Row:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from larder.bench.report import plots
-from larder.bench.report.plots import Figure
+from larder.bench.report.figure import Figure
+from larder.bench.report.network import plot_network
 from larder.bench.report.svg import scale_for
 
 NAMES = ["throughput", "waterfall", "epochs", "network", "utilization", "order"]
@@ -89,7 +90,7 @@ def test_cold_and_warm_have_different_shapes(content: dict[str, Any]) -> None:
 
 
 def test_the_network_is_that_of_the_median_round(content: dict[str, Any]) -> None:
-    figure = plots.plot_network(content)
+    figure = plot_network(content)
     assert figure is not None
     arms = [row[0] for row in figure.table.rows]
     assert arms == ["stream", "webdataset", "litdata_streaming", "imagefolder_rclone_mount", "remote_one_sample"]
@@ -106,7 +107,7 @@ def test_long_timelines_are_thinned(content: dict[str, Any]) -> None:
                 "bytes_per_s": [1e6] * 2000,
                 "images_per_s": [9.0] * 2000,
             }
-    figure = plots.plot_network(content)
+    figure = plot_network(content)
     assert figure is not None
     [curve, *_] = elements(figure, "polyline", "stroke")
     assert len(curve.get("points", "").split()) <= 300
