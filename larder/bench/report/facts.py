@@ -55,6 +55,12 @@ def label_of(record: Record, arm: str, workers: int) -> str:
     return f"{shorten(arm, MAX_LABEL - 6)}, {workers} workers" if has_sweep(record) else shorten(arm, MAX_LABEL)
 
 
+def title_of(record: Record) -> str:
+    """Return what a record is about."""
+    data, machine = record["data"], record["provenance"]
+    return f"Feeding {data['dataset']} on {machine['cores']:g} cores of {machine['cpu_model']}"
+
+
 def time_of(record: Record) -> str:
     """Return when a record was made, to the minute."""
     return f"{record['provenance']['time_utc'][:16].replace('T', ' ')} UTC"

@@ -9,7 +9,7 @@ from larder import __version__
 from larder.bench.report import changes, facts, html, plots, tables
 from larder.bench.report.changes import Changes
 from larder.bench.report.embed import Embedded, embed_records
-from larder.bench.report.facts import NOT_KNOWN, Record, number, size
+from larder.bench.report.facts import NOT_KNOWN, Record, number, size, title_of
 from larder.bench.report.figure import Figure
 from larder.bench.report.html import escape_html
 from larder.bench.report.read import RecordFile
@@ -18,7 +18,7 @@ from larder.errors import InputError
 
 MAX_BYTES = 300_000
 """Limit of a page, which can be attached to a mail or an issue."""
-STYLE_FILE = Path(__file__).with_name("page.css")
+STYLE_FILES = tuple(Path(__file__).with_name(name) for name in ("plot.css", "page.css"))
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _LONGEST_NOTE = 900  # bytes that the sentence on shortened records may take
 
@@ -57,13 +57,13 @@ def render_page(record: RecordFile, changed: Changes | None, commands: Sequence[
 
 
 def _head(record: Record) -> str:
-    title = escape_html(_title(record))
+    title, style = escape_html(title_of(record)), "".join(file.read_text(encoding="utf-8") for file in STYLE_FILES)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{title}</title>\n<style>\n{STYLE_FILE.read_text(encoding='utf-8')}</style>\n</head>\n"
+        f"<title>{title}</title>\n<style>\n{style}</style>\n</head>\n"
     )
 
 
@@ -75,16 +75,11 @@ def _body(record: Record, sections: Sequence[tuple[str, str, str]]) -> str:
         for name, title, content in sections
     )
     return (
-        f'<body>\n<header>\n<p class="kind">larder comparison</p>\n<h1>{escape_html(_title(record))}</h1>\n'
+        f'<body>\n<header>\n<p class="kind">larder comparison</p>\n<h1>{escape_html(title_of(record))}</h1>\n'
         f'<p class="answer">{html.long_text(record["summary"]["answer"])}</p>\n{_caution(record)}'
         f"{html.definitions(_key_facts(record))}\n</header>\n"
         f'<nav aria-label="Contents"><ul>{links}<li><a href="#records">Records</a></li></ul></nav>\n<main>\n{shown}'
     )
-
-
-def _title(record: Record) -> str:
-    data, machine = record["data"], record["provenance"]
-    return f"Feeding {data['dataset']} on {machine['cores']:g} cores of {machine['cpu_model']}"
 
 
 def _caution(record: Record) -> str:

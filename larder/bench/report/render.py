@@ -1,4 +1,4 @@
-"""Render the report of a record in its three forms."""
+"""Render the report of a record in its forms."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import NamedTuple
 from larder.bench.report import changes, tables
 from larder.bench.report.changes import Changes
 from larder.bench.report.page import render_page
+from larder.bench.report.picture import draw_picture
 from larder.bench.report.read import RecordFile
 from larder.terminal import Lines
 
 
 class Report(NamedTuple):
-    """A report in its three forms."""
+    """A report in its forms."""
 
     html: str
     markdown: str
     text: Lines
     """For a terminal."""
+    picture: str
+    """The throughput as an SVG file; empty without figures."""
 
 
 def render_report(record: RecordFile, against: RecordFile | None, commands: Sequence[str]) -> Report:
@@ -38,6 +41,7 @@ def render_report(record: RecordFile, against: RecordFile | None, commands: Sequ
         render_page(record, changed, commands),
         tables.as_markdown(answer, shown, remarks),
         tables.as_text(answer, shown, remarks),
+        draw_picture(record.content),
     )
 
 

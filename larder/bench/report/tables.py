@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from larder.terminal import Lines, escape, join_lines
 MAX_ROWS = 60
 """Rows of a table that are shown; the record has all of them."""
 _MAX_FAILURES = 20
+_EDGE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""An underscore that may begin or end emphasis: not one within a word."""
 
 
 class Table(NamedTuple):
@@ -154,12 +157,12 @@ def markdown_text(text: str) -> str:
 
     Example:
         >>> markdown_text("a|b <i> [x](y) snake_case")
-        'a\\|b &lt;i&gt; \\[x\\](y) snake\\_case'
+        'a\\|b &lt;i&gt; \\[x\\](y) snake_case'
     """
     text = escape(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "|*_`[]~":
+    for character in "|*`[]~":
         text = text.replace(character, f"\\{character}")
-    return text
+    return _EDGE_UNDERSCORE.sub(r"\_", text)
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

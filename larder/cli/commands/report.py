@@ -40,13 +40,13 @@ def report(app: App, words: Sequence[str]) -> None:
         list(_reproducing_commands(record.content)),
     )
     stem = path.name[: -len(".json")] if path.name.endswith(".json") else path.name
-    page, markdown = results / f"{stem}.html", results / f"{stem}.md"
+    page, markdown, picture = (results / f"{stem}.{kind}" for kind in ("html", "md", "svg"))
     if app.dry_run:
-        print_message(f"would write {page} and {markdown}")
+        print_message(f"would write {page}, {markdown} and {picture}")
         return
-    _write(results, {page: made.html, markdown: made.markdown})
+    _write(results, {page: made.html, markdown: made.markdown, picture: made.picture})
     print_result(made.text)
-    print_message(f"page {page}, tables {markdown}")
+    print_message(f"page {page}, tables {markdown}, picture {picture}")
     if not against:
         print_message(f"Next: {app.typed_command('report AGAINST=<record>')} shows what changed since another run")
 

@@ -44,11 +44,11 @@ def test_the_latest_record_is_rendered(reporting: FrontDoor) -> None:
     assert "remote_one_sample" in ended.out
     assert ended.calls == [], "no image, no environment"
     page = reporting.root / "results" / "compare-2026-11-29T120000.html"
-    assert f"page {page}, tables {page.with_suffix('.md')}" in ended.err
+    assert f"page {page}, tables {page.with_suffix('.md')}, picture {page.with_suffix('.svg')}" in ended.err
     assert "Next: python3 -m larder report AGAINST=<record>" in ended.err
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert "| stream | 2 | 1,470 |" in page.with_suffix(".md").read_text()
-    assert len(list(page.parent.iterdir())) == 4, "no temporary file is left"
+    assert len(list(page.parent.iterdir())) == 5, "no temporary file is left"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,13 @@ def test_a_revision_that_is_none_is_not_checked_out(reporting: FrontDoor) -> Non
     write_record(reporting, "compare-3.json", revision="main; rm -rf ~")
     reporting.run("report", "compare-3.json")
     assert "git checkout" not in (reporting.root / "results" / "compare-3.html").read_text()
+
+
+def test_it_works_where_only_the_package_is(reporting: FrontDoor) -> None:
+    shutil.rmtree(reporting.root / "services")
+    ended = reporting.run("report")
+    assert ended.code == 0, ended.err
+    assert (reporting.root / "results" / "compare-2026-11-29T120000.html").exists()
 
 
 def test_a_dry_run_writes_nothing(reporting: FrontDoor) -> None:

@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
 from larder.bench.report.changes import compare_records
-from larder.bench.report.page import MAX_BYTES, STYLE_FILE, render_page
+from larder.bench.report.page import MAX_BYTES, STYLE_FILES, render_page
 from larder.bench.report.read import SCHEMA_FILE, read_record
 from larder.bench.report.render import render_report
 from larder.errors import InputError
@@ -96,7 +95,7 @@ def test_it_loads_nothing_and_runs_nothing(example: Outline) -> None:
         assert not [name for name in attributes if name.startswith("on")]
     assert all(script["type"] == "application/json" for script in example.all("script"))
     assert example.all("link") == []
-    style = STYLE_FILE.read_text()
+    style = "".join(file.read_text() for file in STYLE_FILES)
     assert set(re.findall(r"url\((.*?)\)", style)) == {"#hatch-waits", "#hatch-batch", "#hatch-rest"}
     assert "@import" not in style
 
@@ -215,6 +214,6 @@ def test_the_same_records_give_the_same_page(make_record: MakeRecord) -> None:
 
 
 def test_the_style_covers_every_class(example: Outline) -> None:
-    style = Path(STYLE_FILE).read_text()
+    style = "".join(file.read_text() for file in STYLE_FILES)
     used = {name for _, attributes in example.tags for name in (attributes.get("class") or "").split()}
     assert {name for name in used if f".{name}" not in style} == set()

@@ -110,7 +110,8 @@ def test_text_of_a_record_is_data() -> None:
     assert len(plain.split("\n")) == 7
     markdown = as_markdown(HOSTILE, [table], [HOSTILE])
     assert "<b>" not in markdown
-    assert not re.search(r"(?<!\\)[*_`\[]", re.sub(r"^\*\*|\*\*$", "", markdown, flags=re.MULTILINE))
+    assert not re.search(r"(?<!\\)[*`\[]|(?<![\\\w])_", re.sub(r"^\*\*|\*\*$", "", markdown, flags=re.MULTILINE))
+    assert markdown_text("imagefolder_local _all_") == r"imagefolder_local \_all\_"
     assert len(markdown.split("\n")) == 10
     assert markdown_text("&lt;") == "&amp;lt;"
 

@@ -1,0 +1,19 @@
+"""The tables that compare prints and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from larder.bench.comparison.render import as_markdown, as_table
+from larder.bench.records import read_comparison
+from larder.bench.report.read import read_record
+from larder.bench.report.render import render_report
+
+EXAMPLE = Path(__file__).parents[1] / "comparison.json"
+
+
+def test_they_are_those_of_the_report() -> None:
+    report = render_report(read_record(EXAMPLE), None, [])
+    comparison = read_comparison(EXAMPLE)
+    assert as_table(comparison) == report.text
+    assert as_markdown(comparison) == report.markdown
