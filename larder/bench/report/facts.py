@@ -84,6 +84,11 @@ def number(value: float | None, digits: int = 0) -> str:
     return f"{value:.3e}" if abs(value) >= 1e12 else f"{value:,.{digits}f}"
 
 
+def count(amount: int, noun: str) -> str:
+    """Return an amount with its noun, in the plural unless it is 1."""
+    return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
+
+
 def significant(value: float | None) -> str:
     """Format a number with three significant digits, without an exponent for common sizes."""
     if value is None:

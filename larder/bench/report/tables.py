@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from larder.bench.report.facts import NOT_KNOWN, Record, interval, number, percent, significant, size, summaries, yes
+from larder.bench.report.facts import (
+    NOT_KNOWN,
+    Record,
+    count,
+    interval,
+    number,
+    percent,
+    significant,
+    size,
+    summaries,
+    yes,
+)
 from larder.terminal import Lines, escape, join_lines
 
 MAX_ROWS = 60
@@ -40,7 +51,7 @@ def speed_table(record: Record) -> Table:
             one["arm"],
             str(one["workers"]),
             number(one["imgs_per_s"]["median"]),
-            interval(one["imgs_per_s"]),
+            interval(one["imgs_per_s"]) if one["rounds"] > 1 else "one round",
             _against_fastest(record, one),
             number(one["batches_per_s"]["median"], 2),
             number(one["avg_batch_s"]["median"], 4),
@@ -118,7 +129,7 @@ def describe_run(record: Record) -> str:
     data, machine = record["data"], record["provenance"]
     rounds = max((one["rounds"] for one in summaries(record)), default=0)
     return (
-        f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {rounds} rounds; "
+        f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {count(rounds, 'round')}; "
         f"{machine['cpu_model']}, {machine['cores']:g} cores, {size(machine['memory_bytes'])}, store "
         f"{machine['endpoint']}; larder {machine['larder']} at {machine['revision'][:12]}; "
         f"confidence: {record['summary']['confidence']}"
@@ -172,7 +183,8 @@ def _markdown_row(cells: Iterable[str]) -> str:
 def _against_fastest(record: Record, summary: Record) -> str:
     for one in record["summary"]["ratios"]:
         if (one["against"], one["workers"]) == (summary["arm"], summary["workers"]):
-            ratio = f"{one['ratio']['median']:.2f} ({interval(one['ratio'], 2)})"
+            ends = interval(one["ratio"], 2) if len(one["rounds"]) > 1 else "one round"
+            ratio = f"{one['ratio']['median']:.2f} ({ends})"
             return ratio if one["differs"] else f"{ratio}, not significant"
         if (one["arm"], one["workers"]) == (summary["arm"], summary["workers"]):
             return "1"

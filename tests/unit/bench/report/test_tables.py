@@ -47,6 +47,15 @@ def test_a_ratio_within_the_noise_says_so(content: dict[str, Any]) -> None:
     assert speed_table(content).rows[1][4] == "–"
 
 
+def test_a_single_round_has_no_interval(content: dict[str, Any]) -> None:
+    for arm in content["summary"]["arms"]:
+        arm["rounds"] = 1
+    for ratio in content["summary"]["ratios"]:
+        ratio["rounds"] = ratio["rounds"][:1]
+    assert speed_table(content).rows[1][3:5] == ("one round", "3.44 (one round)")
+    assert "4,000 images of training, 1 round;" in notes(content)[-1]
+
+
 def test_what_is_unknown_is_not_shown_as_a_number(content: dict[str, Any]) -> None:
     [arm] = content["summary"]["arms"] = content["summary"]["arms"][:1]
     arm.update(order_entropy=None, exactly_once=None, network_bytes_per_img=None, share_of_roofline=None)
