@@ -14,7 +14,7 @@ from benchmarks.names import NAMES
 SIZES = (FEW_IMAGES, FOOD11_IMAGES)
 SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed", "stream_speed")
 """Those that also measure few images, where starting takes a large part of the time."""
-MEMORY = ("memory", "load_memory", "shard_memory", "index_memory")
+MEMORY = ("memory", "load_memory", "shard_memory", "index_memory", "stream_memory")
 """Those that measure the memory that many images take; each has a default number."""
 _MIN_IMAGES = 1000
 
@@ -48,6 +48,8 @@ def main() -> int:
         for figure in report.figures:
             print("  " + figure.row())
             missed += figure.reached is False
+        for note in report.notes:
+            print(f"  {note}")
         print(f"  record: {path}\n", flush=True)
     return 1 if missed else 0
 

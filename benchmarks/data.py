@@ -13,10 +13,15 @@ from PIL import Image
 
 from benchmarks.harness import WORK, CannotRunError, run_stage_on_volume
 from larder import sample
+from larder.sample import picture
+from larder.sample.scene import paint
 
 FOOD11_IMAGES = sample.IMAGES
 FEW_IMAGES = 4000
 """So few that the start of processes matters."""
+SIDE = 512
+"""Of square photos, in pixels."""
+_QUALITY, _SEED = 55, 1
 
 
 def photos(images: int = FOOD11_IMAGES) -> Path:
@@ -34,6 +39,27 @@ def photos(images: int = FOOD11_IMAGES) -> Path:
         run_stage_on_volume("extract", volume, "--source", "sample", "--sample-images", str(images))
         _zip(path, {image.path: volume / "raw" / image.path for image in sample.plan_images(images)})
     return path
+
+
+def square_photos(images: int) -> Path:
+    """Return a zip of generated images of 512 x 512 pixels and about 41 KB each, as photographs have."""
+    path = WORK / f"square-{images}-v{sample.GENERATOR_VERSION}.zip"
+    if not path.exists():
+        print(f"making {path} (once)", flush=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
+            for image in sample.plan_images(images):
+                archive.writestr(image.path, square_photo(image))
+        path.with_suffix(".part").rename(path)
+    return path
+
+
+def square_photo(image: sample.SampleImage) -> bytes:
+    """Return a picture of the sample, with 512 x 512 pixels, as JPEG of about 41 KB."""
+    painted = paint(picture._random(_SEED, image, 1), image.label, SIDE, SIDE, picture._textures(_SEED))
+    stream = io.BytesIO()
+    painted.save(stream, "JPEG", quality=_QUALITY, subsampling="4:2:0")
+    return stream.getvalue()
 
 
 def tiny(images: int) -> Path:

@@ -56,6 +56,8 @@ class BenchmarkReport:
     question: str
     figures: list[Figure] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What isn't measured, and why."""
 
     def add(
         self,

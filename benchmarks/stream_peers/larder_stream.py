@@ -1,0 +1,43 @@
+"""larder.stream itself, as docs/stream.md runs it.
+
+Variants: `second` reads an epoch before the clock starts; `resumed` starts in the middle of an epoch; `samples` leaves
+the samples undecoded. `--options` are arguments of ShardStream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import torch  # noqa: F401  # imported before the clock starts
+
+from benchmarks.stream_peers.contestant import Given, run
+from larder.stream import ShardStream
+
+
+def batches(given: Given) -> Generator[int, None, None]:
+    """Read an epoch."""
+    stream = ShardStream(given.uri, batch_size=given.batch_size, **({"threads": given.workers} | given.options))
+    if given.variant == "second":
+        for _ in stream:
+            pass
+    if given.variant == "resumed":
+        state = stream.state_dict()
+        state["segments"] = [[1, given.batch_size, "keep", len(stream) // 2]]
+        stream.load_state_dict(state)
+    before = stream.bytes_read, stream.requests
+    if given.variant == "second":
+        yield 0  # now the clock starts
+    if given.variant == "samples":
+        samples = stream.samples()
+        while number := sum(1 for _ in zip(range(given.batch_size), samples, strict=False)):
+            yield number
+    else:
+        for _, labels in stream:
+            yield len(labels)
+    given.extra.update(bytes=stream.bytes_read - before[0], requests=stream.requests - before[1])
+
+
+if __name__ == "__main__":
+    import sys
+
+    run(batches, split_start="second" in sys.argv)

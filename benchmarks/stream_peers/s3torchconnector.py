@@ -1,0 +1,70 @@
+"""The Amazon S3 connector for PyTorch, as its documentation runs it on shards: S3IterableDataset of tar files.
+
+Workers share the shards out (`enable_sharding`); the sequential reader, its default, reads ahead in native code, and
+Python's tarfile takes the samples out. The variant `objects` reads one object per image with S3MapDataset, as its first
+example does; it is several times slower, so it isn't compared.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset
+
+from benchmarks.stream_peers.contestant import Given, run
+from benchmarks.stream_peers.recipes import recipe
+
+
+def batches(given: Given) -> Generator[int, None, None]:
+    """Read an epoch."""
+    how = recipe(given.recipe)
+    place = {
+        "region": "us-east-1",
+        "endpoint": os.environ["S3_ENDPOINT_URL"],
+        "s3client_config": S3ClientConfig(force_path_style=True),
+    }
+
+    class Samples(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for shard in S3IterableDataset.from_prefix(f"{given.uri}/", enable_sharding=True, **place):
+                if shard.key.endswith(".tar"):
+                    yield from _read_tar(shard, how.transform)
+
+    def read_object(reader: Any) -> tuple[Any, int]:
+        return how.transform(reader.read()), int(reader.key.split("/")[-2].rpartition("_")[2])
+
+    is_objects = given.variant == "objects"
+    dataset: Any = (
+        S3MapDataset.from_prefix(f"{given.uri}/", transform=read_object, **place) if is_objects else Samples()
+    )
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=given.batch_size,
+        num_workers=given.workers,
+        collate_fn=how.collate,
+        **({"shuffle": True} if is_objects else {}),
+    )
+    for _, labels in loader:
+        yield len(labels)
+
+
+def _read_tar(shard: Any, transform: Any) -> Iterator[tuple[Any, int]]:
+    """Yield the samples of a shard: an image and, right behind it, its label."""
+    with tarfile.open(fileobj=io.BufferedReader(shard, 1 << 20), mode="r|") as archive:
+        image = b""
+        for member in archive:
+            content = archive.extractfile(member).read()  # type: ignore[union-attr]
+            if member.name.endswith(".cls"):
+                yield transform(image), int(content)
+            else:
+                image = content
+            archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
+
+
+if __name__ == "__main__":
+    run(batches)
