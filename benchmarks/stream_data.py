@@ -90,7 +90,7 @@ def _load(settings: Mapping[str, str], volume: Path, layout: str) -> None:
 
 
 def _write_mds(python: Path, tree: Path, out: Path, pack_bytes: int, settings: dict[str, str]) -> None:
-    command = [python, "-m", "benchmarks.stream_peers.mosaicml_write", tree, out, str(pack_bytes)]
+    command = [str(python), "-m", "benchmarks.stream_peers.mosaicml_write", str(tree), str(out), str(pack_bytes)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     client = make_client(bucket_settings(settings))
     for path in sorted(out.iterdir()):

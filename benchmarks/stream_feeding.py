@@ -22,10 +22,9 @@ def measure(images: int = data.FEW_IMAGES) -> BenchmarkReport:
         f"an epoch of {images:,} photographs' training split for an emulated H100 on ResNet-50 "
         f"({H100_IMAGES_PER_SECOND:,} images/s), decoded on {CORES} cores, store included"
     )
-    pace = {"images_per_second": H100_IMAGES_PER_SECOND}
     contestants = {
-        "larder.stream": Contestant("larder_stream", batch_size=400, **pace),
-        "webdataset": Contestant("webdataset", batch_size=400, **pace),
+        "larder.stream": Contestant("larder_stream", batch_size=400, images_per_second=H100_IMAGES_PER_SECOND),
+        "webdataset": Contestant("webdataset", batch_size=400, images_per_second=H100_IMAGES_PER_SECOND),
     }
     with (
         tempfile.TemporaryDirectory(dir=WORK, prefix="feeding-") as name,

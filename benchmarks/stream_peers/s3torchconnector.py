@@ -1,8 +1,7 @@
 """The Amazon S3 connector for PyTorch, as its documentation runs it on shards: S3IterableDataset of tar files.
 
 Workers share the shards out (`enable_sharding`); the sequential reader, its default, reads ahead in native code, and
-Python's tarfile takes the samples out. The variant `objects` reads one object per image with S3MapDataset, as its first
-example does; it is several times slower, so it isn't compared.
+Python's tarfile takes the samples out. One object per image, as in its first example, is several times slower.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
-from s3torchconnector import S3ClientConfig, S3IterableDataset, S3MapDataset
+from s3torchconnector import S3ClientConfig, S3IterableDataset
 
 from benchmarks.stream_peers.contestant import Given, run
 from benchmarks.stream_peers.recipes import recipe
@@ -35,19 +34,8 @@ def batches(given: Given) -> Generator[int, None, None]:
                 if shard.key.endswith(".tar"):
                     yield from _read_tar(shard, how.transform)
 
-    def read_object(reader: Any) -> tuple[Any, int]:
-        return how.transform(reader.read()), int(reader.key.split("/")[-2].rpartition("_")[2])
-
-    is_objects = given.variant == "objects"
-    dataset: Any = (
-        S3MapDataset.from_prefix(f"{given.uri}/", transform=read_object, **place) if is_objects else Samples()
-    )
     loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=given.batch_size,
-        num_workers=given.workers,
-        collate_fn=how.collate,
-        **({"shuffle": True} if is_objects else {}),
+        Samples(), batch_size=given.batch_size, num_workers=given.workers, collate_fn=how.collate
     )
     for _, labels in loader:
         yield len(labels)
