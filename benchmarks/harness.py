@@ -157,18 +157,28 @@ _Usage = TypeVar("_Usage", bound=ResourceUsage)
 
 
 def interleave(rounds: int, programs: Mapping[str, Callable[[int], _Usage]]) -> list[dict[str, _Usage]]:
-    """Run the programs in turns, in alternating order, after a warm-up round."""
-    counted = []
-    for number in range(rounds + 1):
-        order = list(programs.items())
-        usage = {}
-        for name, program in order if number % 2 else reversed(order):
-            os.sync()  # no program pays for another's writes
-            usage[name] = program(number)
-            print(f"  round {number}{'' if number else ' (warm-up)'}: {name} {usage[name].seconds:.2f} s", flush=True)
-        if number:
-            counted.append(usage)
+    """Run the programs in turns, in alternating order, after a warm-up round. Ctrl-C keeps the complete rounds."""
+    counted: list[dict[str, _Usage]] = []
+    try:
+        for number in range(rounds + 1):
+            usage = _run_round(number, programs)
+            if number:
+                counted.append(usage)
+    except KeyboardInterrupt:
+        if not counted:
+            raise
+        print(f"  interrupted: {len(counted)} of {rounds} rounds count", flush=True)
     return counted
+
+
+def _run_round(number: int, programs: Mapping[str, Callable[[int], _Usage]]) -> dict[str, _Usage]:
+    order = list(programs.items())
+    usage = {}
+    for name, program in order if number % 2 else reversed(order):
+        os.sync()  # no program pays for another's writes
+        usage[name] = program(number)
+        print(f"  round {number}{'' if number else ' (warm-up)'}: {name} {usage[name].seconds:.2f} s", flush=True)
+    return usage
 
 
 class _Memory:

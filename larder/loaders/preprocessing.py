@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from torchvision import transforms
 
+from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from larder.images import MAX_IMAGE_BYTES, UnsupportedImageError, open_image, require_supported
 from larder.loaders.failures import UnreadableFileError, UnreadableImageError
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 RESIZE_PIXELS = 256
 CROP_PIXELS = 224
-# Mean and standard deviation of ImageNet's red, green and blue channels, in 0..1, from the sources above.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def reference_transform() -> Callable[[Image.Image], Tensor]:

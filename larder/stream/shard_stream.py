@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from larder.stream.array_stream import ArrayStream
 from larder.stream.batch_reader import BatchReader
 from larder.stream.device_decode import MAX_THREADS, DeviceDecoder, deliver, find_device, open_decoder, parse_device

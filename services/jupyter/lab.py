@@ -278,7 +278,7 @@ def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure
         labels: int64 [B].
         classes: The class names, by label.
     """
-    from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+    from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
     rows = -(-len(images) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(1.9 * COLUMNS, 2.1 * rows), squeeze=False, layout="constrained")

@@ -66,10 +66,10 @@ def test_tiny_values_are_not_magnified(rates: list[int], times: list[float]) -> 
 def test_a_batch_is_shown_in_its_colours_with_its_classes() -> None:
     import torch
 
-    from larder.loaders import preprocessing
+    from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
     colour = torch.tensor([0.2, 0.5, 0.8])
-    normalized = (colour - torch.tensor(preprocessing.IMAGENET_MEAN)) / torch.tensor(preprocessing.IMAGENET_STD)
+    normalized = (colour - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     images = normalized.view(1, 3, 1, 1).expand(8, 3, 224, 224)
     figure = lab.plot_batch(images, torch.tensor([0, 1] * 4), ["Bread", "Soup"])
     shown = [axis for axis in figure.axes if axis.images]

@@ -1,0 +1,100 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from benchmarks import stream_memory, stream_speed
+from benchmarks.curves import Curve, draw
+from benchmarks.harness import ROOT, BenchmarkReport
+from benchmarks.stream_contestants import Contestant, programs, run_contestant
+from benchmarks.stream_data import StreamData
+from benchmarks.stream_peers import environments
+
+CONTESTANTS = {**stream_speed._OURS, **stream_speed.PEERS, **stream_speed.LOCAL}
+PROGRAM = """
+import sys
+from benchmarks.stream_peers.contestant import run
+def batches(given):
+    yield 0
+    for number in (3, 2):
+        (given.folder / str(number)).write_bytes(bytes(100))
+        given.extra["bytes"] = given.batch_size
+        yield number
+sys.argv = ["x", "uri", sys.argv[1], "--batch-size", "3", "--images-per-second", "1000"]
+run(batches, split_start=True)
+"""
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_each_contestant_has_a_module(name):
+    assert (Path(environments.__file__).parent / f"{CONTESTANTS[name].module}.py").is_file()
+
+
+@pytest.mark.parametrize("name", environments.NAMES)
+def test_requirements_of_environments_are_pinned(name):
+    lines = environments._requirements(name).read_text().splitlines()
+    assert lines
+    assert all("==" in line for line in lines)
+
+
+def test_a_missing_contestant_is_left_out_with_the_command_that_installs_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(environments, "WORK", tmp_path)
+    report = BenchmarkReport("?")
+    found = StreamData({}, {}, psutil.Process(), tmp_path)
+    assert not programs({"MosaicML": Contestant("mosaicml")}, found, report)
+    [note] = report.notes
+    assert note.startswith("MosaicML is left out")
+    assert note.endswith("-m benchmarks.stream_peers.environments mosaicml")
+
+
+def test_an_environment_with_other_requirements_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(environments, "WORK", tmp_path)
+    stamp = tmp_path / "peers" / "dali" / environments._STAMP
+    stamp.parent.mkdir(parents=True)
+    stamp.write_bytes(environments._requirements("dali").read_bytes())
+    assert environments.python_of("dali") == stamp.parent / "bin" / "python"
+    stamp.write_text("nvidia-dali-cuda120==1.0\n")
+    assert environments.python_of("dali") is None
+
+
+def test_a_contestant_reports_images_time_and_what_it_wrote(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert (found["images"], found["bytes"]) == (5, 3)
+    assert found["written_bytes"] >= 200
+    assert found["first_seconds"] <= found["seconds"]
+    assert found["busy"] > 0
+
+
+def test_a_failing_contestant_is_an_error_with_its_message(tmp_path):
+    found = StreamData({"shards on disk": str(tmp_path)}, {}, psutil.Process(), tmp_path / "shards")
+    with pytest.raises(RuntimeError, match="raw_reads ended with 1"):
+        run_contestant(Contestant("raw_reads", "shards on disk"), Path(sys.executable), found)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drawing_shows_every_figure():
+    curve = Curve("size, <MiB>", ["1", "2"], {"images/s": [1500, 3.25]}, usual=1)
+    texts = [element.text for element in ElementTree.fromstring(draw([curve])).iter() if element.text]
+    assert "images/s, by size, <MiB>" in texts
+    assert {"1,500", "3.25", "1", "2"} <= set(texts)
+
+
+@pytest.mark.parametrize(("samples", "image_bytes"), [(9_866, 68_000), (100_000, 110_000)])
+def test_the_default_window_shuffles_nearly_as_well_as_a_permutation(samples, image_bytes):
+    order = stream_memory._order(samples, image_bytes)
+    assert sorted(order.tolist()) == list(range(samples))
+    permutation = stream_memory.np.random.default_rng(0).permutation(samples)
+    assert stream_memory._entropy(order) >= 0.98 * stream_memory._entropy(permutation)
+
+
+def test_the_stream_does_not_import_torchvision():
+    # it takes a second and 180 MB
+    program = "import sys; from larder.stream import ShardStream; sys.exit('torchvision' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
