@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 import zipfile
@@ -21,7 +22,7 @@ FEW_IMAGES = 4000
 """So few that the start of processes matters."""
 SIDE = 512
 """Of square photos, in pixels."""
-_QUALITY, _SEED = 55, 1
+_QUALITY, _SEED, _PAINTED = 55, 1, 2000
 
 
 def photos(images: int = FOOD11_IMAGES) -> Path:
@@ -42,14 +43,18 @@ def photos(images: int = FOOD11_IMAGES) -> Path:
 
 
 def square_photos(images: int) -> Path:
-    """Return a zip of generated images of 512 x 512 pixels and about 41 KB each, as photographs have."""
+    """Return a zip of generated images of 512 x 512 pixels and about 41 KB each, as photographs have.
+
+    2,000 are painted; the others are copies, each with another comment.
+    """
     path = WORK / f"square-{images}-v{sample.GENERATOR_VERSION}.zip"
     if not path.exists():
         print(f"making {path} (once)", flush=True)
         WORK.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
-            for image in sample.plan_images(images):
-                archive.writestr(image.path, square_photo(image))
+            painted = [square_photo(image) for image in itertools.islice(sample.plan_images(images), _PAINTED)]
+            for number, image in enumerate(sample.plan_images(images)):
+                archive.writestr(image.path, _with_comment(painted[number % _PAINTED], number))
         path.with_suffix(".part").rename(path)
     return path
 
@@ -95,10 +100,13 @@ def tiny_images(images: int) -> Iterator[tuple[str, bytes]]:
     """Paths as in Food-11, each with a JPEG of a few hundred bytes; no two are alike."""
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), (180, 120, 60)).save(stream, "JPEG")
-    start, rest = stream.getvalue()[:2], stream.getvalue()[2:]
     for number, image in enumerate(sample.plan_images(images)):
-        # a comment segment (JPEG marker FFFE) with the number makes every file another
-        yield image.path, start + b"\xff\xfe\x00\x0a%08d" % number + rest
+        yield image.path, _with_comment(stream.getvalue(), number)
+
+
+def _with_comment(jpeg: bytes, number: int) -> bytes:
+    """Return a JPEG file with a number in a comment segment (marker FFFE), so that no two are alike."""
+    return jpeg[:2] + b"\xff\xfe\x00\x0a%08d" % number + jpeg[2:]
 
 
 def _zip(path: Path, files: dict[str, Path]) -> None:

@@ -20,6 +20,7 @@ from benchmarks.stream_data import StreamData
 from benchmarks.stream_peers.environments import install_command, python_of
 
 CORES = 2
+_TIMEOUT_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,22 @@ def run_contestant(one: Contestant, python: Path, data: StreamData) -> Epoch:
         "--options", json.dumps(dict(one.options)), "--images-per-second", str(one.images_per_second),
     ]  # fmt: skip
     before = _cpu_seconds(data.store)
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+            check=False,
+            timeout=_TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{one.module} didn't end within {_TIMEOUT_SECONDS} s") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     took = _cpu_seconds(data.store) - before
-    shutil.rmtree(folder)
     if done.returncode:
         raise RuntimeError(f"{one.module} ended with {done.returncode}: {done.stderr[-2000:].strip()}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -29,7 +29,10 @@ PEERS = {
     "mosaicml": Contestant("mosaicml", "mosaicml"),
     "s3torchconnector": Contestant("s3torchconnector"),
 }
-_RECIPES = {"float32": "", "kernel": ", our decoder"}
+_WITH_OUR_DECODER = {
+    f"{name}, our decoder": Contestant(name, recipe="kernel") for name in ("webdataset", "s3torchconnector")
+}
+"""Those that read the same shards."""
 LOCAL = {
     "DALI": Contestant("dali", "shards on disk"),
     "TurboLoader": Contestant("turboloader", "tar"),
@@ -42,15 +45,10 @@ Rounds = Sequence[Mapping[str, Epoch]]
 def measure(images: int) -> BenchmarkReport:
     """An epoch of Resize(256) and CenterCrop(224) on two cores, of each contestant, in turns."""
     report = BenchmarkReport(f"an epoch of {images:,} images' training split on {CORES} cores, store included")
-    peers = {
-        name + after: Contestant(**{**vars(one), "recipe": recipe})
-        for recipe, after in _RECIPES.items()
-        for name, one in PEERS.items()
-    }
     with tempfile.TemporaryDirectory(dir=WORK, prefix="stream-") as name:
         layouts = ("litdata", "mosaicml", "tar")
         with stream_data(Path(name), data.photos(images), layouts) as found:
-            rounds = interleave(ROUNDS, programs(_OURS | peers | LOCAL, found, report))
+            rounds = interleave(ROUNDS, programs(_OURS | PEERS | _WITH_OUR_DECODER | LOCAL, found, report))
             stored_bytes = found.stored_bytes
     _compare_ours(report, rounds, stored_bytes)
     _compare_peers(report, rounds)
@@ -86,13 +84,12 @@ def _compare_ours(report: BenchmarkReport, rounds: Rounds, stored_bytes: int) ->
 
 
 def _compare_peers(report: BenchmarkReport, rounds: Rounds) -> None:
-    for recipe, after in _RECIPES.items():
-        for name in (name + after for name in PEERS if name + after in rounds[0]):
-            goal = {"float32": 5.0, "kernel": 1.3}.get(recipe)
-            _compare(report, rounds, "stream from the store", name, goal)
-    for name, goal in (("DALI", 2.2), ("TurboLoader, antialias", 2.0), ("TurboLoader", 1.7)):
-        if name in rounds[0]:
-            _compare(report, rounds, "stream from memory", name, goal)
+    goals = dict.fromkeys(PEERS, 5.0) | dict.fromkeys(_WITH_OUR_DECODER, 1.3)
+    local_goals = {"DALI": 2.2, "TurboLoader, antialias": 2.0, "TurboLoader": 1.7}
+    for name in (name for name in rounds[0] if name in goals):
+        _compare(report, rounds, "stream from the store", name, goals[name])
+    for name in (name for name in rounds[0] if name in local_goals):
+        _compare(report, rounds, "stream from memory", name, local_goals[name])
     for name in ("litdata", "mosaicml"):
         if name in rounds[0]:
             later = [took[name].first_seconds / took["stream from the store"].first_seconds for took in rounds]
