@@ -37,7 +37,7 @@ class FastFiles:
     def __init__(self, folder: Path, table: ImageTable) -> None:
         from torchvision import transforms
 
-        from larder.loaders.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+        from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
         self._folder, self._table = folder, table
         self._normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
