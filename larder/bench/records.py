@@ -1,6 +1,6 @@
 """Define the record of a comparison: its summary, its JSON form, and its JSON Schema.
 
-    comparison-1.schema.json   the schema of `larder-comparison/1`, which `make docs` writes from these classes
+    comparison-1.schema.json   the schema of `larder-comparison/1`, generated from these classes
 
 `record_parts` defines what is measured; this module adds what follows from it.
 """
