@@ -36,7 +36,7 @@ def test_measures_every_arm_that_the_data_allow(
     code, out, err = run_bench(*COMPARE, **packed)
     assert code == 0, err
     record = only_record(tmp_path)
-    assert {arm.name for arm in record.arms} == {*PACKED, f"stream{AGAIN}", NOTHING}
+    assert {arm.name for arm in record.arms} == {*PACKED, "simplejpeg_local", f"stream{AGAIN}", NOTHING}
     assert {one.arm for one in record.left_out} >= {"imagefolder_rclone_mount", "litdata_raw", "remote_one_sample"}
     [objects] = [one for one in record.left_out if one.arm == "remote_one_sample"]
     assert objects.command == "make etl-load"
@@ -49,7 +49,7 @@ def test_measures_every_arm_that_the_data_allow(
     for one in record.arms:
         if one.name != NOTHING:
             assert one.pixel_error is not None
-            assert one.pixel_error.max == 0, one.name
+            assert one.pixel_error.max <= (1 if one.name == "simplejpeg_local" else 0), one.name
     [litdata] = [one for one in record.arms if one.name == "litdata_streaming"]
     assert litdata.settings == {"LITDATA_BATCH_DECODE": "all"}
     assert {one.name for one in record.rooflines} == {
