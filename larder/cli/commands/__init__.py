@@ -28,7 +28,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("verify", _DATA, "check the chain from archive to object, hash by hash", pipelines.verify,
             ("verify",), _VOLUMES),
     Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),
-    Command("compare", _MEASURE, "measure all arms that the data allow in turn; which keeps a GPU busy?",
+    Command("compare", _MEASURE, "measure all arms that the data allow, in turns, and show which keeps a GPU busy",
             pipelines.compare, ("bench",), words="[SHARDS]", works_installed=True),
     Command("report", _MEASURE, "render a comparison as a page and as tables; show what changed since another",
             report.report, settings=("RECORD", "AGAINST", "LARDER_RESULTS"), words="[RECORD]", works_installed=True),
