@@ -22,7 +22,7 @@ from benchmarks.stream_peers.recipes import recipe
 def batches(given: Given) -> Generator[int, None, None]:
     """Read an epoch."""
     how = recipe(given.recipe)
-    place = {
+    place: dict[str, Any] = {
         "region": "us-east-1",
         "endpoint": os.environ["S3_ENDPOINT_URL"],
         "s3client_config": S3ClientConfig(force_path_style=True),
