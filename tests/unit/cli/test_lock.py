@@ -85,8 +85,8 @@ def test_torch_is_installed_for_whoever_asks_for_its_extra() -> None:
 
 
 def test_dev_has_what_all_stages_have() -> None:
-    """And all that users may want, but for torchcodec: it needs torch's build for CUDA, which takes 3 GB."""
-    assert extras_of(GROUPS["dev"]) == set(EXTRAS) - {"gpu"}
+    """And all that users may want. torchcodec can be imported where torch is a build for CUDA."""
+    assert extras_of(GROUPS["dev"]) == set(EXTRAS)
 
 
 def extras_of(needs: list[str | dict[str, str]] | list[str]) -> set[str]:
