@@ -100,7 +100,8 @@ def test_what_the_server_does_with_a_disk_is_named(ssh: SshClient, guest: Guest)
     assert host_scripts.find_disk_users(ssh, disk.serial) == []
     on_server(ssh, f"mkswap {device} && swapon {device}")
     assert host_scripts.find_disk_users(ssh, disk.serial) == ["swap"]
-    on_server(ssh, f"swapoff {device} && mkfs.vfat {device} && mount {device} /srv")
+    # Without --mbr=n, it writes a partition table with the whole disk as partition, which LVM may find for a while.
+    on_server(ssh, f"swapoff {device} && mkfs.vfat --mbr=n {device} && mount {device} /srv")
     assert host_scripts.find_disk_users(ssh, disk.serial) == ["mounted at /srv"]
     on_server(ssh, f"umount /srv && wipefs -qa {device}")
     on_server(ssh, f"vgcreate -qq lab {device} && lvcreate -qq -y -L 100M -n data lab && mkfs.ext4 -q /dev/lab/data")
