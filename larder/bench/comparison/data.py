@@ -83,6 +83,7 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
     Raises:
         ConfigurationError: If the split has too few samples.
         InputError: If no arm can be measured.
+        LarderError: If LARDER_SHARDS can't be read.
     """
     found: dict[Layout, Location | LarderError] = {}
     left_out = []
@@ -92,6 +93,8 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
         is_read = any(ARMS[name].layout == layout for name in arms)
         if is_read or (layout in _REFERENCES and not settings.shards):
             found[layout] = _try_to_locate(layout, settings)
+    if settings.shards and isinstance(fault := found.get("webdataset"), LarderError):
+        raise fault  # all arms read these shards, and no stage makes them
     locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
     different = _find_differences(locations, settings.split)
     measured = []

@@ -215,3 +215,12 @@ def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Pa
     assert not record.left_out
     assert record.data.samples == 40
     assert record.data.classes == 3
+
+
+def test_shards_that_cannot_be_read_are_named_with_their_own_next_step(run_bench: RunBench, tmp_path: Path) -> None:
+    code, _, err = run_bench(*COMPARE, "--shards", str(tmp_path / "nowhere"))
+    assert code == 2
+    assert "nowhere isn't a folder" in err
+    assert "give the folder of the shards" in err
+    assert "etl-wds" not in err
+    assert "one of these commands" not in err
