@@ -405,9 +405,10 @@ def _parse_lines(path_or_file: Path | IO[bytes], name: str, parse: Callable[[byt
 
 def find_missing_file(folder: Path, manifest: Manifest) -> str | None:
     """Return the first path in the index whose file is missing or has another length, or None if there is none."""
+    prefix = f"{folder}/"  # joined as text: a Path for each file would take half of the time
     for entry in read_index(folder, manifest):
         try:
-            if os.stat(folder / entry.path, follow_symlinks=False).st_size != entry.bytes:
+            if os.stat(prefix + entry.path, follow_symlinks=False).st_size != entry.bytes:
                 return entry.path
         except (FileNotFoundError, NotADirectoryError):
             return entry.path

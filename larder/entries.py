@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import NamedTuple
 
-from pydantic_core import from_json  # three times as fast as json.loads
+from pydantic_core import from_json, to_json  # three and six times as fast as json's
 
 from larder.codecs import CODECS, Codec
 
 MAX_INT64 = (1 << 63) - 1
 """The largest number that arrays, tensors and SQLite can store."""
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _is_sha256 = re.compile("[0-9a-f]{64}").fullmatch
 _is_object = re.compile(r"s3://[A-Za-z0-9._-]{1,255}/.{1,1024}", re.DOTALL).fullmatch
 
@@ -62,7 +60,8 @@ class IndexEntry(NamedTuple):
 
     def to_json(self) -> str:
         """Return the entry as a line of the index, without the newline. The field `label` is called `class` there."""
-        return _encode({name: value for name, value in zip(_JSON_KEYS, self, strict=True) if value is not None})
+        fields = {name: value for name, value in zip(_JSON_KEYS, self, strict=True) if value is not None}
+        return to_json(fields).decode()
 
     @classmethod
     def from_json(cls, line: Line) -> IndexEntry:
@@ -134,18 +133,17 @@ class SampleEntry(NamedTuple):
 
     def to_json(self) -> str:
         """Return the entry as a line of the index of samples, without the newline. `label` is called `class` there."""
-        key = {} if self.key is None else {"key": self.key}
-        return _encode(
-            {
-                "file": self.file,
-                "offset": self.offset,
-                "bytes": self.bytes,
-                "sha256": self.sha256,
-                "source": self.source,
-                "class": self.label,
-                **key,
-            }
-        )
+        fields = {
+            "file": self.file,
+            "offset": self.offset,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "source": self.source,
+            "class": self.label,
+        }
+        if self.key is not None:
+            fields["key"] = self.key
+        return to_json(fields).decode()
 
     @classmethod
     def from_json(cls, line: Line) -> SampleEntry:

@@ -92,7 +92,7 @@ def check_batch(
 
 def _check_and_link(raw: Path, tree: Path, verify: Verify, sample: TreeSample) -> IndexEntry:
     """Read a file once, check its sha256 and the image, and link it into the tree."""
-    source = os.path.join(raw, sample.source.path)
+    source = f"{raw}/{sample.source.path}"
     try:
         with open(source, "rb", buffering=0) as file:
             data = file.readall()
@@ -101,7 +101,7 @@ def _check_and_link(raw: Path, tree: Path, verify: Verify, sample: TreeSample) -
     if hashlib.sha256(data).hexdigest() != sample.source.sha256:
         raise changed_error(source, "has changed")
     size = check_image(data, verify)
-    link_file(source, os.path.join(tree, sample.path))
+    link_file(source, f"{tree}/{sample.path}")
     width, height = size or (None, None)
     return IndexEntry(sample.path, len(data), sample.source.sha256, sample.label, width, height, sample.source.path)
 

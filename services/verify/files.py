@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from larder.contract import META, IndexEntry, index_name
@@ -129,9 +128,8 @@ def _read_files(chain: Chain, artifact: VerifiedArtifact, jobs: Iterator[FileJob
 
 def check_file(location: Location, job: FileJob) -> FileResult:
     """Raise BreakError if a file is missing, or has another length or, if it was chosen, another sha256."""
-    path = Path(location.name, job.entry.path)
     try:
-        status = path.stat(follow_symlinks=False)
+        status = os.stat(f"{location.name}/{job.entry.path}", follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         status = None
     require_length(location, FileStat(job.entry, None if status is None else status.st_size))
@@ -144,14 +142,14 @@ def check_file(location: Location, job: FileJob) -> FileResult:
 
 def require_length(location: Location, file_stat: FileStat) -> None:
     """Raise BreakError if a file is missing or has another length than in the index."""
-    entry, where = file_stat.entry, f"{location.name}/{file_stat.entry.path}"
+    entry = file_stat.entry
     if file_stat.bytes is None:
         raise missing_file_error(location, entry.path)
     if file_stat.bytes != entry.bytes:
         raise BreakError(
             ChainBreak(
                 "a file has another length than the index says",
-                where,
+                f"{location.name}/{entry.path}",
                 entry.path,
                 f"{entry.bytes:,} bytes",
                 f"{file_stat.bytes:,} bytes",

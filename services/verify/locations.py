@@ -96,7 +96,7 @@ class VolumeLocation(NamedTuple):
         """See Location."""
         for entry in index:
             try:
-                yield FileStat(entry, os.stat(self.folder / entry.path, follow_symlinks=False).st_size)
+                yield FileStat(entry, os.stat(f"{self.folder}/{entry.path}", follow_symlinks=False).st_size)
             except _ABSENT:
                 yield FileStat(entry, None)
                 return
