@@ -233,7 +233,8 @@ class VirtualEnvironment:
     def _digest(self, name: str) -> str:
         """Return the digest of what a group's state depends on: the lock, torch's own pins, or the kernel's source."""
         if name == "kernel":
-            text = (self.root / KERNEL).read_text(encoding="utf-8")
+            sources = sorted((self.root / KERNEL).parent.glob("jpeg_*.[ch]"))
+            text = "".join(source.read_text(encoding="utf-8") for source in sources)
         else:
             text = " ".join(torch_pins(self.root)) if name == "torch" else self._lock()
         return hashlib.sha256(text.encode()).hexdigest()

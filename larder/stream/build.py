@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("jpeg_crop.c")
+INCLUDED = SOURCE.with_name("jpeg_huffman.h")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-fPIC")
 LINKED = ("-ljpeg", "-lm", *(["-Wl,--exclude-libs,ALL"] if sys.platform == "linux" else []))
 """A libjpeg that is linked statically stays hidden: the process has others, of Pillow and torchvision."""
@@ -29,7 +30,7 @@ class BuildError(Exception):
 
 def library_name() -> str:
     """Return the file name of the kernel that this source gives: a library of another source is never loaded."""
-    return f"libjpeg_crop-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}.so"
+    return f"libjpeg_crop-{hashlib.sha256(SOURCE.read_bytes() + INCLUDED.read_bytes()).hexdigest()[:12]}.so"
 
 
 def build(folder: Path, flags: Sequence[str] = ()) -> Path:

@@ -18,6 +18,8 @@
  * multiply-add changes the last bit of a weight. From Pillow 13 on, the vertical pass is the first if the height shrinks
  * by more than twice as many pixels as the width; then the ring holds rows as they were decoded.
  *
+ * Huffman codes of usual images are decoded by jpeg_huffman.h, which is faster than libjpeg.
+ *
  * The AVX2 path multiplies 16-bit numbers (vpmaddwd is several times as fast as vpmulld), so it splits a weight into its
  * upper and lower 11 bits. Both paths have equal bits.
  *
@@ -49,6 +51,8 @@
 #define HAVE_AVX2 0
 #endif
 
+#include "jpeg_huffman.h"
+
 #define EXPORT __attribute__((visibility("default")))
 
 #define ABI 2
@@ -71,6 +75,7 @@
 #define OFF_ALIGNMENT 16                  /* libjpeg-turbo bypasses the cache when it writes rows at multiples of 32 */
 
 enum status { DONE = 0, UNSUPPORTED = 1, DAMAGED = 2, INVALID = 3, NO_MEMORY = 4 };
+enum { AGAIN = 5 };                       /* libjpeg's own Huffman decoder must decide; callers never see this status */
 
 /* What a caller wants of an image, in pixels. All windows of a batch have the same size. */
 typedef struct {
@@ -123,12 +128,14 @@ typedef struct {
 } failure;
 
 typedef struct larder_scratch {
-    struct jpeg_decompress_struct decoder;
+    struct jpeg_decompress_struct decoder;  /* the first member: libjpeg passes its address to decode_mcu */
     struct jpeg_progress_mgr progress;
     failure failure;
-    int portable;
+    int portable;                         /* vector instructions aren't used */
+    int own_huffman;
     axis columns, rows;
-    buffer packed_columns, source, ring, taps, wide, narrow;
+    buffer packed_columns, source, ring, taps, wide, narrow, scan;
+    huffman huffman;
 } larder_scratch;
 
 /* ---- Failures: an error and a warning of libjpeg end the image. ---- */
@@ -214,12 +221,11 @@ static void start_decoder(larder_scratch *scratch) {
 EXPORT larder_scratch *larder_scratch_new(int portable) {
     larder_scratch *scratch = calloc(1, sizeof *scratch);
     if (!scratch) return NULL;
+    scratch->own_huffman = !portable;
     scratch->portable = 1;
 #if HAVE_AVX2
     __builtin_cpu_init();
     scratch->portable = portable || !__builtin_cpu_supports("avx2");
-#else
-    (void)portable;
 #endif
     return scratch;
 }
@@ -236,6 +242,7 @@ EXPORT void larder_scratch_free(larder_scratch *scratch) {
     free(scratch->taps.data);
     free(scratch->wide.data);
     free(scratch->narrow.data);
+    free(scratch->scan.data);
     free(scratch);
 }
 
@@ -753,9 +760,30 @@ static int weigh_axes(larder_scratch *scratch, const larder_crop *crop, extent w
     return 1;
 }
 
+/* libjpeg calls this for each unit of a scan. */
+static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
+    larder_scratch *scratch = (larder_scratch *)decoder;
+    if (!decode_unit(&scratch->huffman, decoder->blocks_in_MCU, blocks)) {
+        scratch->failure.status = AGAIN;
+        longjmp(scratch->failure.escape, 1);
+    }
+    return TRUE;
+}
+
+/* Have decode_mcu decode the scan that libjpeg has begun, if it can. */
+static void replace_huffman(larder_scratch *scratch) {
+    j_decompress_ptr decoder = &scratch->decoder;
+    if (jpeg_has_multiple_scans(decoder) || !is_simple_scan(decoder)) return;
+    size_t bytes = decoder->src->bytes_in_buffer;
+    if (bytes > MAX_SCRATCH_BYTES - PADDING || !reserve(&scratch->scan, bytes + PADDING)) return;
+    if (start_scan(&scratch->huffman, decoder, scratch->scan.data)) {
+        ((entropy_decoder *)decoder->entropy)->decode_mcu = decode_mcu;
+    }
+}
+
 /* Decode, below setjmp. */
 static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, const larder_crop *crop, extent window,
-                  uint8_t *out) {
+                  uint8_t *out, int own_huffman) {
     j_decompress_ptr decoder = &scratch->decoder;
     read_header(scratch, jpeg, length);
     const char *feature = unsupported_feature(decoder);
@@ -776,6 +804,7 @@ static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, c
     decoder->progress = jpeg_has_multiple_scans(decoder) ? &scratch->progress : NULL;
     jpeg_start_decompress(decoder);
     if (is_unfinished(decoder)) return refuse(scratch, UNSUPPORTED, "it is a progressive file without its last scans");
+    if (own_huffman) replace_huffman(scratch);
     store.offset = crop_columns(decoder, &scratch->columns);
     if (!reserve_rows(scratch, window, &store)) return refuse(scratch, NO_MEMORY, "no memory for the rows");
 #if HAVE_AVX2
@@ -789,7 +818,7 @@ static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, c
 }
 
 static int decode_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t length, const larder_crop *crop,
-                         extent window, uint8_t *out, char *message) {
+                         extent window, uint8_t *out, char *message, int own_huffman) {
     scratch->failure.message = message;
     scratch->failure.status = DAMAGED;
     message[0] = 0;
@@ -797,9 +826,15 @@ static int decode_safely(larder_scratch *scratch, const uint8_t *jpeg, size_t le
         jpeg_destroy_decompress(&scratch->decoder);
         return scratch->failure.status;
     }
-    int status = decode(scratch, jpeg, length, crop, window, out);
+    int status = decode(scratch, jpeg, length, crop, window, out, own_huffman);
     jpeg_destroy_decompress(&scratch->decoder);
     return status;
+}
+
+static int decode_image(larder_scratch *scratch, const uint8_t *jpeg, size_t length, const larder_crop *crop,
+                        extent window, uint8_t *out, char *message) {
+    int status = decode_safely(scratch, jpeg, length, crop, window, out, message, scratch->own_huffman);
+    return status != AGAIN ? status : decode_safely(scratch, jpeg, length, crop, window, out, message, 0);
 }
 
 static int check_window(const larder_crop *crop, extent window, char *message) {
@@ -830,7 +865,7 @@ EXPORT size_t larder_jpeg_crop_batch(larder_scratch *scratch, size_t count, cons
         statuses[i] = width < 1 || height < 1 ? INVALID : check_window(crops + i, window, messages[i]);
         if (statuses[i] == DONE) {
             uint8_t *to = out + i * ((size_t)width * (size_t)height * 3);
-            statuses[i] = decode_safely(scratch, jpegs[i], lengths[i], crops + i, window, to, messages[i]);
+            statuses[i] = decode_image(scratch, jpegs[i], lengths[i], crops + i, window, to, messages[i]);
         }
         failed += statuses[i] != DONE;
     }

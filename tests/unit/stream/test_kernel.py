@@ -270,6 +270,26 @@ def test_an_image_does_not_get_the_tables_of_the_one_before(kernel: JpegKernel) 
     assert reason == "Quantization table 0x00 was not defined"
 
 
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0", "gray"])
+@pytest.mark.parametrize("quality", [1, 60, 100])
+def test_codes_of_all_lengths(kernel: JpegKernel, quality: int, sampling: str) -> None:
+    """Noise has coefficients of all sizes, and optimized tables have codes of up to 16 bits."""
+    chance = np.random.default_rng(quality)
+    noise = chance.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    noise[:, 100:] //= 64
+    image = Image.fromarray(noise).convert("L" if sampling == "gray" else "RGB")
+    for optimize in (False, True):
+        data = jpeg(image, sampling, quality=quality, optimize=optimize)
+        assert is_exact(kernel, data, crop((0, 0, 200, 200), (200, 200)), (200, 200))
+
+
+def test_a_scan_may_end_with_fill_bytes(kernel: JpegKernel) -> None:
+    """Any number of 0xFF may come before a marker: T.81, B.1.1.2."""
+    data = jpeg(picture(np.random.default_rng(16), 64, 48))
+    filled = data[:-2] + b"\xff\xff\xff" + data[-2:]
+    assert is_exact(kernel, filled, crop((0, 0, 64, 48), (64, 48)), (64, 48))
+
+
 def opens(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data)) as image:
