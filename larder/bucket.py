@@ -17,7 +17,7 @@ from larder.contract import MANIFEST, MAX_MANIFEST_BYTES, Manifest, parse_manife
 from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.next_step import StageRun
-from larder.s3_bodies import copy_body, read_bounded, read_pieces, require_range
+from larder.s3_bodies import copy_body, read_bounded, read_piece_into, read_pieces, require_range
 from larder.s3_faults import ABSENT_CODES, S3_ERRORS, code_of, explain_code
 from larder.s3_requests import CHECK_STORE, S3Requests
 from larder.store import BucketSettings, make_client
@@ -135,9 +135,8 @@ class BucketPrefix:
 
         def fill(body: StreamingBody) -> int:
             nonlocal done
-            for piece in read_pieces(body, len(buffer) - done):
-                buffer[done : done + len(piece)] = piece
-                done += len(piece)
+            while done < len(buffer) and (count := read_piece_into(body, buffer[done:])):
+                done += count
             return done
 
         def get(key: str) -> int | None:

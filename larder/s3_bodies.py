@@ -6,7 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from http.client import HTTPResponse, IncompleteRead
 from pathlib import Path
+from typing import Any
 
 from botocore.response import StreamingBody
 
@@ -41,6 +43,26 @@ def read_pieces(body: StreamingBody, max_bytes: int | None) -> Iterator[bytes]:
             return
         left = None if left is None else left - len(piece)
         yield piece
+
+
+def read_piece_into(body: Any, buffer: memoryview) -> int:
+    """Fill a buffer, or its first MiB, with a body's next bytes, and return their number; 0 at the end.
+
+    They go from the socket into the buffer: `readinto` of urllib3 reads into memory of its own, and copies that twice.
+
+    Args:
+        body: The response of urllib3 that `with` makes of botocore's body.
+        buffer: Writable memory.
+    """
+    piece = buffer[:_CHUNK_BYTES]
+    response = getattr(body, "_fp", None)
+    if not isinstance(response, HTTPResponse):
+        return int(body.readinto(piece))
+    with body._error_catcher():  # raises urllib3's errors, and gives the connection back at the end of the body
+        count = response.readinto(piece)
+        if not count and response.length:
+            raise IncompleteRead(b"", response.length)
+    return count
 
 
 def require_range(given: str, offset: int, what: str) -> None:

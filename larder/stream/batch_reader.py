@@ -280,7 +280,8 @@ class BatchReader(Generic[R]):
             batch, begin, samples, blocks = task
             contents: list[memoryview | InputError] = []
             try:
-                contents = [self._content_of(int(sample), block) for sample, block in zip(samples, blocks, strict=True)]
+                ranges = zip(blocks, self._begin[samples].tolist(), self._end[samples].tolist(), strict=True)
+                contents = [_content_of(*one) for one in ranges]
                 with batch.lock:
                     if batch.content is None:
                         batch.content = self._work.start(batch.samples)
@@ -320,14 +321,15 @@ class BatchReader(Generic[R]):
                 self._changed.wait()
             return None if self._stopped else (batch, begin, samples, blocks)
 
-    def _content_of(self, sample: int, block: _Block) -> memoryview | InputError:
-        """Return a sample's bytes, or the error that says why the sample can't be read. Raise other errors."""
-        if isinstance(block.fault, InputError):
-            return block.fault
-        if block.fault is not None:
-            raise block.fault
-        assert block.content is not None
-        return block.content[self._begin[sample] - block.begin : self._end[sample] - block.begin]
+
+def _content_of(block: _Block, begin: int, end: int) -> memoryview | InputError:
+    """Return a sample's bytes, or the error that says why the sample can't be read. Raise other errors."""
+    if isinstance(block.fault, InputError):
+        return block.fault
+    if block.fault is not None:
+        raise block.fault
+    assert block.content is not None
+    return block.content[begin - block.begin : end - block.begin]
 
 
 _running = weakref.WeakSet[BatchReader[Any]]()

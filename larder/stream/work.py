@@ -181,11 +181,11 @@ class MembersWork:
     ) -> None:
         """See `Work`."""
         table = self._checks.table
-        for at, (number, content) in enumerate(zip(samples.tolist(), contents, strict=True), begin):
-            image = None
-            if not isinstance(content, InputError):
-                offset = int(table.offset[number] - table.begin[number])
-                image = content[offset : offset + int(table.length[number])]
+        images = (table.offset[samples] - table.begin[samples]).tolist(), table.length[samples].tolist()
+        for at, (number, content, offset, length) in enumerate(
+            zip(samples.tolist(), contents, *images, strict=True), begin
+        ):
+            image = None if isinstance(content, InputError) else content[offset : offset + length]
             reason = self._checks.fault_of(number, content, image)
             if not reason and not isinstance(content, InputError):
                 try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import subprocess
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from urllib3.response import HTTPResponse
 
 from larder import rclone, s3_requests
 from larder.bucket import BucketPrefix
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.s3_bodies import read_piece_into
 from larder.s3_session import MAX_RESPONSE_BYTES
 from larder.sources.prefix_reader import PrefixReader, find_object, is_prefix
 from larder.store import BucketSettings, make_client
@@ -242,6 +246,53 @@ def test_another_range_than_was_asked_for(folder: BucketPrefix, lying_server: Li
 def test_range_that_is_longer_than_was_asked_for(folder: BucketPrefix, lying_server: Liar) -> None:
     lying_server.answer = always(answer(b"0123456789" * 100, "206 Partial Content", Content_Range="bytes 5-1004/2000"))
     assert folder.read_range("a", 5, 10) == b"0123456789"
+    memory = bytearray(10)
+    assert folder.read_into("a", 5, memoryview(memory)) == 10
+    assert memory == b"0123456789"
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_range_goes_into_memory_and_on_where_it_broke(
+    folder: BucketPrefix, lying_server: Liar, framing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, begins = random.Random(1).randbytes(3 << 20), []
+
+    def break_once(request: Request, talk: Talk) -> None:
+        begin, last = map(int, request.headers["range"].removeprefix("bytes=").split("-"))
+        begins.append(begin)
+        part, named = content[begin : last + 1], {"Content_Range": f"bytes {begin}-{last}/{len(content)}"}
+        if framing == "chunked":
+            head = answer(b"", "206 Partial Content", **named)
+            head = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+            whole = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part)
+        else:
+            head, whole = answer(b"", **named), answer(part, "206 Partial Content", **named)
+        talk.send(whole if len(begins) > 1 else whole[: len(head) + (1 << 20) + 1000])
+
+    def copy(*_: object) -> bytes:
+        raise AssertionError("the bytes would be copied")
+
+    lying_server.answer = break_once
+    monkeypatch.setattr(HTTPResponse, "read", copy)
+    memory = bytearray(len(content) - 7)
+    assert folder.read_into("a", 7, memoryview(memory)) == len(memory)
+    assert memory == content[7:]
+    assert begins[0] == 7
+    assert 7 + (1 << 20) <= begins[1] <= 7 + (1 << 20) + 1000
+    assert len(begins) == 2
+
+
+def test_a_range_beyond_the_end_is_short(folder: BucketPrefix, lying_server: Liar) -> None:
+    lying_server.answer = always(answer(b"0123", "206 Partial Content", Content_Range="bytes 5-8/9"))
+    memory = bytearray(10)
+    assert folder.read_into("a", 5, memoryview(memory)) == 4
+    assert memory == b"0123" + bytes(6)
+
+
+def test_other_bodies_than_of_http_client_are_read() -> None:
+    memory = bytearray(5)
+    assert read_piece_into(io.BytesIO(b"012"), memoryview(memory)) == 3
+    assert memory == b"012\0\0"
 
 
 @pytest.mark.parametrize(
