@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from benchmarks import stream_memory, stream_speed
+from benchmarks import stream_memory, stream_profile, stream_speed
 from benchmarks.curves import Curve, draw
 from benchmarks.harness import ROOT, BenchmarkReport
 from benchmarks.stream_contestants import Contestant, programs, run_contestant
@@ -99,3 +99,19 @@ def test_the_stream_does_not_import_torchvision():
     # it takes a second and 180 MB
     program = "import sys; from larder.stream import ShardStream; sys.exit('torchvision' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_samples_of_a_profile_are_counted_by_part():
+    script = """
+  102.5: 7f0001 decode_mcu (/src/larder/stream/libjpeg_crop-0123.so)
+  102.6: 7f0002 resize_rows_avx2 (/src/larder/stream/libjpeg_crop-0123.so)
+  102.7: 7f0003 [unknown] (/usr/lib/libjpeg.so.62.3.0)
+  102.8: 7f0004 sha256_block (a) (/usr/lib/libcrypto.so.3)
+  102.9: ffff05 clear_page_erms ([kernel.kallsyms])
+  103.0: ffff06 _copy_to_iter ([kernel.kallsyms])
+  103.1: 7f0007 _PyEval_EvalFrameDefault (/usr/bin/python3.11)
+  lost 3 events
+"""
+    samples = list(stream_profile.parse_script(script))
+    assert samples[0] == (102.5, "/src/larder/stream/libjpeg_crop-0123.so", "7f0001 decode_mcu")
+    assert list(stream_profile.count_parts(samples).values()) == [1] * 7
