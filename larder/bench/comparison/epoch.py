@@ -75,8 +75,8 @@ def measure_epoch(
             rates.images = images
             collector.add(*batch)
             requested_at = perf_counter()
-    sampling = memory.own_cpu_seconds + rates.own_cpu_seconds
-    cpu = cpu_seconds() + counters.helper_cpu() - cpu - sampling
+    sampling = memory.block_cpu_seconds + rates.block_cpu_seconds
+    cpu = cpu_seconds() + counters.helper_cpu() - cpu - memory.own_cpu_seconds - rates.own_cpu_seconds
     seconds = max(received_at - start, 1e-9)
     traffic = _difference(network, counters.network())
     found = identify(collector.samples(), reference) if reference is not None else None

@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from larder.bench.usage import PeakMemory
+from larder.bench.usage import PeakMemory, descendants
 from tests.conftest import Until
 
 CPU_SECONDS = """
@@ -50,6 +50,19 @@ def test_peak_memory_has_the_children_s(until: Until) -> None:
         child.stdin.close()
     assert both.peak_bytes - alone.peak_bytes < 90e6
     assert both.own_cpu_seconds > 0
+
+
+def test_descendants_are_those_that_psutil_finds() -> None:
+    command = [sys.executable, "-S", "-c", "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', "]
+    command[-1] += "'print(0, flush=True); input()'])"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()
+        family = {one.pid for one in psutil.Process(child.pid).children(recursive=True)} | {child.pid}
+        assert len(family) == 2
+        assert family <= {one.pid for one in descendants()}
+        child.stdin.close()
+    assert not family & {one.pid for one in descendants()}
 
 
 def test_resident_set_size_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
