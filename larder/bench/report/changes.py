@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from larder.bench.report import facts
+from larder.bench.report.agreement import describe, find_agreement
 from larder.bench.report.facts import Record, number, size
 from larder.bench.report.read import RecordFile
 from larder.bench.report.tables import Table
@@ -17,8 +18,8 @@ UNKNOWN = "unknown"
 _RESAMPLES = 2000
 _SEED = 20260101  # the same records give the same intervals
 _MACHINE = (
-    "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "storage", "endpoint", "accelerator",
-    "in_container",
+    "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "storage", "endpoint", "latency_s",
+    "bandwidth_bits_per_s", "accelerator", "in_container",
 )  # fmt: skip
 _DATA = ("dataset", "split", "samples", "classes", "image_bytes")
 _SETTINGS = ("batch_size", "batches")
@@ -119,8 +120,10 @@ def changes_table(changes: Changes) -> Table:
 
 
 def remarks(changes: Changes) -> list[str]:
-    """Return which arms only one of the records has."""
-    found = [f"only in {changes.before.name}: {name}" for name in changes.only_before]
+    """Return whether the runs agree, and which arms only one of the records has."""
+    agreement = find_agreement([(one.before, one.after) for one in changes.arms])
+    found = [describe(agreement)]
+    found += [f"only in {changes.before.name}: {name}" for name in changes.only_before]
     return found + [f"new: {name}" for name in changes.only_after]
 
 
@@ -187,7 +190,7 @@ def _require_comparable(after: RecordFile, before: RecordFile) -> None:
 def _facts_of(record: Record) -> Iterator[tuple[str, Any]]:
     yield "quick", record["quick"]
     yield from ((f"data.{name}", record["data"][name]) for name in _DATA)
-    yield from ((f"provenance.{name}", record["provenance"][name]) for name in _MACHINE)
+    yield from ((f"provenance.{name}", record["provenance"].get(name)) for name in _MACHINE)
     yield from ((f"settings.{name}", record["settings"].get(name)) for name in _SETTINGS)
 
 
