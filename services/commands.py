@@ -41,6 +41,7 @@ TARGETS = {
     ("bench", ""): "bench",
     ("bench", "train"): "train",
     ("bench", "compare"): "compare",
+    ("report", ""): "report",
     ("mount", ""): "mount",
     ("mount", "unmount"): "unmount",
     ("s3", ""): "s3-check",
@@ -140,6 +141,8 @@ def command(run: StageRun, invocation: str) -> str | None:
             (_SHORT_NAMES.get(name) or _SHORT_NAMES.get((target, name), name), value) for name, value in run.settings
         ]
         return " ".join([INVOCATIONS[invocation], target, *_assignments(named)])
+    if run.stage == "report":  # which is no stage, and needs no image
+        return f"{INVOCATIONS['module']} report"
     if invocation == "compose":
         return " ".join([*_assignments(run.settings), _by_compose(run)])
     loaded = (

@@ -66,4 +66,8 @@ def _utilization(accelerator: Accelerator, rate: float, rates_by_workers: Mappin
         utilization=round(min(rate / needs, 1.0), 4),
         passes=rate / needs >= threshold,
         workers=min(enough, default=None),
+        threshold=threshold,
+        batch_size=accelerator.batch_size,
+        step_s=accelerator.step_s,
+        rule=accelerator.edition,
     )

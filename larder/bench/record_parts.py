@@ -62,6 +62,10 @@ class Provenance(Part):
     """File system and kind of device that hold the local data."""
     endpoint: str
     """Scheme, host and port of the store, without keys; "AWS" by default."""
+    latency_s: Amount | None = None
+    """Round-trip time that a proxy added on the way to the store; null without a proxy."""
+    bandwidth_bits_per_s: Count | None = None
+    """Bandwidth to which the proxy limited all connections together, in each direction; null without a limit."""
     accelerator: str
     """Name of the GPU; "none" without one."""
     in_container: bool
@@ -193,7 +197,7 @@ class EpochRecord(Part):
     cpu_s: Amount
     """User and system time of the client: the loader, its workers and its helper processes."""
     instrument_cpu_s: Amount
-    """CPU time of the measuring threads, which `cpu_s` leaves out."""
+    """CPU time of the measuring threads while the epoch ran; `cpu_s` leaves it out."""
     peak_memory_bytes: Count
     """Highest sum over the client's processes, sampled each second, to 10%."""
     peak_memory_kind: Literal["pss", "rss"]
@@ -216,6 +220,29 @@ class EpochRecord(Part):
     """Rates over time."""
 
 
+class StepsRecord(Part):
+    """Training steps on an arm's batches, in a further epoch of a round."""
+
+    device: str
+    """`cpu`, or `cuda` with the name of the GPU."""
+    model: str
+    """The model and its precision."""
+    steps: Count
+    """Steps, without the first ones."""
+    imgs_per_s: Amount
+    """Images of these steps over their time."""
+    busy_share: Share
+    """Share of that time in which the device computed steps."""
+    step_p50_s: Amount
+    """Median time from the end of a step to that of the next one, with its wait for data."""
+    step_p99_s: Amount
+    """99th percentile (nearest rank)."""
+    synthetic_step_p50_s: Amount
+    """Median of steps on one batch again and again, which is on the device already."""
+    synthetic_step_p99_s: Amount
+    """99th percentile of these."""
+
+
 class Round(Part):
     """One run of an arm, in a process of its own."""
 
@@ -235,6 +262,8 @@ class Round(Part):
     """Time to open the data: manifests, indexes, listings."""
     epochs: Annotated[list[EpochRecord], Field(min_length=1)]
     """The first epoch, and the second one where it was measured."""
+    steps: StepsRecord | None = None
+    """Training steps; null if LARDER_DEVICE asked for none."""
 
 
 class Roofline(Part):

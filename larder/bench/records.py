@@ -83,9 +83,38 @@ class Utilization(Part):
     utilization: Share
     """Share of the time that it would compute, fed by this arm alone."""
     passes: bool
-    """Whether that reaches the rules' threshold."""
+    """Whether that reaches `threshold`: by this rule an arm keeps the accelerator busy."""
     workers: Count | None
     """Fewest measured workers that reach the threshold; null if none does. Never extrapolated."""
+    threshold: Share | None = None
+    """Utilization that the rule demands; null in records of earlier versions."""
+    batch_size: Count | None = None
+    """Images of the step that the rule assumes."""
+    step_s: Amount | None = None
+    """Time that the accelerator takes for it."""
+    rule: str = ""
+    """Where the three come from, such as `MLPerf Storage v1.0`."""
+
+
+class StepsSummary(Part):
+    """Training steps on an arm's batches, medians of the rounds."""
+
+    device: str
+    """`cpu`, or `cuda` with the name of the GPU."""
+    model: str
+    """The model and its precision."""
+    busy_share: Interval
+    """Share of the time in which the device computed steps."""
+    imgs_per_s: Amount
+    """Images per second."""
+    step_p50_s: Amount
+    """Median time of a step, with its wait for data."""
+    step_p99_s: Amount
+    """99th percentile."""
+    synthetic_step_p50_s: Amount
+    """Median time of a step on a batch that is there already."""
+    synthetic_step_p99_s: Amount
+    """99th percentile of these."""
 
 
 class ArmSummary(Part):
@@ -127,6 +156,8 @@ class ArmSummary(Part):
     """By accelerator; empty if the arm has no rate."""
     largest_accelerator: str | None
     """The most demanding accelerator that this arm keeps busy; null if it keeps none busy."""
+    steps: StepsSummary | None = None
+    """Training steps; null if there were none."""
 
 
 class WaterfallStep(Part):

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from larder.bench.accelerators import largest, utilization_of
-from larder.bench.record_parts import EpochRecord, Interval, Roofline, Round, Waits
-from larder.bench.records import ArmSummary, Instrument, Ratio, RepeatedArm, Summary, WaterfallStep
+from larder.bench.record_parts import EpochRecord, Interval, Roofline, Round, StepsRecord, Waits
+from larder.bench.records import ArmSummary, Instrument, Ratio, RepeatedArm, StepsSummary, Summary, WaterfallStep
 from larder.bench.statistics import median_interval, paired_ratios
 
 AGAIN = " (again)"
@@ -113,6 +113,19 @@ def _summarize_arm(rounds: Sequence[Round], by_workers: dict[int, float], bound:
         share_of_roofline=round(rate.median / bound, 4) if bound else None,
         utilization=utilization,
         largest_accelerator=largest(utilization),
+        steps=_summarize_steps([one.steps for one in rounds if one.steps is not None]),
+    )
+
+
+def _summarize_steps(rounds: Sequence[StepsRecord]) -> StepsSummary | None:
+    if not rounds:
+        return None
+    names = ("imgs_per_s", "step_p50_s", "step_p99_s", "synthetic_step_p50_s", "synthetic_step_p99_s")
+    return StepsSummary(
+        device=rounds[0].device,
+        model=rounds[0].model,
+        busy_share=median_interval([one.busy_share for one in rounds]),
+        **{name: statistics.median(getattr(one, name) for one in rounds) for name in names},
     )
 
 

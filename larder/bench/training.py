@@ -54,7 +54,7 @@ class Training:
         import torch
 
         torch.manual_seed(seed)
-        self.device = _choose_device(device)
+        self.device = choose_device(device)
         self._network = small_network(classes).to(self.device)
         self._optimizer = torch.optim.Adam(self._network.parameters(), LEARNING_RATE)
 
@@ -105,7 +105,12 @@ def small_network(classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], classes))
 
 
-def _choose_device(requested: str) -> str:
+def choose_device(requested: str) -> str:
+    """Return the device to compute on, for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigurationError: If torch sees no CUDA device.
+    """
     import torch
 
     if requested == "auto":

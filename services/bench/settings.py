@@ -42,9 +42,6 @@ class BenchSettings(ComparisonSettings):
         json_schema_extra={"unit": "epochs"},
     )
     held_out: str = Field("validation", alias="LARDER_HELD_OUT", description="the split that train scores on")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", alias="LARDER_DEVICE", description="device that train computes on; auto uses CUDA if torch sees it"
-    )
     warmup_batches: int = Field(
         5,
         alias="LARDER_WARMUP_BATCHES",
@@ -55,5 +52,5 @@ class BenchSettings(ComparisonSettings):
 
     def for_record(self) -> dict[str, Any]:
         """Return the settings for the record: all that affect a run, without secrets."""
-        of_comparisons = set(ComparisonSettings.__annotations__) - {"batches"}
+        of_comparisons = set(ComparisonSettings.__annotations__) - {"batches", "device"}
         return self.model_dump(mode="json", exclude={"arm", "log", *of_comparisons, *SECRETS})

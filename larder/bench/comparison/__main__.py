@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from larder.errors import ConfigurationError
@@ -14,6 +15,23 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"larder: compare needs {error.name}: `pip install 'larder-data[bench]'`")
 
+_INSTALLED = {
+    ("bench", "compare"): "larder compare",
+    ("bench", ""): "larder compare",
+    ("report", ""): "larder report",
+}
+_TARGETS = {
+    ("extract", ""): "etl-local",
+    ("transform", ""): "etl-local",
+    ("load", ""): "etl-load",
+    ("shard", ""): "etl-wds",
+    ("load", "shards"): "etl-wds",
+    ("optimize", ""): "etl-lit",
+    ("load", "chunks"): "etl-lit",
+    ("mount", ""): "mount",
+    ("mount", "unmount"): "unmount",
+    ("s3", "check"): "s3-check",
+}
 ABOUT = "Measure arms in turn: which one feeds a training loop fastest on this machine, from this store?"
 
 
@@ -23,9 +41,12 @@ def to_commands(text: str) -> str:
 
 
 def _command(run: StageRun) -> str | None:
-    if (run.stage, run.task) not in (("bench", "compare"), ("bench", "")):
-        return None
-    return f"`{' '.join(['larder compare', *(f'{name}={value}' for name, value in run.settings)])}`"
+    """Return the installed command, or for what only a checkout has, its target of make."""
+    command = _INSTALLED.get((run.stage, run.task))
+    if command is not None:
+        return f"`{' '.join([command, *(f'{name}={shlex.quote(value)}' for name, value in run.settings)])}`"
+    target = _TARGETS.get((run.stage, run.task))
+    return target and f"`make {target}` in a checkout of larder"
 
 
 def run(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:

@@ -15,7 +15,7 @@ from larder.errors import InputError
 
 _MACHINE = (
     "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "kernel", "storage", "endpoint",
-    "accelerator", "in_container", "larder", "revision", "python",
+    "latency_s", "bandwidth_bits_per_s", "accelerator", "in_container", "larder", "revision", "python",
 )  # fmt: skip
 _DATA = ("dataset", "split", "samples", "classes", "image_bytes")
 _SETTINGS = ("batch_size", "batches", "webdataset_loader", "max_cache_size", "max_pre_download")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from larder.bench.arms import ARMS
 from larder.bench.comparison.data import FoundData, find_data
-from larder.bench.comparison.describe import describe_data, describe_machine, identity_of
+from larder.bench.comparison.describe import describe_data, describe_machine, identity_of, question_of
 from larder.bench.comparison.images import source_of
 from larder.bench.comparison.kept import KeptRounds, keep_rounds
 from larder.bench.comparison.plan import WARM_UP, plan_entries
@@ -24,8 +25,11 @@ from larder.bench.record_files import RecordFile, reserve
 from larder.bench.record_parts import UNKNOWN, Provenance
 from larder.bench.records import Comparison
 from larder.bench.summarize import NOTHING, summarize
+from larder.bench.training import choose_device
+from larder.bench.wording import name_settings_in_errors
+from larder.distant.link import require_plain_http
+from larder.distant.process import open_distant_store
 from larder.errors import InputError
-from larder.next_step import StageRun
 from larder.progress import Reporter
 from larder.terminal import Lines, join_lines
 
@@ -56,12 +60,14 @@ def compare(
         to_commands: Replaces the names of stages in texts by commands.
 
     Raises:
-        ConfigurationError: If the split has too few samples.
+        ConfigurationError: If the split has too few samples, the store can't be made distant, or the
+            device isn't there.
         InputError: If there are no data to compare.
         ResourceError: If no process can be started.
         StorageError: If the folder of results can't be written.
     """
     started, began = datetime.now(UTC), time.monotonic()
+    _require_means(settings)
     packages = [package for name in settings.chosen_arms for package in ARMS[name].packages]
     machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
     with reserve(settings.results, f"compare-{started:%Y%m%dT%H%M%SZ}") as record_file:
@@ -73,10 +79,16 @@ def compare(
         source = source_of(settings, found.references)
         identity = identity_of(settings, found, machine, available_rooflines(source))
         with (
-            keep_rounds(settings.results, identity) as kept,
+            keep_rounds(settings.results, question_of(settings), identity) as kept,
             JobRunner(kept.folder, settings.round_seconds, PRELOADED) as runner,
         ):
             runner.start()
+            if kept.removed:
+                reporter.event(
+                    "starting over",
+                    f"{kept.removed:,} results of an interrupted comparison don't count: data, code, libraries or "
+                    "machine have changed since, so they were removed",
+                )
             if count := kept.count():
                 reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
             comparison = _run(settings, reporter, found, machine, identity, kept, runner, began)
@@ -100,10 +112,11 @@ def _run(
     facts = DataFacts(source, summary.bytes / max(summary.samples, 1))
     entries = plan_entries(found.arms, settings.worker_counts, available_rooflines(source))
     digest = _make_reference(settings, reporter, facts, summary.samples, kept, runner)
-    session = Session(settings, entries, facts, kept, runner, reporter)
     last = settings.measured_rounds
-    session.run_rounds(WARM_UP, last)
-    added = 0 if settings.quick else session.add_rounds(last + 1, settings.extra_seconds)
+    with _at_a_distance(settings, facts, kept) as (of_rounds, facts):
+        session = Session(of_rounds, entries, facts, kept, runner, reporter)
+        session.run_rounds(WARM_UP, last)
+        added = 0 if settings.quick else session.add_rounds(last + 1, settings.extra_seconds)
     _require_results(session)
     is_partial = bool(session.failures)
     is_sure = not (settings.quick or is_partial or last < MIN_ROUNDS or settings.batches)
@@ -125,12 +138,35 @@ def _run(
     )
 
 
+def _require_means(settings: ComparisonSettings) -> None:
+    """Raise ConfigurationError if the settings ask for what this machine or store doesn't have."""
+    if settings.link is not None:
+        require_plain_http(settings.s3_endpoint_url)
+    if settings.device != "auto":
+        with name_settings_in_errors(type(settings), {}):
+            choose_device(settings.device)
+
+
+@contextmanager
+def _at_a_distance(
+    settings: ComparisonSettings, facts: DataFacts, kept: KeptRounds
+) -> Iterator[tuple[ComparisonSettings, DataFacts]]:
+    """Make the store distant if the settings say so: the settings for rounds, and what they must know."""
+    if settings.link is None:
+        yield settings, facts
+        return
+    with open_distant_store(settings.s3_endpoint_url, settings.link, kept.folder) as distant:
+        near = facts._replace(counters=distant.counters, store=settings.s3_endpoint_url)
+        yield settings.model_copy(update={"s3_endpoint_url": distant.endpoint}), near
+
+
 def _require_results(session: Session) -> None:
     """Raise InputError if every arm has failed."""
     if not any(one.round > WARM_UP and one.arm != NOTHING for one in session.rounds):
         reasons = {f"  - {one.arm}: {one.message}": None for one in session.failures}
         raise InputError(
-            join_lines("no arm could be measured:", *reasons), next_step=f"{StageRun('bench')} shows each arm's error"
+            join_lines("no arm could be measured:", *reasons),
+            next_step=next(filter(None, session.next_steps), "run the same command again"),
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
 from larder.bench.arms import ARMS, Layout, install_command, missing_packages
+from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.passes import plan_batches
 from larder.bench.rclone_mount import check_mount, map_mount_errors
@@ -72,7 +73,7 @@ class FoundData(NamedTuple):
         ]
 
 
-def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callable[[str], str]) -> FoundData:
+def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Callable[[str], str]) -> FoundData:
     """Return the arms that the data allow.
 
     Args:
@@ -107,6 +108,9 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
             left_out.append(LeftOut(arm=name, reason=reason, command=install_command(name)))
         elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
             left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
+        elif entry.layout == "mount" and settings.link is not None:
+            reason = "rclone has mounted the store directly, and not the distant one that LARDER_LATENCY asks for"
+            left_out.append(LeftOut(arm=name, reason=reason, command=""))
         elif isinstance(location, LarderError):
             left_out.append(_explain(name, entry.layout, location, to_commands))
         elif entry.layout in different:
@@ -117,7 +121,11 @@ def find_data(settings: LoaderSettings, arms: Sequence[str], to_commands: Callab
     if not measured:
         reasons = (f"  - {one.arm}: {one.reason}" + (f": {one.command}" if one.command else "") for one in left_out)
         raise InputError(
-            join_lines("there are no data to compare arms with:", *reasons), next_step="run one of these commands"
+            join_lines("there are no data to compare arms with:", *reasons),
+            next_step=(
+                "run one of these commands" if any(one.command for one in left_out) else "remove one of the reasons"
+            )
+            + ", or name a folder of tar shards in LARDER_SHARDS",
         )
     used = {ARMS[name].layout for name in measured}
     references = {

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _UNTIMED = {"round_seconds", "extra_seconds", "rounds"}
 
 def describe_machine(started: datetime, settings: ComparisonSettings, packages: Sequence[str]) -> Provenance:
     """Return the provenance of a run. Call it before the run, so that the load average shows other programs only."""
-    known = provenance.collect(started, settings.revision)
+    known, link = provenance.collect(started, settings.revision), settings.link
     return Provenance(
         time_utc=known["time_utc"],
         larder=known["larder"],
@@ -44,6 +44,8 @@ def describe_machine(started: datetime, settings: ComparisonSettings, packages: 
         kernel=known["platform"],
         storage=storage_of(settings.data_dir),
         endpoint=endpoint_of(settings.s3_endpoint_url),
+        latency_s=link and link.latency_s,
+        bandwidth_bits_per_s=link and link.bits_per_s,
         accelerator=_accelerator(),
         in_container=known["in_container"],
         load_average=known["load_average"],
@@ -148,12 +150,18 @@ def describe_arm(name: str, reader: str, error: PixelError | None) -> Arm:
     )
 
 
+def question_of(settings: ComparisonSettings) -> str:
+    """Return a digest of what is asked: the settings that change what a round measures."""
+    asked = {name: value for name, value in settings.compared().items() if name not in _UNTIMED}
+    return _digest_of([asked])
+
+
 def identity_of(settings: ComparisonSettings, found: FoundData, machine: Provenance, rooflines: Sequence[str]) -> str:
     """Return a digest of all that must be the same for an interrupted run to be resumed."""
     of_machine = machine.model_dump(exclude={"time_utc", "load_average"})
-    of_settings: Mapping[str, Any] = {
-        name: value for name, value in settings.compared().items() if name not in _UNTIMED
-    }
     of_data = {layout: (place.where, place.manifest.digest()) for layout, place in found.locations.items()}
-    text = json.dumps([of_machine, of_settings, found.arms, of_data, list(rooflines)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest_of([of_machine, question_of(settings), found.arms, of_data, list(rooflines)])
+
+
+def _digest_of(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from larder.errors import StorageError, explain_os_error
 
 
 class KeptRounds:
-    """The results of completed runs, by name, in `<results>/.compare-<id>/`."""
+    """The results of completed runs, by name, in `<results>/.compare-<question>-<id>/`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, removed: int = 0) -> None:
         self.folder = folder
+        self.removed = removed
+        """Results of interrupted comparisons that were removed, since nothing can resume them."""
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a result, or None if there is none."""
@@ -49,13 +51,21 @@ class KeptRounds:
 
 
 @contextmanager
-def keep_rounds(results: Path, identity: str) -> Iterator[KeptRounds]:
+def keep_rounds(results: Path, question: str, identity: str) -> Iterator[KeptRounds]:
     """Open the folder of a comparison, locked for this process.
+
+    The same question with another identity means that data, code, libraries or machine have changed since. Rounds of
+    such a comparison are removed.
+
+    Args:
+        results: The folder of results.
+        question: Digest of the settings.
+        identity: Digest of all that must be the same for a comparison to be resumed.
 
     Raises:
         StorageError: If the folder can't be written, or another process runs the same comparison.
     """
-    folder = results / f".compare-{identity[:16]}"
+    folder = results / f".compare-{question[:8]}-{identity[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
@@ -73,4 +83,15 @@ def keep_rounds(results: Path, identity: str) -> Iterator[KeptRounds]:
                 "the same comparison is running already, with the same folder of results",
                 next_step="wait until it has ended, or set `results` to another folder",
             ) from None
-        yield KeptRounds(folder)
+        yield KeptRounds(folder, sum(map(_remove_stale, results.glob(f".compare-{question[:8]}-*"))))
+
+
+def _remove_stale(folder: Path) -> int:
+    """Remove the folder of a comparison that doesn't run. Return the number of its results."""
+    with suppress(OSError), (folder / "lock").open("a") as lock:  # another user's, or just removed
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kept = KeptRounds(folder)
+        count = kept.count()
+        kept.remove()
+        return count
+    return 0

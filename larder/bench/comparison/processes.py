@@ -32,6 +32,8 @@ class JobFailure(NamedTuple):
 
     kind: Literal["error", "killed", "timeout"]
     message: str
+    next_step: str = ""
+    """What helps, if it is known."""
 
 
 class JobRunner:
@@ -96,7 +98,8 @@ class JobRunner:
             code = self._await("exit", time.monotonic() + self._limit)
         except TimeoutError:
             self._end()
-            return JobFailure("timeout", f"it took longer than {self._limit:g} s, and was ended")
+            message = f"it took longer than {self._limit:g} s, and was ended"
+            return JobFailure("timeout", message, "set LARDER_ROUND_SECONDS higher")
         except (BrokenPipeError, EOFError):
             self._end()
             raise ResourceError(
@@ -106,15 +109,14 @@ class JobRunner:
         self._end_group()
         if code < 0:
             name_of_signal = signal.Signals(-code).name
-            return JobFailure(
-                "killed", f"its process was ended by {name_of_signal}; the kernel does so if memory runs out"
-            )
+            message = f"its process was ended by {name_of_signal}; the kernel does so if memory runs out"
+            return JobFailure("killed", message, "free memory, or set LARDER_WORKERS lower")
         if not result.exists():
-            return JobFailure("error", f"its process ended with {code}: {_last_line(log)}")
+            return JobFailure("error", f"its process ended with {code}: {_last_line(log)}", f"see {log}")
         found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         result.unlink()
         if "error" in found:
-            return JobFailure("error", " ".join(str(found["error"]).split()))
+            return JobFailure("error", " ".join(str(found["error"]).split()), found["next_step"] or f"see {log}")
         return found
 
     _is_ready = False

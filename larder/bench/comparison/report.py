@@ -28,14 +28,20 @@ def compare_and_print(
         return _put_together(settings, reporter)
     files = compare(settings, reporter, to_commands=to_commands)
     _print(files.comparison, reporter)
-    again = StageRun("bench", "compare")
+    again = StageRun("bench", "compare").with_settings(LARDER_SHARDS=settings.shards)
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
-        f"{again}, for narrower intervals"
-        if settings.quick
-        else f"{again.with_settings(LARDER_SWEEP='1,2,4')}, to see how many workers each arm needs",
+        _next_step(settings, again),
         {"record": str(settings.results / files.record)},
     )
+
+
+def _next_step(settings: ComparisonSettings, again: StageRun) -> str:
+    if settings.quick:
+        return f"{again}, for narrower intervals"
+    if len(settings.worker_counts) > 1:
+        return f"{StageRun('report')}, which makes a page of it"
+    return f"{again.with_settings(LARDER_SWEEP='1,2,4')}, to see how many workers each arm needs"
 
 
 def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:

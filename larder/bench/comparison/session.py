@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from larder.bench.arms import ARMS
@@ -36,6 +37,10 @@ class DataFacts(NamedTuple):
 
     source: ImageSource | None
     bytes_per_img: float
+    counters: Path | None = None
+    """Counters of the proxy that makes the store distant."""
+    store: str = ""
+    """Address of the store itself behind that proxy."""
 
 
 class Session:
@@ -63,6 +68,8 @@ class Session:
         self._kept, self._runner, self._reporter = kept, runner, reporter
         self.rounds: list[Round] = []
         self.failures: list[Failure] = []
+        self.next_steps: list[str] = []
+        """What helps against each failure."""
         self.kept_seconds = 0.0
         self._bounds: dict[Entry, list[dict[str, Any]]] = {}
         self._arms: dict[str, tuple[str, PixelError | None]] = {}
@@ -140,6 +147,7 @@ class Session:
         if result is None:
             result = self._runner.run(do, self._job(run), name)
         if isinstance(result, JobFailure):
+            self.next_steps.append(result.next_step)
             self.failures.append(
                 Failure(
                     arm=run.entry.name,
@@ -170,6 +178,9 @@ class Session:
 
     def _job(self, run: Run) -> Job:
         settings, entry = self._settings, run.entry
+        if self._facts.store and entry.kind == "roofline" and entry.name != "store_read":
+            # These measure what is in memory already.
+            settings = settings.model_copy(update={"s3_endpoint_url": self._facts.store})
         arm = ARMS.get(entry.name.removesuffix(AGAIN))
         is_short = settings.quick or bool(settings.batches) or run.round == WARM_UP
         epochs = 1 if is_short else 2 if run.round == settings.measured_rounds else 0
@@ -183,6 +194,7 @@ class Session:
             batches=self._quick_batches(run) if settings.quick else settings.batches,
             epochs=epochs,
             bytes_per_img=self._facts.bytes_per_img,
+            distant=self._facts.counters,
         )
 
     def _quick_batches(self, run: Run) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from larder.bench import arms
 from larder.bench.settings import SECRETS, LoaderSettings
+from larder.distant.link import Link, parse_bandwidth, parse_latency, parse_link
 
 QUICK_ROUNDS = 3
 MAX_WORKERS = 1024
@@ -28,6 +29,18 @@ def _validated_sweep(numbers: str) -> str:
         if not number.strip().isdigit() or not 1 <= int(number) <= MAX_WORKERS:
             raise ValueError(f"must be numbers from 1 to {MAX_WORKERS:,} with commas between them, as in 1,2,4")
     return numbers
+
+
+def _validated_latency(text: str) -> str:
+    if text:
+        parse_latency(text)
+    return text
+
+
+def _validated_bandwidth(text: str) -> str:
+    if text:
+        parse_bandwidth(text)
+    return text
 
 
 class ComparisonSettings(LoaderSettings):
@@ -63,6 +76,24 @@ class ComparisonSettings(LoaderSettings):
         alias="LARDER_QUICK",
         description=f"compare in less than three minutes: {QUICK_ROUNDS} rounds of parts of an epoch, with wide "
         "intervals",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        alias="LARDER_DEVICE",
+        description="device that train computes on; auto uses CUDA if torch sees it. With cuda or cpu, compare also "
+        "trains on each arm's batches: ResNet-50 on CUDA, the network of train on a CPU",
+    )
+    latency: Annotated[str, AfterValidator(_validated_latency)] = Field(
+        "",
+        alias="LARDER_LATENCY",
+        description="round-trip time that compare adds to the store, as in 20ms: a proxy stands between, also for 0ms. "
+        "Only for a store with http",
+    )
+    bandwidth: Annotated[str, AfterValidator(_validated_bandwidth)] = Field(
+        "",
+        alias="LARDER_BANDWIDTH",
+        description="bandwidth to which compare limits the store, all connections together, as in 200mbit; unlimited, "
+        "or empty without LARDER_LATENCY, is no limit",
     )
     round_seconds: int = Field(
         600,
@@ -116,6 +147,11 @@ class ComparisonSettings(LoaderSettings):
         """Records to put together."""
         paths = (Path(name) for name in self.records.split(",") if name)
         return [path if len(path.parts) > 1 or path.exists() else self.results / path for path in paths]
+
+    @property
+    def link(self) -> Link | None:
+        """What a proxy adds on the way to the store; None without a proxy."""
+        return parse_link(self.latency, self.bandwidth)
 
     @property
     def measured_rounds(self) -> int:

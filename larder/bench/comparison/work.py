@@ -11,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from larder.bench.comparison.images import ImageSource, encoded_images
-from larder.bench.comparison.plan import Run
+from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.record_parts import PixelError, Round
+from larder.bench.record_parts import PixelError, Round, StepsRecord
 from larder.bench.summarize import AGAIN, NOTHING
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Job(NamedTuple):
     epochs: int = 1
     """Epochs to measure; an arm with a cache measures both of its epochs if this is 0."""
     bytes_per_img: float = 1.0
+    distant: Path | None = None
+    """Counters of the proxy that makes the store distant."""
 
 
 def do(job: Job) -> dict[str, Any]:
@@ -97,6 +99,7 @@ def _measure_arm(job: Job) -> dict[str, Any]:
     assert job.run is not None
     entry, started, begin = job.run.entry, datetime.now(UTC), perf_counter()
     settings = job.settings.model_copy(update={"workers": entry.workers, "sweep": ""})
+    steps: StepsRecord | None = None
     with ExitStack() as stack:
         reference = read_reference(job.folder / REFERENCE)
         if entry.name == NOTHING:
@@ -104,8 +107,9 @@ def _measure_arm(job: Job) -> dict[str, Any]:
         else:
             measured = _open(entry.name.removesuffix(AGAIN), settings, stack)
             reader, opened = measured.loader.reader, perf_counter()
-            counters = _counters(entry.name.removesuffix(AGAIN), measured, settings)
+            counters = _counters(entry.name.removesuffix(AGAIN), measured, settings, job.distant)
             results = list(_measure_epochs(job, measured, counters, reference))
+            steps = _measure_steps(job, measured)
     return {
         "round": Round(
             arm=entry.name,
@@ -116,6 +120,7 @@ def _measure_arm(job: Job) -> dict[str, Any]:
             process_s=round(perf_counter() - begin, 3),
             open_s=round(opened - begin, 4),
             epochs=[result.record for result in results],
+            steps=steps,
         ).model_dump(mode="json"),
         "reader": reader,
         "pixel_error": _dump(_worst([result.pixel_error for result in results])),
@@ -144,6 +149,19 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
         yield measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
 
 
+def _measure_steps(job: Job, measured: MeasuredLoader) -> StepsRecord | None:
+    """Train on a further epoch if LARDER_DEVICE asks for it; not in the warm-up, and once in a round."""
+    assert job.run is not None
+    if job.settings.device == "auto" or job.run.round == WARM_UP or job.run.entry.name.endswith(AGAIN):
+        return None
+    from larder.bench.comparison.steps import MIN_BATCHES, Trainer, measure_steps
+
+    loader = measured.loader
+    batches = min(max(job.batches, MIN_BATCHES) if job.batches else len(loader), len(loader))
+    trainer = Trainer(job.settings.device, len(loader.classes))
+    return measure_steps(loader.read(2 * job.run.round + 1, batches), trainer)
+
+
 def _measure_nothing(batch_size: int) -> EpochResult:
     """Measure the loop itself, with the same work on each batch."""
     import torch
@@ -160,14 +178,17 @@ def _measure_nothing(batch_size: int) -> EpochResult:
     return measure_epoch(batches(), 1, Counters(lambda: None, interface_bytes), None, is_whole=False)
 
 
-def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings) -> Counters:
+def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings, distant: Path | None) -> Counters:
     from larder.bench.arms import ARMS
     from larder.bench.comparison.epoch import Counters
+    from larder.distant.proxy import read_counters
 
     layout = ARMS[name].layout
     helper: Callable[[], float] = (lambda: _rclone_cpu(str(settings.mount_dir))) if layout == "mount" else (lambda: 0.0)
     files = _tree_files(measured) if layout == "tree" else []
-    return Counters(measured.network, measured.received, helper, files)
+    # The interfaces would count what passes a proxy twice.
+    received = measured.received if distant is None else (lambda: read_counters(distant).received_bytes)
+    return Counters(measured.network, received, helper, files)
 
 
 def _tree_files(measured: MeasuredLoader) -> list[Path]:

@@ -66,6 +66,17 @@ def time_of(record: Record) -> str:
     return f"{record['provenance']['time_utc'][:16].replace('T', ' ')} UTC"
 
 
+def store_of(record: Record) -> str:
+    """Return the store's address, with what a proxy added on the way."""
+    machine = record["provenance"]
+    latency = machine.get("latency_s")
+    if latency is None:
+        return str(machine["endpoint"])
+    bandwidth = machine.get("bandwidth_bits_per_s")
+    limit = "" if bandwidth is None else f" and {bandwidth / 1e6:g} Mbit/s"
+    return f"{machine['endpoint']}, at a distance of {latency * 1000:g} ms{limit}"
+
+
 def shorten(text: str, length: int) -> str:
     """Cut a text to a length, and mark the cut."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

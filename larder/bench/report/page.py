@@ -103,10 +103,10 @@ def _caution(record: Record) -> str:
 
 
 def _key_facts(record: Record) -> Iterator[tuple[str, str]]:
-    data, machine = record["data"], record["provenance"]
+    data = record["data"]
     rounds = max((one["rounds"] for one in facts.summaries(record)), default=0)
     yield "data", f"{number(data['samples'])} images of {data['split']}, {size(data['image_bytes'])}"
-    yield "store", machine["endpoint"]
+    yield "store", facts.store_of(record)
     yield "rounds", f"{rounds}, interleaved; {number(record['seconds'])} s in all"
     yield "measured", facts.time_of(record)
 
@@ -157,7 +157,7 @@ def _provenance(record: Record) -> str:
         ("memory", size(machine["memory_bytes"]) + ("" if limit is None else f", limited to {size(limit)}")),
         ("accelerator", machine["accelerator"]),
         ("storage", machine["storage"]),
-        ("store", machine["endpoint"]),
+        ("store", facts.store_of(record)),
         ("system", machine["kernel"] + (", in a container" if machine["in_container"] else "")),
         ("load at start", ", ".join(f"{load:g}" for load in machine["load_average"][:3])),
         ("larder", f"{machine['larder']}, revision {machine['revision']}"),

@@ -190,6 +190,7 @@ def plot_utilization(record: Record) -> Figure | None:
             each["accelerator"],
             number(each["needs_imgs_per_s"]),
             percent(each["utilization"]),
+            _rule_of(each),
             facts.yes(each["passes"]),
             "none" if each["workers"] is None else str(each["workers"]),
         )
@@ -202,6 +203,7 @@ def plot_utilization(record: Record) -> Figure | None:
         "accelerator",
         "takes imgs/s",
         "utilization",
+        "rule",
         "busy",
         "fewest workers that keep it busy",
     )
@@ -217,7 +219,7 @@ def plot_utilization(record: Record) -> Figure | None:
         f"{workers_note(record)}",
         (("busy", "busy"), ("waits", "waits for data")),
         _with_definitions(svg, hatch("hatch-waits", "waits")),
-        Table("Utilization", header, table_rows, frozenset({0, 2})),
+        Table("Utilization", header, table_rows, frozenset({0, 2, 5})),
     )
 
 
@@ -295,6 +297,14 @@ def _cache_evidence(record: Record, summary: Record) -> tuple[str, str]:
     caches = [one["epochs"][0]["page_cache"] for one in facts.measured_rounds(record, summary)]
     resident = facts.median_or_none(cache["resident_before"] for cache in caches)
     return percent(resident), size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
+
+
+def _rule_of(each: Record) -> str:
+    """Return the rule by which an accelerator counts as kept busy. Records of earlier versions don't have it."""
+    if each.get("threshold") is None:
+        return facts.NOT_KNOWN
+    step = f"{number(each.get('batch_size'))} images in {each.get('step_s') or 0:g} s"
+    return f"{percent(each['threshold'])} of the time, at {step} ({each.get('rule', '')})"
 
 
 def _utilization_row(one: Record, each: Record, scale: Scale) -> Row:

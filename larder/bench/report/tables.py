@@ -15,6 +15,7 @@ from larder.bench.report.facts import (
     percent,
     significant,
     size,
+    store_of,
     summaries,
     yes,
 )
@@ -23,6 +24,7 @@ from larder.terminal import Lines, escape, join_lines
 MAX_ROWS = 60
 """Rows of a table that are shown; the record has all of them."""
 _MAX_FAILURES = 20
+_STEP_TIMES = ("step_p50_s", "step_p99_s", "synthetic_step_p50_s", "synthetic_step_p99_s")
 _EDGE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """An underscore that may begin or end emphasis: not one within a word."""
 
@@ -94,6 +96,30 @@ def cost_table(record: Record) -> Table:
     return Table("Waits, costs and checks", header, rows)
 
 
+def steps_table(record: Record) -> Table:
+    """Return the training steps on each arm's batches, against those on synthetic data."""
+    rows = []
+    for one in summaries(record):
+        if steps := one.get("steps"):
+            slowdown = steps["step_p99_s"] / steps["synthetic_step_p99_s"] if steps["synthetic_step_p99_s"] else None
+            rows.append((
+                one["arm"],
+                str(one["workers"]),
+                f"{percent(steps['busy_share']['median'])} ({percent(steps['busy_share']['low'])} to "
+                f"{percent(steps['busy_share']['high'])})",
+                number(steps["imgs_per_s"]),
+                *(number(steps[name], 4) for name in _STEP_TIMES),
+                number(slowdown, 2),
+                steps["device"],
+                steps["model"],
+            ))  # fmt: skip
+    header = (
+        "arm", "workers", "busy", "imgs/s", "step p50, s", "step p99, s", "synthetic p50, s", "synthetic p99, s",
+        "p99 ÷ synthetic", "device", "model",
+    )  # fmt: skip
+    return Table("Training steps", header, rows, frozenset({0, 9, 10}))
+
+
 def bounds_table(record: Record) -> Table:
     """Return the upper bounds that were measured in the same run."""
     rows = [
@@ -105,7 +131,8 @@ def bounds_table(record: Record) -> Table:
 
 def all_tables(record: Record) -> list[Table]:
     """Return the tables that the page, the terminal and Markdown have in common, without empty ones."""
-    return [table for table in (speed_table(record), cost_table(record), bounds_table(record)) if table.rows]
+    tables = (speed_table(record), cost_table(record), steps_table(record), bounds_table(record))
+    return [table for table in tables if table.rows]
 
 
 def notes(record: Record) -> list[str]:
@@ -131,7 +158,7 @@ def describe_run(record: Record) -> str:
     return (
         f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {count(rounds, 'round')}; "
         f"{machine['cpu_model']}, {machine['cores']:g} cores, {size(machine['memory_bytes'])}, store "
-        f"{machine['endpoint']}; larder {machine['larder']} at {machine['revision'][:12]}; "
+        f"{store_of(record)}; larder {machine['larder']} at {machine['revision'][:12]}; "
         f"confidence: {record['summary']['confidence']}"
     )
 

@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from larder.bench.arms import install_command
@@ -17,7 +20,7 @@ from larder.bench.records import Comparison, read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
 from services.bench.settings import BenchSettings
 from tests.conftest import Proxy, Store, Until
-from tests.integration.bench.conftest import MountBucket, RunBench, StartBench, load
+from tests.integration.bench.conftest import OURS, MountBucket, RunBench, StartBench, load
 from tests.integration.bench.packed_arms import SHARDS, one_store
 
 COMPARE = ("--task", "compare", "--rounds", "1", "--extra-seconds", "0")
@@ -96,6 +99,109 @@ def test_an_interrupted_comparison_resumes(
     assert {one.arm for one in record.rounds} == {"imagefolder_local", f"imagefolder_local{AGAIN}", NOTHING}
 
 
+def test_rounds_are_removed_if_the_data_have_changed_since(
+    start_bench: StartBench, run_bench: RunBench, tmp_path: Path, tree: Path, until: Until
+) -> None:
+    flags = (*COMPARE, "--arms", "imagefolder_local")
+
+    def kept() -> list[Path]:
+        return list((tmp_path / "results").glob(".compare-*/run-0*.json"))
+
+    with start_bench(*flags) as process:
+        until(kept, "a round is kept")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    manifest = tree / "_larder" / "manifest.json"
+    changed = json.loads(manifest.read_text()) | {"settings": {"made": "again"}}
+    manifest.write_text(json.dumps(changed))
+    code, _, err = run_bench(*flags)
+    assert code == 0, err
+    assert "results of an interrupted comparison don't count: data, code, libraries or machine have changed" in err
+    assert "resuming" not in err
+    assert not list((tmp_path / "results").glob(".compare-*"))
+
+
+def running_round(stage: int) -> tuple[psutil.Process, list[psutil.Process]] | None:
+    """Return the process of the running round, and its workers."""
+    with suppress(psutil.NoSuchProcess):
+        for template in psutil.Process(stage).children():
+            for job in template.children():
+                return job, job.children()
+    return None
+
+
+@one_store
+@pytest.mark.parametrize(
+    ("victim", "kind", "message"),
+    [
+        ("workers", "error", "most likely killed for lack of memory"),
+        pytest.param(
+            "round",
+            "killed",
+            "ended by SIGKILL; the kernel does so if memory runs out",
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+)
+def test_a_process_that_the_kernel_kills_fails_its_round_and_the_others_go_on(
+    start_bench: StartBench,
+    packed: dict[str, str],
+    proxy: Proxy,
+    tmp_path: Path,
+    victim: str,
+    kind: str,
+    message: str,
+) -> None:
+    """It is killed while it waits for the store: in the middle of its epoch."""
+    killed = threading.Event()
+
+    def kill(method: str, path: str, number: int) -> None:
+        if method == "GET" and path.endswith(".tar") and not killed.is_set():
+            found = running_round(process.pid)
+            if found is not None and found[1]:
+                killed.set()
+                for one in found[1] if victim == "workers" else [found[0]]:
+                    one.kill()
+
+    environ = packed | {"S3_ENDPOINT_URL": proxy.endpoint}
+    with start_bench(*COMPARE, "--arms", "imagefolder_local,webdataset", **environ) as process:
+        proxy.fault = kill
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert killed.is_set()
+    record = only_record(tmp_path)
+    [failure] = record.failures
+    assert failure.arm.removesuffix(AGAIN) == "webdataset"
+    assert failure.kind == kind
+    assert message in failure.message
+    assert record.status == "partial"
+    assert {one.arm: one.exactly_once for one in record.summary.arms}["imagefolder_local"]
+    runs = sorted((one.arm, one.round) for one in record.rounds)
+    names = ("imagefolder_local", "webdataset", f"webdataset{AGAIN}", NOTHING)
+    assert runs == sorted({(name, number) for name in names for number in (0, 1)} - {(failure.arm, failure.round)})
+
+
+def test_rounds_are_kept_if_the_process_that_forks_them_is_killed(
+    start_bench: StartBench, run_bench: RunBench, tmp_path: Path, tree: Path, until: Until
+) -> None:
+    flags = (*COMPARE, "--arms", "imagefolder_local")
+
+    def kept() -> list[Path]:
+        return list((tmp_path / "results").glob(".compare-*/run-0*.json"))
+
+    with start_bench(*flags) as process:
+        until(kept, "a round is kept")
+        [template] = psutil.Process(process.pid).children()
+        template.kill()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "the process that starts the rounds has ended" in err
+    assert "which resumes" in err
+    code, _, err = run_bench(*flags)
+    assert code == 0, err
+    assert "resuming a comparison" in err
+
+
 @pytest.mark.exhaustive
 @one_store
 def test_an_arm_whose_data_are_damaged_fails_and_the_others_go_on(
@@ -132,6 +238,60 @@ def test_a_store_that_fails_in_mid_epoch(
     assert "the images can't be decoded for checks" in err
 
 
+@one_store
+def test_a_distant_store(run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path) -> None:
+    flags = ("--arms", "imagefolder_local,stream", "--latency", "5ms", "--bandwidth", "800mbit")
+    code, out, err = run_bench(*COMPARE, *flags, **packed)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert not record.failures
+    assert all(arm.exactly_once for arm in record.summary.arms)
+    assert (record.provenance.latency_s, record.provenance.bandwidth_bits_per_s) == (0.005, 800_000_000)
+    assert record.provenance.endpoint == store.endpoint
+    assert record.settings["s3_endpoint_url"] == store.endpoint
+    assert f"{store.endpoint}, at a distance of 5 ms and 800 Mbit/s" in out
+    [near] = [one for one in record.rooflines if one.name == "store_read"]
+    assert near.bytes_per_s is not None
+    assert near.bytes_per_s <= 1.05 * 100e6  # which fails without a limit: 400 MB/s and more
+
+
+@pytest.mark.parametrize("endpoint", ["https://store.example:9000", ""])
+def test_a_store_that_cant_be_made_distant(run_bench: RunBench, endpoint: str) -> None:
+    code, _, err = run_bench(*COMPARE, LARDER_LATENCY="20ms", S3_ENDPOINT_URL=endpoint)
+    assert code == 2
+    assert "LARDER_LATENCY and LARDER_BANDWIDTH make a store distant, but S3_ENDPOINT_URL" in err
+
+
+def test_training_steps_on_each_arms_batches(run_bench: RunBench, tree: Path, tmp_path: Path) -> None:
+    code, out, err = run_bench(*COMPARE, "--arms", "imagefolder_local", "--device", "cpu")
+    assert code == 0, err
+    record = only_record(tmp_path)
+    steps = {(one.arm, one.round): one.steps for one in record.rounds}
+    measured = steps.pop(("imagefolder_local", 1))
+    assert not any(steps.values())
+    assert measured is not None
+    assert (measured.device, measured.steps) == ("cpu", 2)
+    summary = record.summary.arms[0].steps
+    assert summary is not None
+    assert summary.busy_share.median == measured.busy_share
+    assert "Training steps:" in out
+    assert {each.threshold for each in record.summary.arms[0].utilization} == {0.9, 0.85}
+
+
+def test_steps_on_a_gpu_that_isnt_there(run_bench: RunBench, tmp_path: Path) -> None:
+    code, _, err = run_bench(*COMPARE, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    assert code == 2
+    assert "LARDER_DEVICE='cuda': torch sees no CUDA device" in err
+    assert not list((tmp_path / "results").glob("*.json"))
+
+
+def test_latency_needs_a_unit(run_bench: RunBench) -> None:
+    code, _, err = run_bench(*COMPARE, LARDER_LATENCY="20", LARDER_BANDWIDTH="fast")
+    assert code == 2
+    assert "LARDER_LATENCY (environment)='20': must be a time" in err
+    assert "LARDER_BANDWIDTH (environment)='fast': must be bits per second" in err
+
+
 def test_too_few_samples(run_bench: RunBench) -> None:
     code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local", LARDER_BATCH_SIZE="32")
     assert code == 2
@@ -144,6 +304,40 @@ def test_no_data_at_all(run_bench: RunBench, tmp_path: Path) -> None:
     assert "there are no data to compare arms with" in err
     assert "imagefolder_local" in err
     assert "make etl-local" in err
+    assert "next step: run one of these commands, or name a folder of tar shards in LARDER_SHARDS" in err
+
+
+def test_no_arm_could_be_measured(run_bench: RunBench, tree: Path) -> None:
+    for image in (tree / "training").rglob("*.jpg"):
+        image.write_bytes(b"no image".ljust(image.stat().st_size))
+    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local")
+    assert code == 3
+    assert "no arm could be measured:\n  - imagefolder_local: " in err
+    assert "next step: " in err
+    assert "shows each arm's error" not in err
+
+
+def test_without_a_checkout_commands_of_one_say_so(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "larder.bench.comparison", "--arms=imagefolder_local,webdataset"],
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "FOOD11_DATA_DIR": str(tmp_path / "nothing")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert "make etl-local in a checkout of larder" in ended.stderr
+    assert "name a folder of tar shards in LARDER_SHARDS" in ended.stderr
+
+
+@pytest.mark.exhaustive
+def test_after_a_sweep_the_next_step_is_the_report(run_bench: RunBench) -> None:
+    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local", "--workers", "1,2")
+    assert code == 0, err
+    assert "next: `make report`, which makes a page of it" in err
 
 
 def test_results_that_cant_be_written(run_bench: RunBench, tmp_path: Path) -> None:
@@ -209,7 +403,7 @@ def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Pa
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "next: `larder compare LARDER_SWEEP=1,2,4`" in ended.stderr
+    assert f"next: `larder compare LARDER_SHARDS={uri} LARDER_SWEEP=1,2,4`" in ended.stderr
     record = only_record(tmp_path)
     assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == {"stream": True, "webdataset": True}
     assert not record.left_out

@@ -49,6 +49,8 @@ def test_rounds_are_put_together(other: Callable[..., Path]) -> None:
         (lambda record: record["provenance"].update(revision="f" * 40), "provenance.revision"),
         (lambda record: record["provenance"]["versions"].update(torch="3.0"), "provenance.versions"),
         (lambda record: record["provenance"].update(endpoint="http://other:9000"), "provenance.endpoint"),
+        (lambda record: record["provenance"].update(latency_s=0.02), "provenance.latency_s"),
+        (lambda record: record["provenance"].update(bandwidth_bits_per_s=1000), "provenance.bandwidth_bits_per_s"),
         (lambda record: record["data"].update(samples=3999), "data.samples"),
         (lambda record: record["settings"].update(batch_size=128), "settings.batch_size"),
         (lambda record: record.update(quick=True), "quick"),
@@ -57,7 +59,7 @@ def test_rounds_are_put_together(other: Callable[..., Path]) -> None:
             "data.layouts.tree.manifest_sha256",
         ),
     ],
-    ids=["machine", "code", "libraries", "store", "samples", "settings", "quick", "data"],
+    ids=["machine", "code", "libraries", "store", "latency", "bandwidth", "samples", "settings", "quick", "data"],
 )
 def test_records_that_arent_comparable_are_refused(
     other: Callable[..., Path], change: Callable[[dict[str, Any]], object], field: str

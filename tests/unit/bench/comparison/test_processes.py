@@ -31,29 +31,32 @@ def test_each_job_has_a_process_of_its_own_and_may_print(runner: JobRunner) -> N
 
 
 @pytest.mark.parametrize(
-    ("function", "argument", "kind", "message"),
+    ("function", "argument", "kind", "message", "next_step"),
     [
-        (jobs.fail, "the store is down", "error", "the store is down"),
-        (jobs.raise_unknown, "no handle", "error", "ValueError: no handle"),
-        (jobs.die, jobs.KILL, "killed", "ended by SIGKILL"),
-        (jobs.leave, 3, "error", "ended with 3: out of handles"),
+        (jobs.fail, "the store is down", "error", "the store is down", "try again"),
+        (jobs.raise_unknown, "no handle", "error", "ValueError: no handle", "failing.log"),
+        (jobs.die, jobs.KILL, "killed", "ended by SIGKILL", "set LARDER_WORKERS lower"),
+        (jobs.leave, 3, "error", "ended with 3: out of handles", "failing.log"),
     ],
     ids=["an error of ours", "any exception", "killed", "exits"],
 )
 def test_a_failure_is_returned_and_the_next_job_runs(
-    runner: JobRunner, function: object, argument: object, kind: str, message: str
+    runner: JobRunner, function: object, argument: object, kind: str, message: str, next_step: str
 ) -> None:
     failed = runner.run(function, argument, "failing")  # type: ignore[arg-type]
     assert isinstance(failed, JobFailure)
     assert failed.kind == kind
     assert message in failed.message
+    assert next_step in failed.next_step
     assert isinstance(runner.run(jobs.double, 1, "next"), dict)
 
 
 def test_a_job_that_hangs_is_ended_with_its_children(tmp_path: Path, until: Until) -> None:
     with JobRunner(tmp_path, 2) as runner:
         failed = runner.run(jobs.hang, tmp_path / "pids", "hanging")
-        assert failed == JobFailure("timeout", "it took longer than 2 s, and was ended")
+        assert failed == JobFailure(
+            "timeout", "it took longer than 2 s, and was ended", "set LARDER_ROUND_SECONDS higher"
+        )
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         until(lambda: not any(map(runs, pids)), "both processes have ended")
         assert isinstance(runner.run(jobs.double, 1, "next"), dict)

@@ -10,7 +10,7 @@ import pytest
 
 from larder.bench.comparison import session as sessions
 from larder.bench.comparison.kept import KeptRounds
-from larder.bench.comparison.plan import WARM_UP, plan_entries
+from larder.bench.comparison.plan import ROOFLINES, WARM_UP, Entry, Run, plan_entries
 from larder.bench.comparison.processes import JobFailure
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
@@ -65,6 +65,17 @@ def test_every_arm_runs_in_each_round_and_results_are_kept(make_session: MakeSes
     again.run_rounds(WARM_UP, 5)
     assert not later, "all rounds are kept"
     assert [one.position for one in again.rounds] == [one.position for one in session.rounds]
+
+
+def test_only_what_reads_the_store_does_so_from_a_distance(make_session: MakeSession) -> None:
+    near, far = "http://store:9000", "http://127.0.0.1:1"
+    session, _ = make_session(measured, "--s3-endpoint-url", far)
+    session._facts = DataFacts(None, 1.0, Path("counters"), near)
+    entries = [Entry("roofline", name, 2) for name in ROOFLINES] + [Entry("arm", "stream", 2)]
+    jobs = [session._job(Run(entry, 1, 0)) for entry in entries]
+    endpoints = {job.run.entry.name: job.settings.s3_endpoint_url for job in jobs if job.run}
+    assert {name for name, endpoint in endpoints.items() if endpoint == far} == {"store_read", "stream"}
+    assert {job.distant for job in jobs} == {Path("counters")}
 
 
 def test_all_arms_measure_a_second_epoch_in_the_last_round(make_session: MakeSession) -> None:

@@ -24,6 +24,15 @@ def at(element: ElementTree.Element, name: str) -> float:
     return float(element.get(name, "").removesuffix("%"))
 
 
+def test_the_rule_by_which_an_accelerator_is_busy_is_shown(content: dict[str, Any]) -> None:
+    for arm in content["summary"]["arms"]:
+        for each in arm["utilization"]:
+            each.update(threshold=0.9, batch_size=400, step_s=0.224, rule="MLPerf Storage v1.0")
+    figure = plots.plot_utilization(content)
+    assert figure is not None
+    assert figure.table.rows[0][5] == "90% of the time, at 400 images in 0.224 s (MLPerf Storage v1.0)"
+
+
 def test_each_plot_has_title_description_and_table(content: dict[str, Any]) -> None:
     figures = plots.draw_all(content)
     assert [figure.name for figure in figures] == NAMES
@@ -118,6 +127,8 @@ def test_busy_differs_from_waiting_not_only_in_colour(content: dict[str, Any]) -
     figure = plots.plot_utilization(content)
     assert figure is not None
     busy, waits = elements(figure, "rect", "busy"), elements(figure, "rect", "waits")
+    rule = figure.table.header.index("rule")
+    assert {row[rule] for row in figure.table.rows} == {"–"}, "a record of an earlier version"
     shares = [each for arm in content["summary"]["arms"] for each in arm["utilization"]]
     equal = [each for each in shares if each["accelerator"] != "mi355-retinanet"]  # takes as much as b200-retinanet
     assert (len(busy), len(waits)) == (sum(each["passes"] for each in equal), sum(not each["passes"] for each in equal))

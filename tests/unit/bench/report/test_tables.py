@@ -56,6 +56,30 @@ def test_a_single_round_has_no_interval(content: dict[str, Any]) -> None:
     assert "4,000 images of training, 1 round;" in notes(content)[-1]
 
 
+@pytest.mark.parametrize(
+    ("bandwidth", "shown"), [(None, "at a distance of 20 ms;"), (200_000_000, "at a distance of 20 ms and 200 Mbit/s;")]
+)
+def test_a_distant_store_says_so(content: dict[str, Any], bandwidth: int | None, shown: str) -> None:
+    assert "distance" not in notes(content)[-1]
+    content["provenance"].update(latency_s=0.02, bandwidth_bits_per_s=bandwidth)
+    assert shown in notes(content)[-1]
+
+
+def test_training_steps_stand_beside_those_on_synthetic_data(content: dict[str, Any]) -> None:
+    assert "Training steps" not in [table.caption for table in all_tables(content)]
+    content["summary"]["arms"][1]["steps"] = {
+        "device": "cuda: a GPU", "model": "ResNet-50", "imgs_per_s": 900.0, "step_p50_s": 0.05, "step_p99_s": 0.12,
+        "busy_share": {"median": 0.72, "low": 0.7, "high": 0.75}, "synthetic_step_p50_s": 0.04,
+        "synthetic_step_p99_s": 0.06,
+    }  # fmt: skip
+    [table] = [table for table in all_tables(content) if table.caption == "Training steps"]
+    [row] = table.rows
+    assert row == (
+        "imagefolder_local", "2", "72% (70% to 75%)", "900", "0.0500", "0.1200", "0.0400", "0.0600", "2.00",
+        "cuda: a GPU", "ResNet-50",
+    )  # fmt: skip
+
+
 def test_what_is_unknown_is_not_shown_as_a_number(content: dict[str, Any]) -> None:
     [arm] = content["summary"]["arms"] = content["summary"]["arms"][:1]
     arm.update(order_entropy=None, exactly_once=None, network_bytes_per_img=None, share_of_roofline=None)
