@@ -14,7 +14,7 @@ from benchmarks.names import NAMES
 SIZES = (FEW_IMAGES, FOOD11_IMAGES)
 SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed", "stream_speed")
 """Those that also measure few images, where starting takes a large part of the time."""
-MEMORY = ("memory", "load_memory", "shard_memory", "index_memory", "stream_memory")
+MEMORY = ("memory", "load_memory", "shard_memory", "index_memory", "stream_memory", "stream_scale")
 """Those that measure the memory that many images take; each has a default number."""
 _MIN_IMAGES = 1000
 

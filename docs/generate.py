@@ -1,7 +1,8 @@
 """Write the files that are generated from the code.
 
 They are .env.example, docs/settings.md, larder/cli/settings.json, the schema of comparisons, the tables of
-docs/contract.md, and version and base image in compose/. `--check` writes nothing, and fails if one is stale.
+docs/contract.md and docs/scale.md, and version and base image in compose/. `--check` writes nothing, and fails if one
+is stale.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BeforeValidator, ByteSize
 
 from docs.fields import with_tables
+from docs.scale import with_tables as with_scale_tables
 from larder import __version__
 from larder.bench import arms
 from larder.bench.records import SCHEMA_FILE, json_schema
@@ -182,6 +184,7 @@ def main() -> int:
         ROOT / "docs/settings.md": settings_page(),
         ROOT / "larder/cli/settings.json": settings_data(),
         SCHEMA_FILE: json_schema(),
+        ROOT / "docs/scale.md": with_scale_tables((ROOT / "docs/scale.md").read_text()),
         ROOT / "docs/contract.md": with_tables((ROOT / "docs/contract.md").read_text()),
         **{path: with_constants(path.read_text()) for path in sorted((ROOT / "compose").glob("*.yaml"))},
     }
