@@ -8,7 +8,7 @@ unexport $(filter-out =%,$(subst =, =,$(MAKEOVERRIDES)))
 export LARDER_FRONT_DOOR := make
 
 COMMANDS := help demo etl-local etl-load etl-wds etl-lit index verify \
-    bench train compare report jupyter jupyter-token jupyter-url jupyter-logs jupyter-down \
+    bench train compare peers report jupyter jupyter-token jupyter-url jupyter-logs jupyter-down \
     s3-up s3-check s3-bucket s3-down s3-keys mount unmount ray-up ray-down \
     status doctor uninstall clean-local clean clean-wds clean-lit clean-s3 \
     build build-extract build-transform build-load build-index build-shard build-optimize build-verify build-s3 build-mount \

@@ -42,6 +42,7 @@ TARGETS = {
     ("bench", "train"): "train",
     ("bench", "compare"): "compare",
     ("report", ""): "report",
+    ("bench", "peers"): "peers",
     ("mount", ""): "mount",
     ("mount", "unmount"): "unmount",
     ("s3", ""): "s3-check",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from larder.bench import arms
 from larder.bench.settings import LoaderSettings
 from larder.errors import ConfigurationError
+from larder.next_step import StageRun
 from larder.progress import Reporter
 
 if TYPE_CHECKING:
@@ -31,10 +32,15 @@ def open_arm(name: str, settings: LoaderSettings, reporter: Reporter) -> Abstrac
     """Open the loader of an arm. See ArmOpener.
 
     Raises:
-        ConfigurationError: If a package of an optional arm isn't installed.
+        ConfigurationError: If a package of an optional arm isn't installed, or only in an environment of its own.
     """
     if arms.is_optional(name) and (missing := arms.missing_packages(name)):
         raise ConfigurationError(
-            f"{name} needs {', '.join(missing)}, which isn't installed", next_step=f"`{arms.install_command(name)}`"
+            f"{name} needs {', '.join(missing)}, which isn't installed", next_step=arms.install_command(name)
+        )
+    if arms.is_elsewhere(name):
+        raise ConfigurationError(
+            f"{name} runs in an environment of its own, and only a comparison starts that",
+            next_step=str(StageRun("bench", "compare").with_settings(LARDER_ARMS=name)),
         )
     return import_arm(name)(settings, reporter)

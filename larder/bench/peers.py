@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from larder.bench.arms import ARMS
 from larder.bench.layout_locations import locate_in_bucket, locate_tree
 from larder.bench.settings import LoaderSettings
 from larder.contract import Manifest, find_manifest, read_index
 from larder.loaders.dataloader import MapStyleLoader
 from larder.loaders.image_table import ImageTable
-from larder.loaders.loader import check_manifest
+from larder.loaders.loader import Loader, check_manifest
 from larder.progress import Reporter
 from larder.store import region_of
 
 if TYPE_CHECKING:
     from larder.bucket import BucketPrefix
+    from larder.loaders.loader import Batch
 
 
 class ObjectImages(NamedTuple):
@@ -59,8 +63,10 @@ def find_files(settings: LoaderSettings, reporter: Reporter) -> tuple[Path, Mani
     return folder, manifest, ImageTable(read_index(folder, manifest), settings.split, lambda: None)
 
 
-def make_map_style_loader(dataset: Any, manifest: Manifest, settings: LoaderSettings, reader: str) -> MapStyleLoader:
-    """Return torch's DataLoader over a dataset of (float32 [3, 224, 224], label), shuffled as the other arms are."""
+def make_map_style_loader(
+    arm: str, dataset: Any, manifest: Manifest, settings: LoaderSettings, reader: str
+) -> MapStyleLoader:
+    """Return torch's DataLoader with the arm's options, over a dataset of (float32 [3, 224, 224], label)."""
     loader = MapStyleLoader(
         dataset,
         manifest,
@@ -69,9 +75,51 @@ def make_map_style_loader(dataset: Any, manifest: Manifest, settings: LoaderSett
         workers=settings.workers,
         seed=settings.seed,
         transform=None,
+        options=ARMS[arm].options,
     )
     loader.reader = reader
     return loader
+
+
+class EpochLoader(Loader):
+    """Loader of a library that opens each epoch anew.
+
+    Args:
+        manifest: The manifest of the data.
+        settings: Its fields `split`, `batch_size` and `workers`.
+        reader: Description of the library.
+        open_epoch: Yields the batches of an epoch; when closed earlier, ends what it has started.
+        preprocessing: Description of the preprocessing; empty for the reference.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: LoaderSettings,
+        reader: str,
+        open_epoch: Callable[[int], Generator[Batch, None, None]],
+        preprocessing: str = "",
+    ) -> None:
+        super().__init__(
+            manifest,
+            settings.split,
+            reader=reader,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            transform=None,
+        )
+        self.preprocessing = preprocessing or self.preprocessing
+        self._open_epoch = open_epoch
+
+    def _read(self, epoch: int, batches: int) -> Iterator[Batch]:
+        opened = self._open_epoch(epoch)
+        try:
+            yield from itertools.islice(opened, batches if batches < len(self) else None)
+        finally:
+            opened.close()
+
+    def close(self) -> None:
+        """Do nothing: each epoch ends what it has started."""
 
 
 def export_keys(settings: LoaderSettings) -> None:

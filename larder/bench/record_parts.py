@@ -78,7 +78,7 @@ class LayoutData(Part):
     """One layout of the dataset."""
 
     layout: str
-    """`tree`, `mount`, `objects`, `webdataset` or `litdata`."""
+    """`tree`, `mount`, `objects`, `webdataset`, `litdata`, `mds`, `parquet` or `tar`."""
     where: str
     """Folder or URI, without secrets."""
     files: Count | None

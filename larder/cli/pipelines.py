@@ -45,6 +45,7 @@ PIPELINES: dict[str, tuple[Step, ...]] = {
     "bench": (Step("bench", "bench"),),
     "train": (Step("bench", "bench", ("--task", "train")),),
     "compare": (Step("bench", "bench", ("--task", "compare")),),
+    "peers": (Step("bench", "bench", ("--task", "peers")),),
     "s3-check": (Step("s3", "s3", ("--task", "check")),),
     "s3-bucket": (Step("s3", "s3", ("--task", "bucket")),),
 }

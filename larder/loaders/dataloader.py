@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from larder.contract import Manifest
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MapStyleLoader(Loader):
-    """Loader over a map-style dataset of (float32 [3, 224, 224], label), otherwise with DataLoader's defaults."""
+    """Loader over a map-style dataset of (float32 [3, 224, 224], label); DataLoader's defaults but for `options`."""
 
     def __init__(
         self,
@@ -26,6 +27,7 @@ class MapStyleLoader(Loader):
         workers: int | None,
         seed: int,
         transform: Transform | None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         from torch.utils.data import DataLoader
 
@@ -46,6 +48,7 @@ class MapStyleLoader(Loader):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             worker_init_fn=make_worker_init(),
+            **options,
         )
 
     def _read(self, epoch: int, batches: int) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from larder.bench import provenance, table
 from larder.bench.open_arm import open_arm
 from larder.bench.passes import measure_passes, plan_batches
+from larder.bench.prepare_peer import prepare_peer
 from larder.bench.record import make_record, passes_of
 from larder.bench.record_files import reserve
 from larder.bench.wording import name_settings_in_errors
@@ -22,7 +23,13 @@ from services.bench.train import train
 def bench(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     """Run the task that `settings.task` names."""
     with name_settings_in_errors(BenchSettings, {}):
-        return {"bench": measure_arm, "train": train, "compare": compare_arms}[settings.task](settings, reporter)
+        tasks = {"bench": measure_arm, "train": train, "compare": compare_arms, "peers": prepare_arm}
+        return tasks[settings.task](settings, reporter)
+
+
+def prepare_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
+    """Prepare `settings.arm`, another library's, for a comparison."""
+    return prepare_peer(settings.arm, settings, reporter)
 
 
 def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:

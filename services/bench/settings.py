@@ -28,11 +28,11 @@ class BenchSettings(ComparisonSettings):
     arm: Annotated[str, AfterValidator(_validate_arm)] = Field(
         "imagefolder_local", alias="LARDER_ARM", description=f"what is measured: {_describe_arms()}"
     )
-    task: Literal["bench", "train", "compare"] = Field(
+    task: Literal["bench", "train", "compare", "peers"] = Field(
         "bench",
         alias="LARDER_BENCH_TASK",
         description="bench (measure the arm alone), train (train a small network through it), compare (measure all "
-        "arms in turn)",
+        "arms in turn), peers (prepare the arm of another library: its environment, and data that only it reads)",
     )
     epochs: int = Field(
         3,

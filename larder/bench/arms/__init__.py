@@ -11,11 +11,15 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-Layout = Literal["tree", "mount", "objects", "webdataset", "litdata"]
+from larder.bench import peer_environments
+from larder.next_step import StageRun
+
+Layout = Literal["tree", "mount", "objects", "webdataset", "litdata", "mds", "parquet", "tar"]
+View = Literal["crop", "squash"]
 UNKNOWN = "unknown"
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _OWN = "larder-data"
 _COMMON = "bench"
 
@@ -35,9 +39,33 @@ class ArmEntry(NamedTuple):
     """The extra of larder-data that installs its packages."""
     is_peer: bool = False
     """Whether it is there for comparison only, without a notebook."""
+    options: Mapping[str, Any] = _NONE
+    """Arguments of its library that differ from the library's defaults."""
+    environment: str = ""
+    """The environment of its own that it runs in (`peer_environments`), since it pins packages to other versions."""
+    view: View = "crop"
+    """What it shows of an image: the crop of the reference preprocessing, or all of it, squashed to a square."""
 
 
 ARMS: dict[str, ArmEntry] = {
+    "dali": ArmEntry(
+        "tree",
+        ("nvidia-dali-cuda120", "torch"),
+        "readers.file, decoders.image, resize and crop_mirror_normalize on the CPU, and DALIGenericIterator, as in its "
+        "ImageNet example; `workers` threads",
+        extra="bench,dali",
+        is_peer=True,
+    ),
+    "hf_datasets": ArmEntry(
+        "parquet",
+        ("datasets", "s3fs", "torch"),
+        "load_dataset with streaming, shuffle and map, and DataLoader, as in its examples; one file at a time feeds a "
+        "shuffle, since datasets 5.2 otherwise sleeps for 5 s at a worker's end; without its statistics",
+        MappingProxyType({"HF_UPDATE_DOWNLOAD_COUNTS": "0"}),
+        extra="bench,datasets",
+        is_peer=True,
+        options=MappingProxyType({"max_buffer_input_shards": 1}),
+    ),
     "imagefolder_local": ArmEntry("tree", ("torchvision", "torch"), "ImageFolder and DataLoader, as in their examples"),
     "imagefolder_rclone_mount": ArmEntry(
         "mount", ("torchvision", "torch"), "ImageFolder and DataLoader over `rclone mount`, as it is mounted"
@@ -55,6 +83,20 @@ ARMS: dict[str, ArmEntry] = {
         "StreamingRawDataset and DataLoader, as in their example; no cache of files",
         is_peer=True,
     ),
+    "mosaicml": ArmEntry(
+        "mds",
+        ("mosaicml-streaming", "torch"),
+        "StreamingDataset with batch_size, and StreamingDataLoader, as in their example",
+        is_peer=True,
+        environment="mosaicml",
+    ),
+    "ray_data": ArmEntry(
+        "objects",
+        ("ray", "pandas", "pyarrow", "torch"),
+        "read_binary_files with shuffled files, map and iter_torch_batches, on a local cluster of `workers` CPUs",
+        extra="bench,ray-data",
+        is_peer=True,
+    ),
     "remote_one_sample": ArmEntry("objects", ("s3fs", "torch"), "a GET per image in a map-style dataset, DataLoader"),
     "s3torchconnector": ArmEntry(
         "objects",
@@ -70,7 +112,25 @@ ARMS: dict[str, ArmEntry] = {
         extra="bench,simplejpeg",
         is_peer=True,
     ),
+    "spdl": ArmEntry(
+        "tree",
+        ("spdl", "torch"),
+        "a pipeline of PIL decoding with `workers` threads, and collating with one more, as in its example",
+        extra="bench,spdl",
+        is_peer=True,
+        options=MappingProxyType({"buffered_batches": 2}),
+    ),
     "stream": ArmEntry("webdataset", ("larder-data",), "ShardStream with its defaults; `workers` threads decode"),
+    "turboloader": ArmEntry(
+        "tar",
+        ("turboloader", "torch"),
+        "DataLoader's fast path with antialias, as in its example: all threads of the machine, and the whole image, "
+        "squashed to a square",
+        extra="bench,turboloader",
+        is_peer=True,
+        options=MappingProxyType({"antialias": True}),
+        view="squash",
+    ),
     "webdataset": ArmEntry(
         "webdataset", ("webdataset", "torch"), "as LARDER_WEBDATASET_LOADER says, over fsspec's streams"
     ),
@@ -85,7 +145,7 @@ def arm_names() -> list[str]:
 
 def is_optional(name: str) -> bool:
     """Return whether an arm needs packages that the extra `bench` doesn't install."""
-    return ARMS[name].extra != _COMMON
+    return ARMS[name].extra != _COMMON or bool(ARMS[name].environment)
 
 
 def describe_arm(name: str) -> str:
@@ -96,18 +156,35 @@ def describe_arm(name: str) -> str:
 
 
 def missing_packages(name: str) -> list[str]:
-    """Return the distributions that an arm needs and that aren't installed."""
+    """Return the distributions that an arm needs and that are installed neither here nor in its environment."""
     return [package for package in ARMS[name].packages if package != _OWN and version_of(package) == UNKNOWN]
 
 
+def is_elsewhere(name: str) -> bool:
+    """Return whether an arm runs in an environment of its own: it has one, and its packages aren't installed here."""
+    entry = ARMS[name]
+    return bool(entry.environment) and not all(map(_installed_version, entry.packages))
+
+
 def version_of(distribution: str) -> str:
-    """Return the version of an installed distribution, or "unknown"."""
+    """Return the version of a distribution that is installed here or in a peer's environment, or "unknown"."""
+    return _installed_version(distribution) or peer_environments.version_of(distribution) or UNKNOWN
+
+
+def _installed_version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return UNKNOWN
+        return ""
 
 
 def install_command(name: str) -> str:
-    """Return the command that installs what an arm needs."""
-    return f"pip install 'larder-data[{ARMS[name].extra}]'"
+    """Return the command that installs what an arm needs: a command in a shell, or a stage (`larder.next_step`)."""
+    if ARMS[name].environment:
+        return prepare_command(name)
+    return f"`pip install 'larder-data[{ARMS[name].extra}]'`"
+
+
+def prepare_command(name: str) -> str:
+    """Return the stage that makes an arm's environment, and the data that only this arm reads."""
+    return str(StageRun("bench", "peers").with_settings(LARDER_ARM=name))

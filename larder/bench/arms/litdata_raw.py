@@ -31,7 +31,9 @@ def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[Measur
         objects = find_objects(settings, reporter)
         dataset = _make_dataset(objects, settings, str(cache))
         reader = f"StreamingRawDataset of litdata {version('litdata')}, by torch's DataLoader"
-        yield MeasuredLoader(make_map_style_loader(dataset, objects.manifest, settings, reader), lambda: None)
+        yield MeasuredLoader(
+            make_map_style_loader("litdata_raw", dataset, objects.manifest, settings, reader), lambda: None
+        )
 
 
 def _make_dataset(objects: ObjectImages, settings: LoaderSettings, cache: str) -> Any:

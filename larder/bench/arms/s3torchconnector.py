@@ -28,7 +28,9 @@ def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[Measur
         export_keys(settings)
         reader = f"S3MapDataset of s3torchconnector {version('s3torchconnector')}, by torch's DataLoader"
         dataset = Labelled(_make_dataset(objects, settings), objects)
-        yield MeasuredLoader(make_map_style_loader(dataset, objects.manifest, settings, reader), lambda: None)
+        yield MeasuredLoader(
+            make_map_style_loader("s3torchconnector", dataset, objects.manifest, settings, reader), lambda: None
+        )
 
 
 def _make_dataset(objects: ObjectImages, settings: LoaderSettings) -> Any:

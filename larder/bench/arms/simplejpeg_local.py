@@ -27,7 +27,7 @@ def open_loader(settings: LoaderSettings, reporter: Reporter) -> Iterator[Measur
         reader = (
             f"simplejpeg {version('simplejpeg')} and cykooz.resizer {version('cykooz.resizer')}, torch's DataLoader"
         )
-        loader = make_map_style_loader(FastFiles(folder, table), manifest, settings, reader)
+        loader = make_map_style_loader("simplejpeg_local", FastFiles(folder, table), manifest, settings, reader)
         yield MeasuredLoader(loader, lambda: None)
 
 

@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 _INSTALLED = {
     ("bench", "compare"): "larder compare",
     ("bench", ""): "larder compare",
+    ("bench", "peers"): "larder peers",
     ("report", ""): "larder report",
 }
 _TARGETS = {

@@ -18,6 +18,7 @@ from larder.bench.comparison.processes import JobFailure, JobRunner
 from larder.bench.comparison.reference import MAX_SAMPLES
 from larder.bench.comparison.render import as_markdown
 from larder.bench.comparison.rooflines import ABOUT, available_rooflines
+from larder.bench.comparison.runners import PeerRunner
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.work import PRELOADED, Job, do
@@ -80,7 +81,7 @@ def compare(
         identity = identity_of(settings, found, machine, available_rooflines(source))
         with (
             keep_rounds(settings.results, question_of(settings), identity) as kept,
-            JobRunner(kept.folder, settings.round_seconds, PRELOADED) as runner,
+            PeerRunner(kept.folder, settings.round_seconds, PRELOADED) as runner,
         ):
             runner.start()
             if kept.removed:

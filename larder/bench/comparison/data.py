@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, Layout, install_command, missing_packages
+from larder.bench.arms import ARMS, Layout, install_command, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.passes import plan_batches
+from larder.bench.peer_data import LAYOUTS, PeerLayout, locate_peer_data
 from larder.bench.rclone_mount import check_mount, map_mount_errors
 from larder.bench.record_parts import LayoutData
 from larder.bench.records import LeftOut
@@ -24,6 +25,7 @@ from larder.next_step import CREATED_BY, StageRun
 from larder.progress import Reporter
 from larder.terminal import join_lines
 
+_PEERS: dict[Layout, PeerLayout] = {layout: layout for layout in LAYOUTS}
 _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "tree": ("tree", "tree"),
     "mount": ("tree", "objects"),
@@ -32,7 +34,7 @@ _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "litdata": ("litdata", "litdata"),
 }
 _REFERENCES: tuple[Layout, ...] = ("tree", "webdataset")
-_ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata")
+_ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata", *LAYOUTS)
 
 
 class Location(NamedTuple):
@@ -105,7 +107,7 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
         missing = missing_packages(name)
         if missing:
             reason = f"{', '.join(missing)} isn't installed"
-            left_out.append(LeftOut(arm=name, reason=reason, command=install_command(name)))
+            left_out.append(LeftOut(arm=name, reason=reason, command=_plain(to_commands(install_command(name)))))
         elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
             left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
         elif entry.layout == "mount" and settings.link is not None:
@@ -114,7 +116,7 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
         elif isinstance(location, LarderError):
             left_out.append(_explain(name, entry.layout, location, to_commands))
         elif entry.layout in different:
-            command = to_commands(_made_by(entry.layout)).replace("`", "")
+            command = _plain(to_commands(_made_by(entry.layout)))
             left_out.append(LeftOut(arm=name, reason=different[entry.layout], command=command))
         else:
             measured.append(name)
@@ -150,6 +152,8 @@ def _locate(layout: Layout, settings: LoaderSettings) -> Location:
     from larder.progress import NullReporter
 
     reporter: Reporter = NullReporter()
+    if layout in _PEERS:
+        return _locate_peer_data(layout, settings)
     folder_layout, artifact = _ARTIFACTS[layout]
     if settings.shards:
         from larder.bench.plain_shards import describe_shards
@@ -173,8 +177,21 @@ def _locate(layout: Layout, settings: LoaderSettings) -> Location:
     return Location(where, check_manifest(manifest, artifact, settings.split, where))
 
 
+def _locate_peer_data(layout: Layout, settings: LoaderSettings) -> Location:
+    if layout != "tar":
+        require_bucket(settings, f"the layout {layout}")
+    where, manifest = locate_peer_data(settings, _PEERS[layout])
+    return Location(where, check_manifest(manifest, "tree", settings.split, where))
+
+
 def _made_by(layout: Layout) -> str:
+    if layout in _PEERS:
+        return prepare_command(next(name for name, entry in ARMS.items() if entry.layout == layout))
     return CREATED_BY[_ARTIFACTS[layout][1]]
+
+
+def _plain(commands: str) -> str:
+    return commands.replace("`", "")
 
 
 def _explain(name: str, layout: Layout, error: LarderError, to_commands: Callable[[str], str]) -> LeftOut:

@@ -145,7 +145,7 @@ def describe_arm(name: str, reader: str, error: PixelError | None) -> Arm:
         about=reader,
         library=", ".join(f"{package} {version_of(package)}" for package in entry.packages),
         how=entry.how,
-        settings=dict(entry.environ),
+        settings={name: str(value) for name, value in [*entry.environ.items(), *entry.options.items()]},
         pixel_error=error,
     )
 

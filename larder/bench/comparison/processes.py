@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
+from larder.bench import peer_environments
 from larder.errors import ResourceError
 
 A = TypeVar("A")
@@ -43,10 +44,14 @@ class JobRunner:
         folder: Folder for results and logs.
         limit_seconds: Time limit of a job.
         modules: Modules that are imported before the first job; one that is missing is skipped.
+        python: The Python of a peer's environment; None is this one.
     """
 
-    def __init__(self, folder: Path, limit_seconds: float, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, limit_seconds: float, modules: Sequence[str] = (), python: Path | None = None
+    ) -> None:
         self._folder, self._limit, self._modules = folder, limit_seconds, tuple(modules)
+        self._python = python
         self._template: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._running: int | None = None
@@ -61,12 +66,13 @@ class JobRunner:
         """Start importing, without waiting."""
         if self._template is None or self._template.poll() is not None:
             self._buffer = b""
+            own = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
             self._template = subprocess.Popen(
-                [sys.executable, "-m", "larder.bench.comparison.template", *self._modules],
+                [self._python or sys.executable, "-m", "larder.bench.comparison.template", *self._modules],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=(self._folder / "template.log").open("ab"),
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=peer_environments.environ() if self._python else own,
                 start_new_session=True,  # Ctrl-C is for this process, which ends the other one
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from larder.bench.arms import ARMS, View, missing_packages
 from larder.bench.comparison.images import ImageSource, encoded_images
 from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
@@ -37,7 +38,7 @@ PRELOADED = (
     "webdataset",
 )
 """Modules that most arms import."""
-REFERENCE = "reference.npz"
+REFERENCES: Mapping[View, str] = {"crop": "reference.npz", "squash": "reference-squashed.npz"}
 NOTHING_BATCHES = 2000
 """Batches of the arm that costs nothing: enough for a precise mean."""
 _LOCAL_FILES = 2000
@@ -79,9 +80,14 @@ def _make_reference(job: Job) -> dict[str, Any]:
     from larder.bench.comparison.reference import build_reference, write_reference
 
     assert job.source is not None
-    samples = build_reference(encoded_images(job.source, job.settings), max(job.settings.worker_counts))
-    write_reference(job.folder / REFERENCE, samples)
-    return {"digest": samples.digest()}
+    threads, digests = max(job.settings.worker_counts), set[str]()
+    arms = [name for name in job.settings.chosen_arms if not missing_packages(name)]
+    for view in dict.fromkeys(["crop", *(ARMS[name].view for name in arms)]):
+        samples = build_reference(encoded_images(job.source, job.settings), threads, view)
+        write_reference(job.folder / REFERENCES[view], samples)
+        digests.add(samples.digest())
+    [digest] = digests  # of ids and labels, which no view changes
+    return {"digest": digest}
 
 
 def _measure_roofline(job: Job) -> dict[str, Any]:
@@ -101,7 +107,8 @@ def _measure_arm(job: Job) -> dict[str, Any]:
     settings = job.settings.model_copy(update={"workers": entry.workers, "sweep": ""})
     steps: StepsRecord | None = None
     with ExitStack() as stack:
-        reference = read_reference(job.folder / REFERENCE)
+        arm = ARMS.get(entry.name.removesuffix(AGAIN))
+        reference = read_reference(job.folder / REFERENCES[arm.view if arm else "crop"])
         if entry.name == NOTHING:
             reader, opened, results = "nothing", begin, [_measure_nothing(settings.batch_size)]
         else:
@@ -179,7 +186,6 @@ def _measure_nothing(batch_size: int) -> EpochResult:
 
 
 def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings, distant: Path | None) -> Counters:
-    from larder.bench.arms import ARMS
     from larder.bench.comparison.epoch import Counters
     from larder.distant.proxy import read_counters
 

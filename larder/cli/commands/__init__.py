@@ -30,6 +30,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("bench", _MEASURE, "measure ARM; records go to results/", pipelines.bench, ("bench",), ("ARM",)),
     Command("compare", _MEASURE, "measure all arms that the data allow, in turns, and show which keeps a GPU busy",
             pipelines.compare, ("bench",), words="[SHARDS]", works_installed=True),
+    Command("peers", _MEASURE, "prepare another library's ARM for compare: its environment, and data of its own",
+            pipelines.peers, ("bench",), ("ARM",), works_installed=True),
     Command("report", _MEASURE, "render a comparison as a page and as tables; show what changed since another",
             report.report, settings=("RECORD", "AGAINST", "LARDER_RESULTS"), words="[RECORD]", works_installed=True),
     Command("train", _MEASURE, "train a small network through ARM: accuracy, and time spent waiting for data",

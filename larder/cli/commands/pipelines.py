@@ -1,4 +1,4 @@
-"""Commands that run stages: the pipelines, verify, bench, compare and train."""
+"""Commands that run stages: the pipelines, verify, bench, compare, peers and train."""
 
 from __future__ import annotations
 
@@ -57,6 +57,15 @@ def compare(app: App, words: Sequence[str]) -> None:
     else:
         given = {name: value for name, value in app.settings.given.items() if value}
         app.run(Call((sys.executable, "-m", "larder.bench.comparison", *flags), env=given))
+
+
+def peers(app: App, _: Sequence[str]) -> None:
+    """Prepare the arm of another library. Without a checkout, run in this Python."""
+    if app.has_checkout:
+        measure(app, "peers")
+    else:
+        given = {name: value for name, value in app.settings.given.items() if value}
+        app.run(Call((sys.executable, "-m", "larder.bench.prepare_peer", "--arm", app.settings.arm), env=given))
 
 
 def train(app: App, _: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from larder import rclone
 from larder.contract import META, IndexEntry, IndexSummary, Manifest, SplitSummary
@@ -50,8 +50,11 @@ def tree(made_tree: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made_tree, tmp_path / "Food-11")
 
 
-def make_tree(folder: Path) -> Path:
-    entries = [write_image(folder, split, number) for split, images in IMAGES.items() for number in range(images)]
+def make_tree(folder: Path, *, smooth: bool = False) -> Path:
+    """Make a tree of noise; `smooth` noise has nearly the same pixels by every decoder."""
+    entries = [
+        write_image(folder, split, number, smooth) for split, images in IMAGES.items() for number in range(images)
+    ]
     index = "".join(entry.to_json() + "\n" for entry in sorted(entries)).encode()
     manifest = Manifest(
         artifact="tree",
@@ -70,12 +73,15 @@ def make_tree(folder: Path) -> Path:
     return folder
 
 
-def write_image(folder: Path, split: str, number: int) -> IndexEntry:
+def write_image(folder: Path, split: str, number: int, smooth: bool) -> IndexEntry:
     label = number % CLASSES
     path = f"{split}/class_{label:02d}/{number}.jpg"
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     size = random.Random(number).choice([(300, 260), (260, 300), (400, 300)])
-    Image.effect_noise(size, 60).convert("L" if number == 5 else "RGB").save(folder / path)
+    image = Image.effect_noise(size, 60)
+    if smooth:
+        image = ImageOps.autocontrast(image.filter(ImageFilter.GaussianBlur(6)))
+    image.convert("L" if number == 5 else "RGB").save(folder / path)
     content = (folder / path).read_bytes()
     return IndexEntry(path, len(content), hashlib.sha256(content).hexdigest(), label)
 

@@ -14,16 +14,24 @@ from pathlib import Path
 import psutil
 import pytest
 
-from larder.bench.arms import install_command
+from larder.bench import peer_environments
+from larder.bench.arms import ARMS, install_command, missing_packages
 from larder.bench.comparison.data import find_data
+from larder.bench.peer_data import layout_of
 from larder.bench.records import Comparison, read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
 from services.bench.settings import BenchSettings
+from services.commands import replace_stage_names
 from tests.conftest import Proxy, Store, Until
-from tests.integration.bench.conftest import OURS, MountBucket, RunBench, StartBench, load
+from tests.integration.bench.conftest import OURS, MountBucket, RunBench, StartBench, load, make_tree
 from tests.integration.bench.packed_arms import SHARDS, one_store
 
 COMPARE = ("--task", "compare", "--rounds", "1", "--extra-seconds", "0")
+PEERS = {
+    "dali": 20, "hf_datasets": 0, "litdata_raw": 0, "mosaicml": 0, "s3torchconnector": 0,
+    "simplejpeg_local": 1, "spdl": 0, "turboloader": 10,
+}  # fmt: skip
+"""Arms of other libraries, and how many levels their pixels may differ from PIL's."""
 PACKED = ("imagefolder_local", "litdata_streaming", "stream", "webdataset")
 
 
@@ -36,10 +44,13 @@ def only_record(tmp_path: Path) -> Comparison:
 def test_measures_every_arm_that_the_data_allow(
     run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path
 ) -> None:
-    code, out, err = run_bench(*COMPARE, **packed)
+    others = [name for name in ARMS if name != "dali"]  # which shows noise so differently that it isn't recognized
+    code, out, err = run_bench(*COMPARE, "--arms", ",".join(others), **packed)
     assert code == 0, err
     record = only_record(tmp_path)
-    assert {arm.name for arm in record.arms} == {*PACKED, "simplejpeg_local", f"stream{AGAIN}", NOTHING}
+    peers = {name for name in others if ARMS[name].is_peer and ARMS[name].layout == "tree"}
+    peers -= {name for name in peers if missing_packages(name)}
+    assert {arm.name for arm in record.arms} == {*PACKED, *peers, f"stream{AGAIN}", NOTHING}
     assert {one.arm for one in record.left_out} >= {"imagefolder_rclone_mount", "litdata_raw", "remote_one_sample"}
     [objects] = [one for one in record.left_out if one.arm == "remote_one_sample"]
     assert objects.command == "make etl-load"
@@ -348,24 +359,58 @@ def test_results_that_cant_be_written(run_bench: RunBench, tmp_path: Path) -> No
     assert "LARDER_RESULTS" in err
 
 
+@pytest.fixture(scope="session")
+def environments() -> None:
+    """Environments of peers, where everything must be tested: they take a download of 150 MB."""
+    for name in peer_environments.NAMES if os.environ.get("REQUIRE") == "all" else ():
+        if peer_environments.python_of(name) is None:
+            peer_environments.install(name)
+
+
 @one_store
-def test_peers_yield_every_sample_once(run_bench: RunBench, loaded: dict[str, str], tree: Path, tmp_path: Path) -> None:
-    environ = loaded | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(tree)}
-    code, _, err = run_bench(*COMPARE, "--arms", "litdata_raw,s3torchconnector,simplejpeg_local", **environ)
+def test_peers_yield_every_sample_once(
+    environments: None, run_bench: RunBench, store: Store, bucket: str, tmp_path: Path
+) -> None:
+    tree = make_tree(tmp_path / "smooth" / "Food-11", smooth=True)
+    environ = load(tree, store, bucket) | {"LARDER_CACHE_DIR": str(tmp_path / "cache"), "FOOD11_DATA_DIR": str(tree)}
+    installed = [name for name in PEERS if not missing_packages(name)]
+    for name in filter(layout_of, installed):
+        code, _, err = run_bench("--task", "peers", "--arm", name, **environ)
+        assert code == 0, err
+    code, _, err = run_bench(*COMPARE, "--arms", ",".join(PEERS), **environ)
     assert code == 0, err
     record = only_record(tmp_path)
     assert not record.failures
+    commands = {one.arm: one.command for one in record.left_out}
+    assert commands == {name: shown(install_command(name)) for name in PEERS if name not in installed}
     by_name = {arm.arm: arm for arm in record.summary.arms}
-    assert by_name["litdata_raw"].exactly_once
-    left_out = {one.arm: one.command for one in record.left_out}
-    for name in ("s3torchconnector", "simplejpeg_local"):
-        if name in left_out:
-            assert left_out[name] == install_command(name)
-        else:
-            assert by_name[name].exactly_once
-            error = next(arm.pixel_error for arm in record.arms if arm.name == name)
-            assert error is not None
-            assert error.max <= 1
+    assert by_name.keys() == set(installed)
+    for name, error in ((arm.name, arm.pixel_error) for arm in record.arms if arm.name in installed):
+        assert by_name[name].exactly_once, name
+        assert error is not None
+        assert error.max <= PEERS[name], name
+    assert all(record.provenance.versions[ARMS[name].packages[0]] != "unknown" for name in installed)
+
+
+@pytest.mark.exhaustive
+@one_store
+def test_ray_data_yields_every_sample_once(
+    run_bench: RunBench, loaded: dict[str, str], tree: Path, tmp_path: Path
+) -> None:
+    """It takes half a minute to start Ray twice, and its workers."""
+    code, _, err = run_bench(*COMPARE, "--arms", "ray_data,imagefolder_local", **loaded, FOOD11_DATA_DIR=str(tree))
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert not record.failures
+    if missing_packages("ray_data"):
+        assert [one.command for one in record.left_out] == [shown(install_command("ray_data"))]
+        return
+    assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == {"ray_data": True, "imagefolder_local": True}
+    assert [arm.pixel_error.max for arm in record.arms if arm.name == "ray_data" and arm.pixel_error] == [0]
+
+
+def shown(command: str) -> str:
+    return replace_stage_names(command, "make").strip("`")
 
 
 @one_store

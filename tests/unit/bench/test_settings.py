@@ -83,7 +83,7 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings: MakeSettings) -
     with pytest.raises(ConfigurationError) as caught:
         make_settings("--arm", "nope", "--batch-size", "0", LARDER_WORKERS="many")
     message = str(caught.value)
-    assert "--arm='nope': unknown arm; must be one of: imagefolder_local" in message
+    assert "--arm='nope': unknown arm; must be one of: dali" in message
     assert "--batch-size='0'" in message
     assert "LARDER_WORKERS (environment)='many'" in message
 

@@ -52,6 +52,7 @@ IN_CONTAINERS = {
     "bench": [f"{BENCH} {RUN} bench"],
     "train": [f"{BENCH} {RUN} bench --task train"],
     "compare": [f"{BENCH} {RUN} bench --task compare"],
+    "peers": [f"{BENCH} {RUN} bench --task peers"],
     "s3-check": [f"AWS_ACCESS_KEY_ID='' docker compose -f compose/s3.yaml {RUN} s3 --task check"],
     "s3-bucket": [f"AWS_ACCESS_KEY_ID='' docker compose -f compose/s3.yaml {RUN} s3 --task bucket"],
 }
@@ -76,6 +77,7 @@ ON_THE_HOST = {
     "bench": [f"{TREE} {MEASURED} {PYTHON}.bench"],
     "train": [f"{TREE} {MEASURED} {PYTHON}.bench --task train"],
     "compare": [f"{TREE} {MEASURED} {PYTHON}.bench --task compare"],
+    "peers": [f"{TREE} {MEASURED} {PYTHON}.bench --task peers"],
     "s3-check": [f"{TREE} LARDER_STORE_DIR=.larder/store {PYTHON}.s3 --task check"],
     "s3-bucket": [f"{TREE} LARDER_STORE_DIR=.larder/store {PYTHON}.s3 --task bucket"],
 }

@@ -288,7 +288,7 @@ def test_another_version_has_an_environment_without_torch(
     (checkout.bin / "uv").write_text(UV_THAT_FINDS.format(fetched=folder / "uvs", state=tmp_path / "state"))
     interpreter = ensure_for_python(checkout.root, "3.13", environ, messages.append)
     assert interpreter == checkout.root / ".venv-3.13" / "bin" / "python"
-    assert messages == ["installing into .venv-3.13/, once: dev (about 470 MB)"]
+    assert messages == ["installing into .venv-3.13/, once: dev (about 520 MB)"]
     assert (tmp_path / "state").exists() == (there == "fetched")
     calls = (interpreter.parent / "calls").read_text().splitlines()
     assert select(checkout, "dev") in calls

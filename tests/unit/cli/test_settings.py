@@ -232,7 +232,7 @@ def test_projects_names(tmp_path: Path, value: str) -> None:
 def test_an_unknown_arm(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}=webdatset is unknown; did you mean webdataset\\?"):
         found(tmp_path, given={name: "webdatset"})
-    with pytest.raises(ConfigurationError, match=f"{name}=x is unknown: it must be imagefolder_local, "):
+    with pytest.raises(ConfigurationError, match=f"{name}=x is unknown: it must be dali, "):
         found(tmp_path, given={name: "x"})
 
 

@@ -52,3 +52,7 @@ def leave(code: int) -> dict[str, Any]:
 
 
 KILL = signal.SIGKILL.value
+
+
+def tell_python(_: object) -> dict[str, Any]:
+    return {"python": os.environ.get("TEST_PYTHON_OF", "ours"), "path": os.environ.get("PYTHONPATH", "")}

@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from larder.bench.comparison.describe import endpoint_of, storage_of
 from larder.bench.comparison.identify import Collector, identify
@@ -38,6 +39,20 @@ def test_a_loader_with_pils_pixels_matches_the_reference(tmp_path: Path) -> None
     assert found.digest == reference.digest()
     assert found.pixel_error is not None
     assert found.pixel_error.max == 0
+
+
+def test_a_view_of_the_whole_image_has_a_reference_of_its_own() -> None:
+    images = [(jpeg(number), number % 3) for number in range(4)]
+    squash = transforms.Compose([transforms.Resize((224, 224)), *reference_transform().transforms[2:]])  # type: ignore[attr-defined]
+    collector = Collector()
+    for content, label in images:
+        collector.add(squash(decode(content))[None], torch.tensor([label]))
+    found = identify(collector.samples(), build_reference(images, 2, "squash"))
+    assert found.ids.tolist() == [0, 1, 2, 3]
+    assert found.pixel_error is not None
+    assert found.pixel_error.max == 0
+    crop = build_reference(images, 2)
+    assert identify(collector.samples(), crop).digest != crop.digest()
 
 
 def test_there_may_be_no_reference(tmp_path: Path) -> None:
