@@ -16,6 +16,8 @@ SIZED = ("extract_speed", "transform_speed", "shard_speed", "optimize_speed", "s
 """Those that also measure few images, where starting takes a large part of the time."""
 MEMORY = ("memory", "load_memory", "shard_memory", "index_memory", "stream_memory", "stream_scale")
 """Those that measure the memory that many images take; each has a default number."""
+OTHERS = ("arms_at_their_best",)
+"""Others with a default number of images."""
 _MIN_IMAGES = 1000
 
 
@@ -26,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--images",
         type=int,
-        help=f"the size for {', '.join(SIZED + MEMORY)}; default: {' and '.join(map(str, SIZES))}, or the memory's own",
+        help=f"the size for {', '.join(SIZED + MEMORY + OTHERS)}; default: {' and '.join(map(str, SIZES))}, or its own",
     )
     given = parser.parse_args()
     names = given.names or NAMES
@@ -58,7 +60,7 @@ def _runs(names: Iterable[str], images: int | None) -> Iterator[tuple[str, *tupl
     """Yield the name of each benchmark, once or with each size."""
     for name in names:
         sizes: tuple[int, ...] = SIZES if name in SIZED else ()
-        if images and name in SIZED + MEMORY:
+        if images and name in SIZED + MEMORY + OTHERS:
             sizes = (images,)
         yield from ((name, size) for size in sizes) if sizes else [(name,)]
 

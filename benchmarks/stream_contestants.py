@@ -45,6 +45,11 @@ class Contestant:
     options: Mapping[str, Any] = field(default_factory=dict)
     images_per_second: float = 0
 
+    @property
+    def arm(self) -> str:
+        """The arm whose packages it needs; the module's name if there is none."""
+        return self.variant if self.module == "arm" else self.module
+
 
 @dataclass(frozen=True)
 class Epoch(ResourceUsage):
@@ -99,10 +104,10 @@ def programs(
     """Return a function for each contestant that runs it. Those that aren't installed are left out, with a note."""
     found: dict[str, Callable[[int], Epoch]] = {}
     for name, one in contestants.items():
-        if python := python_of(one.module):
+        if python := python_of(one.arm):
             found[name] = partial(_try_twice, name, one, python, data, report)
         else:
-            report.notes.append(f"{name} is left out; to install it, run: {install_command(one.module)}")
+            report.notes.append(f"{name} is left out; to install it, run: {install_command(one.arm)}")
     return found
 
 

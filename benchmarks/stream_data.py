@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.harness import ROOT, run_stage, run_stage_on_volume
-from benchmarks.store import bucket_settings, loopback_store
+from benchmarks.harness import run_stage, run_stage_on_volume
+from benchmarks.store import loopback_store
 from benchmarks.stream_peers.environments import python_of
-from larder.store import make_client
 
 PACK_BYTES = 16 << 20
 """Size of shards and chunks: so small that two workers get equal shares of a few of them."""
@@ -27,7 +24,7 @@ class StreamData:
 
     Attributes:
         uris: Where the training split is, by layout.
-        settings: Of the store.
+        settings: Of the store, and where arms look for the tree and keep caches.
         store: The store's process.
         shards: The folder of the training split's shards.
     """
@@ -52,7 +49,7 @@ def stream_data(
     Args:
         folder: Where to do so; an empty folder.
         archive: The images, in Food-11's layout.
-        layouts: Layouts besides the tree and the shards: "litdata", "mosaicml", "tar" (one tar file).
+        layouts: Layouts besides the tree and the shards: "litdata", "objects", and arms that read one of their own.
         pack_bytes: Size of shards and chunks.
     """
     for name in ("volume", "shards", "chunks"):
@@ -69,32 +66,27 @@ def stream_data(
             "shards on disk": str(shards),
             "shards": f"{bucket}/Food-11-webdataset/training",
             "litdata": f"{bucket}/Food-11-litdata/training",
-            "mosaicml": f"{bucket}/mosaicml",
-            "tar": str(folder / "training.tar"),
+            "objects": f"{bucket}/Food-11/training",
+            "mosaicml": f"{bucket}/Food-11-mds/training",
+            "hf_datasets": f"{bucket}/Food-11-parquet/training",
+            "turboloader": str(folder / "cache" / "Food-11-tar" / "training" / "images.tar"),
         }
+        settings |= {"FOOD11_DATA_DIR": str(tree), "LARDER_CACHE_DIR": str(folder / "cache")}
         _load(settings, folder / "shards", "webdataset")
         if "litdata" in layouts:
             flags = "--input", str(tree), "--chunk-bytes", str(pack_bytes)
             run_stage_on_volume("optimize", folder / "chunks", *flags)
             _load(settings, folder / "chunks", "litdata")
-        if "mosaicml" in layouts and (python := python_of("mosaicml")):
-            _write_mds(python, tree / "training", folder / "mosaicml", pack_bytes, settings)
-        if "tar" in layouts:
-            with tarfile.open(uris["tar"], "w") as archive_file:
-                archive_file.add(tree / "training", "training")
+        if "objects" in layouts:
+            run_stage("load", settings | {"LARDER_VOLUME_DIR": str(folder / "volume")})
+        for arm in {"mosaicml", "hf_datasets", "turboloader"}.intersection(layouts):
+            if python_of(arm):
+                run_stage("bench", settings, "--task", "peers", "--arm", arm)
         yield StreamData(uris, settings, _process_of(settings["S3_ENDPOINT_URL"]), shards)
 
 
 def _load(settings: Mapping[str, str], volume: Path, layout: str) -> None:
     run_stage("load", {**settings, "LARDER_VOLUME_DIR": str(volume), "LARDER_LOAD": layout})
-
-
-def _write_mds(python: Path, tree: Path, out: Path, pack_bytes: int, settings: dict[str, str]) -> None:
-    command = [str(python), "-m", "benchmarks.stream_peers.mosaicml_write", str(tree), str(out), str(pack_bytes)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    client = make_client(bucket_settings(settings))
-    for path in sorted(out.iterdir()):
-        client.upload_file(str(path), settings["S3_BUCKET"], f"mosaicml/{path.name}")
 
 
 def _process_of(endpoint: str) -> psutil.Process:

@@ -35,8 +35,8 @@ _WITH_OUR_DECODER = {
 """Those that read the same shards."""
 LOCAL = {
     "DALI": Contestant("dali", "shards on disk"),
-    "TurboLoader": Contestant("turboloader", "tar"),
-    "TurboLoader, antialias": Contestant("turboloader", "tar", variant="antialias"),
+    "TurboLoader": Contestant("turboloader", "turboloader"),
+    "TurboLoader, antialias": Contestant("turboloader", "turboloader", variant="antialias"),
 }
 
 Rounds = Sequence[Mapping[str, Epoch]]
@@ -46,7 +46,7 @@ def measure(images: int) -> BenchmarkReport:
     """An epoch of Resize(256) and CenterCrop(224) on two cores, of each contestant, in turns."""
     report = BenchmarkReport(f"an epoch of {images:,} images' training split on {CORES} cores, store included")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="stream-") as name:
-        layouts = ("litdata", "mosaicml", "tar")
+        layouts = ("litdata", "mosaicml", "turboloader")
         with stream_data(Path(name), data.photos(images), layouts) as found:
             rounds = interleave(ROUNDS, programs(_OURS | PEERS | _WITH_OUR_DECODER | LOCAL, found, report))
             stored_bytes = found.stored_bytes

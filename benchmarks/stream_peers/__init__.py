@@ -1,5 +1,5 @@
-"""The contestants of `stream_speed`: one module for each loader, a plain loop as its documentation runs it.
+"""The contestants of `stream_speed` and `arms_at_their_best`: a module for each loader.
 
-A module with a file of requirements beside it (`mosaicml.txt` of `mosaicml.py`) runs in a virtual environment of its
-own (`environments.py`), since some loaders pin old dependencies; the others run in larder's.
+Each is a plain loop, as the loader's documentation runs it. Those of other libraries run where the arm of that library
+runs: in larder's environment, or in one of their own.
 """

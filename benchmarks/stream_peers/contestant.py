@@ -41,16 +41,17 @@ def run(batches: Callable[[Given], Generator[int, None, None]], split_start: boo
     """Read one epoch, and print what it took.
 
     Args:
-        batches: Opens the data, and yields the number of images of each batch.
-        split_start: Whether the clock starts only at the iterator's second step; the first yields 0.
+        batches: Opens the data, yields 0 if the module tells when they are open, and then the number of images of each
+            batch; 0 ends the epoch.
+        split_start: Whether the clock starts only when the data are open; so it does with the option `opened`, too.
     """
     given, pace = _parse()
     opened = batches(given)
-    if split_start:
+    if split_start or given.options.get("opened"):
         next(opened)
     before, cpu_before = resource.getrusage(resource.RUSAGE_SELF), _cpu_seconds()
     begin = time.perf_counter()
-    number = images = next(opened)
+    number = images = next(opened) or next(opened)
     first = time.perf_counter()
     computed = 0.0
     while number:

@@ -18,7 +18,7 @@ from benchmarks.stream_peers.recipes import recipe
 
 
 def batches(given: Given) -> Generator[int, None, None]:
-    """Read an epoch."""
+    """Read an epoch. The first step opens the data."""
     downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
     how = recipe(given.recipe)
 
@@ -41,6 +41,7 @@ def batches(given: Given) -> Generator[int, None, None]:
     loader = StreamingDataLoader(
         dataset, batch_size=given.batch_size, num_workers=given.workers, collate_fn=how.collate, shuffle=True
     )
+    yield 0
     for _, labels in loader:
         yield len(labels)
 

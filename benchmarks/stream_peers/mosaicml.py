@@ -16,7 +16,7 @@ from benchmarks.stream_peers.recipes import recipe
 
 
 def batches(given: Given) -> Generator[int, None, None]:
-    """Read an epoch."""
+    """Read an epoch. The first step opens the data."""
     how = recipe(given.recipe)
 
     class Photos(StreamingDataset):  # type: ignore[misc]  # no types
@@ -28,6 +28,7 @@ def batches(given: Given) -> Generator[int, None, None]:
     loader = StreamingDataLoader(
         dataset, batch_size=given.batch_size, num_workers=given.workers, collate_fn=how.collate, drop_last=False
     )
+    yield 0
     for _, labels in loader:
         yield len(labels)
 

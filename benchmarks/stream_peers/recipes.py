@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CROP = [transforms.Resize(256), transforms.CenterCrop(224)]
 
 
@@ -34,7 +34,7 @@ def recipe(name: str) -> Recipe:
     """Return a recipe by its name."""
     if name == "kernel":
         return Recipe(bytes, decode_together)
-    last = {"float32": [transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)], "uint8": [transforms.PILToTensor()]}
+    last = {"float32": [transforms.ToTensor(), transforms.Normalize(MEAN, STD)], "uint8": [transforms.PILToTensor()]}
     return Recipe(_ByPil(transforms.Compose(_CROP + last[name])), None)
 
 

@@ -16,7 +16,7 @@ from benchmarks.stream_peers.store_urls import presign_shards
 
 
 def batches(given: Given) -> Generator[int, None, None]:
-    """Read an epoch."""
+    """Read an epoch. The first step opens the data."""
     urls = list(presign_shards(given.uri))
     how = recipe(given.recipe)
     dataset = (
@@ -26,7 +26,9 @@ def batches(given: Given) -> Generator[int, None, None]:
         .map_tuple(how.transform, int)
         .batched(given.batch_size, **({"collation_fn": how.collate} if how.collate else {}))
     )
-    for _, labels in wds.WebLoader(dataset, batch_size=None, num_workers=given.workers):
+    loader = wds.WebLoader(dataset, batch_size=None, num_workers=given.workers)
+    yield 0
+    for _, labels in loader:
         yield len(labels)
 
 

@@ -7,14 +7,20 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from benchmarks import stream_memory, stream_profile, stream_speed
+from benchmarks import arms_at_their_best, stream_memory, stream_profile, stream_speed
 from benchmarks.curves import Curve, draw
 from benchmarks.harness import ROOT, BenchmarkReport
 from benchmarks.stream_contestants import Contestant, programs, run_contestant
 from benchmarks.stream_data import StreamData
 from benchmarks.stream_peers import environments
+from larder.bench import arms, peer_environments
 
-CONTESTANTS = {**stream_speed._OURS, **stream_speed.PEERS, **stream_speed.LOCAL}
+CONTESTANTS = {
+    **stream_speed._OURS,
+    **stream_speed.PEERS,
+    **stream_speed.LOCAL,
+    **{f"plain {name}": arms_at_their_best.loop(name) for name in arms_at_their_best.PEERS},
+}
 PROGRAM = """
 import sys
 from benchmarks.stream_peers.contestant import run
@@ -34,31 +40,27 @@ def test_each_contestant_has_a_module(name):
     assert (Path(environments.__file__).parent / f"{CONTESTANTS[name].module}.py").is_file()
 
 
-@pytest.mark.parametrize("name", environments.NAMES)
-def test_requirements_of_environments_are_pinned(name):
-    lines = environments._requirements(name).read_text().splitlines()
-    assert lines
-    assert all("==" in line for line in lines)
+def test_every_peer_is_compared_with_a_plain_loop():
+    assert {name for name, entry in arms.ARMS.items() if entry.is_peer} <= arms_at_their_best.PEERS.keys()
 
 
 def test_a_missing_contestant_is_left_out_with_the_command_that_installs_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(environments, "WORK", tmp_path)
+    monkeypatch.setattr(arms, "version_of", lambda distribution: arms.UNKNOWN)
     report = BenchmarkReport("?")
     found = StreamData({}, {}, psutil.Process(), tmp_path)
-    assert not programs({"MosaicML": Contestant("mosaicml")}, found, report)
-    [note] = report.notes
-    assert note.startswith("MosaicML is left out")
-    assert note.endswith("-m benchmarks.stream_peers.environments mosaicml")
+    missing = {"MosaicML": Contestant("mosaicml"), "DALI": Contestant("arm", variant="dali")}
+    assert not programs(missing, found, report)
+    assert [note.partition(": ")[2] for note in report.notes] == [
+        "larder peers ARM=mosaicml",
+        "pip install 'larder-data[bench,dali]'",
+    ]
 
 
-def test_an_environment_with_other_requirements_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(environments, "WORK", tmp_path)
-    stamp = tmp_path / "peers" / "dali" / environments._STAMP
-    stamp.parent.mkdir(parents=True)
-    stamp.write_bytes(environments._requirements("dali").read_bytes())
-    assert environments.python_of("dali") == stamp.parent / "bin" / "python"
-    stamp.write_text("nvidia-dali-cuda120==1.0\n")
-    assert environments.python_of("dali") is None
+def test_a_contestant_runs_in_its_librarys_environment(monkeypatch, tmp_path):
+    monkeypatch.setattr(arms, "version_of", lambda distribution: "1.0")
+    monkeypatch.setattr(peer_environments, "python_of", lambda name: tmp_path / name)
+    assert environments.python_of("mosaicml") == tmp_path / "mosaicml"
+    assert environments.python_of("raw_reads") == Path(sys.executable)
 
 
 def test_a_contestant_reports_images_time_and_what_it_wrote(tmp_path):
