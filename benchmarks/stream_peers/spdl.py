@@ -24,9 +24,9 @@ def batches(given: Given) -> Generator[int, None, None]:
     def load(path: Path) -> Any:
         return how.transform(path.read_bytes())
 
+    builder: Any = PipelineBuilder()  # its types change with each step
     pipeline = (
-        PipelineBuilder()
-        .add_source(paths)
+        builder.add_source(paths)
         .pipe(load, concurrency=given.workers)
         .aggregate(given.batch_size)
         .pipe(torch.stack)

@@ -57,9 +57,9 @@ def _read_epoch(folder: Path, table: ImageTable, settings: LoaderSettings, epoch
         return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
     threads = max(settings.workers, 1)
+    builder: Any = PipelineBuilder()  # its types change with each step
     pipeline = (
-        PipelineBuilder()
-        .add_source(sampler)
+        builder.add_source(sampler)
         .pipe(load, concurrency=threads)
         .aggregate(settings.batch_size)
         .pipe(collate)

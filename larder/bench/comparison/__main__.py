@@ -42,12 +42,12 @@ def to_commands(text: str) -> str:
 
 
 def _command(run: StageRun) -> str | None:
-    """Return the installed command, or for what only a checkout has, its target of make."""
+    """Return the installed command, or for what only a checkout has, that of a checkout."""
     command = _INSTALLED.get((run.stage, run.task))
     if command is not None:
         return f"`{' '.join([command, *(f'{name}={shlex.quote(value)}' for name, value in run.settings)])}`"
     target = _TARGETS.get((run.stage, run.task))
-    return target and f"`make {target}` in a checkout of larder"
+    return target and f"`python3 -m larder {target}` in a checkout of larder"
 
 
 def run(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:

@@ -340,7 +340,7 @@ def test_without_a_checkout_commands_of_one_say_so(tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 3, ended.stderr
-    assert "make etl-local in a checkout of larder" in ended.stderr
+    assert "python3 -m larder etl-local in a checkout of larder" in ended.stderr
     assert "name a folder of tar shards in LARDER_SHARDS" in ended.stderr
 
 
