@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
 from larder.batches import batches
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
     from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CopySourceTypeDef, ObjectIdentifierTypeDef, PutObjectOutputTypeDef
 
 Q = TypeVar("Q")
@@ -39,6 +40,7 @@ _OTHER_CONTENT = {"PreconditionFailed", "412"}
 _BINARY = "application/octet-stream"
 MAX_READ_BYTES = 64 << 20
 """Maximum size of an object that is read into memory, such as a manifest or an image."""
+_PLAIN_ETAG = re.compile(r'"([^"\s]+)"')
 _MAX_INT64 = (1 << 63) - 1
 _NEXT_OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 _NEXT_UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
@@ -62,13 +64,14 @@ class BucketPrefix:
     Every method raises ConfigurationError if the store refuses a request, and ServiceError if the store fails.
     """
 
-    def __init__(self, settings: BucketSettings, name: str) -> None:
+    def __init__(self, settings: BucketSettings, name: str, client: S3Client | None = None) -> None:
+        """Use the folder `name` of the settings' bucket, with a client of this process; None makes one."""
         self.settings = settings
         self.bucket = settings.bucket
         self.key = "/".join(part for part in (settings.prefix, name) if part)
         self.uri = f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
         self._start = f"{self.key}/" if self.key else ""
-        self._client = make_client(settings)
+        self._client = client or make_client(settings)
         self._requests = S3Requests(settings.s3_endpoint_url, unsigned=settings.unsigned)
         self._supports_checksums = True
 
@@ -113,13 +116,15 @@ class BucketPrefix:
 
         def get(key: str) -> bytes | None:
             return self._with_range(
-                key, offset, length, etag, what, lambda body: b"".join(read_pieces(body, length)), b""
+                key, offset, length, etag, what, lambda body, _: b"".join(read_pieces(body, length)), b""
             )
 
         return self._requests.send(what, get, self._key_of(path))
 
-    def read_into(self, path: str, offset: int, buffer: memoryview, etag: str = "") -> int | None:
+    def read_into(self, path: str, offset: int, buffer: memoryview, etag: str = "") -> tuple[int, str] | None:
         """Fill a buffer with the bytes of an object. If the transfer breaks, go on at the byte where it broke.
+
+        All bytes are of one version of the object, if the store sends ETags.
 
         Args:
             path: The object.
@@ -128,13 +133,14 @@ class BucketPrefix:
             etag: If given, the object must have this ETag.
 
         Returns:
-            Number of bytes; fewer than `len(buffer)` if the object ends earlier. None if there is no such object, or if
-            its ETag differs from `etag`.
+            Number of bytes, fewer than `len(buffer)` if the object ends earlier, and the object's ETag, empty if the
+            store doesn't send it. None if there is no such object, or if its ETag differs from `etag`.
         """
         what, done = f"reading {self.uri}/{path}", 0
 
-        def fill(body: StreamingBody) -> int:
-            nonlocal done
+        def fill(body: StreamingBody, found: str) -> int:
+            nonlocal done, etag
+            etag = etag or found
             while done < len(buffer) and (count := read_piece_into(body, buffer[done:])):
                 done += count
             return done
@@ -144,19 +150,27 @@ class BucketPrefix:
                 return done  # there is no range of no bytes
             return self._with_range(key, offset + done, len(buffer) - done, etag, what, fill, done)
 
-        return self._requests.send(what, get, self._key_of(path))
+        got = self._requests.send(what, get, self._key_of(path))
+        return None if got is None else (got, etag)
 
     def _with_range(
-        self, key: str, offset: int, length: int, etag: str, what: str, use: Callable[[StreamingBody], R], past_end: R
+        self,
+        key: str,
+        offset: int,
+        length: int,
+        etag: str,
+        what: str,
+        use: Callable[[StreamingBody, str], R],
+        past_end: R,
     ) -> R | None:
-        """Return `use(body)` for a byte range of an object, None if the object is missing or changed, or `past_end`."""
+        """Return `use(body, etag)` for a byte range of an object; None if it is missing or changed, or `past_end`."""
         conditions = {"IfMatch": f'"{etag}"'} if etag else {}
         byte_range = f"bytes={offset}-{offset + length - 1}"
         try:
             response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
             with response["Body"] as body:
                 require_range(response.get("ContentRange", ""), offset, what)
-                return use(body)
+                return use(body, _plain_etag(response.get("ETag", "")))
         except ClientError as fault:
             if code_of(fault) in ABSENT_CODES or (etag and code_of(fault) in _OTHER_CONTENT):
                 return None
@@ -368,6 +382,7 @@ class BucketPrefix:
         Raises:
             ServiceError: If the object differs from the file.
         """
+        from boto3.exceptions import S3UploadFailedError  # imported here because boto3 takes 90 ms to import
 
         def put(key: str) -> None:
             try:
@@ -400,6 +415,12 @@ class BucketPrefix:
         """
         text = self.read(MANIFEST, MAX_MANIFEST_BYTES)
         return None if text is None else parse_manifest(text, f"{self.uri}/{MANIFEST}")
+
+
+def _plain_etag(header: str) -> str:
+    """Return an ETag without its quotes; empty for one that can't be a condition, such as a weak one."""
+    plain = _PLAIN_ETAG.fullmatch(header)
+    return plain[1] if plain else ""
 
 
 def _md5(data: bytes | bytearray) -> _Hash:

@@ -396,11 +396,13 @@ def _parse_lines(path_or_file: Path | IO[bytes], name: str, parse: Callable[[byt
             try:
                 entry = parse(line)
             except ValueError as fault:
-                raise InputError(
-                    f"line {number:,} of {name or path_or_file} is not an index entry: {str(fault)[:200]}",
-                    next_step=_RUN_AGAIN,
-                ) from None
+                raise invalid_line_error(number, name or str(path_or_file), fault) from None
             yield entry
+
+
+def invalid_line_error(number: int, name: str, fault: ValueError) -> InputError:
+    """Return the error for an invalid line of an index, by its number from 1 on, and the index's name."""
+    return InputError(f"line {number:,} of {name} is not an index entry: {str(fault)[:200]}", next_step=_RUN_AGAIN)
 
 
 def find_missing_file(folder: Path, manifest: Manifest) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
@@ -13,11 +13,15 @@ from larder.errors import ConfigurationError
 from larder.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
 DEFAULT_REGION = "us-east-1"
 """Default region. Most stores ignore it, but signatures need one."""
-_CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 30.0
+MAX_CONNECTIONS = 64
+REQUESTER_PAYS = {"x-amz-request-payer": "requester"}
+"""Header that agrees to pay for a request."""
 
 
 def validated_endpoint(url: str) -> str:
@@ -167,9 +171,9 @@ def make_client(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=timeout_seconds or _CONNECT_SECONDS,
+        connect_timeout=timeout_seconds or CONNECT_SECONDS,
         read_timeout=timeout_seconds or settings.stall_seconds,
-        max_pool_connections=64,
+        max_pool_connections=MAX_CONNECTIONS,
     )
     try:
         core = botocore.session.get_session()
@@ -203,7 +207,38 @@ def make_client(
 
 
 def _agree_to_pay(params: dict[str, Any], **_: Any) -> None:
-    params["headers"]["x-amz-request-payer"] = "requester"
+    params["headers"].update(REQUESTER_PAYS)
+
+
+class Access(NamedTuple):
+    """What requests to a store need besides its address."""
+
+    region: str
+    ca_bundle: str
+    """Path of the CA certificates; empty for those of botocore."""
+    credentials: Credentials | None
+    """None for unsigned requests, and if there are no keys."""
+
+
+def find_access(settings: StoreSettings) -> Access:
+    """Return what the settings, the environment and the AWS profile say, as `make_client` finds it.
+
+    Raises:
+        botocore.exceptions.BotoCoreError: If the profile doesn't exist, or is invalid.
+    """
+    import botocore.session
+    from botocore.credentials import Credentials
+
+    session = botocore.session.get_session()
+    region = settings.aws_region or session.get_config_variable("region") or DEFAULT_REGION
+    bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+    if settings.unsigned:
+        return Access(region, bundle, None)
+    if settings.aws_access_key_id:
+        secret, token = settings.aws_secret_access_key, settings.aws_session_token
+        keys = settings.aws_access_key_id, secret.get_secret_value(), token.get_secret_value() or None
+        return Access(region, bundle, Credentials(*keys))
+    return Access(region, bundle, session.get_credentials())
 
 
 def is_client_unsigned(client: S3Client) -> bool:

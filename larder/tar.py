@@ -10,7 +10,7 @@ from __future__ import annotations
 BLOCK_BYTES = 512
 END = bytes(2 * BLOCK_BYTES)
 """End of an archive."""
-_NAME_BYTES, _PREFIX_BYTES = 100, 155
+NAME_BYTES, _PREFIX_BYTES = 100, 155
 _MAX_BYTES = 8**11 - 1
 _FILE, _PAX = b"0", b"x"
 
@@ -36,7 +36,7 @@ def header(name: str, size: int) -> bytes:
         return _block(*split, size, _FILE)
     record = _record(b"path", encoded)
     pax_header = _block(b"", b"PaxHeaders/0", len(record), _PAX)
-    return pax_header + record + padding(len(record)) + _block(b"", encoded[:_NAME_BYTES], size, _FILE)
+    return pax_header + record + padding(len(record)) + _block(b"", encoded[:NAME_BYTES], size, _FILE)
 
 
 def header_bytes(name: str) -> int:
@@ -55,9 +55,9 @@ def member_bytes(name: str, size: int) -> int:
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
     """Split a name into ustar's prefix and name, or return None if it doesn't fit."""
-    if len(name) <= _NAME_BYTES:
+    if len(name) <= NAME_BYTES:
         return b"", name
-    slash = name.find(b"/", len(name) - _NAME_BYTES - 1)
+    slash = name.find(b"/", len(name) - NAME_BYTES - 1)
     if 0 < slash <= _PREFIX_BYTES and slash < len(name) - 1:
         return name[:slash], name[slash + 1 :]
     return None
@@ -79,7 +79,7 @@ def _block(prefix: bytes, name: bytes, size: int, kind: bytes) -> bytes:
     return b"".join(
         (
             name,
-            bytes(_NAME_BYTES - len(name)),
+            bytes(NAME_BYTES - len(name)),
             _BEFORE_SIZE,
             digits,
             _BETWEEN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from larder.bucket import BucketPrefix
@@ -13,6 +13,7 @@ from larder.contract import (
     META,
     Artifact,
     IndexEntry,
+    IndexSummary,
     Manifest,
     SampleEntry,
     index_name,
@@ -74,13 +75,36 @@ def fetch_samples(folder: BucketPrefix, manifest: Manifest) -> Iterator[SampleEn
     Raises:
         InputError: If the manifest names no index of samples, or the index doesn't match the manifest.
     """
+    name, summary = _samples_of(folder, manifest)
+    with tempfile.TemporaryFile(prefix="larder-") as file:
+        download_object(folder, name, summary.bytes, summary.sha256, file)
+        yield from parse_samples(file, f"{folder.uri}/{name}")
+
+
+def feed_samples(folder: BucketPrefix, manifest: Manifest, begin: Callable[[str], Callable[[bytes], object]]) -> None:
+    """Fetch the index of samples that the manifest names, and give it away in pieces, without a file.
+
+    Args:
+        folder: The prefix of the data.
+        manifest: Its manifest.
+        begin: Takes the index's name, and returns the function that takes the pieces. It is called again if a transfer
+            fails: then the index comes from the beginning.
+
+    Raises:
+        InputError: If the manifest names no index of samples, or the index doesn't match the manifest. Don't use the
+            pieces then.
+    """
+    name, summary = _samples_of(folder, manifest)
+    _feed_object(folder, name, summary.bytes, summary.sha256, lambda: begin(f"{folder.uri}/{name}"))
+
+
+def _samples_of(folder: BucketPrefix, manifest: Manifest) -> tuple[str, IndexSummary]:
+    """Return path, length and digest of the index of samples. A length that can't be true is cut."""
     if manifest.samples is None:
         raise InputError(f"the manifest of {folder.uri} names no index of samples", next_step=CREATE_AGAIN)
-    name = f"{META}/{samples_name(manifest)}"
     max_bytes = sum(split.samples for split in manifest.splits.values()) * MAX_LINE_BYTES
-    with tempfile.TemporaryFile(prefix="larder-") as file:
-        download_object(folder, name, min(manifest.samples.bytes, max_bytes), manifest.samples.sha256, file)
-        yield from parse_samples(file, f"{folder.uri}/{name}")
+    size = min(manifest.samples.bytes, max_bytes)
+    return f"{META}/{samples_name(manifest)}", IndexSummary(bytes=size, sha256=manifest.samples.sha256)
 
 
 def download_object(folder: BucketPrefix, path: str, size: int, sha256: str, file: IO[bytes]) -> None:
@@ -97,19 +121,30 @@ def download_object(folder: BucketPrefix, path: str, size: int, sha256: str, fil
         InputError: If the object is missing, or its length or digest differs.
     """
 
-    def copy(body: StreamingBody) -> str:
+    def begin() -> Callable[[bytes], object]:
         file.seek(0)
         file.truncate()
-        digest, left = hashlib.sha256(), size + 1
+        return file.write
+
+    _feed_object(folder, path, size, sha256, begin)
+    file.seek(0)
+
+
+def _feed_object(
+    folder: BucketPrefix, path: str, size: int, sha256: str, begin: Callable[[], Callable[[bytes], object]]
+) -> None:
+    """Give an object away in pieces, to a new function from `begin` at each attempt; see `download_object`."""
+
+    def copy(body: StreamingBody) -> str:
+        take, digest, left = begin(), hashlib.sha256(), size + 1
         while left and (piece := body.read(min(left, _PIECE_BYTES))):
             left -= len(piece)
             digest.update(piece)
-            file.write(piece)
+            take(piece)
         return digest.hexdigest() if left == 1 else ""
 
     if folder.with_body(path, copy) != sha256:
         raise InputError(f"{folder.uri}/{path} is missing or not what its manifest says", next_step=RESTORE)
-    file.seek(0)
 
 
 def require_none_missing(folder: BucketPrefix, missing: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import os
@@ -18,12 +19,14 @@ from larder.machine import available_cpus
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
 from larder.store import StoreSettings
+from larder.stream.arguments import require_at_least, require_choices, require_rank, require_transform
 from larder.stream.batch_reader import ReadLimits, Traffic, block_numbers
 from larder.stream.child_reader import Child, ChildReader
 from larder.stream.kernel import JpegKernel
 from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
-from larder.stream.order import Batching, Last, Segment, Shuffle, rank_batches
+from larder.stream.order import Batching, Last, Shuffle, rank_batches
+from larder.stream.positions import Position
 from larder.stream.samples import NO_LABEL
 from larder.stream.slots import Slots
 from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_members
@@ -37,7 +40,6 @@ DecodeKind = Literal["exact", "fast"]
 Mode = Literal["thread", "process"]
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
 _FETCHERS, _BATCHES_AHEAD = 8, 4
-_STATE_VERSION = 1
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 
@@ -82,33 +84,20 @@ class ArrayStream:
         store: StoreSettings | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        for name, value, choices in (
+        require_choices(
             ("last", last, get_args(Last)),
             ("on_damage", on_damage, ("raise", "skip")),
             ("decode", decode, get_args(DecodeKind)),
             ("mode", mode, get_args(Mode)),
-        ):
-            if value not in choices:
-                raise ConfigurationError(f"{name}={value!r}: unknown", next_step=f"choose one of: {', '.join(choices)}")
-        if transform is not None and not isinstance(transform, Transform):
-            raise ConfigurationError(
-                f"transform={transform!r}: not a transform of larder.stream",
-                next_step="give CenterCrop or RandomResizedCrop; for anything else, decode what `samples()` yields",
-            )
-        if (rank is None) != (world_size is None):
-            raise ConfigurationError("rank and world_size belong together", next_step="give both of them, or none")
-        for name, number, least in (
+        )
+        require_transform(transform)
+        require_at_least(
             ("batch_size", batch_size, 1),
             ("threads", 1 if threads is None else threads, 1),
             ("window_bytes", window_bytes, 0),
             ("ahead_bytes", ahead_bytes, 1 << 20),
-        ):
-            if number < least:
-                raise ConfigurationError(f"{name}={number:,}: must be at least {least:,}", next_step=f"raise {name}")
-        if world_size is not None and rank is not None and not 0 <= rank < world_size:
-            raise ConfigurationError(
-                f"rank={rank}, world_size={world_size}: ranks are 0 to {world_size - 1}", next_step="correct them"
-            )
+        )
+        require_rank(rank, world_size)
         self._device = self._choose_device(device)
         uri = os.fspath(uri)
         self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
@@ -125,8 +114,12 @@ class ArrayStream:
         stored_bytes = int((self._table.end - self._table.begin).sum())
         window = window_bytes * samples // stored_bytes if samples else 0
         self._shuffle = Shuffle(starts, window, seed if shuffle else None)
-        self._window = window if shuffle else -1
-        self._shards_digest = self._table.digest()
+        self._order = {
+            "seed": seed,
+            "samples": samples,
+            "window": window if shuffle else -1,
+            "shards": self._table.digest(),
+        }
         decoders = available_cpus() if threads is None else threads
         self._setup = ReadSetup(
             SampleChecks(folder, self._table, on_damage, check_digests),
@@ -136,8 +129,7 @@ class ArrayStream:
             ReadLimits(decoders, _FETCHERS, window_bytes + ahead_bytes, _BATCHES_AHEAD),
             fast=decode == "fast",
         )
-        self._epoch, self._segments, self._batches = 0, list[Segment](), 0
-        self._loop = 0  # changes with each loop over the stream, and with each move
+        self._position = Position()
         self._kernel = _load_kernel()
         self._slots = Slots(batch_size * self.transform.size**2 * 3)
         self._traffic = Traffic()
@@ -167,35 +159,25 @@ class ArrayStream:
     @property
     def epoch(self) -> int:
         """The epoch that the next batch belongs to."""
-        return self._epoch
+        return self._position.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch. Setting the current epoch again keeps the position in it.
 
         So a training loop may call it before each epoch, also before the one in which it resumes.
         """
-        if epoch != self._epoch:
+        if epoch != self.epoch:
             self.restart(epoch)
 
     def restart(self, epoch: int) -> None:
         """Go to the beginning of an epoch, even if it is the current one."""
         if epoch < 0:
             raise ConfigurationError(f"epoch={epoch}: must not be negative", next_step="number epochs from 0 on")
-        self._epoch, self._segments, self._batches = epoch, [], 0
-        self._loop += 1
+        self._position.move(epoch, [])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the batches that were yielded so far: below 1 KB, and JSON can store it."""
-        segments = self._position(self._batching()[1])
-        return {
-            "version": _STATE_VERSION,
-            "seed": self.seed,
-            "samples": len(self._table),
-            "window": self._window,
-            "shards": self._shards_digest,
-            "epoch": self._epoch,
-            "segments": [[*batching, batches] for batching, batches in segments],
-        }
+        return self._position.pack(self._batching()[1], self._order)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the last batch before `state_dict`, perhaps with other ranks, threads or batch size.
@@ -205,30 +187,7 @@ class ArrayStream:
         Raises:
             ConfigurationError: If the state is of another seed or of other shards, or isn't a state.
         """
-        try:
-            segments = [
-                Segment(Batching(int(world), int(size), last), int(batches))
-                for world, size, last, batches in state["segments"]
-            ]
-            version, epoch = int(state["version"]), int(state["epoch"])
-            order = {name: state[name] for name in ("seed", "samples", "window", "shards")}
-            if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raise ConfigurationError(
-                "this isn't the state of a stream", next_step="give what `state_dict()` returned"
-            ) from None
-        own = {name: self.state_dict()[name] for name in order}
-        if order != own:
-            differences = ", ".join(
-                f"{name} {order[name]} (here {own[name]})" for name in own if order[name] != own[name]
-            )
-            raise ConfigurationError(
-                f"the state is of a stream with another order: {differences}",
-                next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
-            )
-        self._epoch, self._segments, self._batches = epoch, segments, 0
-        self._loop += 1
+        self._position.unpack(state, self._order)
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, for each rank."""
@@ -298,18 +257,19 @@ class ArrayStream:
                 f"{self.uri} has {len(self._table):,} samples for {batching.world_size} ranks",
                 next_step="train with at most as many ranks as samples",
             )
-        self._segments, self._batches = self._position(batching), 0
-        batches = rank_batches(self._shuffle, self._epoch, self._segments, rank, batching)
+        position = self._position
+        segments = position.segments_with(batching)
+        batches = rank_batches(self._shuffle, position.epoch, segments, rank, batching)
         if not batches:
-            self.restart(self._epoch + 1)
+            self.restart(position.epoch + 1)
             return
-        self._loop += 1
-        loop = self._loop
-        reader = open_reader(Epoch(self._epoch, batches, bool(self._segments) and self._shuffle.seed is not None))
+        position.move(position.epoch, segments)
+        loop = position.loop
+        reader = open_reader(Epoch(position.epoch, batches, bool(segments) and self._shuffle.seed is not None))
         try:
             for left, batch in zip(range(len(batches) - 1, -1, -1), reader, strict=False):
                 yield left, batch
-                if left and self._loop != loop:
+                if left and position.loop != loop:
                     raise ConfigurationError(
                         "the stream was moved, or another loop over it has begun, while this one was reading",
                         next_step="leave the loop before you move the stream; for two loops, make two streams",
@@ -331,7 +291,7 @@ class ArrayStream:
         slot_bytes = max(self.batch_size, *map(len, epoch.batches)) * self.transform.size**2 * 3
         if child is None or child.owner != os.getpid() or child.slot_bytes < slot_bytes:
             child = Child(self._setup, slot_bytes, self._traffic)
-        return ChildReader(child, epoch, self._table.label, self.transform.size, self._keep_child)
+        return ChildReader(child, epoch, self._table.labels, self.transform.size, self._keep_child)
 
     def _choose_device(self, device: str | torch.device | None) -> torch.device | None:
         """Return the GPU that decodes images; None for the CPU."""
@@ -359,9 +319,9 @@ class ArrayStream:
 
         After the last one, the next epoch begins at once: callers that count batches don't ask for one more.
         """
-        self._batches += 1
+        self._position.batches += 1
         if not left:
-            self.restart(self._epoch + 1)
+            self.restart(self.epoch + 1)
 
     def _batching(self) -> tuple[int, Batching]:
         """Return this process's rank, and how epochs are cut."""
@@ -388,15 +348,6 @@ class ArrayStream:
         """Return the number of this process among those that share out a rank's samples, and their number."""
         return 0, 1
 
-    def _position(self, batching: Batching) -> list[Segment]:
-        """Return what was read of the current epoch."""
-        segments = [*self._segments]
-        if segments and segments[-1].batching == batching:
-            batches = segments.pop().batches + self._batches
-        else:
-            batches = self._batches
-        return [*segments, Segment(batching, batches)] if batches else segments
-
     def _new_images(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return memory for a batch's images, uint8 of this shape."""
         size = math.prod(shape)
@@ -405,7 +356,8 @@ class ArrayStream:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, which loads the kernel and allocates memory itself."""
-        return self.__dict__ | {"_kernel": None, "_slots": None, "_traffic": None, "_child": None}
+        own = {"_kernel": None, "_slots": None, "_traffic": None, "_child": None}
+        return self.__dict__ | own | {"_position": copy.copy(self._position)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -424,8 +376,3 @@ def _load_kernel() -> JpegKernel | None:
             stacklevel=3,
         )
     return kernel
-
-
-def _is_sane(segment: Segment) -> bool:
-    (world_size, batch_size, last), batches = segment
-    return world_size > 0 and batch_size > 0 and last in ("drop", "pad", "keep") and batches >= 0

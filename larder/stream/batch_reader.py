@@ -21,6 +21,8 @@ from larder.stream.shard_folders import ShardFolder
 R = TypeVar("R")
 _STOP_SECONDS = 5.0
 """Time for threads to end. A fetcher may wait for a store that doesn't answer; then it ends on its own later."""
+_NEAR_BYTES = 256 << 10
+"""Samples that are needed alone, and are this near each other, are read with one request."""
 DECODED_TOGETHER = 32
 """Samples that a decoder takes at once. A smaller number spreads a batch better over threads; with a larger one, less
 Python runs."""
@@ -118,8 +120,8 @@ class BatchReader(Generic[R]):
         work: What decoders do.
         limits: Numbers of threads, and memory.
         traffic: Counts bytes and requests.
-        read_first: Whether to read the first batch's samples one by one, before whole blocks. In the middle of an
-            epoch, they are scattered over all blocks of the window.
+        read_first: Whether to read the first batch's samples alone, before whole blocks. In the middle of an epoch,
+            they are scattered over all blocks of the window.
 
     Raises:
         InputError: From `next`, if a sample can't be read.
@@ -158,35 +160,74 @@ class BatchReader(Generic[R]):
         """Return what to read, in the order of need: blocks, cut to the samples that are needed, and single samples."""
         samples = np.concatenate(batches)
         batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-        is_single = np.ones(len(samples), bool)  # a sample that is needed once more is read once more
-        is_single[np.unique(samples, return_index=True)[1]] = False
+        is_single = self._find_repeated(samples)  # a sample that is needed once more is read once more
         if read_first:
             is_single[: len(batches[0])] = True
-        keys = batch_of * (int(samples.max()) + 1) + samples
-        is_single |= np.isin(keys, keys[is_single])  # all occurrences in a batch share one entry
+        if is_single.any():
+            keys = batch_of * (int(samples.max()) + 1) + samples
+            is_single |= np.isin(keys, keys[is_single])  # all occurrences in a batch share one entry
+        alone, together = np.flatnonzero(is_single), np.flatnonzero(~is_single)
         queue = []
-        for at in np.flatnonzero(is_single).tolist():
-            key = int(batch_of[at]), int(samples[at])
-            if key in self._singles:
-                self._singles[key].unused += 1
-                continue
-            self._singles[key] = self._block_of(samples[at : at + 1], key[0])
-            queue.append((at, self._singles[key]))
-
-        places = np.flatnonzero(~is_single)
-        by_block = places[np.argsort(self._block[samples[places]], kind="stable")]
-        starts = np.flatnonzero(np.diff(self._block[samples[by_block]], prepend=-1))
-        for members in np.split(by_block, starts[1:]) if len(by_block) else ():
-            first = int(members[0])  # the first that is needed, since the sort was stable
-            block = self._block_of(samples[members], int(batch_of[first]))
-            self._blocks[int(self._block[samples[first]])] = block
-            queue.append((first, block))
+        if len(alone):
+            alone = alone[np.lexsort((self._begin[samples[alone]], self._block[samples[alone]], batch_of[alone]))]
+            found = self._blocks_of(samples, batch_of, alone, self._starts_of_ranges(samples[alone], batch_of[alone]))
+            needs = zip(batch_of[alone].tolist(), samples[alone].tolist(), strict=True)
+            self._singles = dict(zip(needs, (block for _, block in found for _ in range(block.unused)), strict=True))
+            queue += found
+        if len(together):
+            together = together[np.argsort(self._block[samples[together]], kind="stable")]
+            numbers = self._block[samples[together]]
+            starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+            found = self._blocks_of(samples, batch_of, together, starts)
+            self._blocks = dict(zip(numbers[starts].tolist(), (block for _, block in found), strict=True))
+            queue += found
         queue.sort(key=lambda entry: entry[0])
         return [block for _, block in queue]
 
-    def _block_of(self, samples: Samples, first_batch: int) -> _Block:
-        begin, end = int(self._begin[samples].min()), int(self._end[samples].max())
-        return _Block(self._shards[self._shard[samples[0]]], begin, end, first_batch, len(samples))
+    def _starts_of_ranges(self, samples: Samples, batch_of: Samples) -> Samples:
+        """Return where ranges begin in samples that are sorted by batch, block and position.
+
+        To read what is between two near samples costs less than one more request.
+        """
+        gaps = self._begin[samples[1:]] - self._end[samples[:-1]]
+        is_near = (gaps <= _NEAR_BYTES) & (np.diff(self._block[samples]) == 0) & (np.diff(batch_of) == 0)
+        return np.flatnonzero(np.append(True, ~is_near))
+
+    def _blocks_of(
+        self, samples: Samples, batch_of: Samples, places: Samples, starts: Samples
+    ) -> list[tuple[int, _Block]]:
+        """Return what to read for samples, and the place where each block is needed first.
+
+        Args:
+            samples: The samples in the order in which they are needed, int64 [N].
+            batch_of: The batch of each, int64 [N].
+            places: Places in `samples`, sorted by block, int64 [M].
+            starts: Where each block begins in `places`, int64 [blocks].
+        """
+        sorted_samples = samples[places]
+        first = np.minimum.reduceat(places, starts)
+        columns = (
+            self._shard[sorted_samples[starts]],
+            np.minimum.reduceat(self._begin[sorted_samples], starts),
+            np.maximum.reduceat(self._end[sorted_samples], starts),
+            batch_of[first],
+            np.diff(starts, append=len(places)),
+        )
+        return [
+            (place, _Block(self._shards[shard], *numbers))
+            for place, shard, *numbers in zip(first.tolist(), *(column.tolist() for column in columns), strict=True)
+        ]
+
+    @staticmethod
+    def _find_repeated(samples: Samples) -> NDArray[np.bool_]:
+        """Return which samples were needed before, bool [N]. Usually none is, which takes little memory to find out."""
+        repeated = np.zeros(len(samples), bool)
+        needed = np.zeros(int(samples.max()) + 1, bool)
+        needed[samples] = True
+        if np.count_nonzero(needed) < len(samples):
+            repeated[:] = True
+            repeated[np.unique(samples, return_index=True)[1]] = False
+        return repeated
 
     def __iter__(self) -> Iterator[R]:
         return self
@@ -267,13 +308,18 @@ class BatchReader(Generic[R]):
             while not self._stopped and self._next_block < len(self._queue):
                 block = self._queue[self._next_block]
                 size = block.end - block.begin
-                # What the next batch needs is always read: otherwise nothing would be released any more.
-                if self._held + size <= self._limits.memory_bytes or block.first_batch <= self._head:
+                # What the next batch needs is always read: otherwise nothing would be released any more. Until the
+                # first one is decoded, nothing else is, since it would take cores and bandwidth from what is needed.
+                has_room = self._held + size <= self._limits.memory_bytes and self._is_first_decoded()
+                if has_room or block.first_batch <= self._head:
                     self._next_block += 1
                     self._held += size
                     return block
                 self._changed.wait()
             return None
+
+    def _is_first_decoded(self) -> bool:
+        return self._head > 0 or self._batches[0].filled == len(self._batches[0].samples)
 
     def _decode(self) -> None:
         while (task := self._take_samples()) is not None:
@@ -352,5 +398,5 @@ def require_process(process: int) -> None:
 
 
 def block_numbers(block_starts: Samples) -> Samples:
-    """Return the block of each sample, int64 [N], from the first sample of each block."""
-    return np.repeat(np.arange(len(block_starts) - 1), np.diff(block_starts))
+    """Return the block of each sample, int32 [N], from the first sample of each block."""
+    return np.repeat(np.arange(len(block_starts) - 1, dtype=np.int32), np.diff(block_starts))

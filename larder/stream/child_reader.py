@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from larder.errors import ConfigurationError, ResourceError
 from larder.stream.batch_reader import Traffic, require_process
 from larder.stream.child_messages import SENT_AHEAD, Batch, Command, unpack
+from larder.stream.order import Samples
 from larder.stream.shared_slots import SharedSlots, create_file
 from larder.stream.thread_reader import Epoch, ReadSetup
 from larder.stream.work import ImageBatch
@@ -179,7 +180,7 @@ class ChildReader:
     Args:
         child: The process that reads.
         epoch: What it reads.
-        labels: Label of each sample, int64 [N].
+        labels: Returns the labels of samples, int64; see `SampleTable.labels`.
         size: Width and height of the images, in pixels.
         keep: Called with the child when it has read everything, so that it can read the next epoch.
 
@@ -190,7 +191,12 @@ class ChildReader:
     """
 
     def __init__(
-        self, child: Child, epoch: Epoch, labels: NDArray[np.int64], size: int, keep: Callable[[Child], None]
+        self,
+        child: Child,
+        epoch: Epoch,
+        labels: Callable[[Samples], NDArray[np.int64]],
+        size: int,
+        keep: Callable[[Child], None],
     ) -> None:
         self._child, self._epoch, self._labels, self._size, self._keep = child, epoch, labels, size, keep
         self._done = 0
@@ -215,7 +221,7 @@ class ChildReader:
         self._done += 1
         self._child.want_one_more()
         images = self._child.images(found.slot, (len(samples), self._size, self._size, 3))
-        batch = ImageBatch(images, self._labels[samples])
+        batch = ImageBatch(images, self._labels(samples))
         batch.skipped = found.skipped
         return batch
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from larder.contract import Manifest, SampleEntry
+import numpy as np
+
+from larder.contract import Manifest
 from larder.errors import ConfigurationError, InputError
-from larder.images import MAX_IMAGE_BYTES
 from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
 from larder.progress import Reporter
-from larder.shards import member_names
 from larder.sources.limits import ReadMeter, SourceLimits
 from larder.sources.tar_headers import read_members
-from larder.stream.samples import NO_LABEL, SampleRow, SampleTable
+from larder.stream.index_parser import IndexParser
+from larder.stream.samples import NO_LABEL, Rows, SampleTable, TableBuilder
 from larder.stream.shard_folders import ShardFolder
-from larder.tar import BLOCK_BYTES, header_bytes, member_bytes
+from larder.tar import BLOCK_BYTES
 
 IMAGE_EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "pnm", "tif", "tiff"])
 """Extensions of images, in lower case: the formats in `larder.images.IMAGE_FORMATS`."""
@@ -24,16 +25,19 @@ _NEAR_BYTES, _READ_BYTES, _HEADER_READ_BYTES = 256 << 10, 1 << 20, 4 << 10
 """If two headers are near each other, the next request for headers reads 1 MiB, with the images between them; else
 4 KiB."""
 _SCANNERS = 16
-_MAX_SHARD_BYTES = 1 << 50
 _LIMITS = SourceLimits(max_files=100_000_000, max_bytes=1 << 50)
 _MAX_LABEL_BYTES = 20
 
 
-class _Shards(NamedTuple):
-    """The numbers of shards by path, in the order of the index."""
+class _Row(NamedTuple):
+    """One sample of a shard; see `larder.stream.samples.Rows`."""
 
-    paths: list[str]
-    number: dict[str, int]
+    shard: int
+    begin: int
+    end: int
+    offset: int
+    length: int
+    label: int
 
 
 def read_index(folder: ShardFolder, manifest: Manifest, split: str, reporter: Reporter) -> SampleTable:
@@ -54,40 +58,24 @@ def read_index(folder: ShardFolder, manifest: Manifest, split: str, reporter: Re
             f"{folder.uri} has no split {split!r}",
             next_step=f"name one of: {', '.join(sorted(manifest.splits)[:10])}",
         )
-    shards = _Shards([], {})
     samples = manifest.splits[split].samples
     with reporter.task("reading the index of samples", samples, "samples") as task:
+        parser: IndexParser | None = None
 
-        def rows() -> Iterator[SampleRow]:
-            for entry in folder.samples(manifest):
-                if entry.file.startswith(f"{split}/"):
-                    task.advance()
-                    yield _row_of_entry(entry, shards, len(manifest.classes), folder.uri)
+        def begin(name: str) -> Callable[[bytes], object]:
+            nonlocal parser
+            parser = IndexParser(split, len(manifest.classes), folder.uri, name, task.advance)
+            return parser.feed
 
-        table = SampleTable.of_rows(shards.paths, _checked(rows(), shards.paths, folder.uri))
+        folder.feed_samples(manifest, begin)
+        assert parser is not None
+        table = parser.finish()
     if len(table) != samples:
         raise InputError(
             f"the index of samples of {folder.uri} has {len(table):,} samples in {split!r}, its manifest {samples:,}",
             next_step=CREATE_AGAIN,
         )
     return table
-
-
-def _row_of_entry(entry: SampleEntry, shards: _Shards, classes: int, uri: str) -> SampleRow:
-    """Return the row of an entry. Its members are an image and, right behind it, a label (`larder.shards`)."""
-    if entry.label >= classes:
-        raise InputError(
-            f"the index of samples of {uri}: {entry.source!r} has class {entry.label}; the manifest names {classes:,}",
-            next_step=CREATE_AGAIN,
-        )
-    if entry.file not in shards.number:
-        shards.number[entry.file] = len(shards.paths)
-        shards.paths.append(entry.file)
-    image, label = member_names(entry.source, entry.key)
-    begin = entry.offset - header_bytes(image)
-    end = entry.offset + entry.bytes + -entry.bytes % BLOCK_BYTES + member_bytes(label, len(str(entry.label)))
-    digest = bytes.fromhex(entry.sha256)
-    return SampleRow(shards.number[entry.file], begin, end, entry.offset, entry.bytes, entry.label, digest)
 
 
 def scan_shards(
@@ -113,37 +101,15 @@ def scan_shards(
         ThreadPoolExecutor(_SCANNERS) as pool,
         reporter.task("reading tar headers", len(shards), "shards") as task,
     ):
-
-        def rows() -> Iterator[SampleRow]:
-            scan = _Scan(folder, image_extension, label_extension)
-            try:
-                for found in pool.map(scan.rows, range(len(shards)), shards, shards.values()):
-                    yield from found
-                    task.advance()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-
-        return SampleTable.of_rows(list(shards), _checked(rows(), list(shards), folder.uri))
-
-
-def _checked(rows: Iterable[SampleRow], shards: Sequence[str], uri: str) -> Iterator[SampleRow]:
-    """Yield rows whose positions make sense: samples of one shard together, in ascending order, and of sane lengths."""
-    last_shard = last_end = -1
-    for row in rows:
-        is_next = row.shard > last_shard and row.begin >= 0
-        if not (is_next or (row.shard == last_shard and row.begin >= last_end)):
-            raise InputError(
-                f"the samples of {uri}/{shards[row.shard]} aren't listed together, in the order of the shard",
-                next_step=CREATE_AGAIN,
-            )
-        is_sane = row.begin <= row.end <= _MAX_SHARD_BYTES and row.end - row.begin <= 4 * MAX_IMAGE_BYTES
-        if row.length > MAX_IMAGE_BYTES or not is_sane:
-            raise InputError(
-                f"{uri}/{shards[row.shard]}, byte {row.offset:,}: a sample of {row.length:,} bytes is too large",
-                next_step=CREATE_AGAIN,
-            )
-        last_shard, last_end = row.shard, row.end
-        yield row
+        builder, scan = TableBuilder(folder.uri, list(shards)), _Scan(folder, image_extension, label_extension)
+        try:
+            for found in pool.map(scan.rows, range(len(shards)), shards, shards.values()):
+                if found:
+                    builder.add(Rows._make(np.array(found, np.int64).T))
+                task.advance()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return builder.build()
 
 
 class _Scan:
@@ -152,11 +118,11 @@ class _Scan:
     def __init__(self, folder: ShardFolder, image_extension: str | None, label_extension: str) -> None:
         self._folder, self._image, self._label = folder, image_extension, label_extension
 
-    def rows(self, number: int, shard: str, length: int) -> list[SampleRow]:
+    def rows(self, number: int, shard: str, length: int) -> list[_Row]:
         """Return the samples of one shard: its consecutive members with the same key."""
         uri = f"{self._folder.uri}/{shard}"
         cursor = _Cursor(self._folder, shard, length)
-        rows: list[SampleRow] = []
+        rows: list[_Row] = []
         members: dict[str, tuple[int, int]] = {}
         key, begin, label, end = "", 0, NO_LABEL, 0
         for member in read_members(cursor, uri, ReadMeter(uri, _LIMITS)):
@@ -195,7 +161,7 @@ class _Scan:
         extent: tuple[int, int],
         members: dict[str, tuple[int, int]],
         label: int,
-    ) -> SampleRow:
+    ) -> _Row:
         images = [name for name in members if self._is_image(name)]
         if len(images) > 1:
             raise InputError(
@@ -203,7 +169,7 @@ class _Scan:
                 next_step="choose one by its extension, such as `image_extension='jpg'`",
             )
         position, size = members[images[0]] if images else (-1, 0)
-        return SampleRow(shard, *extent, position, size, label)
+        return _Row(shard, *extent, position, size, label)
 
     def _is_image(self, extension: str) -> bool:
         if self._image is not None:

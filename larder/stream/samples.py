@@ -4,90 +4,83 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from larder.errors import InputError
+from larder.images import MAX_IMAGE_BYTES
+from larder.loaders.hints import CREATE_AGAIN
+
 BLOCK_BYTES = 4 << 20
 """Size of a block. Larger ones take fewer requests, smaller ones shuffle better."""
 NO_LABEL = -1
-_DIGEST_BYTES = 32
+DIGEST_BYTES = 32
+_MAX_SHARD_BYTES = 1 << 50
+_TOGETHER = 1 << 16
+
+Column = NDArray[Any]
+"""Integers of the smallest type that fits."""
 
 
-class SampleRow(NamedTuple):
-    """One sample of a shard."""
+class Rows(NamedTuple):
+    """Some samples, in the order of the shards."""
 
-    shard: int
-    """Number of the shard."""
-    begin: int
-    """Position of the sample's first tar header."""
-    end: int
-    """Position after the padding of the sample's last member."""
-    offset: int
-    """Position of the image; -1 if the sample has none."""
-    length: int
-    """Length of the image in bytes."""
-    label: int
-    """The label, or NO_LABEL."""
-    sha256: bytes = b""
-    """Digest of the image, 32 bytes; empty if unknown."""
+    shard: Column
+    """Number of each sample's shard, int [N]."""
+    begin: Column
+    """Position of each sample's first tar header, int64 [N]."""
+    end: Column
+    """Position after the padding of each sample's last member, int64 [N]."""
+    offset: Column
+    """Position of each image, int64 [N]; -1 if a sample has none."""
+    length: Column
+    """Length of each image in bytes, int64 [N]."""
+    label: Column
+    """Label of each sample, int64 [N]; NO_LABEL if it has none."""
+
+    def select(self, which: slice | NDArray[Any]) -> Rows:
+        """Return some of the rows."""
+        return Rows._make(column[which] for column in self)
 
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The samples of some shards, in the order of the shards; 76 bytes for each.
+    """The samples of some shards, in the order of the shards; 52 bytes for each, if the shards are below 2 GiB.
 
     Attributes:
         shards: Path of each shard, relative to the folder.
-        shard: Shard of each sample, int32 [N].
-        begin, end: Extent of each sample in its shard, with tar headers, int64 [N].
-        offset: Position of each image, int64 [N]; -1 if a sample has none.
-        length: Length of each image, int64 [N].
-        label: Label of each sample, int64 [N]; NO_LABEL if it has none.
+        shard: Shard of each sample, int [N].
+        begin, end: Extent of each sample in its shard, with tar headers, int [N].
+        offset: Position of each image, int [N]; -1 if a sample has none.
+        length: Length of each image, int [N].
+        label: Label of each sample, int [N]; NO_LABEL if it has none.
         digests: sha256 of each image, uint8 [N, 32]; None if unknown.
     """
 
     shards: Sequence[str]
-    shard: NDArray[np.int32]
-    begin: NDArray[np.int64]
-    end: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-    label: NDArray[np.int64]
+    shard: Column
+    begin: Column
+    end: Column
+    offset: Column
+    length: Column
+    label: Column
     digests: NDArray[np.uint8] | None
-
-    @classmethod
-    def of_rows(cls, shards: Sequence[str], rows: Iterable[SampleRow]) -> SampleTable:
-        """Build the table from rows, which are sorted by shard and position."""
-        record = np.dtype(
-            [
-                ("shard", "<i4"),
-                *((name, "<i8") for name in ("begin", "end", "offset", "length", "label")),
-                ("sha256", "V32"),
-            ]
-        )
-        with_digests = True
-
-        def records() -> Iterable[tuple[object, ...]]:
-            nonlocal with_digests
-            for row in rows:
-                with_digests = with_digests and len(row.sha256) == _DIGEST_BYTES
-                yield (*row[:-1], row.sha256.ljust(_DIGEST_BYTES, b"\0"))
-
-        table = np.fromiter(records(), record)
-        digests = np.ascontiguousarray(table["sha256"]).view(np.uint8).reshape(len(table), _DIGEST_BYTES)
-        columns = {name: np.ascontiguousarray(table[name]) for name in record.names or () if name != "sha256"}
-        return cls(shards, digests=digests if with_digests and len(table) else None, **columns)
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits that depend on where each sample is."""
         digest = hashlib.sha256(json.dumps(list(self.shards)).encode())
-        for column in (self.shard, self.begin):
-            digest.update(np.ascontiguousarray(column).data)
+        for column, kind in ((self.shard, np.int32), (self.begin, np.int64)):
+            for at in range(0, len(column), _TOGETHER):
+                digest.update(column[at : at + _TOGETHER].astype(kind).data)
         return digest.hexdigest()[:16]
+
+    def labels(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the labels of some samples, int64."""
+        return self.label[samples].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -105,3 +98,71 @@ class SampleTable:
         is_first = np.ones(len(self), bool)
         is_first[1:] = (np.diff(number) != 0) | (np.diff(self.shard) != 0)
         return np.append(np.flatnonzero(is_first), len(self))
+
+
+class TableBuilder:
+    """Collects the rows of a table, and checks that they make sense.
+
+    Args:
+        uri: Name of the folder, for messages.
+        shards: Path of each shard. It may grow until the table is built.
+    """
+
+    def __init__(self, uri: str, shards: list[str]) -> None:
+        self._uri, self._shards = uri, shards
+        self._parts = list[Rows]()
+        self._digests = bytearray()
+        self._last_shard = self._last_end = -1
+
+    def add(self, rows: Rows, digests: NDArray[np.uint8] | None = None) -> None:
+        """Add rows.
+
+        Args:
+            rows: The rows.
+            digests: sha256 of each image, uint8 [N, 32]; None if unknown.
+
+        Raises:
+            InputError: If samples of one shard aren't together and in ascending order, or are too large.
+        """
+        if not len(rows.shard):
+            return
+        self._check(rows)
+        self._last_shard, self._last_end = int(rows.shard[-1]), int(rows.end[-1])
+        position = _smallest(rows.end, np.int32)
+        shard, label = (_smallest(column, np.int16) for column in (rows.shard, rows.label))
+        kinds = Rows(shard, position, position, position, position, label)
+        self._parts.append(Rows._make(column.astype(kind) for column, kind in zip(rows, kinds, strict=True)))
+        if digests is not None:
+            self._digests += digests.data
+
+    def _check(self, rows: Rows) -> None:
+        last_shard = np.append(self._last_shard, rows.shard[:-1])
+        last_end = np.append(self._last_end, rows.end[:-1])
+        in_order = np.where(rows.shard == last_shard, rows.begin >= last_end, rows.begin >= 0)
+        in_order &= rows.shard >= last_shard
+        is_sane = (rows.begin <= rows.end) & (rows.end <= _MAX_SHARD_BYTES) & (rows.length <= MAX_IMAGE_BYTES)
+        is_sane &= rows.end - rows.begin <= 4 * MAX_IMAGE_BYTES
+        at = int(np.argmin(in_order & is_sane))
+        shard = f"{self._uri}/{self._shards[rows.shard[at]]}"
+        if not in_order[at]:
+            raise InputError(
+                f"the samples of {shard} aren't listed together, in the order of the shard", next_step=CREATE_AGAIN
+            )
+        if not is_sane[at]:
+            raise InputError(
+                f"{shard}, byte {rows.offset[at]:,}: a sample of {rows.length[at]:,} bytes is too large",
+                next_step=CREATE_AGAIN,
+            )
+
+    def build(self) -> SampleTable:
+        """Return the table. The builder is empty then."""
+        parts, self._parts = self._parts, []
+        none = np.empty(0, np.int16)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts] or [none]) for name in Rows._fields}
+        digests = np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)
+        return SampleTable(self._shards, digests=digests if len(digests) else None, **columns)
+
+
+def _smallest(column: Column, least: type[np.signedinteger[Any]]) -> Any:
+    """Return the smallest type of integers, from `least` on, that the largest number fits."""
+    return np.promote_types(least, np.min_scalar_type(-int(column.max()) - 1))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from larder.bucket import BucketPrefix
-from larder.contract import META, Manifest, SampleEntry, find_manifest, parse_samples, require_digest, samples_name
+from larder.contract import META, Manifest, find_manifest, require_digest, samples_name
 from larder.errors import ConfigurationError, InputError, StorageError
-from larder.loaders.bucket_data import fetch_samples
+from larder.loaders.bucket_data import feed_samples
 from larder.loaders.hints import CREATE_AGAIN, RESTORE
+from larder.s3_objects import make_object_client
 from larder.store import BucketSettings, StoreSettings, make_store
 
 _ENDING = ".tar"
+_PIECE_BYTES = 1 << 20
 
 
 class ShardFolder(Protocol):
@@ -31,8 +33,8 @@ class ShardFolder(Protocol):
     def manifest(self) -> Manifest | None:
         """Return the folder's manifest, or None if it has none."""
 
-    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
-        """Yield the entries of the index of samples. Raises InputError if it isn't the manifest's."""
+    def feed_samples(self, manifest: Manifest, begin: Callable[[str], Callable[[bytes], object]]) -> None:
+        """Give the index of samples away in pieces; see `larder.loaders.bucket_data.feed_samples`."""
 
     def read(self, path: str, begin: int, end: int) -> memoryview:
         """Return the bytes of a shard from `begin` to `end`. May be called in several threads.
@@ -87,13 +89,16 @@ class LocalShards:
         """See `ShardFolder`."""
         return find_manifest(self._folder)
 
-    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
+    def feed_samples(self, manifest: Manifest, begin: Callable[[str], Callable[[bytes], object]]) -> None:
         """See `ShardFolder`."""
         if manifest.samples is None:
             raise InputError(f"the manifest of {self.uri} names no index of samples", next_step=CREATE_AGAIN)
         path = self._folder / META / samples_name(manifest)
         require_digest(path, manifest.samples)
-        return parse_samples(path)
+        take = begin(str(path))
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                take(piece)
 
     def read(self, path: str, begin: int, end: int) -> memoryview:
         """See `ShardFolder`."""
@@ -101,7 +106,8 @@ class LocalShards:
         done = 0
         try:
             with (self._folder / path).open("rb", buffering=0) as file:
-                if self._versions.get(path, version := _version(os.fstat(file.fileno()))) != version:
+                version = _version(os.fstat(file.fileno()))
+                if self._versions.setdefault(path, version) != version:
                     raise InputError(f"{self.uri}/{path} was replaced", next_step=RESTORE)
                 file.seek(begin)
                 while done < len(content) and (got := file.readinto(content[done:])):
@@ -121,12 +127,16 @@ def _version(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
+def _open_prefix(settings: BucketSettings) -> BucketPrefix:
+    return BucketPrefix(settings, "", make_object_client(settings))
+
+
 class BucketShards:
     """Shards below a prefix of a bucket; see `ShardFolder`."""
 
     def __init__(self, settings: BucketSettings) -> None:
         self._settings = settings
-        self._process, self._prefix_of_process = os.getpid(), BucketPrefix(settings, "")
+        self._process, self._prefix_of_process = os.getpid(), _open_prefix(settings)
         self._lock = threading.Lock()
         self.uri = self._prefix_of_process.uri
         self._etags: dict[str, str] = {}
@@ -143,7 +153,7 @@ class BucketShards:
         """The prefix, with a client of this process: forks of a client would read each other's answers."""
         with self._lock:
             if self._process != os.getpid():
-                self._process, self._prefix_of_process = os.getpid(), BucketPrefix(self._settings, "")
+                self._process, self._prefix_of_process = os.getpid(), _open_prefix(self._settings)
             return self._prefix_of_process
 
     def list(self, below: str) -> dict[str, int]:
@@ -156,17 +166,19 @@ class BucketShards:
         """See `ShardFolder`."""
         return self._prefix.find_manifest()
 
-    def samples(self, manifest: Manifest) -> Iterator[SampleEntry]:
+    def feed_samples(self, manifest: Manifest, begin: Callable[[str], Callable[[bytes], object]]) -> None:
         """See `ShardFolder`."""
-        return fetch_samples(self._prefix, manifest)
+        feed_samples(self._prefix, manifest, begin)
 
     def read(self, path: str, begin: int, end: int) -> memoryview:
         """See `ShardFolder`."""
         content = np.empty(end - begin, np.uint8).data
-        got = self._prefix.read_into(path, begin, content, self._etags.get(path, ""))
-        if got is None:
+        known = self._etags.get(path, "")
+        found = self._prefix.read_into(path, begin, content, known)
+        # The index of samples has no ETags. Then the first response says which version is read.
+        if found is None or (found[1] and self._etags.setdefault(path, found[1]) != found[1]):
             what = "was deleted or replaced" if path in self._etags else "is missing"
             raise InputError(f"{self.uri}/{path} {what}", next_step=RESTORE)
-        if got < len(content):
+        if found[0] < len(content):
             raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
         return content

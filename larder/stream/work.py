@@ -140,7 +140,7 @@ class DecodeWork:
 
     def start(self, samples: Samples) -> ImageBatch:
         """See `Work`."""
-        return self._new_batch((len(samples), self._size, self._size, 3), self._checks.table.label[samples])
+        return self._new_batch((len(samples), self._size, self._size, 3), self._checks.table.labels(samples))
 
     def fill(
         self, batch: ImageBatch, begin: int, samples: Samples, contents: Sequence[memoryview | InputError]

@@ -1,0 +1,87 @@
+"""Keep the position of a stream in its epochs, and store and restore it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from larder.errors import ConfigurationError
+from larder.stream.order import Batching, Segment
+
+_STATE_VERSION = 1
+
+
+class Position:
+    """Which batches of an epoch were read, with which ranks and batch sizes.
+
+    Attributes:
+        epoch: The epoch that the next batch belongs to.
+        segments: What was read of it before the current loop.
+        batches: Batches that the current loop has read.
+        loop: A number that changes with each loop over the stream, and with each move.
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.segments, self.batches, self.loop = 0, list[Segment](), 0, 0
+
+    def move(self, epoch: int, segments: list[Segment]) -> None:
+        """Go to an epoch, after what was read of it."""
+        self.epoch, self.segments, self.batches = epoch, segments, 0
+        self.loop += 1
+
+    def segments_with(self, batching: Batching) -> list[Segment]:
+        """Return what was read of the epoch, if the current loop reads it with this batching."""
+        segments = [*self.segments]
+        if segments and segments[-1].batching == batching:
+            batches = segments.pop().batches + self.batches
+        else:
+            batches = self.batches
+        return [*segments, Segment(batching, batches)] if batches else segments
+
+    def pack(self, batching: Batching, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state that `unpack` takes.
+
+        Args:
+            batching: How the current loop reads.
+            order: What the order of samples depends on.
+        """
+        segments = [[*batching, batches] for batching, batches in self.segments_with(batching)]
+        return {"version": _STATE_VERSION, **order, "epoch": self.epoch, "segments": segments}
+
+    def unpack(self, state: Mapping[str, Any], order: Mapping[str, Any]) -> None:
+        """Go to the position of a state.
+
+        Args:
+            state: What `pack` returned.
+            order: What the order of samples depends on, here.
+
+        Raises:
+            ConfigurationError: If the state is of another order, or isn't a state.
+        """
+        try:
+            segments = [
+                Segment(Batching(int(world), int(size), last), int(batches))
+                for world, size, last, batches in state["segments"]
+            ]
+            version, epoch = int(state["version"]), int(state["epoch"])
+            given = {name: state[name] for name in order}
+            if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise ConfigurationError(
+                "this isn't the state of a stream", next_step="give what `state_dict()` returned"
+            ) from None
+        if given != order:
+            differences = ", ".join(
+                f"{name} {given[name]} (here {own})" for name, own in order.items() if given[name] != own
+            )
+            raise ConfigurationError(
+                f"the state is of a stream with another order: {differences}",
+                next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
+            )
+        self.move(epoch, segments)
+
+
+def _is_sane(segment: Segment) -> bool:
+    (world_size, batch_size, last), batches = segment
+    return world_size > 0 and batch_size > 0 and last in ("drop", "pad", "keep") and batches >= 0
