@@ -3,9 +3,10 @@
 1. Blocks of consecutive samples are permuted. Each has a 64-bit key, a hash of (seed, epoch, block); they are sorted
    by it.
 2. The line of samples in these blocks is cut into one run per rank. Their lengths differ by at most one.
-3. Within a run, the sample at position p gets the key p + u * window, with u in [0, 1) a hash of (seed, epoch, sample),
-   and the samples are sorted by it. So a sample moves by at most `window` positions, and a reader that holds the blocks
-   of `window` samples delivers this order.
+3. Within a run, the sample at position p gets the key p + u * min(window, window // 8 + p), with u in [0, 1) a hash
+   of (seed, epoch, sample), and the samples are sorted by it. So a sample moves by at most `window` positions, and a
+   reader that holds the blocks of `window` samples delivers this order. The window begins small, so that the first
+   batch needs less than half as many blocks.
 
 Hashes are SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), computed
 with integers alone, so that the order is the same on every machine.
@@ -29,6 +30,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _BLOCKS, _SAMPLES, _DRAWS = range(3)
 """Purposes of hashes."""
+_FIRST_SHARE = 8
+"""The window begins with this share of its length."""
 
 
 class Batching(NamedTuple):
@@ -100,8 +103,11 @@ class Shuffle:
         line = self._line(epoch, begin, end)
         if self.seed is None or not self.window:
             return line
-        unit = _unit(_hash(self.seed, epoch, _SAMPLES, line))
-        by_key: Samples = line[np.argsort(np.arange(len(line)) + unit * self.window, kind="stable")]
+        keys = _unit(_hash(self.seed, epoch, _SAMPLES, line))
+        positions = np.arange(len(line))
+        keys *= np.minimum(self.window, self.window // _FIRST_SHARE + positions)
+        keys += positions
+        by_key: Samples = line[np.argsort(keys, kind="stable")]
         return by_key
 
     def _line(self, epoch: int, begin: int, end: int) -> Samples:

@@ -8,7 +8,8 @@ from typing import Any
 from larder.errors import ConfigurationError
 from larder.stream.order import Batching, Segment
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
+"""It changes with the order of samples (`larder.stream.order`)."""
 
 
 class Position:

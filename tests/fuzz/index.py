@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
+
 from larder.contract import IndexEntry, SampleEntry, parse_index, parse_samples
+from larder.entries import MAX_INT64
 from larder.errors import LarderError
+from larder.stream.index_parser import IndexParser
 from services.verify.sorted_index import SeenEntries, SortedIndex
 from tests import hostile
 from tests.fuzz.mutations import mutated
@@ -16,6 +21,7 @@ _LINES = [line(FILES[0].to_json().encode())[:5000] + b"\n" for line in hostile.L
 SEEDS = [
     "".join(f"{entry.to_json()}\n" for entry in FILES).encode(),
     "".join(f"{entry.to_json()}\n" for entry in SAMPLES).encode(),
+    "".join(f"{entry._replace(offset=2048 * at + 512).to_json()}\n" for at, entry in enumerate(SAMPLES)).encode(),
     *_LINES,
 ]
 
@@ -34,6 +40,7 @@ def target(data: bytes, folder: Path) -> None:
             assert SampleEntry.checked(sample.to_json()) == sample
     except LarderError as error:
         assert len(error.what) < 1000
+    _compare(data)
     try:
         index = SortedIndex(place)
         marks = SeenEntries(index)
@@ -43,6 +50,23 @@ def target(data: bytes, folder: Path) -> None:
         marks.first_missing()
     except ValueError:
         pass
+
+
+def _compare(data: bytes) -> None:
+    """Samples that are parsed together are those that are parsed line by line."""
+    parser = IndexParser("training", MAX_INT64, "the folder", "the index", lambda _: None)
+    parser.feed(data[: len(data) // 2])
+    parser.feed(data[len(data) // 2 :])
+    try:
+        table = parser.finish()
+    except LarderError as error:
+        assert len(error.what) < 1000
+        return
+    samples = [sample for sample in parse_samples(io.BytesIO(data)) if sample.file.startswith("training/")]
+    assert [table.shards[shard] for shard in table.shard] == [sample.file for sample in samples]
+    assert table.offset.tolist() == [sample.offset for sample in samples]
+    assert table.length.tolist() == [sample.bytes for sample in samples]
+    assert table.labels(np.arange(len(samples))).tolist() == [sample.label for sample in samples]
 
 
 fuzz = mutated(SEEDS, target)

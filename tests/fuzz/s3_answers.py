@@ -12,6 +12,7 @@ from larder.bucket import BucketPrefix
 from larder.loaders import s3_reader
 from larder.loaders.traffic import TrafficCounter
 from larder.progress import NullReporter
+from larder.s3_objects import make_object_client
 from larder.sources import prefix_reader
 from larder.store import BucketSettings
 from services.extract import download
@@ -96,6 +97,11 @@ def _folder() -> BucketPrefix:
 
 
 @cache
+def _fast_folder() -> BucketPrefix:
+    return BucketPrefix(_settings(), "data", make_object_client(_settings()))
+
+
+@cache
 def _prefix() -> PrefixDownloader:
     return PrefixDownloader("s3://bucket/data/", _extract_settings(), 1000)
 
@@ -108,7 +114,7 @@ def _reader() -> s3_reader.ObjectReader:
 def fuzz(chance: random.Random, folder: Path) -> None:
     """Send a request to a store that answers at random."""
     answering(chance, _answer)
-    ask = chance.choice([_stage, _stage, _extract, _load])
+    ask = chance.choice([_stage, _stage, _stream, _extract, _load])
     with (
         without_pauses(s3_requests, download, prefix_reader, s3_reader),
         patch.object(s3_requests, "_PAUSES_SECONDS", (0.0,)),
@@ -116,6 +122,19 @@ def fuzz(chance: random.Random, folder: Path) -> None:
         patch.object(s3_reader, "ATTEMPTS", 2),
     ):
         ask(chance, folder)
+
+
+def _stream(chance: random.Random, _: Path) -> None:
+    store = _fast_folder()
+    match chance.randrange(3):
+        case 0:
+            content = store.read("a", 1000)
+            assert content is None or len(content) <= 1000
+        case 1:
+            found = store.read_into("a", 5000, memoryview(bytearray(100)), chance.choice(["", "1"]))
+            assert found is None or found[0] <= 100
+        case _:
+            store.find_manifest()
 
 
 def _stage(chance: random.Random, folder: Path) -> None:

@@ -416,6 +416,12 @@ def test_only_requests_for_objects_are_fast(liar: Liar, monkeypatch: pytest.Monk
     assert len(made) == 1
 
 
+def test_a_body_that_ends_early_is_requested_again(folder: BucketPrefix, lying_server: Liar) -> None:
+    lying_server.answer = always(answer(bytes(100))[:-50], answer(bytes(100)))
+    assert folder.read("a") == bytes(100)
+    assert len(lying_server.asked) == 2
+
+
 @pytest.mark.parametrize("tags", [['W/"1"', 'W/"1"'], ["", ""], ["1", "1"], ['"1"', '"1"']])
 def test_a_broken_transfer_goes_on_with_the_same_version(
     folder: BucketPrefix, lying_server: Liar, tags: list[str]

@@ -88,7 +88,7 @@ def test_the_order_is_a_pure_function():
     assert shuffle.run(2, 0, 1).tolist() == shuffle_of(101, window=20).run(2, 0, 1).tolist()
     assert shuffle.run(2, 0, 1).tolist() != shuffle.run(3, 0, 1).tolist()
     assert shuffle.run(2, 0, 1).tolist() != shuffle_of(101, window=20, seed=4).run(2, 0, 1).tolist()
-    # Fixed: another version must not change the order of a training that it resumes.
+    # Fixed: another version must not change the order of a training that it resumes, or it has another state version.
     assert Shuffle(np.arange(0, 13, 3), 4, 1).run(0, 0, 1).tolist() == [3, 6, 4, 5, 8, 7, 10, 9, 11, 0, 1, 2]
 
 
@@ -111,6 +111,14 @@ def test_it_shuffles_nearly_as_well_as_a_permutation(samples):
     order = Shuffle(np.append(np.arange(0, samples, 100), samples), 6_400, 0).run(0, 0, 1)
     permutation = np.random.default_rng(0).permutation(samples)
     assert entropy_of_differences(order) >= 0.98 * entropy_of_differences(permutation)
+
+
+def test_the_first_batch_needs_few_blocks():
+    """It waits for all blocks that it has samples of."""
+    shuffle = Shuffle(np.arange(0, 10_001, 100), 6_400, 0)
+    [first, *later] = rank_batches(shuffle, 0, [], 0, Batching(1, 256, "keep"))
+    assert len(np.unique(first // 100)) < 15
+    assert len(np.unique(later[19] // 100)) > 50
 
 
 def test_draws_are_uniform_and_depend_on_the_sample_alone():

@@ -202,9 +202,9 @@ def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
     "state",
     [
         {},
-        {"version": 2},
+        {"version": 3},
         [],
-        {"version": 1, "seed": 0, "samples": 8, "window": 1, "epoch": 0, "segments": [[0, 4, "keep", 1]]},
+        {"version": 2, "seed": 0, "samples": 8, "window": 1, "epoch": 0, "segments": [[0, 4, "keep", 1]]},
     ],
     ids=["empty", "version", "list", "ranks"],
 )
