@@ -6,7 +6,7 @@ import hashlib
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -168,7 +168,7 @@ class BucketPrefix:
         byte_range = f"bytes={offset}-{offset + length - 1}"
         try:
             response = self._client.get_object(Bucket=self.bucket, Key=key, Range=byte_range, **conditions)  # type: ignore[arg-type]
-            with closing(response["Body"]) as body:  # `with body` would be urllib3's, which doesn't check the length
+            with response["Body"] as body:
                 require_range(response.get("ContentRange", ""), offset, what)
                 return use(body, _plain_etag(response.get("ETag", "")))
         except ClientError as fault:
@@ -212,7 +212,7 @@ class BucketPrefix:
 
         def get(key: str) -> R | None:
             try:
-                with closing(self._client.get_object(Bucket=self.bucket, Key=key)["Body"]) as body:
+                with self._client.get_object(Bucket=self.bucket, Key=key)["Body"] as body:
                     return use(body)
             except ClientError as fault:
                 if code_of(fault) in ABSENT_CODES:

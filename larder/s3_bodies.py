@@ -35,7 +35,7 @@ def read_bounded(body: StreamingBody, max_bytes: int, name: str) -> bytes:
 
 
 def read_pieces(body: StreamingBody, max_bytes: int | None) -> Iterator[bytes]:
-    """Yield the first `max_bytes` bytes of a body in pieces. botocore raises if the body is shorter than announced."""
+    """Yield the first `max_bytes` bytes of a body in pieces. urllib3 raises if the body is shorter than announced."""
     left = max_bytes
     while left is None or left > 0:
         piece = body.read(_CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left))

@@ -87,6 +87,9 @@ class BoundedSession:
         """Send a request, and read the response's content unless it is a stream."""
         is_stream, request.stream_output = request.stream_output, True  # else botocore would read without a limit
         raw_response = self._session.send(request)
+        # botocore's body checks its length, but `with body` is urllib3's, which would take a broken connection for the
+        # end of the object.
+        raw_response.raw.enforce_content_length = True
         response = BoundedResponse(raw_response.url, raw_response.status_code, raw_response.headers, raw_response.raw)
         if not is_stream:
             try:

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from larder.errors import ConfigurationError, InputError
 from larder.stream.order import Samples
+from larder.stream.read_plan import NOTHING, Block, Places, plan_reading
 from larder.stream.shard_folders import ShardFolder
 
 R = TypeVar("R")
 _STOP_SECONDS = 5.0
 """Time for threads to end. A fetcher may wait for a store that doesn't answer; then it ends on its own later."""
-_NEAR_BYTES = 256 << 10
-"""Samples that are needed alone, and are this near each other, are read with one request."""
 DECODED_TOGETHER = 32
 """Samples that a decoder takes at once. A smaller number spreads a batch better over threads; with a larger one, less
 Python runs."""
@@ -43,22 +42,6 @@ class Work(Protocol[R]):
             samples: Numbers of the samples.
             contents: Their bytes, or why they couldn't be read.
         """
-
-
-@dataclass(eq=False)
-class _Block:
-    """A range of a shard that is read with one request."""
-
-    shard: str
-    begin: int
-    end: int
-    first_batch: int
-    """The first batch that needs it."""
-    unused: int
-    """Samples that weren't decoded yet."""
-    is_read: bool = False
-    content: memoryview | None = None
-    fault: BaseException | None = None
 
 
 @dataclass(eq=False)
@@ -120,8 +103,7 @@ class BatchReader(Generic[R]):
         work: What decoders do.
         limits: Numbers of threads, and memory.
         traffic: Counts bytes and requests.
-        read_first: Whether to read the first batch's samples alone, before whole blocks. In the middle of an epoch,
-            they are scattered over all blocks of the window.
+        read_first: Whether to read the first batch's samples before whole blocks; see `plan_reading`.
 
     Raises:
         InputError: From `next`, if a sample can't be read.
@@ -144,90 +126,16 @@ class BatchReader(Generic[R]):
         read_first: bool = False,
     ) -> None:
         self._folder, self._work, self._limits, self._traffic = folder, work, limits, traffic
-        self._begin, self._end, self._block, self._shard, self._shards = begin, end, block, shard, shards
+        self._begin, self._end, self._block = begin, end, block
         self._batches = [_Batch[R](samples) for samples in batches]
-        self._blocks: dict[int, _Block] = {}
-        self._singles: dict[tuple[int, int], _Block] = {}
-        self._queue = self._plan(batches, read_first) if batches else []
+        places = Places(shards, shard, begin, end, block)
+        self._plan = plan_reading(places, batches, read_first=read_first) if batches else NOTHING
         self._next_block = self._head = self._next_batch = self._held = 0
         self._changed = threading.Condition()
         self._stopped = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._process = os.getpid()
-
-    def _plan(self, batches: Sequence[Samples], read_first: bool) -> list[_Block]:
-        """Return what to read, in the order of need: blocks, cut to the samples that are needed, and single samples."""
-        samples = np.concatenate(batches)
-        batch_of = np.repeat(np.arange(len(batches)), [len(batch) for batch in batches])
-        is_single = self._find_repeated(samples)  # a sample that is needed once more is read once more
-        if read_first:
-            is_single[: len(batches[0])] = True
-        if is_single.any():
-            keys = batch_of * (int(samples.max()) + 1) + samples
-            is_single |= np.isin(keys, keys[is_single])  # all occurrences in a batch share one entry
-        alone, together = np.flatnonzero(is_single), np.flatnonzero(~is_single)
-        queue = []
-        if len(alone):
-            alone = alone[np.lexsort((self._begin[samples[alone]], self._block[samples[alone]], batch_of[alone]))]
-            found = self._blocks_of(samples, batch_of, alone, self._starts_of_ranges(samples[alone], batch_of[alone]))
-            needs = zip(batch_of[alone].tolist(), samples[alone].tolist(), strict=True)
-            self._singles = dict(zip(needs, (block for _, block in found for _ in range(block.unused)), strict=True))
-            queue += found
-        if len(together):
-            together = together[np.argsort(self._block[samples[together]], kind="stable")]
-            numbers = self._block[samples[together]]
-            starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-            found = self._blocks_of(samples, batch_of, together, starts)
-            self._blocks = dict(zip(numbers[starts].tolist(), (block for _, block in found), strict=True))
-            queue += found
-        queue.sort(key=lambda entry: entry[0])
-        return [block for _, block in queue]
-
-    def _starts_of_ranges(self, samples: Samples, batch_of: Samples) -> Samples:
-        """Return where ranges begin in samples that are sorted by batch, block and position.
-
-        To read what is between two near samples costs less than one more request.
-        """
-        gaps = self._begin[samples[1:]] - self._end[samples[:-1]]
-        is_near = (gaps <= _NEAR_BYTES) & (np.diff(self._block[samples]) == 0) & (np.diff(batch_of) == 0)
-        return np.flatnonzero(np.append(True, ~is_near))
-
-    def _blocks_of(
-        self, samples: Samples, batch_of: Samples, places: Samples, starts: Samples
-    ) -> list[tuple[int, _Block]]:
-        """Return what to read for samples, and the place where each block is needed first.
-
-        Args:
-            samples: The samples in the order in which they are needed, int64 [N].
-            batch_of: The batch of each, int64 [N].
-            places: Places in `samples`, sorted by block, int64 [M].
-            starts: Where each block begins in `places`, int64 [blocks].
-        """
-        sorted_samples = samples[places]
-        first = np.minimum.reduceat(places, starts)
-        columns = (
-            self._shard[sorted_samples[starts]],
-            np.minimum.reduceat(self._begin[sorted_samples], starts),
-            np.maximum.reduceat(self._end[sorted_samples], starts),
-            batch_of[first],
-            np.diff(starts, append=len(places)),
-        )
-        return [
-            (place, _Block(self._shards[shard], *numbers))
-            for place, shard, *numbers in zip(first.tolist(), *(column.tolist() for column in columns), strict=True)
-        ]
-
-    @staticmethod
-    def _find_repeated(samples: Samples) -> NDArray[np.bool_]:
-        """Return which samples were needed before, bool [N]. Usually none is, which takes little memory to find out."""
-        repeated = np.zeros(len(samples), bool)
-        needed = np.zeros(int(samples.max()) + 1, bool)
-        needed[samples] = True
-        if np.count_nonzero(needed) < len(samples):
-            repeated[:] = True
-            repeated[np.unique(samples, return_index=True)[1]] = False
-        return repeated
 
     def __iter__(self) -> Iterator[R]:
         return self
@@ -268,7 +176,7 @@ class BatchReader(Generic[R]):
         self._head = len(self._batches)
         for batch in self._batches:
             batch.content = None
-        for block in self._queue:
+        for block in self._plan.queue:
             block.content = None
 
     def _start(self) -> None:
@@ -302,11 +210,11 @@ class BatchReader(Generic[R]):
                 block.content, block.fault, block.is_read = content, fault, True
                 self._changed.notify_all()
 
-    def _take_block(self) -> _Block | None:
+    def _take_block(self) -> Block | None:
         """Return the next block to read as soon as there is memory for it; None if nothing is left to do."""
         with self._changed:
-            while not self._stopped and self._next_block < len(self._queue):
-                block = self._queue[self._next_block]
+            while not self._stopped and self._next_block < len(self._plan.queue):
+                block = self._plan.queue[self._next_block]
                 size = block.end - block.begin
                 # What the next batch needs is always read: otherwise nothing would be released any more. Until the
                 # first one is decoded, nothing else is, since it would take cores and bandwidth from what is needed.
@@ -344,7 +252,7 @@ class BatchReader(Generic[R]):
                         self._held -= block.end - block.begin
                 self._changed.notify_all()
 
-    def _take_samples(self) -> tuple[_Batch[R], int, Samples, list[_Block]] | None:
+    def _take_samples(self) -> tuple[_Batch[R], int, Samples, list[Block]] | None:
         """Return the next samples to decode when their blocks are read, or None when there is nothing left to do."""
         with self._changed:
             while not self._stopped and self._next_batch < len(self._batches):
@@ -360,7 +268,7 @@ class BatchReader(Generic[R]):
             if batch.begun == len(batch.samples):
                 self._next_batch += 1
             blocks = [
-                self._singles.get((number, sample)) or self._blocks[block]
+                self._plan.alone.get((number, sample)) or self._plan.blocks[block]
                 for sample, block in zip(samples.tolist(), self._block[samples].tolist(), strict=True)
             ]
             while not self._stopped and not all(block.is_read for block in blocks):
@@ -368,7 +276,7 @@ class BatchReader(Generic[R]):
             return None if self._stopped else (batch, begin, samples, blocks)
 
 
-def _content_of(block: _Block, begin: int, end: int) -> memoryview | InputError:
+def _content_of(block: Block, begin: int, end: int) -> memoryview | InputError:
     """Return a sample's bytes, or the error that says why the sample can't be read. Raise other errors."""
     if isinstance(block.fault, InputError):
         return block.fault

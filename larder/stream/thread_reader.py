@@ -41,7 +41,7 @@ class Epoch(NamedTuple):
     number: int
     batches: list[Samples]
     read_first: bool
-    """Whether to read the first batch's samples alone; see BatchReader."""
+    """Whether to read the first batch's samples before whole blocks; see `larder.stream.read_plan`."""
 
 
 def read_images(
