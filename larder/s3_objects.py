@@ -87,9 +87,9 @@ class ObjectClient:
     def _send(self, url: str, headers: dict[str, str]) -> BoundedResponse:
         request: Any = AWSRequest(method="GET", url=url, headers=self._headers | headers, stream_output=True)
         if not self._settings.unsigned:
-            if self._access.credentials is None:
+            if self._access.keys is None:
                 raise NoCredentialsError
-            keys = self._access.credentials.get_frozen_credentials()
+            keys: Any = self._access.keys.get_frozen_credentials()
             S3SigV4Auth(keys, "s3", self._access.region).add_auth(request)
         return self._session.send(request.prepare())
 

@@ -210,13 +210,25 @@ def _agree_to_pay(params: dict[str, Any], **_: Any) -> None:
     params["headers"].update(REQUESTER_PAYS)
 
 
+class Keys(NamedTuple):
+    """Keys that don't change, as botocore's signatures take them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def get_frozen_credentials(self) -> Keys:
+        """Return the keys; botocore's credentials may renew theirs first."""
+        return self
+
+
 class Access(NamedTuple):
     """What requests to a store need besides its address."""
 
     region: str
     ca_bundle: str
     """Path of the CA certificates; empty for those of botocore."""
-    credentials: Credentials | None
+    keys: Keys | Credentials | None
     """None for unsigned requests, and if there are no keys."""
 
 
@@ -226,19 +238,29 @@ def find_access(settings: StoreSettings) -> Access:
     Raises:
         botocore.exceptions.BotoCoreError: If the profile doesn't exist, or is invalid.
     """
-    import botocore.session
-    from botocore.credentials import Credentials
+    secret, token = settings.aws_secret_access_key.get_secret_value(), settings.aws_session_token.get_secret_value()
+    keys: Keys | Credentials | None = Keys(settings.aws_access_key_id, secret, token or None) if secret else None
+    if (settings.unsigned or keys) and not _has_profile():
+        region, bundle = os.environ.get("AWS_DEFAULT_REGION"), os.environ.get("AWS_CA_BUNDLE")
+    else:
+        import botocore.session  # takes 30 ms, with the first session
 
-    session = botocore.session.get_session()
-    region = settings.aws_region or session.get_config_variable("region") or DEFAULT_REGION
-    bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
-    if settings.unsigned:
-        return Access(region, bundle, None)
-    if settings.aws_access_key_id:
-        secret, token = settings.aws_secret_access_key, settings.aws_session_token
-        keys = settings.aws_access_key_id, secret.get_secret_value(), token.get_secret_value() or None
-        return Access(region, bundle, Credentials(*keys))
-    return Access(region, bundle, session.get_credentials())
+        session = botocore.session.get_session()
+        region, bundle = session.get_config_variable("region"), session.get_config_variable("ca_bundle")
+        keys = keys or (None if settings.unsigned else session.get_credentials())
+    return Access(
+        settings.aws_region or region or DEFAULT_REGION,
+        bundle or os.environ.get("REQUESTS_CA_BUNDLE") or "",
+        None if settings.unsigned else keys,
+    )
+
+
+def _has_profile() -> bool:
+    """Return whether botocore would find a profile."""
+    files = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+    paths = (os.environ.get(name, usual) for name, usual in files.items())
+    is_named = any(name in os.environ for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"))
+    return is_named or any(os.path.exists(os.path.expanduser(os.path.expandvars(path))) for path in paths)
 
 
 def is_client_unsigned(client: S3Client) -> bool:

@@ -151,6 +151,19 @@ def test_a_shard_that_changes_in_mid_epoch(shards: str, store: Store, change: st
         assert len(labels_of(skipping)) == SAMPLES * 2 // 3
 
 
+def test_a_shard_with_an_index_that_is_replaced(shards: str, store: Store) -> None:
+    """The index of samples has no ETags, so shards aren't listed: the first response says which version is read."""
+    bucket = shards.split("/")[2]
+    folder = open_folder(shards, reach(store.endpoint, store))
+    before = bytes(folder.read("1.tar", 0, 1000))
+    assert bytes(folder.read("2.tar", 0, 1000)) != before
+    store.client.copy_object(Bucket=bucket, Key="noise/2.tar", CopySource={"Bucket": bucket, "Key": "noise/1.tar"})
+    assert bytes(folder.read("1.tar", 0, 1000)) == before
+    with pytest.raises(InputError, match=r"noise/2\.tar was deleted or replaced"):
+        folder.read("2.tar", 1000, 2000)
+    assert bytes(open_folder(shards, reach(store.endpoint, store)).read("2.tar", 0, 1000)) == before
+
+
 def test_a_missing_shard_is_skipped_on_request(shards: str, store: Store) -> None:
     stream = stream_of(shards, reach(store.endpoint, store), on_damage="skip")
     store.client.delete_object(Bucket=shards.split("/")[2], Key="noise/2.tar")

@@ -13,6 +13,7 @@ import pytest
 from larder.errors import ConfigurationError, InputError
 from larder.stream import batch_reader
 from larder.stream.array_stream import ArrayStream
+from larder.stream.shard_folders import open_folder
 from tests.unit.stream.conftest import MakeShards, jpeg, tar_of
 from tests.unit.stream.streams import CROP, numbers_of, pixels_of, stream_of
 
@@ -255,6 +256,15 @@ def test_a_shard_that_is_replaced_on_a_disk(make_shards: MakeShards):
     os.utime(shard, (1, 1))
     with pytest.raises(InputError, match="the shard was replaced"):
         list(stream)
+
+
+def test_a_shard_with_an_index_that_is_replaced_on_a_disk(make_shards: MakeShards):
+    packed = make_shards(12, 1)
+    folder = open_folder(str(packed.folder), None)
+    folder.read("shard-000000.tar", 0, 512)
+    os.utime(packed.folder / "shard-000000.tar", (1, 1))
+    with pytest.raises(InputError, match=r"shard-000000\.tar was replaced"):
+        folder.read("shard-000000.tar", 512, 1024)
 
 
 def test_litter_and_upper_case(tmp_path):
