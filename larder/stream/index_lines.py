@@ -1,4 +1,4 @@
-"""Parse many lines of larder's index of samples at once, in arrays: 1 µs for each, where Python takes 16.
+"""Parse many lines of larder's index of samples at once, in arrays: 1.4 µs for each, a quarter of Python's time.
 
     {"file":"training/shard-000000.tar","offset":512,"bytes":92289,"sha256":"79...10","source":"training/a/b.jpg","class":2}
 

@@ -71,7 +71,7 @@ def test_a_table_is_what_the_lines_say(piece: int):
 
 
 def test_usual_lines_are_parsed_together():
-    """Else a million of them would take 20 seconds."""
+    """Else a million of them would take four times as long."""
     usual = [
         SampleEntry(f"training/shard-{at:06d}.tar", 512, at, f"{at:064x}", at, f"training/class_{at:04d}/{at}.jpg", key)
         for at in range(100)
