@@ -28,8 +28,8 @@ _SMALL_WINDOW = {"window_bytes": 16 << 20, "ahead_bytes": 8 << 20}
 """So small that both numbers of tiny samples fill it."""
 _SPLIT = "training"
 _PACE = 10_000
-"""Images per second of an emulated accelerator. It is slower than decoding, so batches wait for it, as in training. Else
-only a long epoch has a moment when as many batches are in memory as may be."""
+"""Images per second of an emulated accelerator, which is slower than decoding, so that batches wait for it, as in
+training. Else only a long epoch has a moment when as many batches are in memory as may be."""
 
 
 def measure(many: int = MANY) -> BenchmarkReport:

@@ -60,7 +60,7 @@ def test_a_resumed_batch_reads_what_is_faster():
     small = plan_reading(places(), batches_of(16, 120), read_first=True)
     first = [block for block in small.queue if block.first_batch == 0]
     assert len(first) <= 16
-    assert sum(block.end - block.begin for block in first) < 4 << 20
+    assert sum(block.end - block.begin for block in first) < 8 << 20
     large = plan_reading(places(), batches_of(1024, 2), read_first=True)
     assert not large.alone
     assert len(large.queue) <= BLOCKS
