@@ -75,3 +75,17 @@ def test_importing_loaders_imports_no_library_of_a_layout() -> None:
     code = f"import sys, {names}; print(*sorted(set({heavy}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("larder.stream", ("torch", "PIL", "botocore", "pydantic")),
+        ("larder.stream.array_stream", ("torch", "boto3", "s3transfer")),
+    ],
+    ids=["package", "arrays"],
+)
+def test_importing_the_stream_is_cheap(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*sorted(set({heavy}) & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
