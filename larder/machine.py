@@ -12,6 +12,13 @@ CGROUP = Path("/sys/fs/cgroup")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # looked up before any fork: after one, a lock may stay held forever
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def release_free_memory() -> None:
+    """Give memory that was freed back to the system. C's malloc keeps it, and so adds to a process's peak."""
+    if _MALLOC_TRIM is not None:  # glibc
+        _MALLOC_TRIM(0)
 
 
 def available_cpus(cgroup: Path = CGROUP) -> int:

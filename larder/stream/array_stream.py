@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import ConfigurationError, InputError
-from larder.machine import available_cpus
+from larder.machine import available_cpus, release_free_memory
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
 from larder.store import StoreSettings
@@ -266,6 +266,7 @@ class ArrayStream:
         position.move(position.epoch, segments)
         loop = position.loop
         reader = open_reader(Epoch(position.epoch, batches, bool(segments) and self._shuffle.seed is not None))
+        release_free_memory()  # opening, sorting and planning take 100 MB for a million samples
         try:
             for left, batch in zip(range(len(batches) - 1, -1, -1), reader, strict=False):
                 yield left, batch

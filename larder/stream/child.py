@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import ConfigurationError
+from larder.machine import release_free_memory
 from larder.stream.batch_reader import Traffic
 from larder.stream.child_messages import SENT_AHEAD, Batch, Command, pack_batch, pack_error
 from larder.stream.kernel import JpegKernel
@@ -110,6 +111,7 @@ class Server:
         """Send an epoch's batches, each when it is wanted, or the error that ends the reading."""
         try:
             reader = read_images(self._setup, epoch, self._decoder, self._new_batch, self._traffic)
+            release_free_memory()  # planning takes 50 MB for a million samples
             for _ in epoch.batches:
                 wanted.acquire()
                 batch = next(reader)
