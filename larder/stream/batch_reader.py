@@ -217,9 +217,10 @@ class BatchReader(Generic[R]):
                 block = self._plan.queue[self._next_block]
                 size = block.end - block.begin
                 # What the next batch needs is always read: otherwise nothing would be released any more. Until the
-                # first one is decoded, nothing else is, since it would take cores and bandwidth from what is needed.
-                has_room = self._held + size <= self._limits.memory_bytes and self._is_first_decoded()
-                if has_room or block.first_batch <= self._head:
+                # first one is decoded, only the second's blocks are read ahead: more would take cores and bandwidth.
+                is_wanted = block.first_batch <= 1 or self._is_first_decoded()
+                has_room = self._held + size <= self._limits.memory_bytes
+                if (is_wanted and has_room) or block.first_batch <= self._head:
                     self._next_block += 1
                     self._held += size
                     return block

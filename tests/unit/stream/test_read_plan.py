@@ -1,11 +1,12 @@
 """Which ranges are read for an epoch, and when."""
 
 import itertools
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from larder.stream.batch_reader import block_numbers
+from larder.stream.batch_reader import BatchReader, ReadLimits, Traffic, block_numbers
 from larder.stream.order import Batching, Samples, Segment, Shuffle, rank_batches
 from larder.stream.read_plan import Places, ReadPlan, plan_reading
 
@@ -64,6 +65,38 @@ def test_a_resumed_batch_reads_what_is_faster():
     large = plan_reading(places(), batches_of(1024, 2), read_first=True)
     assert not large.alone
     assert len(large.queue) <= BLOCKS
+
+
+def test_until_the_first_batch_is_decoded_little_is_read_ahead():
+    """Else the fetchers would take the cores from the decoders, and bandwidth from the blocks that are needed first."""
+
+    class WaitsError(Exception):
+        pass
+
+    def wait() -> None:
+        raise WaitsError
+
+    batches, where = batches_of(64, 0), places()
+    reader = BatchReader[Any](
+        cast(Any, None), **where._asdict(), batches=batches, work=cast(Any, None), traffic=Traffic(),
+        limits=ReadLimits(decoders=1, fetchers=1, memory_bytes=1 << 40, batches=4),
+    )  # fmt: skip
+    reader._changed.wait = wait  # type: ignore[method-assign, assignment]
+
+    def taken() -> list[int]:
+        found = []
+        with pytest.raises(WaitsError):
+            while (block := reader._take_block()) is not None:
+                found.append(block.first_batch)
+        return found
+
+    assert set(taken()) == {0, 1}
+    reader._batches[0].filled = len(batches[0])
+    found = []
+    while (block := reader._take_block()) is not None:
+        found.append(block.first_batch)
+    assert min(found) == 2
+    assert max(found) > 2
 
 
 def test_near_samples_share_a_request():
