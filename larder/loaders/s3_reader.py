@@ -99,7 +99,10 @@ class ObjectReader:
         self.opened_uri = f"s3://{self._settings.bucket}/{key}"
         self._files.retries = ATTEMPTS  # s3fs retries each request
         self._limits.max_object_bytes = 0  # all requests are for ranges
-        return self._files.open(f"{self._settings.bucket}/{key}", "rb")
+        try:
+            return self._files.open(f"{self._settings.bucket}/{key}", "rb")
+        except KeyError as field:  # s3fs takes these headers for granted
+            raise HTTPClientError(error=f"the answer has no {field.args[0]}") from None
 
     def count_last_body(self) -> None:
         """Count the last response body. Call it at the end of a pass."""

@@ -78,6 +78,15 @@ def test_stream(liar: Liar, reader: s3_reader.ObjectReader, lie: str) -> None:
     assert ("makes no progress" if lie == "crawl" else "longer than its index says") in error.what
 
 
+def test_stream_of_unknown_length(liar: Liar, reader: s3_reader.ObjectReader) -> None:
+    liar.answer = lambda _, talk: talk.send(HEAD + b"\r\n")
+    with pytest.raises(STREAM_ERRORS) as caught:
+        reader.open("shard.tar")
+    error = reader.explain(caught.value)
+    assert isinstance(error, ServiceError)
+    assert "the answer has no ContentLength" in error.what
+
+
 def test_endless_object_and_message(liar: Liar, reader: s3_reader.ObjectReader) -> None:
     for status, kind, what in (("200 OK", InputError, "longer than"), ("500 Oh", LarderError, "more than 16 MiB")):
 
