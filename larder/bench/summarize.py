@@ -31,10 +31,11 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], *, is_sure
     measured = [one for one in rounds if one.round > 0]
     groups = _by_arm(one for one in measured if one.arm != NOTHING and not one.arm.endswith(AGAIN))
     rates = {key: _rate(group).median for key, group in groups.items()}
-    bound = _bound(rooflines)
     arms = sorted(
         (
-            _summarize_arm(group, {w: rate for (arm, w), rate in rates.items() if arm == key[0]}, bound)
+            _summarize_arm(
+                group, {w: rate for (arm, w), rate in rates.items() if arm == key[0]}, _bound(rooflines, key[1])
+            )
             for key, group in groups.items()
         ),
         key=lambda each: -each.imgs_per_s.median,
@@ -144,8 +145,9 @@ def _median_waits(waits: Sequence[Waits]) -> Waits:
     return Waits(**{name: statistics.median(getattr(wait, name) for wait in waits) for name in Waits.model_fields})
 
 
-def _bound(rooflines: Sequence[Roofline]) -> float | None:
-    rates = {roofline.name: roofline.imgs_per_s for roofline in rooflines}
+def _bound(rooflines: Sequence[Roofline], workers: int) -> float | None:
+    """Return the rate that no arm with so many workers exceeds, or None if it was measured with other numbers only."""
+    rates = {roofline.name: roofline.imgs_per_s for roofline in rooflines if roofline.workers == workers}
     return next((rates[name] for name in _NAMES_OF_BOUND if rates.get(name)), None)
 
 

@@ -104,6 +104,12 @@ def test_the_waterfall_adds_up_to_the_time_of_the_arm() -> None:
     assert found.arms[0].share_of_roofline == 0.5
 
 
+def test_upper_bounds_hold_for_the_number_of_workers_they_were_measured_with() -> None:
+    bound = Roofline(name="decode", about="", imgs_per_s=500.0, bytes_per_s=None, rounds=[500.0], workers=1)
+    found = summary_of(rounds_of("a", 400.0, workers=1), rounds_of("a", 700.0, workers=2), rooflines=(bound,))
+    assert {arm.workers: arm.share_of_roofline for arm in found.arms} == {1: 0.8, 2: None}
+
+
 def test_a_sweep_tells_the_fewest_workers_that_keep_an_accelerator_busy() -> None:
     found = summary_of(rounds_of("a", 300.0, workers=1), rounds_of("a", 600.0, workers=2))
     utilization = {each.accelerator: each for each in found.arms[1].utilization}
