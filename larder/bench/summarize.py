@@ -16,6 +16,8 @@ NOTHING = "nothing"
 """The arm that costs nothing."""
 MAX_NOISE = 0.10
 """Width of the A/A test's interval above which the machine is called noisy."""
+MIN_ROUNDS = 5
+"""Fewer rounds give a result of low confidence."""
 _NAMES_OF_BOUND = ("stream_from_memory", "decode")
 
 

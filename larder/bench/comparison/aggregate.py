@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from larder.bench.record_parts import UNKNOWN, Arm, Roofline, Round
 from larder.bench.records import Comparison, read_comparison
 from larder.bench.statistics import median_interval
-from larder.bench.summarize import summarize
+from larder.bench.summarize import MIN_ROUNDS, summarize
 from larder.errors import InputError
 
 _MACHINE = (
@@ -47,27 +47,36 @@ def aggregate(paths: Sequence[Path]) -> Comparison:
         raise InputError("the same comparison was given twice", next_step="give each record once")
     rounds = list(_renumbered(records))
     rooflines = _merge_rooflines(records)
-    is_sure = all(record.status == "complete" and not record.quick for record in records)
+    is_sure = max((one.round for one in rounds), default=0) >= MIN_ROUNDS and all(map(_is_sure, records))
+    arms = _merge_arms(records)
     added = sum(record.summary.repeated.rounds_added for record in records if record.summary.repeated)
     return first.record.model_copy(
         update={
             "id": hashlib.sha256(" ".join(record.id for record in records).encode()).hexdigest(),
             "status": "complete" if all(record.status == "complete" for record in records) else "partial",
             "seconds": round(sum(record.seconds for record in records), 1),
-            "arms": _merge_arms(records),
+            "arms": arms,
             "rounds": rounds,
             "rooflines": rooflines,
             "summary": summarize(rounds, rooflines, is_sure=is_sure, rounds_added=added),
-            "left_out": first.record.left_out,
+            "left_out": [one for one in first.record.left_out if one.arm not in {arm.name for arm in arms}],
             "failures": [failure for record in records for failure in record.failures],
         }
     )
 
 
+def _is_sure(record: Comparison) -> bool:
+    """Return whether a record has whole epochs of all arms."""
+    return record.status == "complete" and not record.quick and not record.settings.get("batches")
+
+
 def _require_comparable(first: _Named, other: _Named) -> None:
     """Raise InputError for the first field in which two records differ, and that matters."""
-    for (field, ours), (_, theirs) in zip(_facts(first.record), _facts(other.record), strict=True):
-        if ours != theirs:
+    versions = [record.provenance.versions for record in (first.record, other.record)]
+    both = sorted(versions[0].keys() & versions[1].keys())
+    facts = zip(_facts(first.record, both), _facts(other.record, both), strict=True)
+    for (field, ours), (_, theirs) in facts:
+        if ours != theirs and not (field.startswith("provenance.versions.") and UNKNOWN in (ours, theirs)):
             raise InputError(
                 f"{first.name} and {other.name} aren't comparable: {field} is {_shown(ours)} in one and "
                 f"{_shown(theirs)} in the other",
@@ -84,15 +93,15 @@ def _require_comparable(first: _Named, other: _Named) -> None:
             )
 
 
-def _facts(record: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that must be the same, with their names in the record."""
+def _facts(record: Comparison, packages: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that must be the same, with their names in the record; `packages` are those of both records."""
     yield "quick", record.quick
     for name in _DATA:
         yield f"data.{name}", getattr(record.data, name)
     for name in _MACHINE:
         yield f"provenance.{name}", getattr(record.provenance, name)
-    versions = record.provenance.versions
-    yield "provenance.versions", {name: versions[name] for name in sorted(versions) if versions[name] != UNKNOWN}
+    for name in packages:
+        yield f"provenance.versions.{name}", record.provenance.versions[name]
     for name in _SETTINGS:
         yield f"settings.{name}", record.settings.get(name)
 

@@ -25,7 +25,7 @@ from larder.bench.comparison.work import PRELOADED, Job, do
 from larder.bench.record_files import RecordFile, reserve
 from larder.bench.record_parts import UNKNOWN, Provenance
 from larder.bench.records import Comparison
-from larder.bench.summarize import NOTHING, summarize
+from larder.bench.summarize import MIN_ROUNDS, NOTHING, summarize
 from larder.bench.training import choose_device
 from larder.bench.wording import name_settings_in_errors
 from larder.distant.link import require_plain_http
@@ -33,9 +33,6 @@ from larder.distant.process import open_distant_store
 from larder.errors import InputError
 from larder.progress import Reporter
 from larder.terminal import Lines, join_lines
-
-MIN_ROUNDS = 5
-"""Fewer rounds give a result of low confidence."""
 
 
 class ComparisonFiles(NamedTuple):

@@ -47,7 +47,7 @@ def test_rounds_are_put_together(other: Callable[..., Path]) -> None:
     [
         (lambda record: record["provenance"].update(cpu_model="another CPU"), "provenance.cpu_model"),
         (lambda record: record["provenance"].update(revision="f" * 40), "provenance.revision"),
-        (lambda record: record["provenance"]["versions"].update(torch="3.0"), "provenance.versions"),
+        (lambda record: record["provenance"]["versions"].update(torch="3.0"), "provenance.versions.torch"),
         (lambda record: record["provenance"].update(endpoint="http://other:9000"), "provenance.endpoint"),
         (lambda record: record["provenance"].update(latency_s=0.02), "provenance.latency_s"),
         (lambda record: record["provenance"].update(bandwidth_bits_per_s=1000), "provenance.bandwidth_bits_per_s"),
@@ -71,6 +71,25 @@ def test_records_that_arent_comparable_are_refused(
 
 def test_what_isnt_installed_in_one_place_makes_no_difference_if_it_is_unknown(other: Callable[..., Path]) -> None:
     assert aggregate([EXAMPLE, other(lambda record: record["provenance"]["versions"].update(dali="unknown"))])
+
+
+def test_records_of_different_arms_name_different_libraries(other: Callable[..., Path]) -> None:
+    assert aggregate([EXAMPLE, other(lambda record: record["provenance"]["versions"].update(spdl="0.6"))])
+
+
+def test_few_rounds_of_parts_of_epochs_give_low_confidence(other: Callable[..., Path], tmp_path: Path) -> None:
+    record = json.loads(EXAMPLE.read_text())
+    record["settings"]["batches"] = 20
+    (first := tmp_path / "first.json").write_text(json.dumps(record))
+    both = aggregate([first, other(lambda record: record["settings"].update(batches=20))])
+    assert both.summary.confidence == "low"
+
+
+def test_an_arm_that_one_record_has_isnt_left_out(other: Callable[..., Path], tmp_path: Path) -> None:
+    record = json.loads(EXAMPLE.read_text())
+    left_out = [{"arm": name, "reason": "not installed", "command": ""} for name in (record["arms"][0]["name"], "dali")]
+    (first := tmp_path / "first.json").write_text(json.dumps(record | {"left_out": left_out}))
+    assert [one.arm for one in aggregate([first, other()]).left_out] == ["dali"]
 
 
 def test_a_record_of_another_version_is_refused(other: Callable[..., Path]) -> None:
