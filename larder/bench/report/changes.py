@@ -35,7 +35,7 @@ class Change(NamedTuple):
     before: Record
     after: Record
     ratio: float
-    """Median of the rates after, over that before."""
+    """Median of the rates after, over that before; 0 if a record lacks the arm's rounds."""
     low: float
     """Lower end of the ratio's 95% interval."""
     high: float
@@ -91,7 +91,9 @@ def headline(changes: Changes) -> str:
     against = f"Against {changes.before.name} of {facts.time_of(changes.before.content)}"
     if changes.noise is None:
         return f"{against}: the A/A test is missing in a record, so it is unknown which changes are beyond the noise."
-    changed = [one for one in changes.arms if one.verdict != SAME]
+    changed = [one for one in changes.arms if one.verdict in (FASTER, SLOWER)]
+    if all(one.verdict == UNSURE for one in changes.arms):
+        return f"{against}: a record lacks the rounds, so it is unknown what changed."
     if not changed:
         return f"{against}: nothing changed beyond the noise of {changes.noise:.1%}."
     parts = [f"{one.arm} with {one.workers} workers is {abs(one.ratio - 1):.0%} {one.verdict}" for one in changed]
@@ -106,7 +108,7 @@ def changes_table(changes: Changes) -> Table:
             str(one.workers),
             number(one.before["imgs_per_s"]["median"]),
             number(one.after["imgs_per_s"]["median"]),
-            f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})",
+            f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})" if one.ratio else facts.NOT_KNOWN,
             one.verdict,
             *_arrows(one),
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from larder.bench.report.changes import changes_table, compare_records, headline, ratio_interval, remarks
+from larder.bench.report.facts import NOT_KNOWN
 from larder.errors import InputError
 from tests.unit.bench.report.conftest import MakeRecord, change_rates
 
@@ -41,6 +42,13 @@ def test_without_an_a_a_test_nothing_is_claimed(make_record: MakeRecord) -> None
     changes = compare_records(make_record(change_rates("webdataset", 2.0)), before)
     assert {one.verdict for one in changes.arms} == {"noise unknown"}
     assert "it is unknown which changes are beyond the noise" in headline(changes)
+
+
+def test_of_a_record_without_rounds_nothing_is_claimed(make_record: MakeRecord) -> None:
+    before = make_record(lambda record: record.update(rounds=[]), "before.json")
+    changes = compare_records(make_record(), before)
+    assert "a record lacks the rounds, so it is unknown what changed" in headline(changes)
+    assert {row[4] for row in changes_table(changes).rows} == {NOT_KNOWN}
 
 
 def test_other_code_layouts_and_settings_are_listed(make_record: MakeRecord) -> None:
