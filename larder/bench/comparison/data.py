@@ -91,6 +91,8 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     found: dict[Layout, Location | LarderError] = {}
     left_out = []
     if settings.shards:
+        others = [name for name in arms if settings.arms and ARMS[name].layout != "webdataset"]
+        left_out = [LeftOut(arm=name, reason="it doesn't read tar shards", command="") for name in others]
         arms = [name for name in arms if ARMS[name].layout == "webdataset"]
     for layout in _ORDER:
         is_read = any(ARMS[name].layout == layout for name in arms)
@@ -123,11 +125,8 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     if not measured:
         reasons = (f"  - {one.arm}: {one.reason}" + (f": {one.command}" if one.command else "") for one in left_out)
         raise InputError(
-            join_lines("there are no data to compare arms with:", *reasons),
-            next_step=(
-                "run one of these commands" if any(one.command for one in left_out) else "remove one of the reasons"
-            )
-            + ", or name a folder of tar shards in LARDER_SHARDS",
+            join_lines("no arm can be compared:", *reasons),
+            next_step=_next_step(settings, has_command=any(one.command for one in left_out)),
         )
     used = {ARMS[name].layout for name in measured}
     references = {
@@ -138,6 +137,14 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     with name_settings_in_errors(type(settings), {}):
         plan_batches(data.manifest.splits[settings.split].samples, settings.split, settings.batch_size, 0)
     return data
+
+
+def _next_step(settings: ComparisonSettings, *, has_command: bool) -> str:
+    """Return what to do if there is no arm."""
+    if settings.shards:
+        return "leave LARDER_ARMS empty, or name stream or webdataset in it; webdataset reads from a bucket only"
+    first = "run one of these commands" if has_command else "remove one of these reasons"
+    return f"{first}, or name a folder of tar shards in LARDER_SHARDS"
 
 
 def _try_to_locate(layout: Layout, settings: LoaderSettings) -> Location | LarderError:
