@@ -6,6 +6,7 @@ rclone 1.75 counts these:
   listings.
 - `rclone_http_status_code`: one per HTTP response, of any status and any kind of request. Listings, HEAD requests and
   retries count; a request without a response doesn't.
+- `process_cpu_seconds_total`: rclone's user and system time.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TypeVar
 
 from larder.errors import ServiceError
 from larder.loaders.traffic import NetworkTraffic
 
+T = TypeVar("T")
+
 BYTES, REQUESTS = "rclone_bytes_transferred_total", "rclone_http_status_code"
+CPU = "process_cpu_seconds_total"
 SERVE_METRICS = (
     "mount the bucket with rclone's metrics on a socket that this user may write (`--metrics-addr=unix://…`)"
 )
@@ -30,6 +36,15 @@ _MAX_NAME_BYTES = 100  # of a socket's path; the limits are 108 on Linux and 104
 
 def read_traffic(socket_path: Path) -> NetworkTraffic:
     """Return the totals of the rclone that serves metrics at a socket. Raise ServiceError if none does."""
+    return _read(socket_path, parse)
+
+
+def read_cpu_seconds(socket_path: Path) -> float:
+    """Return the CPU time of the rclone that serves metrics at a socket. Raise ServiceError if none does."""
+    return _read(socket_path, parse_cpu_seconds)
+
+
+def _read(socket_path: Path, parse_text: Callable[[str], T]) -> T:
     try:
         text = _get(socket_path)
     except (OSError, HTTPException) as error:
@@ -39,10 +54,10 @@ def read_traffic(socket_path: Path) -> NetworkTraffic:
             next_step=SERVE_METRICS,
         ) from error
     try:
-        return parse(text)
+        return parse_text(text)
     except ValueError as error:
         raise ServiceError(
-            f"the program that answers at {socket_path} reports no traffic: {error}",
+            f"the program that answers at {socket_path} isn't rclone, or an old one: {error}",
             next_step=SERVE_METRICS,
         ) from error
 
@@ -55,16 +70,28 @@ def parse(text: str) -> NetworkTraffic:
     Raises:
         ValueError: If the bytes are missing.
     """
-    samples = [line for line in text.splitlines() if not line.startswith("#")]
-    transferred = _values(samples, BYTES)
+    transferred = _values(text, BYTES)
     if not transferred:
         raise ValueError(f"there is no {BYTES}")
-    return NetworkTraffic(sum(transferred), sum(_values(samples, REQUESTS)))
+    return NetworkTraffic(int(sum(transferred)), int(sum(_values(text, REQUESTS))))
 
 
-def _values(samples: list[str], name: str) -> list[int]:
+def parse_cpu_seconds(text: str) -> float:
+    """Return the CPU time in the same format.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    seconds = _values(text, CPU)
+    if not seconds:
+        raise ValueError(f"there is no {CPU}")
+    return seconds[0]
+
+
+def _values(text: str, name: str) -> list[float]:
     line = re.compile(rf"{name}(?:\{{.*\}})?\s+(\S+)")
-    return [int(float(match[1])) for match in map(line.match, samples) if match]
+    samples = (line.match(sample) for sample in text.splitlines() if not sample.startswith("#"))
+    return [float(match[1]) for match in samples if match]
 
 
 def _get(socket_path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from larder.bench.arms import ARMS, View, missing_packages
+from larder.bench.arms import ARMS, Layout, View, missing_packages
 from larder.bench.comparison.images import ImageSource, encoded_images
 from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
@@ -190,34 +190,33 @@ def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings,
     from larder.distant.proxy import read_counters
 
     layout = ARMS[name].layout
-    helper: Callable[[], float] = (lambda: _rclone_cpu(str(settings.mount_dir))) if layout == "mount" else (lambda: 0.0)
-    files = _tree_files(measured) if layout == "tree" else []
     # The interfaces would count what passes a proxy twice.
     received = measured.received if distant is None else (lambda: read_counters(distant).received_bytes)
-    return Counters(measured.network, received, helper, files)
+    return Counters(measured.network, received, _helper_cpu(layout, settings), _local_files(layout, settings))
 
 
-def _tree_files(measured: MeasuredLoader) -> list[Path]:
-    """Return files of a tree that an ImageFolder reads, evenly spread."""
-    dataset = getattr(measured.loader, "dataset", None)
-    samples = getattr(dataset, "samples", [])
-    return [Path(path) for path, _ in samples[:: max(len(samples) // _LOCAL_FILES, 1)]]
+def _helper_cpu(layout: Layout, settings: ComparisonSettings) -> Callable[[], float]:
+    """Return the counter of the CPU time of processes that aren't children: of the rclone that serves a mount."""
+    if layout != "mount":
+        return lambda: 0.0
+    from larder.bench.arms.imagefolder_rclone_mount import SOCKET
+    from larder.bench.rclone_metrics import read_cpu_seconds
+
+    return lambda: read_cpu_seconds(settings.mount_dir / SOCKET)
 
 
-def _rclone_cpu(mount_dir: str) -> float:
-    """Return the CPU seconds so far of the rclone that serves a mount; 0 if it runs where it can't be seen."""
-    import psutil
+def _local_files(layout: Layout, settings: ComparisonSettings) -> list[Path]:
+    """Return the files on local disk that an arm reads; of many, evenly spread ones."""
+    from larder.bench.peer_data import TAR, locate_peer_data
+    from larder.bench.peers import find_files
+    from larder.progress import NullReporter
 
-    folder = os.path.realpath(mount_dir)
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words and "rclone" in words[0] and any(os.path.realpath(word).startswith(folder) for word in words[1:]):
-            try:
-                times = process.cpu_times()
-            except psutil.Error:
-                continue
-            return float(times.user + times.system)
-    return 0.0
+    if layout == "tar":
+        return [Path(locate_peer_data(settings, "tar").where) / TAR]
+    if layout != "tree":
+        return []
+    folder, _, table = find_files(settings, NullReporter())
+    return [folder / table.path(number) for number in range(0, len(table), max(len(table) // _LOCAL_FILES, 1))]
 
 
 def _worst(errors: list[PixelError | None]) -> PixelError | None:

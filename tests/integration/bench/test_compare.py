@@ -73,8 +73,9 @@ def test_measures_every_arm_that_the_data_allow(
     assert all(one.epochs[0].images == 40 for one in measured)
     assert all(len(one.epochs) == 2 for one in measured)
     assert {one.epochs[0].samples_digest for one in measured} == {record.data.samples_digest}
-    [tree] = [one for one in measured if one.arm == "imagefolder_local"]
-    assert tree.epochs[0].page_cache.resident_before == 1.0
+    on_disk = {"imagefolder_local", *peers}
+    cached = {one.arm: one.epochs[0].page_cache.resident_before for one in measured}
+    assert cached == {name: 1.0 if name in on_disk else None for name in cached}
     assert record.summary.instrument is not None
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
@@ -312,10 +313,17 @@ def test_too_few_samples(run_bench: RunBench) -> None:
 def test_no_data_at_all(run_bench: RunBench, tmp_path: Path) -> None:
     code, _, err = run_bench(*COMPARE, FOOD11_DATA_DIR=str(tmp_path / "nothing"))
     assert code == 3
-    assert "there are no data to compare arms with" in err
+    assert "no arm can be compared:" in err
     assert "imagefolder_local" in err
     assert "make etl-local" in err
     assert "next step: run one of these commands, or name a folder of tar shards in LARDER_SHARDS" in err
+
+
+def test_shards_are_only_for_arms_that_read_them(run_bench: RunBench, tmp_path: Path) -> None:
+    code, _, err = run_bench(*COMPARE, "--shards", str(tmp_path), "--arms", "dali")
+    assert code == 3
+    assert "no arm can be compared:\n  - dali: it doesn't read tar shards" in err
+    assert "next step: leave LARDER_ARMS empty, or name stream or webdataset in it" in err
 
 
 def test_no_arm_could_be_measured(run_bench: RunBench, tree: Path) -> None:
@@ -390,6 +398,10 @@ def test_peers_yield_every_sample_once(
         assert error is not None
         assert error.max <= PEERS[name], name
     assert all(record.provenance.versions[ARMS[name].packages[0]] != "unknown" for name in installed)
+    on_disk = {one.arm for one in record.rounds if one.epochs[0].page_cache.resident_before is not None}
+    assert on_disk - {f"{name}{AGAIN}" for name in installed} == {
+        name for name in installed if ARMS[name].layout in ("tree", "tar")
+    }
 
 
 @pytest.mark.exhaustive

@@ -18,6 +18,9 @@ from larder.errors import ServiceError
 
 # As rclone 1.75.2 gives them.
 METRICS = """\
+# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.
+# TYPE process_cpu_seconds_total counter
+process_cpu_seconds_total 1.25
 # HELP rclone_bytes_transferred_total Total transferred bytes since the start of the Rclone process
 # TYPE rclone_bytes_transferred_total counter
 rclone_bytes_transferred_total 2.034034e+06
@@ -49,6 +52,12 @@ def test_totals(text: str, expected: Any) -> None:
 def test_metrics_of_something_else(text: str) -> None:
     with pytest.raises(ValueError, match="rclone_bytes_transferred_total"):
         rclone_metrics.parse(text)
+
+
+def test_cpu_time() -> None:
+    assert rclone_metrics.parse_cpu_seconds(METRICS) == 1.25
+    with pytest.raises(ValueError, match="process_cpu_seconds_total"):
+        rclone_metrics.parse_cpu_seconds(NONE_YET)
 
 
 class Server(UnixStreamServer):
