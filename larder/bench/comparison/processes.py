@@ -103,7 +103,11 @@ class JobRunner:
             self._running = int(self._await("pid", time.monotonic() + START_SECONDS))
             code = self._await("exit", time.monotonic() + self._limit)
         except TimeoutError:
+            has_begun = self._running is not None
             self._end()
+            if not has_begun:
+                message = f"importing the libraries took longer than {START_SECONDS:g} s"
+                return JobFailure("timeout", message, "end other programs, which keep the machine busy")
             message = f"it took longer than {self._limit:g} s, and was ended"
             return JobFailure("timeout", message, "set LARDER_ROUND_SECONDS higher")
         except (BrokenPipeError, EOFError):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from larder.bench import peer_environments
-from larder.bench.arms import ARMS, is_elsewhere
+from larder.bench.arms import ARMS, is_elsewhere, prepare_command
 from larder.bench.comparison.processes import A, JobFailure, JobRunner
 from larder.bench.comparison.work import Job
 from larder.bench.summarize import AGAIN
+from larder.errors import LarderError
 
 
 class PeerRunner(JobRunner):
@@ -32,17 +33,30 @@ class PeerRunner(JobRunner):
         super().__exit__(*exception)
 
     def run(self, function: Callable[[A], dict[str, Any]], argument: A, name: str) -> dict[str, Any] | JobFailure:
-        """Run a job, and return its result or why there is none. See JobRunner."""
+        """Run a job, and return its result or why there is none. See JobRunner.
+
+        If an environment's Python doesn't run, only its arm fails.
+        """
         environment = _environment_of(argument) if isinstance(argument, Job) else ""
         if not environment:
             return super().run(function, argument, name)
         if environment not in self._others:
             python = peer_environments.python_of(environment)
             self._others[environment] = JobRunner(self._folder, self._limit, self._modules, python)
-        return self._others[environment].run(function, argument, name)
+        try:
+            return self._others[environment].run(function, argument, name)
+        except (LarderError, OSError) as error:
+            reason = error.what if isinstance(error, LarderError) else error.strerror
+            message = f"{peer_environments.folder_of(environment)} doesn't run: {reason}"
+            return JobFailure("error", message, prepare_command(_arm_of(argument)))
 
 
 def _environment_of(job: Job) -> str:
     """Return the environment that a job needs; empty for this Python."""
-    arm = job.run.entry.name.removesuffix(AGAIN) if job.run and job.kind == "arm" else ""
+    arm = _arm_of(job)
     return ARMS[arm].environment if arm in ARMS and is_elsewhere(arm) else ""
+
+
+def _arm_of(job: Job) -> str:
+    """Return the arm that a job measures; empty for another job."""
+    return job.run.entry.name.removesuffix(AGAIN) if job.run and job.kind == "arm" else ""
