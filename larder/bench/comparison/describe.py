@@ -22,6 +22,7 @@ from larder.bench.record_parts import UNKNOWN, Arm, Data, PixelError, Provenance
 from larder.bench.summarize import AGAIN, NOTHING
 
 LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "s3fs", "botocore", "litdata", "webdataset")
+PACKAGE = Path(__file__).resolve().parents[2]
 _UNTIMED = {"round_seconds", "extra_seconds", "rounds"}
 """Settings that don't change what a round measures."""
 
@@ -160,7 +161,15 @@ def identity_of(settings: ComparisonSettings, found: FoundData, machine: Provena
     """Return a digest of all that must be the same for an interrupted run to be resumed."""
     of_machine = machine.model_dump(exclude={"time_utc", "load_average"})
     of_data = {layout: (place.where, place.manifest.digest()) for layout, place in found.locations.items()}
-    return _digest_of([of_machine, question_of(settings), found.arms, of_data, list(rooflines)])
+    return _digest_of([of_machine, _code_digest(), question_of(settings), found.arms, of_data, list(rooflines)])
+
+
+def _code_digest() -> str:
+    """Return a digest of larder's modules: a revision doesn't tell what was changed since the last commit."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".so")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _digest_of(facts: list[Any]) -> str:

@@ -85,9 +85,10 @@ class Session:
             self._left.pop(0)
             if self._is_given_up(run.entry) or self._is_late(run):
                 continue
-            began = time.monotonic()
+            began, kept_before = time.monotonic(), self.kept_seconds
             shown = self._run(run)
-            self._seconds[run.entry] = max(time.monotonic() - began, self._seconds.get(run.entry, 0.0))
+            seconds = time.monotonic() - began + self.kept_seconds - kept_before
+            self._seconds[run.entry] = max(seconds, self._seconds.get(run.entry, 0.0))
             left = self._seconds_left()
             self._reporter.event(
                 "round",

@@ -67,6 +67,15 @@ def test_every_arm_runs_in_each_round_and_results_are_kept(make_session: MakeSes
     assert [one.position for one in again.rounds] == [one.position for one in session.rounds]
 
 
+def test_the_time_left_counts_kept_rounds_with_the_time_they_took(make_session: MakeSession) -> None:
+    session, _ = make_session(measured)
+    session.run_rounds(WARM_UP, 1)
+    again, _ = make_session(measured)
+    again.run_rounds(WARM_UP, 1)
+    again._left = [Run(Entry("arm", "stream", 2), 2, 8)]
+    assert again._seconds_left() >= TEMPLATE.process_s
+
+
 def test_only_what_reads_the_store_does_so_from_a_distance(make_session: MakeSession) -> None:
     near, far = "http://store:9000", "http://127.0.0.1:1"
     session, _ = make_session(measured, "--s3-endpoint-url", far)
