@@ -41,6 +41,8 @@ PRELOADED = (
 REFERENCES: Mapping[View, str] = {"crop": "reference.npz", "squash": "reference-squashed.npz"}
 NOTHING_BATCHES = 2000
 """Batches of the arm that costs nothing: enough for a precise mean."""
+_LOCAL: tuple[Layout, ...] = ("tree", "tar")
+"""Layouts on local disk."""
 _LOCAL_FILES = 2000
 """Files whose state in the page cache is determined; of more files, evenly spread ones."""
 
@@ -188,11 +190,23 @@ def _measure_nothing(batch_size: int) -> EpochResult:
 def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings, distant: Path | None) -> Counters:
     from larder.bench.comparison.epoch import Counters
     from larder.distant.proxy import read_counters
+    from larder.loaders.traffic import NetworkTraffic
 
     layout = ARMS[name].layout
-    # The interfaces would count what passes a proxy twice.
-    received = measured.received if distant is None else (lambda: read_counters(distant).received_bytes)
-    return Counters(measured.network, received, _helper_cpu(layout, settings), _local_files(layout, settings))
+    network, received = measured.network, measured.received
+    if distant is not None:
+
+        def network_of_proxy() -> NetworkTraffic:
+            traffic = read_counters(distant)
+            return NetworkTraffic(traffic.received_bytes, traffic.turns)
+
+        def received_of_proxy() -> int:
+            return read_counters(distant).received_bytes
+
+        received = received_of_proxy  # the interfaces would count what passes a proxy twice
+        if ARMS[name].is_peer and layout not in _LOCAL:
+            network = network_of_proxy  # other libraries don't count their traffic
+    return Counters(network, received, _helper_cpu(layout, settings), _local_files(layout, settings))
 
 
 def _helper_cpu(layout: Layout, settings: ComparisonSettings) -> Callable[[], float]:
