@@ -28,7 +28,12 @@ def compare_and_print(
         return _put_together(settings, reporter)
     files = compare(settings, reporter, to_commands=to_commands)
     _print(files.comparison, reporter)
-    again = StageRun("bench", "compare").with_settings(LARDER_SHARDS=settings.shards)
+    again = StageRun("bench", "compare").with_settings(
+        LARDER_SHARDS=settings.shards,
+        LARDER_ARMS=settings.arms,
+        LARDER_LATENCY=settings.latency,
+        LARDER_BANDWIDTH=settings.bandwidth,
+    )
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
         _next_step(settings, again),
