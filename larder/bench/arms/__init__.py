@@ -115,7 +115,7 @@ ARMS: dict[str, ArmEntry] = {
     "spdl": ArmEntry(
         "tree",
         ("spdl", "torch"),
-        "a pipeline of PIL decoding with `workers` threads, and collating with one more, as in its example",
+        "a pipeline of PIL decoding and collating in `workers` threads, as in its example",
         extra="bench,spdl",
         is_peer=True,
         options=MappingProxyType({"buffered_batches": 2}),
