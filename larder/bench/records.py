@@ -151,7 +151,7 @@ class ArmSummary(Part):
     order_entropy: Share | None
     """Median of the rounds; null if unknown."""
     share_of_roofline: Amount | None
-    """Rate over that of the roofline `stream_from_memory`, or `decode` without it; null without both."""
+    """Rate over that of the roofline `stream_from_memory`, or else `decode`, with as many workers; null without both."""
     utilization: list[Utilization]
     """By accelerator; empty if the arm has no rate."""
     largest_accelerator: str | None
@@ -270,7 +270,10 @@ def read_comparison(path: Path) -> Comparison:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read: {error}", next_step="give the record of a comparison") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"{path} can't be read: {reason}", next_step="give the record of a comparison, compare-<time>.json"
+        ) from error
     version = content.get("schema") if isinstance(content, dict) else None
     if version != SCHEMA:
         raise InputError(

@@ -37,7 +37,8 @@ class PeerRunner(JobRunner):
 
         If an environment's Python doesn't run, only its arm fails.
         """
-        environment = _environment_of(argument) if isinstance(argument, Job) else ""
+        arm = _arm_of(argument) if isinstance(argument, Job) else ""
+        environment = ARMS[arm].environment if arm in ARMS and is_elsewhere(arm) else ""
         if not environment:
             return super().run(function, argument, name)
         if environment not in self._others:
@@ -48,13 +49,7 @@ class PeerRunner(JobRunner):
         except (LarderError, OSError) as error:
             reason = error.what if isinstance(error, LarderError) else error.strerror
             message = f"{peer_environments.folder_of(environment)} doesn't run: {reason}"
-            return JobFailure("error", message, prepare_command(_arm_of(argument)))
-
-
-def _environment_of(job: Job) -> str:
-    """Return the environment that a job needs; empty for this Python."""
-    arm = _arm_of(job)
-    return ARMS[arm].environment if arm in ARMS and is_elsewhere(arm) else ""
+            return JobFailure("error", message, prepare_command(arm))
 
 
 def _arm_of(job: Job) -> str:

@@ -80,7 +80,7 @@ def test_measures_every_arm_that_the_data_allow(
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
     assert out.startswith(record.summary.answer)
-    assert "next: `make compare LARDER_SWEEP=1,2,4`" in err
+    assert f"next: `make compare LARDER_ARMS={','.join(others)} LARDER_SWEEP=1,2,4`" in err
     [markdown] = (tmp_path / "results").glob("compare-*.md")
     assert f"| {record.summary.arms[0].arm} |" in markdown.read_text()
     assert not list((tmp_path / "results").glob(".compare-*"))
@@ -265,6 +265,21 @@ def test_a_distant_store(run_bench: RunBench, packed: dict[str, str], store: Sto
     [near] = [one for one in record.rooflines if one.name == "store_read"]
     assert near.bytes_per_s is not None
     assert near.bytes_per_s <= 1.05 * 100e6  # which fails without a limit: 400 MB/s and more
+
+
+@one_store
+def test_the_proxy_counts_the_traffic_of_other_libraries(
+    run_bench: RunBench, loaded: dict[str, str], tmp_path: Path
+) -> None:
+    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local,litdata_raw", "--latency", "0ms", **loaded)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    by_name = {arm.arm: arm for arm in record.summary.arms}
+    assert by_name["imagefolder_local"].network_bytes_per_img is None
+    raw = by_name["litdata_raw"]
+    assert raw.network_bytes_per_img is not None
+    assert raw.network_bytes_per_img >= record.data.image_bytes // record.data.samples
+    assert raw.requests_per_1000_imgs == pytest.approx(1000, rel=0.2)
 
 
 @pytest.mark.parametrize("endpoint", ["https://store.example:9000", ""])
