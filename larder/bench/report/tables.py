@@ -23,6 +23,8 @@ from larder.terminal import Lines, escape, join_lines
 
 MAX_ROWS = 60
 """Rows of a table that are shown; the record has all of them."""
+MAX_INSTRUMENT_SHARE = 0.01
+"""Share of a batch's time that measuring may take."""
 _MAX_FAILURES = 20
 _STEP_TIMES = ("step_p50_s", "step_p99_s", "synthetic_step_p50_s", "synthetic_step_p99_s")
 _EDGE_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -233,5 +235,7 @@ def _noise_notes(record: Record) -> list[str]:
             f"({interval(repeated['ratio'], 3)}): {repeated['verdict']}{more}"
         )
     if instrument is not None:
-        found.append(f"Measuring takes {instrument['share_of_fastest']:.2%} of the time of the fastest arm's batch")
+        share = instrument["share_of_fastest"]
+        more = "" if share < MAX_INSTRUMENT_SHARE else f", more than the {MAX_INSTRUMENT_SHARE:.0%} that it may take"
+        found.append(f"Measuring takes {share:.2%} of the time of the fastest arm's batch{more}")
     return found

@@ -99,6 +99,15 @@ def test_notes_tell_noise_failures_and_what_was_left_out(content: dict[str, Any]
     assert "photos, 4,000 images of training, 5 rounds; AMD EPYC 9R14, 2 cores" in text
 
 
+def test_notes_tell_if_measuring_takes_too_much(content: dict[str, Any]) -> None:
+    instrument = content["summary"]["instrument"]
+    instrument["share_of_fastest"] = 0.004
+    assert "Measuring takes 0.40% of the time of the fastest arm's batch" in notes(content)
+    instrument["share_of_fastest"] = 0.0153
+    [note] = [note for note in notes(content) if note.startswith("Measuring")]
+    assert note == "Measuring takes 1.53% of the time of the fastest arm's batch, more than the 1% that it may take"
+
+
 def test_a_record_without_figures_has_no_tables(content: dict[str, Any]) -> None:
     content.update(rooflines=[])
     content["summary"]["arms"] = []
