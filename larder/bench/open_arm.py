@@ -36,7 +36,7 @@ def open_arm(name: str, settings: LoaderSettings, reporter: Reporter) -> Abstrac
     """
     if arms.is_optional(name) and (missing := arms.missing_packages(name)):
         raise ConfigurationError(
-            f"{name} needs {', '.join(missing)}, which isn't installed", next_step=arms.install_command(name)
+            f"{name} can't run: {arms.describe_missing(missing)}", next_step=arms.install_command(name)
         )
     if arms.is_elsewhere(name):
         raise ConfigurationError(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from larder.bench import peer_environments
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, arm_names, install_command, missing_packages
+from larder.bench.arms import ARMS, arm_names, describe_missing, install_command, missing_packages
 from larder.bench.peer_data import layout_of, write_peer_data
 from larder.bench.settings import LoaderSettings
 from larder.errors import ConfigurationError
@@ -51,9 +51,7 @@ def prepare_peer(name: str, settings: LoaderSettings, reporter: Reporter) -> Sta
         reporter.event("installing", f"making the environment of {name}, {peer_environments.folder_of(environment)}")
         peer_environments.install(environment)
     if missing := missing_packages(name):
-        raise ConfigurationError(
-            f"{name} needs {', '.join(missing)}, which isn't installed", next_step=install_command(name)
-        )
+        raise ConfigurationError(f"{name} can't run: {describe_missing(missing)}", next_step=install_command(name))
     where = ""
     if layout is not None:
         with map_arm_errors(type(settings), CREATED_BY["tree"]):

@@ -151,7 +151,7 @@ class ArmSummary(Part):
     order_entropy: Share | None
     """Median of the rounds; null if unknown."""
     share_of_roofline: Amount | None
-    """Rate over that of the roofline `stream_from_memory`, or else `decode`, with as many workers; null without both."""
+    """Rate over that of the roofline `stream_from_memory`, or else `decode`, with as many workers; null without."""
     utilization: list[Utilization]
     """By accelerator; empty if the arm has no rate."""
     largest_accelerator: str | None

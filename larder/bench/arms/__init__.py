@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -158,6 +158,16 @@ def describe_arm(name: str) -> str:
 def missing_packages(name: str) -> list[str]:
     """Return the distributions that an arm needs and that are installed neither here nor in its environment."""
     return [package for package in ARMS[name].packages if package != _OWN and version_of(package) == UNKNOWN]
+
+
+def describe_missing(packages: Sequence[str]) -> str:
+    """Return that packages aren't installed.
+
+    Example:
+        >>> describe_missing(["simplejpeg", "cykooz.resizer"])
+        "simplejpeg and cykooz.resizer aren't installed"
+    """
+    return f"{' and '.join(packages)} {'is' if len(packages) == 1 else 'are'}n't installed"
 
 
 def is_elsewhere(name: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, Layout, install_command, missing_packages, prepare_command
+from larder.bench.arms import ARMS, Layout, describe_missing, install_command, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.passes import plan_batches
@@ -108,8 +108,8 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
         location = found[entry.layout]
         missing = missing_packages(name)
         if missing:
-            reason = f"{', '.join(missing)} isn't installed"
-            left_out.append(LeftOut(arm=name, reason=reason, command=_plain(to_commands(install_command(name)))))
+            command = _plain(to_commands(install_command(name)))
+            left_out.append(LeftOut(arm=name, reason=describe_missing(missing), command=command))
         elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
             left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
         elif entry.layout == "mount" and settings.link is not None:
