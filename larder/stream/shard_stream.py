@@ -179,6 +179,13 @@ def normalize(
         >>> normalize(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).shape
         torch.Size([2, 3, 8, 8])
     """
-    scale = torch.tensor([1 / (255 * value) for value in std], device=images.device).view(3, 1, 1)
+    scale = torch.tensor([1 / (255 * value) for value in std], device=images.device)
     shift = torch.tensor([value / width for value, width in zip(mean, std, strict=True)], device=images.device)
-    return (images * scale).sub_(shift.view(3, 1, 1)).to(dtype)
+    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
+        # Whole rows of pixels: with three values at a time, torch takes more than twice as long.
+        number, _, height, width = images.shape
+        rows = images.permute(0, 2, 3, 1).reshape(number * height, width * 3).to(torch.float32, copy=True)
+        rows.mul_(scale.repeat(width)).sub_(shift.repeat(width))
+        return rows.view(number, height, width, 3).permute(0, 3, 1, 2).to(dtype)
+    pixels = images.to(torch.float32, copy=True)
+    return pixels.mul_(scale.view(3, 1, 1)).sub_(shift.view(3, 1, 1)).to(dtype)
