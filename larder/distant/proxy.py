@@ -20,6 +20,7 @@ with the acknowledgement under way."""
 _CHUNK_SECONDS = 0.002
 _MIN_CHUNK, _MAX_CHUNK = 4 << 10, 256 << 10
 _COUNTERS = struct.Struct("4Q")
+_ACCEPT_PAUSE_SECONDS = 0.1
 
 
 class Traffic(NamedTuple):
@@ -100,7 +101,11 @@ class DistantProxy:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
         while True:
-            client, _ = await loop.sock_accept(listener)
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError:  # too many open files, or a client that has gone already
+                await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+                continue
             task = loop.create_task(self._forward(client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

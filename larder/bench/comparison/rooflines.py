@@ -135,13 +135,17 @@ def _stream_from_memory(source: ImageSource, store: StoreSettings, threads: int)
         copy_shards(source.shard_folder, store, Path(folder))
         # In threads: a child process would start within the measured seconds.
         stream = ShardStream(folder, batch_size=_CHUNK, threads=threads, rank=0, world_size=1, mode="thread")
-        images, start = 0, perf_counter()
-        while perf_counter() - start < MIN_SECONDS:
-            for pixels, _ in stream:
-                images += len(normalize(pixels))
-                if perf_counter() - start >= 2 * MIN_SECONDS:
-                    break
-        return Bound(images / (perf_counter() - start), None, threads)
+
+        def rate() -> float:
+            images, start = 0, perf_counter()
+            while True:
+                for pixels, _ in stream:
+                    images += len(normalize(pixels))
+                    if (seconds := perf_counter() - start) >= MIN_SECONDS:
+                        return images / seconds
+
+        rate()  # opening, and the small window of an epoch's beginning
+        return Bound(rate(), None, threads)
 
 
 def copy_shards(uri: str, store: StoreSettings, folder: Path) -> None:

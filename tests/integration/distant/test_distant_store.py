@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -142,6 +143,27 @@ def test_a_store_that_breaks_off_breaks_the_clients_connection(tmp_path: Path, u
             assert client.recv(100) == b"a part"
             server.close()
             assert client.recv(100) == b""
+
+
+def test_a_connection_that_can_not_be_accepted_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, faults = asyncio.SelectorEventLoop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def fail_once(self: Any, listener: socket.socket) -> Any:
+        if faults:
+            raise faults.pop()
+        return await accept(self, listener)
+
+    monkeypatch.setattr(type(make_loop()), "sock_accept", fail_once)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        virtual_proxy(server.getsockname(), Link(0.0, None)) as (endpoint, _, _),
+        socket.create_connection(split_address(endpoint), timeout=30) as client,
+    ):
+        client.sendall(b"GET")
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(100) == b"GET"
+        assert not faults
 
 
 def test_a_store_with_tls_is_refused(tmp_path: Path) -> None:
