@@ -57,16 +57,17 @@ class Position:
             order: What the order of samples depends on, here.
 
         Raises:
-            ConfigurationError: If the state is of another order, or isn't a state.
+            ConfigurationError: If the state is of another order or version, or isn't a state.
         """
+        _require_version(state)
         try:
             segments = [
                 Segment(Batching(int(world), int(size), last), int(batches))
                 for world, size, last, batches in state["segments"]
             ]
-            version, epoch = int(state["version"]), int(state["epoch"])
+            epoch = int(state["epoch"])
             given = {name: state[name] for name in order}
-            if version != _STATE_VERSION or epoch < 0 or any(not _is_sane(segment) for segment in segments):
+            if epoch < 0 or any(not _is_sane(segment) for segment in segments):
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError):
             raise ConfigurationError(
@@ -81,6 +82,16 @@ class Position:
                 next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
             )
         self.move(epoch, segments)
+
+
+def _require_version(state: Any) -> None:
+    """Raise ConfigurationError if a state is of another version of the order."""
+    version = state.get("version") if isinstance(state, Mapping) else None
+    if isinstance(version, int) and version != _STATE_VERSION:
+        raise ConfigurationError(
+            f"the state has version {version}, and this larder reads version {_STATE_VERSION}, of another order",
+            next_step="resume with the version of larder that saved it, or begin its epoch again with `set_epoch`",
+        )
 
 
 def _is_sane(segment: Segment) -> bool:
