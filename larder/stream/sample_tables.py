@@ -146,10 +146,11 @@ class _Scan:
 
     def _parse_label(self, cursor: _Cursor, size: int, name: str) -> int:
         text = cursor.take(min(size, _MAX_LABEL_BYTES)).strip()
-        if not text.isdigit() or len(text) > 18:
+        if size > _MAX_LABEL_BYTES or not text.isdigit() or len(text) > 18:
             raise InputError(
                 f"{name} is {text[:20]!r}, and a label is a decimal number",
-                next_step="pack the labels as numbers, or read the members as they are with `samples()`",
+                next_step="pack the labels as numbers; to read the members as they are with `samples()`, give a "
+                "`label_extension` that no member has",
             )
         return int(text)
 
@@ -166,7 +167,7 @@ class _Scan:
         if len(images) > 1:
             raise InputError(
                 f"{uri}: the sample {key!r} has several images: {', '.join(images)}",
-                next_step="choose one by its extension, such as `image_extension='jpg'`",
+                next_step="choose one by its extension, such as `image_extension='jpg'`, also for `samples()`",
             )
         position, size = members[images[0]] if images else (-1, 0)
         return _Row(shard, *extent, position, size, label)
