@@ -221,9 +221,8 @@ class ArrayStream:
                 )
         with closing(self._read(open_reader)) as batches:
             for left, batch in batches:
-                arrays = batch.finish(self.skipped)
-                self._advance(left)
-                yield arrays
+                self._advance(left)  # a batch without a good image is skipped, too, by a caller that iterates again
+                yield batch.finish(self.skipped)
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
@@ -239,9 +238,11 @@ class ArrayStream:
         """
         with closing(self._read(self._read_members_here)) as batches:
             for left, batch in batches:
+                loop = self._position.loop
                 self.skipped += [one for one in batch if isinstance(one, Skipped)]
                 yield from (one for one in batch if isinstance(one, dict))
-                self._advance(left)
+                if self._position.loop == loop:  # else the caller has moved the stream
+                    self._advance(left)
 
     def close(self) -> None:
         """End the child process that mode="process" keeps for the next epoch. The next iteration starts a new one."""

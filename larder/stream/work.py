@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import InputError
-from larder.loaders.hints import CREATE_AGAIN, NAME_OTHER_PLACE
+from larder.loaders.hints import CREATE_AGAIN
 from larder.stream.decode import ImageDecoder, has_digest
 from larder.stream.members import Sample, member_at, read_sample
 from larder.stream.order import Samples, uniform_draws
@@ -108,7 +108,7 @@ class ImageBatch:
         if len(self.skipped) == len(self.labels):
             raise InputError(
                 f"all {len(self.labels):,} images of a batch are damaged; the last one: {skipped[-1].reason}",
-                next_step=NAME_OTHER_PLACE,
+                next_step="check the shards; to leave the batch out, iterate again: the stream is behind it",
             )
         good = [place for place in range(len(self.labels)) if place not in self.skipped]
         return self.images[good], self.labels[good]

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -236,6 +237,19 @@ def test_leaving_samples_in_mid_batch_loses_none(make_shards: MakeShards):
     rest = [sample["__key__"] for sample in stream.samples()]
     assert {*first, *rest} == set(packed.keys)
     assert len(rest) == 24, "from the batch on that was left"
+
+
+@pytest.mark.parametrize("batches", [1, 3], ids=["the-last-batch", "an-earlier-one"])
+def test_moving_in_a_batch_of_samples_skips_no_batch(make_shards: MakeShards, batches: int):
+    packed = make_shards(12)
+    stream = stream_of(packed, batch_size=12 // batches)
+    samples = stream.samples()
+    next(samples)
+    stream.restart(5)
+    with pytest.raises(ConfigurationError, match="the stream was moved") if batches > 1 else nullcontext():
+        list(samples)
+    assert stream.epoch == 5
+    assert len(list(stream.samples())) == 12
 
 
 def test_many_resumes_take_no_time(make_shards: MakeShards):

@@ -53,15 +53,26 @@ def test_samples_without_images_or_labels(tmp_path):
         ({"a.jpg": jpeg(1)}, "has no label"),
         ({"a.jpg": jpeg(1), "a.cls": b"cat"}, "is b'cat', and a label is a decimal number"),
         ({"a.jpg": jpeg(1), "a.cls": b"-1"}, "a label is a decimal number"),
+        ({"a.jpg": jpeg(1), "a.cls": b"5" + b" " * 30 + b"7"}, "a label is a decimal number"),
         ({"a.jpg": jpeg(1), "a.png": jpeg(2, kind="PNG"), "a.cls": b"1"}, "has several images: jpg, png"),
         ({}, "has 0 samples"),
     ],
-    ids=["no-label", "a-word", "negative", "two-images", "empty"],
+    ids=["no-label", "a-word", "negative", "two-numbers", "two-images", "empty"],
 )
 def test_samples_that_cannot_be_used(tmp_path, members, message):
     (tmp_path / "a.tar").write_bytes(tar_of(members))
     with pytest.raises((InputError, ConfigurationError), match=message):
         next(ArrayStream(str(tmp_path)).arrays())
+
+
+def test_samples_are_read_whatever_their_labels_are(tmp_path):
+    members = {"a.jpg": jpeg(1), "a.cls": b"cat"}
+    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    with pytest.raises(InputError) as error:
+        ArrayStream(str(tmp_path))
+    assert "`label_extension` that no member has" in error.value.next_step
+    [sample] = ArrayStream(str(tmp_path), label_extension="none").samples()
+    assert sample == {"__key__": "a", "jpg": members["a.jpg"], "cls": b"cat"}
 
 
 def test_a_sparse_member_is_refused(tmp_path):
@@ -124,6 +135,18 @@ def test_a_batch_of_damaged_images_alone_is_an_error(make_shards: MakeShards):
     (packed.folder / "shard-000000.tar").unlink()
     with pytest.raises(InputError, match="all 4 images of a batch are damaged"):
         list(stream_of(packed, on_damage="skip"))
+
+
+def test_a_batch_of_damaged_images_alone_can_be_left_out(make_shards: MakeShards):
+    packed = make_shards(12, 3)
+    stream = stream_of(packed, on_damage="skip", shuffle=False)
+    (packed.folder / "shard-000001.tar").unlink()
+    batches = iter(stream)
+    first = numbers_of([next(batches)], packed)
+    with pytest.raises(InputError, match="all 4 images of a batch are damaged"):
+        next(batches)
+    assert [first, numbers_of(stream, packed)] == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert len(stream.skipped) == 4
 
 
 def test_an_index_that_is_not_the_manifest_s(make_shards: MakeShards):
@@ -203,16 +226,23 @@ def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
     "state",
     [
         {},
-        {"version": 3},
+        {"version": 2},
         [],
         {"version": 2, "seed": 0, "samples": 8, "window": 1, "epoch": 0, "segments": [[0, 4, "keep", 1]]},
+        {"version": "2", "seed": 0},
     ],
-    ids=["empty", "version", "list", "ranks"],
+    ids=["empty", "only-a-version", "list", "ranks", "text"],
 )
 def test_states_that_are_none(make_shards: MakeShards, state: Any):
     stream = stream_of(make_shards(8))
     with pytest.raises(ConfigurationError, match="isn't the state of a stream"):
         stream.load_state_dict(state)
+
+
+def test_a_state_of_an_earlier_version(make_shards: MakeShards):
+    stream = stream_of(make_shards(8))
+    with pytest.raises(ConfigurationError, match="the state has version 1"):
+        stream.load_state_dict(stream.state_dict() | {"version": 1})
 
 
 @pytest.mark.parametrize(
