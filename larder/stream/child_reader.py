@@ -39,10 +39,9 @@ main(*map(int, sys.argv[1:5]))
 _CHECK_SECONDS = 1.0
 """Pause between looks at the child. A fork of this process may keep the connection open when the child is dead."""
 _END_SECONDS = 5.0
-_LESS_MEMORY = (
-    "give the program more memory, or lower `window_bytes`, `ahead_bytes` or `batch_size`; the stream keeps its "
-    "position: iterate again, or resume with load_state_dict"
-)
+_LESS_MEMORY = "give the program more memory, or lower `window_bytes`, `ahead_bytes` or `batch_size`"
+_SEE_MESSAGE = "see what it wrote to stderr, or set mode='thread'"
+_GO_ON = "the stream keeps its position: iterate again, or resume with load_state_dict"
 
 
 class Child:
@@ -125,12 +124,12 @@ class Child:
             code = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             code = 0
-        what = f"ended unexpectedly, with exit code {code}"
+        what, next_step = f"ended unexpectedly, with exit code {code}", _SEE_MESSAGE
         if code < 0:
             what = f"was ended by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
-            what = "was killed, most likely because memory ran out"
-        return ResourceError(f"the stream's child process {what}", next_step=_LESS_MEMORY)
+            what, next_step = "was killed, most likely because memory ran out", _LESS_MEMORY
+        return ResourceError(f"the stream's child process {what}", next_step=f"{next_step}; {_GO_ON}")
 
 
 def _pickled(setup: ReadSetup) -> bytes:

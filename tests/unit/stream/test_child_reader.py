@@ -152,6 +152,7 @@ def test_a_child_that_dies(make_shards: MakeShards, number: signal.Signals, mess
             if len(read) == 2:
                 children()[0].send_signal(number)
     assert "load_state_dict" in error.value.next_step
+    assert ("memory" in error.value.next_step) == (number == signal.SIGKILL)
     assert 2 <= len(read) <= 4, "what was sent ahead"
     assert read + copies_of(stream) == copies_of(stream_of(packed)), "it goes on where it was"
     stream.close()
