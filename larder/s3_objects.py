@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _FOUND = (200, 206)
-_PLAIN_FAULTS = (403, 404, 412, 416)
+_MENDED_FAULTS = (400, *range(300, 400))
+"""Statuses that boto3 may mend: another address, or another region for the signature."""
 """Refusals that say what they mean. After others, such as one of the region, boto3 may know how to go on."""
 
 
@@ -77,7 +78,7 @@ class ObjectClient:
             response = self._send(f"{self._endpoint}/{Bucket}/{quote(Key, safe='/~')}", conditions)
             if response.status_code in _FOUND:
                 return _parsed(response)
-            if response.status_code in _PLAIN_FAULTS or response.status_code >= 500:
+            if response.status_code not in _MENDED_FAULTS:
                 raise ClientError(self._parse_error(response), "GetObject")
             response.raw.close()
             self._is_fast = False

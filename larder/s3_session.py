@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import ConnectionClosedError, HTTPClientError
 from botocore.httpsession import URLLib3Session
 from botocore.loaders import JSONFileLoader, Loader
 from botocore.parsers import ResponseParser, ResponseParserError, ResponseParserFactory
@@ -74,6 +74,9 @@ class BoundedResponse(AWSResponse):
         return b"".join(pieces)
 
 
+_REDIRECTS, _REGION = (301, 302, 307), "x-amz-bucket-region"
+
+
 class BoundedSession:
     """botocore's HTTP session with a minimum transfer rate and limited responses."""
 
@@ -91,6 +94,9 @@ class BoundedSession:
         # end of the object.
         raw_response.raw.enforce_content_length = True
         response = BoundedResponse(raw_response.url, raw_response.status_code, raw_response.headers, raw_response.raw)
+        if request.method == "HEAD" and response.status_code in _REDIRECTS and _REGION not in response.headers:
+            # botocore would ask for the bucket's region by HEAD, and so on until Python's stack is full.
+            raise HTTPClientError(error=f"the store redirects ({response.status_code}) without naming a region")
         if not is_stream:
             try:
                 response.content  # noqa: B018  (reads it)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from botocore.exceptions import ClientError
 from urllib3.response import HTTPResponse
 
 from larder import rclone, s3_requests
@@ -288,6 +289,26 @@ def test_a_range_goes_into_memory_and_on_where_it_broke(
     assert begins[0] == 7
     assert 7 + (1 << 20) <= begins[1] <= 7 + (1 << 20) + 1000
     assert len(begins) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "is_fast"), [("429 Slow", True), ("408 Late", True), ("503 Busy", True), ("400 Bad", False)]
+)
+def test_boto3_is_asked_where_it_may_mend_a_fault(liar: Liar, status: str, is_fast: bool) -> None:
+    client = make_object_client(settings(liar))
+    liar.answer = always(answer("<Error><Code>Oh</Code></Error>", status))
+    with pytest.raises(ClientError):
+        client.get_object(Bucket="bucket", Key="a")
+    assert (len(liar.asked) == 1) == is_fast
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Moved"])
+def test_redirects_in_a_circle(folder: BucketPrefix, lying_server: Liar, status: str) -> None:
+    """botocore asks for the bucket's region, and follows a redirect of that request in the same way."""
+    lying_server.answer = always(answer("<Error><Code>PermanentRedirect</Code></Error>", status))
+    with pytest.raises(LarderError):
+        folder.read_range("a", 0, 10)
+    assert len(lying_server.asked) < 30
 
 
 def test_a_range_beyond_the_end_is_short(folder: BucketPrefix, lying_server: Liar) -> None:
