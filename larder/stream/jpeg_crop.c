@@ -781,6 +781,13 @@ static void replace_huffman(larder_scratch *scratch) {
     }
 }
 
+/* Return whether libjpeg scales the image as it was asked to. It ignores that for lossless files. */
+static int is_scaled(j_decompress_ptr decoder, int eighths) {
+    uint64_t width = ((uint64_t)decoder->image_width * (uint64_t)eighths + WHOLE - 1) / WHOLE;
+    uint64_t height = ((uint64_t)decoder->image_height * (uint64_t)eighths + WHOLE - 1) / WHOLE;
+    return decoder->output_width == width && decoder->output_height == height;
+}
+
 /* Decode, below setjmp. */
 static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, const larder_crop *crop, extent window,
                   uint8_t *out, int own_huffman) {
@@ -803,6 +810,7 @@ static int decode(larder_scratch *scratch, const uint8_t *jpeg, size_t length, c
     decoder->scale_denom = WHOLE;
     decoder->progress = jpeg_has_multiple_scans(decoder) ? &scratch->progress : NULL;
     jpeg_start_decompress(decoder);
+    if (!is_scaled(decoder, crop->eighths)) return refuse(scratch, UNSUPPORTED, "it is a lossless file");
     if (is_unfinished(decoder)) return refuse(scratch, UNSUPPORTED, "it is a progressive file without its last scans");
     if (own_huffman) replace_huffman(scratch);
     store.offset = crop_columns(decoder, &scratch->columns);
