@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,15 @@ def require_choices(*arguments: tuple[str, Any, Iterable[str]]) -> None:
     for name, value, choices in arguments:
         if value not in choices:
             raise ConfigurationError(f"{name}={value!r}: unknown", next_step=f"choose one of: {', '.join(choices)}")
+
+
+def require_integers(**arguments: Any) -> None:
+    """Raise ConfigurationError if an argument is no integer."""
+    for name, value in arguments.items():
+        try:
+            operator.index(value)
+        except TypeError:
+            raise ConfigurationError(f"{name}={value!r}: not an integer", next_step=f"correct {name}") from None
 
 
 def require_at_least(*arguments: tuple[str, int, int]) -> None:

@@ -19,7 +19,7 @@ from larder.machine import available_cpus, release_free_memory
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
 from larder.store import StoreSettings
-from larder.stream.arguments import require_at_least, require_choices, require_rank, require_transform
+from larder.stream.arguments import require_at_least, require_choices, require_integers, require_rank, require_transform
 from larder.stream.batch_reader import ReadLimits, Traffic, block_numbers
 from larder.stream.child_reader import Child, ChildReader
 from larder.stream.kernel import JpegKernel
@@ -91,6 +91,8 @@ class ArrayStream:
             ("mode", mode, get_args(Mode)),
         )
         require_transform(transform)
+        require_integers(batch_size=batch_size, seed=seed, window_bytes=window_bytes, ahead_bytes=ahead_bytes)
+        require_integers(threads=1 if threads is None else threads)
         require_at_least(
             ("batch_size", batch_size, 1),
             ("threads", 1 if threads is None else threads, 1),

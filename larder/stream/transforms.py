@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TRIES = 10
-MAX_PIXELS = 16_384
+MAX_SIDE = 16_384
 """Maximum side of a batch's images."""
 
 
@@ -90,8 +90,8 @@ class CenterCrop(Transform):
     crop_size: int = 224
 
     def __init__(self, resize: int = 256, crop: int = 224) -> None:
-        if not 1 <= crop <= resize <= MAX_PIXELS:
-            raise ValueError(f"crop={crop}, resize={resize}: must be 1 <= crop <= resize <= {MAX_PIXELS:,}")
+        if not 1 <= crop <= resize <= MAX_SIDE:
+            raise ValueError(f"crop={crop}, resize={resize}: must be 1 <= crop <= resize <= {MAX_SIDE:,}")
         object.__setattr__(self, "resize", resize)
         object.__setattr__(self, "crop_size", crop)
 
@@ -137,8 +137,8 @@ class RandomResizedCrop(Transform):
     draws = 4 * _TRIES + 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= MAX_PIXELS:
-            raise ValueError(f"size={self.size}: must be 1 to {MAX_PIXELS:,}")
+        if not 1 <= self.size <= MAX_SIDE:
+            raise ValueError(f"size={self.size}: must be 1 to {MAX_SIDE:,}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(
                 f"scale={self.scale}, ratio={self.ratio}: must be positive, in ascending order, scale at most 1"

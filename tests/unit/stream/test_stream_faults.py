@@ -187,6 +187,9 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.5}, "batch_size=2.5: not an integer"),
+        ({"seed": None}, "seed=None: not an integer"),
+        ({"threads": "2"}, "threads='2': not an integer"),
         ({"threads": 0}, "threads=0"),
         ({"ahead_bytes": 10}, "ahead_bytes=10"),
         ({"rank": 1}, "belong together"),
@@ -196,7 +199,20 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
         ({"decode": "Fast"}, "decode='Fast': unknown"),
         ({"transform": len}, "not a transform of larder.stream"),
     ],
-    ids=["batch", "threads", "memory", "rank-alone", "rank", "last", "damage", "decode", "transform"],
+    ids=[
+        "batch",
+        "half",
+        "seed",
+        "text",
+        "threads",
+        "memory",
+        "rank-alone",
+        "rank",
+        "last",
+        "damage",
+        "decode",
+        "transform",
+    ],
 )
 def test_impossible_arguments(make_shards: MakeShards, options: dict[str, Any], message: str):
     with pytest.raises(ConfigurationError, match=message):
