@@ -103,6 +103,19 @@ def test_a_damaged_sample_is_named(make_shards: MakeShards, indexed: bool):
     assert len(list(stream_of(packed, on_damage="skip").samples())) == (11 if indexed else 12)
 
 
+def test_an_image_that_claims_30000_pixels_a_side_is_named(make_shards: MakeShards):
+    packed = make_shards(12, 2, indexed=False)
+    shard = packed.folder / "shard-000000.tar"
+    image = packed.images[3]
+    sides = image.index(b"\xff\xc0") + 5
+    huge = image[:sides] + 2 * (30_000).to_bytes(2) + image[sides + 4 :]
+    shard.write_bytes(shard.read_bytes().replace(image, huge))
+    with pytest.raises(InputError, match=r"shard-000000\.tar, byte [0-9,]+, '.*0003\.jpg' can't be read: .*pixels"):
+        numbers_of(stream_of(packed), packed)
+    stream = stream_of(packed, on_damage="skip")
+    assert sorted(numbers_of(stream, packed)) == [number for number in range(12) if number != 3]
+
+
 def test_other_bytes_that_decode_are_found_by_their_digest(make_shards: MakeShards):
     packed = make_shards(12, 2)
     shard = packed.folder / "shard-000000.tar"
