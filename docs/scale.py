@@ -32,7 +32,7 @@ class Costs:
     """`stage_costs`: shard into the store, verified."""
     load_ms: float = 1.06
     """`stage_costs`: load of single images, verified."""
-    stream_ms: float = 1.07
+    stream_ms: float = 0.74
     """`stream_speed`: an epoch of larder.stream with exact decoding, for 68 KB; it grows with pixels."""
     shard_bytes: float = 64 << 20
     """`LARDER_SHARD_BYTES`. Up to 200 MiB, a shard is one request; above, one for 16 MiB, and two."""
@@ -42,13 +42,13 @@ class Costs:
     """Tar headers, padding and label of a sample in a shard."""
     index_bytes: float = 200
     """`stream_scale`: a line of the index of samples."""
-    open_us: float = 6.2
+    open_us: float = 1.6
     """`stream_scale`: CPU time of opening a stream, per sample of the index."""
-    open_bytes: float = 154
-    """`stream_scale`: peak memory while opening, per sample; half of it stays."""
-    order_bytes: float = 33
+    open_bytes: float = 80
+    """`stream_scale`: peak memory while opening, per sample; 56 bytes of it stay."""
+    order_bytes: float = 41
     """`stream_scale`: peak memory of computing an order, per sample of a rank."""
-    order_us: float = 0.17
+    order_us: float = 0.16
     """`stream_scale`: CPU time of it, per sample of a rank."""
     block_order_bytes: float = 22
     """`stream_scale`: peak memory of permuting blocks, per block of all ranks."""
