@@ -73,11 +73,20 @@ STORES = (
 
 
 def settings_by_name() -> dict[str, tuple[Setting, list[str]]]:
-    """Return every setting by its environment variable, with the stages that have it."""
+    """Return every setting by its environment variable, with the stages that have it.
+
+    Raises:
+        ValueError: If a variable has another flag or type in one stage than in another.
+    """
     settings: dict[str, tuple[Setting, list[str]]] = {}
     for stage, kind in STAGES.items():
         for setting in settings_of(kind):
-            settings.setdefault(setting.names[0], (setting, []))[1].append(stage)
+            name = setting.names[0]
+            first, stages = settings.setdefault(name, (setting, []))
+            stages.append(stage)
+            known = first.flag, type_of(STAGES[stages[0]], first)
+            if known != (setting.flag, type_of(kind, setting)):
+                raise ValueError(f"{name} is another setting in {stage} than in {stages[0]}: rename one of them")
     return settings
 
 

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _FOUND = (200, 206)
-_MENDED_FAULTS = (400, *range(300, 400))
-"""Statuses that boto3 may mend: another address, or another region for the signature."""
-"""Refusals that say what they mean. After others, such as one of the region, boto3 may know how to go on."""
+_RETRIED_BY_BOTO3 = (400, *range(300, 400))
+"""Statuses after which boto3 may find the right address, or the right region for the signature."""
 
 
 def make_object_client(settings: StoreSettings) -> S3Client:
@@ -78,7 +77,7 @@ class ObjectClient:
             response = self._send(f"{self._endpoint}/{Bucket}/{quote(Key, safe='/~')}", conditions)
             if response.status_code in _FOUND:
                 return _parsed(response)
-            if response.status_code not in _MENDED_FAULTS:
+            if response.status_code not in _RETRIED_BY_BOTO3:
                 raise ClientError(self._parse_error(response), "GetObject")
             response.raw.close()
             self._is_fast = False

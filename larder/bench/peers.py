@@ -82,7 +82,7 @@ def make_map_style_loader(
 
 
 class EpochLoader(Loader):
-    """Loader of a library that opens each epoch anew.
+    """Loader for a library that starts a new iteration for each epoch.
 
     Args:
         manifest: The manifest of the data.

@@ -35,17 +35,23 @@ class PeerSettings(LoaderSettings):
     arm: Annotated[str, AfterValidator(_validated_arm)] = Field(alias="LARDER_ARM", description="the arm to prepare")
 
 
+def _needs_preparation(name: str) -> bool:
+    return bool(ARMS[name].environment) or layout_of(name) is not None
+
+
 def prepare_peer(name: str, settings: LoaderSettings, reporter: Reporter) -> StageOutcome:
-    """Make what an arm needs besides its packages and larder's layouts. What is there already is made anew.
+    """Create what an arm needs besides its packages and larder's layouts, and replace what exists already.
 
     Raises:
         ConfigurationError: If the arm needs nothing of this kind, or a package is missing.
         LarderError: What `peer_environments.install` and `peer_data.write_peer_data` raise.
     """
     environment, layout = ARMS[name].environment, layout_of(name)
-    if not environment and layout is None:
+    if not _needs_preparation(name):
+        others = ", ".join(filter(_needs_preparation, ARMS))
         raise ConfigurationError(
-            f"{name} needs no data or environment of its own", next_step=f"run {StageRun('bench', 'compare')}"
+            f"{name} needs no data or environment of its own",
+            next_step=f"set LARDER_ARM to one of {others}; or run {StageRun('bench', 'compare')}",
         )
     if environment and missing_packages(name):
         reporter.event("installing", f"making the environment of {name}, {peer_environments.folder_of(environment)}")

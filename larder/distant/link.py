@@ -103,6 +103,6 @@ def require_plain_http(endpoint: str) -> None:
         else "S3_ENDPOINT_URL is empty, which means AWS, and AWS is distant already"
     )
     raise ConfigurationError(
-        f"LARDER_LATENCY and LARDER_BANDWIDTH make a store distant, but {reason}",
+        f"LARDER_LINK_LATENCY and LARDER_LINK_BANDWIDTH make a store distant, but {reason}",
         next_step="set S3_ENDPOINT_URL to the http address of a store on this machine or network, or leave both empty",
     )

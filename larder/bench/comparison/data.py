@@ -113,7 +113,7 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
         elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
             left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
         elif entry.layout == "mount" and settings.link is not None:
-            reason = "rclone has mounted the store directly, and not the distant one that LARDER_LATENCY asks for"
+            reason = "rclone has mounted the store directly, and not the distant one that LARDER_LINK_LATENCY asks for"
             left_out.append(LeftOut(arm=name, reason=reason, command=""))
         elif isinstance(location, LarderError):
             left_out.append(_explain(name, entry.layout, location, to_commands))

@@ -31,8 +31,8 @@ def compare_and_print(
     again = StageRun("bench", "compare").with_settings(
         LARDER_SHARDS=settings.shards,
         LARDER_ARMS=settings.arms,
-        LARDER_LATENCY=settings.latency,
-        LARDER_BANDWIDTH=settings.bandwidth,
+        LARDER_LINK_LATENCY=settings.latency,
+        LARDER_LINK_BANDWIDTH=settings.bandwidth,
     )
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),

@@ -85,15 +85,15 @@ class ComparisonSettings(LoaderSettings):
     )
     latency: Annotated[str, AfterValidator(_validated_latency)] = Field(
         "",
-        alias="LARDER_LATENCY",
+        alias="LARDER_LINK_LATENCY",
         description="round-trip time that compare adds to the store, as in 20ms: a proxy stands between, also for 0ms. "
         "Only for a store with http",
     )
     bandwidth: Annotated[str, AfterValidator(_validated_bandwidth)] = Field(
         "",
-        alias="LARDER_BANDWIDTH",
+        alias="LARDER_LINK_BANDWIDTH",
         description="bandwidth to which compare limits the store, all connections together, as in 200mbit; unlimited, "
-        "or empty without LARDER_LATENCY, is no limit",
+        "or empty without LARDER_LINK_LATENCY, is no limit",
     )
     round_seconds: int = Field(
         600,

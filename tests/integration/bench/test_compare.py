@@ -284,9 +284,9 @@ def test_the_proxy_counts_the_traffic_of_other_libraries(
 
 @pytest.mark.parametrize("endpoint", ["https://store.example:9000", ""])
 def test_a_store_that_cant_be_made_distant(run_bench: RunBench, endpoint: str) -> None:
-    code, _, err = run_bench(*COMPARE, LARDER_LATENCY="20ms", S3_ENDPOINT_URL=endpoint)
+    code, _, err = run_bench(*COMPARE, LARDER_LINK_LATENCY="20ms", S3_ENDPOINT_URL=endpoint)
     assert code == 2
-    assert "LARDER_LATENCY and LARDER_BANDWIDTH make a store distant, but S3_ENDPOINT_URL" in err
+    assert "LARDER_LINK_LATENCY and LARDER_LINK_BANDWIDTH make a store distant, but S3_ENDPOINT_URL" in err
 
 
 def test_training_steps_on_each_arms_batches(run_bench: RunBench, tree: Path, tmp_path: Path) -> None:
@@ -313,10 +313,10 @@ def test_steps_on_a_gpu_that_isnt_there(run_bench: RunBench, tmp_path: Path) -> 
 
 
 def test_latency_needs_a_unit(run_bench: RunBench) -> None:
-    code, _, err = run_bench(*COMPARE, LARDER_LATENCY="20", LARDER_BANDWIDTH="fast")
+    code, _, err = run_bench(*COMPARE, LARDER_LINK_LATENCY="20", LARDER_LINK_BANDWIDTH="fast")
     assert code == 2
-    assert "LARDER_LATENCY (environment)='20': must be a time" in err
-    assert "LARDER_BANDWIDTH (environment)='fast': must be bits per second" in err
+    assert "LARDER_LINK_LATENCY (environment)='20': must be a time" in err
+    assert "LARDER_LINK_BANDWIDTH (environment)='fast': must be bits per second" in err
 
 
 def test_too_few_samples(run_bench: RunBench) -> None:

@@ -405,7 +405,7 @@ def test_region_and_payment_reach_the_store(liar: Liar, client: str) -> None:
 
 
 def test_a_region_that_the_store_names(liar: Liar) -> None:
-    """The fast client leaves refusals that boto3 may know how to mend to boto3, here and from now on."""
+    """After a status that boto3 may handle, the fast client leaves this and later requests to boto3."""
 
     def reply(request: Request, talk: Talk) -> None:
         if "/eu-north-7/" in request.headers["authorization"]:

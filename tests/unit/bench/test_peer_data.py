@@ -109,8 +109,9 @@ def test_packed_layouts_arent_sorted_by_class(tmp_path: Path) -> None:
 
 
 def test_an_arm_that_needs_nothing_of_its_own_says_so(make_settings: MakeSettings) -> None:
-    with pytest.raises(ConfigurationError, match="stream needs no data or environment of its own"):
+    with pytest.raises(ConfigurationError, match="stream needs no data or environment of its own") as caught:
         prepare_peer("stream", make_settings(), NullReporter())
+    assert "hf_datasets, mosaicml, turboloader" in caught.value.next_step
 
 
 def test_a_peer_without_its_data_is_left_out_with_the_command(

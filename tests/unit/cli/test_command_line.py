@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from larder.cli.commands import BY_NAME, COMMANDS
 from larder.cli.main import parse
+from larder.cli.resolve import resolve
 from larder.cli.setting_specs import flags_of, settings_of_stages
 from larder.errors import ConfigurationError
 from tests.unit.cli.conftest import ROOT, FrontDoor
@@ -46,6 +48,24 @@ def test_settings_are_words_or_flags() -> None:
         "YES": "1",
     }
     assert invocation.dry_run
+
+
+def documented_commands() -> list[str]:
+    """Return the commands of the documentation's code blocks, as words of `larder`."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "services").glob("*/README.md")]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
+    found = re.findall(r"^(?:make|larder|python3 -m larder) ([a-z].*)$", "\n".join(blocks), re.MULTILINE)
+    return sorted({words for words in found if not words.startswith("provision")})
+
+
+@pytest.mark.parametrize("words", documented_commands())
+def test_documented_commands_have_valid_settings(words: str, tmp_path: Path) -> None:
+    resolve(tmp_path, parse(shlex.split(words, comments=True), {}).given, {}, tmp_path)
+
+
+def test_flags_of_the_same_name_are_settings_of_their_stages() -> None:
+    assert parse(["compare", "--bandwidth=200mbit"], {}).given == {"LARDER_LINK_BANDWIDTH": "200mbit"}
+    assert parse(["etl-load", "--bandwidth=20MB"], {}).given == {"LARDER_BANDWIDTH": "20MB"}
 
 
 def test_what_make_was_given_yields_to_words() -> None:
