@@ -75,7 +75,8 @@ def test_measures_every_arm_that_the_data_allow(
     assert {one.epochs[0].samples_digest for one in measured} == {record.data.samples_digest}
     on_disk = {"imagefolder_local", *peers}
     cached = {one.arm: one.epochs[0].page_cache.resident_before for one in measured}
-    assert cached == {name: 1.0 if name in on_disk else None for name in cached}
+    assert {name for name, share in cached.items() if share is not None} == on_disk & cached.keys()
+    assert all(share is None or 0 < share <= 1 for share in cached.values())  # the kernel may drop a page
     assert record.summary.instrument is not None
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
