@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import random
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
 
 from tests.conftest import Proxy, StartProxy, Store
 from tests.integration.conftest import Stage
 from tests.integration.load.conftest import InStore, Load, MakeTree
+from tests.tls import serve_tls
 
 pytestmark = pytest.mark.any_store
 
@@ -221,49 +216,14 @@ def test_two_loads_from_one_volume(
     assert first.returncode == 0
 
 
-def test_the_store_speaks_tls(
-    load: Load, tree: MakeTree, there: InStore, store: Store, tls: Callable[[Any], tuple[str, Path]], tmp_path: Path
-) -> None:
+def test_the_store_speaks_tls(load: Load, tree: MakeTree, there: InStore, store: Store, tmp_path: Path) -> None:
     if store.endpoint.startswith("https"):
         pytest.skip("this store speaks TLS by itself, as all tests of it show")
     made = tree(20)
-    endpoint, authority = tls(store)
-    refused = load(env={"S3_ENDPOINT_URL": endpoint})
-    assert refused.code == 2
-    assert "AWS_CA_BUNDLE" in refused.stderr
-    result = load(env={"S3_ENDPOINT_URL": endpoint, "AWS_CA_BUNDLE": str(authority)})
+    with serve_tls(store.endpoint, tmp_path) as tls:
+        refused = load(env={"S3_ENDPOINT_URL": tls.endpoint})
+        assert refused.code == 2
+        assert "AWS_CA_BUNDLE" in refused.stderr
+        result = load(env={"S3_ENDPOINT_URL": tls.endpoint, "AWS_CA_BUNDLE": str(tls.authority)})
     assert result.code == 0, result.stderr
     assert there.data() == made
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> Iterator[Callable[[Any], tuple[str, Path]]]:
-    """Put TLS in front of a store. Returns the endpoint and the authority's certificate."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def start(store: Any) -> tuple[str, Path]:
-        authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        host, port = store.endpoint.removeprefix("http://").split(":")
-
-        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
-                while data := await reader.read(65536):
-                    writer.write(data)
-                    await writer.drain()
-            writer.close()
-
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            store_reader, store_writer = await asyncio.open_connection(host, int(port))
-            await asyncio.gather(pump(reader, store_writer), pump(store_reader, writer))
-
-        serving = asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
-        server = asyncio.run_coroutine_threadsafe(serving, loop).result(30)
-        return f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", tmp_path / "ca.pem"
-
-    yield start
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(30)
