@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from botocore.exceptions import ClientError
 
 from larder.batches import batches
-from larder.contract import MANIFEST, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from larder.contract import CLASSES, MANIFEST, MAX_MANIFEST_BYTES, RUN, Manifest, parse_manifest
 from larder.errors import ServiceError
 from larder.fingerprint import CUTOFF_BYTES, PART_BYTES
 from larder.next_step import StageRun
@@ -38,6 +39,7 @@ _MAX_KEYS_PER_DELETE = 1000  # the protocol's limit
 _PAST_THE_END = {"InvalidRange", "416"}
 _OTHER_CONTENT = {"PreconditionFailed", "412"}
 _BINARY = "application/octet-stream"
+_JSON = "application/json"
 MAX_READ_BYTES = 64 << 20
 """Maximum size of an object that is read into memory, such as a manifest or an image."""
 _PLAIN_ETAG = re.compile(r'"([^"\s]+)"')
@@ -406,6 +408,12 @@ class BucketPrefix:
             if faults := response.get("Errors"):
                 code, key = faults[0].get("Code", ""), faults[0].get("Key", "")
                 raise explain_code(code, faults[0].get("Message", ""), f"deleting s3://{self.bucket}/{key}")
+
+    def write_manifest(self, manifest: Manifest, run: Mapping[str, Any]) -> None:
+        """Write run.json and classes.json, and the manifest last."""
+        self.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), _JSON)
+        self.write(CLASSES, manifest.classes_json().encode(), _JSON)
+        self.write(MANIFEST, manifest.to_json().encode(), _JSON)
 
     def find_manifest(self) -> Manifest | None:
         """Return the folder's manifest, or None if there is none, which means that no finished artifact is there.

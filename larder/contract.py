@@ -3,6 +3,7 @@
     <artifact>/_larder/index.jsonl     one line per file, sorted by path
     <artifact>/_larder/samples.jsonl   packed artifacts only: one line per sample, in the packed order
     <artifact>/_larder/manifest.json   describes the artifact; written last, so without it the artifact is unfinished
+    <artifact>/_larder/classes.json    the classes' names, by label: a copy from the manifest, for other programs
     <artifact>/_larder/run.json        what varies from run to run: times, rates, host, versions, rejects
 
 Manifests and indexes contain no times, host names or secrets: the same input and settings give the same bytes.
@@ -32,7 +33,7 @@ from larder.settings import describe_fault
 
 VERSION: Literal[1] = 1
 META = "_larder"
-MANIFEST, RUN = f"{META}/manifest.json", f"{META}/run.json"
+MANIFEST, CLASSES, RUN = f"{META}/manifest.json", f"{META}/classes.json", f"{META}/run.json"
 INDEX_IN_STORE = re.compile(rf"{META}/index-([0-9a-f]{{64}})\.jsonl")
 """Pattern of the path of an index in a store; the group is the index's digest (see `index_name`)."""
 
@@ -115,6 +116,10 @@ class Manifest(_FrozenModel):
     def to_json(self) -> str:
         """Return the canonical JSON text: sorted keys, indented by two spaces, with a newline at the end."""
         return json.dumps(self.model_dump(exclude_none=True), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+    def classes_json(self) -> str:
+        """Return the content of classes.json."""
+        return json.dumps(self.classes, indent=0, ensure_ascii=False) + "\n"
 
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON. The next stage's manifest refers to its input by this digest."""

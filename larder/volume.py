@@ -109,6 +109,8 @@ class StagedArtifact:
             inner: Subfolder of the staged data that becomes the artifact; "" for all of it.
         """
         (self.meta_folder / "run.json").write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        if manifest.classes:
+            (self.meta_folder / "classes.json").write_text(manifest.classes_json(), encoding="utf-8")
         _sync(self.root)  # flush the data before the manifest that describes it
         _write_durably(self.meta_folder / "manifest.json", manifest.to_json().encode())
         new = self.staged / inner

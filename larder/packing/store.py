@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from larder.contract import (
+    CLASSES,
     INDEX_IN_STORE,
     MANIFEST,
     META,
@@ -149,8 +149,7 @@ class StoreTarget:
         meta = self._staged_artifact.meta_folder
         for name, file in ((index_name(stored), "index.jsonl"), (samples_name(stored), "samples.jsonl")):
             self._folder.upload(f"{META}/{name}", meta / file, "application/x-ndjson")
-        self._folder.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
-        self._folder.write(MANIFEST, stored.to_json().encode(), "application/json")
+        self._folder.write_manifest(stored, run)
         self._delete_old_objects(stored, meta / "index.jsonl")
         ledger.remove()
         self._staged_artifact.discard()
@@ -205,7 +204,7 @@ class StoreTarget:
 
     def _leftovers(self, manifest: Manifest) -> list[str]:
         """Return the objects in `_larder/` that don't belong to the manifest: old indexes and incoming packs."""
-        keep = {MANIFEST, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
+        keep = {MANIFEST, CLASSES, RUN, f"{META}/{index_name(manifest)}", f"{META}/{samples_name(manifest)}"}
         return [path for path in self._objects if path.startswith(f"{META}/") and path not in keep]
 
     def _paths_in_old_index(self, path: str) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from larder.bucket import BucketPrefix
-from larder.contract import INDEX_IN_STORE, MANIFEST, META, RUN, Manifest, index_name
+from larder.contract import INDEX_IN_STORE, META, RUN, Manifest, index_name
 from larder.errors import ConfigurationError, InputError, LarderError
 from larder.progress import Reporter
 
@@ -86,9 +86,7 @@ class IndexFolder:
         """Upload the index, then the manifest, and finally delete the previous index."""
         name = f"{META}/{index_name(manifest)}"
         self.folder.upload(name, index, "application/x-ndjson")
-        record = json.dumps(run | {"manifest": manifest.digest()}, indent=2) + "\n"
-        self.folder.write(RUN, record.encode(), "application/json")
-        self.folder.write(MANIFEST, manifest.to_json().encode(), "application/json")
+        self.folder.write_manifest(manifest, run | {"manifest": manifest.digest()})
         self.delete_stale(manifest)
 
     def delete_stale(self, manifest: Manifest) -> None:

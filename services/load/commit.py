@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TypedDict
 
 from larder.bucket import ListedObject
 from larder.contract import (
+    CLASSES,
     INDEX_IN_STORE,
     MANIFEST,
     META,
@@ -63,9 +63,7 @@ def commit(job: LoadJob, current: Manifest | None, clock: Clock, sent: LoadRunRe
             indexes[f"{META}/{samples_name(manifest)}"] = own
         _upload_indexes(job, indexes, all_of_them=manifest != current)
         if manifest != current:
-            run = clock.record(**sent)
-            job.remote.write(RUN, (json.dumps(run, indent=2) + "\n").encode(), "application/json")
-            job.remote.write(MANIFEST, manifest.to_json().encode(), "application/json")
+            job.remote.write_manifest(manifest, clock.record(**sent))
             _require_own_indexes(job, indexes)
         return manifest
 
@@ -109,7 +107,7 @@ def delete_stale(job: LoadJob, manifest: Manifest, current: Manifest | None, *, 
             objects=replaced,
         )
         job.remote.delete(item.path for item in job.state.unexpected_objects("before"))
-    keep = {MANIFEST, RUN} | own | (_indexes(current) if current else set())
+    keep = {MANIFEST, CLASSES, RUN} | own | (_indexes(current) if current else set())
     temporary = [item.path for item in job.state.unexpected_objects("meta") if item.path not in keep]
     if probed:
         temporary.append(PROBE)

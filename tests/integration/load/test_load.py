@@ -31,10 +31,12 @@ def test_every_file_becomes_an_object_and_the_manifest_names_them(load: Load, tr
     assert manifest["artifact"] == "objects"
     assert manifest["files"] == 60
     assert own(there.paths()) == [
+        "_larder/classes.json",
         f"_larder/index-{manifest['index']['sha256']}.jsonl",
         "_larder/manifest.json",
         "_larder/run.json",
     ]
+    assert json.loads(there.read("_larder/classes.json")) == manifest["classes"]
     record = json.loads(there.read("_larder/run.json"))
     assert record.keys() == RunRecord.__annotations__.keys() | LoadRunRecord.__annotations__.keys()
     head = there.client.head_object(Bucket=there.bucket, Key="Food-11/training/class_00/0_0.jpg")
