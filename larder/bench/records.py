@@ -248,6 +248,8 @@ class Comparison(Part):
     """Arms that weren't run."""
     failures: list[Failure]
     """Rounds that failed."""
+    left_out_for_time: list[str] = Field(default_factory=list)
+    """What a quick comparison left out to keep its time, a phrase each; empty in other records."""
 
     def as_json(self) -> str:
         """Return the record as JSON."""

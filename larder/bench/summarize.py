@@ -18,10 +18,20 @@ MAX_NOISE = 0.10
 """Width of the A/A test's interval above which the machine is called noisy."""
 MIN_ROUNDS = 5
 """Fewer rounds give a result of low confidence."""
+_MAX_CUT = 6
+"""Parts left out of a quick run that the answer names."""
 _NAMES_OF_BOUND = ("stream_from_memory", "decode")
 
 
-def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], *, is_sure: bool, rounds_added: int) -> Summary:
+def summarize(
+    rounds: Sequence[Round],
+    rooflines: Sequence[Roofline],
+    *,
+    is_sure: bool,
+    rounds_added: int,
+    quick: bool = False,
+    cut: Sequence[str] = (),
+) -> Summary:
     """Return what the rounds of a comparison found.
 
     Args:
@@ -29,6 +39,8 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], *, is_sure
         rooflines: Upper bounds.
         is_sure: Whether the run was complete and not quick.
         rounds_added: Rounds that were added because the machine was noisy.
+        quick: Whether the run was quick.
+        cut: What a quick run left out to keep its time.
     """
     measured = [one for one in rounds if one.round > 0]
     groups = _by_arm(one for one in measured if one.arm != NOTHING and not one.arm.endswith(AGAIN))
@@ -46,7 +58,7 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], *, is_sure
     ratios = _ratios(arms, groups)
     sure = is_sure and repeated is not None and repeated.verdict == "quiet"
     return Summary(
-        answer=_answer(arms, ratios, repeated, is_sure=is_sure),
+        answer=" ".join([*_answer(arms, ratios, repeated), *_caution(arms, is_sure=is_sure, quick=quick, cut=cut)]),
         confidence="high" if sure else "low",
         arms=arms,
         ratios=ratios,
@@ -214,9 +226,10 @@ def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[Waterfall
     ]
 
 
-def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None, *, is_sure: bool) -> str:
+def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None) -> list[str]:
+    """Return the sentences that answer the question."""
     if not arms:
-        return "No arm could be measured."
+        return ["No arm could be measured."]
     best = arms[0]
     rate = best.imgs_per_s
     sentences = [
@@ -242,6 +255,21 @@ def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: Repea
             f"The machine was too noisy to be sure: {repeated.arm} twice gave a ratio of {repeated.ratio.median:.2f} "
             f"({repeated.ratio.low:.2f} to {repeated.ratio.high:.2f})."
         )
-    if not is_sure:
-        sentences.append("This run was quick or incomplete, so the intervals are wide: run the whole comparison.")
-    return " ".join(sentences)
+    return sentences
+
+
+def _caution(arms: Sequence[ArmSummary], *, is_sure: bool, quick: bool, cut: Sequence[str]) -> list[str]:
+    """Return sentences that tell how sure the answer is, if it isn't, and what was left out for lack of time."""
+    if is_sure:
+        return []
+    if not quick:
+        return ["This run was incomplete, so the intervals are wide: run the whole comparison."]
+    fewest = min((arm.rounds for arm in arms), default=0)
+    sureness = (
+        "a single round for some arms, which says nothing about noise: take the order as a hint"
+        if fewest == 1
+        else f"{fewest} rounds of parts of an epoch, so the intervals are wide"
+    )
+    more = f", and {len(cut) - _MAX_CUT:,} more" if len(cut) > _MAX_CUT else ""
+    without = [f"To keep its time, it left out {', '.join(cut[:_MAX_CUT])}{more}."] if cut else []
+    return [f"This run was quick ({sureness}): run the whole comparison to be sure.", *without]

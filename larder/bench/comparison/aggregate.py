@@ -50,6 +50,7 @@ def aggregate(paths: Sequence[Path]) -> Comparison:
     is_sure = max((one.round for one in rounds), default=0) >= MIN_ROUNDS and all(map(_is_sure, records))
     arms = _merge_arms(records)
     added = sum(record.summary.repeated.rounds_added for record in records if record.summary.repeated)
+    cut = list(dict.fromkeys(phrase for record in records for phrase in record.left_out_for_time))
     return first.record.model_copy(
         update={
             "id": hashlib.sha256(" ".join(record.id for record in records).encode()).hexdigest(),
@@ -58,7 +59,10 @@ def aggregate(paths: Sequence[Path]) -> Comparison:
             "arms": arms,
             "rounds": rounds,
             "rooflines": rooflines,
-            "summary": summarize(rounds, rooflines, is_sure=is_sure, rounds_added=added),
+            "summary": summarize(
+                rounds, rooflines, is_sure=is_sure, rounds_added=added, quick=first.record.quick, cut=cut
+            ),
+            "left_out_for_time": cut,
             "left_out": [one for one in first.record.left_out if one.arm not in {arm.name for arm in arms}],
             "failures": [failure for record in records for failure in record.failures],
         }

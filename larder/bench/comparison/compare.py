@@ -21,6 +21,7 @@ from larder.bench.comparison.rooflines import ABOUT, available_rooflines
 from larder.bench.comparison.runners import PeerRunner
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison.time_budget import REFERENCE_SECONDS, TimeBudget
 from larder.bench.comparison.work import PRELOADED, Job, do
 from larder.bench.record_files import RecordFile, reserve
 from larder.bench.record_parts import UNKNOWN, Provenance
@@ -109,13 +110,17 @@ def _run(
     summary = found.manifest.splits[settings.split]
     facts = DataFacts(source, summary.bytes / max(summary.samples, 1))
     entries = plan_entries(found.arms, settings.worker_counts, available_rooflines(source))
-    digest = _make_reference(settings, reporter, facts, summary.samples, kept, runner)
+    budget = TimeBudget.of_quick(began) if settings.quick else TimeBudget()
+    digest = _make_reference(settings, reporter, facts, summary.samples, kept, runner, budget)
     last = settings.measured_rounds
     with _at_a_distance(settings, facts, kept) as (of_rounds, facts):
-        session = Session(of_rounds, entries, facts, kept, runner, reporter)
+        session = Session(of_rounds, entries, facts, kept, runner, reporter, budget)
         session.run_rounds(WARM_UP, last)
         added = 0 if settings.quick else session.add_rounds(last + 1, settings.extra_seconds)
     _require_results(session)
+    left_out = session.left_out_for_time()
+    if settings.quick and digest == UNKNOWN and facts.source is not None:
+        left_out.append("the check of samples and pixels")
     is_partial = bool(session.failures)
     is_sure = not (settings.quick or is_partial or last < MIN_ROUNDS or settings.batches)
     rooflines = session.rooflines(ABOUT)
@@ -130,8 +135,11 @@ def _run(
         arms=session.arms(),
         rounds=session.rounds,
         rooflines=rooflines,
-        summary=summarize(session.rounds, rooflines, is_sure=is_sure, rounds_added=added),
+        summary=summarize(
+            session.rounds, rooflines, is_sure=is_sure, rounds_added=added, quick=settings.quick, cut=left_out
+        ),
         left_out=found.left_out,
+        left_out_for_time=left_out,
         failures=session.failures,
     )
 
@@ -161,6 +169,11 @@ def _at_a_distance(
 def _require_results(session: Session) -> None:
     """Raise InputError if every arm has failed."""
     if not any(one.round > WARM_UP and one.arm != NOTHING for one in session.rounds):
+        if not session.failures:
+            raise InputError(
+                "no arm could be measured in the time of a quick comparison",
+                next_step="run the whole comparison, or name fewer arms in LARDER_ARMS",
+            )
         reasons = {f"  - {one.arm}: {one.message}": None for one in session.failures}
         raise InputError(
             join_lines("no arm could be measured:", *reasons),
@@ -175,6 +188,7 @@ def _make_reference(
     samples: int,
     kept: KeptRounds,
     runner: JobRunner,
+    budget: TimeBudget,
 ) -> str:
     """Make the reference of PIL's pixels, and return the digest that each epoch must have; "unknown" without one.
 
@@ -191,11 +205,14 @@ def _make_reference(
     if facts.source.shards and facts.source.tree:
         sources.append(facts.source._replace(shards=""))  # in case that the store fails
     for source in sources:
-        made = runner.run(do, Job("reference", None, settings, kept.folder, source), "reference")
+        job = Job("reference", None, settings, kept.folder, source)
+        made = runner.run(do, job, "reference", budget.deadline(REFERENCE_SECONDS))
         if not isinstance(made, JobFailure):
             kept.write("reference", made)
             return str(made["digest"])
         reporter.event("no reference", f"the images can't be decoded for checks: {made.message}")
+        if made.kind == "timeout" and budget.is_limited:
+            break
     return UNKNOWN
 
 

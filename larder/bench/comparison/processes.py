@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import select
@@ -76,13 +77,16 @@ class JobRunner:
                 start_new_session=True,  # Ctrl-C is for this process, which ends the other one
             )
 
-    def run(self, function: Callable[[A], dict[str, Any]], argument: A, name: str) -> dict[str, Any] | JobFailure:
+    def run(
+        self, function: Callable[[A], dict[str, Any]], argument: A, name: str, deadline: float = math.inf
+    ) -> dict[str, Any] | JobFailure:
         """Run a job, and return its result or why there is none.
 
         Args:
             function: Function of a module, which returns its result as JSON types. Its process is forked.
             argument: Its argument, which is pickled.
             name: Name for its files.
+            deadline: Time by the monotonic clock at which it is ended, also before the runner's time limit.
 
         Raises:
             ResourceError: If no process can be started.
@@ -92,24 +96,29 @@ class JobRunner:
         result, log = self._folder / f"{name}.result", self._folder / f"{name}.log"
         result.unlink(missing_ok=True)
         is_new = self._template is None or self._template.poll() is not None
+        began = time.monotonic()
         self.start()
         assert self._template is not None and self._template.stdin is not None
         try:
             if is_new or not self._is_ready:
-                self._await("ready", time.monotonic() + START_SECONDS)
+                self._await("ready", min(began + START_SECONDS, deadline))
                 self._is_ready = True
             pickle.dump(Request(function, argument, result, log), self._template.stdin)
             self._template.stdin.flush()
-            self._running = int(self._await("pid", time.monotonic() + START_SECONDS))
-            code = self._await("exit", time.monotonic() + self._limit)
+            self._running = int(self._await("pid", min(time.monotonic() + START_SECONDS, deadline)))
+            forked = time.monotonic()
+            code = self._await("exit", min(forked + self._limit, deadline))
         except TimeoutError:
             has_begun = self._running is not None
             self._end()
             if not has_begun:
-                message = f"importing the libraries took longer than {START_SECONDS:g} s"
+                message = f"importing the libraries took longer than {_seconds(min(START_SECONDS, deadline - began))}"
                 return JobFailure("timeout", message, "end other programs, which keep the machine busy")
-            message = f"it took longer than {self._limit:g} s, and was ended"
-            return JobFailure("timeout", message, "set LARDER_ROUND_SECONDS higher")
+            message = f"it took longer than {_seconds(min(self._limit, deadline - forked))}, and was ended"
+            is_early = deadline < forked + self._limit
+            return JobFailure(
+                "timeout", message, "run the whole comparison" if is_early else "set LARDER_ROUND_SECONDS higher"
+            )
         except (BrokenPipeError, EOFError):
             self._end()
             raise ResourceError(
@@ -165,6 +174,10 @@ class JobRunner:
                         stream.close()
             self._template = None
         self._is_ready = False
+
+
+def _seconds(number: float) -> str:
+    return f"{round(number, 1):g} s"
 
 
 def _last_line(log: Path) -> str:

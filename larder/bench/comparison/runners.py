@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ class PeerRunner(JobRunner):
             runner.__exit__(*exception)
         super().__exit__(*exception)
 
-    def run(self, function: Callable[[A], dict[str, Any]], argument: A, name: str) -> dict[str, Any] | JobFailure:
+    def run(
+        self, function: Callable[[A], dict[str, Any]], argument: A, name: str, deadline: float = math.inf
+    ) -> dict[str, Any] | JobFailure:
         """Run a job, and return its result or why there is none. See JobRunner.
 
         If an environment's Python doesn't run, only its arm fails.
@@ -40,12 +43,12 @@ class PeerRunner(JobRunner):
         arm = _arm_of(argument) if isinstance(argument, Job) else ""
         environment = ARMS[arm].environment if arm in ARMS and is_elsewhere(arm) else ""
         if not environment:
-            return super().run(function, argument, name)
+            return super().run(function, argument, name, deadline)
         if environment not in self._others:
             python = peer_environments.python_of(environment)
             self._others[environment] = JobRunner(self._folder, self._limit, self._modules, python)
         try:
-            return self._others[environment].run(function, argument, name)
+            return self._others[environment].run(function, argument, name, deadline)
         except (LarderError, OSError) as error:
             reason = error.what if isinstance(error, LarderError) else error.strerror
             message = f"{peer_environments.folder_of(environment)} doesn't run: {reason}"

@@ -11,11 +11,12 @@ from larder.bench.arms import ARMS
 from larder.bench.comparison.describe import describe_arm
 from larder.bench.comparison.images import ImageSource
 from larder.bench.comparison.kept import KeptRounds
-from larder.bench.comparison.plan import QUICK_ROOFLINE_ROUNDS, ROOFLINE_ROUNDS, WARM_UP, Entry, Run, plan_round
+from larder.bench.comparison.plan import QUICK_ROOFLINE_ROUNDS, WARM_UP, Entry, Run, plan_round
 from larder.bench.comparison.processes import JobFailure, JobRunner
 from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison.time_budget import PASS_SECONDS, RUN_SECONDS, TimeBudget, by_importance, pass_seconds
 from larder.bench.comparison.work import Job, do
-from larder.bench.record_parts import Arm, PixelError, Roofline, Round
+from larder.bench.record_parts import Arm, EpochRecord, PixelError, Roofline, Round
 from larder.bench.records import Failure
 from larder.bench.statistics import median_interval
 from larder.bench.summarize import AGAIN, NOTHING, repeated_arm
@@ -23,10 +24,6 @@ from larder.progress import Reporter
 
 MAX_FAILURES = 2
 """An arm that has failed so often isn't run again."""
-QUICK_PASS_SECONDS = 3.0
-"""Duration of a pass of a quick comparison."""
-QUICK_SECONDS = 150.0
-"""A quick comparison starts no run of a further round after this time."""
 _QUICK_WARM_UP_BATCHES = 6
 _MIN_BATCHES = 3
 _GUESS_SECONDS = 15.0
@@ -53,6 +50,7 @@ class Session:
         kept: Completed rounds of this comparison.
         runner: Runs jobs.
         reporter: Receives progress.
+        budget: Time that is left; None is no limit.
     """
 
     def __init__(
@@ -63,9 +61,11 @@ class Session:
         kept: KeptRounds,
         runner: JobRunner,
         reporter: Reporter,
+        budget: TimeBudget | None = None,
     ) -> None:
         self._settings, self._entries, self._facts = settings, entries, facts
         self._kept, self._runner, self._reporter = kept, runner, reporter
+        self._budget = budget or TimeBudget()
         self.rounds: list[Round] = []
         self.failures: list[Failure] = []
         self.next_steps: list[str] = []
@@ -75,32 +75,89 @@ class Session:
         self._arms: dict[str, tuple[str, PixelError | None]] = {}
         self._seconds: dict[Entry, float] = {}
         self._left: list[Run] = []
-        self._began = time.monotonic()
+        self._cold: set[Entry] = set()
+        """Arms that there was no time to warm up."""
+        self._pass_seconds = PASS_SECONDS
 
     def run_rounds(self, first: int, last: int) -> None:
-        """Run the rounds from `first` to `last`."""
-        planned = [run for number in range(first, last + 1) for run in self._plan(number)]
-        self._left = list(planned)
-        for done, run in enumerate(planned, 1):
-            self._left.pop(0)
-            if self._is_given_up(run.entry) or self._is_late(run):
-                continue
-            began, kept_before = time.monotonic(), self.kept_seconds
-            shown = self._run(run)
-            seconds = time.monotonic() - began + self.kept_seconds - kept_before
-            self._seconds[run.entry] = max(seconds, self._seconds.get(run.entry, 0.0))
-            left = self._seconds_left()
-            self._reporter.event(
-                "round",
-                f"{_describe(run)}: {shown} ({done:,} of {len(planned):,} runs, about {_duration(left)} left)",
-                done=done,
-                total=len(planned),
-                seconds_left=round(left),
-            )
+        """Run the rounds from `first` to `last`, or as many of them as the time allows."""
+        rounds = [self._plan(number) for number in range(first, last + 1)]
+        total, done = sum(map(len, rounds)), 0
+        for at, planned in enumerate(rounds):
+            if not self._round_fits(planned):
+                return
+            for run in planned:
+                done += 1
+                self._left = [*planned[planned.index(run) + 1 :], *(one for later in rounds[at + 1 :] for one in later)]
+                if self._has_time(run) and not self._is_given_up(run.entry):
+                    self._run_and_report(run, done, total)
+
+    def _run_and_report(self, run: Run, done: int, total: int) -> None:
+        began, kept_before = time.monotonic(), self.kept_seconds
+        shown = self._run(run)
+        seconds = time.monotonic() - began + self.kept_seconds - kept_before
+        self._seconds[run.entry] = max(seconds, self._seconds.get(run.entry, 0.0))
+        left = self._seconds_left()
+        self._reporter.event(
+            "round",
+            f"{_describe(run)}: {shown} ({done:,} of {total:,} runs, about {_duration(left)} left)",
+            done=done,
+            total=total,
+            seconds_left=round(left),
+        )
 
     def _plan(self, number: int) -> list[Run]:
-        rooflines = QUICK_ROOFLINE_ROUNDS if self._settings.quick else ROOFLINE_ROUNDS
-        return plan_round(self._entries, number, self._settings.seed, rooflines)
+        """Return the runs of a round. In a quick comparison, what matters most comes first."""
+        if not self._settings.quick:
+            return plan_round(self._entries, number, self._settings.seed)
+        planned = plan_round(self._entries, number, self._settings.seed, QUICK_ROOFLINE_ROUNDS)
+        if number == WARM_UP:
+            return by_importance(planned)
+        return sorted(planned, key=lambda run: run.entry.kind == "roofline")
+
+    def _round_fits(self, planned: Sequence[Run]) -> bool:
+        """Return whether there is time for a round. The first one is always tried, with passes that fit."""
+        number = planned[0].round
+        if not self._budget.is_limited or number == WARM_UP:
+            return True
+        running = [run.entry for run in planned if not self._is_given_up(run.entry) and run.entry not in self._cold]
+        if number == WARM_UP + 1:
+            overheads = [self._overhead_of(entry) for entry in running if entry.kind == "arm"]
+            bounds = sum(entry.kind == "roofline" for entry in running)
+            self._pass_seconds = pass_seconds(self._budget.left(), overheads, bounds)
+            return True
+        return sum(self._seconds.get(entry, 0.0) for entry in running) < self._budget.left()
+
+    def _overhead_of(self, entry: Entry) -> float:
+        """Return what a run of an arm takes beside its pass, by its warm-up."""
+        epoch = self._warm_up_of(entry)
+        return max(self._seconds.get(entry, _GUESS_SECONDS) - (epoch.seconds if epoch else 0.0), 0.0)
+
+    def _has_time(self, run: Run) -> bool:
+        """Return whether a run may start. What is left out for lack of time isn't run in later rounds either."""
+        if run.entry in self._cold:
+            return False
+        if run.round == WARM_UP and not self._budget.allows_warm_up():
+            self._cold.add(run.entry)
+            return False
+        needs = self._seconds.get(run.entry, 0.0) if run.round > WARM_UP + 1 else 0.0
+        return self._budget.left() > needs
+
+    def left_out_for_time(self) -> list[str]:
+        """Return what a quick comparison left out to keep its time, a phrase each."""
+        if not self._budget.is_limited:
+            return []
+        done = {(one.arm, one.workers) for one in self.rounds if one.round > WARM_UP}
+        done |= {(entry.name, entry.workers) for entry in self._bounds}
+        done |= {(one.arm, one.workers) for one in self.failures}
+        missing = [_describe_entry(entry) for entry in self._entries if (entry.name, entry.workers) not in done]
+        complete = max((one.round for one in self.rounds), default=WARM_UP)
+        planned = self._settings.measured_rounds
+        if complete < planned:
+            missing.append(f"{planned - complete} of {planned} rounds")
+        if self._pass_seconds < PASS_SECONDS:
+            missing.append(f"a part of each pass, which took {self._pass_seconds:.1f} s in place of {PASS_SECONDS:g} s")
+        return missing
 
     def add_rounds(self, first: int, seconds: float) -> int:
         """Add rounds while the machine is noisy and time is left. Return their number."""
@@ -146,8 +203,10 @@ class Session:
         result: dict[str, Any] | JobFailure | None = self._kept.read(name)
         is_kept = result is not None
         if result is None:
-            result = self._runner.run(do, self._job(run), name)
+            result = self._runner.run(do, self._job(run), name, self._budget.deadline(RUN_SECONDS))
         if isinstance(result, JobFailure):
+            if result.kind == "timeout" and self._budget.left() <= 0:
+                return "ended, since the time is over"
             self.next_steps.append(result.next_step)
             self.failures.append(
                 Failure(
@@ -199,26 +258,22 @@ class Session:
         )
 
     def _quick_batches(self, run: Run) -> int:
-        """Return how many batches an arm reads in QUICK_PASS_SECONDS, by its warm-up."""
-        if run.round == WARM_UP:
+        """Return how many batches an arm reads in the time of a pass, by its warm-up."""
+        if run.round == WARM_UP or (epoch := self._warm_up_of(run.entry)) is None:
             return _QUICK_WARM_UP_BATCHES
-        name = run.entry.name.removesuffix(AGAIN)
-        key = name, run.entry.workers, WARM_UP
-        warm_ups = [one.epochs[0] for one in self.rounds if (one.arm, one.workers, one.round) == key]
-        if not warm_ups:
-            return _QUICK_WARM_UP_BATCHES
-        [epoch] = warm_ups
         later = (epoch.batches - 1) / max(epoch.seconds - epoch.first_batch_s, 0.01)
-        seconds = max(QUICK_PASS_SECONDS - epoch.first_batch_s, 0.0)
+        seconds = max(self._pass_seconds - epoch.first_batch_s, 0.0)
         return max(1 + int(min(later, 4 * epoch.batches_per_s) * seconds), _MIN_BATCHES)
 
-    def _is_given_up(self, entry: Entry) -> bool:
-        failed = sum((one.arm, one.workers) == (entry.name, entry.workers) for one in self.failures)
-        return failed >= MAX_FAILURES
+    def _warm_up_of(self, entry: Entry) -> EpochRecord | None:
+        """Return the epoch of an arm's warm-up; the second run of the A/A arm has that of the first."""
+        key = entry.name.removesuffix(AGAIN), entry.workers, WARM_UP
+        return next((one.epochs[0] for one in self.rounds if (one.arm, one.workers, one.round) == key), None)
 
-    def _is_late(self, run: Run) -> bool:
-        """Return whether a run is left out to keep the time of a quick comparison. The first round is always whole."""
-        return self._settings.quick and run.round > 1 and time.monotonic() - self._began > QUICK_SECONDS
+    def _is_given_up(self, entry: Entry) -> bool:
+        """Return whether an arm has failed too often to be run again; when time is limited, it may hang once."""
+        kinds = [one.kind for one in self.failures if (one.arm, one.workers) == (entry.name, entry.workers)]
+        return len(kinds) >= MAX_FAILURES or (self._budget.is_limited and "timeout" in kinds)
 
     def _seconds_left(self) -> float:
         return sum(
@@ -228,9 +283,12 @@ class Session:
 
 def _describe(run: Run) -> str:
     number = "warm-up" if run.round == WARM_UP else f"round {run.round}"
-    what = "upper bound " if run.entry.kind == "roofline" else ""
-    workers = "" if run.entry.name == NOTHING else f" with {run.entry.workers} workers"
-    return f"{number}, {what}{run.entry.name}{workers}"
+    return f"{number}, {_describe_entry(run.entry)}"
+
+
+def _describe_entry(entry: Entry) -> str:
+    what = "upper bound " if entry.kind == "roofline" else ""
+    return f"{what}{entry.name}" + ("" if entry.name == NOTHING else f" with {entry.workers} workers")
 
 
 def _duration(seconds: float) -> str:

@@ -144,6 +144,8 @@ def notes(record: Record) -> list[str]:
         f"{one['arm']} was left out: {one['reason']}" + (f"; {one['command']}" if one["command"] else "")
         for one in record["left_out"]
     ]
+    if cut := record.get("left_out_for_time"):
+        found.append(f"Left out to keep the time of a quick comparison: {', '.join(cut)}")
     found += [
         f"{one['arm']} with {one['workers']} workers failed in round {one['round']} ({one['kind']}): {one['message']}"
         for one in record["failures"][:_MAX_FAILURES]

@@ -136,3 +136,22 @@ def test_a_ratio_of_one_to_two_decimals_is_quiet() -> None:
     found = summary_of(rounds_of("a", 100.0), rounds_of(f"a{AGAIN}", 99.8))
     assert found.repeated is not None
     assert found.repeated.verdict == "quiet"
+
+
+def quick_summary(*rounds: list[Round], cut: tuple[str, ...] = ()) -> Summary:
+    measured = [one for group in rounds for one in group]
+    return summarize(measured, (), is_sure=False, rounds_added=0, quick=True, cut=cut)
+
+
+def test_a_quick_answer_says_how_sure_it_is() -> None:
+    several = quick_summary(rounds_of("a", 100, 100, 100), rounds_of("b", 90, 90)).answer
+    assert "This run was quick (2 rounds of parts of an epoch, so the intervals are wide)" in several
+    single = quick_summary(rounds_of("a", 100, 100), rounds_of("b", 90)).answer
+    assert "a single round for some arms, which says nothing about noise: take the order as a hint" in single
+    assert "left out" not in single
+
+
+def test_a_quick_answer_names_what_was_left_out() -> None:
+    assert "To keep its time, it left out dali." in quick_summary(rounds_of("a", 100), cut=("dali",)).answer
+    many = quick_summary(rounds_of("a", 100), cut=tuple(map(str, range(20)))).answer
+    assert "it left out 0, 1, 2, 3, 4, 5, and 14 more." in many

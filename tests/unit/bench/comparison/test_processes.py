@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_a_job_that_hangs_is_ended_with_its_children(tmp_path: Path, until: Unti
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         until(lambda: not any(map(runs, pids)), "both processes have ended")
         assert isinstance(runner.run(jobs.double, 1, "next"), dict)
+
+
+def test_a_job_is_ended_at_its_deadline_if_that_is_earlier(tmp_path: Path) -> None:
+    with JobRunner(tmp_path, 300) as runner:
+        assert isinstance(runner.run(jobs.double, 1, "first"), dict)
+        failed = runner.run(jobs.hang, tmp_path / "pids", "hanging", time.monotonic() + 2)
+        assert isinstance(failed, JobFailure)
+        assert (failed.kind, failed.message) == ("timeout", "it took longer than 2 s, and was ended")
+        assert failed.next_step == "run the whole comparison"
 
 
 def test_what_a_job_leaves_behind_is_ended(runner: JobRunner, until: Until) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from larder.bench.comparison import session as sessions
+from larder.bench.arms import arm_names
 from larder.bench.comparison.kept import KeptRounds
 from larder.bench.comparison.plan import ROOFLINES, WARM_UP, Entry, Run, plan_entries
 from larder.bench.comparison.processes import JobFailure
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison.time_budget import CLOSING_SECONDS, QUICK_SECONDS, TimeBudget
 from larder.bench.comparison.work import Job
 from larder.bench.records import read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
@@ -41,7 +42,7 @@ def make_session(tmp_path: Path) -> MakeSession:
         jobs: list[Job] = []
 
         class Runner:
-            def run(self, function: object, job: Job, name: str) -> dict[str, Any] | JobFailure:
+            def run(self, function: object, job: Job, name: str, deadline: float) -> dict[str, Any] | JobFailure:
                 jobs.append(job)
                 return answer(job)
 
@@ -138,8 +139,103 @@ def test_a_quick_comparison_reads_what_fits_into_a_few_seconds(make_session: Mak
     assert all(job.epochs == 1 for job in jobs)
 
 
-def test_a_quick_comparison_keeps_its_time(make_session: MakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "QUICK_SECONDS", -1.0)
-    session, _ = make_session(measured, "--quick")
+class Clock:
+    """A monotonic clock that only the test advances."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+QuickSession = Callable[..., tuple[Session, Clock]]
+
+
+@pytest.fixture
+def quick_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickSession:
+    """Return a quick session whose runs take seconds of a clock of its own; they are ended at their deadlines."""
+
+    def make(arms: list[str], counts: list[int], seconds: Callable[[Job], float]) -> tuple[Session, Clock]:
+        clock = Clock()
+        monkeypatch.setattr("time.monotonic", clock)
+
+        class Runner:
+            def run(self, function: object, job: Job, name: str, deadline: float) -> dict[str, Any] | JobFailure:
+                ended = clock.now + seconds(job)
+                clock.now = min(ended, deadline)
+                if ended > deadline:
+                    return JobFailure("timeout", "it took longer")
+                assert job.run is not None
+                bound = {"imgs_per_s": 9.0, "bytes_per_s": None, "threads": job.run.entry.workers}
+                return bound if job.kind == "roofline" else measured(job, batches=6, seconds=1.0, first_batch_s=0.5)
+
+        settings = ComparisonSettings.load("compare", ["--quick"], {})
+        budget = TimeBudget.of_quick(clock.now)
+        entries = plan_entries(arms, counts, list(ROOFLINES))
+        session = Session(
+            settings, entries, DataFacts(None, 1.0), KeptRounds(tmp_path), Runner(), NullReporter(), budget  # type: ignore[arg-type]
+        )  # fmt: skip
+        return session, clock
+
+    return make
+
+
+def hangs(name: str) -> Callable[[Job], float]:
+    return lambda job: 1e9 if job.run is not None and job.run.entry.name == name else 3.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "seconds", "has_answer"),
+    [
+        ([2], lambda job: 4.0, True),
+        ([2], lambda job: 20.0, True),
+        ([2], lambda job: 1e9, False),
+        ([2], hangs("webdataset"), True),
+        ([2], hangs("decode"), True),
+        ([1, 2, 4, 8], lambda job: 4.0, True),
+    ],
+    ids=["all arms", "slow machine", "everything hangs", "an arm hangs", "an upper bound hangs", "sweep"],
+)
+def test_a_quick_comparison_answers_within_three_minutes(
+    quick_session: QuickSession, counts: list[int], seconds: Callable[[Job], float], has_answer: bool
+) -> None:
+    session, clock = quick_session(arm_names(), counts, seconds)
+    began = clock.now
+    session.run_rounds(WARM_UP, 3)
+    assert clock.now - began <= QUICK_SECONDS - CLOSING_SECONDS
+    measured_arms = {one.arm for one in session.rounds if one.round == 1}
+    assert ("stream" in measured_arms) == has_answer
+    missing = set(arm_names()) - measured_arms - {one.arm for one in session.failures}
+    named = " ".join(session.left_out_for_time())
+    assert all(f"{name} with " in named for name in missing)
+
+
+def test_a_quick_comparison_drops_whole_rounds_and_says_so(quick_session: QuickSession) -> None:
+    """The warm-up of 5 arms takes 45 s, the first round with 5 upper bounds 90 s: a second one doesn't fit."""
+    session, _ = quick_session(["stream", "webdataset", "spdl"], [2], lambda job: 9.0)
     session.run_rounds(WARM_UP, 3)
     assert {one.round for one in session.rounds} == {0, 1}
+    assert len([one for one in session.rounds if one.round == 1]) == 5
+    assert session.left_out_for_time() == ["2 of 3 rounds"]
+
+
+def test_a_quick_comparison_with_enough_time_leaves_nothing_out(quick_session: QuickSession) -> None:
+    session, _ = quick_session(["stream", "webdataset"], [2], lambda job: 4.0)
+    session.run_rounds(WARM_UP, 3)
+    assert {one.round for one in session.rounds} == {0, 1, 2, 3}
+    assert session.left_out_for_time() == []
+
+
+def test_passes_of_a_quick_comparison_are_shortened_to_fit(quick_session: QuickSession) -> None:
+    session, _ = quick_session(arm_names(), [2], lambda job: 4.0)
+    session.run_rounds(WARM_UP, 1)
+    assert session._pass_seconds < 3.0
+    assert any(phrase.startswith("a part of each pass") for phrase in session.left_out_for_time())
+
+
+def test_an_arm_that_hangs_hangs_once_if_time_is_short(quick_session: QuickSession) -> None:
+    session, _ = quick_session(["stream", "webdataset", "spdl"], [2], hangs("spdl"))
+    session.run_rounds(WARM_UP, 3)
+    assert [(one.arm, one.kind) for one in session.failures] == [("spdl", "timeout")]
+    assert "stream" in {one.arm for one in session.rounds if one.round == 3}
