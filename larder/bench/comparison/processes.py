@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
+import psutil
+
 from larder.bench import peer_environments
 from larder.errors import ResourceError
 
@@ -26,6 +28,8 @@ A = TypeVar("A")
 
 START_SECONDS = 300.0
 """Time limit for importing all libraries."""
+END_SECONDS = 5.0
+"""Time limit for a killed job to disappear."""
 _LOG_CHARACTERS = 300
 
 
@@ -110,7 +114,7 @@ class JobRunner:
             code = self._await("exit", min(forked + self._limit, deadline))
         except TimeoutError:
             has_begun = self._running is not None
-            self._end()
+            self._end_running()
             if not has_begun:
                 message = f"importing the libraries took longer than {_seconds(min(START_SECONDS, deadline - began))}"
                 return JobFailure("timeout", message, "end other programs, which keep the machine busy")
@@ -155,11 +159,27 @@ class JobRunner:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)[key]
 
+    def _end_running(self) -> None:
+        """End a job that hangs. The process that forks jobs, with its imported libraries, stays if it notices."""
+        was_running = self._running is not None
+        self._end_group()
+        try:
+            if was_running:
+                self._await("exit", time.monotonic() + END_SECONDS)
+                return
+        except (TimeoutError, EOFError):  # such as a process that waits for a dead mount, and can't be killed
+            pass
+        self._end()
+
     def _end_group(self) -> None:
-        """End what a job has left behind: workers, helpers."""
+        """End a running job with its workers and helpers, or what an ended one has left behind."""
         if self._running is not None:
+            daemons = _descendants(self._running)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._running, signal.SIGKILL)
+            for process in daemons:  # those that have left the group
+                with suppress(psutil.Error):
+                    process.kill()
             self._running = None
 
     def _end(self) -> None:
@@ -174,6 +194,13 @@ class JobRunner:
                         stream.close()
             self._template = None
         self._is_ready = False
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _seconds(number: float) -> str:

@@ -19,6 +19,8 @@ from larder.bench.arms import ARMS, install_command, missing_packages
 from larder.bench.comparison.data import find_data
 from larder.bench.peer_data import layout_of
 from larder.bench.records import Comparison, read_comparison
+from larder.bench.report.read import read_record
+from larder.bench.report.render import render_report
 from larder.bench.summarize import AGAIN, NOTHING
 from services.bench.settings import BenchSettings
 from services.commands import replace_stage_names
@@ -143,6 +145,12 @@ def running_round(stage: int) -> tuple[psutil.Process, list[psutil.Process]] | N
     return None
 
 
+def runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
 @one_store
 @pytest.mark.parametrize(
     ("victim", "kind", "message"),
@@ -189,9 +197,65 @@ def test_a_process_that_the_kernel_kills_fails_its_round_and_the_others_go_on(
     assert message in failure.message
     assert record.status == "partial"
     assert {one.arm: one.exactly_once for one in record.summary.arms}["imagefolder_local"]
-    runs = sorted((one.arm, one.round) for one in record.rounds)
+    measured = sorted((one.arm, one.round) for one in record.rounds)
     names = ("imagefolder_local", "webdataset", f"webdataset{AGAIN}", NOTHING)
-    assert runs == sorted({(name, number) for name in names for number in (0, 1)} - {(failure.arm, failure.round)})
+    assert measured == sorted({(name, number) for name in names for number in (0, 1)} - {(failure.arm, failure.round)})
+
+
+@one_store
+def test_a_peer_that_hangs_is_ended_and_the_others_go_on(
+    start_bench: StartBench,
+    run_bench: RunBench,
+    loaded: dict[str, str],
+    proxy: Proxy,
+    tmp_path: Path,
+    until: Until,
+) -> None:
+    """LitData's workers wait for images that never come; it is interrupted meanwhile, and resumed."""
+    hanging, over = threading.Event(), threading.Event()
+
+    def hang(method: str, path: str, number: int) -> None:
+        if path.endswith(".jpg"):
+            hanging.set()
+            over.wait()
+
+    def kept() -> dict[str, str]:
+        files = (tmp_path / "results").glob(".compare-*/run-0*.json")
+        return {path.name: path.read_text() for path in files}
+
+    flags = (*COMPARE, "--arms", "imagefolder_local,litdata_raw", "--round-seconds", "12")
+    environ = loaded | {"S3_ENDPOINT_URL": proxy.endpoint}
+    proxy.fault = hang
+    try:
+        with start_bench(*flags, **environ) as process:
+            until(lambda: hanging.is_set() and kept(), "the peer hangs, and a round is kept")
+            job, workers = running_round(process.pid) or (None, [])
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        until(lambda: not any(map(runs, (job, *workers) if job else ())), "the round's processes have ended")
+        before = kept()
+        code, out, err = run_bench(*flags, **environ)
+    finally:
+        over.set()
+    assert code == 0, err
+    assert "resuming a comparison" in err
+    record = only_record(tmp_path)
+    starts = {one.position: one.started_utc for one in record.rounds}
+    results = [result["round"] for result in map(json.loads, before.values()) if "round" in result]
+    assert all(starts[one["position"]] == one["started_utc"] for one in results)
+    assert {(one.arm, one.round, one.kind) for one in record.failures} == {
+        ("litdata_raw", number, "timeout") for number in (0, 1)
+    }
+    measured = sorted((one.arm, one.round) for one in record.rounds)
+    names = ("imagefolder_local", f"imagefolder_local{AGAIN}", NOTHING)
+    assert measured == sorted((name, number) for name in names for number in (0, 1))
+    assert all(one.epochs[0].exactly_once for one in record.rounds if one.round == 1 and one.arm != NOTHING)
+    assert record.status == "partial"
+    named = "litdata_raw with 2 workers failed in round 1 (timeout): it took longer than 12 s, and was ended"
+    assert named in out
+    [path] = (tmp_path / "results").glob("compare-*.json")
+    assert named in render_report(read_record(path), None, []).html
 
 
 def test_rounds_are_kept_if_the_process_that_forks_them_is_killed(

@@ -19,8 +19,18 @@ def double(number: int) -> dict[str, Any]:
 
 
 def hang(file: Path) -> dict[str, Any]:
-    """Write the process's id and that of a child, and never end."""
+    """Write the process's id and that of a child, and beside them its parent's; never end."""
+    file.with_name(f"{file.name}.parent").write_text(str(os.getppid()))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    file.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+    file.with_suffix(".new").rename(file)
+    time.sleep(600)
+    return {}
+
+
+def hang_with_a_daemon(file: Path) -> dict[str, Any]:
+    """Start a child in a session of its own, as Ray does, and never end."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     file.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
     file.with_suffix(".new").rename(file)
     time.sleep(600)
@@ -56,3 +66,7 @@ KILL = signal.SIGKILL.value
 
 def tell_python(_: object) -> dict[str, Any]:
     return {"python": os.environ.get("TEST_PYTHON_OF", "ours"), "path": os.environ.get("PYTHONPATH", "")}
+
+
+def tell_parent(_: object) -> dict[str, Any]:
+    return {"parent": os.getppid()}

@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -52,15 +53,28 @@ def test_a_failure_is_returned_and_the_next_job_runs(
     assert isinstance(runner.run(jobs.double, 1, "next"), dict)
 
 
-def test_a_job_that_hangs_is_ended_with_its_children(tmp_path: Path, until: Until) -> None:
+@pytest.mark.parametrize("function", [jobs.hang, jobs.hang_with_a_daemon], ids=["a child", "a daemon"])
+def test_a_job_that_hangs_is_ended_with_its_children(
+    tmp_path: Path, until: Until, function: Callable[[Path], dict[str, Any]]
+) -> None:
     with JobRunner(tmp_path, 2) as runner:
-        failed = runner.run(jobs.hang, tmp_path / "pids", "hanging")
+        failed = runner.run(function, tmp_path / "pids", "hanging")
         assert failed == JobFailure(
             "timeout", "it took longer than 2 s, and was ended", "set LARDER_ROUND_SECONDS higher"
         )
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         until(lambda: not any(map(runs, pids)), "both processes have ended")
         assert isinstance(runner.run(jobs.double, 1, "next"), dict)
+
+
+def test_the_libraries_stay_imported_after_a_job_that_hangs(tmp_path: Path) -> None:
+    with JobRunner(tmp_path, 2) as runner:
+        runner.run(jobs.hang, tmp_path / "pids", "hanging")
+        parents = [runner.run(jobs.tell_parent, None, "next") for _ in range(2)]
+        assert runner._template is not None
+        assert parents == [{"parent": runner._template.pid}] * 2
+        template = (tmp_path / "pids.parent").read_text()
+        assert template == str(runner._template.pid)
 
 
 def test_a_job_is_ended_at_its_deadline_if_that_is_earlier(tmp_path: Path) -> None:
