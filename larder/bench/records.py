@@ -250,6 +250,8 @@ class Comparison(Part):
     """Rounds that failed."""
     left_out_for_time: list[str] = Field(default_factory=list)
     """What a quick comparison left out to keep its time, a phrase each; empty in other records."""
+    runs_utc: list[str] = Field(default_factory=list)
+    """Start of each run whose rounds were put together; empty in the record of one run."""
 
     def as_json(self) -> str:
         """Return the record as JSON."""

@@ -89,7 +89,8 @@ COMMAND_ARGUMENTS = (
     SettingSpec(
         "RECORD",
         "",
-        "report: the record of a comparison, a path or a name in LARDER_RESULTS; default: the latest one there",
+        "report: the record of a comparison, a path or a name in LARDER_RESULTS; default: the latest one there. "
+        "Several, with commas between them, are put together as a new record",
         flag="--record",
     ),
     SettingSpec(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from larder.bench.arms import ARMS
 from larder.bench.comparison.data import FoundData, find_data
@@ -16,14 +15,14 @@ from larder.bench.comparison.kept import KeptRounds, keep_rounds
 from larder.bench.comparison.plan import WARM_UP, plan_entries
 from larder.bench.comparison.processes import JobFailure, JobRunner
 from larder.bench.comparison.reference import MAX_SAMPLES
-from larder.bench.comparison.render import as_markdown
+from larder.bench.comparison.render import ComparisonFiles, write_files
 from larder.bench.comparison.rooflines import ABOUT, available_rooflines
 from larder.bench.comparison.runners import PeerRunner
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import REFERENCE_SECONDS, TimeBudget
 from larder.bench.comparison.work import PRELOADED, Job, do
-from larder.bench.record_files import RecordFile, reserve
+from larder.bench.record_files import reserve
 from larder.bench.record_parts import UNKNOWN, Provenance
 from larder.bench.records import Comparison
 from larder.bench.summarize import MIN_ROUNDS, NOTHING, summarize
@@ -34,16 +33,6 @@ from larder.distant.process import open_distant_store
 from larder.errors import InputError
 from larder.progress import Reporter
 from larder.terminal import Lines, join_lines
-
-
-class ComparisonFiles(NamedTuple):
-    """A comparison, and the names of its files in the folder of results."""
-
-    comparison: Comparison
-    record: str
-    """The record, as JSON."""
-    markdown: str
-    """Its tables."""
 
 
 def compare(
@@ -91,9 +80,9 @@ def compare(
             if count := kept.count():
                 reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
             comparison = _run(settings, reporter, found, machine, identity, kept, runner, began)
-            _write(record_file, comparison)
+            files = write_files(record_file, comparison)
             kept.remove()
-    return ComparisonFiles(comparison, record_file.path.name, record_file.path.with_suffix(".md").name)
+    return files
 
 
 def _run(
@@ -214,12 +203,6 @@ def _make_reference(
         if made.kind == "timeout" and budget.is_limited:
             break
     return UNKNOWN
-
-
-def _write(record_file: RecordFile, comparison: Comparison) -> None:
-    """Write the tables, then the record, which is complete once it is there."""
-    record_file.path.with_suffix(".md").write_text(as_markdown(comparison), encoding="utf-8")
-    record_file.write(comparison.model_dump(mode="json", by_alias=True))
 
 
 def outcome_of(comparison: Comparison) -> Lines:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from larder.bench.comparison.aggregate import aggregate
 from larder.bench.comparison.compare import compare, outcome_of
-from larder.bench.comparison.render import as_table
+from larder.bench.comparison.render import as_table, write_files
 from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.record_files import reserve
 from larder.bench.records import Comparison
+from larder.bench.wording import name_settings_in_errors
 from larder.next_step import StageRun
 from larder.progress import Reporter
 from larder.stage import StageOutcome
@@ -20,7 +23,7 @@ def compare_and_print(
 ) -> StageOutcome:
     """Compare arms; write record and tables, and print the table, or with LARDER_LOG=json the record.
 
-    If the settings name records, measure nothing, and put them together.
+    If the settings name records, measure nothing, and put them together as a new record.
 
     Raises what `compare` and `aggregate` raise.
     """
@@ -50,9 +53,18 @@ def _next_step(settings: ComparisonSettings, again: StageRun) -> str:
 
 
 def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:
-    comparison = aggregate(settings.record_paths)
+    """Write the rounds of several records as one."""
+    now = datetime.now(UTC)
+    with name_settings_in_errors(type(settings), {}):
+        comparison = aggregate(settings.record_paths)
+        with reserve(settings.results, f"compare-{now:%Y%m%dT%H%M%SZ}-{len(comparison.runs_utc)}-runs") as reserved:
+            files = write_files(reserved, comparison)
     _print(comparison, reporter)
-    return StageOutcome(comparison.summary.answer, "")
+    return StageOutcome(
+        Lines(f"{comparison.summary.answer}\nrecord {files.record}, tables {files.markdown}"),
+        f"{StageRun('report')}, which makes a page of it",
+        {"record": str(settings.results / files.record)},
+    )
 
 
 def _print(comparison: Comparison, reporter: Reporter) -> None:

@@ -5,7 +5,7 @@ facts     look up parts of a record, and format its figures
 tables    the tables, and their forms as text and Markdown
 svg       draw rows of marks, bars and lines on a common scale
 plots     the plots; network draws the one over time, figure defines what belongs to a plot
-changes   compare two records: what changed beyond the noise
+changes   compare two records: what changed beyond the noise; comparable refuses records that differ otherwise
 agreement check whether two records rank the arms the same, with medians within their intervals
 html      escape text; tables, figures and lists as HTML
 page      the page; page.css and plot.css have its style

@@ -5,25 +5,18 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from larder.bench.report import facts
 from larder.bench.report.agreement import describe, find_agreement
+from larder.bench.report.comparable import SOFTWARE, UNKNOWN, NamedRecord, require_comparable
 from larder.bench.report.facts import Record, number, size
 from larder.bench.report.read import RecordFile
 from larder.bench.report.tables import Table
 from larder.errors import InputError
 
-UNKNOWN = "unknown"
 _RESAMPLES = 2000
 _SEED = 20260101  # the same records give the same intervals
-_MACHINE = (
-    "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "storage", "endpoint", "latency_s",
-    "bandwidth_bits_per_s", "accelerator", "in_container",
-)  # fmt: skip
-_DATA = ("dataset", "split", "samples", "classes", "image_bytes")
-_SETTINGS = ("batch_size", "batches")
-_SOFTWARE = ("larder", "revision", "python", "kernel")
 SAME, FASTER, SLOWER, UNSURE = "no change beyond the noise", "faster", "slower", "noise unknown"
 
 
@@ -61,7 +54,10 @@ def compare_records(after: RecordFile, before: RecordFile) -> Changes:
     Raises:
         InputError: If the records aren't comparable; the message names the field that differs.
     """
-    _require_comparable(after, before)
+    if after.sha256 == before.sha256:
+        raise InputError(f"{before.name} is the same record", next_step="name the record of another run")
+    named = [NamedRecord(one.name, one.content) for one in (after, before)]
+    require_comparable(*named, same_code=False)
     noise = _noise(before.content, after.content)
     earlier = {(one["arm"], one["workers"]): one for one in facts.summaries(before.content)}
     later = {(one["arm"], one["workers"]): one for one in facts.summaries(after.content)}
@@ -170,34 +166,8 @@ def _noise(*records: Record) -> float | None:
     return max(abs(float(test["ratio"][end]) - 1) for test in tests for end in ("low", "high"))
 
 
-def _require_comparable(after: RecordFile, before: RecordFile) -> None:
-    ours, theirs = after.content, before.content
-    if after.sha256 == before.sha256:
-        raise InputError(f"{before.name} is the same record", next_step="name the record of another run")
-    for (field, one), (_, other) in zip(_facts_of(ours), _facts_of(theirs)):
-        if one != other:
-            raise InputError(
-                f"{after.name} and {before.name} aren't comparable: {field} is {str(one)[:200]!r} in one and "
-                f"{str(other)[:200]!r} in the other",
-                next_step="name a record of the same machine, data and settings",
-            )
-    digests = {ours["data"]["samples_digest"], theirs["data"]["samples_digest"]} - {UNKNOWN}
-    if len(digests) > 1:
-        raise InputError(
-            f"{after.name} and {before.name} aren't comparable: data.samples_digest differs",
-            next_step="name a record of the same samples",
-        )
-
-
-def _facts_of(record: Record) -> Iterator[tuple[str, Any]]:
-    yield "quick", record["quick"]
-    yield from ((f"data.{name}", record["data"][name]) for name in _DATA)
-    yield from ((f"provenance.{name}", record["provenance"].get(name)) for name in _MACHINE)
-    yield from ((f"settings.{name}", record["settings"].get(name)) for name in _SETTINGS)
-
-
 def _differences(before: Record, after: Record) -> Iterator[tuple[str, str, str]]:
-    pairs = [(name, before["provenance"][name], after["provenance"][name]) for name in _SOFTWARE]
+    pairs = [(name, before["provenance"][name], after["provenance"][name]) for name in SOFTWARE]
     old, new = before["provenance"]["versions"], after["provenance"]["versions"]
     pairs += [(name, old.get(name, UNKNOWN), new.get(name, UNKNOWN)) for name in sorted({*old, *new})]
     packed, repacked = _manifests(before), _manifests(after)

@@ -66,6 +66,11 @@ def time_of(record: Record) -> str:
     return f"{record['provenance']['time_utc'][:16].replace('T', ' ')} UTC"
 
 
+def runs_of(record: Record) -> int:
+    """Return of how many runs a record has the rounds."""
+    return len(record.get("runs_utc", ())) or 1
+
+
 def store_of(record: Record) -> str:
     """Return the store's address, with what a proxy added on the way."""
     machine = record["provenance"]

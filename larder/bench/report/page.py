@@ -108,7 +108,8 @@ def _key_facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "data", f"{number(data['samples'])} images of {data['split']}, {size(data['image_bytes'])}"
     yield "store", facts.store_of(record)
     yield "rounds", f"{rounds}, interleaved; {number(record['seconds'])} s in all"
-    yield "measured", facts.time_of(record)
+    runs = facts.runs_of(record)
+    yield "measured", facts.time_of(record) + (f", {runs} runs put together" if runs > 1 else "")
 
 
 def _figure(figure: Figure) -> str:

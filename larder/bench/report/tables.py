@@ -13,6 +13,7 @@ from larder.bench.report.facts import (
     interval,
     number,
     percent,
+    runs_of,
     significant,
     size,
     store_of,
@@ -159,8 +160,9 @@ def describe_run(record: Record) -> str:
     """Return data, machine and code in a line."""
     data, machine = record["data"], record["provenance"]
     rounds = max((one["rounds"] for one in summaries(record)), default=0)
+    runs = f" of {runs_of(record)} runs" if runs_of(record) > 1 else ""
     return (
-        f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {count(rounds, 'round')}; "
+        f"{data['dataset']}, {number(data['samples'])} images of {data['split']}, {count(rounds, 'round')}{runs}; "
         f"{machine['cpu_model']}, {machine['cores']:g} cores, {size(machine['memory_bytes'])}, store "
         f"{store_of(record)}; larder {machine['larder']} at {machine['revision'][:12]}; "
         f"confidence: {record['summary']['confidence']}"

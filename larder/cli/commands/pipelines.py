@@ -55,8 +55,27 @@ def compare(app: App, words: Sequence[str]) -> None:
     if app.has_checkout:
         _run_measuring(app, "compare", flags)
     else:
-        given = {name: value for name, value in app.settings.given.items() if value}
-        app.run(Call((sys.executable, "-m", "larder.bench.comparison", *flags), env=given))
+        app.run(_installed_compare(app, flags))
+
+
+def merge_records(app: App, names: Sequence[str]) -> None:
+    """Let compare write the rounds of several records as one record. Its tables go to stderr."""
+    flags = ("--records", ",".join(names))
+    if app.has_checkout:
+        app.prepare("bench")
+        app.make_folders(app.settings.results)
+        [step] = PIPELINES["compare"]
+        call = app.runner.command(step, flags)
+    else:
+        call = _installed_compare(app, flags)
+    app.run(call.redirected_to_stderr())
+
+
+def _installed_compare(app: App, flags: Sequence[str]) -> Call:
+    """Return the call that compares in this Python."""
+    of_report = ("RECORD", "AGAINST")
+    given = {name: value for name, value in app.settings.given.items() if value and name not in of_report}
+    return Call((sys.executable, "-m", "larder.bench.comparison", *flags), env=given)
 
 
 def peers(app: App, _: Sequence[str]) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from larder.cli.app import App
+from larder.cli.commands.pipelines import merge_records
 from larder.cli.console import print_message, print_result
 from larder.cli.setting_specs import PATH_SETTINGS, settings_of_stages
-from larder.errors import ConfigurationError, InputError, StorageError, explain_os_error
+from larder.errors import InputError, StorageError, explain_os_error
 
 PATTERN = "compare-*.json"
 """Names of records."""
@@ -20,18 +21,19 @@ _REVISION = re.compile(r"([0-9a-f]{7,40})(-dirty)?")
 
 
 def report(app: App, words: Sequence[str]) -> None:
-    """Write the report of a record, and print its tables."""
+    """Write the report of a record, and print its tables. Several records are put together first, as one."""
     from larder.bench.report.read import read_record  # imported here to keep the command's start fast
     from larder.bench.report.render import render_report
 
     given, results = app.settings.given, app.root / app.settings.results
-    names = [name for name in (*words, given.get("RECORD", "")) if name]
+    names = [name for name in (*words, *given.get("RECORD", "").split(",")) if name]
     if len(names) > 1:
-        raise ConfigurationError(
-            f"report takes one record, and not {len(names)}",
-            next_step="name one; AGAINST names the one to compare it with",
-        )
-    path = _find_record(app, names[0] if names else "", results)
+        found = _put_together(app, [_find_record(app, name, results) for name in names], results)
+        if found is None:
+            return
+        path = found
+    else:
+        path = _find_record(app, names[0] if names else "", results)
     against = given.get("AGAINST", "")
     record = read_record(path)
     made = render_report(
@@ -49,6 +51,37 @@ def report(app: App, words: Sequence[str]) -> None:
     print_message(f"page {page}, tables {markdown}, picture {picture}")
     if not against:
         print_message(f"Next: {app.typed_command('report AGAINST=<record>')} shows what changed since another run")
+
+
+def _put_together(app: App, paths: Sequence[Path], results: Path) -> Path | None:
+    """Let compare write the rounds of several records as one; return its path, or None in a dry run.
+
+    Raises:
+        InputError: If a record can't be read, or the records aren't comparable. This is known before any image or
+            environment is needed.
+    """
+    from larder.bench.report.comparable import NamedRecord, require_comparable
+    from larder.bench.report.read import read_record
+
+    first, *others = (NamedRecord(path.name, read_record(path).content) for path in paths)
+    for other in others:
+        require_comparable(first, other, same_code=True)
+    before = set(results.glob(PATTERN))
+    merge_records(app, [_name_for_compare(path, results) for path in paths])
+    if app.dry_run:
+        return None
+    new = sorted(set(results.glob(PATTERN)) - before)
+    if not new:
+        raise InputError(
+            f"compare has put the records together, and {results} has no new record",
+            next_step="set LARDER_RESULTS to the folder of records, in the environment or in .env",
+        )
+    return new[-1]
+
+
+def _name_for_compare(path: Path, results: Path) -> str:
+    """Return a record's name as compare finds it, also in a container, which has the folder of results only."""
+    return path.name if path.parent.resolve() == results.resolve() else str(path.resolve())
 
 
 def _find_record(app: App, name: str, results: Path) -> Path:
@@ -77,7 +110,12 @@ def _reproducing_commands(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"git checkout {revision[1]}" + ("   # and the changes that it had" if revision[2] else "")
     words = [f"{name}={shlex.quote(value)}" for name, value in _changed_settings(record["settings"])]
     yield " ".join(["python3 -m larder compare", *words])
-    yield "python3 -m larder report"
+    runs = len(record.get("runs_utc", ()))
+    if runs > 1:
+        yield f"# {runs} times; then name these records:"
+        yield "python3 -m larder report <record> <record>"
+    else:
+        yield "python3 -m larder report"
 
 
 def _changed_settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

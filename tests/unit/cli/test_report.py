@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +127,63 @@ def test_without_a_record_the_command_that_makes_one_is_named(reporting: FrontDo
     assert "run `python3 -m larder compare`, or name a record in RECORD" in ended.err
 
 
-def test_one_record_only(reporting: FrontDoor) -> None:
-    ended = reporting.run("report", "a.json", "b.json")
-    assert ended.code == 2
-    assert "report takes one record, and not 2" in ended.err
+TWO = ("compare-2026-11-28T120000.json", "results/compare-2026-11-29T120000.json")
+
+
+def test_several_records_are_put_together_first(reporting: FrontDoor) -> None:
+    """The stand-in for the stage writes nothing, and the command says that its record is missing."""
+    ended = reporting.run("report", *TWO, "RUNNER=host")
+    assert ended.code == 3
+    assert "has no new record" in ended.err
+    [stage] = ended.stages
+    names = "compare-2026-11-28T120000.json,compare-2026-11-29T120000.json"
+    assert stage["argv"][1:] == ["-m", "services.bench", "--task", "compare", "--records", names]
+
+
+def test_records_in_other_folders_are_named_by_their_paths(reporting: FrontDoor, tmp_path: Path) -> None:
+    moved = shutil.move(reporting.root / "results" / "compare-2026-11-28T120000.json", tmp_path / "old.json")
+    ended = reporting.run("report", "--dry-run", f"RECORD={moved},compare-2026-11-29T120000.json", "RUNNER=host")
+    assert ended.code == 0, ended.err
+    assert f"--records {moved},compare-2026-11-29T120000.json" in ended.out
+
+
+def test_records_that_arent_comparable_are_refused_before_anything_runs(reporting: FrontDoor) -> None:
+    write_record(reporting, "compare-3.json", cpu_model="another CPU")
+    ended = reporting.run("report", TWO[0], "compare-3.json")
+    assert ended.code == 3
+    assert f"{TWO[0]} and compare-3.json aren't comparable: provenance.cpu_model is" in ended.err
+    assert not ended.calls
+
+
+def test_the_rounds_of_several_runs_make_one_record_and_its_page(tmp_path: Path) -> None:
+    """As from the installed package, without a checkout: nothing is a stand-in."""
+    shutil.copytree(ROOT / "larder", tmp_path / "site" / "larder")
+    (results := tmp_path / "results").mkdir()
+    for day in (28, 29):
+        content = json.loads(EXAMPLE.read_text())
+        content["provenance"]["time_utc"] = f"2026-11-{day}T12:00:00+00:00"
+        (results / f"compare-{day}.json").write_text(json.dumps(content))
+    ended = subprocess.run(
+        [sys.executable, "-m", "larder", "report", "compare-28.json", "compare-29.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin", "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)},
+    )
+    assert ended.returncode == 0, ended.stderr
+    [path] = results.glob("compare-*-2-runs.json")
+    record = json.loads(path.read_text())
+    assert record["runs_utc"] == ["2026-11-28T12:00:00+00:00", "2026-11-29T12:00:00+00:00"]
+    once = json.loads(EXAMPLE.read_text())["summary"]["arms"]
+    assert {one["arm"]: one["rounds"] for one in record["summary"]["arms"]} == {
+        one["arm"]: 2 * one["rounds"] for one in once
+    }
+    rounds = 2 * max(one["rounds"] for one in once)
+    page = path.with_suffix(".html").read_text()
+    assert "2 runs put together" in page
+    assert f"{rounds} rounds of 2 runs" in path.with_suffix(".md").read_text()
+    assert ended.stdout.count(record["summary"]["answer"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,26 @@ def test_a_record_of_another_version_is_refused(other: Callable[..., Path]) -> N
 def test_the_same_record_twice_is_refused() -> None:
     with pytest.raises(InputError, match="twice"):
         aggregate([EXAMPLE, EXAMPLE])
+
+
+def test_libraries_layouts_and_failures_of_all_records_are_kept(other: Callable[..., Path]) -> None:
+    """The second record has another arm with a layout and a library of its own, which failed in its first round."""
+    failure = {"arm": "mosaicml", "workers": 2, "round": 1, "kind": "error", "message": "no"}
+
+    def change(record: dict[str, Any]) -> None:
+        layout = record["data"]["layouts"][0] | {"layout": "mds", "where": "s3://bucket/mds"}
+        record["data"]["layouts"].append(layout)
+        record["provenance"]["versions"]["mosaicml-streaming"] = "0.14.0"
+        record["failures"] = [failure]
+
+    one, both = read_comparison(EXAMPLE), aggregate([EXAMPLE, other(change)])
+    assert [layout.layout for layout in both.data.layouts] == [layout.layout for layout in one.data.layouts] + ["mds"]
+    assert both.provenance.versions["mosaicml-streaming"] == "0.14.0"
+    assert both.failures[-1].arm == "mosaicml"
+    assert both.failures[-1].round == max(each.round for each in one.rounds) + 1
+
+
+def test_a_run_that_is_part_of_a_record_already_is_refused(other: Callable[..., Path], tmp_path: Path) -> None:
+    (path := tmp_path / "both.json").write_text(aggregate([EXAMPLE, other()]).as_json())
+    with pytest.raises(InputError, match="twice"):
+        aggregate([path, other()])
