@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from larder.bench.report import facts
 from larder.bench.report.agreement import describe, find_agreement
-from larder.bench.report.comparable import SOFTWARE, UNKNOWN, NamedRecord, require_comparable
-from larder.bench.report.facts import Record, number, size
+from larder.bench.report.comparable import SOFTWARE, NamedRecord, require_comparable
+from larder.bench.report.facts import UNKNOWN, Record, number, size
 from larder.bench.report.read import RecordFile
 from larder.bench.report.tables import Table
 from larder.errors import InputError
@@ -39,6 +39,7 @@ class Changes(NamedTuple):
     """What changed from an earlier record to a later one."""
 
     before: RecordFile
+    after: Record
     noise: float | None
     """The ratio must be further from 1 than this; None if it is unknown."""
     arms: list[Change]
@@ -71,6 +72,7 @@ def compare_records(after: RecordFile, before: RecordFile) -> Changes:
     ]
     return Changes(
         before,
+        after.content,
         noise,
         arms,
         [_named(key) for key in earlier if key not in later],
@@ -104,9 +106,9 @@ def changes_table(changes: Changes) -> Table:
             str(one.workers),
             number(one.before["imgs_per_s"]["median"]),
             number(one.after["imgs_per_s"]["median"]),
-            f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})" if one.ratio else facts.NOT_KNOWN,
+            f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})" if one.ratio else facts.NO_FIGURE,
             one.verdict,
-            *_arrows(one),
+            *_arrows(changes, one),
         )
         for one in changes.arms
     ]
@@ -183,10 +185,11 @@ def _manifests(record: Record) -> dict[str, str]:
     return {layout["layout"]: layout["manifest_sha256"][:12] for layout in record["data"]["layouts"]}
 
 
-def _arrows(change: Change) -> Iterator[str]:
+def _arrows(changes: Changes, change: Change) -> Iterator[str]:
     old, new = change.before, change.after
     yield f"{number(old['cpu_s_per_1000_imgs']['median'], 2)} → {number(new['cpu_s_per_1000_imgs']['median'], 2)}"
-    yield from (f"{size(old[name])} → {size(new[name])}" for name in ("peak_memory_bytes", "network_bytes_per_img"))
+    yield f"{size(old['peak_memory_bytes'])} → {size(new['peak_memory_bytes'])}"
+    yield " → ".join(facts.traffic_of(*pair)[0] for pair in ((changes.before.content, old), (changes.after, new)))
 
 
 def _named(key: tuple[str, int]) -> str:

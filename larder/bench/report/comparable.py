@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from larder.bench.report.facts import Record
+from larder.bench.report.facts import UNKNOWN, Record
 from larder.errors import InputError
 
-UNKNOWN = "unknown"
 DATA = ("dataset", "split", "samples", "classes", "image_bytes")
 MACHINE = (
     "cpu_model", "cores", "cpu_quota_cores", "memory_bytes", "memory_limit_bytes", "storage", "endpoint", "latency_s",

@@ -10,7 +10,12 @@ Record = Mapping[str, Any]
 """The record of a comparison, or a part of it."""
 AGAIN = " (again)"
 """Ends the name of the second run of the A/A arm."""
-NOT_KNOWN = "–"
+NO_FIGURE = "–"
+"""Stands for what doesn't apply to an arm, or wasn't part of the comparison."""
+UNKNOWN = "unknown"
+"""Stands for a figure that an arm has, and that couldn't be determined."""
+_WITHOUT_NETWORK = ("tree", "tar", "none")
+"""Layouts that are read without a network."""
 MAX_LABEL = 32
 """Characters of a label in a plot: with a figure beside it, it fits on a page of 360 pixels."""
 
@@ -96,7 +101,7 @@ def median_or_none(values: Iterable[float | None]) -> float | None:
 def number(value: float | None, digits: int = 0) -> str:
     """Format a number with separators of thousands; very large ones with an exponent."""
     if value is None:
-        return NOT_KNOWN
+        return NO_FIGURE
     return f"{value:.3e}" if abs(value) >= 1e12 else f"{value:,.{digits}f}"
 
 
@@ -108,7 +113,7 @@ def count(amount: int, noun: str) -> str:
 def significant(value: float | None) -> str:
     """Format a number with three significant digits, without an exponent for common sizes."""
     if value is None:
-        return NOT_KNOWN
+        return NO_FIGURE
     if value == 0 or abs(value) >= 100:
         return number(value)
     digits = next((digits for limit, digits in ((10, 1), (1, 2), (0.1, 3), (0.01, 4)) if abs(value) >= limit), 6)
@@ -117,13 +122,13 @@ def significant(value: float | None) -> str:
 
 def interval(value: Record | None, digits: int = 0) -> str:
     """Format the ends of an interval."""
-    return NOT_KNOWN if value is None else f"{number(value['low'], digits)} to {number(value['high'], digits)}"
+    return NO_FIGURE if value is None else f"{number(value['low'], digits)} to {number(value['high'], digits)}"
 
 
 def size(value: float | None) -> str:
     """Format a number of bytes with a decimal unit."""
     if value is None:
-        return NOT_KNOWN
+        return NO_FIGURE
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000:
             return f"{number(value)} B" if unit == "B" else f"{significant(value)} {unit}"
@@ -134,10 +139,38 @@ def size(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Format a share in percent. A share below one never shows as 100%."""
     if value is None:
-        return NOT_KNOWN
+        return NO_FIGURE
     return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
 
 
 def yes(value: bool | None) -> str:
-    """Format a truth value; None is unknown."""
-    return "unknown" if value is None else "yes" if value else "NO"
+    """Format a truth value."""
+    return NO_FIGURE if value is None else "yes" if value else "NO"
+
+
+def known(text: str, *, applies: bool = True) -> str:
+    """Return a formatted figure. One that is missing although it applies is unknown.
+
+    Example:
+        >>> known(size(None), applies=True), known(size(None), applies=False)
+        ('unknown', '–')
+    """
+    return UNKNOWN if applies and text == NO_FIGURE else text
+
+
+def uses_network(record: Record, arm: str) -> bool:
+    """Return whether an arm reads its data over a network."""
+    layouts = {one["name"]: one["layout"] for one in record["arms"]}
+    return layouts.get(arm) not in _WITHOUT_NETWORK
+
+
+def traffic_of(record: Record, summary: Record) -> tuple[str, str]:
+    """Return an arm's network bytes per image, and its requests per 1,000 images."""
+    applies = uses_network(record, summary["arm"])
+    network, requests = size(summary["network_bytes_per_img"]), significant(summary["requests_per_1000_imgs"])
+    return known(network, applies=applies), known(requests, applies=applies)
+
+
+def exactly_once(summary: Record) -> str:
+    """Return whether each sample came once in each epoch: unknown without reference, and nothing for parts of one."""
+    return known(yes(summary["exactly_once"]), applies=summary["order_entropy"] is None)

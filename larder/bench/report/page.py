@@ -9,7 +9,7 @@ from larder import __version__
 from larder.bench.report import changes, facts, html, plots, tables
 from larder.bench.report.changes import Changes
 from larder.bench.report.embed import Embedded, embed_records
-from larder.bench.report.facts import NOT_KNOWN, Record, number, size, title_of
+from larder.bench.report.facts import Record, number, size, title_of
 from larder.bench.report.figure import Figure
 from larder.bench.report.html import escape_html
 from larder.bench.report.read import RecordFile
@@ -184,8 +184,8 @@ def _layouts(data: Record) -> Table:
         (
             one["layout"],
             one["where"],
-            NOT_KNOWN if one["files"] is None else number(one["files"]),
-            size(one["bytes"]),
+            facts.known(number(one["files"])),
+            facts.known(size(one["bytes"])),
             one["manifest_sha256"][:16],
         )
         for one in data["layouts"]

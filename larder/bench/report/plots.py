@@ -67,7 +67,7 @@ def plot_throughput(record: Record) -> Figure | None:
         for one in arms
     ]
     table_rows += [
-        (f"upper bound: {one['name']}", str(one["workers"]), number(one["imgs_per_s"], 1), facts.NOT_KNOWN,
+        (f"upper bound: {one['name']}", str(one["workers"]), number(one["imgs_per_s"], 1), facts.NO_FIGURE,
          _list_rates(one["rounds"]))
         for one in record["rooflines"]
     ]  # fmt: skip
@@ -141,7 +141,7 @@ def plot_epochs(record: Record) -> Figure | None:
             str(one["workers"]),
             f"{number(cold['median'])} ({facts.interval(cold)})",
             f"{number(warm['median'])} ({facts.interval(warm)})",
-            f"{warm['median'] / cold['median']:.2f}" if cold["median"] else facts.NOT_KNOWN,
+            f"{warm['median'] / cold['median']:.2f}" if cold["median"] else facts.NO_FIGURE,
             *_cache_evidence(record, one),
         )
         for one, cold, warm in pairs
@@ -232,12 +232,12 @@ def plot_order(record: Record) -> Figure | None:
     rows = [
         Row(
             facts.shorten(one["arm"], facts.MAX_LABEL),
-            "unknown" if one["order_entropy"] is None else f"{one['order_entropy']:.2f}",
+            facts.UNKNOWN if one["order_entropy"] is None else f"{one['order_entropy']:.2f}",
             [] if one["order_entropy"] is None else [bar("0", 22, scale.at(one["order_entropy"]), 10, "busy")],
         )
         for one in arms[:MAX_PLOTTED]
     ]
-    table_rows = [(one["arm"], number(one["order_entropy"], 4), facts.yes(one["exactly_once"])) for one in arms]
+    table_rows = [(one["arm"], facts.known(number(one["order_entropy"], 4)), facts.exactly_once(one)) for one in arms]
     about = ". ".join(f"{row[0]}: {row[1]}" for row in table_rows)
     return Figure(
         "order",
@@ -296,13 +296,15 @@ def _stack(scale: Scale, steps: dict[str, float]) -> Iterator[str]:
 def _cache_evidence(record: Record, summary: Record) -> tuple[str, str]:
     caches = [one["epochs"][0]["page_cache"] for one in facts.measured_rounds(record, summary)]
     resident = facts.median_or_none(cache["resident_before"] for cache in caches)
-    return percent(resident), size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
+    is_local = not facts.uses_network(record, summary["arm"])
+    disk = size(facts.median_or_none(cache["disk_read_bytes"] for cache in caches))
+    return facts.known(percent(resident), applies=is_local), facts.known(disk)
 
 
 def _rule_of(each: Record) -> str:
     """Return the rule by which an accelerator counts as kept busy. Records of earlier versions don't have it."""
     if each.get("threshold") is None:
-        return facts.NOT_KNOWN
+        return facts.UNKNOWN
     step = f"{number(each.get('batch_size'))} images in {each.get('step_s') or 0:g} s"
     return f"{percent(each['threshold'])} of the time, at {step} ({each.get('rule', '')})"
 

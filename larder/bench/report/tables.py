@@ -7,18 +7,21 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from larder.bench.report.facts import (
-    NOT_KNOWN,
+    NO_FIGURE,
+    UNKNOWN,
     Record,
     count,
+    exactly_once,
     interval,
+    known,
     number,
     percent,
     runs_of,
-    significant,
     size,
     store_of,
     summaries,
-    yes,
+    traffic_of,
+    uses_network,
 )
 from larder.terminal import Lines, escape, join_lines
 
@@ -85,12 +88,11 @@ def cost_table(record: Record) -> Table:
             "/".join(number(wait[name], 3) for name in ("p50", "p95", "p99")),
             number(one["cpu_s_per_1000_imgs"]["median"], 2),
             size(one["peak_memory_bytes"]),
-            size(one["network_bytes_per_img"]),
-            significant(one["requests_per_1000_imgs"]),
+            *traffic_of(record, one),
             percent(one["share_of_roofline"]),
-            "unknown" if error is None else f"{number(error['mean'], 2)} (max {number(error['max'])})",
-            yes(one["exactly_once"]),
-            number(one["order_entropy"], 2),
+            UNKNOWN if error is None else f"{number(error['mean'], 2)} (max {number(error['max'])})",
+            exactly_once(one),
+            known(number(one["order_entropy"], 2)),
         ))  # fmt: skip
     header = (
         "arm", "workers", "wait p50/p95/p99, s", "CPU s/1,000 imgs", "peak memory", "network/img",
@@ -153,7 +155,7 @@ def notes(record: Record) -> list[str]:
     ]
     if len(record["failures"]) > _MAX_FAILURES:
         found.append(f"and {len(record['failures']) - _MAX_FAILURES:,} more failures")
-    return [*found, describe_run(record)]
+    return [*found, *_explain_gaps(record), describe_run(record)]
 
 
 def describe_run(record: Record) -> str:
@@ -221,12 +223,31 @@ def _against_fastest(record: Record, summary: Record) -> str:
             return ratio if one["differs"] else f"{ratio}, not significant"
         if (one["arm"], one["workers"]) == (summary["arm"], summary["workers"]):
             return "1"
-    return NOT_KNOWN
+    return NO_FIGURE
 
 
 def _second_epoch(summary: Record) -> str:
     second = summary["second_epoch_imgs_per_s"]
     return number(second["median"] if second else None)
+
+
+def _explain_gaps(record: Record) -> list[str]:
+    """Return what stands in the tables in place of figures."""
+    uncounted = [
+        one["arm"]
+        for one in summaries(record)
+        if uses_network(record, one["arm"]) and None in (one["network_bytes_per_img"], one["requests_per_1000_imgs"])
+    ]
+    found = [
+        f"{NO_FIGURE} stands for what doesn't apply or wasn't part of the comparison, {UNKNOWN} for what applies and "
+        "couldn't be determined"
+    ]
+    if uncounted:
+        found.append(
+            f"Network bytes or requests of {', '.join(dict.fromkeys(uncounted))} are {UNKNOWN}, since these libraries "
+            "don't count them; with LARDER_LINK_LATENCY=0ms, a proxy does"
+        )
+    return found
 
 
 def _noise_notes(record: Record) -> list[str]:

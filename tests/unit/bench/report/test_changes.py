@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from larder.bench.report.changes import changes_table, compare_records, headline, ratio_interval, remarks
-from larder.bench.report.facts import NOT_KNOWN
+from larder.bench.report.facts import NO_FIGURE
 from larder.errors import InputError
 from tests.unit.bench.report.conftest import MakeRecord, change_rates
 
@@ -48,7 +48,7 @@ def test_of_a_record_without_rounds_nothing_is_claimed(make_record: MakeRecord) 
     before = make_record(lambda record: record.update(rounds=[]), "before.json")
     changes = compare_records(make_record(), before)
     assert "a record lacks the rounds, so it is unknown what changed" in headline(changes)
-    assert {row[4] for row in changes_table(changes).rows} == {NOT_KNOWN}
+    assert {row[4] for row in changes_table(changes).rows} == {NO_FIGURE}
 
 
 def test_other_code_layouts_and_settings_are_listed(make_record: MakeRecord) -> None:

@@ -80,15 +80,36 @@ def test_training_steps_stand_beside_those_on_synthetic_data(content: dict[str, 
     )  # fmt: skip
 
 
+def figures_of(content: dict[str, Any], arm: str) -> dict[str, str]:
+    table = cost_table(content)
+    return next(dict(zip(table.header, row, strict=True)) for row in table.rows if row[0] == arm)
+
+
 def test_what_is_unknown_is_not_shown_as_a_number(content: dict[str, Any]) -> None:
     [arm] = content["summary"]["arms"] = content["summary"]["arms"][:1]
     arm.update(order_entropy=None, exactly_once=None, network_bytes_per_img=None, share_of_roofline=None)
     content["arms"] = []
-    row = dict(zip(cost_table(content).header, cost_table(content).rows[0], strict=True))
-    assert (row["order entropy"], row["network/img"], row["of upper bound"]) == ("–", "–", "–")
-    assert (row["each sample once"], row["pixel error"]) == ("unknown", "unknown")
+    row = figures_of(content, "stream")
+    unknown = ("order entropy", "network/img", "each sample once", "pixel error")
+    assert {row[name] for name in unknown} == {"unknown"}
+    assert row["of upper bound"] == "–"
     arm["exactly_once"] = False
     assert "NO" in cost_table(content).rows[0]
+
+
+def test_no_network_and_an_unknown_traffic_look_different(content: dict[str, Any]) -> None:
+    local, counted = (figures_of(content, name) for name in ("imagefolder_local", "stream"))
+    assert (local["network/img"], local["requests/1,000 imgs"]) == ("–", "–")
+    assert (counted["network/img"], counted["requests/1,000 imgs"]) == ("100 kB", "24.0")
+    assert figures_of(content, "litdata_streaming")["requests/1,000 imgs"] == "unknown"
+    [explained] = [note for note in notes(content) if "a proxy does" in note]
+    assert explained.startswith("Network bytes or requests of litdata_streaming are unknown")
+    assert any(note.startswith("– stands for what doesn't apply") for note in notes(content))
+
+
+def test_parts_of_an_epoch_arent_checked_for_each_sample(content: dict[str, Any]) -> None:
+    content["summary"]["arms"][0].update(exactly_once=None)
+    assert figures_of(content, "stream")["each sample once"] == "–"
 
 
 def test_notes_tell_noise_failures_and_what_was_left_out(content: dict[str, Any]) -> None:
