@@ -40,6 +40,8 @@ class Counters(NamedTuple):
     """CPU seconds so far of helper processes that aren't children, such as rclone."""
     local_files: Sequence[Path] = ()
     """Files whose state in the page cache is determined."""
+    forked_from: int | None = None
+    """Id of the process that has imported the libraries, which this one shares with it."""
 
 
 class EpochResult(NamedTuple):
@@ -65,7 +67,7 @@ def measure_epoch(
     collector, waits, images = Collector(), list[float](), 0
     network, disk, own_disk = counters.network(), _machine_disk_bytes(), _own_disk_bytes()
     cpu = cpu_seconds() + counters.helper_cpu()
-    with PeakMemory(*MEMORY_SAMPLES) as memory, _Rates(counters.received) as rates:
+    with PeakMemory(*MEMORY_SAMPLES, counters.forked_from) as memory, _Rates(counters.received) as rates:
         iterator = iter(batches)
         start = requested_at = received_at = perf_counter()
         while (batch := next(iterator, None)) is not None:

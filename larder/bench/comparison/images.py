@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from larder.bench.settings import LoaderSettings
 from larder.contract import find_manifest, read_index
 from larder.shards import LABEL
 from larder.store import StoreSettings
+
+_SEED = 0  # each round has the same images
 
 
 class ImageSource(NamedTuple):
@@ -38,14 +42,42 @@ def source_of(settings: LoaderSettings, where: Mapping[Layout, str]) -> ImageSou
 
 def encoded_images(source: ImageSource, store: StoreSettings) -> Iterator[tuple[bytes, int]]:
     """Yield each image's bytes and its label, in the stored order."""
-    return _of_shards(source, store) if source.shards else _of_tree(Path(source.tree), source.split)
+    return _of_shards(source, store, shuffle=False) if source.shards else _of_tree(Path(source.tree), source.split)
 
 
-def _of_shards(source: ImageSource, store: StoreSettings) -> Iterator[tuple[bytes, int]]:
+def sampled_images(source: ImageSource, store: StoreSettings, max_images: int, max_bytes: int) -> list[bytes]:
+    """Return the bytes of some images from all parts of the split, the same ones each time.
+
+    Images are often stored by class, and the first ones may be larger or smaller than the others.
+
+    Args:
+        source: Where the images are; a tree is preferred.
+        store: Settings of the store.
+        max_images: Number of images, if the split has as many.
+        max_bytes: Total length after which no further image is taken.
+    """
+    if source.tree:
+        paths = _paths_of_tree(Path(source.tree), source.split)
+        chosen = random.Random(_SEED).sample(paths, min(max_images, len(paths)))
+        contents: Iterator[bytes] = (path.read_bytes() for path, _ in chosen)
+    else:
+        contents = (content for content, _ in _of_shards(source, store, shuffle=True))
+    images, total = list[bytes](), 0
+    for content in itertools.islice(contents, max_images):
+        images.append(content)
+        total += len(content)
+        if total >= max_bytes:
+            break
+    return images
+
+
+def _of_shards(source: ImageSource, store: StoreSettings, *, shuffle: bool) -> Iterator[tuple[bytes, int]]:
     from larder.stream.array_stream import ArrayStream
     from larder.stream.members import KEY
 
-    stream = ArrayStream(source.shard_folder, shuffle=False, rank=0, world_size=1, store=store, mode="thread")
+    stream = ArrayStream(
+        source.shard_folder, shuffle=shuffle, seed=_SEED, rank=0, world_size=1, store=store, mode="thread"
+    )
     for sample in stream.samples():
         images = [content for name, content in sample.items() if name not in (KEY, LABEL)]
         label = sample[LABEL]
@@ -54,8 +86,16 @@ def _of_shards(source: ImageSource, store: StoreSettings) -> Iterator[tuple[byte
 
 
 def _of_tree(folder: Path, split: str) -> Iterator[tuple[bytes, int]]:
+    for path, label in _paths_of_tree(folder, split):
+        yield path.read_bytes(), label
+
+
+def _paths_of_tree(folder: Path, split: str) -> list[tuple[Path, int]]:
+    """Return path and label of each image, in the order of the index."""
     manifest = find_manifest(folder)
     assert manifest is not None
-    for entry in read_index(folder, manifest):
-        if entry.path.startswith(f"{split}/") and entry.label is not None:
-            yield (folder / entry.path).read_bytes(), entry.label
+    return [
+        (folder / entry.path, entry.label)
+        for entry in read_index(folder, manifest)
+        if entry.path.startswith(f"{split}/") and entry.label is not None
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +14,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from larder.bench.comparison.images import ImageSource, encoded_images
+from larder.bench.comparison.images import ImageSource, sampled_images
 from larder.store import StoreSettings
 
 MIN_SECONDS = 1.5
-MAX_BYTES = 256 << 20
-"""Encoded images or shards that are kept in memory."""
+MAX_IMAGES, MAX_BYTES = 2000, 256 << 20
+"""Encoded images that are decoded from memory, and bytes of them or of shards that are kept there or read."""
 _BLOCK, _FETCHERS, _CHUNK = 4 << 20, 8, 64
 _MEMORY = Path("/dev/shm")
+_SEED = 0  # each round has the same files
 ABOUT = {
     "decode": "decode, crop and resize in threads, from memory, with larder.stream's kernel (PIL where it isn't built)",
     "decode_pil": "decode, resize, crop and normalize with PIL and torchvision in threads, from memory",
     "stream_from_memory": "larder.stream over shards in memory, normalized: the fastest known way to the same batches",
-    "disk_read": "read the tree's files from disk, after dropping them from the page cache",
+    "disk_read": "read the tree's files from disk in random order, in as many threads as an arm has workers, after "
+    "dropping them from the page cache",
     "store_read": f"read shards from the store in blocks of 4 MiB, {_FETCHERS} at once, and discard them",
 }
 
@@ -54,28 +57,20 @@ def measure_roofline(name: str, source: ImageSource, store: StoreSettings, threa
         name: One of `ABOUT`.
         source: Where the images are.
         store: Settings of the store.
-        threads: Threads that decode.
+        threads: Threads that decode, or that read from disk, which needs several requests in flight.
         bytes_per_img: Mean length of an image with its share of headers, for reads.
     """
     if name == "decode":
-        return _decode(_in_memory(source, store), threads)
+        return _decode(sampled_images(source, store, MAX_IMAGES, MAX_BYTES), threads)
     if name == "decode_pil":
-        return _decode_pil(_in_memory(source, store), threads)
+        return _decode_pil(sampled_images(source, store, MAX_IMAGES, MAX_BYTES), threads)
     if name == "stream_from_memory":
         return _stream_from_memory(source, store, threads)
-    rate = _disk_read(source) if name == "disk_read" else _store_read(source, store)
-    return Bound(rate / bytes_per_img, rate, 1 if name == "disk_read" else _FETCHERS)
-
-
-def _in_memory(source: ImageSource, store: StoreSettings) -> list[bytes]:
-    images, total = [], 0
-    local = source._replace(shards="") if source.tree else source
-    for content, _ in encoded_images(local, store):
-        images.append(content)
-        total += len(content)
-        if total >= MAX_BYTES or len(images) >= 2000:
-            break
-    return images
+    if name == "disk_read":
+        rate, readers = _disk_read(source, threads), threads
+    else:
+        rate, readers = _store_read(source, store), _FETCHERS
+    return Bound(rate / bytes_per_img, rate, readers)
 
 
 def _decode(images: Sequence[bytes], threads: int) -> Bound:
@@ -149,12 +144,13 @@ def _stream_from_memory(source: ImageSource, store: StoreSettings, threads: int)
 
 
 def copy_shards(uri: str, store: StoreSettings, folder: Path) -> None:
-    """Copy the first shards below a URI into a folder, up to MAX_BYTES; at least one."""
+    """Copy shards below a URI into a folder, from all parts of the split, up to MAX_BYTES; at least one."""
     from larder.stream.shard_folders import open_folder
 
     shards = open_folder(uri, store)
     total = 0
-    for path, size in shards.list("").items():
+    listed = sorted(shards.list("").items())
+    for path, size in random.Random(_SEED).sample(listed, len(listed)):
         if total and total + size > MAX_BYTES:
             break
         with (folder / f"{total:012}.tar").open("wb") as file:
@@ -163,18 +159,42 @@ def copy_shards(uri: str, store: StoreSettings, folder: Path) -> None:
         total += size
 
 
-def _disk_read(source: ImageSource) -> float:
-    files = [path for path in sorted((Path(source.tree) / source.split).rglob("*")) if path.is_file()]
-    total, start, dropping = 0, perf_counter(), 0.0
+def _disk_read(source: ImageSource, threads: int) -> float:
+    """Return the bytes per second at which threads read files that aren't in the page cache."""
+    files = _uncached_files(Path(source.tree) / source.split)
+    end = perf_counter() + 2 * MIN_SECONDS
+    turns = iter(files)  # each file once: a second read would come from memory
+
+    def one_thread(_: int) -> int:
+        done = 0
+        while perf_counter() < end and (path := next(turns, None)) is not None:
+            done += _read_file(path)
+        return done
+
+    start = perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        total = sum(pool.map(one_thread, range(threads)))
+    return total / max(perf_counter() - start, 1e-9)
+
+
+def _uncached_files(folder: Path) -> list[Path]:
+    """Drop files of MAX_BYTES from the page cache, and return them in random order."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    random.Random(_SEED).shuffle(files)
+    dropped, total = list[Path](), 0
     for path in files:
         with path.open("rb", buffering=0) as file:
-            before = perf_counter()
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            dropping += perf_counter() - before
-            total += len(file.readall())
-        if total > MAX_BYTES or perf_counter() - start > 2 * MIN_SECONDS:
+            total += os.fstat(file.fileno()).st_size
+        dropped.append(path)
+        if total > MAX_BYTES:
             break
-    return total / max(perf_counter() - start - dropping, 1e-9)
+    return dropped
+
+
+def _read_file(path: Path) -> int:
+    with path.open("rb", buffering=0) as file:
+        return len(file.readall())
 
 
 def _store_read(source: ImageSource, store: StoreSettings) -> float:

@@ -206,7 +206,9 @@ def _counters(name: str, measured: MeasuredLoader, settings: ComparisonSettings,
         received = received_of_proxy  # the interfaces would count what passes a proxy twice
         if ARMS[name].is_peer and layout not in _LOCAL:
             network = network_of_proxy  # other libraries don't count their traffic
-    return Counters(network, received, _helper_cpu(layout, settings), _local_files(layout, settings))
+    return Counters(
+        network, received, _helper_cpu(layout, settings), _local_files(layout, settings), forked_from=os.getppid()
+    )
 
 
 def _helper_cpu(layout: Layout, settings: ComparisonSettings) -> Callable[[], float]:

@@ -29,6 +29,22 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as
 HOLD = "held = bytearray(60_000_000)\nheld[::4096] = b'x' * len(held[::4096])\nprint('ready', flush=True)\ninput()\n"
 
 
+FORK = """
+import os, sys
+from larder.bench.usage import PeakMemory
+
+held = bytearray(200_000_000)
+held[::4096] = b"x" * len(held[::4096])
+for parent in (None, os.getpid()):
+    if os.fork() == 0:
+        with PeakMemory(0.01, forked_from=parent) as memory:
+            pass
+        print(memory.peak_bytes, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
 @pytest.mark.parametrize("child", ["still-runs", "ends"])
 def test_cpu_seconds_of_children(child: str) -> None:
     # In a process of its own: the servers of other tests are children of this one.
@@ -50,6 +66,14 @@ def test_peak_memory_has_the_children_s(until: Until) -> None:
         child.stdin.close()
     assert both.peak_bytes - alone.peak_bytes < 90e6
     assert both.own_cpu_seconds > 0
+
+
+def test_what_a_fork_shares_with_its_parent_counts_once() -> None:
+    """Half of the shared 200 MB, and of the libraries, are the parent's."""
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
+    without, complete = map(int, done.stdout.split())
+    assert without < 160e6
+    assert 200e6 < complete < 260e6
 
 
 def test_descendants_are_those_that_psutil_finds() -> None:
