@@ -1,7 +1,8 @@
 """Compute how busy an arm keeps accelerators, as MLPerf Storage defines utilization, but with decoding.
 
 Utilization is an accelerator's compute time over its total time. An accelerator that takes a batch of B images every
-S seconds needs B/S images/s; a loader that yields fewer keeps it busy for that share of the time.
+S seconds needs B/S images/s; a loader that yields fewer keeps it busy for that share of the time. The images are those
+that were measured: the rules' samples have other lengths, which the results name.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Accelerator(NamedTuple):
     step_s: float
     threshold: float
     """Utilization that the rules demand."""
+    sample_bytes: int
+    """Bytes of a sample of the rules."""
     edition: str
 
     @property
@@ -70,4 +73,5 @@ def _utilization(accelerator: Accelerator, rate: float, rates_by_workers: Mappin
         batch_size=accelerator.batch_size,
         step_s=accelerator.step_s,
         rule=accelerator.edition,
+        sample_bytes=accelerator.sample_bytes,
     )

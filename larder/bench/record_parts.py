@@ -136,6 +136,8 @@ class Arm(Part):
     """Options and environment variables of the library that differ from its defaults."""
     pixel_error: PixelError | None
     """Difference of its pixels from PIL's; null if it wasn't measured."""
+    workers: Literal["processes", "threads", "all cores"] | None = None
+    """What its number of workers counts; `all cores`: it ignores the number. Null if unknown, or without workers."""
 
 
 class Waits(Part):

@@ -34,13 +34,14 @@ SCHEMA_FILE = Path(__file__).with_name("comparison-1.schema.json")
 
 
 class Instrument(Part):
-    """Overhead of the measurement, from an arm that costs nothing."""
+    """Overhead of the measurement, from an arm that costs nothing: it yields one batch in memory again and again."""
 
     seconds_per_batch: Amount
     """Median time of a batch of the arm that costs nothing."""
     share_of_fastest: Amount
-    """That time and the CPU time of the measuring threads, over the time of a batch of the fastest arm. The goal is
-    below 0.01."""
+    """That time and the CPU time of the measuring threads, over the time of a batch of the fastest arm."""
+    within_limit: bool | None = None
+    """Whether that share is below 0.01, the limit; null in records of earlier versions."""
 
 
 class RepeatedArm(Part):
@@ -94,6 +95,8 @@ class Utilization(Part):
     """Time that the accelerator takes for it."""
     rule: str = ""
     """Where the three come from, such as `MLPerf Storage v1.0`."""
+    sample_bytes: Count | None = None
+    """Bytes of a sample of the rule. The utilization is that of the images that were measured, which have others."""
 
 
 class StepsSummary(Part):
@@ -140,6 +143,8 @@ class ArmSummary(Part):
     """Images per second of epoch 2; null if it wasn't measured."""
     cpu_s_per_1000_imgs: Interval
     """CPU time of the client per 1,000 images."""
+    cores: Interval | None = None
+    """CPU seconds per second: how many cores the client kept busy; null in records of earlier versions."""
     peak_memory_bytes: Count
     """Highest of the rounds."""
     network_bytes_per_img: Amount | None

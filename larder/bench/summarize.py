@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from larder.bench.accelerators import largest, utilization_of
+from larder.bench.arms import ARMS
 from larder.bench.record_parts import EpochRecord, Interval, Roofline, Round, StepsRecord, Waits
 from larder.bench.records import ArmSummary, Instrument, Ratio, RepeatedArm, StepsSummary, Summary, WaterfallStep
 from larder.bench.statistics import median_interval, paired_ratios
@@ -16,6 +18,8 @@ NOTHING = "nothing"
 """The arm that costs nothing."""
 MAX_NOISE = 0.10
 """Width of the A/A test's interval above which the machine is called noisy."""
+MAX_INSTRUMENT_SHARE = 0.01
+"""Share of the fastest arm's time that measuring may take."""
 MIN_ROUNDS = 5
 """Fewer rounds give a result of low confidence."""
 _MAX_CUT = 6
@@ -23,48 +27,47 @@ _MAX_CUT = 6
 _NAMES_OF_BOUND = ("stream_from_memory", "decode")
 
 
-def summarize(
-    rounds: Sequence[Round],
-    rooflines: Sequence[Roofline],
-    *,
-    is_sure: bool,
-    rounds_added: int,
-    quick: bool = False,
-    cut: Sequence[str] = (),
-) -> Summary:
+class Conditions(NamedTuple):
+    """What else a summary depends on."""
+
+    is_sure: bool
+    """Whether the run was complete and not quick."""
+    rounds_added: int = 0
+    """Rounds that were added because the machine was noisy."""
+    image_bytes: float = 0.0
+    """Mean length of an image; 0 is unknown."""
+    quick: bool = False
+    """Whether the run was quick."""
+    left_out_for_time: Sequence[str] = ()
+    """What a quick run left out to keep its time."""
+
+
+def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], conditions: Conditions) -> Summary:
     """Return what the rounds of a comparison found.
 
     Args:
         rounds: All rounds; warm-ups are left out here.
         rooflines: Upper bounds.
-        is_sure: Whether the run was complete and not quick.
-        rounds_added: Rounds that were added because the machine was noisy.
-        quick: Whether the run was quick.
-        cut: What a quick run left out to keep its time.
+        conditions: What else the summary depends on.
     """
     measured = [one for one in rounds if one.round > 0]
     groups = _by_arm(one for one in measured if one.arm != NOTHING and not one.arm.endswith(AGAIN))
-    rates = {key: _rate(group).median for key, group in groups.items()}
     arms = sorted(
-        (
-            _summarize_arm(
-                group, {w: rate for (arm, w), rate in rates.items() if arm == key[0]}, _bound(rooflines, key[1])
-            )
-            for key, group in groups.items()
-        ),
+        (_summarize_arm(group, groups, rooflines) for group in groups.values()),
         key=lambda each: -each.imgs_per_s.median,
     )
-    repeated = repeated_arm(measured, rounds_added)
+    repeated = repeated_arm(measured, conditions.rounds_added)
     ratios = _ratios(arms, groups)
-    sure = is_sure and repeated is not None and repeated.verdict == "quiet"
+    sure = conditions.is_sure and repeated is not None and repeated.verdict == "quiet"
+    with_threads = [arm for arm in _fewest_workers(arms) if not _ignores_workers(arm.arm)]
     return Summary(
-        answer=" ".join([*_answer(arms, ratios, repeated), *_caution(arms, is_sure=is_sure, quick=quick, cut=cut)]),
+        answer=" ".join([*_answer(arms, ratios, repeated, conditions.image_bytes), *_caution(arms, conditions)]),
         confidence="high" if sure else "low",
         arms=arms,
         ratios=ratios,
         repeated=repeated,
         instrument=_instrument(measured, arms),
-        waterfall=[step for arm in _fewest_workers(arms) for step in _waterfall(arm, rooflines)],
+        waterfall=[step for arm in with_threads for step in _waterfall(arm, rooflines)],
     )
 
 
@@ -96,18 +99,24 @@ def _rate(rounds: Sequence[Round]) -> Interval:
     return median_interval([one.epochs[0].imgs_per_s for one in rounds])
 
 
-def _summarize_arm(rounds: Sequence[Round], by_workers: dict[int, float], bound: float | None) -> ArmSummary:
+def _summarize_arm(
+    rounds: Sequence[Round], groups: Mapping[tuple[str, int], Sequence[Round]], rooflines: Sequence[Roofline]
+) -> ArmSummary:
+    """Summarize an arm with a number of workers; `groups` has the rounds of all arms and numbers."""
+    name, workers = rounds[0].arm, rounds[0].workers
     firsts = [one.epochs[0] for one in rounds]
     seconds = [one.epochs[1].imgs_per_s for one in rounds if len(one.epochs) > 1]
     rate = _rate(rounds)
-    utilization = utilization_of(rate.median, by_workers)
+    by_workers = {number: _rate(group).median for (arm, number), group in groups.items() if arm == name}
+    bound = None if _ignores_workers(name) else _bound(rooflines, workers)
+    utilization = utilization_of(rate.median, {} if _ignores_workers(name) else by_workers)
 
     def interval(value: Callable[[EpochRecord], float]) -> Interval:
         return median_interval([value(epoch) for epoch in firsts])
 
     return ArmSummary(
-        arm=rounds[0].arm,
-        workers=rounds[0].workers,
+        arm=name,
+        workers=workers,
         rounds=len(rounds),
         imgs_per_s=rate,
         batches_per_s=interval(lambda epoch: epoch.batches_per_s),
@@ -116,6 +125,7 @@ def _summarize_arm(rounds: Sequence[Round], by_workers: dict[int, float], bound:
         wait_s=_median_waits([epoch.wait_s for epoch in firsts]),
         second_epoch_imgs_per_s=median_interval(seconds) if seconds else None,
         cpu_s_per_1000_imgs=interval(lambda epoch: epoch.cpu_s * 1000 / epoch.images),
+        cores=interval(lambda epoch: epoch.cpu_s / epoch.seconds if epoch.seconds else 0.0),
         peak_memory_bytes=max(epoch.peak_memory_bytes for one in rounds for epoch in one.epochs),
         network_bytes_per_img=_median(
             [epoch.network_bytes and epoch.network_bytes / epoch.images for epoch in firsts], 0
@@ -130,6 +140,15 @@ def _summarize_arm(rounds: Sequence[Round], by_workers: dict[int, float], bound:
         largest_accelerator=largest(utilization),
         steps=_summarize_steps([one.steps for one in rounds if one.steps is not None]),
     )
+
+
+def _ignores_workers(arm: str) -> bool:
+    return arm in ARMS and ARMS[arm].workers == "all cores"
+
+
+def _in_words(arm: ArmSummary) -> str:
+    """Return what an arm ran with."""
+    return "all cores" if _ignores_workers(arm.arm) else f"{arm.workers} workers"
 
 
 def _summarize_steps(rounds: Sequence[StepsRecord]) -> StepsSummary | None:
@@ -207,7 +226,9 @@ def _instrument(rounds: Sequence[Round], arms: Sequence[ArmSummary]) -> Instrume
     epochs = [one.epochs[0] for one in rounds if (one.arm, one.workers) == (fastest.arm, fastest.workers)]
     sampling = statistics.median(epoch.instrument_cpu_s / epoch.batches for epoch in epochs)
     share = (seconds + sampling) / fastest.avg_batch_s.median
-    return Instrument(seconds_per_batch=seconds, share_of_fastest=round(share, 5))
+    return Instrument(
+        seconds_per_batch=seconds, share_of_fastest=round(share, 5), within_limit=share < MAX_INSTRUMENT_SHARE
+    )
 
 
 def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[WaterfallStep]:
@@ -226,7 +247,9 @@ def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[Waterfall
     ]
 
 
-def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None) -> list[str]:
+def _answer(
+    arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None, image_bytes: float
+) -> list[str]:
     """Return the sentences that answer the question."""
     if not arms:
         return ["No arm could be measured."]
@@ -234,7 +257,7 @@ def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: Repea
     rate = best.imgs_per_s
     sentences = [
         f"{best.arm} is the fastest here: {rate.median:,.0f} images/s ({rate.low:,.0f} to {rate.high:,.0f}) "
-        f"with {best.workers} workers"
+        f"with {_in_words(best)}"
     ]
     others = [one for one in ratios if one.arm == best.arm and one.workers == best.workers]
     if others:
@@ -246,7 +269,7 @@ def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: Repea
         )
     sentences[0] += "."
     sentences.append(
-        f"It keeps {best.largest_accelerator} busy."
+        f"It keeps {best.largest_accelerator} busy{_with_images(best, image_bytes)}."
         if best.largest_accelerator
         else "No accelerator of the list is kept busy by it."
     )
@@ -258,11 +281,20 @@ def _answer(arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: Repea
     return sentences
 
 
-def _caution(arms: Sequence[ArmSummary], *, is_sure: bool, quick: bool, cut: Sequence[str]) -> list[str]:
+def _with_images(best: ArmSummary, image_bytes: float) -> str:
+    """Return how long the images were and those of the rule are, since the rule's decide how busy a store is."""
+    [rule] = [each for each in best.utilization if each.accelerator == best.largest_accelerator]
+    if not image_bytes or not rule.sample_bytes:
+        return ""
+    return f" with these images of {image_bytes / 1000:,.0f} kB (its rule's have {rule.sample_bytes / 1000:,.0f} kB)"
+
+
+def _caution(arms: Sequence[ArmSummary], conditions: Conditions) -> list[str]:
     """Return sentences that tell how sure the answer is, if it isn't, and what was left out for lack of time."""
-    if is_sure:
+    cut = conditions.left_out_for_time
+    if conditions.is_sure:
         return []
-    if not quick:
+    if not conditions.quick:
         return ["This run was incomplete, so the intervals are wide: run the whole comparison."]
     fewest = min((arm.rounds for arm in arms), default=0)
     sureness = (

@@ -18,6 +18,7 @@ from larder.next_step import StageRun
 
 Layout = Literal["tree", "mount", "objects", "webdataset", "litdata", "mds", "parquet", "tar"]
 View = Literal["crop", "squash"]
+Workers = Literal["processes", "threads", "all cores"]
 UNKNOWN = "unknown"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OWN = "larder-data"
@@ -45,6 +46,8 @@ class ArmEntry(NamedTuple):
     """The environment of its own that it runs in (`peer_environments`), since it pins packages to other versions."""
     view: View = "crop"
     """What it shows of an image: the crop of the reference preprocessing, or all of it, squashed to a square."""
+    workers: Workers = "processes"
+    """What LARDER_WORKERS counts; `all cores`: the library ignores it."""
 
 
 ARMS: dict[str, ArmEntry] = {
@@ -55,6 +58,7 @@ ARMS: dict[str, ArmEntry] = {
         "ImageNet example; `workers` threads",
         extra="bench,dali",
         is_peer=True,
+        workers="threads",
     ),
     "hf_datasets": ArmEntry(
         "parquet",
@@ -118,9 +122,12 @@ ARMS: dict[str, ArmEntry] = {
         "a pipeline of PIL decoding and collating in `workers` threads, as in its example",
         extra="bench,spdl",
         is_peer=True,
+        workers="threads",
         options=MappingProxyType({"buffered_batches": 2}),
     ),
-    "stream": ArmEntry("webdataset", ("larder-data",), "ShardStream with its defaults; `workers` threads decode"),
+    "stream": ArmEntry(
+        "webdataset", ("larder-data",), "ShardStream with its defaults; `workers` threads decode", workers="threads"
+    ),
     "turboloader": ArmEntry(
         "tar",
         ("turboloader", "torch"),
@@ -130,6 +137,7 @@ ARMS: dict[str, ArmEntry] = {
         is_peer=True,
         options=MappingProxyType({"antialias": True}),
         view="squash",
+        workers="all cores",
     ),
     "webdataset": ArmEntry(
         "webdataset", ("webdataset", "torch"), "as LARDER_WEBDATASET_LOADER says, over fsspec's streams"

@@ -1,7 +1,8 @@
 """TurboLoader over one tar file on local disk: threads in compiled code.
 
 Its fast path can't crop: it squashes the whole image to a square. So its pixels are compared with PIL's of the same
-view. It uses all threads of the machine, whatever LARDER_WORKERS says.
+view. It uses all cores of the machine, whatever LARDER_WORKERS says: `num_workers` is for its slower path only, and
+nothing else limits the threads of the fast one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from larder.bench.record_parts import UNKNOWN, Arm, LayoutData, Roofline, Round
 from larder.bench.records import Comparison, Failure, read_comparison
 from larder.bench.report.comparable import NamedRecord, require_comparable
 from larder.bench.statistics import median_interval
-from larder.bench.summarize import MIN_ROUNDS, summarize
+from larder.bench.summarize import MIN_ROUNDS, Conditions, summarize
 from larder.errors import InputError
 
 
@@ -30,6 +30,7 @@ def aggregate(paths: Sequence[Path]) -> Comparison:
     rounds, rooflines = list(_renumbered(records)), _merge_rooflines(records)
     is_sure = max((one.round for one in rounds), default=0) >= MIN_ROUNDS and all(map(_is_sure, records))
     added = sum(record.summary.repeated.rounds_added for record in records if record.summary.repeated)
+    image_bytes = first.data.image_bytes / max(first.data.samples, 1)
     cut = list(dict.fromkeys(phrase for record in records for phrase in record.left_out_for_time))
     return first.model_copy(
         update={
@@ -41,7 +42,7 @@ def aggregate(paths: Sequence[Path]) -> Comparison:
             "arms": arms,
             "rounds": rounds,
             "rooflines": rooflines,
-            "summary": summarize(rounds, rooflines, is_sure=is_sure, rounds_added=added, quick=first.quick, cut=cut),
+            "summary": summarize(rounds, rooflines, Conditions(is_sure, added, image_bytes, first.quick, cut)),
             "left_out": [one for one in first.left_out if one.arm not in {arm.name for arm in arms}],
             "failures": list(_renumbered_failures(records)),
             "left_out_for_time": cut,

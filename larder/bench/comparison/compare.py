@@ -25,7 +25,7 @@ from larder.bench.comparison.work import PRELOADED, Job, do
 from larder.bench.record_files import reserve
 from larder.bench.record_parts import UNKNOWN, Provenance
 from larder.bench.records import Comparison
-from larder.bench.summarize import MIN_ROUNDS, NOTHING, summarize
+from larder.bench.summarize import MIN_ROUNDS, NOTHING, Conditions, summarize
 from larder.bench.training import choose_device
 from larder.bench.wording import name_settings_in_errors
 from larder.distant.link import require_plain_http
@@ -125,7 +125,9 @@ def _run(
         rounds=session.rounds,
         rooflines=rooflines,
         summary=summarize(
-            session.rounds, rooflines, is_sure=is_sure, rounds_added=added, quick=settings.quick, cut=left_out
+            session.rounds,
+            rooflines,
+            Conditions(is_sure, added, facts.bytes_per_img, quick=settings.quick, left_out_for_time=left_out),
         ),
         left_out=found.left_out,
         left_out_for_time=left_out,

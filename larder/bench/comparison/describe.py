@@ -148,6 +148,7 @@ def describe_arm(name: str, reader: str, error: PixelError | None) -> Arm:
         how=entry.how,
         settings={name: str(value) for name, value in [*entry.environ.items(), *entry.options.items()]},
         pixel_error=error,
+        workers=entry.workers,
     )
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from larder.bench.arms import ARMS
 from larder.bench.summarize import AGAIN, NOTHING
 
 ROOFLINES = ("decode", "decode_pil", "stream_from_memory", "disk_read", "store_read")
@@ -34,12 +35,19 @@ class Run(NamedTuple):
 
 
 def plan_entries(arms: Sequence[str], worker_counts: Sequence[int], rooflines: Sequence[str]) -> list[Entry]:
-    """Return what each round consists of: the arms, one of them again, the arm that costs nothing, upper bounds."""
-    entries = [Entry("arm", name, workers) for name in arms for workers in worker_counts]
+    """Return what each round consists of: the arms, one of them again, the arm that costs nothing, upper bounds.
+
+    An arm that ignores the number of workers, and uses all cores, runs once: beside the most workers of the others.
+    """
+    entries = [Entry("arm", name, workers) for name in arms for workers in _counts_of(name, worker_counts)]
     workers = worker_counts[0]
     repeated = next((name for name in _PREFERRED if name in arms), arms[0])
-    entries += [Entry("arm", repeated + AGAIN, workers), Entry("arm", NOTHING, workers)]
+    entries += [Entry("arm", repeated + AGAIN, _counts_of(repeated, worker_counts)[0]), Entry("arm", NOTHING, workers)]
     return entries + [Entry("roofline", name, workers) for name in rooflines]
+
+
+def _counts_of(arm: str, worker_counts: Sequence[int]) -> Sequence[int]:
+    return worker_counts[-1:] if ARMS[arm].workers == "all cores" else worker_counts
 
 
 def plan_round(entries: Sequence[Entry], number: int, seed: int, roofline_rounds: int = ROOFLINE_ROUNDS) -> list[Run]:

@@ -14,6 +14,7 @@ NO_FIGURE = "–"
 """Stands for what doesn't apply to an arm, or wasn't part of the comparison."""
 UNKNOWN = "unknown"
 """Stands for a figure that an arm has, and that couldn't be determined."""
+_ALL_CORES = "all cores"
 _WITHOUT_NETWORK = ("tree", "tar", "none")
 """Layouts that are read without a network."""
 MAX_LABEL = 32
@@ -57,7 +58,23 @@ def median_round(record: Record, summary: Record) -> Record | None:
 
 def label_of(record: Record, arm: str, workers: int) -> str:
     """Return an arm's name for a plot, with its number of workers if several were measured."""
-    return f"{shorten(arm, MAX_LABEL - 6)}, {workers} workers" if has_sweep(record) else shorten(arm, MAX_LABEL)
+    if not has_sweep(record):
+        return shorten(arm, MAX_LABEL)
+    return f"{shorten(arm, MAX_LABEL - 6)}, {ran_with(record, arm, workers)}"
+
+
+def workers_of(record: Record, summary: Record) -> str:
+    """Return an arm's number of workers for a table. Some libraries ignore it, and use all cores."""
+    return _ALL_CORES if _ignores_workers(record, summary["arm"]) else str(summary["workers"])
+
+
+def ran_with(record: Record, arm: str, workers: int) -> str:
+    """Return what an arm ran with, in words."""
+    return _ALL_CORES if _ignores_workers(record, arm) else f"{workers} workers"
+
+
+def _ignores_workers(record: Record, arm: str) -> bool:
+    return any(one["name"] == arm and one.get("workers") == _ALL_CORES for one in record["arms"])
 
 
 def title_of(record: Record) -> str:
@@ -96,6 +113,11 @@ def median_or_none(values: Iterable[float | None]) -> float | None:
     """Return the median of the values that are known, or None."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
+
+
+def median_of(interval: Record | None) -> float | None:
+    """Return the median of an interval; records of earlier versions lack some."""
+    return None if interval is None else float(interval["median"])
 
 
 def number(value: float | None, digits: int = 0) -> str:

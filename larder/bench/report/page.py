@@ -84,7 +84,8 @@ def _body(record: Record, sections: Sequence[tuple[str, str, str]]) -> str:
 
 def _caution(record: Record) -> str:
     """Return a box that tells why the result isn't sure, or nothing."""
-    repeated = record["summary"]["repeated"]
+    repeated, instrument = record["summary"]["repeated"], record["summary"]["instrument"]
+    is_heavy = instrument is not None and instrument["share_of_fastest"] >= tables.MAX_INSTRUMENT_SHARE
     reasons = [
         reason
         for reason, applies in (
@@ -92,6 +93,7 @@ def _caution(record: Record) -> str:
             ("the run is partial: it was interrupted, or arms failed", record["status"] == "partial"),
             ("there was no A/A test", repeated is None),
             ("the machine was noisy", repeated is not None and repeated["verdict"] == "noisy"),
+            ("measuring itself took more of the time than it may", is_heavy),
         )
         if applies
     ]
@@ -199,12 +201,13 @@ def _arms(record: Record) -> Table:
             one["name"],
             one["layout"],
             one["library"],
+            facts.known(one.get("workers") or facts.NO_FIGURE, applies=one["layout"] != "none"),
             one["how"],
             ", ".join(f"{name}={value}" for name, value in one["settings"].items()) or "defaults",
         )
         for one in record["arms"]
     ]
-    return Table("Arms", ("arm", "layout", "library", "how", "settings"), rows, frozenset(range(5)))
+    return Table("Arms", ("arm", "layout", "library", "workers are", "how", "settings"), rows, frozenset(range(6)))
 
 
 def _reproduce(commands: Sequence[str]) -> str:

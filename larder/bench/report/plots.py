@@ -59,7 +59,7 @@ def plot_throughput(record: Record) -> Figure | None:
     table_rows = [
         (
             one["arm"],
-            str(one["workers"]),
+            facts.workers_of(record, one),
             number(one["imgs_per_s"]["median"], 1),
             facts.interval(one["imgs_per_s"], 1),
             _list_rates(rates[one["arm"], one["workers"]]),
@@ -72,12 +72,13 @@ def plot_throughput(record: Record) -> Figure | None:
         for one in record["rooflines"]
     ]  # fmt: skip
     header = ("arm", "workers", "median", "95% interval", "each round")
+    about = _describe_rates(record, arms)
     return Figure(
         "throughput",
         "Throughput",
         "Further right is better. Images per second of the first epoch, from request to batch.",
         (("dot", "one round"), ("interval", "median and its 95% interval"), ("ring", "one round of an upper bound")),
-        draw_rows("throughput", "Images per second of each arm", _describe_rates(arms), rows, scale, "images/s", 60),
+        draw_rows("throughput", "Images per second of each arm", about, rows, scale, "images/s", 60),
         Table("Images per second", header, table_rows, frozenset({0, 4})),
     )
 
@@ -138,7 +139,7 @@ def plot_epochs(record: Record) -> Figure | None:
     table_rows = [
         (
             one["arm"],
-            str(one["workers"]),
+            facts.workers_of(record, one),
             f"{number(cold['median'])} ({facts.interval(cold)})",
             f"{number(warm['median'])} ({facts.interval(warm)})",
             f"{warm['median'] / cold['median']:.2f}" if cold["median"] else facts.NO_FIGURE,
@@ -186,7 +187,7 @@ def plot_utilization(record: Record) -> Figure | None:
     table_rows = [
         (
             one["arm"],
-            str(one["workers"]),
+            facts.workers_of(record, one),
             each["accelerator"],
             number(each["needs_imgs_per_s"]),
             percent(each["utilization"]),
@@ -215,8 +216,9 @@ def plot_utilization(record: Record) -> Figure | None:
         "utilization",
         "Utilization by accelerator",
         "The share of the time that an accelerator would compute if this arm alone fed it, as MLPerf Storage defines "
-        "it, but with decoding. Busy means the share that the benchmark's rules demand. No accelerator was used."
-        f"{workers_note(record)}",
+        f"it, but with decoding, and with these images, of {_mean_length(record)} on average: its samples have other "
+        "lengths, which the table names. Busy means the share that the benchmark's rules demand. No accelerator was "
+        f"used.{workers_note(record)}",
         (("busy", "busy"), ("waits", "waits for data")),
         _with_definitions(svg, hatch("hatch-waits", "waits")),
         Table("Utilization", header, table_rows, frozenset({0, 2, 5})),
@@ -250,12 +252,11 @@ def plot_order(record: Record) -> Figure | None:
     )
 
 
-def _describe_rates(arms: Sequence[Record]) -> str:
-    return ". ".join(
-        f"{one['arm']} with {one['workers']} workers: {number(one['imgs_per_s']['median'])} "
-        f"({facts.interval(one['imgs_per_s'])})"
-        for one in arms
+def _describe_rates(record: Record, arms: Sequence[Record]) -> str:
+    rows = (
+        (f"{one['arm']} with {facts.ran_with(record, one['arm'], one['workers'])}", one["imgs_per_s"]) for one in arms
     )
+    return ". ".join(f"{name}: {number(rate['median'])} ({facts.interval(rate)})" for name, rate in rows)
 
 
 def _interval_marks(scale: Scale, ends: Record, y: int) -> Iterator[str]:
@@ -305,8 +306,13 @@ def _rule_of(each: Record) -> str:
     """Return the rule by which an accelerator counts as kept busy. Records of earlier versions don't have it."""
     if each.get("threshold") is None:
         return facts.UNKNOWN
-    step = f"{number(each.get('batch_size'))} images in {each.get('step_s') or 0:g} s"
+    length = f" of {size(each['sample_bytes'])}" if each.get("sample_bytes") else ""
+    step = f"{number(each.get('batch_size'))} images{length} in {each.get('step_s') or 0:g} s"
     return f"{percent(each['threshold'])} of the time, at {step} ({each.get('rule', '')})"
+
+
+def _mean_length(record: Record) -> str:
+    return size(record["data"]["image_bytes"] / max(record["data"]["samples"], 1))
 
 
 def _utilization_row(one: Record, each: Record, scale: Scale) -> Row:

@@ -14,6 +14,7 @@ from larder.bench.report.facts import (
     exactly_once,
     interval,
     known,
+    median_of,
     number,
     percent,
     runs_of,
@@ -22,6 +23,7 @@ from larder.bench.report.facts import (
     summaries,
     traffic_of,
     uses_network,
+    workers_of,
 )
 from larder.terminal import Lines, escape, join_lines
 
@@ -57,7 +59,7 @@ def speed_table(record: Record) -> Table:
     rows = [
         (
             one["arm"],
-            str(one["workers"]),
+            workers_of(record, one),
             number(one["imgs_per_s"]["median"]),
             interval(one["imgs_per_s"]) if one["rounds"] > 1 else "one round",
             _against_fastest(record, one),
@@ -84,9 +86,10 @@ def cost_table(record: Record) -> Table:
         wait, error = one["wait_s"], errors.get(one["arm"])
         rows.append((
             one["arm"],
-            str(one["workers"]),
+            workers_of(record, one),
             "/".join(number(wait[name], 3) for name in ("p50", "p95", "p99")),
             number(one["cpu_s_per_1000_imgs"]["median"], 2),
+            known(number(median_of(one.get("cores")), 2)),
             size(one["peak_memory_bytes"]),
             *traffic_of(record, one),
             percent(one["share_of_roofline"]),
@@ -95,8 +98,8 @@ def cost_table(record: Record) -> Table:
             known(number(one["order_entropy"], 2)),
         ))  # fmt: skip
     header = (
-        "arm", "workers", "wait p50/p95/p99, s", "CPU s/1,000 imgs", "peak memory", "network/img",
-        "requests/1,000 imgs", "of upper bound", "pixel error", "each sample once", "order entropy",
+        "arm", "workers", "wait p50/p95/p99, s", "CPU s/1,000 imgs", "cores busy", "peak memory",
+        "network/img", "requests/1,000 imgs", "of upper bound", "pixel error", "each sample once", "order entropy",
     )  # fmt: skip
     return Table("Waits, costs and checks", header, rows)
 
@@ -109,7 +112,7 @@ def steps_table(record: Record) -> Table:
             slowdown = steps["step_p99_s"] / steps["synthetic_step_p99_s"] if steps["synthetic_step_p99_s"] else None
             rows.append((
                 one["arm"],
-                str(one["workers"]),
+                workers_of(record, one),
                 f"{percent(steps['busy_share']['median'])} ({percent(steps['busy_share']['low'])} to "
                 f"{percent(steps['busy_share']['high'])})",
                 number(steps["imgs_per_s"]),
@@ -231,6 +234,18 @@ def _second_epoch(summary: Record) -> str:
     return number(second["median"] if second else None)
 
 
+def overhead_of(instrument: Record) -> str:
+    """Return what measuring took, and whether that is below the limit."""
+    share = instrument["share_of_fastest"]
+    limit = f"{MAX_INSTRUMENT_SHARE:.0%}"
+    verdict = f"below the limit of {limit}" if share < MAX_INSTRUMENT_SHARE else f"WARNING: above the limit of {limit}"
+    microseconds = instrument["seconds_per_batch"] * 1e6
+    return (
+        f"{share:.2%} of the fastest arm's time per batch, {verdict}; that is {microseconds:,.0f} µs for each batch of "
+        "an arm that yields the same one, in memory, again and again, and the threads that sample"
+    )
+
+
 def _explain_gaps(record: Record) -> list[str]:
     """Return what stands in the tables in place of figures."""
     uncounted = [
@@ -260,7 +275,5 @@ def _noise_notes(record: Record) -> list[str]:
             f"({interval(repeated['ratio'], 3)}): {repeated['verdict']}{more}"
         )
     if instrument is not None:
-        share = instrument["share_of_fastest"]
-        more = "" if share < MAX_INSTRUMENT_SHARE else f", more than the {MAX_INSTRUMENT_SHARE:.0%} that it may take"
-        found.append(f"Measuring takes {share:.2%} of the time of the fastest arm's batch{more}")
+        found.append(f"Overhead of measuring: {overhead_of(instrument)}")
     return found

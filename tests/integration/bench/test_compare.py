@@ -80,6 +80,8 @@ def test_measures_every_arm_that_the_data_allow(
     assert {name for name, share in cached.items() if share is not None} == on_disk & cached.keys()
     assert all(share is None or 0 < share <= 1 for share in cached.values())  # the kernel may drop a page
     assert record.summary.instrument is not None
+    assert record.summary.instrument.within_limit is (record.summary.instrument.share_of_fastest < 0.01)
+    assert f"Overhead of measuring: {record.summary.instrument.share_of_fastest:.2%} of the fastest arm's time" in out
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
     assert out.startswith(record.summary.answer)

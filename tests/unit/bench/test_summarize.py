@@ -10,7 +10,7 @@ from larder.bench.accelerators import known_accelerators, utilization_of
 from larder.bench.record_parts import Roofline, Round
 from larder.bench.records import Summary, read_comparison
 from larder.bench.statistics import median_interval
-from larder.bench.summarize import AGAIN, NOTHING, summarize
+from larder.bench.summarize import AGAIN, NOTHING, Conditions, summarize
 
 TEMPLATE = read_comparison(Path(__file__).with_name("comparison.json")).rounds[0]
 
@@ -32,7 +32,7 @@ def rounds_of(arm: str, *rates: float, workers: int = 2, instrument_cpu_s: float
 
 
 def summary_of(*rounds: list[Round], rooflines: tuple[Roofline, ...] = ()) -> Summary:
-    return summarize([one for group in rounds for one in group], rooflines, is_sure=True, rounds_added=0)
+    return summarize([one for group in rounds for one in group], rooflines, Conditions(is_sure=True))
 
 
 def test_the_interval_contains_the_median_and_spans_the_rounds() -> None:
@@ -140,7 +140,7 @@ def test_a_ratio_of_one_to_two_decimals_is_quiet() -> None:
 
 def quick_summary(*rounds: list[Round], cut: tuple[str, ...] = ()) -> Summary:
     measured = [one for group in rounds for one in group]
-    return summarize(measured, (), is_sure=False, rounds_added=0, quick=True, cut=cut)
+    return summarize(measured, (), Conditions(is_sure=False, quick=True, left_out_for_time=cut))
 
 
 def test_a_quick_answer_says_how_sure_it_is() -> None:
@@ -155,3 +155,34 @@ def test_a_quick_answer_names_what_was_left_out() -> None:
     assert "To keep its time, it left out dali." in quick_summary(rounds_of("a", 100), cut=("dali",)).answer
     many = quick_summary(rounds_of("a", 100), cut=tuple(map(str, range(20)))).answer
     assert "it left out 0, 1, 2, 3, 4, 5, and 14 more." in many
+
+
+def test_the_answer_names_the_length_of_the_images_and_that_of_the_rule() -> None:
+    rounds = [one for group in (rounds_of("a", 5000, 5000),) for one in group]
+    found = summarize(rounds, (), Conditions(is_sure=True, image_bytes=41_200))
+    assert "It keeps h100-resnet50 busy with these images of 41 kB (its rule's have 115 kB)." in found.answer
+    by_name = {each.accelerator: each.sample_bytes for each in found.arms[0].utilization}
+    assert by_name["b200-retinanet"] == 322_957
+
+
+def test_cores_are_cpu_time_over_time() -> None:
+    epoch = TEMPLATE.epochs[0].model_copy(update={"cpu_s": 6.0, "seconds": 4.0})
+    one = TEMPLATE.model_copy(update={"arm": "a", "round": 1, "epochs": [epoch]})
+    cores = summary_of([one]).arms[0].cores
+    assert cores is not None
+    assert cores.median == 1.5
+
+
+def test_an_arm_that_ignores_the_number_of_workers_has_no_share_of_bounds() -> None:
+    bound = Roofline(name="decode", about="", imgs_per_s=1000, bytes_per_s=None, rounds=[1000], workers=2)
+    found = summary_of(rounds_of("turboloader", 5000, 5000), rounds_of("spdl", 500, 500), rooflines=(bound,))
+    assert "turboloader is the fastest here: 5,000 images/s (5,000 to 5,000) with all cores" in found.answer
+    assert {arm.arm: arm.share_of_roofline for arm in found.arms} == {"turboloader": None, "spdl": 0.5}
+    assert {each.workers for each in found.arms[0].utilization} == {None}
+
+
+@pytest.mark.parametrize(("cpu_s", "is_within"), [(0.0001, True), (10.0, False)])
+def test_the_record_says_whether_measuring_took_too_much(cpu_s: float, is_within: bool) -> None:
+    found = summary_of(rounds_of("a", 500, 500, instrument_cpu_s=cpu_s), rounds_of(NOTHING, 1e7, 1e7))
+    assert found.instrument is not None
+    assert found.instrument.within_limit is is_within

@@ -81,3 +81,10 @@ def test_the_record_has_the_settings_without_keys() -> None:
     settings = settings_of(AWS_ACCESS_KEY_ID="a-key", AWS_SECRET_ACCESS_KEY="a-secret")
     assert not {"a-key", "a-secret"} & {str(value) for value in settings.compared().values()}
     assert settings.compared()["rounds"] == 5
+
+
+def test_an_arm_that_ignores_the_number_of_workers_runs_once() -> None:
+    entries = plan_entries(["turboloader", "spdl"], [1, 2, 4], [])
+    assert [entry.workers for entry in entries if entry.name == "turboloader"] == [4]
+    alone = plan_entries(["turboloader"], [1, 2], [])
+    assert {entry.workers for entry in alone if entry.name.startswith("turboloader")} == {2}

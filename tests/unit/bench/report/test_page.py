@@ -181,8 +181,12 @@ def test_a_record_with_too_much_text_is_refused(make_record: MakeRecord) -> None
         ({"status": "partial"}, "the run is partial"),
         ({"repeated": None}, "there was no A/A test"),
         ({"verdict": "noisy"}, "the machine was noisy"),
+        (
+            {"instrument": {"seconds_per_batch": 1e-3, "share_of_fastest": 0.02}},
+            "measuring itself took more of the time than it may",
+        ),
     ],
-    ids=["quick", "partial", "no test", "noisy"],
+    ids=["quick", "partial", "no test", "noisy", "heavy"],
 )
 def test_why_a_result_is_not_sure(make_record: MakeRecord, change: dict[str, Any], caution: str) -> None:
     def unsure(record: dict[str, Any]) -> None:

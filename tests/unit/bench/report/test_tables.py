@@ -120,13 +120,28 @@ def test_notes_tell_noise_failures_and_what_was_left_out(content: dict[str, Any]
     assert "photos, 4,000 images of training, 5 rounds; AMD EPYC 9R14, 2 cores" in text
 
 
-def test_notes_tell_if_measuring_takes_too_much(content: dict[str, Any]) -> None:
+def test_notes_check_what_measuring_takes(content: dict[str, Any]) -> None:
     instrument = content["summary"]["instrument"]
-    instrument["share_of_fastest"] = 0.004
-    assert "Measuring takes 0.40% of the time of the fastest arm's batch" in notes(content)
+    instrument.update(share_of_fastest=0.004, seconds_per_batch=5e-5)
+    [note] = [note for note in notes(content) if note.startswith("Overhead of measuring: ")]
+    assert "0.40% of the fastest arm's time per batch, below the limit of 1%; that is 50 µs for each batch" in note
     instrument["share_of_fastest"] = 0.0153
-    [note] = [note for note in notes(content) if note.startswith("Measuring")]
-    assert note == "Measuring takes 1.53% of the time of the fastest arm's batch, more than the 1% that it may take"
+    [note] = [note for note in notes(content) if note.startswith("Overhead of measuring: ")]
+    assert "1.53% of the fastest arm's time per batch, WARNING: above the limit of 1%" in note
+
+
+def test_workers_that_a_library_ignores_arent_shown_as_a_number(content: dict[str, Any]) -> None:
+    assert "all cores" not in str(all_tables(content))
+    content["arms"][0]["workers"] = "all cores"
+    for table in (speed_table(content), cost_table(content)):
+        assert {row[0]: row[1] for row in table.rows}["stream"] == "all cores"
+
+
+def test_cores_of_earlier_records_are_unknown(content: dict[str, Any]) -> None:
+    content["summary"]["arms"][0]["cores"] = {"median": 1.874, "low": 1.8, "high": 1.9}
+    content["summary"]["arms"][1].pop("cores", None)
+    assert figures_of(content, "stream")["cores busy"] == "1.87"
+    assert figures_of(content, "imagefolder_local")["cores busy"] == "unknown"
 
 
 def test_a_record_without_figures_has_no_tables(content: dict[str, Any]) -> None:
