@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,8 @@ Workers = Literal["processes", "threads", "all cores"]
 UNKNOWN = "unknown"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OWN = "larder-data"
+IMAGE_PREFIX = "/opt/venv"
+"""Where larder's images have Python's packages."""
 _COMMON = "bench"
 
 
@@ -197,7 +200,13 @@ def _installed_version(distribution: str) -> str:
 
 
 def install_command(name: str) -> str:
-    """Return the command that installs what an arm needs: a command in a shell, or a stage (`larder.next_step`)."""
+    """Return the command that installs what an arm needs: a command in a shell, or a stage (`larder.next_step`).
+
+    Nothing can be installed in a container of larder's images, which are read-only and don't have other libraries. Then
+    the runner that uses no containers helps.
+    """
+    if sys.prefix == IMAGE_PREFIX:
+        return str(StageRun("bench", "compare").with_settings(RUNNER="host"))
     if ARMS[name].environment:
         return prepare_command(name)
     return f"`pip install 'larder-data[{ARMS[name].extra}]'`"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from larder.bench.arms import ARMS
-from larder.bench.comparison.data import FoundData, find_data
+from larder.bench.comparison.data import FoundData, describe_left_out, find_data
 from larder.bench.comparison.describe import describe_data, describe_machine, identity_of, question_of
 from larder.bench.comparison.images import source_of
 from larder.bench.comparison.kept import KeptRounds, keep_rounds
@@ -60,10 +60,8 @@ def compare(
     machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
     with reserve(settings.results, f"compare-{started:%Y%m%dT%H%M%SZ}") as record_file:
         found = find_data(settings, settings.chosen_arms, to_commands)
-        for one in found.left_out:
-            reporter.event(
-                "left out", f"{one.arm} is left out: {one.reason}" + (f"; {one.command}" if one.command else "")
-            )
+        for reason in describe_left_out(found.left_out):
+            reporter.event("left out", f"left out: {reason}")
         source = source_of(settings, found.references)
         identity = identity_of(settings, found, machine, available_rooflines(source))
         with (

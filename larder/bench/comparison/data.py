@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from larder.bench.peer_data import LAYOUTS, PeerLayout, locate_peer_data
 from larder.bench.rclone_mount import check_mount, map_mount_errors
 from larder.bench.record_parts import LayoutData
 from larder.bench.records import LeftOut
+from larder.bench.report.facts import left_out_by_reason
 from larder.bench.settings import LoaderSettings
 from larder.bench.wording import name_settings_in_errors
 from larder.contract import Artifact, Manifest, find_manifest
@@ -34,6 +35,7 @@ _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "litdata": ("litdata", "litdata"),
 }
 _REFERENCES: tuple[Layout, ...] = ("tree", "webdataset")
+_IN_BUCKET: tuple[Layout, ...] = ("objects", "webdataset", "litdata", "mds", "parquet")
 _ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata", *LAYOUTS)
 
 
@@ -88,44 +90,22 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
         InputError: If no arm can be measured.
         LarderError: If LARDER_SHARDS can't be read.
     """
-    found: dict[Layout, Location | LarderError] = {}
-    left_out = []
+    left_out: list[LeftOut] = []
     if settings.shards:
         others = [name for name in arms if settings.arms and ARMS[name].layout != "webdataset"]
         left_out = [LeftOut(arm=name, reason="it doesn't read tar shards", command="") for name in others]
         arms = [name for name in arms if ARMS[name].layout == "webdataset"]
-    for layout in _ORDER:
-        is_read = any(ARMS[name].layout == layout for name in arms)
-        if is_read or (layout in _REFERENCES and not settings.shards):
-            found[layout] = _try_to_locate(layout, settings)
+    found = _locate_layouts(settings, arms)
     if settings.shards and isinstance(fault := found.get("webdataset"), LarderError):
         raise fault  # all arms read these shards, and no stage makes them
     locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
     different = _find_differences(locations, settings.split)
-    measured = []
-    for name in arms:
-        entry = ARMS[name]
-        location = found[entry.layout]
-        missing = missing_packages(name)
-        if missing:
-            command = _plain(to_commands(install_command(name)))
-            left_out.append(LeftOut(arm=name, reason=describe_missing(missing), command=command))
-        elif name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
-            left_out.append(LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command=""))
-        elif entry.layout == "mount" and settings.link is not None:
-            reason = "rclone has mounted the store directly, and not the distant one that LARDER_LINK_LATENCY asks for"
-            left_out.append(LeftOut(arm=name, reason=reason, command=""))
-        elif isinstance(location, LarderError):
-            left_out.append(_explain(name, entry.layout, location, to_commands))
-        elif entry.layout in different:
-            command = _plain(to_commands(_made_by(entry.layout)))
-            left_out.append(LeftOut(arm=name, reason=different[entry.layout], command=command))
-        else:
-            measured.append(name)
+    reasons = {name: _reason_against(name, settings, found, different, to_commands) for name in arms}
+    left_out += [reason for reason in reasons.values() if reason is not None]
+    measured = [name for name, reason in reasons.items() if reason is None]
     if not measured:
-        reasons = (f"  - {one.arm}: {one.reason}" + (f": {one.command}" if one.command else "") for one in left_out)
         raise InputError(
-            join_lines("no arm can be compared:", *reasons),
+            join_lines("no arm can be compared:", *(f"  - {each}" for each in describe_left_out(left_out))),
             next_step=_next_step(settings, has_command=any(one.command for one in left_out)),
         )
     used = {ARMS[name].layout for name in measured}
@@ -137,6 +117,57 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     with name_settings_in_errors(type(settings), {}):
         plan_batches(data.manifest.splits[settings.split].samples, settings.split, settings.batch_size, 0)
     return data
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return why arms are left out, each reason with its command once."""
+    rows = ((one.arm, one.reason, one.command) for one in left_out)
+    return [f"{', '.join(arms)}: {reason}" for arms, reason in left_out_by_reason(rows)]
+
+
+def _locate_layouts(settings: ComparisonSettings, arms: Sequence[str]) -> dict[Layout, Location | LarderError]:
+    """Return where each layout is that the arms or the reference need, or why it can't be read.
+
+    A store that doesn't answer is asked once, since it takes long to give up.
+    """
+    found: dict[Layout, Location | LarderError] = {}
+    silent: ServiceError | None = None
+    for layout in _ORDER:
+        is_read = any(ARMS[name].layout == layout for name in arms)
+        if not is_read and (layout not in _REFERENCES or settings.shards):
+            continue
+        if silent is not None and layout in _IN_BUCKET:
+            found[layout] = silent
+            continue
+        found[layout] = fault = _try_to_locate(layout, settings)
+        if isinstance(fault, ServiceError) and layout in _IN_BUCKET:
+            silent = fault
+    return found
+
+
+def _reason_against(
+    name: str,
+    settings: ComparisonSettings,
+    found: Mapping[Layout, Location | LarderError],
+    different: Mapping[Layout, str],
+    to_commands: Callable[[str], str],
+) -> LeftOut | None:
+    """Return why an arm can't be measured, or None if it can."""
+    layout = ARMS[name].layout
+    location = found[layout]
+    if missing := missing_packages(name):
+        command = _plain(to_commands(install_command(name)))
+        return LeftOut(arm=name, reason=describe_missing(missing), command=command)
+    if name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
+        return LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command="")
+    if layout == "mount" and settings.link is not None:
+        reason = "rclone has mounted the store directly, and not the distant one that LARDER_LINK_LATENCY asks for"
+        return LeftOut(arm=name, reason=reason, command="")
+    if isinstance(location, LarderError):
+        return _explain(name, layout, location, to_commands)
+    if layout in different:
+        return LeftOut(arm=name, reason=different[layout], command=_plain(to_commands(_made_by(layout))))
+    return None
 
 
 def _next_step(settings: ComparisonSettings, *, has_command: bool) -> str:
@@ -206,7 +237,7 @@ def _explain(name: str, layout: Layout, error: LarderError, to_commands: Callabl
     is_mount = layout == "mount"  # mounting again also removes a dead mount
     helps = is_mount or not isinstance(error, ServiceError)
     made_by = str(StageRun("mount")) if is_mount else _made_by(layout)
-    command = to_commands(made_by).replace("`", "") if helps else ""
+    command = _plain(to_commands(made_by)) if helps else ""
     return LeftOut(arm=name, reason=to_commands(" ".join(str(error.what).split())), command=command)
 
 

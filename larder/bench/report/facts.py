@@ -63,6 +63,18 @@ def label_of(record: Record, arm: str, workers: int) -> str:
     return f"{shorten(arm, MAX_LABEL - 6)}, {ran_with(record, arm, workers)}"
 
 
+def left_out_by_reason(rows: Iterable[tuple[str, str, str]]) -> list[tuple[list[str], str]]:
+    """Return the arms that were left out for each reason, and the reason with the command that helps.
+
+    Args:
+        rows: Of each arm: its name, the reason, and the command or an empty string.
+    """
+    groups: dict[str, list[str]] = {}
+    for arm, reason, command in rows:
+        groups.setdefault(f"{reason}; {command}" if command else reason, []).append(arm)
+    return [(arms, reason) for reason, arms in groups.items()]
+
+
 def workers_of(record: Record, summary: Record) -> str:
     """Return an arm's number of workers for a table. Some libraries ignore it, and use all cores."""
     return _ALL_CORES if _ignores_workers(record, summary["arm"]) else str(summary["workers"])

@@ -14,6 +14,7 @@ from larder.bench.report.facts import (
     exactly_once,
     interval,
     known,
+    left_out_by_reason,
     median_of,
     number,
     percent,
@@ -146,10 +147,7 @@ def all_tables(record: Record) -> list[Table]:
 def notes(record: Record) -> list[str]:
     """Return the findings and faults that the tables don't show, a sentence each."""
     found = [*_noise_notes(record)]
-    found += [
-        f"{one['arm']} was left out: {one['reason']}" + (f"; {one['command']}" if one["command"] else "")
-        for one in record["left_out"]
-    ]
+    found += _left_out_notes(record)
     if cut := record.get("left_out_for_time"):
         found.append(f"Left out to keep the time of a quick comparison: {', '.join(cut)}")
     found += [
@@ -232,6 +230,15 @@ def _against_fastest(record: Record, summary: Record) -> str:
 def _second_epoch(summary: Record) -> str:
     second = summary["second_epoch_imgs_per_s"]
     return number(second["median"] if second else None)
+
+
+def _left_out_notes(record: Record) -> list[str]:
+    """Return each reason why arms were left out, with its command, once."""
+    rows = ((one["arm"], one["reason"], one["command"]) for one in record["left_out"])
+    return [
+        f"{', '.join(arms)} {'was' if len(arms) == 1 else 'were'} left out: {reason}"
+        for arms, reason in left_out_by_reason(rows)
+    ]
 
 
 def overhead_of(instrument: Record) -> str:

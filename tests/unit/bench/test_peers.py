@@ -12,6 +12,7 @@ from larder.bench import arms, peer_environments
 from larder.bench.open_arm import open_arm
 from larder.errors import ConfigurationError, StorageError
 from larder.progress import NullReporter
+from services.commands import replace_stage_names
 from tests.unit.bench.conftest import MakeSettings
 
 OPTIONAL = [name for name in arms.arm_names() if arms.is_optional(name)]
@@ -46,6 +47,14 @@ def test_an_arm_whose_library_is_missing_names_the_command(
     assert missing.value.what == f"{name} can't run: {' and '.join(packages)} aren't installed"
     install = f"pip install 'larder-data[{extra(name)}]'"
     assert missing.value.next_step == (f"`bench peers LARDER_ARM={name}`" if name in ELSEWHERE else f"`{install}`")
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_in_a_container_the_runner_without_containers_helps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.prefix", arms.IMAGE_PREFIX)
+    assert replace_stage_names(arms.install_command(name), "make") == "`make compare RUNNER=host`"
+    dockerfile = Path(__file__).parents[3] / "services" / "Dockerfile"
+    assert f"PATH={arms.IMAGE_PREFIX}/bin:" in dockerfile.read_text()
 
 
 def extra(name: str) -> str:
