@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel
 
 from larder.bench.provenance import PROVENANCE_FIELDS
-from larder.bench.record import DATASET_FIELDS, RECORD_FIELDS, RecordField
+from larder.bench.run_record import DATASET_FIELDS, RECORD_FIELDS, RecordField
 from larder.bench.training import TRAINING_FIELDS
 from larder.contract import Manifest
 from larder.entries import IndexEntry, SampleEntry

@@ -19,7 +19,7 @@ from docs.fields import with_tables
 from docs.scale import with_tables as with_scale_tables
 from larder import __version__
 from larder.bench import arms
-from larder.bench.records import SCHEMA_FILE, json_schema
+from larder.bench.comparison_record import SCHEMA_FILE, json_schema
 from larder.cli import base_image
 from larder.cli.setting_specs import CLI_SETTINGS
 from larder.settings import Setting, Settings, settings_of

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from larder.bench.records import Utilization
+from larder.bench.comparison_record import Utilization
 
 DATA = Path(__file__).with_name("accelerators.json")
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from larder import __version__
-from larder.bench.record import RecordField
+from larder.bench.run_record import RecordField
 from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 
-from larder.bench.record_parts import Interval
+from larder.bench.comparison_parts import Interval
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -8,8 +8,16 @@ from typing import NamedTuple
 
 from larder.bench.accelerators import largest, utilization_of
 from larder.bench.arms import ARMS
-from larder.bench.record_parts import EpochRecord, Interval, Roofline, Round, StepsRecord, Waits
-from larder.bench.records import ArmSummary, Instrument, Ratio, RepeatedArm, StepsSummary, Summary, WaterfallStep
+from larder.bench.comparison_parts import EpochRecord, Interval, Roofline, Round, StepsRecord, Waits
+from larder.bench.comparison_record import (
+    ArmSummary,
+    Instrument,
+    Ratio,
+    RepeatedArm,
+    StepsSummary,
+    Summary,
+    WaterfallStep,
+)
 from larder.bench.statistics import median_interval, paired_ratios
 
 AGAIN = " (again)"

@@ -10,7 +10,7 @@ import itertools
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from larder.bench.record import CONDITION_FIELDS, RecordField
+from larder.bench.run_record import CONDITION_FIELDS, RecordField
 from larder.errors import ConfigurationError
 from larder.loaders.loader import Loader
 from larder.progress import Reporter

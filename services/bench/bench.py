@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from larder.bench import provenance, table
+from larder.bench import provenance, run_table
 from larder.bench.open_arm import open_arm
 from larder.bench.passes import measure_passes, plan_batches
 from larder.bench.prepare_peer import prepare_peer
-from larder.bench.record import make_record, passes_of
-from larder.bench.record_files import reserve
+from larder.bench.record_folder import reserve
+from larder.bench.run_record import make_record, passes_of
 from larder.bench.wording import name_settings_in_errors
 from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
@@ -44,7 +44,7 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
                 settings.arm, measured.loader, passes, warmup, settings=settings.for_record(), provenance=origin
             )
         record_file.write(record)
-    print_escaped(Lines(as_json(record)) if reporter.json else table.render_table(record))
+    print_escaped(Lines(as_json(record)) if reporter.json else run_table.render_table(record))
     rates = (
         f"{figures['imgs/s']:,.0f} imgs/s" + f" {figures['pass']}" * bool(record["then"])
         for figures in passes_of(record)

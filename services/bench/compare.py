@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from larder.bench.comparison.report import compare_and_print
+from larder.bench.comparison.command import compare_and_print
 from larder.progress import Reporter
 from larder.stage import StageOutcome
 from services.bench.settings import BenchSettings

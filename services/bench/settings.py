@@ -19,7 +19,7 @@ def _validate_arm(name: str) -> str:
 
 
 def _describe_arms() -> str:
-    return "; ".join(f"{name} ({arms.describe_arm(name)})" for name in arms.arm_names())
+    return "; ".join(f"{name} ({arms.about_arm(name)})" for name in arms.arm_names())
 
 
 class BenchSettings(ComparisonSettings):

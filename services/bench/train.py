@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from larder.bench import provenance
 from larder.bench.open_arm import open_arm
-from larder.bench.record import describe
-from larder.bench.record_files import reserve
+from larder.bench.record_folder import reserve
+from larder.bench.run_record import describe
 from larder.bench.training import Training, make_training_record, render_training
 from larder.errors import ConfigurationError
 from larder.loaders.loader import Loader

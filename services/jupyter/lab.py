@@ -20,12 +20,12 @@ import matplotlib.pyplot as plt
 from botocore.exceptions import ClientError
 
 from larder import chunks
-from larder.bench.compare import MEASURE_TWO_ARMS, Comparison, compare, read_records
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.rclone_mount import CHECK_STORE, REMOUNT, check_mount, map_mount_errors
-from larder.bench.record import passes_of
+from larder.bench.run_rates import MEASURE_TWO_ARMS, ComparableArms, group_records, read_records
+from larder.bench.run_record import passes_of
+from larder.bench.run_table import render_table
 from larder.bench.settings import LoaderSettings
-from larder.bench.table import render_table
 from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.bucket import BucketPrefix
 from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
@@ -345,7 +345,7 @@ def plot_network(record: dict[str, Any]) -> Figure:
     return figure
 
 
-def compare_records() -> list[Comparison]:
+def compare_records() -> list[ComparableArms]:
     """Return the records in LARDER_RESULTS, grouped by shared circumstances. Raises InputError without records."""
     with name_settings_in_errors(
         LoaderSettings,
@@ -355,10 +355,10 @@ def compare_records() -> list[Comparison]:
             )
         },
     ):
-        return compare(read_records(load_settings().results))
+        return group_records(read_records(load_settings().results))
 
 
-def plot_throughput(comparison: Comparison) -> Figure:
+def plot_throughput(comparison: ComparableArms) -> Figure:
     """Plot the median images/s of each arm, with its lowest and highest run."""
     arms = comparison.arms[::-1]
     figure, axis = plt.subplots(figsize=(10, 0.7 + 0.55 * len(arms)), layout="constrained")

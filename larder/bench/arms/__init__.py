@@ -159,7 +159,7 @@ def is_optional(name: str) -> bool:
     return ARMS[name].extra != _COMMON or bool(ARMS[name].environment)
 
 
-def describe_arm(name: str) -> str:
+def about_arm(name: str) -> str:
     """Return the first line of an arm's docstring, without its full stop."""
     source = (Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(source)) or ""

@@ -53,7 +53,7 @@ def _command(run: StageRun) -> str | None:
 def run(settings: ComparisonSettings, reporter: Reporter) -> StageOutcome:
     """Compare, and print the table."""
     try:
-        from larder.bench.comparison.report import compare_and_print
+        from larder.bench.comparison.command import compare_and_print
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"compare needs {error.name}, which is not installed", next_step="`pip install 'larder-data[bench]'`"

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from larder.bench.record_parts import UNKNOWN, Arm, LayoutData, Roofline, Round
-from larder.bench.records import Comparison, Failure, read_comparison
+from larder.bench.comparison_parts import UNKNOWN, Arm, LayoutData, Roofline, Round
+from larder.bench.comparison_record import Comparison, Failure, read_comparison
 from larder.bench.report.comparable import NamedRecord, require_comparable
 from larder.bench.statistics import median_interval
 from larder.bench.summarize import MIN_ROUNDS, Conditions, summarize

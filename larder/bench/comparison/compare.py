@@ -10,21 +10,21 @@ from datetime import UTC, datetime
 from larder.bench.arms import ARMS
 from larder.bench.comparison.data import FoundData, describe_left_out, find_data
 from larder.bench.comparison.describe import describe_data, describe_machine, identity_of, question_of
+from larder.bench.comparison.files import ComparisonFiles, write_files
 from larder.bench.comparison.images import source_of
 from larder.bench.comparison.kept import KeptRounds, keep_rounds
 from larder.bench.comparison.plan import WARM_UP, plan_entries
 from larder.bench.comparison.processes import JobFailure, JobRunner
 from larder.bench.comparison.reference import MAX_SAMPLES
-from larder.bench.comparison.render import ComparisonFiles, write_files
 from larder.bench.comparison.rooflines import ABOUT, available_rooflines
 from larder.bench.comparison.runners import PeerRunner
 from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import REFERENCE_SECONDS, TimeBudget
 from larder.bench.comparison.work import PRELOADED, Job, do
-from larder.bench.record_files import reserve
-from larder.bench.record_parts import UNKNOWN, Provenance
-from larder.bench.records import Comparison
+from larder.bench.comparison_parts import UNKNOWN, Provenance
+from larder.bench.comparison_record import Comparison
+from larder.bench.record_folder import reserve
 from larder.bench.summarize import MIN_ROUNDS, NOTHING, Conditions, summarize
 from larder.bench.training import choose_device
 from larder.bench.wording import name_settings_in_errors

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from larder.bench.arm_errors import map_arm_errors, require_bucket
 from larder.bench.arms import ARMS, Layout, describe_missing, install_command, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
+from larder.bench.comparison_parts import LayoutData
+from larder.bench.comparison_record import LeftOut
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.passes import plan_batches
 from larder.bench.peer_data import LAYOUTS, PeerLayout, locate_peer_data
 from larder.bench.rclone_mount import check_mount, map_mount_errors
-from larder.bench.record_parts import LayoutData
-from larder.bench.records import LeftOut
 from larder.bench.report.facts import left_out_by_reason
 from larder.bench.settings import LoaderSettings
 from larder.bench.wording import name_settings_in_errors

@@ -18,7 +18,7 @@ from larder.bench import provenance
 from larder.bench.arms import ARMS, version_of
 from larder.bench.comparison.data import FoundData
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.record_parts import UNKNOWN, Arm, Data, PixelError, Provenance
+from larder.bench.comparison_parts import UNKNOWN, Arm, Data, PixelError, Provenance
 from larder.bench.summarize import AGAIN, NOTHING
 
 LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "s3fs", "botocore", "litdata", "webdataset")

@@ -12,8 +12,8 @@ import psutil
 
 from larder.bench.comparison.identify import Collector, Identified, Samples, identify, order_entropy
 from larder.bench.comparison.page_cache import cache_state
+from larder.bench.comparison_parts import UNKNOWN, EpochRecord, PageCache, PixelError, Timeline, Waits
 from larder.bench.measure import count_images, percentile
-from larder.bench.record_parts import UNKNOWN, EpochRecord, PageCache, PixelError, Timeline, Waits
 from larder.bench.sampler import Sampler
 from larder.bench.usage import PeakMemory, cpu_seconds, descendants
 from larder.errors import ServiceError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from larder.bench.record_parts import PixelError
+from larder.bench.comparison_parts import PixelError
 
 if TYPE_CHECKING:
     from torch import Tensor

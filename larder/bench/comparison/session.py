@@ -16,8 +16,8 @@ from larder.bench.comparison.processes import JobFailure, JobRunner
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import PASS_SECONDS, RUN_SECONDS, TimeBudget, by_importance, pass_seconds
 from larder.bench.comparison.work import Job, do
-from larder.bench.record_parts import Arm, EpochRecord, PixelError, Roofline, Round
-from larder.bench.records import Failure
+from larder.bench.comparison_parts import Arm, EpochRecord, PixelError, Roofline, Round
+from larder.bench.comparison_record import Failure
 from larder.bench.statistics import median_interval
 from larder.bench.summarize import AGAIN, NOTHING, repeated_arm
 from larder.progress import Reporter

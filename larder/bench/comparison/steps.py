@@ -13,8 +13,8 @@ from itertools import islice, pairwise, repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from larder.bench.comparison_parts import StepsRecord
 from larder.bench.measure import percentile
-from larder.bench.record_parts import StepsRecord
 from larder.bench.training import choose_device, small_network
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from larder.bench.arms import ARMS, Layout, View, missing_packages
 from larder.bench.comparison.images import ImageSource, encoded_images
 from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.record_parts import PixelError, Round, StepsRecord
+from larder.bench.comparison_parts import PixelError, Round, StepsRecord
 from larder.bench.summarize import AGAIN, NOTHING
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pytest
 from larder.bench import peer_environments
 from larder.bench.arms import ARMS, install_command, missing_packages
 from larder.bench.comparison.data import find_data
+from larder.bench.comparison_record import Comparison, read_comparison
 from larder.bench.peer_data import layout_of
-from larder.bench.records import Comparison, read_comparison
 from larder.bench.report.read import read_record
 from larder.bench.report.render import render_report
 from larder.bench.summarize import AGAIN, NOTHING

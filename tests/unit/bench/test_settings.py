@@ -90,7 +90,7 @@ def test_every_fault_is_named_and_the_arms_listed(make_settings: MakeSettings) -
 
 @pytest.mark.parametrize("name", arms.arm_names())
 def test_every_arm_has_a_line_for_help_and_opens_a_feed(name: str) -> None:
-    assert arms.describe_arm(name) and not arms.describe_arm(name).endswith(".")
+    assert arms.about_arm(name) and not arms.about_arm(name).endswith(".")
     assert callable(import_arm(name))
 
 

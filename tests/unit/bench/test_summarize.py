@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from larder.bench.accelerators import known_accelerators, utilization_of
-from larder.bench.record_parts import Roofline, Round
-from larder.bench.records import Summary, read_comparison
+from larder.bench.comparison_parts import Roofline, Round
+from larder.bench.comparison_record import Summary, read_comparison
 from larder.bench.statistics import median_interval
 from larder.bench.summarize import AGAIN, NOTHING, Conditions, summarize
 

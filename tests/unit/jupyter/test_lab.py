@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from larder.bench.compare import ArmRates, Comparison
+from larder.bench.run_rates import ArmRates, ComparableArms
 from larder.errors import ConfigurationError, InputError, ServiceError
 from services.jupyter import lab
 
@@ -81,7 +81,7 @@ def test_a_batch_is_shown_in_its_colours_with_its_classes() -> None:
 
 
 def test_throughput_shows_medians_and_all_runs() -> None:
-    comparison = Comparison(
+    comparison = ComparableArms(
         "on this machine", [ArmRates("fast", [180.0, 200.0, 230.0]), ArmRates("slow", [90.0, 100.0])]
     )
     [axis] = lab.plot_throughput(comparison).axes
@@ -100,7 +100,9 @@ def test_long_names_leave_room_for_the_bars() -> None:
         "Food-11, 9,866 images of training, a whole epoch of 64, 16 workers, a CPU with a name that is as long as any"
     )
     arm = "webdataset by webdataset from object-store.of-some-lab.example:7480, manifest 01234567"
-    figure = lab.plot_throughput(Comparison(where, [ArmRates(arm, [1.0, 2.0]), ArmRates("remote_one_sample", [1.0])]))
+    figure = lab.plot_throughput(
+        ComparableArms(where, [ArmRates(arm, [1.0, 2.0]), ArmRates("remote_one_sample", [1.0])])
+    )
     figure.canvas.draw()
     [axis] = figure.axes
     assert axis.get_position().width > 0.5

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from larder.bench.comparison.aggregate import aggregate
-from larder.bench.records import read_comparison
+from larder.bench.comparison_record import read_comparison
 from larder.errors import InputError
 
 EXAMPLE = Path(__file__).parents[1] / "comparison.json"

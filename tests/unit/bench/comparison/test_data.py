@@ -9,7 +9,7 @@ import pytest
 from larder.bench.comparison import data
 from larder.bench.comparison.data import Location, describe_left_out, find_data
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.records import LeftOut
+from larder.bench.comparison_record import LeftOut
 from larder.errors import InputError, LarderError, ServiceError
 
 

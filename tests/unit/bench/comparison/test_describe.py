@@ -9,7 +9,7 @@ import pytest
 from larder.bench.comparison import describe
 from larder.bench.comparison.data import FoundData
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.records import read_comparison
+from larder.bench.comparison_record import read_comparison
 
 MACHINE = read_comparison(Path(__file__).parents[1] / "comparison.json").provenance
 

@@ -16,7 +16,7 @@ from larder.bench.comparison.session import DataFacts, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import CLOSING_SECONDS, QUICK_SECONDS, TimeBudget
 from larder.bench.comparison.work import Job
-from larder.bench.records import read_comparison
+from larder.bench.comparison_record import read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
 from larder.progress import NullReporter
 

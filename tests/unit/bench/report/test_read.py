@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from larder.bench.records import SCHEMA as SCHEMA_OF_CLASSES
-from larder.bench.records import SCHEMA_FILE as FILE_OF_CLASSES
+from larder.bench.comparison_record import SCHEMA as SCHEMA_OF_CLASSES
+from larder.bench.comparison_record import SCHEMA_FILE as FILE_OF_CLASSES
 from larder.bench.report.read import MAX_BYTES, SCHEMA, SCHEMA_FILE, read_record
 from larder.bench.report.schema import ANNOTATIONS, KEYWORDS, find_faults
 from larder.errors import InputError

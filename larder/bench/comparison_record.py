@@ -2,7 +2,7 @@
 
     comparison-1.schema.json   the schema of `larder-comparison/1`, generated from these classes
 
-`record_parts` defines what is measured; this module adds what follows from it.
+`comparison_parts` defines what is measured; this module adds what follows from it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from larder.bench.record_parts import (
+from larder.bench.comparison_parts import (
     Amount,
     Arm,
     Count,

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from larder.bench.comparison.aggregate import aggregate
 from larder.bench.comparison.compare import compare, outcome_of
-from larder.bench.comparison.render import as_table, write_files
+from larder.bench.comparison.files import as_table, write_files
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.record_files import reserve
-from larder.bench.records import Comparison
+from larder.bench.comparison_record import Comparison
+from larder.bench.record_folder import reserve
 from larder.bench.wording import name_settings_in_errors
 from larder.next_step import StageRun
 from larder.progress import Reporter

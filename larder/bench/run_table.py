@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from larder.bench.record import passes_of
+from larder.bench.run_record import passes_of
 from larder.progress import format_amount
 from larder.terminal import Lines, join_lines
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from larder.bench import provenance, table
+from larder.bench import provenance, run_table
 from larder.bench.measure import Measurement
 from larder.bench.passes import Pass, Warmup
-from larder.bench.record import DATASET_FIELDS, RECORD_FIELDS, make_record, passes_of
+from larder.bench.run_record import DATASET_FIELDS, RECORD_FIELDS, make_record, passes_of
 from larder.bench.training import TRAINING_FIELDS, Epoch, make_training_record
 from larder.contract import Manifest
 from larder.loaders.traffic import NetworkTraffic
@@ -83,7 +83,7 @@ def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loa
         ("warm", 320.0, 0),
     ]
     assert set(record["then"][0]) < set(record)
-    text = table.render_table(record)
+    text = run_table.render_table(record)
     assert "pass                  cold            warm\nimgs/s                160.0           320.0\n" in text
     assert "network               3.0 MiB         0 B\nimages " in text, "requests are unknown"
     assert max(map(len, text.splitlines()[:16])) < 80
@@ -92,8 +92,8 @@ def test_each_pass_has_its_figures_and_a_column(make_settings: MakeSettings, loa
 def test_no_network(make_settings: MakeSettings, loader: Any) -> None:
     record = record_of(make_settings, loader, {"epoch": Pass(measured(2.0), None)})
     assert (record["network_bytes"], record["network_requests"]) == (None, None)
-    assert "network               none\n" in table.render_table(record)
-    assert "requests" not in table.render_table(record)
+    assert "network               none\n" in run_table.render_table(record)
+    assert "requests" not in run_table.render_table(record)
 
 
 def test_provenance(record: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_provenance(record: dict[str, Any]) -> None:
 
 def test_is_json_and_every_figure_is_in_the_table(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record)) == record
-    text = table.render_table(record)
+    text = run_table.render_table(record)
     for part in (
         "320.0",
         "5.000",

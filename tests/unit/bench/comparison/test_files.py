@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from larder.bench.comparison.render import as_markdown, as_table
-from larder.bench.records import read_comparison
+from larder.bench.comparison.files import as_markdown, as_table
+from larder.bench.comparison_record import read_comparison
 from larder.bench.report.read import read_record
 from larder.bench.report.render import render_report
 

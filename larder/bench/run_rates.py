@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from larder.bench.record import passes_of
+from larder.bench.run_record import passes_of
 from larder.errors import InputError
 from larder.terminal import join_lines
 
@@ -30,7 +30,7 @@ class ArmRates(NamedTuple):
         return statistics.median(self.rates)
 
 
-class Comparison(NamedTuple):
+class ComparableArms(NamedTuple):
     """Arms measured under the same circumstances, fastest first."""
 
     circumstances: str
@@ -81,12 +81,14 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return [record for _, record in sorted(records, key=lambda each: str(each[0]))]
 
 
-def compare(records: Iterable[dict[str, Any]]) -> list[Comparison]:
+def group_records(records: Iterable[dict[str, Any]]) -> list[ComparableArms]:
     """Group records by their circumstances, largest group first. Each pass counts as a separate arm."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(circumstances(record), []).append(record)
-    return [Comparison(where, _arms(groups[where])) for where in sorted(groups, key=lambda each: -len(groups[each]))]
+    return [
+        ComparableArms(where, _arms(groups[where])) for where in sorted(groups, key=lambda each: -len(groups[each]))
+    ]
 
 
 class _PassRate(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from larder.bench.compare import compare, read_records
+from larder.bench.run_rates import group_records, read_records
 from larder.errors import InputError
 
 MANIFEST = "0123456789abcdef"
@@ -47,31 +47,31 @@ def record(
 
 
 def test_the_fastest_comes_first_with_ratios_and_their_spread() -> None:
-    [comparison] = compare([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
+    [comparison] = group_records([record("a", 100.0), record("b", 200.0), record("b", 220.0), record("a", 110.0)])
     assert [(arm.name, arm.median) for arm in comparison.arms] == [("b", 210.0), ("a", 105.0)]
     assert comparison.verdict() == "b is 2.00 times as fast as a (1.82 to 2.20)"
 
 
 def test_spreads_that_overlap_are_no_victory() -> None:
-    [comparison] = compare([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
+    [comparison] = group_records([record("a", 100.0), record("a", 130.0), record("b", 120.0), record("b", 140.0)])
     verdict = "b is 1.13 times as fast as a (0.92 to 1.40); no significant difference (intervals overlap)"
     assert verdict in comparison.verdict()
 
 
 def test_other_circumstances_are_not_mixed() -> None:
-    most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, workers=4)])
+    most, other = group_records([record("a", 1.0), record("b", 2.0), record("a", 9.0, workers=4)])
     assert [arm.name for arm in most.arms] == ["b", "a"]
     assert "2 workers" in most.circumstances
     assert other.verdict() == "only a was measured under these circumstances: measure another arm"
 
 
 def test_each_pass_is_an_arm_of_its_own() -> None:
-    [comparison] = compare([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
+    [comparison] = group_records([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
     assert [arm.name for arm in comparison.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
 
 
 def test_two_loaders_of_one_arm_are_no_spread() -> None:
-    [comparison] = compare([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
+    [comparison] = group_records([record("webdataset", 100.0), record("webdataset", 300.0, loader="webdataset")])
     assert [(arm.name, arm.rates) for arm in comparison.arms] == [
         ("webdataset by webdataset", [300.0]),
         ("webdataset", [100.0]),
@@ -79,7 +79,7 @@ def test_two_loaders_of_one_arm_are_no_spread() -> None:
 
 
 def test_two_stores_are_no_spread() -> None:
-    [comparison] = compare(
+    [comparison] = group_records(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, endpoint="https://far.example:7480"),
@@ -96,7 +96,7 @@ def test_two_stores_are_no_spread() -> None:
 
 
 def test_two_packings_are_no_spread() -> None:
-    [comparison] = compare(
+    [comparison] = group_records(
         [
             record("webdataset", 100.0),
             record("webdataset", 300.0, manifest="fedcba9876543210"),
@@ -111,7 +111,7 @@ def test_two_packings_are_no_spread() -> None:
 
 
 def test_a_container_and_the_host_are_other_circumstances() -> None:
-    most, other = compare([record("a", 1.0), record("b", 2.0), record("a", 9.0, in_container=True)])
+    most, other = group_records([record("a", 1.0), record("b", 2.0), record("a", 9.0, in_container=True)])
     assert most.circumstances.endswith(", on the host")
     assert other.circumstances.endswith(", in a container")
 

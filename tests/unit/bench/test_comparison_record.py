@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from larder.bench.records import SCHEMA_FILE, json_schema, read_comparison
+from larder.bench.comparison_record import SCHEMA_FILE, json_schema, read_comparison
 from larder.errors import InputError
 
 EXAMPLE = Path(__file__).with_name("comparison.json")

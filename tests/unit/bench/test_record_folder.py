@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from larder.bench.record_files import reserve
+from larder.bench.record_folder import reserve
 from larder.errors import StorageError
 
 

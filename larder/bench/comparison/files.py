@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from larder.bench.record_files import RecordFile
-from larder.bench.records import Comparison
+from larder.bench.comparison_record import Comparison
+from larder.bench.record_folder import RecordFile
 from larder.bench.report import tables
 from larder.terminal import Lines
 
