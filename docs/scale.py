@@ -7,6 +7,7 @@ Costs per image are measured (`Costs` names the benchmark of each); prices are p
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -63,13 +64,17 @@ class Prices:
     vcpu_hour: float = 0.0408
     """A core for an hour: EC2 m7g.large, Linux, on demand, 0.0816 for two cores (June 2026)."""
     storage_gb_month: float = 0.023
-    """A GB for a month in S3 Standard, first 50 TB (March 2026)."""
+    """A GB for a month in S3 Standard, of the first 50 TB (March 2026)."""
+    storage_gb_month_above_50_tb: float = 0.022
+    """Of the next 450 TB."""
+    storage_gb_month_above_500_tb: float = 0.021
+    """Of what is above 500 TB."""
     put: float = 0.005
     """1,000 PUT, POST or LIST requests to S3 Standard."""
     get: float = 0.0004
     """1,000 GET or HEAD requests to S3 Standard."""
     egress_gb: float = 0.09
-    """A GB from S3 to another place; nothing within the region."""
+    """A GB from S3 to another place, of the first 10 TB of a month, and here of all; nothing within the region."""
 
 
 SOURCES = """
@@ -128,6 +133,18 @@ def steps(images: int, costs: Costs) -> list[Step]:
     ]
 
 
+def storage_month(stored_bytes: float, prices: Prices) -> float:
+    """Return the price of storing bytes for a month, if the account stores nothing else. More is cheaper per GB."""
+    tiers = (
+        (0.0, prices.storage_gb_month),
+        (50e3, prices.storage_gb_month_above_50_tb),
+        (500e3, prices.storage_gb_month_above_500_tb),
+    )
+    ends = [begin for begin, _ in tiers[1:]] + [math.inf]
+    gigabytes = stored_bytes / 1e9
+    return sum(max(min(gigabytes, end) - begin, 0.0) * price for (begin, price), end in zip(tiers, ends, strict=True))
+
+
 def cost_table(images: int, costs: Costs, prices: Prices, cores: int = 64) -> Iterator[str]:
     """Yield the lines of one size's table."""
     header = ("step", "core-hours", f"hours on {cores} cores", "requests", "USD", "from elsewhere, USD more", "stored")
@@ -136,7 +153,7 @@ def cost_table(images: int, costs: Costs, prices: Prices, cores: int = 64) -> It
     for step in steps(images, costs):
         stored = _size(step.stored_bytes) if step.stored_bytes else ""
         elsewhere = _number(step.fetched_bytes / 1e9 * prices.egress_gb) if step.fetched_bytes else ""
-        monthly = _number(step.stored_bytes / 1e9 * prices.storage_gb_month) if stored else ""
+        monthly = _number(storage_month(step.stored_bytes, prices)) if stored else ""
         cells = (
             step.name, _number(step.core_hours), _number(step.core_hours / cores), _number(step.puts + step.gets),
             _number(step.money(prices)), elsewhere, stored, monthly,

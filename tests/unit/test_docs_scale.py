@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs.generate import ROOT
-from docs.scale import Costs, Prices, cost_table, main, steps, stream_table, with_tables
+from docs.scale import Costs, Prices, cost_table, main, steps, storage_month, stream_table, with_tables
 
 
 def test_steps_multiply_what_an_image_costs() -> None:
@@ -38,6 +38,14 @@ def test_reading_from_elsewhere_costs_the_bytes() -> None:
     cells = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in lines}
     assert cells["an epoch of larder.stream"] == "10"
     assert cells["extract"] == ""
+
+
+@pytest.mark.parametrize(
+    ("terabytes", "dollars"),
+    [(1, 23), (50, 1_150), (60, 1_150 + 220), (500, 1_150 + 9_900), (600, 1_150 + 9_900 + 2_100)],
+)
+def test_storing_more_is_cheaper_per_byte(terabytes: int, dollars: float) -> None:
+    assert storage_month(terabytes * 1e12, Prices()) == pytest.approx(dollars)
 
 
 def test_every_figure_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
