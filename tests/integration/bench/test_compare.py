@@ -559,3 +559,18 @@ def test_shards_that_cannot_be_read_are_named_with_their_own_next_step(run_bench
     assert "give the folder of the shards" in err
     assert "etl-wds" not in err
     assert "one of these commands" not in err
+
+
+@one_store
+def test_a_quick_comparison_says_how_sure_it_is(run_bench: RunBench, packed: dict[str, str], tmp_path: Path) -> None:
+    flags = ("--task", "compare", "--quick", "--arms", "imagefolder_local,stream")
+    code, out, err = run_bench(*flags, **packed)
+    assert code == 0, err
+    record = only_record(tmp_path)
+    assert record.quick
+    assert record.summary.confidence == "low"
+    assert "This run was quick (" in record.summary.answer
+    assert {arm.arm for arm in record.summary.arms} == {"imagefolder_local", "stream"}
+    fewest = min(arm.rounds for arm in record.summary.arms)
+    assert (fewest < 3) == any(phrase.endswith("of 3 rounds") for phrase in record.left_out_for_time)
+    assert out.startswith(record.summary.answer)
