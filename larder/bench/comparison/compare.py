@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from larder.bench.arms import ARMS
 from larder.bench.comparison.data import FoundData, describe_left_out, find_data
 from larder.bench.comparison.describe import describe_data, describe_machine, identity_of, question_of
 from larder.bench.comparison.files import ComparisonFiles, write_files
-from larder.bench.comparison.images import source_of
+from larder.bench.comparison.images import ImageSource, source_of
 from larder.bench.comparison.kept import KeptRounds, keep_rounds
 from larder.bench.comparison.plan import WARM_UP, plan_entries
-from larder.bench.comparison.processes import JobFailure, JobRunner
+from larder.bench.comparison.processes import JobFailure
 from larder.bench.comparison.reference import MAX_SAMPLES
 from larder.bench.comparison.rooflines import ABOUT, available_rooflines
 from larder.bench.comparison.runners import PeerRunner
-from larder.bench.comparison.session import DataFacts, Session
+from larder.bench.comparison.session import DataFacts, Means, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import REFERENCE_SECONDS, TimeBudget
 from larder.bench.comparison.work import PRELOADED, Job, do
@@ -54,7 +54,7 @@ def compare(
         ResourceError: If no process can be started.
         StorageError: If the folder of results can't be written.
     """
-    started, began = datetime.now(UTC), time.monotonic()
+    started, budget = datetime.now(UTC), TimeBudget.of_comparison(quick=settings.quick)
     _require_means(settings)
     packages = [package for name in settings.chosen_arms for package in ARMS[name].packages]
     machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
@@ -62,52 +62,46 @@ def compare(
         found = find_data(settings, settings.chosen_arms, to_commands)
         for reason in describe_left_out(found.left_out):
             reporter.event("left out", f"left out: {reason}")
-        source = source_of(settings, found.references)
-        identity = identity_of(settings, found, machine, available_rooflines(source))
+        identity = identity_of(settings, found, machine, available_rooflines(source_of(settings, found.references)))
         with (
             keep_rounds(settings.results, question_of(settings), identity) as kept,
             PeerRunner(kept.folder, settings.round_seconds, PRELOADED) as runner,
         ):
             runner.start()
-            if kept.removed:
-                reporter.event(
-                    "starting over",
-                    f"{kept.removed:,} results of an interrupted comparison don't count: data, code, libraries or "
-                    "machine have changed since, so they were removed",
-                )
-            if count := kept.count():
-                reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
-            comparison = _run(settings, reporter, found, machine, identity, kept, runner, began)
+            _report_kept(kept, reporter)
+            comparison = _run(Means(settings, kept, runner, reporter, budget), found, machine, identity)
             files = write_files(record_file, comparison)
             kept.remove()
     return files
 
 
-def _run(
-    settings: ComparisonSettings,
-    reporter: Reporter,
-    found: FoundData,
-    machine: Provenance,
-    identity: str,
-    kept: KeptRounds,
-    runner: JobRunner,
-    began: float,
-) -> Comparison:
+def _report_kept(kept: KeptRounds, reporter: Reporter) -> None:
+    """Tell what an interrupted comparison has left, and whether it counts."""
+    if kept.removed:
+        reporter.event(
+            "starting over",
+            f"{kept.removed:,} results of an interrupted comparison don't count: data, code, libraries or "
+            "machine have changed since, so they were removed",
+        )
+    if count := kept.count():
+        reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
+
+
+def _run(means: Means, found: FoundData, machine: Provenance, identity: str) -> Comparison:
+    """Run all rounds, and return the record."""
+    settings = means.settings
     source = source_of(settings, found.references)
     summary = found.manifest.splits[settings.split]
     facts = DataFacts(source, summary.bytes / max(summary.samples, 1))
     entries = plan_entries(found.arms, settings.worker_counts, available_rooflines(source))
-    budget = TimeBudget.of_quick(began) if settings.quick else TimeBudget()
-    digest = _make_reference(settings, reporter, facts, summary.samples, kept, runner, budget)
+    reference = _make_reference(means, source, summary.samples)
     last = settings.measured_rounds
-    with _at_a_distance(settings, facts, kept) as (of_rounds, facts):
-        session = Session(of_rounds, entries, facts, kept, runner, reporter, budget)
+    with _at_a_distance(settings, facts, means.kept) as (of_rounds, facts):
+        session = Session(means._replace(settings=of_rounds), entries, facts)
         session.run_rounds(WARM_UP, last)
         added = 0 if settings.quick else session.add_rounds(last + 1, settings.extra_seconds)
     _require_results(session)
-    left_out = session.left_out_for_time()
-    if settings.quick and digest == UNKNOWN and facts.source is not None:
-        left_out.append("the check of samples and pixels")
+    left_out = session.left_out_for_time() + (["the check of samples and pixels"] if reference.took_too_long else [])
     is_partial = bool(session.failures)
     is_sure = not (settings.quick or is_partial or last < MIN_ROUNDS or settings.batches)
     rooflines = session.rooflines(ABOUT)
@@ -115,9 +109,9 @@ def _run(
         id=identity,
         status="partial" if is_partial else "complete",
         quick=settings.quick,
-        seconds=round(time.monotonic() - began + session.kept_seconds, 1),
+        seconds=round(means.budget.spent() + session.kept_seconds, 1),
         provenance=machine,
-        data=describe_data(found, settings.split, digest),
+        data=describe_data(found, settings.split, reference.digest),
         settings=settings.compared(),
         arms=session.arms(),
         rounds=session.rounds,
@@ -170,39 +164,37 @@ def _require_results(session: Session) -> None:
         )
 
 
-def _make_reference(
-    settings: ComparisonSettings,
-    reporter: Reporter,
-    facts: DataFacts,
-    samples: int,
-    kept: KeptRounds,
-    runner: JobRunner,
-    budget: TimeBudget,
-) -> str:
-    """Make the reference of PIL's pixels, and return the digest that each epoch must have; "unknown" without one.
+class _Reference(NamedTuple):
+    """PIL's pixels of all samples, on disk."""
 
-    Samples are numbered in the order of the shards, or else of the tree.
-    """
-    if facts.source is None or samples > MAX_SAMPLES:
-        why = "no shards or tree to read" if facts.source is None else f"more than {MAX_SAMPLES:,} samples"
-        reporter.event("no reference", f"{why}: pixels and samples of the arms aren't checked")
-        return UNKNOWN
-    if (known := kept.read("reference")) is not None:
-        return str(known["digest"])
-    reporter.event("reference", f"decoding {samples:,} images with PIL, to check what the arms yield")
-    sources = [facts.source]
-    if facts.source.shards and facts.source.tree:
-        sources.append(facts.source._replace(shards=""))  # in case that the store fails
-    for source in sources:
-        job = Job("reference", None, settings, kept.folder, source)
-        made = runner.run(do, job, "reference", budget.deadline(REFERENCE_SECONDS))
+    digest: str = UNKNOWN
+    """What each epoch must have; "unknown" without a reference."""
+    took_too_long: bool = False
+    """Whether a quick comparison had no time for it."""
+
+
+def _make_reference(means: Means, source: ImageSource | None, samples: int) -> _Reference:
+    """Make the reference. Samples are numbered in the order of the shards, or else of the tree."""
+    if source is None or samples > MAX_SAMPLES:
+        why = "no shards or tree to read" if source is None else f"more than {MAX_SAMPLES:,} samples"
+        means.reporter.event("no reference", f"{why}: pixels and samples of the arms aren't checked")
+        return _Reference()
+    if (known := means.kept.read("reference")) is not None:
+        return _Reference(str(known["digest"]))
+    means.reporter.event("reference", f"decoding {samples:,} images with PIL, to check what the arms yield")
+    sources = [source]
+    if source.shards and source.tree:
+        sources.append(source._replace(shards=""))  # in case that the store fails
+    for each in sources:
+        job = Job("reference", None, means.settings, means.kept.folder, each)
+        made = means.runner.run(do, job, "reference", means.budget.deadline(REFERENCE_SECONDS))
         if not isinstance(made, JobFailure):
-            kept.write("reference", made)
-            return str(made["digest"])
-        reporter.event("no reference", f"the images can't be decoded for checks: {made.message}")
-        if made.kind == "timeout" and budget.is_limited:
-            break
-    return UNKNOWN
+            means.kept.write("reference", made)
+            return _Reference(str(made["digest"]))
+        means.reporter.event("no reference", f"the images can't be decoded for checks: {made.message}")
+        if made.kind == "timeout" and means.budget.is_limited:
+            return _Reference(took_too_long=True)
+    return _Reference()
 
 
 def outcome_of(comparison: Comparison) -> Lines:

@@ -40,32 +40,29 @@ class DataFacts(NamedTuple):
     """Address of the store itself behind that proxy."""
 
 
+class Means(NamedTuple):
+    """What a comparison runs with."""
+
+    settings: ComparisonSettings
+    kept: KeptRounds
+    """Completed rounds of this comparison."""
+    runner: JobRunner
+    reporter: Reporter
+    budget: TimeBudget
+
+
 class Session:
     """Runs rounds, and holds their results.
 
     Args:
-        settings: Settings of the comparison.
+        means: What it runs with.
         entries: What each round consists of.
         facts: What rounds must know of the data.
-        kept: Completed rounds of this comparison.
-        runner: Runs jobs.
-        reporter: Receives progress.
-        budget: Time that is left; None is no limit.
     """
 
-    def __init__(
-        self,
-        settings: ComparisonSettings,
-        entries: Sequence[Entry],
-        facts: DataFacts,
-        kept: KeptRounds,
-        runner: JobRunner,
-        reporter: Reporter,
-        budget: TimeBudget | None = None,
-    ) -> None:
-        self._settings, self._entries, self._facts = settings, entries, facts
-        self._kept, self._runner, self._reporter = kept, runner, reporter
-        self._budget = budget or TimeBudget()
+    def __init__(self, means: Means, entries: Sequence[Entry], facts: DataFacts) -> None:
+        self._settings, self._kept, self._runner, self._reporter, self._budget = means
+        self._entries, self._facts = entries, facts
         self.rounds: list[Round] = []
         self.failures: list[Failure] = []
         self.next_steps: list[str] = []
@@ -82,15 +79,15 @@ class Session:
     def run_rounds(self, first: int, last: int) -> None:
         """Run the rounds from `first` to `last`, or as many of them as the time allows."""
         rounds = [self._plan(number) for number in range(first, last + 1)]
-        total, done = sum(map(len, rounds)), 0
-        for at, planned in enumerate(rounds):
+        self._left = [run for planned in rounds for run in planned]
+        total = len(self._left)
+        for planned in rounds:
             if not self._round_fits(planned):
                 return
             for run in planned:
-                done += 1
-                self._left = [*planned[planned.index(run) + 1 :], *(one for later in rounds[at + 1 :] for one in later)]
+                self._left.pop(0)
                 if self._has_time(run) and not self._is_given_up(run.entry):
-                    self._run_and_report(run, done, total)
+                    self._run_and_report(run, total - len(self._left), total)
 
     def _run_and_report(self, run: Run, done: int, total: int) -> None:
         began, kept_before = time.monotonic(), self.kept_seconds

@@ -32,26 +32,28 @@ class TimeBudget:
 
     Args:
         seconds: The time; infinite without a limit.
-        began: When it began, by the monotonic clock; None is now.
     """
 
-    def __init__(self, seconds: float = math.inf, began: float | None = None) -> None:
-        self._began = time.monotonic() if began is None else began
-        self._seconds = seconds
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._began, self._seconds = time.monotonic(), seconds
 
     @classmethod
-    def of_quick(cls, began: float) -> TimeBudget:
-        """Return the time of a quick comparison that began then."""
-        return cls(QUICK_SECONDS - CLOSING_SECONDS, began)
+    def of_comparison(cls, *, quick: bool) -> TimeBudget:
+        """Return the time of a comparison that begins now."""
+        return cls(QUICK_SECONDS - CLOSING_SECONDS if quick else math.inf)
 
     @property
     def is_limited(self) -> bool:
         """Whether there is a limit."""
         return math.isfinite(self._seconds)
 
+    def spent(self) -> float:
+        """Return the seconds since it began."""
+        return time.monotonic() - self._began
+
     def left(self) -> float:
         """Return the seconds that are left."""
-        return self._seconds - (time.monotonic() - self._began)
+        return self._seconds - self.spent()
 
     def deadline(self, seconds: float) -> float:
         """Return when a process must end, by the monotonic clock: after its own limit, or when the time is over."""

@@ -12,7 +12,7 @@ from larder.bench.arms import arm_names
 from larder.bench.comparison.kept import KeptRounds
 from larder.bench.comparison.plan import ROOFLINES, WARM_UP, Entry, Run, plan_entries
 from larder.bench.comparison.processes import JobFailure
-from larder.bench.comparison.session import DataFacts, Session
+from larder.bench.comparison.session import DataFacts, Means, Session
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison.time_budget import CLOSING_SECONDS, QUICK_SECONDS, TimeBudget
 from larder.bench.comparison.work import Job
@@ -49,7 +49,8 @@ def make_session(tmp_path: Path) -> MakeSession:
         settings = ComparisonSettings.load("compare", ["--workers=2", *flags], {})
         entries = plan_entries(["stream", "webdataset"], [2], [])
         facts = DataFacts(None, 1.0)
-        return Session(settings, entries, facts, KeptRounds(tmp_path), Runner(), NullReporter()), jobs  # type: ignore[arg-type]
+        means = Means(settings, KeptRounds(tmp_path), Runner(), NullReporter(), TimeBudget())  # type: ignore[arg-type]
+        return Session(means, entries, facts), jobs
 
     return make
 
@@ -171,11 +172,10 @@ def quick_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickSessi
                 return bound if job.kind == "roofline" else measured(job, batches=6, seconds=1.0, first_batch_s=0.5)
 
         settings = ComparisonSettings.load("compare", ["--quick"], {})
-        budget = TimeBudget.of_quick(clock.now)
+        budget = TimeBudget.of_comparison(quick=True)
         entries = plan_entries(arms, counts, list(ROOFLINES))
-        session = Session(
-            settings, entries, DataFacts(None, 1.0), KeptRounds(tmp_path), Runner(), NullReporter(), budget  # type: ignore[arg-type]
-        )  # fmt: skip
+        means = Means(settings, KeptRounds(tmp_path), Runner(), NullReporter(), budget)  # type: ignore[arg-type]
+        session = Session(means, entries, DataFacts(None, 1.0))
         return session, clock
 
     return make
