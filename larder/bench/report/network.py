@@ -36,7 +36,7 @@ def plot_network(record: Record) -> Figure | None:
             str(median["round"]),
             number(epoch["seconds"], 1),
             size(epoch["network_bytes"]),
-            number(epoch["network_requests"]),
+            facts.known(number(epoch["network_requests"])),
             *(number(rate, 1) for rate in _tenths(epoch["timeline"])),
         )
         for one, median, epoch in panels
