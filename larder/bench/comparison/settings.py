@@ -74,8 +74,8 @@ class ComparisonSettings(LoaderSettings):
     quick: bool = Field(
         False,
         alias="LARDER_QUICK",
-        description=f"compare in less than three minutes: {QUICK_ROUNDS} rounds of parts of an epoch, with wide "
-        "intervals",
+        description=f"compare in less than three minutes: up to {QUICK_ROUNDS} rounds of parts of an epoch, with "
+        "wide intervals; what doesn't fit is left out and named",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",

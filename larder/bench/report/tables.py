@@ -156,7 +156,7 @@ def notes(record: Record) -> list[str]:
     ]
     if len(record["failures"]) > _MAX_FAILURES:
         found.append(f"and {len(record['failures']) - _MAX_FAILURES:,} more failures")
-    return [*found, *_explain_gaps(record), describe_run(record)]
+    return [*found, *_rule_notes(record), *_explain_gaps(record), describe_run(record)]
 
 
 def describe_run(record: Record) -> str:
@@ -251,6 +251,21 @@ def overhead_of(instrument: Record) -> str:
         f"{share:.2%} of the fastest arm's time per batch, {verdict}; that is {microseconds:,.0f} µs for each batch of "
         "an arm that yields the same one, in memory, again and again, and the threads that sample"
     )
+
+
+def _rule_notes(record: Record) -> list[str]:
+    """Return that accelerators are kept busy with images of another length than the rules'."""
+    lengths = {
+        each["accelerator"]: each["sample_bytes"]
+        for one in summaries(record)
+        for each in one["utilization"]
+        if each.get("sample_bytes")
+    }
+    if not lengths:
+        return []
+    rules = ", ".join(f"{size(length)} for {name}" for name, length in lengths.items())
+    mean = size(record["data"]["image_bytes"] / max(record["data"]["samples"], 1))
+    return [f"Accelerators are kept busy with these images, of {mean} on average; the rules' samples have {rules}"]
 
 
 def _explain_gaps(record: Record) -> list[str]:

@@ -130,6 +130,13 @@ def test_notes_check_what_measuring_takes(content: dict[str, Any]) -> None:
     assert "1.53% of the fastest arm's time per batch, WARNING: above the limit of 1%" in note
 
 
+def test_notes_tell_the_length_of_the_rules_samples(content: dict[str, Any]) -> None:
+    assert not any("kept busy with these images" in note for note in notes(content)), "a record of an earlier version"
+    content["summary"]["arms"][0]["utilization"][0].update(accelerator="b200-retinanet", sample_bytes=322_957)
+    [note] = [note for note in notes(content) if "kept busy with these images" in note]
+    assert note.endswith("of 100 kB on average; the rules' samples have 323 kB for b200-retinanet")
+
+
 def test_workers_that_a_library_ignores_arent_shown_as_a_number(content: dict[str, Any]) -> None:
     assert "all cores" not in str(all_tables(content))
     content["arms"][0]["workers"] = "all cores"
