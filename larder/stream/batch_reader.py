@@ -9,12 +9,13 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larder.errors import ConfigurationError, InputError
+from larder.stream.block_memory import BlockMemory
 from larder.stream.order import Samples
 from larder.stream.read_plan import NOTHING, Block, Places, plan_reading
 from larder.stream.shard_folders import ShardFolder
@@ -130,8 +131,11 @@ class BatchReader(Generic[R]):
         self._batches = [_Batch[R](samples) for samples in batches]
         places = Places(shards, shard, begin, end, block)
         self._plan = plan_reading(places, batches, read_first=read_first) if batches else NOTHING
+        self._memory = BlockMemory(block.end - block.begin for block in self._plan.queue)
         self._next_block = self._head = self._next_batch = self._held = 0
-        self._changed = threading.Condition()
+        # One condition for each kind of waiting thread: to wake all of them at each change takes much of the time.
+        self._lock = threading.Lock()
+        self._may_fetch, self._may_decode, self._is_filled = (threading.Condition(self._lock) for _ in range(3))
         self._stopped = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -148,25 +152,25 @@ class BatchReader(Generic[R]):
         if not self._threads:
             self._start()
         batch = self._batches[self._head]
-        with self._changed:
+        with self._lock:
             while batch.filled < len(batch.samples) and (batch.fault or self._failure) is None:
-                self._changed.wait()
+                self._is_filled.wait()
             self._head += 1
-            self._changed.notify_all()
+            self._may_fetch.notify()
+            self._may_decode.notify_all()
         if fault := batch.fault or self._failure:
             self.close()
             raise fault
         content, batch.content = batch.content, None
-        assert content is not None
-        return content
+        return cast("R", content)
 
     def close(self) -> None:
         """Stop the threads, and release what they hold."""
         if os.getpid() != self._process:
             return  # the threads are the parent's
-        with self._changed:
+        with self._lock:
             self._stopped = True
-            self._changed.notify_all()
+            self._wake_all()
         stop_at = time.monotonic() + _STOP_SECONDS
         for thread in self._threads:
             # A thread that could not be started has no identity; the garbage collector may close from any thread.
@@ -193,29 +197,37 @@ class BatchReader(Generic[R]):
         try:
             job()
         except BaseException as error:
-            with self._changed:
+            with self._lock:
                 self._failure = error
-                self._changed.notify_all()
+                self._wake_all()
+
+    def _wake_all(self) -> None:
+        for condition in (self._may_fetch, self._may_decode, self._is_filled):
+            condition.notify_all()
 
     def _fetch(self) -> None:
         while (block := self._take_block()) is not None:
             content: memoryview | None = None
+            memory: memoryview | None = None
             fault: BaseException | None = None
             try:
-                content = self._folder.read(block.shard, block.begin, block.end)
-                self._traffic.add(block.end - block.begin)
+                memory = self._memory.take(block.length)
+                content = self._folder.read(block.shard, block.begin, block.end, memory)
+                self._traffic.add(block.length)
             except BaseException as error:  # raised where its samples are requested
                 fault = error
-            with self._changed:
+            memory = None  # else this thread would hold it while it waits
+            with self._lock:
                 block.content, block.fault, block.is_read = content, fault, True
-                self._changed.notify_all()
+                self._may_decode.notify_all()
+            content = None
 
     def _take_block(self) -> Block | None:
         """Return the next block to read as soon as there is memory for it; None if nothing is left to do."""
-        with self._changed:
+        with self._lock:
             while not self._stopped and self._next_block < len(self._plan.queue):
                 block = self._plan.queue[self._next_block]
-                size = block.end - block.begin
+                size = self._memory.cost(block.length)
                 # What the next batch needs is always read: otherwise nothing would be released any more. Until the
                 # first one is decoded, only the second's blocks are read ahead: more would take cores and bandwidth.
                 is_wanted = block.first_batch <= 1 or self._is_first_decoded()
@@ -223,8 +235,10 @@ class BatchReader(Generic[R]):
                 if (is_wanted and has_room) or block.first_batch <= self._head:
                     self._next_block += 1
                     self._held += size
+                    self._may_fetch.notify()  # perhaps there is room for one more
                     return block
-                self._changed.wait()
+                self._may_fetch.wait()
+            self._may_fetch.notify_all()
             return None
 
     def _is_first_decoded(self) -> bool:
@@ -244,22 +258,24 @@ class BatchReader(Generic[R]):
             except BaseException as error:  # raised where the batch is requested
                 batch.fault = batch.fault or error
             del contents
-            with self._changed:
+            with self._lock:
                 batch.filled += len(samples)
                 for block in blocks:
                     block.unused -= 1
                     if not block.unused:
                         block.content = None
-                        self._held -= block.end - block.begin
-                self._changed.notify_all()
+                        self._held -= self._memory.cost(block.length)
+                self._may_fetch.notify()
+                if batch.fault or batch.filled == len(batch.samples):
+                    self._is_filled.notify_all()
 
     def _take_samples(self) -> tuple[_Batch[R], int, Samples, list[Block]] | None:
         """Return the next samples to decode when their blocks are read, or None when there is nothing left to do."""
-        with self._changed:
+        with self._lock:
             while not self._stopped and self._next_batch < len(self._batches):
                 if self._next_batch < self._head + self._limits.batches:
                     break
-                self._changed.wait()
+                self._may_decode.wait()
             if self._stopped or self._next_batch == len(self._batches):
                 return None
             number, batch = self._next_batch, self._batches[self._next_batch]
@@ -273,7 +289,7 @@ class BatchReader(Generic[R]):
                 for sample, block in zip(samples.tolist(), self._block[samples].tolist(), strict=True)
             ]
             while not self._stopped and not all(block.is_read for block in blocks):
-                self._changed.wait()
+                self._may_decode.wait()
             return None if self._stopped else (batch, begin, samples, blocks)
 
 
@@ -283,7 +299,11 @@ def _content_of(block: Block, begin: int, end: int) -> memoryview | InputError:
         return block.fault
     if block.fault is not None:
         raise block.fault
-    assert block.content is not None
+    if block.content is None:
+        raise ConfigurationError(
+            "the stream was closed in another thread while it was being read",
+            next_step="close it after the loop has ended",
+        )
     return block.content[begin - block.begin : end - block.begin]
 
 

@@ -31,6 +31,11 @@ class Block:
     content: memoryview | None = None
     fault: BaseException | None = None
 
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return self.end - self.begin
+
 
 class Places(NamedTuple):
     """Where samples are."""

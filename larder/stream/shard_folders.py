@@ -36,8 +36,14 @@ class ShardFolder(Protocol):
     def feed_samples(self, manifest: Manifest, begin: Callable[[str], Callable[[bytes], object]]) -> None:
         """Give the index of samples away in pieces; see `larder.loaders.bucket_data.feed_samples`."""
 
-    def read(self, path: str, begin: int, end: int) -> memoryview:
+    def read(self, path: str, begin: int, end: int, memory: memoryview | None = None) -> memoryview:
         """Return the bytes of a shard from `begin` to `end`. May be called in several threads.
+
+        Args:
+            path: The shard.
+            begin: Position of the first byte.
+            end: Position after the last byte.
+            memory: Where to put the bytes, and what is returned then; None takes new memory.
 
         Raises:
             InputError: If the shard is missing, too short, or was replaced since it was listed.
@@ -100,9 +106,9 @@ class LocalShards:
             while piece := file.read(_PIECE_BYTES):
                 take(piece)
 
-    def read(self, path: str, begin: int, end: int) -> memoryview:
+    def read(self, path: str, begin: int, end: int, memory: memoryview | None = None) -> memoryview:
         """See `ShardFolder`."""
-        content = np.empty(end - begin, np.uint8).data
+        content = np.empty(end - begin, np.uint8).data if memory is None else memory
         done = 0
         try:
             with (self._folder / path).open("rb", buffering=0) as file:
@@ -170,9 +176,9 @@ class BucketShards:
         """See `ShardFolder`."""
         feed_samples(self._prefix, manifest, begin)
 
-    def read(self, path: str, begin: int, end: int) -> memoryview:
+    def read(self, path: str, begin: int, end: int, memory: memoryview | None = None) -> memoryview:
         """See `ShardFolder`."""
-        content = np.empty(end - begin, np.uint8).data
+        content = np.empty(end - begin, np.uint8).data if memory is None else memory
         known = self._etags.get(path, "")
         found = self._prefix.read_into(path, begin, content, known)
         # The index of samples has no ETags. Then the first response says which version is read.

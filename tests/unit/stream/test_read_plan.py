@@ -81,7 +81,7 @@ def test_until_the_first_batch_is_decoded_little_is_read_ahead():
         cast(Any, None), **where._asdict(), batches=batches, work=cast(Any, None), traffic=Traffic(),
         limits=ReadLimits(decoders=1, fetchers=1, memory_bytes=1 << 40, batches=4),
     )  # fmt: skip
-    reader._changed.wait = wait  # type: ignore[method-assign, assignment]
+    reader._may_fetch.wait = wait  # type: ignore[method-assign, assignment]
 
     def taken() -> list[int]:
         found = []

@@ -29,3 +29,7 @@ def test_a_limited_number_is_kept():
     held = [slots.take() for _ in range(50)]
     del held
     assert len(slots._free) == 8
+
+
+def test_memory_of_no_bytes():
+    assert len(Slots(0).take()) == 0
