@@ -18,7 +18,7 @@ _BLOCK_BYTES, _THREADS = 4 << 20, 8
 
 
 def batches(given: Given) -> Generator[int, None, None]:
-    """Read all shards; yields 1 for each block."""
+    """Read all shards; yields 1 for each block. The first step lists the shards."""
     own = threading.local()
 
     def read(url: str, begin: int, end: int) -> int:
@@ -40,6 +40,7 @@ def batches(given: Given) -> Generator[int, None, None]:
         for url, length in presign_shards(given.uri).items()
         for begin in range(0, length, _BLOCK_BYTES)
     ]
+    yield 0
     total = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for done in pool.map(lambda one: read(*one), ranges):
