@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
@@ -25,7 +25,7 @@ from larder.stream.child_reader import Child, ChildReader
 from larder.stream.kernel import JpegKernel
 from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
-from larder.stream.order import Batching, Last, Shuffle, rank_batches
+from larder.stream.order import Batching, Last, Shuffle, join_segments, rank_batches
 from larder.stream.positions import Position
 from larder.stream.samples import NO_LABEL
 from larder.stream.slots import Slots
@@ -40,6 +40,8 @@ DecodeKind = Literal["exact", "fast"]
 Mode = Literal["thread", "process"]
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
 _FETCHERS, _BATCHES_AHEAD = 8, 4
+MAX_SKIPPED = 1000
+"""Samples that `skipped` names; `skipped_count` counts all."""
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 
@@ -137,6 +139,7 @@ class ArrayStream:
         self._traffic = Traffic()
         self._child: Child | None = None
         self.skipped: list[Skipped] = []
+        self.skipped_count = 0
 
     @property
     def classes(self) -> list[str] | None:
@@ -224,7 +227,7 @@ class ArrayStream:
         with closing(self._read(open_reader)) as batches:
             for left, batch in batches:
                 self._advance(left)  # a batch without a good image is skipped, too, by a caller that iterates again
-                yield batch.finish(self.skipped)
+                yield batch.finish(self._skip)
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
@@ -241,7 +244,7 @@ class ArrayStream:
         with closing(self._read(self._read_members_here)) as batches:
             for left, batch in batches:
                 loop = self._position.loop
-                self.skipped += [one for one in batch if isinstance(one, Skipped)]
+                self._skip([one for one in batch if isinstance(one, Skipped)])
                 yield from (one for one in batch if isinstance(one, dict))
                 if self._position.loop == loop:  # else the caller has moved the stream
                     self._advance(left)
@@ -261,7 +264,7 @@ class ArrayStream:
                 next_step="train with at most as many ranks as samples",
             )
         position = self._position
-        segments = position.segments_with(batching)
+        segments = join_segments(len(self._table), position.segments_with(batching), batching)
         batches = rank_batches(self._shuffle, position.epoch, segments, rank, batching)
         if not batches:
             self.restart(position.epoch + 1)
@@ -326,6 +329,11 @@ class ArrayStream:
         self._position.batches += 1
         if not left:
             self.restart(self.epoch + 1)
+
+    def _skip(self, samples: Sequence[Skipped]) -> None:
+        """Count samples that were left out, and keep the first ones."""
+        self.skipped_count += len(samples)
+        self.skipped += samples[: MAX_SKIPPED - len(self.skipped)]
 
     def _batching(self) -> tuple[int, Batching]:
         """Return this process's rank, and how epochs are cut."""

@@ -58,16 +58,18 @@ class Batching(NamedTuple):
 
     def cuts(self, samples: int, rank: int) -> list[int]:
         """Return where each batch of a rank begins, and where the last one ends, from the rank's first sample on."""
+        return [self.cut(samples, rank, batches) for batches in range(self.count(samples) + 1)]
+
+    def cut(self, samples: int, rank: int, batches: int) -> int:
+        """Return how many of a rank's samples are in its first `batches` batches."""
         begin, end = self.share(samples, rank)
         length, number = end - begin, self.count(samples)
-        cuts = [min(at * self.batch_size, length) for at in range(number + 1)]
-        if self.last == "keep" and number:
-            cuts[-1] = length
-            if (
-                number > 1 and cuts[-2] == length
-            ):  # this rank has a sample less than others, and its last batch would be empty
-                cuts[-2] -= 1
-        return cuts
+        if batches >= number:
+            return length if self.last == "keep" and number else min(number * self.batch_size, length)
+        cut = min(batches * self.batch_size, length)
+        if self.last == "keep" and batches == number - 1 > 0 and cut == length:
+            return cut - 1  # this rank has a sample less than others, and its last batch would be empty
+        return cut
 
 
 class Segment(NamedTuple):
@@ -144,13 +146,14 @@ def rank_batches(
     *earlier, current = (
         segments if segments and segments[-1].batching == batching else [*segments, Segment(batching, 0)]
     )
-    total = _count_left(shuffle.samples, earlier)
+    left = remaining(shuffle.samples, earlier)
+    total = left.samples
     number, cuts = batching.count(total), batching.cuts(total, rank)
     if current.batches >= number:
         return []
-    mine = remaining(shuffle, epoch, earlier, rank, batching.world_size)
+    mine = left.share(shuffle, epoch, rank, batching.world_size)
     if not len(mine):
-        mine = remaining(shuffle, epoch, earlier, 0, 1)[:1]
+        mine = left.share(shuffle, epoch, 0, 1)[:1]
         cuts = list(range(number + 1))
     if batching.last == "pad":
         mine, cuts = (
@@ -161,65 +164,96 @@ def rank_batches(
     return batches[current.batches :]
 
 
-def remaining(
-    shuffle: Shuffle,
-    epoch: int,
-    segments: Sequence[Segment],
-    rank: int,
-    world_size: int,
-    known: dict[tuple[int, int, int], Samples] | None = None,
-) -> Samples:
-    """Return one rank's share of the samples that remain after `segments`.
+class Remaining(NamedTuple):
+    """The samples that remain of an epoch, in their order, as pieces of the runs of the first segment's ranks.
 
-    The remaining samples of the last segment's ranks are joined in the order of ranks, and divided among the new ranks.
-    `known` caches the results of this call: without it, the work would double with each segment.
+    The remaining samples of a segment's ranks are joined in the order of ranks, and divided among the next ranks.
     """
-    known = {} if known is None else known
-    key = len(segments), rank, world_size
-    if key not in known:
-        known[key] = _remaining(shuffle, epoch, segments, rank, world_size, known)
-    return known[key]
+
+    world_size: int
+    """Number of ranks of the first segment; 0 before the first one."""
+    begin: Samples
+    """First position of each piece among the joined runs, int64 [N]."""
+    end: Samples
+    """Position after each piece, int64 [N]."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return int((self.end - self.begin).sum())
+
+    def without(self, segment: Segment) -> Remaining:
+        """Return what remains after a segment."""
+        batching, batches = segment
+        total = self.samples
+        shares = [batching.share(total, rank) for rank in range(batching.world_size)]
+        cuts = [begin + batching.cut(total, rank, batches) for rank, (begin, _) in enumerate(shares)]
+        begin, end = self._slices(np.array(cuts), np.array([end for _, end in shares]))
+        return Remaining(self.world_size or batching.world_size, begin, end)
+
+    def share(self, shuffle: Shuffle, epoch: int, rank: int, world_size: int) -> Samples:
+        """Return the samples of one of the next ranks."""
+        if not self.world_size:
+            return shuffle.run(epoch, rank, world_size)
+        total = self.samples
+        pieces = self._slices(np.array([total * rank // world_size]), np.array([total * (rank + 1) // world_size]))
+        starts = np.array([shuffle.samples * first // self.world_size for first in range(self.world_size + 1)])
+        first_rank = np.searchsorted(starts, pieces[0], side="right") - 1
+        parts, runs = [np.empty(0, np.int64)], dict[int, Samples]()
+        for begin, end, first in zip(*(column.tolist() for column in (*pieces, first_rank)), strict=True):
+            if first not in runs:
+                runs[first] = shuffle.run(epoch, first, self.world_size)
+            parts.append(runs[first][begin - starts[first] : end - starts[first]])
+        return np.concatenate(parts)
+
+    def _slices(self, begin: Samples, end: Samples) -> tuple[Samples, Samples]:
+        """Return begin and end of the pieces that make up the ranges of these samples, counted among those that remain.
+
+        The ranges must be in ascending order, without overlaps.
+        """
+        after = np.cumsum(self.end - self.begin)
+        before = after - (self.end - self.begin)
+        edges = np.unique(np.concatenate([before, after, begin, end]))
+        low, high = edges[:-1], edges[1:]
+        is_inside = np.searchsorted(begin, low, side="right") > np.searchsorted(end, low, side="right")
+        low, high = low[is_inside], high[is_inside]
+        piece = np.searchsorted(after, low, side="right")
+        shift = self.begin[piece] - before[piece]
+        return low + shift, high + shift
 
 
-def _remaining(
-    shuffle: Shuffle,
-    epoch: int,
-    segments: Sequence[Segment],
-    rank: int,
-    world_size: int,
-    known: dict[tuple[int, int, int], Samples],
-) -> Samples:
-    if not segments:
-        return shuffle.run(epoch, rank, world_size)
-    *earlier, (batching, batches) = segments
-    before = _count_left(shuffle.samples, earlier)
-    left_counts = _left_of_ranks(before, batching, batches)
-    total = sum(left_counts)
-    begin, end = total * rank // world_size, total * (rank + 1) // world_size
-    parts, at = [np.empty(0, np.int64)], 0
-    for old_rank, count in enumerate(left_counts):
-        if at < end and at + count > begin:
-            old = remaining(shuffle, epoch, earlier, old_rank, batching.world_size, known)
-            parts.append(old[len(old) - count :][max(0, begin - at) : end - at])
-        at += count
-    return np.concatenate(parts)
-
-
-def _count_left(samples: int, segments: Sequence[Segment]) -> int:
-    """Return how many of an epoch's samples remain after `segments`."""
-    for batching, batches in segments:
-        samples = sum(_left_of_ranks(samples, batching, batches))
-    return samples
-
-
-def _left_of_ranks(samples: int, batching: Batching, batches: int) -> list[int]:
-    """Return how many samples each rank has left after some batches."""
-    left = []
-    for rank in range(batching.world_size):
-        begin, end = batching.share(samples, rank)
-        cuts = batching.cuts(samples, rank)
-        left.append(end - begin - cuts[min(batches, len(cuts) - 1)])
+def remaining(samples: int, segments: Sequence[Segment]) -> Remaining:
+    """Return what remains of an epoch's samples after `segments`."""
+    left = Remaining(0, np.zeros(1, np.int64), np.full(1, samples, np.int64))
+    for segment in segments:
+        left = left.without(segment)
     return left
+
+
+def join_segments(samples: int, segments: Sequence[Segment], batching: Batching) -> list[Segment]:
+    """Return segments that leave the same samples, where those with the same number of ranks are joined.
+
+    Each of these ranks reads on where it was, whatever the batch size, as long as no rank is at its end.
+
+    Args:
+        samples: Number of samples per epoch.
+        segments: What was read.
+        batching: How the epoch is read from now on. The last segment is left alone if it was read like this.
+    """
+    is_current = bool(segments) and segments[-1].batching == batching
+    joined, before, left = list[Segment](), samples, samples
+    for at, segment in enumerate(segments):
+        (ranks, size, _), batches = segment
+        if joined and joined[-1].batching.world_size == ranks and not (is_current and at == len(segments) - 1):
+            length = joined[-1].batching.batch_size * joined[-1].batches + size * batches
+            if length < before // ranks:
+                segment = Segment(Batching(ranks, 1, "keep"), length)
+                joined.pop()
+                left = before
+        before = left
+        joined.append(segment)
+        left -= sum(segment.batching.cut(before, rank, segment.batches) for rank in range(ranks))
+    return joined
 
 
 def uniform_draws(seed: int, epoch: int, samples: Samples, count: int) -> NDArray[np.float64]:

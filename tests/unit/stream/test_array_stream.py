@@ -261,6 +261,20 @@ def test_many_resumes_take_no_time(make_shards: MakeShards):
     assert len(numbers_of(stream, packed)) == (200 - 10 * 7 - 10 * 8) // 3
 
 
+def test_the_state_stays_small_when_the_batch_size_changes_often(make_shards: MakeShards):
+    packed = make_shards(200)
+    state, seen = stream_of(packed).state_dict(), list[int]()
+    for number in range(100):
+        stream = stream_of(packed, batch_size=1 + number % 2)
+        stream.load_state_dict(state)
+        seen += numbers_of(itertools.islice(stream, 1), packed)
+        state = json.loads(json.dumps(stream.state_dict()))
+        assert len(json.dumps(state)) < 400
+    stream = stream_of(packed)
+    stream.load_state_dict(state)
+    assert sorted(seen + numbers_of(stream, packed)) == list(range(200))
+
+
 def test_a_relative_path_has_its_index(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch):
     packed = make_shards(8)
     monkeypatch.chdir(packed.folder.parent)

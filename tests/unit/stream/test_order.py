@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from larder.stream.order import Batching, Samples, Segment, Shuffle, rank_batches, uniform_draws
+from larder.stream.order import Batching, Samples, Segment, Shuffle, join_segments, rank_batches, uniform_draws
 
 SIZES = (1, 2, 5, 13, 40, 101, 256)
 LAST = ("drop", "pad", "keep")
@@ -81,6 +81,29 @@ def test_resuming_with_other_ranks_and_batches(samples, last):
         assert len(seen) == len(set(seen))
     else:
         assert set(seen) == set(range(samples))
+
+
+def test_resuming_more_often_than_python_can_recurse():
+    shuffle = shuffle_of(20_000)
+    segments = [Segment(Batching(7 + number % 2, 1, "keep"), 1) for number in range(1200)]
+    left = flat(all_batches(shuffle, segments, Batching(3, 256, "keep")))
+    assert len(left) == len(set(left)) == 20_000 - 600 * (7 + 8)
+
+
+@pytest.mark.parametrize("samples", SIZES)
+def test_joined_segments_leave_the_same_samples(samples):
+    shuffle, draw = shuffle_of(samples), random.Random(samples)
+
+    def batching() -> Batching:
+        return Batching(draw.choice([2, 2, 3]), draw.choice([1, 2, 7]), draw.choice(LAST))  # type: ignore[arg-type]
+
+    for _ in range(50):
+        segments = [Segment(batching(), draw.randint(0, 3)) for _ in range(draw.randint(0, 7))]
+        now = batching()
+        joined = join_segments(samples, segments, now)
+        assert len(joined) <= len(segments)
+        before, after = (flat(all_batches(shuffle, some, now)) for some in (segments, joined))
+        assert before == after
 
 
 def test_the_order_is_a_pure_function():
