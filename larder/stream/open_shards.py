@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
-from larder.contract import Manifest
+from larder.contract import META, Manifest
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from larder.store import StoreSettings
@@ -36,26 +37,33 @@ def open_shards(
     """
     uri = uri.rstrip("/") if uri.startswith("s3://") else str(Path(uri).absolute())
     parent, _, split = uri.rpartition("/")
+    refusal: ConfigurationError | None = None
     if parent != "s3:/":
         folder = open_folder(parent or "/", store)
-        manifest = _find_manifest(folder, reporter)
+        manifest, refusal = _find_manifest(folder)
         if manifest is not None and manifest.artifact == "webdataset":
             return folder, manifest, read_index(folder, manifest, split, reporter)
     folder = open_folder(uri, store)
-    manifest = _find_manifest(folder, reporter)
+    manifest, own_refusal = _find_manifest(folder)
     if manifest is not None:
         split = next(iter(sorted(manifest.splits)), "training")
         raise ConfigurationError(
             f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
             next_step=f"name shards and a split, such as {uri}/{split}",
         )
-    return folder, None, scan_shards(folder, "", image_extension, label_extension, reporter)
+    table = scan_shards(folder, "", image_extension, label_extension, reporter)
+    if refusal := refusal or own_refusal:
+        warnings.warn(
+            f"{uri} is read without larder's index, so no digest is checked: {refusal.what}. If larder made these "
+            f"shards, allow the keys to read {META}/ beside the splits; else ignore this warning",
+            stacklevel=4,
+        )
+    return folder, None, table
 
 
-def _find_manifest(folder: ShardFolder, reporter: Reporter) -> Manifest | None:
-    """Return a folder's manifest, or None if there is none or the keys don't allow reading it."""
+def _find_manifest(folder: ShardFolder) -> tuple[Manifest | None, ConfigurationError | None]:
+    """Return a folder's manifest, or why the keys don't allow reading it; (None, None) if there is none."""
     try:
-        return folder.manifest()
-    except ConfigurationError as error:
-        reporter.event("manifest", f"no index is used: {error.what}")
-        return None
+        return folder.manifest(), None
+    except ConfigurationError as refusal:
+        return None, refusal

@@ -68,7 +68,8 @@ def read_index(folder: ShardFolder, manifest: Manifest, split: str, reporter: Re
             return parser.feed
 
         folder.feed_samples(manifest, begin)
-        assert parser is not None
+        if parser is None:
+            raise InputError(f"the index of samples of {folder.uri} is empty", next_step=CREATE_AGAIN)
         table = parser.finish()
     if len(table) != samples:
         raise InputError(

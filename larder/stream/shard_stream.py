@@ -48,7 +48,7 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             smaller, "drop" leaves them out, "pad" repeats a rank's first samples. All ranks get the same number of
             batches.
         on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
-            smaller and is counted in `skipped`.
+            smaller and is counted in `skipped_count`.
         decode: "exact" gives PIL's pixels. "fast" decodes a JPEG image at 1/2, 1/4 or 1/8 of its size, as PIL's `draft`
             does, where its crop is resized to no more than that. Of photographs, the mean difference of an image is
             0.3 to 2.5 levels of 255, and up to 6 where grain fills it; single pixels differ by up to 69. Images are
@@ -73,7 +73,8 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
 
     Attributes:
         classes: Names of the classes; None for shards without larder's manifest.
-        skipped: The samples that were left out.
+        skipped: The first 1,000 samples that were left out: shard, offset and reason.
+        skipped_count: Number of samples that were left out.
 
     Raises:
         ConfigurationError: If an argument is invalid, or the store refuses access.

@@ -96,15 +96,16 @@ class ImageBatch:
         self.images, self.labels, self.slot = images, labels, slot
         self.skipped: dict[int, Skipped] = {}
 
-    def finish(self, skipped: list[Skipped]) -> Arrays:
-        """Return the images that can be used, and their labels. Add the others to `skipped`.
+    def finish(self, skip: Callable[[Sequence[Skipped]], None]) -> Arrays:
+        """Return the images that can be used, and their labels. Call `skip` with the others.
 
         Raises:
             InputError: If no image can be used.
         """
         if not self.skipped:
             return self.images, self.labels
-        skipped += [self.skipped[place] for place in sorted(self.skipped)]
+        skipped = [self.skipped[place] for place in sorted(self.skipped)]
+        skip(skipped)
         if len(self.skipped) == len(self.labels):
             raise InputError(
                 f"all {len(self.labels):,} images of a batch are damaged; the last one: {skipped[-1].reason}",

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from larder.errors import ConfigurationError, InputError
-from larder.stream import batch_reader
+from larder.stream import array_stream, batch_reader, read_plan
 from larder.stream.array_stream import ArrayStream
-from larder.stream.shard_folders import open_folder
+from larder.stream.shard_folders import LocalShards, open_folder
 from tests.unit.stream.conftest import MakeShards, jpeg, tar_of
-from tests.unit.stream.streams import CROP, numbers_of, pixels_of, stream_of
+from tests.unit.stream.streams import CROP, ROOT, numbers_of, pixels_of, stream_of
 
 
 @pytest.mark.parametrize("indexed", [True, False], ids=["index", "anybody-s"])
@@ -334,3 +334,45 @@ def test_litter_and_upper_case(tmp_path):
     assert labels.tolist() == [1]
     [sample] = ArrayStream(str(tmp_path)).samples()
     assert sample == {"JPG": jpeg(1), "CLS": b"1", "__key__": "d/0"}
+
+
+def test_keys_that_may_not_read_the_manifest_are_told(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch):
+    packed = make_shards(12)
+
+    def refuse(self: LocalShards) -> None:
+        raise ConfigurationError("the store refuses access", next_step="check the keys")
+
+    monkeypatch.setattr(LocalShards, "manifest", refuse)
+    with pytest.warns(UserWarning, match="no digest is checked: the store refuses access.* to read _larder/ beside"):
+        stream = stream_of(packed)
+    assert sorted(numbers_of(stream, packed)) == list(range(12))
+
+
+@pytest.mark.parametrize("undecoded", [False, True], ids=["images", "samples"])
+def test_all_damaged_samples_are_counted_and_the_first_are_kept(
+    make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, undecoded: bool
+):
+    monkeypatch.setattr(array_stream, "MAX_SKIPPED", 5)
+    packed = make_shards(24, 2)
+    shard = packed.folder / "shard-000001.tar"
+    content = bytearray(shard.read_bytes())
+    for image in packed.images[16:]:
+        content[content.index(image) + 40] ^= 1
+    shard.write_bytes(content)
+    stream = stream_of(packed, on_damage="skip", batch_size=12)
+    for _ in range(2):
+        assert len(list(stream.samples()) if undecoded else numbers_of(stream, packed)) == 16
+    assert (len(stream.skipped), stream.skipped_count) == (5, 16)
+
+
+def test_a_block_that_was_released_is_an_error_without_assertions():
+    released = read_plan.Block("a.tar", 0, 512, first_batch=0, unused=1, is_read=True)
+    with pytest.raises(ConfigurationError, match="the stream was closed in another thread"):
+        batch_reader._content_of(released, 0, 512)
+
+
+def test_no_assertion_checks_data():
+    """With `python -O`, it would check nothing."""
+    modules = (ROOT / "larder/stream").glob("*.py")
+    found = [path.name for path in modules if re.search(r"^ +assert ", path.read_text(), re.M)]
+    assert found == []
