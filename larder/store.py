@@ -240,7 +240,7 @@ def find_access(settings: StoreSettings) -> Access:
     """
     secret, token = settings.aws_secret_access_key.get_secret_value(), settings.aws_session_token.get_secret_value()
     keys: Keys | Credentials | None = Keys(settings.aws_access_key_id, secret, token or None) if secret else None
-    if (settings.unsigned or keys) and not _has_profile():
+    if (settings.unsigned or keys) and not has_profile():
         region, bundle = os.environ.get("AWS_DEFAULT_REGION"), os.environ.get("AWS_CA_BUNDLE")
     else:
         import botocore.session  # takes 30 ms, with the first session
@@ -255,7 +255,7 @@ def find_access(settings: StoreSettings) -> Access:
     )
 
 
-def _has_profile() -> bool:
+def has_profile() -> bool:
     """Return whether botocore would find a profile."""
     files = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
     paths = (os.environ.get(name, usual) for name, usual in files.items())

@@ -91,5 +91,56 @@ def test_a_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         make_object_client(StoreSettings.load("store", [], ENDPOINT | KEYS))
 
 
-def test_aws_is_left_to_boto3() -> None:
-    assert not isinstance(make_object_client(StoreSettings.load("store", [], KEYS)), ObjectClient)
+class SentError(Exception):
+    """A request was sent."""
+
+
+def address_of(client: Any, bucket: str) -> str:
+    """The address to which boto3's client sends a request for an object."""
+
+    def stop(request: Any, **_: Any) -> None:
+        raise SentError(request.url)
+
+    client.meta.events.register("before-send.s3", stop)
+    with pytest.raises(SentError) as sent:
+        client.get_object(Bucket=bucket, Key="a b/\u00fc~.tar")
+    return str(sent.value)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-west-2", "eu-central-1", "ap-southeast-4", "il-central-1"])
+def test_the_address_on_aws_is_that_of_boto3(monkeypatch: pytest.MonkeyPatch, region: str) -> None:
+    settings = StoreSettings.load("store", [], KEYS | {"AWS_REGION": region})
+    fast = make_object_client(settings)
+    assert isinstance(fast, ObjectClient)
+    assert found_by(fast) == found_by(make_client(settings))
+
+    def stop(request: Any) -> None:
+        raise SentError(request.url)
+
+    monkeypatch.setattr(fast._session, "send", stop)
+    for bucket in ("my-bucket", "abc"):
+        with pytest.raises(SentError) as sent:
+            fast.get_object(Bucket=bucket, Key="a b/\u00fc~.tar")
+        assert str(sent.value) == address_of(make_client(settings), bucket)
+    for bucket in ("a.b.c", "Old_Bucket", "my--bucket", "some-point-s3alias", "fast--use1-az4--x-s3"):
+        assert not fast._address(bucket), "boto3 finds it"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"AWS_REGION": "cn-north-1"},
+        {"AWS_REGION": "us-gov-west-1"},
+        {"AWS_REGION": "eu-west-1", "AWS_USE_FIPS_ENDPOINT": "true"},
+        {"AWS_REGION": "eu-west-1", "AWS_PROFILE": "default"},
+    ],
+    ids=["no-region", "china", "government", "fips", "profile"],
+)
+def test_unusual_addresses_on_aws_are_left_to_boto3(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    if "AWS_PROFILE" in environ:
+        (Path.home() / ".aws").mkdir()
+        (Path.home() / ".aws/config").write_text(PROFILE)
+    assert not isinstance(make_object_client(StoreSettings.load("store", [], KEYS | environ)), ObjectClient)
