@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -118,9 +119,15 @@ class Decoder:
         return crops
 
     def _by_pil(self, data: memoryview, draws: Draws) -> Pixels:
+        if self._fast:
+            with suppress(OSError):  # libjpeg doesn't scale lossless files, which PIL takes for a fault
+                return self._by_pil_at(data, draws, fast=True)
+        return self._by_pil_at(data, draws, fast=False)
+
+    def _by_pil_at(self, data: memoryview, draws: Draws, *, fast: bool) -> Pixels:
         with io.BytesIO(data) as file, open_image(file) as image:
             require_supported(bytes(data), image)
-            crop = self._draft(image, draws) if self._fast and isinstance(image, JpegImageFile) else None
+            crop = self._draft(image, draws) if fast and isinstance(image, JpegImageFile) else None
             rgb = image.convert("RGB")
         return np.asarray(apply_crop(rgb, crop or self._transform.crop(*rgb.size, draws), self._transform.size))
 

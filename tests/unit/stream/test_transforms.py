@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from larder.stream.decode import Decoder, apply_crop
 from larder.stream.kernel import JpegKernel
@@ -161,3 +161,24 @@ def test_damaged_images_are_named_and_leave_the_others_alone(kernel_or_none):
     assert "longer side" in faults[6]
     assert (out[0] == out[4]).all()
     assert (out[0] == out[7]).all()
+
+
+def lossless_jpeg(side: int) -> bytes:
+    """A gray image of 128 in lossless JPEG, which Pillow doesn't write: each difference is 0, and its code one bit."""
+    frame = b"\xff\xc3\x00\x0b\x08" + side.to_bytes(2, "big") * 2 + b"\x01\x01\x11\x00"
+    codes = b"\xff\xc4\x00\x14\x00\x01" + bytes(15) + b"\x00"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00" + bytes(side * side // 8)
+    return b"\xff\xd8" + frame + codes + scan + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["exact", "fast"])
+def test_lossless_jpeg_is_decoded_or_named(kernel_or_none, fast):
+    """libjpeg-turbo decodes it from version 3 on, and Pillow has its own."""
+    out = np.zeros((1, 56, 56, 3), np.uint8)
+    decoder = Decoder(CenterCrop(64, 56), kernel_or_none, fast=fast)
+    [fault] = decoder.decode([memoryview(lossless_jpeg(256))], np.empty((1, 0)), out)
+    if (features.version("libjpeg_turbo") or "0") >= "3":
+        assert not fault
+        assert (out == 128).all()
+    else:
+        assert fault == "OSError: broken data stream when reading image file"
