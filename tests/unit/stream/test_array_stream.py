@@ -299,6 +299,19 @@ next(batches)
 """
 
 
+def test_a_copy_belongs_to_the_rank_that_reads_it(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch):
+    """So one rank can read the tar headers for all."""
+    packed = make_shards(20, indexed=False)
+    sent = pickle.dumps(stream_of(packed))
+    monkeypatch.setattr("larder.stream.open_shards.scan_shards", None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen = list[int]()
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        seen += numbers_of(pickle.loads(sent), packed)
+    assert sorted(seen) == list(range(20))
+
+
 def test_a_program_may_end_in_mid_epoch(make_shards: MakeShards):
     packed = make_shards(200)
     for _ in range(3):
