@@ -27,7 +27,7 @@ from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
 from larder.stream.order import Batching, Last, Shuffle, join_segments, rank_batches
 from larder.stream.positions import Position
-from larder.stream.samples import NO_LABEL
+from larder.stream.samples import NO_LABEL, SampleTable
 from larder.stream.slots import Slots
 from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_members
 from larder.stream.transforms import CenterCrop, Transform
@@ -93,11 +93,12 @@ class ArrayStream:
             ("mode", mode, get_args(Mode)),
         )
         require_transform(transform)
-        require_integers(batch_size=batch_size, seed=seed, window_bytes=window_bytes, ahead_bytes=ahead_bytes)
-        require_integers(threads=1 if threads is None else threads)
+        decoders = available_cpus() if threads is None else threads
+        require_integers(batch_size=batch_size, seed=seed, threads=decoders)
+        require_integers(window_bytes=window_bytes, ahead_bytes=ahead_bytes)
         require_at_least(
             ("batch_size", batch_size, 1),
-            ("threads", 1 if threads is None else threads, 1),
+            ("threads", decoders, 1),
             ("window_bytes", window_bytes, 0),
             ("ahead_bytes", ahead_bytes, 1 << 20),
         )
@@ -114,20 +115,16 @@ class ArrayStream:
             label_extension.lower().removeprefix("."),
             reporter or NullReporter(),
         )
-        samples, starts = len(self._table), self._table.block_starts()
-        stored_bytes = int((self._table.end - self._table.begin).sum())
-        window = window_bytes * samples // stored_bytes if samples else 0
-        self._shuffle = Shuffle(starts, window, seed if shuffle else None)
+        self._shuffle = _shuffle_of(self._table, window_bytes, seed if shuffle else None)
         self._order = {
             "seed": seed,
-            "samples": samples,
-            "window": window if shuffle else -1,
+            "samples": len(self._table),
+            "window": self._shuffle.window if shuffle else -1,
             "shards": self._table.digest(),
         }
-        decoders = available_cpus() if threads is None else threads
         self._setup = ReadSetup(
             SampleChecks(folder, self._table, on_damage, check_digests),
-            block_numbers(starts),
+            block_numbers(self._shuffle.block_starts),
             self.transform,
             seed,
             ReadLimits(decoders, _FETCHERS, window_bytes + ahead_bytes, _BATCHES_AHEAD),
@@ -375,6 +372,13 @@ class ArrayStream:
         self.__dict__.update(state)
         self._kernel, self._traffic = _load_kernel(), Traffic()
         self._slots = Slots(self.batch_size * self.transform.size**2 * 3)
+
+
+def _shuffle_of(table: SampleTable, window_bytes: int, seed: int | None) -> Shuffle:
+    """Return how an epoch of these samples is ordered, with a window of about so many bytes."""
+    stored_bytes = int((table.end - table.begin).sum())
+    window = window_bytes * len(table) // stored_bytes if len(table) else 0
+    return Shuffle(table.block_starts(), window, seed)
 
 
 @functools.cache

@@ -46,11 +46,7 @@ def open_shards(
     folder = open_folder(uri, store)
     manifest, own_refusal = _find_manifest(folder)
     if manifest is not None:
-        split = next(iter(sorted(manifest.splits)), "training")
-        raise ConfigurationError(
-            f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
-            next_step=f"name shards and a split, such as {uri}/{split}",
-        )
+        raise _no_split_error(uri, manifest)
     table = scan_shards(folder, "", image_extension, label_extension, reporter)
     if refusal := refusal or own_refusal:
         warnings.warn(
@@ -59,6 +55,14 @@ def open_shards(
             stacklevel=4,
         )
     return folder, None, table
+
+
+def _no_split_error(uri: str, manifest: Manifest) -> ConfigurationError:
+    split = next(iter(sorted(manifest.splits)), "training")
+    return ConfigurationError(
+        f"{uri} holds {manifest.artifact} data of {len(manifest.splits)} splits",
+        next_step=f"name shards and a split, such as {uri}/{split}",
+    )
 
 
 def _find_manifest(folder: ShardFolder) -> tuple[Manifest | None, ConfigurationError | None]:
