@@ -134,7 +134,8 @@ class BatchReader(Generic[R]):
         self._memory = BlockMemory(block.end - block.begin for block in self._plan.queue)
         self._next_block = self._head = self._next_batch = self._held = 0
         # One condition for each kind of waiting thread: to wake all of them at each change takes much of the time.
-        self._lock = threading.Lock()
+        # The lock is reentrant: the garbage collector may close this reader in a thread that holds it.
+        self._lock = threading.RLock()
         self._may_fetch, self._may_decode, self._is_filled = (threading.Condition(self._lock) for _ in range(3))
         self._stopped = False
         self._failure: BaseException | None = None
@@ -216,11 +217,10 @@ class BatchReader(Generic[R]):
                 self._traffic.add(block.length)
             except BaseException as error:  # raised where its samples are requested
                 fault = error
-            memory = None  # else this thread would hold it while it waits
             with self._lock:
                 block.content, block.fault, block.is_read = content, fault, True
                 self._may_decode.notify_all()
-            content = None
+            del content, memory  # else this thread would hold them while it waits
 
     def _take_block(self) -> Block | None:
         """Return the next block to read as soon as there is memory for it; None if nothing is left to do."""

@@ -52,7 +52,7 @@ def open_shards(
         warnings.warn(
             f"{uri} is read without larder's index, so no digest is checked: {refusal.what}. If larder made these "
             f"shards, allow the keys to read {META}/ beside the splits; else ignore this warning",
-            stacklevel=4,
+            stacklevel=3,
         )
     return folder, None, table
 

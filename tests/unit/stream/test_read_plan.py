@@ -1,6 +1,7 @@
 """Which ranges are read for an epoch, and when."""
 
 import itertools
+import threading
 from typing import Any, cast
 
 import numpy as np
@@ -108,3 +109,20 @@ def test_near_samples_share_a_request():
         (600 - 480, 601 - 480),
         (59, 60),
     ]
+
+
+def test_the_garbage_collector_may_close_a_reader_in_a_thread_that_holds_its_lock():
+    batches, where = batches_of(64, 0), places()
+    reader = BatchReader[Any](
+        cast(Any, None), **where._asdict(), batches=batches, work=cast(Any, None), traffic=Traffic(),
+        limits=ReadLimits(decoders=1, fetchers=1, memory_bytes=1 << 40, batches=4),
+    )  # fmt: skip
+
+    def close() -> None:
+        with reader._lock:
+            reader.close()
+
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
