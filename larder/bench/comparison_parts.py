@@ -201,7 +201,8 @@ class EpochRecord(Part):
     instrument_cpu_s: Amount
     """CPU time of the measuring threads while the epoch ran; `cpu_s` leaves it out."""
     peak_memory_bytes: Count
-    """Highest sum over the client's processes, sampled each second, to 10%; with all libraries that it has imported."""
+    """Highest sum over the client's processes, to 10%, with all libraries that it has imported; sampled each second in
+    warm-ups and quick comparisons, else before and after the epoch."""
     peak_memory_kind: Literal["pss", "rss"]
     """`pss`: shared pages count once; `rss`: once per process."""
     network_bytes: Count | None

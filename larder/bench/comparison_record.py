@@ -146,7 +146,7 @@ class ArmSummary(Part):
     cores: Interval | None = None
     """CPU seconds per second: how many cores the client kept busy; null in records of earlier versions."""
     peak_memory_bytes: Count
-    """Highest of the rounds."""
+    """Highest of the rounds and the warm-up."""
     network_bytes_per_img: Amount | None
     """Median of the rounds; null without network, or if unknown."""
     requests_per_1000_imgs: Amount | None

@@ -61,7 +61,7 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], conditions
     measured = [one for one in rounds if one.round > 0]
     groups = _by_arm(one for one in measured if one.arm != NOTHING and not one.arm.endswith(AGAIN))
     arms = sorted(
-        (_summarize_arm(group, groups, rooflines) for group in groups.values()),
+        (_summarize_arm(group, groups, rooflines, _peak_memory(rounds, group[0])) for group in groups.values()),
         key=lambda each: -each.imgs_per_s.median,
     )
     repeated = repeated_arm(measured, conditions.rounds_added)
@@ -96,6 +96,12 @@ def repeated_arm(rounds: Sequence[Round], rounds_added: int = 0) -> RepeatedArm 
     return RepeatedArm(arm=name, ratio=ratio, verdict="quiet" if is_quiet else "noisy", rounds_added=rounds_added)
 
 
+def _peak_memory(rounds: Sequence[Round], arm: Round) -> int:
+    """Return the highest memory of an arm, its warm-up included: that is where memory is sampled within an epoch."""
+    own = [one for one in rounds if (one.arm, one.workers) == (arm.arm, arm.workers)]
+    return max(epoch.peak_memory_bytes for one in own for epoch in one.epochs)
+
+
 def _by_arm(rounds: Iterable[Round]) -> dict[tuple[str, int], list[Round]]:
     groups: dict[tuple[str, int], list[Round]] = {}
     for one in rounds:
@@ -108,7 +114,10 @@ def _rate(rounds: Sequence[Round]) -> Interval:
 
 
 def _summarize_arm(
-    rounds: Sequence[Round], groups: Mapping[tuple[str, int], Sequence[Round]], rooflines: Sequence[Roofline]
+    rounds: Sequence[Round],
+    groups: Mapping[tuple[str, int], Sequence[Round]],
+    rooflines: Sequence[Roofline],
+    peak_memory: int,
 ) -> ArmSummary:
     """Summarize an arm with a number of workers; `groups` has the rounds of all arms and numbers."""
     name, workers = rounds[0].arm, rounds[0].workers
@@ -134,7 +143,7 @@ def _summarize_arm(
         second_epoch_imgs_per_s=median_interval(seconds) if seconds else None,
         cpu_s_per_1000_imgs=interval(lambda epoch: epoch.cpu_s * 1000 / epoch.images),
         cores=interval(lambda epoch: epoch.cpu_s / epoch.seconds if epoch.seconds else 0.0),
-        peak_memory_bytes=max(epoch.peak_memory_bytes for one in rounds for epoch in one.epochs),
+        peak_memory_bytes=peak_memory,
         network_bytes_per_img=_median(
             [epoch.network_bytes and epoch.network_bytes / epoch.images for epoch in firsts], 0
         ),

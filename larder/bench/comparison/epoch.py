@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from larder.loaders.loader import Batch
 
 SAMPLE_INTERVAL_SECONDS = 0.25
-MEMORY_SAMPLES = 1.0, 1.1
-"""Seconds between samples of the memory, and by how much it must have grown to be read precisely, which takes long."""
+MEMORY_GROWTH = 1.1
+"""By how much the memory must have grown to be read precisely, which takes long."""
 MAX_POINTS = 60
 """Points of a timeline in the record."""
 
@@ -42,6 +43,8 @@ class Counters(NamedTuple):
     """Files whose state in the page cache is determined."""
     forked_from: int | None = None
     """Id of the process that has imported the libraries, which this one shares with it."""
+    memory_seconds: float = threading.TIMEOUT_MAX
+    """Time between samples of the memory. One takes 10 to 20 ms, so that a measured epoch has them at its ends only."""
 
 
 class EpochResult(NamedTuple):
@@ -67,7 +70,8 @@ def measure_epoch(
     collector, waits, images = Collector(), list[float](), 0
     network, disk, own_disk = counters.network(), _machine_disk_bytes(), _own_disk_bytes()
     cpu = cpu_seconds() + counters.helper_cpu()
-    with PeakMemory(*MEMORY_SAMPLES, counters.forked_from) as memory, _Rates(counters.received) as rates:
+    memory = PeakMemory(counters.memory_seconds, MEMORY_GROWTH, counters.forked_from)
+    with memory, _Rates(counters.received) as rates:
         iterator = iter(batches)
         start = requested_at = received_at = perf_counter()
         while (batch := next(iterator, None)) is not None:

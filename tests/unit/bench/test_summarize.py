@@ -186,3 +186,11 @@ def test_the_record_says_whether_measuring_took_too_much(cpu_s: float, is_within
     found = summary_of(rounds_of("a", 500, 500, instrument_cpu_s=cpu_s), rounds_of(NOTHING, 1e7, 1e7))
     assert found.instrument is not None
     assert found.instrument.within_limit is is_within
+
+
+def test_peak_memory_is_that_of_the_warm_up_too() -> None:
+    """Within an epoch, memory is sampled in warm-ups alone."""
+    warm_up, *measured = rounds_of("a", 100.0)
+    epoch = warm_up.epochs[0].model_copy(update={"peak_memory_bytes": 10**12})
+    found = summary_of([warm_up.model_copy(update={"epochs": [epoch]}), *measured])
+    assert found.arms[0].peak_memory_bytes == 10**12
