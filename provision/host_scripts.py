@@ -1,4 +1,4 @@
-"""Set up a server over SSH: send `provision/host/*.sh`, run them, and read their output.
+"""Set up a server over SSH: send the scripts of `provision/host/`, run them, and read their output.
 
 Every script can be run again after any interruption, and continues. The exit codes tell the kind of failure: 2 wrong
 usage, 3 an unexpected disk or folder, 5 a remote failure.
@@ -31,15 +31,25 @@ GROW_SECONDS = 4 * 3600
 ERRORS: dict[int, type[LarderError]] = {2: ConfigurationError, 3: StorageError}
 
 # All scripts and the script's input arrive in one archive: if the connection is lost during the transfer, none runs.
-# Hardened systems don't execute files in /tmp, so bash reads the script.
-RECEIVE = """
+# Hardened systems don't execute files in /tmp, so bash or Python reads the script.
+RECEIVE = r"""
 set -e
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 tar -xzf - -C "$folder"
 script=$folder/$1
 shift
-bash "$script" "$@" <"$folder/input"
+case $script in
+*.py)
+    command -v python3 >/dev/null || {
+        printf 'error: Python is missing\n  next step: install python3 there, then run this again\n' >&2
+        exit 2
+    }
+    set -- python3 -I "$script" "$@"
+    ;;
+*) set -- bash "$script" "$@" ;;
+esac
+"$@" <"$folder/input"
 """
 
 
@@ -134,12 +144,12 @@ def find_disk_users(ssh: SshClient, serial: str) -> list[str]:
     is in use loses unwritten data.
     """
     answers.validate_identifier(serial, "the id of a volume")
-    answer = _run_script(ssh, "volume.sh", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
+    answer = _run_script(ssh, "volume.py", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
     try:
         return [str(use) for use in json.loads(answer)]
     except (ValueError, TypeError):
         raise ServiceError(
-            f"{ssh}: volume.sh uses answered something else than expected: {answer[:200]!r}",
+            f"{ssh}: volume.py uses answered something else than expected: {answer[:200]!r}",
             next_step="log in and run it by hand (provision/host/README.md)",
         ) from None
 
@@ -148,7 +158,7 @@ def _volume(ssh: SshClient, command: str, disk: Disk, *options: str, seconds: in
     grows = command == "grow"
     return _run_script(
         ssh,
-        "volume.sh",
+        "volume.py",
         command,
         "--serial",
         disk.serial,
@@ -178,7 +188,7 @@ def _run_script(
 def _archive(stdin: bytes) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-        for script in sorted(SCRIPTS.glob("*.sh")):
+        for script in sorted((*SCRIPTS.glob("*.sh"), *SCRIPTS.glob("*.py"))):
             archive.add(script, script.name)
         entry = tarfile.TarInfo("input")
         entry.size, entry.mode = len(stdin), 0o600

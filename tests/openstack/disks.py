@@ -96,20 +96,20 @@ class Machine:
         ).stdout
 
     def volume(self, command: str, device: str, *options: str) -> Ended:
-        """Run volume.sh on a device."""
-        argv = self.command("/provision/host/volume.sh", command, "--device", device, "--owner", "1000:1000", *options)
+        """Run volume.py on a device."""
+        argv = self.command("/provision/host/volume.py", command, "--device", device, "--owner", "1000:1000", *options)
         ended = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=120)
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     def look(self, device: str) -> dict[str, Any]:
-        """What volume.sh sees on a device."""
+        """What volume.py sees on a device."""
         ended = self.volume("look", device)
         assert ended.code == 0, ended.stderr
         seen: dict[str, Any] = json.loads(ended.stdout)
         return seen
 
     def uses(self, device: str) -> list[str]:
-        """What volume.sh says that the machine does with a device."""
+        """What volume.py says that the machine does with a device."""
         ended = self.volume("uses", device)
         assert ended.code == 0, ended.stderr
         seen: list[str] = json.loads(ended.stdout)

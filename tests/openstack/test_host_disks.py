@@ -253,24 +253,31 @@ def test_half_written_foreign_partition_table_is_refused(machine: Machine, piece
         assert "nothing was changed" in ended.stderr
 
 
-UNREADABLE = """#!/bin/sh
-case $* in *defined*) echo "byte 4096: Input/output error" >&2; exit 5 ;; esac
-exec /usr/bin/perl "$@"
+UNREADABLE = """#!/usr/bin/python3 -I
+import os, runpy, sys
+read = os.pread
+def pread(file, length, at):
+    if length > 16384:
+        raise OSError(5, "Input/output error")
+    return read(file, length, at)
+os.pread = pread
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """In place of a disk that fails while samples of it are read, which loop devices don't."""
 
 
 @pytest.mark.parametrize("pieces", [0, 1], ids=["blank", "half written"])
 def test_disk_that_can_t_be_read_is_not_taken_for_empty(machine: Machine, pieces: int) -> None:
-    device, perl = machine.disk(), machine.root / "usr/local/bin/perl"
+    device, python = machine.disk(), machine.root / "usr/local/bin/python3"
     write_partly(machine, device, pieces)
     before = digest(device)
-    perl.write_text(UNREADABLE)
-    perl.chmod(0o755)
+    python.write_text(UNREADABLE)
+    python.chmod(0o755)
     try:
         ended = machine.volume("mount", device, "--blank")
     finally:
-        perl.unlink()
+        python.unlink()
     assert (ended.code, digest(device)) == (3, before)
     assert f"{device} can't be read" in ended.stderr
 
@@ -283,7 +290,7 @@ def test_killed_at_random_moments_it_resumes_or_refuses_and_ends_mounted(machine
     moments = random.Random(0)
     for _ in range(12):
         device = machine.disk(256 * MIB)
-        argv = machine.command("/provision/host/volume.sh", "mount", "--device", device, "--blank")
+        argv = machine.command("/provision/host/volume.py", "mount", "--device", device, "--blank")
         process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             process.wait(moments.uniform(0.1, 0.9))
@@ -524,12 +531,12 @@ def test_docker_s_unit_is_named_as_systemd_names_mount_points(machine: Machine) 
 
 def test_lock_is_root_s_alone(machine: Machine) -> None:
     machine.look(machine.disk())
-    assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.sh.lock") == "root 600\n"
+    assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.lock") == "root 600\n"
 
 
 def test_missing_disk_is_reported_with_the_disks_that_exist(machine: Machine) -> None:
     begin = time.monotonic()
-    argv = ["/provision/host/volume.sh", "mount", "--serial", "0b5a7c1e-0000-4000-8000-000000000000", "--wait", "2"]
+    argv = ["/provision/host/volume.py", "mount", "--serial", "0b5a7c1e-0000-4000-8000-000000000000", "--wait", "2"]
     ended = subprocess.run(machine.command(*argv), capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "after 2 s there is no disk with the serial 0b5a7c1e-0000-4000-8; disks here: " in ended.stderr
@@ -550,7 +557,7 @@ def test_missing_disk_is_reported_with_the_disks_that_exist(machine: Machine) ->
     ],
 )
 def test_wrong_usage_is_told(machine: Machine, options: list[str], fault: str) -> None:
-    argv = machine.command("/provision/host/volume.sh", *options)
+    argv = machine.command("/provision/host/volume.py", *options)
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert fault in ended.stderr and "next step: volume.sh --help" in ended.stderr
+    assert fault in ended.stderr and "next step: volume.py --help" in ended.stderr

@@ -58,7 +58,7 @@ def ssh(guest: Guest, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Ss
 
 
 def look(ssh: SshClient, disk: Disk, seconds: int = 0) -> dict[str, Any]:
-    """What stands on a disk, which may take `seconds` to appear, as `volume.sh look` tells it."""
+    """What stands on a disk, which may take `seconds` to appear, as `volume.py look` tells it."""
     seen: dict[str, Any] = json.loads(host_scripts._volume(ssh, "look", disk, seconds=seconds))
     return seen
 

@@ -137,7 +137,7 @@ def test_scripts_run_where_nothing_in_tmp_may_be_executed(tmp_path: Path, monkey
     scripts, commands = tmp_path / "host", tmp_path / "bin"
     for folder in (scripts, commands):
         folder.mkdir()
-    (scripts / "volume.sh").write_text("#!/usr/bin/env bash\necho '[\"mounted at /srv\"]'\n")
+    (scripts / "volume.py").write_text('import json\nprint(json.dumps(["mounted at /srv"]))\n')
     (commands / "ssh").write_text('#!/bin/sh\nuntil [ "$1" = larder-lab ]; do shift; done\nshift\nexec sh -c "$*"\n')
     (commands / "sudo").write_text('#!/bin/sh\nshift\nexec "$@"\n')
     for command in commands.iterdir():
@@ -156,7 +156,7 @@ def test_lost_connection_is_reported_with_the_script(tmp_path: Path, monkeypatch
     lost.chmod(0o755)
     met(tmp_path / "lab")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(ServiceError, match=r"connection was lost, while starting `volume\.sh uses --serial abc`"):
+    with pytest.raises(ServiceError, match=r"connection was lost, while starting `volume\.py uses --serial abc`"):
         host_scripts.find_disk_users(SshClient(SshAddress("203.0.113.7", "cc"), tmp_path / "lab"), "abc")
 
 
