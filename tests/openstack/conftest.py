@@ -24,6 +24,7 @@ from requests.adapters import HTTPAdapter
 from provision import marks
 from provision.__main__ import main
 from provision.servers import GONE
+from tests.openstack.disks import Machine, missing, unpack_debian
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
@@ -41,10 +42,29 @@ FIRST = (
     "test_quota",
     "test_host_server.py",
     "test_host_disks.py",
+    "test_host_blank.py",
+    "test_host_kills.py",
 )
 """Files and tests that take long, or wait for an emulated machine, in their order: begun last, they leave the other
 processes idle. pytest-xdist gives each process two at once, so the first and the third here are the longest; these also
 build the two images at the same time. Those of one file stay together, so that a process starts its guest once."""
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Debian, unpacked; needs loop devices, so it needs root."""
+    if os.geteuid():
+        missing("loop devices need root")
+    if subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode:
+        missing("this machine gives no loop devices (losetup --find)")
+    return unpack_debian(tmp_path_factory.mktemp("debian") / "root")
+
+
+@pytest.fixture
+def machine(debian: Path, tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(debian, tmp_path)
+    yield made
+    made.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

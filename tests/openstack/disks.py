@@ -115,12 +115,13 @@ class Machine:
         seen: list[str] = json.loads(ended.stdout)
         return seen
 
-    def disk(self, size_bytes: int = GIB) -> str:
-        """A new blank disk; returns its device."""
+    def disk(self, size_bytes: int = GIB, *options: str) -> str:
+        """A new blank disk, with options of losetup; returns its device."""
         file = self.folder / f"disk-{len(self._devices)}"
         with file.open("wb") as stream:
             stream.truncate(size_bytes)
-        device = subprocess.check_output(["losetup", "--find", "--partscan", "--show", str(file)], text=True).strip()
+        argv = ["losetup", "--find", "--partscan", "--show", *options, str(file)]
+        device = subprocess.check_output(argv, text=True).strip()
         self._devices.append(device)
         return device
 

@@ -6,31 +6,13 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.openstack.disks import GIB, MIB, Machine, digest, missing, unpack_debian
+from tests.openstack.disks import GIB, MIB, Machine, digest
 
 MOUNT = "/mnt/block"
-
-
-@pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Debian, unpacked; needs loop devices, so it needs root."""
-    if os.geteuid():
-        missing("loop devices need root")
-    if subprocess.run(["losetup", "--find"], capture_output=True, check=False).returncode:
-        missing("this machine gives no loop devices (losetup --find)")
-    return unpack_debian(tmp_path_factory.mktemp("debian") / "root")
-
-
-@pytest.fixture
-def machine(debian: Path, tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(debian, tmp_path)
-    yield made
-    made.close()
 
 
 def test_blank_disk_is_formatted_once_and_mounted_by_uuid(machine: Machine) -> None:
