@@ -1342,7 +1342,8 @@ def check_file_system(place: str) -> None:
     if ended.code > 1:  # 1: errors were corrected
         fail(
             f"e2fsck {place} found errors that it can't correct automatically: {ended.said}",
-            f"run e2fsck {place} by hand",
+            f"run `e2fsck -f -y {place}` by hand, then this again; a resize2fs that was killed leaves such errors, but "
+            "if it wasn't, look at them first (e2fsck -n)",
         )
 
 

@@ -123,6 +123,7 @@ class Machine:
         argv = ["losetup", "--find", "--partscan", "--show", *options, str(file)]
         device = subprocess.check_output(argv, text=True).strip()
         self._devices.append(device)
+        subprocess.run(["blockdev", "--setrw", device], check=True)  # a loop device keeps what it was before
         return device
 
     def partition(self, device: str, script: str) -> None:

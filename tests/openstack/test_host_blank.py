@@ -281,16 +281,16 @@ def test_partition_is_not_formatted_in_place_of_a_disk(machine: Machine) -> None
     assert f"{device}p1: no signature, but it is a partition: only a whole disk is formatted" in ended.stderr
 
 
-def test_kernel_s_partition_that_the_table_lacks_is_not_formatted(machine: Machine) -> None:
-    """The kernel still has our partition, in whose place somebody wrote another one."""
-    device = machine.disk()
-    machine.partition(device, "label: gpt\ntype=linux, name=larder\n")
-    machine.run(
-        "sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", device, stdin="label: gpt\nsize=300M, name=larder\n"
-    )
+def test_table_with_a_partition_that_the_kernel_doesn_t_know_is_not_ours(machine: Machine) -> None:
+    """Somebody added a partition to a disk that was left half-made, and the kernel hasn't read the table since."""
+    device, ours = machine.disk(), "label: gpt\nsize=300M, type=linux, name=larder\n"
+    machine.partition(device, ours)
+    assert machine.look(device)["state"] == "half-made"
+    machine.run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", device, stdin=f"{ours}size=100M\n")
     before = digest(device)
     ended = machine.volume("prepare", device, "--blank")
     assert (ended.code, digest(device)) == (3, before), ended
+    assert f"{device}p1: no signature, but the table on the disk has other partitions" in ended.stderr
 
 
 APT = """#!/bin/sh
