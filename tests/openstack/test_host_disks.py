@@ -511,6 +511,58 @@ def test_docker_s_unit_is_named_as_systemd_names_mount_points(machine: Machine) 
     assert not unit.exists()
 
 
+@pytest.mark.parametrize("mount", ["/mnt/link", "/mnt/link/block"])
+def test_mount_point_below_a_link_is_refused_before_anything_is_changed(machine: Machine, mount: str) -> None:
+    device = machine.disk()
+    machine.run("mkdir", "/mnt/real")
+    machine.run("ln", "-s", "real", "/mnt/link")
+    before, fstab = digest(device), (machine.root / "etc/fstab").read_text()
+    ended = machine.volume("mount", device, "--blank", "--mount", mount)
+    assert (ended.code, digest(device), (machine.root / "etc/fstab").read_text()) == (2, before, fstab)
+    assert f"next step: give --mount {mount.replace('link', 'real')}\n" in ended.stderr
+
+
+SYSTEMCTL = """#!/bin/sh
+[ "$1" != show ] || printf 'LoadState=%s\nRequiresMountsFor=%s\n' "$(cat /mnt/docker)" "$(cat /mnt/required)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "required", "code"),
+    [
+        ("loaded", f"/var/lib/docker {MOUNT} /", 0),
+        ("loaded", f"/var/lib/docker {MOUNT}-2", 3),
+        ("not-found", "", 0),
+    ],
+    ids=["required", "not required", "no Docker"],
+)
+def test_mount_that_docker_doesn_t_require_is_reported(machine: Machine, state: str, required: str, code: int) -> None:
+    """A stand-in for systemctl answers for a systemd that has read the unit, or ignores it."""
+    device, systemctl = machine.disk(), machine.root / "usr/local/bin/systemctl"
+    (machine.root / "mnt/docker").write_text(state)
+    (machine.root / "mnt/required").write_text(required)
+    machine.run("mkdir", "-p", "/run/systemd/system")
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    try:
+        for _ in range(2):
+            ended = machine.volume("mount", device, "--blank")
+            assert ended.code == code, ended
+            assert (f"Docker's unit doesn't require {MOUNT}" in ended.stderr) == bool(code)
+        assert machine.volume("unmount", device).code == 0
+    finally:
+        systemctl.unlink()
+
+
+def test_volume_that_was_mounted_by_its_serial_is_forgotten_by_its_device_too(machine: Machine) -> None:
+    device, fstab = machine.disk(), machine.root / "etc/fstab"
+    assert machine.volume("mount", device, "--blank").code == 0
+    fstab.write_text(fstab.read_text().replace("x-larder=by-hand", "x-larder=0b5a7c1e-0000-4000-8000-000000000000"))
+    ended = machine.volume("unmount", device)
+    assert ended.code == 0 and fstab.read_text() == "# nothing yet\n", ended
+    assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
+
+
 def test_lock_is_root_s_alone(machine: Machine) -> None:
     machine.look(machine.disk())
     assert machine.run("stat", "-c", "%U %a", "/run/larder-volume.lock") == "root 600\n"
@@ -536,6 +588,12 @@ def test_missing_disk_is_reported_with_the_disks_that_exist(machine: Machine) ->
         (["look", "--device", "/dev/loop0", "--gib", "1.5"], "whole"),
         (["look", "--devise", "x"], "unknown option"),
         (["mount", "--device", "/dev/loop0", "--mount", "/mnt/a b"], "plain letters"),
+        (["mount", "--device", "/dev/loop0", "--mount", "/mnt/q/../z"], "the name . or .."),
+        (["unmount", "--device", "/dev/loop0", "--mount", "/mnt/./z"], "the name . or .."),
+        (["mount", "--device", "/dev/loop0", "--mount", "/mnt/z\n"], "plain letters"),
+        (["mount", "--device", "/dev/loop0", "--serial", "0b5a7c1e-0000-4000-8000-000000000000"], "both"),
+        (["mount", "--device", "/dev/loop0", "--wait", "-1"], "no number of seconds"),
+        (["mount", "--device", "/dev/loop0", "--owner", "cc"], "UID:GID"),
     ],
 )
 def test_wrong_usage_is_told(machine: Machine, options: list[str], fault: str) -> None:
