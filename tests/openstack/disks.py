@@ -95,6 +95,17 @@ class Machine:
             self.command(*argv), input=stdin, check=True, stdout=subprocess.PIPE, text=True, timeout=120
         ).stdout
 
+    def bind(self, folder: Path, place: Path) -> None:
+        """Show a folder of this machine there."""
+        self._in_namespace("mount", "--bind", "--read-only", str(folder), str(place))
+
+    def unbind(self, place: Path) -> None:
+        """Undo `bind`."""
+        self._in_namespace("umount", str(place))
+
+    def _in_namespace(self, *argv: str) -> None:
+        subprocess.run(["nsenter", "--mount", "--target", str(self._holder.pid), *argv], check=True)
+
     def volume(self, command: str, device: str, *options: str) -> Ended:
         """Run volume.py on a device."""
         argv = self.command("/provision/host/volume.py", command, "--device", device, "--owner", "1000:1000", *options)

@@ -7,10 +7,11 @@ import random
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.openstack.disks import GIB, MIB, Machine, digest
+from tests.openstack.disks import GIB, MIB, Machine, digest, missing
 
 MOUNT = "/mnt/block"
 
@@ -561,6 +562,45 @@ def test_volume_that_was_mounted_by_its_serial_is_forgotten_by_its_device_too(ma
     ended = machine.volume("unmount", device)
     assert ended.code == 0 and fstab.read_text() == "# nothing yet\n", ended
     assert not list((machine.root / "etc/systemd/system/docker.service.d").iterdir())
+
+
+OLDEST = """#!/bin/sh
+export LD_LIBRARY_PATH=/mnt/python/lib
+exec /mnt/python/bin/python3.9 "$@"
+"""
+
+
+def test_the_oldest_python_does_all_of_it(machine: Machine) -> None:
+    """An interpreter of this machine, seen by the small Debian, too."""
+    found = sorted(Path.home().glob(".pyenv/versions/3.9*"))
+    if not found:
+        missing("there is no Python 3.9 here: pyenv install 3.9")
+    device, folder, python = machine.disk(), machine.root / "mnt/python", machine.root / "usr/local/bin/python3"
+    folder.mkdir()
+    machine.bind(found[0], folder)
+    python.write_text(OLDEST)
+    python.chmod(0o755)
+    try:
+        assert machine.run("python3", "--version").startswith("Python 3.9.")
+        assert machine.volume("mount", device, "--blank").code == 0
+        assert machine.uses(device) == [f"mounted at {MOUNT}"]
+        machine.run("sh", "-c", f"echo kept >{MOUNT}/workspace/note")
+        seen = machine.look(device)
+        assert (seen["state"], seen["mounted_at"], seen["users"]) == ("mounted", MOUNT, [])
+        assert machine.volume("unmount", device).code == 0
+        machine.grow_disk(device, 2 * GIB)
+        assert machine.volume("grow", device, "--gib", "2").code == 0
+        assert machine.volume("mount", device, "--gib", "2").code == 0
+        assert machine.run("cat", f"{MOUNT}/workspace/note") == "kept\n"
+        assert machine.volume("unmount", device).code == 0
+        with open(device := machine.disk(), "r+b") as stream:
+            stream.write(b"theirs")
+        ended = machine.volume("mount", device, "--blank")
+        assert ended.code == 3 and "data without a signature, at byte 0" in ended.stderr
+        assert machine.volume("mount", device, "--blank", "--mount", "/mnt/../z").code == 2
+    finally:
+        python.unlink()
+        machine.unbind(folder)
 
 
 def test_lock_is_root_s_alone(machine: Machine) -> None:
