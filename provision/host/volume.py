@@ -1009,15 +1009,22 @@ def write_docker_unit(mount: str) -> None:
 
 def check_docker_unit(mount: str) -> None:
     """Raise VolumeError if systemd runs Docker and doesn't know of the mount that it requires."""
-    if not SYSTEMD.is_dir():
-        return
-    shown = require("systemctl", "show", "docker.service", "--property=LoadState,RequiresMountsFor")
-    fields = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-    if fields.get("LoadState") == "loaded" and mount not in fields.get("RequiresMountsFor", "").split():
+    if docker_requires(mount) is False:
+        reload_systemd()  # a run that was killed may not have come to this
+    if docker_requires(mount) is False:
         fail(
             f"Docker's unit doesn't require {mount}, though {docker_unit(mount)} says so",
             "systemctl cat docker shows what counts; until it does, stop Docker before you detach the volume",
         )
+
+
+def docker_requires(mount: str) -> bool | None:
+    """Return whether Docker's unit requires a mount, according to systemd; None if systemd runs no Docker."""
+    if not SYSTEMD.is_dir():
+        return None
+    shown = require("systemctl", "show", "docker.service", "--property=LoadState,RequiresMountsFor")
+    fields = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return mount in fields.get("RequiresMountsFor", "").split() if fields.get("LoadState") == "loaded" else None
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -1291,11 +1298,15 @@ def forget_volume(options: Options, uuid: str) -> None:
         lines = without_ours(lines, options.mount, uuid)
         replace_fstab(lines)
         say("took it out of /etc/fstab")
+    if any(line.is_at(options.mount) for line in lines):
+        return
     unit = docker_unit(options.mount)
-    if unit.exists() and not any(line.is_at(options.mount) for line in lines):
+    if unit.exists():
         unit.unlink()
         reload_systemd()
         say("Docker starts without it")
+    elif docker_requires(options.mount):
+        reload_systemd()  # a run that was killed hasn't come to this
 
 
 def is_for(line: FstabLine, mark: str, uuid: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -524,35 +524,53 @@ def test_mount_point_below_a_link_is_refused_before_anything_is_changed(machine:
 
 
 SYSTEMCTL = """#!/bin/sh
-[ "$1" != show ] || printf 'LoadState=%s\nRequiresMountsFor=%s\n' "$(cat /mnt/docker)" "$(cat /mnt/required)"
+units=/etc/systemd/system/docker.service.d
+case $1 in
+daemon-reload)
+    cat $units/larder-*.conf 2>&1 | sed -n 's/^RequiresMountsFor=//p' | grep -v "$(cat /mnt/ignored)" >/mnt/required ;;
+show) printf 'LoadState=%s\nRequiresMountsFor=/mnt/block-2 %s\n' "$(cat /mnt/docker)" "$(cat /mnt/required)" ;;
+esac
+exit 0
 """
+"""In place of a systemd that has Docker's unit and, for some mounts, ignores what it requires."""
 
 
-@pytest.mark.parametrize(
-    ("state", "required", "code"),
-    [
-        ("loaded", f"/var/lib/docker {MOUNT} /", 0),
-        ("loaded", f"/var/lib/docker {MOUNT}-2", 3),
-        ("not-found", "", 0),
-    ],
-    ids=["required", "not required", "no Docker"],
-)
-def test_mount_that_docker_doesn_t_require_is_reported(machine: Machine, state: str, required: str, code: int) -> None:
-    """A stand-in for systemctl answers for a systemd that has read the unit, or ignores it."""
-    device, systemctl = machine.disk(), machine.root / "usr/local/bin/systemctl"
-    (machine.root / "mnt/docker").write_text(state)
-    (machine.root / "mnt/required").write_text(required)
+@pytest.fixture
+def systemctl(machine: Machine) -> Iterator[None]:
+    program = machine.root / "usr/local/bin/systemctl"
     machine.run("mkdir", "-p", "/run/systemd/system")
-    systemctl.write_text(SYSTEMCTL)
-    systemctl.chmod(0o755)
-    try:
-        for _ in range(2):
-            ended = machine.volume("mount", device, "--blank")
-            assert ended.code == code, ended
-            assert (f"Docker's unit doesn't require {MOUNT}" in ended.stderr) == bool(code)
+    for name, text in (("required", ""), ("ignored", "none"), ("docker", "loaded")):
+        (machine.root / "mnt" / name).write_text(text)
+    program.write_text(SYSTEMCTL)
+    program.chmod(0o755)
+    yield
+    program.unlink()
+
+
+def test_mount_that_docker_doesn_t_require_is_reported(machine: Machine, systemctl: None) -> None:
+    device = machine.disk()
+    (machine.root / "mnt/ignored").write_text(MOUNT)
+    for _ in range(2):
+        ended = machine.volume("mount", device, "--blank")
+        assert ended.code == 3 and f"Docker's unit doesn't require {MOUNT}" in ended.stderr, ended
+    (machine.root / "mnt/docker").write_text("not-found")
+    assert machine.volume("mount", device).code == 0
+    assert machine.volume("unmount", device).code == 0
+
+
+def test_systemd_reads_docker_s_unit_even_if_a_killed_run_didn_t_have_it_do_so(
+    machine: Machine, systemctl: None
+) -> None:
+    device, required = machine.disk(), machine.root / "mnt/required"
+    assert machine.volume("mount", device, "--blank").code == 0
+    assert required.read_text() == f"{MOUNT}\n"
+    required.write_text("")
+    assert machine.volume("mount", device).code == 0
+    assert required.read_text() == f"{MOUNT}\n"
+    for _ in range(2):
         assert machine.volume("unmount", device).code == 0
-    finally:
-        systemctl.unlink()
+        assert required.read_text() == ""
+        required.write_text(f"{MOUNT}\n")
 
 
 def test_volume_that_was_mounted_by_its_serial_is_forgotten_by_its_device_too(machine: Machine) -> None:
