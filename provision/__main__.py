@@ -219,7 +219,13 @@ def _show(stack: Stack, for_machines: bool) -> None:
     )
     for warning in stack_status.warnings:
         stack.report("warning", warning)
+    _note_not_offered(stack, stack_status)
     _refuse_unseen(stack_status)
+
+
+def _note_not_offered(stack: Stack, stack_status: status.Status) -> None:
+    for line in stack_status.not_offered:
+        stack.report("note", line)
 
 
 def _refuse_unseen(stack_status: status.Status) -> None:
@@ -400,6 +406,7 @@ def _down(stack: Stack, given: argparse.Namespace) -> int:
     stack_status = status.read_status(stack)
     removed = take_down.removals(stack, stack_status, given.delete_data)
     kept = take_down.kept(stack_status, removed)
+    _note_not_offered(stack, stack_status)
     if kept:
         print_escaped("kept:", status.as_table(kept))
     if not removed:

@@ -7,30 +7,43 @@ values.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import openstack
-from keystoneauth1 import exceptions as ksa
+import os_service_types
 from keystoneauth1.session import Session
-from openstack import exceptions as sdk
 from openstack.config import OpenStackConfig
 
-from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from larder.errors import ConfigurationError, ServiceError
 from larder.progress import Reporter
+from provision.cloud_errors import (
+    CLOUD_ERRORS,
+    TEMPORARY_STATUSES,
+    TOKEN_METHODS,
+    ServiceMissingError,
+    may_have_succeeded,
+    translate_cloud_error,
+    translate_cloud_errors,
+)
 from provision.declaration import Site, Sites, TimeLimits
 
 T = TypeVar("T")
+_SERVICE_TYPES = os_service_types.ServiceTypes()
 POLL_SECONDS = 0.3
 SLOWEST_POLL_SECONDS = 3.0
-RUN_AGAIN = "run the same command again: it finds what was created, and continues"
-TEMPORARY_STATUSES = [502, 503, 504]
-"""Statuses of temporary failures, independent of the request."""
-MALFORMED_ANSWER_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError)
-"""Exceptions caused by an answer that doesn't have the API's form."""
+SERVICES = {
+    "identity": "S3 keys",
+    "compute": "servers",
+    "image": "images",
+    "network": "networks",
+    "block-storage": "volumes",
+    "reservation": "leases",
+    "object-store": "buckets",
+}
+"""The services that this package uses, as catalogs name them, and what they are for."""
 
 
 class WaitTimeoutError(ServiceError):
@@ -61,6 +74,7 @@ class Cloud:
         self.role = role
         self.site = site
         self.request_seconds = request_seconds
+        self._config: Any = None
 
     def __str__(self) -> str:
         name = f"cloud {self.site.cloud}" if self.site.cloud else "the cloud of OS_CLOUD or OS_*"
@@ -70,7 +84,8 @@ class Cloud:
     def connection(self) -> Any:
         """The authenticated openstacksdk connection."""
         with translate_cloud_errors(self, "log in"):
-            connection = openstack.connection.Connection(config=self._settings())
+            self._config = self._settings()
+            connection = openstack.connection.Connection(config=self._config)
             connection.session.get_token()  # authorize() hides the cause of a failure
         return connection
 
@@ -120,27 +135,53 @@ class Cloud:
         credential = self.access._data["token"].get("application_credential")
         return bool(credential and credential.get("restricted", True))
 
+    @property
+    def is_token_login(self) -> bool:
+        """Whether the login uses a token, which expires within hours and can't be renewed."""
+        kind = str(self._config.config.get("auth_type") or "") if self._config else ""
+        return any(kind.endswith(method) for method in TOKEN_METHODS)
+
     def endpoint(self, service: str) -> str:
         """Return a service's address from the catalog, or "" if this site lacks the service."""
-        override = self.connection.config.get_endpoint(service)
-        if override:
+        config = self.connection.config
+        if override := config.get_endpoint(service):
             return str(override)
-        message = (
-            self.access.service_catalog.url_for(
-                service_type=service, interface="public", region_name=self.region or None
-            )
-            if self._offers(service)
-            else ""
+        interface = str(config.get_interface(service) or "public").removesuffix("URL")
+        # Not url_for(), which fails if two types of one service are in the catalog, and neither in this region.
+        return next(
+            (
+                str(endpoint["url"])
+                for item in self.access.service_catalog.normalize_catalog()
+                if _SERVICE_TYPES.is_match(service, item["type"])
+                for endpoint in item["endpoints"]
+                if endpoint["interface"] == interface and self.region in ("", endpoint["region_name"])
+            ),
+            "",
         )
-        return str(message or "")
 
-    def _offers(self, service: str) -> bool:
-        endpoints = self.access.service_catalog.get_endpoints(service_type=service, interface="public")
-        return any(
-            not self.region or item.get("region_id", item.get("region")) == self.region
-            for items in endpoints.values()
-            for item in items
-        )
+    def offers(self, service: str) -> bool:
+        """Return whether this site has a service. Not every site has all of them."""
+        return bool(self.endpoint(service))
+
+    def missing_services(self) -> list[str]:
+        """Return what this site doesn't offer: volumes, leases."""
+        return [what for service, what in SERVICES.items() if not self.offers(service)]
+
+    def require(self, *services: str) -> None:
+        """Raise ServiceMissingError unless the site has all of these services."""
+        if missing := [service for service in services if not self.offers(service)]:
+            raise ServiceMissingError(
+                f"{self} offers no {', no '.join(SERVICES[service] for service in missing)}: its catalog has no "
+                f"service {', '.join(map(repr, missing))}{f' in region {self.region}' if self.region else ''}",
+                next_step="remove what needs it from the declaration ([lease], [[volume]], [bucket]); or name a site "
+                'or region that has it: [sites] compute = { cloud = "…", region = "…" }, and objects likewise',
+            )
+
+    def client(self, service: str) -> Any:
+        """Return openstacksdk's client of a service. Raises ServiceMissingError if this site lacks the service."""
+        self.require(service)
+        with translate_cloud_errors(self, f"reach the service {service}"):
+            return getattr(self.connection, service.replace("-", "_"))
 
     @property
     def regions(self) -> list[str]:
@@ -179,89 +220,11 @@ def configure_clouds(sites: Sites, limits: TimeLimits) -> Clouds:
     return Clouds(compute, Cloud("objects", sites.objects, limits.request))
 
 
-@contextmanager
-def translate_cloud_errors(cloud: Cloud, action: str) -> Iterator[None]:
-    """Translate errors of openstacksdk and keystoneauth into errors with cause and next step."""
-    try:
-        yield
-    except LarderError:
-        raise
-    except (sdk.SDKException, ksa.ClientException, *MALFORMED_ANSWER_ERRORS) as error:
-        raise translate_cloud_error(error, cloud, action) from error
-
-
-def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> LarderError:
-    """Return the LarderError for a cloud's error during an action, such as "list servers"."""
-    message = str(error).strip()
-    head = f"{cloud}: can't {action}"
-    if isinstance(error, MALFORMED_ANSWER_ERRORS) and not isinstance(error, sdk.SDKException | ksa.ClientException):
-        return ServiceError(
-            f"{head}: the answer has another form than expected ({type(error).__name__}: {message[:100]!r})",
-            next_step=f"check the address in clouds.yaml; {RUN_AGAIN}",
-        )
-    status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    if isinstance(error, sdk.ConfigException | ksa.AuthPluginException | ksa.MissingRequiredOptions):
-        return ConfigurationError(
-            f"{head}: {message}",
-            next_step="name an entry of clouds.yaml (in . or ~/.config/openstack; one that can't be read or is no YAML "
-            "is passed over), or set the OS_* variables",
-        )
-    if status == 401:
-        return ConfigurationError(
-            f"{head}: Keystone refuses the login: the password is wrong, or the application credential is wrong, "
-            "expired or deleted (Keystone doesn't say which)",
-            next_step="correct clouds.yaml or OS_*; create a new application credential in the site's web interface "
-            "under Identity → Application Credentials",
-        )
-    if isinstance(error, ksa.EndpointNotFound | ksa.catalog.CatalogException):
-        return ConfigurationError(
-            f"{head}: {message or 'the catalog has no such service there'}",
-            next_step="check the region: provision's command `doctor` lists those that the catalog has",
-        )
-    if isinstance(error, ksa.ConnectFailure | ksa.DiscoveryFailure | ksa.SSLError):
-        return ServiceError(
-            f"{head}: no connection: {message[:300]}", next_step=f"check network and address; then {RUN_AGAIN}"
-        )
-    if is_quota(message):
-        return InputError(
-            f"{head}: the project's quota is used up: {message[:300]}",
-            next_step="delete resources (`doctor` shows the quota), declare fewer, or ask the site for more",
-        )
-    if status == 403:
-        return ConfigurationError(
-            f"{head}: not allowed: {message[:300]}",
-            next_step="use an unrestricted application credential for leases and keys, or ask the site's operators",
-        )
-    if status == 413:
-        return ServiceError(f"{head}: the cloud asks for fewer requests: {message[:200]}", next_step=RUN_AGAIN)
-    if status and int(status) >= 500:
-        return ServiceError(f"{head}: the cloud failed ({status}): {message[:300]}", next_step=RUN_AGAIN)
-    return ServiceError(f"{head}: {message[:400] or type(error).__name__}", next_step=RUN_AGAIN)
-
-
-def is_quota(message: str) -> bool:
-    """Return whether a refusal is about quota. Services use different words and codes for that."""
-    return any(
-        word in message for word in ("uota exceeded", "ExceedsAvailableQuota", "LimitExceeded", "exceeds allowed")
-    )
-
-
-def may_have_succeeded(error: Exception) -> bool:
-    """Return whether a failed request may have succeeded, because its answer was lost."""
-    status = getattr(error, "status_code", None) or getattr(error, "http_status", None)
-    is_answer_lost = isinstance(error, ksa.ConnectFailure | ksa.UnknownConnectionError)
-    return (
-        is_answer_lost
-        or isinstance(error, MALFORMED_ANSWER_ERRORS)
-        or (bool(status) and int(status or 0) in TEMPORARY_STATUSES)
-    )
-
-
 def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Create something once. If the answer is lost, search for the result instead of sending the request again."""
     try:
         return create()
-    except (sdk.SDKException, ksa.ClientException, *MALFORMED_ANSWER_ERRORS) as error:
+    except CLOUD_ERRORS as error:
         if may_have_succeeded(error):
             with translate_cloud_errors(cloud, action):
                 existing = find()

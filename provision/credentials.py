@@ -49,7 +49,7 @@ def find(stack: Stack) -> S3Keys | None:
     cloud = stack.clouds.objects
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
     with stack.translate_errors("look for the S3 keys", cloud):
-        answer = cloud.connection.identity.get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
+        answer = cloud.client("identity").get("/credentials", params={"user_id": cloud.user_id, "type": "ec2"})
         sdk.raise_from_response(answer)
         all_keys = [_keys(item) for item in answer.json()["credentials"]]
     return next((keys.validated() for keys in all_keys if keys and keys.access == access), None)
@@ -82,7 +82,7 @@ def _create(stack: Stack) -> S3Keys:
     secret = secrets.token_hex(16)
     blob = json.dumps({"access": access, "secret": secret})
     body = {"type": "ec2", "user_id": cloud.user_id, "project_id": cloud.project_id, "blob": blob}
-    answer = cloud.connection.identity.post("/credentials", json={"credential": body})
+    answer = cloud.client("identity").post("/credentials", json={"credential": body})
     sdk.raise_from_response(answer)
     return S3Keys(answer.json()["credential"]["id"], access, secret).validated()
 
@@ -90,7 +90,7 @@ def _create(stack: Stack) -> S3Keys:
 def revoke(stack: Stack, keys: S3Keys) -> None:
     """Delete the keys at Keystone. `remove_from_files` deletes them from the files."""
     with stack.translate_errors("revoke the S3 keys", stack.clouds.objects):
-        answer = stack.clouds.objects.connection.identity.delete(f"/credentials/{keys.id}")
+        answer = stack.clouds.objects.client("identity").delete(f"/credentials/{keys.id}")
         if answer.status_code != 404:
             sdk.raise_from_response(answer)
 
@@ -98,6 +98,8 @@ def revoke(stack: Stack, keys: S3Keys) -> None:
 def s3_endpoint(stack: Stack) -> str:
     """Return the S3 address: the declared one, or Swift's host and port, which Ceph and Swift share with S3."""
     assert stack.declaration.credentials
+    if stack.declaration.credentials.s3_endpoint is None:
+        stack.clouds.objects.require("object-store")
     return stack.declaration.credentials.s3_endpoint or answers.validate_base_url(
         stack.clouds.objects.endpoint("object-store"), "the object store's address in the catalog"
     )

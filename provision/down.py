@@ -7,11 +7,11 @@ our mark, since someone else created them. After an error, the rest is still don
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.terminal import join_lines
-from provision import leases, networks, objects, server_setup, servers, volumes
+from provision import addresses, leases, networks, objects, server_setup, servers, volumes
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
@@ -33,7 +33,7 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     Raises ConfigurationError if a name isn't in this stack, or is ambiguous.
     """
     chosen = _chosen(stack, status, data)
-    removals = [Removal(item, _bind(networks.delete_address, stack, item)) for item in status.addresses]
+    removals = _address_removals(stack, status)
     removals += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
     removed_ids = {item.id for item in status.servers if not item.adopted}
     removals += [
@@ -41,6 +41,28 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     ]
     removals += [_removal(stack, item, networks.delete_group, networks.release_group) for item in status.groups]
     return removals + [Removal(item, _bind(_delete_data, stack, removed_ids, item)) for item in chosen]
+
+
+def _address_removals(stack: Stack, status: Status) -> list[Removal]:
+    """Return what to do with floating IPs. One that was moved to someone else's server only loses our mark.
+
+    If servers could not be listed, it is unknown whose server an address is at: then it stays.
+    """
+    server_ids = {item.id for item in status.servers}
+    removals = []
+    for item in status.addresses:
+        if item.raw.port_id and not _are_servers_known(status):
+            continue
+        if holder := addresses.holder_elsewhere(stack, item, server_ids):
+            moved = replace(item, detail=f"which was moved to {holder}")
+            removals.append(Removal(moved, _bind(addresses.release, stack, item), "release"))
+        else:
+            removals.append(Removal(item, _bind(addresses.delete, stack, server_ids, item)))
+    return removals
+
+
+def _are_servers_known(status: Status) -> bool:
+    return not any(what.startswith("servers:") for what in status.unseen)
 
 
 def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]:
@@ -74,7 +96,7 @@ def _find_named(status: Status, name: str) -> list[Resource]:
 
 def _deletable_leases(status: Status) -> list[Lease]:
     """Return the leases that may be deleted: none whose server stays, and none if servers could not be listed."""
-    if any(what.startswith("servers:") for what in status.unseen):
+    if not _are_servers_known(status):
         return []
     kept = {servers.flavor_name(item) for item in status.servers if item.adopted}
     return [lease for lease in status.leases if lease.flavor not in kept]

@@ -12,9 +12,10 @@ from typing import Any
 from keystoneauth1 import exceptions as ksa
 from keystoneauth1.adapter import Adapter
 
-from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.errors import InputError, ServiceError
 from provision import answers, marks
-from provision.clouds import RUN_AGAIN, create_once, poll_until
+from provision.cloud_errors import RUN_AGAIN, read_reason
+from provision.clouds import create_once, poll_until
 from provision.marks import Resource
 from provision.stack import Stack
 
@@ -58,13 +59,9 @@ class Lease:
 
 
 def blazar_client(stack: Stack) -> Any:
-    """Return the client for Blazar. Raises ConfigurationError if the site has none."""
+    """Return the client for Blazar. Raises ServiceMissingError if the site has none."""
+    stack.clouds.compute.require("reservation")
     address = stack.clouds.compute.endpoint("reservation")
-    if not address:
-        raise ConfigurationError(
-            f"{stack.clouds.compute} offers no leases: its catalog has no service 'reservation'",
-            next_step="remove [lease] from the declaration: servers start without one there; or check the region",
-        )
     return Adapter(stack.clouds.compute.connection.session, service_type="reservation", endpoint_override=address)
 
 
@@ -144,7 +141,7 @@ def wait_active(stack: Stack, lease: Lease) -> Lease:
 
 def _lacks_hosts(error: ksa.HttpError) -> bool:
     """Return whether Blazar lacks capacity. It reports that as a server error (500) that keystoneauth can't parse."""
-    return error.response is not None and NO_HOSTS in error.response.text
+    return error.response is not None and NO_HOSTS in read_reason(error.response)
 
 
 def _no_capacity() -> InputError:

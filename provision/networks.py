@@ -1,4 +1,4 @@
-"""Security groups, floating IPs, and this machine's address as seen from the cloud."""
+"""Security groups, and this machine's address as seen from the cloud."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from provision.clouds import create_once
 from provision.declaration import CALLER, SecurityGroupSpec
 from provision.declaration import parse_network as as_network
 from provision.marks import Resource
-from provision.servers import find_network
 from provision.stack import Stack
 
 CALLER_SECONDS = 10
@@ -97,11 +96,7 @@ def declared_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
 def group_candidates(stack: Stack, name: str) -> list[Resource]:
     """Return the project's security groups of a name."""
     with stack.translate_errors("list security groups"):
-        listed = list(
-            stack.clouds.compute.connection.network.security_groups(
-                name=name, project_id=stack.clouds.compute.project_id
-            )
-        )
+        listed = list(stack.api("network").security_groups(name=name, project_id=stack.clouds.compute.project_id))
     return [_group(stack, item) for item in listed]
 
 
@@ -115,9 +110,7 @@ def _group(stack: Stack, item: Any) -> Resource:
 def our_groups(stack: Stack) -> list[Resource]:
     """Return all security groups that carry our mark, declared or not."""
     with stack.translate_errors("list security groups"):
-        listed = list(
-            stack.clouds.compute.connection.network.security_groups(project_id=stack.clouds.compute.project_id)
-        )
+        listed = list(stack.api("network").security_groups(project_id=stack.clouds.compute.project_id))
     return [item for item in (_group(stack, one) for one in listed) if item.ours]
 
 
@@ -173,7 +166,7 @@ def _covers(rule: Any, port: int, source: str) -> bool:
 
 def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
     """Create a security group, without rules."""
-    api = stack.clouds.compute.connection.network
+    api = stack.api("network")
     create_once(
         stack.clouds.compute,
         f"create the security group {group.name}",
@@ -184,7 +177,7 @@ def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
 
 def update_group(stack: Stack, group: SecurityGroupSpec, existing: Resource) -> None:
     """Add missing rules to a group, and remove ours that it no longer needs."""
-    api = stack.clouds.compute.connection.network
+    api = stack.api("network")
     missing, stale = compare_rules(stack, group, existing)
     with stack.translate_errors(f"change the security group {group.name}"):
         if not existing.ours:
@@ -197,7 +190,7 @@ def update_group(stack: Stack, group: SecurityGroupSpec, existing: Resource) -> 
 
 def _add_rule(stack: Stack, group: Resource, port: int, source: str) -> None:
     try:
-        stack.clouds.compute.connection.network.create_security_group_rule(
+        stack.api("network").create_security_group_rule(
             security_group_id=group.id,
             direction="ingress",
             protocol="tcp",
@@ -214,7 +207,7 @@ def _add_rule(stack: Stack, group: Resource, port: int, source: str) -> None:
 
 def release_group(stack: Stack, group: Resource) -> None:
     """Remove our rules and our mark from an adopted group, which others may use."""
-    api = stack.clouds.compute.connection.network
+    api = stack.api("network")
     with stack.translate_errors(f"remove our rules from the security group {group.name}"):
         for rule in group.raw.security_group_rules:
             if rule["description"] == stack.mark:
@@ -225,7 +218,7 @@ def release_group(stack: Stack, group: Resource) -> None:
 def delete_group(stack: Stack, group: Resource) -> None:
     """Delete a security group."""
     with stack.translate_errors(f"delete the security group {group.name}"):
-        stack.clouds.compute.connection.network.delete_security_group(group.id)
+        stack.api("network").delete_security_group(group.id)
 
 
 def find_group_ids(stack: Stack) -> list[str]:
@@ -254,7 +247,7 @@ def _only_candidate(candidates: list[Resource]) -> Resource | None:
 def _ports(stack: Stack, server: Resource) -> list[Any]:
     """Return the server's network ports with port security."""
     with stack.translate_errors("look for the server's ports"):
-        ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
+        ports = list(stack.api("network").ports(device_id=server.id))
     return [port for port in ports if port.is_port_security_enabled is not False]
 
 
@@ -289,55 +282,4 @@ def leave_our_groups(stack: Stack, server: Resource) -> None:
 def _set_groups(stack: Stack, server: Resource, port: Any, groups: set[str]) -> None:
     stack.report("change", f"security groups of {server}")
     with stack.translate_errors("change the server's security groups"):
-        stack.clouds.compute.connection.network.update_port(port.id, security_group_ids=sorted(groups))
-
-
-def _address(stack: Stack, item: Any) -> Resource:
-    location = f"at port {item.port_id}" if item.port_id else "unused"
-    owner = marks.parse_owner(item)
-    return Resource(
-        "floating IP", item.floating_ip_address, item.id, item.status, location, owner == stack.owner, item, owner
-    )
-
-
-def our_addresses(stack: Stack) -> list[Resource]:
-    """Return the floating IPs that carry our mark."""
-    with stack.translate_errors("list floating IPs"):
-        listed = list(stack.clouds.compute.connection.network.ips(project_id=stack.clouds.compute.project_id))
-    return [item for item in (_address(stack, ip) for ip in listed) if item.ours]
-
-
-def find_address(stack: Stack) -> Resource | None:
-    """Return our floating IP, if there is one."""
-    return marks.select_one(our_addresses(stack), stack.adopt)
-
-
-def port_of(stack: Stack, server: Resource) -> str:
-    """Return the id of a server's network port."""
-    with stack.translate_errors("look for the server's port"):
-        ports = list(stack.clouds.compute.connection.network.ports(device_id=server.id))
-    if not ports:
-        raise InputError(f"{server} has no network port", next_step="run `up --replace`, which starts another one")
-    return str(ports[0].id)
-
-
-def assign_address(stack: Stack, address: Resource | None, server: Resource) -> Resource:
-    """Assign our floating IP to the server's port, and create it if needed."""
-    assert stack.declaration.floating_ip
-    api, port = stack.clouds.compute.connection.network, port_of(stack, server)
-    with stack.translate_errors("give the server a floating IP"):
-        if address is not None:
-            return address if address.raw.port_id == port else _address(stack, api.update_ip(address.id, port_id=port))
-        pool = find_network(stack, stack.declaration.floating_ip.network)
-        return create_once(
-            stack.clouds.compute,
-            "get a floating IP",
-            lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
-            lambda: find_address(stack),
-        )
-
-
-def delete_address(stack: Stack, address: Resource) -> None:
-    """Release a floating IP."""
-    with stack.translate_errors(f"release the floating IP {address.name}"):
-        stack.clouds.compute.connection.network.delete_ip(address.id)
+        stack.api("network").update_port(port.id, security_group_ids=sorted(groups))

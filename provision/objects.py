@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from openstack import exceptions as sdk
 
-from larder.errors import ConfigurationError, InputError, ServiceError
+from larder.errors import InputError, ServiceError
 from larder.terminal import join_lines
 from provision import answers, marks
-from provision.clouds import RUN_AGAIN, poll_until
+from provision.cloud_errors import RUN_AGAIN
+from provision.clouds import poll_until
 from provision.declaration import BUCKET
 from provision.marks import Resource
 from provision.stack import Stack
@@ -27,12 +28,7 @@ EMPTY_SECONDS = 60.0
 
 
 def _api(stack: Stack) -> Any:
-    if not stack.clouds.objects.endpoint("object-store"):
-        raise ConfigurationError(
-            f"{stack.clouds.objects} has no object store in its catalog",
-            next_step='name the site that has one: [sites] objects = { cloud = "…" }; at Chameleon it is CHI@TACC',
-        )
-    return stack.clouds.objects.connection.object_store
+    return stack.clouds.objects.client("object-store")
 
 
 def _read(stack: Stack, name: str) -> Resource | None:
@@ -59,8 +55,6 @@ def find(stack: Stack) -> Resource | None:
 
 def list_ours(stack: Stack) -> list[Resource]:
     """Return all buckets that carry our mark, declared or not."""
-    if not stack.clouds.objects.endpoint("object-store"):
-        return []
     with stack.translate_errors("list buckets", stack.clouds.objects):
         names = [item.name for item in _api(stack).containers() if re.fullmatch(BUCKET, str(item.name))]
         buckets = [_read(stack, name) for name in names]

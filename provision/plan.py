@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provision import credentials, leases, networks, objects, servers, volumes
+from provision import addresses, credentials, leases, networks, objects, servers, volumes
+from provision.clouds import SERVICES, Cloud
 from provision.declaration import SecurityGroupSpec, VolumeSpec
 from provision.leases import Lease
 from provision.marks import Resource
@@ -54,6 +55,7 @@ def check_references(stack: Stack) -> None:
     """Check that the sites have what the declaration names. Raises the first fault."""
     for cloud in stack.clouds.both:
         cloud.check_region()
+        cloud.require(*needed_services(stack, cloud))
     declared = stack.declaration.server
     if declared:
         servers.find_image(stack, declared.image)
@@ -67,6 +69,21 @@ def check_references(stack: Stack) -> None:
             raise servers.not_found_error(
                 "security group", name, [], "declare it as [[security_group]], or correct the name"
             )
+
+
+def needed_services(stack: Stack, cloud: Cloud) -> list[str]:
+    """Return the services that a site must offer for the declaration, in the order of the catalog's table."""
+    declared, needed = stack.declaration, set()
+    if cloud is stack.clouds.compute:
+        needed |= {"compute", "image", "network"} if declared.server else set()
+        needed |= {"network"} if declared.security_groups or declared.floating_ip else set()
+        has_boot_volume = declared.server is not None and declared.server.boot_volume is not None
+        needed |= {"block-storage"} if declared.volumes or has_boot_volume else set()
+        needed |= {"reservation"} if declared.lease else set()
+    if cloud is stack.clouds.objects:
+        needed |= {"object-store"} if declared.bucket else set()
+        needed |= {"identity"} if declared.credentials else set()
+    return [service for service in SERVICES if service in needed]
 
 
 def undeclared_groups(stack: Stack) -> list[str]:
@@ -160,10 +177,11 @@ def _server(stack: Stack, existing: Resource | None, lease: Lease | None) -> Pla
 
 
 def _address(stack: Stack, server: Resource | None) -> PlanStep:
-    existing = networks.find_address(stack)
+    existing = addresses.find(stack)
     if existing is None:
         return PlanStep("create", "floating IP", "")
-    if server is None or existing.raw.port_id != networks.port_of(stack, server):
+    addresses.require_here(stack, existing, {item.id for item in servers.list_ours(stack)})
+    if server is None or existing.raw.port_id != addresses.port_of(stack, server):
         return PlanStep("change", "floating IP", existing.name, "to the server")
     return PlanStep("keep", "floating IP", existing.name, existing.id)
 

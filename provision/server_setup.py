@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.errors import InputError, LarderError
-from provision import answers, host_keys, host_scripts, networks, servers, ssh, volumes
+from provision import addresses, answers, host_keys, host_scripts, servers, ssh, volumes
 from provision.clouds import WaitTimeoutError, poll_until
 from provision.declaration import VolumeSpec
 from provision.host_scripts import Disk, HostSetup
@@ -29,8 +29,8 @@ def require_server(stack: Stack) -> Resource:
 
 def address_of(stack: Stack, server: Resource) -> str:
     """Return the server's floating IP, or its first own address if it has none."""
-    floating = networks.find_address(stack)
-    if floating is not None and floating.raw.port_id:
+    floating = addresses.find(stack) if stack.clouds.compute.offers("network") else None
+    if floating is not None and floating.raw.port_id in addresses.ports_of(stack, server):
         return answers.validate_address(floating.name, "the floating IP")
     own_addresses = [item["addr"] for items in (server.raw.addresses or {}).values() for item in items]
     if not own_addresses:

@@ -11,7 +11,8 @@ from openstack import exceptions as sdk
 from larder.errors import InputError, LarderError, ServiceError
 from larder.terminal import join_lines
 from provision import host_keys, marks, volumes
-from provision.clouds import RUN_AGAIN, create_once, poll_until
+from provision.cloud_errors import RUN_AGAIN
+from provision.clouds import create_once, poll_until
 from provision.declaration import ServerSpec
 from provision.leases import Lease
 from provision.marks import Resource
@@ -46,7 +47,7 @@ def as_resource(stack: Stack, server: Any) -> Resource:
 def in_project(stack: Stack) -> list[Resource]:
     """Return all servers of the project, including those of others."""
     with stack.translate_errors("list servers"):
-        servers = [as_resource(stack, item) for item in stack.clouds.compute.connection.compute.servers()]
+        servers = [as_resource(stack, item) for item in stack.api("compute").servers()]
     return [item for item in servers if item.status not in GONE]
 
 
@@ -62,7 +63,7 @@ def flavor_name(server: Resource) -> str:
 
 def require_lease_unused(stack: Stack, lease: Lease, removed_ids: Collection[str] = ()) -> None:
     """Raise InputError if ending a lease would delete a server that isn't in `removed_ids`, such as another user's."""
-    for server in in_project(stack):
+    for server in in_project(stack) if stack.clouds.compute.offers("compute") else ():
         if server.id not in removed_ids and flavor_name(server) == lease.flavor:
             raise InputError(
                 f"{server} isn't this stack's, and would end with the lease", next_step="have its owner delete it"
@@ -82,9 +83,7 @@ def find(stack: Stack) -> Resource | None:
 def adopt(stack: Stack, server: Resource) -> None:
     """Mark a server that somebody else created as ours."""
     with stack.translate_errors("mark the server"):
-        stack.clouds.compute.connection.compute.set_server_metadata(
-            server.raw, **stack.metadata, **{marks.ADOPTED: "yes"}
-        )
+        stack.api("compute").set_server_metadata(server.raw, **stack.metadata, **{marks.ADOPTED: "yes"})
 
 
 def release(stack: Stack, server: Resource) -> None:
@@ -93,7 +92,7 @@ def release(stack: Stack, server: Resource) -> None:
         # The mark first: without the others, it would mean that we created the server.
         for key in (marks.STACK, marks.ADOPTED, marks.IMAGE):
             if key in server.raw.metadata:
-                stack.clouds.compute.connection.compute.delete_server_metadata(server.raw, [key])
+                stack.api("compute").delete_server_metadata(server.raw, [key])
 
 
 def deletes_root_disk(server: Resource) -> bool:
@@ -126,7 +125,7 @@ def start(stack: Stack, server: Resource) -> None:
     if server.status == "SHUTOFF":
         stack.report("start", str(server))
         with stack.translate_errors("start the server"):
-            stack.clouds.compute.connection.compute.start_server(server.id)
+            stack.api("compute").start_server(server.id)
 
 
 def not_found_error(what: str, name: str, existing: list[str], next_step: str) -> InputError:
@@ -156,7 +155,7 @@ def find_image(stack: Stack, name: str) -> Any:
         return _pick(
             "image",
             name,
-            list(stack.clouds.compute.connection.image.images()),
+            list(stack.api("image").images()),
             "correct [server] image; names change when a site renews its images",
         )
 
@@ -164,7 +163,7 @@ def find_image(stack: Stack, name: str) -> Any:
 def find_flavor(stack: Stack, name: str) -> Any:
     """Return the flavor of a name."""
     with stack.translate_errors("look for the flavor"):
-        return _pick("flavor", name, list(stack.clouds.compute.connection.compute.flavors()), "correct [server] flavor")
+        return _pick("flavor", name, list(stack.api("compute").flavors()), "correct [server] flavor")
 
 
 def find_key_pair(stack: Stack, name: str) -> Any:
@@ -173,7 +172,7 @@ def find_key_pair(stack: Stack, name: str) -> Any:
         return _pick(
             "key pair",
             name,
-            list(stack.clouds.compute.connection.compute.keypairs()),
+            list(stack.api("compute").keypairs()),
             "correct [server] key, or upload the key: `openstack keypair create`",
         )
 
@@ -181,16 +180,14 @@ def find_key_pair(stack: Stack, name: str) -> Any:
 def find_network(stack: Stack, name: str) -> Any:
     """Return the network of a name."""
     with stack.translate_errors("look for the network"):
-        return _pick(
-            "network", name, list(stack.clouds.compute.connection.network.networks()), "correct the network's name"
-        )
+        return _pick("network", name, list(stack.api("network").networks()), "correct the network's name")
 
 
 def create(
     stack: Stack, spec: ServerSpec, groups: Sequence[str], lease: Lease | None, boot_volume: str | None
 ) -> Resource:
     """Create a server in the security groups with these ids, and return it while it is still building."""
-    compute = stack.clouds.compute.connection.compute
+    compute = stack.api("compute")
     what = find_image(stack, spec.image)
     size = find_flavor(stack, lease.flavor if lease else spec.flavor)
     body: dict[str, Any] = {
@@ -231,7 +228,7 @@ def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:
 
 def _read(stack: Stack, id: str) -> Resource:
     with stack.translate_errors("read the server"):
-        return as_resource(stack, stack.clouds.compute.connection.compute.get_server(id))
+        return as_resource(stack, stack.api("compute").get_server(id))
 
 
 def wait_active(stack: Stack, server: Resource) -> Resource:
@@ -270,7 +267,7 @@ def console(stack: Stack, server: Resource) -> list[str]:
 def console_log(stack: Stack, server: Resource, lines: int = MAX_CONSOLE_LINES) -> str:
     """Return the end of a server's console log, or "" if there is none, as for a server without a host."""
     try:
-        answer = stack.clouds.compute.connection.compute.get_server_console_output(server.raw, length=lines)
+        answer = stack.api("compute").get_server_console_output(server.raw, length=lines)
     except (sdk.HttpException, ksa.ClientException):
         return ""
     text = answer.get("output") if isinstance(answer, dict) else answer
@@ -279,7 +276,7 @@ def console_log(stack: Stack, server: Resource, lines: int = MAX_CONSOLE_LINES) 
 
 def delete(stack: Stack, server: Resource) -> None:
     """Delete a server and wait until it is gone, so that its volumes are free."""
-    compute = stack.clouds.compute.connection.compute
+    compute = stack.api("compute")
     _shut_down(stack, server)
     with stack.translate_errors("delete the server"):
         compute.delete_server(server.id)
@@ -294,7 +291,7 @@ def _shut_down(stack: Stack, server: Resource) -> None:
     """Shut down a running server, if possible, so that it writes its cached data to its volumes."""
     if server.status != "ACTIVE":
         return
-    compute = stack.clouds.compute.connection.compute
+    compute = stack.api("compute")
 
     def ended() -> bool | None:
         with stack.translate_errors("look at the server"):

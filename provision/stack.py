@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from larder.progress import Reporter
 from provision import marks
-from provision.clouds import Cloud, Clouds, translate_cloud_errors
+from provision.cloud_errors import translate_cloud_errors
+from provision.clouds import Cloud, Clouds
 from provision.declaration import Declaration
 
 
@@ -54,6 +56,10 @@ class Stack:
     def state_folder(self) -> Path:
         """The folder for host key and ssh_config fragment; all of it can be created again."""
         return Path(os.environ.get("LARDER_HOME") or ".larder") / "provision" / self.name
+
+    def api(self, service: str) -> Any:
+        """Return openstacksdk's client of a service at the compute site."""
+        return self.clouds.compute.client(service)
 
     def report(self, event: str, message: str) -> None:
         """Report an event."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from larder.errors import LarderError
 from larder.terminal import Lines, escape, join_lines
-from provision import credentials, leases, networks, objects, servers, volumes
+from provision import addresses, credentials, leases, networks, objects, servers, volumes
+from provision.cloud_errors import ServiceMissingError
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
@@ -29,6 +30,8 @@ class Status:
     keys: tuple[Resource, ...]
     unseen: tuple[str, ...] = ()
     """What could not be queried, and why; if not empty, more resources may exist."""
+    not_offered: tuple[str, ...] = ()
+    """What the sites don't offer, so that there can't be any: a line per site."""
 
     @property
     def resources(self) -> list[Resource]:
@@ -57,40 +60,51 @@ class Status:
             "things": [{key: value for key, value in row.items() if key != "raw"} for row in rows],
             "warnings": self.warnings,
             "unseen": list(self.unseen),
+            "not_offered": list(self.not_offered),
         }
 
 
 def read_status(stack: Stack) -> Status:
-    """Query both sites. Failures go to `unseen`; if everything fails, raise the first error."""
+    """Query both sites. Failures go to `unseen`; if everything that the sites offer fails, raise the first error."""
     faults: list[tuple[str, LarderError]] = []
+    queried: list[str] = []
 
     def collect(what: str, query: Callable[[Stack], Iterable[T]]) -> tuple[T, ...]:
         try:
-            return tuple(query(stack))
+            found = tuple(query(stack))
+        except ServiceMissingError:
+            return ()
         except LarderError as error:
             faults.append((what, error))
             return ()
+        queried.append(what)
+        return found
 
     seen = Status(
-        collect("leases", _leases),
+        collect("leases", leases.find_all),
         collect("servers", servers.list_ours),
-        collect("floating IPs", networks.our_addresses),
+        collect("floating IPs", addresses.list_ours),
         collect("security groups", networks.our_groups),
         collect("volumes", volumes.list_ours),
         collect("buckets", objects.list_ours),
         collect("credentials", _keys),
     )
-    if len(faults) == len(fields(Status)) - 1:  # nothing could be queried
+    if faults and not queried:
         raise faults[0][1]
-    return replace(seen, unseen=tuple(f"{what}: {error.what}" for what, error in faults))
+    return replace(
+        seen, unseen=tuple(f"{what}: {error.what}" for what, error in faults), not_offered=_not_offered(stack)
+    )
 
 
-def _leases(stack: Stack) -> Iterable[Lease]:
-    return leases.find_all(stack) if stack.clouds.compute.endpoint("reservation") else ()
+def _not_offered(stack: Stack) -> tuple[str, ...]:
+    """Return a line for each site that lacks services."""
+    missing = [(cloud, cloud.missing_services()) for cloud in stack.clouds.both]
+    return tuple(f"{cloud} offers no {', no '.join(names)}" for cloud, names in missing if names)
 
 
 def _keys(stack: Stack) -> tuple[Resource, ...]:
-    keys = credentials.find(stack) if stack.clouds.objects.endpoint("object-store") else None
+    stack.clouds.objects.require("object-store")
+    keys = credentials.find(stack)
     return (Resource("credentials", keys.access, keys.id, "", "S3 keys"),) if keys else ()
 
 

@@ -6,7 +6,7 @@ Volumes come before the lease, so that they don't use up its time. The bucket, w
 from __future__ import annotations
 
 from larder.errors import InputError, LarderError
-from provision import credentials, leases, networks, objects, server_setup, servers, volumes
+from provision import addresses, credentials, leases, networks, objects, server_setup, servers, volumes
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.plan import PlanStep, plan
@@ -149,7 +149,8 @@ def _server(stack: Stack, replace: bool) -> Resource:
 
 def _delete_for_replacement(stack: Stack, server: Resource) -> None:
     """Delete our server to replace it."""
-    for why in server_setup.unmount_all(stack, server, volumes.list_ours(stack)):
+    attached = volumes.list_ours(stack) if stack.clouds.compute.offers("block-storage") else []
+    for why in server_setup.unmount_all(stack, server, attached):
         stack.report("warning", f"not unmounted before the server is deleted: {why}")
     stack.report("delete", f"{server}, to replace it")
     servers.delete(stack, server)
@@ -159,7 +160,7 @@ def _connect(stack: Stack, server: Resource) -> None:
     """Set the server's security groups, address and volumes."""
     networks.update_server_groups(stack, server)
     if stack.declaration.floating_ip:
-        networks.assign_address(stack, networks.find_address(stack), server)
+        addresses.assign(stack, addresses.find(stack), server)
     for volume in stack.declaration.volumes:
         volumes.attach(stack, volumes.require_volume(stack, volume.name), server)
 

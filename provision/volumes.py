@@ -8,7 +8,8 @@ from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
 from provision import answers, marks
-from provision.clouds import RUN_AGAIN, WaitTimeoutError, create_once, poll_until
+from provision.cloud_errors import RUN_AGAIN
+from provision.clouds import WaitTimeoutError, create_once, poll_until
 from provision.declaration import BootVolumeSpec, VolumeSpec
 from provision.host_scripts import Disk
 from provision.marks import Resource
@@ -19,7 +20,7 @@ BOOT = "boot"
 
 
 def _api(stack: Stack) -> Any:
-    return stack.clouds.compute.connection.block_storage
+    return stack.api("block-storage")
 
 
 def as_resource(stack: Stack, volume: Any) -> Resource:
@@ -189,7 +190,7 @@ def attach(stack: Stack, volume: Resource, server: Resource) -> Resource:
 
 
 def _attach(stack: Stack, volume: Resource, server: Resource) -> None:
-    compute = stack.clouds.compute.connection.compute
+    compute = stack.api("compute")
 
     def is_attached() -> bool | None:
         now = read(stack, volume)
@@ -212,7 +213,7 @@ def detach(stack: Stack, volume: Resource) -> Resource:
     if holder is not None and now.status != "detaching":
         # Only through Nova: Cinder refuses to detach a volume that a server uses.
         with stack.translate_errors(f"detach {now}"):
-            stack.clouds.compute.connection.compute.delete_volume_attachment(holder, now.id)
+            stack.api("compute").delete_volume_attachment(holder, now.id)
     return wait_for_status(stack, now, "available")
 
 

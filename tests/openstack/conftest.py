@@ -160,6 +160,8 @@ class Wire:
     """Returns an answer to give, or an error to raise, in place of asking the cloud."""
     after: Fault = lambda request: None
     """The same, once the cloud has done what was asked: its answer gets lost."""
+    change: Callable[[Any, requests.Response], None] = lambda request, answer: None
+    """Changes an answer of the cloud."""
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def made(self, *methods: str) -> list[tuple[str, str]]:
@@ -175,6 +177,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
         instead = wire.before(request)
         if instead is None:
             answer = send(self, request, *args, **options)
+            wire.change(request, answer)
             instead = wire.after(request) or answer
         if isinstance(instead, Exception):
             raise instead

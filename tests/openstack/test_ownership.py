@@ -122,6 +122,35 @@ def test_a_lease_stays_while_a_server_of_somebody_else_runs_on_it(site: Site) ->
     assert site.counts == {}
 
 
+def test_a_floating_ip_that_was_moved_to_another_server_stays_there(
+    site: Site, wire: Wire, answers: Callable[..., Any]
+) -> None:
+    site.declare(SERVER + "[floating_ip]\n")
+    site.succeeds("up")
+    (address,) = site.things["addresses"]
+    image, flavor = site.cloud.image.find_image("CC-Ubuntu24.04"), site.cloud.compute.find_flavor("m1.medium")
+    network = site.cloud.network.find_network("sharednet1")
+    other = site.cloud.compute.create_server(
+        name="other", image_id=image.id, flavor_id=flavor.id, networks=[{"uuid": network.id}]
+    )
+    wait_until(lambda: list(site.cloud.network.ports(device_id=other.id)), "the other server has its port")
+    (port,) = site.cloud.network.ports(device_id=other.id)
+    site.cloud.network.update_ip(address, port_id=port.id)
+    for command in ("plan", "up"):
+        ended = site.run(command)
+        assert ended.code == 3 and f"was moved to server {other.id}" in ended.err, ended
+    assert site.cloud.network.get_ip(address).port_id == port.id
+
+    broken = answers(500, "broken")
+    wire.before = lambda request: broken(request) if "8774" in request.url else None
+    assert site.run("down", "--yes").code == 5 and site.counts["addresses"] == 1
+    wire.before = lambda request: None
+    assert re.search(rf"release +floating IP .*which was moved to server {other.id}", site.succeeds("down", "--yes"))
+    left = site.cloud.network.get_ip(address)
+    assert left.port_id == port.id and left.description == "" and site.things["servers"] == [other.id]
+    assert site.run("down", "--yes").code == 0 and site.counts["addresses"] == 1
+
+
 def test_a_server_is_never_replaced_without_being_asked(site: Site) -> None:
     site.declare(STACK)
     site.succeeds("up")

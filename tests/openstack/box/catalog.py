@@ -17,10 +17,17 @@ SERVICES = (
     ("network", "neutron", "9696"),
     ("reservation", "blazar", "1234/v1"),
 )
+REGIONS = {"RegionOne": {kind for kind, _, _ in SERVICES}, "RegionTwo": {"image", "placement", "compute", "network"}}
+"""What each region offers. The second has neither volumes, leases nor objects, as bare-metal sites may have it."""
 
 
 def catalog(cloud):
     identity = cloud.identity
+    identity.create_region(id="RegionTwo")
+    keystone = identity.find_service("keystone")
+    for interface in ("public", "internal", "admin"):
+        url = f"http://{HOST}:5000/v3/"
+        identity.create_endpoint(service_id=keystone.id, interface=interface, url=url, region_id="RegionTwo")
     domain = identity.find_domain("Default").id
     project = identity.create_project(name="service", domain_id=domain)
     user = identity.create_user(name="svc", password="pw", domain_id=domain, default_project_id=project.id)
@@ -30,10 +37,11 @@ def catalog(cloud):
         identity.assign_project_role_to_user(project, user, found)
     for kind, name, rest in SERVICES:
         service = identity.create_service(name=name, type=kind)
-        for interface in ("public", "internal", "admin"):
-            identity.create_endpoint(
-                service_id=service.id, interface=interface, url=f"http://{HOST}:{rest}", region_id="RegionOne"
-            )
+        for region in (name for name, kinds in REGIONS.items() if kind in kinds):
+            for interface in ("public", "internal", "admin"):
+                identity.create_endpoint(
+                    service_id=service.id, interface=interface, url=f"http://{HOST}:{rest}", region_id=region
+                )
 
 
 def until(step, seconds=300):

@@ -62,7 +62,7 @@ bind_ip = 0.0.0.0
 bind_port = 8080
 workers = 1
 [pipeline:main]
-pipeline = catch_errors gatekeeper proxy-logging cache listing_formats bulk authtoken s3api s3token keystoneauth copy slo dlo proxy-logging proxy-server
+pipeline = catch_errors gatekeeper proxy-logging cache listing_formats bulk authtoken s3api s3token keystoneauth copy slo dlo versioned_writes symlink proxy-logging proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -75,7 +75,8 @@ memcache_servers = 127.0.0.1:11211
 use = egg:swift#keystoneauth
 operator_roles = admin, member
 X
-    for name in catch_errors gatekeeper listing_formats bulk copy slo dlo s3api; do
+    printf '[filter:versioned_writes]\nuse = egg:swift#versioned_writes\nallow_versioned_writes = true\nallow_object_versioning = true\n'
+    for name in catch_errors gatekeeper listing_formats bulk copy slo dlo symlink s3api; do
         printf '[filter:%s]\nuse = egg:swift#%s\n' $name $name
     done
     # Keystone tells a signature right from wrong only to services that log in.
@@ -178,6 +179,10 @@ identity_service = identity
 plugins = physical.host.plugin,flavor.instance.plugin
 event_max_retries = 1
 minutes_before_end_lease = 0
+# Chameleon's limit: seven days.
+[enforcement]
+enabled_filters = MaxLeaseDurationFilter
+max_lease_duration = 604800
 [nova]
 aggregate_freepool_name = freepool
 [database]

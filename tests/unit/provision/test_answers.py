@@ -132,10 +132,12 @@ def stack_of(**parts: Any) -> Any:
 def test_an_invalid_floating_ip_reaches_no_ssh_config(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Resource("server", "lab", "1", "ACTIVE", raw=SimpleNamespace(addresses={"net": [{"addr": INJECTED}]}))
     floating = Resource("floating IP", INJECTED, "2", "ACTIVE", raw=SimpleNamespace(port_id="3"))
+    monkeypatch.setattr(server_setup.addresses, "ports_of", lambda stack, server: ["3"])
+    stack = stack_of(clouds=SimpleNamespace(compute=SimpleNamespace(offers=lambda service: True)))
     for found in (floating, None):
-        monkeypatch.setattr(server_setup.networks, "find_address", lambda stack, found=found: found)
+        monkeypatch.setattr(server_setup.addresses, "find", lambda stack, found=found: found)
         with pytest.raises(ServiceError, match="expected: an IP address"):
-            server_setup.address_of(stack_of(), server)
+            server_setup.address_of(stack, server)
 
 
 def test_sizes_servers_and_dates_in_another_format_are_refused() -> None:
@@ -185,8 +187,7 @@ def test_an_answer_in_another_format_is_an_error_unless_the_resource_is_found(er
 )
 def test_a_console_log_is_text_of_a_limited_length(answer: object, log: str) -> None:
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: answer)
-    connection = SimpleNamespace(compute=compute)
-    stack = stack_of(clouds=SimpleNamespace(compute=SimpleNamespace(connection=connection)))
+    stack = stack_of(api=lambda service: compute)
     assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == log
 
 
@@ -194,17 +195,15 @@ def test_a_server_without_a_console_has_an_empty_log() -> None:
     def refuses(raw: object, length: int) -> None:
         raise sdk.HttpException("no console")
 
-    connection = SimpleNamespace(compute=SimpleNamespace(get_server_console_output=refuses))
-    stack = stack_of(clouds=SimpleNamespace(compute=SimpleNamespace(connection=connection)))
+    stack = stack_of(api=lambda service: SimpleNamespace(get_server_console_output=refuses))
     assert servers.console_log(stack, Resource("server", "lab", "1", "ACTIVE")) == ""
 
 
 def consoled(logs: list[str], messages: list[str]) -> Any:
     """Return a stack whose server shows these logs on its console, one after another."""
     compute = SimpleNamespace(get_server_console_output=lambda raw, length: logs.pop(0) if len(logs) > 1 else logs[0])
-    clouds = SimpleNamespace(compute=SimpleNamespace(connection=SimpleNamespace(compute=compute)))
     return stack_of(
-        clouds=clouds,
+        api=lambda service: compute,
         reporter=SimpleNamespace(event=lambda *words: None),
         report=lambda event, message: messages.append(message),
     )
@@ -245,10 +244,7 @@ def test_objects_whose_names_lead_elsewhere_are_deleted_by_no_request() -> None:
         asked.append(path)
         return SimpleNamespace(status_code=204)
 
-    site = SimpleNamespace(
-        connection=SimpleNamespace(object_store=SimpleNamespace(delete=delete)),
-        endpoint=lambda service: "https://swift.example.org",
-    )
+    site = SimpleNamespace(client=lambda service: SimpleNamespace(delete=delete))
     stack = stack_of(clouds=SimpleNamespace(objects=site))
     names = ["a", "../other/a", "a/./b", "..", "a..b"]
     errors = objects._delete_singly(stack, Resource("bucket", "data", "data", ""), names)

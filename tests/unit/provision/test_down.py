@@ -67,7 +67,7 @@ def test_down_waits_for_a_volume_that_is_being_deleted_without_reading_it(tmp_pa
     path = tmp_path / "provision.toml"
     path.write_text(DECLARED)
     storage = SimpleNamespace(volumes=list)  # that is all it can be asked
-    site = SimpleNamespace(connection=SimpleNamespace(block_storage=storage))
+    site = SimpleNamespace(client=lambda service: storage)
     stack = Stack(load_declaration(path), cast(Any, SimpleNamespace(compute=site)), Reporter("provision"))
     leaving = Status((), (), (), (), (volume("1", "block", "block", "deleting"),), (), ())
     down(stack, removals(stack, leaving, ["block"]), leaving)

@@ -1,0 +1,116 @@
+"""Floating IPs: the addresses at which servers are reached from outside.
+
+A floating IP may be moved to another server by hand. It then serves that server, so it is neither taken back nor
+deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from openstack import exceptions as sdk
+
+from larder.errors import InputError
+from provision import marks, servers
+from provision.clouds import create_once
+from provision.marks import Resource
+from provision.stack import Stack
+
+
+def _address(stack: Stack, item: Any) -> Resource:
+    location = f"at port {item.port_id}" if item.port_id else "unused"
+    owner = marks.parse_owner(item)
+    return Resource(
+        "floating IP", item.floating_ip_address, item.id, item.status, location, owner == stack.owner, item, owner
+    )
+
+
+def list_ours(stack: Stack) -> list[Resource]:
+    """Return the floating IPs that carry our mark."""
+    with stack.translate_errors("list floating IPs"):
+        listed = list(stack.api("network").ips(project_id=stack.clouds.compute.project_id))
+    return [item for item in (_address(stack, ip) for ip in listed) if item.ours]
+
+
+def find(stack: Stack) -> Resource | None:
+    """Return our floating IP, if there is one."""
+    return marks.select_one(list_ours(stack), stack.adopt)
+
+
+def ports_of(stack: Stack, server: Resource) -> list[str]:
+    """Return the ids of a server's network ports."""
+    with stack.translate_errors("look for the server's port"):
+        return [str(port.id) for port in stack.api("network").ports(device_id=server.id)]
+
+
+def port_of(stack: Stack, server: Resource) -> str:
+    """Return the id of a server's network port."""
+    ports = ports_of(stack, server)
+    if not ports:
+        raise InputError(f"{server} has no network port", next_step="run `up --replace`, which starts another one")
+    return ports[0]
+
+
+def holder_elsewhere(stack: Stack, address: Resource, server_ids: Collection[str]) -> str:
+    """Return what holds a floating IP, if it is at none of these servers; else ""."""
+    port_id = address.raw.port_id
+    if not port_id:
+        return ""
+    with stack.translate_errors(f"look where the floating IP {address.name} is"):
+        try:
+            device = str(stack.api("network").get_port(port_id).device_id or "")
+        except sdk.NotFoundException:  # a port of another project
+            return f"port {port_id}"
+    if device in server_ids:
+        return ""
+    return f"server {device}" if device else f"port {port_id}"
+
+
+def require_here(stack: Stack, address: Resource, server_ids: Collection[str]) -> None:
+    """Raise InputError if a floating IP is at a server that isn't one of these."""
+    if holder := holder_elsewhere(stack, address, server_ids):
+        raise InputError(
+            f"{address} was moved to {holder}, which isn't this stack's",
+            next_step="detach it from that first (`openstack floating ip unset --port`); or leave it: `down` "
+            "removes only this stack's mark from it, and the next `up` gets another one",
+        )
+
+
+def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource:
+    """Assign our floating IP to the server's port, and create it if needed."""
+    assert stack.declaration.floating_ip
+    api, port = stack.api("network"), port_of(stack, server)
+    if address is not None:
+        if address.raw.port_id == port:
+            return address
+        require_here(stack, address, {server.id})
+    with stack.translate_errors("give the server a floating IP"):
+        if address is not None:
+            return _address(stack, api.update_ip(address.id, port_id=port))
+        pool = servers.find_network(stack, stack.declaration.floating_ip.network)
+        return create_once(
+            stack.clouds.compute,
+            "get a floating IP",
+            lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
+            lambda: find(stack),
+        )
+
+
+def delete(stack: Stack, server_ids: Collection[str], address: Resource) -> None:
+    """Delete a floating IP, unless it was moved to a server that isn't one of these."""
+    with stack.translate_errors(f"look at the floating IP {address.name}"):
+        now = _address(stack, stack.api("network").get_ip(address.id))
+    require_here(stack, now, server_ids)
+    with stack.translate_errors(f"release the floating IP {address.name}"):
+        stack.api("network").delete_ip(address.id)
+
+
+def release(stack: Stack, address: Resource) -> None:
+    """Remove our mark from a floating IP that serves someone else's server."""
+    api = stack.api("network")
+    with stack.translate_errors(f"remove the mark from the floating IP {address.name}"):
+        if stack.mark in (address.raw.tags or ()):
+            api.set_tags(address.raw, [tag for tag in address.raw.tags if tag != stack.mark])
+        if address.raw.description == stack.mark:
+            api.update_ip(address.id, description="")
