@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +20,7 @@ from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
 from provision import credentials, doctor, leases, objects, plan, server_setup, status, up, volumes
 from provision import down as take_down
 from provision.clouds import configure_clouds
+from provision.concurrency import lock_stack
 from provision.declaration import MAX_HOURS, load_declaration, parse_network
 from provision.marks import Resource
 from provision.stack import Stack
@@ -47,19 +49,8 @@ def parser() -> argparse.ArgumentParser:
     program = f"{invocation} provision" if invocation else "python -m provision"
     top = _Parser(prog=program, description=__doc__, epilog=EXITS, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"larder {__version__}")
-    top.add_argument(
-        "--file", "-f", type=Path, default=Path("provision.toml"), help="the declaration; default provision.toml"
-    )
-    top.add_argument(
-        "--adopt", action="store_true", help="mark and manage resources that have a declared name but no mark"
-    )
-    top.add_argument(
-        "--caller",
-        type=_network,
-        default=os.environ.get("LARDER_CALLER") or None,
-        metavar="ADDRESS",
-        help="this machine's address or network, as seen from the cloud [LARDER_CALLER]",
-    )
+    _common_options(top)
+    top.set_defaults(file=Path("provision.toml"), adopt=False, caller=os.environ.get("LARDER_CALLER") or None)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _stack_commands(commands)
     _server_commands(commands)
@@ -68,6 +59,26 @@ def parser() -> argparse.ArgumentParser:
     _bucket_commands(_group(commands, "bucket", "the bucket"))
     _credentials_commands(_group(commands, "credentials", "S3 keys for the bucket"))
     return top
+
+
+def _common_options(command: argparse.ArgumentParser) -> None:
+    """Add the options that may stand before and after the command; the last one counts."""
+    command.add_argument(
+        "--file", "-f", type=Path, default=argparse.SUPPRESS, help="the declaration; default provision.toml"
+    )
+    command.add_argument(
+        "--adopt",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="mark and manage resources that have a declared name but no mark",
+    )
+    command.add_argument(
+        "--caller",
+        type=_network,
+        default=argparse.SUPPRESS,
+        metavar="ADDRESS",
+        help="this machine's address or network, as seen from the cloud [LARDER_CALLER]",
+    )
 
 
 def _network(text: str) -> str:
@@ -91,25 +102,31 @@ def _gib(text: str) -> int:
 
 def _group(subparsers: Commands, name: str, text: str) -> Commands:
     command = subparsers.add_parser(name, help=text, description=text)
+    _common_options(command)
     return command.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
 
-def _add(subparsers: Commands, name: str, run: CommandFunction, text: str, asks: bool = False) -> _Parser:
+def _add(
+    subparsers: Commands, name: str, run: CommandFunction, text: str, asks: bool = False, changes: bool = True
+) -> _Parser:
     command = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, changes=changes, program=command.prog)
+    _common_options(command)
     if asks:
         command.add_argument("--yes", action="store_true", help="don't ask for the name")
     return command
 
 
 def _stack_commands(subparsers: Commands) -> None:
-    _add(subparsers, "doctor", _doctor, "check everything that `up` needs, and say how to fix each fault")
-    _add(subparsers, "plan", _plan, "print what `up` would do; exit code 2 if there is something to do")
+    _add(
+        subparsers, "doctor", _doctor, "check everything that `up` needs, and say how to fix each fault", changes=False
+    )
+    _add(subparsers, "plan", _plan, "print what `up` would do; exit code 2 if there is something to do", changes=False)
     up_command = _add(subparsers, "up", _up, "bring everything to its declared state, and wait for it")
     up_command.add_argument(
         "--replace", action="store_true", help="replace a server that isn't as declared or is in ERROR"
     )
-    _add(subparsers, "status", _status, "list the stack's resources, declared or not").add_argument(
+    _add(subparsers, "status", _status, "list the stack's resources, declared or not", changes=False).add_argument(
         "--json", action="store_true", help="print JSON"
     )
     down = _add(
@@ -125,14 +142,18 @@ def _stack_commands(subparsers: Commands) -> None:
 
 
 def _server_commands(subparsers: Commands) -> None:
-    _add(subparsers, "ssh", _ssh, "open a shell on the server, or run a command there").add_argument(
+    _add(subparsers, "ssh", _ssh, "open a shell on the server, or run a command there", changes=False).add_argument(
         "argv",
         nargs=argparse.REMAINDER,
         metavar="COMMAND",
         help="the words are joined by spaces for the server's shell, as by OpenSSH: `ssh 'a && b'`",
     )
     tunnel = _add(
-        subparsers, "tunnel", _tunnel, "forward a local port to Jupyter's on the server through SSH, until Ctrl-C"
+        subparsers,
+        "tunnel",
+        _tunnel,
+        "forward a local port to Jupyter's on the server through SSH, until Ctrl-C",
+        changes=False,
     )
     tunnel.add_argument("--port", type=_port, default=8888, help="of Jupyter on the server; default 8888")
     tunnel.add_argument("--local-port", type=_port, help="on this machine; default the same")
@@ -144,7 +165,7 @@ def _lease_commands(subparsers: Commands) -> None:
 
 
 def _volume_commands(subparsers: Commands) -> None:
-    _add(subparsers, "list", _volume_list, "list the stack's volumes")
+    _add(subparsers, "list", _volume_list, "list the stack's volumes", changes=False)
     texts: tuple[tuple[str, CommandFunction, str], ...] = (
         ("create", _volume_create, "create a declared volume"),
         ("attach", _volume_attach, "attach it to the server"),
@@ -176,7 +197,13 @@ def _credentials_commands(subparsers: Commands) -> None:
         _credentials_create,
         "create S3 keys, write them to .env and rclone's configuration, and show them once",
     )
-    _add(subparsers, "show", _credentials_show, "show the access key, and whether the files have it; no secret")
+    _add(
+        subparsers,
+        "show",
+        _credentials_show,
+        "show the access key, and whether the files have it; no secret",
+        changes=False,
+    )
     _add(subparsers, "revoke", _credentials_revoke, "delete the S3 keys at the cloud and from the files", asks=True)
 
 
@@ -329,7 +356,7 @@ def _require_ours(resource: Resource) -> Resource:
 def _require_bucket(stack: Stack) -> Resource:
     if stack.declaration.bucket is None:
         raise ConfigurationError(f"{stack.name} declares no bucket", next_step="declare it as [bucket]")
-    bucket = objects.find(stack)
+    bucket = objects.find(stack, measure=True)
     if bucket is None:
         raise InputError(
             f"the bucket {stack.declaration.bucket.name} doesn't exist", next_step="run `bucket create` or `up`"
@@ -349,7 +376,7 @@ def _bucket_create(stack: Stack, given: argparse.Namespace) -> int:
 def _bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
     bucket = _require_ours(_require_bucket(stack))
     _confirm(given, f"all of {bucket}: {bucket.detail}", bucket.name)
-    print_escaped(f"{objects.empty(stack, bucket)} objects deleted")
+    print_escaped(objects.empty(stack, bucket))
     return 0
 
 
@@ -396,7 +423,7 @@ def _credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
         credentials.revoke(stack, keys)
     changed = credentials.remove_from_files(stack)  # last, so that the files never lose keys that still work
     for path in changed:
-        stack.report("write", f"{path}: removed the keys")
+        stack.report("write", f"{path} without the S3 keys")
     if keys is None and not changed:
         stack.report("done", "there are no S3 keys to revoke")
     return 0
@@ -448,7 +475,8 @@ def _run(words: Sequence[str], reporter: Reporter) -> int:
     given = parser().parse_args(words)
     declared = load_declaration(given.file)
     stack = Stack(declared, configure_clouds(declared.sites, declared.limits), reporter, given.adopt, given.caller)
-    return int(given.run(stack, given))
+    with lock_stack(stack, given.program) if given.changes else nullcontext():
+        return int(given.run(stack, given))
 
 
 if __name__ == "__main__":

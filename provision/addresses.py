@@ -14,6 +14,7 @@ from openstack import exceptions as sdk
 from larder.errors import InputError
 from provision import marks, servers
 from provision.clouds import create_once
+from provision.concurrency import withdraw_if_later
 from provision.marks import Resource
 from provision.stack import Stack
 
@@ -89,12 +90,14 @@ def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource
         if address is not None:
             return _address(stack, api.update_ip(address.id, port_id=port))
         pool = servers.find_network(stack, stack.declaration.floating_ip.network)
-        return create_once(
+        created = create_once(
             stack.clouds.compute,
             "get a floating IP",
             lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
             lambda: find(stack),
         )
+    withdraw_if_later(stack, created, lambda: list_ours(stack), lambda: delete(stack, {server.id}, created))
+    return created
 
 
 def delete(stack: Stack, server_ids: Collection[str], address: Resource) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RUN_AGAIN = "run the same command again: it finds what was created, and continues"
 REFUSED = "the service refuses it, so a retry won't help: change the declaration as the reason says, or ask the site"
+UNRESTRICTED = "use an unrestricted application credential for leases and keys, or ask the site's operators"
 TEMPORARY_STATUSES = [502, 503, 504]
 """Statuses of temporary failures, independent of the request."""
 TRY_LATER_STATUSES = (409, 413, 423, 425, 429)
@@ -84,9 +85,9 @@ def _translate_refusal(status: int, head: str, reason: str, cloud: Cloud) -> Lar
             next_step="delete resources (`doctor` shows the quota), declare fewer, or ask the site for more",
         )
     if status == 403:
+        is_restricted = "connection" in cloud.__dict__ and cloud.restricted  # else the login itself was refused
         return ConfigurationError(
-            f"{head}: not allowed: {reason}",
-            next_step="use an unrestricted application credential for leases and keys, or ask the site's operators",
+            f"{head}: not allowed: {reason}", next_step=UNRESTRICTED if is_restricted else REFUSED
         )
     if status == 404:
         return InputError(

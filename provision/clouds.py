@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ import os_service_types
 from keystoneauth1.session import Session
 from openstack.config import OpenStackConfig
 
-from larder.errors import ConfigurationError, ServiceError
+from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.progress import Reporter
 from provision.cloud_errors import (
     CLOUD_ERRORS,
@@ -25,6 +26,7 @@ from provision.cloud_errors import (
     TOKEN_METHODS,
     ServiceMissingError,
     may_have_succeeded,
+    status_of,
     translate_cloud_error,
     translate_cloud_errors,
 )
@@ -86,7 +88,7 @@ class Cloud:
         with translate_cloud_errors(self, "log in"):
             self._config = self._settings()
             connection = openstack.connection.Connection(config=self._config)
-            connection.session.get_token()  # authorize() hides the cause of a failure
+            _log_in(connection.session)
         return connection
 
     def _settings(self) -> Any:
@@ -198,6 +200,19 @@ class Cloud:
             )
 
 
+def _log_in(session: Any) -> None:
+    """Get a token, since openstacksdk's authorize() hides the cause of a failure."""
+    try:
+        session.get_token()
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # Keystoneauth's for a missing password.
+        raise ConfigurationError(
+            f"the login is incomplete: {error}", next_step="complete the entry in clouds.yaml, or the OS_* variables"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Clouds:
     """The two sites; the same object twice if they are one."""
@@ -225,11 +240,15 @@ def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callab
     try:
         return create()
     except CLOUD_ERRORS as error:
+        existing = None
         if may_have_succeeded(error):
             with translate_cloud_errors(cloud, action):
                 existing = find()
-            if existing is not None:
-                return existing
+        elif 400 <= status_of(error) < 500:  # another run may have been faster, and taken the name or the volume
+            with suppress(LarderError), translate_cloud_errors(cloud, action):
+                existing = find()
+        if existing is not None:
+            return existing
         raise translate_cloud_error(error, cloud, action) from error
 
 

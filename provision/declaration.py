@@ -135,8 +135,12 @@ class VolumeSpec(DeclarationTable):
     @field_validator("mount")
     @classmethod
     def _absolute(cls, mount: str | None) -> str | None:
-        if mount is not None and not re.match(r"^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", mount):
+        if mount is None:
+            return mount
+        if not re.match(r"^/[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", mount):
             raise ValueError("must be an absolute path such as /mnt/block")
+        if {".", ".."} & {*mount.split("/")}:  # systemd and findmnt know a mount point by one name only
+            raise ValueError("must not contain . or .. as a folder")
         return mount
 
 

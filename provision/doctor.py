@@ -63,7 +63,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
     declared = stack.declaration
     if cloud is stack.clouds.compute and declared.server:
         server = declared.server
-        yield _check("image", lambda: str(servers.find_image(stack, server.image).id))
+        yield _check("image", lambda: str(servers.require_image_fits(stack, server).id))
         yield _check("flavor", lambda: _flavor(servers.find_flavor(stack, server.flavor)))
         yield _check("network", lambda: str(servers.find_network(stack, server.network).id))
         yield _check("key pair", lambda: str(servers.find_key_pair(stack, server.key).fingerprint))
@@ -101,12 +101,7 @@ def _private_key(stack: Stack) -> str:
 
 
 def _group(stack: Stack, name: str) -> str:
-    candidates = networks.group_candidates(stack, name)
-    if not candidates:
-        raise servers.not_found_error(
-            "security group", name, [], "declare it as [[security_group]], or correct the name"
-        )
-    return candidates[0].id
+    return networks.require_one_group(stack, name).id
 
 
 def _lease(stack: Stack) -> str:

@@ -16,6 +16,7 @@ from larder.errors import InputError, ServiceError
 from provision import answers, marks
 from provision.cloud_errors import RUN_AGAIN, read_reason
 from provision.clouds import create_once, poll_until
+from provision.concurrency import withdraw_if_later
 from provision.marks import Resource
 from provision.stack import Stack
 
@@ -35,6 +36,7 @@ class Lease:
     end: datetime
     reservation: str
     """The reservation's id."""
+    created_at: str = ""
 
     @property
     def flavor(self) -> str:
@@ -88,6 +90,7 @@ def _lease(item: Any) -> Lease:
         str(item["status"]),
         _date(item["end_date"]),
         reservation and answers.validate_identifier(reservation, "the id of a reservation"),
+        str(item.get("created_at") or ""),
     )
 
 
@@ -119,6 +122,12 @@ def create(stack: Stack, flavor_id: str, hours: float) -> Lease:
             raise _no_capacity() if _lacks_hosts(error) else error from None
 
     lease = create_once(stack.clouds.compute, "create a lease", ask, lambda: find(stack))
+    withdraw_if_later(
+        stack,
+        lease.resource,
+        lambda: [item.resource for item in find_all(stack) if not item.is_over],
+        lambda: delete(stack, lease),
+    )
     return wait_active(stack, lease)
 
 

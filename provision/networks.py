@@ -16,6 +16,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.terminal import join_lines
 from provision import answers, marks
 from provision.clouds import create_once
+from provision.concurrency import withdraw_if_later
 from provision.declaration import CALLER, SecurityGroupSpec
 from provision.declaration import parse_network as as_network
 from provision.marks import Resource
@@ -167,11 +168,17 @@ def _covers(rule: Any, port: int, source: str) -> bool:
 def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
     """Create a security group, without rules."""
     api = stack.api("network")
-    create_once(
+    created = create_once(
         stack.clouds.compute,
         f"create the security group {group.name}",
-        lambda: api.create_security_group(name=group.name, description=stack.mark),
+        lambda: _group(stack, api.create_security_group(name=group.name, description=stack.mark)),
         lambda: find_group(stack, group),
+    )
+    withdraw_if_later(
+        stack,
+        created,
+        lambda: [item for item in group_candidates(stack, group.name) if item.ours],
+        lambda: delete_group(stack, created),
     )
 
 
@@ -226,22 +233,30 @@ def find_group_ids(stack: Stack) -> list[str]:
     declared = {group.name: group for group in stack.declaration.security_groups}
     server, ids = stack.declaration.server, []
     for name in server.security_groups if server else ():
-        existing = (
-            find_group(stack, declared[name]) if name in declared else _only_candidate(group_candidates(stack, name))
-        )
+        existing = find_group(stack, declared[name]) if name in declared else require_one_group(stack, name)
         if existing is None:
-            raise InputError(f"there is no security group {name!r}", next_step="declare it, or correct [server]")
+            raise _no_such_group(name)
         ids.append(existing.id)
     return ids
 
 
-def _only_candidate(candidates: list[Resource]) -> Resource | None:
+def _no_such_group(name: str) -> InputError:
+    return InputError(
+        f"there is no security group {name!r}", next_step="declare it as [[security_group]], or correct the name"
+    )
+
+
+def require_one_group(stack: Stack, name: str) -> Resource:
+    """Return the project's security group of a name. Raises InputError unless there is exactly one."""
+    candidates = group_candidates(stack, name)
     if len(candidates) > 1:
         raise InputError(
             join_lines(f"{len(candidates)} security groups have this name:", *(f"  - {item}" for item in candidates)),
             next_step="rename all but one, or declare one of your own",
         )
-    return candidates[0] if candidates else None
+    if not candidates:
+        raise _no_such_group(name)
+    return candidates[0]
 
 
 def _ports(stack: Stack, server: Resource) -> list[Any]:

@@ -10,10 +10,9 @@ from urllib.parse import quote
 from openstack import exceptions as sdk
 
 from larder.errors import InputError, ServiceError
-from larder.terminal import join_lines
-from provision import answers, marks
+from provision import contents, marks
 from provision.cloud_errors import RUN_AGAIN
-from provision.clouds import poll_until
+from provision.clouds import WaitTimeoutError, poll_until
 from provision.declaration import BUCKET
 from provision.marks import Resource
 from provision.stack import Stack
@@ -31,25 +30,26 @@ def _api(stack: Stack) -> Any:
     return stack.clouds.objects.client("object-store")
 
 
-def _read(stack: Stack, name: str) -> Resource | None:
-    answer = _api(stack).head(f"/{quote(name)}")
-    if answer.status_code == 404:
+def _read(stack: Stack, name: str, measure: bool) -> Resource | None:
+    """Return a bucket, or None. `measure`: list its versions and uploads, if it is ours."""
+    api = _api(stack)
+    headers = contents.head(api, name)
+    if headers is None:
         return None
-    sdk.raise_from_response(answer)
-    count, size = (
-        answers.validate_whole_number(answer.headers.get(f"X-Container-{what}", 0), f"{what} of the bucket {name}")
-        for what in ("Object-Count", "Bytes-Used")
-    )
-    owner = answer.headers.get(HEADER, "")
+    owner = headers.get(HEADER, "")
     ours = owner == stack.owner_at(stack.clouds.objects)
-    return Resource("bucket", name, name, "", f"{count} objects, {size} bytes", ours, answer.headers, owner)
+    if ours and measure:
+        seen = contents.read_contents(stack, api, name, headers)
+    else:
+        seen = contents.Contents(*contents.read_counts(name, headers))
+    return Resource("bucket", name, name, "", str(seen), ours, seen, owner)
 
 
-def find(stack: Stack) -> Resource | None:
-    """Return the declared bucket, or None."""
+def find(stack: Stack, measure: bool = False) -> Resource | None:
+    """Return the declared bucket, or None. `measure`: list its versions and uploads."""
     assert stack.declaration.bucket
     with stack.translate_errors("look at the bucket", stack.clouds.objects):
-        bucket = _read(stack, stack.declaration.bucket.name)
+        bucket = _read(stack, stack.declaration.bucket.name, measure)
     return marks.select_one([bucket] if bucket else [], stack.adopt, unique_names=True)
 
 
@@ -57,7 +57,7 @@ def list_ours(stack: Stack) -> list[Resource]:
     """Return all buckets that carry our mark, declared or not."""
     with stack.translate_errors("list buckets", stack.clouds.objects):
         names = [item.name for item in _api(stack).containers() if re.fullmatch(BUCKET, str(item.name))]
-        buckets = [_read(stack, name) for name in names]
+        buckets = [_read(stack, name, measure=True) for name in names]
     return [item for item in buckets if item is not None and item.ours]
 
 
@@ -77,54 +77,65 @@ def create(stack: Stack) -> None:
             )
 
 
-def empty(stack: Stack, bucket: Resource) -> int:
-    """Delete every object of a bucket, and return their number."""
+def empty(stack: Stack, bucket: Resource) -> str:
+    """Delete every object of a bucket, with versions, delete markers, uploads and segments. Return their numbers."""
+    api, name = _api(stack), bucket.name
+    with stack.translate_errors(f"empty the bucket {name}", stack.clouds.objects):
+        more = contents.empty_by_s3(stack, name)
+        if contents.VERSIONS_HEADER in (contents.head(api, name) or {}):
+            more += contents.empty_by_swift_versions(stack, api, name)
+        deleted = _empty_container(stack, name)
+        segments = _empty_container(stack, name + contents.SEGMENTS)
+    _wait_until_counted_empty(stack, name)
+    texts = [f"{deleted} objects deleted"]
+    texts += [f"{more} versions, delete markers and unfinished uploads"] if more else []
+    texts += [f"{segments} segments of uploads"] if segments else []
+    return ", ".join(texts)
+
+
+def _empty_container(stack: Stack, name: str) -> int:
+    """Delete every object of a container, which may not exist, and return their number."""
     deleted = 0
-    with stack.reporter.task(f"empty {bucket.name}", None, "objects") as task:
-        for names in _pages(stack, bucket):
-            _delete(stack, bucket, names)
+    with stack.reporter.task(f"empty {name}", None, "objects") as task:
+        for names in _pages(stack, name):
+            _delete(stack, name, names)
             deleted += len(names)
             task.advance(len(names))
     return deleted
 
 
-def _pages(stack: Stack, bucket: Resource) -> Iterator[list[str]]:
-    """Yield pages of a bucket's object names, each time from the start, until the bucket is empty."""
+def _pages(stack: Stack, container: str) -> Iterator[list[str]]:
+    """Yield pages of a container's object names, each time from the start, until it is empty."""
     before: list[str] = []
     while True:
-        with stack.translate_errors(f"list the bucket {bucket.name}", stack.clouds.objects):
-            answer = _api(stack).get(f"/{quote(bucket.name)}", params={"format": "json", "limit": PER_CALL})
-            sdk.raise_from_response(answer)
-            names = [str(item["name"]) for item in answer.json()] if answer.status_code == 200 else []
+        answer = _api(stack).get(f"/{quote(container)}", params={"format": "json", "limit": PER_CALL})
+        if answer.status_code == 404:
+            return
+        sdk.raise_from_response(answer)
+        names = [str(item["name"]) for item in answer.json()] if answer.status_code == 200 else []
         if not names:
             return
         if names == before:
             raise ServiceError(
-                f"bucket {bucket.name}: {len(names)} objects stay although they were deleted", next_step=RUN_AGAIN
+                f"bucket {container}: {len(names)} objects stay although they were deleted", next_step=RUN_AGAIN
             )
         yield names
         before = names
 
 
-def _delete(stack: Stack, bucket: Resource, names: Sequence[str]) -> None:
+def _delete(stack: Stack, container: str, names: Sequence[str]) -> None:
     """Delete objects. Swift's bulk delete always answers 200; the result is in the body."""
-    with stack.translate_errors(f"empty the bucket {bucket.name}", stack.clouds.objects):
-        listed = "\n".join(quote(f"{bucket.name}/{name}") for name in names)
-        headers = {"Content-Type": "text/plain", "Accept": "application/json"}
-        answer = _api(stack).post("?bulk-delete", data=listed.encode(), headers=headers)
-        if answer.status_code in (404, 405, 501) or not _is_result(answer):
-            errors = _delete_singly(stack, bucket, names)
-        else:
-            result = answer.json()
-            errors = [f"{name}: {status}" for name, status in result["Errors"]]
-            if not errors and not result["Response Status"].startswith("2"):
-                errors = [result["Response Status"] + " " + result.get("Response Body", "")]
-    if errors:
-        shown = (f"  - {error}" for error in errors[:10])
-        raise ServiceError(
-            join_lines(f"bucket {bucket.name}: {len(errors)} objects could not be deleted:", *shown),
-            next_step=f"see their causes above; {RUN_AGAIN}",
-        )
+    listed = "\n".join(quote(f"{container}/{name}") for name in names)
+    headers = {"Content-Type": "text/plain", "Accept": "application/json"}
+    answer = _api(stack).post("?bulk-delete", data=listed.encode(), headers=headers)
+    if answer.status_code in (404, 405, 501) or not _is_result(answer):
+        errors = _delete_singly(stack, container, names)
+    else:
+        result = answer.json()
+        errors = [f"{name}: {status}" for name, status in result["Errors"]]
+        if not errors and not result["Response Status"].startswith("2"):
+            errors = [result["Response Status"] + " " + result.get("Response Body", "")]
+    contents.raise_failures(container, "objects", errors)
 
 
 def _is_result(answer: Any) -> bool:
@@ -136,23 +147,49 @@ def _is_result(answer: Any) -> bool:
         return False
 
 
-def _delete_singly(stack: Stack, bucket: Resource, names: Sequence[str]) -> list[str]:
-    errors = []
-    for name in names:
-        if {".", ".."} & {*name.split("/")}:  # such a path would be normalized on the way, and name another object
-            errors.append(f"{name}: a name that can't be requested; delete it in the site's web interface")
-            continue
-        status = _api(stack).delete(f"/{quote(bucket.name)}/{quote(name)}").status_code
-        errors += [f"{name}: {status}"] if status not in (204, 404) else []
-    return errors
+def _delete_singly(stack: Stack, container: str, names: Sequence[str]) -> list[str]:
+    api = _api(stack)
+    return [failure for name in names if (failure := contents.delete_object(api, container, name))]
+
+
+def _wait_until_counted_empty(stack: Stack, name: str) -> None:
+    """Wait until the store counts no object. Raises InputError if it lists none but counts some."""
+
+    def counted() -> bool | None:
+        with stack.translate_errors(f"look at the bucket {name}", stack.clouds.objects):
+            headers = contents.head(_api(stack), name)
+        return None if headers is not None and contents.read_counts(name, headers)[0] else True
+
+    try:
+        poll_until(stack.reporter, f"the bucket {name} counts as empty", counted, EMPTY_SECONDS, RUN_AGAIN)
+    except WaitTimeoutError:
+        raise _hidden_error(name) from None
+
+
+def _hidden_error(name: str) -> InputError:
+    return InputError(
+        f"the bucket {name} still holds something that Swift's API doesn't list: older versions, delete markers or "
+        "unfinished uploads",
+        next_step="its S3 API shows them: declare [credentials], run `credentials create`, then `bucket empty` again",
+    )
 
 
 def delete(stack: Stack, bucket: Resource) -> None:
-    """Delete an empty bucket. Raises InputError if it isn't empty."""
+    """Delete an empty bucket, and the container of its uploads' parts. Raises InputError if one isn't empty."""
+    with stack.translate_errors(f"look at the bucket {bucket.name}", stack.clouds.objects):
+        _refuse_if_full(stack, bucket.name)
+        has_segments = contents.head(_api(stack), bucket.name + contents.SEGMENTS) is not None
+    if has_segments:  # first: without the bucket, nobody would find them
+        _delete_container(stack, bucket.name + contents.SEGMENTS, bucket.name)
+    _delete_container(stack, bucket.name, bucket.name)
+
+
+def _delete_container(stack: Stack, name: str, bucket: str) -> None:
+    """Delete a bucket, or the container of its uploads' parts."""
 
     def gone() -> bool | None:
-        with stack.translate_errors(f"delete the bucket {bucket.name}", stack.clouds.objects):
-            answer = _api(stack).delete(f"/{quote(bucket.name)}")
+        with stack.translate_errors(f"delete the bucket {name}", stack.clouds.objects):
+            answer = _api(stack).delete(f"/{quote(name)}")
             if answer.status_code == 409:
                 _refuse_if_full(stack, bucket)
                 return None  # the store hasn't noticed yet that the bucket is empty
@@ -160,11 +197,17 @@ def delete(stack: Stack, bucket: Resource) -> None:
                 sdk.raise_from_response(answer)
         return True
 
-    poll_until(stack.reporter, f"the bucket {bucket.name} is gone", gone, EMPTY_SECONDS, RUN_AGAIN)
+    try:
+        poll_until(stack.reporter, f"the bucket {name} is gone", gone, EMPTY_SECONDS, RUN_AGAIN)
+    except WaitTimeoutError:
+        raise _hidden_error(bucket) from None
 
 
-def _refuse_if_full(stack: Stack, bucket: Resource) -> None:
-    if any(_pages(stack, bucket)):
+def _refuse_if_full(stack: Stack, name: str) -> None:
+    """Raise InputError if a bucket holds something. What the store counts may be behind what it lists."""
+    seen = contents.read_contents(stack, _api(stack), name, contents.head(_api(stack), name) or {})
+    is_listed = any(any(_pages(stack, container)) for container in (name, name + contents.SEGMENTS))
+    if is_listed or seen.versions or seen.markers or seen.uploads:
         raise InputError(
-            f"the bucket {bucket.name} is not empty", next_step="`bucket empty` deletes its objects, after asking"
+            f"the bucket {name} is not empty: {seen}", next_step="`bucket empty` deletes all of that, after asking"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from larder.errors import InputError
 from provision import addresses, credentials, leases, networks, objects, servers, volumes
 from provision.clouds import SERVICES, Cloud
 from provision.declaration import SecurityGroupSpec, VolumeSpec
@@ -58,17 +59,17 @@ def check_references(stack: Stack) -> None:
         cloud.require(*needed_services(stack, cloud))
     declared = stack.declaration.server
     if declared:
-        servers.find_image(stack, declared.image)
-        servers.find_flavor(stack, declared.flavor)
+        servers.require_image_fits(stack, declared)
         servers.find_key_pair(stack, declared.key)
         servers.find_network(stack, declared.network)
     if stack.declaration.floating_ip:
         servers.find_network(stack, stack.declaration.floating_ip.network)
     for name in undeclared_groups(stack):
-        if not networks.group_candidates(stack, name):
-            raise servers.not_found_error(
-                "security group", name, [], "declare it as [[security_group]], or correct the name"
-            )
+        networks.require_one_group(stack, name)
+    types = [item.type for item in stack.declaration.volumes]
+    types += [declared.boot_volume.type] if declared and declared.boot_volume else []
+    for name in sorted({name for name in types if name}):
+        volumes.require_type(stack, name)
 
 
 def needed_services(stack: Stack, cloud: Cloud) -> list[str]:
@@ -188,10 +189,18 @@ def _address(stack: Stack, server: Resource | None) -> PlanStep:
 
 def _attachment(stack: Stack, volume: VolumeSpec, server: Resource | None) -> PlanStep:
     existing = volumes.find(stack, volume.name)
+    if existing is not None:
+        _require_not_elsewhere(stack, existing)
     at_server = existing is not None and server is not None and volumes.server_of(existing) == server.id
     return PlanStep(
         "keep" if at_server else "create", "attachment", volume.name, f"at {volume.mount}" if volume.mount else ""
     )
+
+
+def _require_not_elsewhere(stack: Stack, volume: Resource) -> None:
+    holder = volumes.server_of(volume)
+    if holder is not None and holder not in {item.id for item in servers.candidates(stack)}:
+        raise InputError(f"{volume} is attached to another server, {holder}", next_step="detach it there first")
 
 
 def _credentials(stack: Stack) -> PlanStep:

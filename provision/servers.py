@@ -13,6 +13,7 @@ from larder.terminal import join_lines
 from provision import host_keys, marks, volumes
 from provision.cloud_errors import RUN_AGAIN
 from provision.clouds import create_once, poll_until
+from provision.concurrency import withdraw_if_later
 from provision.declaration import ServerSpec
 from provision.leases import Lease
 from provision.marks import Resource
@@ -160,6 +161,23 @@ def find_image(stack: Stack, name: str) -> Any:
         )
 
 
+def require_image_fits(stack: Stack, spec: ServerSpec) -> Any:
+    """Return the image. Raises InputError if it isn't usable, or the declared flavor is too small for it."""
+    image, flavor = find_image(stack, spec.image), find_flavor(stack, spec.flavor)
+    if image.status and image.status != "active":
+        raise InputError(f"the image {spec.image} is {image.status}", next_step="declare another as [server] image")
+    disk_gib = spec.boot_volume.gib if spec.boot_volume else flavor.disk
+    short = [f"{flavor.ram} MB of memory, {image.min_ram} needed"] if flavor.ram < (image.min_ram or 0) else []
+    if disk_gib and disk_gib < (image.min_disk or 0):  # a flavor's 0 means the image's size
+        short.append(f"a root disk of {disk_gib} GB, {image.min_disk} needed")
+    if short:
+        raise InputError(
+            f"the server would be too small for the image {spec.image}: {'; '.join(short)}",
+            next_step="declare a larger flavor, or a larger [server.boot_volume]",
+        )
+    return image
+
+
 def find_flavor(stack: Stack, name: str) -> Any:
     """Return the flavor of a name."""
     with stack.translate_errors("look for the flavor"):
@@ -204,7 +222,10 @@ def create(
         body["block_device_mapping"] = [_boot_from("volume", boot_volume, delete=False)]
     elif spec.boot_volume:
         source = _boot_from("image", what.id, delete=True)
-        body["block_device_mapping"] = [source | {"volume_size": spec.boot_volume.gib}]
+        source |= {"volume_size": spec.boot_volume.gib}
+        if spec.boot_volume.type:
+            source["volume_type"] = spec.boot_volume.type
+        body["block_device_mapping"] = [source]
     else:
         body["image_id"] = what.id
     created = create_once(
@@ -213,7 +234,13 @@ def create(
         lambda: as_resource(stack, compute.create_server(**body)),
         lambda: find(stack),
     )
+    withdraw_if_later_server(stack, created)
     return _read(stack, created.id)
+
+
+def withdraw_if_later_server(stack: Stack, created: Resource) -> None:
+    """Delete the server that this run has created if another run has created one earlier, and raise InputError."""
+    withdraw_if_later(stack, created, lambda: list_ours(stack), lambda: delete(stack, created))
 
 
 def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from provision.cloud_errors import translate_cloud_errors
 from provision.clouds import Cloud, Clouds
 from provision.declaration import Declaration
 
+VERBS = ("create", "change", "delete", "release", "start", "extend", "write", "keep")
+LABELS = ("note", "warning", "error")
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -62,7 +65,11 @@ class Stack:
         return self.clouds.compute.client(service)
 
     def report(self, event: str, message: str) -> None:
-        """Report an event."""
+        """Report an event. What it does or warns of is part of the line for people, too."""
+        if event in LABELS:
+            message = f"{event}: {message}"
+        elif event in VERBS:
+            message = f"{event} {message}"
         self.reporter.event(event, message)
 
     @contextmanager

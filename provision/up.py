@@ -1,12 +1,13 @@
 """`up`: find, create and wait. A second run changes nothing, or resumes an interrupted one.
 
-Volumes come before the lease, so that they don't use up its time. The bucket, which takes only a moment, comes last.
+What the declaration names, the quota and taken names are checked before anything is created. Volumes come before the
+lease, so that they don't use up its time. The bucket, which takes only a moment, comes last.
 """
 
 from __future__ import annotations
 
-from larder.errors import InputError, LarderError
-from provision import addresses, credentials, leases, networks, objects, server_setup, servers, volumes
+from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
+from provision import addresses, credentials, leases, networks, objects, quota, server_setup, servers, volumes
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.plan import PlanStep, plan
@@ -18,6 +19,8 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     steps = plan(stack)
     if not replace:
         _refuse_to_replace(stack, steps)
+    if any(step.action in ("create", "change") for step in steps):
+        _check_quota(stack)
     declared = stack.declaration
     for group in declared.security_groups:
         if networks.find_group(stack, group) is None:
@@ -39,6 +42,14 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     if declared.host:
         server_setup.set_up(stack)
     return steps
+
+
+def _check_quota(stack: Stack) -> None:
+    """Raise InputError if the quota is too small. A quota that can't be read is left to the services."""
+    try:
+        quota.check_quota(stack)
+    except (ServiceError, ConfigurationError) as error:
+        stack.report("note", f"the quota isn't checked: {error.what}")
 
 
 def _is_used_unchanged(stack: Stack, group: Resource) -> bool:
@@ -137,6 +148,7 @@ def _server(stack: Stack, replace: bool) -> Resource:
         existing = None
     boot_volume = _boot_volume(stack)  # a previous server must have released it
     lease = _lease(stack, reserved)
+    is_new = existing is None
     if existing is None:
         stack.report("create", f"server {stack.name}")
         server_setup.forget_host_key(stack)  # first: the new server has another key, even if the run is interrupted
@@ -144,7 +156,10 @@ def _server(stack: Stack, replace: bool) -> Resource:
     elif not existing.ours:
         servers.adopt(stack, existing)
     servers.start(stack, existing)
-    return servers.wait_active(stack, existing)
+    running = servers.wait_active(stack, existing)
+    if is_new:  # again, since two servers that were created in the same second may not have seen each other
+        servers.withdraw_if_later_server(stack, running)
+    return running
 
 
 def _delete_for_replacement(stack: Stack, server: Resource) -> None:

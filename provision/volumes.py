@@ -10,6 +10,7 @@ from larder.errors import InputError, ServiceError
 from provision import answers, marks
 from provision.cloud_errors import RUN_AGAIN
 from provision.clouds import WaitTimeoutError, create_once, poll_until
+from provision.concurrency import withdraw_if_later
 from provision.declaration import BootVolumeSpec, VolumeSpec
 from provision.host_scripts import Disk
 from provision.marks import Resource
@@ -81,6 +82,18 @@ def cloud_name(stack: Stack, name: str) -> str:
     return f"{stack.name}-boot" if name == BOOT else name
 
 
+def require_type(stack: Stack, name: str) -> None:
+    """Raise InputError unless the site has a volume type."""
+    with stack.translate_errors("list the types of volumes"):
+        types = list(_api(stack).types())
+    names = sorted(str(item.name) for item in types)
+    if not any(name in (item.name, item.id) for item in types):
+        raise InputError(
+            f"there is no volume type {name!r}; there are: {', '.join(names[:20]) or 'none'}",
+            next_step="correct type in [[volume]] or [server.boot_volume], or leave it out",
+        )
+
+
 def create(stack: Stack, spec: VolumeSpec) -> Resource:
     """Create a blank volume, and wait until it can be attached."""
     metadata = {**stack.metadata, marks.PART: spec.name, marks.BLANK: "yes"}
@@ -99,6 +112,12 @@ def _create(stack: Stack, name: str, **body: Any) -> Resource:
         f"create the volume {name}",
         lambda: as_resource(stack, _api(stack).create_volume(name=cloud_name(stack, name), **body)),
         lambda: find(stack, name),
+    )
+    withdraw_if_later(
+        stack,
+        created,
+        lambda: [item for item in list_ours(stack) if declared_name(item) == name],
+        lambda: delete(stack, wait_for_status(stack, created, "available")),
     )
     return wait_for_status(stack, created, "available")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,6 +90,23 @@ def test_application_credentials(site: Site, monkeypatch: pytest.MonkeyPatch, ki
     assert not (site.folder / ".env").exists() and site.counts == {}
 
 
+def test_a_token_that_ends_needs_a_new_login(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Jupyter at Chameleon, whose environment has a token in place of a password."""
+    site.declare(SERVER)
+    token = site.cloud.session.get_token()
+    for name in ("OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OS_AUTH_TYPE", "v3token")
+    monkeypatch.setenv("OS_TOKEN", token)
+    assert "token" in site.succeeds("doctor")
+    site.admin.session.delete(f"http://{site.box}:5000/v3/auth/tokens", headers={"X-Subject-Token": token})
+    for command in ("doctor", "up", "status"):
+        ended = site.run(command)
+        said = ended.out + ended.err
+        assert ended.code == 2 and "token" in said and "expired" in said, ended
+        assert "run the same command again" not in said and "password is wrong" not in said
+
+
 def test_quota(site: Site) -> None:
     site.declare(SERVER + VOLUME.replace("gib = 1", "gib = 5"))
     site.admin.block_storage.update_quota_set(site.project, gigabytes=2)
@@ -99,10 +117,67 @@ def test_quota(site: Site) -> None:
     site.admin.block_storage.update_quota_set(site.project, gigabytes=10)
     site.admin.compute.update_quota_set(site.project, cores=1)
     ended = site.run("up")
-    assert ended.code == 3 and "quota" in ended.err and site.counts == {"volumes": 1}
+    assert ended.code == 3 and "quota" in ended.err and site.counts == {}
     site.admin.compute.update_quota_set(site.project, cores=8)
     site.succeeds("up")
     assert site.counts == {"servers": 1, "volumes": 1}
+
+
+def _small_quota(site: Site) -> str:
+    site.admin.compute.update_quota_set(site.project, cores=1)
+    return ""
+
+
+def _unknown_volume_type(site: Site) -> str:
+    return '[[volume]]\nname = "fast"\ngib = 1\ntype = "nvme"\n'
+
+
+def _unknown_boot_volume_type(site: Site) -> str:
+    return BOOT.format("true") + 'type = "nvme"\n'
+
+
+def _two_groups_of_a_name(site: Site) -> str:
+    for _ in range(2):
+        site.cloud.network.create_security_group(name="both")
+    return 'security_groups = ["default", "both"]\n'
+
+
+def _taken_volume_name(site: Site) -> str:
+    taken = site.cloud.block_storage.create_volume(name="taken", size=1)
+    site.cloud.block_storage.wait_for_status(taken, "available", interval=0.3, wait=60)
+    return '[[volume]]\nname = "taken"\ngib = 1\n'
+
+
+def _image_for_a_larger_disk(site: Site) -> str:
+    site.cloud.image.create_image(
+        name="large", data=b"x", disk_format="raw", container_format="bare", min_disk=50, validate_checksum=False
+    )
+    return 'image = "large"\n'
+
+
+@pytest.mark.parametrize(
+    ("prepare", "says"),
+    [
+        (_small_quota, "1 cores left, 2 needed"),
+        (_unknown_volume_type, "there is no volume type 'nvme'; there are: __DEFAULT__, ceph-ssd"),
+        (_unknown_boot_volume_type, "there is no volume type 'nvme'"),
+        (_two_groups_of_a_name, "2 security groups have this name"),
+        (_taken_volume_name, "name is taken"),
+        (_image_for_a_larger_disk, "a root disk of 1 GB, 50 needed"),
+    ],
+)
+def test_no_lease_is_made_for_what_is_refused_later(site: Site, prepare: Callable[[Site], str], says: str) -> None:
+    more = prepare(site)
+    head, tail = ("", more) if more.startswith("[") else (more, "")
+    groups = head or 'security_groups = ["default"]\n'
+    server = f'[server]\nkey = "laptop"\n{groups}'
+    site.declare(f"{server}{tail}[lease]\nhours = 1\n{GROUP}{VOLUME}")
+    before = site.counts
+    ended = site.run("up")
+    assert ended.code == 3 and says in ended.err, ended
+    assert site.counts == before
+    for image in site.cloud.image.images(owner=site.project):
+        site.cloud.image.delete_image(image)
 
 
 GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'

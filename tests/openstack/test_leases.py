@@ -58,11 +58,24 @@ def test_a_lease_that_runs_is_kept_whatever_the_clock_here_shows(site: Site, mon
 def test_no_room_for_a_lease(site: Site) -> None:
     huge = f"leasehuge-{site.project[:8]}"
     flavor = site.admin.compute.create_flavor(name=huge, ram=1 << 30, vcpus=1, disk=1)
+    site.admin.compute.update_quota_set(site.project, ram=-1)
     site.declare(SERVER.replace("[server]", f'[server]\nflavor = "{huge}"') + "[lease]\nhours = 1\n" + VOLUME)
     ended = site.run("up")
     site.admin.compute.delete_flavor(flavor)
     assert ended.code == 3 and "no capacity" in ended.err and "smaller flavor" in ended.err, ended
     assert site.counts == {"volumes": 1}
+
+
+def test_a_lease_that_is_too_long_is_refused_with_the_site_s_limit(site: Site) -> None:
+    site.declare(SERVER + "[lease]\nhours = 200\n")
+    ended = site.run("up")
+    assert ended.code == 2 and "maximum lease duration of 604800 seconds" in ended.err, ended
+    assert "run the same command again" not in ended.err and site.counts == {}
+    site.declare(SERVER + "[lease]\nhours = 1\n")
+    site.succeeds("up")
+    ended = site.run("lease", "extend", "200")
+    assert ended.code == 2 and "maximum lease duration of 604800 seconds" in ended.err, ended
+    assert "a retry won't help" in ended.err
 
 
 def test_a_lease_is_extended_once_although_the_answer_gets_lost(site: Site, wire: Wire) -> None:

@@ -143,8 +143,9 @@ def test_a_floating_ip_that_was_moved_to_another_server_stays_there(
 
     broken = answers(500, "broken")
     wire.before = lambda request: broken(request) if "8774" in request.url else None
-    assert site.run("down", "--yes").code == 5 and site.counts["addresses"] == 1
+    assert site.run("down", "--yes").code == 5
     wire.before = lambda request: None
+    assert site.cloud.network.get_ip(address).description != ""
     assert re.search(rf"release +floating IP .*which was moved to server {other.id}", site.succeeds("down", "--yes"))
     left = site.cloud.network.get_ip(address)
     assert left.port_id == port.id and left.description == "" and site.things["servers"] == [other.id]

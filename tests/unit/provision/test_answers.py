@@ -247,5 +247,5 @@ def test_objects_whose_names_lead_elsewhere_are_deleted_by_no_request() -> None:
     site = SimpleNamespace(client=lambda service: SimpleNamespace(delete=delete))
     stack = stack_of(clouds=SimpleNamespace(objects=site))
     names = ["a", "../other/a", "a/./b", "..", "a..b"]
-    errors = objects._delete_singly(stack, Resource("bucket", "data", "data", ""), names)
+    errors = objects._delete_singly(stack, "data", names)
     assert asked == ["/data/a", "/data/a..b"] and len(errors) == 3

@@ -10,6 +10,21 @@ import pytest
 from provision.__main__ import main
 
 
+def test_a_missing_password_is_an_error_with_a_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("OS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("keystoneauth1.session.time.sleep", lambda seconds: None)
+    for name, value in (("AUTH_URL", "http://127.0.0.1:9/v3"), ("USERNAME", "me"), ("PROJECT_NAME", "p")):
+        monkeypatch.setenv(f"OS_{name}", value)
+    monkeypatch.setenv("OS_USER_DOMAIN_NAME", "Default")
+    declaration = tmp_path / "provision.toml"
+    declaration.write_text('name = "lab"\n')
+    assert main(["--file", str(declaration), "plan"]) == 2
+    assert "password is a required" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

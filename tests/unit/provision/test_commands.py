@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from larder.progress import Reporter
 from provision.__main__ import main, parser
 from provision.ssh import SshAddress, SshClient
+from provision.stack import Stack
 
 
 @pytest.mark.parametrize(
@@ -55,8 +58,9 @@ def test_a_command_reaches_the_shell_of_the_server_as_with_openssh(
     ],
 )
 def test_nonsense_values_are_refused_before_any_request_to_the_cloud(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], typed: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], typed: list[str], says: str
 ) -> None:
+    monkeypatch.setenv("LARDER_HOME", str(tmp_path))
     declaration = tmp_path / "provision.toml"
     declaration.write_text('name = "lab"\n')
     assert main(["--file", str(declaration), *typed]) == 2
@@ -66,6 +70,46 @@ def test_nonsense_values_are_refused_before_any_request_to_the_cloud(
 
 def test_caller_becomes_a_network() -> None:
     assert parser().parse_args(["--caller", "192.0.2.7", "plan"]).caller == "192.0.2.7/32"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--file a.toml --adopt --caller 192.0.2.7 volume list",
+        "volume --file a.toml list --adopt --caller 192.0.2.7",
+        "volume list --file a.toml --adopt --caller 192.0.2.7",
+        "--file b.toml --caller 192.0.2.8 volume list --file a.toml --adopt --caller=192.0.2.7",
+        "status -f a.toml --adopt --caller 192.0.2.7/32",
+        "ssh --file a.toml --adopt --caller 192.0.2.7 grep --file b.toml",
+    ],
+)
+def test_common_options_may_stand_after_the_command(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    monkeypatch.setenv("LARDER_CALLER", "192.0.2.9")
+    given = parser().parse_args(typed.split())
+    assert (given.file, given.adopt, given.caller) == (Path("a.toml"), True, "192.0.2.7/32")
+
+
+def test_common_options_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LARDER_CALLER", "192.0.2.9")
+    given = parser().parse_args(["volume", "list"])
+    assert (given.file, given.adopt, given.caller) == (Path("provision.toml"), False, "192.0.2.9/32")
+    monkeypatch.delenv("LARDER_CALLER")
+    assert parser().parse_args(["plan"]).caller is None
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ("create", "provision: create server lab"),
+        ("delete", "provision: delete server lab"),
+        ("warning", "provision: warning: server lab"),
+        ("ssh", "provision: server lab"),
+    ],
+)
+def test_progress_lines_say_what_is_done(capfd: pytest.CaptureFixture[str], event: str, line: str) -> None:
+    nothing: Any = None
+    Stack(nothing, nothing, Reporter("provision", "line")).report(event, "server lab")
+    assert capfd.readouterr().err == f"{line}\n"
 
 
 @pytest.mark.parametrize(
