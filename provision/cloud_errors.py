@@ -167,7 +167,7 @@ def _find_reason(value: Any, depth: int) -> str:
 def _strip_markup(text: str) -> str:
     """Return the text of an HTML or XML answer, without its title, which repeats the heading."""
     text = re.sub(r"<(title|script|style)\b.*?</\1>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return html.unescape(re.sub(r"<[^>]*>", " ", text)).strip()
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
 
 
 def is_quota(reason: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape as escape_xml
 
@@ -120,7 +120,7 @@ class S3Client:
         query = {"uploads": "", "encoding-type": "url", "max-uploads": str(PER_CALL)}
         for answer in self._pages(query, "key-marker", "upload-id-marker"):
             yield [
-                Upload(unquote(_text(item, "Key")), _text(item, "UploadId"))
+                Upload(unquote_plus(_text(item, "Key")), _text(item, "UploadId"))
                 for item in answer
                 if _tag(item) == "Upload"
             ]
@@ -130,7 +130,7 @@ class S3Client:
         while (answer := self._ask("GET", query)) is not None:
             yield answer
             named = {marker: _text(answer, f"Next{''.join(map(str.title, marker.split('-')))}") for marker in markers}
-            following = query | {marker: unquote(value) for marker, value in named.items() if value}
+            following = query | {marker: unquote_plus(value) for marker, value in named.items() if value}
             if _text(answer, "IsTruncated") != "true" or following == query:
                 return
             query = following
@@ -183,7 +183,7 @@ def _text(item: Xml, name: str) -> str:
 
 def _version(item: Xml) -> Version:
     return Version(
-        unquote(_text(item, "Key")),
+        unquote_plus(_text(item, "Key")),
         _text(item, "VersionId") or "null",
         validate_whole_number(_text(item, "Size") or "0", "the size of a version"),
         _tag(item) == "DeleteMarker",

@@ -63,7 +63,8 @@ def test_versions_markers_segments_and_uploads_are_seen_and_deleted(site: Site, 
     assert {item.name for item in site.cloud.object_store.containers()} == {"data", "data+segments"}
 
     emptied = site.succeeds("bucket", "empty", "--yes")
-    assert "versions, delete markers and unfinished uploads" in emptied and "segments" in emptied
+    assert "versions, delete markers and unfinished uploads" in emptied
+    assert ("segments" in emptied) == (keys == "no S3 keys")  # else the S3 API has deleted them with their objects
     assert "0 objects deleted" in site.succeeds("bucket", "empty", "--yes")
     site.succeeds("bucket", "delete", "--yes")
     assert site.things["buckets"] == []

@@ -74,7 +74,7 @@ def test_a_lease_that_is_too_long_is_refused_with_the_site_s_limit(site: Site) -
     site.declare(SERVER + "[lease]\nhours = 1\n")
     site.succeeds("up")
     ended = site.run("lease", "extend", "200")
-    assert ended.code == 2 and "maximum lease duration of 604800 seconds" in ended.err, ended
+    assert ended.code == 3 and "maximum lease duration of 604800 seconds" in ended.err, ended
     assert "a retry won't help" in ended.err
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from larder.cli import provision as in_container
 from larder.cli.app import App
 from larder.cli.compose import ComposeRunner, Facts, revision_of
 from larder.cli.console import print_message
@@ -207,7 +208,12 @@ def lock(app: App, _: Sequence[str]) -> None:
 
 
 def provision(app: App, words: Sequence[str]) -> None:
-    """Run `python -m provision` with the given words."""
+    """Run `python -m provision` with the given words, in a container if no Python here is new enough for it."""
+    if in_container.needs_container(app.settings):
+        app.run(in_container.build_call(app.root, app.environ))
+        if not app.dry_run:
+            in_container.write_passwd(app.root, app.environ)
+        return app.run(in_container.run_call(app.root, Path.cwd(), words, app.environ))
     if app.dry_run:
         app.run(HostRunner(app.settings).prepare(("provision",))[0])
     else:
