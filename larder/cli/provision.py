@@ -21,7 +21,7 @@ from larder.cli.virtualenv import VirtualEnvironment, find_python
 from larder.errors import ConfigurationError
 
 IMAGE = f"larder-provision:{__version__}"
-PASSWD = Path(".larder", "provision-passwd")
+PASSWD = Path(".larder", "provision", ".passwd")
 """The file, in the checkout, that tells OpenSSH in the container the user's name and folder."""
 PASSED_ON = ("NO_COLOR", "TERM", "SSH_AUTH_SOCK", "LARDER_CALLER", "LARDER_HOME", "LARDER_LOG", "LARDER_FRONT_DOOR")
 """Variables that the container has, too, besides those of OpenStack's clients and of proxies."""

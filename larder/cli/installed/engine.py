@@ -99,7 +99,7 @@ class DockerItems:
         return sorted(names & self.inspector.facts.volumes - set(self.volumes))
 
     def _images(self) -> list[str]:
-        names = {f"larder-{stage}" for stage in STAGES}
+        names = {f"larder-{stage}" for stage in (*STAGES, "provision")}
         return sorted(name for name in self.inspector.facts.images if name.rpartition(":")[0] in names)
 
     def _labelled(self, kind: str, template: str) -> list[str]:

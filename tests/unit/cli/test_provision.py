@@ -63,7 +63,7 @@ def test_the_container_has_the_user_s_files_and_variables_but_no_secret_in_its_a
     call = provision.run_call(root, here, ["status", "--json"], environ)
     argv = list(call.argv)
     mounted = [word.partition("=")[2] for word in argv if word.startswith("--volume=")]
-    passwd = f"{root}/.larder/provision-passwd:/etc/passwd:ro"
+    passwd = f"{root}/.larder/provision/.passwd:/etc/passwd:ro"
     assert mounted == [*(f"{path}:{path}" for path in (agent, home, here)), passwd]  # `home` holds the checkout
     passed_on = {argv[at + 1] for at, word in enumerate(argv) if word == "--env"}
     names = {"SSH_AUTH_SOCK", "OS_CLIENT_CONFIG_FILE", "OS_PASSWORD", "https_proxy", "LARDER_HOME"}
@@ -71,4 +71,4 @@ def test_the_container_has_the_user_s_files_and_variables_but_no_secret_in_its_a
     assert "secret" not in " ".join(argv) and argv[-5:] == ["python", "-m", "provision", "status", "--json"]
     provision.write_passwd(root, {"USER": "me", "HOME": str(home)})
     entry = f"me:x:{os.getuid()}:{os.getgid()}::{home}:/bin/sh\n"
-    assert (root / ".larder/provision-passwd").read_text() == entry
+    assert (root / ".larder/provision/.passwd").read_text() == entry
