@@ -7,10 +7,11 @@ import json
 import stat
 
 import boto3
+import pytest
 from botocore.config import Config
 
 from tests.openstack.conftest import Site, owner
-from tests.openstack.declarations import KEPT, MADE, WHOLE
+from tests.openstack.declarations import BOOT, KEPT, MADE, SERVER, WHOLE
 
 
 def test_a_stack_from_plan_to_down(site: Site) -> None:
@@ -98,6 +99,14 @@ def test_credentials_work_and_are_shown_once(site: Site) -> None:
     site.succeeds("bucket", "delete", "--yes")
     site.succeeds("credentials", "revoke", "--yes")
     assert site.counts == {}
+
+
+@pytest.mark.parametrize("delete_on_termination", ["true", "false"])
+def test_a_boot_volume_has_the_declared_type(site: Site, delete_on_termination: str) -> None:
+    site.declare(SERVER + BOOT.format(delete_on_termination) + 'type = "__DEFAULT__"\n')
+    site.succeeds("up")
+    (volume,) = site.cloud.block_storage.volumes()
+    assert volume.volume_type == "__DEFAULT__"  # the site's default is ceph-ssd
 
 
 def test_volume_commands(site: Site) -> None:

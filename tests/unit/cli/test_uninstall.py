@@ -43,7 +43,7 @@ def fill_engine(machine: Machine) -> None:
     machine.engine.answer("network", "ls", text="larder_default\n")
     machine.engine.answer("volume", "ls", text="food11_local_baseline\nfood11_demo\n")
     machine.engine.answer("volume", "ls", "--filter", text=volumes)
-    images = f"larder-load:{__version__}\nlarder-load:0.0.1\nlarder-web:1\ndebian:bookworm-slim\n"
+    images = f"larder-load:{__version__}\nlarder-load:0.0.1\nlarder-provision:{__version__}\nlarder-web:1\ndebian:bookworm-slim\n"
     machine.engine.answer("image", "ls", text=images)
     sizes = {
         "Volumes": [{"Name": "larder_minio", "Size": "4.5GB"}],
@@ -111,7 +111,7 @@ def test_everything_of_larder_goes_and_nothing_else(machine: Machine, word: str)
         ["rm", "--force", "larder-minio-1"],
         ["network", "rm", "larder_default"],
         ["volume", "rm", "food11_local_baseline", "food11-webdataset_wds_out", "larder_minio"],
-        ["image", "rm", "larder-load:0.0.1", f"larder-load:{__version__}"],
+        ["image", "rm", "larder-load:0.0.1", f"larder-load:{__version__}", f"larder-provision:{__version__}"],
     ]
     assert not (machine.root / ".larder").exists()
     assert not (machine.root / ".venv").exists()

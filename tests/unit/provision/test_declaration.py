@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from larder.errors import ConfigurationError
 from provision.declaration import Declaration, load_declaration
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "provision" / "examples").glob("*.toml"))
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = sorted((ROOT / "provision" / "examples").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -79,6 +81,22 @@ name = "x"
     ):
         assert place in caught.value.what, place
     assert caught.value.exit_code == 2 and "provision/examples" in caught.value.next_step
+
+
+@pytest.mark.parametrize("mount", ["/mnt/q/../z", "/mnt/./z", "/..", "mnt", "/mnt/", "/", "/mnt//z", "/mnt/a b"])
+def test_a_mount_point_has_one_name_only(tmp_path: Path, mount: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"volume\.1\.mount: must"):
+        _load(tmp_path, f'name = "a"\n[server]\nkey = "k"\n[[volume]]\nname = "v"\ngib = 1\nmount = "{mount}"\n')
+
+
+def test_folders_with_dots_in_their_names_are_mount_points(tmp_path: Path) -> None:
+    text = 'name = "a"\n[server]\nkey = "k"\n[[volume]]\nname = "v"\ngib = 1\nmount = "/mnt/..z/a.b/..."\n'
+    assert _load(tmp_path, text).volumes[0].mount == "/mnt/..z/a.b/..."
+
+
+def test_git_ignores_the_user_s_declaration() -> None:
+    ignored = subprocess.run(["git", "check-ignore", "provision.toml"], cwd=ROOT, capture_output=True, check=False)
+    assert ignored.returncode == 0
 
 
 @pytest.mark.parametrize(
