@@ -32,6 +32,8 @@ ADOPTED = "larder:adopted"
 """yes: someone else created it, and `--adopt` marked it."""
 HEADER = "larder-stack"
 """A bucket's header, after X-Container-Meta-."""
+RUN_HEADER = "larder-run"
+"""Another one, which ends with a number of the run that created the bucket; its value is the same mark."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ from provision.marks import Resource
 from provision.stack import Stack
 
 HEADER = f"X-Container-Meta-{marks.HEADER}"
-REMOVED_HEADER = f"X-Remove-Container-Meta-{marks.HEADER}"
+RUN_HEADER = f"X-Container-Meta-{marks.RUN_HEADER}-"
 ACCEPTED = 202
 """Swift's status if the bucket to create already exists."""
 PER_CALL = 1000
@@ -64,17 +65,29 @@ def list_ours(stack: Stack) -> list[Resource]:
 def create(stack: Stack) -> None:
     """Create the bucket, or mark an adopted one. Raises InputError if someone else creates it at the same time."""
     assert stack.declaration.bucket
-    name = stack.declaration.bucket.name
+    name, owner = stack.declaration.bucket.name, stack.owner_at(stack.clouds.objects)
+    run = RUN_HEADER + secrets.token_hex(4)
     with stack.translate_errors(f"make the bucket {name}", stack.clouds.objects):
-        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: stack.owner_at(stack.clouds.objects)})
+        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: owner, run: owner})
         sdk.raise_from_response(answer)
         if answer.status_code == ACCEPTED and not stack.adopt:
-            answer = _api(stack).post(f"/{quote(name)}", headers={REMOVED_HEADER: "x"})
+            if _is_made_by_other_run(contents.head(_api(stack), name) or {}, owner, run):
+                return
+            removed = {header.replace("X-", "X-Remove-", 1): "x" for header in (HEADER, run)}
+            answer = _api(stack).post(f"/{quote(name)}", headers=removed)
             sdk.raise_from_response(answer)
             raise InputError(
                 f"the bucket {name} was created by someone else at this moment",
                 next_step="run this again: it says whose the bucket is",
             )
+
+
+def _is_made_by_other_run(headers: Mapping[str, str], owner: str, run: str) -> bool:
+    """Return whether another run of this stack made the bucket: each leaves a header of its own."""
+    return any(
+        name.lower().startswith(RUN_HEADER.lower()) and name.lower() != run.lower() and value == owner
+        for name, value in headers.items()
+    )
 
 
 def empty(stack: Stack, bucket: Resource) -> str:

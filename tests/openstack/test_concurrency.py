@@ -29,6 +29,7 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
         ("/servers", BOOTS, False),
         ("/floatingips", WHOLE, False),
         ("/credentials", WHOLE, False),
+        ("/data", WHOLE, False),
     ],
 )
 def test_the_later_of_two_runs_withdraws_what_it_made(
@@ -39,7 +40,7 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
     others: list[str] = []
 
     def other_machine(request: Any) -> None:
-        if others or request.method != "POST" or not request.url.split("?")[0].endswith(path):
+        if others or request.method not in ("POST", "PUT") or not request.url.split("?")[0].endswith(path):
             return
         others.append(path)
         monkeypatch.setenv("LARDER_HOME", str(site.folder / "other"))

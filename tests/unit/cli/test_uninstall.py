@@ -43,8 +43,8 @@ def fill_engine(machine: Machine) -> None:
     machine.engine.answer("network", "ls", text="larder_default\n")
     machine.engine.answer("volume", "ls", text="food11_local_baseline\nfood11_demo\n")
     machine.engine.answer("volume", "ls", "--filter", text=volumes)
-    images = f"larder-load:{__version__}\nlarder-load:0.0.1\nlarder-provision:{__version__}\nlarder-web:1\ndebian:bookworm-slim\n"
-    machine.engine.answer("image", "ls", text=images)
+    images = ["load:0.0.1", f"load:{__version__}", f"provision:{__version__}", "web:1"]
+    machine.engine.answer("image", "ls", text="".join(f"larder-{name}\n" for name in images) + "debian:bookworm-slim\n")
     sizes = {
         "Volumes": [{"Name": "larder_minio", "Size": "4.5GB"}],
         "Images": [{"Repository": "larder-load", "Tag": "0.0.1", "Size": "374MB"}],
