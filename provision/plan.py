@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from larder.errors import InputError
 from provision import addresses, credentials, leases, networks, objects, servers, volumes
+from provision.changes import Change
 from provision.clouds import SERVICES, Cloud
 from provision.declaration import SecurityGroupSpec, VolumeSpec
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
 
-TO_DO = ("create", "change", "replace", "adopt")
+TO_DO = ("create", "change", "replace", "adopt", "delete")
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,42 @@ class PlanStep:
     """One line of the plan."""
 
     action: str
-    """create, keep, change, replace, adopt; use: someone else's, used unchanged."""
+    """create, keep, change, replace, adopt, delete; use: someone else's, used unchanged."""
     kind: str
     name: str
     detail: str = ""
+    changes: tuple[Change, ...] = ()
+    """Present and declared values, if the resource exists and isn't as declared."""
 
     @property
     def to_do(self) -> bool:
         """Whether `up` would do something."""
         return self.action in TO_DO
+
+
+def count(steps: Sequence[PlanStep]) -> dict[str, int]:
+    """Return the numbers of resources to create, change and delete. A replaced one is deleted and created."""
+    actions = [step.action for step in steps]
+    replaced = actions.count("replace")
+    return {
+        "create": actions.count("create") + replaced,
+        "change": actions.count("change") + actions.count("adopt"),
+        "delete": actions.count("delete") + replaced,
+    }
+
+
+def summarize(steps: Sequence[PlanStep]) -> str:
+    """Return the numbers in words: 3 to create, 1 to change, 0 to delete."""
+    return ", ".join(f"{number} to {action}" for action, number in count(steps).items())
+
+
+def as_fields(steps: Sequence[PlanStep]) -> dict[str, Any]:
+    """Return the steps and their numbers as fields for JSON."""
+    fields = [
+        {**asdict(step), "changes": [{"what": item.what, "old": item.old, "new": item.new} for item in step.changes]}
+        for step in steps
+    ]
+    return {"steps": fields, "summary": count(steps)}
 
 
 def plan(stack: Stack) -> list[PlanStep]:
@@ -108,11 +137,13 @@ def _group(stack: Stack, group: SecurityGroupSpec) -> PlanStep:
     if not existing.ours and not stack.adopt:
         return PlanStep("use", "security group", group.name, existing.id)
     missing, stale = networks.compare_rules(stack, group, existing)
-    changes = [f"let in {_in_words(sorted(missing))}"] if missing else []
-    changes += [f"shut out {_in_words(sorted(stale))}"] if stale else []
-    if not existing.ours:
-        return PlanStep("adopt", "security group", group.name, f"{existing.id} {'; '.join(changes)}".strip())
-    return PlanStep("change" if changes else "keep", "security group", group.name, "; ".join(changes) or existing.id)
+    texts = [f"let in {_in_words(sorted(missing))}"] if missing else []
+    texts += [f"shut out {_in_words(sorted(stale))}"] if stale else []
+    changes = [Change("rule", "", _in_words([rule])) for rule in sorted(missing)]
+    changes += [Change("rule", _in_words([rule]), "") for rule in sorted(stale)]
+    action = "adopt" if not existing.ours else "change" if changes else "keep"
+    detail = "; ".join([existing.id, *texts])
+    return PlanStep(action, "security group", group.name, detail, tuple(changes))
 
 
 def _in_words(rules: list[networks.Rule]) -> str:
@@ -128,9 +159,9 @@ def _volume(stack: Stack, volume: VolumeSpec) -> PlanStep:
     if volume.mount and stack.declaration.host and volumes.is_grown(existing):
         return PlanStep("change", "volume", volume.name, f"{existing.id} grow its file system")
     if existing.raw.size < volume.gib:
-        return PlanStep(
-            "change", "volume", volume.name, f"{existing.id} grow from {existing.raw.size} to {volume.gib} GiB"
-        )
+        detail = f"{existing.id} grow from {existing.raw.size} to {volume.gib} GiB"
+        change = Change("gib", str(existing.raw.size), str(volume.gib))
+        return PlanStep("change", "volume", volume.name, detail, (change,))
     return PlanStep("keep", "volume", volume.name, f"{existing.id} {existing.detail}")
 
 
@@ -143,6 +174,8 @@ def _machine(stack: Stack) -> Iterator[PlanStep]:
     lease = None
     if stack.declaration.lease:
         lease = leases.find(stack)
+        for over in (item for item in leases.find_all(stack) if item.is_over and lease is None):
+            yield PlanStep("delete", "lease", over.id, over.resource.detail)
         yield _lease(stack, lease)
     existing = servers.find(stack)
     server = _server(stack, existing, lease)
@@ -166,11 +199,13 @@ def _server(stack: Stack, existing: Resource | None, lease: Lease | None) -> Pla
     differences = servers.differences(stack, existing, lease)
     if differences:
         servers.require_replaceable(existing, differences)
-        return PlanStep("replace", "server", stack.name, "; ".join([existing.id, *differences]))
+        detail = "; ".join([existing.id, *map(str, differences)])
+        return PlanStep("replace", "server", stack.name, detail, tuple(differences))
     if not existing.ours:
         return PlanStep("adopt", "server", stack.name, existing.id)
     if existing.status == "SHUTOFF":
-        return PlanStep("change", "server", stack.name, f"{existing.id} start it")
+        change = Change("status", "SHUTOFF", "ACTIVE")
+        return PlanStep("change", "server", stack.name, f"{existing.id} start it", (change,))
     groups_to_come = any(networks.find_group(stack, group) is None for group in stack.declaration.security_groups)
     if not groups_to_come and not networks.is_in_groups(stack, existing):
         return PlanStep("change", "server", stack.name, f"{existing.id} its security groups")
@@ -183,7 +218,8 @@ def _address(stack: Stack, server: Resource | None) -> PlanStep:
         return PlanStep("create", "floating IP", "")
     addresses.require_here(stack, existing, {item.id for item in servers.list_ours(stack)})
     if server is None or existing.raw.port_id != addresses.port_of(stack, server):
-        return PlanStep("change", "floating IP", existing.name, "to the server")
+        change = Change("port", str(existing.raw.port_id or ""), "the server's")
+        return PlanStep("change", "floating IP", existing.name, "to the server", (change,))
     return PlanStep("keep", "floating IP", existing.name, existing.id)
 
 

@@ -11,6 +11,7 @@ from openstack import exceptions as sdk
 from larder.errors import InputError, LarderError, ServiceError
 from larder.terminal import join_lines
 from provision import host_keys, marks, volumes
+from provision.changes import Change
 from provision.cloud_errors import RUN_AGAIN
 from provision.clouds import create_once, poll_until
 from provision.concurrency import withdraw_if_later
@@ -112,11 +113,11 @@ def replacement_hint(server: Resource) -> str:
     return f"`up --replace` deletes it{root} and creates another; declared volumes stay"
 
 
-def require_replaceable(server: Resource, differences: list[str]) -> None:
+def require_replaceable(server: Resource, differences: Sequence[Change]) -> None:
     """Raise InputError for a server of someone else that isn't as declared, since we must not replace it."""
     if not server.ours or server.adopted:
         raise InputError(
-            f"{server} was created by someone else, and isn't as declared: {'; '.join(differences)}",
+            f"{server} was created by someone else, and isn't as declared: {'; '.join(map(str, differences))}",
             next_step="declare it as it is, give the stack another name, or have its owner delete it",
         )
 
@@ -333,39 +334,40 @@ def _shut_down(stack: Stack, server: Resource) -> None:
         stack.report("warning", f"not shut down before it is deleted: {error.what}")
 
 
-def differences(stack: Stack, server: Resource, lease: Lease | None) -> list[str]:
+def differences(stack: Stack, server: Resource, lease: Lease | None) -> list[Change]:
     """Return the differences from the declaration that only a new server can fix."""
     declared, raw = stack.declaration.server, server.raw
     assert declared
     differences_found = []
     if server.status == "ERROR":
-        differences_found.append("it is in ERROR")
+        differences_found.append(Change("status", "ERROR", "ACTIVE", "it is in ERROR"))
     if stack.declaration.lease and lease is None:
-        differences_found.append("it runs outside of the declared lease")
+        differences_found.append(Change("lease", "", "declared", "it runs outside of the declared lease"))
     declared_flavor = lease.flavor if lease else find_flavor(stack, declared.flavor).name
     if (name := flavor_name(server)) != declared_flavor:
-        differences_found.append(f"its flavor is {name}, not {declared_flavor}")
+        differences_found.append(Change("flavor", name, declared_flavor))
     if raw.key_name != declared.key:
-        differences_found.append(f"its key is {raw.key_name}, not {declared.key}")
+        differences_found.append(Change("key", str(raw.key_name or ""), declared.key))
     if raw.addresses and find_network(stack, declared.network).name not in raw.addresses:
-        differences_found.append(f"its network is {', '.join(raw.addresses)}, not {declared.network}")
+        differences_found.append(Change("network", ", ".join(raw.addresses), declared.network))
     return differences_found + _root_differences(stack, server)
 
 
-def _root_differences(stack: Stack, server: Resource) -> list[str]:
+def _root_differences(stack: Stack, server: Resource) -> list[Change]:
     """Return the same for what the server boots from."""
     declared, raw = stack.declaration.server, server.raw
     assert declared
     image_id = raw.image.id if raw.image and raw.image.id else None
     if declared.boot_volume and image_id:
-        return ["it starts from its image"]
+        return [Change("boot_volume", "", f"{declared.boot_volume.gib} GiB", "it starts from its image")]
     if declared.boot_volume:
         boot = None if declared.boot_volume.delete_on_termination else volumes.find(stack, volumes.BOOT)
         kept_ids = [item["id"] for item in _volumes_of(server) if item.get("delete_on_termination") is False]
         is_kept = declared.boot_volume.delete_on_termination or (boot is not None and boot.id in kept_ids)
-        return [] if is_kept else ["it doesn't start from the volume that stays"]
+        text = "it doesn't start from the volume that stays"
+        return [] if is_kept else [Change("boot_volume", "", volumes.cloud_name(stack, volumes.BOOT), text)]
     if not image_id:
-        return ["it starts from a volume"]
+        return [Change("boot_volume", "a volume", "", "it starts from a volume")]
     made_from = (raw.metadata or {}).get(marks.IMAGE)  # sites renew images under the same name
     is_same = made_from == declared.image if made_from else image_id == find_image(stack, declared.image).id
-    return [] if is_same else [f"its image is {made_from or image_id}, not {declared.image}"]
+    return [] if is_same else [Change("image", str(made_from or image_id), declared.image)]

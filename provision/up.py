@@ -6,8 +6,11 @@ lease, so that they don't use up its time. The bucket, which takes only a moment
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from provision import addresses, credentials, leases, networks, objects, quota, server_setup, servers, volumes
+from provision.changes import Change
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.plan import PlanStep, plan
@@ -22,16 +25,7 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     if any(step.action in ("create", "change") for step in steps):
         _check_quota(stack)
     declared = stack.declaration
-    for group in declared.security_groups:
-        if networks.find_group(stack, group) is None:
-            stack.report("create", f"security group {group.name}")
-            networks.create_group(stack, group)
-        existing = networks.find_group(stack, group)
-        assert existing
-        if not _is_used_unchanged(stack, existing):
-            networks.update_group(stack, group, existing)
-    for volume in declared.volumes:
-        ensure_volume(stack, volume.name)
+    _ensure_groups_and_volumes(stack)
     if declared.server:
         _connect(stack, _server(stack, replace))
     if declared.bucket and _missing_mark(objects.find(stack)):
@@ -42,6 +36,19 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     if declared.host:
         server_setup.set_up(stack)
     return steps
+
+
+def _ensure_groups_and_volumes(stack: Stack) -> None:
+    for group in stack.declaration.security_groups:
+        if networks.find_group(stack, group) is None:
+            stack.report("create", f"security group {group.name}")
+            networks.create_group(stack, group)
+        existing = networks.find_group(stack, group)
+        assert existing
+        if not _is_used_unchanged(stack, existing):
+            networks.update_group(stack, group, existing)
+    for volume in stack.declaration.volumes:
+        ensure_volume(stack, volume.name)
 
 
 def _check_quota(stack: Stack) -> None:
@@ -67,12 +74,12 @@ def _refuse_to_replace(stack: Stack, steps: list[PlanStep]) -> None:
             raise _must_be_replaced(stack, existing, [step.detail])
 
 
-def _must_be_replaced(stack: Stack, server: Resource, differences: list[str]) -> LarderError:
+def _must_be_replaced(stack: Stack, server: Resource, differences: Sequence[Change | str]) -> LarderError:
     """Return the error for a server that must be replaced."""
     if server.status == "ERROR":
         return servers.server_error(stack, server)
     return InputError(
-        f"{server} isn't as declared, and must be replaced: {'; '.join(differences)}",
+        f"{server} isn't as declared, and must be replaced: {'; '.join(map(str, differences))}",
         next_step=servers.replacement_hint(server),
     )
 
@@ -144,7 +151,7 @@ def _server(stack: Stack, replace: bool) -> Resource:
         servers.require_replaceable(existing, differences)
         if not replace:
             raise _must_be_replaced(stack, existing, differences)
-        _delete_for_replacement(stack, existing)  # before its lease is deleted, which would delete it, too
+        delete_server(stack, existing, "it is replaced")  # before its lease is deleted, which would delete it, too
         existing = None
     boot_volume = _boot_volume(stack)  # a previous server must have released it
     lease = _lease(stack, reserved)
@@ -162,13 +169,27 @@ def _server(stack: Stack, replace: bool) -> Resource:
     return running
 
 
-def _delete_for_replacement(stack: Stack, server: Resource) -> None:
-    """Delete our server to replace it."""
+def delete_server(stack: Stack, server: Resource, why: str) -> None:
+    """Delete our server, and nothing else, after its volumes are unmounted."""
     attached = volumes.list_ours(stack) if stack.clouds.compute.offers("block-storage") else []
-    for why in server_setup.unmount_all(stack, server, attached):
-        stack.report("warning", f"not unmounted before the server is deleted: {why}")
-    stack.report("delete", f"{server}, to replace it")
+    for fault in server_setup.unmount_all(stack, server, attached):
+        stack.report("warning", f"not unmounted before the server is deleted: {fault}")
+    stack.report("delete", f"{server}: {why}")
     servers.delete(stack, server)
+
+
+def create_server(stack: Stack) -> Resource:
+    """Create the server on the existing lease, with the existing address and volumes, and set it up.
+
+    What is missing, such as a lease that is over, is created, too. Buckets and keys are left alone.
+    """
+    _refuse_to_replace(stack, plan(stack))
+    _ensure_groups_and_volumes(stack)
+    server = _server(stack, replace=False)
+    _connect(stack, server)
+    if stack.declaration.host:
+        server_setup.set_up(stack)
+    return server
 
 
 def _connect(stack: Stack, server: Resource) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import requests
 
+from provision.commands import EXIT_CHANGES_PENDING
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import KEPT, KEYS, MADE, SERVER, VOLUME, WHOLE
 
@@ -18,7 +19,7 @@ def test_a_caller_that_moved_is_let_in_and_the_old_address_shut_out(site: Site) 
     site.declare('[[security_group]]\nname = "allow-ssh"\nports = [22, 8888]\n')
     site.succeeds("--caller", "192.0.2.7", "up")
     planned = site.run("--caller", "198.51.100.0/24", "plan")
-    assert planned.code == 2 and "shut out 22 from 192.0.2.7/32" in planned.out
+    assert planned.code == EXIT_CHANGES_PENDING and "shut out 22 from 192.0.2.7/32" in planned.out
     site.succeeds("--caller", "198.51.100.0/24", "up")
     rules = site.cloud.network.security_group_rules(project_id=site.project, direction="ingress", protocol="tcp")
     assert {(rule.port_range_min, rule.remote_ip_prefix) for rule in rules} == {
@@ -38,7 +39,7 @@ def test_a_server_in_error_is_explained_and_replaced_when_asked(site: Site) -> N
     assert site.counts == {"servers": 1}
     assert "in ERROR" in site.run("status").err
     site.declare(SERVER)
-    assert site.run("plan").code == 2
+    assert site.run("plan").code == EXIT_CHANGES_PENDING
     site.succeeds("up", "--replace")
     assert site.counts == {"servers": 1} and site.run("plan").code == 0
 

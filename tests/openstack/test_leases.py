@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from provision import leases
+from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import SERVER, VOLUME
@@ -18,7 +19,7 @@ from tests.openstack.declarations import SERVER, VOLUME
 
 def test_leases(site: Site) -> None:
     site.declare(SERVER + "[lease]\nhours = 1\n")
-    assert site.run("plan").code == 2
+    assert site.run("plan").code == EXIT_CHANGES_PENDING
     up = site.run("up")
     assert up.code == 0 and "the lease ends in" in up.err, up
     first = site.things
@@ -32,7 +33,7 @@ def test_leases(site: Site) -> None:
     # The lease ends meanwhile, and takes the server with it.
     site.cloud.session.delete(f"http://{site.box}:1234/v1/leases/{first['leases'][0]}")
     wait_until(lambda: not site.counts, "the lease has ended, and the server with it")
-    assert site.run("plan").code == 2
+    assert site.run("plan").code == EXIT_CHANGES_PENDING
     site.succeeds("up")
     assert site.counts == {"servers": 1, "leases": 1} and site.things["leases"] != first["leases"]
     site.succeeds("down", "--yes")

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from provision.commands import EXIT_CHANGES_PENDING
 from tests.openstack.conftest import Site, owner
 from tests.openstack.declarations import BOOT, KEPT, MADE, SERVER, WHOLE
 
@@ -18,7 +19,9 @@ def test_a_stack_from_plan_to_down(site: Site) -> None:
     site.declare(WHOLE)
     (site.folder / ".env").write_text("# mine\nLARDER_SEED=7\nAWS_ACCESS_KEY_ID=old\n")
     planned = site.run("plan")
-    assert planned.code == 2 and "create  server" in " ".join(planned.out.split("\n")).replace("         ", "  ")
+    assert planned.code == EXIT_CHANGES_PENDING and "create  server" in " ".join(planned.out.split("\n")).replace(
+        "         ", "  "
+    )
     assert site.counts == {}
 
     up = site.succeeds("up")
@@ -91,7 +94,7 @@ def test_credentials_work_and_are_shown_once(site: Site) -> None:
     site.succeeds("credentials", "create")
     assert f"AWS_SECRET_ACCESS_KEY={secret}" in (site.folder / ".env").read_text()
     (site.folder / ".env").chmod(0o644)
-    assert site.run("plan").code == 2
+    assert site.run("plan").code == EXIT_CHANGES_PENDING
     site.succeeds("credentials", "create")
     assert stat.S_IMODE((site.folder / ".env").stat().st_mode) == 0o600
     assert site.run("bucket", "delete", "--yes").code == 3

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
 from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
 from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME
@@ -190,7 +191,7 @@ def test_changed_security_groups_of_a_running_server(site: Site) -> None:
     (server,) = site.things["servers"]
     site.declare(STACK)
     planned = site.run("plan")
-    assert planned.code == 2 and re.search(r"change +server .*security groups", planned.out)
+    assert planned.code == EXIT_CHANGES_PENDING and re.search(r"change +server .*security groups", planned.out)
     site.succeeds("up")
     (port,) = site.cloud.network.ports(device_id=server)
     groups = [site.cloud.network.get_security_group(id).name for id in port.security_group_ids]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from provision.commands import EXIT_CHANGES_PENDING
 from tests.openstack.conftest import Site, Wire
 from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME, WHOLE
 
@@ -47,7 +48,7 @@ def bare_metal(request: pytest.FixtureRequest, site: Site, wire: Wire, monkeypat
 
 def test_a_server_lives_and_dies_where_there_are_no_volumes(bare_metal: Site) -> None:
     bare_metal.declare(SERVER + "[floating_ip]\n")
-    assert "all but volumes" in bare_metal.succeeds("doctor") and bare_metal.run("plan").code == 2
+    assert "all but volumes" in bare_metal.succeeds("doctor") and bare_metal.run("plan").code == EXIT_CHANGES_PENDING
     up = bare_metal.run("up")
     assert up.code == 0 and up.err.count("offers no volumes") == 1, up
     assert bare_metal.counts == {"servers": 1, "addresses": 1} and bare_metal.run("plan").code == 0
