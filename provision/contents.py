@@ -66,7 +66,10 @@ class Contents:
 
 def s3_client(stack: Stack, bucket: str) -> S3Client | None:
     """Return a client with this stack's S3 keys, or None if it has none."""
-    if stack.declaration.credentials is None or not (keys := credentials.find(stack)):
+    if stack.declaration.credentials is None or not stack.clouds.objects.offers("identity"):
+        return None
+    keys = credentials.find(stack)
+    if keys is None:
         return None
     session = stack.clouds.objects.connection.session
     return S3Client(session, credentials.s3_endpoint(stack), keys.access, keys.secret, bucket)
@@ -90,10 +93,10 @@ def read_contents(stack: Stack, api: Any, bucket: str, headers: Any) -> Contents
     is_swift_versioned = VERSIONS_HEADER in headers
     if is_swift_versioned:
         seen = _count(seen, list_swift_versions(api, bucket, PER_CALL * 10))
-    client = s3_client(stack, bucket)
-    if client is None:
-        return seen
     try:
+        client = s3_client(stack, bucket)
+        if client is None:
+            return seen
         if not is_swift_versioned and client.is_versioned():
             pages = client.list_versions()
             seen = _count(seen, ((item.is_latest, item.is_marker, item.bytes) for page in pages for item in page))
