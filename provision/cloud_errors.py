@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RUN_AGAIN = "run the same command again: it finds what was created, and continues"
 REFUSED = "the service refuses it, so a retry won't help: change the declaration as the reason says, or ask the site"
 UNRESTRICTED = "use an unrestricted application credential for leases and keys, or ask the site's operators"
+LOG_IN = "log in"
 TEMPORARY_STATUSES = [502, 503, 504]
 """Statuses of temporary failures, independent of the request."""
 TRY_LATER_STATUSES = (409, 413, 423, 425, 429)
@@ -72,13 +73,14 @@ def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> Larder
         return ServiceError(
             f"{head}: no connection: {reason}", next_step=f"check network and address; then {RUN_AGAIN}"
         )
-    return _translate_refusal(status_of(error), head, reason, cloud)
+    status = status_of(error)
+    if status == 401 or (status == 404 and action == LOG_IN):
+        return _login_error(status, head, reason, cloud)
+    return _translate_refusal(status, head, reason, cloud)
 
 
 def _translate_refusal(status: int, head: str, reason: str, cloud: Cloud) -> LarderError:
     """Return the error for an answer with a status; 0 for errors without one."""
-    if status == 401 or (status == 404 and head.endswith("can't log in")):  # Keystone's for a token that has expired
-        return _login_error(head, reason, cloud)
     if is_quota(reason):
         return InputError(
             f"{head}: the project's quota is used up: {reason}",
@@ -107,12 +109,17 @@ def _translate_refusal(status: int, head: str, reason: str, cloud: Cloud) -> Lar
     return ServiceError(f"{head}: {reason}", next_step=RUN_AGAIN)
 
 
-def _login_error(head: str, reason: str, cloud: Cloud) -> ConfigurationError:
-    if cloud.is_token_login:
+def _login_error(status: int, head: str, reason: str, cloud: Cloud) -> ConfigurationError:
+    if cloud.is_token_login:  # Keystone answers 404 or 401 if it has expired
         return ConfigurationError(
             f"{head}: the token is refused, since it has expired or was revoked: {reason}",
             next_step="get a new token, as with a new login at the site (at Chameleon's Jupyter, restart the server), "
             "or use an application credential, which doesn't expire within hours",
+        )
+    if status == 404:
+        return ConfigurationError(
+            f"{head}: no Keystone answers at this address: {reason}",
+            next_step="correct auth_url in clouds.yaml, or OS_AUTH_URL; it often ends with /v3",
         )
     return ConfigurationError(
         f"{head}: Keystone refuses the login: the password is wrong, or the application credential is wrong, "

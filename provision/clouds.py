@@ -22,6 +22,7 @@ from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.progress import Reporter
 from provision.cloud_errors import (
     CLOUD_ERRORS,
+    LOG_IN,
     TEMPORARY_STATUSES,
     TOKEN_METHODS,
     ServiceMissingError,
@@ -85,7 +86,7 @@ class Cloud:
     @cached_property
     def connection(self) -> Any:
         """The authenticated openstacksdk connection."""
-        with translate_cloud_errors(self, "log in"):
+        with translate_cloud_errors(self, LOG_IN):
             self._config = self._settings()
             connection = openstack.connection.Connection(config=self._config)
             _log_in(connection.session)
@@ -107,7 +108,7 @@ class Cloud:
     def access(self) -> Any:
         """Keystone's facts about our token: user, project, roles, catalog."""
         session = self.connection.session
-        with translate_cloud_errors(self, "log in"):
+        with translate_cloud_errors(self, LOG_IN):
             return session.auth.get_access(session)
 
     @property

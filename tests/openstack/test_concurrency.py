@@ -21,7 +21,6 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
     [
         ("/security-groups", WHOLE, True),
         ("/volumes", WHOLE, True),
-        ("/volumes", BOOTS, True),
         ("/leases", WHOLE + LEASE, True),
         ("/servers", WHOLE, True),
         ("/servers", WHOLE + LEASE, True),

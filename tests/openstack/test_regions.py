@@ -19,6 +19,7 @@ TYPES = {
     "images": {"image"},
     "networks": {"network"},
     "servers": {"compute"},
+    "S3 keys": {"identity"},
 }
 """The types of a service in the box's catalog."""
 

@@ -124,6 +124,12 @@ def test_answers_without_a_reason_have_none(body: str) -> None:
     assert read_reason(recorded(400, "[" * 100_000)).startswith("[")
 
 
+def test_a_wrong_address_of_keystone_is_named() -> None:
+    for error in errors_of(recorded(404, "<html><h1>Not Found</h1></html>", HTML)):
+        shown = translated(error, "log in")
+        assert type(shown) is ConfigurationError and "auth_url" in shown.next_step and "password" not in shown.what
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_token_that_has_expired_needs_a_new_login(status: int) -> None:
     answer = recorded(status, {"error": {"code": status, "message": "Could not find token", "title": "x"}})
