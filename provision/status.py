@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -97,9 +98,13 @@ def read_status(stack: Stack) -> Status:
 
 
 def _not_offered(stack: Stack) -> tuple[str, ...]:
-    """Return a line for each site that lacks services."""
-    missing = [(cloud, cloud.missing_services()) for cloud in stack.clouds.both]
-    return tuple(f"{cloud} offers no {', no '.join(names)}" for cloud, names in missing if names)
+    """Return a line for each site that lacks services. A site that can't be logged in to is named in `unseen`."""
+    lines = []
+    for cloud in stack.clouds.both:
+        with suppress(LarderError):
+            if names := cloud.missing_services():
+                lines.append(f"{cloud} offers no {', no '.join(names)}")
+    return tuple(lines)
 
 
 def _keys(stack: Stack) -> tuple[Resource, ...]:

@@ -86,6 +86,20 @@ def test_what_has_the_name_at_the_other_site_is_nobodys_candidate(site: Site, ch
     assert chi.things["volumes"] == [theirs.id]
 
 
+def test_a_site_that_refuses_the_login_does_not_keep_the_other_s_server(site: Site, chi: Site) -> None:
+    site.declare(SITES + SERVER + KEYS)
+    site.succeeds("up")
+    path = site.folder / "clouds.yaml"
+    clouds = json.loads(path.read_text())
+    clouds["clouds"]["chi"]["auth"]["password"] = "wrong"
+    path.write_text(json.dumps(clouds))
+    shown = site.run("status")
+    assert shown.code == 5 and "server" in shown.out and "buckets: cloud chi" in shown.err, shown
+    down = site.run("down", "--yes")
+    assert down.code == 5 and "not listed: buckets: cloud chi" in down.err, down
+    assert site.counts == {} and chi.counts == {"buckets": 1, "keys": 1}
+
+
 def test_only_the_compute_site_named(site: Site, chi: Site) -> None:
     """As in the examples, the compute site also has the buckets, and no other login is tried."""
     site.declare('[sites]\ncompute = { cloud = "kvm" }\n' + SERVER + VOLUME)
