@@ -44,11 +44,12 @@ def needs_container(settings: ResolvedSettings) -> bool:
     return False
 
 
-def build_call(root: Path, environ: Mapping[str, str]) -> Call:
+def build_call(settings: ResolvedSettings) -> Call:
     """Return the call that builds the image, which takes a second if it exists."""
-    arguments = [f"--build-arg=BASE_IMAGE={environ['BASE_IMAGE']}"] if environ.get("BASE_IMAGE") else []
+    base = settings.get("BASE_IMAGE")
+    arguments = [f"--build-arg=BASE_IMAGE={base}"] if base else []
     words = ("--quiet", "--file", "services/Dockerfile", "--target", "provision", "--build-arg=STAGE=provision")
-    return Call(("docker", "build", *words, *arguments, "--tag", IMAGE, str(root)), to_stderr=True)
+    return Call(("docker", "build", *words, *arguments, "--tag", IMAGE, str(settings.root)), to_stderr=True)
 
 
 def run_call(root: Path, here: Path, words: Sequence[str], environ: Mapping[str, str]) -> Call:

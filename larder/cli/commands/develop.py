@@ -210,7 +210,7 @@ def lock(app: App, _: Sequence[str]) -> None:
 def provision(app: App, words: Sequence[str]) -> None:
     """Run `python -m provision` with the given words, in a container if no Python here is new enough for it."""
     if in_container.needs_container(app.settings):
-        app.run(in_container.build_call(app.root, app.environ))
+        app.run(in_container.build_call(app.settings))
         if not app.dry_run:
             in_container.write_passwd(app.root, app.environ)
         return app.run(in_container.run_call(app.root, Path.cwd(), words, app.environ))

@@ -44,6 +44,12 @@ def test_a_container_runs_provision_where_no_python_can(
     assert provision.needs_container(settings_of(tmp_path, **environ)) == needed
 
 
+def test_the_image_has_the_base_of_the_settings(tmp_path: Path) -> None:
+    call = provision.build_call(settings_of(tmp_path, BASE_IMAGE="debian:other"))
+    assert "--build-arg=BASE_IMAGE=debian:other" in call.argv and call.argv[-1] == str(tmp_path)
+    assert not any("BASE_IMAGE" in word for word in provision.build_call(settings_of(tmp_path)).argv)
+
+
 def test_the_container_has_the_user_s_files_and_variables_but_no_secret_in_its_arguments(tmp_path: Path) -> None:
     home, root, here = tmp_path / "home", tmp_path / "home/larder", tmp_path / "work"
     agent, clouds = tmp_path / "agent", here / "clouds.yaml"
