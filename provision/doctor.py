@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from larder.errors import ConfigurationError, InputError, LarderError
+from larder.errors import ConfigurationError, LarderError
 from provision import leases, networks, objects, plan, quota, servers
 from provision.cloud_errors import ServiceMissingError
 from provision.clouds import Cloud
@@ -67,7 +67,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
         yield _check("flavor", lambda: _flavor(servers.find_flavor(stack, server.flavor)))
         yield _check("network", lambda: str(servers.find_network(stack, server.network).id))
         yield _check("key pair", lambda: str(servers.find_key_pair(stack, server.key).fingerprint))
-        yield _check("private key", lambda: _private_key(stack))
+        yield _check("private key", lambda: plan.find_private_key(server))
         for name in plan.undeclared_groups(stack):
             yield _check(f"security group {name}", lambda name=name: _group(stack, name))  # type: ignore[misc]
     if cloud is stack.clouds.compute and declared.floating_ip:
@@ -87,17 +87,6 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
 
 def _flavor(flavor: Any) -> str:
     return f"{flavor.vcpus} cores, {flavor.ram} MB, {flavor.disk} GB"
-
-
-def _private_key(stack: Stack) -> str:
-    assert stack.declaration.server
-    path = stack.declaration.server.private_key
-    if path is not None and not path.exists():
-        raise InputError(
-            f"there is no private key {path}",
-            next_step="correct [server] private_key, or leave it out: OpenSSH chooses",
-        )
-    return str(path or "OpenSSH chooses")
 
 
 def _group(stack: Stack, name: str) -> str:

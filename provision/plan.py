@@ -10,7 +10,7 @@ from larder.errors import InputError
 from provision import addresses, credentials, leases, networks, objects, servers, volumes
 from provision.changes import Change
 from provision.clouds import SERVICES, Cloud
-from provision.declaration import SecurityGroupSpec, VolumeSpec
+from provision.declaration import SecurityGroupSpec, ServerSpec, VolumeSpec
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
@@ -90,6 +90,7 @@ def check_references(stack: Stack) -> None:
     if declared:
         servers.require_image_fits(stack, declared)
         servers.find_key_pair(stack, declared.key)
+        find_private_key(declared)
         servers.find_network(stack, declared.network)
     if stack.declaration.floating_ip:
         servers.find_network(stack, stack.declaration.floating_ip.network)
@@ -99,6 +100,17 @@ def check_references(stack: Stack) -> None:
     types += [declared.boot_volume.type] if declared and declared.boot_volume else []
     for name in sorted({name for name in types if name}):
         volumes.require_type(stack, name)
+
+
+def find_private_key(server: ServerSpec) -> str:
+    """Return the path of the private key, in words. Raises InputError if there is no such file."""
+    path = server.private_key
+    if path is not None and not path.exists():
+        raise InputError(
+            f"there is no private key {path}",
+            next_step="correct [server] private_key, or leave it out: OpenSSH chooses",
+        )
+    return str(path or "OpenSSH chooses")
 
 
 def needed_services(stack: Stack, cloud: Cloud) -> list[str]:

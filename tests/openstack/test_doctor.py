@@ -148,6 +148,10 @@ def _taken_volume_name(site: Site) -> str:
     return '[[volume]]\nname = "taken"\ngib = 1\n'
 
 
+def _missing_private_key(site: Site) -> str:
+    return 'private_key = "/nowhere/id"\n'
+
+
 def _image_for_a_larger_disk(site: Site) -> str:
     site.cloud.image.create_image(
         name="large", data=b"x", disk_format="raw", container_format="bare", min_disk=50, validate_checksum=False
@@ -163,6 +167,7 @@ def _image_for_a_larger_disk(site: Site) -> str:
         (_unknown_boot_volume_type, "there is no volume type 'nvme'"),
         (_two_groups_of_a_name, "2 security groups have this name"),
         (_taken_volume_name, "name is taken"),
+        (_missing_private_key, "no private key /nowhere/id"),
         (_image_for_a_larger_disk, "a root disk of 1 GB, 50 needed"),
     ],
 )
