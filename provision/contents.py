@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -29,7 +30,7 @@ MARKER_TYPE = "application/x-deleted"
 """The type of a delete marker in Swift's list of versions."""
 PER_CALL = 1000
 MAX_COUNTED = 100_000
-"""Versions that `status` counts at most, since it has to list them."""
+"""Versions that `status` looks at, at most, since it has to list them."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class Contents:
     upload_bytes: int = 0
     segments: int = 0
     segment_bytes: int = 0
+    is_partial: bool = False
+    """Whether only the first MAX_COUNTED versions are counted, the latest ones included."""
     unknown: str = ""
     """Why there may be more."""
 
     def __str__(self) -> str:
         texts = [f"{self.objects} objects, {self.bytes} bytes"]
         if self.versions or self.markers:
-            many = "at least " if self.versions + self.markers >= MAX_COUNTED else ""
+            many = "at least " if self.is_partial else ""
             texts.append(
                 f"{many}{format_amount(self.versions, 'older versions')} with {self.version_bytes} bytes, "
                 f"{format_amount(self.markers, 'delete markers')}"
@@ -128,14 +131,13 @@ def head(api: Any, name: str) -> Any:
 def _count(seen: Contents, items: Iterator[tuple[bool, bool, int]]) -> Contents:
     """Add versions to the counts: whether each is the latest, whether it is a delete marker, and its bytes."""
     versions = version_bytes = markers = 0
-    for is_latest, is_marker, size in items:
+    for is_latest, is_marker, size in islice(items, MAX_COUNTED):
         if is_marker:
             markers += 1
         elif not is_latest:
             versions, version_bytes = versions + 1, version_bytes + size
-        if versions + markers >= MAX_COUNTED:
-            break
-    return replace(seen, versions=versions, version_bytes=version_bytes, markers=markers)
+    is_partial = next(items, None) is not None
+    return replace(seen, versions=versions, version_bytes=version_bytes, markers=markers, is_partial=is_partial)
 
 
 def list_swift_versions(api: Any, bucket: str, limit: int) -> Iterator[tuple[bool, bool, int]]:

@@ -19,11 +19,7 @@ from provision.stack import Stack
 
 def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
     """Bring the stack to its declared state, and return the plan's steps."""
-    steps = plan(stack)
-    if not replace:
-        _refuse_to_replace(stack, steps)
-    if any(step.action in ("create", "change") for step in steps):
-        _check_quota(stack)
+    steps = _checked_plan(stack, replace)
     declared = stack.declaration
     _ensure_groups_and_volumes(stack)
     if declared.server:
@@ -35,6 +31,16 @@ def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
         ensure_credentials(stack)
     if declared.host:
         server_setup.set_up(stack)
+    return steps
+
+
+def _checked_plan(stack: Stack, replace: bool) -> list[PlanStep]:
+    """Return the plan. Raises InputError before anything is created, if something would be refused later."""
+    steps = plan(stack)
+    if not replace:
+        _refuse_to_replace(stack, steps)
+    if any(step.action in ("create", "change") for step in steps):
+        _check_quota(stack)
     return steps
 
 
@@ -183,7 +189,7 @@ def create_server(stack: Stack) -> Resource:
 
     What is missing, such as a lease that is over, is created, too. Buckets and keys are left alone.
     """
-    _refuse_to_replace(stack, plan(stack))
+    _checked_plan(stack, replace=False)
     _ensure_groups_and_volumes(stack)
     server = _server(stack, replace=False)
     _connect(stack, server)

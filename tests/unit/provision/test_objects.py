@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -87,11 +88,25 @@ def test_versions_that_stay_are_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
         (Contents(0, 0, uploads=1, upload_bytes=9), "1 unfinished upload with 9 bytes"),
         (Contents(0, 0, segments=2, segment_bytes=9), "2 segments of uploads with 9 bytes"),
         (Contents(0, 0, unknown="the S3 API fails"), "; the S3 API fails"),
-        (Contents(0, 0, versions=contents.MAX_COUNTED), "at least 100,000 older versions"),
+        (Contents(0, 0, versions=7, is_partial=True), "at least 7 older versions"),
     ],
 )
 def test_contents_in_words(seen: Contents, text: str) -> None:
     assert text in str(seen)
+
+
+def test_status_does_not_list_all_versions_of_a_large_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "MAX_COUNTED", 3)
+    looked_at: list[int] = []
+
+    def versions() -> Iterator[tuple[bool, bool, int]]:
+        for number in range(100):
+            looked_at.append(number)
+            yield number % 2 == 0, False, 5
+
+    seen = contents._count(Contents(100, 500), versions())
+    assert (seen.versions, seen.version_bytes, seen.is_partial, len(looked_at)) == (1, 5, True, 4)
+    assert not contents._count(Contents(), iter([(False, True, 0)])).is_partial
 
 
 def client_of(status: int, body: bytes) -> S3Client:
