@@ -169,7 +169,12 @@ def _server(stack: Stack, replace: bool) -> Resource:
     elif not existing.ours:
         servers.adopt(stack, existing)
     servers.start(stack, existing)
-    running = servers.wait_active(stack, existing)
+    try:
+        running = servers.wait_active(stack, existing)
+    except ServiceError:
+        if is_new:  # it may have failed because another run's server took its place
+            servers.withdraw_if_later_server(stack, existing)
+        raise
     if is_new:  # again, since two servers that were created in the same second may not have seen each other
         servers.withdraw_if_later_server(stack, running)
     return running

@@ -65,7 +65,7 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
 
 
 def test_two_runs_that_start_together_make_one_of_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    site.declare(WHOLE + LEASE)
+    site.declare(WHOLE)
     runs = []
     for machine in ("a", "b"):
         monkeypatch.setenv("LARDER_HOME", str(site.folder / machine))
