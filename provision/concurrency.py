@@ -18,7 +18,7 @@ from provision.marks import Resource
 from provision.stack import Stack
 
 LOCK = "lock"
-WITHDRAW_SECONDS = 60.0
+WITHDRAW_SECONDS = 20.0
 """Time for another machine's run to delete what it created later than this one."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
@@ -51,7 +51,8 @@ def withdraw_if_later(
 ) -> None:
     """Delete what this run has created if another machine's run created the same earlier, and raise InputError.
 
-    If the other one is later, wait until that run has withdrawn.
+    If the other one is later, wait until that run has withdrawn. If it doesn't, since it has ended or took itself for
+    the only one, withdraw as well: the next run finds what is left.
 
     Args:
         stack: The stack.
@@ -68,10 +69,13 @@ def withdraw_if_later(
         first = min(ours.values(), key=_age_order)
         if first.id == created.id:
             return None
-        stack.report("delete", f"{created}, since another run created {first} earlier")
+        raise withdraw(first)
+
+    def withdraw(other: Resource) -> InputError:
+        stack.report("delete", f"{created}, since another run created {other}")
         delete()
-        raise InputError(
-            f"another run created {first} for the stack {stack.name} at the same time; this one deleted its own",
+        return InputError(
+            f"another run created {other} for the stack {stack.name} at the same time; this one deleted its own",
             next_step="wait until the other run has ended, then run this again: it finds what was created",
         )
 
@@ -79,7 +83,7 @@ def withdraw_if_later(
     try:
         poll_until(stack.reporter, what, is_alone, WITHDRAW_SECONDS, "")
     except WaitTimeoutError:
-        stack.report("warning", f"there is more than one {created.kind} with the mark of the stack {stack.name}")
+        raise withdraw(next(item for item in list_ours() if item.id != created.id)) from None
 
 
 def _age_order(item: Resource) -> tuple[str, str]:

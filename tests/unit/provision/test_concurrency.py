@@ -94,10 +94,11 @@ def test_the_later_of_two_withdraws_and_the_earlier_waits(
         assert [item.id for item in left] == [mine[0]] and asked == 3
 
 
-def test_one_that_never_withdraws_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_may_withdraw_but_one_does_if_the_other_never_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the other run had looked before this one's server was there, or had been killed."""
     monkeypatch.setattr(concurrency, "WITHDRAW_SECONDS", 0)
-    both = [server("a", "1"), server("b", "2")]
-    said: list[str] = []
-    stack = SimpleNamespace(name="lab", reporter=NullReporter(), report=lambda event, text: said.append(text))
-    withdraw_if_later(cast(Any, stack), both[0], lambda: both, lambda: pytest.fail("the earlier one stays"))
-    assert said == ["there is more than one server with the mark of the stack lab"]
+    left = [server("a", "1"), server("b", "1")]
+    stack = SimpleNamespace(name="lab", reporter=NullReporter(), report=lambda event, text: None)
+    with pytest.raises(InputError, match="deleted its own"):
+        withdraw_if_later(cast(Any, stack), left[0], lambda: left, lambda: left.pop(0))
+    assert [item.id for item in left] == ["b"]
