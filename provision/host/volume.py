@@ -80,10 +80,15 @@ def wrong_usage(what: str) -> NoReturn:
     raise VolumeError(2, what, f"{os.path.basename(__file__)} --help lists commands and options")
 
 
+def printable(text: str) -> str:
+    """Return a text with control characters and the like escaped: labels on a disk are anybody's."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def say(line: str) -> None:
     """Print what was done. Whoever reads it may be gone: work that has begun goes on."""
     try:
-        print(line, flush=True)
+        print(printable(line), flush=True)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
@@ -1137,7 +1142,7 @@ def is_read_only(disk: Disk, place: str) -> bool:
 def refuse(options: Options, disk: Disk, verdict: Verdict, what: str, next_step: str) -> NoReturn:
     """Print the evidence, and raise the error that leaves a disk as it is."""
     for reason in verdict.reasons:
-        print(f"found {reason}", file=sys.stderr)
+        print(f"found {printable(reason)}", file=sys.stderr)
     serial = f" (serial {options.short_serial})" if options.serial else ""
     fail(f"{disk.path}{serial} {what}; nothing was changed", next_step)
 
@@ -1424,7 +1429,7 @@ def main(words: Sequence[str]) -> int:
 
 def report(error: VolumeError) -> int:
     """Print an error, and return its exit code."""
-    print(f"error: {error.what}\n  next step: {error.next_step}", file=sys.stderr)
+    print(f"error: {printable(error.what)}\n  next step: {printable(error.next_step)}", file=sys.stderr)
     return error.code
 
 

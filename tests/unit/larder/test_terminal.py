@@ -202,6 +202,7 @@ def test_only_one_module_prints() -> None:
         "larder/distant/__main__.py",  # its port, for the process that started it
         "larder/stream/build.py",
         "provision/commands.py",
+        "provision/host/volume.py",  # one file, alone on a server
     }
     violations = set()
     for folder in ("larder", "services", "provision"):

@@ -363,3 +363,12 @@ def test_other_pythons_start_it(python: str) -> None:
     ended = subprocess.run([interpreter, "-I", SCRIPT, "look"], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("error: neither --serial nor --device\n  next step: volume.py --help")
+
+
+def test_foreign_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """A label on a disk can't move the cursor, forge a line or turn the text around."""
+    assert volume.report(VolumeError(3, "a file system called \x1b[2Jx\nerror: \u202ey", "look at it")) == 3
+    volume.say("found \x9b\u2028é")
+    out, err = capsys.readouterr()
+    assert err == "error: a file system called \\x1b[2Jx\\nerror: \\u202ey\n  next step: look at it\n"
+    assert out == "found \\x9b\\u2028é\n"
