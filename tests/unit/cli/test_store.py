@@ -17,6 +17,7 @@ from larder.cli.settings import ResolvedSettings
 from larder.errors import ConfigurationError, StorageError
 from larder.settings import settings_of
 from larder.store import StoreSettings
+from tests.conftest import free_ports
 from tests.unit.cli.conftest import ROOT, FrontDoor
 
 
@@ -124,7 +125,8 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runner", ["compose", "host"])
 def test_two_commands_at_once_agree_on_the_keys(door: FrontDoor, runner: str) -> None:
-    started = [door.start("s3-up", f"RUNNER={runner}") for _ in range(2)]
+    [port] = free_ports(1)
+    started = [door.start("s3-up", f"RUNNER={runner}", f"LARDER_MINIO_PORT={port}") for _ in range(2)]
     for process in started:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err + out
@@ -135,7 +137,8 @@ def test_two_commands_at_once_agree_on_the_keys(door: FrontDoor, runner: str) ->
 
 
 def test_keys_stay_out_of_what_is_printed(door: FrontDoor) -> None:
-    ended = door.run("s3-up", "RUNNER=compose")
+    [port] = free_ports(1)
+    ended = door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={port}")
     assert ended.code == 0, ended.err
     lines = (door.root / ".larder" / "s3-compose.env").read_text().splitlines()
     for line in lines:
