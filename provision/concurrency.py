@@ -1,7 +1,7 @@
 """Two runs at the same time: at one machine, the second is refused; across machines, the later one withdraws.
 
-A lock in the state folder separates runs on one machine. Across machines, marks and creation times decide: whoever sees
-an older resource of the same stack beside the one that it has just created deletes its own, and stops.
+A lock in the state folder separates runs on one machine. Across machines, marks and creation times decide: a run that
+finds an older resource of the same stack beside the one that it has just created deletes its own, and stops.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def printable(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Print what was done. Whoever reads it may be gone: work that has begun goes on."""
+    """Print what was done. If the reader has gone, work that has begun goes on."""
     try:
         print(printable(line), flush=True)
     except BrokenPipeError:

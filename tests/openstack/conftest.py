@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
 import openstack
 import pytest
 import requests
+from botocore.config import Config
 from openstack.exceptions import SDKException
 from requests.adapters import HTTPAdapter
 
@@ -351,3 +353,16 @@ def _clear(cloud: Any, box: str) -> None:
             cloud.block_storage.delete_volume(volume.id)
         except SDKException as error:
             print("not cleared:", error)
+
+
+def s3_of(site: Site) -> Any:
+    """boto3's client with the keys that `up` has written."""
+    env = dict(line.split("=", 1) for line in (site.folder / ".env").read_text().splitlines())
+    return boto3.client(
+        "s3",
+        endpoint_url=env["S3_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
+    )

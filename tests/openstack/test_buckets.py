@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
-from tests.openstack.conftest import Site
+from tests.openstack.conftest import Site, s3_of
 from tests.openstack.declarations import KEYS
 
 PART = bytes(5 << 20)
 """The smallest part that S3 takes, unless it is the last."""
-
-
-def s3_of(site: Site) -> Any:
-    """boto3's client with the keys that `up` has written."""
-    env = dict(line.split("=", 1) for line in (site.folder / ".env").read_text().splitlines())
-    return boto3.client(
-        "s3",
-        endpoint_url=env["S3_ENDPOINT_URL"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
-    )
 
 
 def fill(s3: Any, versioned: bool) -> None:

@@ -203,7 +203,7 @@ def test_what_other_programs_make_and_leave_is_refused(machine: Machine, make: l
 
 LIST = 16384
 NOT_CHECKED = [(0x200 + 8, 84), (GIB - 512 + 8, 84), (0x400 + 16, 32), (GIB - 512 - LIST + 16, 32)]
-"""First byte and length of what each run of sfdisk writes anew in a table of ours: checksums, identifiers, places."""
+"""First byte and length of what each run of sfdisk changes in a table of ours: checksums, identifiers, places."""
 
 
 def test_unfinished_table_of_ours_with_one_more_byte_is_refused(machine: Machine) -> None:

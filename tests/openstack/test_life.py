@@ -6,12 +6,10 @@ import configparser
 import json
 import stat
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from provision.commands import EXIT_CHANGES_PENDING
-from tests.openstack.conftest import Site, owner
+from tests.openstack.conftest import Site, owner, s3_of
 from tests.openstack.declarations import BOOT, KEPT, MADE, SERVER, WHOLE
 
 
@@ -77,15 +75,7 @@ def test_credentials_work_and_are_shown_once(site: Site) -> None:
     for name in (".env", "rclone.conf"):
         assert stat.S_IMODE((site.folder / name).stat().st_mode) == 0o600
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=shown["S3_ENDPOINT_URL"],
-        aws_access_key_id=shown["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=secret,
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
-    )
-    client.put_object(Bucket="data", Key="k", Body=b"x")
+    s3_of(site).put_object(Bucket="data", Key="k", Body=b"x")
     assert site.cloud.object_store.download_object("k", "data") == b"x"
 
     assert secret not in site.succeeds("credentials", "create") and secret not in site.succeeds("credentials", "show")

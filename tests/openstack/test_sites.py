@@ -10,11 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
-from tests.openstack.conftest import Site, connection, new_project, owner
+from tests.openstack.conftest import Site, connection, new_project, owner, s3_of
 from tests.openstack.declarations import KEYS, SERVER, VOLUME
 
 SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
@@ -56,16 +54,7 @@ def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> No
     shown = {thing["id"]: thing["kind"] for thing in json.loads(site.succeeds("status", "--json"))["things"]}
     assert shown == {server: "server", volume: "volume", "data": "bucket", chi.things["keys"][0]: "credentials"}
 
-    env = dict(line.split("=", 1) for line in (site.folder / ".env").read_text().splitlines())
-    client = boto3.client(
-        "s3",
-        endpoint_url=env["S3_ENDPOINT_URL"],
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required", proxies={}),
-    )
-    client.put_object(Bucket="data", Key="k", Body=b"x")
+    s3_of(site).put_object(Bucket="data", Key="k", Body=b"x")
     assert chi.cloud.object_store.download_object("k", "data") == b"x"
 
     site.succeeds("down", "--yes", "--delete-data", "block", "--delete-data", "data")
