@@ -177,16 +177,16 @@ class JobRunner:
             daemons = _descendants(self._running)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._running, signal.SIGKILL)
-            for process in daemons:  # those that have left the group
-                with suppress(psutil.Error):
-                    process.kill()
+            _kill(daemons)  # those that have left the group
             self._running = None
 
     def _end(self) -> None:
         """End the running job and the process that forks jobs."""
         self._end_group()
         if self._template is not None:
+            unknown = _descendants(self._template.pid)  # of a job that was forked, and whose id hasn't arrived
             self._template.kill()
+            _kill(unknown)
             self._template.wait()
             for stream in (self._template.stdin, self._template.stdout):
                 if stream is not None:
@@ -201,6 +201,12 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _seconds(number: float) -> str:

@@ -107,6 +107,26 @@ def test_an_interrupt_ends_the_job(tmp_path: Path, until: Until) -> None:
     until(lambda: not any(runs(int(pid)) for pid in file.read_text().split()), "both processes have ended")
 
 
+def test_an_interrupt_before_the_jobs_id_arrives_ends_it(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pids"
+    await_answer = JobRunner._await
+
+    def interrupt(runner: JobRunner, key: str, deadline: float) -> object:
+        if key != "pid":
+            return await_answer(runner, key, deadline)
+        until(file.exists, "the job runs")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JobRunner, "_await", interrupt)
+    with pytest.raises(KeyboardInterrupt), JobRunner(tmp_path, 300) as runner:
+        runner.run(jobs.hang, file, "hanging")
+    pids = [int(pid) for pid in file.read_text().split()]
+    assert len(pids) == 2
+    until(lambda: not any(map(runs, pids)), "both processes have ended")
+
+
 def runs(pid: int) -> bool:
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
