@@ -139,8 +139,8 @@ class ComparisonSettings(LoaderSettings):
 
     @property
     def chosen_arms(self) -> list[str]:
-        """Arms to measure if the data allow."""
-        return [name for name in self.arms.split(",") if name] or arms.arm_names()
+        """Arms to measure if the data allow, each once."""
+        return list(dict.fromkeys(name for name in self.arms.split(",") if name)) or arms.arm_names()
 
     @property
     def record_paths(self) -> list[Path]:

@@ -16,6 +16,7 @@ from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import PixelError, Round, StepsRecord
 from larder.bench.summarize import AGAIN, NOTHING
+from larder.errors import InputError
 
 if TYPE_CHECKING:
     from larder.bench.comparison.epoch import Counters, EpochResult
@@ -157,7 +158,13 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
     epochs = job.epochs or (2 if is_whole and len(measured.passes) > 1 else 1)
     for number in range(1, epochs + 1):
         order = 2 * job.run.round + number - 1
-        yield measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
+        result = measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
+        if not result.record.images:  # nothing can be said per image
+            raise InputError(
+                f"epoch {number} had no images; the split has {loader.images:,}",
+                next_step=f"look for warnings of the library: {loader.reader}",
+            )
+        yield result
 
 
 def _measure_steps(job: Job, measured: MeasuredLoader) -> StepsRecord | None:

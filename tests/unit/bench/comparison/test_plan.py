@@ -56,6 +56,10 @@ def test_numbers_of_workers(flags: list[str], environ: dict[str, str], counts: l
     assert settings_of(*flags, **environ).worker_counts == counts
 
 
+def test_an_arm_that_is_named_twice_runs_once() -> None:
+    assert settings_of("--arms=stream,webdataset,stream").chosen_arms == ["stream", "webdataset"]
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
