@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 _MAX_CLASSES = 1_000_000
 
 
+class BucketShards(NamedTuple):
+    """Shards in a bucket."""
+
+    manifest: Manifest
+    """What is known of them."""
+    bucket: BucketSettings
+    """The bucket, with the store's settings."""
+    keys: list[str]
+    """The keys of the shards."""
+
+
 def describe_shards(settings: LoaderSettings) -> Manifest:
     """Read the shards that `settings.shards` names, and return a manifest with what is known of them.
 
@@ -39,6 +50,15 @@ def describe_shards(settings: LoaderSettings) -> Manifest:
         ServiceError: If the store doesn't answer.
     """
     return _read_shards(settings)[0]
+
+
+def find_plain_shards(settings: LoaderSettings) -> BucketShards:
+    """Return the shards in a bucket that `settings.shards` names. Raises what `describe_shards` raises."""
+    manifest, table, uri = _read_shards(settings)
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return BucketShards(
+        manifest, bucket_of(settings, bucket), [f"{key}/{path}" if key else path for path in table.shards]
+    )
 
 
 def _read_shards(settings: LoaderSettings) -> tuple[Manifest, SampleTable, str]:
@@ -140,7 +160,7 @@ class PlainWebDatasetLoader(Loader):
                 kept = {name: value for name, value in fields.items() if name.lower() in {LABEL, *IMAGE_EXTENSIONS}}
                 return super()._make_sample(key, kept, uri)
 
-        manifest, table, uri = _read_shards(settings)
+        manifest, bucket, keys = find_plain_shards(settings)
         super().__init__(
             manifest,
             settings.split,
@@ -149,11 +169,10 @@ class PlainWebDatasetLoader(Loader):
             workers=settings.workers,
             transform=None,
         )
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
         self._traffic = TrafficCounter()
         self.dataset = AnyShards(
-            bucket_of(settings, bucket),
-            [f"{key}/{path}" if key else path for path in table.shards],
+            bucket,
+            keys,
             self._traffic,
             settings.batch_size,
             settings.seed,

@@ -36,8 +36,8 @@ class LoaderSettings(WorkerSettings, DatasetSettings, OptionalBucketSettings):
     shards: Annotated[str, AfterValidator(_validated_shards)] = Field(
         "",
         alias="LARDER_SHARDS",
-        description="a folder of tar shards, s3://bucket/prefix or a path, that needs no manifest: stream and "
-        "webdataset read it in place of the dataset's shards",
+        description="a folder of tar shards, s3://bucket/prefix or a path, that needs no manifest: "
+        "the arms that read tar shards read it in place of the dataset's",
     )
     mount_dir: Path = Field(
         Path(".larder/mount"),

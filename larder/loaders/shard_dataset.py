@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import tarfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -77,7 +77,7 @@ class ShardDataset(IterableDataset["tuple[Tensor, int]"]):
         except STREAM_ERRORS as fault:
             raise WorkerError.from_error(reader.explain(fault)) from fault
         except (tarfile.TarError, ValueError) as fault:  # ValueError: webdataset's, and tarfile's on invalid numbers
-            raise WorkerError.from_error(_damaged_error(reader.opened_uri, str(fault))) from fault
+            raise WorkerError.from_error(damaged(reader.opened_uri, str(fault))) from fault
         except LarderError as error:
             raise WorkerError.from_error(error) from error
         finally:
@@ -127,8 +127,17 @@ class WebDatasetDataset(ShardDataset):
         return _sample(key, fields, uri, self._classes)
 
 
-def read_shard_samples(file: IO[bytes], size: int, uri: str, classes: int) -> Iterator[ShardSample]:
-    """Yield the samples of a shard of `size` bytes: groups of consecutive members with the same key.
+def read_shard_samples(
+    file: IO[bytes], size: int, uri: str, classes: int, extensions: Collection[str] | None = None
+) -> Iterator[ShardSample]:
+    """Yield the samples of a shard: groups of consecutive members with the same key.
+
+    Args:
+        file: The shard.
+        size: Its length in bytes; 0 is unknown, so that a damaged header passes for the end.
+        uri: Its address, for messages.
+        classes: Number of classes.
+        extensions: Extensions of members that make a sample, in lower case; others are skipped. None takes all.
 
     Raises:
         InputError: If a sample lacks an image or a valid label, the archive is truncated, or a member isn't a plain
@@ -139,6 +148,8 @@ def read_shard_samples(file: IO[bytes], size: int, uri: str, classes: int) -> It
     for name, content in _members(file, size, uri):
         folder, slash, base = name.rpartition("/")
         stem, _, extension = base.partition(".")
+        if extensions is not None and extension.lower() not in extensions:
+            continue
         if fields and f"{folder}{slash}{stem}" != key:
             yield _sample(key, fields, uri, classes)
             fields = {}
@@ -157,7 +168,7 @@ def _members(file: IO[bytes], size: int, uri: str) -> Iterator[tuple[str, bytes]
             archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member otherwise
         # tarfile takes an invalid header for the end of the archive.
         if size - archive.offset > tarfile.RECORDSIZE:
-            raise _damaged_error(uri, f"no tar header at byte {archive.offset:,}")
+            raise damaged(uri, f"no tar header at byte {archive.offset:,}")
 
 
 def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> ShardSample:
@@ -177,5 +188,6 @@ def _sample(key: str, fields: Mapping[str, bytes], uri: str, classes: int) -> Sh
     return ShardSample(uri, f"{uri}, {key}.{images[0]}", fields[images[0]], label)
 
 
-def _damaged_error(uri: str, reason: str) -> InputError:
+def damaged(uri: str, reason: str) -> InputError:
+    """Return the error of a shard that can't be read as tar."""
     return InputError(f"{uri} is damaged: {reason}", next_step=CREATE_AGAIN)

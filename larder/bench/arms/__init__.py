@@ -112,6 +112,13 @@ ARMS: dict[str, ArmEntry] = {
         extra="bench,s3torchconnector",
         is_peer=True,
     ),
+    "s3torchconnector_shards": ArmEntry(
+        "webdataset",
+        ("s3torchconnector", "torch"),
+        "S3IterableDataset of tar shards with enable_sharding, tarfile and DataLoader, as in its own benchmark",
+        extra="bench,s3torchconnector",
+        is_peer=True,
+    ),
     "simplejpeg_local": ArmEntry(
         "tree",
         ("simplejpeg", "cykooz.resizer", "torch"),

@@ -173,7 +173,8 @@ def _reason_against(
 def _next_step(settings: ComparisonSettings, *, has_command: bool) -> str:
     """Return what to do if there is no arm."""
     if settings.shards:
-        return "leave LARDER_ARMS empty, or name stream or webdataset in it; webdataset reads from a bucket only"
+        readers = " or ".join(name for name, entry in ARMS.items() if entry.layout == "webdataset")
+        return f"leave LARDER_ARMS empty, or name {readers} in it; only stream reads from a folder"
     first = "run one of these commands" if has_command else "remove one of these reasons"
     return f"{first}, or name a folder of tar shards in LARDER_SHARDS"
 

@@ -33,7 +33,8 @@ PEERS = {
     "dali": 20, "hf_datasets": 0, "litdata_raw": 0, "mosaicml": 0, "s3torchconnector": 0,
     "simplejpeg_local": 1, "spdl": 0, "turboloader": 10,
 }  # fmt: skip
-"""Arms of other libraries, and how many levels their pixels may differ from PIL's."""
+"""Arms of other libraries over the tree and its objects, and how many levels their pixels may differ from PIL's."""
+CONNECTOR = "s3torchconnector_shards"
 PACKED = ("imagefolder_local", "litdata_streaming", "stream", "webdataset")
 
 
@@ -50,7 +51,7 @@ def test_measures_every_arm_that_the_data_allow(
     code, out, err = run_bench(*COMPARE, "--arms", ",".join(others), **packed)
     assert code == 0, err
     record = only_record(tmp_path)
-    peers = {name for name in others if ARMS[name].is_peer and ARMS[name].layout == "tree"}
+    peers = {name for name in others if ARMS[name].is_peer and ARMS[name].layout in ("tree", "webdataset")}
     peers -= {name for name in peers if missing_packages(name)}
     assert {arm.name for arm in record.arms} == {*PACKED, *peers, f"stream{AGAIN}", NOTHING}
     assert {one.arm for one in record.left_out} >= {"imagefolder_rclone_mount", "litdata_raw", "remote_one_sample"}
@@ -77,7 +78,7 @@ def test_measures_every_arm_that_the_data_allow(
     assert all(one.epochs[0].images == 40 for one in measured)
     assert all(len(one.epochs) == 2 for one in measured)
     assert {one.epochs[0].samples_digest for one in measured} == {record.data.samples_digest}
-    on_disk = {"imagefolder_local", *peers}
+    on_disk = {"imagefolder_local", *(name for name in peers if ARMS[name].layout == "tree")}
     cached = {one.arm: one.epochs[0].page_cache.resident_before for one in measured}
     assert {name for name, share in cached.items() if share is not None} == on_disk & cached.keys()
     assert all(share is None or 0 < share <= 1 for share in cached.values())  # the kernel may drop a page
@@ -309,10 +310,11 @@ def test_a_store_that_fails_in_mid_epoch(
     """It refuses one shard of five: what reads it fails, and the tree serves as reference."""
     proxy.fault = lambda method, path, number: 403 if path.endswith("/training/shard-000002.tar") else None
     environ = packed | {"S3_ENDPOINT_URL": proxy.endpoint}
-    code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local,stream", **environ)
+    arms = ["imagefolder_local", "stream"] + [name for name in [CONNECTOR] if not missing_packages(name)]
+    code, _, err = run_bench(*COMPARE, "--arms", ",".join(arms), **environ)
     assert code == 0, err
     record = only_record(tmp_path)
-    assert {one.arm for one in record.failures} >= {"stream", f"stream{AGAIN}", "store_read"}
+    assert {one.arm for one in record.failures} >= {*arms[1:], f"stream{AGAIN}", "store_read"}
     assert all("shard-000002.tar" in one.message for one in record.failures)
     assert [arm.arm for arm in record.summary.arms] == ["imagefolder_local"]
     assert record.summary.arms[0].exactly_once
@@ -407,7 +409,7 @@ def test_shards_are_only_for_arms_that_read_them(run_bench: RunBench, tmp_path: 
     code, _, err = run_bench(*COMPARE, "--shards", str(tmp_path), "--arms", "dali")
     assert code == 3
     assert "no arm can be compared:\n  - dali: it doesn't read tar shards" in err
-    assert "next step: leave LARDER_ARMS empty, or name stream or webdataset in it" in err
+    assert "next step: leave LARDER_ARMS empty, or name s3torchconnector_shards or stream or webdataset in it" in err
 
 
 def test_no_arm_could_be_measured(run_bench: RunBench, tree: Path) -> None:
@@ -546,8 +548,9 @@ def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Pa
     assert ended.returncode == 0, ended.stderr
     assert f"next: `larder compare LARDER_SHARDS={uri} LARDER_SWEEP=1,2,4`" in ended.stderr
     record = only_record(tmp_path)
-    assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == {"stream": True, "webdataset": True}
-    assert not record.left_out
+    readers = {name for name in ARMS if ARMS[name].layout == "webdataset" and not missing_packages(name)}
+    assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == dict.fromkeys(readers, True)
+    assert {one.arm for one in record.left_out} == {CONNECTOR} - readers
     assert record.data.samples == 40
     assert record.data.classes == 3
 

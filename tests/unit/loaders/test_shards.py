@@ -46,6 +46,12 @@ def test_members_with_one_key_are_a_sample() -> None:
     ]
 
 
+def test_members_with_other_extensions_are_skipped() -> None:
+    content = archive(("1.json", b"{}"), ("1.JPG", b"one"), ("1.cls", b"3"), ("notes.txt", b"!"))
+    read = read_shard_samples(io.BytesIO(content), len(content), URI, 10, {"jpg", "cls"})
+    assert [(sample.image, sample.label) for sample in read] == [(b"one", 3)]
+
+
 def test_an_archive_without_padding_to_records() -> None:
     content = archive(("1.jpg", b"one"), ("1.cls", b"0"))
     assert len(samples(content[: 4 * 512 + 1024])) == 1
