@@ -43,6 +43,7 @@ PEERS: Mapping[str, Peer] = {
     "litdata_streaming": Peer("litdata", "litdata", sweep=[_WORKERS, {"LITDATA_BATCH_DECODE": "auto"}]),
     "litdata_raw": Peer("objects", "litdata_raw", sweep=[_WORKERS, {"prefetch_factor": 4}]),
     "s3torchconnector": Peer("objects", "s3torchconnector", "objects", [{"workers": 4}, {"prefetch_factor": 4}]),
+    "s3torchconnector_shards": Peer("shards", "s3torchconnector", sweep=[_WORKERS]),
     "simplejpeg_local": Peer("tree", "simplejpeg_files", sweep=[_WORKERS, {"prefetch_factor": 4}]),
     "webdataset": Peer("shards", "webdataset", sweep=[_WORKERS, {"LARDER_WEBDATASET_LOADER": "webdataset"}]),
     "mosaicml": Peer("mosaicml", "mosaicml", sweep=[_WORKERS, {"predownload": 512}, {"num_canonical_nodes": 2}]),
