@@ -22,6 +22,7 @@ from larder.shards import LABEL
 from larder.store import BucketSettings, StoreSettings
 from larder.stream.open_shards import open_shards
 from larder.stream.samples import SampleTable
+from larder.stream.shard_scan import IMAGE_EXTENSIONS, Wanted
 
 if TYPE_CHECKING:
     from larder.loaders.loader import Batch
@@ -63,7 +64,7 @@ def find_plain_shards(settings: LoaderSettings) -> BucketShards:
 
 def _read_shards(settings: LoaderSettings) -> tuple[Manifest, SampleTable, str]:
     """Return a manifest, the table of samples, and the URI of the folder that its paths are relative to."""
-    folder, found, table = open_shards(settings.shards, settings, None, LABEL, NullReporter())
+    folder, found, table, _ = open_shards(settings.shards, settings, Wanted(None, LABEL, "raise"), NullReporter())
     if not len(table):
         raise InputError(f"{settings.shards} holds no samples", next_step="name a folder of tar shards")
     largest = int(table.label.max())
@@ -151,7 +152,6 @@ class PlainWebDatasetLoader(Loader):
         from webdataset import WebLoader
 
         from larder.loaders.shard_dataset import WebDatasetDataset
-        from larder.stream.sample_tables import IMAGE_EXTENSIONS
 
         class AnyShards(WebDatasetDataset):
             """Samples that may have further fields."""

@@ -19,7 +19,15 @@ from larder.machine import available_cpus, release_free_memory
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
 from larder.store import StoreSettings
-from larder.stream.arguments import require_at_least, require_choices, require_integers, require_rank, require_transform
+from larder.stream.arguments import (
+    as_integers,
+    parse_rank,
+    rank_of_torchrun,
+    require_at_least,
+    require_choices,
+    require_samples,
+    require_transform,
+)
 from larder.stream.batch_reader import ReadLimits, Traffic, block_numbers
 from larder.stream.child_reader import Child, ChildReader
 from larder.stream.kernel import JpegKernel
@@ -27,11 +35,12 @@ from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
 from larder.stream.order import Batching, Last, Shuffle, join_segments, rank_batches
 from larder.stream.positions import Position
-from larder.stream.samples import NO_LABEL, SampleTable
+from larder.stream.samples import NO_LABEL, SampleTable, Skipped
+from larder.stream.shard_scan import Wanted
 from larder.stream.slots import Slots
 from larder.stream.thread_reader import Epoch, ReadSetup, read_images, read_members
 from larder.stream.transforms import CenterCrop, Transform
-from larder.stream.work import Arrays, ImageBatch, MemberBatch, SampleChecks, Skipped
+from larder.stream.work import Arrays, ImageBatch, MemberBatch, SampleChecks
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +49,8 @@ DecodeKind = Literal["exact", "fast"]
 Mode = Literal["thread", "process"]
 WINDOW_BYTES, AHEAD_BYTES = 256 << 20, 64 << 20
 _FETCHERS, _BATCHES_AHEAD = 8, 4
+_MAX_WINDOW = 1 << 62
+"""More positions than there are samples; numpy's integers hold it."""
 MAX_SKIPPED = 1000
 """Samples that `skipped` names; `skipped_count` counts all."""
 B = TypeVar("B")
@@ -93,28 +104,31 @@ class ArrayStream:
             ("mode", mode, get_args(Mode)),
         )
         require_transform(transform)
-        decoders = available_cpus() if threads is None else threads
-        require_integers(batch_size=batch_size, seed=seed, threads=decoders)
-        require_integers(window_bytes=window_bytes, ahead_bytes=ahead_bytes)
+        batch_size, seed, decoders, window_bytes, ahead_bytes = as_integers(
+            batch_size=batch_size,
+            seed=seed,
+            threads=available_cpus() if threads is None else threads,
+            window_bytes=window_bytes,
+            ahead_bytes=ahead_bytes,
+        )
         require_at_least(
             ("batch_size", batch_size, 1),
             ("threads", decoders, 1),
             ("window_bytes", window_bytes, 0),
             ("ahead_bytes", ahead_bytes, 1 << 20),
         )
-        require_rank(rank, world_size)
+        self._given_rank = parse_rank(rank, world_size)
         self._device = self._choose_device(device)
         uri = os.fspath(uri)
         self.uri, self.batch_size, self.transform = uri, batch_size, transform or CenterCrop()
         self.seed, self.on_damage, self.check_digests, self.mode = seed, on_damage, check_digests, mode
-        self._rank, self._world_size, self._last = rank, world_size, last
-        folder, self.manifest, self._table = open_shards(
-            uri,
-            store,
+        self._last = last
+        wanted = Wanted(
             image_extension and image_extension.lower().removeprefix("."),
             label_extension.lower().removeprefix("."),
-            reporter or NullReporter(),
+            on_damage,
         )
+        folder, self.manifest, self._table, left_out = open_shards(uri, store, wanted, reporter or NullReporter())
         self._shuffle = _shuffle_of(self._table, window_bytes, seed if shuffle else None)
         self._order = {
             "seed": seed,
@@ -137,6 +151,7 @@ class ArrayStream:
         self._child: Child | None = None
         self.skipped: list[Skipped] = []
         self.skipped_count = 0
+        self._skip(left_out)
 
     @property
     def classes(self) -> list[str] | None:
@@ -173,6 +188,7 @@ class ArrayStream:
 
     def restart(self, epoch: int) -> None:
         """Go to the beginning of an epoch, even if it is the current one."""
+        [epoch] = as_integers(epoch=epoch)
         if epoch < 0:
             raise ConfigurationError(f"epoch={epoch}: must not be negative", next_step="number epochs from 0 on")
         self._position.move(epoch, [])
@@ -215,21 +231,34 @@ class ArrayStream:
     def _decoded(self, open_reader: Callable[[Epoch], _Reader[ImageBatch]]) -> Generator[Any, None, None]:
         """Yield the images and labels of the batches that remain of the current epoch."""
         for name, values, missing in (("image", self._table.offset, -1), ("label", self._table.label, NO_LABEL)):
-            if (values == missing).any():
+            if self.on_damage == "raise" and (values == missing).any():
                 raise InputError(
                     f"{self._setup.checks.name(int(np.argmax(values == missing)))}: the sample has no {name}",
                     next_step="name the members by `image_extension` and `label_extension`, or read them as they are, "
                     "with `samples()`",
                 )
+        has_good, fault = False, None
         with closing(self._read(open_reader)) as batches:
             for left, batch in batches:
                 self._advance(left)  # a batch without a good image is skipped, too, by a caller that iterates again
-                yield batch.finish(self._skip)
+                try:
+                    arrays = batch.finish(self._skip)
+                except InputError as error:
+                    fault = error
+                    if self._rank_and_ranks()[1] > 1:
+                        raise  # other ranks would wait for the batch
+                    continue
+                has_good = True
+                yield arrays
+        if fault is not None and not has_good:
+            raise fault
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples that remain of the current epoch, undecoded: the content of each member by its extension.
 
-        They come in the same order as images do, with the same guarantees. State counts whole batches.
+        They come in the same order as images do, with the same guarantees. State counts single samples; with several
+        ranks, it must be taken after as many samples on each, and in the middle of the last batch, it is that of the
+        batch's beginning.
 
         Yields:
             A dict with the members' contents, as bytes, and the sample's key as "__key__".
@@ -238,13 +267,21 @@ class ArrayStream:
             InputError: If a sample is missing or damaged.
             ServiceError: If the store fails.
         """
+        position, ranks = self._position, self._batching()[1].world_size
         with closing(self._read(self._read_members_here)) as batches:
             for left, batch in batches:
-                loop = self._position.loop
-                self._skip([one for one in batch if isinstance(one, Skipped)])
-                yield from (one for one in batch if isinstance(one, dict))
-                if self._position.loop == loop:  # else the caller has moved the stream
-                    self._advance(left)
+                for at, one in enumerate(batch, 1):
+                    if at == len(batch):
+                        self._advance(left)
+                    elif left or ranks == 1:  # else another rank may have a sample more in its last batch
+                        position.within = at
+                    loop = position.loop
+                    if isinstance(one, Skipped):
+                        self._skip([one])
+                    elif one is not None:
+                        yield one
+                    if position.loop != loop:
+                        break  # the caller has moved the stream
 
     def close(self) -> None:
         """End the child process that mode="process" keeps for the next epoch. The next iteration starts a new one."""
@@ -255,11 +292,8 @@ class ArrayStream:
     def _read(self, open_reader: Callable[[Epoch], _Reader[B]]) -> Generator[tuple[int, B], None, None]:
         """Yield the batches that remain of the epoch, each with the number of batches after it."""
         rank, batching = self._batching()
-        if len(self._table) < batching.world_size:
-            raise ConfigurationError(
-                f"{self.uri} has {len(self._table):,} samples for {batching.world_size} ranks",
-                next_step="train with at most as many ranks as samples",
-            )
+        workers = self._find_worker()[1]
+        require_samples(self.uri, len(self._table), batching.world_size // workers, workers, self.skipped)
         position = self._position
         segments = join_segments(len(self._table), position.segments_with(batching), batching)
         batches = rank_batches(self._shuffle, position.epoch, segments, rank, batching)
@@ -323,7 +357,7 @@ class ArrayStream:
 
         After the last one, the next epoch begins at once: callers that count batches don't ask for one more.
         """
-        self._position.batches += 1
+        self._position.count_batch()
         if not left:
             self.restart(self.epoch + 1)
 
@@ -334,24 +368,17 @@ class ArrayStream:
 
     def _batching(self) -> tuple[int, Batching]:
         """Return this process's rank, and how epochs are cut."""
-        if self._rank is not None and self._world_size is not None:
-            rank, world_size = self._rank, self._world_size
-        else:
-            rank, world_size = self._find_rank()
+        rank, world_size = self._rank_and_ranks()
         worker, workers = self._find_worker()
         return rank * workers + worker, Batching(world_size * workers, self.batch_size, self._last)
 
+    def _rank_and_ranks(self) -> tuple[int, int]:
+        """Return this process's rank, and the number of ranks."""
+        return self._given_rank or self._find_rank()
+
     def _find_rank(self) -> tuple[int, int]:
         """Return rank and number of ranks, from the variables that torchrun sets."""
-        given = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")]
-        if not any(given):
-            return 0, 1
-        if not all(text.isdigit() for text in given) or int(given[0]) >= int(given[1]):
-            raise ConfigurationError(
-                f"RANK={given[0]!r} and WORLD_SIZE={given[1]!r}: they must be a rank and the number of ranks",
-                next_step="start the script with torchrun, or give `rank` and `world_size`",
-            )
-        return int(given[0]), int(given[1])
+        return rank_of_torchrun()
 
     def _find_worker(self) -> tuple[int, int]:
         """Return the number of this process among those that share out a rank's samples, and their number."""
@@ -378,7 +405,7 @@ def _shuffle_of(table: SampleTable, window_bytes: int, seed: int | None) -> Shuf
     """Return how an epoch of these samples is ordered, with a window of about so many bytes."""
     stored_bytes = int((table.end - table.begin).sum())
     window = window_bytes * len(table) // stored_bytes if len(table) else 0
-    return Shuffle(table.block_starts(), window, seed)
+    return Shuffle(table.block_starts(), min(window, _MAX_WINDOW), seed)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.stream.block_memory import BlockMemory
 from larder.stream.order import Samples
 from larder.stream.read_plan import NOTHING, Block, Places, plan_reading
-from larder.stream.shard_folders import ShardFolder
+from larder.stream.shard_folders import ShardFolder, ShortShardError
 
 R = TypeVar("R")
 _STOP_SECONDS = 5.0
@@ -215,6 +215,9 @@ class BatchReader(Generic[R]):
                 memory = self._memory.take(block.length)
                 content = self._folder.read(block.shard, block.begin, block.end, memory)
                 self._traffic.add(block.length)
+            except ShortShardError as error:
+                content, error.content = error.content, memoryview(b"")  # what is there is good
+                fault = error
             except BaseException as error:  # raised where its samples are requested
                 fault = error
             with self._lock:
@@ -295,16 +298,17 @@ class BatchReader(Generic[R]):
 
 def _content_of(block: Block, begin: int, end: int) -> memoryview | InputError:
     """Return a sample's bytes, or the error that says why the sample can't be read. Raise other errors."""
+    content = block.content  # which another thread may release
+    if content is not None and end - block.begin <= len(content):
+        return content[begin - block.begin : end - block.begin]
     if isinstance(block.fault, InputError):
         return block.fault
     if block.fault is not None:
         raise block.fault
-    if block.content is None:
-        raise ConfigurationError(
-            "the stream was closed in another thread while it was being read",
-            next_step="close it after the loop has ended",
-        )
-    return block.content[begin - block.begin : end - block.begin]
+    raise ConfigurationError(
+        "the stream was closed in another thread while it was being read",
+        next_step="close it after the loop has ended",
+    )
 
 
 _running = weakref.WeakSet[BatchReader[Any]]()

@@ -1,7 +1,8 @@
 """Define the messages between a stream and the child process that reads for it.
 
-To the child, the stream sends pickles: a `ReadSetup` first, then a `Command` for each epoch and each batch. The child
-answers with JSON, so the parent never unpickles what comes from a process that decodes strangers' images.
+To the child, the stream sends pickles: `PillowSettings` and a `ReadSetup` first, then a `Command` for each epoch and
+each batch. The child answers with JSON, so the parent never unpickles what comes from a process that decodes strangers'
+images.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple
 
 from larder import errors
 from larder.errors import LarderError
+from larder.stream.samples import Skipped
 from larder.stream.thread_reader import Epoch
-from larder.stream.work import Skipped
 from larder.terminal import Lines
 
 SENT_AHEAD = 2

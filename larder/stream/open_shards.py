@@ -9,26 +9,26 @@ from larder.contract import META, Manifest
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from larder.store import StoreSettings
-from larder.stream.sample_tables import read_index, scan_shards
-from larder.stream.samples import SampleTable
+from larder.stream.index_reader import read_index
+from larder.stream.samples import SampleTable, Skipped
 from larder.stream.shard_folders import ShardFolder, open_folder
+from larder.stream.shard_scan import Wanted, scan_shards
 
 
 def open_shards(
-    uri: str, store: StoreSettings | None, image_extension: str | None, label_extension: str, reporter: Reporter
-) -> tuple[ShardFolder, Manifest | None, SampleTable]:
+    uri: str, store: StoreSettings | None, wanted: Wanted, reporter: Reporter
+) -> tuple[ShardFolder, Manifest | None, SampleTable, list[Skipped]]:
     """Open the shards of a split.
 
     Args:
         uri: The folder of the shards: `s3://bucket/prefix/training`, or a path.
         store: Settings of the store; None takes them from the environment.
-        image_extension: Extension of the images in shards without an index; None takes a sample's only image.
-        label_extension: Extension of the labels there.
+        wanted: What to look for in shards without an index.
         reporter: Receives progress.
 
     Returns:
-        The folder that paths in the table are relative to, its manifest (None for shards that larder didn't make), and
-        the table of samples.
+        The folder that paths in the table are relative to, its manifest (None for shards that larder didn't make), the
+        table of samples, and the samples that were left out of it.
 
     Raises:
         ConfigurationError: If there is no such folder or split, or the store refuses access.
@@ -42,19 +42,19 @@ def open_shards(
         folder = open_folder(parent or "/", store)
         manifest, refusal = _find_manifest(folder)
         if manifest is not None and manifest.artifact == "webdataset":
-            return folder, manifest, read_index(folder, manifest, split, reporter)
+            return folder, manifest, read_index(folder, manifest, split, reporter), []
     folder = open_folder(uri, store)
     manifest, own_refusal = _find_manifest(folder)
     if manifest is not None:
         raise _no_split_error(uri, manifest)
-    table = scan_shards(folder, "", image_extension, label_extension, reporter)
+    table, skipped = scan_shards(folder, "", wanted, reporter)
     if refusal := refusal or own_refusal:
         warnings.warn(
             f"{uri} is read without larder's index, so no digest is checked: {refusal.what}. If larder made these "
             f"shards, allow the keys to read {META}/ beside the splits; else ignore this warning",
             stacklevel=3,
         )
-    return folder, None, table
+    return folder, None, table, skipped
 
 
 def _no_split_error(uri: str, manifest: Manifest) -> ConfigurationError:

@@ -19,24 +19,31 @@ class Position:
         epoch: The epoch that the next batch belongs to.
         segments: What was read of it before the current loop.
         batches: Batches that the current loop has read.
+        within: Samples of the next batch that were yielded one by one.
         loop: A number that changes with each loop over the stream, and with each move.
     """
 
     def __init__(self) -> None:
-        self.epoch, self.segments, self.batches, self.loop = 0, list[Segment](), 0, 0
+        self.epoch, self.segments, self.batches, self.within, self.loop = 0, list[Segment](), 0, 0, 0
 
     def move(self, epoch: int, segments: list[Segment]) -> None:
         """Go to an epoch, after what was read of it."""
-        self.epoch, self.segments, self.batches = epoch, segments, 0
+        self.epoch, self.segments, self.batches, self.within = epoch, segments, 0, 0
         self.loop += 1
+
+    def count_batch(self) -> None:
+        """Count a batch."""
+        self.batches += 1
+        self.within = 0
 
     def segments_with(self, batching: Batching) -> list[Segment]:
         """Return what was read of the epoch, if the current loop reads it with this batching."""
-        segments = [*self.segments]
+        segments, batches = [*self.segments], self.batches
         if segments and segments[-1].batching == batching:
-            batches = segments.pop().batches + self.batches
-        else:
-            batches = self.batches
+            batches += segments.pop().batches
+        if self.within:
+            read = batches * batching.batch_size + self.within
+            return [*segments, Segment(Batching(batching.world_size, 1, "keep"), read)]
         return [*segments, Segment(batching, batches)] if batches else segments
 
     def pack(self, batching: Batching, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +74,7 @@ class Position:
             ]
             epoch = int(state["epoch"])
             given = {name: state[name] for name in order}
-            if epoch < 0 or any(not _is_sane(segment) for segment in segments):
+            if epoch < 0 or any(not _is_sane(segment, given["samples"]) for segment in segments):
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError):
             raise ConfigurationError(
@@ -94,6 +101,6 @@ def _require_version(state: Any) -> None:
         )
 
 
-def _is_sane(segment: Segment) -> bool:
+def _is_sane(segment: Segment, samples: int) -> bool:
     (world_size, batch_size, last), batches = segment
-    return world_size > 0 and batch_size > 0 and last in ("drop", "pad", "keep") and batches >= 0
+    return 0 < world_size <= samples and batch_size > 0 and last in ("drop", "pad", "keep") and batches >= 0

@@ -26,6 +26,14 @@ Column = NDArray[Any]
 """Integers of the smallest type that fits."""
 
 
+class Skipped(NamedTuple):
+    """A sample that was left out, and why."""
+
+    shard: str
+    offset: int
+    reason: str
+
+
 class Rows(NamedTuple):
     """Some samples, in the order of the shards."""
 

@@ -22,6 +22,20 @@ _ENDING = ".tar"
 _PIECE_BYTES = 1 << 20
 
 
+class ShortShardError(InputError):
+    """A shard ends too early.
+
+    Args:
+        shard: Name of the shard.
+        end: Position after the last byte that was wanted.
+        content: The bytes that it has.
+    """
+
+    def __init__(self, shard: str, end: int, content: memoryview) -> None:
+        super().__init__(f"{shard} ends before byte {end:,}", next_step=CREATE_AGAIN)
+        self.content = content
+
+
 class ShardFolder(Protocol):
     """A folder with shards below it. Paths are relative to it."""
 
@@ -46,7 +60,8 @@ class ShardFolder(Protocol):
             memory: Where to put the bytes, and what is returned then; None takes new memory.
 
         Raises:
-            InputError: If the shard is missing, too short, or was replaced since it was listed.
+            InputError: If the shard is missing, or was replaced since it was listed.
+            ShortShardError: If it ends before `end`.
             ServiceError: If the store fails.
         """
 
@@ -86,8 +101,9 @@ class LocalShards:
 
     def list(self, below: str) -> dict[str, int]:
         """See `ShardFolder`."""
-        files = sorted(path for path in (self._folder / below).rglob(f"*{_ENDING}") if path.is_file())
-        found = {path.relative_to(self._folder).as_posix(): path.stat() for path in files}
+        files = (path for path in (self._folder / below).rglob(f"*{_ENDING}") if path.is_file())
+        # Sorted as a store lists them, so that the order of samples is the same: not as Path sorts, by its parts.
+        found = dict(sorted((path.relative_to(self._folder).as_posix(), path.stat()) for path in files))
         self._versions = {path: _version(stat) for path, stat in found.items()}
         return {path: stat.st_size for path, stat in found.items()}
 
@@ -125,7 +141,7 @@ class LocalShards:
                 f"{self.uri}/{path} can't be read: {error.strerror}", next_step="check the disk, then run again"
             ) from error
         if done < len(content):
-            raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
+            raise ShortShardError(f"{self.uri}/{path}", end, content[:done])
         return content
 
 
@@ -186,5 +202,5 @@ class BucketShards:
             what = "was deleted or replaced" if path in self._etags else "is missing"
             raise InputError(f"{self.uri}/{path} {what}", next_step=RESTORE)
         if found[0] < len(content):
-            raise InputError(f"{self.uri}/{path} ends before byte {end:,}", next_step=CREATE_AGAIN)
+            raise ShortShardError(f"{self.uri}/{path}", end, content[: found[0]])
         return content

@@ -48,7 +48,8 @@ class ShardStream(ArrayStream, IterableDataset[tuple[Tensor, Tensor]]):
             smaller, "drop" leaves them out, "pad" repeats a rank's first samples. All ranks get the same number of
             batches.
         on_damage: What to do with a missing or damaged sample: "raise" an error, or "skip" it, which makes its batch
-            smaller and is counted in `skipped_count`.
+            smaller and is counted in `skipped_count`. In shards without an index, that goes for samples without a valid
+            label, too, and for all that follows a damaged header.
         decode: "exact" gives PIL's pixels. "fast" decodes a JPEG image at 1/2, 1/4 or 1/8 of its size, as PIL's `draft`
             does, where its crop is resized to no more than that. Of photographs, the mean difference of an image is
             0.3 to 2.5 levels of 255, and up to 6 where grain fills it; single pixels differ by up to 69. Images are

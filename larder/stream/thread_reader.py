@@ -62,7 +62,8 @@ def read_images(
     """
     work = DecodeWork(setup.checks, decoder, setup.transform, setup.seed, epoch.number, new_batch)
     table = setup.checks.table
-    return _open(setup, epoch, work, table.offset, table.offset + table.length, traffic)
+    begin = table.offset if (table.offset >= 0).all() else np.maximum(table.offset, table.begin)  # without an image
+    return _open(setup, epoch, work, begin, begin + table.length, traffic)
 
 
 def read_members(setup: ReadSetup, epoch: Epoch, traffic: Traffic) -> BatchReader[MemberBatch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,12 @@ from larder.loaders.hints import CREATE_AGAIN
 from larder.stream.decode import ImageDecoder, has_digest
 from larder.stream.members import Sample, member_at, read_sample
 from larder.stream.order import Samples, uniform_draws
-from larder.stream.samples import SampleTable
+from larder.stream.samples import NO_LABEL, SampleTable, Skipped
 from larder.stream.shard_folders import ShardFolder
 from larder.stream.transforms import Transform
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images, uint8 [N, H, W, 3], and their labels, int64 [N]."""
-
-
-class Skipped(NamedTuple):
-    """A sample that was left out, and why."""
-
-    shard: str
-    offset: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,12 @@ class SampleChecks:
             member = ""
         position = int(table.offset[sample]) if table.offset[sample] >= 0 else begin
         return f"{self.folder.uri}/{shard}, byte {position:,}" + (f", {member!r}" if member else "")
+
+    def lacks(self, samples: Samples) -> list[str]:
+        """Return what each sample lacks to be an image with a label, as a reason; empty for nothing."""
+        has_image, has_label = self.table.offset[samples] >= 0, self.table.label[samples] != NO_LABEL
+        reasons = np.where(has_image, np.where(has_label, "", "it has no label"), "it has no image")
+        return [str(reason) for reason in reasons]
 
     def fault_of(self, sample: int, content: memoryview | InputError, image: memoryview | None = None) -> str:
         """Return why a sample can't be used; empty if it can.
@@ -149,7 +147,8 @@ class DecodeWork:
         """See `Work`."""
         draws = uniform_draws(self._seed, self._epoch, samples, self._draws)
         out = batch.images[begin : begin + len(samples)]
-        reasons = list(map(self._checks.fault_of, samples.tolist(), contents))
+        lacks = self._checks.lacks(samples)
+        reasons = [lacks[at] or self._checks.fault_of(one, contents[at]) for at, one in enumerate(samples.tolist())]
         images = [content for content in contents if not isinstance(content, InputError)]
         if any(reasons):  # decode nothing of them
             images = [memoryview(b"") if reason else content for reason, content in zip(reasons, contents, strict=True)]  # type: ignore[misc]
@@ -190,7 +189,7 @@ class MembersWork:
             reason = self._checks.fault_of(number, content, image)
             if not reason and not isinstance(content, InputError):
                 try:
-                    batch[at] = read_sample(content, f"{table.shards[table.shard[number]]}")
+                    batch[at] = read_sample(content, table.shards[table.shard[number]], int(table.begin[number]))
                 except InputError as error:
                     reason = error.what
             if reason:

@@ -82,6 +82,22 @@ def test_resuming_with_other_ranks_loses_and_repeats_nothing(make_shards: MakeSh
     assert sorted(seen) == list(range(61))
 
 
+def test_numbers_may_be_those_of_numpy(make_shards: MakeShards):
+    packed = make_shards(12)
+    one = np.int64(1)
+    stream = stream_of(packed, seed=one, batch_size=4 * one, rank=0 * one, world_size=one, window_bytes=one << 28)
+    stream.set_epoch(one)
+    first = numbers_of(itertools.islice(stream, 1), packed)
+    again = stream_of(packed, seed=1)
+    again.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert sorted(first + numbers_of(again, packed)) == list(range(12))
+
+
+def test_any_window_that_is_larger_than_the_shards_is_a_permutation(make_shards: MakeShards):
+    packed = make_shards(24)
+    assert sorted(numbers_of(stream_of(packed, window_bytes=1 << 90), packed)) == list(range(24))
+
+
 def test_leaving_a_loop_keeps_the_position(make_shards: MakeShards):
     packed = make_shards(37)
     stream = stream_of(packed)
@@ -230,13 +246,36 @@ def test_two_loops_over_one_stream_are_an_error(make_shards: MakeShards):
             stream.set_epoch(stream.epoch + 5)
 
 
-def test_leaving_samples_in_mid_batch_loses_none(make_shards: MakeShards):
+@pytest.mark.parametrize("last", ["keep", "pad", "drop"])
+@pytest.mark.parametrize("read", [1, 16, 19, 31, 32, 39])
+def test_leaving_samples_in_mid_batch_loses_and_repeats_none(make_shards: MakeShards, read: int, last: str):
     packed = make_shards(40)
-    stream = stream_of(packed, batch_size=16)
-    first = [sample["__key__"] for sample in itertools.islice(stream.samples(), 19)]
-    rest = [sample["__key__"] for sample in stream.samples()]
-    assert {*first, *rest} == set(packed.keys)
-    assert len(rest) == 24, "from the batch on that was left"
+    order = [packed.keys[number] for number in numbers_of(stream_of(packed), packed)]
+    stream, other = (stream_of(packed, batch_size=size, last=last) for size in (16, 5))
+    read = min(read, 31) if last == "drop" else read  # with 32, the epoch is over
+    first = [sample["__key__"] for sample in itertools.islice(stream.samples(), read)]
+    other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    rest = [[sample["__key__"] for sample in one.samples()] for one in (stream, other)]
+    for keys in rest:
+        assert first + keys[: 40 - read] == order[: read + len(keys)]
+        assert len(keys) >= 40 - read or last == "drop"
+    assert (stream.epoch, other.epoch) == (1, 1)
+
+
+@pytest.mark.parametrize("read", [3, 4, 7, 9])
+def test_ranks_that_leave_samples_in_mid_batch_lose_none(make_shards: MakeShards, read: int):
+    packed = make_shards(21)
+    streams = [stream_of(packed, rank=rank, world_size=2) for rank in range(2)]
+    seen = [sample["__key__"] for stream in streams for sample in itertools.islice(stream.samples(), read)]
+    states = [stream.state_dict() for stream in streams]
+    assert states[0] == states[1]
+    for rank in range(3):
+        stream = stream_of(packed, rank=rank, world_size=3)
+        stream.load_state_dict(states[0])
+        if stream.epoch == 0:
+            seen += [sample["__key__"] for sample in stream.samples()]
+    assert set(seen) == set(packed.keys)
+    assert read > 8 or len(seen) == 21
 
 
 @pytest.mark.parametrize("batches", [1, 3], ids=["the-last-batch", "an-earlier-one"])

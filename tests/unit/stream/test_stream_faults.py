@@ -1,6 +1,7 @@
 """Damaged shards, hostile indexes and impossible arguments."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from larder.errors import ConfigurationError, InputError
 from larder.stream import array_stream, batch_reader, read_plan
 from larder.stream.array_stream import ArrayStream
 from larder.stream.shard_folders import LocalShards, open_folder
-from tests.unit.stream.conftest import MakeShards, jpeg, tar_of
+from tests.unit.stream.conftest import MakeShards, Packed, jpeg, tar_of
 from tests.unit.stream.streams import CROP, ROOT, numbers_of, pixels_of, stream_of
 
 
@@ -85,6 +86,16 @@ def test_a_sparse_member_is_refused(tmp_path):
         ArrayStream(str(tmp_path))
 
 
+def test_a_sparse_member_of_pax_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("GNUSparseFile.0/a.jpg")
+        info.size = len(jpeg(1))
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.jpg"}
+        archive.addfile(info, io.BytesIO(jpeg(1)))
+    with pytest.raises(InputError, match="sparse"):
+        ArrayStream(str(tmp_path))
+
+
 @pytest.mark.parametrize("indexed", [True, False], ids=["index", "anybody-s"])
 def test_a_damaged_sample_is_named(make_shards: MakeShards, indexed: bool):
     packed = make_shards(12, 2, indexed=indexed)
@@ -143,16 +154,26 @@ def test_a_shard_that_goes_away(make_shards: MakeShards, change: str):
     assert len(numbers_of(stream_of(packed, on_damage="skip", batch_size=12), packed)) == 8
 
 
-def test_a_batch_of_damaged_images_alone_is_an_error(make_shards: MakeShards):
-    packed = make_shards(4, 1)
+def test_an_epoch_of_damaged_images_alone_is_an_error(make_shards: MakeShards):
+    packed = make_shards(8, 1)
     (packed.folder / "shard-000000.tar").unlink()
     with pytest.raises(InputError, match="all 4 images of a batch are damaged"):
         list(stream_of(packed, on_damage="skip"))
 
 
-def test_a_batch_of_damaged_images_alone_can_be_left_out(make_shards: MakeShards):
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_batch_of_damaged_images_alone_is_left_out(make_shards: MakeShards, missing: int):
     packed = make_shards(12, 3)
     stream = stream_of(packed, on_damage="skip", shuffle=False)
+    (packed.folder / f"shard-{missing:06d}.tar").unlink()
+    assert numbers_of(stream, packed) == [number for number in range(12) if number // 4 != missing]
+    assert (len(stream.skipped), stream.epoch) == (4, 1)
+
+
+def test_with_several_ranks_a_batch_of_damaged_images_alone_is_an_error(make_shards: MakeShards):
+    """The others have one more batch."""
+    packed = make_shards(24, 6)
+    stream = stream_of(packed, on_damage="skip", shuffle=False, rank=0, world_size=2)
     (packed.folder / "shard-000001.tar").unlink()
     batches = iter(stream)
     first = numbers_of([next(batches)], packed)
@@ -170,6 +191,17 @@ def test_an_index_that_is_not_the_manifest_s(make_shards: MakeShards):
         stream_of(packed)
 
 
+def change_index(packed: Packed, sample: int, change: dict[str, object]) -> None:
+    """Change a line of the index, and its digest in the manifest."""
+    samples, manifest = (packed.folder.parent / "_larder" / name for name in ("samples.jsonl", "manifest.json"))
+    lines = samples.read_text().splitlines()
+    lines[sample] = json.dumps(json.loads(lines[sample]) | change, separators=(",", ":"))
+    samples.write_text("".join(f"{line}\n" for line in lines))
+    found = json.loads(manifest.read_text())
+    found["samples"] = {"bytes": samples.stat().st_size, "sha256": hashlib.sha256(samples.read_bytes()).hexdigest()}
+    manifest.write_text(json.dumps(found))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -184,16 +216,31 @@ def test_an_index_that_is_not_the_manifest_s(make_shards: MakeShards):
 )
 def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], message: str):
     packed = make_shards(12)
-    samples = packed.folder.parent / "_larder/samples.jsonl"
-    lines = samples.read_text().splitlines()
-    lines[5] = json.dumps(json.loads(lines[5]) | change)
-    samples.write_text("".join(f"{line}\n" for line in lines))
-    manifest = packed.folder.parent / "_larder/manifest.json"
-    found = json.loads(manifest.read_text())
-    found["samples"] = {"bytes": samples.stat().st_size, "sha256": hashlib.sha256(samples.read_bytes()).hexdigest()}
-    manifest.write_text(json.dumps(found))
+    change_index(packed, 5, change)
     with pytest.raises(InputError, match=message):
         stream_of(packed)
+
+
+@pytest.mark.parametrize("options", [{}, {"check_digests": False}], ids=["digests", "no-digests"])
+@pytest.mark.parametrize(
+    ("sample", "more_bytes", "message"),
+    [(5, -1, "has other bytes"), (5, 1, "has other bytes"), (11, 1 << 20, r"the shard ends before byte [\d,]+")],
+    ids=["shorter", "longer", "behind-the-end"],
+)
+def test_a_wrong_length_in_the_index(
+    make_shards: MakeShards, options: dict[str, Any], sample: int, more_bytes: int, message: str
+):
+    packed = make_shards(12, 2)
+    change_index(packed, sample, {"bytes": len(packed.images[sample]) + more_bytes})
+    if options and more_bytes != 1 << 20:
+        message = "truncated|no end of image" if more_bytes < 0 else ""
+    if not message:
+        assert sorted(numbers_of(stream_of(packed, **options), packed)) == list(range(12))
+        return
+    with pytest.raises(InputError, match=rf"{packed.keys[sample]}\.jpg' can't be read: .*({message})"):
+        list(stream_of(packed, **options))
+    skipping = stream_of(packed, on_damage="skip", **options)
+    assert sorted(numbers_of(skipping, packed)) == [number for number in range(12) if number != sample]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +254,7 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
         ({"ahead_bytes": 10}, "ahead_bytes=10"),
         ({"rank": 1}, "belong together"),
         ({"rank": 2, "world_size": 2}, "ranks are 0 to 1"),
+        ({"rank": 0.5, "world_size": 2}, "rank=0.5: not an integer"),
         ({"last": "Keep"}, "last='Keep': unknown"),
         ({"on_damage": "ignore"}, "on_damage='ignore': unknown"),
         ({"decode": "Fast"}, "decode='Fast': unknown"),
@@ -221,6 +269,7 @@ def test_a_hostile_index(make_shards: MakeShards, change: dict[str, object], mes
         "memory",
         "rank-alone",
         "rank",
+        "half-a-rank",
         "last",
         "damage",
         "decode",
@@ -237,6 +286,13 @@ def test_more_ranks_than_samples(make_shards: MakeShards):
         next(stream_of(make_shards(3), rank=0, world_size=4).arrays())
 
 
+def test_more_workers_than_samples(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ArrayStream, "_find_worker", lambda stream: (0, 2))
+    with pytest.raises(ConfigurationError, match="has 3 samples for 2 ranks with 2 workers each") as error:
+        next(stream_of(make_shards(3), rank=0, world_size=2).arrays())
+    assert error.value.next_step == "train with at most as many ranks, times workers, as samples"
+
+
 def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
     packed = make_shards(4)
     with pytest.raises(ConfigurationError, match="isn't a folder"):
@@ -251,21 +307,22 @@ def test_folders_that_are_none(tmp_path, make_shards: MakeShards):
         ArrayStream(str(tmp_path / "empty"))
 
 
-@pytest.mark.parametrize(
-    "state",
-    [
-        {},
-        {"version": 2},
-        [],
-        {"version": 2, "seed": 0, "samples": 8, "window": 1, "epoch": 0, "segments": [[0, 4, "keep", 1]]},
-        {"version": "2", "seed": 0},
-    ],
-    ids=["empty", "only-a-version", "list", "ranks", "text"],
-)
+@pytest.mark.parametrize("state", [{}, {"version": 2}, [], {"version": "2", "seed": 0}], ids=repr)
 def test_states_that_are_none(make_shards: MakeShards, state: Any):
     stream = stream_of(make_shards(8))
     with pytest.raises(ConfigurationError, match="isn't the state of a stream"):
         stream.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [[0, 4, "keep", 1], [10**12, 4, "keep", 1], [1, 0, "keep", 1], [1, 4, "all", 1], [1, 4, "keep", -1]],
+    ids=repr,
+)
+def test_states_that_no_stream_has_made(make_shards: MakeShards, segment: list[Any]):
+    stream = stream_of(make_shards(8))
+    with pytest.raises(ConfigurationError, match="isn't the state of a stream"):
+        stream.load_state_dict(stream.state_dict() | {"segments": [segment]})
 
 
 def test_a_state_of_an_earlier_version(make_shards: MakeShards):
