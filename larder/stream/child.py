@@ -22,6 +22,7 @@ from larder.errors import ConfigurationError
 from larder.machine import release_free_memory
 from larder.stream.batch_reader import Traffic
 from larder.stream.child_messages import SENT_AHEAD, Batch, Command, pack_batch, pack_error
+from larder.stream.decode import PillowSettings
 from larder.stream.kernel import JpegKernel
 from larder.stream.shared_slots import SharedSlots, SlotPool
 from larder.stream.thread_reader import Epoch, ReadSetup, read_images
@@ -50,10 +51,13 @@ def main(connection_handle: int, file_handle: int, slot_bytes: int, parent: int)
     except (EOFError, ConnectionError):
         return
     try:
-        setup: ReadSetup = pickle.loads(message)
+        pillow: PillowSettings
+        setup: ReadSetup
+        pillow, setup = pickle.loads(message)
     except Exception as error:
         connection.send_bytes(pack_error(_explain(error)))
         os._exit(1)
+    pillow.apply()
     Server(connection, setup, SharedSlots(file_handle, slot_bytes), parent).run()
 
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from larder.errors import ConfigurationError, ResourceError
 from larder.stream.batch_reader import Traffic, require_process
 from larder.stream.child_messages import SENT_AHEAD, Batch, Command, unpack
+from larder.stream.decode import PillowSettings
 from larder.stream.order import Samples
 from larder.stream.shared_slots import SharedSlots, create_file
 from larder.stream.thread_reader import Epoch, ReadSetup
@@ -134,7 +135,7 @@ class Child:
 
 def _pickled(setup: ReadSetup) -> bytes:
     try:
-        return pickle.dumps(setup)
+        return pickle.dumps((PillowSettings.of_this_process(), setup))
     except Exception as error:  # pickle raises all kinds of exceptions
         raise ConfigurationError(
             f"transform={setup.transform!r}: it can't be sent to the stream's child process: {error}",

@@ -14,11 +14,11 @@ import io
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from larder.images import (
@@ -34,6 +34,24 @@ from larder.stream.transforms import Crop, Transform
 
 Pixels = NDArray[np.uint8]
 Draws = NDArray[np.float64]
+
+
+class PillowSettings(NamedTuple):
+    """What a program may change in Pillow, and must be the same in a child process that decodes for it."""
+
+    max_pixels: int | None
+    """Image.MAX_IMAGE_PIXELS"""
+    accepts_truncated: bool
+    """ImageFile.LOAD_TRUNCATED_IMAGES"""
+
+    @classmethod
+    def of_this_process(cls) -> PillowSettings:
+        """Return the settings."""
+        return cls(Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+    def apply(self) -> None:
+        """Change the settings of this process."""
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self
 
 
 class ImageDecoder(Protocol):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image, ImageFile
 
 from larder.errors import ConfigurationError, InputError, LarderError, ResourceError, StorageError
 from larder.stream import CenterCrop, RandomResizedCrop
@@ -226,6 +228,23 @@ def test_damage_is_told_alike(make_shards: MakeShards, on_damage: str) -> None:
     assert outcome("process") == outcome("thread")
     if on_damage == "skip":
         assert len(outcome("process")[1]) == 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_pillow_s_settings_are_those_of_the_program(
+    make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    whole = jpeg(1, (64, 64), kind="PNG")
+    packed = make_shards([whole[: len(whole) // 2], jpeg(2)], 1)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with closing(stream_of(packed, mode=mode)) as stream:
+        assert [len(labels) for _, labels in stream] == [2]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with (
+        closing(stream_of(packed, mode=mode)) as stream,
+        pytest.raises(InputError, match="exceeds limit of 4000 pixels"),
+    ):
+        list(stream)
 
 
 def test_a_batch_of_damaged_images_alone(make_shards: MakeShards) -> None:
