@@ -193,11 +193,14 @@ def liar(shards: str, store: Store) -> Iterator[Liar]:
         yield server
 
 
-@pytest.mark.parametrize("lie", ["silent", "crawling"])
+@pytest.mark.parametrize("lie", ["mute", "silent", "crawling"])
 def test_a_store_that_falls_silent(shards: str, store: Store, liar: Liar, lie: str) -> None:
     stream = stream_of(shards, reach(store.endpoint, store))
 
     def answer(request: Request, talk: Talk) -> None:
+        if lie == "mute":
+            talk.hush()
+            return
         start, end = request.headers["range"].removeprefix("bytes=").split("-")
         size = int(end) - int(start) + 1
         talk.send(HEAD % (b"206 Partial Content", size) + f"Content-Range: bytes {start}-{end}/{size}\r\n\r\n".encode())
