@@ -178,6 +178,14 @@ def test_keys_that_expire_in_mid_epoch(shards: str, store: Store, proxy: Proxy) 
         labels_of(stream)
 
 
+def test_names_that_need_escapes(shards: str, store: Store) -> None:
+    bucket = shards.split("/")[2]
+    odd = "noise/odd a b+c%20&ü~'()=@:,;!*/ü 0+%.tar"
+    store.client.copy_object(Bucket=bucket, Key=odd, CopySource={"Bucket": bucket, "Key": "noise/1.tar"})
+    stream = stream_of(f"s3://{bucket}/{odd}".rpartition("/")[0], reach(store.endpoint, store))
+    assert sorted(labels_of(stream)) == list(range(1, SAMPLES, SHARDS))
+
+
 def test_a_prefix_without_shards(store: Store, bucket: str) -> None:
     with pytest.raises(InputError, match="has no tar files"):
         stream_of(f"s3://{bucket}/nothing", reach(store.endpoint, store))
