@@ -48,7 +48,8 @@ def _plain_members(content: memoryview) -> list[tuple[str, int, int]] | None:
         block = bytes(content[at : at + BLOCK_BYTES])
         name, digits = block[:100].rstrip(b"\0"), block[124:136].rstrip(b"\0 ")
         is_plain = block[156:157] in _PLAIN and not block[345] and name.isascii() and _is_octal(digits)
-        is_plain = is_plain and b"\0" not in name and _may_have_checksum(block)
+        is_plain = is_plain and _may_have_checksum(block)
+        is_plain = is_plain and not (b"\0" in name or b"//" in name or b"/." in name)  # else it must be normalized
         if not is_plain or name[-1:] in (b"", b"/") or block[257:262] != b"ustar" or block[0] in b"./":
             return None
         if is_litter(name.decode()):

@@ -198,7 +198,7 @@ def split_key(path: str) -> tuple[str, str] | None:
     """Split a member's path into the sample's key and the extension, at the first dot of the file name.
 
     Returns:
-        Key and extension. None for a file that belongs to no sample, as WebDataset has it: without a key or a dot, such
+        Key and extension. None for a file that belongs to no sample, much as WebDataset has it: without a key or a dot, such
         as `README` or `.gitignore`, or of the shard itself, such as `__info__/license.txt`.
 
     Example:

@@ -169,6 +169,14 @@ def test_a_name_ends_where_its_field_says(tmp_path: Path) -> None:
     assert sample == {"jpg": jpeg(0), "cls": b"7", "__key__": "0"}
 
 
+@pytest.mark.parametrize("folder", ["x//y/", "x/./y/", "./x/y/", "x/y/"])
+def test_keys_are_normalized(tmp_path: Path, folder: str) -> None:
+    """Whether a name is ASCII or not."""
+    (tmp_path / "a.tar").write_bytes(tar_of({f"{folder}0.txt": b"0", f"{folder}ü.txt": b"1"}))
+    samples = list(ArrayStream(tmp_path, shuffle=False).samples())
+    assert [sample["__key__"] for sample in samples] == ["x/y/0", "x/y/ü"]
+
+
 @pytest.mark.parametrize("at", [3, 130, 156, 260])
 def test_a_damaged_header_is_no_other_sample(make_shards: MakeShards, at: int) -> None:
     """With an index, headers are read only here."""
