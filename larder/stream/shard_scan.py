@@ -198,8 +198,8 @@ def split_key(path: str) -> tuple[str, str] | None:
     """Split a member's path into the sample's key and the extension, at the first dot of the file name.
 
     Returns:
-        Key and extension. None for a file that belongs to no sample, much as WebDataset has it: without a key or a dot, such
-        as `README` or `.gitignore`, or of the shard itself, such as `__info__/license.txt`.
+        Key and extension. None for a file that belongs to no sample, much as WebDataset has it: without a key or a dot,
+        such as `README` or `.gitignore`, or of the shard itself, such as `__info__/license.txt`.
 
     Example:
         >>> split_key("a.b/0001.seg.png")
