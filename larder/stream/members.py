@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import zlib
+
 from larder.errors import InputError
 from larder.loaders.hints import CREATE_AGAIN
 from larder.sources.limits import ReadMeter, SourceLimits
@@ -16,9 +19,11 @@ Sample = dict[str, str | bytes]
 KEY = "__key__"
 _HEADER_BYTES = 64 << 10
 _LIMITS = SourceLimits(max_files=10_000, max_bytes=1 << 34)
-_PLAIN = (b"0", b"\0")
-_BLANK_CHECKSUM = 8 * ord(" ")
-"""A header's checksum counts its own field as spaces."""
+_NAME_BYTES, _CHECKSUM = 100, slice(148, 156)
+_PLAIN_HEADER = re.compile(rb".{24}([0-7]{11})[\0 ].{12}([0-7]{6})\0 [0\0].{100}ustar.{83}\0", re.DOTALL)
+"""Behind the name, the header of a file as most programs write it, without a prefix of the name: size and checksum."""
+_ODD_NAME = re.compile(rb"^[./]|[\0\x80-\xff]|/[./]|^$|/$")
+"""A name that must be decoded with care, or normalized."""
 
 
 def read_sample(content: memoryview, shard: str, position: int) -> Sample:
@@ -46,37 +51,27 @@ def _plain_members(content: memoryview) -> list[tuple[str, int, int]] | None:
     members, at = [], 0
     while at + BLOCK_BYTES <= len(content):
         block = bytes(content[at : at + BLOCK_BYTES])
-        name, digits = block[:100].rstrip(b"\0"), block[124:136].rstrip(b"\0 ")
-        is_plain = block[156:157] in _PLAIN and not block[345] and name.isascii() and _is_octal(digits)
-        is_plain = is_plain and _may_have_checksum(block)
-        is_plain = is_plain and not (b"\0" in name or b"//" in name or b"/." in name)  # else it must be normalized
-        if not is_plain or name[-1:] in (b"", b"/") or block[257:262] != b"ustar" or block[0] in b"./":
+        fields, name = _PLAIN_HEADER.match(block, _NAME_BYTES), block[:_NAME_BYTES].rstrip(b"\0")
+        if fields is None or _checksum(block) != int(fields[2], 8) or _ODD_NAME.search(name):
             return None
-        if is_litter(name.decode()):
+        path = name.decode()
+        if is_litter(path):
             return None
         begin = at + BLOCK_BYTES
-        end = begin + int(digits, 8)
+        end = begin + int(fields[1], 8)
         if end > len(content):
             return None
-        members.append((name.decode(), begin, end))
+        members.append((path, begin, end))
         at = end + -end % BLOCK_BYTES
     return members
 
 
-def _is_octal(digits: bytes) -> bool:
-    return bool(digits) and not digits.strip(b"01234567")
+def _checksum(block: bytes) -> int:
+    """Return a header's checksum, the sum of its bytes, modulo 65,521, in a tenth of the time that `sum` takes.
 
-
-def _may_have_checksum(block: bytes) -> bool:
-    """Return whether a header's checksum is right modulo 255, which takes a tenth of the time of the sum.
-
-    That number is the same for the sum of bytes and for the number that they make: 256 is 1 modulo 255.
+    It is below that, since its bytes are mostly zeros and digits. The checksum's own field counts as spaces.
     """
-    stated = block[148:156]
-    digits = stated.strip(b"\0 ")
-    if not _is_octal(digits):
-        return False
-    return (int.from_bytes(block, "big") - int.from_bytes(stated, "big") + _BLANK_CHECKSUM - int(digits, 8)) % 255 == 0
+    return (zlib.adler32(block) - zlib.adler32(block[_CHECKSUM]) + 8 * ord(" ")) & 0xFFFF
 
 
 def _any_members(content: memoryview, shard: str, position: int) -> list[tuple[str, int, int]]:
