@@ -103,7 +103,7 @@ def _make_dataset(found: BucketShards, settings: LoaderSettings) -> Any:
     from larder.loaders.shard_dataset import ShardDataset, damaged, read_shard_samples
     from larder.loaders.shard_table import ShardSample
     from larder.shards import LABEL
-    from larder.stream.sample_tables import IMAGE_EXTENSIONS
+    from larder.stream.shard_scan import IMAGE_EXTENSIONS
 
     class ConnectorShards(ShardDataset):
         """The samples of shards that s3torchconnector reads. It gives each worker its shards."""
