@@ -25,7 +25,7 @@ from benchmarks.harness import (
 )
 
 ROUNDS = 5
-CELL = "from services.jupyter import lab\nrecord = lab.measure('imagefolder_local')"
+CELL = "from services.jupyter import lab\nrecord = lab.bench('imagefolder_local')"
 
 
 def measure() -> BenchmarkReport:

@@ -12,6 +12,7 @@ comparison_record  the record of a comparison: what follows from the rounds; com
                    measured, summarize computes the one from the other, with statistics and accelerators
 record_folder      reserve a name for a record, and write it
 plain_shards       loaders of any tar shards
+own_loaders        measure anybody's loaders, one setting at a time
 provenance         code, libraries and machine of a measurement
 rclone_mount       check a bucket mounted by rclone; rclone_metrics reads its traffic
 settings           settings of programs that use loaders; wording expresses errors in terms of those settings

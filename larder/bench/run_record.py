@@ -94,7 +94,7 @@ def make_record(
         settings: Settings of the run, without secrets.
         provenance: See `provenance.collect`.
     """
-    first, *later = ({"pass": name} | _figures(measured) for name, measured in passes.items())
+    first, *later = ({"pass": name} | figures_of(measured) for name, measured in passes.items())
     return {
         "arm": arm,
         **first,
@@ -129,7 +129,8 @@ def passes_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [record, *record["then"]]
 
 
-def _figures(measured_pass: Pass) -> dict[str, Any]:
+def figures_of(measured_pass: Pass) -> dict[str, Any]:
+    """Return the figures of a pass, from `imgs/s` to `seconds` in RECORD_FIELDS."""
     measured, network = measured_pass
     batches = len(measured.waits)
     return {

@@ -91,7 +91,7 @@ def read_token(settings: JupyterSettings) -> str:
 
 
 def copy_notebooks(notebooks: Path, workspace: Path, reporter: Reporter) -> None:
-    """Copy missing notebooks to the workspace, and replace those that nobody has edited.
+    """Copy missing notebooks to the workspace, and replace or remove those of other releases that nobody has edited.
 
     A file in the workspace records the copies, so that an unedited notebook of an older release is recognized.
     """
@@ -107,8 +107,16 @@ def copy_notebooks(notebooks: Path, workspace: Path, reporter: Reporter) -> None
             _write(target, notebook.read_bytes())
             renewed += [name] if present is not None else []
         known[name] = shipped
+    gone = [name for name in known if not (notebooks / name).exists()]
+    for name in gone:
+        if _digest_cells(workspace / name) == known.pop(name):
+            (workspace / name).unlink()
     record.parent.mkdir(exist_ok=True)
     _write(record, json.dumps(known, indent=2).encode())
+    if gone:
+        reporter.event(
+            "gone", f"{', '.join(gone)}: not in this release; removed from the workspace unless edited", notebooks=gone
+        )
     if renewed:
         reporter.event("renewed", f"{', '.join(renewed)} in the workspace: this release's now", notebooks=renewed)
     if edited:
@@ -175,7 +183,7 @@ def _digest_cells(path: Path) -> str:
     """Return a digest of a notebook's cells without outputs, or "" if it is no notebook."""
     try:
         cells = [(cell["cell_type"], cell["source"]) for cell in json.loads(path.read_bytes())["cells"]]
-    except (ValueError, KeyError, TypeError, IsADirectoryError):
+    except (ValueError, KeyError, TypeError, IsADirectoryError, FileNotFoundError):
         return ""
     joined = [(kind, source if isinstance(source, str) else "".join(source)) for kind, source in cells]
     return hashlib.sha256(json.dumps(joined).encode()).hexdigest()

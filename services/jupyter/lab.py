@@ -1,9 +1,10 @@
-"""Find data, measure an arm as `make bench` does, and plot batches and records, for the notebooks."""
+"""Find data, tell what is missing, and measure an arm as `make bench` does, for the notebooks."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,22 +14,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 from botocore.exceptions import ClientError
 
 from larder import chunks
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.rclone_mount import CHECK_STORE, REMOUNT, check_mount, map_mount_errors
 from larder.bench.run_rates import MEASURE_TWO_ARMS, ComparableArms, group_records, read_records
-from larder.bench.run_record import passes_of
 from larder.bench.run_table import render_table
 from larder.bench.settings import LoaderSettings
 from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.bucket import BucketPrefix
-from larder.contract import Artifact, IndexEntry, Manifest, read_index, read_manifest
+from larder.contract import Artifact, IndexEntry, Manifest, find_manifest, read_index, read_manifest
 from larder.dataset import ArtifactLayout
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders.bucket_data import open_artifact_prefix
@@ -42,32 +41,49 @@ from larder.store import make_client
 from larder.terminal import join_lines, print_escaped
 from services.commands import replace_stage_names
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
-
-COLUMNS = 6
-BUCKET_ARMS: dict[str, tuple[ArtifactLayout, Artifact, str]] = {
-    "remote_one_sample": ("tree", "objects", CREATED_BY["objects"]),
-    "webdataset": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
-    "stream": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
-    "litdata_streaming": ("litdata", "litdata", CREATED_BY["litdata"]),
+IN_BUCKET: dict[str, tuple[ArtifactLayout, Artifact, str]] = {
+    "objects": ("tree", "objects", CREATED_BY["objects"]),
+    "shards": ("webdataset", "webdataset", CREATED_BY["webdataset"]),
+    "chunks": ("litdata", "litdata", CREATED_BY["litdata"]),
 }
-"""For each arm that reads a bucket: its layout, the artifact in the manifest, and the stage that uploads it."""
+"""What a bucket may hold: its layout, the artifact in its manifest, and the stage that uploads it."""
+READS = {
+    "imagefolder_local": "tree",
+    "imagefolder_rclone_mount": "mount",
+    "remote_one_sample": "objects",
+    "webdataset": "shards",
+    "stream": "shards",
+    "litdata_streaming": "chunks",
+}
+"""What each arm reads."""
 _STEPS = {
     REMOUNT: f"run {StageRun('mount')}, which also removes a dead mount",
     CHECK_STORE: f"{StageRun('s3', 'check')} diagnoses the store; "
     f"{CREATED_BY['objects']} restores what was deleted from it",
 }
-MOUNT_ARM = "imagefolder_rclone_mount"
 ANSWER_SECONDS = 10.0
 """Maximum time until a store's first answer."""
-_AGAIN = (
-    f"where there is no store yet, {StageRun('s3', 'up')}; then {StageRun('jupyter', 'up')} again, which keeps the "
-    "workspace"
-)
-_MIB = 1 << 20
+SLOW_SECONDS, KEPT_SECONDS = 2.0, 30.0
+"""If `ready` had to wait for so long to learn that data are missing, it doesn't ask again for the other time."""
+_RESTART = f"{StageRun('jupyter', 'up')} again, which keeps the workspace"
+_AGAIN = f"where there is no store yet, {StageRun('s3', 'up')}; then {_RESTART}"
 _INDEX_BYTES = 16 << 20
+MIN_AHEAD = 2
+"""Fewest chunks that a worker of LitData may prefetch."""
+
+
+class Found(NamedTuple):
+    """Data that can be read."""
+
+    uri: str
+    """The folder, as a path or a URI."""
+    manifest: Manifest
+
+    @property
+    def smallest_split(self) -> str:
+        """Name of the split with the fewest images, for measurements that read whole epochs."""
+        splits = self.manifest.splits
+        return min(splits, key=lambda name: splits[name].samples)
 
 
 class StageError(LarderError):
@@ -79,13 +95,13 @@ def load_settings() -> LoaderSettings:
     return LoaderSettings.load("bench", [], os.environ)
 
 
-def measure(arm: str, **given: Any) -> dict[str, Any]:
+def bench(arm: str, **given: Any) -> dict[str, Any]:
     """Measure an arm in a separate process, as `make bench` does, print the table, and return the record.
 
     Raises ConfigurationError, InputError or ServiceError if the arm's data can't be read, and StageError if the stage
     fails.
     """
-    _require_ready(arm)
+    _require_ready(READS[arm])
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     command = [sys.executable, "-m", "services.bench", f"--arm={arm}", "--log=json", *flags]
     with (
@@ -134,30 +150,109 @@ def _next_steps() -> dict[str, str]:
     return {step: replace_stage_names(text) for step, text in _STEPS.items()}
 
 
-def _require_ready(arm: str) -> LoaderSettings:
-    """Check that the store or the mount that an arm reads is available, and return the settings.
+def ready(what: str) -> bool:
+    """Return whether data can be read; if not, print one sentence with the command that makes them.
+
+    Args:
+        what: "tree", "mount", "objects", "shards", "chunks", or "records".
+    """
+    missing = explain_missing(what)
+    if missing:
+        print_escaped(f"Skipped: {missing}.")
+    return not missing
+
+
+def explain_missing(what: str) -> str:
+    """Return why data can't be read, with the command that makes them; empty if they can be read. See `ready`."""
+    until, missing = _MISSING.get(what, (0.0, ""))
+    begin = monotonic()
+    if begin < until:
+        return missing
+    try:
+        compare_records() if what == "records" else find(what)
+        return ""
+    except (ConfigurationError, InputError, ServiceError) as error:
+        missing = f"{error.what}; {error.next_step}"
+    if monotonic() - begin > SLOW_SECONDS:
+        _MISSING[what] = monotonic() + KEPT_SECONDS, missing
+    return missing
+
+
+_MISSING: dict[str, tuple[float, str]] = {}
+"""Answers of `explain_missing` that took long, and until when they count."""
+
+
+def find(what: str) -> Found:
+    """Return data: see `ready`, without records. Raises what `open_artifact` raises."""
+    if what in IN_BUCKET:
+        prefix, manifest = open_artifact(what)
+        return Found(prefix.uri, manifest)
+    folder = find_mounted_tree() if what == "mount" else open_tree()[0]
+    artifact: Artifact = "objects" if what == "mount" else "tree"
+    with name_settings_in_errors(LoaderSettings, next_steps_for(replace_stage_names(CREATED_BY[artifact]))):
+        return Found(str(folder), check_manifest(find_manifest(folder), artifact, load_settings().split, str(folder)))
+
+
+def show_data() -> None:
+    """Print what can be read here, with the number of images, and how to make what is missing."""
+    for what in ("tree", "mount", *IN_BUCKET):
+        missing = explain_missing(what)
+        if missing:
+            print_escaped(f"{what:<8} missing: {missing}")
+            continue
+        found = find(what)
+        images = sum(split.samples for split in found.manifest.splits.values())
+        print_escaped(f"{what:<8} {images:,} images in {found.uri}")
+
+
+def scratch(name: str) -> Path:
+    """Return an empty folder in LARDER_CACHE_DIR. What an earlier call has left in it is removed."""
+    folder = load_settings().cache_dir / "notebooks" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def cache_sizes(split: str, workers: int = 1) -> dict[str, int]:
+    """Return the sizes of LitData's cache to compare, in bytes, by their descriptions.
+
+    The smaller one is the smallest with which LitData's workers don't deadlock. It is left out if it holds the split.
+
+    Args:
+        split: The split that is read.
+        workers: Workers that read.
+    """
+    entries = read_chunk_index(open_artifact("chunks")[0], split).values()
+    total, small = sum(one.bytes for one in entries), 2 * MIN_AHEAD * workers * max(one.bytes for one in entries)
+    sizes = {"all": total + 1, "part": small} if small < total else {"all": total + 1}
+    return {f"{name} of the split, {format_amount(size, 'B')}": size for name, size in sizes.items()}
+
+
+def _require_ready(what: str) -> LoaderSettings:
+    """Check that the store or the mount is available that holds data, and return the settings.
 
     Raises ConfigurationError, InputError or ServiceError. Their next step also tells how to restart JupyterLab, which
     knows only the store and the mount that existed when it started.
     """
     chosen = load_settings()
     try:
-        if arm in BUCKET_ARMS:
+        if what in IN_BUCKET:
             _require_answer(chosen)
-        elif arm == MOUNT_ARM:
+        elif what == "mount":
             _require_bucket(chosen)
             with name_settings_in_errors(LoaderSettings, _next_steps()):
                 check_mount(mount_path(chosen))
     except (ConfigurationError, InputError, ServiceError) as error:
-        raise type(error)(error.what, next_step=replace_stage_names(f"{error.next_step}; {_AGAIN}")) from error
+        step = f"{error.next_step}; {_AGAIN if chosen.bucket else f'then {_RESTART}'}"
+        raise type(error)(error.what, next_step=replace_stage_names(step)) from error
     return chosen
 
 
 def _require_bucket(chosen: LoaderSettings) -> str:
     if not chosen.bucket:
         raise ConfigurationError(
-            "S3_BUCKET is not set, and this notebook reads from a bucket",
-            next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that {CREATED_BY['objects']} loaded",
+            "there is no bucket yet: S3_BUCKET is not set",
+            next_step=f"run {StageRun('s3', 'up')} and {CREATED_BY['objects']}, or set S3_BUCKET to a bucket of yours",
         )
     return chosen.bucket
 
@@ -176,10 +271,13 @@ def _require_answer(chosen: LoaderSettings) -> None:
             raise explain_s3_error(fault, what, chosen.s3_endpoint_url) from fault
 
 
-def open_artifact(arm: str) -> tuple[BucketPrefix, Manifest]:
-    """Return an arm's prefix in the bucket and its manifest. Raises InputError if there is none."""
-    layout, artifact, made_by = BUCKET_ARMS[arm]
-    chosen = _require_ready(arm)
+def open_artifact(what: str) -> tuple[BucketPrefix, Manifest]:
+    """Return the prefix of objects, shards or chunks in the bucket, and their manifest.
+
+    Raises ConfigurationError, InputError or ServiceError if they can't be read.
+    """
+    layout, artifact, made_by = IN_BUCKET[what]
+    chosen = _require_ready(what)
     with name_settings_in_errors(LoaderSettings, next_steps_for(replace_stage_names(made_by))):
         folder = open_artifact_prefix(locate_in_bucket(chosen, layout, NullReporter()), chosen)
         return folder, check_manifest(folder.find_manifest(), artifact, chosen.split, folder.uri)
@@ -197,9 +295,22 @@ def describe_requests(record: dict[str, Any]) -> str:
     return f"{ratio}, {format_amount(record['network_bytes'] / requests, 'B')} in each"
 
 
+def describe_link(record: dict[str, Any]) -> str:
+    """Describe the simulated link to the store that a record names, or say how to simulate one."""
+    latency, bits = (record["provenance"].get(name) for name in ("latency_s", "bandwidth_bits_per_s"))
+    if latency is None:
+        return replace_stage_names(
+            "The store is as near as the network makes it. To make it distant, run "
+            f"{StageRun('s3', 'up').with_settings(LARDER_LINK_LATENCY='20ms', LARDER_LINK_BANDWIDTH='200mbit')}, then "
+            "this notebook again."
+        )
+    limit = "" if bits is None else f", and let at most {bits / 1e6:,.0f} Mbit/s through"
+    return f"A simulated link added {latency * 1000:,.0f} ms to each round trip{limit}."
+
+
 def find_mounted_tree() -> Path:
     """Return the tree's folder on the mount. Raises InputError if nothing is mounted, ServiceError if rclone died."""
-    chosen = _require_ready(MOUNT_ARM)
+    chosen = _require_ready("mount")
     return locate_mounted_tree(chosen, NullReporter())
 
 
@@ -236,12 +347,12 @@ def _map_folder_errors(folder: Path) -> Iterator[None]:
         yield
 
 
-def read_chunk_index(folder: BucketPrefix) -> dict[str, chunks.Extent]:
-    """Return the chunks of the split from LitData's index, with their lengths and numbers of samples.
+def read_chunk_index(folder: BucketPrefix, split: str = "") -> dict[str, chunks.Extent]:
+    """Return a split's chunks from LitData's index, with their lengths and numbers of samples.
 
-    Raises InputError if the index is missing, or larder didn't write it.
+    Without a split, it is that of the settings. Raises InputError if the index is missing, or larder didn't write it.
     """
-    path = f"{load_settings().split}/{chunks.INDEX}"
+    path = f"{split or load_settings().split}/{chunks.INDEX}"
     data = folder.with_body(path, lambda body: body.read(_INDEX_BYTES + 1))
     try:
         if data is None or len(data) > _INDEX_BYTES:
@@ -270,27 +381,6 @@ def list_shard_members(folder: BucketPrefix, shard: str, count: int) -> list[tup
         raise reader.explain(fault) from None
 
 
-def plot_batch(images: Tensor, labels: Tensor, classes: Sequence[str]) -> Figure:
-    """Plot the images of a batch with their labels, after undoing the reference preprocessing's normalization.
-
-    Args:
-        images: float32 [B, 3, H, W], as a loader yields them.
-        labels: int64 [B].
-        classes: The class names, by label.
-    """
-    from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
-
-    rows = -(-len(images) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(1.9 * COLUMNS, 2.1 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, label in zip(axes.flat, images, labels, strict=False):
-        pixels = image.permute(1, 2, 0) * image.new_tensor(IMAGENET_STD) + image.new_tensor(IMAGENET_MEAN)
-        axis.imshow(pixels.clamp(0, 1).numpy())
-        axis.set_title(f"{classes[int(label)]} ({int(label)})", fontsize=9)
-    return figure
-
-
 def open_tree() -> tuple[Path, Manifest]:
     """Return the tree's folder and its manifest. Raises InputError if there is none."""
     folder = locate_tree(load_settings(), NullReporter())
@@ -300,49 +390,6 @@ def open_tree() -> tuple[Path, Manifest]:
 def read_tree_index() -> list[IndexEntry]:
     """Return every image of the tree from its index, without opening files. Raises InputError if there is none."""
     return list(read_index(*open_tree()))
-
-
-def plot_class_counts(manifest: Manifest) -> Figure:
-    """Plot the number of images per class, with a bar for each split."""
-    figure, axis = plt.subplots(figsize=(10, 3.2), layout="constrained")
-    width = 0.8 / len(manifest.splits)
-    labels = range(len(manifest.classes))
-    for number, (name, split) in enumerate(manifest.splits.items()):
-        left = [label + number * width for label in labels]
-        axis.bar(left, split.samples_per_class, width, label=f"{name}: {split.samples:,}")
-    middle = (len(manifest.splits) - 1) * width / 2
-    axis.set_xticks([label + middle for label in labels], manifest.classes, rotation=30, ha="right")
-    axis.set_ylabel("images")
-    axis.legend(frameon=False)
-    return figure
-
-
-def plot_file_sizes(entries: Sequence[IndexEntry]) -> Figure:
-    """Plot a histogram of the images' sizes."""
-    figure, axis = plt.subplots(figsize=(10, 2.6), layout="constrained")
-    axis.hist([entry.bytes / 1024 for entry in entries], bins=60)
-    axis.set_xlabel("KiB per image")
-    axis.set_ylabel("images")
-    return figure
-
-
-def plot_network(record: dict[str, Any]) -> Figure:
-    """Plot the bytes received per second in each measured pass, as nload would show them."""
-    passes = passes_of(record)
-    rates = [[rate / _MIB for rate in figures["received"]["bytes_per_s"]] for figures in passes]
-    highest = max((rate for pass_rates in rates for rate in pass_rates), default=0.0)
-    figure, axes = plt.subplots(1, len(passes), figsize=(10, 2.8), squeeze=False, sharey=True, layout="constrained")
-    for axis, figures, pass_rates in zip(axes.flat, passes, rates, strict=True):
-        if pass_rates:
-            axis.stairs(pass_rates, figures["received"]["t_s"], fill=True)
-        fetched = figures["network_bytes"]
-        amount = "no network" if fetched is None else f"{format_amount(fetched, 'B')} of data"
-        axis.set_title(f"{record['arm']}, {figures['pass']}: {amount} in {figures['seconds']:.1f} s", fontsize=10)
-        axis.set_xlabel("seconds")
-        axis.set_xlim(0, figures["seconds"])
-        axis.set_ylim(0, max(1.0, 1.1 * highest))  # a rate near zero must look like one
-    axes[0][0].set_ylabel("MiB/s received")
-    return figure
 
 
 def compare_records() -> list[ComparableArms]:
@@ -356,16 +403,3 @@ def compare_records() -> list[ComparableArms]:
         },
     ):
         return group_records(read_records(load_settings().results))
-
-
-def plot_throughput(comparison: ComparableArms) -> Figure:
-    """Plot the median images/s of each arm, with its lowest and highest run."""
-    arms = comparison.arms[::-1]
-    figure, axis = plt.subplots(figsize=(10, 0.7 + 0.55 * len(arms)), layout="constrained")
-    medians = [arm.median for arm in arms]
-    spread = [[arm.median - arm.rates[0] for arm in arms], [arm.rates[-1] - arm.median for arm in arms]]
-    names = [fill(f"{arm.name}, {format_amount(len(arm.rates), 'runs')}", 40) for arm in arms]
-    axis.barh(names, medians, xerr=spread, capsize=4, height=0.6)
-    axis.set_xlabel("images/s: median, with lowest and highest run")
-    axis.set_title(fill(comparison.circumstances, 95), fontsize=9, loc="left")
-    return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -31,14 +32,10 @@ os.kill(int(rclone), 9)
 """
 RUNNER = Path(__file__).with_name("notebook_runner.py")
 SMALL = {"LARDER_BENCH_BATCHES": "4", "LARDER_BATCH_SIZE": "8", "LARDER_WARMUP_BATCHES": "1", "LARDER_WORKERS": "1"}
-ARMS = (
-    "imagefolder_local",
-    "imagefolder_rclone_mount",
-    "remote_one_sample",
-    "webdataset",
-    "stream",
-    "litdata_streaming",
-)
+PARAMETERS = {"IMAGES": 16, "ROUNDS": 1, "SHARDS": 1}
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "services" / "jupyter" / "notebooks").glob("*.ipynb"))
+IN_BUCKET = {"objects": "etl-load", "shards": "etl-wds", "chunks": "etl-lit"}
+"""What `lab.ready` finds in a bucket, and the target of make that puts it there."""
 CHROMIUM = (
     "--no-sandbox",
     "--disable-gpu",
@@ -91,18 +88,19 @@ class Lab:
         """Start JupyterLab, and return its address with the token."""
         return self.make("jupyter").stdout.strip().splitlines()[-1]
 
-    def execute(self, notebook: str, **settings: str) -> list[dict[str, Any]]:
-        """Run a notebook in the container, and return its cells' outputs, errors included. All share a kernel."""
+    def execute(self, notebook: str, parameters: dict[str, int] = PARAMETERS, **settings: str) -> list[dict[str, Any]]:
+        """Run a notebook in the container, and return its code cells with their outputs. All share a kernel."""
         if self._runner is None:
             name = f"{self.name}-jupyter-1"
             command = ["docker", "exec", "-i", "-w", "/workspace", name, "python", "-c", RUNNER.read_text()]
             self._runner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._runner.stdin and self._runner.stdout
-        self._runner.stdin.write(json.dumps({"notebook": notebook, "settings": SMALL | settings}) + "\n")
+        request = {"notebook": notebook, "settings": SMALL | settings, "parameters": parameters}
+        self._runner.stdin.write(json.dumps(request) + "\n")
         self._runner.stdin.flush()
         answer = self._runner.stdout.readline()
         assert answer, f"the notebooks' runner has ended: {self._runner.wait(60)}"
-        return [output for cell in json.loads(answer)["cells"] for output in cell.get("outputs", ())]
+        return [cell for cell in json.loads(answer)["cells"] if cell["cell_type"] == "code"]
 
     def _end_runner(self) -> None:
         if self._runner is not None:
@@ -141,23 +139,47 @@ def lab(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterat
         project.make("etl-local", "LARDER_SOURCE=sample", "LARDER_SAMPLE_IMAGES=330")
         project.make("s3-up", "etl-load", "mount")
         project.make("etl-wds", "LARDER_SHARD_BYTES=2MiB")
-        project.make("etl-lit", "LARDER_CHUNK_BYTES=2MiB")
+        project.make("etl-lit", "LARDER_CHUNK_BYTES=256KiB")
         project.start()
         yield project
     finally:
         project.close()
 
 
-def text_of(outputs: list[dict[str, Any]]) -> str:
-    return json.dumps(outputs)
+def text_of(cells: list[dict[str, Any]]) -> str:
+    return json.dumps([cell["outputs"] for cell in cells])
 
 
-def errors_of(outputs: list[dict[str, Any]]) -> list[str]:
+def errors_of(cells: list[dict[str, Any]]) -> list[str]:
+    outputs = (output for cell in cells for output in cell["outputs"])
     return ["\n".join(output["traceback"]) for output in outputs if output["output_type"] == "error"]
 
 
-def pictures_of(outputs: list[dict[str, Any]]) -> int:
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+def pictures_of(cell: dict[str, Any]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell["outputs"])
+
+
+def printed_by(cell: dict[str, Any]) -> str:
+    return "".join(output["text"] for output in cell["outputs"] if output.get("name") == "stdout")
+
+
+def check_cells(cells: list[dict[str, Any]], missing: set[str], message: str = "") -> None:
+    """Check that cells which need what is missing say so in a line, and that all others run and show their plots."""
+    assert errors_of(cells) == []
+    skipped = 0
+    for cell in cells:
+        needs, plots = (re.findall(pattern, cell["source"]) for pattern in (r'lab\.ready\("(\w+)"\)', r"plots\.\w+\("))
+        if missing.intersection(needs):
+            [line] = printed_by(cell).splitlines()
+            assert line.startswith("Skipped: ")
+            assert "`make " in line
+            assert message in line
+            assert not pictures_of(cell)
+            skipped += 1
+        else:
+            assert "Skipped" not in printed_by(cell)
+            assert pictures_of(cell) >= len(plots), cell["source"]
+    assert skipped or not missing
 
 
 def errno_of(path: Path) -> int:
@@ -177,42 +199,57 @@ def test_notebooks_run_from_top_to_bottom(lab: Lab) -> None:
         if "SECRET" in line
     ]
     assert secrets
-    for notebook, pictures in (("look", 3), *((arm, 2) for arm in ARMS), ("compare", 1)):
-        outputs = lab.execute(notebook)
-        assert errors_of(outputs) == [], notebook
-        assert pictures_of(outputs) >= pictures if notebook == "compare" else pictures_of(outputs) == pictures, notebook
-        assert all(secret not in text_of(outputs) for secret in secrets)
-        if notebook in ARMS:
-            records = [json.loads(path.read_text()) for path in (lab.folder / "results").glob(f"{notebook}-*.json")]
-            assert records, "as make bench leaves them"
-            received = [record["received"] for record in records]
-            assert all(len(one["t_s"]) == len(one["bytes_per_s"]) + 1 for one in received)
-    assert text_of(outputs).count(" times as fast as ") >= len(ARMS) - 1
+    for notebook in NOTEBOOKS:
+        cells = lab.execute(notebook)
+        check_cells(cells, set())
+        assert all(secret not in text_of(cells) for secret in secrets)
+        for cell in cells:
+            if "verdict()" in cell["source"]:
+                assert " times as fast as " in printed_by(cell), cell["source"]
+            for arm in re.findall(r'lab\.bench\("(\w+)"\)', cell["source"]):
+                records = [json.loads(path.read_text()) for path in (lab.folder / "results").glob(f"{arm}-*.json")]
+                assert records, "as make bench leaves them"
+                assert all(len(one["received"]["t_s"]) == len(one["received"]["bytes_per_s"]) + 1 for one in records)
+
+
+def test_without_a_store(lab: Lab) -> None:
+    """So there is no mount either. What reads the disk runs, packing of shards included."""
+    for notebook in NOTEBOOKS:
+        reads = notebook in ("3-mount", "4-objects", "5-shards", "6-stream", "7-chunks")
+        check_cells(
+            lab.execute(notebook, S3_BUCKET=""), {"mount", *IN_BUCKET} if reads else set(), "`make s3-up`" * reads
+        )
 
 
 @pytest.mark.parametrize(
-    ("notebook", "settings", "message"),
+    ("notebook", "missing", "settings", "message"),
     [
-        pytest.param("look", {"FOOD11_DATA_DIR": "/nowhere"}, "make etl-local", id="no-data"),
-        pytest.param("webdataset", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9", id="store-down"),
-        pytest.param("remote_one_sample", {"S3_BUCKET": ""}, "S3_BUCKET", id="no-bucket-named"),
-        pytest.param("remote_one_sample", {"S3_PREFIX": "empty"}, "make etl-load", id="no-objects-yet"),
-        pytest.param("webdataset", {"S3_PREFIX": "empty"}, "make etl-wds", id="no-shards-yet"),
-        pytest.param("litdata_streaming", {"S3_PREFIX": "empty"}, "make etl-lit", id="no-chunks-yet"),
-        pytest.param("litdata_streaming", {"S3_BUCKET": "not-there"}, "not-there", id="no-such-bucket"),
-        pytest.param("imagefolder_rclone_mount", {"LARDER_MOUNT_DIR": "/nowhere"}, "make mount", id="no-mount"),
-        pytest.param("compare", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
+        pytest.param("1-images", "tree", {"FOOD11_DATA_DIR": "/nowhere"}, "make etl-local", id="no-data"),
+        pytest.param("3-mount", "mount", {"LARDER_MOUNT_DIR": "/nowhere"}, "make mount", id="no-mount"),
+        pytest.param("4-objects", "objects", {"S3_ENDPOINT_URL": "http://127.0.0.1:9"}, "127.0.0.1:9", id="store-down"),
+        pytest.param("4-objects", "objects", {"S3_PREFIX": "empty"}, "make etl-load", id="no-objects-yet"),
+        pytest.param("6-stream", "shards", {"S3_PREFIX": "empty"}, "make etl-wds", id="no-shards-yet"),
+        pytest.param("7-chunks", "chunks", {"S3_PREFIX": "empty"}, "make etl-lit", id="no-chunks-yet"),
+        pytest.param("7-chunks", "chunks", {"S3_BUCKET": "not-there"}, "not-there", id="no-such-bucket"),
+        pytest.param("8-compare", "records", {"LARDER_RESULTS": "/nowhere"}, "make bench", id="no-results"),
     ],
 )
-def test_what_is_missing_is_reported_in_the_cell(
-    lab: Lab, notebook: str, settings: dict[str, str], message: str
+def test_what_is_missing_is_told_in_the_cell(
+    lab: Lab, notebook: str, missing: str, settings: dict[str, str], message: str
 ) -> None:
-    errors = errors_of(lab.execute(notebook, **settings))
-    assert errors
-    assert any(message in error and "next step" in error for error in errors), errors
-    ours = [error for error in errors if "next step" in error]
-    assert all(len(error.splitlines()) <= 4 for error in ours)
-    assert all("NameError" in error or error in ours for error in errors), "the rest only follows from it"
+    check_cells(lab.execute(notebook, **settings), {missing}, message)
+
+
+def test_the_first_notebook_names_what_is_missing(lab: Lab) -> None:
+    cells = lab.execute("0-start-here", S3_PREFIX="empty", LARDER_MOUNT_DIR="/nowhere")
+    check_cells(cells, set())
+    [shown] = [printed_by(cell).splitlines() for cell in cells if "show_data" in cell["source"]]
+    assert [line.split()[0] for line in shown] == ["tree", "mount", *IN_BUCKET]
+    assert " images in " in shown[0]
+    assert all(
+        "missing: " in line and f"make {target}" in line
+        for line, target in zip(shown[2:], IN_BUCKET.values(), strict=True)
+    )
 
 
 def test_a_dead_mount(lab: Lab) -> None:
@@ -222,21 +259,19 @@ def test_a_dead_mount(lab: Lab) -> None:
     try:
         subprocess.run(["docker", "exec", container, "python", "-c", KILL_RCLONE], check=True)
         wait_until(lambda: errno_of(lab.mount / "larder") == errno.ENOTCONN, "the mount is dead")
-        errors = errors_of(lab.execute("imagefolder_rclone_mount"))
+        check_cells(lab.execute("3-mount"), {"mount"}, "`make mount`")
         assert errno_of(lab.mount / "larder") == errno.ENOTCONN, "all the while"
     finally:
         subprocess.run(["docker", "kill", container], check=True, capture_output=True)
         lab.make("mount")
-    assert "make mount" in errors[0], errors
-    assert len(errors[0].splitlines()) <= 4
-    assert errors_of(lab.execute("imagefolder_rclone_mount")) == [], "a server that runs sees the new mount"
+    check_cells(lab.execute("3-mount"), set())  # a server that runs sees the new mount
 
 
 def test_the_token_is_needed(lab: Lab) -> None:
     token = (lab.folder / "home" / "jupyter-token").read_text().strip()
     assert len(token) == 48
     assert (lab.folder / "home" / "jupyter-token").stat().st_mode & 0o777 == 0o600
-    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/look.ipynb", "/lab"):
+    for path in ("/api/contents", "/api/kernels", "/api/terminals", "/files/1-images.ipynb", "/lab"):
         refused = 403 if path.startswith("/api") else 302  # to the login
         assert lab.status(path) == refused
         assert lab.status(f"{path}?token=wrong") == refused
@@ -256,27 +291,39 @@ def browser() -> Iterator[Browser]:
 
 
 def test_a_person_with_a_browser(lab: Lab, browser: Browser) -> None:
-    notebook, heading, pictures = "look", "Images of each class", 3
+    """Begin with the first notebook, and follow its link."""
+    first, notebook, heading, pictures = "0-start-here", "1-images", "Images of each class", 3
     address = lab.make("jupyter-url").stdout.strip()
     page = browser.new_page(viewport={"width": 1280, "height": 2400})  # JupyterLab shows only cells that are in view
     page.set_default_timeout(120_000)  # torch is imported on a machine that runs other tests, too
-    page.goto(address.replace("/lab?", f"/lab/tree/{notebook}.ipynb?reset&"))
-    page.locator(".jp-Notebook").wait_for()
+    page.goto(address.replace("/lab?", f"/lab/tree/{first}.ipynb?reset&"))
+    names = page.locator(".jp-DirListing-itemText", has_text=".ipynb")
+    expect(names).to_have_count(len(NOTEBOOKS))
+    assert not names.evaluate_all(
+        "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+    )
+    page.screenshot(path=artefact(first))
+    page.locator(".jp-Notebook a", has_text=notebook).click()
     page.get_by_role("heading", name=heading).wait_for()
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, there is nothing that could run cells
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
     expect(page.locator(".jp-OutputArea img")).to_have_count(pictures, timeout=120_000)
     assert not page.get_by_text("error:").count()
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=ARTEFACTS / f"jupyter-{notebook}.png")
+    page.screenshot(path=artefact(notebook))
     page.close()
-    assert (ARTEFACTS / f"jupyter-{notebook}.png").stat().st_size > 50_000
+    assert artefact(notebook).stat().st_size > 50_000
+
+
+def artefact(notebook: str) -> Path:
+    """Return the path of a screenshot."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    return ARTEFACTS / f"jupyter-{notebook}.png"
 
 
 def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
     """The next start copies our notebooks, and keeps edited ones."""
-    lab.execute("demo")
+    lab.execute("9-persist")
     token = (lab.folder / "home" / "jupyter-token").read_text().strip()
     body = json.dumps({"type": "file", "format": "text", "content": "by hand"}).encode()
     saved = Request(f"http://127.0.0.1:{lab.ports[1]}/api/contents/notes.txt?token={token}", body, method="PUT")
@@ -284,21 +331,22 @@ def test_what_is_saved_outlives_the_container(lab: Lab) -> None:
     workspace = lab.folder / "workspace"
     ours = {path.name for path in (ROOT / "services" / "jupyter" / "notebooks").glob("*.ipynb")}
     assert ours <= {path.name for path in workspace.iterdir()}
-    edited = workspace / "demo.ipynb"
+    lines = len((workspace / "persisted.txt").read_text().splitlines())
+    edited = workspace / "9-persist.ipynb"
     before = edited.read_text()
     edited.write_text(before.replace("Work that persists", "My own words"))
     try:
-        (workspace / "look.ipynb").unlink()
+        (workspace / "1-images.ipynb").unlink()
         lab.make("jupyter-down")
         assert "make jupyter" in lab.make("jupyter-url", check=False).stderr
-        assert "demo.ipynb" in lab.make("jupyter").stderr
+        assert "9-persist.ipynb" in lab.make("jupyter").stderr
         assert "My own words" in edited.read_text()
-        assert (workspace / "look.ipynb").exists()
+        assert (workspace / "1-images.ipynb").exists()
     finally:
         edited.write_text(before)
-    lab.execute("demo")
+    lab.execute("9-persist")
     assert (workspace / "notes.txt").read_text() == "by hand"
-    assert len((workspace / "persisted.txt").read_text().splitlines()) == 2
+    assert len((workspace / "persisted.txt").read_text().splitlines()) == lines + 1
     assert (workspace / "persisted.txt").stat().st_uid == (os.getuid() or 1000), (
         "the person on the host can write it, too"
     )
@@ -338,7 +386,7 @@ def test_too_little_shared_memory(lab: Lab) -> None:
     try:
         lab.make("jupyter-down")
         assert "LARDER_SHM_SIZE" in lab.make("jupyter").stderr
-        errors = errors_of(lab.execute("imagefolder_local", LARDER_BATCH_SIZE="32"))
+        errors = errors_of(lab.execute("2-files", PARAMETERS | {"IMAGES": 64}, LARDER_BATCH_SIZE="32"))
         assert any("shared memory" in error for error in errors), errors
     finally:
         del lab.environment["LARDER_SHM_SIZE"]

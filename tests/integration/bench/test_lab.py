@@ -51,6 +51,6 @@ def test_a_bucket_that_is_not_there(store: Store, monkeypatch: pytest.MonkeyPatc
     for name, value in (store.env | {"S3_BUCKET": "not-there"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="s3://not-there: there is no such bucket") as caught:
-        lab.open_artifact("webdataset")
+        lab.open_artifact("shards")
     assert "`make s3-bucket BUCKET=not-there`" in caught.value.next_step
     assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step

@@ -72,6 +72,28 @@ def test_a_release_renews_the_notebooks_that_nobody_has_edited(
         assert "demo.ipynb in the workspace: kept" in kept
 
 
+def test_notebooks_of_an_older_release_are_removed_unless_edited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for name in ("look", "demo"):
+        write(ours / f"{name}.ipynb", "of.larder()")
+    theirs.mkdir()
+    write(theirs / "mine.ipynb", "of.larder()")
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
+    write(theirs / "look.ipynb", "of.larder()", output="it was run")
+    write(theirs / "demo.ipynb", "my.own()")
+    for name in ("look", "demo"):
+        (ours / f"{name}.ipynb").unlink()
+    write(ours / "1-images.ipynb", "of.larder()")
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
+    assert {path.name for path in theirs.glob("*.ipynb")} == {"1-images.ipynb", "demo.ipynb", "mine.ipynb"}
+    assert "demo.ipynb, look.ipynb: not in this release" in capsys.readouterr().err
+    stage.copy_notebooks(ours, theirs, Reporter("jupyter", "line"))
+    assert capsys.readouterr().err == ""
+    assert "my.own()" in (theirs / "demo.ipynb").read_text()
+
+
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"cells": 3}', '{"cells": [{}]}'])
 def test_what_is_no_notebook_is_kept(tmp_path: Path, content: str) -> None:
     """A damaged record, for example by an editor, only loses its entries."""

@@ -1,113 +1,25 @@
-"""The functions that notebooks call, without a kernel: figures are checked as objects."""
+"""The functions that notebooks call, without a kernel."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import pytest
-from matplotlib.text import Text
 
-from larder.bench.run_rates import ArmRates, ComparableArms
+from larder import chunks
 from larder.errors import ConfigurationError, InputError, ServiceError
 from services.jupyter import lab
-
-mpl.use("agg")
-
-MIB = 1 << 20
 
 
 @pytest.fixture(autouse=True)
 def front_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the front door to make."""
     monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
-
-
-@pytest.fixture(autouse=True)
-def _figures_are_closed() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-def one_pass(name: str, rates: list[int], times: list[float]) -> dict[str, Any]:
-    return {"pass": name, "seconds": 1.9, "network_bytes": 5 * MIB, "received": {"t_s": times, "bytes_per_s": rates}}
-
-
-def test_the_area_of_the_network_s_figure_is_what_was_received() -> None:
-    cold = one_pass("cold", [4 * MIB, 0, 8 * MIB, MIB], [0.0, 0.5, 1.0, 1.25, 2.0])
-    warm = one_pass("warm", [4096], [0.0, 2.0])
-    figure = lab.plot_network({"arm": "litdata_streaming", **cold, "then": [warm]})
-    left, right = figure.axes
-    for axis, area in ((left, (2 + 2 + 0.75) * MIB), (right, 8192)):
-        patch: Any = axis.patches[0]
-        assert len(axis.patches) == 1
-        values, edges, _ = patch.get_data()
-        assert np.sum(values * np.diff(edges)) * MIB == pytest.approx(area)
-        assert axis.get_xlim() == (0, 1.9)
-        assert axis.get_ylim() == pytest.approx((0, 8.8))
-    assert "5.0 MiB of data in 1.9 s" in left.get_title()
-
-
-@pytest.mark.parametrize(
-    ("rates", "times"), [pytest.param([4096], [0.0, 2.0], id="noise"), pytest.param([], [], id="no-samples")]
-)
-def test_tiny_values_are_not_magnified(rates: list[int], times: list[float]) -> None:
-    figure = lab.plot_network({"arm": "imagefolder_local", **one_pass("epoch", rates, times), "then": []})
-    assert figure.axes[0].get_ylim() == (0, 1)
-    figure.canvas.draw()
-
-
-def test_a_batch_is_shown_in_its_colours_with_its_classes() -> None:
-    import torch
-
-    from larder.imagenet import IMAGENET_MEAN, IMAGENET_STD
-
-    colour = torch.tensor([0.2, 0.5, 0.8])
-    normalized = (colour - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    images = normalized.view(1, 3, 1, 1).expand(8, 3, 224, 224)
-    figure = lab.plot_batch(images, torch.tensor([0, 1] * 4), ["Bread", "Soup"])
-    shown = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in shown] == ["Bread (0)", "Soup (1)"] * 4
-    for axis in shown:
-        pixels = np.asarray(axis.images[0].get_array())
-        assert pixels.shape == (224, 224, 3)
-        assert np.allclose(pixels, colour.numpy(), atol=1e-6)
-
-
-def test_throughput_shows_medians_and_all_runs() -> None:
-    comparison = ComparableArms(
-        "on this machine", [ArmRates("fast", [180.0, 200.0, 230.0]), ArmRates("slow", [90.0, 100.0])]
-    )
-    [axis] = lab.plot_throughput(comparison).axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["slow, 2 runs", "fast, 3 runs"], "upwards"
-    bars: list[Any] = list(axis.patches)
-    assert [bar.get_width() for bar in bars] == [95.0, 200.0]
-    spread: Any
-    [spread] = axis.collections
-    ends = [(segment[0][0], segment[1][0]) for segment in spread.get_segments()]
-    assert ends == [(90.0, 100.0), (180.0, 230.0)]
-    assert axis.get_title(loc="left") == "on this machine"
-
-
-def test_long_names_leave_room_for_the_bars() -> None:
-    where = (
-        "Food-11, 9,866 images of training, a whole epoch of 64, 16 workers, a CPU with a name that is as long as any"
-    )
-    arm = "webdataset by webdataset from object-store.of-some-lab.example:7480, manifest 01234567"
-    figure = lab.plot_throughput(
-        ComparableArms(where, [ArmRates(arm, [1.0, 2.0]), ArmRates("remote_one_sample", [1.0])])
-    )
-    figure.canvas.draw()
-    [axis] = figure.axes
-    assert axis.get_position().width > 0.5
-    [title] = [text for text in axis.findobj(Text) if text.get_text().startswith("Food-11")]
-    assert title.get_window_extent().x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize(
@@ -154,7 +66,7 @@ def test_progress_is_reported_and_an_error_is_raised_once(capsys: pytest.Capture
 def test_a_wrong_setting_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LARDER_WORKERS", "abc")
     with pytest.raises(ConfigurationError, match=r"a fault:\n  - LARDER_WORKERS") as caught:
-        lab.measure("imagefolder_local")
+        lab.bench("imagefolder_local")
     assert "next step" not in caught.value.what
 
 
@@ -169,24 +81,25 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.mark.parametrize("cell", [lab.open_artifact, lab.measure], ids=lambda cell: str(cell.__name__))
+@pytest.mark.parametrize("cell", [lab.open_artifact, lab.bench], ids=lambda cell: str(cell.__name__))
 def test_a_store_that_never_answers_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, silent: str, cell: Callable[[str], object]
 ) -> None:
     assert lab.ANSWER_SECONDS <= 10
     monkeypatch.setattr(lab, "ANSWER_SECONDS", 0.2)
     with pytest.raises(ServiceError, match=f"at most 0.2 s for s3://food: .*{silent}") as caught:
-        cell("webdataset")
+        cell("shards" if cell is lab.open_artifact else "webdataset")
     assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step
 
 
 def test_without_a_bucket_the_next_step_ends_with_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("S3_BUCKET", "RCLONE_CONTAINER"):
         monkeypatch.delenv(name, raising=False)
-    for call in (lambda: lab.open_artifact("litdata_streaming"), lab.find_mounted_tree):
+    for call in (lambda: lab.open_artifact("chunks"), lab.find_mounted_tree):
         with pytest.raises(ConfigurationError, match="S3_BUCKET is not set") as caught:
             call()
-        assert "`make s3-up`; then `make jupyter` again, which keeps the workspace" in caught.value.next_step
+        assert caught.value.next_step.startswith("run `make s3-up` and `make etl-load`, or set S3_BUCKET")
+        assert caught.value.next_step.endswith("; then `make jupyter` again, which keeps the workspace")
 
 
 def test_without_a_mount_the_next_step_ends_with_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -215,3 +128,76 @@ def test_a_split_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     with pytest.raises(InputError, match="holdout doesn't exist") as caught:
         lab.list_files(tmp_path, 6)
     assert "FOOD11_SPLIT" in caught.value.next_step
+
+
+def test_what_is_missing_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("S3_BUCKET", "RCLONE_CONTAINER"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("FOOD11_DATA_DIR", "LARDER_RESULTS"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    expected = {"tree": "etl-local", "mount": "s3-up", "objects": "s3-up", "shards": "s3-up", "chunks": "s3-up"}
+    for what, target in (expected | {"records": "bench"}).items():
+        assert not lab.ready(what)
+        [line] = capsys.readouterr().out.splitlines()
+        assert line.startswith("Skipped: ")
+        assert f"`make {target}" in line
+    lab.show_data()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[what, "missing:"] for what in expected]
+
+
+def test_a_silent_store_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, silent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer is kept for a while if it took long, and asked again afterwards."""
+    monkeypatch.setattr(lab, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(lab, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(lab, "_MISSING", {})
+    asked = []
+    find = lab.find
+    monkeypatch.setattr(lab, "find", lambda what: asked.append(what) or find(what))
+    for _ in range(3):
+        assert not lab.ready("chunks")
+    assert asked == ["chunks"]
+    assert capsys.readouterr().out.count(silent) == 3
+    monkeypatch.setattr(lab, "_MISSING", {"chunks": (0.0, "")})
+    assert not lab.ready("chunks")
+    assert asked == ["chunks", "chunks"]
+
+
+def test_a_scratch_folder_is_empty_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LARDER_CACHE_DIR", str(tmp_path))
+    (lab.scratch("shards") / "left").touch()
+    assert lab.scratch("other") != lab.scratch("shards")
+    assert list(lab.scratch("shards").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        pytest.param([100] * 10, {"all of the split, 1001 B": 1001, "part of the split, 400 B": 400}, id="many"),
+        pytest.param([100] * 4, {"all of the split, 401 B": 401}, id="too-few"),
+    ],
+)
+def test_caches_to_compare(monkeypatch: pytest.MonkeyPatch, lengths: list[int], sizes: dict[str, int]) -> None:
+    """A cache for a part of the split has room for twice what LitData fetches ahead: less would deadlock."""
+    index = {f"chunk-0-{number}.bin": chunks.Extent(length, 1) for number, length in enumerate(lengths)}
+    monkeypatch.setattr(lab, "open_artifact", lambda _: (None, None))
+    monkeypatch.setattr(lab, "read_chunk_index", lambda *_: index)
+    assert lab.cache_sizes("validation") == sizes
+
+
+@pytest.mark.parametrize(
+    ("provenance", "expected"),
+    [
+        pytest.param({}, "To make it distant, run `make s3-up LARDER_LINK_LATENCY=20ms", id="none"),
+        pytest.param({"latency_s": 0.02, "bandwidth_bits_per_s": 200_000_000}, "added 20 ms .* 200 Mbit/s", id="both"),
+        pytest.param(
+            {"latency_s": 0.005, "bandwidth_bits_per_s": None}, "added 5 ms to each round trip.$", id="latency"
+        ),
+    ],
+)
+def test_the_link_of_a_record(provenance: dict[str, Any], expected: str) -> None:
+    assert re.search(expected, lab.describe_link({"provenance": provenance}))
