@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from larder.bench.measure import measure
-from larder.bench.passes import Pass
+from larder.bench.passes import Pass, traffic_between
 from larder.bench.run_rates import ArmRates, ComparableArms
 from larder.bench.run_record import figures_of
 from larder.errors import InputError
@@ -66,7 +66,8 @@ def measure_loader(loader: Iterable[Batch], *, warmup_batches: int = 1, name: st
     The pass starts the loader's workers, unless they are persistent and nothing was read as a warm-up.
 
     Args:
-        loader: Anything that yields batches: images, float32 [B, 3, 224, 224], and labels, int64 [B].
+        loader: Anything that yields batches: images, float32 [B, 3, 224, 224], and labels, int64 [B]. If it has
+            `network`, as larder's loaders have, the figures include its traffic.
         warmup_batches: Batches to read first, in a pass of their own.
         name: Name of the pass.
 
@@ -87,8 +88,10 @@ def measure_loader(loader: Iterable[Batch], *, warmup_batches: int = 1, name: st
         for _ in islice(loader, warmup_batches):
             pass
         end_workers(getattr(loader, "pipeline", [loader])[0])  # they read ahead; webdataset's loader wraps a DataLoader
+    network = getattr(loader, "network", lambda: None)
+    before = network()
     measured = measure(_tell_empty(loader), lambda _: None)
-    return {"pass": name} | figures_of(Pass(measured, None))
+    return {"pass": name} | figures_of(Pass(measured, traffic_between(before, network())))
 
 
 def measure_each(

@@ -89,10 +89,10 @@ def _measure(measured: MeasuredLoader, epoch: int, name: str, batches: int, repo
             f"an epoch of {loader.split!r} gave {measurement.images:,} images, and its manifest says {loader.images:,}",
             next_step=CREATE_AGAIN,
         )
-    return Pass(measurement, _traffic_between(before, measured.network()))
+    return Pass(measurement, traffic_between(before, measured.network()))
 
 
-def _traffic_between(before: NetworkTraffic | None, after: NetworkTraffic | None) -> NetworkTraffic | None:
+def traffic_between(before: NetworkTraffic | None, after: NetworkTraffic | None) -> NetworkTraffic | None:
     """Return the network traffic between two readings."""
     if before is None or after is None:
         return None

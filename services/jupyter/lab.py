@@ -214,7 +214,7 @@ def scratch(name: str) -> Path:
 
 
 def cache_sizes(split: str, workers: int = 1) -> dict[str, int]:
-    """Return the sizes of LitData's cache to compare, in bytes, by their descriptions.
+    """Return sizes of LitData's cache to compare, in bytes, by their descriptions: for the split, and for a part of it.
 
     The smaller one is the smallest with which LitData's workers don't deadlock. It is left out if it holds the split.
 
@@ -224,8 +224,8 @@ def cache_sizes(split: str, workers: int = 1) -> dict[str, int]:
     """
     entries = read_chunk_index(open_artifact("chunks")[0], split).values()
     total, small = sum(one.bytes for one in entries), 2 * MIN_AHEAD * workers * max(one.bytes for one in entries)
-    sizes = {"all": total + 1, "part": small} if small < total else {"all": total + 1}
-    return {f"{name} of the split, {format_amount(size, 'B')}": size for name, size in sizes.items()}
+    sizes = (total + 1, small) if small < total else (total + 1,)
+    return {format_amount(size, "B"): size for size in sizes}
 
 
 def _require_ready(what: str) -> LoaderSettings:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from larder.bench.own_loaders import Sweep, cpu_milliseconds, measure_each, measure_loader, received_bytes
 from larder.errors import InputError
+from larder.loaders.traffic import NetworkTraffic
 
 
 def make_dataset(images: int) -> TensorDataset:
@@ -48,6 +49,16 @@ def test_the_warm_up_is_a_pass_of_its_own() -> None:
     assert loader.read == [2, 4]
     measure_loader(loader, warmup_batches=0, name="cold")
     assert loader.read == [2, 4, 4]
+
+
+def test_the_traffic_of_the_pass_alone_is_counted() -> None:
+    class FromStore(Counting):
+        def network(self) -> NetworkTraffic:
+            return NetworkTraffic(100 * sum(self.read), None)
+
+    figures = measure_loader(FromStore(4), warmup_batches=2)
+    assert (figures["network_bytes"], figures["network_requests"]) == (400, None)
+    assert measure_loader(Counting(4))["network_bytes"] is None
 
 
 def test_webdatasets_loader_is_measured_too() -> None:
