@@ -12,11 +12,11 @@ from larder.bench import arms
 from services.jupyter import jupyter, lab
 
 NOTEBOOKS = sorted(jupyter.NOTEBOOKS.glob("*.ipynb"))
-FIRST = "0-start-here"
+FIRST = "0-start"
 WITH_LOADERS = ("2-files", "3-mount", "4-objects", "5-shards", "6-stream", "7-chunks")
 MAX_LINES = 30
 """Of a cell. What takes more belongs to the code."""
-MAX_NAME = 24
+MAX_NAME = 16
 """Letters of a file name that JupyterLab's file browser shows; test_jupyter.py looks at the page."""
 
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
