@@ -302,7 +302,7 @@ def test_a_person_with_a_browser(lab: Lab, browser: Browser) -> None:
     cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
     assert names.evaluate_all(cut) == []
     page.screenshot(path=artefact(first))
-    page.locator(".jp-Notebook a", has_text=notebook).click()
+    page.locator(".jp-Notebook a", has_text=notebook).first.click()
     page.get_by_role("heading", name=heading).wait_for()
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before, there is nothing that could run cells
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
