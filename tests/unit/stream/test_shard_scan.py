@@ -236,12 +236,12 @@ def test_jobs_stop_when_one_fails_or_the_loop_is_left() -> None:
 
 
 STALLED = """
-import sys, threading
+import os, sys, threading
 from larder.stream.array_stream import ArrayStream
 from larder.stream.shard_folders import LocalShards
 
 def never(self, *arguments):
-    print("reading", flush=True)
+    os.write(1, b"reading\\n")  # in one piece, since other threads write, too
     threading.Event().wait()
 
 LocalShards.read = never
@@ -253,10 +253,10 @@ def test_ctrl_c_while_headers_are_read(make_shards: MakeShards) -> None:
     packed = make_shards(4, 2, indexed=False)
     command = [sys.executable, "-c", STALLED, str(packed.folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "reading\n"
-        process.send_signal(signal.SIGINT)
         try:
+            assert process.stdout
+            assert process.stdout.readline() == "reading\n"
+            process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
