@@ -108,8 +108,8 @@ class Session:
         if not self._settings.quick:
             return plan_round(self._entries, number, self._settings.seed)
         planned = plan_round(self._entries, number, self._settings.seed, QUICK_ROOFLINE_ROUNDS)
-        if number == WARM_UP:
-            return by_importance(planned)
+        if number <= WARM_UP + 1:
+            planned = by_importance(planned)
         return sorted(planned, key=lambda run: run.entry.kind == "roofline")
 
     def _round_fits(self, planned: Sequence[Run]) -> bool:

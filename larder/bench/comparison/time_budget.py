@@ -65,15 +65,15 @@ class TimeBudget:
 
 
 def by_importance(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs of a quick warm-up, in the order in which they are dropped last: larder's own arms come first.
+    """Return a quick comparison's first runs; what is dropped first comes last.
 
-    A warm-up isn't measured, so its order needs no chance.
+    `stream` comes first, then larder's other arms, then those of other libraries. A warm-up isn't measured, so its order needs no chance. Nor does that of a first round that may be cut short.
     """
     counts = sorted({run.entry.workers for run in runs})
 
-    def key(run: Run) -> tuple[int, bool]:
-        arm = ARMS.get(run.entry.name.removesuffix(AGAIN))
-        return counts.index(run.entry.workers), arm is not None and arm.is_peer
+    def key(run: Run) -> tuple[int, bool, bool]:
+        name = run.entry.name.removesuffix(AGAIN)
+        return counts.index(run.entry.workers), name in ARMS and ARMS[name].is_peer, name != "stream"
 
     return sorted(runs, key=key)
 
