@@ -7,7 +7,6 @@ be included in ~/.ssh/config. Our own commands read it first and then that file,
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import resource
@@ -20,18 +19,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.machine import set_parent_death_signal
+from larder.ssh_faults import SSH_FAILED, classify_failure, explain_failure
 from provision import answers, host_keys
 from provision.declaration import USER
 
 CONNECT_SECONDS = 10
 POLL_SECONDS = 1.0
-SSH_FAILED = 255
 TIMEOUT_EXITS = (124, 137)
 """Exit codes of `timeout` if the command was terminated or killed."""
+CHECKOUT = "checkout"
+"""The file in a state folder with the name of the folder that has larder on the server; `larder --on` reads it."""
 MAX_OUTPUT_BYTES = 16 << 20
 """Limit of a remote command's output."""
 
@@ -78,93 +79,6 @@ class Completed:
     stderr: str
 
 
-class SshFailure(NamedTuple):
-    """A kind of connection failure."""
-
-    signs: str
-    """A pattern for OpenSSH's messages."""
-    kind: type[LarderError]
-    cause: str
-    next_step: str
-    patience_seconds: float = 0
-    """How long to retry, since the failure may be temporary on a starting server."""
-
-
-SSH_FAILURES = (
-    SshFailure(
-        "IDENTIFICATION HAS CHANGED|Host key verification failed",
-        ConfigurationError,
-        "the server's host key is another one than at first contact",
-        "if the server was rebuilt or its address belongs to a new server now, remove {known_hosts} and try again; "
-        "if not, somebody may be in between: don't go on",
-    ),
-    SshFailure(
-        "UNPROTECTED PRIVATE KEY|bad permissions",
-        ConfigurationError,
-        "others may read the private key",
-        "chmod 600 {key}",
-    ),
-    SshFailure(
-        "no such identity|Load key .*(invalid|error)",
-        ConfigurationError,
-        "the private key can't be read",
-        "check the path {key}",
-    ),
-    SshFailure(
-        "Bad configuration option|bad configuration options|keyword .* extra arguments",
-        ConfigurationError,
-        "OpenSSH doesn't understand the options",
-        "correct them, or your ~/.ssh/config",
-    ),
-    SshFailure(
-        "Permission denied|Too many authentication failures",
-        ConfigurationError,
-        "the server refused the key, or the user",
-        "check that the server was created with this key pair ({key}), that its image has the user {address.user}, "
-        "and that a key with a passphrase is in the agent (ssh-add)",
-        60,
-    ),
-    SshFailure(
-        "Could not resolve hostname",
-        ConfigurationError,
-        "the name of the server isn't known",
-        "check the address {address.host}",
-    ),
-    SshFailure(
-        "Connection refused",
-        ServiceError,
-        "nothing answers at the SSH port: the connection was refused",
-        "wait until the server has started; look at its console if it stays so",
-        math.inf,
-    ),
-    SshFailure(
-        "[Cc]onnection timed out|Operation timed out|No route to host|Network is unreachable",
-        ServiceError,
-        "no answer: the connection timed out",
-        "check that the server runs, that it has this floating IP, and that its security group lets your address in",
-        math.inf,
-    ),
-    SshFailure(
-        "Address already in use|cannot listen to port|Could not request local forwarding",
-        ConfigurationError,
-        "the local port is in use",
-        "choose another local port",
-    ),
-)
-CONNECTION_LOST = SshFailure(
-    "",
-    ServiceError,
-    "the connection was lost",
-    "run the same command again: its steps may be repeated, and it goes on where it was",
-    math.inf,
-)
-
-
-def classify_failure(message: str) -> SshFailure:
-    """Return the kind of failure for OpenSSH's messages; unknown ones count as a lost connection."""
-    return next((fault for fault in SSH_FAILURES if re.search(fault.signs, message)), CONNECTION_LOST)
-
-
 def require_free_local_port(port: int) -> None:
     """Raise ConfigurationError if a local port is in use."""
     try:
@@ -199,6 +113,12 @@ def write_private(path: Path, text: str) -> None:
 def known_hosts_in(state_folder: Path) -> Path:
     """Return the file with a server's recorded host key."""
     return state_folder / "known_hosts"
+
+
+def record_checkout(state_folder: Path, folder: str) -> None:
+    """Record the folder on the server, below the user's home, in which `larder --on` finds larder; "" if unknown."""
+    state_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(state_folder / CHECKOUT, f"{folder}\n")
 
 
 def forget_host_key(state_folder: Path) -> None:
@@ -249,7 +169,7 @@ class SshClient:
                 return
             fault = classify_failure(message)
             if time.monotonic() - begin >= min(seconds, fault.patience_seconds):
-                raise self._error(fault, message, f"after {time.monotonic() - begin:.0f} s")
+                raise self._error(message, f"after {time.monotonic() - begin:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def run(
@@ -286,7 +206,7 @@ class SshClient:
                 next_step="log in and check what it does",
             )
         if code == SSH_FAILED or code < 0:  # or OpenSSH itself was killed
-            raise self._error(classify_failure(message), message, f"while starting `{label}`")
+            raise self._error(message, f"while starting `{label}`")
         return Completed(code, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     def _attempt(self, remote: Sequence[str], stdin: bytes, seconds: float) -> tuple[int, str, bytes, bytes]:
@@ -361,13 +281,16 @@ class SshClient:
                 "shows; don't continue while they differ",
             )
 
-    def _error(self, fault: SshFailure, message: str, when: str) -> LarderError:
-        lines = [line.strip() for line in message.splitlines() if line.strip(" @") and "Permanently added" not in line]
-        words = " ".join(lines)[-300:]
-        next_step = fault.next_step.format(
-            known_hosts=self.known_hosts, key=self.address.key or "your usual keys", address=self.address
+    def _error(self, message: str, when: str) -> LarderError:
+        return explain_failure(
+            message,
+            when,
+            server=str(self),
+            known_hosts=self.known_hosts,
+            key=self.address.key or "your usual keys",
+            user=self.address.user,
+            host=self.address.host,
         )
-        return fault.kind(f"{self}: {fault.cause}, {when}{f' ({words})' if words else ''}", next_step=next_step)
 
     def interactive(self, argv: Sequence[str] = ()) -> int:
         """Run a shell, or a command with a terminal, on the server and return its exit code.
@@ -382,7 +305,7 @@ class SshClient:
         self.write_fragment()
         message = self._record_host_key()
         if message is not None:
-            raise self._error(classify_failure(message), message, "at first contact")
+            raise self._error(message, "at first contact")
 
     def tunnel(self, local_port: int, remote_port: int) -> int:
         """Forward 127.0.0.1:`local_port` here to the loopback port `remote_port` on the server, until Ctrl-C.
@@ -402,7 +325,7 @@ class SshClient:
                     return 0
             if code == SSH_FAILED:
                 message = log.read()
-                raise self._error(classify_failure(message), message, "in the tunnel")
+                raise self._error(message, "in the tunnel")
         return code
 
     def write_fragment(self) -> None:

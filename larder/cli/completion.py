@@ -11,6 +11,8 @@ from larder.cli.pipelines import STAGES
 from larder.cli.setting_specs import flags_of, settings_of_stages, stage_settings
 
 COMMON_FLAGS = ("--help", "--dry-run", "--yes")
+TOP_FLAGS = (*COMMON_FLAGS, "--version", "--on")
+"""Flags before the command. `--on` takes the name of a provisioned server, which the scripts find by its host key."""
 VALUES = {
     "RUNNER": ("compose", "host"),
     "YES": ("1",),
@@ -61,10 +63,15 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     yield '# Completion of larder for bash. In ~/.bashrc: eval "$(larder completion bash)"'
     yield from BASH_START.splitlines()
     yield from _cases(
-        "        ", '"$name"', ((name, f"words={shlex.quote(' '.join(words))}") for name, words in values().items())
+        "        ",
+        '"$name"',
+        [
+            *((name, f"words={shlex.quote(' '.join(words))}") for name, words in values().items()),
+            ("--on", 'words="$(_larder_servers)"'),
+        ],
     )
     yield "    else"
-    everything = " ".join([*(command.name for command in commands), "RUNNER=", *COMMON_FLAGS, "--version"])
+    everything = " ".join([*(command.name for command in commands), "RUNNER=", *TOP_FLAGS])
     yield from _cases(
         "        ",
         '"$command"',
@@ -88,11 +95,18 @@ def _cases(indent: str, subject: str, cases: Iterator[tuple[str, str]] | Sequenc
 
 # Bash splits words at "=": RUNNER=compose is three words.
 BASH_START = """\
+_larder_servers() {
+    local file
+    for file in "${LARDER_HOME:-.larder}"/provision/*/known_hosts; do
+        [[ -e $file ]] && file="${file%/*}" && printf '%s\\n' "${file##*/}"
+    done
+}
 _larder() {
     local current="${COMP_WORDS[COMP_CWORD]}" words='' command='' name='' at word
     for ((at = 1; at < COMP_CWORD; at++)); do
         word="${COMP_WORDS[at]}"
         [[ $word == -* || $word == *=* || ${COMP_WORDS[at-1]} == '=' || ${COMP_WORDS[at+1]} == '=' ]] && continue
+        [[ ${COMP_WORDS[at-1]} == --on ]] && continue
         command="$word"
         break
     done
@@ -100,6 +114,8 @@ _larder() {
         name="${COMP_WORDS[COMP_CWORD-1]}" current=''
     elif [[ ${COMP_WORDS[COMP_CWORD-1]} == '=' ]]; then
         name="${COMP_WORDS[COMP_CWORD-2]}"
+    elif [[ -z $command && ${COMP_WORDS[COMP_CWORD-1]} == --on ]]; then
+        name=--on
     fi
     if [[ -n $name ]]; then"""
 BASH_END = """\
@@ -120,6 +136,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         "$name",
         [
             *((name, f"compadd -- {' '.join(words)}") for name, words in values().items()),
+            ("--on", "compadd -- $servers"),
             ("*", "_files"),
         ],
     )
@@ -129,7 +146,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         "    ",
         "$command",
         [
-            ("''", f"list=({described}); _describe command list; flags=({' '.join([*COMMON_FLAGS, '--version'])})"),
+            ("''", f"list=({described}); _describe command list; flags=({' '.join(TOP_FLAGS)})"),
             *((command.name, _zsh_lists(command)) for command in commands),
         ],
     )
@@ -147,13 +164,20 @@ def _zsh_lists(command: Command) -> str:
 
 ZSH_START = """\
 _larder() {
-    local command='' word name=${PREFIX%%=*}
-    local -a list settings flags
+    local command='' word before='' name=${PREFIX%%=*}
+    local -a list settings flags servers=(${LARDER_HOME:-.larder}/provision/*/known_hosts(N:h:t))
     for word in ${words[2,CURRENT-1]}; do
-        [[ $word == -* || $word == *=* ]] && continue
+        if [[ $before == --on || $word == -* || $word == *=* ]]; then
+            before=$word
+            continue
+        fi
         command=$word
         break
     done
+    if [[ -z $command && ${words[CURRENT-1]} == --on ]]; then
+        compadd -- $servers
+        return
+    fi
     if [[ $PREFIX == *=* ]]; then
         compset -P '*='"""
 ZSH_END = """\
@@ -169,8 +193,9 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
     yield from FISH_START.splitlines()
     for command in commands:
         yield f"complete -c larder -f -n 'not __larder_command' -a {command.name} -d {_fish_quoted(command.summary)}"
-    for flag in (*COMMON_FLAGS, "--version"):
-        yield f"complete -c larder -n 'not __larder_command' -l {flag[2:]}"
+    for flag in TOP_FLAGS:
+        value = " -x -a '(__larder_servers)'" if flag == "--on" else ""
+        yield f"complete -c larder -n 'not __larder_command' -l {flag[2:]}{value}"
     either = values()
     for command in commands:
         when = f"complete -c larder -n 'contains -- {command.name} (__larder_command)'"
@@ -187,13 +212,22 @@ def _fish_quoted(text: str) -> str:
 
 FISH_START = """\
 function __larder_command
+    set -l before ''
     for word in (commandline -opc)[2..-1]
-        if not string match -qr -- '^-|=' $word
+        if test "$before" != --on; and not string match -qr -- '^-|=' $word
             echo $word
             return 0
         end
+        set before $word
     end
     return 1
+end
+function __larder_servers
+    set -l home .larder
+    set -q LARDER_HOME; and set home $LARDER_HOME
+    for file in $home/provision/*/known_hosts
+        basename (dirname $file)
+    end
 end"""
 
 SHELLS: dict[str, Callable[[Sequence[Command]], Iterator[str]]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}

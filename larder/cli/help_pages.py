@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from larder.cli.command import Command
-from larder.cli.invocation import help_command
+from larder.cli.invocation import INVOCATIONS, help_command
 from larder.cli.setting_specs import SettingSpec, all_settings, flags_of, settings_of_stages
 
 
@@ -15,6 +15,7 @@ def overview_page(invocation: str) -> str:
     """Return the list of commands, by group."""
     from larder.cli.commands import COMMANDS
 
+    program = INVOCATIONS["module"] if invocation == INVOCATIONS["make"] else invocation  # make takes no such option
     lines = [
         f"usage: {invocation} COMMAND [NAME=value...]",
         "",
@@ -33,6 +34,7 @@ def overview_page(invocation: str) -> str:
         f"Give settings as NAME=value, or in .env: {invocation} etl-local LARDER_SOURCE=photos.zip",
         f"{help_command(invocation, 'COMMAND')} lists a command's settings; --dry-run prints what it would run;",
         "--yes answers every question with yes.",
+        f"{program} --on NAME COMMAND runs a command on the provisioned server of the stack NAME.",
         "RUNNER=compose|host chooses between containers and processes in .venv/.",
         "Exit codes: 0 done, 2 wrong usage or setting, 3 input missing or damaged, 4 too many samples rejected,",
         "5 a remote service failed, 130 interrupted.",

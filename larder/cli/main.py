@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from larder import __version__
 from larder.cli import help_pages as pages
+from larder.cli import remote
 from larder.cli.app import App, CallFailedError
 from larder.cli.command import Command
 from larder.cli.commands import BY_NAME
@@ -38,6 +39,7 @@ class CommandLine(NamedTuple):
         words: Words for the command itself.
         dry_run: Whether to print calls instead of running them.
         page: Text to print instead of running a command; empty if there is none.
+        server: Name of the provisioned server on which `words` run as a command line; empty if they run here.
     """
 
     command: Command | None
@@ -45,6 +47,7 @@ class CommandLine(NamedTuple):
     words: tuple[str, ...] = ()
     dry_run: bool = False
     page: str = ""
+    server: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with handle_signals() as handler:
         try:
             line = parse(words, environ, invocation)
+            if line.server:
+                return remote.run(line.server, line.words, environ, invocation, line.dry_run)
             if line.page or line.command is None:
                 print(line.page, end="")
                 return 0
@@ -135,7 +140,8 @@ def find_root() -> Path:
 def parse(argv: Sequence[str], environ: Mapping[str, str], invocation: str = "larder") -> CommandLine:
     """Parse a command line.
 
-    Settings are given as `NAME=value`, as for make, or by the flags of the command's stages.
+    Settings are given as `NAME=value`, as for make, or by the flags of the command's stages. What follows
+    `--on NAME` is parsed on that server.
 
     Raises:
         ConfigurationError: If a command, flag or word is unknown; the message suggests the nearest.
@@ -157,6 +163,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str], invocation: str = "la
             return CommandLine(None, given, page=page)
         elif word == "--version":
             return CommandLine(None, given, page=f"larder {__version__}\n")
+        elif command is None and (word == "--on" or word.startswith("--on=")):
+            server = _value_of_flag(word, words)
+            if not server:
+                raise ConfigurationError("--on needs the name of a server", next_step=help_command(invocation))
+            return CommandLine(None, given, (*_as_words(given), *words), dry_run, server=server)
         elif word in ("-n", "--dry-run"):
             dry_run = True
         elif word in ("-y", "--yes"):
@@ -206,7 +217,19 @@ def _flag(word: str, words: list[str], command: Command | None, invocation: str)
     if not equals and setting.default in ("true", "false"):
         value = "true"
     elif not equals:
-        if not words:
-            raise ConfigurationError(f"{flag} needs a value", next_step=f"give it as {flag}=value")
-        value = words.pop(0)
+        value = _value_of_flag(word, words)
     return setting.name, value
+
+
+def _value_of_flag(word: str, words: list[str]) -> str:
+    """Return the value of a flag, which is removed from `words` if it is a separate word."""
+    flag, equals, value = word.partition("=")
+    if equals:
+        return value
+    if not words:
+        raise ConfigurationError(f"{flag} needs a value", next_step=f"give it as {flag}=value")
+    return words.pop(0)
+
+
+def _as_words(given: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in given.items()]

@@ -121,3 +121,45 @@ def test_another_shell_is_refused_in_two_lines(words: tuple[str, ...]) -> None:
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 2
     assert "larder completion bash|zsh|fish" in ended.stderr
+
+
+def recorded_server(folder: Path, name: str) -> None:
+    """Record a server's host key as `provision` does."""
+    state = folder / ".larder" / "provision" / name
+    state.mkdir(parents=True)
+    (state / "known_hosts").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--o",), ["--on"]),
+        (("--on", ""), ["block-ab1", "object-ab1"]),
+        (("--on", "bl"), ["block-ab1"]),
+        (("--on", "=", "ob"), ["object-ab1"]),
+        (("--on", "block-ab1", "etl-l"), ["etl-local", "etl-load", "etl-lit"]),
+        (("--on", "block-ab1", "etl-local", "--reci"), ["--recipe"]),
+        (("etl-local", "--on", ""), []),
+    ],
+)
+def test_bash_completes_servers(
+    bash_script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: list[str]
+) -> None:
+    for name in ("block-ab1", "object-ab1"):
+        recorded_server(tmp_path, name)
+    (tmp_path / ".larder/provision/never-met").mkdir()
+    monkeypatch.chdir(tmp_path)
+    answer = offered(bash_script, *words)
+    assert (answer == expected) if expected else not set(answer) & {"block-ab1", "object-ab1"}
+
+
+def test_fish_completes_servers(tmp_path: Path) -> None:
+    fish = installed("fish")
+    path = tmp_path / "larder.fish"
+    path.write_text(script("fish", COMMANDS))
+    recorded_server(tmp_path, "block-ab1")
+    ask = f"source {path}; complete -C 'larder --on b'; complete -C 'larder --on block-ab1 ray-d'"
+    said = subprocess.check_output(
+        [fish, "--no-config", "-c", ask], text=True, cwd=tmp_path, env={"HOME": str(tmp_path)}
+    )
+    assert said.splitlines() == ["block-ab1", "ray-down\tstop the Ray cluster"]

@@ -10,17 +10,10 @@ from pathlib import Path
 import pytest
 
 from larder.errors import ConfigurationError, ServiceError
+from larder.ssh_faults import classify_failure
 from provision import host_scripts
 from provision import ssh as ssh_module
-from provision.ssh import (
-    SshAddress,
-    SshClient,
-    classify_failure,
-    forget_host_key,
-    known_hosts_in,
-    require_free_local_port,
-    with_timeout,
-)
+from provision.ssh import SshAddress, SshClient, forget_host_key, known_hosts_in, require_free_local_port, with_timeout
 from tests.conftest import free_ports
 
 
