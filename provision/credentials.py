@@ -6,14 +6,10 @@ only once. The secret is random. Keystone keeps it, so lost files can be written
 
 from __future__ import annotations
 
-import configparser
-import io
 import json
-import os
-import re
 import secrets
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,14 @@ from openstack import exceptions as sdk
 from larder.errors import ConfigurationError
 from provision import answers, marks
 from provision.clouds import create_once
+from provision.host.keys import (
+    KeyFiles,
+    KeysError,
+    read_rclone_config,
+    read_text,
+    write_rclone_config,
+    write_secret_file,
+)
 from provision.stack import Stack
 
 
@@ -116,7 +120,8 @@ def env_settings(stack: Stack, keys: S3Keys) -> dict[str, str]:
     }
 
 
-def _section(stack: Stack, keys: S3Keys) -> dict[str, str]:
+def rclone_section(stack: Stack, keys: S3Keys) -> dict[str, str]:
+    """Return the section for rclone's configuration."""
     return {
         "type": "s3",
         "provider": "Ceph",
@@ -126,43 +131,31 @@ def _section(stack: Stack, keys: S3Keys) -> dict[str, str]:
     }
 
 
+def _files(stack: Stack) -> KeyFiles:
+    declared = stack.declaration.credentials
+    assert declared
+    return KeyFiles(declared.env_file, declared.rclone_config, declared.rclone_remote, stack.name)
+
+
 def are_files_current(stack: Stack, keys: S3Keys) -> bool:
     """Return whether both files have the keys and only their owner may read them."""
-    declared = stack.declaration.credentials
-    assert declared
-    env, remotes = read(declared.env_file), read_rclone_config(declared.rclone_config)
-    section = dict(remotes[declared.rclone_remote]) if remotes.has_section(declared.rclone_remote) else {}
-    return (
-        with_settings(env, env_settings(stack, keys)) == env
-        and section == _section(stack, keys)
-        and not any(path.stat().st_mode & 0o077 for path in (declared.env_file, declared.rclone_config))
-    )
+    with _translate_keys_errors():
+        return _files(stack).are_current(env_settings(stack, keys), rclone_section(stack, keys))
 
 
-def write_files(stack: Stack, keys: S3Keys) -> list[Path]:
+def write_files(stack: Stack, keys: S3Keys) -> None:
     """Write the keys to `.env` and rclone's configuration, and keep all other content."""
-    declared = stack.declaration.credentials
-    assert declared
-    _back_up_other_keys(
-        stack, declared.env_file, f"AWS_ACCESS_KEY_ID={keys.access}" not in read(declared.env_file).splitlines()
-    )
-    write_secret_file(declared.env_file, with_settings(read(declared.env_file), env_settings(stack, keys)))
-    remotes = read_rclone_config(declared.rclone_config)
-    has_other_keys = remotes.has_section(declared.rclone_remote) and (
-        remotes.get(declared.rclone_remote, "access_key_id", fallback="") != keys.access
-    )
-    _back_up_other_keys(stack, declared.rclone_config, has_other_keys)
-    remotes[declared.rclone_remote] = _section(stack, keys)
-    _write_remotes(declared.rclone_config, remotes)
-    return [declared.env_file, declared.rclone_config]
+    with _translate_keys_errors():
+        for line in _files(stack).write(env_settings(stack, keys), rclone_section(stack, keys)):
+            stack.report("keys", line)
 
 
-def _back_up_other_keys(stack: Stack, path: Path, changes: bool) -> None:
-    """Back up a file once before ours replace other keys in it."""
-    backup = path.with_name(f"{path.name}.before-{stack.name}")
-    if changes and path.exists() and not backup.exists():
-        write_secret_file(backup, read(path))
-        stack.report("keep", f"a copy of {path} as it was: {backup}")
+@contextmanager
+def _translate_keys_errors() -> Iterator[None]:
+    try:
+        yield
+    except KeysError as error:
+        raise ConfigurationError(error.what, next_step=error.next_step) from None
 
 
 def remove_from_files(stack: Stack) -> list[Path]:
@@ -172,8 +165,9 @@ def remove_from_files(stack: Stack) -> list[Path]:
     if declared is None:
         return changed
     access = marks.access_key(stack.name, cloud.user_id, cloud.project_id)
-    remotes = read_rclone_config(declared.rclone_config)  # first: if it can't be read, both files stay unchanged
-    before = read(declared.env_file)
+    with _translate_keys_errors():
+        remotes = read_rclone_config(declared.rclone_config)  # first: if it can't be read, both files stay unchanged
+        before = read_text(declared.env_file)
     values = dict(line.strip().split("=", 1) for line in before.splitlines() if "=" in line)
     if values.get("AWS_ACCESS_KEY_ID") == access:
         keys = S3Keys("", access, values.get("AWS_SECRET_ACCESS_KEY", ""))
@@ -181,25 +175,9 @@ def remove_from_files(stack: Stack) -> list[Path]:
         changed.append(declared.env_file)
     if remotes.get(declared.rclone_remote, "access_key_id", fallback="") == access:
         remotes.remove_section(declared.rclone_remote)
-        _write_remotes(declared.rclone_config, remotes)
+        write_rclone_config(declared.rclone_config, remotes)
         changed.append(declared.rclone_config)
     return changed
-
-
-def read(path: Path) -> str:
-    """Return a file's text, or "" if it doesn't exist."""
-    return path.read_text() if path.exists() else ""
-
-
-def with_settings(text: str, values: Mapping[str, str]) -> str:
-    """Return the text of `.env` with the values set in place, and all other lines unchanged."""
-    lines, left = text.splitlines(), dict(values)
-    for at, line in enumerate(lines):
-        name = _name(line)
-        if name in values:
-            lines[at] = f"{name}={values[name]}"  # all of them, since the last one counts
-            left.pop(name, None)
-    return "\n".join([*lines, *(f"{name}={value}" for name, value in left.items()), ""])
 
 
 def without_settings(text: str, values: Mapping[str, str]) -> str:
@@ -209,57 +187,6 @@ def without_settings(text: str, values: Mapping[str, str]) -> str:
         for line in text.splitlines(keepends=True)
         if line.strip() not in {f"{name}={value}" for name, value in values.items()}
     )
-
-
-def _name(line: str) -> str:
-    match = re.match(r"\s*(?:export\s+)?([A-Z0-9_]+)\s*=", line)
-    return match[1] if match else ""
-
-
-def read_rclone_config(path: Path) -> configparser.RawConfigParser:
-    """Parse rclone's configuration. Raises ConfigurationError if that fails."""
-    remotes = configparser.RawConfigParser(default_section="", delimiters=("=",), interpolation=None)
-    remotes.optionxform = str  # type: ignore[assignment,method-assign]
-    text = read(path)
-    try:
-        remotes.read_string(text)
-    except configparser.Error as error:
-        encrypted = "RCLONE_ENCRYPT" in text
-        raise ConfigurationError(
-            f"{path}: {'it is encrypted, which only rclone reads' if encrypted else _without_text(error)}",
-            next_step="name another file as [credentials] rclone_config" if encrypted else "correct that file",
-        ) from None
-    return remotes
-
-
-def _without_text(error: configparser.Error) -> str:
-    """Describe a parser's error without the line itself, which may hold a secret."""
-    if not isinstance(error, configparser.ParsingError):
-        return str(error)
-    lines = [number for number, _ in getattr(error, "errors", ())] or [getattr(error, "lineno", 0)]
-    return f"it can't be understood in line {', '.join(map(str, lines))}"
-
-
-def _write_remotes(path: Path, remotes: configparser.RawConfigParser) -> None:
-    text = io.StringIO()
-    remotes.write(text)
-    write_secret_file(path, text.getvalue())
-
-
-def write_secret_file(path: Path, text: str) -> None:
-    """Write a file with a secret, atomically and with mode 0600. Follows links."""
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # has mode 0600 from the start
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def format_settings(settings: Mapping[str, str]) -> str:

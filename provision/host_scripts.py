@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,36 @@ def set_up(
         address = setup.repository.encode()
         report = _run_script(ssh, "repository.sh", "--url", "-", *revision, stdin=address, seconds=INSTALL_SECONDS)
         _report_output(report, reporter)
+
+
+def checkout_folder(repository: str) -> str:
+    """Return the folder below the user's home into which repository.sh clones a repository."""
+    return re.split("[/:]", repository.rstrip("/"))[-1].removesuffix(".git")
+
+
+def write_keys(
+    ssh: SshClient,
+    keys: Mapping[str, Mapping[str, str]],
+    *,
+    repository: str | None,
+    remote: str,
+    stack: str,
+    reporter: Reporter | None = None,
+) -> None:
+    """Write S3 keys to `.env` in the repository's checkout, if there is one, and to rclone's configuration.
+
+    Args:
+        ssh: The server.
+        keys: The settings for `.env` as "settings", and those for rclone as "section". They go over standard input.
+        repository: The URL of the repository that the server has a clone of.
+        remote: Name of the section in rclone's configuration.
+        stack: Name of the stack, for the names of copies.
+        reporter: Reports what was done.
+    """
+    env_file = ["--env-file", f"{checkout_folder(repository)}/.env"] if repository else []
+    options = ("--remote", remote, "--stack", stack, *env_file)
+    text = json.dumps(keys).encode()
+    _report_output(_run_script(ssh, "keys.py", *options, stdin=text, seconds=DISK_SECONDS), reporter)
 
 
 def mount(ssh: SshClient, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.errors import InputError, LarderError
-from provision import addresses, answers, host_keys, host_scripts, servers, ssh, volumes
+from provision import addresses, answers, credentials, host_keys, host_scripts, servers, ssh, volumes
 from provision.clouds import WaitTimeoutError, poll_until
 from provision.declaration import VolumeSpec
 from provision.host_scripts import Disk, HostSetup
@@ -49,6 +49,8 @@ def _ssh(stack: Stack, server: Resource) -> SshClient:
     declared = stack.declaration.server
     assert declared
     address = SshAddress(address_of(stack, server), declared.user, key=declared.private_key)
+    repository = stack.declaration.host.repository if stack.declaration.host else None
+    ssh.record_checkout(stack.state_folder, host_scripts.checkout_folder(repository) if repository else "")
     return SshClient(address, stack.state_folder, lambda: _host_keys(stack, server))
 
 
@@ -94,6 +96,27 @@ def set_up(stack: Stack) -> None:
     for volume in mounted:
         if volumes.is_grown(volumes.require_volume(stack, volume.name)):
             grow(stack, volume)
+    if stack.declaration.credentials:
+        _write_keys(stack, ssh_client)
+
+
+def _write_keys(stack: Stack, ssh_client: SshClient) -> None:
+    """Write the stack's S3 keys on the server, so that larder and rclone work there. Without keys, do nothing."""
+    keys = credentials.find(stack)
+    declared, host = stack.declaration.credentials, stack.declaration.host
+    if keys is None:
+        return
+    assert declared and host
+    if host.repository is None:
+        stack.report("note", "the server gets no .env, since [host] declares no repository that would hold it")
+    host_scripts.write_keys(
+        ssh_client,
+        {"settings": credentials.env_settings(stack, keys), "section": credentials.rclone_section(stack, keys)},
+        repository=host.repository,
+        remote=declared.rclone_remote,
+        stack=stack.name,
+        reporter=stack.reporter,
+    )
 
 
 def mounted_disk(stack: Stack, volume: VolumeSpec) -> Disk:

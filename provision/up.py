@@ -216,6 +216,5 @@ def ensure_credentials(stack: Stack) -> credentials.S3Keys:
     """Create the S3 keys and write them to both files."""
     keys = credentials.create(stack)
     if not credentials.are_files_current(stack, keys):
-        for path in credentials.write_files(stack, keys):
-            stack.report("write", f"the S3 keys: {path}")
+        credentials.write_files(stack, keys)
     return keys

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ GIB = 1 << 30
 class Hypervisor:
     """Follows the cloud that `connection` sees (openstacksdk's) until it is closed.
 
-    `admin` sees the external network's subnet, which no project does.
+    `admin` sees the external network's subnet, which no project does. `start` starts the machine of a server, given the
+    server and its public key; by default, a guest. Without volumes, a ServerContainer does, too.
     """
 
-    def __init__(self, connection: Any, admin: Any, folder: Path) -> None:
-        self.guests: dict[str, Guest] = {}
+    def __init__(
+        self, connection: Any, admin: Any, folder: Path, start: Callable[[Any, str], Any] | None = None
+    ) -> None:
+        self.guests: dict[str, Any] = {}
         """By the servers' ids."""
         self.volumes = folder / "volumes"
         self.failed: Exception | None = None
@@ -36,7 +40,10 @@ class Hypervisor:
         self._addresses: dict[str, str] = {}  # floating IP -> container
         self._sizes: dict[str, int] = {}
         self._plugged: dict[str, str] = {}  # volume -> server
-        self._network = self._make_network(admin)
+        self._start = start or self.start_guest
+        external = next(admin.network.networks(is_router_external=True))
+        self._subnet = admin.network.get_subnet(external.subnet_ids[0])
+        self._network = f"larder-floating-{external.id[:8]}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -47,22 +54,27 @@ class Hypervisor:
         self._thread.join()
         for guest in self.guests.values():
             guest.close()
-        docker("network", "rm", self._network)
+        with suppress(RuntimeError):  # another test's machines are in it
+            docker("network", "rm", self._network)
         if self.failed:
             raise self.failed
 
-    def _make_network(self, admin: Any) -> str:
-        external = next(admin.network.networks(is_router_external=True))
-        subnet = admin.network.get_subnet(external.subnet_ids[0])
-        return docker(
-            "network",
-            "create",
-            "--subnet",
-            subnet.cidr,
-            "--gateway",
-            subnet.gateway_ip,
-            f"larder-floating-{external.id[:8]}",
-        )
+    def start_guest(self, server: Any, key: str) -> Guest:
+        """Start the guest of a server."""
+        return Guest(self._folder / server.id, self.volumes, key, "0.0.0.0:22", "bridge")
+
+    def _connect(self, ip: str, name: str) -> None:
+        """Give a machine's container an address; create the network, which tests share, if it isn't there."""
+        words = ("--subnet", self._subnet.cidr, "--gateway", self._subnet.gateway_ip, self._network)
+        for _ in range(3):
+            with suppress(RuntimeError):
+                docker("network", "create", *words)
+            try:
+                docker("network", "connect", "--ip", ip, self._network, name)
+                return
+            except RuntimeError as error:
+                if "not found" not in str(error):  # another test has just removed it
+                    raise
 
     def _run(self) -> None:
         try:
@@ -88,7 +100,7 @@ class Hypervisor:
         for server in servers.values():
             if server.id not in self.guests:
                 key = self._cloud.compute.get_keypair(server.key_name).public_key.strip()
-                self.guests[server.id] = Guest(self._folder / server.id, self.volumes, key, "0.0.0.0:22", "bridge")
+                self.guests[server.id] = self._start(server, key)
 
     def _follow_volumes(self, volumes: dict[str, Any]) -> None:
         attached = dict(attachments(volumes.values()))
@@ -118,7 +130,7 @@ class Hypervisor:
                 del self._addresses[ip]
         for ip, name in wanted.items():
             if ip not in self._addresses:
-                docker("network", "connect", "--ip", ip, self._network, name)
+                self._connect(ip, name)
                 self._addresses[ip] = name
 
 

@@ -11,16 +11,9 @@ from typing import Any, cast
 import pytest
 
 from larder.errors import ConfigurationError
-from provision.credentials import (
-    S3Keys,
-    are_files_current,
-    read_rclone_config,
-    with_settings,
-    without_settings,
-    write_files,
-    write_secret_file,
-)
+from provision.credentials import S3Keys, are_files_current, without_settings, write_files
 from provision.declaration import BucketSpec, CredentialsSpec
+from provision.host.keys import with_settings, write_secret_file
 
 VALUES = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"}
 
@@ -69,24 +62,32 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     ids=["colon", "no section"],
 )
 def test_an_unreadable_configuration_is_reported_without_its_secrets(tmp_path: Path, text: str, line: int) -> None:
-    path = tmp_path / "rclone.conf"
+    stack, spec, keys = stack_with_keys(tmp_path)
+    path = spec.rclone_config
     path.write_text(text)
-    with pytest.raises(ConfigurationError, match=f"in line {line}") as caught:
-        read_rclone_config(path)
+    for use in (are_files_current, write_files):
+        with pytest.raises(ConfigurationError, match=f"in line {line}") as caught:
+            use(stack, keys)
+    assert not spec.env_file.exists(), "both files stay as they are"
     assert "no-ones" not in str(caught.value) and str(path) in caught.value.what
 
 
-def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:
-    keys = S3Keys("id", "access", "secret")
+def stack_with_keys(folder: Path) -> tuple[Any, CredentialsSpec, S3Keys]:
+    """Return a stack, where its files of keys are, and the keys."""
     spec = CredentialsSpec(
-        env_file=tmp_path / ".env",
-        rclone_config=tmp_path / "rclone.conf",
+        env_file=folder / ".env",
+        rclone_config=folder / "rclone.conf",
         rclone_remote="larder",
         s3_endpoint="https://s3.example.org",
     )
     declared = SimpleNamespace(credentials=spec, bucket=BucketSpec(name="data"))
-    site = SimpleNamespace(endpoint=lambda service: "")
-    stack = cast(Any, SimpleNamespace(declaration=declared, clouds=SimpleNamespace(objects=site), name="lab"))
+    clouds = SimpleNamespace(objects=SimpleNamespace(endpoint=lambda service: ""))
+    stack = SimpleNamespace(declaration=declared, clouds=clouds, name="lab", report=lambda event, message: None)
+    return cast(Any, stack), spec, S3Keys("id", "access", "secret")
+
+
+def test_files_that_others_may_read_are_not_up_to_date(tmp_path: Path) -> None:
+    stack, spec, keys = stack_with_keys(tmp_path)
     for path in (spec.env_file, spec.rclone_config):
         write_files(stack, keys)
         assert are_files_current(stack, keys)
