@@ -17,9 +17,10 @@ from larder.errors import ConfigurationError
 from larder.progress import Reporter
 from larder.stage import run_until_end
 from provision import commands
+from provision.caller import parse_callers
 from provision.clouds import configure_clouds
 from provision.concurrency import lock_stack
-from provision.declaration import load_declaration, parse_network
+from provision.declaration import load_declaration
 from provision.stack import Stack
 
 EXITS = (
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog=program, description=__doc__, epilog=EXITS, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"larder {__version__}")
     _common_options(top)
-    top.set_defaults(file=Path("provision.toml"), adopt=False, caller=os.environ.get("LARDER_CALLER") or None)
+    top.set_defaults(file=Path("provision.toml"), adopt=False, caller=os.environ.get("LARDER_CALLER") or ())
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _stack_commands(subparsers)
     _connection_commands(subparsers)
@@ -71,16 +72,17 @@ def _common_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--caller",
-        type=_network,
+        type=_callers,
         default=argparse.SUPPRESS,
-        metavar="ADDRESS",
-        help="this machine's address or network, as seen from the cloud [LARDER_CALLER]",
+        metavar="ADDRESS[,ADDRESS]",
+        help="the addresses or networks that `caller` stands for, as seen from the cloud; `here` is this machine's "
+        "[LARDER_CALLER]",
     )
 
 
-def _network(text: str) -> str:
+def _callers(text: str) -> tuple[str, ...]:
     try:
-        return parse_network(text)
+        return parse_callers(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

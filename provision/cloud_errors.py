@@ -59,6 +59,8 @@ def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> Larder
     """Return the LarderError for a cloud's error during an action, such as "list servers"."""
     head, reason = f"{cloud}: can't {action}", reason_of(error)
     if isinstance(error, MALFORMED_ANSWER_ERRORS) and not isinstance(error, sdk.SDKException | ksa.ClientException):
+        if action == LOG_IN and cloud.is_token_login:  # a site may lead to its login page instead
+            return _login_error(401, head, "the site answers with something else than a token", cloud)
         return ServiceError(
             f"{head}: the answer has another form than expected ({type(error).__name__}: {reason[:100]!r})",
             next_step=f"check the address in clouds.yaml; {RUN_AGAIN}",
@@ -111,10 +113,12 @@ def _translate_refusal(status: int, head: str, reason: str, cloud: Cloud) -> Lar
 
 def _login_error(status: int, head: str, reason: str, cloud: Cloud) -> ConfigurationError:
     if cloud.is_token_login:  # Keystone answers 404 or 401 if it has expired
+        hub = f"; the JupyterHub gives no new one: {cloud.hub_fault}" if cloud.hub_fault else ""
         return ConfigurationError(
-            f"{head}: the token is refused, since it has expired or was revoked: {reason}",
-            next_step="get a new token, as with a new login at the site (at Chameleon's Jupyter, restart the server), "
-            "or use an application credential, which doesn't expire within hours",
+            f"{head}: the token is refused, since it has expired or was revoked: {reason}{hub}",
+            next_step="get a new token by a new login at the site (at Chameleon's Jupyter: File, Hub Control Panel, "
+            "log out and in, and start the server again), or use an application credential, which doesn't expire "
+            "within hours",
         )
     if status == 404:
         return ConfigurationError(

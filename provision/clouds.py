@@ -6,6 +6,7 @@ values.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from openstack.config import OpenStackConfig
 
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.progress import Reporter
+from provision import hub
 from provision.cloud_errors import (
     CLOUD_ERRORS,
     LOG_IN,
@@ -78,9 +80,12 @@ class Cloud:
         self.site = site
         self.request_seconds = request_seconds
         self._config: Any = None
+        self.hub_fault = ""
+        """Why a JupyterHub gives no new access token, if it was asked for one."""
 
     def __str__(self) -> str:
-        name = f"cloud {self.site.cloud}" if self.site.cloud else "the cloud of OS_CLOUD or OS_*"
+        address = f"the cloud at {self.site.auth_url}" if self.site.auth_url else "the cloud of OS_CLOUD or OS_*"
+        name = f"cloud {self.site.cloud}" if self.site.cloud else address
         return f"{name}{f', region {self.site.region}' if self.site.region else ''}"
 
     @cached_property
@@ -90,19 +95,43 @@ class Cloud:
             self._config = self._settings()
             connection = openstack.connection.Connection(config=self._config)
             _log_in(connection.session)
+            self._require_project(connection.session)
         return connection
 
     def _settings(self) -> Any:
         """Return the settings of clouds.yaml and OS_*. openstacksdk doesn't validate the shape of clouds.yaml."""
         options: dict[str, Any] = {"region_name": self.site.region} if self.site.region else {}
+        options["auth"] = {"auth_url": self.site.auth_url} if self.site.auth_url else {}
+        if self.site.cloud is None and hub.gives_tokens(os.environ):
+            try:
+                options["auth"]["access_token"] = hub.fetch_access_token(os.environ)
+            except hub.HubError as error:  # the one in OS_ACCESS_TOKEN may still be valid
+                self.hub_fault = str(error)
         try:
             config = OpenStackConfig(session_constructor=SafeRetrySession, app_name="larder")
+            from_environment = config.cloud_config["clouds"].get(config.envvar_key)
+            if from_environment and self.site.region:  # else no region but OS_REGION_NAME is accepted
+                from_environment["region_name"] = self.site.region
             return config.get_one(cloud=self.site.cloud, api_timeout=self.request_seconds, **options)
         except (TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"{self}: clouds.yaml has another shape than expected ({error})",
                 next_step="below `clouds:` each entry is a table, with a table `auth`: provision/README.md shows two",
             ) from error
+
+    def _require_project(self, session: Any) -> None:
+        """Raise ConfigurationError if the login is for no project: such a login has no catalog."""
+        access = session.auth.get_access(session)
+        if access.project_id:
+            return
+        base = str(self._config.get_auth_args()["auth_url"]).rstrip("/").removesuffix("/v3")
+        answer = session.get(f"{base}/v3/auth/projects").json()
+        names = sorted(str(project["name"]) for project in answer["projects"])
+        raise ConfigurationError(
+            f"{self}: the login names no project; {access.username} has: {', '.join(names) or 'none'}",
+            next_step="set OS_PROJECT_NAME and OS_PROJECT_DOMAIN_NAME, or project_name and project_domain_name in "
+            "clouds.yaml",
+        )
 
     @property
     def access(self) -> Any:

@@ -39,6 +39,8 @@ class Site(DeclarationTable):
     cloud: str | None = None
     """The entry in clouds.yaml."""
     region: str | None = None
+    auth_url: str | None = Field(default=None, pattern=r"^https?://[!-?A-~]+$")
+    """Keystone's address, in place of the one of OS_CLOUD or OS_AUTH_URL: one login serves two sites."""
 
 
 class Sites(DeclarationTable):
@@ -235,6 +237,9 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     """Return contradictions in a raw declaration, which may have other faults, too."""
     groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
     faults = []
+    for role, site in table["sites"].items() if isinstance(table.get("sites"), dict) else ():
+        if isinstance(site, dict) and {"cloud", "auth_url"} <= {*site}:
+            faults.append(f"sites.{role}: give cloud or auth_url; an entry of clouds.yaml has its own auth_url")
     if "server" not in table:
         faults += [f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table]
         faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from larder.errors import ConfigurationError, LarderError
-from provision import leases, networks, objects, plan, quota, servers
+from provision import caller, leases, networks, objects, plan, quota, servers
 from provision.cloud_errors import ServiceMissingError
 from provision.clouds import Cloud
 from provision.declaration import CALLER
@@ -74,7 +74,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
         pool = declared.floating_ip.network
         yield _check("network of floating IPs", lambda: str(servers.find_network(stack, pool).id))
     if cloud is stack.clouds.compute and any(CALLER in group.sources for group in declared.security_groups):
-        yield _check("this machine's address", lambda: networks.caller_network(stack))
+        yield _check("who may connect", lambda: ", ".join(sorted(caller.find_networks(stack))))
     if cloud is stack.clouds.compute and (declared.server or declared.volumes or declared.security_groups):
         yield _check("quota", lambda: quota.check_quota(stack))
     if cloud is stack.clouds.compute and declared.lease:

@@ -1,96 +1,30 @@
-"""Security groups, and this machine's address as seen from the cloud."""
+"""Security groups."""
 
 from __future__ import annotations
 
 import ipaddress
-import socket
-import urllib.request
-from http.client import HTTPException
-from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from openstack import exceptions as sdk
 
-from larder.errors import ConfigurationError, InputError
+from larder.errors import InputError
 from larder.terminal import join_lines
-from provision import answers, marks
+from provision import answers, caller, marks
 from provision.clouds import create_once
 from provision.concurrency import withdraw_if_later
 from provision.declaration import CALLER, SecurityGroupSpec
-from provision.declaration import parse_network as as_network
 from provision.marks import Resource
 from provision.stack import Stack
 
-CALLER_SECONDS = 10
-CALLER_BYTES = 100
-NAME_CALLER = "give it as --caller 192.0.2.7 or LARDER_CALLER, or write sources into [[security_group]]"
 EVERYWHERE = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 Rule = tuple[int, str]
 """A TCP port and the network that may reach it."""
 
 
-def caller_network(stack: Stack) -> str:
-    """Return the network that stands for this machine in security groups.
-
-    The user's choice (--caller, LARDER_CALLER) takes precedence. Otherwise it is this machine's address on the route to
-    the cloud, if that is public or the cloud is in a private network, too. Behind a router, `caller_service` is asked.
-    IPv4 is preferred over IPv6, since floating IPs are IPv4 and can't be reached from an IPv6 address.
-    """
-    if stack.caller:
-        return stack.caller
-    address = urlsplit(stack.clouds.compute.connection.config.get_auth_args()["auth_url"])
-    port = address.port or 443
-    try:
-        addresses = socket.getaddrinfo(address.hostname, port, type=socket.SOCK_DGRAM)
-        family, _, _, _, target = min(addresses, key=lambda address: address[0] != socket.AF_INET)
-        with socket.socket(family, socket.SOCK_DGRAM) as way:
-            way.connect(target)  # UDP: selects the route, and sends nothing
-            own = ipaddress.ip_address(way.getsockname()[0])
-        if own.is_global or ipaddress.ip_address(target[0]).is_private:
-            return str(ipaddress.ip_network(own))
-        return as_network(_ask_public_address(stack.declaration.caller_service))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"this machine's address, as seen from the cloud, can't be determined: {error}", next_step=NAME_CALLER
-        ) from error
-
-
-def _ask_public_address(service: str) -> str:
-    """Ask a web service for this machine's public address. The service may answer anything, and take any time."""
-    outcome: list[bytes | Exception] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.build_opener(_NoRedirect()).open(service, timeout=CALLER_SECONDS) as answer:
-                outcome.append(answer.read(CALLER_BYTES + 1))
-        except (OSError, ValueError, HTTPException) as error:
-            outcome.append(error)
-
-    # In a thread, since a socket's timeout restarts with each byte.
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CALLER_SECONDS)
-    if not outcome:
-        raise TimeoutError(f"{service} didn't answer within {CALLER_SECONDS} s")
-    if isinstance(outcome[0], Exception):
-        raise OSError(f"{service}: {outcome[0]}")
-    if len(outcome[0]) > CALLER_BYTES:
-        raise ValueError(f"{service} answers with more than an address")
-    text = outcome[0].decode("ascii", errors="replace").strip()
-    return answers.validate_public_address(text, f"the request for this machine's address to {service}", NAME_CALLER)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: only the named service may answer."""
-
-    def redirect_request(self, *words: Any, **options: Any) -> None:
-        return None
-
-
 def declared_rules(stack: Stack, group: SecurityGroupSpec) -> set[Rule]:
     """Return the rules of a declared group: each port from each source."""
-    sources = {caller_network(stack) if source == CALLER else source for source in group.sources}
+    sources = {source for source in group.sources if source != CALLER}
+    sources |= caller.find_networks(stack) if CALLER in group.sources else set()
     return {(port, source) for port in group.ports for source in sources}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ class Stack:
     reporter: Reporter
     adopt: bool = False
     """Whether resources with a declared name and without a mark may be marked and managed."""
-    caller: str | None = None
-    """This machine's network, if the user names it: 192.0.2.7/32."""
+    callers: tuple[str, ...] = ()
+    """The networks that `caller` stands for, if the user names them: 192.0.2.7/32; `here` is this machine's own."""
+    known_callers: set[str] = field(default_factory=set, compare=False)
+    """The networks that `caller` stands for, once they are known: they are asked for once in a run."""
 
     @property
     def name(self) -> str:

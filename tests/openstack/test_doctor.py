@@ -53,7 +53,7 @@ def test_doctor_says_what_is_in_order(site: Site) -> None:
 def test_doctor_looks_for_our_address_where_a_group_lets_it_in(site: Site) -> None:
     for sources, looks in (('["caller", "192.0.2.7"]', True), ('["192.0.2.7"]', False)):
         site.declare(f"{GROUP}sources = {sources}\n")
-        assert ("this machine's address" in site.succeeds("doctor")) == looks
+        assert ("who may connect" in site.succeeds("doctor")) == looks
 
 
 def application_credential(site: Site, *seconds: int) -> Any:

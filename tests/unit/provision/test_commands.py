@@ -68,8 +68,10 @@ def test_nonsense_values_are_refused_before_any_request_to_the_cloud(
     assert says in message and "next step:" in message
 
 
-def test_caller_becomes_a_network() -> None:
-    assert parser().parse_args(["--caller", "192.0.2.7", "plan"]).caller == "192.0.2.7/32"
+def test_callers_become_networks() -> None:
+    assert parser().parse_args(["--caller", "192.0.2.7", "plan"]).caller == ("192.0.2.7/32",)
+    several = parser().parse_args(["--caller", "here, 192.0.2.0/24,2001:db8::7", "plan"]).caller
+    assert several == ("here", "192.0.2.0/24", "2001:db8::7/128")
 
 
 @pytest.mark.parametrize(
@@ -86,15 +88,15 @@ def test_caller_becomes_a_network() -> None:
 def test_common_options_may_stand_after_the_command(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.setenv("LARDER_CALLER", "192.0.2.9")
     given = parser().parse_args(typed.split())
-    assert (given.file, given.adopt, given.caller) == (Path("a.toml"), True, "192.0.2.7/32")
+    assert (given.file, given.adopt, given.caller) == (Path("a.toml"), True, ("192.0.2.7/32",))
 
 
 def test_common_options_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LARDER_CALLER", "192.0.2.9")
     given = parser().parse_args(["volume", "list"])
-    assert (given.file, given.adopt, given.caller) == (Path("provision.toml"), False, "192.0.2.9/32")
+    assert (given.file, given.adopt, given.caller) == (Path("provision.toml"), False, ("192.0.2.9/32",))
     monkeypatch.delenv("LARDER_CALLER")
-    assert parser().parse_args(["plan"]).caller is None
+    assert parser().parse_args(["plan"]).caller == ()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ def test_example_names_must_be_replaced(tmp_path: Path) -> None:
 
 
 def test_there_is_an_example_for_each_case() -> None:
-    assert [path.stem for path in EXAMPLES] == ["any-cloud", "block", "boot-volume", "object"]
+    names = ["any-cloud", "block", "boot-volume", "jupyter-block", "jupyter-object", "object"]
+    assert [path.stem for path in EXAMPLES] == names
 
 
 def _load(folder: Path, text: str) -> Declaration:
@@ -94,9 +95,31 @@ def test_folders_with_dots_in_their_names_are_mount_points(tmp_path: Path) -> No
     assert _load(tmp_path, text).volumes[0].mount == "/mnt/..z/a.b/..."
 
 
-def test_git_ignores_the_user_s_declaration() -> None:
-    ignored = subprocess.run(["git", "check-ignore", "provision.toml"], cwd=ROOT, capture_output=True, check=False)
-    assert ignored.returncode == 0
+def test_git_ignores_the_user_s_declarations() -> None:
+    names = ["provision.toml", "provision-block.toml"]
+    ignored = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ignored.stdout.split() == names
+
+
+@pytest.mark.parametrize(
+    ("site", "says"),
+    [
+        ('{ auth_url = "https://a.example.org:5000/v3", region = "A" }', ""),
+        ('{ cloud = "a", auth_url = "https://a.example.org" }', "sites.compute: give cloud or auth_url"),
+        ('{ auth_url = "a.example.org" }', "sites.compute.auth_url:"),
+        ('{ auth_url = "https://user:pw@a.example.org" }', "sites.compute.auth_url:"),
+        ('{ auth_url = "file:///etc" }', "sites.compute.auth_url:"),
+    ],
+    ids=["address", "both", "no scheme", "password", "file"],
+)
+def test_a_site_has_one_address(tmp_path: Path, site: str, says: str) -> None:
+    text = f'name = "a"\n[sites]\ncompute = {site}\n'
+    if not says:
+        assert _load(tmp_path, text).sites.compute.auth_url == "https://a.example.org:5000/v3"
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, text)
+    assert says in caught.value.what
 
 
 @pytest.mark.parametrize(
