@@ -31,15 +31,14 @@ cd {here}/server && HOME={here}/server PATH={here}/server/bin:$PATH exec sh -c "
 """
 LARDER = """
 import os, signal, sys, time
-print("words", *sys.argv[1:], flush=True)
-print("NO_COLOR", os.environ.get("NO_COLOR"), file=sys.stderr, flush=True)
-if "wait" in sys.argv:
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        print("resumes", flush=True)
-        open("ended", "w").close()
-        sys.exit(130)
+try:
+    print("words", *sys.argv[1:], flush=True)
+    print("NO_COLOR", os.environ.get("NO_COLOR"), file=sys.stderr, flush=True)
+    time.sleep(60 * ("wait" in sys.argv))
+except KeyboardInterrupt:
+    print("resumes", flush=True)
+    open("ended", "w").close()
+    sys.exit(130)
 if "kill" in sys.argv:
     os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(4)
