@@ -27,6 +27,8 @@ from provision import marks
 from provision.__main__ import main
 from provision.servers import GONE
 from tests.openstack.disks import Machine, missing, unpack_debian
+from tests.openstack.federation import fronts, hub, provider  # noqa: F401
+from tests.openstack.repository import repository  # noqa: F401
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
@@ -39,6 +41,7 @@ FIRST = (
     "test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts",
     "test_disk_that_never_appears_is_named",
     "test_file_outlives_the_server",
+    "test_notebook.py",
     "test_docker_is_started_and_its_containers_depend_on_the_volume",
     "test_host_guest.py",
     "test_quota",
