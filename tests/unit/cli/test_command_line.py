@@ -208,6 +208,7 @@ def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
         "larder.next_step",
         "larder.terminal",
         "larder.source_names",
+        "larder.ssh_faults",
         "larder.__version__",
     }
     for file, name in imported():
