@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+from base64 import b64encode
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -201,9 +203,16 @@ def make_client(
         ) from error
 
     bound_client(client, timeout_seconds or settings.stall_seconds)
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
     if settings.requester_pays:
         client.meta.events.register("before-call.s3", _agree_to_pay)
     return client
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """Add the digest that OpenStack's Swift requires of a request that deletes several objects; boto3 sends a CRC."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = b64encode(digest).decode()
 
 
 def _agree_to_pay(params: dict[str, Any], **_: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +36,19 @@ def test_models_are_read_once_for_all_clients(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))  # models of the user's own
     make_client(settings)
     assert any(path.startswith(str(tmp_path)) for path in read)
+
+
+def test_deleting_several_objects_has_the_digest_that_swift_requires() -> None:
+    client = make_client(StoreSettings.load("store", [], {**KEYS, "S3_ENDPOINT_URL": "http://127.0.0.1:9"}))
+    sent: list[Any] = []
+
+    def stop(request: Any, **_: Any) -> None:
+        sent.append(request)
+        raise ConnectionError
+
+    client.meta.events.register("before-send.s3.DeleteObjects", stop)
+    with pytest.raises(ConnectionError):
+        client.delete_objects(Bucket="images", Delete={"Objects": [{"Key": "a"}]})
+    [request] = sent
+    digest = b64encode(hashlib.md5(request.body, usedforsecurity=False).digest())
+    assert request.headers["Content-MD5"] in (digest, digest.decode())
