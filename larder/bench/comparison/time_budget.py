@@ -67,7 +67,8 @@ class TimeBudget:
 def by_importance(runs: Sequence[Run]) -> list[Run]:
     """Return a quick comparison's first runs; what is dropped first comes last.
 
-    `stream` comes first, then larder's other arms, then those of other libraries. A warm-up isn't measured, so its order needs no chance. Nor does that of a first round that may be cut short.
+    `stream` comes first, then larder's other arms, then those of other libraries. A warm-up isn't measured, so its
+    order needs no chance. Nor does that of a first round that may be cut short.
     """
     counts = sorted({run.entry.workers for run in runs})
 
