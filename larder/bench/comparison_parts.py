@@ -63,9 +63,9 @@ class Provenance(Part):
     endpoint: str
     """Scheme, host and port of the store, without keys; "AWS" by default."""
     latency_s: Amount | None = None
-    """Round-trip time that a proxy added on the way to the store; null without a proxy."""
+    """Round-trip time that links added on the way to the store: that of `s3-up` and that of `compare`; null without."""
     bandwidth_bits_per_s: Count | None = None
-    """Bandwidth to which the proxy limited all connections together, in each direction; null without a limit."""
+    """Bandwidth to which they limited all connections together, in each direction; null without a limit."""
     accelerator: str
     """Name of the GPU; "none" without one."""
     in_container: bool

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import psutil
 
 from larder import __version__
 from larder.bench.run_record import RecordField
+from larder.distant.find import find_link
+from larder.distant.link import Link
 from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,18 +35,26 @@ PROVENANCE_FIELDS = {
     "memory_limit_bytes": RecordField("bytes", "memory limit of the container; null if there is none"),
     "platform": RecordField("", "operating system and its version"),
     "in_container": RecordField("", "whether the run was in a container"),
+    "latency_s": RecordField(
+        "s", "round-trip time that the link of `s3-up` added on the way to the store; null without"
+    ),
+    "bandwidth_bits_per_s": RecordField(
+        "bit/s", "bandwidth to which that link limits all connections; null if it doesn't"
+    ),
     "load_average": RecordField("", "load averages over 1, 5 and 15 minutes, at the start"),
 }
 """The keys of `provenance`, in order."""
 
 
-def collect(started: datetime, revision: str = "") -> dict[str, Any]:
+def collect(started: datetime, revision: str = "", endpoint: str = "") -> dict[str, Any]:
     """Return the provenance of a run. Call it before the run, so that the load average shows other programs only.
 
     Args:
         started: Start of the run, in UTC.
         revision: Revision of the code; empty asks git for that of the checkout.
+        endpoint: The store's address, which is asked whether it is a link's.
     """
+    link = find_link(endpoint)
     return {
         "time_utc": started.isoformat(timespec="seconds"),
         "larder": __version__,
@@ -58,8 +69,16 @@ def collect(started: datetime, revision: str = "") -> dict[str, Any]:
         "memory_limit_bytes": memory_limit_bytes(CGROUP),
         "platform": platform.platform(),
         "in_container": any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")),
+        "latency_s": link and link.latency_s,
+        "bandwidth_bits_per_s": link and link.bits_per_s,
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def link_of(provenance: Mapping[str, Any]) -> Link | None:
+    """Return the link through which the store was reached; None without one, and in records of earlier versions."""
+    latency = provenance.get("latency_s")
+    return None if latency is None else Link(latency, provenance.get("bandwidth_bits_per_s"))
 
 
 def git_revision(checkout: Path) -> str | None:

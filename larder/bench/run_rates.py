@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from larder.bench.provenance import link_of
 from larder.bench.run_record import passes_of
 from larder.errors import InputError
 from larder.terminal import join_lines
 
 MEASURE_TWO_ARMS = "measure at least two arms"
 """Next step of an error."""
+THROUGH = " through "
 
 
 class ArmRates(NamedTuple):
@@ -97,7 +99,7 @@ class _PassRate(NamedTuple):
     arm: str
     """The arm, with the shard reader if there is a choice, and the pass if there are several."""
     store: str
-    """Host of the store; empty for an arm that uses no network."""
+    """Host of the store, with the link to it; empty for an arm that uses no network."""
     manifest: str
     rate: float
 
@@ -106,11 +108,12 @@ def _runs(record: dict[str, Any]) -> list[_PassRate]:
     """Return each pass of a record. Raise KeyError or TypeError if a field is missing."""
     loader = record["settings"]["webdataset_loader"] if record["arm"] == "webdataset" else ""
     arm_name = f"{record['arm']} by {loader}" if loader == "webdataset" else str(record["arm"])
-    store = urlsplit(record["settings"]["s3_endpoint_url"]).netloc or "AWS"
+    store, link = urlsplit(record["settings"]["s3_endpoint_url"]).netloc or "AWS", link_of(record["provenance"])
+    where = f"{store}{THROUGH}{link.describe()}" if link else store
     return [
         _PassRate(
             f"{arm_name} ({figures['pass']})" if record["then"] else arm_name,
-            "" if figures["network_bytes"] is None else store,
+            "" if figures["network_bytes"] is None else where,
             record["dataset"]["manifest_sha256"][:8],
             figures["imgs/s"],
         )
@@ -121,15 +124,15 @@ def _runs(record: dict[str, Any]) -> list[_PassRate]:
 def _arms(records: Iterable[dict[str, Any]]) -> list[ArmRates]:
     """Return the arms in records of the same circumstances, fastest first.
 
-    Runs from another store or packing count as another arm. The name includes the store or manifest if there are
-    several.
+    Runs from another store, through another link, or of another packing count as another arm. The name includes the
+    store or manifest if there are several, and the link.
     """
     runs = [run for record in records for run in _runs(record)]
     stores = {run.store for run in runs if run.store}
     manifests = {run.arm: {other.manifest for other in runs if other.arm == run.arm} for run in runs}
     rates: dict[str, list[float]] = {}
     for run in runs:
-        origin = f" from {run.store}" if run.store and len(stores) > 1 else ""
+        origin = f" from {run.store}" if run.store and (len(stores) > 1 or THROUGH in run.store) else ""
         data = f", manifest {run.manifest}" if len(manifests[run.arm]) > 1 else ""
         rates.setdefault(f"{run.arm}{origin}{data}", []).append(run.rate)
     return sorted((ArmRates(name, sorted(samples)) for name, samples in rates.items()), key=lambda arm: -arm.median)

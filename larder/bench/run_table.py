@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from larder.bench.provenance import link_of
 from larder.bench.run_record import passes_of
 from larder.progress import format_amount
 from larder.terminal import Lines, join_lines
@@ -46,11 +47,13 @@ def _format_figures(figures: dict[str, Any]) -> dict[str, str]:
 def _format_conditions(record: dict[str, Any]) -> dict[str, str]:
     """Format the conditions of the measurement."""
     run, dataset, settings = record["provenance"], record["dataset"], record["settings"]
+    link = link_of(run)
     quota = f", of which {run['cpu_quota_cores']:g} may be used" if run["cpu_quota_cores"] else ""
     return {
         "warm-up": format_amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",
         "data": f"{dataset['name']}, {dataset['split']} split, manifest {dataset['manifest_sha256'][:12]}",
         "loader": record["loader"],
+        **({"store": f"{settings['s3_endpoint_url']}, through {link.describe()}"} if link else {}),
         "preprocessing": record["recipe"],
         "workers": f"{settings['workers']}, in batches of {settings['batch_size']}",
         "machine": f"{run['cpu_model']}, {run['cores']} cores{quota}, {format_amount(run['memory_bytes'], 'B')}, "

@@ -25,11 +25,20 @@ from larder.dataset import DEFAULT, ArtifactLayout, folder_of
 from larder.errors import ConfigurationError
 from larder.source_names import split_sources
 
-SERVERS = {"minio": "s3", "mount": "mount", "jupyter": "jupyter", "ray-head": "ray", "ray-worker": "ray"}
+SERVERS = {
+    "minio": "s3",
+    "link": "distant",
+    "mount": "mount",
+    "jupyter": "jupyter",
+    "ray-head": "ray",
+    "ray-worker": "ray",
+}
 """The compose file of each server."""
+_REMOVED_TOGETHER = {"minio": ("distant", ("link", "minio")), "ray-head": ("ray", ("ray-head", "ray-worker"))}
+"""By server: servers that are removed with it, and a compose file that has them."""
 MEASURING = ("bench", "jupyter")
 _BUILD = ("AWS_ACCESS_KEY_ID", "BASE_IMAGE", "LARDER_REVISION", "TORCH_INDEX_URL", "TORCH_BACKEND")
-"""Variables that a build needs. compose/s3.yaml is invalid without AWS_ACCESS_KEY_ID."""
+"""Variables that a build needs. compose/minio.yaml is invalid without AWS_ACCESS_KEY_ID."""
 _ARGUMENT_NAMES = {setting.name for setting in COMMAND_ARGUMENTS} | {"RUNNER"}
 _CHECKS_AFTER_END = 3
 """How often to look for a container after its client has ended: the engine may still be creating it."""
@@ -128,8 +137,7 @@ class ComposeRunner:
 
     def down(self, server: str) -> Call:
         """Return the call that stops and removes a server but keeps its data."""
-        file = SERVERS[server]
-        names = ("ray-head", "ray-worker") if file == "ray" else (server,)
+        file, names = _REMOVED_TOGETHER.get(server, (SERVERS[server], (server,)))
         return self._compose(file, "rm", "--stop", "--force", *names, stage=server).redirected_to_stderr()
 
     def logs(self, server: str) -> Call:
@@ -174,7 +182,11 @@ class ComposeRunner:
         if stage == "jupyter":
             env["LARDER_WORKSPACE"] = self._absolute(settings.workspace)
             env["LARDER_JUPYTER_TOKEN_FILE"] = self._absolute(settings.token_file)
-        if file == "s3" and not settings.store and settings.store_file not in local_store.env_files(settings):
+        if (
+            file in ("s3", "distant")
+            and not settings.store
+            and settings.store_file not in local_store.env_files(settings)
+        ):
             env["AWS_ACCESS_KEY_ID"] = ""  # compose requires it, although only the server needs it
         return env
 

@@ -17,6 +17,8 @@ from larder.cli.process import Call
 from larder.cli.runner import ContainerEngine, detect_container_engine
 from larder.cli.settings import ResolvedSettings
 from larder.dataset import folder_of, index_folder_of
+from larder.distant.find import find_link
+from larder.distant.link import Link
 from larder.errors import LarderError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
@@ -135,16 +137,27 @@ class CheckoutInspector:
     def is_store_running(self) -> bool:
         """Return whether the store on this machine runs."""
         if isinstance(self.runner, ComposeRunner):
-            return any(container.service == "minio" and container.state == "running" for container in self.containers())
+            return self._runs("minio")
         return is_running(self.root / self.settings.store_dir / "pid", "weed")
+
+    def find_store_link(self) -> Link | None:
+        """Return the link before the store on this machine; None without one, or if the settings name another store."""
+        endpoint = local_store.endpoint_of(self.settings)
+        if isinstance(self.runner, HostRunner):
+            files = [self.root / file for file in local_store.env_files(self.settings)]
+            runs = is_link_running(self.root / self.settings.store_dir)
+            return find_link(endpoint or dotenv.read(files, self.environ).get("S3_ENDPOINT_URL", "")) if runs else None
+        if endpoint not in ("", local_store.CONTAINER_ENDPOINT) or not self._runs("link"):
+            return None
+        return find_link(f"http://127.0.0.1:{self.settings.get('LARDER_MINIO_PORT', '9000')}")
+
+    def _runs(self, service: str) -> bool:
+        return any(container.service == service and container.state == "running" for container in self.containers())
 
     def jupyter_port(self) -> str:
         """Return the port of the running JupyterLab; "" if none runs."""
         if isinstance(self.runner, ComposeRunner):
-            runs = any(
-                container.service == "jupyter" and container.state == "running" for container in self.containers()
-            )
-            return self.settings.get("LARDER_JUPYTER_PORT", "8888") if runs else ""
+            return self.settings.get("LARDER_JUPYTER_PORT", "8888") if self._runs("jupyter") else ""
         return next((port for port, _ in find_jupyter_servers(self.root / self.settings.home / "jupyter")), "")
 
     def has_store(self) -> bool:
@@ -182,6 +195,11 @@ def is_running(pid_file: Path, word: str) -> bool:
         return word.encode() in _command_line(int(pid_file.read_text("utf-8")))
     except (OSError, ValueError):
         return False
+
+
+def is_link_running(store_dir: Path) -> bool:
+    """Return whether the link before the embedded store runs."""
+    return is_running(store_dir / "link" / "pid", "larder.distant")
 
 
 def _command_line(pid: int) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from larder.cli.settings import ResolvedSettings
+from larder.distant.link import Link, parse_link
 from larder.errors import ConfigurationError, explain_os_error
 
 ENDPOINT_NAMES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -28,6 +29,11 @@ def env_files(settings: ResolvedSettings) -> tuple[Path, ...]:
 def endpoint_of(settings: ResolvedSettings) -> str:
     """Return the address of the user's store; empty for AWS."""
     return next(filter(None, map(settings.get, ENDPOINT_NAMES)), "")
+
+
+def link_of(settings: ResolvedSettings) -> Link | None:
+    """Return the link that `s3-up` puts before the store; None without one."""
+    return parse_link(settings.get("LARDER_S3_LATENCY"), settings.get("LARDER_S3_BANDWIDTH"))
 
 
 def masking_variables(settings: ResolvedSettings) -> tuple[str, ...]:
@@ -52,9 +58,10 @@ def require_own_store(settings: ResolvedSettings) -> None:
         return
     if settings.runner == "host" or endpoint_of(settings) == CONTAINER_ENDPOINT:
         return
+    other = "; for a store with http, compare has --latency and --bandwidth, too" if link_of(settings) else ""
     raise ConfigurationError(
         f"the settings name your own store ({' '.join(settings.store)}), not the one that s3-up starts",
-        next_step=f"unset them, or add S3_ENDPOINT_URL={CONTAINER_ENDPOINT}",
+        next_step=f"unset them, or add S3_ENDPOINT_URL={CONTAINER_ENDPOINT}{other}",
     )
 
 

@@ -15,6 +15,7 @@ from larder.cli.setting_specs import COMMAND_ARGUMENTS, PATH_SETTINGS, all_setti
 from larder.cli.setting_values import is_port, printable, unknown_choice, wrong_number
 from larder.cli.settings import ResolvedSettings
 from larder.dataset import DEFAULT, validated_dataset
+from larder.distant.link import validated_bandwidth, validated_latency
 from larder.errors import ConfigurationError
 
 _OTHER_VARIABLES = frozenset({
@@ -130,6 +131,7 @@ def _bad_values(settings: ResolvedSettings) -> Iterator[str]:
     yield from _bad_names(settings)
     yield from _bad_numbers(settings)
     yield from _bad_limits(settings)
+    yield from _bad_links(settings)
     for name in all_settings():
         value = settings.get(name)
         if "\0" in value:
@@ -188,3 +190,12 @@ def _bad_limits(settings: ResolvedSettings) -> Iterator[str]:
         value = settings.get(name)
         if value and not re.fullmatch(pattern, value, re.IGNORECASE):
             yield f"{name}={printable(value)} is not {what}"
+
+
+def _bad_links(settings: ResolvedSettings) -> Iterator[str]:
+    for owner in ("LARDER_S3", "LARDER_LINK"):
+        for name, validated in ((f"{owner}_LATENCY", validated_latency), (f"{owner}_BANDWIDTH", validated_bandwidth)):
+            try:
+                validated(settings.get(name))
+            except ValueError as fault:
+                yield f"{name}={printable(settings.get(name))} {fault}"

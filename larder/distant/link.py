@@ -25,6 +25,30 @@ class Link(NamedTuple):
     bits_per_s: int | None
     """Bandwidth in each direction, of all connections together; None is unlimited."""
 
+    def describe(self) -> str:
+        """Return what the link adds, in words.
+
+        Example:
+            >>> Link(0.02, 200_000_000).describe()
+            'a link of 20 ms and 200 Mbit/s'
+        """
+        limit = "" if self.bits_per_s is None else f" and {self.bits_per_s / 1e6:g} Mbit/s"
+        return f"a link of {self.latency_s * 1000:g} ms{limit}"
+
+
+def join_links(*links: Link | None) -> Link | None:
+    """Return what links add together, one behind the other; None if all are.
+
+    Example:
+        >>> join_links(Link(0.02, None), None, Link(0.005, 1000))
+        Link(latency_s=0.025, bits_per_s=1000)
+    """
+    there = [link for link in links if link is not None]
+    if not there:
+        return None
+    limits = [link.bits_per_s for link in there if link.bits_per_s is not None]
+    return Link(sum(link.latency_s for link in there), min(limits, default=None))
+
 
 def parse_link(latency: str, bandwidth: str) -> Link | None:
     """Return the link that two settings describe, or None if both are empty.
@@ -71,6 +95,28 @@ def parse_bandwidth(text: str) -> int | None:
     if not bits:
         raise ValueError("must be bits per second with their unit, as in 200mbit or 1gbit, or unlimited")
     return bits
+
+
+def validated_latency(text: str) -> str:
+    """Return the text of a setting, which is a round-trip time or empty.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if text:
+        parse_latency(text)
+    return text
+
+
+def validated_bandwidth(text: str) -> str:
+    """Return the text of a setting, which is a bandwidth or empty.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if text:
+        parse_bandwidth(text)
+    return text
 
 
 class Bandwidth:

@@ -44,12 +44,11 @@ def open_distant_store(endpoint: str, link: Link, folder: Path) -> Iterator[Dist
     """
     require_plain_http(endpoint)
     counters, log = folder / "distant.counters", folder / "distant.log"
-    bandwidth = UNLIMITED if link.bits_per_s is None else f"{link.bits_per_s / 1000:f}kbit"
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "larder.distant", f"--target={endpoint}", f"--counters={counters}"),
-                *(f"--latency={link.latency_s * 1000:f}ms", f"--bandwidth={bandwidth}"),
+                *as_flags(link),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -73,6 +72,17 @@ def open_distant_store(endpoint: str, link: Link, folder: Path) -> Iterator[Dist
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def as_flags(link: Link) -> tuple[str, str]:
+    """Return a link as flags of `python -m larder.distant`.
+
+    Example:
+        >>> as_flags(Link(0.02, None))
+        ('--latency=20.000000ms', '--bandwidth=unlimited')
+    """
+    bandwidth = UNLIMITED if link.bits_per_s is None else f"{link.bits_per_s / 1000:f}kbit"
+    return f"--latency={link.latency_s * 1000:f}ms", f"--bandwidth={bandwidth}"
 
 
 def split_address(endpoint: str) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from larder.distant.find import QUESTION, make_answer
 from larder.distant.link import Bandwidth, Link
 
 IN_FLIGHT_BYTES = 2 << 20
@@ -139,6 +140,8 @@ class DistantProxy:
                 tasks = [asyncio.ensure_future(part) for way in ways for part in (way.take_up(), way.deliver())]
                 try:
                     await asyncio.gather(*tasks)
+                except _AnsweredError:
+                    pass
                 except OSError:  # one side has reset the connection: the other one learns it
                     _reset(client)
                     _reset(store)
@@ -146,6 +149,10 @@ class DistantProxy:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _AnsweredError(Exception):
+    """A client asked for the link, and has the answer."""
 
 
 class _Connection:
@@ -180,9 +187,14 @@ class _Way:
         timer, delay = proxy.timer, proxy.link.latency_s / 2
         bandwidth = proxy.up if self._is_up else proxy.down
         await timer.sleep_until(self._opened_at)
+        is_first = True
         while True:
             await self._has_room.wait()
             data = await loop.sock_recv(self._source, proxy.chunk_bytes)
+            if is_first and self._is_up and data.startswith(QUESTION):
+                await loop.sock_sendall(self._source, make_answer(proxy.link))
+                raise _AnsweredError
+            is_first = False
             left_at = bandwidth.send(len(data))
             if data:
                 self._connection.count(len(data), is_up=self._is_up)

@@ -35,7 +35,7 @@ def prepare_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
 def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     """Measure `settings.arm`, and write the record to `<results>/<arm>-<UTC time>.json` and to stdout."""
     started = datetime.now(UTC)
-    origin = provenance.collect(started, settings.revision)
+    origin = provenance.collect(started, settings.revision, settings.s3_endpoint_url)
     with reserve(settings.results, f"{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as record_file:
         with open_arm(settings.arm, settings, reporter) as measured:
             batches = plan_batches(measured.loader.images, settings.split, settings.batch_size, settings.batches)

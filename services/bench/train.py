@@ -26,7 +26,7 @@ def train(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
             next_step="set LARDER_HELD_OUT or FOOD11_SPLIT to another split",
         )
     started = datetime.now(UTC)
-    origin = provenance.collect(started, settings.revision)
+    origin = provenance.collect(started, settings.revision, settings.s3_endpoint_url)
     with reserve(settings.results, f"train-{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as record_file:
         with open_arm(settings.arm, settings, reporter) as measured:
             _require_held_out(settings, measured.loader)

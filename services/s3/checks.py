@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from botocore.exceptions import ClientError
 
 from larder.bucket import BucketPrefix
+from larder.distant.find import find_link
 from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
@@ -94,8 +95,11 @@ def check_reachability(probe: CheckContext) -> Finding:
     probe.answer = request_endpoint(probe.settings)
     milliseconds = probe.answer.seconds * 1000
     server = f" ({probe.answer.server})" if probe.answer.server else ""
+    link = find_link(probe.endpoint)
+    through = f" through {link.describe()}" if link else ""
     return Finding(
-        f"{probe.endpoint or 'AWS'}{server} answers in {milliseconds:.0f} ms", figures={"ms": round(milliseconds, 1)}
+        f"{probe.endpoint or 'AWS'}{server} answers in {milliseconds:.0f} ms{through}",
+        figures={"ms": round(milliseconds, 1)},
     )
 
 

@@ -20,43 +20,74 @@ from larder.stage import StageOutcome
 from larder.store import make_client
 from services.s3.bucket import make_bucket
 from services.s3.settings import S3Settings
+from services.s3.store_link import PORT_ADVICE, StoreLink
 
 _START_SECONDS, _STOP_SECONDS = 60, 30
+_S3_PORT = "-s3.port="
 _READY = "_larder-ready"
 _CONTENT = b"ready"
 """Must not be empty: an empty object needs no SeaweedFS volume, and volumes become ready last."""
 
 
 def up(settings: S3Settings, reporter: Reporter) -> StageOutcome:
-    """Start the server unless it runs, wait until it accepts objects, and create the bucket.
+    """Start the server unless it runs, with the link of the settings, wait until it accepts objects, create the bucket.
 
     Raises:
         ConfigurationError: If the settings don't describe such a server.
         ResourceError: If its port is taken.
         ServiceError: If it doesn't start.
     """
-    port, server = _port(settings), _server(settings)
+    port, server, link = _port(settings), _server(settings), settings.link
     with server.exclusive():
-        pid = server.pid()
-        if pid is not None and f"-s3.port={port}" not in process_arguments(pid):
-            raise ConfigurationError(
-                f"the store of {server.home} runs on another port than {settings.s3_endpoint_url} names",
-                next_step=f"run {StageRun('s3', 'down')}, then this again",
-            )
-        process = _start(settings, server, port) if pid is None else None
-        server.wait(process, partial(_why_not_ready, settings), _START_SECONDS, reporter)
+        before = StoreLink.of(server.home)
+        pid = _end_misplaced(settings, server, before, reporter)
+        inner = port if link is None else _s3_port(pid) or free_above(port, 1)[0]
+        process = _start(settings, server, inner) if pid is None else None
+        direct = settings.model_copy(update={"s3_endpoint_url": f"http://{LOOPBACK}:{inner}"})
+        server.wait(process, partial(_why_not_ready, direct), _START_SECONDS, reporter)
+        if link is not None:
+            before.ensure(link, port, inner, reporter)
     state = "already runs" if pid else "is up"
+    where = f"{settings.s3_endpoint_url}, through {link.describe()}" if link else settings.s3_endpoint_url
     return StageOutcome(
-        f"the store {state} at {settings.s3_endpoint_url}, bucket {settings.bucket}; data in {server.home / 'data'}",
+        f"the store {state} at {where}, bucket {settings.bucket}; data in {server.home / 'data'}",
         str(StageRun("s3", "check")),
         {"endpoint": settings.s3_endpoint_url, "bucket": settings.bucket, "started": pid is None},
     )
 
 
+def _end_misplaced(settings: S3Settings, server: BackgroundProcess, link: StoreLink, reporter: Reporter) -> int | None:
+    """End a link and a server that aren't where the settings want them. Return the id of the server that may stay.
+
+    Raises:
+        ConfigurationError: If they run for another address.
+    """
+    port, pid = _port(settings), server.pid()
+    address = (link.port or port) if link.exists else _s3_port(pid)  # a link that crashed is started again
+    if pid is not None and address != port:
+        raise ConfigurationError(
+            f"the store of {server.home} runs on another port than {settings.s3_endpoint_url} names",
+            next_step=f"run {StageRun('s3', 'down')}, then this again",
+        )
+    if settings.link is None:
+        link.end(reporter)
+    if pid is not None and (_s3_port(pid) == port) == (settings.link is None):
+        return pid
+    server.end(_STOP_SECONDS, reporter)
+    return None
+
+
+def _s3_port(pid: int | None) -> int:
+    """Return the port on which a server runs; 0 if it doesn't."""
+    words = process_arguments(pid) if pid is not None else []
+    return next((int(word.removeprefix(_S3_PORT)) for word in words if word.startswith(_S3_PORT)), 0)
+
+
 def down(settings: S3Settings, reporter: Reporter) -> StageOutcome:
-    """Stop the server and keep its data. Raises ResourceError if it doesn't stop."""
+    """Stop the server and its link, and keep its data. Raises ResourceError if one doesn't stop."""
     server = _server(settings)
     with server.exclusive():
+        StoreLink.of(server.home).end(reporter)
         ran = server.end(_STOP_SECONDS, reporter)
     if not ran:
         return StageOutcome(f"no store of {server.home} runs", "")
@@ -90,9 +121,7 @@ def _port(settings: S3Settings) -> int:
 
 
 def _start(settings: S3Settings, server: BackgroundProcess, port: int) -> subprocess.Popen[bytes]:
-    require_free(
-        port, "set another port in S3_ENDPOINT_URL (if it was generated, it is in s3-host.env beside the store)"
-    )
+    require_free(port, PORT_ADVICE)
     (server.home / "data").mkdir(exist_ok=True)
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),
@@ -127,7 +156,7 @@ def _command(home: Path, port: int) -> list[str]:
         f"-dir={home / 'data'}",
         f"-ip={LOOPBACK}",
         f"-ip.bind={LOOPBACK}",
-        f"-s3.port={port}",
+        f"{_S3_PORT}{port}",
         *other_ports,
         "-webdav=false",
         "-admin.ui=false",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from larder.distant.link import Link, parse_link, validated_bandwidth, validated_latency
 from larder.store import OptionalBucketSettings
 
 S3Task = Literal["check", "bucket", "up", "down"]
@@ -26,3 +27,20 @@ class S3Settings(OptionalBucketSettings):
         alias="LARDER_STORE_DIR",
         description="folder in which the embedded server keeps its data, log and process id",
     )
+    latency: Annotated[str, AfterValidator(validated_latency)] = Field(
+        "",
+        alias="LARDER_S3_LATENCY",
+        description="round-trip time that s3-up adds to the store on this machine, as in 20ms: a proxy then has the "
+        "store's address, and everything reads through it. s3-up without both settings removes it",
+    )
+    bandwidth: Annotated[str, AfterValidator(validated_bandwidth)] = Field(
+        "",
+        alias="LARDER_S3_BANDWIDTH",
+        description="bandwidth to which s3-up limits the store on this machine, all connections together, as in "
+        "200mbit; unlimited, or empty, is no limit",
+    )
+
+    @property
+    def link(self) -> Link | None:
+        """What `up` puts before the store; None without a link."""
+        return parse_link(self.latency, self.bandwidth)

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path.name for path in (ROOT / "compose").glob("*.yaml") if path.name != "stage.yaml")
+BASES = ("stage.yaml", "minio.yaml")
+FILES = sorted(path.name for path in (ROOT / "compose").glob("*.yaml") if path.name not in BASES)
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-SERVERS = {"minio", "ray-head"}
+SERVERS = {"minio", "link", "ray-head"}
 """What others' commands run, with health checks and variables of their own."""
 ROOT_OF_A_VOLUME = {"minio"}
 """Root, since a new volume is root's; without capabilities as all are."""
@@ -24,6 +25,8 @@ RIGHTS = ["SYS_ADMIN", "DAC_OVERRIDE", "SETUID", "SETGID"]
 NO_SETTINGS = {
     "LARDER_REVISION": "the image knows it",
     "LARDER_STORE_DIR": "for the embedded server, without an engine",
+    "LARDER_S3_LATENCY": "for the embedded server; distant.yaml has MinIO's link",
+    "LARDER_S3_BANDWIDTH": "the same",
 }
 PROJECT = "COMPOSE_PROJECT_NAME"
 STAGE_OF = {

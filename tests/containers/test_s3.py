@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from larder.distant.find import find_link
+from larder.distant.link import Link
 from tests.conftest import free_ports
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -83,6 +86,41 @@ def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
     assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
     for one in runs:
         assert keys["AWS_SECRET_ACCESS_KEY"] not in one.stdout + one.stderr
+
+
+def test_a_link_comes_changes_and_goes_without_losing_objects(make: Run, checkout: Path) -> None:
+    assert make("s3-up").returncode == 0
+    keys = keys_of(checkout)
+    ended = make("s3-up", "LARDER_S3_LATENCY=50ms", "LARDER_S3_BANDWIDTH=200mbit")
+    assert ended.returncode == 0, ended.stderr
+    assert "through a link of 50 ms and 200 Mbit/s" in ended.stdout
+    address = re.search(r"http://127\.0\.0\.1:\d+", ended.stdout)
+    assert address
+    assert find_link(address[0]) == Link(0.05, 200_000_000)
+    client = client_of(address[0], keys)
+    client.put_object(Bucket="larder", Key="kept", Body=b"content")
+    began = time.monotonic()
+    for _ in range(4):
+        assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
+    assert time.monotonic() - began >= 4 * 0.05  # how much more depends on the machine
+    checked = make("s3-check")
+    assert checked.returncode == 0, checked.stdout
+    assert "through a link of 50 ms and 200 Mbit/s" in checked.stdout
+    assert len([line for line in checked.stdout.splitlines() if line.startswith("ok ")]) == 13
+    assert "through a link of 50 ms and 200 Mbit/s" in make("status").stdout
+    assert keys_of(checkout) == keys
+
+    assert make("s3-up", "LARDER_S3_LATENCY=5ms").returncode == 0
+    assert find_link(address[0]) == Link(0.005, None)
+    assert make("s3-up").returncode == 0
+    assert find_link(address[0]) is None
+    assert client_of(address[0], keys).get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
+    assert make("s3-up", "LARDER_S3_LATENCY=5ms").returncode == 0
+    assert make("s3-down").returncode == 0
+    left = make(
+        "ps", "--all", "--quiet", command=("docker", "compose", "-f", "compose/distant.yaml"), AWS_ACCESS_KEY_ID=""
+    )
+    assert left.stdout == ""
 
 
 def test_made_up_keys_go_with_no_setting_of_a_users_store(make: Run, checkout: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from larder.bench import arms
 from larder.bench.settings import SECRETS, LoaderSettings
-from larder.distant.link import Link, parse_bandwidth, parse_latency, parse_link
+from larder.distant.link import Link, parse_link, validated_bandwidth, validated_latency
 
 QUICK_ROUNDS = 3
 MAX_WORKERS = 1024
@@ -29,18 +29,6 @@ def _validated_sweep(numbers: str) -> str:
         if not number.strip().isdigit() or not 1 <= int(number) <= MAX_WORKERS:
             raise ValueError(f"must be numbers from 1 to {MAX_WORKERS:,} with commas between them, as in 1,2,4")
     return numbers
-
-
-def _validated_latency(text: str) -> str:
-    if text:
-        parse_latency(text)
-    return text
-
-
-def _validated_bandwidth(text: str) -> str:
-    if text:
-        parse_bandwidth(text)
-    return text
 
 
 class ComparisonSettings(LoaderSettings):
@@ -83,13 +71,13 @@ class ComparisonSettings(LoaderSettings):
         description="device that train computes on; auto uses CUDA if torch sees it. With cuda or cpu, compare also "
         "trains on each arm's batches: ResNet-50 on CUDA, the network of train on a CPU",
     )
-    latency: Annotated[str, AfterValidator(_validated_latency)] = Field(
+    latency: Annotated[str, AfterValidator(validated_latency)] = Field(
         "",
         alias="LARDER_LINK_LATENCY",
         description="round-trip time that compare adds to the store, as in 20ms: a proxy stands between, also for 0ms. "
-        "Only for a store with http",
+        "Only for a store with http. It comes on top of that of s3-up's link",
     )
-    bandwidth: Annotated[str, AfterValidator(_validated_bandwidth)] = Field(
+    bandwidth: Annotated[str, AfterValidator(validated_bandwidth)] = Field(
         "",
         alias="LARDER_LINK_BANDWIDTH",
         description="bandwidth to which compare limits the store, all connections together, as in 200mbit; unlimited, "
@@ -150,7 +138,7 @@ class ComparisonSettings(LoaderSettings):
 
     @property
     def link(self) -> Link | None:
-        """What a proxy adds on the way to the store; None without a proxy."""
+        """What a proxy of compare adds on the way to the store; None without a proxy."""
         return parse_link(self.latency, self.bandwidth)
 
     @property

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from larder.distant.link import Link
+
 Record = Mapping[str, Any]
 """The record of a comparison, or a part of it."""
 AGAIN = " (again)"
@@ -106,14 +108,12 @@ def runs_of(record: Record) -> int:
 
 
 def store_of(record: Record) -> str:
-    """Return the store's address, with what a proxy added on the way."""
+    """Return the store's address, and the link through which it was reached."""
     machine = record["provenance"]
     latency = machine.get("latency_s")
     if latency is None:
         return str(machine["endpoint"])
-    bandwidth = machine.get("bandwidth_bits_per_s")
-    limit = "" if bandwidth is None else f" and {bandwidth / 1e6:g} Mbit/s"
-    return f"{machine['endpoint']}, at a distance of {latency * 1000:g} ms{limit}"
+    return f"{machine['endpoint']}, through {Link(latency, machine.get('bandwidth_bits_per_s')).describe()}"
 
 
 def shorten(text: str, length: int) -> str:

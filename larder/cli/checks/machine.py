@@ -12,7 +12,7 @@ from pathlib import Path
 
 from larder.cli import local_store, mounts
 from larder.cli.checks.result import FAULT, NOTE, OK, DoctorResult, capture_stdout
-from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_running
+from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_link_running, is_running
 from larder.cli.setting_values import is_port
 
 GIGABYTE = 1e9
@@ -85,8 +85,9 @@ def check_ports(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
     other = f"S3_ENDPOINT_URL in {settings.store_file}" if host else "LARDER_MINIO_PORT"
     is_own = (
         is_running(inspector.root / settings.store_dir / "pid", "weed")
+        or is_link_running(inspector.root / settings.store_dir)
         if host
-        else _publishes(inspector, "minio", port)
+        else _publishes(inspector, "minio", port) or _publishes(inspector, "link", port)
     )
     yield _port("port of the store", int(port), is_own, other)
     port = settings.get("LARDER_JUPYTER_PORT", "8888")

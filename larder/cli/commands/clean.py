@@ -112,7 +112,7 @@ def s3(app: App, _: Sequence[str]) -> None:
     else:
         app.prepare("s3")
         app.run(runner.down("minio"))
-        _remove_files(app, *(str(settings.store_dir / name) for name in ("data", "log", "pid", "lock")))
+        _remove_files(app, *(str(settings.store_dir / name) for name in ("data", "link", "log", "pid", "lock")))
     _remove_files(app, str(settings.store_file))
 
 

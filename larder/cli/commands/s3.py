@@ -25,32 +25,43 @@ def keys(app: App, _: Sequence[str] = ()) -> None:
 
 
 def up(app: App, _: Sequence[str]) -> None:
-    """Start the store, create its bucket, and print how to reach it."""
+    """Start the store, with the link of the settings, create its bucket, and print how to reach it."""
     keys(app)
-    if isinstance(app.runner, ComposeRunner) and not app.dry_run:
-        port = app.settings.get("LARDER_MINIO_PORT", "9000")
-        published = app.capture(app.runner.query("minio", "port", "minio", "9000"))[1].strip()
-        ports.require_publishable_port("127.0.0.1", port, "LARDER_MINIO", app.typed_command("s3-up"), published)
-    app.prepare("s3")
-    if app.is_compose:
-        start = app.runner.up("minio")
-        if (code := app.run_unchecked(start)) != 0:
-            app.run_unchecked(app.runner.logs("minio").redirected_to_stderr())
-            raise CallFailedError(code)
-        app.run(app.stage_call("s3", "s3", "--task", "bucket"))
+    if isinstance(app.runner, ComposeRunner):
+        _up_in_containers(app, app.runner)
     else:
+        app.prepare("s3")
         app.run(app.runner.up("minio"))
     if not app.dry_run:
         _print_addresses(app)
 
 
+def _up_in_containers(app: App, runner: ComposeRunner) -> None:
+    """Start MinIO, or its link, which depends on it. Both have the same address, so one is removed for the other."""
+    has_link = bool(app.capture(runner.query("link", "ps", "--all", "--quiet", "link"))[1].strip())
+    if not app.dry_run:
+        port, holder = app.settings.get("LARDER_MINIO_PORT", "9000"), "link" if has_link else "minio"
+        published = app.capture(runner.query(holder, "port", holder, "9000"))[1].strip()
+        ports.require_publishable_port("127.0.0.1", port, "LARDER_MINIO", app.typed_command("s3-up"), published)
+    app.prepare("s3")
+    server = "minio" if local_store.link_of(app.settings) is None else "link"
+    if has_link and server == "minio":
+        app.run(runner.down("link"))
+    if (code := app.run_unchecked(runner.up(server))) != 0:
+        for each in dict.fromkeys(["minio", server]):
+            app.run_unchecked(runner.logs(each).redirected_to_stderr())
+        raise CallFailedError(code)
+    app.run(app.stage_call("s3", "s3", "--task", "bucket"))
+
+
 def _print_addresses(app: App) -> None:
     settings = app.settings
     if app.is_compose:
-        port = settings.get("LARDER_MINIO_PORT", "9000")
+        port, link = settings.get("LARDER_MINIO_PORT", "9000"), local_store.link_of(settings)
+        through = f", through {link.describe()}" if link else ""
         print_result(
             f"The store: http://127.0.0.1:{port} for this machine, {local_store.CONTAINER_ENDPOINT} for the "
-            f"project's containers"
+            f"project's containers{through}"
         )
     if not settings.store:
         print_result(f"Its address, bucket and keys: {settings.store_file}, which {app.invocation} uses by itself")

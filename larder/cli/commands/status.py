@@ -107,6 +107,8 @@ class StatusReport:
         if is_own and not inspector.is_store_running():
             yield f"Store       {location}: stopped; contents unknown"
             return
+        if link := inspector.find_store_link():
+            location += f", through {link.describe()}"
         self.store = inspector.read_bucket()
         fault = "contents unknown" if self.store is None else printable(self.store.fault)
         yield f"Store       {printable(location)}{f': {fault}' if fault else ''}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from larder.cli.app import App, CallFailedError
 from larder.cli.console import print_message, print_result
 from larder.cli.host import PYTHON, HostRunner
-from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_running
+from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_link_running, is_running
 from larder.cli.installed import UNVERIFIED, InstalledItem
 from larder.cli.installed.engine import DockerItems
 from larder.cli.installed.files import FileItems
@@ -54,7 +54,8 @@ def _require_unused(app: App, inspector: CheckoutInspector, engine: DockerItems)
 def _stops(inspector: CheckoutInspector) -> Iterator[Call]:
     """Yield the calls that stop the host runner's servers, which would otherwise keep running without their files."""
     settings = inspector.settings.with_runner("host")
-    store_runs = is_running(inspector.root / settings.store_dir / "pid", "weed")
+    store_dir = inspector.root / settings.store_dir
+    store_runs = is_running(store_dir / "pid", "weed") or is_link_running(store_dir)
     pids = [pid for _, pid in find_jupyter_servers(inspector.root / settings.home / "jupyter")]
     running = [name for name, runs in (("minio", store_runs), ("jupyter", pids)) if runs]
     if running and not (inspector.root / PYTHON).exists():

@@ -15,7 +15,7 @@ from larder.cli.inventory import WORK, read_volume
 from larder.cli.setting_specs import PYTHONS
 
 _KEYS = ("s3-host.env", "s3-compose.env", "jupyter-token")
-_STORE_FILES = ("data", "log", "pid", "lock")
+_STORE_FILES = ("data", "link", "log", "pid", "lock")
 _MOUNT_FILES = (".rclone.sock", ".mount.json", ".mount.log", ".cache")
 _COMMON_NAMES = ("cache", "jupyter", "mount")
 """Folders in LARDER_HOME with common names. They count as larder's only if everything beside them is larder's."""

@@ -22,6 +22,8 @@ from larder.bench.peer_data import layout_of
 from larder.bench.report.read import read_record
 from larder.bench.report.render import render_report
 from larder.bench.summarize import AGAIN, NOTHING
+from larder.distant.link import Link
+from larder.distant.process import open_distant_store
 from services.bench.settings import BenchSettings
 from services.commands import replace_stage_names
 from tests.conftest import Proxy, Store, Until
@@ -332,10 +334,29 @@ def test_a_distant_store(run_bench: RunBench, packed: dict[str, str], store: Sto
     assert (record.provenance.latency_s, record.provenance.bandwidth_bits_per_s) == (0.005, 800_000_000)
     assert record.provenance.endpoint == store.endpoint
     assert record.settings["s3_endpoint_url"] == store.endpoint
-    assert f"{store.endpoint}, at a distance of 5 ms and 800 Mbit/s" in out
+    assert f"{store.endpoint}, through a link of 5 ms and 800 Mbit/s" in out
     [near] = [one for one in record.rooflines if one.name == "store_read"]
     assert near.bytes_per_s is not None
     assert near.bytes_per_s <= 1.05 * 100e6  # which fails without a limit: 400 MB/s and more
+
+
+@one_store
+def test_a_link_of_the_store_itself_is_found_and_added(
+    run_bench: RunBench, packed: dict[str, str], store: Store, tmp_path: Path
+) -> None:
+    """As after `s3-up --latency 3ms`, and with a proxy of the comparison's own."""
+    folder = tmp_path / "link"
+    folder.mkdir()
+    with open_distant_store(store.endpoint, Link(0.003, 800_000_000), folder) as distant:
+        behind = packed | {"S3_ENDPOINT_URL": distant.endpoint}
+        code, out, err = run_bench("--arm", "stream", "--batches", "3", **behind)
+        assert code == 0, err
+        assert f"{distant.endpoint}, through a link of 3 ms and 800 Mbit/s" in out
+        code, out, err = run_bench(*COMPARE, "--arms", "imagefolder_local,stream", "--latency", "5ms", **behind)
+        assert code == 0, err
+    record = only_record(tmp_path)
+    assert (record.provenance.latency_s, record.provenance.bandwidth_bits_per_s) == (0.008, 800_000_000)
+    assert f"{distant.endpoint}, through a link of 8 ms and 800 Mbit/s" in out
 
 
 @one_store

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from larder.distant.find import QUESTION, find_link
 from larder.distant.link import BURST_SECONDS, Link
 from larder.distant.process import open_distant_store, split_address
 from larder.distant.proxy import DistantProxy, make_loop
@@ -117,6 +118,31 @@ def test_the_process_counts_its_traffic_and_ends_with_the_block(
     assert traffic.sent_bytes > len(content)
     assert traffic.received_bytes > len(content)
     assert not process.is_running()
+
+
+def test_a_link_tells_what_it_is_and_a_store_does_not(store: Store, bucket: str, tmp_path: Path) -> None:
+    link = Link(0.002, 1_000_000_000)
+    with open_distant_store(store.endpoint, link, tmp_path) as distant:
+        assert find_link(distant.endpoint) == link
+        client = client_of(store, distant.endpoint)
+        client.put_object(Bucket=bucket, Key="question", Body=QUESTION)
+        assert client.get_object(Bucket=bucket, Key="question")["Body"].read() == QUESTION
+    assert find_link(store.endpoint) is None
+
+
+def test_only_the_begin_of_a_connection_asks_for_the_link(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            open_distant_store(endpoint, Link(0.0, None), tmp_path) as distant,
+            socket.create_connection(split_address(distant.endpoint), timeout=30) as client,
+        ):
+            server, _ = listener.accept()
+            with server:
+                client.sendall(b"PUT")
+                assert server.recv(3) == b"PUT"
+                client.sendall(QUESTION)
+                assert server.recv(len(QUESTION), socket.MSG_WAITALL) == QUESTION
 
 
 def test_a_store_that_is_down_is_a_broken_connection(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def record(
     endpoint: str = "http://store:9000",
     manifest: str = MANIFEST,
     in_container: bool = False,
+    latency_s: float | None = None,
 ) -> dict[str, Any]:
     network = None if arm == "imagefolder_local" else 1000
     first, *later = (
@@ -42,7 +43,8 @@ def record(
             "webdataset_loader": loader,
             "s3_endpoint_url": endpoint,
         },
-        "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2, "in_container": in_container},
+        "provenance": {"time_utc": time, "cpu_model": "a CPU", "cores": 2, "in_container": in_container}
+        | ({} if latency_s is None else {"latency_s": latency_s, "bandwidth_bits_per_s": None}),
     }
 
 
@@ -68,6 +70,20 @@ def test_other_circumstances_are_not_mixed() -> None:
 def test_each_pass_is_an_arm_of_its_own() -> None:
     [comparison] = group_records([record("litdata_streaming", 50.0, 150.0, passes=("cold", "warm"))])
     assert [arm.name for arm in comparison.arms] == ["litdata_streaming (warm)", "litdata_streaming (cold)"]
+
+
+def test_the_link_to_the_store_makes_another_arm() -> None:
+    near, far = record("stream", 300.0), record("stream", 100.0, latency_s=0.02)
+    [comparison] = group_records([near, far])
+    assert [arm.name for arm in comparison.arms] == [
+        "stream from store:9000",
+        "stream from store:9000 through a link of 20 ms",
+    ]
+    [comparison] = group_records([record("imagefolder_local", 400.0, latency_s=0.02), far])
+    assert [arm.name for arm in comparison.arms] == [
+        "imagefolder_local",
+        "stream from store:9000 through a link of 20 ms",
+    ]
 
 
 def test_two_loaders_of_one_arm_are_no_spread() -> None:

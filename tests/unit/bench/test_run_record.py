@@ -13,8 +13,9 @@ from larder.bench import provenance, run_table
 from larder.bench.measure import Measurement
 from larder.bench.passes import Pass, Warmup
 from larder.bench.run_record import DATASET_FIELDS, RECORD_FIELDS, make_record, passes_of
-from larder.bench.training import TRAINING_FIELDS, Epoch, make_training_record
+from larder.bench.training import TRAINING_FIELDS, Epoch, make_training_record, render_training
 from larder.contract import Manifest
+from larder.distant.link import Link
 from larder.loaders.traffic import NetworkTraffic
 from tests.unit.bench.conftest import MakeSettings
 
@@ -65,6 +66,29 @@ def test_the_documented_keys_are_those_of_the_records(record: dict[str, Any]) ->
     trained = make_training_record("webdataset", [Epoch(2.0, 1.0, 640, 0.5)], 0.9, "cpu")
     described = {name: record[name] for name in ("loader", "recipe", "dataset", "settings", "provenance")}
     assert list(trained | described) == list(TRAINING_FIELDS)
+
+
+def test_the_link_to_the_store_is_in_the_record_and_in_the_tables(
+    record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def find(endpoint: str) -> Link:
+        asked.append(endpoint)
+        return Link(0.02, 200_000_000)
+
+    assert "through" not in run_table.render_table(record)
+    monkeypatch.setattr(provenance, "find_link", find)
+    record["provenance"] = provenance.collect(datetime(2026, 1, 2, tzinfo=UTC), "", "http://store:9000")
+    assert asked == ["http://store:9000"]
+    assert (record["provenance"]["latency_s"], record["provenance"]["bandwidth_bits_per_s"]) == (0.02, 200_000_000)
+    words = "http://store:9000, through a link of 20 ms and 200 Mbit/s"
+    assert words in run_table.render_table(record)
+    trained = make_training_record("webdataset", [Epoch(2.0, 1.0, 640, 0.5)], 0.9, "cpu")
+    described = {"settings": record["settings"] | {"held_out": "validation"}, "provenance": record["provenance"]}
+    assert words in render_training(trained | described)
+    del record["provenance"]["latency_s"]  # as in records of earlier versions
+    assert "through" not in run_table.render_table(record)
 
 
 def test_says_where_the_data_lie_and_no_secret(record: dict[str, Any]) -> None:

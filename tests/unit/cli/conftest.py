@@ -140,6 +140,7 @@ def digest_of_torch(root: Path) -> str:
 def copy_front_door(root: Path) -> Path:
     """Copy what `larder` consists of, without the stages."""
     shutil.copytree(ROOT / "larder" / "cli", root / "larder" / "cli")
+    shutil.copytree(ROOT / "larder" / "distant", root / "larder" / "distant")
     for file in (ROOT / "larder").glob("*.py"):
         shutil.copy2(file, root / "larder")
     shutil.copytree(ROOT / "compose", root / "compose", symlinks=True)

@@ -170,7 +170,8 @@ def test_local_sources_are_mounted(tmp_path: Path, source: str, options: tuple[s
 @pytest.mark.parametrize(
     ("server", "up", "down"),
     [
-        ("minio", "up -d --wait minio", "rm --stop --force minio"),
+        ("minio", "compose/s3.yaml up -d --wait minio", "compose/distant.yaml rm --stop --force link minio"),
+        ("link", "compose/distant.yaml up -d --wait link", "compose/distant.yaml rm --stop --force link"),
         ("mount", "up -d --wait mount", "rm --stop --force mount"),
         ("jupyter", "up -d --wait jupyter", "rm --stop --force jupyter"),
         ("ray-head", "up -d --wait", "rm --stop --force ray-head ray-worker"),

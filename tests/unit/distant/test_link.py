@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from larder.distant.link import BURST_SECONDS, Bandwidth, Link, parse_link, require_plain_http
+from larder.distant.link import BURST_SECONDS, Bandwidth, Link, join_links, parse_link, require_plain_http
 from larder.errors import ConfigurationError
 
 
@@ -42,6 +42,24 @@ def test_without_settings_there_is_no_link() -> None:
 def test_other_texts_are_refused(latency: str, bandwidth: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_link(latency, bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        (Link(0.02, 200_000_000), "a link of 20 ms and 200 Mbit/s"),
+        (Link(0.0005, None), "a link of 0.5 ms"),
+        (Link(0.0, 1_500_000), "a link of 0 ms and 1.5 Mbit/s"),
+    ],
+)
+def test_a_link_in_words(link: Link, words: str) -> None:
+    assert link.describe() == words
+
+
+def test_links_one_behind_the_other() -> None:
+    assert join_links(None, None) is None
+    assert join_links(None, Link(0.0, None)) == Link(0.0, None)
+    assert join_links(Link(0.02, 500), Link(0.01, None), Link(0.0, 700)) == Link(0.03, 500)
 
 
 def test_bytes_queue_behind_each_other() -> None:

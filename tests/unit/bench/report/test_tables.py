@@ -57,7 +57,8 @@ def test_a_single_round_has_no_interval(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bandwidth", "shown"), [(None, "at a distance of 20 ms;"), (200_000_000, "at a distance of 20 ms and 200 Mbit/s;")]
+    ("bandwidth", "shown"),
+    [(None, "through a link of 20 ms;"), (200_000_000, "through a link of 20 ms and 200 Mbit/s;")],
 )
 def test_a_distant_store_says_so(content: dict[str, Any], bandwidth: int | None, shown: str) -> None:
     assert "distance" not in notes(content)[-1]
