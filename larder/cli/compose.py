@@ -144,6 +144,13 @@ class ComposeRunner:
         """Return the call that prints a server's log."""
         return self._compose(SERVERS[server], "logs", "--no-log-prefix", server, stage=server)
 
+    def list_links(self) -> Call:
+        """Return a call that lists the containers of the link before the store, running or not."""
+        project = self.settings.get("COMPOSE_PROJECT_NAME") or self.project
+        labels = (f"com.docker.compose.project={project}", "com.docker.compose.service=link")
+        filters = [word for label in labels for word in ("--filter", f"label={label}")]
+        return Call(("docker", "ps", "--all", "--quiet", *filters))
+
     def query(self, server: str, *words: str) -> Call:
         """Return a call that queries compose about a server: `ps`, `port`."""
         return self._compose(SERVERS[server], *words, stage=server)

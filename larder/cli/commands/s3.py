@@ -38,7 +38,7 @@ def up(app: App, _: Sequence[str]) -> None:
 
 def _up_in_containers(app: App, runner: ComposeRunner) -> None:
     """Start MinIO, or its link, which depends on it. Both have the same address, so one is removed for the other."""
-    has_link = bool(app.capture(runner.query("link", "ps", "--all", "--quiet", "link"))[1].strip())
+    has_link = bool(app.capture(runner.list_links())[1].strip())
     if not app.dry_run:
         port, holder = app.settings.get("LARDER_MINIO_PORT", "9000"), "link" if has_link else "minio"
         published = app.capture(runner.query(holder, "port", holder, "9000"))[1].strip()

@@ -186,7 +186,10 @@ def test_older_pythons_start_it(door: FrontDoor, python: str) -> None:
 
 def imported() -> list[tuple[str, str]]:
     versions = []
-    shared = ("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py")
+    shared = (
+        *("__init__.py", "__main__.py", "errors.py", "dataset.py", "next_step.py", "terminal.py", "source_names.py"),
+        *("distant/__init__.py", "distant/find.py", "distant/link.py"),
+    )
     folders = (ROOT / "larder" / "cli", ROOT / "larder" / "bench" / "report")
     modules = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     for path in [*modules, *(ROOT / "larder" / name for name in shared)]:
@@ -209,6 +212,8 @@ def test_any_python_from_3_9_runs_it_with_the_standard_library() -> None:
         "larder.terminal",
         "larder.source_names",
         "larder.ssh_faults",
+        "larder.distant.find",
+        "larder.distant.link",
         "larder.__version__",
     }
     for file, name in imported():

@@ -122,7 +122,7 @@ def test_compose_has_the_version_of_pyproject() -> None:
     version = PYPROJECT["project"]["version"]
     texts = {path.name: path.read_text() for path in (ROOT / "compose").glob("*.yaml")}
     tags = [tag for text in texts.values() for tag in re.findall(r"image: larder-\S+:(\S+)", text)]
-    assert len(tags) == len(STAGES) + 1  # and Ray's nodes
+    assert len(tags) == len(STAGES) + 2  # and Ray's nodes, and the link
     assert set(tags) == {version}
     assert re.findall(r'VERSION: "(.+)"', texts["stage.yaml"]) == [version]
 

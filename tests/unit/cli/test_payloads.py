@@ -59,6 +59,10 @@ CHECKED = {
     "LARDER_PIDS",
     "LARDER_TMP_SIZE",
     "LARDER_SHM_SIZE",
+    "LARDER_S3_LATENCY",
+    "LARDER_S3_BANDWIDTH",
+    "LARDER_LINK_LATENCY",
+    "LARDER_LINK_BANDWIDTH",
     *(setting.name for setting in all_settings().values() if setting.choices or setting.type),
 }
 """What the front door checks by itself, since it makes names of it, or knows all that it may be."""

@@ -64,6 +64,8 @@ DESKTOP = {
 }  # fmt: skip
 CHOICES = {name: setting.choices for name, setting in all_settings().items() if setting.choices}
 CHOICES["ARM"] = CHOICES["LARDER_ARM"]
+CHOICES |= {f"LARDER_{owner}_LATENCY": ("51ms", "52ms", "53ms") for owner in ("S3", "LINK")}
+CHOICES |= {f"LARDER_{owner}_BANDWIDTH": ("51mbit", "52mbit", "53mbit") for owner in ("S3", "LINK")}
 
 
 def found(root: Path, **sources: dict[str, str]) -> ResolvedSettings:

@@ -17,6 +17,7 @@ from tests.conftest import free_ports
 from tests.unit.cli.conftest import FrontDoor
 from tests.unit.cli.engine import Machine
 
+LINK = ("--filter", "label=com.docker.compose.service=link")
 FAR = ("LARDER_S3_LATENCY=20ms", "LARDER_S3_BANDWIDTH=200mbit")
 
 
@@ -37,7 +38,7 @@ def test_flags_of_s3_up() -> None:
 def test_the_link_has_the_store_s_port_and_is_removed_for_it(door: FrontDoor) -> None:
     assert up(door) == ["-f compose/s3.yaml up -d --wait minio"]
     assert up(door, *FAR) == ["-f compose/distant.yaml up -d --wait link"]
-    door.answer("--quiet", "link", out="0123abcd\n")
+    door.answer(*LINK, out="0123abcd\n")
     assert up(door, "LARDER_S3_BANDWIDTH=1gbit") == ["-f compose/distant.yaml up -d --wait link"]
     assert up(door) == [
         "-f compose/distant.yaml rm --stop --force link",
@@ -55,7 +56,7 @@ def test_what_the_link_adds_reaches_compose_and_is_printed(door: FrontDoor) -> N
 def test_the_link_s_own_port_is_not_taken(door: FrontDoor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        door.answer("--quiet", "link", out="0123abcd\n")
+        door.answer(*LINK, out="0123abcd\n")
         door.answer("port", "link", out=f"127.0.0.1:{port}\n")
         assert door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={port}").code == 0
 
