@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 _LEFT, _PANEL_WIDTH, _PANEL_HEIGHT, _BARS_HEIGHT = 10, 290, 150, 90
-_GRAY, _BLUE, _ORANGE = "#7d8590", "#3b82f6", "#d97706"
+GRAY, BLUE, ORANGE = "#7d8590", "#3b82f6", "#d97706"
 """In the middle between black and white, so that each page's background contrasts with them."""
 
 
@@ -44,7 +44,7 @@ def draw(curves: Sequence[Curve]) -> str:
     width, height = _LEFT + columns * _PANEL_WIDTH, len(curves) * _PANEL_HEIGHT
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="11" fill="{_GRAY}">\n' + "\n".join(panels) + "\n</svg>\n"
+        f'font-family="sans-serif" font-size="11" fill="{GRAY}">\n' + "\n".join(panels) + "\n</svg>\n"
     )
 
 
@@ -54,7 +54,7 @@ def _panel(curve: Curve, name: str, left: int, top: int, largest: float) -> str:
     parts = [f'<text x="{left}" y="{top + 14}" font-weight="bold">{escape(name)}, by {escape(curve.title)}</text>']
     for at, (value, figure) in enumerate(zip(curve.values, curve.figures[name], strict=True)):
         x, height = left + at * step, max(1.0, (_BARS_HEIGHT - 14) * figure / largest)
-        color, middle = _ORANGE if at == curve.usual else _BLUE, x + step / 2 - 4
+        color, middle = ORANGE if at == curve.usual else BLUE, x + step / 2 - 4
         parts.append(
             f'<rect x="{x:.0f}" y="{base - height:.1f}" width="{step - 8:.0f}" height="{height:.1f}" fill="{color}"/>'
             f'<text x="{middle:.0f}" y="{base - height - 3:.1f}" text-anchor="middle">{_number(figure)}</text>'

@@ -23,6 +23,7 @@ FEW_IMAGES = 4000
 SIDE = 512
 """Of square photos, in pixels."""
 _QUALITY, _SEED, _PAINTED = 55, 1, 2000
+_MAX_SIDE = 700
 
 
 def photos(images: int = FOOD11_IMAGES) -> Path:
@@ -51,20 +52,45 @@ def square_photos(images: int) -> Path:
     if not path.exists():
         print(f"making {path} (once)", flush=True)
         WORK.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
-            painted = [square_photo(image) for image in itertools.islice(sample.plan_images(images), _PAINTED)]
-            for number, image in enumerate(sample.plan_images(images)):
-                archive.writestr(image.path, _with_comment(painted[number % _PAINTED], number))
-        path.with_suffix(".part").rename(path)
+        _write_copies(path, images, SIDE, _PAINTED)
     return path
 
 
-def square_photo(image: sample.SampleImage) -> bytes:
-    """Return a picture of the sample, with 512 x 512 pixels, as JPEG of about 41 KB."""
-    painted = paint(picture._random(_SEED, image, 1), image.label, SIDE, SIDE, picture._textures(_SEED))
+def square_photo(image: sample.SampleImage, side: int = SIDE) -> bytes:
+    """Return a square picture of the sample as JPEG; of about 41 KB, with 512 pixels on each side."""
+    part = side if side <= _MAX_SIDE else -(-side // 2)  # the generator's textures are no larger
+    painted = paint(picture._random(_SEED, image, 1), image.label, part, part, picture._textures(_SEED))
+    if part < side:
+        quarter, painted = painted, Image.new("RGB", (side, side))
+        for at in range(4):
+            painted.paste(quarter, (at % 2 * part, at // 2 * part))
     stream = io.BytesIO()
     painted.save(stream, "JPEG", quality=_QUALITY, subsampling="4:2:0")
     return stream.getvalue()
+
+
+def sized_photos(images: int, side: int, painted: int) -> Path:
+    """Return a zip of generated images with the density of photographs: 0.16 bytes for each pixel.
+
+    Args:
+        images: Number of images.
+        side: Of each square image, in pixels.
+        painted: How many are painted; the others are copies, each with another comment.
+    """
+    path = WORK / f"sized-{images}-{side}-{painted}-v{sample.GENERATOR_VERSION}.zip"
+    if not path.exists():
+        print(f"making {path} (once)", flush=True)
+        WORK.mkdir(parents=True, exist_ok=True)
+        _write_copies(path, images, side, painted)
+    return path
+
+
+def _write_copies(path: Path, images: int, side: int, painted: int) -> None:
+    with zipfile.ZipFile(path.with_suffix(".part"), "w") as archive:
+        originals = [square_photo(image, side) for image in itertools.islice(sample.plan_images(images), painted)]
+        for number, image in enumerate(sample.plan_images(images)):
+            archive.writestr(image.path, _with_comment(originals[number % painted], number))
+    path.with_suffix(".part").rename(path)
 
 
 def tiny(images: int) -> Path:
