@@ -25,8 +25,8 @@ from provision.stack import Stack
 
 EXITS = (
     "Exit codes: 0 done; 2 wrong usage or configuration, or a refused login or right; 3 something is missing, taken, "
-    "refused or not as declared; 5 a cloud or a connection failed (run again to resume); 6 (plan) there is something "
-    "to do; 130 interrupted (run again to resume)."
+    "refused or not as declared; 5 a cloud or a connection failed (run again to resume); 6 there is something to do: "
+    "(plan) for `up`, (up) once the lease begins; 130 interrupted (run again to resume)."
 )
 
 
@@ -123,6 +123,7 @@ def _stack_commands(subparsers: Commands) -> None:
     plan = _add(subparsers, "plan", commands.run_plan, text, changes=False)
     up = _add(subparsers, "up", commands.run_up, "bring everything to its declared state, and wait for it")
     up.add_argument("--replace", action="store_true", help="replace a server that isn't as declared or is in ERROR")
+    up.add_argument("--wait", action="store_true", help="wait for a lease that begins later, however long")
     text = "list the stack's resources, declared or not"
     status = _add(subparsers, "status", commands.run_status, text, changes=False)
     for command in (plan, up, status):

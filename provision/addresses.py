@@ -12,10 +12,11 @@ from typing import Any
 from openstack import exceptions as sdk
 
 from larder.errors import InputError
-from provision import marks, servers
+from provision import leases, marks, servers
 from provision.clouds import create_once
 from provision.concurrency import withdraw_if_later
 from provision.marks import Resource
+from provision.reservations import ADDRESS
 from provision.stack import Stack
 
 
@@ -35,8 +36,37 @@ def list_ours(stack: Stack) -> list[Resource]:
 
 
 def find(stack: Stack) -> Resource | None:
-    """Return our floating IP, if there is one."""
+    """Return our floating IP, or the one that our lease reserves, if there is one."""
+    declared = stack.declaration.floating_ip
+    if declared and declared.reserve:
+        return _find_reserved(stack)
     return marks.select_one(list_ours(stack), stack.adopt)
+
+
+def _find_reserved(stack: Stack) -> Resource | None:
+    """Return the floating IP that Blazar created for the lease, in use by preference. It ends with the lease."""
+    lease = leases.current(stack)
+    ids = [item.id for item in lease.reservations if item.kind == ADDRESS] if lease else []
+    tags = {f"reservation:{id}" for id in ids}
+    with stack.translate_errors("look for the reserved floating IP"):
+        listed = list(stack.api("network").ips(project_id=stack.clouds.compute.project_id)) if tags else []
+    reserved = [_address(stack, item) for item in listed if tags & {*(item.tags or ())}]
+    ours = {server.id for server in servers.list_ours(stack)} if len(reserved) > 1 else set()
+    return min(reserved, key=lambda item: (_order(stack, item, ours), item.id), default=None)
+
+
+def _order(stack: Stack, address: Resource, server_ids: Collection[str]) -> int:
+    """Return 0 for an address at one of these servers, 1 for an unused one, 2 for one at another server."""
+    if not address.raw.port_id:
+        return 1
+    return 2 if holder_elsewhere(stack, address, server_ids) else 0
+
+
+def _nothing_reserved() -> InputError:
+    return InputError(
+        "the lease has no floating IP: it was created without one, or the address was deleted since",
+        next_step="remove `reserve` from [floating_ip]; or run `down` and `up`, which create another lease",
+    )
 
 
 def ports_of(stack: Stack, server: Resource) -> list[str]:
@@ -86,6 +116,8 @@ def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource
         if address.raw.port_id == port:
             return address
         require_here(stack, address, {server.id})
+    elif stack.declaration.floating_ip.reserve:
+        raise _nothing_reserved()
     with stack.translate_errors("give the server a floating IP"):
         if address is not None:
             return _address(stack, api.update_ip(address.id, port_id=port))

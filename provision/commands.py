@@ -13,11 +13,12 @@ from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
 from provision import credentials, doctor, leases, objects, plan, server_setup, servers, status, up, volumes
 from provision import down as take_down
 from provision.declaration import MAX_HOURS
+from provision.leases import LeaseBeginsLaterError
 from provision.marks import Resource
 from provision.stack import Stack
 
 EXIT_CHANGES_PENDING = 6
-"""Of `plan`: no error, but `up` has something to do."""
+"""No error, but there is something to do: after `plan` for `up`; after `up` once the lease begins."""
 
 
 def run_doctor(stack: Stack, given: argparse.Namespace) -> int:
@@ -46,11 +47,20 @@ def run_plan(stack: Stack, given: argparse.Namespace) -> int:
 
 def run_up(stack: Stack, given: argparse.Namespace) -> int:
     """Bring everything to its declared state, and print it."""
-    steps = up.up(stack, given.replace)
+    try:
+        steps = up.up(stack, given.replace, given.wait)
+    except LeaseBeginsLaterError as later:
+        _show(stack, given.json)
+        return _begins_later(stack, later)
     done = sum(step.to_do for step in steps)
     stack.report("done", f"{stack.name} is as declared: {f'{done} changes' if done else 'nothing to do'}")
     _show(stack, given.json, plan.as_fields(steps))
     return 0
+
+
+def _begins_later(stack: Stack, later: LeaseBeginsLaterError) -> int:
+    stack.report("waiting", f"{later.what}, and then the server is created: {later.next_step}")
+    return EXIT_CHANGES_PENDING
 
 
 def run_status(stack: Stack, given: argparse.Namespace) -> int:
@@ -105,7 +115,10 @@ def server_create(stack: Stack, given: argparse.Namespace) -> int:
     """Create the server on the lease, with the address and the volumes that are there, and set it up."""
     if stack.declaration.server is None:
         raise ConfigurationError(f"{stack.name} declares no server", next_step="declare it as [server]")
-    print_escaped(up.create_server(stack).id)
+    try:
+        print_escaped(up.create_server(stack).id)
+    except LeaseBeginsLaterError as later:
+        return _begins_later(stack, later)
     return 0
 
 
@@ -125,7 +138,7 @@ def run_tunnel(stack: Stack, given: argparse.Namespace) -> int:
 
 def _warn(stack: Stack) -> None:
     """Warn if the lease ends soon."""
-    for lease in leases.find_all(stack) if stack.declaration.lease else ():
+    for lease in [*leases.find_all(stack), *leases.list_used(stack)] if stack.declaration.lease else ():
         if text := leases.expiry_warning(lease):
             stack.report("warning", text)
 

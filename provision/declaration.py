@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ PLACEHOLDER = "netID"
 """The placeholder in the examples' names. All users of a project see each other's resources, so names should differ."""
 MAX_HOURS = 24 * 30
 """Limit of a lease and of one extension."""
+NODE_TYPE = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+BARE_METAL = "baremetal"
+"""The flavor of servers that are whole machines; the default with `node_type`."""
+BARE_METAL_LIMITS = {"lease": 1200, "server": 3600, "ssh": 1800}
+"""Time limits that are longer for bare metal: a machine boots, and is cleaned after use, in many minutes."""
 CALLER = "caller"
 """A source of a security group that stands for this machine's address as seen from the cloud."""
 
@@ -52,9 +58,27 @@ class Sites(DeclarationTable):
 
 
 class LeaseSpec(DeclarationTable):
-    """A Blazar reservation for the server's flavor."""
+    """A lease of Blazar for the server: of its flavor, of a bare-metal node, or one that exists."""
 
-    hours: float = Field(gt=0, le=MAX_HOURS)
+    hours: float | None = Field(None, gt=0, le=MAX_HOURS)
+    """None only with `use`."""
+    start: datetime | None = None
+    """When the lease begins, in UTC; None means at once."""
+    node_type: str | None = Field(None, pattern=NODE_TYPE)
+    """The type of a bare-metal node: gpu_a100. None means a reservation of the server's flavor."""
+    use: str | None = Field(None, min_length=1)
+    """Name or id of a lease, or the id of one of its reservations. It is neither created, changed nor deleted."""
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _start(cls, value: Any) -> Any:
+        return value if value is None else _parse_start(value)
+
+    @property
+    def declared_hours(self) -> float:
+        """The hours of a lease that isn't another's."""
+        assert self.hours is not None
+        return self.hours
 
 
 class BootVolumeSpec(DeclarationTable):
@@ -98,6 +122,25 @@ class FloatingIpSpec(DeclarationTable):
     """An address that can be reached from outside."""
 
     network: str = "public"
+    reserve: bool = False
+    """Whether the lease reserves it. Blazar then creates and deletes it with the lease."""
+
+
+class NetworkSpec(DeclarationTable):
+    """A network of its own for the server, which the lease reserves, with a subnet and a router."""
+
+    name: str = Field(pattern=NAME)
+    cidr: str = "192.168.100.0/24"
+    physical_network: str = Field("physnet1", pattern=NODE_TYPE)
+    """Blazar's property by which the site chooses a network segment."""
+
+    @field_validator("cidr")
+    @classmethod
+    def _cidr(cls, cidr: str) -> str:
+        try:
+            return str(ipaddress.IPv4Network(cidr))
+        except ValueError:
+            raise ValueError("must be a network such as 192.168.100.0/24") from None
 
 
 class SecurityGroupSpec(DeclarationTable):
@@ -177,6 +220,8 @@ class HostSpec(DeclarationTable):
 
     docker: bool = True
     rclone: bool = True
+    nvidia: bool = True
+    """NVIDIA's driver and container toolkit, if the server has a GPU."""
     tools: tuple[str, ...] = ("nload",)
     repository: str | None = None
     revision: str | None = None
@@ -207,6 +252,7 @@ class Declaration(DeclarationTable):
     lease: LeaseSpec | None = None
     server: ServerSpec | None = None
     floating_ip: FloatingIpSpec | None = None
+    network: NetworkSpec | None = None
     security_groups: tuple[SecurityGroupSpec, ...] = Field((), alias="security_group")
     volumes: tuple[VolumeSpec, ...] = Field((), alias="volume")
     bucket: BucketSpec | None = None
@@ -243,6 +289,11 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     if "server" not in table:
         faults += [f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table]
         faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
+    faults += [fault for lease in _tables([table.get("lease")]) for fault in _lease_inconsistencies(lease)]
+    if "lease" not in table and any(item.get("reserve") is True for item in _tables([table.get("floating_ip")])):
+        faults.append("[floating_ip] reserve needs [lease]")
+    if "network" in table and any("hours" not in lease for lease in _tables([table.get("lease")]) or [{}]):
+        faults.append("[network] needs [lease] with `hours`, which reserves it")
     faults += _duplicates("[[security_group]] name", [item.get("name") for item in groups])
     faults += _duplicates("[[volume]] name", [item.get("name") for item in volumes])
     faults += _duplicates("[[volume]] mount", [item.get("mount") for item in volumes])
@@ -255,6 +306,37 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
     names = [table.get("name"), *(item.get("name") for item in [*volumes, *buckets])]
     faults += [f"name {name!r}: replace it by your own netID" for name in names if PLACEHOLDER in str(name)]
     return faults
+
+
+def _lease_inconsistencies(lease: dict[str, Any]) -> list[str]:
+    if "use" in lease:
+        others = [name for name in ("hours", "start", "node_type") if name in lease]
+        return [f"lease.{name}: belongs to a new lease, and `use` names an existing one" for name in others]
+    return [] if "hours" in lease else ["lease.hours: is missing; or name an existing lease with `use`"]
+
+
+def _fill_in(table: dict[str, Any]) -> None:
+    """Set defaults that depend on other tables: flavor and time limits of bare metal, and the reserved network."""
+    (lease, server), limits = (_tables([table.get(name)]) for name in ("lease", "server")), table.get("limits", {})
+    if any("node_type" in item for item in lease):
+        for item in server:
+            item.setdefault("flavor", BARE_METAL)
+    for network in _tables([table.get("network")]):
+        for item in server:
+            item.setdefault("network", network.get("name"))
+    if any(item.get("flavor") == BARE_METAL for item in server) and isinstance(limits, dict):
+        table["limits"] = BARE_METAL_LIMITS | limits
+
+
+def _parse_start(value: Any) -> datetime:
+    """Return a start in UTC. Without a time zone, it is in UTC, as in Blazar."""
+    try:
+        start = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError('must be a time such as "2026-12-01 09:00" (UTC) or "2026-12-01 09:00-05:00"') from None
+    if start.second or start.microsecond:
+        raise ValueError("must be a whole minute")
+    return start.astimezone(UTC) if start.tzinfo else start.replace(tzinfo=UTC)
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
@@ -296,6 +378,7 @@ def load_declaration(path: Path) -> Declaration:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} isn't valid TOML: {error}", next_step=see) from None
+    _fill_in(table)
     faults = _inconsistencies(table)  # here, since pydantic skips model-level checks if a field is invalid
     try:
         declared = Declaration.model_validate(table)

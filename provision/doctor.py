@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from larder.errors import ConfigurationError, LarderError
-from provision import caller, leases, networks, objects, plan, quota, servers
+from provision import caller, capacity, leases, networks, objects, plan, quota, servers
 from provision.cloud_errors import ServiceMissingError
 from provision.clouds import Cloud
 from provision.declaration import CALLER
@@ -95,14 +95,16 @@ def _group(stack: Stack, name: str) -> str:
 
 def _lease(stack: Stack) -> str:
     """Describe the current lease, or the capacity for one, as far as the site tells."""
-    lease = leases.find(stack)
+    lease = leases.current(stack)
     if lease is not None:
         return lease.resource.detail
     _require_unrestricted(stack.clouds.compute, "leases")
-    declared = stack.declaration
-    assert declared.server and declared.lease
-    flavor = servers.find_flavor(stack, declared.server.flavor)
-    return f"none yet; {leases.describe_capacity(stack, flavor, declared.lease.hours)}"
+    assert stack.declaration.lease
+    leases.check_start(stack.declaration.lease)
+    seen = capacity.describe(stack)
+    if fault := seen.fault:
+        raise fault
+    return f"none yet; {seen.text}"
 
 
 def _require_unrestricted(cloud: Cloud, what: str) -> str:

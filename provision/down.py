@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.terminal import join_lines
-from provision import addresses, leases, networks, objects, server_setup, servers, volumes
+from provision import addresses, lease_network, leases, networks, objects, server_setup, servers, volumes
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
@@ -35,6 +35,7 @@ def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]
     chosen = _chosen(stack, status, data)
     removals = _address_removals(stack, status)
     removals += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
+    removals += [Removal(item, _bind(lease_network.delete_router, stack, item)) for item in status.routers]
     removed_ids = {item.id for item in status.servers if not item.adopted}
     removals += [
         Removal(item.resource, _bind(_delete_lease, stack, removed_ids, item)) for item in _deletable_leases(status)
@@ -98,8 +99,8 @@ def _deletable_leases(status: Status) -> list[Lease]:
     """Return the leases that may be deleted: none whose server stays, and none if servers could not be listed."""
     if not _are_servers_known(status):
         return []
-    kept = {servers.flavor_name(item) for item in status.servers if item.adopted}
-    return [lease for lease in status.leases if lease.flavor not in kept]
+    kept = [item for item in status.servers if item.adopted]
+    return [lease for lease in status.leases if not any(servers.runs_on(item, lease) for item in kept)]
 
 
 def _delete_lease(stack: Stack, removed_ids: set[str], lease: Lease) -> None:

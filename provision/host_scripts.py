@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from larder.errors import ConfigurationError, LarderError, ServiceError, StorageError
 from larder.progress import Reporter
@@ -99,22 +100,20 @@ def set_up(
     for disk in disks:  # before Docker, whose systemd unit waits for them
         mount(ssh, disk, formatted, reporter)
     if setup.docker:
-        _report_output(
-            _run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter
+        report_output(
+            run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter
         )
     if setup.rclone:
-        _report_output(_run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS), reporter)
+        report_output(run_script(ssh, "rclone.sh", root=True, seconds=INSTALL_SECONDS), reporter)
     tools = [*setup.tools, *(["git", "ca-certificates"] if setup.repository else [])]
     if tools:
-        _report_output(
-            _run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter
-        )
+        report_output(run_script(ssh, "tools.sh", *dict.fromkeys(tools), root=True, seconds=INSTALL_SECONDS), reporter)
     if setup.repository:
         revision = ["--revision", setup.revision] if setup.revision else []
         # not as an argument, which every user there could read: it may hold a token
         address = setup.repository.encode()
-        report = _run_script(ssh, "repository.sh", "--url", "-", *revision, stdin=address, seconds=INSTALL_SECONDS)
-        _report_output(report, reporter)
+        report = run_script(ssh, "repository.sh", "--url", "-", *revision, stdin=address, seconds=INSTALL_SECONDS)
+        report_output(report, reporter)
 
 
 def checkout_folder(repository: str) -> str:
@@ -150,21 +149,21 @@ def write_keys(
 def mount(ssh: SshClient, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:
     """Format the disk if it is blank, and mount it, now and after each boot."""
     if disk.blank:
-        _report_output(
+        report_output(
             _volume(ssh, "prepare", disk, "--gib", str(disk.gib), "--blank", seconds=APPEAR_SECONDS), reporter
         )
         formatted(disk)
-    _report_output(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
+    report_output(_volume(ssh, "mount", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
 def unmount(ssh: SshClient, disk: Disk, reporter: Reporter | None = None) -> None:
     """Unmount the disk, and let Docker start without it. Raises StorageError if a process uses it."""
-    _report_output(_volume(ssh, "unmount", disk, seconds=0), reporter)
+    report_output(_volume(ssh, "unmount", disk, seconds=0), reporter)
 
 
 def grow(ssh: SshClient, disk: Disk, reporter: Reporter | None = None) -> None:
     """Extend partition and file system to the disk's size, `disk.gib`. The disk may stay mounted and in use."""
-    _report_output(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
+    report_output(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
 
 
 def find_disk_users(ssh: SshClient, serial: str) -> list[str]:
@@ -174,7 +173,7 @@ def find_disk_users(ssh: SshClient, serial: str) -> list[str]:
     is in use loses unwritten data.
     """
     answers.validate_identifier(serial, "the id of a volume")
-    answer = _run_script(ssh, "volume.py", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
+    answer = run_script(ssh, "volume.py", "uses", "--serial", serial, root=True, seconds=DISK_SECONDS)
     try:
         return [str(use) for use in json.loads(answer)]
     except (ValueError, TypeError):
@@ -186,7 +185,7 @@ def find_disk_users(ssh: SshClient, serial: str) -> list[str]:
 
 def _volume(ssh: SshClient, command: str, disk: Disk, *options: str, seconds: int) -> str:
     grows = command == "grow"
-    return _run_script(
+    return run_script(
         ssh,
         "volume.py",
         command,
@@ -203,15 +202,26 @@ def _volume(ssh: SshClient, command: str, disk: Disk, *options: str, seconds: in
     )
 
 
-def _run_script(
-    ssh: SshClient, name: str, *arguments: str, stdin: bytes = b"", root: bool = False, seconds: float, cut: bool = True
+def run_script(
+    ssh: SshClient,
+    name: str,
+    *arguments: str,
+    stdin: bytes = b"",
+    root: bool = False,
+    seconds: float,
+    cut: bool = True,
+    errors: Mapping[int, type[LarderError]] = MappingProxyType({}),
 ) -> str:
-    """Send the scripts, run one and return its stdout. Raises the error that the script reports."""
+    """Send the scripts, run one and return its stdout.
+
+    Raises the error that the script reports. `errors` has the classes for exit codes that mean something else than in
+    the other scripts.
+    """
     command = ["bash", "-c", RECEIVE, "larder", name, *arguments]
     label = " ".join([name, *arguments])
     ended = ssh.run(command, label=label, stdin=_archive(stdin), seconds=seconds, root=root, cut=cut)
     if ended.code:
-        raise _error(ssh, name, ended.code, ended.stdout, ended.stderr)
+        raise _error(ssh, name, ended.code, ended.stdout, ended.stderr, errors)
     return ended.stdout
 
 
@@ -226,7 +236,9 @@ def _archive(stdin: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _error(ssh: SshClient, name: str, code: int, stdout: str, stderr: str) -> LarderError:
+def _error(
+    ssh: SshClient, name: str, code: int, stdout: str, stderr: str, errors: Mapping[int, type[LarderError]]
+) -> LarderError:
     if "sudo:" in stderr and "password" in stderr:
         return ConfigurationError(
             f"{ssh}: sudo asks for a password there",
@@ -241,10 +253,10 @@ def _error(ssh: SshClient, name: str, code: int, stdout: str, stderr: str) -> La
         )
     before = "; ".join(line for line in stderr[: report.start()].strip().splitlines())
     what = f"{ssh.address.host}: {report[1]}" + (f" ({before})" if before else "")
-    return ERRORS.get(code, ServiceError)(what, next_step=report[2])
+    return {**ERRORS, **errors}.get(code, ServiceError)(what, next_step=report[2])
 
 
-def _report_output(stdout: str, reporter: Reporter | None) -> None:
+def report_output(stdout: str, reporter: Reporter | None) -> None:
     """Report a script's output on stderr, since it is for users."""
     reporter = reporter or Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     for line in stdout.splitlines():

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from larder.errors import InputError
-from provision import addresses, credentials, leases, networks, objects, servers, volumes
+from larder.errors import InputError, ServiceError
+from provision import addresses, capacity, credentials, lease_network, leases, networks, objects, servers, volumes
 from provision.changes import Change
 from provision.clouds import SERVICES, Cloud
-from provision.declaration import SecurityGroupSpec, ServerSpec, VolumeSpec
+from provision.declaration import NetworkSpec, SecurityGroupSpec, ServerSpec, VolumeSpec
 from provision.leases import Lease
 from provision.marks import Resource
+from provision.reservations import NoCapacityError
 from provision.stack import Stack
 
 TO_DO = ("create", "change", "replace", "adopt", "delete")
@@ -91,7 +92,8 @@ def check_references(stack: Stack) -> None:
         servers.require_image_fits(stack, declared)
         servers.find_key_pair(stack, declared.key)
         find_private_key(declared)
-        servers.find_network(stack, declared.network)
+        if not stack.declaration.network or stack.declaration.network.name != declared.network:
+            servers.find_network(stack, declared.network)
     if stack.declaration.floating_ip:
         servers.find_network(stack, stack.declaration.floating_ip.network)
     for name in undeclared_groups(stack):
@@ -185,10 +187,13 @@ def _machine(stack: Stack) -> Iterator[PlanStep]:
         yield _simple("volume", volumes.cloud_name(stack, volumes.BOOT), volumes.find(stack, volumes.BOOT))
     lease = None
     if stack.declaration.lease:
-        lease = leases.find(stack)
-        for over in (item for item in leases.find_all(stack) if item.is_over and lease is None):
-            yield PlanStep("delete", "lease", over.id, over.resource.detail)
+        lease = leases.current(stack)
+        for over in leases.find_all(stack) if lease is None else ():
+            if over.is_over:
+                yield PlanStep("delete", "lease", over.id, over.resource.detail)
         yield _lease(stack, lease)
+    if stack.declaration.network:
+        yield _network(stack, stack.declaration.network)
     existing = servers.find(stack)
     server = _server(stack, existing, lease)
     yield server
@@ -199,10 +204,39 @@ def _machine(stack: Stack) -> Iterator[PlanStep]:
 
 
 def _lease(stack: Stack, lease: Lease | None) -> PlanStep:
-    assert stack.declaration.lease
+    declared = stack.declaration.lease
+    assert declared
     if lease is None:
-        return PlanStep("create", "lease", f"for {stack.declaration.lease.hours:g} h")
+        leases.check_start(declared)
+        name = f"for {declared.declared_hours:g} h"
+        return PlanStep("create", "lease", name, f"{leases.begin_in_words(declared)}; {_capacity(stack)}")
+    if lease.is_used:
+        return PlanStep("use", "lease", lease.name, f"{lease.id} {lease.resource.detail}")
+    leases.require_as_declared(stack, lease)
+    if leases.must_move(stack, lease):
+        change = Change("start", f"{lease.start:{leases.FORMAT}}", leases.begin_in_words(declared))
+        return PlanStep("change", "lease", lease.id, str(change), (change,))
     return PlanStep("keep", "lease", lease.id, lease.resource.detail)
+
+
+def _network(stack: Stack, declared: NetworkSpec) -> PlanStep:
+    existing = lease_network.find(stack, declared)
+    if existing is None:
+        lease_network.require_name_free(stack, declared)
+        return PlanStep("create", "network", declared.name, f"{declared.cidr}, with the lease")
+    if not lease_network.is_connected(stack, existing):
+        return PlanStep("change", "network", declared.name, f"{existing.id} its subnet and router")
+    return PlanStep("keep", "network", declared.name, existing.id)
+
+
+def _capacity(stack: Stack) -> str:
+    """Return what is free, in words. Reading it may fail, and a lease be created nevertheless."""
+    try:
+        return capacity.describe(stack).text
+    except ServiceError as error:
+        return f"it is unknown what is free: {error.what}"
+    except NoCapacityError as error:
+        return error.what
 
 
 def _server(stack: Stack, existing: Resource | None, lease: Lease | None) -> PlanStep:
@@ -227,7 +261,8 @@ def _server(stack: Stack, existing: Resource | None, lease: Lease | None) -> Pla
 def _address(stack: Stack, server: Resource | None) -> PlanStep:
     existing = addresses.find(stack)
     if existing is None:
-        return PlanStep("create", "floating IP", "")
+        assert stack.declaration.floating_ip
+        return PlanStep("create", "floating IP", "", "with the lease" if stack.declaration.floating_ip.reserve else "")
     addresses.require_here(stack, existing, {item.id for item in servers.list_ours(stack)})
     if server is None or existing.raw.port_id != addresses.port_of(stack, server):
         change = Change("port", str(existing.raw.port_id or ""), "the server's")

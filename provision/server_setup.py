@@ -8,6 +8,7 @@ from larder.errors import InputError, LarderError
 from provision import addresses, answers, credentials, host_keys, host_scripts, servers, ssh, volumes
 from provision.clouds import WaitTimeoutError, poll_until
 from provision.declaration import VolumeSpec
+from provision.gpu import set_up_gpu
 from provision.host_scripts import Disk, HostSetup
 from provision.marks import Resource
 from provision.ssh import SshAddress, SshClient
@@ -80,8 +81,8 @@ def _host_keys(stack: Stack, server: Resource) -> frozenset[str]:
     return fingerprints
 
 
-def set_up(stack: Stack) -> None:
-    """Set up the machine and its disks as [host] declares."""
+def set_up(stack: Stack, is_new: bool = False) -> None:
+    """Set up the machine and its disks as [host] declares. Only a new one is rebooted if its GPU driver needs it."""
     declared = stack.declaration.host
     assert declared
     ssh_client = make_ssh_client(stack)
@@ -93,6 +94,8 @@ def set_up(stack: Stack) -> None:
     host_scripts.set_up(
         ssh_client, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter
     )
+    if declared.nvidia:
+        set_up_gpu(ssh_client, stack.reporter, is_new, stack.declaration.limits.ssh)
     for volume in mounted:
         if volumes.is_grown(volumes.require_volume(stack, volume.name)):
             grow(stack, volume)

@@ -1,4 +1,4 @@
-"""The server, a virtual machine."""
+"""The server: a virtual machine, or a bare-metal node."""
 
 from __future__ import annotations
 
@@ -63,10 +63,23 @@ def flavor_name(server: Resource) -> str:
     return str(server.raw.flavor.original_name or server.raw.flavor.name)
 
 
+def runs_on(server: Resource, lease: Lease) -> bool:
+    """Return whether a server runs on a lease, so that it ends with it.
+
+    A flavor of Blazar has the reservation's id in its name. A node of a physical reservation is in an availability zone
+    with that id in its name; where a site names its zones otherwise, our own servers are known by their metadata.
+    """
+    if not lease.reservation:
+        return False
+    reserved = (server.raw.metadata or {}).get(marks.RESERVATION)
+    zone = str(server.raw.availability_zone or "")
+    return flavor_name(server) == lease.flavor or reserved == lease.reservation or lease.reservation in zone
+
+
 def require_lease_unused(stack: Stack, lease: Lease, removed_ids: Collection[str] = ()) -> None:
     """Raise InputError if ending a lease would delete a server that isn't in `removed_ids`, such as another user's."""
     for server in in_project(stack) if stack.clouds.compute.offers("compute") else ():
-        if server.id not in removed_ids and flavor_name(server) == lease.flavor:
+        if server.id not in removed_ids and runs_on(server, lease):
             raise InputError(
                 f"{server} isn't this stack's, and would end with the lease", next_step="have its owner delete it"
             )
@@ -208,7 +221,7 @@ def create(
     """Create a server in the security groups with these ids, and return it while it is still building."""
     compute = stack.api("compute")
     what = find_image(stack, spec.image)
-    size = find_flavor(stack, lease.flavor if lease else spec.flavor)
+    size = find_flavor(stack, lease.flavor if lease and not lease.is_physical else spec.flavor)
     body: dict[str, Any] = {
         "name": stack.name,
         "flavor_id": size.id,
@@ -217,8 +230,9 @@ def create(
         "metadata": stack.metadata | {marks.IMAGE: spec.image},
         "security_groups": [{"name": id} for id in groups],  # ids, since names may be ambiguous
     }
-    if lease:
+    if lease and lease.is_physical:  # with this hint, Nova accepts only hosts of a physical reservation
         body["scheduler_hints"] = {"reservation": lease.reservation}
+        body["metadata"] |= {marks.RESERVATION: lease.reservation}
     if boot_volume:
         body["block_device_mapping"] = [_boot_from("volume", boot_volume, delete=False)]
     elif spec.boot_volume:
@@ -343,7 +357,10 @@ def differences(stack: Stack, server: Resource, lease: Lease | None) -> list[Cha
         differences_found.append(Change("status", "ERROR", "ACTIVE", "it is in ERROR"))
     if stack.declaration.lease and lease is None:
         differences_found.append(Change("lease", "", "declared", "it runs outside of the declared lease"))
-    declared_flavor = lease.flavor if lease else find_flavor(stack, declared.flavor).name
+    elif lease and lease.is_physical and not runs_on(server, lease):
+        differences_found.append(Change("lease", "", lease.id, f"it doesn't run on the lease {lease.id}"))
+    reserved_flavor = lease.flavor if lease and not lease.is_physical else None
+    declared_flavor = reserved_flavor or find_flavor(stack, declared.flavor).name
     if (name := flavor_name(server)) != declared_flavor:
         differences_found.append(Change("flavor", name, declared_flavor))
     if raw.key_name != declared.key:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from larder.errors import LarderError
 from larder.terminal import Lines, escape, join_lines
-from provision import addresses, credentials, leases, networks, objects, servers, volumes
+from provision import addresses, credentials, lease_network, leases, networks, objects, servers, volumes
 from provision.cloud_errors import ServiceMissingError
 from provision.leases import Lease
 from provision.marks import Resource
@@ -31,6 +31,9 @@ class Status:
     keys: tuple[Resource, ...]
     unseen: tuple[str, ...] = ()
     """What could not be queried, and why; if not empty, more resources may exist."""
+    routers: tuple[Resource, ...] = ()
+    used_leases: tuple[Lease, ...] = ()
+    """Leases that the declaration names, which aren't this stack's."""
     not_offered: tuple[str, ...] = ()
     """What the sites don't offer, so that there can't be any: a line per site."""
 
@@ -38,9 +41,10 @@ class Status:
     def resources(self) -> list[Resource]:
         """All resources."""
         return [
-            *(lease.resource for lease in self.leases),
+            *(lease.resource for lease in (*self.leases, *self.used_leases)),
             *self.servers,
             *self.addresses,
+            *self.routers,
             *self.groups,
             *self.volumes,
             *self.buckets,
@@ -50,7 +54,7 @@ class Status:
     @property
     def warnings(self) -> list[str]:
         """What needs attention: leases that end soon, servers in ERROR."""
-        warnings = [leases.expiry_warning(lease) for lease in self.leases]
+        warnings = [leases.expiry_warning(lease) for lease in (*self.leases, *self.used_leases)]
         warnings += [f"{server} is in ERROR: `up` says why" for server in self.servers if server.status == "ERROR"]
         return [text for text in warnings if text]
 
@@ -89,12 +93,18 @@ def read_status(stack: Stack) -> Status:
         collect("volumes", volumes.list_ours),
         collect("buckets", objects.list_ours),
         collect("credentials", _keys),
+        routers=collect("routers", lease_network.list_routers),
+        used_leases=collect("the used lease", leases.list_used) if _uses_lease(stack) else (),
     )
     if faults and not queried:
         raise faults[0][1]
     return replace(
         seen, unseen=tuple(f"{what}: {error.what}" for what, error in faults), not_offered=_not_offered(stack)
     )
+
+
+def _uses_lease(stack: Stack) -> bool:
+    return stack.declaration.lease is not None and stack.declaration.lease.use is not None
 
 
 def _not_offered(stack: Stack) -> tuple[str, ...]:

@@ -6,31 +6,52 @@ lease, so that they don't use up its time. The bucket, which takes only a moment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
-from provision import addresses, credentials, leases, networks, objects, quota, server_setup, servers, volumes
+from provision import (
+    addresses,
+    capacity,
+    credentials,
+    lease_network,
+    leases,
+    networks,
+    objects,
+    quota,
+    server_setup,
+    servers,
+    volumes,
+)
 from provision.changes import Change
-from provision.leases import Lease
+from provision.leases import Lease, LeaseBeginsLaterError
 from provision.marks import Resource
 from provision.plan import PlanStep, plan
+from provision.reservations import NoCapacityError, network, requests
 from provision.stack import Stack
 
 
-def up(stack: Stack, replace: bool = False) -> list[PlanStep]:
-    """Bring the stack to its declared state, and return the plan's steps."""
+def up(stack: Stack, replace: bool = False, wait: bool = False) -> list[PlanStep]:
+    """Bring the stack to its declared state, and return the plan's steps.
+
+    Raises LeaseBeginsLaterError, once all else is done, if the lease begins later and `wait` is false.
+    """
     steps = _checked_plan(stack, replace)
-    declared = stack.declaration
+    declared, later, is_new = stack.declaration, None, False
     _ensure_groups_and_volumes(stack)
     if declared.server:
-        _connect(stack, _server(stack, replace))
+        try:
+            is_new = _connected_server(stack, replace, wait)[1]
+        except LeaseBeginsLaterError as error:
+            later = error
     if declared.bucket and _missing_mark(objects.find(stack)):
         stack.report("create", f"bucket {declared.bucket.name}")
         objects.create(stack)
     if declared.credentials:
         ensure_credentials(stack)
+    if later:
+        raise later
     if declared.host:
-        server_setup.set_up(stack)
+        server_setup.set_up(stack, is_new)
     return steps
 
 
@@ -133,26 +154,53 @@ def _boot_volume(stack: Stack) -> str | None:
     return existing.id
 
 
-def _lease(stack: Stack, existing: Lease | None) -> Lease | None:
-    declared = stack.declaration.lease
+def _lease(stack: Stack, existing: Lease | None, wait: bool) -> Lease | None:
+    """Return the lease once it is active, and create or move it first if needed."""
+    declared, server, address = stack.declaration.lease, stack.declaration.server, stack.declaration.floating_ip
     if declared is None:
         return None
-    assert stack.declaration.server
+    assert server
     if existing is not None:
-        return leases.wait_active(stack, existing)
+        return leases.wait_active(stack, _moved(stack, existing), wait)
     for lease in leases.find_all(stack):  # listed again, since an active lease must stay
         if lease.is_over:
             servers.require_lease_unused(stack, lease)
             leases.delete(stack, lease)
-    stack.report("create", f"lease for {declared.hours:g} h")
-    return leases.create(stack, servers.find_flavor(stack, stack.declaration.server.flavor).id, declared.hours)
+    reserves_address = address is not None and address.reserve
+    wanted = requests(
+        declared.node_type,
+        "" if declared.node_type else servers.find_flavor(stack, server.flavor).id,
+        servers.find_network(stack, address.network).id if address and reserves_address else None,
+    )
+    if own := stack.declaration.network:
+        wanted.append(network(own.name, stack.mark, own.physical_network))
+    stack.report("create", f"lease for {declared.declared_hours:g} h, {leases.begin_in_words(declared)}")
+    created = _explained(stack, lambda: leases.create(stack, declared, wanted))
+    return leases.wait_active(stack, created, wait)
 
 
-def _server(stack: Stack, replace: bool) -> Resource:
+def _moved(stack: Stack, lease: Lease) -> Lease:
+    """Return a lease that begins as declared."""
+    assert stack.declaration.lease
+    if not leases.must_move(stack, lease):
+        return lease
+    stack.report("change", f"lease {lease.id}: begin {leases.begin_in_words(stack.declaration.lease)}")
+    return _explained(stack, lambda: leases.move(stack, lease))
+
+
+def _explained(stack: Stack, ask: Callable[[], Lease]) -> Lease:
+    """Ask for a lease. If there is no capacity, the error tells when there will be some, if the site does."""
+    try:
+        return ask()
+    except NoCapacityError as error:
+        raise capacity.explain(stack, error) from error
+
+
+def _server(stack: Stack, replace: bool, wait: bool) -> Resource:
     """Bring up boot volume, lease and server, and return the running server."""
     declared, existing = stack.declaration.server, servers.find(stack)
     assert declared
-    reserved = leases.find(stack) if stack.declaration.lease else None
+    reserved = leases.current(stack)
     if existing is not None and (differences := servers.differences(stack, existing, reserved)):
         servers.require_replaceable(existing, differences)
         if not replace:
@@ -160,7 +208,9 @@ def _server(stack: Stack, replace: bool) -> Resource:
         delete_server(stack, existing, "it is replaced")  # before its lease is deleted, which would delete it, too
         existing = None
     boot_volume = _boot_volume(stack)  # a previous server must have released it
-    lease = _lease(stack, reserved)
+    lease = _lease(stack, reserved, wait)
+    if stack.declaration.network:
+        lease_network.ensure(stack, stack.declaration.network)
     is_new = existing is None
     if existing is None:
         stack.report("create", f"server {stack.name}")
@@ -196,11 +246,18 @@ def create_server(stack: Stack) -> Resource:
     """
     _checked_plan(stack, replace=False)
     _ensure_groups_and_volumes(stack)
-    server = _server(stack, replace=False)
-    _connect(stack, server)
+    server, is_new = _connected_server(stack)
     if stack.declaration.host:
-        server_setup.set_up(stack)
+        server_setup.set_up(stack, is_new)
     return server
+
+
+def _connected_server(stack: Stack, replace: bool = False, wait: bool = False) -> tuple[Resource, bool]:
+    """Return the running server with its groups, address and volumes, and whether it is new."""
+    before = servers.find(stack)
+    server = _server(stack, replace, wait)
+    _connect(stack, server)
+    return server, before is None or before.id != server.id
 
 
 def _connect(stack: Stack, server: Resource) -> None:

@@ -192,6 +192,12 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     return wire
 
 
+def kind_of(request: Any) -> str:
+    """What a request is about, without ids."""
+    words = [word for word in request.url.split("?")[0].split("/")[3:] if len(word) < 30]
+    return f"{request.method} {'/'.join(words)} {(request.body or b'')[:30]!r}"
+
+
 def answer(status: int, text: str, content_type: str = "application/json") -> Callable[[Any], requests.Response]:
     """An answer that no server gave."""
 
@@ -273,6 +279,8 @@ class Site:
             "servers": [item.id for item in cloud.compute.servers() if item.status not in GONE],
             "volumes": [item.id for item in cloud.block_storage.volumes()],
             "addresses": [item.id for item in cloud.network.ips(project_id=project)],
+            "routers": [item.id for item in cloud.network.routers(project_id=project)],
+            "networks": [item.id for item in cloud.network.networks(project_id=project)],
             "groups": [name for name in groups if name != "default"],
             "buckets": [item.name for item in cloud.object_store.containers()],
             "leases": [item["id"] for item in self.leases],

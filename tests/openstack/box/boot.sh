@@ -9,6 +9,7 @@ export BOX_ADDRESS
 export OS_AUTH_URL=http://$BOX_ADDRESS:5000/v3 OS_USERNAME=admin OS_PASSWORD=pw OS_PROJECT_NAME=admin \
     OS_USER_DOMAIN_NAME=Default OS_PROJECT_DOMAIN_NAME=Default OS_REGION_NAME=RegionOne
 BOX=/srv/os
+RESERVABLE=(kvm1 gpu1) # hosts of Blazar, which take servers on leases alone; localhost takes all others
 NEUTRON=(--config-file /etc/neutron/neutron.conf --config-file /etc/neutron/plugins/ml2/ml2_conf.ini)
 mkdir -p $BOX/{log,lock,images,cinder,neutron,nova/instances,node/disk}
 cd $BOX
@@ -113,14 +114,17 @@ start_services() {
     background nova-conductor
     background nova-scheduler
     answers 8778
-    background nova-compute
+    for host in localhost "${RESERVABLE[@]}"; do
+        background nova-compute --config-file /etc/nova/nova.conf --config-file "$BOX/$host.conf"
+    done
     answers 8774
     background /opt/blazar/bin/blazar-manager --config-file $BOX/blazar.conf
     background /opt/blazar/bin/python /box/blazar_api.py --config-file $BOX/blazar.conf
     python3 /box/listening.py cinder-volume.localhost@fake
     background cinder-scheduler  # after its volume service, or it knows of none for a minute
     for port in 8080 9292 8776 9696 1234; do answers $port; done
-    python3 /box/listening.py cinder-scheduler conductor scheduler compute.localhost blazar.manager
+    python3 /box/listening.py cinder-scheduler conductor scheduler compute.localhost \
+        "${RESERVABLE[@]/#/compute.}" blazar.manager
     say "all services"
 }
 
@@ -138,7 +142,7 @@ if [ "$1" = install ]; then
     make_databases
     make_rings
     start_services install
-    until_true bash -c "mariadb -Ne 'select count(*) from nova.compute_nodes' | grep -q '[1-9]'"
+    until_true bash -c "mariadb -Ne 'select count(*) from nova.compute_nodes' | grep -qx $((1 + ${#RESERVABLE[@]}))"
     nova-manage cell_v2 discover_hosts >log/discover.log 2>&1
     python3 /box/catalog.py contents
     leave_installed

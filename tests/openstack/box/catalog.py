@@ -17,6 +17,7 @@ SERVICES = (
     ("network", "neutron", "9696"),
     ("reservation", "blazar", "1234/v1"),
 )
+GPU = "g1.h100.pci.1"
 REGIONS = {"RegionOne": {kind for kind, _, _ in SERVICES}, "RegionTwo": {"image", "placement", "compute", "network"}}
 """What each region offers. The second has neither volumes, leases nor objects, as bare-metal sites may have it."""
 
@@ -59,13 +60,20 @@ def until(step, seconds=300):
 
 def contents(cloud):
     until(lambda: cloud.block_storage.create_type(name="ceph-ssd"))
-    for name, ram, cpus in (("m1.medium", 4096, 2), ("m1.xlarge", 16384, 8)):
+    for name, ram, cpus in (("m1.medium", 4096, 2), ("m1.xlarge", 16384, 8), ("baremetal", 1024, 1), (GPU, 8192, 2)):
         until(lambda name=name, ram=ram, cpus=cpus: cloud.compute.create_flavor(name=name, ram=ram, vcpus=cpus, disk=1))
+    cloud.compute.create_flavor_extra_specs(cloud.compute.find_flavor(GPU), {"resources:CUSTOM_H100": "1"})
     until(lambda: list(cloud.network.networks()))
     public = cloud.network.create_network(
         name="public", is_router_external=True, provider_network_type="flat", provider_physical_network="ext"
     )
-    cloud.network.create_subnet(network_id=public.id, ip_version=4, cidr="203.0.113.0/24", is_dhcp_enabled=False)
+    cloud.network.create_subnet(
+        network_id=public.id,
+        ip_version=4,
+        cidr="203.0.113.0/24",
+        is_dhcp_enabled=False,
+        allocation_pools=[{"start": "203.0.113.2", "end": "203.0.113.199"}],  # the others are Blazar's
+    )
     shared = cloud.network.create_network(name="sharednet1", is_shared=True)
     subnet = cloud.network.create_subnet(network_id=shared.id, ip_version=4, cidr="10.9.0.0/16")
     router = cloud.network.create_router(name="router", external_gateway_info={"network_id": public.id})
@@ -78,14 +86,18 @@ def contents(cloud):
         visibility="public",
         validate_checksum=False,
     )
-    # Blazar needs this aggregate to register the host, and registers only a host without servers.
+    # Blazar needs this aggregate to register a host, and registers only a host without servers.
     until(lambda: cloud.compute.create_aggregate(name="freepool"))
-    until(lambda: register_host(cloud))
+    until(lambda: reserve(cloud, "os-hosts", {"name": "kvm1"}))
+    until(lambda: reserve(cloud, "os-hosts", {"name": "gpu1", "node_type": "gpu_a100"}))
+    for number in range(200, 208):
+        address = {"floating_network_id": public.id, "floating_ip_address": f"203.0.113.{number}"}
+        until(lambda address=address: reserve(cloud, "floatingips", address))
 
 
-def register_host(cloud):
-    url = f"http://{HOST}:1234/v1/os-hosts"
-    answer = cloud.session.post(url, json={"name": "localhost"}, raise_exc=False)
+def reserve(cloud, kind, body):
+    """Make something known to Blazar, so that it can be reserved."""
+    answer = cloud.session.post(f"http://{HOST}:1234/v1/{kind}", json=body, raise_exc=False)
     if not answer.ok:
         raise RuntimeError(f"Blazar: {answer.status_code} {answer.text[:200]}")
 

@@ -129,10 +129,26 @@ workers = 1
 region_name = RegionOne
 [filter_scheduler]
 track_instance_changes = false
+available_filters = nova.scheduler.filters.all_filters
+available_filters = blazarnova.scheduler.filters.blazar_filter.BlazarFilter
+enabled_filters = ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,BlazarFilter
 X
     login placement; login neutron; login cinder; login service_user; echo "send_service_user_token = true"
 } >/etc/nova/nova.conf
 rm -f /etc/nova/nova-compute.conf
+for host in localhost "${RESERVABLE[@]}"; do
+    mkdir -p "providers/$host"
+    printf '[DEFAULT]\nhost = %s\nlog_file = nova-compute-%s.log\n[compute]\nprovider_config_location = %s\n' \
+        "$host" "$host" "$BOX/providers/$host" >"$host.conf"
+done
+# One GPU for virtual machines, which Nova and Blazar count like cores.
+cat >providers/kvm1/gpu.yaml <<X
+meta:
+  schema_version: '1.0'
+providers:
+  - identification: {uuid: \$COMPUTE_NODE}
+    inventories: {additional: [{CUSTOM_H100: {total: 1, reserved: 0, min_unit: 1, max_unit: 1, step_size: 1, allocation_ratio: 1.0}}]}
+X
 
 {
     common neutron <<X
@@ -176,7 +192,7 @@ os_admin_project_domain_name = Default
 os_region_name = RegionOne
 identity_service = identity
 [manager]
-plugins = physical.host.plugin,flavor.instance.plugin
+plugins = physical.host.plugin,flavor.instance.plugin,virtual.floatingip.plugin,network.plugin
 event_max_retries = 1
 minutes_before_end_lease = 0
 # Chameleon's limit: seven days.

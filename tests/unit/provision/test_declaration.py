@@ -26,7 +26,7 @@ def test_example_names_must_be_replaced(tmp_path: Path) -> None:
 
 
 def test_there_is_an_example_for_each_case() -> None:
-    names = ["any-cloud", "block", "boot-volume", "jupyter-block", "jupyter-object", "object"]
+    names = ["any-cloud", "block", "boot-volume", "gpu", "jupyter-block", "jupyter-object", "object"]
     assert [path.stem for path in EXAMPLES] == names
 
 
@@ -155,6 +155,59 @@ def test_a_value_of_the_wrong_type_hides_no_other_fault(tmp_path: Path, text: st
     with pytest.raises(ConfigurationError) as caught:
         _load(tmp_path, f'name = "a"\n{text}\n[credentials]\n')
     assert place in caught.value.what and "[credentials] needs [bucket]" in caught.value.what
+
+
+LEASE = '[server]\nkey = "k"\n[lease]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('"2026-12-01 09:00"', "2026-12-01 09:00"),
+        ('"2026-12-01 09:00-05:00"', "2026-12-01 14:00"),
+        ("2026-12-01T09:00:00", "2026-12-01 09:00"),
+        ("2026-12-01 09:00:00+01:00", "2026-12-01 08:00"),
+    ],
+)
+def test_a_lease_begins_in_utc(tmp_path: Path, text: str, start: str) -> None:
+    declared = _load(tmp_path, f'name = "a"\n{LEASE}hours = 2\nstart = {text}\n')
+    assert declared.lease and f"{declared.lease.start:%Y-%m-%d %H:%M %Z}" == f"{start} UTC"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "lease.hours: is missing; or name an existing lease with `use`"),
+        ('use = "x"\nhours = 1\nnode_type = "y"', "lease.node_type: belongs to a new lease"),
+        ('hours = 1\nnode_type = "gpu a100"', "lease.node_type: "),
+        ('hours = 1\nstart = "tomorrow"', 'lease.start: must be a time such as "2026-12-01 09:00" (UTC)'),
+        ("hours = 1\nstart = 9", "lease.start: must be a time"),
+        ("hours = 1\nstart = 2026-12-01", "lease.start: must be a time"),
+        ('hours = 1\nstart = "2026-12-01 09:00:30"', "lease.start: must be a whole minute"),
+    ],
+)
+def test_a_lease_that_makes_no_sense(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, f'name = "a"\n{LEASE}{text}\n')
+    assert says in caught.value.what
+
+
+def test_an_address_is_reserved_by_a_lease(tmp_path: Path) -> None:
+    text = 'name = "a"\n[server]\nkey = "k"\n[floating_ip]\nreserve = true\n'
+    with pytest.raises(ConfigurationError, match=r"\[floating_ip\] reserve needs \[lease\]"):
+        _load(tmp_path, text)
+    assert _load(tmp_path, text + "[lease]\nhours = 1\n").floating_ip
+
+
+def test_bare_metal_has_its_flavor_and_longer_limits(tmp_path: Path) -> None:
+    node = f'name = "a"\n{LEASE}hours = 1\nnode_type = "gpu_a100"\n[limits]\nserver = 60\n'
+    declared = _load(tmp_path, node)
+    assert declared.server and declared.server.flavor == "baremetal"
+    assert (declared.limits.server, declared.limits.ssh, declared.limits.lease) == (60, 1800, 1200)
+    other = _load(tmp_path, node.replace('key = "k"', 'key = "k"\nflavor = "my-node"'))
+    assert other.server and other.server.flavor == "my-node"
+    used = _load(tmp_path, f'name = "a"\n{LEASE}use = "x"\n')
+    assert used.server and used.server.flavor == "m1.medium" and used.limits.server == 900
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
