@@ -79,11 +79,13 @@ describe() { sort <<<"$1" | uniq --count | sed -E 's/^ *([0-9]+) /\1 x /' | past
 one_line() { paste --serial --delimiters=';' <<<"$1"; }
 
 install_driver() {
+    local branch
     case $(. /etc/os-release && echo "${ID:-}") in
         ubuntu)
             need_packages ubuntu-drivers-common "linux-headers-$(uname -r)"
             patiently ubuntu-drivers install --gpgpu || packages_failed "ubuntu-drivers install --gpgpu"
-            need_packages "nvidia-utils-$(driver_branch)" # ubuntu-drivers leaves nvidia-smi out
+            branch=$(driver_branch)
+            need_packages "nvidia-utils-$branch" # ubuntu-drivers leaves nvidia-smi out
             ;;
         debian)
             await_first_boot

@@ -42,7 +42,7 @@ esac
 [ -e /gpu/loads ] || { echo "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"; exit 1; }
 touch /gpu/loaded
 """,
-    "curl": '[ ! -e /gpu/no-network ] && while [ $# -gt 0 ]; do [ "$1" != --output ] || echo key >"$2"; shift; done',
+    "curl": '[ ! -e /gpu/no-key ] && while [ $# -gt 0 ]; do [ "$1" != --output ] || echo key >"$2"; shift; done',
     "systemctl": "[ ! -e /gpu/configured ] || touch /gpu/gives-gpus",
     "docker": """
 case $1 in
@@ -194,7 +194,7 @@ def test_a_reboot_is_asked_for_once(gpu: GpuMachine) -> None:
     [
         ({"candidate": "(none)"}, 2, "non-free packages, which have NVIDIA's driver, aren't enabled"),
         ({"no-network": ""}, 5, "apt-get update failed"),
-        ({"installed": "", "loaded": "", "no-network": ""}, 5, "no key for the container toolkit"),
+        ({"installed": "", "loaded": "", "no-key": ""}, 5, "no key for the container toolkit"),
         ({"installed": "", "loaded": "", "containers": "4711\n"}, 3, "must be restarted to give GPUs to containers"),
         ({"installed": "", "loaded": "", "broken-json": ""}, 3, "invalid character in daemon.json"),
         ({"installed": "", "loaded": "", "shown": A100, "second": ""}, 3, "works with 1 x NVIDIA A100-SXM4-80GB"),

@@ -1,4 +1,4 @@
-"""Host set-up over SSH on a machine with disks: the volume script, twice, and what goes wrong on the way; Docker.
+"""Host set-up over SSH on a machine: the volume script, twice, and what goes wrong on the way; Docker; a reboot.
 
 One guest serves all tests of this module; each leaves the mount point free.
 """
@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from larder.errors import LarderError, ServiceError, StorageError
-from provision import host_scripts
+from larder.progress import Reporter
+from provision import gpu, host_scripts
+from provision.gpu import RebootNeededError
 from provision.host_scripts import Disk
 from provision.ssh import SshAddress, SshClient
 from tests.conftest import free_ports, wait_until
@@ -261,3 +263,41 @@ def mounted(ssh: SshClient, guest: Guest) -> Disk:
     disk = plugged(ssh, guest)
     host_scripts.mount(ssh, disk, marks()[1])
     return replace(disk, blank=False)
+
+
+# --- a GPU ------------------------------------------------------------------------------------------------------------
+
+DRIVER_OF_NEXT_BOOT = """
+set -e
+cp /proc/sys/kernel/random/boot_id /var/lib/larder-nvidia-boot
+mkdir -p /srv/sys/bus/pci/devices/0
+echo 0x10de >/srv/sys/bus/pci/devices/0/vendor
+echo 0x030200 >/srv/sys/bus/pci/devices/0/class
+cat >/usr/local/bin/nvidia-smi <<'X'
+#!/bin/sh
+! cmp -s /proc/sys/kernel/random/boot_id /srv/installed-in && echo NVIDIA A100, 570.1
+X
+cp /proc/sys/kernel/random/boot_id /srv/installed-in
+printf '#!/bin/sh\nexec nvidia-smi\n' >/usr/local/bin/docker
+printf '#!/bin/sh\necho the toolkit\n' >/usr/local/bin/nvidia-ctk
+chmod +x /usr/local/bin/*
+sync
+"""
+"""Stand-ins for a driver that was installed in this boot and works from the next one on, and for containers."""
+
+
+def test_a_driver_that_needs_a_reboot_gets_it_on_a_new_server(
+    ssh: SshClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_script(ssh: SshClient, name: str, *words: str, **options: Any) -> str:
+        return host_scripts.run_script(ssh, name, *words, "--sysfs", "/srv/sys", **options)
+
+    monkeypatch.setattr(gpu, "run_script", run_script)
+    reporter = Reporter("lab")
+    on_server(ssh, DRIVER_OF_NEXT_BOOT)
+    with pytest.raises(RebootNeededError, match=r"works only after a reboot: .*nvidia"):
+        gpu.set_up_gpu(ssh, reporter, may_reboot=False, reboot_seconds=BOOT_SECONDS)
+    gpu.set_up_gpu(ssh, reporter, may_reboot=True, reboot_seconds=2 * BOOT_SECONDS)
+    told = capsys.readouterr().err
+    assert "loaded the driver: 1 x NVIDIA A100, 570.1" in told and "found in a container: 1 x NVIDIA A100" in told
+    on_server(ssh, "rm /usr/local/bin/* /srv/installed-in /srv/sys -r; test ! -e /var/lib/larder-nvidia-boot")
