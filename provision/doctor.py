@@ -65,7 +65,7 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
         server = declared.server
         yield _check("image", lambda: str(servers.require_image_fits(stack, server).id))
         yield _check("flavor", lambda: _flavor(servers.find_flavor(stack, server.flavor)))
-        yield _check("network", lambda: str(servers.find_network(stack, server.network).id))
+        yield _check("network", lambda: plan.find_server_network(stack, server))
         yield _check("key pair", lambda: str(servers.find_key_pair(stack, server.key).fingerprint))
         yield _check("private key", lambda: plan.find_private_key(server))
         for name in plan.undeclared_groups(stack):

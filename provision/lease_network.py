@@ -77,7 +77,7 @@ def ensure(stack: Stack, declared: NetworkSpec) -> None:
     if subnet.id not in _subnets_at(stack, router):
         stack.report("change", f"{router}: connect the network {declared.name}")
         with stack.translate_errors("connect the network"):
-            stack.api("network").add_interface_to_router(router.id, subnet_id=subnet.id)
+            stack.api("network").add_interface_to_router(router.id, subnet=subnet.id)
 
 
 def _create_subnet(stack: Stack, declared: NetworkSpec, network: Any) -> Any:
@@ -130,5 +130,5 @@ def delete_router(stack: Stack, router: Resource) -> None:
             )
     with stack.translate_errors("delete the router"):
         for id in subnet_ids:
-            api.remove_interface_from_router(router.id, subnet_id=id)
+            api.remove_interface_from_router(router.id, subnet=id)
         api.delete_router(router.id)

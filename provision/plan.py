@@ -92,8 +92,7 @@ def check_references(stack: Stack) -> None:
         servers.require_image_fits(stack, declared)
         servers.find_key_pair(stack, declared.key)
         find_private_key(declared)
-        if not stack.declaration.network or stack.declaration.network.name != declared.network:
-            servers.find_network(stack, declared.network)
+        find_server_network(stack, declared)
     if stack.declaration.floating_ip:
         servers.find_network(stack, stack.declaration.floating_ip.network)
     for name in undeclared_groups(stack):
@@ -102,6 +101,13 @@ def check_references(stack: Stack) -> None:
     types += [declared.boot_volume.type] if declared and declared.boot_volume else []
     for name in sorted({name for name in types if name}):
         volumes.require_type(stack, name)
+
+
+def find_server_network(stack: Stack, server: ServerSpec) -> str:
+    """Return the id of the server's network, in words. Raises InputError if it is neither there nor to be reserved."""
+    if stack.declaration.network and stack.declaration.network.name == server.network:
+        return "reserved with the lease"
+    return str(servers.find_network(stack, server.network).id)
 
 
 def find_private_key(server: ServerSpec) -> str:

@@ -105,7 +105,7 @@ CONNECTED = {"servers": 1, "leases": 1, "addresses": 1, "networks": 1, "routers"
 
 def test_a_node_in_a_network_of_its_own(site: Site, wire: Wire) -> None:
     site.declare(NODE + RESERVED + NETWORK)
-    assert "lab-net" in site.run("plan").out
+    assert "lab-net" in site.run("plan").out and "reserved with the lease" in site.succeeds("doctor")
     site.succeeds("up")
     assert site.counts == CONNECTED and site.run("plan").code == 0
     (address,) = site.cloud.network.ips(project_id=site.project)
@@ -115,7 +115,7 @@ def test_a_node_in_a_network_of_its_own(site: Site, wire: Wire) -> None:
     (router,) = site.things["routers"]
     (network,) = site.things["networks"]
     subnet = site.cloud.network.create_subnet(network_id=network, ip_version=4, cidr="10.77.0.0/24", name="theirs")
-    site.cloud.network.add_interface_to_router(router, subnet_id=subnet.id)
+    site.cloud.network.add_interface_to_router(router, subnet=subnet.id)
     ended = site.run("down", "--yes")
     assert ended.code == 5 and f"theirs ({subnet.id})" in ended.err and site.counts == {"routers": 1}, ended
     # The lease's end took the network, with all that was in it.

@@ -113,11 +113,12 @@ def test_doctor_tells_of_room_for_a_lease(
     assert ended.code == 3 and "no capacity for the lease" in ended.out, ended
 
     site.declare(SERVER + lease)
-    for hours, says in ((1, "reserved, in part"), (3, "there is capacity: 1 of 1 hosts")):
+    ids = [host["id"] for host in site.admin.session.get(f"http://{site.box}:1234/v1/os-hosts").json()["hosts"]]
+    for hours, says in ((1, "reserved, in part"), (3, "there is capacity: 2 of 2 hosts")):
         start, end = (
             f"{datetime.now(UTC) + timedelta(hours=hours + more):%Y-%m-%dT%H:%M:00.000000}" for more in (0, 9)
         )
         held = [{"lease_id": "l", "id": "r", "start_date": start, "end_date": end}]
-        given = answers(200, json.dumps({"allocations": [{"resource_id": "1", "reservations": held}]}))
+        given = answers(200, json.dumps({"allocations": [{"resource_id": id, "reservations": held} for id in ids]}))
         wire.before = lambda request, given=given: given(request) if "/allocations" in request.url else None
         assert says in site.succeeds("doctor")

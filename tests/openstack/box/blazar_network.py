@@ -29,7 +29,7 @@ class NetworkPlugin(base.BasePlugin):
             if name not in values:
                 raise exceptions.MissingParameter(param=name)
         if "physnet1" not in values["resource_properties"] or len(self._reserved) >= SEGMENTS:
-            raise NotEnoughNetworksAvailable()
+            raise exceptions.NotEnoughHostsAvailable("Not enough networks available")
         return []
 
     def reserve_resource(self, reservation_id: str, values: dict[str, Any]) -> str:
@@ -67,7 +67,3 @@ class NetworkPlugin(base.BasePlugin):
 
     def query_allocations(self, resource_id_list: Any, lease_id: Any = None, reservation_id: Any = None) -> Any:
         return {}
-
-
-class NotEnoughNetworksAvailable(exceptions.NotEnoughHostsAvailable):
-    msg_fmt = "Not enough networks available"
