@@ -143,7 +143,7 @@ def write_keys(
     env_file = ["--env-file", f"{checkout_folder(repository)}/.env"] if repository else []
     options = ("--remote", remote, "--stack", stack, *env_file)
     text = json.dumps(keys).encode()
-    _report_output(_run_script(ssh, "keys.py", *options, stdin=text, seconds=DISK_SECONDS), reporter)
+    report_output(run_script(ssh, "keys.py", *options, stdin=text, seconds=DISK_SECONDS), reporter)
 
 
 def mount(ssh: SshClient, disk: Disk, formatted: Callable[[Disk], None], reporter: Reporter | None = None) -> None:
