@@ -12,7 +12,7 @@ COMMANDS := help demo etl-local etl-load etl-wds etl-lit index verify \
     s3-up s3-check s3-bucket s3-down s3-keys mount unmount ray-up ray-down \
     status doctor uninstall clean-local clean clean-wds clean-lit clean-s3 \
     build build-extract build-transform build-load build-index build-shard build-optimize build-verify build-s3 build-mount \
-    build-bench build-jupyter venv test test-unit test-integration test-containers test-openstack test-python lint docs \
+    build-bench build-jupyter venv test test-unit test-integration test-containers test-openstack test-python lint docs docs-site \
     benchmarks lock pin-images
 
 .PHONY: $(COMMANDS)

@@ -1,58 +1,58 @@
-"""Every command in the README, run in a fresh checkout as a new user would."""
+"""Every command of the README and of docs/stages.md, run in a fresh checkout as a new user would."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
 import subprocess
-import tarfile
-import tomllib
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-import zstandard
 from PIL import Image
 
 from tests.conftest import Store
+from tests.markdown import blocks
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Stands in for the public archive, and keeps everything small.
 IMAGES, TRAINING = 110, 67
-DOT_ENV = f"""\
-LARDER_SOURCE=sample
-LARDER_SAMPLE_IMAGES={IMAGES}
+SMALL = """\
 LARDER_BATCH_SIZE=16
 LARDER_WARMUP_BATCHES=1
 LARDER_EPOCHS=2
 """
+DOT_ENV = f"{SMALL}LARDER_SOURCE=sample\nLARDER_SAMPLE_IMAGES={IMAGES}\n"
 
 
-def blocks() -> list[list[str]]:
-    """Return the lines of the README's shell blocks, without comments."""
-    texts = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [[line.split("  #")[0].strip() for line in block.splitlines() if line.strip()] for block in texts]
+def commands_of(page: str) -> list[list[str]]:
+    """Return the commands of a page's shell blocks."""
+    return [block.commands for block in blocks(page, "sh")]
 
 
-FIRST, DATA, BY_HAND, STORE, RAY, LAB, LOOK, LIBRARY, CLOUD = blocks()
+FIRST, PHOTOS, BUCKET, LIBRARY, CLOUD = commands_of("README.md")
+STORE, RAY, LOOK, BY_HAND = commands_of("docs/stages.md")
+[CHAMELEON] = [block.commands for block in blocks("docs/operations.md", "sh") if "s3-check" in block.text]
 
 
 def test_the_first_commands_are_two() -> None:
     assert FIRST == ["make demo", "make test"]
 
 
-def files_as_food11() -> dict[str, bytes]:
-    return {f"{split}/{c}_{c}.jpg": _jpeg(c) for split in ("training", "validation", "evaluation") for c in range(11)}
-
-
-def files_in_folders() -> dict[str, bytes]:
-    return {f"{name}/{n}.jpg": _jpeg(n) for name in ("bread", "soup") for n in range(30)}
+def photos() -> dict[str, bytes]:
+    """Return photographs as people have them: in `train` and `val`, with spaces in the names of classes."""
+    classes = {"train": 30, "val": 8}
+    return {
+        f"{split}/{name}/{n}.jpg": _jpeg(n)
+        for split, count in classes.items()
+        for name in ("fried rice", "soup")
+        for n in range(count)
+    }
 
 
 def _jpeg(number: int) -> bytes:
@@ -66,16 +66,6 @@ def _write_zip(path: Path, files: dict[str, bytes]) -> None:
         for name, data in files.items():
             archive.writestr(name, data)
     path.chmod(0o644)
-
-
-def _tar_zst(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return zstandard.compress(stream.getvalue())
 
 
 def test_make_demo(run: Run, checkout: Path) -> None:
@@ -94,14 +84,6 @@ def test_make_test_is_there(run: Run, checkout: Path) -> None:
     assert "tests/unit" in run(*dry, folder=checkout, check=True).stdout
 
 
-def test_data_and_a_measurement(run: Run, checkout: Path) -> None:
-    """Run the command without a source, then the one that needs a tree. Other sources have volumes of their own."""
-    (checkout / ".env").write_text(DOT_ENV)
-    commands = [command for command in DATA if "LARDER_SOURCE" not in command]
-    assert [command.split()[1] for command in commands] == ["etl-local", "bench"]
-    _run_each(run, checkout, commands, RUNNER="compose")
-
-
 @pytest.mark.exhaustive
 def test_stage_by_stage(run: Run, checkout: Path) -> None:
     (checkout / ".env").write_text(DOT_ENV)
@@ -110,23 +92,33 @@ def test_stage_by_stage(run: Run, checkout: Path) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("command", [command for command in DATA if "LARDER_SOURCE" in command])
-def test_a_source(run: Run, checkout: Path, minio: dict[str, Any], command: str) -> None:
-    (checkout / ".env").write_text(DOT_ENV)
-    _write_zip(checkout / "photos.zip", files_in_folders() if "imagefolder " in command + " " else files_as_food11())
-    settings = {
-        "S3_ENDPOINT_URL": minio["published"],
-        "AWS_ACCESS_KEY_ID": minio["key"],
-        "AWS_SECRET_ACCESS_KEY": minio["secret"],
-        "RUNNER": "compose",
-    }
-    if "s3://" in command:
-        keys = {name.lower(): settings[name] for name in settings if name.startswith("AWS")}
-        client = boto3.client("s3", endpoint_url=minio["endpoint"], region_name="us-east-1", **keys)
-        if not any(bucket["Name"] == "bucket" for bucket in client.list_buckets()["Buckets"]):
-            client.create_bucket(Bucket="bucket")
-        client.put_object(Bucket="bucket", Key="photos.tar.zst", Body=_tar_zst(files_as_food11()))
-    _run_each(run, checkout, [command], **settings)
+def test_my_photos(run: Run, checkout: Path, own_project: dict[str, str]) -> None:
+    settings = own_project | {"RUNNER": "compose"}
+    (checkout / ".env").write_text(SMALL)
+    _write_zip(checkout / "photos.zip", photos())
+    try:
+        _run_each(run, checkout, PHOTOS, **settings)
+    finally:
+        run("make", "clean-s3", "YES=1", folder=checkout, **settings)
+    records = [json.loads(path.read_text()) for path in (checkout / "results").glob("*.json")]
+    assert {record["arm"]: record["images"] for record in records} == {"imagefolder_local": 60, "stream": 60}
+
+
+def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server: Store) -> None:
+    """Photos that are in a bucket: the shards beside them hold every one, with the classes' own names."""
+    bucket = f"my-bucket-{uuid.uuid4().hex[:8]}"
+    store = {"S3_ENDPOINT_URL": "published", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    (checkout / ".env").write_text(
+        f"{SMALL}S3_BUCKET={bucket}\n" + "".join(f"{n}={minio[k]}\n" for n, k in store.items())
+    )
+    minio_server.client.create_bucket(Bucket=bucket)
+    for name, data in photos().items():
+        minio_server.client.put_object(Bucket=bucket, Key=f"photos/{name}", Body=data)
+    _run_each(run, checkout, [command.replace("my-bucket", bucket) for command in BUCKET], RUNNER="compose")
+    found = minio_server.client.get_object(Bucket=bucket, Key="photos-webdataset/_larder/manifest.json")
+    manifest = json.load(found["Body"])
+    assert manifest["classes"] == ["fried rice", "soup"]
+    assert {name: split["samples"] for name, split in manifest["splits"].items()} == {"training": 60, "validation": 16}
 
 
 def _run_each(run: Run, checkout: Path, commands: list[str], **settings: str) -> None:
@@ -170,23 +162,15 @@ def test_into_a_store_and_back(run: Run, checkout: Path, own_project: dict[str, 
 
 
 @pytest.mark.exhaustive
-def test_the_labs_commands(run: Run, checkout: Path, minio: dict[str, Any], minio_server: Store) -> None:
+def test_chameleons_commands(run: Run, checkout: Path, minio: dict[str, Any], minio_server: Store) -> None:
     keys = {"S3_ENDPOINT_URL": "published", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     (checkout / ".env").write_text(DOT_ENV + "".join(f"{name}={minio[key]}\n" for name, key in keys.items()))
     run("make", "etl-local", folder=checkout, check=True, RUNNER="compose")
     minio_server.client.create_bucket(Bucket="object-chi-netid")  # MinIO takes no capital letters, Ceph does
-    commands = "\n".join(LAB).replace("netID", "netid")
+    commands = "\n".join(CHAMELEON).replace("netID", "netid")
     ended = run("bash", "-ec", commands, folder=checkout, check=True)
     assert f"{IMAGES} objects in s3://object-chi-netid/Food-11: {IMAGES} sent" in ended.stderr
     assert "up to date" in run("bash", "-ec", commands, folder=checkout, check=True).stderr
-
-
-def test_the_library_is_installed_with_extras_that_exist() -> None:
-    """tests/integration installs the wheel, and runs the script."""
-    [install] = LIBRARY
-    [extras] = re.findall(r"^pip install '\.\[(.+)\]'$", install)
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras.split(",")) <= set(known)
 
 
 def test_the_clouds_commands_are_there(run: Run) -> None:

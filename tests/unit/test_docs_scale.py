@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from docs.generate import ROOT
 from docs.scale import Costs, Prices, cost_table, main, steps, storage_month, stream_table, with_tables
+from tests.markdown import blocks
 
 
 def test_steps_multiply_what_an_image_costs() -> None:
@@ -56,6 +59,14 @@ def test_every_figure_has_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line for line in free.splitlines() if line.startswith(("| extract", "| shard", "| an epoch", "| load"))]
     assert len(rows) == 15
     assert all(row.split("|")[5].strip() == "0" for row in rows)
+
+
+def test_the_pages_command(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = blocks("docs/scale.md", "sh")
+    words = shlex.split(block.text)
+    assert words[:3] == ["python", "-m", "docs.scale"]
+    main(words[3:])
+    assert "| extract |" in capsys.readouterr().out
 
 
 def test_ranks_share_the_order() -> None:

@@ -87,6 +87,8 @@ COMMANDS: tuple[Command, ...] = (
             develop.test_python, settings=("TEST_PYTHON", "TEST_PROCESSES", "DIST", "PYTEST_ARGS")),
     Command("lint", _DEVELOP, "run ruff and mypy, and check that generated docs are fresh", develop.lint),
     Command("docs", _DEVELOP, "write the generated docs", develop.docs),
+    Command("docs-site", _DEVELOP, "build the documentation as a site that can be searched, in .larder/site/",
+            develop.docs_site),
     Command("benchmarks", _DEVELOP, "compare the speed of the stages with that of other tools", develop.benchmarks,
             words="[BENCHMARK...]"),
     Command("lock", _DEVELOP, "renew the lock file", develop.lock),

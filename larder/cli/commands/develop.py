@@ -182,6 +182,12 @@ def docs(app: App, _: Sequence[str]) -> None:
     app.run(Call((PYTHON, "-m", "docs.generate")))
 
 
+def docs_site(app: App, _: Sequence[str]) -> None:
+    """Build the documentation site, and print its address."""
+    venv(app, ())
+    app.run(Call((PYTHON, "-m", "docs.site")))
+
+
 def benchmarks(app: App, words: Sequence[str]) -> None:
     """Compare the speed of the stages with that of other tools."""
     names = runpy.run_path(str(app.root / "benchmarks" / "names.py"))["NAMES"]

@@ -17,7 +17,7 @@ from larder.cli.setting_specs import PYTHONS
 _KEYS = ("s3-host.env", "s3-compose.env", "jupyter-token")
 _STORE_FILES = ("data", "link", "log", "pid", "lock")
 _MOUNT_FILES = (".rclone.sock", ".mount.json", ".mount.log", ".cache")
-_COMMON_NAMES = ("cache", "jupyter", "mount")
+_COMMON_NAMES = ("cache", "jupyter", "mount", "site")
 """Folders in LARDER_HOME with common names. They count as larder's only if everything beside them is larder's."""
 _TIMEOUT_SECONDS = 2.0
 

@@ -28,6 +28,7 @@ from tests.conftest import Store
 from tests.integration.conftest import MakePicture
 from tests.integration.loaders.conftest import Stored
 from tests.integration.loaders.forged import Forged
+from tests.markdown import blocks
 
 ROOT = Path(__file__).resolve().parents[3]
 LOADERS = {
@@ -58,8 +59,8 @@ def run_script(text: str, folder: Path, environ: dict[str, str]) -> str:
 
 def example_of_the_readme() -> str:
     """The script in the README."""
-    [script] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return script
+    [script] = blocks("README.md", "python")
+    return script.text
 
 
 def example_of_the_package() -> str:

@@ -58,7 +58,7 @@ def fill_files(machine: Machine) -> Path:
     put_artifact(volume, "raw", "raw")
     (volume / ".larder").mkdir()
     (home / "volumes" / "empty").mkdir()
-    for name in ("cache", "mount", "jupyter", "store/data"):
+    for name in ("cache", "mount", "jupyter", "site", "store/data"):
         (home / name).mkdir(parents=True)
     (home / "store" / "data" / "objects").write_bytes(bytes(5000))
     (home / "s3-host.env").write_text("AWS_SECRET_ACCESS_KEY=top-secret\n")
