@@ -36,6 +36,18 @@ SERVERS = {
 """The compose file of each server."""
 _REMOVED_TOGETHER = {"minio": ("distant", ("link", "minio")), "ray-head": ("ray", ("ray-head", "ray-worker"))}
 """By server: servers that are removed with it, and a compose file that has them."""
+LAB_SERVICES = (
+    "extract-data",
+    "transform-data",
+    "load-data",
+    "shard-webdataset",
+    "load-webdataset",
+    "upload-webdataset",
+    "optimize-litdata",
+    "load-litdata",
+    "upload-litdata",
+)
+"""Names of stages in Chameleon's lab (docs/lab.md), which runs them without --rm."""
 MEASURING = ("bench", "jupyter")
 _BUILD = ("AWS_ACCESS_KEY_ID", "BASE_IMAGE", "LARDER_REVISION", "TORCH_INDEX_URL", "TORCH_BACKEND")
 """Variables that a build needs. compose/minio.yaml is invalid without AWS_ACCESS_KEY_ID."""

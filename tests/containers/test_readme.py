@@ -105,7 +105,7 @@ def test_my_photos(run: Run, checkout: Path, own_project: dict[str, str]) -> Non
 
 
 def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server: Store) -> None:
-    """Photos that are in a bucket: the shards beside them hold every one, with the classes' own names."""
+    """Photos that are in a bucket, and one that is broken: the shards hold the others, by the classes' own names."""
     bucket = f"my-bucket-{uuid.uuid4().hex[:8]}"
     store = {"S3_ENDPOINT_URL": "published", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     (checkout / ".env").write_text(
@@ -114,7 +114,12 @@ def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server
     minio_server.client.create_bucket(Bucket=bucket)
     for name, data in photos().items():
         minio_server.client.put_object(Bucket=bucket, Key=f"photos/{name}", Body=data)
-    _run_each(run, checkout, [command.replace("my-bucket", bucket) for command in BUCKET], RUNNER="compose")
+    minio_server.client.put_object(Bucket=bucket, Key="photos/train/soup/broken.jpg", Body=_jpeg(1)[:-20])
+    check, index, pack = (command.replace("my-bucket", bucket) for command in BUCKET)
+    broken = run("bash", "-c", index, folder=checkout, RUNNER="compose")
+    assert "rejected 'train/soup/broken.jpg'" in broken.stderr
+    assert "leave them out with LARDER_MAX_REJECTS=1" in broken.stderr
+    _run_each(run, checkout, [check, f"{index} LARDER_MAX_REJECTS=1", pack], RUNNER="compose")
     found = minio_server.client.get_object(Bucket=bucket, Key="photos-webdataset/_larder/manifest.json")
     manifest = json.load(found["Body"])
     assert manifest["classes"] == ["fried rice", "soup"]

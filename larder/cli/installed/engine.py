@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from larder.cli import project
-from larder.cli.compose import SERVERS
+from larder.cli.compose import LAB_SERVICES, SERVERS
 from larder.cli.inspector import PROJECT_LABEL, CheckoutInspector
 from larder.cli.installed import DATA_KINDS, InstalledItem, describe_volume
 from larder.cli.pipelines import STAGES
@@ -43,7 +43,7 @@ class DockerItems:
 
     def __init__(self, inspector: CheckoutInspector) -> None:
         self.inspector = inspector
-        services = {*SERVERS, *STAGES}
+        services = {*SERVERS, *STAGES, *LAB_SERVICES}
         self.containers = [container for container in inspector.containers() if container.service in services]
         self.networks = self._labelled("network", "{{.Name}}")
         keys = (

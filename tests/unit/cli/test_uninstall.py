@@ -37,9 +37,12 @@ def fill_engine(machine: Machine) -> None:
     machine.engine.answer(
         "ps",
         having="com.docker.compose.project=larder",
-        text=("1\tlarder-minio-1\tminio\trunning\t\n2\tlarder-web-1\tnot-of-larder\trunning\t\n"),
+        text=(
+            "1\tlarder-minio-1\tminio\trunning\t\n2\tlarder-web-1\tnot-of-larder\trunning\t\n"
+            "3\tlarder-load-data-run-5d7e\tload-data\texited\t\n"
+        ),
     )
-    machine.engine.answer("ps", having="volume=", text="1\tlarder-minio-1\n")
+    machine.engine.answer("ps", having="volume=", text="1\tlarder-minio-1\n3\tlarder-load-data-run-5d7e\n")
     machine.engine.answer("network", "ls", text="larder_default\n")
     machine.engine.answer("volume", "ls", text="food11_local_baseline\nfood11_demo\n")
     machine.engine.answer("volume", "ls", "--filter", text=volumes)
@@ -108,7 +111,7 @@ def test_everything_of_larder_goes_and_nothing_else(machine: Machine, word: str)
     ended = machine.larder("uninstall", *filter(None, [word]), stdin="y\n")
     assert ended.returncode == 0, ended.stderr
     assert changes(machine) == [
-        ["rm", "--force", "larder-minio-1"],
+        ["rm", "--force", "larder-minio-1", "larder-load-data-run-5d7e"],
         ["network", "rm", "larder_default"],
         ["volume", "rm", "food11_local_baseline", "food11-webdataset_wds_out", "larder_minio"],
         ["image", "rm", "larder-load:0.0.1", f"larder-load:{__version__}", f"larder-provision:{__version__}"],
