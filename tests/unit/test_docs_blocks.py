@@ -22,7 +22,7 @@ COMMANDS = "tests/unit/cli/test_command_line.py::test_documented_commands_have_v
 
 RUN_BY = {
     "README.md: make demo": f"{README}::test_make_demo",
-    "README.md: make etl-local LARDER_SOURCE=photos.zip LARDER_DATASET=photo": f"{README}::test_my_photos",
+    "README.md: echo LARDER_DATASET=photos >> .env": f"{README}::test_my_photos",
     "README.md: make s3-check": f"{README}::test_my_bucket",
     "README.md: pip install '.[stream,torch]'": f"{HERE}::test_installed_extras_exist",
     "README.md: import torch": f"{LOADERS}/test_loaders.py::test_ten_lines_train_from_shards_in_a_bucket",
