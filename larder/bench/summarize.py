@@ -165,7 +165,7 @@ def _ignores_workers(arm: str) -> bool:
 
 def _in_words(arm: ArmSummary) -> str:
     """Return what an arm ran with."""
-    return "all cores" if _ignores_workers(arm.arm) else f"{arm.workers} workers"
+    return "all cores" if _ignores_workers(arm.arm) else f"{arm.workers} worker{'s' if arm.workers != 1 else ''}"
 
 
 def _summarize_steps(rounds: Sequence[StepsRecord]) -> StepsSummary | None:

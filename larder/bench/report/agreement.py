@@ -42,9 +42,10 @@ def find_agreement(pairs: Sequence[tuple[Record, Record]]) -> Agreement:
 def describe(agreement: Agreement) -> str:
     """Return the result in a sentence."""
     if agreement.holds:
+        ranks = f"both rank {agreement.arms} arms the same, and " if agreement.arms > 1 else ""
         return (
-            f"The two runs agree: both rank {agreement.arms} arms the same, and the medians of each arm differ by less "
-            "than the wider of its two 95% intervals."
+            f"The two runs agree: {ranks}the medians of each arm differ by less than the wider of its two 95% "
+            "intervals."
         )
     faults = [f"{one} and {other} change places" for one, other in agreement.swapped] + agreement.apart
     return f"The two runs don't agree: {'; '.join(faults)}."

@@ -75,8 +75,8 @@ def compare_records(after: RecordFile, before: RecordFile) -> Changes:
         after.content,
         noise,
         arms,
-        [_named(key) for key in earlier if key not in later],
-        [_named(key) for key in later if key not in earlier],
+        [_named(before.content, key) for key in earlier if key not in later],
+        [_named(after.content, key) for key in later if key not in earlier],
         Table(
             "What else differs", ("what", "before", "now"), list(_differences(before.content, after.content)),
             frozenset({0, 1, 2}),
@@ -94,7 +94,8 @@ def headline(changes: Changes) -> str:
         return f"{against}: a record lacks the rounds, so it is unknown what changed."
     if not changed:
         return f"{against}: nothing changed beyond the noise of {changes.noise:.1%}."
-    parts = [f"{one.arm} with {one.workers} workers is {abs(one.ratio - 1):.0%} {one.verdict}" for one in changed]
+    named = [_named(changes.after, (one.arm, one.workers)) for one in changed]
+    parts = [f"{name} is {abs(one.ratio - 1):.0%} {one.verdict}" for name, one in zip(named, changed, strict=True)]
     return f"{against}: {'; '.join(parts)}. Smaller changes are within the noise of {changes.noise:.1%}."
 
 
@@ -103,7 +104,7 @@ def changes_table(changes: Changes) -> Table:
     rows = [
         (
             one.arm,
-            str(one.workers),
+            facts.workers_of(changes.after, one.after),
             number(one.before["imgs_per_s"]["median"]),
             number(one.after["imgs_per_s"]["median"]),
             f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})" if one.ratio else facts.NO_FIGURE,
@@ -192,5 +193,5 @@ def _arrows(changes: Changes, change: Change) -> Iterator[str]:
     yield " → ".join(facts.traffic_of(*pair)[0] for pair in ((changes.before.content, old), (changes.after, new)))
 
 
-def _named(key: tuple[str, int]) -> str:
-    return f"{key[0]} with {key[1]} workers"
+def _named(record: Record, key: tuple[str, int]) -> str:
+    return f"{key[0]} with {facts.ran_with(record, *key)}"

@@ -84,7 +84,7 @@ def workers_of(record: Record, summary: Record) -> str:
 
 def ran_with(record: Record, arm: str, workers: int) -> str:
     """Return what an arm ran with, in words."""
-    return _ALL_CORES if _ignores_workers(record, arm) else f"{workers} workers"
+    return _ALL_CORES if _ignores_workers(record, arm) else f"{workers} worker{'s' if workers != 1 else ''}"
 
 
 def _ignores_workers(record: Record, arm: str) -> bool:

@@ -28,6 +28,11 @@ def test_runs_agree_if_ranks_are_the_same_and_medians_near() -> None:
     assert describe(find_agreement(pairs)).startswith("The two runs agree: both rank 2 arms the same")
 
 
+def test_one_arm_has_no_rank() -> None:
+    found = find_agreement([(summary("stream", 1000, 40), summary("stream", 1030, 20))])
+    assert describe(found).startswith("The two runs agree: the medians of each arm differ")
+
+
 @pytest.mark.parametrize("after", [959.0, 1041.0])
 def test_medians_further_apart_than_the_wider_interval_dont_agree(after: float) -> None:
     found = find_agreement([(summary("stream", 1000, 40), summary("stream", after, 20))])

@@ -37,6 +37,19 @@ def test_a_change_counts_if_it_is_beyond_the_noise(make_record: MakeRecord, fact
     assert row[4].startswith(f"{factor:.3f} (")
 
 
+def test_an_arm_that_uses_all_cores_has_no_number_of_workers(make_record: MakeRecord) -> None:
+    def change(record: dict[str, Any]) -> None:
+        change_rates("webdataset", 1.2)(record)
+        for arm in record["arms"]:
+            if arm["name"] == "webdataset":
+                arm["workers"] = "all cores"
+
+    changes = compare_records(make_record(change), make_record(name="before.json"))
+    assert "webdataset with all cores is 20% faster" in headline(changes)
+    [row] = [row for row in changes_table(changes).rows if row[0] == "webdataset"]
+    assert row[1] == "all cores"
+
+
 def test_without_an_a_a_test_nothing_is_claimed(make_record: MakeRecord) -> None:
     before = make_record(lambda record: record["summary"].update(repeated=None), "before.json")
     changes = compare_records(make_record(change_rates("webdataset", 2.0)), before)
