@@ -32,6 +32,9 @@ def test_each_command_is_explained_and_nothing_waits_for_an_answer(notebook: Any
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for source in code:
         assert len(source.splitlines()) <= 6
+        commands = re.findall(r"python3 -m larder .*", source)
+        assert len(commands) < 2 or source.startswith("%%bash\nset -e\n"), "else only the last failure would be seen"
+        assert not [command for command in commands if " ssh " in command and not command.endswith("</dev/null")]
         deletes = re.search(r" (down|server delete|bucket delete|revoke)\b", source)
         assert not deletes or "--yes" in source, "a notebook has no terminal to ask in"
     used = set(re.findall(r"provision/examples/([a-z-]+)\.toml", "\n".join(code)))
