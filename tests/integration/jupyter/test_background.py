@@ -65,7 +65,7 @@ def test_it_starts_once_and_stops(task: Task, tmp_path: Path, port: int) -> None
     assert task("url").stdout == f"http://127.0.0.1:{port}/lab?token=a-token\n"
     assert status(f"http://127.0.0.1:{port}/api/contents?token=a-token") == 200
     assert status(f"http://127.0.0.1:{port}/api/contents?token=b-token") == 403
-    assert (tmp_path / "work" / "look.ipynb").exists()
+    assert (tmp_path / "work" / "1-images.ipynb").exists()
     assert task("ready").returncode == 0
     assert task("down").returncode == 0
     assert task("ready").returncode == 3

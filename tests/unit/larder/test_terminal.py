@@ -198,11 +198,15 @@ def test_only_one_module_prints() -> None:
         "larder/cli/inventory.py",
         "larder/cli/commands/completion.py",
         "larder/cli/console.py",
+        "larder/cli/remote.py",  # the command of a dry run
+        "larder/bench/own_loaders.py",  # figures, in a notebook
         "larder/cli/lock.py",
         "larder/distant/__main__.py",  # its port, for the process that started it
         "larder/stream/build.py",
         "provision/commands.py",
-        "provision/host/volume.py",  # one file, alone on a server
+        "provision/caller.py",  # a question, which is escaped
+        "provision/host/keys.py",  # one file, alone on a server
+        "provision/host/volume.py",  # likewise
     }
     violations = set()
     for folder in ("larder", "services", "provision"):
