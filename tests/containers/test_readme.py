@@ -108,9 +108,8 @@ def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server
     """Photos that are in a bucket, and one that is broken: the shards hold the others, by the classes' own names."""
     bucket = f"my-bucket-{uuid.uuid4().hex[:8]}"
     store = {"S3_ENDPOINT_URL": "published", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    (checkout / ".env").write_text(
-        f"{SMALL}S3_BUCKET={bucket}\n" + "".join(f"{n}={minio[k]}\n" for n, k in store.items())
-    )
+    settings = "".join(f"{name}={minio[key]}\n" for name, key in store.items())
+    (checkout / ".env").write_text(f"{SMALL}S3_BUCKET={bucket}\nLARDER_DATASET=photos\n{settings}")
     minio_server.client.create_bucket(Bucket=bucket)
     for name, data in photos().items():
         minio_server.client.put_object(Bucket=bucket, Key=f"photos/{name}", Body=data)
