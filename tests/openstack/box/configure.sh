@@ -141,6 +141,8 @@ for host in localhost "${RESERVABLE[@]}"; do
     printf '[DEFAULT]\nhost = %s\nlog_file = nova-compute-%s.log\n[compute]\nprovider_config_location = %s\n' \
         "$host" "$host" "$BOX/providers/$host" >"$host.conf"
 done
+# The node holds its own flavor, with one core, and none of virtual machines: else their leases would take it from tests.
+sed -i '/^host = /a reserved_host_cpus = 999\ncpu_allocation_ratio = 1.0' gpu1.conf
 # One GPU for virtual machines, which Nova and Blazar count like cores.
 cat >providers/kvm1/gpu.yaml <<X
 meta:
