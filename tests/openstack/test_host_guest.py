@@ -299,5 +299,5 @@ def test_a_driver_that_needs_a_reboot_gets_it_on_a_new_server(
         gpu.set_up_gpu(ssh, reporter, may_reboot=False, reboot_seconds=BOOT_SECONDS)
     gpu.set_up_gpu(ssh, reporter, may_reboot=True, reboot_seconds=2 * BOOT_SECONDS)
     told = capsys.readouterr().err
-    assert "loaded the driver: 1 x NVIDIA A100, 570.1" in told and "found in a container: 1 x NVIDIA A100" in told
+    assert "found the driver: 1 x NVIDIA A100, 570.1" in told and "found in a container: 1 x NVIDIA A100" in told
     on_server(ssh, "rm /usr/local/bin/* /srv/installed-in /srv/sys -r; test ! -e /var/lib/larder-nvidia-boot")
