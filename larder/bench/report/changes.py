@@ -94,8 +94,9 @@ def headline(changes: Changes) -> str:
         return f"{against}: a record lacks the rounds, so it is unknown what changed."
     if not changed:
         return f"{against}: nothing changed beyond the noise of {changes.noise:.1%}."
-    named = [_named(changes.after, (one.arm, one.workers)) for one in changed]
-    parts = [f"{name} is {abs(one.ratio - 1):.0%} {one.verdict}" for name, one in zip(named, changed, strict=True)]
+    parts = [
+        f"{_named(changes.after, (one.arm, one.workers))} is {abs(one.ratio - 1):.0%} {one.verdict}" for one in changed
+    ]
     return f"{against}: {'; '.join(parts)}. Smaller changes are within the noise of {changes.noise:.1%}."
 
 
