@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import psutil
 from larder import __version__
 from larder.bench.run_record import RecordField
 from larder.distant.find import find_link
-from larder.distant.link import Link
 from larder.machine import CGROUP, available_cpus, cpu_quota_cores
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -73,12 +71,6 @@ def collect(started: datetime, revision: str = "", endpoint: str = "") -> dict[s
         "bandwidth_bits_per_s": link and link.bits_per_s,
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
-
-
-def link_of(provenance: Mapping[str, Any]) -> Link | None:
-    """Return the link through which the store was reached; None without one, and in records of earlier versions."""
-    latency = provenance.get("latency_s")
-    return None if latency is None else Link(latency, provenance.get("bandwidth_bits_per_s"))
 
 
 def git_revision(checkout: Path) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from larder.bench.provenance import link_of
 from larder.bench.run_record import passes_of
+from larder.distant.link import recorded_link
 from larder.errors import InputError
 from larder.terminal import join_lines
 
@@ -108,7 +108,7 @@ def _runs(record: dict[str, Any]) -> list[_PassRate]:
     """Return each pass of a record. Raise KeyError or TypeError if a field is missing."""
     loader = record["settings"]["webdataset_loader"] if record["arm"] == "webdataset" else ""
     arm_name = f"{record['arm']} by {loader}" if loader == "webdataset" else str(record["arm"])
-    store, link = urlsplit(record["settings"]["s3_endpoint_url"]).netloc or "AWS", link_of(record["provenance"])
+    store, link = urlsplit(record["settings"]["s3_endpoint_url"]).netloc or "AWS", recorded_link(record["provenance"])
     where = f"{store}{THROUGH}{link.describe()}" if link else store
     return [
         _PassRate(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from larder.bench.provenance import link_of
 from larder.bench.run_record import passes_of
+from larder.distant.link import recorded_link
 from larder.progress import format_amount
 from larder.terminal import Lines, join_lines
 
@@ -47,7 +47,7 @@ def _format_figures(figures: dict[str, Any]) -> dict[str, str]:
 def _format_conditions(record: dict[str, Any]) -> dict[str, str]:
     """Format the conditions of the measurement."""
     run, dataset, settings = record["provenance"], record["dataset"], record["settings"]
-    link = link_of(run)
+    link = recorded_link(run)
     quota = f", of which {run['cpu_quota_cores']:g} may be used" if run["cpu_quota_cores"] else ""
     return {
         "warm-up": format_amount(record["warmup_batches"], "batches") if record["warmup_batches"] else "none",

@@ -18,6 +18,7 @@ from larder.bench.comparison_record import (
     Summary,
     WaterfallStep,
 )
+from larder.bench.report.facts import count_workers
 from larder.bench.statistics import median_interval, paired_ratios
 
 AGAIN = " (again)"
@@ -165,7 +166,7 @@ def _ignores_workers(arm: str) -> bool:
 
 def _in_words(arm: ArmSummary) -> str:
     """Return what an arm ran with."""
-    return "all cores" if _ignores_workers(arm.arm) else f"{arm.workers} worker{'s' if arm.workers != 1 else ''}"
+    return "all cores" if _ignores_workers(arm.arm) else count_workers(arm.workers)
 
 
 def _summarize_steps(rounds: Sequence[StepsRecord]) -> StepsSummary | None:

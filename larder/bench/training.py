@@ -10,8 +10,8 @@ import itertools
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from larder.bench.provenance import link_of
 from larder.bench.run_record import CONDITION_FIELDS, RecordField
+from larder.distant.link import recorded_link
 from larder.errors import ConfigurationError
 from larder.loaders.loader import Loader
 from larder.progress import Reporter
@@ -153,6 +153,6 @@ def render_training(record: dict[str, Any]) -> Lines:
         rate, share = epoch["images"] / epoch["seconds"], epoch["waiting_seconds"] / epoch["seconds"]
         rows.append(f"{number:>5}  {rate:>6,.0f}  {share:>7.0%}  {epoch['loss']:.3f}")
     held_out = record["settings"]["held_out"]
-    link = link_of(record["provenance"])
+    link = recorded_link(record["provenance"])
     store = [f"store {record['settings']['s3_endpoint_url']}, through {link.describe()}"] if link else []
     return join_lines(*rows, f"accuracy on {held_out}: {record['accuracy']:.1%}", *store)

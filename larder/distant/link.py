@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError
 
@@ -43,11 +43,22 @@ def join_links(*links: Link | None) -> Link | None:
         >>> join_links(Link(0.02, None), None, Link(0.005, 1000))
         Link(latency_s=0.025, bits_per_s=1000)
     """
-    there = [link for link in links if link is not None]
-    if not there:
+    present = [link for link in links if link is not None]
+    if not present:
         return None
-    limits = [link.bits_per_s for link in there if link.bits_per_s is not None]
-    return Link(sum(link.latency_s for link in there), min(limits, default=None))
+    limits = [link.bits_per_s for link in present if link.bits_per_s is not None]
+    return Link(sum(link.latency_s for link in present), min(limits, default=None))
+
+
+def recorded_link(provenance: Mapping[str, Any]) -> Link | None:
+    """Return the link that a record's provenance names; None without one, and in records of earlier versions.
+
+    Example:
+        >>> recorded_link({"latency_s": 0.02, "bandwidth_bits_per_s": None})
+        Link(latency_s=0.02, bits_per_s=None)
+    """
+    latency = provenance.get("latency_s")
+    return None if latency is None else Link(latency, provenance.get("bandwidth_bits_per_s"))
 
 
 def parse_link(latency: str, bandwidth: str) -> Link | None:
@@ -97,26 +108,19 @@ def parse_bandwidth(text: str) -> int | None:
     return bits
 
 
-def validated_latency(text: str) -> str:
-    """Return the text of a setting, which is a round-trip time or empty.
+def _validator(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a function that returns a setting's text, and raises ValueError if `parse` does. It may be empty."""
 
-    Raises:
-        ValueError: If it is neither.
-    """
-    if text:
-        parse_latency(text)
-    return text
+    def validated(text: str) -> str:
+        if text:
+            parse(text)
+        return text
+
+    return validated
 
 
-def validated_bandwidth(text: str) -> str:
-    """Return the text of a setting, which is a bandwidth or empty.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if text:
-        parse_bandwidth(text)
-    return text
+validated_latency = _validator(parse_latency)
+validated_bandwidth = _validator(parse_bandwidth)
 
 
 class Bandwidth:

@@ -29,6 +29,7 @@ from larder.bench.wording import name_settings_in_errors, next_steps_for
 from larder.bucket import BucketPrefix
 from larder.contract import Artifact, IndexEntry, Manifest, find_manifest, read_index, read_manifest
 from larder.dataset import ArtifactLayout
+from larder.distant.link import recorded_link
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.loaders.bucket_data import open_artifact_prefix
 from larder.loaders.hints import CREATE_AGAIN
@@ -297,15 +298,13 @@ def describe_requests(record: dict[str, Any]) -> str:
 
 def describe_link(record: dict[str, Any]) -> str:
     """Describe the simulated link to the store that a record names, or say how to simulate one."""
-    latency, bits = (record["provenance"].get(name) for name in ("latency_s", "bandwidth_bits_per_s"))
-    if latency is None:
-        return replace_stage_names(
-            "The store is as near as the network makes it. To make it distant, run "
-            f"{StageRun('s3', 'up').with_settings(LARDER_LINK_LATENCY='20ms', LARDER_LINK_BANDWIDTH='200mbit')}, then "
-            "this notebook again."
-        )
-    limit = "" if bits is None else f", and let at most {bits / 1e6:,.0f} Mbit/s through"
-    return f"A simulated link added {latency * 1000:,.0f} ms to each round trip{limit}."
+    link = recorded_link(record["provenance"])
+    if link:
+        return f"The store was read through {link.describe()}."
+    slow = StageRun("s3", "up").with_settings(LARDER_S3_LATENCY="20ms", LARDER_S3_BANDWIDTH="200mbit")
+    return replace_stage_names(
+        f"The store is as near as the network makes it. To make it distant, run {slow}, then this notebook again."
+    )
 
 
 def find_mounted_tree() -> Path:

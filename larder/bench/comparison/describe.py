@@ -20,7 +20,7 @@ from larder.bench.comparison.data import FoundData
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import UNKNOWN, Arm, Data, PixelError, Provenance
 from larder.bench.summarize import AGAIN, NOTHING
-from larder.distant.link import join_links
+from larder.distant.link import join_links, recorded_link
 
 LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "s3fs", "botocore", "litdata", "webdataset")
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ _UNTIMED = {"round_seconds", "extra_seconds", "rounds"}
 def describe_machine(started: datetime, settings: ComparisonSettings, packages: Sequence[str]) -> Provenance:
     """Return the provenance of a run. Call it before the run, so that the load average shows other programs only."""
     known = provenance.collect(started, settings.revision, settings.s3_endpoint_url)
-    link = join_links(provenance.link_of(known), settings.link)
+    link = join_links(recorded_link(known), settings.link)
     return Provenance(
         time_utc=known["time_utc"],
         larder=known["larder"],

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from larder.distant.link import Link
+from larder.distant.link import recorded_link
 
 Record = Mapping[str, Any]
 """The record of a comparison, or a part of it."""
@@ -84,7 +84,12 @@ def workers_of(record: Record, summary: Record) -> str:
 
 def ran_with(record: Record, arm: str, workers: int) -> str:
     """Return what an arm ran with, in words."""
-    return _ALL_CORES if _ignores_workers(record, arm) else f"{workers} worker{'s' if workers != 1 else ''}"
+    return _ALL_CORES if _ignores_workers(record, arm) else count_workers(workers)
+
+
+def count_workers(number: int) -> str:
+    """Return a number of workers in words."""
+    return "1 worker" if number == 1 else f"{number} workers"
 
 
 def _ignores_workers(record: Record, arm: str) -> bool:
@@ -109,11 +114,8 @@ def runs_of(record: Record) -> int:
 
 def store_of(record: Record) -> str:
     """Return the store's address, and the link through which it was reached."""
-    machine = record["provenance"]
-    latency = machine.get("latency_s")
-    if latency is None:
-        return str(machine["endpoint"])
-    return f"{machine['endpoint']}, through {Link(latency, machine.get('bandwidth_bits_per_s')).describe()}"
+    endpoint, link = str(record["provenance"]["endpoint"]), recorded_link(record["provenance"])
+    return f"{endpoint}, through {link.describe()}" if link else endpoint
 
 
 def shorten(text: str, length: int) -> str:

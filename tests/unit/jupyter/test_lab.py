@@ -192,11 +192,11 @@ def test_caches_to_compare(monkeypatch: pytest.MonkeyPatch, lengths: list[int], 
 @pytest.mark.parametrize(
     ("provenance", "expected"),
     [
-        pytest.param({}, "To make it distant, run `make s3-up LARDER_LINK_LATENCY=20ms", id="none"),
-        pytest.param({"latency_s": 0.02, "bandwidth_bits_per_s": 200_000_000}, "added 20 ms .* 200 Mbit/s", id="both"),
+        pytest.param({}, "To make it distant, run `make s3-up LARDER_S3_LATENCY=20ms", id="none"),
         pytest.param(
-            {"latency_s": 0.005, "bandwidth_bits_per_s": None}, "added 5 ms to each round trip.$", id="latency"
+            {"latency_s": 0.02, "bandwidth_bits_per_s": 200_000_000}, "a link of 20 ms and 200 Mbit/s", id="both"
         ),
+        pytest.param({"latency_s": 0.005, "bandwidth_bits_per_s": None}, "through a link of 5 ms.$", id="latency"),
     ],
 )
 def test_the_link_of_a_record(provenance: dict[str, Any], expected: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import re
 from pathlib import Path
 
 import pytest
 
+from larder.cli.setting_specs import settings_of_stages
 from larder.errors import REMAKE_TREE, InputError
 from larder.next_step import CREATED_BY, StageRun, parse_run, replace_runs, with_force
 
@@ -45,6 +47,27 @@ def test_runs_that_one_command_does_are_named_once() -> None:
     shown = {"shard": "wds", "load": "wds", "extract": "local"}
     assert replace_runs("`shard` and `load`, or `extract`", lambda run: shown[run.stage]) == "wds, or local"
     assert replace_runs("`shard` and `extract`", lambda run: shown[run.stage]) == "wds and local"
+
+
+def runs_with_settings() -> list[tuple[str, set[str]]]:
+    """Return each stage that a message names in the code with settings, and these settings."""
+    found = []
+    for folder in ("larder", "services"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(
+                        ast.Attribute(ast.Call(ast.Name("StageRun"), [ast.Constant(stage), *_]), "with_settings")
+                    ):
+                        found.append((stage, {word.arg for word in node.keywords if word.arg}))
+    return found
+
+
+def test_named_settings_are_those_of_the_stage() -> None:
+    """But for one of the command's own. Tests of messages repeat a wrong name."""
+    assert ("s3", {"LARDER_S3_LATENCY", "LARDER_S3_BANDWIDTH"}) in runs_with_settings()
+    for stage, names in runs_with_settings():
+        assert names - {"RUNNER"} <= {setting.name for setting in settings_of_stages([stage])}, stage
 
 
 def test_anew_says_so_of_each_run() -> None:
