@@ -36,15 +36,15 @@ def find_link(endpoint: str) -> Link | None:
     Args:
         endpoint: The store's address. Only those with http can be a link's.
     """
-    parts = urlsplit(endpoint)
-    if parts.scheme != "http" or not parts.hostname:
-        return None
     try:
+        parts = urlsplit(endpoint)
+        if parts.scheme != "http" or not parts.hostname:
+            return None
         with socket.create_connection((parts.hostname, parts.port or 80), _CONNECT_SECONDS) as connection:
             connection.settimeout(_CONNECT_SECONDS)
             connection.sendall(QUESTION + f"Host: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
             return _parse(_receive(connection))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last one for JSON with thousands of brackets
         return None
 
 

@@ -51,6 +51,7 @@ def test_the_answer_of_a_link_is_understood(link: Link) -> None:
         b"HTTP/1.1 403 Forbidden\r\n\r\n<Error/>",
         b"HTTP/1.1 200 OK\r\n\r\n<ListBucketResult/>",
         b"HTTP/1.1 200 OK\r\n\r\n{" + b"x" * 100_000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 2000,
         b"SSH-2.0-OpenSSH_9.6\r\n",
         body([]),
         body({}),
@@ -69,5 +70,12 @@ def test_other_responses_tell_of_none(response: bytes) -> None:
 
 
 def test_an_address_without_a_link() -> None:
-    for endpoint in ("", "https://store:9000", "http://", f"http://127.0.0.1:{free_ports(1)[0]}"):
+    for endpoint in (
+        "",
+        "https://store:9000",
+        "http://",
+        "http://[",
+        "http://store:x",
+        f"http://127.0.0.1:{free_ports(1)[0]}",
+    ):
         assert find_link(endpoint) is None
