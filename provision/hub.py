@@ -1,7 +1,7 @@
 """Use the login of a JupyterHub, as python-chi does at Chameleon.
 
 The hub starts a user's server with OS_AUTH_TYPE=v3oidcaccesstoken and OS_ACCESS_TOKEN. That token expires within
-minutes or hours. The hub renews it, and gives the new one to whoever has the server's JUPYTERHUB_API_TOKEN.
+minutes or hours. The hub renews it, and returns the new one for a request with the server's JUPYTERHUB_API_TOKEN.
 """
 
 from __future__ import annotations

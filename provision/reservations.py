@@ -21,6 +21,8 @@ COMPUTE = (PHYSICAL, FLAVOR, "virtual:instance")
 """Kinds of reservations that a server runs on."""
 NOT_ENOUGH = re.compile(r"not enough [\w .-]+ available", re.IGNORECASE)
 """Blazar's reason if hosts or floating IPs are reserved by others."""
+UNSUPPORTED = re.compile(r"the (\S+) resource type is not supported", re.IGNORECASE)
+"""Blazar's reason if a site doesn't reserve such a thing, also as a server error."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,6 @@ class Reservation:
         properties = item.get("resource_properties") if item.get("resource_type") == PHYSICAL else ""
         id = answers.validate_identifier(item["id"], "the id of a reservation")
         return cls(id, str(item.get("resource_type") or ""), str(properties or ""))
-
-
-UNSUPPORTED = re.compile(r"the (\S+) resource type is not supported", re.IGNORECASE)
-"""Blazar's reason if a site doesn't reserve such a thing, also as a server error."""
 
 
 class NoCapacityError(InputError):

@@ -14,7 +14,7 @@ FOLDER = ROOT / ".larder" / "site"
 
 
 def build(folder: Path) -> int:
-    """Build the site anew, since Sphinx repeats no warning about a page that it doesn't read again.
+    """Build the whole site: Sphinx repeats no warning about a page that it doesn't read again.
 
     Args:
         folder: Where the site will be; what it held is deleted.

@@ -19,7 +19,9 @@ MENU = {
         "docs/use-in-training",
         "docs/stream",
         "docs/stream-tuning",
+        "docs/which-layout",
         "docs/benchmarking",
+        "docs/peers",
         "docs/scale",
     ),
     "Run it": ("docs/stages", "docs/operations", "docs/settings", "provision/README", "provision/host/README"),
@@ -56,6 +58,7 @@ API = {
     "docs/api/bench": (
         "autofunction:: larder.bench.measure.measure",
         "autoclass:: larder.bench.measure.Measurement()\n   :members:",
+        "automodule:: larder.bench.own_loaders\n   :members:",
         "automodule:: larder.bench.comparison_record\n   :members:",
         "automodule:: larder.bench.comparison_parts\n   :members:",
     ),

@@ -87,7 +87,7 @@ def measure_loader(loader: Iterable[Batch], *, warmup_batches: int = 1, name: st
     if warmup_batches:
         for _ in islice(loader, warmup_batches):
             pass
-        end_workers(getattr(loader, "pipeline", [loader])[0])  # they read ahead; webdataset's loader wraps a DataLoader
+        _end_workers(loader)  # they read ahead
     network = getattr(loader, "network", lambda: None)
     before = network()
     measured = measure(_tell_empty(loader), lambda _: None)
@@ -157,10 +157,14 @@ def _measure_passes(loader: Iterable[Batch], passes: Sequence[str], warmup_batch
     try:
         return [measure_loader(loader, warmup_batches=warmup_batches, name=name) for name in passes]
     finally:
-        end_workers(getattr(loader, "pipeline", [loader])[0])
+        _end_workers(loader)
         close = getattr(loader, "close", None)
         if close is not None:
             close()
+
+
+def _end_workers(loader: Iterable[Batch]) -> None:
+    end_workers(getattr(loader, "pipeline", [loader])[0])  # webdataset's loader wraps a DataLoader
 
 
 def _tell_empty(loader: Iterable[Batch]) -> Iterator[Batch]:

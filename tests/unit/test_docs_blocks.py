@@ -44,6 +44,9 @@ RUN_BY = {
     "docs/benchmarking.md: pip install 'larder-data[bench,dali,datasets,ray-data,s3torc": (
         f"{HERE}::test_installed_extras_exist"
     ),
+    "docs/operations.md: python3 -m larder s3-up --latency 20ms --bandwidth 200mbit": (
+        "tests/containers/test_s3.py::test_a_link_comes_changes_and_goes_without_losing_objects"
+    ),
     "docs/benchmarking.md: make benchmarks": f"{HERE}::test_named_benchmarks_exist",
     "docs/use-in-training.md: # train_ddp.py": f"{SCRIPTS}::test_two_ranks_evaluate_every_sample_once",
 }
@@ -86,12 +89,15 @@ def test_the_test_exists(test: str) -> None:
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
+COMMAND_WORDS = ("docker", "export", "larder", "make", "pip", "python", "python3", "source")
+
+
 def test_commands_have_a_language() -> None:
     """Blocks without one are drawings and lists of files."""
     for page in PAGES:
         for block in blocks(page):
             first = block.text.split()[0]
-            assert block.language or first not in ("docker", "export", "make", "pip", "python", "source"), block.name
+            assert block.language or first not in COMMAND_WORDS, block.name
 
 
 def installs() -> list[Block]:
