@@ -27,6 +27,10 @@ None forwards the request. An HTTP status is sent in the store's place.
 """
 
 
+LINK = "/_larder/link"
+"""Asks whether this is larder's link. It doesn't count as a request to the store."""
+
+
 class Proxy(ThreadingHTTPServer):
     """Forwards requests to a store, records requests and bytes, and injects faults."""
 
@@ -79,6 +83,8 @@ class _ProxyHandler(BaseHTTPRequestHandler):
     server: Proxy
 
     def do_any(self) -> None:
+        if self.path == LINK:
+            return self._answer(404, {"Content-Type": "application/xml"}, b"")
         with self.server.lock:
             path = re.sub(r"[?&]x-id=\w+$", "", self.path)  # the operation's name, which some clients add
             self.server.requests.append((self.command, path))
