@@ -69,7 +69,9 @@ class Settings(BaseModel):
         except ValidationError as error:
             faults += [_explain(cls, fault, origin) for fault in error.errors()]
         if faults:
-            raise ConfigurationError.of_faults(faults, next_step=see)
+            unset = (setting for setting in settings_of(cls) if setting.field not in values)
+            steps = [setting.if_unset for setting in unset if setting.if_unset]
+            raise ConfigurationError.of_faults(faults, next_step="; ".join([*steps, see]))
         return settings
 
 
@@ -142,6 +144,8 @@ class Setting(NamedTuple):
     default: str
     meaning: str
     secret: bool
+    if_unset: str
+    """The next step where this setting is required and not set."""
 
 
 def settings_of(kind: type[Settings]) -> Iterator[Setting]:
@@ -157,6 +161,7 @@ def settings_of(kind: type[Settings]) -> Iterator[Setting]:
             _default(info),
             info.description or "",
             "SecretStr" in repr(info.annotation),
+            str(extra.get("if_unset", "")),
         )
 
 

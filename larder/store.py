@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
 from larder.errors import ConfigurationError
+from larder.next_step import StageRun
 from larder.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ class StoreSettings(Settings):
         return self
 
 
+SET_STORE = f"set S3_BUCKET and your store in .env; without one, start a store here with {StageRun('s3', 'up')}"
+"""The next step where a bucket is needed and none is set."""
+
+
 class BucketSettings(StoreSettings):
     """Settings of a bucket in a store."""
 
@@ -118,6 +123,7 @@ class BucketSettings(StoreSettings):
         validation_alias=AliasChoices("S3_BUCKET", "RCLONE_CONTAINER"),
         min_length=1,
         description="the bucket; RCLONE_CONTAINER is another name for it",
+        json_schema_extra={"if_unset": SET_STORE},
     )
     prefix: Annotated[str, AfterValidator(validated_prefix)] = Field(
         "", alias="S3_PREFIX", description="the prefix before the dataset's name in the bucket; empty for none"

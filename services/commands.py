@@ -3,7 +3,7 @@
 Errors and next steps name stages (larder.next_step). This module replaces each name by a command when a stage starts.
 LARDER_FRONT_DOOR selects the form of the command. The command `larder` sets it for the stages that it starts;
 compose/stage.yaml sets it for stages started with docker compose. If it is unset, the stage was started as
-`python -m services.<stage>`.
+`python -m services.<stage>`. LARDER_REPEATED has the settings of the command line that the next command needs, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 import larder.stage
-from larder.cli.invocation import INVOCATIONS
+from larder.cli.invocation import INVOCATIONS, repeat_settings
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, parse_run, replace_runs
 from larder.progress import Reporter
@@ -25,6 +25,7 @@ from larder.stage import StageOutcome
 S = TypeVar("S", bound=Settings)
 
 INVOCATION_VARIABLE = "LARDER_FRONT_DOOR"
+REPEATED_VARIABLE = "LARDER_REPEATED"
 KNOWN_INVOCATIONS = (*INVOCATIONS, "compose", "")
 HELP = "--help"
 
@@ -141,7 +142,7 @@ def command(run: StageRun, invocation: str) -> str | None:
         named = [
             (_SHORT_NAMES.get(name) or _SHORT_NAMES.get((target, name), name), value) for name, value in run.settings
         ]
-        return " ".join([INVOCATIONS[invocation], target, *_assignments(named)])
+        return " ".join([INVOCATIONS[invocation], target, *_assignments(named), *_repeated(run)])
     if run.stage == "report":  # which is no stage, and needs no image
         return f"{INVOCATIONS['module']} report"
     if invocation == "compose":
@@ -150,6 +151,15 @@ def command(run: StageRun, invocation: str) -> str | None:
         [("LARDER_LOAD", _LOADED_ARTIFACTS[run.task])] if run.stage == "load" and run.task in _LOADED_ARTIFACTS else []
     )
     return " ".join([*_assignments([*run.settings, *loaded]), _by_python(run)])
+
+
+def _repeated(run: StageRun) -> list[str]:
+    """Return the settings of this command line that another command needs, too, except those that `run` has."""
+    given = dict(word.partition("=")[::2] for word in shlex.split(os.environ.get(REPEATED_VARIABLE, "")))
+    for name, _ in run.settings:
+        given.pop(name, None)
+    words = repeat_settings(given)
+    return [words] if words else []
 
 
 def _by_compose(run: StageRun) -> str:

@@ -15,6 +15,7 @@ from larder.errors import REMAKE_TREE, ConfigurationError
 from larder.loaders.failures import map_worker_errors
 from larder.loaders.hints import CREATE_AGAIN, RAISE_SHARED_MEMORY, RUN_AGAIN, USE_FEWER_READERS
 from larder.next_step import CREATED_BY, StageRun
+from larder.store import SET_STORE
 
 _CHECK = StageRun("s3", "check")
 _STEPS = {
@@ -46,5 +47,5 @@ def require_bucket(settings: LoaderSettings, arm: str) -> None:
     if not settings.bucket:
         raise ConfigurationError(
             f"S3_BUCKET is not set (nor --bucket), and {arm} reads from a bucket",
-            next_step=f"set S3_BUCKET, or RCLONE_CONTAINER, to the bucket that {CREATED_BY['objects']} loaded",
+            next_step=SET_STORE,
         )

@@ -13,7 +13,7 @@ from larder.cli import compose, dotenv, host, process, project, runner, sources
 from larder.cli.compose import ComposeRunner
 from larder.cli.console import confirm, print_message
 from larder.cli.host import HostRunner
-from larder.cli.invocation import INVOCATIONS
+from larder.cli.invocation import INVOCATIONS, repeat_settings
 from larder.cli.pipelines import Step, stages_of
 from larder.cli.process import Call, SignalHandler
 from larder.cli.settings import ResolvedSettings
@@ -60,7 +60,8 @@ class App:
     def environ(self) -> Mapping[str, str]:
         """The user's environment, with LARDER_FRONT_DOOR, without compose's warnings about leftover containers."""
         [name] = [name for name, typed in INVOCATIONS.items() if typed == self.invocation]
-        return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, "LARDER_FRONT_DOOR": name}
+        door = {"LARDER_FRONT_DOOR": name, "LARDER_REPEATED": repeat_settings(self.settings.given)}
+        return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, **door}
 
     @property
     def runner(self) -> ComposeRunner | HostRunner:
@@ -112,8 +113,8 @@ class App:
         return App(changed, self.handler, self.dry_run, self.invocation)
 
     def typed_command(self, command: str) -> str:
-        """Return a command as the user types it."""
-        return f"{self.invocation} {command}"
+        """Return a command as the user types it, with the settings that it needs again."""
+        return " ".join(filter(None, (self.invocation, command, repeat_settings(self.settings.given))))
 
     # --- calls
 

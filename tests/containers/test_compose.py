@@ -149,7 +149,7 @@ def test_every_variable_is_documented(config: dict[str, Any]) -> None:
     fixed = {"HOME", "NO_COLOR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
     fixed |= {"RCLONE_CONTAINER", "AWS_DEFAULT_REGION"}  # other names of settings
     fixed |= {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}
-    fixed |= {"RAY_USAGE_STATS_ENABLED", "LARDER_FRONT_DOOR"}  # Ray's, and set by who starts a stage
+    fixed |= {"RAY_USAGE_STATS_ENABLED", "LARDER_FRONT_DOOR", "LARDER_REPEATED"}  # Ray's, and set by who starts a stage
     for name, service in config["services"].items():
         assert set(service["environment"]) <= documented | fixed or name in SERVERS
 

@@ -48,20 +48,20 @@ def photos() -> dict[str, bytes]:
     """Return photographs as people have them: in `train` and `val`, with spaces in the names of classes."""
     classes = {"train": 30, "val": 8}
     return {
-        f"{split}/{name}/{n}.jpg": _jpeg(n)
+        f"{split}/{name}/{n}.jpg": photo(n)
         for split, count in classes.items()
         for name in ("fried rice", "soup")
         for n in range(count)
     }
 
 
-def _jpeg(number: int) -> bytes:
+def photo(number: int) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (64 + number, 48), (20 * number % 256, 90, 40)).save(stream, "JPEG")
     return stream.getvalue()
 
 
-def _write_zip(path: Path, files: dict[str, bytes]) -> None:
+def write_zip(path: Path, files: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
@@ -95,7 +95,7 @@ def test_stage_by_stage(run: Run, checkout: Path) -> None:
 def test_my_photos(run: Run, checkout: Path, own_project: dict[str, str]) -> None:
     settings = own_project | {"RUNNER": "compose"}
     (checkout / ".env").write_text(SMALL)
-    _write_zip(checkout / "photos.zip", photos())
+    write_zip(checkout / "photos.zip", photos())
     try:
         _run_each(run, checkout, PHOTOS, **settings)
     finally:
@@ -113,7 +113,7 @@ def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server
     minio_server.client.create_bucket(Bucket=bucket)
     for name, data in photos().items():
         minio_server.client.put_object(Bucket=bucket, Key=f"photos/{name}", Body=data)
-    minio_server.client.put_object(Bucket=bucket, Key="photos/train/soup/broken.jpg", Body=_jpeg(1)[:-20])
+    minio_server.client.put_object(Bucket=bucket, Key="photos/train/soup/broken.jpg", Body=photo(1)[:-20])
     check, index, pack = (command.replace("my-bucket", bucket) for command in BUCKET)
     broken = run("bash", "-c", index, folder=checkout, RUNNER="compose")
     assert "rejected 'train/soup/broken.jpg'" in broken.stderr

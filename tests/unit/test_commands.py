@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from larder.cli.commands import BY_NAME
+from larder.cli.invocation import repeat_settings
 from larder.errors import InputError
 from larder.next_step import CREATED_BY, StageRun, with_force
 from larder.settings import Settings
@@ -137,6 +138,22 @@ def test_an_error_s_next_step_is_a_command(capsys: pytest.CaptureFixture[str], m
 
     assert main("bench", Nothing, fail, "", []) == 3
     assert "error: no data\n  next step: run `make etl-load`, which restores them\n" in capsys.readouterr().err
+
+
+def test_a_next_step_has_the_settings_that_choose_data_store_and_runner(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
+    typed = {
+        "LARDER_DATASET": "my photos",
+        "LARDER_SOURCE": "a.zip",
+        "S3_ENDPOINT_URL": "http://me:pw@host",
+        "S3_BUCKET": "one",
+    }
+    monkeypatch.setenv("LARDER_REPEATED", repeat_settings(typed))
+    _, stderr = run_stage("load", str(StageRun("s3", "bucket").with_settings(S3_BUCKET="other")), capsys)
+    assert "reads it\n" in stderr and "`make verify 'LARDER_DATASET=my photos' S3_BUCKET=one`" in stderr
+    assert "next: `make s3-bucket BUCKET=other 'LARDER_DATASET=my photos'`\n" in stderr
 
 
 def test_another_front_door_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,7 +329,8 @@ def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
         env = {
             name: value
             for name, value in call["env"].items()
-            if name not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "_", "OLDPWD", "PWD", "SHLVL")
+            if name
+            not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "LARDER_REPEATED", "_", "OLDPWD", "PWD", "SHLVL")
         }
         left.append((argv, env))
     return left

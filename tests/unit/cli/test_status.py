@@ -57,7 +57,7 @@ def test_volumes_of_the_host_runner(machine: Machine, stale: bool) -> None:
     assert "Food-11-webdataset: webdataset, 3 files, 3.0 MB; manifest " in ended.stdout
     assert "No volume   food11-litdata_lit_out" in ended.stdout
     assert ("OUT OF DATE: the tree data have changed since" in ended.stdout) == stale
-    assert ended.stdout.endswith("Next: python3 -m larder etl-wds\n") == stale
+    assert ended.stdout.endswith("Next: python3 -m larder etl-wds RUNNER=host\n") == stale
 
 
 def test_the_next_step_uses_the_user_s_front_door(machine: Machine) -> None:
@@ -150,7 +150,7 @@ def test_records_by_arm_and_which_measured_other_data(machine: Machine) -> None:
     assert "Records     2 in results/" in ended.stdout
     assert "imagefolder_local: 2, the newest of 2001-09-09" in ended.stdout
     assert "OUT OF DATE: it measured other data" in ended.stdout
-    assert "bench ARM=imagefolder_local\n" in ended.stdout, "what measures again"
+    assert "bench ARM=imagefolder_local RUNNER=host\n" in ended.stdout, "what measures again"
 
 
 def test_a_record_of_the_demo_is_up_to_date(machine: Machine) -> None:

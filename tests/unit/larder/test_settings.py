@@ -5,7 +5,7 @@ from pydantic import Field, SecretStr, ValidationError
 
 from larder.errors import ConfigurationError
 from larder.settings import Settings, settings_of
-from larder.store import StoreSettings, make_client
+from larder.store import SET_STORE, BucketSettings, StoreSettings, make_client
 
 
 class Example(Settings):
@@ -100,3 +100,12 @@ def test_temporary_keys_are_used_whole() -> None:
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
     credentials = make_client(StoreSettings.load("extract", [], keys))._request_signer._credentials  # type: ignore[attr-defined]
     assert (credentials.access_key, credentials.secret_key, credentials.token) == ("k", "s", "t")
+
+
+def test_a_missing_bucket_leads_to_a_store() -> None:
+    with pytest.raises(ConfigurationError) as missing:
+        BucketSettings.load("load", [], {})
+    assert str(missing.value.next_step).startswith(f"{SET_STORE}; see ")
+    with pytest.raises(ConfigurationError) as other:
+        BucketSettings.load("load", ["--bucket=a/b"], {})
+    assert SET_STORE not in str(other.value.next_step)
