@@ -1,4 +1,4 @@
-"""Which test runs each code block of the README and of docs/, or why none does."""
+"""Which test runs each code block of a page, or why none does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 from tests.markdown import ROOT, Block, blocks, pages
 
-PAGES = [page for page in pages() if page == "README.md" or page.startswith("docs/")]
+PAGES = pages()
 BLOCKS = {block.name: block for page in PAGES for block in blocks(page) if block.language in ("python", "sh")}
 README, LAB = "tests/containers/test_readme.py", "tests/containers/test_lab.py"
+STAGES = "tests/containers/test_stage_pages.py"
 LOADERS = "tests/integration/loaders"
 SCRIPTS = f"{LOADERS}/test_use_in_training.py"
 HERE = "tests/unit/test_docs_blocks.py"
@@ -49,8 +50,22 @@ RUN_BY = {
     ),
     "docs/benchmarking.md: make benchmarks": f"{HERE}::test_named_benchmarks_exist",
     "docs/use-in-training.md: # train_ddp.py": f"{SCRIPTS}::test_two_ranks_evaluate_every_sample_once",
+    "provision/README.md: cp provision/examples/block.toml provision.toml # edit it: y": (
+        f"{README}::test_the_clouds_commands_are_there"
+    ),
+    "provision/README.md: larder --on object-netID s3-check": (
+        "tests/openstack/test_remote_server.py::test_keys_are_where_the_work_is_and_commands_run_there"
+    ),
+    "services/shard/README.md: make ray-up": f"{README}::test_into_a_store_and_back",
 }
 RUN_BY |= {block.name: f"{LAB}::test_the_lab_to_the_letter" for block in blocks("docs/lab.md", "sh")}
+RUN_BY = {
+    block.name: f"{STAGES}::test_a_page"
+    for page in PAGES
+    if page.startswith("services/")
+    for block in blocks(page)
+    if block.language in ("python", "sh")
+} | RUN_BY
 RUN_BY = {block.name: f"{SCRIPTS}::test_a_script" for block in blocks("docs/use-in-training.md", "python")} | RUN_BY
 
 NOT_RUN = {
