@@ -36,7 +36,14 @@ MAX_REASON = 400
 _REASONS = ("error_message", "faultstring", "message", "detail", "title", "Message", "reason", "Code")
 """Names of the reason in JSON answers, the most telling first: Blazar's, Ironic's, those of most services, RGW's."""
 _MAX_DEPTH = 4
-NO_QUOTA = ("uota exceeded", "ExceedsAvailableQuota", "LimitExceeded", "exceeds allowed", "over quota")
+NO_QUOTA = (
+    "uota exceeded",
+    "ExceedsAvailableQuota",
+    "LimitExceeded",
+    "exceeds allowed",
+    "over quota",
+    "TooManyBuckets",
+)
 TOKEN_METHODS = ("token", "oidcaccesstoken", "openid", "admin_token")
 
 
@@ -76,9 +83,22 @@ def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> Larder
             f"{head}: no connection: {reason}", next_step=f"check network and address; then {RUN_AGAIN}"
         )
     status = status_of(error)
+    if status == 401 and _is_refused_in_spite_of_login(error, action, cloud):
+        return _translate_refusal(403, head, reason, cloud)
     if status == 401 or (status == 404 and action == LOG_IN):
         return _login_error(status, head, reason, cloud)
     return _translate_refusal(status, head, reason, cloud)
+
+
+def _is_refused_in_spite_of_login(error: Exception, action: str, cloud: Cloud) -> bool:
+    """Return whether a service answers 401 although Keystone has just renewed the login.
+
+    Ceph's gateway does so if none of the user's roles is among those that it accepts. keystoneauth logs in again at the
+    first 401; if Keystone refuses that, the answer is Keystone's. A login by a token can't be renewed.
+    """
+    response = getattr(error, "response", None)
+    address = str(getattr(response, "url", None) or "")
+    return action != LOG_IN and not cloud.is_token_login and bool(address) and "/auth/tokens" not in address
 
 
 def _translate_refusal(status: int, head: str, reason: str, cloud: Cloud) -> LarderError:

@@ -296,6 +296,7 @@ def credentials_revoke(stack: Stack, given: argparse.Namespace) -> int:
     if keys is not None:
         _confirm(given, f"the S3 keys {keys.access}", stack.name)
         credentials.revoke(stack, keys)
+        stack.report("note", "the store may accept keys that were used just now for a few minutes more")
     changed = credentials.remove_from_files(stack)  # last, so that the files never lose keys that still work
     for path in changed:
         stack.report("write", f"{path} without the S3 keys")

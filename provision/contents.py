@@ -1,7 +1,8 @@
 """What a bucket holds beside its objects: older versions, delete markers, unfinished uploads and segments.
 
 Swift shows versions in its own API, and keeps the parts of multipart uploads in a container beside the bucket. Ceph's
-RGW shows versions and unfinished uploads only in its S3 API, for which the stack's S3 keys are needed.
+RGW shows versions and unfinished uploads only in its S3 API, for which the stack's S3 keys are needed. Its Swift API
+counts them as objects.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ MAX_COUNTED = 100_000
 
 @dataclass(frozen=True)
 class Contents:
-    """Numbers and bytes of what a bucket holds. The bytes of Swift's objects include those of older versions."""
+    """Numbers and bytes of what a bucket holds.
+
+    If all its versions are listed, objects are the latest ones. Else their number and bytes are what the store counts:
+    with Ceph's gateway that includes older versions and the parts of unfinished uploads, but no delete markers.
+    """
 
     objects: int = 0
     bytes: int = 0
@@ -130,13 +135,17 @@ def head(api: Any, name: str) -> Any:
 
 def _count(seen: Contents, items: Iterator[tuple[bool, bool, int]]) -> Contents:
     """Add versions to the counts: whether each is the latest, whether it is a delete marker, and its bytes."""
-    versions = version_bytes = markers = 0
-    for is_latest, is_marker, size in islice(items, MAX_COUNTED):
+    objects = size = versions = version_bytes = markers = 0
+    for is_latest, is_marker, item_bytes in islice(items, MAX_COUNTED):
         if is_marker:
             markers += 1
-        elif not is_latest:
-            versions, version_bytes = versions + 1, version_bytes + size
+        elif is_latest:
+            objects, size = objects + 1, size + item_bytes
+        else:
+            versions, version_bytes = versions + 1, version_bytes + item_bytes
     is_partial = next(items, None) is not None
+    if not is_partial:
+        seen = replace(seen, objects=objects, bytes=size)
     return replace(seen, versions=versions, version_bytes=version_bytes, markers=markers, is_partial=is_partial)
 
 

@@ -192,6 +192,7 @@ def delete(stack: Stack, bucket: Resource) -> None:
     with stack.translate_errors(f"look at the bucket {bucket.name}", stack.clouds.objects):
         _refuse_if_full(stack, bucket.name)
         has_segments = contents.head(_api(stack), bucket.name + contents.SEGMENTS) is not None
+    _wait_until_counted_empty(stack, bucket.name)  # since Ceph's gateway deletes a bucket with its unfinished uploads
     if has_segments:  # first: without the bucket, nobody would find them
         _delete_container(stack, bucket.name + contents.SEGMENTS, bucket.name)
     _delete_container(stack, bucket.name, bucket.name)

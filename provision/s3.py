@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ PER_CALL = 1000
 MAX_ANSWER_BYTES = 16 << 20
 MAX_UPLOADS_MEASURED = 100
 NOT_IN_PATH = "a name that can't be requested; delete it in the site's web interface"
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML can't express: a key with one can't be in a list of keys to delete."""
 Xml = ElementTree.Element
 
 
@@ -119,18 +122,14 @@ class S3Client:
         """Yield all unfinished uploads, in pages."""
         query = {"uploads": "", "encoding-type": "url", "max-uploads": str(PER_CALL)}
         for answer in self._pages(query, "key-marker", "upload-id-marker"):
-            yield [
-                Upload(unquote_plus(_text(item, "Key")), _text(item, "UploadId"))
-                for item in answer
-                if _tag(item) == "Upload"
-            ]
+            yield [Upload(_key(item), _text(item, "UploadId")) for item in answer if _tag(item) == "Upload"]
 
-    def _pages(self, query: dict[str, str], *markers: str) -> Iterator[Xml]:
+    def _pages(self, query: dict[str, str], key_marker: str, id_marker: str) -> Iterator[Xml]:
         """Yield the answers of a listing. Each says with Next… where the next one begins."""
         while (answer := self._ask("GET", query)) is not None:
             yield answer
-            named = {marker: _text(answer, f"Next{''.join(map(str.title, marker.split('-')))}") for marker in markers}
-            following = query | {marker: unquote_plus(value) for marker, value in named.items() if value}
+            named = {key_marker: _next_key(answer, key_marker), id_marker: _text(answer, _next_name(id_marker))}
+            following = query | {marker: value for marker, value in named.items() if value}
             if _text(answer, "IsTruncated") != "true" or following == query:
                 return
             query = following
@@ -145,8 +144,14 @@ class S3Client:
 
     def delete_versions(self, versions: Sequence[Version]) -> list[str]:
         """Delete up to 1000 versions and markers. Return the failures."""
+        listable = [item for item in versions if not _NOT_IN_XML.search(item.key)]
+        singly = [item for item in versions if _NOT_IN_XML.search(item.key)]
+        failures = self._delete_listed(listable) if listable else []
+        return failures + [failure for item in singly if (failure := self._delete(item.key, {"versionId": item.id}))]
+
+    def _delete_listed(self, versions: Sequence[Version]) -> list[str]:
         listed = "".join(
-            f"<Object><Key>{escape_xml(item.key)}</Key><VersionId>{escape_xml(item.id)}</VersionId></Object>"
+            f"<Object><Key>{_escape(item.key)}</Key><VersionId>{_escape(item.id)}</VersionId></Object>"
             for item in versions
         )
         body = f'<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>true</Quiet>{listed}</Delete>'
@@ -156,9 +161,12 @@ class S3Client:
 
     def abort(self, upload: Upload) -> str:
         """Delete an unfinished upload with its parts. Return why that failed, or ""."""
-        if not can_be_in_path(upload.key):
-            return f"{upload.key}: {NOT_IN_PATH}"
-        self._ask("DELETE", {"uploadId": upload.id}, upload.key)
+        return self._delete(upload.key, {"uploadId": upload.id})
+
+    def _delete(self, key: str, query: dict[str, str]) -> str:
+        if not can_be_in_path(key):
+            return f"{key}: {NOT_IN_PATH}"
+        self._ask("DELETE", query, key)
         return ""
 
 
@@ -181,9 +189,31 @@ def _text(item: Xml, name: str) -> str:
     return next((child.text or "" for child in item if _tag(child) == name), "")
 
 
+def _key(item: Xml) -> str:
+    """Return the key of a listed item, which is percent-encoded, as asked for."""
+    return unquote_plus(_text(item, "Key"))
+
+
+def _next_name(marker: str) -> str:
+    """Return the element that has the next value of a marker: NextKeyMarker for key-marker."""
+    return f"Next{''.join(map(str.title, marker.split('-')))}"
+
+
+def _next_key(answer: Xml, marker: str) -> str:
+    """Return the key that the next page begins after. Ceph's gateway encodes the listed keys, but not this one."""
+    value = _text(answer, _next_name(marker))
+    last = next((key for item in reversed(answer) if (key := _key(item))), "")
+    return last if value == last else unquote_plus(value)
+
+
+def _escape(text: str) -> str:
+    """Return a text for XML. A parser would read a carriage return as a newline."""
+    return escape_xml(text, {"\r": "&#13;"})
+
+
 def _version(item: Xml) -> Version:
     return Version(
-        unquote_plus(_text(item, "Key")),
+        _key(item),
         _text(item, "VersionId") or "null",
         validate_whole_number(_text(item, "Size") or "0", "the size of a version"),
         _tag(item) == "DeleteMarker",

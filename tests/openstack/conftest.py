@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import subprocess
@@ -29,10 +28,11 @@ from provision.servers import GONE
 from tests.openstack.disks import Machine, missing, unpack_debian
 from tests.openstack.federation import fronts, hub, provider  # noqa: F401
 from tests.openstack.repository import repository  # noqa: F401
+from tests.openstack.rgw import gateway  # noqa: F401
+from tests.openstack.services import shared_service
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
-BOOT_SECONDS = 600
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJpuK8Ff3T1bWnZkh tests"
 
@@ -79,59 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def docker(*words: str, seconds: float = 300) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=seconds, check=False)
-    if done.returncode:
-        pytest.fail(f"docker {' '.join(words)}: {done.stderr[-3000:]}")
-    return done.stdout.strip()
-
-
 @pytest.fixture(scope="session")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the OpenStack container.
-
-    The processes of a test run share it: the first starts it, and the last one to end removes it. Each holds a
-    shared lock meanwhile; the process that can turn its lock into an exclusive one is the last. LARDER_TEST_OPENSTACK
-    is the address of a container that runs already.
-    """
+    """The address of the OpenStack container. LARDER_TEST_OPENSTACK is that of one which runs already."""
     if given := os.environ.get("LARDER_TEST_OPENSTACK"):
         yield given
         return
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    running = folder / "openstack-box"
-    with (folder / "openstack-users").open("w") as users, (folder / "openstack-start").open("w") as start:
-        fcntl.flock(start, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not running.exists():
-            docker("build", "--quiet", "--tag", IMAGE, str(BOX), seconds=3600)
-            name = docker("run", "--detach", "--rm", "--hostname", "localhost", "--memory", "8g", IMAGE)
-            running.write_text(name)
-        name = running.read_text()
-        try:
-            _wait_for_boot(name)
-            fcntl.flock(start, fcntl.LOCK_UN)
-            yield docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
-        finally:
-            _remove_if_last(name, running, users)
-
-
-def _wait_for_boot(name: str) -> None:
-    end = time.monotonic() + BOOT_SECONDS
-    while "] ready" not in (log := docker("logs", name)):
-        if time.monotonic() > end or docker("inspect", "--format", "{{.State.Running}}", name) != "true":
-            pytest.fail(f"OpenStack didn't boot:\n{log[-3000:]}")
-        time.sleep(0.5)
-
-
-def _remove_if_last(name: str, running: Path, users: Any) -> None:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    running.unlink(missing_ok=True)
-    docker("rm", "--force", "--volumes", name)
+    with shared_service(tmp_path_factory, IMAGE, BOX, "--hostname", "localhost", "--memory", "8g") as service:
+        yield service["address"]
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +95,7 @@ def admin(box: str) -> Any:
     return connection(box, "admin", "admin")
 
 
-def connection(box: str, user: str, project: str) -> Any:
+def connection(box: str, user: str, project: str, region: str = "RegionOne") -> Any:
     return openstack.connect(
         load_envvars=False,
         load_yaml_config=False,
@@ -150,7 +105,7 @@ def connection(box: str, user: str, project: str) -> Any:
         username=user,
         password="pw",
         project_name=project,
-        region_name="RegionOne",
+        region_name=region,
     )
 
 

@@ -1,7 +1,6 @@
 """Versions, delete markers and unfinished uploads by the S3 API alone, on a real server that has no Swift API.
 
-MinIO stands for Ceph's RGW here. Both follow AWS: requests, listings, pages and signatures are the same. It doesn't
-prove how RGW's Swift API counts such a bucket.
+The server is MinIO, which starts at once. tests/openstack does the same with Swift and with Ceph's RGW.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def test_a_bucket_is_emptied_of_versions_markers_and_uploads(client: S3Client, s
 
     assert delete_versions(client) == 2 + 2 * len(KEYS)
     assert list(client.list_versions()) == [[]]
-    for key, id in uploads.items():  # MinIO lists unfinished uploads of a given key only; tests/openstack has a list
+    for key, id in uploads.items():  # MinIO lists unfinished uploads of a given key only; Swift and RGW list all
         assert client.upload_bytes(Upload(key, id)) == 4 and client.abort(Upload(key, id)) == ""
         with pytest.raises(s3.exceptions.NoSuchUpload):
             s3.list_parts(Bucket=bucket, Key=key, UploadId=id)

@@ -88,6 +88,8 @@ def translated(error: Exception, action: str = "create it", token: bool = False)
         ),
         (recorded(409, "<html><h1>Conflict</h1><p>There was a conflict.</p></html>", HTML), "a conflict", ServiceError),
         (recorded(403, {"Code": "AccessDenied", "RequestId": "tx1"}), "AccessDenied", ConfigurationError),
+        (recorded(401, {"Code": "AccessDenied", "RequestId": "tx1"}), "AccessDenied", ConfigurationError),
+        (recorded(400, "TooManyBuckets", "text/plain"), "quota is used up: TooManyBuckets", InputError),
         (
             recorded(404, "<?xml version='1.0'?><Error><Code>NoSuchBucket</Code><Message>None</Message></Error>", XML),
             "NoSuchBucket",
@@ -128,6 +130,16 @@ def test_a_wrong_address_of_keystone_is_named() -> None:
     for error in errors_of(recorded(404, "<html><h1>Not Found</h1></html>", HTML)):
         shown = translated(error, "log in")
         assert type(shown) is ConfigurationError and "auth_url" in shown.next_step and "password" not in shown.what
+
+
+def test_a_refused_login_is_told_from_a_service_s_refusal() -> None:
+    for error in errors_of(recorded(401, {"Code": "AccessDenied"})):
+        assert "password" not in translated(error).what and "not allowed" in translated(error).what
+        assert "new token" in translated(error, token=True).next_step
+    of_keystone = recorded(401, {"error": {"code": 401, "message": "The request requires authentication."}})
+    of_keystone.url = "http://cloud/v3/auth/tokens"
+    for error in errors_of(of_keystone):
+        assert "password is wrong" in translated(error).what
 
 
 @pytest.mark.parametrize("status", [401, 404])

@@ -14,7 +14,7 @@ from larder.progress import NullReporter
 from provision import contents, objects
 from provision.contents import Contents
 from provision.marks import Resource
-from provision.s3 import MAX_ANSWER_BYTES, S3Client, Upload
+from provision.s3 import MAX_ANSWER_BYTES, S3Client, Upload, Version
 
 BUCKET = Resource("bucket", "data", "data", "")
 
@@ -24,10 +24,10 @@ def answer(status: int, body: Any = None, **headers: str) -> Any:
 
 
 class Rgw:
-    """Ceph's Swift API in front of a versioned bucket: it lists nothing, and counts versions and delete markers."""
+    """Ceph's Swift API before a bucket with versions: it lists none, and counts all but the delete markers."""
 
-    def __init__(self, counted: int) -> None:
-        self.counted = counted
+    def __init__(self, counted: int, markers: int = 0) -> None:
+        self.counted, self.markers = counted, markers
         self.deleted: list[str] = []
 
     def head(self, path: str) -> Any:
@@ -38,7 +38,7 @@ class Rgw:
 
     def delete(self, path: str) -> Any:
         self.deleted.append(path)
-        return answer(409 if self.counted else 204)
+        return answer(409 if self.counted or self.markers else 204)
 
 
 def stack_of(api: Any) -> Any:
@@ -62,7 +62,9 @@ def test_success_is_not_claimed_for_what_only_the_s3_api_shows(monkeypatch: pyte
     assert "`credentials create`, then `bucket empty`" in caught.value.next_step
     with pytest.raises(InputError, match="still holds something"):
         objects.delete(stack_of(api), BUCKET)
-    assert api.deleted == ["/data"]
+    assert api.deleted == []
+    with pytest.raises(InputError, match="still holds something"):
+        objects.delete(stack_of(Rgw(counted=0, markers=1)), BUCKET)
     assert objects.empty(stack_of(Rgw(counted=0)), BUCKET) == "0 objects deleted"
     objects.delete(stack_of(Rgw(counted=0)), BUCKET)
 
@@ -106,7 +108,10 @@ def test_status_does_not_list_all_versions_of_a_large_bucket(monkeypatch: pytest
 
     seen = contents._count(Contents(100, 500), versions())
     assert (seen.versions, seen.version_bytes, seen.is_partial, len(looked_at)) == (1, 5, True, 4)
-    assert not contents._count(Contents(), iter([(False, True, 0)])).is_partial
+    assert (seen.objects, seen.bytes) == (100, 500)
+    assert contents._count(Contents(3, 9), iter([(True, True, 0), (False, False, 9)])) == Contents(
+        versions=1, version_bytes=9, markers=1
+    )
 
 
 def client_of(status: int, body: bytes) -> S3Client:
@@ -129,6 +134,37 @@ def client_of(status: int, body: bytes) -> S3Client:
 def test_unusable_answers_of_the_s3_api_are_errors(status: int, body: bytes, says: str) -> None:
     with pytest.raises(ServiceError, match=says):
         client_of(status, body).is_versioned()
+
+
+def client_with(answers: list[bytes]) -> tuple[S3Client, list[tuple[str, str, bytes]]]:
+    """A client, and the requests that it sends for these answers."""
+    sent: list[tuple[str, str, bytes]] = []
+
+    def request(url: str, method: str, data: bytes | None = None, **options: Any) -> Any:
+        sent.append((method, url, data or b""))
+        return SimpleNamespace(status_code=200, content=answers.pop(0), text="")
+
+    return S3Client(SimpleNamespace(request=request), "https://s3.example.org", "access", "secret", "data"), sent
+
+
+@pytest.mark.parametrize("marker", ["k+%41", "k%2B%2541"], ids=["as Ceph's gateway", "encoded"])
+def test_the_next_page_begins_after_the_last_key(marker: str) -> None:
+    page = (
+        "<a><IsTruncated>true</IsTruncated><Upload><Key>k%2B%2541</Key><UploadId>2~a+b</UploadId></Upload>"
+        f"<NextKeyMarker>{marker}</NextKeyMarker><NextUploadIdMarker>2~a+b</NextUploadIdMarker></a>"
+    )
+    client, sent = client_with([page.encode(), b"<a/>"])
+    assert list(client.list_uploads()) == [[Upload("k+%41", "2~a+b")], []]
+    assert "key-marker=k%2B%2541&" in sent[1][1] and "upload-id-marker=2~a%2Bb" in sent[1][1]
+
+
+def test_keys_that_xml_cannot_express_are_deleted_one_by_one() -> None:
+    client, sent = client_with([b"", b""])
+    versions = [Version(key, "1", 0, False, True) for key in ("re\rturn", "con\x01trol", "plain")]
+    assert client.delete_versions(versions) == []
+    (posted, _, body), (deleted, url, _) = sent
+    assert posted == "POST" and b"re&#13;turn" in body and b"plain" in body and b"trol" not in body
+    assert deleted == "DELETE" and url == "https://s3.example.org/data/con%01trol?versionId=1"
 
 
 def test_a_name_that_cannot_be_requested_is_named() -> None:
