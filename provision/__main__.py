@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +20,7 @@ from provision.caller import parse_callers
 from provision.clouds import configure_clouds
 from provision.concurrency import lock_stack
 from provision.declaration import load_declaration
+from provision.settle import settle
 from provision.stack import Stack
 
 EXITS = (
@@ -241,7 +241,10 @@ def _run(words: Sequence[str], reporter: Reporter) -> int:
     given = parser().parse_args(words)
     declared = load_declaration(given.file)
     stack = Stack(declared, configure_clouds(declared.sites, declared.limits), reporter, given.adopt, given.caller)
-    with lock_stack(stack, given.program) if given.changes else nullcontext():
+    if not given.changes:
+        return int(given.run(stack, given))
+    with lock_stack(stack, given.program):
+        settle(stack)
         return int(given.run(stack, given))
 
 

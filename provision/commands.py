@@ -10,7 +10,7 @@ from typing import Any
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
-from provision import credentials, doctor, leases, objects, plan, server_setup, servers, status, up, volumes
+from provision import credentials, doctor, extension, leases, objects, plan, server_setup, servers, status, up, volumes
 from provision import down as take_down
 from provision.declaration import MAX_HOURS
 from provision.leases import LeaseBeginsLaterError
@@ -150,6 +150,7 @@ def lease_extend(stack: Stack, given: argparse.Namespace) -> int:
             f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MAX_HOURS}"
         )
     print_escaped(leases.extend(stack, given.hours).resource.detail)
+    extension.remove(stack.state_folder)  # last: else the next run could not tell that this one is done
     return 0
 
 
@@ -206,6 +207,9 @@ def volume_grow(stack: Stack, given: argparse.Namespace) -> int:
 
 def volume_delete(stack: Stack, given: argparse.Namespace) -> int:
     """Delete a volume with its data, after asking."""
+    if given.name in {item.name for item in stack.declaration.volumes} and volumes.find(stack, given.name) is None:
+        stack.report("done", f"there is no volume {given.name}")
+        return 0
     volume = volumes.require_volume(stack, given.name)
     _confirm(given, f"{volume}, {volume.detail}, with all its data", given.name)
     volumes.delete(stack, volume)
@@ -253,6 +257,9 @@ def bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
 
 def bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
     """Delete the bucket, after asking."""
+    if stack.declaration.bucket and objects.find(stack) is None:
+        stack.report("done", f"there is no bucket {stack.declaration.bucket.name}")
+        return 0
     bucket = _require_ours(_require_bucket(stack))
     _confirm(given, str(bucket), bucket.name)
     objects.delete(stack, bucket)

@@ -102,7 +102,11 @@ def _create_router(stack: Stack) -> Resource:
         return Resource("router", made.name, made.id, made.status, "", True, made, stack.owner)
 
     router = create_once(
-        stack.clouds.compute, "create a router", create, lambda: marks.select_one(list_routers(stack), stack.adopt)
+        stack.clouds.compute,
+        "create a router",
+        create,
+        lambda: marks.select_one(list_routers(stack), stack.adopt),
+        stack.note("router"),
     )
     withdraw_if_later(stack, router, lambda: list_routers(stack), lambda: delete_router(stack, router))
     return router

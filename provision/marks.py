@@ -101,9 +101,11 @@ def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = 
     if len(ours) == 1:
         return ours[0]
     if len(ours) > 1:
+        last = max(ours, key=age_order)
         raise InputError(
             _listed(f"there are {len(ours)} resources with the mark of this stack, expected one:", ours),
-            next_step="delete the ones you don't need in the site's web interface, by id; then run this again",
+            next_step="delete the ones you don't need in the site's web interface, by id; then run this again. "
+            f"{last.id} was created last: if nothing uses it, it is the one too many",
         )
     if not resources:
         return None
@@ -123,6 +125,11 @@ def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = 
             next_step="work with that stack's declaration, as its user; or declare another name",
         )
     return resources[0]
+
+
+def age_order(item: Resource) -> tuple[str, str]:
+    """Order by creation time, and by id if two are of the same second, so that all runs agree."""
+    return (str(getattr(item.raw, "created_at", None) or ""), item.id)
 
 
 def _listed(head: str, resources: Sequence[Resource]) -> Lines:

@@ -270,7 +270,7 @@ def _address(stack: Stack, server: Resource | None) -> PlanStep:
         assert stack.declaration.floating_ip
         return PlanStep("create", "floating IP", "", "with the lease" if stack.declaration.floating_ip.reserve else "")
     addresses.require_here(stack, existing, {item.id for item in servers.list_ours(stack)})
-    if server is None or existing.raw.port_id != addresses.port_of(stack, server):
+    if server is None or existing.raw.port_id not in addresses.ports_of(stack, server):  # none while it is being built
         change = Change("port", str(existing.raw.port_id or ""), "the server's")
         return PlanStep("change", "floating IP", existing.name, "to the server", (change,))
     return PlanStep("keep", "floating IP", existing.name, existing.id)

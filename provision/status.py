@@ -92,7 +92,7 @@ def read_status(stack: Stack) -> Status:
         collect("security groups", networks.our_groups),
         collect("volumes", volumes.list_ours),
         collect("buckets", objects.list_ours),
-        collect("credentials", _keys),
+        collect("credentials", credentials.list_ours),
         routers=collect("routers", lease_network.list_routers),
         used_leases=collect("the used lease", leases.list_used) if _uses_lease(stack) else (),
     )
@@ -115,12 +115,6 @@ def _not_offered(stack: Stack) -> tuple[str, ...]:
             if names := cloud.missing_services():
                 lines.append(f"{cloud} offers no {', no '.join(names)}")
     return tuple(lines)
-
-
-def _keys(stack: Stack) -> tuple[Resource, ...]:
-    stack.clouds.objects.require("object-store")
-    keys = credentials.find(stack)
-    return (Resource("credentials", keys.access, keys.id, "", "S3 keys"),) if keys else ()
 
 
 def table(rows: list[tuple[str, ...]]) -> Lines:

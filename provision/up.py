@@ -201,6 +201,8 @@ def _server(stack: Stack, replace: bool, wait: bool) -> Resource:
     declared, existing = stack.declaration.server, servers.find(stack)
     assert declared
     reserved = leases.current(stack)
+    if existing is not None:
+        existing = servers.wait_built(stack, existing)
     if existing is not None and (differences := servers.differences(stack, existing, reserved)):
         servers.require_replaceable(existing, differences)
         if not replace:

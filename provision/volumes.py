@@ -18,6 +18,8 @@ from provision.stack import Stack
 
 BOOT = "boot"
 """The name of the boot volume that outlives the server."""
+ATTACHING = ("reserved", "attaching")
+"""What a volume is while Nova attaches it."""
 
 
 def _api(stack: Stack) -> Any:
@@ -112,6 +114,7 @@ def _create(stack: Stack, name: str, **body: Any) -> Resource:
         f"create the volume {name}",
         lambda: as_resource(stack, _api(stack).create_volume(name=cloud_name(stack, name), **body)),
         lambda: find(stack, name),
+        stack.note("volume", cloud_name(stack, name)),
     )
     withdraw_if_later(
         stack,
@@ -203,7 +206,7 @@ def attach(stack: Stack, volume: Resource, server: Resource) -> Resource:
     holder = server_of(now)
     if holder not in (None, server.id):
         raise InputError(f"{now} is attached to another server, {holder}", next_step="detach it there first")
-    if holder is None and now.status != "attaching":
+    if holder is None and now.status not in ATTACHING:
         _attach(stack, wait_for_status(stack, now, "available"), server)
     return wait_for_status(stack, now, "in-use")
 
@@ -213,7 +216,7 @@ def _attach(stack: Stack, volume: Resource, server: Resource) -> None:
 
     def is_attached() -> bool | None:
         now = read(stack, volume)
-        return True if server_of(now) == server.id or now.status in ("attaching", "reserved") else None
+        return True if server_of(now) == server.id or now.status in ATTACHING else None
 
     create_once(
         stack.clouds.compute,
@@ -230,10 +233,22 @@ def detach(stack: Stack, volume: Resource) -> Resource:
     if holder is None and now.status == "available":
         return now
     if holder is not None and now.status != "detaching":
-        # Only through Nova: Cinder refuses to detach a volume that a server uses.
-        with stack.translate_errors(f"detach {now}"):
-            stack.api("compute").delete_volume_attachment(holder, now.id)
+        _detach(stack, now, holder)
     return wait_for_status(stack, now, "available")
+
+
+def _detach(stack: Stack, volume: Resource, holder: str) -> None:
+    """Ask Nova, since Cinder refuses to detach a volume that a server uses. An interrupted run may have been faster."""
+
+    def ask() -> bool:
+        stack.api("compute").delete_volume_attachment(holder, volume.id)
+        return True
+
+    def is_detaching() -> bool | None:
+        now = read(stack, volume)
+        return True if now.status == "detaching" or server_of(now) is None else None
+
+    create_once(stack.clouds.compute, f"detach {volume}", ask, is_detaching)
 
 
 def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
@@ -246,6 +261,8 @@ def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
         )
     if gib == now.raw.size:
         return now
+    if now.status == "extending":  # by an interrupted run
+        return grow(stack, _wait_while_extending(stack, now), gib)
     status = now.status
     mark_grown(stack, now.id, True)
     create_once(
@@ -264,6 +281,15 @@ def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
         return latest if latest.raw.size == gib and latest.status == status else None
 
     return poll_until(stack.reporter, f"{now} has {gib} GiB", grown, stack.declaration.limits.volume, RUN_AGAIN)
+
+
+def _wait_while_extending(stack: Stack, volume: Resource) -> Resource:
+    def check() -> Resource | None:
+        now = read(stack, volume)
+        return None if now.status == "extending" else now
+
+    limit = stack.declaration.limits.volume
+    return poll_until(stack.reporter, f"{volume} is extended", check, limit, RUN_AGAIN)
 
 
 def _extend(stack: Stack, volume: Resource, gib: int) -> bool:
