@@ -44,7 +44,7 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
         others.append(path)
         monkeypatch.setenv("LARDER_HOME", str(site.folder / "other"))
         run = site.start("up")
-        said = run.communicate(timeout=180)[0]
+        said = run.communicate(timeout=180)
         assert run.returncode == 0, said
         monkeypatch.setenv("LARDER_HOME", str(site.folder / "mine"))
 
@@ -70,7 +70,7 @@ def test_two_runs_that_start_together_make_one_of_each(site: Site, monkeypatch: 
     for machine in ("a", "b"):
         monkeypatch.setenv("LARDER_HOME", str(site.folder / machine))
         runs.append(site.start("up"))
-    said = [run.communicate(timeout=180)[0] for run in runs]
+    said = [run.communicate(timeout=180) for run in runs]
     assert {run.returncode for run in runs} <= {0, 3}, said
     site.succeeds("up")
     assert all(count == 1 for count in site.counts.values()) and site.run("plan").code == 0, site.counts
@@ -83,6 +83,6 @@ def test_a_second_run_on_this_machine_is_refused(site: Site) -> None:
     wait_until(lambda: lock.exists() and "process" in lock.read_text(), "the first run has the lock")
     refused = site.run("up")
     assert refused.code == 3 and f"process {first.pid}" in refused.err and "wait until" in refused.err, refused
-    assert first.wait(180) == 0, first.communicate()[0]
+    assert first.wait(180) == 0, first.communicate()
     site.succeeds("up")
     assert all(count == 1 for count in site.counts.values())

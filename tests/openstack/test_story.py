@@ -83,7 +83,7 @@ def jupyter(lab: Site) -> Iterator[Jupyter]:
         yield server
     finally:
         tunnel.send_signal(signal.SIGINT)
-        said = tunnel.communicate(timeout=60)[0]
+        said = tunnel.communicate(timeout=60)
     assert tunnel.returncode == 0, said
 
 
