@@ -1,4 +1,4 @@
-"""Create and delete what a declaration names: a VM, volumes, a bucket and its keys."""
+"""Create and delete what a declaration names: a VM, volumes, shares, a bucket and its keys."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     _server_commands(_group(subparsers, "server", "the server alone"))
     _lease_commands(_group(subparsers, "lease", "the reservation"))
     _volume_commands(_group(subparsers, "volume", "block volumes"))
+    _share_commands(_group(subparsers, "share", "shared file systems"))
     _bucket_commands(_group(subparsers, "bucket", "the bucket"))
     _credentials_commands(_group(subparsers, "credentials", "S3 keys for the bucket"))
     return top
@@ -128,10 +129,10 @@ def _stack_commands(subparsers: Commands) -> None:
     status = _add(subparsers, "status", commands.run_status, text, changes=False)
     for command in (plan, up, status):
         command.add_argument("--json", action="store_true", help="print JSON")
-    text = "delete server, floating IP, lease, security groups; keep volumes, buckets"
+    text = "delete server, floating IP, lease, security groups; keep volumes, shares, buckets"
     down = _add(subparsers, "down", commands.run_down, text, asks=True)
     down.add_argument(
-        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
+        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume, share or bucket"
     )
 
 
@@ -188,6 +189,22 @@ def _volume_commands(subparsers: Commands) -> None:
             command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
         if name == "detach":
             command.add_argument("--force", action="store_true", help="don't check whether it is mounted")
+
+
+def _share_commands(subparsers: Commands) -> None:
+    _add(subparsers, "list", commands.share_list, "list the stack's shares and who may use them", changes=False)
+    texts: tuple[tuple[str, CommandFunction, str], ...] = (
+        ("create", commands.share_create, "create a declared share"),
+        ("mount", commands.share_mount, "give the server access to it, and mount it there"),
+        ("unmount", commands.share_unmount, "unmount it on the server, and remove the server's access"),
+        ("grow", commands.share_grow, "extend it"),
+        ("delete", commands.share_delete, "delete it with its data"),
+    )
+    for name, run, text in texts:
+        command = _add(subparsers, name, run, text, asks=name == "delete")
+        command.add_argument("name", help="the declared name")
+        if name == "grow":
+            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
 
 
 def _bucket_commands(subparsers: Commands) -> None:

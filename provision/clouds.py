@@ -45,6 +45,7 @@ SERVICES = {
     "image": "images",
     "network": "networks",
     "block-storage": "volumes",
+    "shared-file-system": "shares",
     "reservation": "leases",
     "object-store": "buckets",
 }
@@ -205,8 +206,8 @@ class Cloud:
             raise ServiceMissingError(
                 f"{self} offers no {', no '.join(SERVICES[service] for service in missing)}: its catalog has no "
                 f"service {', '.join(map(repr, missing))}{f' in region {self.region}' if self.region else ''}",
-                next_step="remove what needs it from the declaration ([lease], [[volume]], [bucket]); or name a site "
-                'or region that has it: [sites] compute = { cloud = "…", region = "…" }, and objects likewise',
+                next_step="remove what needs it from the declaration ([lease], [[volume]], [[share]], [bucket]); or "
+                'name a site or region that has it: [sites] compute = { cloud = "…", region = "…" }, and objects likewise',
             )
 
     def client(self, service: str) -> Any:

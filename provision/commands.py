@@ -10,7 +10,7 @@ from typing import Any
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
-from provision import credentials, doctor, leases, objects, plan, server_setup, servers, status, up, volumes
+from provision import credentials, doctor, leases, objects, plan, server_setup, servers, shares, status, up, volumes
 from provision import down as take_down
 from provision.declaration import MAX_HOURS
 from provision.leases import LeaseBeginsLaterError
@@ -209,6 +209,52 @@ def volume_delete(stack: Stack, given: argparse.Namespace) -> int:
     volume = volumes.require_volume(stack, given.name)
     _confirm(given, f"{volume}, {volume.detail}, with all its data", given.name)
     volumes.delete(stack, volume)
+    return 0
+
+
+def share_list(stack: Stack, given: argparse.Namespace) -> int:
+    """Print the stack's shares, with all their access rules and exports."""
+    ours = shares.list_ours(stack)
+    if not ours:
+        print_escaped(f"no share carries the mark of {stack.name}")
+        return 0
+    rows = [status.row(item) for share in ours for item in (share, *shares.access_rules(stack, share))]
+    print_escaped(status.table(rows))
+    return 0
+
+
+def share_create(stack: Stack, given: argparse.Namespace) -> int:
+    """Create a declared share, and print its id."""
+    print_escaped(up.ensure_share(stack, given.name).id)
+    return 0
+
+
+def share_mount(stack: Stack, given: argparse.Namespace) -> int:
+    """Give the server access to a share, and mount it there."""
+    server_setup.mount_share(stack, stack.declaration.share(given.name))
+    return 0
+
+
+def share_unmount(stack: Stack, given: argparse.Namespace) -> int:
+    """Unmount a share on the server, and remove the server's access."""
+    server_setup.unmount_share(stack, stack.declaration.share(given.name))
+    return 0
+
+
+def share_grow(stack: Stack, given: argparse.Namespace) -> int:
+    """Extend a share."""
+    declared = stack.declaration.share(given.name)
+    print_escaped(shares.grow(stack, shares.require_share(stack, given.name), given.gib or declared.gib).detail)
+    return 0
+
+
+def share_delete(stack: Stack, given: argparse.Namespace) -> int:
+    """Delete a share with its data, after asking."""
+    share = shares.require_share(stack, given.name)
+    others = [rule.raw["access_to"] for rule in shares.access_rules(stack, share) if not rule.ours]
+    also = f", which {', '.join(others)} may use, too" if others else ""
+    _confirm(given, f"{share}, {share.detail}{also}, with all its data", given.name)
+    shares.delete(stack, share)
     return 0
 
 

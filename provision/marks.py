@@ -1,8 +1,9 @@
 """Marks on cloud resources that identify the stack that created them.
 
 A mark is set in the request that creates the resource, so none of ours is ever without one. It is the metadata of
-servers and volumes, the description of addresses, security groups and their rules, a header of buckets, the name of
-leases, and the access key of credentials. `--adopt` marks resources of others with metadata, a header or a tag.
+servers, volumes, shares and access rules, the description of addresses, security groups and their rules, a header of
+buckets, the name of leases, and the access key of credentials. `--adopt` marks resources of others with metadata, a
+header or a tag.
 
 A mark names the stack and its user, since all users of a project see all its resources, and two may use the same
 stack name.
@@ -21,7 +22,7 @@ from provision import answers
 
 STACK = "larder:stack"
 PART = "larder:part"
-"""The name of the declared volume."""
+"""The name of the declared volume or share."""
 BLANK = "larder:blank"
 """yes: we created it blank, and it isn't formatted yet."""
 GROWN = "larder:grown"
@@ -78,6 +79,11 @@ def parse_owner(resource: Any) -> str:
     return next((word.removeprefix(f"{STACK}=") for word in words if word.startswith(f"{STACK}=")), "")
 
 
+def declared_name(resource: Resource) -> str:
+    """Return the name under which a volume or a share is declared."""
+    return str((resource.raw.metadata or {}).get(PART, ""))
+
+
 def lease_name(owner: str) -> str:
     """Return the name of an owner's lease."""
     return f"larder:{owner}"
@@ -86,6 +92,12 @@ def lease_name(owner: str) -> str:
 def access_key(stack: str, user_id: str, project_id: str) -> str:
     """Return a stack's access key. It is derived from the owner, so it can be found again and is created only once."""
     return hashlib.sha256(f"larder:{stack}:{user_id}:{project_id}".encode()).hexdigest()[:32]
+
+
+def select_declared(resources: Sequence[Resource], name: str, cloud_name: str, adopt: bool) -> Resource | None:
+    """Return our volume or share that is declared as `name` or, with `adopt`, the only one with the cloud's name."""
+    matching = [item for item in resources if (declared_name(item) == name if item.ours else item.name == cloud_name)]
+    return select_one(matching, adopt)
 
 
 def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = False) -> Resource | None:

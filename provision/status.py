@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from larder.errors import LarderError
 from larder.terminal import Lines, escape, join_lines
-from provision import addresses, credentials, lease_network, leases, networks, objects, servers, volumes
+from provision import addresses, credentials, lease_network, leases, networks, objects, servers, shares, volumes
 from provision.cloud_errors import ServiceMissingError
 from provision.leases import Lease
 from provision.marks import Resource
@@ -34,6 +34,9 @@ class Status:
     routers: tuple[Resource, ...] = ()
     used_leases: tuple[Lease, ...] = ()
     """Leases that the declaration names, which aren't this stack's."""
+    shares: tuple[Resource, ...] = ()
+    access: tuple[Resource, ...] = ()
+    """Access rules of shares."""
     not_offered: tuple[str, ...] = ()
     """What the sites don't offer, so that there can't be any: a line per site."""
 
@@ -47,6 +50,8 @@ class Status:
             *self.routers,
             *self.groups,
             *self.volumes,
+            *self.shares,
+            *self.access,
             *self.buckets,
             *self.keys,
         ]
@@ -94,6 +99,8 @@ def read_status(stack: Stack) -> Status:
         collect("buckets", objects.list_ours),
         collect("credentials", _keys),
         routers=collect("routers", lease_network.list_routers),
+        shares=collect("shares", shares.list_ours),
+        access=collect("access rules", shares.list_access),
         used_leases=collect("the used lease", leases.list_used) if _uses_lease(stack) else (),
     )
     if faults and not queried:

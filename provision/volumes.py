@@ -51,18 +51,9 @@ def list_ours(stack: Stack) -> list[Resource]:
     return [item for item in all_volumes(stack) if item.ours]
 
 
-def declared_name(volume: Resource) -> str:
-    """Return the name under which a volume is declared."""
-    return str((volume.raw.metadata or {}).get(marks.PART, ""))
-
-
 def find(stack: Stack, name: str) -> Resource | None:
     """Return the declared volume of that name, or None."""
-
-    def matches(item: Resource) -> bool:
-        return declared_name(item) == name if item.ours else item.name == cloud_name(stack, name)
-
-    return marks.select_one([item for item in all_volumes(stack) if matches(item)], stack.adopt)
+    return marks.select_declared(all_volumes(stack), name, cloud_name(stack, name), stack.adopt)
 
 
 def require_volume(stack: Stack, name: str) -> Resource:
@@ -116,7 +107,7 @@ def _create(stack: Stack, name: str, **body: Any) -> Resource:
     withdraw_if_later(
         stack,
         created,
-        lambda: [item for item in list_ours(stack) if declared_name(item) == name],
+        lambda: [item for item in list_ours(stack) if marks.declared_name(item) == name],
         lambda: delete(stack, wait_for_status(stack, created, "available")),
     )
     return wait_for_status(stack, created, "available")
