@@ -207,7 +207,7 @@ class Cloud:
                 f"{self} offers no {', no '.join(SERVICES[service] for service in missing)}: its catalog has no "
                 f"service {', '.join(map(repr, missing))}{f' in region {self.region}' if self.region else ''}",
                 next_step="remove what needs it from the declaration ([lease], [[volume]], [[share]], [bucket]); or "
-                'name a site or region that has it: [sites] compute = { cloud = "…", region = "…" }, and objects likewise',
+                'name a site or region that has it: [sites] compute = { cloud = "…", region = "…" }, or objects',
             )
 
     def client(self, service: str) -> Any:

@@ -278,6 +278,8 @@ class Site:
             # Nova still lists a deleted server for a moment, as deleted.
             "servers": [item.id for item in cloud.compute.servers() if item.status not in GONE],
             "volumes": [item.id for item in cloud.block_storage.volumes()],
+            "shares": [item.id for item in cloud.shared_file_system.shares()],
+            "access": [rule["id"] for rule in self.access_rules],
             "addresses": [item.id for item in cloud.network.ips(project_id=project)],
             "routers": [item.id for item in cloud.network.routers(project_id=project)],
             "networks": [item.id for item in cloud.network.networks(project_id=project)],
@@ -290,6 +292,18 @@ class Site:
     @property
     def counts(self) -> dict[str, int]:
         return {kind: len(items) for kind, items in self.things.items() if items}
+
+    @property
+    def access_rules(self) -> list[Any]:
+        """The access rules of the project's shares."""
+        manila = self.cloud.shared_file_system
+        return [
+            rule
+            for share in manila.shares()
+            for rule in manila.get(f"/share-access-rules?share_id={share.id}", microversion="2.45").json()[
+                "access_list"
+            ]
+        ]
 
     @property
     def leases(self) -> list[Any]:
@@ -364,6 +378,8 @@ def _clear(cloud: Any, box: str) -> None:
             cloud.block_storage.delete_volume(volume.id)
         except SDKException as error:
             print("not cleared:", error)
+    for share in cloud.shared_file_system.shares():
+        cloud.shared_file_system.delete_share(share.id)
 
 
 def s3_of(site: Site) -> Any:

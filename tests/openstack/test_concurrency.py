@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
-from tests.openstack.declarations import BOOT, MADE, WHOLE
+from tests.openstack.declarations import BOOT, MADE, SHARE, WHOLE
 
 LEASE = "[lease]\nhours = 1\n"
 
@@ -21,6 +21,7 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
     [
         ("/security-groups", WHOLE, True),
         ("/volumes", WHOLE, True),
+        ("/shares", WHOLE + SHARE, True),
         ("/leases", WHOLE + LEASE, True),
         ("/servers", WHOLE, True),
         ("/servers", WHOLE + LEASE, True),
@@ -29,6 +30,7 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
         ("/floatingips", WHOLE, False),
         ("/credentials", WHOLE, False),
         ("/data", WHOLE, False),
+        ("/action", WHOLE + SHARE, False),  # the access rule
     ],
 )
 def test_the_later_of_two_runs_withdraws_what_it_made(
@@ -52,9 +54,9 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
     wire.before = other_machine
     ended = site.run("up")
     made = site.counts
-    assert others == [path] and made == MADE | ({"leases": 1} if LEASE in declared else {}) | (
-        {"volumes": 2} if declared == BOOTS else {}
-    )
+    more = ({"leases": 1} if LEASE in declared else {}) | ({"volumes": 2} if declared == BOOTS else {})
+    more |= {"shares": 1, "access": 2} if SHARE in declared else {}
+    assert others == [path] and made == MADE | more
     if withdraws:
         assert ended.code == 3 and "another run created" in ended.err and "deleted its own" in ended.err, ended
     else:

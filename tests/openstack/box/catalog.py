@@ -21,7 +21,7 @@ SERVICES = (
 )
 GPU = "g1.h100.pci.1"
 REGIONS = {"RegionOne": {kind for kind, _, _ in SERVICES}, "RegionTwo": {"image", "placement", "compute", "network"}}
-"""What each region offers. The second has neither volumes, shares, leases nor objects, as bare-metal sites may have it."""
+"""What each region offers. The second has no volumes, shares, leases or objects, as bare-metal sites may have it."""
 
 
 def catalog(cloud):
