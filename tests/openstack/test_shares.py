@@ -1,4 +1,4 @@
-"""Shares with real Manila, whose driver serves nothing: created, granted to the server, grown, kept, and deleted if named.
+"""Shares with real Manila: created, opened to the server, grown, kept, and deleted if named.
 
 That a server mounts them is in test_host_guest.py.
 """
@@ -6,8 +6,11 @@ That a server mounts them is in test_host_guest.py.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +19,7 @@ import requests
 
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
-from tests.openstack.conftest import Site, Wire, kind_of, owner
+from tests.openstack.conftest import ROOT, Site, Wire, kind_of, owner
 from tests.openstack.declarations import SERVER, SHARE
 
 STACK = SERVER + "[floating_ip]\n" + SHARE
@@ -67,7 +70,7 @@ def test_a_share_from_plan_to_deletion(site: Site) -> None:
     assert all((rule["access_type"], rule["access_level"], rule["state"]) == ("ip", "rw", "active") for rule in rules)
     assert all(rule["metadata"] == {"larder:stack": owner(site)} for rule in rules)
 
-    shown = [thing for thing in json.loads(site.succeeds("status", "--json"))["things"] if "server" != thing["kind"]]
+    shown = [thing for thing in json.loads(site.succeeds("status", "--json"))["things"] if thing["kind"] != "server"]
     assert sorted(thing["kind"] for thing in shown) == ["access", "access", "floating IP", "share"]
     steps = {step["kind"]: step for step in json.loads(site.run("plan", "--json").out)["steps"]}
     assert steps["share"]["action"] == steps["access"]["action"] == "keep"
@@ -325,27 +328,27 @@ def test_killed_in_the_middle_it_resumes(site: Site, moment: str) -> None:
     words = ("up",) if moment in ("/shares", "allow_access") else ("down", "--yes", "--delete-data", "photos")
     if words[0] == "down":
         site.succeeds("up")
-    killer = site.folder / "sitecustomize.py"
-    killer.write_text(KILLER.format(moment=moment))
-    process = site.start(*words)
-    said = process.communicate(timeout=180)[0]
-    assert process.returncode == -signal.SIGKILL, said
-    killer.unlink()
+    argv = [sys.executable, "-c", KILLER, moment, *words]
+    killed = subprocess.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed
     site.succeeds(*words)
     assert site.counts == ({"servers": 1, "shares": 1, "access": 1} if words[0] == "up" else {})
     assert words[0] == "down" or site.run("plan").code == 0
 
 
 KILLER = """
-import os, signal
+import os, signal, sys
 from requests.adapters import HTTPAdapter
+from provision.__main__ import main
+moment, *words = sys.argv[1:]
 send = HTTPAdapter.send
 def sends(self, request, *args, **options):
     answer = send(self, request, *args, **options)
-    what = f"{{request.method}} {{request.url}} {{request.body or ''}}"
-    if request.method != "GET" and ":8786" in request.url and {moment!r} in what:
+    what = f"{request.method} {request.url} {request.body or ''}"
+    if request.method != "GET" and ":8786" in request.url and moment in what:
         os.kill(os.getpid(), signal.SIGKILL)
     return answer
 HTTPAdapter.send = sends
+sys.exit(main(words))
 """
-"""Loaded by the interpreter of the process, whose folder is in its path."""
+"""Runs a command, and kills it as soon as the request that the first word names was answered."""

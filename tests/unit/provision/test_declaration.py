@@ -26,7 +26,7 @@ def test_example_names_must_be_replaced(tmp_path: Path) -> None:
 
 
 def test_there_is_an_example_for_each_case() -> None:
-    names = ["any-cloud", "block", "boot-volume", "gpu", "jupyter-block", "jupyter-object", "object"]
+    names = ["any-cloud", "block", "boot-volume", "gpu", "jupyter-block", "jupyter-object", "object", "share"]
     assert [path.stem for path in EXAMPLES] == names
 
 
