@@ -24,6 +24,8 @@ from provision.ssh import SshClient
 SCRIPTS = Path(__file__).with_name("host")
 APPEAR_SECONDS = 60
 """Time for an attached disk to appear, and for a grown one to show its size."""
+NFS_SECONDS = 60
+"""Time for an NFS server to answer."""
 INSTALL_SECONDS = 3600
 """Includes up to 20 minutes for a fresh image that is still initializing."""
 DISK_SECONDS = 900
@@ -190,14 +192,18 @@ def grow(ssh: SshClient, disk: Disk, reporter: Reporter | None = None) -> None:
 def mount_export(ssh: SshClient, export: Export, reporter: Reporter | None = None) -> None:
     """Mount a share, now and after each boot. Raises ServiceError if its NFS server doesn't answer."""
     owner = ["--give-to", ssh.address.user] if export.is_new else []
-    words = ("mount", "--export", export.source, "--mount", export.mount, "--id", export.id, *owner)
+    words = ("mount", "--export", export.source, "--mount", export.mount, "--id", export.id, *owner, *_wait_for_nfs())
     report_output(run_script(ssh, "share.py", *words, root=True, seconds=INSTALL_SECONDS), reporter)
 
 
 def unmount_export(ssh: SshClient, id: str, mount: str, reporter: Reporter | None = None) -> None:
     """Unmount a share. Raises StorageError if a process uses it."""
-    words = ("unmount", "--mount", mount, "--id", id)
+    words = ("unmount", "--mount", mount, "--id", id, *_wait_for_nfs())
     report_output(run_script(ssh, "share.py", *words, root=True, seconds=DISK_SECONDS), reporter)
+
+
+def _wait_for_nfs() -> tuple[str, str]:
+    return "--wait", str(NFS_SECONDS)
 
 
 def find_disk_users(ssh: SshClient, serial: str) -> list[str]:

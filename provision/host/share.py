@@ -34,13 +34,12 @@ share.py COMMAND --mount DIR [options]
   --export HOST:PATH  what to mount: 10.0.0.7:/shares/photos; an IPv6 address in brackets
   --mount DIR         the mount point: an empty folder, or none yet
   --id ID             the share's id, by which its line in fstab is found; default by-hand
+  --wait SECONDS      how long an NFS server may take to answer; default 60
   --give-to USER      give the share's top folder to this user if the share is empty and belongs to root
 """
 
 PORT = 2049
 CONNECT_SECONDS = 10
-MOUNT_SECONDS = 60
-LOOK_SECONDS = 20
 DENIED_SECONDS = 20
 """How long a server may deny a client that it was just told to allow."""
 BOOT_SECONDS = 90
@@ -86,6 +85,8 @@ class Options:
     mount: str
     export: str = ""
     id: str = "by-hand"
+    seconds: int = 60
+    """How long an NFS server may take to answer."""
     user: str = ""
     """Who gets the top folder of a share that is empty and root's."""
 
@@ -106,7 +107,7 @@ def parse_options(words: Sequence[str]) -> Options:
     command, *rest = words
     if command not in COMMANDS:
         volume.wrong_usage(f"unknown command '{command}'")
-    given = volume.read_words(rest, ("--export", "--mount", "--id", "--give-to"))
+    given = volume.read_words(rest, ("--export", "--mount", "--id", "--wait", "--give-to"))
     for name in ("--mount", *(["--export"] if command == "mount" else [])):
         if name not in given:
             volume.wrong_usage(f"{command} needs {name}")
@@ -115,11 +116,15 @@ def parse_options(words: Sequence[str]) -> Options:
         volume.wrong_usage(f"--export {given['--export']!r} is no HOST:PATH of plain letters")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", given.get("--id", Options.id)):
         volume.wrong_usage(f"--id {given['--id']!r} is no id")
+    seconds = given.get("--wait", str(Options.seconds))
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", seconds):
+        volume.wrong_usage(f"--wait {seconds} is no number of seconds")
     return Options(
         command,
         given["--mount"],
         without_slash(given.get("--export", "")),
         given.get("--id", Options.id),
+        int(seconds),
         given.get("--give-to", ""),
     )
 
@@ -215,8 +220,8 @@ def mount_share(options: Options) -> None:
         volume.check_own_path(options.mount)
         volume.check_empty(options.mount)
         check_fstab(options)
-        install_client()
         connect(options.export)
+        install_client()
         os.makedirs(options.mount, exist_ok=True)
         mount_now(options)
         volume.say(f"mounted {options.export} at {options.mount}")
@@ -263,11 +268,11 @@ def mount_now(options: Options) -> None:
     end = time.monotonic() + DENIED_SECONDS
     while True:
         argv = ("mount", "-t", "nfs", "-o", f"{NFS_OPTIONS},retry=0", options.export, options.mount)
-        ended = limited(MOUNT_SECONDS, *argv)
+        ended = limited(options.seconds, *argv)
         if ended.code == 0:
             return
         if ended.code in TIMED_OUT:
-            raise unanswered(options.export, MOUNT_SECONDS, "")
+            raise unanswered(options.export, options.seconds, "")
         if not is_denial(ended.said) or time.monotonic() > end:
             raise mount_error(options, ended.said)
         time.sleep(1)
@@ -307,9 +312,9 @@ def mount_error(options: Options, said: str) -> volume.VolumeError:
 
 def check_answers(options: Options) -> None:
     """Raise VolumeError if a mounted share doesn't answer, or is no longer there."""
-    ended = limited(LOOK_SECONDS, "stat", "--file-system", options.mount)
+    ended = limited(options.seconds, "stat", "--file-system", options.mount)
     if ended.code in TIMED_OUT:
-        raise unanswered(options.mount, LOOK_SECONDS, options.mount)
+        raise unanswered(options.mount, options.seconds, options.mount)
     if ended.code:
         volume.fail(
             f"{options.mount} is mounted, and can't be read: {ended.said}",
@@ -376,19 +381,19 @@ def unmount_share(options: Options) -> None:
             "findmnt shows what is mounted where",
         )
     else:
-        unmount_unused(existing)
+        unmount_unused(existing, options.seconds)
     if ours:
         volume.replace_fstab([line for line in lines if line not in ours])
         volume.say("took it out of /etc/fstab")
 
 
-def unmount_unused(mount: Mount) -> None:
+def unmount_unused(mount: Mount, seconds: int) -> None:
     """Unmount a share. Raises VolumeError with its users if there are any."""
     if users := list_users(mount):
         volume.fail(f"{mount.target} is in use by {', '.join(users)}", "stop them, then run this again")
-    ended = limited(MOUNT_SECONDS, "umount", "--no-canonicalize", mount.target)
+    ended = limited(seconds, "umount", "--no-canonicalize", mount.target)
     if ended.code in TIMED_OUT:
-        raise unanswered(mount.target, MOUNT_SECONDS, mount.target)
+        raise unanswered(mount.target, seconds, mount.target)
     if ended.code:
         volume.fail(f"{mount.target} can't be unmounted: {ended.said}", "stop what uses it, then run this again")
     volume.say(f"unmounted {mount.target}")

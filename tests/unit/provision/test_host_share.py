@@ -34,8 +34,8 @@ MOUNTS = (
 def test_options_have_defaults() -> None:
     words = ["mount", "--export", EXPORT + "/", "--mount", "/mnt/share"]
     assert share.parse_options(words) == Options("mount", "/mnt/share", EXPORT)
-    more = share.parse_options([*words, "--id", "id-1", "--give-to", "cc"])
-    assert (more.id, more.user) == ("id-1", "cc")
+    more = share.parse_options([*words, "--id", "id-1", "--give-to", "cc", "--wait", "5"])
+    assert (more.id, more.user, more.seconds) == ("id-1", "cc", 5)
     assert share.parse_options(["mount", "--export", "nfs:/", "--mount", "/mnt"]).export == "nfs:/"
     assert share.parse_options(["unmount", "--mount", "/mnt"]) == Options("unmount", "/mnt")
 
@@ -54,6 +54,7 @@ def test_options_have_defaults() -> None:
         ("mount --export 10.0.0.7:/../a --mount /mnt", "is no HOST:PATH"),
         ("mount --export -o:/a --mount /mnt", "is no HOST:PATH"),
         (f"mount --export {EXPORT} --mount /mnt --id a,b", "is no id"),
+        (f"mount --export {EXPORT} --mount /mnt --wait soon", "is no number of seconds"),
         (f"mount --export {EXPORT} --mount /mnt --bind x", "unknown option --bind"),
     ],
 )
