@@ -32,6 +32,8 @@ from tests.openstack.repository import repository  # noqa: F401
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
+FOR_NFS = ("--cap-add", "DAC_READ_SEARCH", "--cap-add", "SYS_RESOURCE", "--volume", "/srv/os/shares")
+"""An NFS server opens files by their handles, which file systems of containers don't have."""
 BOOT_SECONDS = 600
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJpuK8Ff3T1bWnZkh tests"
@@ -106,7 +108,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         fcntl.flock(users, fcntl.LOCK_SH)
         if not running.exists():
             docker("build", "--quiet", "--tag", IMAGE, str(BOX), seconds=3600)
-            name = docker("run", "--detach", "--rm", "--hostname", "localhost", "--memory", "8g", IMAGE)
+            name = docker("run", "--detach", "--rm", "--hostname", "localhost", "--memory", "8g", *FOR_NFS, IMAGE)
             running.write_text(name)
         name = running.read_text()
         try:

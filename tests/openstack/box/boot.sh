@@ -11,7 +11,7 @@ export OS_AUTH_URL=http://$BOX_ADDRESS:5000/v3 OS_USERNAME=admin OS_PASSWORD=pw 
 BOX=/srv/os
 RESERVABLE=(kvm1 gpu1) # hosts of Blazar, which take servers on leases alone; localhost takes all others
 NEUTRON=(--config-file /etc/neutron/neutron.conf --config-file /etc/neutron/plugins/ml2/ml2_conf.ini)
-mkdir -p $BOX/{log,lock,images,cinder,manila,neutron,nova/instances,node/disk,shares}
+mkdir -p $BOX/{log,lock,images,cinder,manila,neutron,nova/instances,node/disk,shares,share-rules}
 cd $BOX
 
 say() { echo "[${SECONDS}s] $*"; }
@@ -104,6 +104,7 @@ start_services() {
     background swift-proxy-server $BOX/proxy.conf
     answers 5000
     [ "$1" != install ] || python3 /box/catalog.py catalog
+    background ganesha.nfsd -F -f $BOX/ganesha.conf -p /run/ganesha.pid -L $BOX/log/ganesha.log
     say "Keystone"
     web glance 9292 /usr/bin/glance-wsgi-api
     web cinder 8776 /usr/bin/cinder-wsgi

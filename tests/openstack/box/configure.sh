@@ -121,6 +121,14 @@ share_backend_name = fake
 driver_handles_share_servers = false
 X
 
+# Its port mapper, its locks and its quotas are those of older versions.
+cat >ganesha.conf <<X
+NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }
+NFSv4 { Minor_Versions = 1, 2; Grace_Period = 5; Lease_Lifetime = 5; }
+%include $BOX/exports.conf
+X
+touch exports.conf
+
 { printf '[DEFAULT]\nlog_dir = %s\n[placement_database]\nconnection = %s\n[api]\nauth_strategy = keystone\n' \
     $BOX/log "$(database placement)"; tokens; } >/etc/placement/placement.conf
 
