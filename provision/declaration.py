@@ -249,7 +249,8 @@ class TimeLimits(DeclarationTable):
     lease: float = Field(default=300, gt=0)
     server: float = Field(default=900, gt=0)
     volume: float = Field(default=300, gt=0)
-    share: float = Field(default=300, gt=0)
+    share: float = Field(default=600, gt=0)
+    """Some sites grant access to shares every five minutes."""
     ssh: float = Field(default=600, gt=0)
     request: float = Field(default=60, gt=0)
     """For one request to the cloud."""

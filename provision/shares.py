@@ -332,9 +332,29 @@ def update_access(stack: Stack, share: Resource, server: Resource) -> None:
     difference = compare_access(stack, share, server)
     for rule in difference.stale:
         revoke(stack, rule)
-    for address in difference.missing:
-        _grant(stack, share, address)
+    try:
+        for address in difference.missing:
+            _grant(stack, share, address)
+    except _AccessForbiddenError as error:
+        _wait_for_the_site(stack, share, server, error)
     _wait_for_access(stack, share)
+
+
+class _AccessForbiddenError(ConfigurationError):
+    """The site lets only its operators change access rules."""
+
+
+def _wait_for_the_site(stack: Stack, share: Resource, server: Resource, forbidden: _AccessForbiddenError) -> None:
+    """Wait until the site itself grants the server access. Raises ConfigurationError if it doesn't."""
+    stack.report("note", f"this site grants access to {share} itself: waiting for that")
+
+    def check() -> bool | None:
+        return None if compare_access(stack, share, server).missing else True
+
+    try:
+        poll_until(stack.reporter, f"the server may use {share}", check, stack.declaration.limits.share, RUN_AGAIN)
+    except WaitTimeoutError as error:
+        raise ConfigurationError(f"{error.what}; {forbidden.what}", next_step=forbidden.next_step) from error
 
 
 def _grant(stack: Stack, share: Resource, address: str) -> None:
@@ -354,10 +374,10 @@ def _grant(stack: Stack, share: Resource, address: str) -> None:
     except ConfigurationError as error:
         if error.__cause__ is None or status_of(error.__cause__) != 403:  # type: ignore[arg-type]
             raise
-        raise ConfigurationError(
+        raise _AccessForbiddenError(
             error.what,
-            next_step="this site grants access itself. At Chameleon, servers on a storage network have it: "
-            '[network] usage_type = "storage"; elsewhere ask the site',
+            next_step='at Chameleon, put the server on a storage network: [network] usage_type = "storage"; elsewhere '
+            "ask the site how servers get access",
         ) from error
 
 

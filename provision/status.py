@@ -58,9 +58,10 @@ class Status:
 
     @property
     def warnings(self) -> list[str]:
-        """What needs attention: leases that end soon, servers in ERROR."""
+        """What needs attention: leases that end soon, servers and shares in an error state."""
         warnings = [leases.expiry_warning(lease) for lease in (*self.leases, *self.used_leases)]
         warnings += [f"{server} is in ERROR: `up` says why" for server in self.servers if server.status == "ERROR"]
+        warnings += [f"{share} is in {share.status}: `up` says why" for share in self.shares if "error" in share.status]
         return [text for text in warnings if text]
 
     def json(self) -> dict[str, Any]:

@@ -79,6 +79,9 @@ def _ensure_groups_and_storage(stack: Stack) -> None:
         ensure_volume(stack, volume.name)
     for share in stack.declaration.shares:
         ensure_share(stack, share.name)
+    if stack.declaration.shares and stack.declaration.server and servers.find(stack) is None:
+        # the server ended with its lease: someone else's may have its address
+        shares.revoke_all(stack, shares.list_access(stack))
 
 
 def _check_quota(stack: Stack) -> None:

@@ -64,7 +64,7 @@ class Hypervisor:
         return Guest(self._folder / server.id, self.volumes, key, "0.0.0.0:22", "bridge")
 
     def connect(self, ip: str, name: str) -> None:
-        """Give a container an address in the external network; create the network, which tests share, if it isn't there."""
+        """Give a container an address in the external network, which tests share; create that if it isn't there."""
         words = ("--subnet", self._subnet.cidr, "--gateway", self._subnet.gateway_ip, self._network)
         for _ in range(3):
             with suppress(RuntimeError):

@@ -14,7 +14,7 @@ import requests
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire, connection, kind_of, new_project
-from tests.openstack.declarations import SERVER
+from tests.openstack.declarations import SERVER, SHARE
 
 NODE = SERVER + '[lease]\nhours = 1\nnode_type = "gpu_a100"\n'
 FLAVOR = SERVER.replace("[server]", '[server]\nflavor = "g1.h100.pci.1"') + "[lease]\nhours = 1\n"
@@ -130,6 +130,24 @@ def test_a_node_in_a_network_of_its_own(site: Site, wire: Wire) -> None:
     site.declare(NODE + '[network]\nname = "lab-net"\nphysical_network = "exogeni"\n')
     refused = site.run("up")
     assert refused.code == 3 and "not enough networks available" in refused.err, refused
+
+
+def test_a_node_in_a_storage_network_has_access_to_shares(site: Site) -> None:
+    """The site gives the network subnet, router and access, as Chameleon does; larder adds its router and no rules."""
+    site.declare(NODE + RESERVED + NETWORK + 'usage_type = "storage"\n' + SHARE)
+    site.succeeds("up")
+    connected = CONNECTED | {"shares": 1, "access": 1}
+    assert site.counts == connected and site.run("plan").code == 0
+    assert [(rule["access_to"], rule["metadata"]) for rule in site.access_rules] == [("10.52.3.0/24", {})]
+    (address,) = site.cloud.network.ips(project_id=site.project)
+    assert address.fixed_ip_address.startswith("10.52.3.") and address.router_id == site.things["routers"][0]
+    first = site.things
+    site.succeeds("up")
+    assert site.things == first
+    site.succeeds("down", "--yes")
+    assert site.counts == {"shares": 1, "access": 1} and site.things["access"] == first["access"]
+    site.succeeds("down", "--yes", "--delete-data", "photos")
+    assert site.counts == {}
 
 
 def test_a_server_of_somebody_else_keeps_the_lease_of_a_node(site: Site) -> None:
