@@ -32,7 +32,7 @@ from tests.openstack.repository import repository  # noqa: F401
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
-FOR_NFS = ("--cap-add", "DAC_READ_SEARCH", "--cap-add", "SYS_RESOURCE", "--volume", "/srv/os/shares")
+FOR_NFS = ("--cap-add", "DAC_READ_SEARCH", "--volume", "/srv/os/shares")
 """An NFS server opens files by their handles, which file systems of containers don't have."""
 BOOT_SECONDS = 600
 ROOT = Path(__file__).resolve().parents[2]

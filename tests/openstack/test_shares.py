@@ -175,12 +175,21 @@ def test_a_rule_of_others_that_covers_the_server_is_enough(site: Site, wire: Wir
     made: list[str] = []
     forbidden = answers(403, '{"forbidden": {"code": 403, "message": "Policy doesn\'t allow share:allow_access"}}')
     wire.before = lambda request: forbidden(request) if b"larder:stack" in rule_in(request) else None
-    site.declare(SERVER + SHARE + "[limits]\nshare = 2\n")
+    site.declare(SERVER + SHARE)
+    site.succeeds("share", "create", "photos")
+    site.declare(SERVER + SHARE + "[limits]\nshare = 1\n")
     refused = site.run("up")
     assert refused.code == 2 and "Policy doesn't allow" in refused.err and 'usage_type = "storage"' in refused.err
     site.declare(SERVER + SHARE)
-    operator = threading.Timer(5, lambda: made.append(allow(site, site.things["shares"][0], "10.9.0.0/16")))
-    operator.start()
+    operator = threading.Thread(target=lambda: made.append(allow(site, site.things["shares"][0], "10.9.0.0/16")))
+
+    def forbid(request: Any) -> Any:
+        if b"larder:stack" not in rule_in(request):
+            return None
+        operator.start()
+        return forbidden(request)
+
+    wire.before = forbid
     ended = site.run("up")
     operator.join()
     assert ended.code == 0 and "grants access to share photos" in ended.err and "waiting for that" in ended.err, ended
