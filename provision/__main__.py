@@ -182,13 +182,17 @@ def _volume_commands(subparsers: Commands) -> None:
         ("grow", commands.volume_grow, "extend volume, partition and file system"),
         ("delete", commands.volume_delete, "delete it with its data"),
     )
-    for name, run, text in texts:
-        command = _add(subparsers, name, run, text, asks=name == "delete")
+    added = _add_named(subparsers, texts)
+    added["detach"].add_argument("--force", action="store_true", help="don't check whether it is mounted")
+
+
+def _add_named(subparsers: Commands, texts: Sequence[tuple[str, CommandFunction, str]]) -> dict[str, _Parser]:
+    """Add commands that take the name of a volume or a share."""
+    added = {name: _add(subparsers, name, run, text, asks=name == "delete") for name, run, text in texts}
+    for command in added.values():
         command.add_argument("name", help="the declared name")
-        if name == "grow":
-            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
-        if name == "detach":
-            command.add_argument("--force", action="store_true", help="don't check whether it is mounted")
+    added["grow"].add_argument("--gib", type=_gib, help="the new size; default the declared one")
+    return added
 
 
 def _share_commands(subparsers: Commands) -> None:
@@ -200,11 +204,7 @@ def _share_commands(subparsers: Commands) -> None:
         ("grow", commands.share_grow, "extend it"),
         ("delete", commands.share_delete, "delete it with its data"),
     )
-    for name, run, text in texts:
-        command = _add(subparsers, name, run, text, asks=name == "delete")
-        command.add_argument("name", help="the declared name")
-        if name == "grow":
-            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
+    _add_named(subparsers, texts)
 
 
 def _bucket_commands(subparsers: Commands) -> None:

@@ -100,6 +100,17 @@ def select_declared(resources: Sequence[Resource], name: str, cloud_name: str, a
     return select_one(matching, adopt)
 
 
+def require_ours(existing: Resource | None, kind: str, name: str) -> Resource:
+    """Return a declared volume or share. Raises InputError if it doesn't exist or isn't ours."""
+    if existing is None:
+        raise InputError(f"the {kind} {name!r} doesn't exist yet", next_step=f"run `{kind} create {name}` or `up`")
+    if not existing.ours:
+        raise InputError(
+            f"{existing} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
+        )
+    return existing
+
+
 def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = False) -> Resource | None:
     """Return our resource or, with `adopt`, the only one with the name; None if there is none.
 

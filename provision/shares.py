@@ -74,14 +74,7 @@ def find(stack: Stack, name: str) -> Resource | None:
 
 def require_share(stack: Stack, name: str) -> Resource:
     """Return a declared share. Raises InputError if it doesn't exist or isn't ours."""
-    existing = find(stack, name)
-    if existing is None:
-        raise InputError(f"the share {name!r} doesn't exist yet", next_step=f"run `share create {name}` or `up`")
-    if not existing.ours:
-        raise InputError(
-            f"{existing} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
-        )
-    return existing
+    return marks.require_ours(find(stack, name), "share", name)
 
 
 def _types(stack: Stack) -> list[Any]:

@@ -45,6 +45,7 @@ FIRST = (
     "test_file_outlives_the_server",
     "test_notebook.py",
     "test_docker_is_started_and_its_containers_depend_on_the_volume",
+    "test_files_on_a_share_outlive_the_server",
     "test_host_guest.py",
     "test_quota",
     "test_host_server.py",
