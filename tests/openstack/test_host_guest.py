@@ -252,10 +252,10 @@ def share_is_mounted_and_its_user_s(ssh: SshClient, share: Export, capsys: pytes
 
 
 def share_in_use_is_not_unmounted(ssh: SshClient, share: Export) -> None:
-    on_server(ssh, f"cd {PLACE}; setsid sleep 600 </dev/null >/dev/null 2>&1 &")
+    on_server(ssh, f"systemd-run --quiet --unit=holder --working-directory={PLACE} sleep 600")
     with pytest.raises(StorageError, match=rf"{PLACE} is in use by process \d+ \(sleep\)"):
         host_scripts.unmount_export(ssh, share.id, PLACE)
-    on_server(ssh, "pkill -f '^sleep 600'")
+    on_server(ssh, "systemctl stop holder")
     for _ in range(2):
         host_scripts.unmount_export(ssh, share.id, PLACE)
     assert fstab(ssh) == "" and not is_mounted(ssh, PLACE)

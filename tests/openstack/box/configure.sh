@@ -124,7 +124,7 @@ X
 # Its port mapper, its locks and its quotas are those of older versions.
 cat >ganesha.conf <<X
 NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }
-NFSv4 { Minor_Versions = 1, 2; Grace_Period = 5; Lease_Lifetime = 5; }
+NFSv4 { Minor_Versions = 1, 2; Graceless = true; }
 %include $BOX/exports.conf
 X
 touch exports.conf

@@ -8,7 +8,7 @@ export_of() {
 }
 {
     echo 'NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }'
-    echo 'NFSv4 { Minor_Versions = 1, 2; Grace_Period = 5; Lease_Lifetime = 5; }'
+    echo 'NFSv4 { Minor_Versions = 1, 2; Graceless = true; }'
     export_of 1 open "$1"
     export_of 2 closed 192.0.2.7
 } >/etc/ganesha/ganesha.conf
