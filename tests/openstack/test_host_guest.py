@@ -199,6 +199,8 @@ def is_mounted(ssh: SshClient, mount: str = MOUNT) -> bool:
 # --- a share ----------------------------------------------------------------------------------------------------------
 
 PLACE = "/mnt/share"
+WAIT_FOR_NETWORK = "systemctl unmask --quiet systemd-networkd-wait-online && systemctl enable --quiet systemd-networkd-wait-online; sync"
+"""As on clouds' images: network-online.target, after which shares are mounted, waits for an address."""
 
 
 @pytest.fixture
@@ -231,6 +233,7 @@ def test_share_lives_through_reboots_and_a_server_that_does_not_answer(
     share = Export(str(uuid.uuid4()), f"{nfs.address}:/shares/open", PLACE, is_new=True)
     share_is_mounted_and_its_user_s(ssh, share, capsys)
     share_in_use_is_not_unmounted(ssh, share)
+    on_server(ssh, WAIT_FOR_NETWORK)
     guest.reset()
     wait_until(lambda: is_mounted(ssh, PLACE), "the guest has booted and mounted it", 2 * BOOT_SECONDS)
     assert on_server(ssh, f"cat {PLACE}/note") == "kept\n"
