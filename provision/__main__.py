@@ -1,4 +1,4 @@
-"""Create and delete what a declaration names: a VM, volumes, a bucket and its keys."""
+"""Create and delete what a declaration names: a VM, volumes, shares, a bucket and its keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +20,7 @@ from provision.caller import parse_callers
 from provision.clouds import configure_clouds
 from provision.concurrency import lock_stack
 from provision.declaration import load_declaration
+from provision.settle import settle
 from provision.stack import Stack
 
 EXITS = (
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     _server_commands(_group(subparsers, "server", "the server alone"))
     _lease_commands(_group(subparsers, "lease", "the reservation"))
     _volume_commands(_group(subparsers, "volume", "block volumes"))
+    _share_commands(_group(subparsers, "share", "shared file systems"))
     _bucket_commands(_group(subparsers, "bucket", "the bucket"))
     _credentials_commands(_group(subparsers, "credentials", "S3 keys for the bucket"))
     return top
@@ -128,10 +129,10 @@ def _stack_commands(subparsers: Commands) -> None:
     status = _add(subparsers, "status", commands.run_status, text, changes=False)
     for command in (plan, up, status):
         command.add_argument("--json", action="store_true", help="print JSON")
-    text = "delete server, floating IP, lease, security groups; keep volumes, buckets"
+    text = "delete server, floating IP, lease, security groups; keep volumes, shares, buckets"
     down = _add(subparsers, "down", commands.run_down, text, asks=True)
     down.add_argument(
-        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume or bucket"
+        "--delete-data", action="append", default=[], metavar="NAME", help="also delete this volume, share or bucket"
     )
 
 
@@ -181,13 +182,29 @@ def _volume_commands(subparsers: Commands) -> None:
         ("grow", commands.volume_grow, "extend volume, partition and file system"),
         ("delete", commands.volume_delete, "delete it with its data"),
     )
-    for name, run, text in texts:
-        command = _add(subparsers, name, run, text, asks=name == "delete")
+    added = _add_named(subparsers, texts)
+    added["detach"].add_argument("--force", action="store_true", help="don't check whether it is mounted")
+
+
+def _add_named(subparsers: Commands, texts: Sequence[tuple[str, CommandFunction, str]]) -> dict[str, _Parser]:
+    """Add commands that take the name of a volume or a share."""
+    added = {name: _add(subparsers, name, run, text, asks=name == "delete") for name, run, text in texts}
+    for command in added.values():
         command.add_argument("name", help="the declared name")
-        if name == "grow":
-            command.add_argument("--gib", type=_gib, help="the new size; default the declared one")
-        if name == "detach":
-            command.add_argument("--force", action="store_true", help="don't check whether it is mounted")
+    added["grow"].add_argument("--gib", type=_gib, help="the new size; default the declared one")
+    return added
+
+
+def _share_commands(subparsers: Commands) -> None:
+    _add(subparsers, "list", commands.share_list, "list the stack's shares and who may use them", changes=False)
+    texts: tuple[tuple[str, CommandFunction, str], ...] = (
+        ("create", commands.share_create, "create a declared share"),
+        ("mount", commands.share_mount, "give the server access to it, and mount it there"),
+        ("unmount", commands.share_unmount, "unmount it on the server, and remove the server's access"),
+        ("grow", commands.share_grow, "extend it"),
+        ("delete", commands.share_delete, "delete it with its data"),
+    )
+    _add_named(subparsers, texts)
 
 
 def _bucket_commands(subparsers: Commands) -> None:
@@ -241,7 +258,10 @@ def _run(words: Sequence[str], reporter: Reporter) -> int:
     given = parser().parse_args(words)
     declared = load_declaration(given.file)
     stack = Stack(declared, configure_clouds(declared.sites, declared.limits), reporter, given.adopt, given.caller)
-    with lock_stack(stack, given.program) if given.changes else nullcontext():
+    if not given.changes:
+        return int(given.run(stack, given))
+    with lock_stack(stack, given.program):
+        settle(stack)
         return int(given.run(stack, given))
 
 

@@ -13,11 +13,15 @@ from openstack import exceptions as sdk
 
 from larder.errors import InputError
 from provision import leases, marks, servers
-from provision.clouds import create_once
+from provision.cloud_errors import RUN_AGAIN
+from provision.clouds import WaitTimeoutError, create_once, poll_until
 from provision.concurrency import withdraw_if_later
 from provision.marks import Resource
 from provision.reservations import ADDRESS
 from provision.stack import Stack
+
+PORT_SECONDS = 60.0
+"""A server that runs has its port, unless somebody deleted it."""
 
 
 def _address(stack: Stack, item: Any) -> Resource:
@@ -75,12 +79,15 @@ def ports_of(stack: Stack, server: Resource) -> list[str]:
         return [str(port.id) for port in stack.api("network").ports(device_id=server.id)]
 
 
-def port_of(stack: Stack, server: Resource) -> str:
-    """Return the id of a server's network port."""
-    ports = ports_of(stack, server)
-    if not ports:
-        raise InputError(f"{server} has no network port", next_step="run `up --replace`, which starts another one")
-    return ports[0]
+def _wait_for_ports(stack: Stack, server: Resource) -> list[str]:
+    """Return the ids of a server's network ports. Nova creates them while the server is being built."""
+    what = f"{server} has a network port"
+    try:
+        return poll_until(stack.reporter, what, lambda: ports_of(stack, server) or None, PORT_SECONDS, RUN_AGAIN)
+    except WaitTimeoutError:
+        raise InputError(
+            f"{server} has no network port", next_step="run `up --replace`, which starts another one"
+        ) from None
 
 
 def holder_elsewhere(stack: Stack, address: Resource, server_ids: Collection[str]) -> str:
@@ -111,9 +118,10 @@ def require_here(stack: Stack, address: Resource, server_ids: Collection[str]) -
 def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource:
     """Assign our floating IP to the server's port, and create it if needed."""
     assert stack.declaration.floating_ip
-    api, port = stack.api("network"), port_of(stack, server)
+    api, ports = stack.api("network"), _wait_for_ports(stack, server)
+    port = ports[0]
     if address is not None:
-        if address.raw.port_id == port:
+        if address.raw.port_id in ports:
             return address
         require_here(stack, address, {server.id})
     elif stack.declaration.floating_ip.reserve:
@@ -127,6 +135,7 @@ def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource
             "get a floating IP",
             lambda: _address(stack, api.create_ip(floating_network_id=pool.id, port_id=port, description=stack.mark)),
             lambda: find(stack),
+            stack.note("floating IP"),
         )
     withdraw_if_later(stack, created, lambda: list_ours(stack), lambda: delete(stack, {server.id}, created))
     return created
@@ -135,7 +144,10 @@ def assign(stack: Stack, address: Resource | None, server: Resource) -> Resource
 def delete(stack: Stack, server_ids: Collection[str], address: Resource) -> None:
     """Delete a floating IP, unless it was moved to a server that isn't one of these."""
     with stack.translate_errors(f"look at the floating IP {address.name}"):
-        now = _address(stack, stack.api("network").get_ip(address.id))
+        try:
+            now = _address(stack, stack.api("network").get_ip(address.id))
+        except sdk.NotFoundException:  # deleted by an interrupted run
+            return
     require_here(stack, now, server_ids)
     with stack.translate_errors(f"release the floating IP {address.name}"):
         stack.api("network").delete_ip(address.id)

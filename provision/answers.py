@@ -10,6 +10,7 @@ import re
 from urllib.parse import urlsplit
 
 from larder.errors import ServiceError
+from provision.host import share
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -95,6 +96,13 @@ def validate_base_url(answer: object, what: str) -> str:
         raise invalid_answer(what, answer, "an http address")
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
+
+
+def validate_export(answer: object, what: str) -> str:
+    """Return the address of an NFS export, HOST:PATH, which is safe in a line of fstab."""
+    if isinstance(answer, str) and share.parse_export(answer):
+        return answer
+    raise invalid_answer(what, answer, "an NFS export such as 10.0.0.7:/shares/photos")
 
 
 def is_host(text: str) -> bool:

@@ -27,6 +27,8 @@ UNRESTRICTED = "use an unrestricted application credential for leases and keys, 
 LOG_IN = "log in"
 TEMPORARY_STATUSES = [502, 503, 504]
 """Statuses of temporary failures, independent of the request."""
+GATEWAY_STATUSES = (502, 504)
+"""Statuses by which a gateway gives up, although the service behind it may go on."""
 TRY_LATER_STATUSES = (409, 413, 423, 425, 429)
 """Statuses of requests that may be accepted later: a resource is busy, or there were too many requests."""
 MALFORMED_ANSWER_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -78,7 +80,7 @@ def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> Larder
             next_step="name an entry of clouds.yaml (in . or ~/.config/openstack; one that can't be read or is no YAML "
             "is passed over), or set the OS_* variables",
         )
-    if isinstance(error, ksa.ConnectFailure | ksa.DiscoveryFailure | ksa.SSLError):
+    if isinstance(error, ksa.ConnectFailure | ksa.ConnectTimeout | ksa.DiscoveryFailure | ksa.SSLError):
         return ServiceError(
             f"{head}: no connection: {reason}", next_step=f"check network and address; then {RUN_AGAIN}"
         )
@@ -208,6 +210,15 @@ def is_quota(reason: str) -> bool:
 
 def may_have_succeeded(error: Exception) -> bool:
     """Return whether a failed request may have succeeded, because its answer was lost."""
-    is_answer_lost = isinstance(error, ksa.ConnectFailure | ksa.UnknownConnectionError)
     is_malformed = isinstance(error, MALFORMED_ANSWER_ERRORS)
-    return is_answer_lost or is_malformed or status_of(error) in TEMPORARY_STATUSES
+    return _is_answer_lost(error) or is_malformed or status_of(error) in TEMPORARY_STATUSES
+
+
+def may_still_be_working(error: Exception) -> bool:
+    """Return whether a cloud may go on with a failed request, because nobody has told us how it ended."""
+    return _is_answer_lost(error) or status_of(error) in GATEWAY_STATUSES
+
+
+def _is_answer_lost(error: Exception) -> bool:
+    """Return whether a connection ended without an answer, or it took too long."""
+    return isinstance(error, ksa.ConnectFailure | ksa.ConnectTimeout | ksa.UnknownConnectionError)

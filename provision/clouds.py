@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from provision.cloud_errors import (
     translate_cloud_errors,
 )
 from provision.declaration import Site, Sites, TimeLimits
+from provision.in_flight import Note
 
 T = TypeVar("T")
 _SERVICE_TYPES = os_service_types.ServiceTypes()
@@ -45,6 +46,7 @@ SERVICES = {
     "image": "images",
     "network": "networks",
     "block-storage": "volumes",
+    "shared-file-system": "shares",
     "reservation": "leases",
     "object-store": "buckets",
 }
@@ -205,8 +207,8 @@ class Cloud:
             raise ServiceMissingError(
                 f"{self} offers no {', no '.join(SERVICES[service] for service in missing)}: its catalog has no "
                 f"service {', '.join(map(repr, missing))}{f' in region {self.region}' if self.region else ''}",
-                next_step="remove what needs it from the declaration ([lease], [[volume]], [bucket]); or name a site "
-                'or region that has it: [sites] compute = { cloud = "…", region = "…" }, and objects likewise',
+                next_step="remove what needs it from the declaration ([lease], [[volume]], [[share]], [bucket]); or "
+                'name a site or region that has it: [sites] compute = { cloud = "…", region = "…" }, or objects',
             )
 
     def client(self, service: str) -> Any:
@@ -265,10 +267,21 @@ def configure_clouds(sites: Sites, limits: TimeLimits) -> Clouds:
     return Clouds(compute, Cloud("objects", sites.objects, limits.request))
 
 
-def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callable[[], T | None]) -> T:
-    """Create something once. If the answer is lost, search for the result instead of sending the request again."""
+def create_once(
+    cloud: Cloud, action: str, create: Callable[[], T], find: Callable[[], T | None], note: Note | None = None
+) -> T:
+    """Create or change something once. If the answer is lost, search for the result instead of asking again.
+
+    Args:
+        cloud: The site.
+        action: What is done, for errors.
+        create: Sends the request.
+        find: Returns the result, if it is there.
+        note: Tells the next run what to wait for if this one is killed; needed for all that could be created twice.
+    """
     try:
-        return create()
+        with note.kept_while_in_flight() if note else nullcontext():
+            return create()
     except CLOUD_ERRORS as error:
         existing = None
         if may_have_succeeded(error):
@@ -278,6 +291,8 @@ def create_once(cloud: Cloud, action: str, create: Callable[[], T], find: Callab
             with suppress(LarderError), translate_cloud_errors(cloud, action):
                 existing = find()
         if existing is not None:
+            if note:
+                note.remove()
             return existing
         raise translate_cloud_error(error, cloud, action) from error
 

@@ -10,7 +10,20 @@ from typing import Any
 
 from larder.errors import ConfigurationError, InputError, ServiceError
 from larder.terminal import Lines, as_json, escape, join_lines, print_escaped
-from provision import credentials, doctor, leases, objects, plan, server_setup, servers, status, up, volumes
+from provision import (
+    credentials,
+    doctor,
+    extension,
+    leases,
+    objects,
+    plan,
+    server_setup,
+    servers,
+    shares,
+    status,
+    up,
+    volumes,
+)
 from provision import down as take_down
 from provision.declaration import MAX_HOURS
 from provision.leases import LeaseBeginsLaterError
@@ -150,6 +163,7 @@ def lease_extend(stack: Stack, given: argparse.Namespace) -> int:
             f"{given.hours:g} hours: leases are extended", next_step=f"give a number above 0, at most {MAX_HOURS}"
         )
     print_escaped(leases.extend(stack, given.hours).resource.detail)
+    extension.remove(stack.state_folder)  # last: else the next run could not tell that this one is done
     return 0
 
 
@@ -206,9 +220,61 @@ def volume_grow(stack: Stack, given: argparse.Namespace) -> int:
 
 def volume_delete(stack: Stack, given: argparse.Namespace) -> int:
     """Delete a volume with its data, after asking."""
+    if given.name in {item.name for item in stack.declaration.volumes} and volumes.find(stack, given.name) is None:
+        stack.report("done", f"there is no volume {given.name}")
+        return 0
     volume = volumes.require_volume(stack, given.name)
     _confirm(given, f"{volume}, {volume.detail}, with all its data", given.name)
     volumes.delete(stack, volume)
+    return 0
+
+
+def share_list(stack: Stack, given: argparse.Namespace) -> int:
+    """Print the stack's shares, with all their access rules and exports."""
+    ours = shares.list_ours(stack)
+    if not ours:
+        print_escaped(f"no share carries the mark of {stack.name}")
+        return 0
+    rows = [status.row(item) for share in ours for item in (share, *shares.access_rules(stack, share))]
+    print_escaped(status.table(rows))
+    return 0
+
+
+def share_create(stack: Stack, given: argparse.Namespace) -> int:
+    """Create a declared share, and print its id."""
+    print_escaped(up.ensure_share(stack, given.name).id)
+    return 0
+
+
+def share_mount(stack: Stack, given: argparse.Namespace) -> int:
+    """Give the server access to a share, and mount it there."""
+    server_setup.mount_share(stack, stack.declaration.share(given.name))
+    return 0
+
+
+def share_unmount(stack: Stack, given: argparse.Namespace) -> int:
+    """Unmount a share on the server, and remove the server's access."""
+    server_setup.unmount_share(stack, stack.declaration.share(given.name))
+    return 0
+
+
+def share_grow(stack: Stack, given: argparse.Namespace) -> int:
+    """Extend a share."""
+    declared = stack.declaration.share(given.name)
+    print_escaped(shares.grow(stack, shares.require_share(stack, given.name), given.gib or declared.gib).detail)
+    return 0
+
+
+def share_delete(stack: Stack, given: argparse.Namespace) -> int:
+    """Delete a share with its data, after asking."""
+    if given.name in {item.name for item in stack.declaration.shares} and shares.find(stack, given.name) is None:
+        stack.report("done", f"there is no share {given.name}")
+        return 0
+    share = shares.require_share(stack, given.name)
+    others = [rule.raw["access_to"] for rule in shares.access_rules(stack, share) if not rule.ours]
+    also = f", which {', '.join(others)} may use, too" if others else ""
+    _confirm(given, f"{share}, {share.detail}{also}, with all its data", given.name)
+    shares.delete(stack, share)
     return 0
 
 
@@ -253,6 +319,9 @@ def bucket_empty(stack: Stack, given: argparse.Namespace) -> int:
 
 def bucket_delete(stack: Stack, given: argparse.Namespace) -> int:
     """Delete the bucket, after asking."""
+    if stack.declaration.bucket and objects.find(stack) is None:
+        stack.report("done", f"there is no bucket {stack.declaration.bucket.name}")
+        return 0
     bucket = _require_ours(_require_bucket(stack))
     _confirm(given, str(bucket), bucket.name)
     objects.delete(stack, bucket)

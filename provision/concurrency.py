@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from larder.errors import InputError
 from provision.clouds import WaitTimeoutError, poll_until
-from provision.marks import Resource
+from provision.marks import Resource, age_order
 from provision.stack import Stack
 
 LOCK = "lock"
@@ -66,7 +66,7 @@ def withdraw_if_later(
         mine = ours.get(created.id)
         if mine is None or len(ours) == 1:
             return True
-        first = min(ours.values(), key=_age_order)
+        first = min(ours.values(), key=age_order)
         if first.id == created.id:
             return None
         raise withdraw(first)
@@ -84,8 +84,3 @@ def withdraw_if_later(
         poll_until(stack.reporter, what, is_alone, WITHDRAW_SECONDS, "")
     except WaitTimeoutError:
         raise withdraw(next(item for item in list_ours() if item.id != created.id)) from None
-
-
-def _age_order(item: Resource) -> tuple[str, str]:
-    """Order by creation time, and by id if two are of the same second, so that all runs agree."""
-    return (str(getattr(item.raw, "created_at", None) or ""), item.id)

@@ -27,6 +27,7 @@ from provision.host.keys import (
     write_rclone_config,
     write_secret_file,
 )
+from provision.marks import Resource
 from provision.stack import Stack
 
 
@@ -59,6 +60,13 @@ def find(stack: Stack) -> S3Keys | None:
     return next((keys.validated() for keys in all_keys if keys and keys.access == access), None)
 
 
+def list_ours(stack: Stack) -> list[Resource]:
+    """Return this stack's keys as a resource, if there are any."""
+    stack.clouds.objects.require("object-store")
+    keys = find(stack)
+    return [Resource("credentials", keys.access, keys.id, "", "S3 keys")] if keys else []
+
+
 def _keys(credential: Any) -> S3Keys | None:
     """Return the keys in a Keystone credential, or None if it holds something else: any text is allowed there."""
     try:
@@ -77,7 +85,9 @@ def create(stack: Stack) -> S3Keys:
             next_step="create an unrestricted one in the site's web interface (Identity → Application Credentials), or "
             "log in with the password",
         )
-    return find(stack) or create_once(cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack))
+    return find(stack) or create_once(
+        cloud, "make S3 keys", lambda: _create(stack), lambda: find(stack), stack.note("credentials")
+    )
 
 
 def _create(stack: Stack) -> S3Keys:

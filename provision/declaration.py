@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -133,6 +134,8 @@ class NetworkSpec(DeclarationTable):
     cidr: str = "192.168.100.0/24"
     physical_network: str = Field("physnet1", pattern=NODE_TYPE)
     """Blazar's property by which the site chooses a network segment."""
+    usage_type: str | None = Field(None, pattern=NODE_TYPE)
+    """Another one: storage is Chameleon's for networks that reach shares."""
 
     @field_validator("cidr")
     @classmethod
@@ -168,14 +171,14 @@ class SecurityGroupSpec(DeclarationTable):
         return tuple(map(_source, sources))
 
 
-class VolumeSpec(DeclarationTable):
-    """A block volume that outlives the server."""
+class StorageSpec(DeclarationTable):
+    """What volumes and shares have in common."""
 
     name: str = Field(pattern=NAME)
     gib: int = Field(ge=1)
     type: str | None = None
     mount: str | None = None
-    """The mount point on the server; None only attaches the volume."""
+    """The mount point on the server; None only attaches the volume, or gives the server access to the share."""
 
     @field_validator("mount")
     @classmethod
@@ -187,6 +190,14 @@ class VolumeSpec(DeclarationTable):
         if {".", ".."} & {*mount.split("/")}:  # systemd and findmnt know a mount point by one name only
             raise ValueError("must not contain . or .. as a folder")
         return mount
+
+
+class VolumeSpec(StorageSpec):
+    """A block volume that outlives the server."""
+
+
+class ShareSpec(StorageSpec):
+    """A file system of the site's NFS servers, which outlives the server and may serve several at once."""
 
 
 class BucketSpec(DeclarationTable):
@@ -238,9 +249,14 @@ class TimeLimits(DeclarationTable):
     lease: float = Field(default=300, gt=0)
     server: float = Field(default=900, gt=0)
     volume: float = Field(default=300, gt=0)
+    share: float = Field(default=600, gt=0)
+    """Some sites grant access to shares every five minutes."""
     ssh: float = Field(default=600, gt=0)
     request: float = Field(default=60, gt=0)
     """For one request to the cloud."""
+
+
+S = TypeVar("S", bound=StorageSpec)
 
 
 class Declaration(DeclarationTable):
@@ -255,6 +271,7 @@ class Declaration(DeclarationTable):
     network: NetworkSpec | None = None
     security_groups: tuple[SecurityGroupSpec, ...] = Field((), alias="security_group")
     volumes: tuple[VolumeSpec, ...] = Field((), alias="volume")
+    shares: tuple[ShareSpec, ...] = Field((), alias="share")
     bucket: BucketSpec | None = None
     credentials: CredentialsSpec | None = None
     host: HostSpec | None = None
@@ -262,33 +279,47 @@ class Declaration(DeclarationTable):
     """A service that returns the client's address, used if this machine is behind a router."""
     limits: TimeLimits = TimeLimits()
 
-    @field_validator("security_groups", "volumes", mode="before")
+    @field_validator("security_groups", "volumes", "shares", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     def volume(self, name: str) -> VolumeSpec:
         """Return the declared volume of that name."""
-        matching = [item for item in self.volumes if item.name == name]
-        if not matching:
-            names = ", ".join(item.name for item in self.volumes) or "none"
-            raise ConfigurationError(
-                f"no volume {name!r} is declared (declared: {names})",
-                next_step="name one of them, or declare it as [[volume]]",
-            )
-        return matching[0]
+        return _named("volume", self.volumes, name)
+
+    def share(self, name: str) -> ShareSpec:
+        """Return the declared share of that name."""
+        return _named("share", self.shares, name)
+
+
+def _named(kind: str, declared: Sequence[S], name: str) -> S:
+    """Return what is declared by that name. Raises ConfigurationError if nothing is."""
+    matching = [item for item in declared if item.name == name]
+    if not matching:
+        names = ", ".join(item.name for item in declared) or "none"
+        raise ConfigurationError(
+            f"no {kind} {name!r} is declared (declared: {names})",
+            next_step=f"name one of them, or declare it as [[{kind}]]",
+        )
+    return matching[0]
 
 
 def _inconsistencies(table: dict[str, Any]) -> list[str]:
     """Return contradictions in a raw declaration, which may have other faults, too."""
-    groups, volumes = (_tables(table.get(name)) for name in ("security_group", "volume"))
+    groups, volumes, shares = (_tables(table.get(name)) for name in ("security_group", "volume", "share"))
     faults = []
     for role, site in table["sites"].items() if isinstance(table.get("sites"), dict) else ():
         if isinstance(site, dict) and {"cloud", "auth_url"} <= {*site}:
             faults.append(f"sites.{role}: give cloud or auth_url; an entry of clouds.yaml has its own auth_url")
     if "server" not in table:
         faults += [f"[{name}] needs [server]" for name in ("lease", "floating_ip", "host") if name in table]
-        faults += [f"volume {item.get('name')}: mount needs [server]" for item in volumes if "mount" in item]
+        faults += [
+            f"{kind} {item.get('name')}: mount needs [server]"
+            for kind, items in (("volume", volumes), ("share", shares))
+            for item in items
+            if "mount" in item
+        ]
     faults += [fault for lease in _tables([table.get("lease")]) for fault in _lease_inconsistencies(lease)]
     if "lease" not in table and any(item.get("reserve") is True for item in _tables([table.get("floating_ip")])):
         faults.append("[floating_ip] reserve needs [lease]")
@@ -296,14 +327,21 @@ def _inconsistencies(table: dict[str, Any]) -> list[str]:
         faults.append("[network] needs [lease] with `hours`, which reserves it")
     faults += _duplicates("[[security_group]] name", [item.get("name") for item in groups])
     faults += _duplicates("[[volume]] name", [item.get("name") for item in volumes])
-    faults += _duplicates("[[volume]] mount", [item.get("mount") for item in volumes])
+    faults += _duplicates("[[share]] name", [item.get("name") for item in shares])
+    taken = {item.get("name") for item in volumes if isinstance(item.get("name"), str)}
+    faults += [
+        f"share {item['name']}: the name is taken by a [[volume]]"
+        for item in shares
+        if isinstance(item.get("name"), str) and item["name"] in taken
+    ]
+    faults += _duplicates("the mount point", [item.get("mount") for item in [*volumes, *shares]])
     boots = any("boot_volume" in server for server in _tables([table.get("server")]))
     if boots and any(item.get("name") == "boot" for item in volumes):
         faults.append("volume boot: the name is taken by [server.boot_volume]")
     if "credentials" in table and "bucket" not in table:
         faults.append("[credentials] needs [bucket]")
     buckets = _tables([table.get("bucket")])
-    names = [table.get("name"), *(item.get("name") for item in [*volumes, *buckets])]
+    names = [table.get("name"), *(item.get("name") for item in [*volumes, *shares, *buckets])]
     faults += [f"name {name!r}: replace it by your own netID" for name in names if PLACEHOLDER in str(name)]
     return faults
 

@@ -75,7 +75,9 @@ def _site(stack: Stack, cloud: Cloud) -> Iterator[PreflightCheck]:
         yield _check("network of floating IPs", lambda: str(servers.find_network(stack, pool).id))
     if cloud is stack.clouds.compute and any(CALLER in group.sources for group in declared.security_groups):
         yield _check("who may connect", lambda: ", ".join(sorted(caller.find_networks(stack))))
-    if cloud is stack.clouds.compute and (declared.server or declared.volumes or declared.security_groups):
+    if cloud is stack.clouds.compute and (
+        declared.server or declared.volumes or declared.shares or declared.security_groups
+    ):
         yield _check("quota", lambda: quota.check_quota(stack))
     if cloud is stack.clouds.compute and declared.lease:
         yield _check("lease", lambda: _lease(stack))

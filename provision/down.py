@@ -1,7 +1,7 @@
 """`down`: delete what this stack created, and nothing else.
 
-Volumes and buckets stay unless they are named, including adopted ones. Adopted servers and security groups only lose
-our mark, since someone else created them. After an error, the rest is still done, and the remains are reported.
+Volumes, shares and buckets stay unless they are named, including adopted ones. Adopted servers and security groups only
+lose our mark, since someone else created them. After an error, the rest is still done, and the remains are reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.terminal import join_lines
-from provision import addresses, lease_network, leases, networks, objects, server_setup, servers, volumes
+from provision import addresses, lease_network, leases, marks, networks, objects, server_setup, servers, shares, volumes
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.stack import Stack
@@ -28,13 +28,14 @@ class Removal:
 
 
 def removals(stack: Stack, status: Status, data: Sequence[str]) -> list[Removal]:
-    """Return what `down` removes, in order. `data` names volumes and buckets to delete, too.
+    """Return what `down` removes, in order. `data` names volumes, shares and buckets to delete, too.
 
     Raises ConfigurationError if a name isn't in this stack, or is ambiguous.
     """
     chosen = _chosen(stack, status, data)
     removals = _address_removals(stack, status)
     removals += [_removal(stack, item, servers.delete, _release_server) for item in status.servers]
+    removals += [Removal(item, _bind(shares.revoke, stack, item)) for item in _useless_access(status)]
     removals += [Removal(item, _bind(lease_network.delete_router, stack, item)) for item in status.routers]
     removed_ids = {item.id for item in status.servers if not item.adopted}
     removals += [
@@ -62,22 +63,30 @@ def _address_removals(stack: Stack, status: Status) -> list[Removal]:
     return removals
 
 
+def _useless_access(status: Status) -> tuple[Resource, ...]:
+    """Return our access rules, unless a server stays that may use them."""
+    stays = any(item.adopted for item in status.servers)
+    return () if stays or not _are_servers_known(status) else status.access
+
+
 def _are_servers_known(status: Status) -> bool:
     return not any(what.startswith("servers:") for what in status.unseen)
 
 
 def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]:
-    """Return the volumes and buckets that `data` names, each once. A declared one may already be gone."""
+    """Return the volumes, shares and buckets that `data` names, each once. A declared one may already be gone."""
     by_name = {name: _find_named(status, name) for name in data}
-    declared = {item.name for item in stack.declaration.volumes} | {volumes.BOOT}
+    declared = {item.name for item in (*stack.declaration.volumes, *stack.declaration.shares)} | {volumes.BOOT}
     declared |= {stack.declaration.bucket.name} if stack.declaration.bucket else set()
     unknown = [name for name, resources in by_name.items() if not resources and name not in declared]
     if unknown:
-        known = {item.name for item in (*status.volumes, *status.buckets)} | {
-            *map(volumes.declared_name, status.volumes)
-        }
+        marked = (*status.volumes, *status.shares)
+        known = {item.name for item in (*marked, *status.buckets)} | {*map(marks.declared_name, marked)}
         raise ConfigurationError.of_faults(
-            [f"--delete-data {name}: no volume or bucket of the stack {stack.name} has that name" for name in unknown],
+            [
+                f"--delete-data {name}: no volume, share or bucket of the stack {stack.name} has that name"
+                for name in unknown
+            ],
             next_step=f"there are: {', '.join(sorted(known - {''})) or 'none'}",
         )
     for name, resources in by_name.items():
@@ -90,8 +99,9 @@ def _chosen(stack: Stack, status: Status, data: Sequence[str]) -> list[Resource]
 
 
 def _find_named(status: Status, name: str) -> list[Resource]:
-    """Return the volumes and buckets with a name, in the cloud or in the declaration."""
-    matching = [item for item in status.volumes if name in {item.name, volumes.declared_name(item)} - {""}]
+    """Return the volumes, shares and buckets with a name, in the cloud or in the declaration."""
+    marked = (*status.volumes, *status.shares)
+    matching = [item for item in marked if name in {item.name, marks.declared_name(item)} - {""}]
     return matching + [item for item in status.buckets if item.name == name]
 
 
@@ -127,6 +137,8 @@ def _bind(remove: Callable[..., object], stack: Stack, *items: object) -> Callab
 def _delete_data(stack: Stack, removed_ids: set[str], item: Resource) -> None:
     if item.kind == "volume":
         volumes.delete(stack, item if item.status == "deleting" else _detached(stack, removed_ids, item))
+    elif item.kind == "share":
+        shares.delete(stack, item)
     else:
         objects.empty(stack, item)
         objects.delete(stack, item)
@@ -149,7 +161,7 @@ def down(stack: Stack, removed: Sequence[Removal], status: Status) -> None:
     """Remove everything possible, then raise ServiceError if something could not be removed."""
     faults = [f"not listed: {what}" for what in status.unseen]
     for server in (item for item in status.servers if not item.adopted):
-        for fault in server_setup.unmount_all(stack, server, status.volumes):
+        for fault in server_setup.unmount_all(stack, server, status.volumes, status.shares):
             stack.report("warning", f"not unmounted before the server is deleted: {fault}")
     for item in removed:
         stack.report(item.verb, f"{item.resource} {item.resource.detail}".rstrip())

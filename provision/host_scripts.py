@@ -24,6 +24,8 @@ from provision.ssh import SshClient
 SCRIPTS = Path(__file__).with_name("host")
 APPEAR_SECONDS = 60
 """Time for an attached disk to appear, and for a grown one to show its size."""
+NFS_SECONDS = 60
+"""Time for an NFS server to answer."""
 INSTALL_SECONDS = 3600
 """Includes up to 20 minutes for a fresh image that is still initializing."""
 DISK_SECONDS = 900
@@ -71,6 +73,24 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Export:
+    """A share as the server should mount it."""
+
+    id: str
+    """The share's id, by which its line in fstab is found."""
+    source: str
+    """The NFS server and its path: 10.0.0.7:/shares/photos."""
+    mount: str
+    """The mount point: /mnt/share."""
+    is_new: bool
+    """Whether we created the share. Only then the user who logs in gets its top folder, while it is empty."""
+
+    def __post_init__(self) -> None:
+        answers.validate_identifier(self.id, "the id of a share")
+        answers.validate_export(self.source, "the export of a share")
+
+
+@dataclass(frozen=True)
 class HostSetup:
     """What to install on a server."""
 
@@ -90,6 +110,7 @@ def set_up(
     disks: Sequence[Disk],
     formatted: Callable[[Disk], None],
     reporter: Reporter | None = None,
+    exports: Sequence[Export] = (),
 ) -> None:
     """Set up the server. Running it again changes nothing.
 
@@ -99,6 +120,8 @@ def set_up(
     """
     for disk in disks:  # before Docker, whose systemd unit waits for them
         mount(ssh, disk, formatted, reporter)
+    for export in exports:
+        mount_export(ssh, export, reporter)
     if setup.docker:
         report_output(
             run_script(ssh, "docker.sh", "--user", ssh.address.user, root=True, seconds=INSTALL_SECONDS), reporter
@@ -164,6 +187,23 @@ def unmount(ssh: SshClient, disk: Disk, reporter: Reporter | None = None) -> Non
 def grow(ssh: SshClient, disk: Disk, reporter: Reporter | None = None) -> None:
     """Extend partition and file system to the disk's size, `disk.gib`. The disk may stay mounted and in use."""
     report_output(_volume(ssh, "grow", disk, "--gib", str(disk.gib), seconds=APPEAR_SECONDS), reporter)
+
+
+def mount_export(ssh: SshClient, export: Export, reporter: Reporter | None = None) -> None:
+    """Mount a share, now and after each boot. Raises ServiceError if its NFS server doesn't answer."""
+    owner = ["--give-to", ssh.address.user] if export.is_new else []
+    words = ("mount", "--export", export.source, "--mount", export.mount, "--id", export.id, *owner, *_wait_for_nfs())
+    report_output(run_script(ssh, "share.py", *words, root=True, seconds=INSTALL_SECONDS), reporter)
+
+
+def unmount_export(ssh: SshClient, id: str, mount: str, reporter: Reporter | None = None) -> None:
+    """Unmount a share. Raises StorageError if a process uses it."""
+    words = ("unmount", "--mount", mount, "--id", id, *_wait_for_nfs())
+    report_output(run_script(ssh, "share.py", *words, root=True, seconds=DISK_SECONDS), reporter)
+
+
+def _wait_for_nfs() -> tuple[str, str]:
+    return "--wait", str(NFS_SECONDS)
 
 
 def find_disk_users(ssh: SshClient, serial: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 Blazar creates the network when the lease begins, with our mark as its description, and deletes it with its subnet when
 the lease ends. The router connects it to the network of floating IPs; it is ours, and outlives the lease.
+
+Where the site gives the network a subnet and a router of its own, as Chameleon does with storage networks, that subnet
+is used, and our router gets a free address in it.
 """
 
 from __future__ import annotations
@@ -40,9 +43,16 @@ def require_name_free(stack: Stack, declared: NetworkSpec) -> None:
 
 
 def _subnet(stack: Stack, network: Any) -> Any | None:
+    """Return the network's subnet: ours, or the one that the site gives a network with a use."""
     with stack.translate_errors("look for the subnet"):
         listed = list(stack.api("network").subnets(network_id=network.id))
-    return next((item for item in listed if marks.parse_owner(item) == stack.owner), None)
+    ours = [item for item in listed if marks.parse_owner(item) == stack.owner]
+    return next(iter(ours or (listed if _has_use(stack) else ())), None)
+
+
+def _has_use(stack: Stack) -> bool:
+    """Return whether the declared network is of a kind to which the site gives subnet and router."""
+    return stack.declaration.network is not None and stack.declaration.network.usage_type is not None
 
 
 def list_routers(stack: Stack) -> list[Resource]:
@@ -59,7 +69,7 @@ def list_routers(stack: Stack) -> list[Resource]:
 
 
 def is_connected(stack: Stack, network: Any) -> bool:
-    """Return whether the network has our subnet, and our router connects it."""
+    """Return whether the network has its subnet, and our router connects it."""
     subnet, routers = _subnet(stack, network), list_routers(stack)
     return subnet is not None and len(routers) == 1 and subnet.id in _subnets_at(stack, routers[0])
 
@@ -76,8 +86,32 @@ def ensure(stack: Stack, declared: NetworkSpec) -> None:
     router = marks.select_one(list_routers(stack), stack.adopt) or _create_router(stack)
     if subnet.id not in _subnets_at(stack, router):
         stack.report("change", f"{router}: connect the network {declared.name}")
-        with stack.translate_errors("connect the network"):
-            stack.api("network").add_interface_to_router(router.id, subnet=subnet.id)
+        _connect(stack, router, network, subnet)
+
+
+def _connect(stack: Stack, router: Resource, network: Any, subnet: Any) -> None:
+    """Connect a subnet to our router. In the site's subnet, its own router has the gateway's address."""
+    api = stack.api("network")
+    with stack.translate_errors("connect the network"):
+        if marks.parse_owner(subnet) == stack.owner:
+            api.add_interface_to_router(router.id, subnet=subnet.id)
+            return
+        port = _find_port(stack, network) or create_once(
+            stack.clouds.compute,
+            "create a port for the router",
+            lambda: api.create_port(
+                network_id=network.id, fixed_ips=[{"subnet_id": subnet.id}], name=stack.name, description=stack.mark
+            ),
+            lambda: _find_port(stack, network),
+        )
+        api.add_interface_to_router(router.id, port=port.id)
+
+
+def _find_port(stack: Stack, network: Any) -> Any | None:
+    """Return the port that an interrupted run has created for our router."""
+    with stack.translate_errors("look for the router's port"):
+        listed = list(stack.api("network").ports(network_id=network.id, name=stack.name))
+    return next((item for item in listed if item.description == stack.mark and not item.device_id), None)
 
 
 def _create_subnet(stack: Stack, declared: NetworkSpec, network: Any) -> Any:
@@ -102,7 +136,11 @@ def _create_router(stack: Stack) -> Resource:
         return Resource("router", made.name, made.id, made.status, "", True, made, stack.owner)
 
     router = create_once(
-        stack.clouds.compute, "create a router", create, lambda: marks.select_one(list_routers(stack), stack.adopt)
+        stack.clouds.compute,
+        "create a router",
+        create,
+        lambda: marks.select_one(list_routers(stack), stack.adopt),
+        stack.note("router"),
     )
     withdraw_if_later(stack, router, lambda: list_routers(stack), lambda: delete_router(stack, router))
     return router
@@ -117,13 +155,21 @@ def _subnets_at(stack: Stack, router: Resource) -> set[str]:
     return {address["subnet_id"] for port in _interfaces(stack, router) for address in port.fixed_ips}
 
 
+def _is_ours(stack: Stack, subnet: Any) -> bool:
+    """Return whether a subnet is ours, or the site's in our network."""
+    if marks.parse_owner(subnet) == stack.owner or not _has_use(stack):
+        return marks.parse_owner(subnet) == stack.owner
+    with stack.translate_errors("look at the network of a subnet"):
+        return marks.parse_owner(stack.api("network").get_network(subnet.network_id)) == stack.owner
+
+
 def delete_router(stack: Stack, router: Resource) -> None:
     """Delete our router. Raises InputError if a subnet that isn't ours is connected to it."""
     api, subnet_ids = stack.api("network"), _subnets_at(stack, router)
     with stack.translate_errors("look at the router's subnets"):
         subnets = [api.get_subnet(id) for id in subnet_ids]
     for subnet in subnets:
-        if marks.parse_owner(subnet) != stack.owner:
+        if not _is_ours(stack, subnet):
             raise InputError(
                 f"the subnet {subnet.name} ({subnet.id}), which isn't this stack's, is connected to {router}",
                 next_step="disconnect it first (`openstack router remove subnet`), then run this again",

@@ -17,11 +17,12 @@ from keystoneauth1.adapter import Adapter
 
 from larder.errors import ConfigurationError, InputError, LarderError, ServiceError
 from larder.terminal import join_lines
-from provision import answers, marks
+from provision import answers, extension, marks
 from provision.cloud_errors import RUN_AGAIN
 from provision.clouds import create_once, poll_until
 from provision.concurrency import withdraw_if_later
 from provision.declaration import LeaseSpec
+from provision.extension import Extension
 from provision.marks import Resource
 from provision.reservations import COMPUTE, PHYSICAL, Reservation, refusal
 from provision.stack import Stack
@@ -248,7 +249,7 @@ def create(stack: Stack, declared: LeaseSpec, reservations: Sequence[dict[str, A
         except ksa.HttpError as error:
             raise refusal(error) from None
 
-    lease = create_once(stack.clouds.compute, "create a lease", ask, lambda: find(stack))
+    lease = create_once(stack.clouds.compute, "create a lease", ask, lambda: find(stack), stack.note("lease"))
     withdraw_if_later(
         stack,
         lease.resource,
@@ -347,7 +348,7 @@ def wait_active(stack: Stack, lease: Lease, wait: bool = False) -> Lease:
 
 
 def extend(stack: Stack, hours: float) -> Lease:
-    """Move the end of our lease by `hours`."""
+    """Move the end of our lease by `hours`. The caller forgets the extension once its result is printed."""
     if stack.declaration.lease and stack.declaration.lease.use:
         raise InputError(
             f"the lease {stack.declaration.lease.use} is only used by this stack, and never changed",
@@ -356,17 +357,25 @@ def extend(stack: Stack, hours: float) -> Lease:
     lease = find(stack)
     if lease is None:
         raise InputError(f"the stack {stack.name} has no active lease", next_step="declare [lease], then run `up`")
-    end = (lease.end + timedelta(hours=hours)).strftime(FORMAT)
-    stack.report("extend", f"the lease from {lease.end:{FORMAT}} to {end} UTC")
+    wanted = Extension(lease.id, hours, f"{lease.end:{FORMAT}}", (lease.end + timedelta(hours=hours)).strftime(FORMAT))
+    unfinished = extension.read(stack.state_folder)
+    if unfinished is not None and wanted.continues(unfinished):
+        stack.report("note", f"this completes the interrupted extension to {unfinished.new_end} UTC")
+        wanted = unfinished
+    stack.report("extend", f"the lease from {wanted.old_end} to {wanted.new_end} UTC")
+    wanted.write(stack.state_folder)
     try:
-        _update(stack, lease, {"end_date": end}, "extend the lease")
+        if f"{lease.end:{FORMAT}}" != wanted.new_end:
+            _update(stack, lease, {"end_date": wanted.new_end}, "extend the lease")
         return _read(stack, lease)
-    except ServiceError as error:  # running it again would extend from the new end, if it succeeded
+    except ServiceError as error:
         raise ServiceError(
             error.what,
-            next_step=f"see in `status` whether the lease ends at {end} UTC already; "
-            "extend it again only if it doesn't",
+            next_step=f"run the same command again: it extends the lease to {wanted.new_end} UTC, not further",
         ) from error
+    except LarderError:  # refused
+        extension.remove(stack.state_folder)
+        raise
 
 
 def delete(stack: Stack, lease: Lease) -> None:

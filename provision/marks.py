@@ -1,8 +1,9 @@
 """Marks on cloud resources that identify the stack that created them.
 
 A mark is set in the request that creates the resource, so none of ours is ever without one. It is the metadata of
-servers and volumes, the description of addresses, security groups and their rules, a header of buckets, the name of
-leases, and the access key of credentials. `--adopt` marks resources of others with metadata, a header or a tag.
+servers, volumes, shares and access rules, the description of addresses, security groups and their rules, a header of
+buckets, the name of leases, and the access key of credentials. `--adopt` marks resources of others with metadata, a
+header or a tag.
 
 A mark names the stack and its user, since all users of a project see all its resources, and two may use the same
 stack name.
@@ -21,7 +22,7 @@ from provision import answers
 
 STACK = "larder:stack"
 PART = "larder:part"
-"""The name of the declared volume."""
+"""The name of the declared volume or share."""
 BLANK = "larder:blank"
 """yes: we created it blank, and it isn't formatted yet."""
 GROWN = "larder:grown"
@@ -78,6 +79,11 @@ def parse_owner(resource: Any) -> str:
     return next((word.removeprefix(f"{STACK}=") for word in words if word.startswith(f"{STACK}=")), "")
 
 
+def declared_name(resource: Resource) -> str:
+    """Return the name under which a volume or a share is declared."""
+    return str((resource.raw.metadata or {}).get(PART, ""))
+
+
 def lease_name(owner: str) -> str:
     """Return the name of an owner's lease."""
     return f"larder:{owner}"
@@ -86,6 +92,23 @@ def lease_name(owner: str) -> str:
 def access_key(stack: str, user_id: str, project_id: str) -> str:
     """Return a stack's access key. It is derived from the owner, so it can be found again and is created only once."""
     return hashlib.sha256(f"larder:{stack}:{user_id}:{project_id}".encode()).hexdigest()[:32]
+
+
+def select_declared(resources: Sequence[Resource], name: str, cloud_name: str, adopt: bool) -> Resource | None:
+    """Return our volume or share that is declared as `name` or, with `adopt`, the only one with the cloud's name."""
+    matching = [item for item in resources if (declared_name(item) == name if item.ours else item.name == cloud_name)]
+    return select_one(matching, adopt)
+
+
+def require_ours(existing: Resource | None, kind: str, name: str) -> Resource:
+    """Return a declared volume or share. Raises InputError if it doesn't exist or isn't ours."""
+    if existing is None:
+        raise InputError(f"the {kind} {name!r} doesn't exist yet", next_step=f"run `{kind} create {name}` or `up`")
+    if not existing.ours:
+        raise InputError(
+            f"{existing} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
+        )
+    return existing
 
 
 def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = False) -> Resource | None:
@@ -101,9 +124,11 @@ def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = 
     if len(ours) == 1:
         return ours[0]
     if len(ours) > 1:
+        last = max(ours, key=age_order)
         raise InputError(
             _listed(f"there are {len(ours)} resources with the mark of this stack, expected one:", ours),
-            next_step="delete the ones you don't need in the site's web interface, by id; then run this again",
+            next_step="delete the ones you don't need in the site's web interface, by id; then run this again. "
+            f"{last.id} was created last: if nothing uses it, it is the one too many",
         )
     if not resources:
         return None
@@ -123,6 +148,11 @@ def select_one(resources: Sequence[Resource], adopt: bool, unique_names: bool = 
             next_step="work with that stack's declaration, as its user; or declare another name",
         )
     return resources[0]
+
+
+def age_order(item: Resource) -> tuple[str, str]:
+    """Order by creation time, and by id if two are of the same second, so that all runs agree."""
+    return (str(getattr(item.raw, "created_at", None) or ""), item.id)
 
 
 def _listed(head: str, resources: Sequence[Resource]) -> Lines:

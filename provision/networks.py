@@ -107,6 +107,7 @@ def create_group(stack: Stack, group: SecurityGroupSpec) -> None:
         f"create the security group {group.name}",
         lambda: _group(stack, api.create_security_group(name=group.name, description=stack.mark)),
         lambda: find_group(stack, group),
+        stack.note("security group", group.name),
     )
     withdraw_if_later(
         stack,

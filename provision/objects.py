@@ -68,8 +68,9 @@ def create(stack: Stack) -> None:
     name, owner = stack.declaration.bucket.name, stack.owner_at(stack.clouds.objects)
     run = RUN_HEADER + secrets.token_hex(4)
     with stack.translate_errors(f"make the bucket {name}", stack.clouds.objects):
-        answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: owner, run: owner})
-        sdk.raise_from_response(answer)
+        with stack.note("bucket", name).kept_while_in_flight():
+            answer = _api(stack).put(f"/{quote(name)}", headers={HEADER: owner, run: owner})
+            sdk.raise_from_response(answer)
         if answer.status_code == ACCEPTED and not stack.adopt:
             if _is_made_by_other_run(contents.head(_api(stack), name) or {}, owner, run):
                 return

@@ -7,10 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from larder.errors import InputError, ServiceError
-from provision import addresses, capacity, credentials, lease_network, leases, networks, objects, servers, volumes
+from provision import (
+    addresses,
+    capacity,
+    credentials,
+    lease_network,
+    leases,
+    networks,
+    objects,
+    servers,
+    shares,
+    volumes,
+)
 from provision.changes import Change
 from provision.clouds import SERVICES, Cloud
-from provision.declaration import NetworkSpec, SecurityGroupSpec, ServerSpec, VolumeSpec
+from provision.declaration import NetworkSpec, SecurityGroupSpec, ServerSpec, ShareSpec, VolumeSpec
 from provision.leases import Lease
 from provision.marks import Resource
 from provision.reservations import NoCapacityError
@@ -72,6 +83,7 @@ def plan(stack: Stack) -> list[PlanStep]:
     declared = stack.declaration
     steps = [_group(stack, group) for group in declared.security_groups]
     steps += [_volume(stack, volume) for volume in declared.volumes]
+    steps += [_share(stack, share) for share in declared.shares]
     if declared.server:
         steps += _machine(stack)
     if declared.bucket:
@@ -101,6 +113,8 @@ def check_references(stack: Stack) -> None:
     types += [declared.boot_volume.type] if declared and declared.boot_volume else []
     for name in sorted({name for name in types if name}):
         volumes.require_type(stack, name)
+    for name in sorted({item.type for item in stack.declaration.shares if item.type}):
+        shares.require_type(stack, name)
 
 
 def find_server_network(stack: Stack, server: ServerSpec) -> str:
@@ -129,6 +143,7 @@ def needed_services(stack: Stack, cloud: Cloud) -> list[str]:
         needed |= {"network"} if declared.security_groups or declared.floating_ip else set()
         has_boot_volume = declared.server is not None and declared.server.boot_volume is not None
         needed |= {"block-storage"} if declared.volumes or has_boot_volume else set()
+        needed |= {"shared-file-system"} if declared.shares else set()
         needed |= {"reservation"} if declared.lease else set()
     if cloud is stack.clouds.objects:
         needed |= {"object-store"} if declared.bucket else set()
@@ -185,8 +200,21 @@ def _volume(stack: Stack, volume: VolumeSpec) -> PlanStep:
     return PlanStep("keep", "volume", volume.name, f"{existing.id} {existing.detail}")
 
 
+def _share(stack: Stack, share: ShareSpec) -> PlanStep:
+    existing = shares.find(stack, share.name)
+    if existing is None:
+        return PlanStep("create", "share", share.name, f"{share.gib} GiB")
+    shares.require_nfs(existing)
+    if not existing.ours:
+        return PlanStep("adopt", "share", share.name, f"{existing.id} {existing.detail}")
+    if existing.raw.size < share.gib:
+        detail = f"{existing.id} grow from {existing.raw.size} to {share.gib} GiB"
+        return PlanStep("change", "share", share.name, detail, (Change("gib", str(existing.raw.size), str(share.gib)),))
+    return PlanStep("keep", "share", share.name, f"{existing.id} {existing.detail}")
+
+
 def _machine(stack: Stack) -> Iterator[PlanStep]:
-    """Yield the steps of boot volume, lease, server, address and attachments."""
+    """Yield the steps of boot volume, lease, server, address, attachments and access to shares."""
     declared = stack.declaration.server
     assert declared
     if declared.boot_volume and not declared.boot_volume.delete_on_termination:
@@ -207,6 +235,8 @@ def _machine(stack: Stack) -> Iterator[PlanStep]:
         yield _address(stack, existing if server.action != "replace" else None)
     for volume in stack.declaration.volumes:
         yield _attachment(stack, volume, existing if server.action != "replace" else None)
+    for share in stack.declaration.shares:
+        yield _access(stack, share, existing if server.action != "replace" else None)
 
 
 def _lease(stack: Stack, lease: Lease | None) -> PlanStep:
@@ -270,7 +300,7 @@ def _address(stack: Stack, server: Resource | None) -> PlanStep:
         assert stack.declaration.floating_ip
         return PlanStep("create", "floating IP", "", "with the lease" if stack.declaration.floating_ip.reserve else "")
     addresses.require_here(stack, existing, {item.id for item in servers.list_ours(stack)})
-    if server is None or existing.raw.port_id != addresses.port_of(stack, server):
+    if server is None or existing.raw.port_id not in addresses.ports_of(stack, server):  # none while it is being built
         change = Change("port", str(existing.raw.port_id or ""), "the server's")
         return PlanStep("change", "floating IP", existing.name, "to the server", (change,))
     return PlanStep("keep", "floating IP", existing.name, existing.id)
@@ -284,6 +314,22 @@ def _attachment(stack: Stack, volume: VolumeSpec, server: Resource | None) -> Pl
     return PlanStep(
         "keep" if at_server else "create", "attachment", volume.name, f"at {volume.mount}" if volume.mount else ""
     )
+
+
+def _access(stack: Stack, share: ShareSpec, server: Resource | None) -> PlanStep:
+    existing = shares.find(stack, share.name)
+    place = f"at {share.mount}" if share.mount else ""
+    if existing is None or server is None or existing.status != "available":
+        return PlanStep("create", "access", share.name, place)
+    difference = shares.compare_access(stack, existing, server)
+    changes = [Change("access", "", address) for address in difference.missing]
+    changes += [Change("access", rule.raw["access_to"], "") for rule in difference.stale]
+    texts = [f"for {', '.join(difference.missing)}"] if difference.missing else []
+    texts += (
+        [f"no longer for {', '.join(rule.raw['access_to'] for rule in difference.stale)}"] if difference.stale else []
+    )
+    action = "keep" if not changes else "change" if difference.stale else "create"
+    return PlanStep(action, "access", share.name, " ".join([*texts, place]).strip(), tuple(changes))
 
 
 def _require_not_elsewhere(stack: Stack, volume: Resource) -> None:

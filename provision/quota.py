@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from larder.errors import InputError
-from provision import addresses, networks, servers, volumes
+from provision import addresses, networks, servers, shares, volumes
 from provision.declaration import ServerSpec
 from provision.marks import Resource
 from provision.stack import Stack
@@ -40,6 +40,8 @@ def check_quota(stack: Stack) -> str:
     needs: list[QuotaNeed] = []
     if declared.volumes or (declared.server and declared.server.boot_volume):
         needs += _storage(stack, server)
+    if declared.shares:
+        needs += _shares(stack)
     if declared.security_groups or declared.floating_ip:
         needs += _network(stack)
     if declared.server and server is None:
@@ -74,6 +76,16 @@ def _storage(stack: Stack, server: Resource | None) -> Iterator[QuotaNeed]:
     new = sum(existing is None for _, existing in needed)
     yield _need("volumes", new, quota.max_total_volumes, quota.total_volumes_used)
     yield _need("GiB of volumes", more_gib, quota.max_total_volume_gigabytes, quota.total_gigabytes_used)
+
+
+def _shares(stack: Stack) -> Iterator[QuotaNeed]:
+    """Yield the needs of shares."""
+    needed = [(item.gib, shares.find(stack, item.name)) for item in stack.declaration.shares]
+    quota = shares.read_limits(stack)
+    more_gib = sum(max(gib - (existing.raw.size if existing else 0), 0) for gib, existing in needed)
+    new = sum(existing is None for _, existing in needed)
+    yield _need("shares", new, quota["maxTotalShares"], quota["totalSharesUsed"])
+    yield _need("GiB of shares", more_gib, quota["maxTotalShareGigabytes"], quota["totalShareGigabytesUsed"])
 
 
 def _network(stack: Stack) -> Iterator[QuotaNeed]:

@@ -57,14 +57,17 @@ def requests(node_type: str | None, flavor_id: str, address_network_id: str | No
     return wanted
 
 
-def network(name: str, description: str, physical_network: str) -> dict[str, Any]:
+def network(name: str, description: str, physical_network: str, usage_type: str | None = None) -> dict[str, Any]:
     """Return the reservation of a network, as Chameleon's Blazar takes it."""
+    conditions: list[Any] = ["==", "$physical_network", physical_network]
+    if usage_type:
+        conditions = ["and", conditions, ["==", "$usage_type", usage_type]]
     return {
         "resource_type": NETWORK,
         "network_name": name,
         "network_description": description,
         "network_properties": "",
-        "resource_properties": json.dumps(["==", "$physical_network", physical_network]),
+        "resource_properties": json.dumps(conditions),
     }
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from larder.errors import InputError, LarderError
-from provision import addresses, answers, credentials, host_keys, host_scripts, servers, ssh, volumes
+from provision import addresses, answers, credentials, host_keys, host_scripts, marks, servers, shares, ssh, volumes
 from provision.clouds import WaitTimeoutError, poll_until
-from provision.declaration import VolumeSpec
+from provision.declaration import ShareSpec, VolumeSpec
 from provision.gpu import set_up_gpu
-from provision.host_scripts import Disk, HostSetup
+from provision.host_scripts import Disk, Export, HostSetup
 from provision.marks import Resource
 from provision.ssh import SshAddress, SshClient
 from provision.stack import Stack
@@ -91,8 +91,9 @@ def set_up(stack: Stack, is_new: bool = False) -> None:
     mounted = [volume for volume in stack.declaration.volumes if volume.mount]
     disks = [volumes.disk(volumes.require_volume(stack, volume.name), volume) for volume in mounted]
     setup = HostSetup(declared.docker, declared.rclone, declared.tools, declared.repository, declared.revision)
+    exports = [mounted_export(stack, share) for share in stack.declaration.shares if share.mount]
     host_scripts.set_up(
-        ssh_client, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter
+        ssh_client, setup, disks, lambda disk: volumes.mark_formatted(stack, disk.serial), stack.reporter, exports
     )
     if declared.nvidia:
         set_up_gpu(ssh_client, stack.reporter, is_new, stack.declaration.limits.ssh)
@@ -145,6 +146,28 @@ def unmount(stack: Stack, volume: VolumeSpec) -> None:
     host_scripts.unmount(make_ssh_client(stack), mounted_disk(stack, volume), stack.reporter)
 
 
+def mounted_export(stack: Stack, share: ShareSpec) -> Export:
+    """Return the export of a share. Raises InputError unless it has a mount point."""
+    if not share.mount:
+        raise InputError(f"share {share.name} declares no mount point", next_step='add mount = "/mnt/share" to it')
+    return shares.export(stack, shares.require_share(stack, share.name), share)
+
+
+def mount_share(stack: Stack, share: ShareSpec) -> None:
+    """Give the server access to a share, and mount it there."""
+    export, server = mounted_export(stack, share), require_server(stack)
+    shares.update_access(stack, shares.require_share(stack, share.name), server)
+    host_scripts.mount_export(make_ssh_client(stack), export, stack.reporter)
+
+
+def unmount_share(stack: Stack, share: ShareSpec) -> None:
+    """Unmount a share on the server, and take the access from it."""
+    existing, server = shares.require_share(stack, share.name), servers.find(stack)
+    if share.mount and server is not None and server.status == "ACTIVE":
+        host_scripts.unmount_export(make_ssh_client(stack), existing.id, share.mount, stack.reporter)
+    shares.revoke_all(stack, [rule for rule in shares.access_rules(stack, existing) if rule.ours])
+
+
 def require_unused(stack: Stack, volume: VolumeSpec) -> None:
     """Raise InputError if the machine uses the volume or can't tell, since unwritten data might be lost."""
     existing, server = volumes.require_volume(stack, volume.name), servers.find(stack)
@@ -173,20 +196,36 @@ def require_unused(stack: Stack, volume: VolumeSpec) -> None:
         )
 
 
-def unmount_all(stack: Stack, server: Resource, attached: Sequence[Resource]) -> list[str]:
-    """Unmount our volumes before the server is deleted, as far as possible. Return the failures."""
+def unmount_all(
+    stack: Stack, server: Resource, attached: Sequence[Resource], ours: Sequence[Resource] = ()
+) -> list[str]:
+    """Unmount our volumes and shares before the server is deleted, as far as possible. Return the failures.
+
+    Args:
+        stack: The stack.
+        server: Its server.
+        attached: Our volumes.
+        ours: Our shares.
+    """
     if stack.declaration.host is None or server.status != "ACTIVE":
         return []
     mounted = {volume.name: volume for volume in stack.declaration.volumes if volume.mount}
     failures = []
     for existing in attached:
-        declared = mounted.get(volumes.declared_name(existing))
+        declared = mounted.get(marks.declared_name(existing))
         if declared is None or volumes.server_of(existing) != server.id:
             continue
         try:
             host_scripts.unmount(_ssh(stack, server), volumes.disk(existing, declared), stack.reporter)
         except LarderError as error:
             failures.append(f"volume {declared.name}: {error.what}")
+    mounts = {share.name: share.mount for share in stack.declaration.shares if share.mount}
+    for existing in ours:
+        if mount := mounts.get(marks.declared_name(existing)):
+            try:
+                host_scripts.unmount_export(_ssh(stack, server), existing.id, mount, stack.reporter)
+            except LarderError as error:
+                failures.append(f"share {marks.declared_name(existing)}: {error.what}")
     return failures
 
 

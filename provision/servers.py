@@ -248,6 +248,7 @@ def create(
         "start the server",
         lambda: as_resource(stack, compute.create_server(**body)),
         lambda: find(stack),
+        stack.note("server"),
     )
     withdraw_if_later_server(stack, created)
     return _read(stack, created.id)
@@ -271,6 +272,17 @@ def _boot_from(source: str, id: str, delete: bool) -> dict[str, Any]:
 def _read(stack: Stack, id: str) -> Resource:
     with stack.translate_errors("read the server"):
         return as_resource(stack, stack.api("compute").get_server(id))
+
+
+def wait_built(stack: Stack, server: Resource) -> Resource:
+    """Wait while a server that an interrupted run left is being built, whatever becomes of it."""
+
+    def check() -> Resource | None:
+        now = _read(stack, server.id)
+        return None if now.status == "BUILD" else now
+
+    limit = stack.declaration.limits.server
+    return poll_until(stack.reporter, f"the server {stack.name} is built", check, limit, RUN_AGAIN)
 
 
 def wait_active(stack: Stack, server: Resource) -> Resource:
@@ -374,6 +386,8 @@ def _root_differences(stack: Stack, server: Resource) -> list[Change]:
     """Return the same for what the server boots from."""
     declared, raw = stack.declaration.server, server.raw
     assert declared
+    if server.status == "BUILD":  # Nova doesn't list its volumes yet
+        return []
     image_id = raw.image.id if raw.image and raw.image.id else None
     if declared.boot_volume and image_id:
         return [Change("boot_volume", "", f"{declared.boot_volume.gib} GiB", "it starts from its image")]

@@ -104,10 +104,17 @@ def quoted(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file with mode 0600, unless it has this text; OpenSSH refuses files that others may write."""
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-        path.chmod(0o600)
+    """Write a file with mode 0600, unless it has this text; OpenSSH refuses files that others may write.
+
+    A killed run leaves the old file or the new one, never a part.
+    """
+    if path.exists() and path.read_text() == text:
+        return
+    new = path.with_name(f"{path.name}.new")
+    new.touch(mode=0o600)
+    new.chmod(0o600)
+    new.write_text(text)
+    os.replace(new, path)
 
 
 def known_hosts_in(state_folder: Path) -> Path:

@@ -14,6 +14,7 @@ from provision import marks
 from provision.cloud_errors import translate_cloud_errors
 from provision.clouds import Cloud, Clouds
 from provision.declaration import Declaration
+from provision.in_flight import Note
 
 VERBS = ("create", "change", "delete", "release", "start", "extend", "write", "keep")
 LABELS = ("note", "warning", "error")
@@ -59,8 +60,12 @@ class Stack:
 
     @property
     def state_folder(self) -> Path:
-        """The folder for host key and ssh_config fragment; all of it can be created again."""
+        """The folder for host key, ssh_config fragment and notes; all of it can be created again."""
         return Path(os.environ.get("LARDER_HOME") or ".larder") / "provision" / self.name
+
+    def note(self, kind: str, name: str = "") -> Note:
+        """Return the note on a request that creates something of a kind. The name may be left out if there is one."""
+        return Note(self.state_folder, kind, name)
 
     def api(self, service: str) -> Any:
         """Return openstacksdk's client of a service at the compute site."""

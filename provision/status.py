@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from larder.errors import LarderError
 from larder.terminal import Lines, escape, join_lines
-from provision import addresses, credentials, lease_network, leases, networks, objects, servers, volumes
+from provision import addresses, credentials, lease_network, leases, networks, objects, servers, shares, volumes
 from provision.cloud_errors import ServiceMissingError
 from provision.leases import Lease
 from provision.marks import Resource
@@ -34,6 +34,9 @@ class Status:
     routers: tuple[Resource, ...] = ()
     used_leases: tuple[Lease, ...] = ()
     """Leases that the declaration names, which aren't this stack's."""
+    shares: tuple[Resource, ...] = ()
+    access: tuple[Resource, ...] = ()
+    """Access rules of shares."""
     not_offered: tuple[str, ...] = ()
     """What the sites don't offer, so that there can't be any: a line per site."""
 
@@ -47,15 +50,18 @@ class Status:
             *self.routers,
             *self.groups,
             *self.volumes,
+            *self.shares,
+            *self.access,
             *self.buckets,
             *self.keys,
         ]
 
     @property
     def warnings(self) -> list[str]:
-        """What needs attention: leases that end soon, servers in ERROR."""
+        """What needs attention: leases that end soon, servers and shares in an error state."""
         warnings = [leases.expiry_warning(lease) for lease in (*self.leases, *self.used_leases)]
         warnings += [f"{server} is in ERROR: `up` says why" for server in self.servers if server.status == "ERROR"]
+        warnings += [f"{share} is in {share.status}: `up` says why" for share in self.shares if "error" in share.status]
         return [text for text in warnings if text]
 
     def json(self) -> dict[str, Any]:
@@ -92,8 +98,10 @@ def read_status(stack: Stack) -> Status:
         collect("security groups", networks.our_groups),
         collect("volumes", volumes.list_ours),
         collect("buckets", objects.list_ours),
-        collect("credentials", _keys),
+        collect("credentials", credentials.list_ours),
         routers=collect("routers", lease_network.list_routers),
+        shares=collect("shares", shares.list_ours),
+        access=collect("access rules", shares.list_access),
         used_leases=collect("the used lease", leases.list_used) if _uses_lease(stack) else (),
     )
     if faults and not queried:
@@ -115,12 +123,6 @@ def _not_offered(stack: Stack) -> tuple[str, ...]:
             if names := cloud.missing_services():
                 lines.append(f"{cloud} offers no {', no '.join(names)}")
     return tuple(lines)
-
-
-def _keys(stack: Stack) -> tuple[Resource, ...]:
-    stack.clouds.objects.require("object-store")
-    keys = credentials.find(stack)
-    return (Resource("credentials", keys.access, keys.id, "", "S3 keys"),) if keys else ()
 
 
 def table(rows: list[tuple[str, ...]]) -> Lines:

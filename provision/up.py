@@ -1,7 +1,7 @@
 """`up`: find, create and wait. A second run changes nothing, or resumes an interrupted one.
 
-What the declaration names, the quota and taken names are checked before anything is created. Volumes come before the
-lease, so that they don't use up its time. The bucket, which takes only a moment, comes last.
+What the declaration names, the quota and taken names are checked before anything is created. Volumes and shares come
+before the lease, so that they don't use up its time. The bucket, which takes only a moment, comes last.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from provision import (
     quota,
     server_setup,
     servers,
+    shares,
     volumes,
 )
 from provision.changes import Change
@@ -37,7 +38,7 @@ def up(stack: Stack, replace: bool = False, wait: bool = False) -> list[PlanStep
     """
     steps = _checked_plan(stack, replace)
     declared, later, is_new = stack.declaration, None, False
-    _ensure_groups_and_volumes(stack)
+    _ensure_groups_and_storage(stack)
     if declared.server:
         try:
             is_new = _connected_server(stack, replace, wait)[1]
@@ -65,7 +66,7 @@ def _checked_plan(stack: Stack, replace: bool) -> list[PlanStep]:
     return steps
 
 
-def _ensure_groups_and_volumes(stack: Stack) -> None:
+def _ensure_groups_and_storage(stack: Stack) -> None:
     for group in stack.declaration.security_groups:
         if networks.find_group(stack, group) is None:
             stack.report("create", f"security group {group.name}")
@@ -76,6 +77,11 @@ def _ensure_groups_and_volumes(stack: Stack) -> None:
             networks.update_group(stack, group, existing)
     for volume in stack.declaration.volumes:
         ensure_volume(stack, volume.name)
+    for share in stack.declaration.shares:
+        ensure_share(stack, share.name)
+    if stack.declaration.shares and stack.declaration.server and servers.find(stack) is None:
+        # the server ended with its lease: someone else's may have its address
+        shares.revoke_all(stack, shares.list_access(stack))
 
 
 def _check_quota(stack: Stack) -> None:
@@ -127,6 +133,18 @@ def ensure_volume(stack: Stack, name: str) -> Resource:
     return volumes.grow(stack, existing, declared.gib) if existing.raw.size < declared.gib else existing
 
 
+def ensure_share(stack: Stack, name: str) -> Resource:
+    """Create, adopt or grow a declared share, and return it."""
+    declared, existing = stack.declaration.share(name), shares.find(stack, name)
+    if existing is None:
+        stack.report("create", f"share {name}, {declared.gib} GiB")
+        return shares.create(stack, declared)
+    if not existing.ours:
+        shares.adopt(stack, existing, name)
+    existing = shares.wait_available(stack, existing)  # an interrupted run may have left it in another state
+    return shares.grow(stack, existing, declared.gib) if existing.raw.size < declared.gib else existing
+
+
 def _refuse_used_elsewhere(stack: Stack, volume: Resource) -> None:
     """Raise InputError if another stack's server uses the volume, so that it isn't adopted."""
     holder, server = volumes.server_of(volume), servers.find(stack)
@@ -173,7 +191,7 @@ def _lease(stack: Stack, existing: Lease | None, wait: bool) -> Lease | None:
         servers.find_network(stack, address.network).id if address and reserves_address else None,
     )
     if own := stack.declaration.network:
-        wanted.append(network(own.name, stack.mark, own.physical_network))
+        wanted.append(network(own.name, stack.mark, own.physical_network, own.usage_type))
     stack.report("create", f"lease for {declared.declared_hours:g} h, {leases.begin_in_words(declared)}")
     created = _explained(stack, lambda: leases.create(stack, declared, wanted))
     return leases.wait_active(stack, created, wait)
@@ -201,6 +219,8 @@ def _server(stack: Stack, replace: bool, wait: bool) -> Resource:
     declared, existing = stack.declaration.server, servers.find(stack)
     assert declared
     reserved = leases.current(stack)
+    if existing is not None:
+        existing = servers.wait_built(stack, existing)
     if existing is not None and (differences := servers.differences(stack, existing, reserved)):
         servers.require_replaceable(existing, differences)
         if not replace:
@@ -231,12 +251,15 @@ def _server(stack: Stack, replace: bool, wait: bool) -> Resource:
 
 
 def delete_server(stack: Stack, server: Resource, why: str) -> None:
-    """Delete our server, and nothing else, after its volumes are unmounted."""
+    """Delete our server and its access to shares, and nothing else, after volumes and shares are unmounted."""
     attached = volumes.list_ours(stack) if stack.clouds.compute.offers("block-storage") else []
-    for fault in server_setup.unmount_all(stack, server, attached):
+    ours = shares.list_ours(stack) if stack.clouds.compute.offers("shared-file-system") else []
+    for fault in server_setup.unmount_all(stack, server, attached, ours):
         stack.report("warning", f"not unmounted before the server is deleted: {fault}")
     stack.report("delete", f"{server}: {why}")
     servers.delete(stack, server)
+    if ours:  # at once: someone else's server may get the address
+        shares.revoke_all(stack, shares.list_access(stack))
 
 
 def create_server(stack: Stack) -> Resource:
@@ -245,7 +268,7 @@ def create_server(stack: Stack) -> Resource:
     What is missing, such as a lease that is over, is created, too. Buckets and keys are left alone.
     """
     _checked_plan(stack, replace=False)
-    _ensure_groups_and_volumes(stack)
+    _ensure_groups_and_storage(stack)
     server, is_new = _connected_server(stack)
     if stack.declaration.host:
         server_setup.set_up(stack, is_new)
@@ -261,12 +284,14 @@ def _connected_server(stack: Stack, replace: bool = False, wait: bool = False) -
 
 
 def _connect(stack: Stack, server: Resource) -> None:
-    """Set the server's security groups, address and volumes."""
+    """Set the server's security groups, address and volumes, and its access to shares."""
     networks.update_server_groups(stack, server)
     if stack.declaration.floating_ip:
         addresses.assign(stack, addresses.find(stack), server)
     for volume in stack.declaration.volumes:
         volumes.attach(stack, volumes.require_volume(stack, volume.name), server)
+    for share in stack.declaration.shares:
+        shares.update_access(stack, shares.require_share(stack, share.name), server)
 
 
 def ensure_credentials(stack: Stack) -> credentials.S3Keys:

@@ -18,6 +18,8 @@ from provision.stack import Stack
 
 BOOT = "boot"
 """The name of the boot volume that outlives the server."""
+ATTACHING = ("reserved", "attaching")
+"""What a volume is while Nova attaches it."""
 
 
 def _api(stack: Stack) -> Any:
@@ -51,30 +53,14 @@ def list_ours(stack: Stack) -> list[Resource]:
     return [item for item in all_volumes(stack) if item.ours]
 
 
-def declared_name(volume: Resource) -> str:
-    """Return the name under which a volume is declared."""
-    return str((volume.raw.metadata or {}).get(marks.PART, ""))
-
-
 def find(stack: Stack, name: str) -> Resource | None:
     """Return the declared volume of that name, or None."""
-
-    def matches(item: Resource) -> bool:
-        return declared_name(item) == name if item.ours else item.name == cloud_name(stack, name)
-
-    return marks.select_one([item for item in all_volumes(stack) if matches(item)], stack.adopt)
+    return marks.select_declared(all_volumes(stack), name, cloud_name(stack, name), stack.adopt)
 
 
 def require_volume(stack: Stack, name: str) -> Resource:
     """Return a declared volume. Raises InputError if it doesn't exist or isn't ours."""
-    existing = find(stack, name)
-    if existing is None:
-        raise InputError(f"the volume {name!r} doesn't exist yet", next_step=f"run `volume create {name}` or `up`")
-    if not existing.ours:
-        raise InputError(
-            f"{existing} is not this stack's yet", next_step="run `--adopt up` to mark it, then run this again"
-        )
-    return existing
+    return marks.require_ours(find(stack, name), "volume", name)
 
 
 def cloud_name(stack: Stack, name: str) -> str:
@@ -112,11 +98,12 @@ def _create(stack: Stack, name: str, **body: Any) -> Resource:
         f"create the volume {name}",
         lambda: as_resource(stack, _api(stack).create_volume(name=cloud_name(stack, name), **body)),
         lambda: find(stack, name),
+        stack.note("volume", cloud_name(stack, name)),
     )
     withdraw_if_later(
         stack,
         created,
-        lambda: [item for item in list_ours(stack) if declared_name(item) == name],
+        lambda: [item for item in list_ours(stack) if marks.declared_name(item) == name],
         lambda: delete(stack, wait_for_status(stack, created, "available")),
     )
     return wait_for_status(stack, created, "available")
@@ -203,7 +190,7 @@ def attach(stack: Stack, volume: Resource, server: Resource) -> Resource:
     holder = server_of(now)
     if holder not in (None, server.id):
         raise InputError(f"{now} is attached to another server, {holder}", next_step="detach it there first")
-    if holder is None and now.status != "attaching":
+    if holder is None and now.status not in ATTACHING:
         _attach(stack, wait_for_status(stack, now, "available"), server)
     return wait_for_status(stack, now, "in-use")
 
@@ -213,7 +200,7 @@ def _attach(stack: Stack, volume: Resource, server: Resource) -> None:
 
     def is_attached() -> bool | None:
         now = read(stack, volume)
-        return True if server_of(now) == server.id or now.status in ("attaching", "reserved") else None
+        return True if server_of(now) == server.id or now.status in ATTACHING else None
 
     create_once(
         stack.clouds.compute,
@@ -230,10 +217,22 @@ def detach(stack: Stack, volume: Resource) -> Resource:
     if holder is None and now.status == "available":
         return now
     if holder is not None and now.status != "detaching":
-        # Only through Nova: Cinder refuses to detach a volume that a server uses.
-        with stack.translate_errors(f"detach {now}"):
-            stack.api("compute").delete_volume_attachment(holder, now.id)
+        _detach(stack, now, holder)
     return wait_for_status(stack, now, "available")
+
+
+def _detach(stack: Stack, volume: Resource, holder: str) -> None:
+    """Ask Nova, since Cinder refuses to detach a volume that a server uses. An interrupted run may have been faster."""
+
+    def ask() -> bool:
+        stack.api("compute").delete_volume_attachment(holder, volume.id)
+        return True
+
+    def is_detaching() -> bool | None:
+        now = read(stack, volume)
+        return True if now.status == "detaching" or server_of(now) is None else None
+
+    create_once(stack.clouds.compute, f"detach {volume}", ask, is_detaching)
 
 
 def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
@@ -246,6 +245,8 @@ def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
         )
     if gib == now.raw.size:
         return now
+    if now.status == "extending":  # by an interrupted run
+        return grow(stack, _wait_while_extending(stack, now), gib)
     status = now.status
     mark_grown(stack, now.id, True)
     create_once(
@@ -264,6 +265,15 @@ def grow(stack: Stack, volume: Resource, gib: int) -> Resource:
         return latest if latest.raw.size == gib and latest.status == status else None
 
     return poll_until(stack.reporter, f"{now} has {gib} GiB", grown, stack.declaration.limits.volume, RUN_AGAIN)
+
+
+def _wait_while_extending(stack: Stack, volume: Resource) -> Resource:
+    def check() -> Resource | None:
+        now = read(stack, volume)
+        return None if now.status == "extending" else now
+
+    limit = stack.declaration.limits.volume
+    return poll_until(stack.reporter, f"{volume} is extended", check, limit, RUN_AGAIN)
 
 
 def _extend(stack: Stack, volume: Resource, gib: int) -> bool:

@@ -1,4 +1,4 @@
-"""Run stages as forks of a process that has already imported them.
+"""Run stages, and `provision`, as forks of a process that has already imported them.
 
 Such a stage is a process like any other: it has its own memory, environment, signals and exit code, and can be killed.
 It only skips the start of an interpreter, the imports, and what is the same in each run (botocore's models, the
@@ -35,6 +35,7 @@ IMPORTED_LATER = {
     "extract": ("larder.sample.picture", "PIL.JpegImagePlugin", "httpx2"),
     "optimize": ("litdata",),
     "index": ("PIL.JpegImagePlugin",),
+    "provision": ("keystoneauth1.identity.v3", "openstack.connection"),
     "transform": ("PIL.JpegImagePlugin",),
     "verify": ("larder.sample.picture", "PIL.JpegImagePlugin"),
 }
@@ -132,18 +133,26 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
 
 
-def start(stage: str, flags: Sequence[str], env: Mapping[str, str], new_session: bool = False) -> Fork:
-    """Start `python -m services.<stage>` in the repository's root with this environment and no input."""
+def start(
+    stage: str, flags: Sequence[str], env: Mapping[str, str], new_session: bool = False, folder: Path = ROOT
+) -> Fork:
+    """Start `python -m services.<stage>`, or `python -m provision`, with this environment and no input."""
     with _STARTING:  # threads that come at once share a server
         server = _server(stage)
     pipes = [os.pipe() for _ in range(3)]
-    request = json.dumps({"flags": list(flags), "env": dict(env), "new_session": new_session}).encode()
+    request = json.dumps(
+        {"flags": list(flags), "env": dict(env), "new_session": new_session, "folder": str(folder)}
+    ).encode()
     try:
         socket.send_fds(server, [request], [writing for _, writing in pipes])
     finally:
         for _, writing in pipes:
             os.close(writing)
-    return Fork([f"services.{stage}", *flags], *(reading for reading, _ in pipes))
+    return Fork([_module(stage), *flags], *(reading for reading, _ in pipes))
+
+
+def _module(stage: str) -> str:
+    return stage if stage == "provision" else f"services.{stage}"
 
 
 @cache
@@ -207,11 +216,14 @@ def _tell(status: int, number: int) -> None:
 
 def main(stage: str, descriptor: int) -> None:
     """Serve forks of a stage; in each of them, run it."""
-    importlib.import_module(f"services.{stage}.__main__")
-    del sys.modules[f"services.{stage}.__main__"]  # each fork runs it
+    module = _module(stage)
+    importlib.import_module(f"{module}.__main__")
+    del sys.modules[f"{module}.__main__"]  # each fork runs it
     for name in (*IMPORTED_LATER_BY_MANY, *IMPORTED_LATER.get(stage, ())):
         with suppress(ImportError):
             importlib.import_module(name)
+    if stage == "provision":
+        _load_login_plugins()
     with suppress(ImportError):
         if "larder.sample.picture" in sys.modules:
             _draw_sample()
@@ -227,12 +239,20 @@ def main(stage: str, descriptor: int) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     sys.argv[1:] = request["flags"]
+    os.chdir(request["folder"])
     try:
-        runpy.run_module(f"services.{stage}", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         if isinstance(ended.code, int | None):
             _exit(ended.code or 0)
         raise
+
+
+def _load_login_plugins() -> None:
+    """Read the entry points of all packages once, instead of in each fork."""
+    from keystoneauth1 import loading
+
+    loading.get_plugin_loader("password")
 
 
 def _draw_sample() -> None:

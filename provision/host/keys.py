@@ -15,7 +15,9 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,10 @@ reads JSON from standard input: {"settings": {"S3_BUCKET": "...", ...}, "section
 Both files get mode 0600. Other keys that they hold are kept in a copy, NAME.before-STACK. Exit codes: 2 wrong usage,
 3 a file or folder in an unexpected state.
 """
+
+
+WRITE_SECONDS = 10.0
+"""No write of these small files takes longer."""
 
 
 class KeysError(Exception):
@@ -153,6 +159,7 @@ def write_secret_file(path: Path, text: str) -> None:
     """Write a file with a secret, atomically and with mode 0600. Follows links."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_leftovers(target)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # has mode 0600 from the start
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -163,6 +170,14 @@ def write_secret_file(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed writes of a file have left, since it holds the secret, too. A write takes no such time."""
+    for leftover in target.parent.glob(f".{target.name}.????????"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > WRITE_SECONDS:
+                leftover.unlink()
 
 
 def _main() -> int:

@@ -77,7 +77,7 @@ def fail(what: str, next_step: str) -> NoReturn:
 
 def wrong_usage(what: str) -> NoReturn:
     """Raise the error for a wrong command line."""
-    raise VolumeError(2, what, f"{os.path.basename(__file__)} --help lists commands and options")
+    raise VolumeError(2, what, f"{os.path.basename(sys.argv[0])} --help lists commands and options")
 
 
 def printable(text: str) -> str:
@@ -125,17 +125,7 @@ def parse_options(words: Sequence[str], environment: dict[str, str]) -> Options:
     if not words:
         wrong_usage("no command")
     command, *rest = words
-    given: dict[str, str] = {}
-    while rest:
-        word = rest.pop(0)
-        if word == "--blank":
-            given[word] = "yes"
-        elif word not in ("--serial", "--device", "--gib", "--mount", "--owner", "--wait"):
-            wrong_usage(f"unknown option {word}")
-        elif not rest:
-            wrong_usage(f"{word} lacks its value")
-        else:
-            given[word] = rest.pop(0)
+    given = read_words(rest, ("--serial", "--device", "--gib", "--mount", "--owner", "--wait"), flags=("--blank",))
     if command not in COMMANDS:
         wrong_usage(f"unknown command '{command}'")
     owner = given.get("--owner", f"{environment.get('SUDO_UID', 0)}:{environment.get('SUDO_GID', 0)}")
@@ -154,6 +144,23 @@ def parse_options(words: Sequence[str], environment: dict[str, str]) -> Options:
     )
 
 
+def read_words(words: Sequence[str], options: Sequence[str], flags: Sequence[str] = ()) -> dict[str, str]:
+    """Return the options with their values; a flag's is "yes"."""
+    given: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in flags:
+            given[word] = "yes"
+        elif word not in options:
+            wrong_usage(f"unknown option {word}")
+        elif not rest:
+            wrong_usage(f"{word} lacks its value")
+        else:
+            given[word] = rest.pop(0)
+    return given
+
+
 def check_values(given: dict[str, str], owner: str, seconds: str) -> None:
     """Raise VolumeError if a value is wrong."""
     serial, device = given.get("--serial"), given.get("--device")
@@ -170,6 +177,11 @@ def check_values(given: dict[str, str], owner: str, seconds: str) -> None:
         wrong_usage(f"--wait {seconds} is no number of seconds")
     if not re.fullmatch(r"[0-9]+:[0-9]+", owner):
         wrong_usage(f"--owner {owner} is not UID:GID in numbers")
+    check_path(mount)
+
+
+def check_path(mount: str) -> None:
+    """Raise VolumeError if a mount point isn't a folder's own path."""
     if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", mount):
         wrong_usage(f"--mount {mount} is no absolute path of plain letters")
     # systemd ignores a RequiresMountsFor= with such a path: Docker would start without the volume
@@ -1149,7 +1161,11 @@ def refuse(options: Options, disk: Disk, verdict: Verdict, what: str, next_step:
 
 def install_programs() -> bool:
     """Install what minimal systems lack, with tools.sh beside this file. Return whether anything was missing."""
-    needed = {"sfdisk": "fdisk", "mkfs.ext4": "e2fsprogs", "resize2fs": "e2fsprogs"}
+    return install({"sfdisk": "fdisk", "mkfs.ext4": "e2fsprogs", "resize2fs": "e2fsprogs"})
+
+
+def install(needed: dict[str, str]) -> bool:
+    """Install missing programs, given with their packages. Return whether anything was missing."""
     missing = {program: package for program, package in needed.items() if not shutil.which(program)}
     if not missing:
         return False
@@ -1236,6 +1252,11 @@ def check_mount_point(mount: str, place: str, uuid: str) -> None:
             f"{len(twins)} disks here have the UUID {uuid}, one is a copy of the other: {', '.join(sorted(twins))}",
             "detach one of them",
         )
+    check_empty(mount)
+
+
+def check_empty(mount: str) -> None:
+    """Raise VolumeError if a mount point holds files."""
     if os.path.lexists(mount) and (names := sorted(os.listdir(mount))):
         fail(
             f"{mount} holds files of another disk, which mounting would hide: {', '.join(names[:3])}",
@@ -1401,21 +1422,37 @@ def take_turn() -> None:
         return True
 
     if not wait_until(is_ours, LOCK_SECONDS):
-        raise VolumeError(5, "another volume.py is still running", "wait for it (ps aux), then run this again")
+        raise VolumeError(
+            5, "another volume.py or share.py is still running", "wait for it (ps aux), then run this again"
+        )
 
 
 def main(words: Sequence[str]) -> int:
     """Run a command, and return the exit code."""
+
+    def command() -> None:
+        options = parse_options(words, dict(os.environ))
+        start()
+        COMMANDS[options.command](options)
+
+    return run_to_end(words, USAGE, command)
+
+
+def start() -> None:
+    """Check that we are root, and wait until no other script of ours runs."""
+    if os.geteuid() != 0:
+        raise VolumeError(2, "only root can do this", f"sudo {' '.join(sys.argv)}")
+    os.environ.update(LC_ALL="C.UTF-8", PATH=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin")
+    take_turn()
+
+
+def run_to_end(words: Sequence[str], usage: str, command: Callable[[], object]) -> int:
+    """Run a command, print its error, and return the exit code."""
     if "--help" in words:
-        print(USAGE, end="")
+        print(usage, end="")
         return 0
     try:
-        options = parse_options(words, dict(os.environ))
-        if os.geteuid() != 0:
-            raise VolumeError(2, "only root can do this", f"sudo {__file__} {' '.join(words)}")
-        os.environ.update(LC_ALL="C.UTF-8", PATH=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin")
-        take_turn()
-        COMMANDS[options.command](options)
+        command()
     except VolumeError as error:
         return report(error)
     except OSError as error:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import boto3
@@ -25,14 +27,19 @@ from requests.adapters import HTTPAdapter
 from provision import marks
 from provision.__main__ import main
 from provision.servers import GONE
+from tests import forks
+from tests.forks import Fork
 from tests.openstack.disks import Machine, missing, unpack_debian
 from tests.openstack.federation import fronts, hub, provider  # noqa: F401
+from tests.openstack.foreign import CHEAP, Foreign
 from tests.openstack.repository import repository  # noqa: F401
 from tests.openstack.rgw import gateway  # noqa: F401
 from tests.openstack.services import shared_service
 
 BOX = Path(__file__).with_name("box")
 IMAGE = "larder-test-openstack"
+FOR_NFS = ("--cap-add", "DAC_READ_SEARCH", "--volume", "/srv/os/shares")
+"""An NFS server opens files by their handles, which file systems of containers don't have."""
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJpuK8Ff3T1bWnZkh tests"
 
@@ -43,6 +50,7 @@ FIRST = (
     "test_file_outlives_the_server",
     "test_notebook.py",
     "test_docker_is_started_and_its_containers_depend_on_the_volume",
+    "test_files_on_a_share_outlive_the_server",
     "test_host_guest.py",
     "test_quota",
     "test_host_server.py",
@@ -72,6 +80,15 @@ def machine(debian: Path, tmp_path: Path) -> Iterator[Machine]:
     made.close()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "others(*kinds): which resources of others are in the project; none without any")
+
+
+def kinds_of_others(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    marker = request.node.get_closest_marker("others")
+    return marker.args if marker else CHEAP
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         return min((FIRST.index(name) for name in (item.name, item.path.name) if name in FIRST), default=len(FIRST))
@@ -85,7 +102,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given := os.environ.get("LARDER_TEST_OPENSTACK"):
         yield given
         return
-    with shared_service(tmp_path_factory, IMAGE, BOX, "--hostname", "localhost", "--memory", "8g") as service:
+    with shared_service(tmp_path_factory, IMAGE, BOX, "--hostname", "localhost", "--memory", "8g", *FOR_NFS) as service:
         yield service["address"]
 
 
@@ -192,6 +209,8 @@ class Site:
     capfd: Any
     environ: dict[str, str]
     name: str = "lab"
+    foreign: Foreign = field(default_factory=Foreign)
+    """Resources of others in the project, which don't count."""
 
     def declare(self, text: str) -> Path:
         path = self.folder / "provision.toml"
@@ -212,43 +231,68 @@ class Site:
         assert ended.code == 0, ended.err + ended.out
         return ended.out
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, environ: Mapping[str, str] = MappingProxyType({})) -> Fork:
         """The same as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "provision", *words],
-            cwd=self.folder,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        return forks.start("provision", words, {**os.environ, **environ}, folder=self.folder)
 
     @property
     def things(self) -> dict[str, list[str]]:
-        """Everything in the project, whoever made it, as the cloud has it."""
+        """Everything in the project but the resources of others, as the cloud has it."""
         cloud, project = self.cloud, self.project
-        groups = [item.name for item in cloud.network.security_groups(project_id=project)]
-        return {
+        groups = [item for item in cloud.network.security_groups(project_id=project) if item.name != "default"]
+        found = {
             # Nova still lists a deleted server for a moment, as deleted.
             "servers": [item.id for item in cloud.compute.servers() if item.status not in GONE],
             "volumes": [item.id for item in cloud.block_storage.volumes()],
+            "shares": [item.id for item in cloud.shared_file_system.shares()],
+            "access": [rule["id"] for rule in self.access_rules],
             "addresses": [item.id for item in cloud.network.ips(project_id=project)],
             "routers": [item.id for item in cloud.network.routers(project_id=project)],
             "networks": [item.id for item in cloud.network.networks(project_id=project)],
-            "groups": [name for name in groups if name != "default"],
+            "groups": [item.id for item in groups],
             "buckets": [item.name for item in cloud.object_store.containers()],
             "leases": [item["id"] for item in self.leases],
             "keys": [item["id"] for item in cloud.identity.get("/credentials").json()["credentials"]],
         }
+        theirs = self.foreign.ids
+        return {kind: [id for id in ids if id not in theirs.get(kind, ())] for kind, ids in found.items()}
+
+    def own(self, kind: str) -> list[Any]:
+        """The same of one kind, as openstacksdk describes it: servers, volumes or addresses."""
+        network = self.cloud.network
+        get = {
+            "servers": self.cloud.compute.get_server,
+            "volumes": self.cloud.block_storage.get_volume,
+            "addresses": network.get_ip,
+        }
+        return [get[kind](id) for id in self.things[kind]]
+
+    @property
+    def rules(self) -> list[Any]:
+        """The rules that let in TCP, but for those of others."""
+        listed = self.cloud.network.security_group_rules(project_id=self.project, direction="ingress", protocol="tcp")
+        return [rule for rule in listed if rule.security_group_id not in self.foreign.ids.get("groups", ())]
 
     @property
     def counts(self) -> dict[str, int]:
         return {kind: len(items) for kind, items in self.things.items() if items}
 
     @property
+    def access_rules(self) -> list[Any]:
+        """The access rules of the project's shares."""
+        manila = self.cloud.shared_file_system
+        return [
+            rule
+            for share in manila.shares()
+            for rule in manila.get(f"/share-access-rules?share_id={share.id}", microversion="2.45").json()[
+                "access_list"
+            ]
+        ]
+
+    @property
     def leases(self) -> list[Any]:
-        return leases_of(self.cloud, self.box)
+        theirs = self.foreign.ids.get("leases", ())
+        return [lease for lease in leases_of(self.cloud, self.box) if lease["id"] not in theirs]
 
 
 def leases_of(cloud: Any, box: str) -> list[Any]:
@@ -271,6 +315,17 @@ def new_project(box: str, admin: Any) -> Iterator[tuple[str, Any, Any]]:
     admin.identity.delete_project(project)
 
 
+@pytest.fixture
+def only_node(box: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Wait until no other test uses the box's only node and its only GPU."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "openstack-node").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def owner(site: Site) -> str:
     """What marks name: the stack and its user."""
     return marks.make_owner(site.name, site.user)
@@ -278,9 +333,14 @@ def owner(site: Site) -> str:
 
 @pytest.fixture
 def site(
-    box: str, admin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    box: str,
+    admin: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Site]:
-    """A new project with a user and a key pair."""
+    """A new project with a user, a key pair, and resources of others, which must be unchanged after the test."""
     with new_project(box, admin) as (name, project, user):
         for variable in [item for item in os.environ if item.startswith("OS_")]:
             monkeypatch.delenv(variable)
@@ -299,8 +359,11 @@ def site(
         monkeypatch.chdir(tmp_path)
         cloud = connection(box, name, name)
         cloud.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
-        yield Site(box, project.id, user.id, tmp_path, cloud, admin, capfd, environ)
+        foreign = Foreign(cloud, box, project.id, user.id)
+        foreign.put(kinds_of_others(request))
+        yield Site(box, project.id, user.id, tmp_path, cloud, admin, capfd, environ, foreign=foreign)
         monkeypatch.undo()  # no faults, no declared environment: what follows must work
+        foreign.check()
 
 
 def _clear(cloud: Any, box: str) -> None:
@@ -319,6 +382,8 @@ def _clear(cloud: Any, box: str) -> None:
             cloud.block_storage.delete_volume(volume.id)
         except SDKException as error:
             print("not cleared:", error)
+    for share in cloud.shared_file_system.shares():
+        cloud.shared_file_system.delete_share(share.id)
 
 
 def s3_of(site: Site) -> Any:

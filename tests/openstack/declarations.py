@@ -4,6 +4,8 @@ from __future__ import annotations
 
 SERVER = '[server]\nkey = "laptop"\nsecurity_groups = ["default"]\n'
 VOLUME = '[[volume]]\nname = "block"\ngib = 1\n'
+NODE = SERVER + '[lease]\nhours = 1\nnode_type = "gpu_a100"\n'
+SHARE = '[[share]]\nname = "photos"\ngib = 1\n'
 BOOT = "[server.boot_volume]\ngib = 3\ndelete_on_termination = {}\n"
 KEYS = '[bucket]\nname = "data"\n[credentials]\nrclone_config = "rclone.conf"\n'
 WHOLE = """

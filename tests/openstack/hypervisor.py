@@ -63,8 +63,8 @@ class Hypervisor:
         """Start the guest of a server."""
         return Guest(self._folder / server.id, self.volumes, key, "0.0.0.0:22", "bridge")
 
-    def _connect(self, ip: str, name: str) -> None:
-        """Give a machine's container an address; create the network, which tests share, if it isn't there."""
+    def connect(self, ip: str, name: str) -> None:
+        """Give a container an address in the external network, which tests share; create that if it isn't there."""
         words = ("--subnet", self._subnet.cidr, "--gateway", self._subnet.gateway_ip, self._network)
         for _ in range(3):
             with suppress(RuntimeError):
@@ -75,6 +75,10 @@ class Hypervisor:
             except RuntimeError as error:
                 if "not found" not in str(error):  # another test has just removed it
                     raise
+
+    def disconnect(self, name: str) -> None:
+        """Take a container out of the external network."""
+        docker("network", "disconnect", "--force", self._network, name)
 
     def _run(self) -> None:
         try:
@@ -126,11 +130,11 @@ class Hypervisor:
                 wanted[ip.floating_ip_address] = guest.name
         for ip, name in list(self._addresses.items()):
             if wanted.get(ip) != name:
-                docker("network", "disconnect", "--force", self._network, name)
+                self.disconnect(name)
                 del self._addresses[ip]
         for ip, name in wanted.items():
             if ip not in self._addresses:
-                self._connect(ip, name)
+                self.connect(ip, name)
                 self._addresses[ip] = name
 
 

@@ -45,7 +45,7 @@ def test_versions_markers_segments_and_uploads_are_seen_and_deleted(site: Site, 
     assert ("1 unfinished upload with 5242883 bytes" in shown) == (keys == "S3 keys")
     refused = site.run("bucket", "delete", "--yes")
     assert refused.code == 3 and "is not empty" in refused.err and "`bucket empty`" in refused.err, refused
-    assert {item.name for item in site.cloud.object_store.containers()} == {"data", "data+segments"}
+    assert set(site.things["buckets"]) == {"data", "data+segments"}
 
     emptied = site.succeeds("bucket", "empty", "--yes")
     assert "versions, delete markers and unfinished uploads" in emptied

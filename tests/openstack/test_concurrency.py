@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
-from tests.openstack.declarations import BOOT, MADE, WHOLE
+from tests.openstack.declarations import BOOT, MADE, SHARE, WHOLE
 
 LEASE = "[lease]\nhours = 1\n"
 
@@ -21,6 +21,7 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
     [
         ("/security-groups", WHOLE, True),
         ("/volumes", WHOLE, True),
+        ("/shares", WHOLE + SHARE, True),
         ("/leases", WHOLE + LEASE, True),
         ("/servers", WHOLE, True),
         ("/servers", WHOLE + LEASE, True),
@@ -29,6 +30,7 @@ BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
         ("/floatingips", WHOLE, False),
         ("/credentials", WHOLE, False),
         ("/data", WHOLE, False),
+        ("/action", WHOLE + SHARE, False),  # the access rule
     ],
 )
 def test_the_later_of_two_runs_withdraws_what_it_made(
@@ -44,7 +46,7 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
         others.append(path)
         monkeypatch.setenv("LARDER_HOME", str(site.folder / "other"))
         run = site.start("up")
-        said = run.communicate(timeout=180)[0]
+        said = run.communicate(timeout=180)
         assert run.returncode == 0, said
         monkeypatch.setenv("LARDER_HOME", str(site.folder / "mine"))
 
@@ -52,9 +54,9 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
     wire.before = other_machine
     ended = site.run("up")
     made = site.counts
-    assert others == [path] and made == MADE | ({"leases": 1} if LEASE in declared else {}) | (
-        {"volumes": 2} if declared == BOOTS else {}
-    )
+    more = ({"leases": 1} if LEASE in declared else {}) | ({"volumes": 2} if declared == BOOTS else {})
+    more |= {"shares": 1, "access": 2} if SHARE in declared else {}
+    assert others == [path] and made == MADE | more
     if withdraws:
         assert ended.code == 3 and "another run created" in ended.err and "deleted its own" in ended.err, ended
     else:
@@ -70,7 +72,7 @@ def test_two_runs_that_start_together_make_one_of_each(site: Site, monkeypatch: 
     for machine in ("a", "b"):
         monkeypatch.setenv("LARDER_HOME", str(site.folder / machine))
         runs.append(site.start("up"))
-    said = [run.communicate(timeout=180)[0] for run in runs]
+    said = [run.communicate(timeout=180) for run in runs]
     assert {run.returncode for run in runs} <= {0, 3}, said
     site.succeeds("up")
     assert all(count == 1 for count in site.counts.values()) and site.run("plan").code == 0, site.counts
@@ -83,6 +85,6 @@ def test_a_second_run_on_this_machine_is_refused(site: Site) -> None:
     wait_until(lambda: lock.exists() and "process" in lock.read_text(), "the first run has the lock")
     refused = site.run("up")
     assert refused.code == 3 and f"process {first.pid}" in refused.err and "wait until" in refused.err, refused
-    assert first.wait(180) == 0, first.communicate()[0]
+    assert first.wait(180) == 0, first.communicate()
     site.succeeds("up")
     assert all(count == 1 for count in site.counts.values())

@@ -188,6 +188,7 @@ def test_no_lease_is_made_for_what_is_refused_later(site: Site, prepare: Callabl
 GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
 
 
+@pytest.mark.others()  # they would count in the quota
 @pytest.mark.parametrize(
     ("declared", "service", "quota", "says"),
     [

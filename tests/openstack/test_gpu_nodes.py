@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,23 +12,14 @@ import requests
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire, connection, kind_of, new_project
-from tests.openstack.declarations import SERVER
+from tests.openstack.declarations import NODE, SERVER, SHARE
 
-NODE = SERVER + '[lease]\nhours = 1\nnode_type = "gpu_a100"\n'
 FLAVOR = SERVER.replace("[server]", '[server]\nflavor = "g1.h100.pci.1"') + "[lease]\nhours = 1\n"
 RESERVED = "[floating_ip]\nreserve = true\n"
 FORMAT = "%Y-%m-%d %H:%M"
 
 
-@pytest.fixture(autouse=True)
-def only_test(box: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Wait until no other test uses the box's only node and its only GPU."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    with (folder / "openstack-node").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+pytestmark = pytest.mark.usefixtures("only_node")
 
 
 @pytest.fixture
@@ -83,9 +72,9 @@ def test_a_node_is_leased_used_and_given_back(site: Site) -> None:
     assert planned.code == EXIT_CHANGES_PENDING and "this site doesn't tell" in planned.out, planned
     site.succeeds("up")
     assert site.counts == {"servers": 1, "leases": 1, "addresses": 1} and hosts_of(site) == ["gpu1"]
-    (server,) = site.cloud.compute.servers()
+    (server,) = site.own("servers")
     assert server.flavor.original_name == "baremetal"
-    (address,) = site.cloud.network.ips(project_id=site.project)
+    (address,) = site.own("addresses")
     assert "blazar" in address.tags and address.floating_ip_address in site.run("plan").out
     first = site.things
     assert site.run("plan").code == 0 and "nothing to do" in site.run("up").err and site.things == first
@@ -108,7 +97,7 @@ def test_a_node_in_a_network_of_its_own(site: Site, wire: Wire) -> None:
     assert "lab-net" in site.run("plan").out and "reserved with the lease" in site.succeeds("doctor")
     site.succeeds("up")
     assert site.counts == CONNECTED and site.run("plan").code == 0
-    (address,) = site.cloud.network.ips(project_id=site.project)
+    (address,) = site.own("addresses")
     assert address.fixed_ip_address.startswith("192.168.100.")
     first = site.things
 
@@ -130,6 +119,24 @@ def test_a_node_in_a_network_of_its_own(site: Site, wire: Wire) -> None:
     site.declare(NODE + '[network]\nname = "lab-net"\nphysical_network = "exogeni"\n')
     refused = site.run("up")
     assert refused.code == 3 and "not enough networks available" in refused.err, refused
+
+
+def test_a_node_in_a_storage_network_has_access_to_shares(site: Site) -> None:
+    """The site gives the network subnet, router and access, as Chameleon does; larder adds its router and no rules."""
+    site.declare(NODE + RESERVED + NETWORK + 'usage_type = "storage"\n' + SHARE)
+    site.succeeds("up")
+    connected = CONNECTED | {"shares": 1, "access": 1}
+    assert site.counts == connected and site.run("plan").code == 0
+    assert [(rule["access_to"], rule["metadata"]) for rule in site.access_rules] == [("10.52.3.0/24", {})]
+    (address,) = site.cloud.network.ips(project_id=site.project)
+    assert address.fixed_ip_address.startswith("10.52.3.") and address.router_id == site.things["routers"][0]
+    first = site.things
+    site.succeeds("up")
+    assert site.things == first
+    site.succeeds("down", "--yes")
+    assert site.counts == {"shares": 1, "access": 1} and site.things["access"] == first["access"]
+    site.succeeds("down", "--yes", "--delete-data", "photos")
+    assert site.counts == {}
 
 
 def test_a_server_of_somebody_else_keeps_the_lease_of_a_node(site: Site) -> None:
@@ -264,7 +271,7 @@ def test_a_lease_to_use_must_be_clear(site: Site) -> None:
 def test_interrupted_or_cut_off_at_every_change(site: Site, wire: Wire, moment: str) -> None:
     """Of each kind of changing request, the first is interrupted before it is sent, or its answer gets lost."""
     begun = lease_by_hand(site.cloud, site.box, node(), begin=40)  # somebody's in the same project
-    site.declare(NODE + RESERVED + NETWORK)
+    site.declare(NODE + RESERVED + NETWORK + "[limits]\nrequest = 10\n")  # what was never sent is waited for in vain
     seen: set[str] = set()
 
     def disturb(request: Any) -> Exception | None:

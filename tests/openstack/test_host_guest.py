@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import uuid
@@ -21,11 +22,12 @@ from larder.errors import LarderError, ServiceError, StorageError
 from larder.progress import Reporter
 from provision import gpu, host_scripts
 from provision.gpu import RebootNeededError
-from provision.host_scripts import Disk
+from provision.host_scripts import Disk, Export
 from provision.ssh import SshAddress, SshClient
 from tests.conftest import free_ports, wait_until
 from tests.openstack.disks import GIB, missing
 from tests.openstack.guest import BOOT_SECONDS, Guest, make_key
+from tests.openstack.nfs import NfsServer
 from tests.openstack.remote import NOTHING, in_a_process, marks, on_server
 
 MOUNT = "/mnt/block"
@@ -187,11 +189,131 @@ def cut_connections(ssh: SshClient) -> None:
         ssh.run(["pkill", "-KILL", "-f", "^sshd-session: cc"], root=True)
 
 
-def is_mounted(ssh: SshClient) -> bool:
+def is_mounted(ssh: SshClient, mount: str = MOUNT) -> bool:
     try:
-        return ssh.run(["findmnt", MOUNT]).code == 0
+        return ssh.run(["findmnt", mount]).code == 0
     except ServiceError:
         return False
+
+
+# --- a share ----------------------------------------------------------------------------------------------------------
+
+PLACE = "/mnt/share"
+WAIT_FOR_NETWORK = "systemctl unmask --quiet systemd-networkd-wait-online && systemctl enable --quiet systemd-networkd-wait-online; sync"
+"""As on clouds' images: network-online.target, after which shares are mounted, waits for an address."""
+
+
+@pytest.fixture
+def nfs() -> Iterator[NfsServer]:
+    """An NFS server that sees the guest as its container's host does: by the address of Docker's bridge."""
+    form = "{{range .IPAM.Config}}{{.Gateway}}{{end}}"
+    bridge = subprocess.check_output(["docker", "network", "inspect", "bridge", "--format", form], text=True).strip()
+    made = NfsServer(bridge)
+    wait_until(lambda: is_listening(made.address, 2049), "the NFS server listens")
+    yield made
+    made.close()
+
+
+def is_listening(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def fstab(ssh: SshClient) -> str:
+    return on_server(ssh, "grep -v ' / ' /etc/fstab || true")
+
+
+def test_share_lives_through_reboots_and_a_server_that_does_not_answer(
+    ssh: SshClient, guest: Guest, nfs: NfsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One test, because the guest has to boot with it."""
+    share = Export(str(uuid.uuid4()), f"{nfs.address}:/shares/open", PLACE, is_new=True)
+    share_is_mounted_and_its_user_s(ssh, share, capsys)
+    share_in_use_is_not_unmounted(ssh, share)
+    on_server(ssh, WAIT_FOR_NETWORK)
+    guest.reset()
+    wait_until(lambda: is_mounted(ssh, PLACE), "the guest has booted and mounted it", 2 * BOOT_SECONDS)
+    assert on_server(ssh, f"cat {PLACE}/note") == "kept\n"
+    monkeypatch.setattr(host_scripts, "NFS_SECONDS", 5)
+    share_that_does_not_answer_is_named(ssh, share, nfs)
+    share_that_was_deleted_is_named(ssh, share, nfs)
+
+
+def share_is_mounted_and_its_user_s(ssh: SshClient, share: Export, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        host_scripts.mount_export(ssh, share, Reporter("lab"))
+    told = capsys.readouterr().err
+    assert f"mounted {share.source} at {PLACE}" in told and f"gave {PLACE} to cc" in told
+    assert f"found it mounted at {PLACE}" in told and "found it in /etc/fstab" in told
+    assert fstab(ssh).count(share.id) == 1
+    seen = on_server(ssh, f"findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS {PLACE}").split()
+    assert seen[:2] == [share.source, "nfs4"] and {"vers=4.2", "hard", "proto=tcp"} <= {*seen[2].split(",")}
+    assert ssh.run(["sh", "-c", f"echo kept >{PLACE}/note"]).code == 0  # as the user who logs in
+
+
+def share_in_use_is_not_unmounted(ssh: SshClient, share: Export) -> None:
+    on_server(ssh, f"systemd-run --quiet --unit=holder --working-directory={PLACE} sleep 600")
+    with pytest.raises(StorageError, match=rf"{PLACE} is in use by process \d+ \(sleep\)"):
+        host_scripts.unmount_export(ssh, share.id, PLACE)
+    on_server(ssh, "systemctl stop holder")
+    for _ in range(2):
+        host_scripts.unmount_export(ssh, share.id, PLACE)
+    assert fstab(ssh) == "" and not is_mounted(ssh, PLACE)
+    host_scripts.mount_export(ssh, share)
+
+
+def share_that_does_not_answer_is_named(ssh: SshClient, share: Export, nfs: NfsServer) -> None:
+    nfs.pause()
+    with pytest.raises(ServiceError, match=f"{PLACE}: its NFS server gave no answer within 5 s") as caught:
+        host_scripts.mount_export(ssh, share)
+    assert f"sudo umount --force --lazy {PLACE}" in caught.value.next_step
+    on_server(ssh, f"umount --force --lazy {PLACE}")
+    with pytest.raises(ServiceError, match=f"{share.source}: its NFS server gave no answer within 5 s"):
+        host_scripts.mount_export(ssh, share)
+    nfs.go_on()
+    host_scripts.mount_export(ssh, share)
+    assert on_server(ssh, f"cat {PLACE}/note") == "kept\n"
+
+
+def share_that_was_deleted_is_named(ssh: SshClient, share: Export, nfs: NfsServer) -> None:
+    nfs.close()
+    with pytest.raises(ServiceError, match="gave no answer within 5 s"):
+        host_scripts.mount_export(ssh, share)
+    on_server(ssh, f"umount --force --lazy {PLACE}")
+    with pytest.raises(ServiceError, match=f"the NFS server {nfs.address}, port 2049, can't be reached"):
+        host_scripts.mount_export(ssh, share)
+    host_scripts.unmount_export(ssh, share.id, PLACE)
+    assert fstab(ssh) == ""
+
+
+def test_shares_that_can_not_be_mounted_are_named(
+    ssh: SshClient, nfs: NfsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = Export("1", f"{nfs.address}:/shares/open", "/srv/share", is_new=False)
+    refused = {
+        "mkdir -p /srv/share && touch /srv/share/mine": "/srv/share holds files",
+        "rm -r /srv/share && ln -s /opt /srv/share": "--mount /srv/share is a link",
+        "rm /srv/share && mkdir /srv/share && mount -t tmpfs none /srv/share": "none is mounted at /srv/share already",
+        f"umount /srv/share && echo '{share.source} /opt nfs defaults 0 0' >>/etc/fstab": "a line of somebody else",
+    }
+    for command, says in refused.items():
+        on_server(ssh, command)
+        with pytest.raises(LarderError, match=says):
+            host_scripts.mount_export(ssh, share)
+    on_server(ssh, "sed -i '/nfs defaults/d' /etc/fstab")
+    for path in ("/shares/closed", "/shares/none"):
+        with pytest.raises(StorageError, match=rf"{nfs.address}:{path} can't be mounted: mount.nfs.*: ") as caught:
+            host_scripts.mount_export(ssh, replace(share, source=f"{nfs.address}:{path}"))
+        assert "access rules" in caught.value.next_step
+    assert fstab(ssh) == "" and not is_mounted(ssh, "/srv/share")
+    host_scripts.mount_export(ssh, share)
+    assert on_server(ssh, "stat -c %U /srv/share") == "root\n"  # since it isn't ours
+    with pytest.raises(StorageError, match=f"{share.source} is mounted at /srv/share already, and not"):
+        host_scripts.mount_export(ssh, replace(share, source=f"{nfs.address}:/shares/closed"))
+    host_scripts.unmount_export(ssh, share.id, "/srv/share")
 
 
 # --- Docker -----------------------------------------------------------------------------------------------------------

@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 
-from larder.errors import ConfigurationError, ServiceError
+from larder.errors import ConfigurationError, LarderError, ServiceError
 from larder.progress import Reporter
 from provision import host_scripts
 from provision import ssh as ssh_module
-from provision.host_scripts import HostSetup
+from provision.host_scripts import Export, HostSetup
 from provision.ssh import SshAddress, SshClient
 from tests.conftest import free_ports, wait_until
 from tests.openstack.container import ServerContainer
@@ -248,6 +248,27 @@ def test_interrupted_set_up_is_completed_by_the_next(ssh: SshClient) -> None:
         holder.communicate(b"\n")
     host_scripts.set_up(ssh, wanted, [], marks()[1])
     assert ssh.run(["which", "nload"]).code == 0
+
+
+LISTEN = (
+    "import socket; server = socket.create_server(('127.0.0.1', 2049)); print(flush=True); server.accept()[0].recv(1)"
+)
+
+
+def test_nfs_client_is_installed_without_a_port_mapper_that_anybody_reaches(ssh: SshClient) -> None:
+    share = Export("1", "127.0.0.1:/shares/a", "/mnt/share", is_new=True)
+    with pytest.raises(ServiceError, match=r"the NFS server 127\.0\.0\.1, port 2049, can't be reached.*refused"):
+        host_scripts.mount_export(ssh, share)
+    assert ssh.run(["which", "mount.nfs"], root=True).code == 1, "nothing is changed before the server answers"
+    on_server(
+        ssh, f'python3 -c "{LISTEN}" </dev/null >/tmp/listening 2>&1 & until [ -s /tmp/listening ]; do sleep 0.1; done'
+    )
+    with pytest.raises(LarderError, match=r"127\.0\.0\.1:/shares/a"):  # a container's kernel mounts nothing
+        host_scripts.mount_export(ssh, share)
+    assert ssh.run(["which", "mount.nfs"], root=True).code == 0
+    assert on_server(ssh, "systemctl is-active rpcbind.socket rpcbind.service || true").split() == ["inactive"] * 2
+    assert on_server(ssh, "systemctl is-enabled rpcbind.socket rpcbind.service || true").split() == ["disabled"] * 2
+    assert on_server(ssh, "grep -c nfs /etc/fstab || true").strip() == "0"
 
 
 def test_everything_is_installed_and_the_second_time_only_found(

@@ -82,7 +82,7 @@ def test_at_a_hub_nobody_is_admitted_who_is_not_named(
     assert site.counts == {}
     monkeypatch.setenv("LARDER_CALLER", "here,192.0.2.7")
     site.succeeds("up")
-    (group,) = [item for item in site.cloud.network.security_groups(project_id=site.project) if item.name != "default"]
+    (group,) = map(site.cloud.network.get_security_group, site.things["groups"])
     sources = {rule["remote_ip_prefix"] for rule in group.security_group_rules if rule["direction"] == "ingress"}
     assert sources == {"127.0.0.1/32", "192.0.2.7/32"}
     assert site.run("plan").code == 0

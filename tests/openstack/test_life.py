@@ -33,8 +33,7 @@ def test_a_stack_from_plan_to_down(site: Site) -> None:
     volume = site.cloud.block_storage.get_volume(first["volumes"][0])
     assert server.status == "ACTIVE" and server.metadata["larder:stack"] == owner(site) and server.id in up
     assert volume.attachments[0]["server_id"] == server.id and volume.metadata["larder:blank"] == "yes"
-    rules = site.cloud.network.security_group_rules(project_id=site.project, direction="ingress", protocol="tcp")
-    sources = [rule.remote_ip_prefix for rule in rules]
+    sources = [rule.remote_ip_prefix for rule in site.rules]
     assert len(sources) == 1 and sources[0].endswith("/32")
 
     shown = json.loads(site.succeeds("status", "--json"))
@@ -98,7 +97,7 @@ def test_credentials_work_and_are_shown_once(site: Site) -> None:
 def test_a_boot_volume_has_the_declared_type(site: Site, delete_on_termination: str) -> None:
     site.declare(SERVER + BOOT.format(delete_on_termination) + 'type = "__DEFAULT__"\n')
     site.succeeds("up")
-    (volume,) = site.cloud.block_storage.volumes()
+    (volume,) = site.own("volumes")
     assert volume.volume_type == "__DEFAULT__"  # the site's default is ceph-ssd
 
 

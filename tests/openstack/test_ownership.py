@@ -44,6 +44,7 @@ def classmate(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     site.admin.identity.delete_user(user)
 
 
+@pytest.mark.others()  # with --adopt, each of them is a candidate
 def test_stacks_of_two_users_with_the_same_name(site: Site, classmate: Callable[[], None]) -> None:
     site.declare(STACK)
     site.succeeds("up")
@@ -61,6 +62,7 @@ def test_stacks_of_two_users_with_the_same_name(site: Site, classmate: Callable[
     assert site.things == first
 
 
+@pytest.mark.others()  # with --adopt, each of them is a candidate
 def test_an_adopted_group_loses_only_what_we_gave_it(site: Site) -> None:
     network = site.cloud.network
     theirs = network.create_security_group(name="allow-ssh", description="of us all")
@@ -198,6 +200,7 @@ def test_changed_security_groups_of_a_running_server(site: Site) -> None:
     assert groups == ["allow-ssh"] and site.things["servers"] == [server] and site.run("plan").code == 0
 
 
+@pytest.mark.others()  # with --adopt, each of them is a candidate
 def test_names_of_others(site: Site) -> None:
     site.declare(SERVER + VOLUME + '[bucket]\nname = "data"\n')
     theirs = site.cloud.block_storage.create_volume(name="block", size=1)
@@ -225,6 +228,7 @@ def test_names_of_others(site: Site) -> None:
     assert site.counts == {"volumes": 1, "buckets": 1}
 
 
+@pytest.mark.others()  # with --adopt, each of them is a candidate
 @pytest.mark.parametrize(
     ("declared", "name"), [(VOLUME, "block"), (BOOT.format("false"), "lab-boot")], ids=["volume", "boot volume"]
 )

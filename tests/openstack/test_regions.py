@@ -10,10 +10,11 @@ import pytest
 
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.openstack.conftest import Site, Wire
-from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME, WHOLE
+from tests.openstack.declarations import BOOT, KEYS, SERVER, SHARE, VOLUME, WHOLE
 
 TYPES = {
     "volumes": {"block-storage", "volumev3"},
+    "shares": {"share", "sharev2"},
     "leases": {"reservation"},
     "buckets": {"object-store"},
     "images": {"image"},
@@ -62,6 +63,18 @@ def test_a_server_lives_and_dies_where_there_are_no_volumes(bare_metal: Site) ->
     assert down.code == 0 and down.err.count("offers no volumes") == 1 and bare_metal.counts == {}, down
 
 
+def test_shares_where_there_are_none_are_refused_before_anything_is_made(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_REGION_NAME", "RegionTwo")
+    site.declare(SERVER + SHARE)
+    for command in (["doctor"], ["plan"], ["up"], ["share", "list"], ["share", "create", "photos"]):
+        ended = site.run(*command)
+        said = ended.out + ended.err
+        assert ended.code == 2 and said.count("offers no shares") == 1 and "'shared-file-system'" in said, ended
+    assert site.counts == {}
+
+
 @pytest.mark.parametrize("declared", [SERVER + VOLUME, SERVER + BOOT.format("true")], ids=["volume", "boot volume"])
 def test_volumes_where_there_are_none_are_refused_before_anything_is_made(bare_metal: Site, declared: str) -> None:
     bare_metal.declare(declared)
@@ -73,7 +86,7 @@ def test_volumes_where_there_are_none_are_refused_before_anything_is_made(bare_m
 
 
 def test_each_service_may_be_missing_from_the_catalog(site: Site, wire: Wire) -> None:
-    site.declare(WHOLE)
+    site.declare(WHOLE + SHARE)
     site.succeeds("up")
     made = site.things
     for service in TYPES:
@@ -92,12 +105,12 @@ def test_each_service_may_be_missing_from_the_catalog(site: Site, wire: Wire) ->
     assert site.things == made
     wire.change = without("volumes", "leases", "images")
     site.succeeds("down", "--yes", "--delete-data", "data")
-    assert site.counts == {"volumes": 1, "keys": 1}
+    assert site.counts == {"volumes": 1, "shares": 1, "keys": 1}
 
 
 def test_keys_and_buckets_are_elsewhere(site: Site, wire: Wire) -> None:
     site.declare(KEYS)
-    wire.change = without("servers", "networks", "images", "volumes", "leases")
+    wire.change = without("servers", "networks", "images", "volumes", "shares", "leases")
     site.succeeds("up")
     site.succeeds("down", "--yes", "--delete-data", "data")
     site.succeeds("credentials", "revoke", "--yes")

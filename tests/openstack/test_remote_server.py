@@ -100,7 +100,7 @@ def test_keys_are_where_the_work_is_and_commands_run_there(lab: Site) -> None:
     pattern = "sed -n 's/^AWS_SECRET_ACCESS_KEY=//p' food/.env"  # sudo logs its arguments
     assert on_server(lab, f"{pattern} | sudo grep -rlFf - /tmp /var || true") == ""
     assert secret not in up.out + up.err
-    server = next(lab.cloud.compute.servers())
+    (server,) = lab.own("servers")
     assert secret not in str(server.to_dict())
 
     # a user's lines stay, also when the server is set up again

@@ -24,7 +24,7 @@ def test_a_server_is_deleted_and_created_again_on_lease_address_and_volumes(site
     created = site.succeeds("server", "create").strip()
     second = site.things
     assert second == {**first, "servers": [created]} and created not in first["servers"]
-    (volume,), (address,) = site.cloud.block_storage.volumes(), site.cloud.network.ips(project_id=site.project)
+    (volume,), (address,) = site.own("volumes"), site.own("addresses")
     assert volume.attachments[0]["server_id"] == created
     assert site.cloud.network.get_port(address.port_id).device_id == created
     assert site.succeeds("server", "create").strip() == created and site.run("plan").code == 0

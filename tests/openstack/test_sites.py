@@ -14,6 +14,7 @@ import pytest
 
 from tests.openstack.conftest import Site, connection, new_project, owner, s3_of
 from tests.openstack.declarations import KEYS, SERVER, VOLUME
+from tests.openstack.foreign import Foreign
 
 SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
 
@@ -40,7 +41,7 @@ def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> It
             monkeypatch.delenv(variable)
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))  # the SDK looks into the folder that it was imported in
         cloud = connection(box, name, name)
-        yield dataclasses.replace(site, project=project.id, user=user.id, cloud=cloud, environ={})
+        yield dataclasses.replace(site, project=project.id, user=user.id, cloud=cloud, environ={}, foreign=Foreign())
 
 
 def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> None:

@@ -1,4 +1,4 @@
-"""The story of a lab: a volume outlives its server. Every command is the one that a person types.
+"""The story of a lab: a volume, or a share, outlives its server. Every command is the one that a person types.
 
 The cloud is the real OpenStack of the box; its servers are QEMU guests (hypervisor.py), so SSH, the disk and the host
 scripts are real, too. Jupyter is the one of the guest's distribution: the image of compose/jupyter.yaml has gigabytes,
@@ -19,10 +19,12 @@ import pytest
 from tests.conftest import free_ports, wait_until
 from tests.openstack.conftest import Site
 from tests.openstack.guest import BOOT_SECONDS, make_key
-from tests.openstack.hypervisor import Hypervisor
+from tests.openstack.hypervisor import Hypervisor, docker
 from tests.openstack.notebook import Jupyter
 
 WORKSPACE = "/mnt/block/workspace"
+NFS_SERVER = "203.0.113.253"
+"""That of box/manila_fake.py."""
 CELL = "open('persisted.txt', 'w').write('kept')"
 LAB = """
 [server]
@@ -36,10 +38,7 @@ name = "allow-ssh"
 ports = [22]
 sources = ["0.0.0.0/0"]
 
-[[volume]]
-name = "block"
-gib = 1
-mount = "/mnt/block"
+{storage}
 
 [host]
 docker = false
@@ -51,15 +50,36 @@ ssh = {seconds}
 """
 
 
+VOLUME = '[[volume]]\nname = "block"\ngib = 1\nmount = "/mnt/block"'
+SHARE = '[[share]]\nname = "photos"\ngib = 1\nmount = "/mnt/share"'
+
+
 @pytest.fixture
-def lab(site: Site, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def machines(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
+    """The machines of the site's servers."""
+    made = Hypervisor(site.cloud, site.admin, tmp_path_factory.mktemp("machines"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lab(site: Site, machines: Hypervisor, tmp_path: Path) -> Site:
     """A site whose servers are machines."""
     key = make_key(tmp_path)
     site.cloud.compute.create_keypair(name="lab", public_key=key.with_suffix(".pub").read_text().strip())
-    site.declare(LAB.format(key=key, seconds=2 * BOOT_SECONDS))
-    machines = Hypervisor(site.cloud, site.admin, tmp_path_factory.mktemp("machines"))
-    yield site
-    machines.close()
+    site.declare(LAB.format(key=key, seconds=2 * BOOT_SECONDS, storage=VOLUME))
+    return site
+
+
+@pytest.fixture
+def nfs(site: Site, machines: Hypervisor) -> Iterator[None]:
+    """The box's NFS server, at the address that the exports of its shares have."""
+    form = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    running = docker("inspect", "--format", form, *docker("ps", "--quiet").split())
+    name = next(line.split()[0] for line in running.splitlines() if site.box in line.split()).lstrip("/")
+    machines.connect(NFS_SERVER, name)
+    yield
+    machines.disconnect(name)
 
 
 def on_server(lab: Site, command: str) -> str:
@@ -83,7 +103,7 @@ def jupyter(lab: Site) -> Iterator[Jupyter]:
         yield server
     finally:
         tunnel.send_signal(signal.SIGINT)
-        said = tunnel.communicate(timeout=60)[0]
+        said = tunnel.communicate(timeout=60)
     assert tunnel.returncode == 0, said
 
 
@@ -128,4 +148,31 @@ def test_file_outlives_the_server(lab: Site) -> None:
     lab.succeeds("volume", "delete", "block", "--yes")
     assert lab.things["volumes"] == []
     lab.succeeds("down", "--yes")
+    wait_until(lambda: not lab.counts, "nothing is left")
+
+
+def test_files_on_a_share_outlive_the_server(lab: Site, nfs: None) -> None:
+    """The NFS server lets in only those whom Manila's access rules name: here by the floating IP."""
+    declared = lab.folder / "provision.toml"
+    declared.write_text(declared.read_text().replace(VOLUME, SHARE))
+    lab.succeeds("up")
+    (share,), (first,) = lab.things["shares"], lab.things["servers"]
+    assert on_server(lab, "findmnt -no SOURCE,FSTYPE /mnt/share").split()[1] == "nfs4"
+    assert "nothing to do" in lab.run("up").err
+    on_server(lab, "echo kept >/mnt/share/note")
+
+    lab.succeeds("share", "unmount", "photos")
+    assert on_server(lab, "findmnt /mnt/share || echo no").strip() == "no" and lab.things["access"] == []
+    (export,) = lab.cloud.shared_file_system.export_locations(share)
+    tried = on_server(lab, f"sudo mount -t nfs -o nfsvers=4.2,retry=0 {export.path} /mnt/share 2>&1; echo ended $?")
+    assert "ended 32" in tried, tried
+    lab.succeeds("share", "mount", "photos")
+    assert on_server(lab, "cat /mnt/share/note") == "kept\n"
+
+    lab.succeeds("server", "delete", "--yes")
+    assert lab.things["access"] == [] and lab.things["shares"] == [share]
+    lab.succeeds("server", "create")
+    assert lab.things["servers"] != [first] and on_server(lab, "cat /mnt/share/note") == "kept\n"
+    down = lab.run("down", "--yes", "--delete-data", "photos")
+    assert down.code == 0 and "not unmounted" not in down.err, down
     wait_until(lambda: not lab.counts, "nothing is left")

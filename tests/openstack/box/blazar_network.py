@@ -1,11 +1,13 @@
 """Reservations of networks, which Chameleon's Blazar has and OpenStack's has not, with the same requests.
 
 A network of the project is there from the begin of the lease to its end. At the end, subnets and the interfaces of
-routers go with it, and routers stay.
+routers go with it, and routers stay. A storage network also has a subnet, a router of the operators, which has the
+gateway's address, and access to all shares of the project.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from blazar.db import api as db_api
@@ -14,6 +16,16 @@ from blazar.plugins import base
 from blazar.utils.openstack.neutron import BlazarNeutronClient
 
 SEGMENTS = 3
+STORAGE = "10.52.3.0/24"
+KINDS = ({"$physical_network": "physnet1"}, {"$physical_network": "physnet1", "$usage_type": "storage"})
+"""The networks that there are."""
+
+
+def kind_of(conditions: str) -> dict[str, str] | None:
+    """The first kind of network that meets conditions such as ["and", ["==", "$usage_type", "storage"], …]."""
+    parsed = json.loads(conditions)
+    wanted = {key: value for _, key, value in (parsed[1:] if parsed[0] == "and" else [parsed])}
+    return next((kind for kind in KINDS if wanted.items() <= kind.items()), None)
 
 
 class NetworkPlugin(base.BasePlugin):
@@ -28,7 +40,7 @@ class NetworkPlugin(base.BasePlugin):
         for name in ("network_name", "network_properties", "resource_properties"):
             if name not in values:
                 raise exceptions.MissingParameter(param=name)
-        if "physnet1" not in values["resource_properties"] or len(self._reserved) >= SEGMENTS:
+        if kind_of(values["resource_properties"]) is None or len(self._reserved) >= SEGMENTS:
             raise exceptions.NotEnoughHostsAvailable("Not enough networks available")
         return []
 
@@ -38,12 +50,31 @@ class NetworkPlugin(base.BasePlugin):
             "name": values["network_name"],
             "description": values.get("network_description") or "",
             "project_id": lease["project_id"],
+            "kind": kind_of(values["resource_properties"]),
         }
         return reservation_id
 
     def on_start(self, resource_id: str) -> None:
-        made = BlazarNeutronClient().neutron.create_network({"network": self._reserved[resource_id]})
-        self._reserved[resource_id]["id"] = made["network"]["id"]
+        reserved, neutron = self._reserved[resource_id], BlazarNeutronClient().neutron
+        wanted = {key: reserved[key] for key in ("name", "description", "project_id")}
+        reserved["id"] = neutron.create_network({"network": wanted})["network"]["id"]
+        if "$usage_type" in reserved["kind"]:
+            self._connect_to_storage(neutron, reserved)
+
+    def _connect_to_storage(self, neutron: Any, reserved: dict[str, Any]) -> None:
+        body = {"network_id": reserved["id"], "project_id": reserved["project_id"], "ip_version": 4, "cidr": STORAGE}
+        subnet = neutron.create_subnet({"subnet": body | {"name": f"{reserved['name']}-subnet"}})["subnet"]["id"]
+        router = neutron.create_router({"router": {"name": f"storage_router_{reserved['id']}"}})["router"]["id"]
+        neutron.add_interface_router(router, {"subnet_id": subnet})
+        manila = {
+            "endpoint_filter": {"service_type": "sharev2", "region_name": "RegionOne"},
+            "headers": {"X-OpenStack-Manila-API-Version": "2.45"},
+        }
+        session = neutron.httpclient.session
+        query = f"/shares?all_tenants=1&project_id={reserved['project_id']}"
+        for share in session.get(query, **manila).json()["shares"]:
+            rule = {"access_type": "ip", "access_to": STORAGE, "access_level": "rw"}
+            session.post(f"/shares/{share['id']}/action", json={"allow_access": rule}, **manila)
 
     def on_end(self, resource_id: str) -> None:
         neutron, id = BlazarNeutronClient().neutron, self._reserved.pop(resource_id, {}).get("id")

@@ -11,7 +11,7 @@ export OS_AUTH_URL=http://$BOX_ADDRESS:5000/v3 OS_USERNAME=admin OS_PASSWORD=pw 
 BOX=/srv/os
 RESERVABLE=(kvm1 gpu1) # hosts of Blazar, which take servers on leases alone; localhost takes all others
 NEUTRON=(--config-file /etc/neutron/neutron.conf --config-file /etc/neutron/plugins/ml2/ml2_conf.ini)
-mkdir -p $BOX/{log,lock,images,cinder,neutron,nova/instances,node/disk}
+mkdir -p $BOX/{log,lock,images,cinder,manila,neutron,nova/instances,node/disk,shares,share-rules}
 cd $BOX
 
 say() { echo "[${SECONDS}s] $*"; }
@@ -46,10 +46,10 @@ start_stores() {
 # Each of these is mostly Python that starts and imports; together they keep all cores busy.
 make_databases() {
     local name pid pids=()
-    for name in keystone glance cinder placement nova nova_api nova_cell0 neutron blazar; do
+    for name in keystone glance cinder manila placement nova nova_api nova_cell0 neutron blazar; do
         mariadb -e "create database $name character set utf8mb3"
     done
-    for name in keystone glance cinder placement nova neutron blazar; do
+    for name in keystone glance cinder manila placement nova neutron blazar; do
         "fill_$name" >"log/database-$name.log" 2>&1 &
         pids+=($!)
     done
@@ -71,6 +71,7 @@ fill_keystone() {
 }
 fill_glance() { glance-manage db_sync; }
 fill_cinder() { cinder-manage db sync; }
+fill_manila() { manila-manage db sync; }
 fill_placement() { placement-manage db sync; }
 fill_nova() {
     nova-manage api_db sync
@@ -94,7 +95,7 @@ make_rings() {
 # What was installed had another address, and services that were up.
 move_here() {
     mariadb -e "update keystone.endpoint set url = replace(url, '//127.0.0.1:', '//$BOX_ADDRESS:');
-        delete from cinder.services; update nova.services set last_seen_up = null"
+        delete from cinder.services; delete from manila.services; update nova.services set last_seen_up = null"
 }
 
 start_services() {
@@ -103,14 +104,17 @@ start_services() {
     background swift-proxy-server $BOX/proxy.conf
     answers 5000
     [ "$1" != install ] || python3 /box/catalog.py catalog
+    background ganesha.nfsd -F -f $BOX/ganesha.conf -p /run/ganesha.pid -L $BOX/log/ganesha.log
     say "Keystone"
     web glance 9292 /usr/bin/glance-wsgi-api
     web cinder 8776 /usr/bin/cinder-wsgi
+    web manila 8786 /usr/bin/manila-wsgi
     web placement 8778 /usr/bin/placement-api
     web nova 8774 /usr/bin/nova-api-wsgi
     background neutron-server "${NEUTRON[@]}"
     until_true bash -c 'echo >/dev/tcp/127.0.0.1/5672'
     background cinder-volume
+    background manila-share
     background nova-conductor
     background nova-scheduler
     answers 8778
@@ -122,8 +126,10 @@ start_services() {
     background /opt/blazar/bin/python /box/blazar_api.py --config-file $BOX/blazar.conf
     python3 /box/listening.py cinder-volume.localhost@fake
     background cinder-scheduler  # after its volume service, or it knows of none for a minute
-    for port in 8080 9292 8776 9696 1234; do answers $port; done
-    python3 /box/listening.py cinder-scheduler conductor scheduler compute.localhost \
+    python3 /box/listening.py manila-share.localhost@fake
+    background manila-scheduler
+    for port in 8080 9292 8776 8786 9696 1234; do answers $port; done
+    python3 /box/listening.py cinder-scheduler manila-scheduler conductor scheduler compute.localhost \
         "${RESERVABLE[@]/#/compute.}" blazar.manager
     say "all services"
 }

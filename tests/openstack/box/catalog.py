@@ -11,6 +11,8 @@ SERVICES = (
     ("object-store", "swift", "8080/v1/AUTH_%(project_id)s"),
     ("block-storage", "cinder", "8776/v3/%(project_id)s"),
     ("volumev3", "cinderv3", "8776/v3/%(project_id)s"),
+    ("share", "manila", "8786/v1/%(project_id)s"),
+    ("sharev2", "manilav2", "8786/v2"),
     ("image", "glance", "9292"),
     ("placement", "placement", "8778"),
     ("compute", "nova", "8774/v2.1"),
@@ -19,7 +21,7 @@ SERVICES = (
 )
 GPU = "g1.h100.pci.1"
 REGIONS = {"RegionOne": {kind for kind, _, _ in SERVICES}, "RegionTwo": {"image", "placement", "compute", "network"}}
-"""What each region offers. The second has neither volumes, leases nor objects, as bare-metal sites may have it."""
+"""What each region offers. The second has no volumes, shares, leases or objects, as bare-metal sites may have it."""
 
 
 def catalog(cloud):
@@ -60,6 +62,7 @@ def until(step, seconds=300):
 
 def contents(cloud):
     until(lambda: cloud.block_storage.create_type(name="ceph-ssd"))
+    until(lambda: create_share_type(cloud, "default"))
     for name, ram, cpus in (("m1.medium", 4096, 2), ("m1.xlarge", 16384, 8), ("baremetal", 1024, 1), (GPU, 8192, 2)):
         until(lambda name=name, ram=ram, cpus=cpus: cloud.compute.create_flavor(name=name, ram=ram, vcpus=cpus, disk=1))
     cloud.compute.create_flavor_extra_specs(cloud.compute.find_flavor(GPU), {"resources:CUSTOM_H100": "1"})
@@ -93,6 +96,14 @@ def contents(cloud):
     for number in range(200, 208):
         address = {"floating_network_id": public.id, "floating_ip_address": f"203.0.113.{number}"}
         until(lambda address=address: reserve(cloud, "floatingips", address))
+
+
+def create_share_type(cloud, name):
+    """Create a type for shares of servers that the site's operators run, as Chameleon's."""
+    body = {"name": name, "extra_specs": {"driver_handles_share_servers": "False"}}
+    answer = cloud.shared_file_system.post("/types", json={"share_type": body}, microversion="2.45")
+    if not answer.ok:
+        raise RuntimeError(f"Manila: {answer.status_code} {answer.text[:200]}")
 
 
 def reserve(cloud, kind, body):

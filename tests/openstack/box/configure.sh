@@ -107,6 +107,28 @@ X
     printf 'service_token_roles = service\nservice_token_roles_required = true\n'
 } >/etc/cinder/cinder.conf
 
+common manila >/etc/manila/manila.conf <<X
+host = localhost
+enabled_share_backends = fake
+enabled_share_protocols = NFS
+default_share_type = default
+api_paste_config = /usr/share/manila-common/api-paste.ini
+report_interval = 3
+periodic_interval = 5
+[fake]
+share_driver = manila_fake.Driver
+share_backend_name = fake
+driver_handles_share_servers = false
+X
+
+# Its port mapper, its locks and its quotas are those of older versions.
+cat >ganesha.conf <<X
+NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }
+NFSv4 { Minor_Versions = 1, 2; Graceless = true; }
+%include $BOX/exports.conf
+X
+touch exports.conf
+
 { printf '[DEFAULT]\nlog_dir = %s\n[placement_database]\nconnection = %s\n[api]\nauth_strategy = keystone\n' \
     $BOX/log "$(database placement)"; tokens; } >/etc/placement/placement.conf
 

@@ -12,7 +12,7 @@ from larder.errors import ServiceError
 from provision import answers, leases, objects, server_setup, servers, volumes
 from provision.clouds import Cloud, create_once, translate_cloud_errors
 from provision.declaration import Site
-from provision.host_scripts import Disk
+from provision.host_scripts import Disk, Export
 from provision.marks import Resource
 
 INJECTED = "203.0.113.7\n    ProxyCommand touch /tmp/x"
@@ -116,6 +116,38 @@ def test_the_store_s_address_is_that_of_the_catalog(answer: str, url: str) -> No
 def test_no_other_text_gets_into_a_file_of_settings(answer: Any) -> None:
     with pytest.raises(ServiceError, match="expected: an http address"):
         answers.validate_base_url(answer, "it")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "10.0.0.7:/shares/share-1",
+        "[2001:db8::7]:/volumes/_nogroup/0b5c/7a1f",
+        "nfs.example.org:/",
+        "10.0.0.7:/a@b+c=~d/",
+    ],
+)
+def test_an_nfs_export_is_one(answer: str) -> None:
+    assert answers.validate_export(answer, "it") == answer
+    assert Export("1", answer, "/mnt", is_new=True).source == answer
+
+
+EXPORTS = [
+    "", "10.0.0.7", "/shares/a", ":/a", "10.0.0.7:", "10.0.0.7:shares/a", "10.0.0.7:/a b", "10.0.0.7:/a\n/dev/vda /",
+    "10.0.0.7:/a\tb", "10.0.0.7:/$(x)", "10.0.0.7:/a;b", "10.0.0.7:/a'b", '10.0.0.7:/a"b', "10.0.0.7:/a\\040b",
+    "10.0.0.7:/a,b", "10.0.0.7:/a#b", "10.0.0.7:/../etc", "10.0.0.7:/a/./b", "10.0.0.7:/a/..", "10.0.0.7://a", "-o:/a",
+    "--bind:/a", "10.0.0.300:/a", "1.2.3:/a", "[10.0.0.7]:/a", "2001:db8::7:/a", "[2001:db8::7%eth0]:/a", "[:]:/a",
+    "é.org:/a", "10.0.0.7:/é", "a_b:/c", "user@host:/a", "//10.0.0.7/a", "10.0.0.7:/" + "a" * 1100, None, 7,
+    b"10.0.0.7:/a", ["10.0.0.7:/a"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", EXPORTS, ids=repr)
+def test_no_other_text_gets_into_fstab_or_a_command_as_an_export(answer: Any) -> None:
+    for use in (lambda: answers.validate_export(answer, "it"), lambda: Export("1", answer, "/mnt", is_new=True)):
+        with pytest.raises(ServiceError, match="expected: an NFS export") as caught:
+            use()
+        assert "\n" not in caught.value.what
 
 
 @pytest.mark.parametrize("secret", ["", "a b", "s\nLARDER_SOURCE=http://x", "$(x)", 'a"b', None, 7])

@@ -56,6 +56,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert path.is_symlink() and real.read_text() == "after" and stat.S_IMODE(real.stat().st_mode) == 0o600
 
 
+def test_what_a_killed_write_left_is_removed_since_it_holds_the_secret(tmp_path: Path) -> None:
+    path, old, new, other = (
+        tmp_path / name for name in (".env", "..env.abcd1234", "..env.wxyz9876", ".env.before-lab")
+    )
+    for file in (old, new, other):
+        file.write_text("secret")
+        os.utime(file, (0, 0) if file is not new else None)
+    write_secret_file(path, "after")
+    assert sorted(tmp_path.iterdir()) == sorted([path, new, other])  # another run may be writing the new one
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [("[a]\ntype = s3\nsecret_access_key: no-ones\n", 3), ("\nsecret_access_key = no-ones\n[a]\n", 2)],

@@ -21,12 +21,12 @@ def test_examples_are_valid(path: Path, tmp_path: Path) -> None:
 
 def test_example_names_must_be_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        _load(tmp_path, 'name = "lab-netID"\n[bucket]\nname = "object-netID"\n[[volume]]\nname = "block"\ngib = 1\n')
-    assert caught.value.what.count("your own netID") == 2
+        _load(tmp_path, 'name = "lab-netID"\n[bucket]\nname = "object-netID"\n[[share]]\nname = "s-netID"\ngib = 1\n')
+    assert caught.value.what.count("your own netID") == 3
 
 
 def test_there_is_an_example_for_each_case() -> None:
-    names = ["any-cloud", "block", "boot-volume", "gpu", "jupyter-block", "jupyter-object", "object"]
+    names = ["any-cloud", "block", "boot-volume", "gpu", "jupyter-block", "jupyter-object", "object", "share"]
     assert [path.stem for path in EXAMPLES] == names
 
 
@@ -86,13 +86,19 @@ name = "x"
 
 @pytest.mark.parametrize("mount", ["/mnt/q/../z", "/mnt/./z", "/..", "mnt", "/mnt/", "/", "/mnt//z", "/mnt/a b"])
 def test_a_mount_point_has_one_name_only(tmp_path: Path, mount: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"volume\.1\.mount: must"):
-        _load(tmp_path, f'name = "a"\n[server]\nkey = "k"\n[[volume]]\nname = "v"\ngib = 1\nmount = "{mount}"\n')
+    for kind in ("volume", "share"):
+        with pytest.raises(ConfigurationError, match=rf"{kind}\.1\.mount: must"):
+            _load(tmp_path, f'name = "a"\n[server]\nkey = "k"\n[[{kind}]]\nname = "v"\ngib = 1\nmount = "{mount}"\n')
 
 
 def test_folders_with_dots_in_their_names_are_mount_points(tmp_path: Path) -> None:
     text = 'name = "a"\n[server]\nkey = "k"\n[[volume]]\nname = "v"\ngib = 1\nmount = "/mnt/..z/a.b/..."\n'
     assert _load(tmp_path, text).volumes[0].mount == "/mnt/..z/a.b/..."
+
+
+def test_a_share_is_served_over_nfs_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"share\.1\.protocol: no such key"):
+        _load(tmp_path, 'name = "a"\n[[share]]\nname = "v"\ngib = 1\nprotocol = "CIFS"\n')
 
 
 def test_git_ignores_the_user_s_declarations() -> None:
@@ -130,10 +136,33 @@ def test_a_site_has_one_address(tmp_path: Path, site: str, says: str) -> None:
         ("[host]", "[host] needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\nmount = "/v"', "volume v: mount needs [server]"),
         ('[[volume]]\nname = "v"\ngib = 1\n[[volume]]\nname = "v"\ngib = 1', "[[volume]] name 'v' is declared twice"),
+        ('[[share]]\nname = "v"\ngib = 1\nmount = "/v"', "share v: mount needs [server]"),
+        ('[[share]]\nname = "v"\ngib = 1\n[[share]]\nname = "v"\ngib = 1', "[[share]] name 'v' is declared twice"),
+        (
+            '[[volume]]\nname = "v"\ngib = 1\n[[share]]\nname = "v"\ngib = 1',
+            "share v: the name is taken by a [[volume]]",
+        ),
+        (
+            '[server]\nkey = "k"\n[[volume]]\nname = "v"\ngib = 1\nmount = "/mnt/a"\n'
+            '[[share]]\nname = "w"\ngib = 1\nmount = "/mnt/a"',
+            "the mount point '/mnt/a' is declared twice",
+        ),
         ("[credentials]", "[credentials] needs [bucket]"),
         ("name", "isn't valid TOML"),
     ],
-    ids=["lease", "address", "host", "mount", "twice", "credentials", "toml"],
+    ids=[
+        "lease",
+        "address",
+        "host",
+        "mount",
+        "twice",
+        "share's mount",
+        "share twice",
+        "volume's name",
+        "same mount",
+        "credentials",
+        "toml",
+    ],
 )
 def test_what_does_not_fit_together(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
