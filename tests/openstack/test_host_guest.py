@@ -199,7 +199,8 @@ def is_mounted(ssh: SshClient, mount: str = MOUNT) -> bool:
 # --- a share ----------------------------------------------------------------------------------------------------------
 
 PLACE = "/mnt/share"
-WAIT_FOR_NETWORK = "systemctl unmask --quiet systemd-networkd-wait-online && systemctl enable --quiet systemd-networkd-wait-online; sync"
+WAITER = "systemd-networkd-wait-online"
+WAIT_FOR_NETWORK = f"systemctl unmask --quiet {WAITER} && systemctl enable --quiet {WAITER}; sync"
 """As on clouds' images: network-online.target, after which shares are mounted, waits for an address."""
 
 
