@@ -127,13 +127,27 @@ def _indexes(manifest: Manifest) -> set[str]:
     return {f"{META}/{index_name(manifest)}"} | ({f"{META}/{samples_name(manifest)}"} if manifest.samples else set())
 
 
+def refuse_folder_of_others(job: LoadJob) -> None:
+    """Raise InputError if there are other objects in a folder of the store to which no load has written before.
+
+    They may be the images from which the data were made, and LARDER_DELETE_EXTRA would delete them.
+    """
+    if any(item.path != PROBE for item in job.state.unexpected_objects("meta")):
+        return
+    extra, first = _count_extras(job)
+    if extra:
+        job.remote.delete([PROBE])  # else the folder looks like one of larder's
+        raise InputError(
+            f"{job.remote.uri} holds {format_amount(extra, 'objects')} that larder hasn't put there, such as "
+            f"{', '.join(first)}",
+            next_step="set S3_PREFIX, or another LARDER_DATASET, to load into an empty folder; or LARDER_FORCE=true to "
+            "load beside them",
+        )
+
+
 def handle_extras(job: LoadJob) -> int:
     """Report the objects that the manifest doesn't list, or delete them if asked to, and return their number."""
-    first: list[str] = []
-    extra = 0
-    for extra, item in enumerate(_extras(job), start=1):
-        if extra <= _SHOWN:
-            first.append(item.path)
+    extra, first = _count_extras(job)
     if not extra:
         return 0
     objects = f"{format_amount(extra, 'objects')} in {job.remote.uri}"
@@ -146,6 +160,16 @@ def handle_extras(job: LoadJob) -> int:
             "extra", f"in the way: {such}; LARDER_DELETE_EXTRA=true (--delete-extra) deletes them", objects=extra
         )
     return extra
+
+
+def _count_extras(job: LoadJob) -> tuple[int, list[str]]:
+    """Return the number of objects that the manifest doesn't list, and the first ones."""
+    first: list[str] = []
+    extra = 0
+    for extra, item in enumerate(_extras(job), start=1):
+        if extra <= _SHOWN:
+            first.append(item.path)
+    return extra, first
 
 
 def _extras(job: LoadJob) -> Iterator[ListedObject]:

@@ -9,6 +9,7 @@ from larder.contract import MANIFEST, Manifest
 from larder.errors import LarderError, ServiceError
 from larder.progress import format_amount
 from larder.rclone import CopyFailure
+from services.load.commit import refuse_folder_of_others
 from services.load.compare import Current
 from services.load.job import LoadJob
 from services.load.uploader import Uploader
@@ -44,10 +45,13 @@ class Sync:
             The manifest in the store now: None if objects had to be replaced.
 
         Raises:
+            InputError: If the folder holds objects of others, and no load has written to it before.
             LarderError: If uploads stop making progress.
         """
         phase = _first_phase(current)
         mismatched = self._verifier.count_mismatched(blind=self._job.settings.force)
+        if phase is Phase.PLACE and not self._job.settings.force:
+            refuse_folder_of_others(self._job)
         retries = _Retries(self._job, self._uploader, self._verifier, mismatched)
         while mismatched:
             phase, failure = self._run_phase(phase)

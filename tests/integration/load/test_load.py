@@ -112,6 +112,20 @@ def test_what_is_in_the_way_is_reported_and_deleted_on_request(
     assert own(there.paths())
 
 
+def test_a_folder_of_others_is_refused_before_anything_is_sent(load: Load, tree: MakeTree, there: InStore) -> None:
+    """It may hold the images that the tree was made from: next, LARDER_DELETE_EXTRA would delete them."""
+    made = tree(20)
+    there.put("train/my cat.jpg", b"mine")
+    refused = load("--delete-extra")
+    assert refused.code == 3
+    assert "holds 1 object that larder hasn't put there, such as train/my cat.jpg" in refused.stderr
+    assert "next step: set S3_PREFIX" in refused.stderr
+    assert there.paths() == ["train/my cat.jpg"]
+    beside = load("--force")
+    assert beside.code == 0 and "in the way: 1 object" in beside.stderr
+    assert there.data().keys() == {*made, "train/my cat.jpg"}
+
+
 def test_extras_are_deleted_only_after_the_manifest_is_in_place(
     load: Load, tree: MakeTree, there: InStore, proxy: Proxy
 ) -> None:
