@@ -250,7 +250,7 @@ def share_is_mounted_and_its_user_s(ssh: SshClient, share: Export, capsys: pytes
     assert f"found it mounted at {PLACE}" in told and "found it in /etc/fstab" in told
     assert fstab(ssh).count(share.id) == 1
     seen = on_server(ssh, f"findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS {PLACE}").split()
-    assert seen[:2] == [share.source, "nfs4"] and {"vers=4.2", "hard", "proto=tcp"} <= {*seen[2].split(",")}
+    assert seen[:2] == [share.source, "nfs4"] and {"vers=4.1", "hard", "proto=tcp"} <= {*seen[2].split(",")}
     assert ssh.run(["sh", "-c", f"echo kept >{PLACE}/note"]).code == 0  # as the user who logs in
 
 
