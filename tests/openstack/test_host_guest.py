@@ -199,7 +199,7 @@ def is_mounted(ssh: SshClient, mount: str = MOUNT) -> bool:
 # --- a share ----------------------------------------------------------------------------------------------------------
 
 PLACE = "/mnt/share"
-WAIT_FOR_NETWORK = "systemctl unmask --quiet systemd-networkd-wait-online && systemctl enable --quiet systemd-networkd-wait-online; sync"
+WAIT_FOR_NETWORK = "for word in unmask enable; do systemctl --quiet $word systemd-networkd-wait-online; done; sync"
 """As on clouds' images: network-online.target, after which shares are mounted, waits for an address."""
 
 
