@@ -46,9 +46,9 @@ BOOT_SECONDS = 90
 """How long a boot, and Docker's start, wait for a server that doesn't answer."""
 TIMED_OUT = (124, 137)
 """Exit codes of `timeout`."""
-NFS_OPTIONS = "nfsvers=4.2,proto=tcp"
-"""Without a version, mount tries older ones, too, which need rpc.statd. `hard`, the default: else a pause of the server
-loses data."""
+NFS_OPTIONS = "nfsvers=4.1,proto=tcp"
+"""4.1: older versions need rpc.statd, and 4.2 has the kernel read by READ_PLUS, to which NFS-Ganesha 4.3 answers with
+zeros in place of the data (Linux 6.12). `hard`, the default: else a pause of the server loses data."""
 MARK = "x-larder-share="
 
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
@@ -304,7 +304,7 @@ def mount_error(options: Options, said: str) -> volume.VolumeError:
             "it (openstack share access list)",
         )
     if "not supported" in said:
-        return volume.VolumeError(3, what, "the NFS server lacks NFS 4.2: ask the site, or mount it by hand")
+        return volume.VolumeError(3, what, "the NFS server lacks NFS 4.1: ask the site, or mount it by hand")
     if "tale file handle" in said:
         return volume.VolumeError(3, what, "the share was deleted or made again: check its export in the cloud")
     return volume.VolumeError(5, what, "dmesg may say more; check the site's NFS server, then run this again")

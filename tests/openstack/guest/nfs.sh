@@ -1,5 +1,5 @@
 #!/bin/sh
-# nfs.sh CLIENT: serve /srv/shares over NFS 4.2, a folder of it for CLIENT alone and another one for nobody.
+# nfs.sh CLIENT: serve /srv/shares over NFS 4.1, a folder of it for CLIENT alone and another one for nobody.
 set -eu
 mkdir -p /srv/shares/open /srv/shares/closed
 export_of() {

@@ -25,7 +25,7 @@ EXPORT = "10.0.0.7:/shares/a"
 OPTIONS = Options("mount", "/mnt/share", EXPORT, "id-1")
 MOUNTS = (
     "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
-    "90 22 0:52 / /mnt/share rw,relatime shared:60 - nfs4 10.0.0.7:/shares/a rw,vers=4.2,hard\n"
+    "90 22 0:52 / /mnt/share rw,relatime shared:60 - nfs4 10.0.0.7:/shares/a rw,vers=4.1,hard\n"
     "91 22 0:53 / /mnt/a\\040b rw - tmpfs none rw\n"
     "a line of another form\n"
 )
@@ -85,7 +85,7 @@ def test_what_is_mounted_is_read_from_the_kernel() -> None:
 def test_our_line_has_what_a_boot_needs() -> None:
     source, target, kind, options, *numbers = OPTIONS.line.split(" ")
     assert (source, target, kind, numbers) == (EXPORT, "/mnt/share", "nfs", ["0", "0"])
-    wanted = {"nfsvers=4.2", "proto=tcp", "_netdev", "nofail", "x-systemd.mount-timeout=90s", "x-larder-share=id-1"}
+    wanted = {"nfsvers=4.1", "proto=tcp", "_netdev", "nofail", "x-systemd.mount-timeout=90s", "x-larder-share=id-1"}
     assert wanted <= {*options.split(",")} and "soft" not in options.split(",")
 
 
@@ -143,7 +143,7 @@ def test_a_line_of_somebody_else_is_refused(
             3,
             "share exists",
         ),
-        ("mount.nfs: Protocol not supported", 3, "NFS 4.2"),
+        ("mount.nfs: Protocol not supported", 3, "NFS 4.1"),
         ("mount.nfs: Stale file handle", 3, "deleted or made again"),
         ("mount.nfs: Connection reset by peer", 5, "run this again"),
         ("", 5, "run this again"),
