@@ -13,6 +13,7 @@ from larder.bench import arms
 from larder.bench.open_arm import import_arm, open_arm
 from larder.errors import ConfigurationError
 from larder.progress import Reporter
+from larder.store import SET_STORE
 from tests.unit.bench.conftest import MakeSettings
 
 
@@ -76,7 +77,7 @@ def test_an_arm_without_its_bucket(make_settings: MakeSettings, arm: str) -> Non
         open_arm(arm, make_settings(), Reporter("bench")),
     ):
         pass
-    assert "RCLONE_CONTAINER" in caught.value.next_step
+    assert caught.value.next_step == SET_STORE
 
 
 def test_every_fault_is_named_and_the_arms_listed(make_settings: MakeSettings) -> None:
