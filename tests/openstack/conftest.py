@@ -252,7 +252,12 @@ class Site:
             "groups": [item.id for item in groups],
             "buckets": [item.name for item in cloud.object_store.containers()],
             "leases": [item["id"] for item in self.leases],
-            "keys": [item["id"] for item in cloud.identity.get("/credentials").json()["credentials"]],
+            # An operator sees those of all users.
+            "keys": [
+                item["id"]
+                for item in cloud.identity.get("/credentials").json()["credentials"]
+                if item["user_id"] == self.user
+            ],
         }
         theirs = self.foreign.ids
         return {kind: [id for id in ids if id not in theirs.get(kind, ())] for kind, ids in found.items()}

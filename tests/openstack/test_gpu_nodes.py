@@ -128,7 +128,7 @@ def test_a_node_in_a_storage_network_has_access_to_shares(site: Site) -> None:
     connected = CONNECTED | {"shares": 1, "access": 1}
     assert site.counts == connected and site.run("plan").code == 0
     assert [(rule["access_to"], rule["metadata"]) for rule in site.access_rules] == [("10.52.3.0/24", {})]
-    (address,) = site.cloud.network.ips(project_id=site.project)
+    (address,) = site.own("addresses")
     assert address.fixed_ip_address.startswith("10.52.3.") and address.router_id == site.things["routers"][0]
     first = site.things
     site.succeeds("up")
