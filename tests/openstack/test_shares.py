@@ -30,7 +30,7 @@ def addresses_of(site: Site) -> set[str]:
     """The addresses of the project's servers, as Neutron has them."""
     network = site.cloud.network
     fixed = {item["ip_address"] for port in network.ports(project_id=site.project) for item in port.fixed_ips}
-    return fixed | {item.floating_ip_address for item in network.ips(project_id=site.project)}
+    return fixed | {item.floating_ip_address for item in site.own("addresses")}
 
 
 def make_share(site: Site, name: str = "photos", **body: Any) -> Any:
@@ -174,7 +174,7 @@ def test_a_rule_of_ours_for_a_former_address_is_replaced(site: Site) -> None:
     assert planned.code == EXIT_CHANGES_PENDING
     site.succeeds("up")
     assert site.counts["access"] == 2
-    (address,) = site.cloud.network.ips(project_id=site.project)
+    (address,) = site.own("addresses")
     site.cloud.network.delete_ip(address.id)
     site.declare(SERVER + SHARE)
     planned = site.run("plan")
