@@ -23,6 +23,7 @@ from tests.conftest import wait_until
 from tests.openstack.conftest import ROOT, Site, Wire, kind_of, owner
 from tests.openstack.declarations import SERVER, SHARE
 
+pytestmark = pytest.mark.others()  # these tests make those that matter to shares
 STACK = SERVER + "[floating_ip]\n" + SHARE
 
 
