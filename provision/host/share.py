@@ -285,7 +285,9 @@ def is_denial(said: str) -> bool:
 
 def unanswered(what: str, seconds: int, mounted: str) -> volume.VolumeError:
     """Return the error for a server that doesn't answer, with the way out for a mounted share."""
-    give_up = f"; or give up what wasn't written: sudo umount --force --lazy {mounted}" if mounted else ""
+    # umount itself would wait for the server, after it has unmounted
+    command = f"sudo timeout --kill-after=5 10 umount --force --lazy {mounted}"
+    give_up = f"; or give up what wasn't written: {command}" if mounted else ""
     return volume.VolumeError(
         5,
         f"{what}: its NFS server gave no answer within {seconds} s",
