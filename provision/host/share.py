@@ -7,11 +7,15 @@ functions it uses. What a share's address is, the cloud says: it is validated, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,8 +48,9 @@ DENIED_SECONDS = 20
 """How long a server may deny a client that it was just told to allow."""
 BOOT_SECONDS = 90
 """How long a boot, and Docker's start, wait for a server that doesn't answer."""
-TIMED_OUT = (124, 137)
-"""Exit codes of `timeout`."""
+TIMED_OUT = 124
+"""What `limited` returns for a program that was killed."""
+KILL_SECONDS = 5
 NFS_OPTIONS = "nfsvers=4.1,proto=tcp"
 """4.1: older versions need rpc.statd, and 4.2 has the kernel read by READ_PLUS, to which NFS-Ganesha 4.3 answers with
 zeros in place of the data (Linux 6.12). `hard`, the default: else a pause of the server loses data."""
@@ -206,8 +211,23 @@ def link_of(path: str) -> str:
 
 
 def limited(seconds: int, *argv: str) -> volume.Ended:
-    """Run a program that may wait for a server, for so long at most."""
-    return volume.run("timeout", "--kill-after=5", str(seconds), *argv)
+    """Run a program that may wait for a server, for so long at most.
+
+    Its helpers, such as mount.nfs, are killed with it, and it doesn't inherit our lock: else the next run would wait, too.
+    """
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = TIMED_OUT
+            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one that can't be killed is left
+                process.wait(KILL_SECONDS)
+        output.seek(0)
+        return volume.Ended(code, os.fsdecode(output.read()), "")
 
 
 # --- mounting ---------------------------------------------------------------------------------------------------------
@@ -271,7 +291,7 @@ def mount_now(options: Options) -> None:
         ended = limited(options.seconds, *argv)
         if ended.code == 0:
             return
-        if ended.code in TIMED_OUT:
+        if ended.code == TIMED_OUT:
             raise unanswered(options.export, options.seconds, "")
         if not is_denial(ended.said) or time.monotonic() > end:
             raise mount_error(options, ended.said)
@@ -285,8 +305,8 @@ def is_denial(said: str) -> bool:
 
 def unanswered(what: str, seconds: int, mounted: str) -> volume.VolumeError:
     """Return the error for a server that doesn't answer, with the way out for a mounted share."""
-    # umount itself would wait for the server, after it has unmounted
-    command = f"sudo timeout --kill-after=5 10 umount --force --lazy {mounted}"
+    # umount unmounts at once, and then waits for the server to end its session; so does its helper, which isn't killed
+    command = f"sudo timeout --signal=KILL 10 umount --internal-only --lazy {mounted}"
     give_up = f"; or give up what wasn't written: {command}" if mounted else ""
     return volume.VolumeError(
         5,
@@ -315,7 +335,7 @@ def mount_error(options: Options, said: str) -> volume.VolumeError:
 def check_answers(options: Options) -> None:
     """Raise VolumeError if a mounted share doesn't answer, or is no longer there."""
     ended = limited(options.seconds, "stat", "--file-system", options.mount)
-    if ended.code in TIMED_OUT:
+    if ended.code == TIMED_OUT:
         raise unanswered(options.mount, options.seconds, options.mount)
     if ended.code:
         volume.fail(
@@ -394,7 +414,7 @@ def unmount_unused(mount: Mount, seconds: int) -> None:
     if users := list_users(mount):
         volume.fail(f"{mount.target} is in use by {', '.join(users)}", "stop them, then run this again")
     ended = limited(seconds, "umount", "--no-canonicalize", mount.target)
-    if ended.code in TIMED_OUT:
+    if ended.code == TIMED_OUT:
         raise unanswered(mount.target, seconds, mount.target)
     if ended.code:
         volume.fail(f"{mount.target} can't be unmounted: {ended.said}", "stop what uses it, then run this again")

@@ -167,8 +167,11 @@ def test_a_server_that_nobody_answers_for_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_program_that_waits_for_a_dead_server_is_ended() -> None:
-    assert share.limited(1, "sleep", "60").code in share.TIMED_OUT
-    assert share.limited(9, "true").code == 0
+    ended = share.limited(1, "sh", "-c", "echo begun; trap '' TERM; sleep 4711 & wait")
+    assert (ended.code, ended.said) == (share.TIMED_OUT, "begun")
+    assert "sleep 4711" not in subprocess.check_output(["ps", "-eo", "args"], text=True).splitlines()
+    ended = share.limited(9, "sh", "-c", "echo no >&2; exit 32")
+    assert (ended.code, ended.said) == (32, "no")
 
 
 @pytest.mark.parametrize("said", ["mount.nfs: access denied by server", "mount.nfs: Protocol not supported"])
