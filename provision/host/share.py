@@ -213,7 +213,7 @@ def link_of(path: str) -> str:
 def limited(seconds: int, *argv: str) -> volume.Ended:
     """Run a program that may wait for a server, for so long at most.
 
-    Its helpers, such as mount.nfs, are killed with it, and it doesn't inherit our lock: else the next run would wait, too.
+    Its helpers, such as mount.nfs, are killed with it. It doesn't inherit our lock: else the next run would wait, too.
     """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
