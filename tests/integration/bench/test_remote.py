@@ -147,7 +147,7 @@ def corrupt_index(store: Store, bucket: str) -> None:
         pytest.param(None, {"S3_PREFIX": "other"}, 3, ["/other/Food-11 holds no finished data"], id="other-prefix"),
         pytest.param(None, {"FOOD11_SPLIT": "test"}, 2, ["FOOD11_SPLIT='test'", "validation"], id="no-split"),
         pytest.param(None, {"S3_BUCKET": "larder-no-such-bucket"}, 2, ["no such bucket", "S3_BUCKET"], id="no-bucket"),
-        pytest.param(None, {"S3_BUCKET": ""}, 2, ["S3_BUCKET is not set", "make etl-load"], id="bucket-not-set"),
+        pytest.param(None, {"S3_BUCKET": ""}, 2, ["S3_BUCKET is not set", "`make s3-up`"], id="bucket-not-set"),
         pytest.param(
             None, {"AWS_SECRET_ACCESS_KEY": "another-s3cr3t"}, 2, ["AWS_SECRET_ACCESS_KEY"], id="wrong-secret"
         ),
