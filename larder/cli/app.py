@@ -11,7 +11,7 @@ from pathlib import Path
 
 from larder.cli import compose, dotenv, host, process, project, runner, sources
 from larder.cli.compose import ComposeRunner
-from larder.cli.console import confirm, print_message
+from larder.cli.console import ask, print_message
 from larder.cli.host import HostRunner
 from larder.cli.invocation import INVOCATIONS, repeat_settings
 from larder.cli.pipelines import Step, stages_of
@@ -186,9 +186,15 @@ class App:
         """Return the call that runs a stage."""
         return self.runner.command(Step(file, stage, flags))
 
-    def confirm(self, question: str) -> bool:
-        """Return whether the user agrees; a dry run doesn't ask."""
-        return self.dry_run or confirm(question, self.settings.yes)
+    def require_consent(self, question: str) -> None:
+        """Ask, and end the command unless the user agrees: with 0 if they decline, with 1 if nobody answers.
+
+        A dry run doesn't ask.
+        """
+        if self.dry_run or (answer := ask(question, self.settings.yes)):
+            return
+        print_message("kept" if answer is False else "kept: nobody answered; YES=1 answers yes")
+        raise CallFailedError(0 if answer is False else 1)
 
     def make_folders(self, *folders: Path | None) -> None:
         """Create the folders that a measuring container needs, and give them to the container's user."""

@@ -17,17 +17,17 @@ def print_result(*texts: str) -> None:
     terminal.print_escaped(*texts)
 
 
-def confirm(question: str, yes: bool) -> bool:
-    """Return whether the user agrees. `yes` answers for them; without a terminal or input, the answer is no."""
+def ask(question: str, yes: bool = False) -> bool | None:
+    """Return whether the user agrees; None if nobody answers, since the input has ended. `yes` answers for them."""
     if yes:
         print_message(f"{question}y")
         return True
     sys.stderr.write(terminal.escape(question))
     sys.stderr.flush()
     answer = sys.stdin.readline() if sys.stdin is not None else ""
-    if not answer.endswith("\n"):  # end of input: nobody answers
+    if not answer.endswith("\n"):
         sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
+    return answer.strip().lower() in ("y", "yes") if answer else None
 
 
 def format_bytes(size: float) -> str:

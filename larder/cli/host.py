@@ -70,6 +70,7 @@ class HostRunner:
             env["LARDER_WORKSPACE"] = str(settings.workspace)
             env["LARDER_JUPYTER_TOKEN_FILE"] = str(settings.token_file)
             env["LARDER_JUPYTER_DIR"] = str(settings.home / "jupyter")
+        env.update(local_store.endpoint_for_host(settings))
         argv = (PYTHON, "-m", f"services.{step.stage}", *step.flags, *flags)
         return Call(
             argv, env=env, unset=local_store.masking_variables(settings), env_files=local_store.env_files(settings)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from larder.cli import compose, dotenv, inventory, local_store, mounts, process, project
+from larder.cli import compose, dotenv, inventory, local_store, mounts, ports, process, project
 from larder.cli.compose import ComposeRunner, image_name
 from larder.cli.host import PYTHON, HostRunner
 from larder.cli.inventory import Contents
@@ -22,6 +22,7 @@ from larder.distant.link import Link
 from larder.errors import LarderError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
+_FOLDER_LABEL = "com.docker.compose.project.working_dir"
 _SECONDS = 20.0
 
 
@@ -111,24 +112,21 @@ class CheckoutInspector:
 
     def containers(self) -> list[Container]:
         """Return the project's containers."""
+        return self._list_containers(f"{PROJECT_LABEL}={self.project}")
+
+    def list_checkout_containers(self, projects: Iterable[str]) -> list[Container]:
+        """Return the containers of some projects, and those that `docker compose` itself started from this checkout."""
+        labels = [f"{PROJECT_LABEL}={name}" for name in projects]
+        labels.append(f"{_FOLDER_LABEL}={self.root.resolve() / 'compose'}")
+        return list(dict.fromkeys(container for label in labels for container in self._list_containers(label)))
+
+    def _list_containers(self, label: str) -> list[Container]:
         if self.engine.state != "ready":
             return []
         fields = ("{{.ID}}", "{{.Names}}", f'{{{{.Label "{SERVICE_LABEL}"}}}}', "{{.State}}", "{{.Ports}}")
-        output = self.capture(
-            Call(
-                (
-                    "docker",
-                    "ps",
-                    "--all",
-                    "--no-trunc",
-                    "--filter",
-                    f"label={PROJECT_LABEL}={self.project}",
-                    "--format",
-                    "\t".join(fields),
-                )
-            )
-        )
-        return [Container(*line.split("\t")) for line in output.splitlines() if line.count("\t") == 4]
+        words = ("docker", "ps", "--all", "--no-trunc", "--filter", f"label={label}", "--format", "\t".join(fields))
+        lines = self.capture(Call(words)).splitlines()
+        return [Container(*line.split("\t")) for line in lines if line.count("\t") == 4]
 
     def mount_points(self) -> list[str]:
         """Return the mount points in the folder of the mount."""
@@ -138,6 +136,8 @@ class CheckoutInspector:
         """Return whether the store on this machine runs."""
         if isinstance(self.runner, ComposeRunner):
             return self._runs("minio")
+        if local_store.find_store_file(self.settings) != self.settings.store_file:  # the store of the containers
+            return ports.is_open(int(local_store.find_published_port(self.settings)))
         return is_running(self.root / self.settings.store_dir / "pid", "weed")
 
     def find_store_link(self) -> Link | None:
@@ -149,7 +149,7 @@ class CheckoutInspector:
             return find_link(endpoint or dotenv.read(files, self.environ).get("S3_ENDPOINT_URL", "")) if runs else None
         if endpoint not in ("", local_store.CONTAINER_ENDPOINT) or not self._runs("link"):
             return None
-        return find_link(f"http://127.0.0.1:{self.settings.get('LARDER_MINIO_PORT', '9000')}")
+        return find_link(local_store.host_endpoint(self.settings))
 
     def _runs(self, service: str) -> bool:
         return any(container.service == service and container.state == "running" for container in self.containers())
@@ -162,9 +162,7 @@ class CheckoutInspector:
 
     def has_store(self) -> bool:
         """Return whether the settings name a store, or `s3-up` has created one."""
-        return bool(self.settings.store) or bool(
-            local_store.env_files(self.settings)[-1:] == (self.settings.store_file,)
-        )
+        return bool(self.settings.store) or local_store.find_store_file(self.settings) is not None
 
     def capture(self, call: Call) -> str:
         """Run a short call in the checkout and return its stdout; "" if it fails or takes too long."""

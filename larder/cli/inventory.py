@@ -37,6 +37,7 @@ class ArtifactSummary(NamedTuple):
         samples: Number of samples over all splits.
         digest: sha256 of the manifest, which later artifacts name as their input.
         made_from: Digest of the input's manifest; empty if there is none.
+        source: Kind of the input: archive, folder, sample and so on; empty if unknown.
         settings: Settings that determined the content.
         finished: Time when the manifest was written, in seconds since 1970; 0 if unknown.
     """
@@ -51,6 +52,7 @@ class ArtifactSummary(NamedTuple):
     made_from: str = ""
     settings: dict[str, Any] = {}  # noqa: RUF012 - nobody writes to it
     finished: float = 0.0
+    source: str = ""
 
 
 class Contents(NamedTuple):
@@ -69,6 +71,17 @@ class Contents(NamedTuple):
     def of_kind(self, kind: str) -> list[ArtifactSummary]:
         """Return the artifacts of a kind."""
         return [artifact for artifact in self.artifacts if artifact.kind == kind]
+
+
+def find_generated(contents: Iterable[Contents]) -> set[str]:
+    """Return the digests of the generated sample data, and of what was made from it."""
+    artifacts = [artifact for each in contents for artifact in each.artifacts]
+    digests: set[str] = set()
+    new = {artifact.digest for artifact in artifacts if artifact.source == "sample"}
+    while new:
+        digests |= new
+        new = {artifact.digest for artifact in artifacts if artifact.made_from in digests} - digests
+    return digests
 
 
 def read_volume(folder: Path) -> Contents:
@@ -117,6 +130,7 @@ def parse(name: str, text: bytes, finished: float = 0.0) -> ArtifactSummary:
             _made_from(manifest["input"]),
             {_text(key): value for key, value in manifest["settings"].items() if isinstance(value, (str, int))},
             finished,
+            _text(manifest["input"].get("kind", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ArtifactSummary(name, finished=finished)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from larder.cli import dotenv
 from larder.cli.settings import ResolvedSettings
 from larder.distant.link import Link, parse_link
 from larder.errors import ConfigurationError, explain_os_error
@@ -15,15 +16,48 @@ ENDPOINT_NAMES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 """Settings that name the store's address; the first one that is set wins (`larder.store.StoreSettings`)."""
 CONTAINER_ENDPOINT = "http://minio:9000"
 HOST_ENDPOINT = "http://127.0.0.1:8333"
+_PORT = "LARDER_MINIO_PORT"
 _STORE_FILE_SETTINGS = ("S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def env_files(settings: ResolvedSettings) -> tuple[Path, ...]:
     """Return the files with a stage's variables: `.env`, and the local store's file if the user has no store."""
     files = [Path(".env")] if (settings.root / ".env").exists() else []
-    if not settings.store and (settings.will_have_keys or (settings.root / settings.store_file).is_file()):
-        files.append(settings.store_file)
+    if file := find_store_file(settings):
+        files.append(file)
     return tuple(files)
+
+
+def find_store_file(settings: ResolvedSettings) -> Path | None:
+    """Return the file of the local store; None if there is none, or the user has a store.
+
+    Without a store of its own, the host runner uses the one of the containers.
+    """
+    if settings.store:
+        return None
+    own, containers = settings.store_file, settings.with_runner("compose").store_file
+    if settings.will_have_keys or (settings.root / own).is_file():
+        return own
+    return containers if settings.runner == "host" and (settings.root / containers).is_file() else None
+
+
+def find_published_port(settings: ResolvedSettings) -> str:
+    """Return the loopback port of the containers' store: of the settings, or else the one of the last `s3-up`."""
+    file = settings.root / settings.with_runner("compose").store_file
+    return settings.get(_PORT) or dotenv.read([file] if file.is_file() else [], {}).get(_PORT, "") or "9000"
+
+
+def host_endpoint(settings: ResolvedSettings) -> str:
+    """Return the containers' store's address for this machine."""
+    return f"http://127.0.0.1:{find_published_port(settings)}"
+
+
+def endpoint_for_host(settings: ResolvedSettings) -> dict[str, str]:
+    """Return the variable that replaces the containers' address of the store for a process of this machine."""
+    file = find_store_file(settings)
+    files = [settings.root / file] if file and (settings.root / file).is_file() else []
+    endpoint = endpoint_of(settings) or dotenv.read(files, {}).get("S3_ENDPOINT_URL", "")
+    return {"S3_ENDPOINT_URL": host_endpoint(settings)} if endpoint == CONTAINER_ENDPOINT else {}
 
 
 def endpoint_of(settings: ResolvedSettings) -> str:
@@ -73,6 +107,16 @@ def make_keys(settings: ResolvedSettings) -> None:
         write_once(settings.root / settings.store_file, as_file(values))
 
 
+def remember_port(settings: ResolvedSettings, port: str) -> None:
+    """Write the published port into the store's file, which compose and later commands read."""
+    path = settings.root / settings.store_file
+    if settings.store or dotenv.read([path], {}).get(_PORT, "9000") == port:
+        return
+    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith(f"{_PORT}=")]
+    new = _write_beside(path, "\n".join([*lines, f"{_PORT}={port}", ""]))
+    new.replace(path)
+
+
 def as_file(values: Mapping[str, str]) -> str:
     """Format variables as an env file."""
     return "".join(f"{name}={value}\n" for name, value in values.items())
@@ -83,14 +127,12 @@ def write_once(path: Path, text: str) -> bool:
 
     The file appears complete. Of several concurrent calls, only one writes it.
     """
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    new = None
     try:
         if path.is_file() and path.stat().st_size:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        new = _write_beside(path, text)
         if path.is_file() and not path.stat().st_size:
             os.replace(new, path)
             return True
@@ -102,4 +144,13 @@ def write_once(path: Path, text: str) -> bool:
     except OSError as error:
         raise explain_os_error(error) or error from None
     finally:
-        new.unlink(missing_ok=True)
+        if new is not None:
+            new.unlink(missing_ok=True)
+
+
+def _write_beside(path: Path, text: str) -> Path:
+    """Write a new file in the same folder that only its owner may read, and return its path."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    return new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +49,17 @@ def below(folder: Path, table: str = "") -> list[str]:
         return sorted(str(item) for item in _entries(folder) if item.is_mount())
     points = (_plain(line.split(" ")[4]) for line in table.splitlines())
     return sorted({point for point in points if point == str(folder) or point.startswith(f"{folder}/")})
+
+
+def is_served_by_host(folder: Path) -> bool:
+    """Return whether the process that serves the mount in a folder was started on this machine, not in a container.
+
+    The stage notes it (services/mount/mount_folder.py), with its PID namespace.
+    """
+    try:
+        return bool(json.loads((folder / ".mount.json").read_text("utf-8"))["pids"] == os.readlink("/proc/self/ns/pid"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -43,10 +43,12 @@ def require_publishable_port(bind: str, port: str, name: str, command: str, publ
                 raise
 
 
+def is_open(port: int) -> bool:
+    """Return whether a program listens on a loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _free_port(taken: int) -> int:
     """Suggest a port above a taken one that is free now."""
-    for port in range(taken + 1, min(taken + 50, 65536)):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
-    return 8889
+    return next((port for port in range(taken + 1, min(taken + 50, 65536)) if not is_open(port)), 8889)

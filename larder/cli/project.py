@@ -16,8 +16,8 @@ DEFAULT_PROJECT = "larder"
 def claim_project_name(root: Path, environ: Mapping[str, str], running: Collection[Path] = ()) -> str:
     """Return the checkout's project, and claim the plain name for it if that is free.
 
-    The claim is in `$XDG_STATE_HOME/larder/checkouts.json`, and is valid as long as the checkout exists. If that file
-    can't be read or written, the plain name is used.
+    `$XDG_STATE_HOME/larder/checkouts.json` has the checkout of each project. A claim is valid as long as the checkout
+    exists. If the file can't be read or written, the plain name is used.
 
     Args:
         root: The checkout.
@@ -29,7 +29,6 @@ def claim_project_name(root: Path, environ: Mapping[str, str], running: Collecti
     checkouts = [folder for folder in running if folder != root and is_checkout(folder)]
     if checkouts and root not in running:
         _claim(checkouts[0], environ, overwrite=True)
-        return f"{DEFAULT_PROJECT}-{hash_path(root)}"
     return _claim(root, environ)
 
 
@@ -43,22 +42,28 @@ def _claim(root: Path, environ: Mapping[str, str], overwrite: bool = False) -> s
         with claims_file.open("a+", encoding="utf-8", errors="surrogateescape") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            owner = _owner(file.read())
-            if not overwrite and owner is not None and owner != root and is_checkout(owner):
-                return f"{DEFAULT_PROJECT}-{hash_path(root)}"
-            if owner != root:
+            claims = _parse(file.read())
+            owner = claims.get(DEFAULT_PROJECT, root)
+            is_free = overwrite or owner == root or not is_checkout(owner)
+            name = DEFAULT_PROJECT if is_free else hashed_name(root)
+            if claims.get(name) != root:
                 file.truncate(0)
-                file.write(json.dumps({DEFAULT_PROJECT: str(root)}) + "\n")
+                file.write(json.dumps({project: str(path) for project, path in {**claims, name: root}.items()}) + "\n")
     except OSError:
         return DEFAULT_PROJECT
-    return DEFAULT_PROJECT
+    return name
 
 
 def find_project_name(root: Path, environ: Mapping[str, str]) -> str:
     """Return the checkout's project without claiming a name."""
     owner = owner_of(environ)
     has_plain_name = owner is None or owner == root.resolve() or not is_checkout(owner)
-    return DEFAULT_PROJECT if has_plain_name else f"{DEFAULT_PROJECT}-{hash_path(root.resolve())}"
+    return DEFAULT_PROJECT if has_plain_name else hashed_name(root.resolve())
+
+
+def hashed_name(root: Path) -> str:
+    """Return the project of a checkout that doesn't have the plain name."""
+    return f"{DEFAULT_PROJECT}-{hash_path(root)}"
 
 
 def is_name(text: str) -> bool:
@@ -68,11 +73,16 @@ def is_name(text: str) -> bool:
 
 def owner_of(environ: Mapping[str, str]) -> Path | None:
     """Return the checkout that has claimed the plain name, or None."""
+    return read_claims(environ).get(DEFAULT_PROJECT)
+
+
+def read_claims(environ: Mapping[str, str]) -> dict[str, Path]:
+    """Return the checkout of each project, which may be gone."""
     claims_file = find_claims_file(environ)
     try:
-        return _owner(claims_file.read_text()) if claims_file else None
+        return _parse(claims_file.read_text("utf-8", "surrogateescape")) if claims_file else {}
     except OSError:
-        return None
+        return {}
 
 
 def hash_path(root: Path) -> str:
@@ -86,11 +96,13 @@ def find_claims_file(environ: Mapping[str, str]) -> Path | None:
     return Path(state) / "larder" / "checkouts.json" if state else None
 
 
-def _owner(text: str) -> Path | None:
+def _parse(text: str) -> dict[str, Path]:
     try:
-        return Path(json.loads(text)[DEFAULT_PROJECT])
-    except (ValueError, KeyError, TypeError):  # a new file, or one that larder didn't write
-        return None
+        claims = json.loads(text)
+    except ValueError:  # a new file, or one that larder didn't write
+        return {}
+    items = claims.items() if isinstance(claims, dict) else ()
+    return {name: Path(path) for name, path in items if is_name(name) and isinstance(path, str)}
 
 
 def is_checkout(folder: Path) -> bool:

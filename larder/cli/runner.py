@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from larder.cli import process
-from larder.cli.console import confirm, print_message
+from larder.cli.console import ask, print_message
 from larder.cli.pipelines import Step
 from larder.cli.process import Call
 from larder.cli.setting_values import printable
@@ -118,7 +118,7 @@ def choose(settings: ResolvedSettings) -> str:
     if engine.state == "missing":
         print_message(f"{engine.fault}: the stages run as processes")
         return "host"
-    if confirm(f"{engine.fault}. Run the stages as processes in .venv/ instead? [y/N] ", yes=False):
+    if ask(f"{engine.fault}. Run the stages as processes in .venv/ instead? [y/N] "):
         return "host"
     next_step = engine.next_step
     if "RUNNER=host" not in next_step:

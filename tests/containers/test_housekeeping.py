@@ -96,7 +96,7 @@ def test_uninstall_removes_what_the_checkout_has_made(
     asked = run(*larder, "uninstall", folder=checkout, **second)
     assert asked.returncode == 1
     assert f"{data_volume}" in asked.stdout
-    assert "NOT VERIFIED IN A STORE" in asked.stdout
+    assert "MAY BE THE ONLY COPY" in asked.stdout
     assert {kind: listed(kind, project) for kind in before} == before
 
     run(*larder, "uninstall", "YES=1", folder=checkout, check=True, **second)

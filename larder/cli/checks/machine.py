@@ -6,11 +6,10 @@ import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from larder.cli import local_store, mounts
+from larder.cli import local_store, mounts, ports
 from larder.cli.checks.result import FAULT, NOTE, OK, DoctorResult, capture_stdout
 from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_link_running, is_running
 from larder.cli.setting_values import is_port
@@ -81,7 +80,7 @@ def check_shared_memory(inspector: CheckoutInspector) -> DoctorResult:
 def check_ports(inspector: CheckoutInspector) -> Iterator[DoctorResult]:
     """Check the ports of the store on this machine and of JupyterLab."""
     settings, host = inspector.settings, inspector.runner.name == "host"
-    port = local_store.HOST_ENDPOINT.rpartition(":")[2] if host else settings.get("LARDER_MINIO_PORT", "9000")
+    port = local_store.HOST_ENDPOINT.rpartition(":")[2] if host else local_store.find_published_port(settings)
     other = f"S3_ENDPOINT_URL in {settings.store_file}" if host else "LARDER_MINIO_PORT"
     is_own = (
         is_running(inspector.root / settings.store_dir / "pid", "weed")
@@ -108,10 +107,7 @@ def _publishes(inspector: CheckoutInspector, service: str, port: str) -> bool:
 def _port(subject: str, port: int, is_own: bool, setting: str) -> DoctorResult:
     if is_own:
         return DoctorResult(subject, OK, f"{port} is used by larder itself")
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        taken = probe.connect_ex(("127.0.0.1", port)) == 0
-    if taken:
+    if ports.is_open(port):
         return DoctorResult(
             subject, NOTE, f"{port} is taken by another program", f"stop that program, or set {setting}"
         )

@@ -17,7 +17,7 @@ CommandFunction = Callable[[App, Sequence[str]], None]
 def local(app: App, _: Sequence[str]) -> None:
     """Remove the data volume, after asking."""
     volume = app.settings.data_volume
-    _ask(app, f"Remove the {app.runner.name} volume {volume} with all its data? [y/N] ")
+    app.require_consent(f"Remove the {app.runner.name} volume {volume} with all its data? [y/N] ")
     _remove(app, volume)
 
 
@@ -49,7 +49,8 @@ def _remove_packed_volume(app: App, pipeline: str) -> None:
     if (code := app.run_unchecked(check)) != 0:
         print_message(f"kept {volume}: clean removes only what the store has (docker volume rm removes any volume)")
         raise CallFailedError(code)
-    _ask(app, f"Remove the {name} volume {volume}? The store has all of it, verified just now. [y/N] ")
+    store = "The store" if settings.store else "The store on this machine"
+    app.require_consent(f"Remove the {name} volume {volume}? {store} has all of it, verified just now. [y/N] ")
     return _remove(app, volume)
 
 
@@ -95,16 +96,12 @@ def _remove(app: App, volume: str) -> None:
     app.run(Call((*words, app.runner.volume(volume))))
 
 
-def _ask(app: App, question: str) -> None:
-    if not app.confirm(question):
-        print_message("kept")
-        raise CallFailedError(1)
-
-
 def s3(app: App, _: Sequence[str]) -> None:
     """Remove the store on this machine with its data and keys, after asking."""
     runner, settings = app.runner, app.settings  # in this order: choosing the runner changes the settings
-    _ask(app, f"Remove the {runner.name} store with all its objects, and its keys? [y/N] ")
+    app.require_consent(
+        f"Remove the {runner.name} store with all its objects, which may be the only copy, and its keys? [y/N] "
+    )
     if app.is_compose:
         down = runner.down("minio")
         at = down.argv.index("rm")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from larder.cli.app import App, CallFailedError
 from larder.cli.console import print_message, print_result
-from larder.cli.mounts import mount_of
+from larder.cli.mounts import is_served_by_host, mount_of
 from larder.errors import ConfigurationError
 
 
@@ -47,14 +47,15 @@ def _require_shared(folder: Path) -> None:
 
 
 def unmount(app: App, _: Sequence[str]) -> None:
-    """Unmount the bucket, no matter which command mounted it."""
+    """Unmount the bucket, no matter which command mounted it, with which runner."""
     folder = app.settings.mount_dir
-    exists = (app.root / folder).is_dir()
-    if exists:
-        app.prepare("mount")
+    if not (app.root / folder).is_dir():
+        if app.is_compose:
+            app.run(app.runner.down("mount"))
+        return print_message(f"nothing is mounted in {folder}")
+    if app.is_compose and is_served_by_host(app.root / folder):
+        app = app.with_given(RUNNER="host")  # a container can't end a process outside of it
+    app.prepare("mount")
     if app.is_compose:
         app.run(app.runner.down("mount"))
-    if exists:
-        app.run(app.stage_call("mount", "mount", "--unmount"))
-    else:
-        print_message(f"nothing is mounted in {folder}")
+    return app.run(app.stage_call("mount", "mount", "--unmount"))

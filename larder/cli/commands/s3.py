@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from larder.cli import local_store, ports
@@ -26,10 +27,11 @@ def keys(app: App, _: Sequence[str] = ()) -> None:
 
 def up(app: App, _: Sequence[str]) -> None:
     """Start the store, with the link of the settings, create its bucket, and print how to reach it."""
-    keys(app)
+    app.choose_runner()
     if isinstance(app.runner, ComposeRunner):
         _up_in_containers(app, app.runner)
     else:
+        keys(app)
         app.prepare("s3")
         app.run(app.runner.up("minio"))
     if not app.dry_run:
@@ -38,11 +40,15 @@ def up(app: App, _: Sequence[str]) -> None:
 
 def _up_in_containers(app: App, runner: ComposeRunner) -> None:
     """Start MinIO, or its link, which depends on it. Both have the same address, so one is removed for the other."""
+    local_store.require_own_store(app.settings)
     has_link = bool(app.capture(runner.list_links())[1].strip())
     if not app.dry_run:
-        port, holder = app.settings.get("LARDER_MINIO_PORT", "9000"), "link" if has_link else "minio"
+        port, holder = local_store.find_published_port(app.settings), "link" if has_link else "minio"
         published = app.capture(runner.query(holder, "port", holder, "9000"))[1].strip()
         ports.require_publishable_port("127.0.0.1", port, "LARDER_MINIO", app.typed_command("s3-up"), published)
+    keys(app)
+    if not app.dry_run:
+        local_store.remember_port(app.settings, port)
     app.prepare("s3")
     server = "minio" if local_store.link_of(app.settings) is None else "link"
     if has_link and server == "minio":
@@ -57,17 +63,25 @@ def _up_in_containers(app: App, runner: ComposeRunner) -> None:
 def _print_addresses(app: App) -> None:
     settings = app.settings
     if app.is_compose:
-        port, link = settings.get("LARDER_MINIO_PORT", "9000"), local_store.link_of(settings)
+        link = local_store.link_of(settings)
         through = f", through {link.describe()}" if link else ""
         print_result(
-            f"The store: http://127.0.0.1:{port} for this machine, {local_store.CONTAINER_ENDPOINT} for the "
-            f"project's containers{through}"
+            f"The store: {local_store.host_endpoint(settings)} for this machine, {local_store.CONTAINER_ENDPOINT} for "
+            f"the project's containers{through}"
         )
     if not settings.store:
         print_result(f"Its address, bucket and keys: {settings.store_file}, which {app.invocation} uses by itself")
+        print_result(f"For your own programs: {_export_line(app)}")
         if app.is_compose:
             print_result(f"Without {app.invocation}: {as_shell_line(app.stage_call('load', 'load'))}")
     print_result(f"Next: {app.typed_command('s3-check')}, or {app.typed_command('etl-load')}")
+
+
+def _export_line(app: App) -> str:
+    """Return the line of shell that exports the store's address and keys, as this machine reaches it."""
+    file = app.settings.store_file if app.settings.store_file.is_absolute() else f"./{app.settings.store_file}"
+    address = f"; S3_ENDPOINT_URL={local_store.host_endpoint(app.settings)}" if app.is_compose else ""
+    return f"set -a; . {shlex.quote(str(file))}{address}; set +a"
 
 
 def down(app: App, _: Sequence[str]) -> None:

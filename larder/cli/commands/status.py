@@ -100,7 +100,7 @@ class StatusReport:
             location += f", bucket {settings.get('S3_BUCKET') or settings.get('RCLONE_CONTAINER') or 'not set'}"
             is_own = False
         elif inspector.has_store():
-            location, is_own = f"on this machine, keys in {settings.store_file}", True
+            location, is_own = f"on this machine, keys in {local_store.find_store_file(settings)}", True
         else:
             yield "Store       none (s3-up starts one on this machine)"
             return

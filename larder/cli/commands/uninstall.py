@@ -8,7 +8,7 @@ from larder.cli.app import App, CallFailedError
 from larder.cli.console import print_message, print_result
 from larder.cli.host import PYTHON, HostRunner
 from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_link_running, is_running
-from larder.cli.installed import UNVERIFIED, InstalledItem
+from larder.cli.installed import ONLY_COPY, InstalledItem
 from larder.cli.installed.engine import DockerItems
 from larder.cli.installed.files import FileItems
 from larder.cli.process import Call
@@ -19,24 +19,27 @@ _RETRY = "then run this again"
 
 def uninstall(app: App, _: Sequence[str]) -> None:
     """List everything that larder has created, ask, and remove it."""
+    print_message("looking for what larder has created")
     inspector = CheckoutInspector(app.settings, app.environ)
     engine, files = DockerItems(inspector), FileItems(inspector)
     items = [*engine.list_items(), *files.list_items()]
     _require_unused(app, inspector, engine)
     calls = [*_stops(inspector), *_removals(items, files)]
-    _list(app, items, list(_kept(inspector, engine, files)))
+    _list(app, items, list(_kept(app, inspector, engine, files)))
     if not items:
         print_message("nothing to remove")
         return
-    unverified = sum(UNVERIFIED in item.note for item in items)
-    warning = f" {unverified} of them may hold the only copy of data." if unverified else ""
-    if not app.confirm(f"Remove these {len(items)} items?{warning} [y/N] "):
-        print_message("kept")
-        raise CallFailedError(1)
-    for call in calls:
-        app.run(call)
+    copies = sum(ONLY_COPY in item.note for item in items)
+    warning = f" {copies} of them may hold the only copy of data." if copies else ""
+    app.require_consent(f"Remove these {len(items)} items?{warning} [y/N] ")
+    try:
+        for call in calls:
+            app.run(call)
+    except CallFailedError:
+        print_message(f"not everything is removed: {app.typed_command('uninstall')} lists and removes the rest")
+        raise
     if not app.dry_run:
-        print_message(f"removed {len(items)} items; what is left is the checkout itself, {inspector.root}")
+        print_message(f"removed {len(items)} items. The checkout is left: {inspector.root}")
 
 
 def _require_unused(app: App, inspector: CheckoutInspector, engine: DockerItems) -> None:
@@ -98,7 +101,7 @@ def _list(app: App, items: Sequence[InstalledItem], kept: Sequence[str]) -> None
             print_result(line)
 
 
-def _kept(inspector: CheckoutInspector, engine: DockerItems, files: FileItems) -> Iterator[str]:
+def _kept(app: App, inspector: CheckoutInspector, engine: DockerItems, files: FileItems) -> Iterator[str]:
     """Yield what stays, and why."""
     settings = inspector.settings
     for folder, what in ((settings.results, "records"), (settings.workspace, "notebooks")):
@@ -111,12 +114,18 @@ def _kept(inspector: CheckoutInspector, engine: DockerItems, files: FileItems) -
     if files.foreign_names:
         names = ", ".join(files.foreign_names[:5])
         yield f"{settings.home}/: {names}, which larder has not created, and the files beside them"
-    yield from (
-        f"volume {name}: created by another checkout or an unknown program" for name in engine.foreign_volumes()
-    )
+    if files.cloud_folder:
+        down = app.typed_command("provision down")
+        yield f"{files.cloud_folder}/: keys and notes of what provision has created in a cloud ({down} removes that)"
+    deleted = dict(engine.volumes_of_deleted())
+    for name, checkout in deleted.items():
+        yield f"volume {name}: of {checkout}, which is gone (docker volume rm {name})"
+    others = [name for name in engine.foreign_volumes() if name not in deleted]
+    yield from (f"volume {name}: created by another checkout or an unknown program" for name in others)
     if inspector.engine.state == "ready":
-        if engine.shares_images:
-            yield "images larder-*: another checkout uses them, too"
+        if engine.image_sharers:
+            users = " and ".join(map(str, engine.image_sharers))
+            yield f"images larder-*: for {users} (docker image rm $(docker image ls -q 'larder-*'))"
         yield "build cache and base images: other programs may use them (docker builder prune, docker image prune)"
     elif inspector.engine.state == "broken" or inspector.settings.get("RUNNER") == "host":
         yield f"contents of the container engine: not inspected ({inspector.engine.fault})"

@@ -6,12 +6,13 @@ neither followed nor removed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from larder.cli.inventory import Contents
 
 DATA_KINDS = ("data", "shards", "chunks")
-UNVERIFIED = "NOT VERIFIED IN A STORE"
+ONLY_COPY = "MAY BE THE ONLY COPY"
 
 
 class InstalledItem(NamedTuple):
@@ -30,10 +31,20 @@ class InstalledItem(NamedTuple):
     note: str = ""
 
 
-def describe_volume(what: str, contents: Contents | None) -> str:
-    """Describe a volume's content. Data that can't be inspected may also be the only copy."""
+def describe_volume(what: str, contents: Contents | None, generated: Collection[str] = ()) -> str:
+    """Describe a volume's content. Data that can't be inspected may also be the only copy.
+
+    Args:
+        what: Kind of the content.
+        contents: The content; None if it is unknown.
+        generated: Digests of the artifacts that larder can generate again.
+    """
     if what not in DATA_KINDS:
         return what
-    if contents is not None and not contents.fault and not contents.artifacts and not contents.unfinished:
+    if contents is None or contents.fault or contents.unfinished:
+        return f"{what}; {ONLY_COPY}"
+    if not contents.artifacts:
         return f"{what}; empty"
-    return f"{what}; {UNVERIFIED}"
+    if all(artifact.digest in generated for artifact in contents.artifacts):
+        return f"{what}; the generated sample"
+    return f"{what}; {ONLY_COPY}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from larder.cli import project
 from larder.cli.compose import LAB_SERVICES, SERVERS
 from larder.cli.inspector import PROJECT_LABEL, CheckoutInspector
-from larder.cli.installed import DATA_KINDS, InstalledItem, describe_volume
+from larder.cli.installed import DATA_KINDS, ONLY_COPY, InstalledItem, describe_volume
+from larder.cli.inventory import find_generated
 from larder.cli.pipelines import STAGES
 from larder.cli.process import Call
 
@@ -21,7 +23,7 @@ _VOLUMES = {
     "optimize": "chunks",
     "index": "data",
     "verify": "data",
-    "minio": "the objects of the store on this machine",
+    "minio": f"the objects of the store on this machine; {ONLY_COPY}",
     "bench_cache": "a cache",
 }
 """Content of each volume, by its name in compose files."""
@@ -34,6 +36,21 @@ class ForeignUsers(NamedTuple):
     containers: tuple[str, ...]
 
 
+class OtherCheckout(NamedTuple):
+    """Another checkout with volumes on this machine; `path` is None if it is unknown."""
+
+    project: str
+    path: Path | None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to be deleted."""
+        return self.path is not None and not project.is_checkout(self.path)
+
+    def __str__(self) -> str:
+        return f"the checkout {self.path}" if self.path else f"the compose project {self.project}"
+
+
 class DockerItems:
     """What the engine contains of this checkout; nothing if no engine answers.
 
@@ -44,12 +61,16 @@ class DockerItems:
     def __init__(self, inspector: CheckoutInspector) -> None:
         self.inspector = inspector
         services = {*SERVERS, *STAGES, *LAB_SERVICES}
-        self.containers = [container for container in inspector.containers() if container.service in services]
+        # the checkout that has the plain name may have had the other one before
+        self.projects = dict.fromkeys([inspector.project, project.hashed_name(inspector.root.resolve())])
+        containers = inspector.list_checkout_containers(self.projects)
+        self.containers = [container for container in containers if container.service in services]
         self.networks = self._labelled("network", "{{.Name}}")
         keys = (
             line.split("\t") for line in self._labelled("volume", '{{.Name}}\t{{.Label "com.docker.compose.volume"}}')
         )
         self.volumes = {name: _VOLUMES[key] for name, key in keys if key in _VOLUMES}
+        self.others = self._find_others()
 
     def list_items(self) -> Iterator[InstalledItem]:
         """Yield everything, in the order of removal."""
@@ -63,22 +84,41 @@ class DockerItems:
         contents = self.inspector.read_docker_volumes(
             [name for name, what in self.volumes.items() if what in DATA_KINDS]
         )
+        generated = find_generated(each for each in contents.values() if each)
         for name, what in self.volumes.items():
-            yield InstalledItem("volume", name, sizes.get(name, ""), describe_volume(what, contents.get(name)))
-        if self.shares_images:
+            note = describe_volume(what, contents.get(name), generated)
+            yield InstalledItem("volume", name, sizes.get(name, ""), note)
+        if self.image_sharers:
             return
         for name in self._images():
             yield InstalledItem("image", name, sizes.get(name, ""))
 
-    @property
-    def shares_images(self) -> bool:
-        """Whether another checkout uses the images, too: one with the plain project name, or one with volumes."""
-        owner = project.owner_of(self.inspector.environ)
-        if owner is not None and owner != self.inspector.root.resolve() and project.is_checkout(owner):
-            return True
+    def _find_others(self) -> list[OtherCheckout]:
+        """Return the other checkouts: those that have claimed a name, and those that have volumes."""
+        claims = project.read_claims(self.inspector.environ)
         label = f'{{{{.Label "{PROJECT_LABEL}"}}}}'
-        projects = self._docker("volume", "ls", "--filter", f"label={PROJECT_LABEL}", "--format", label)
-        return any(project.is_name(name) and name != self.inspector.project for name in projects)
+        labels = self._docker("volume", "ls", "--filter", f"label={PROJECT_LABEL}", "--format", label)
+        names = [name for name in dict.fromkeys([*claims, *labels]) if project.is_name(name)]
+        here = self.inspector.root.resolve()
+        return [
+            OtherCheckout(name, claims.get(name))
+            for name in names
+            if (claims[name] != here if name in claims else name not in self.projects)
+        ]
+
+    @property
+    def image_sharers(self) -> list[OtherCheckout]:
+        """Other checkouts that use the images, too, if they aren't deleted."""
+        return [other for other in self.others if not other.is_gone]
+
+    def volumes_of_deleted(self) -> Iterator[tuple[str, OtherCheckout]]:
+        """Yield the volumes of deleted checkouts."""
+        for other in self.others:
+            if other.is_gone:
+                names = self._docker(
+                    "volume", "ls", "--filter", f"label={PROJECT_LABEL}={other.project}", "--format", "{{.Name}}"
+                )
+                yield from ((name, other) for name in names)
 
     def find_foreign_users(self) -> Iterator[ForeignUsers]:
         """Yield the containers of others that use larder's volumes and networks."""
@@ -103,9 +143,13 @@ class DockerItems:
         return sorted(name for name in self.inspector.facts.images if name.rpartition(":")[0] in names)
 
     def _labelled(self, kind: str, template: str) -> list[str]:
-        return self._docker(
-            kind, "ls", "--filter", f"label={PROJECT_LABEL}={self.inspector.project}", "--format", template
-        )
+        """Return the volumes or networks of the checkout's projects."""
+        lines: dict[str, None] = {}
+        for name in self.projects:
+            lines |= dict.fromkeys(
+                self._docker(kind, "ls", "--filter", f"label={PROJECT_LABEL}={name}", "--format", template)
+            )
+        return list(lines)
 
     def _sizes(self) -> dict[str, str]:
         """Return the sizes of volumes and images; empty if the engine takes too long to compute them."""

@@ -10,15 +10,16 @@ from pathlib import Path
 from larder.cli import project
 from larder.cli.console import format_bytes
 from larder.cli.inspector import CheckoutInspector
-from larder.cli.installed import InstalledItem, describe_volume
-from larder.cli.inventory import WORK, read_volume
+from larder.cli.installed import ONLY_COPY, InstalledItem, describe_volume
+from larder.cli.inventory import WORK, find_generated, read_volume
 from larder.cli.setting_specs import PYTHONS
 
 _KEYS = ("s3-host.env", "s3-compose.env", "jupyter-token")
-_STORE_FILES = ("data", "link", "log", "pid", "lock")
+_STORE_FILES = ("link", "log", "pid", "lock")
 _MOUNT_FILES = (".rclone.sock", ".mount.json", ".mount.log", ".cache")
 _COMMON_NAMES = ("cache", "jupyter", "mount", "site")
 """Folders in LARDER_HOME with common names. They count as larder's only if everything beside them is larder's."""
+CLOUD_FOLDER = "provision"
 _TIMEOUT_SECONDS = 2.0
 
 
@@ -48,21 +49,27 @@ class FileItems:
             self.foreign_names = sorted(self._find_foreign_names(home))
             yield from self._find_in_home(home)
         if not self._is_link(self.settings.store_dir):
-            yield from self._existing(self.settings.store_dir, _STORE_FILES, "the store on this machine")
+            yield from self._existing(self.settings.store_dir, ("data",), f"the store on this machine; {ONLY_COPY}")
+            yield from self._existing(self.settings.store_dir, _STORE_FILES, "of the store on this machine")
         if self.settings.mount_dir != home / "mount" and not self._is_link(self.settings.mount_dir):
             yield from self._existing(self.settings.mount_dir, _MOUNT_FILES, "of a mount")
         for name in (".venv", *(f".venv-{version}" for version in PYTHONS)):
             if (self.root / name / "pyvenv.cfg").is_file() and not self._is_link(Path(name)):
                 yield Path(name), "Python packages"
         yield from self._existing(Path(), (".venv.lock",), "")
-        claims_file = project.find_claims_file(self.environ)
-        if claims_file is not None and project.owner_of(self.environ) == self.root.resolve():
-            yield claims_file, "this checkout's claim on its project name"
+        claims_file, claims = project.find_claims_file(self.environ), project.read_claims(self.environ)
+        others = [path for path in claims.values() if path != self.root.resolve() and project.is_checkout(path)]
+        if claims_file is not None and claims and not others:
+            yield claims_file, "the project names of checkouts"
 
     def _find_in_home(self, home: Path) -> Iterator[tuple[Path, str]]:
-        for path in self._volumes(home):
-            yield path, describe_volume("data", read_volume(self.root / path))
+        volumes = {path: read_volume(self.root / path) for path in self._volumes(home)}
+        generated = find_generated(volumes.values())
+        for path, contents in volumes.items():
+            yield path, describe_volume("data", contents, generated)
         yield from self._existing(home, _KEYS, "secrets")
+        if self.cloud_folder is None:
+            yield from self._existing(home, (CLOUD_FOLDER,), "")
         if not self.foreign_names:
             yield from self._existing(home, _COMMON_NAMES, "")
 
@@ -79,7 +86,13 @@ class FileItems:
                 yield folder / name, note
 
     def _find_foreign_names(self, home: Path) -> set[str]:
-        return set(self._names(home)) - {"volumes", "store", *_KEYS, *_COMMON_NAMES}
+        return set(self._names(home)) - {"volumes", "store", CLOUD_FOLDER, *_KEYS, *_COMMON_NAMES}
+
+    @property
+    def cloud_folder(self) -> Path | None:
+        """The folder with what `provision` knows of resources in a cloud, which stays; None if there is none."""
+        folder = self.settings.home / CLOUD_FOLDER
+        return folder if any(path.is_file() for path in (self.root / folder).rglob("*")) else None
 
     def _names(self, folder: Path) -> list[str]:
         path = self.root / folder

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from larder.cli.mounts import Mount, mount_of
+from larder.cli.mounts import Mount, is_served_by_host, mount_of
 
 TABLE = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -40,3 +42,20 @@ def test_on_which_mount_a_folder_lies(folder: str, expected: Mount) -> None:
 def test_this_machine(tmp_path: Path) -> None:
     mount = mount_of(tmp_path)
     assert mount is None or str(tmp_path).startswith(mount.point)
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        (json.dumps({"pids": os.readlink("/proc/self/ns/pid")}), True),
+        ('{"pids": "pid:[1]"}', False),
+        ('{"pids": 7}', False),
+        ("[]", False),
+        ("{", False),
+        ("", False),
+    ],
+)
+def test_who_serves_a_mount(tmp_path: Path, note: str, expected: bool) -> None:
+    assert not is_served_by_host(tmp_path)
+    (tmp_path / ".mount.json").write_text(note)
+    assert is_served_by_host(tmp_path) is expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from larder.cli import local_store
+from larder.cli.host import HostRunner
+from larder.cli.pipelines import Step
 from larder.cli.resolve import resolve
 from larder.cli.setting_specs import STORE_SETTINGS
 from larder.cli.settings import ResolvedSettings
@@ -131,7 +134,7 @@ def test_two_commands_at_once_agree_on_the_keys(door: FrontDoor, runner: str) ->
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err + out
     file = door.root / ".larder" / f"s3-{runner}.env"
-    assert len(file.read_text().splitlines()) == 4
+    assert len(file.read_text().splitlines()) == (5 if runner == "compose" else 4)  # the port, too
     assert [path.name for path in file.parent.iterdir() if path.is_file()] == [file.name]
     assert len([call for call in door.calls() if {"up"} & {*call["argv"]}]) == 2
 
@@ -145,3 +148,65 @@ def test_keys_stay_out_of_what_is_printed(door: FrontDoor) -> None:
         name, _, value = line.partition("=")
         assert not name.startswith("AWS_") or value not in ended.out + ended.err
     assert "--env-file .larder/s3-compose.env" in ended.out
+
+
+def test_the_port_is_kept_for_later_commands(door: FrontDoor) -> None:
+    first, second = map(str, free_ports(2))
+    file = door.root / ".larder" / "s3-compose.env"
+    assert (
+        f"http://127.0.0.1:{first} for this machine"
+        in door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={first}").out
+    )
+    keys = file.read_text()
+    assert keys.endswith(f"\nLARDER_MINIO_PORT={first}\n")
+    again = door.run("s3-up", "RUNNER=compose")
+    assert f"http://127.0.0.1:{first} for this machine" in again.out
+    assert file.read_text() == keys
+    door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={second}")
+    assert file.read_text() == keys.replace(first, second)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_taken_port_is_found_before_keys_are_made(door: FrontDoor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={server.getsockname()[1]}")
+    assert ended.code == 3
+    assert not (door.root / ".larder").exists()
+
+
+@pytest.mark.parametrize("runner", ["compose", "host"])
+def test_the_line_for_one_s_own_programs_exports_address_and_keys(door: FrontDoor, runner: str) -> None:
+    [port] = free_ports(1)
+    ended = door.run("s3-up", f"RUNNER={runner}", f"LARDER_MINIO_PORT={port}")
+    [line] = [line for line in ended.out.splitlines() if line.startswith("For your own programs: ")]
+    shell = subprocess.run(
+        ["sh", "-c", f"{line.partition(': ')[2]}; env"],
+        cwd=door.root,
+        env={},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    exported = dict(variable.split("=", 1) for variable in shell.stdout.splitlines())
+    expected = f"http://127.0.0.1:{port}" if runner == "compose" else local_store.HOST_ENDPOINT
+    assert exported["S3_ENDPOINT_URL"] == expected
+    assert {"S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= exported.keys()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_host_runner_reaches_the_store_of_the_containers(tmp_path: Path, own: bool) -> None:
+    local_store.make_keys(settings(tmp_path, "compose"))
+    local_store.remember_port(settings(tmp_path, "compose"), "9010")
+    if own:
+        local_store.make_keys(settings(tmp_path, "host"))
+    call = HostRunner(settings(tmp_path, "host")).command(Step("load", "load"))
+    assert call.env_files == (Path(f".larder/s3-{'host' if own else 'compose'}.env"),)
+    assert call.env.get("S3_ENDPOINT_URL") == (None if own else "http://127.0.0.1:9010")
+
+
+@pytest.mark.parametrize("name", local_store.ENDPOINT_NAMES)
+def test_the_host_runner_translates_the_containers_address(tmp_path: Path, name: str) -> None:
+    resolved = settings(tmp_path, "host", {name: local_store.CONTAINER_ENDPOINT}, LARDER_MINIO_PORT="9010")
+    assert HostRunner(resolved).command(Step("load", "load")).env["S3_ENDPOINT_URL"] == "http://127.0.0.1:9010"
+    resolved = settings(tmp_path, "host", {name: "http://minio.example.org:9000"})
+    assert "S3_ENDPOINT_URL" not in HostRunner(resolved).command(Step("load", "load")).env

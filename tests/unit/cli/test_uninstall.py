@@ -90,14 +90,20 @@ def test_with_nothing_there_nothing_is_asked(machine: Machine) -> None:
     assert changes(machine) == []
 
 
-@pytest.mark.parametrize("answer", ["", "n\n", "\n", "maybe\n"])
-def test_nothing_goes_without_a_yes(machine: Machine, answer: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "last"),
+    [
+        ("", 1, "kept: nobody answered; YES=1 answers yes\n"),
+        *((word, 0, "kept\n") for word in ("n\n", "\n", "maybe\n")),
+    ],
+)
+def test_nothing_goes_without_a_yes(machine: Machine, answer: str, code: int, last: str) -> None:
     fill_engine(machine)
     fill_files(machine)
     before = machine.written()
     ended = machine.larder("uninstall", stdin=answer)
-    assert ended.returncode == 1
-    assert ended.stderr.endswith("kept\n")
+    assert ended.returncode == code
+    assert ended.stderr.endswith(last)
     assert machine.written() == before
     assert changes(machine) == []
 
@@ -129,19 +135,17 @@ def test_the_list_shows_sizes_what_stays_and_what_has_no_known_copy(machine: Mac
     fill_files(machine)
     listed = machine.larder("uninstall").stdout
     lines = {" ".join(line.split()) for line in listed.splitlines()}
-    assert "volume larder_minio 4.5GB; the objects of the store on this machine" in lines
+    assert "volume larder_minio 4.5GB; the objects of the store on this machine; MAY BE THE ONLY COPY" in lines
     assert "image larder-load:0.0.1 374MB" in lines
-    assert "volume food11_local_baseline data; NOT VERIFIED IN A STORE" in lines
-    assert "files .larder/store/data 5.0 kB; the store on this machine" in lines
-    assert any(
-        line.startswith("files .larder/volumes/food11_local_baseline") and "NOT VERIFIED" in line for line in lines
-    )
+    assert "volume food11_local_baseline data; MAY BE THE ONLY COPY" in lines
+    assert "files .larder/store/data 5.0 kB; the store on this machine; MAY BE THE ONLY COPY" in lines
+    assert any(line.startswith("files .larder/volumes/food11_local_baseline") and "ONLY COPY" in line for line in lines)
     assert "files .larder/volumes/empty 0 B; data; empty" in lines
     assert "kept results/: your records" in lines
     assert "kept workspace/: your notebooks" in lines
     assert "kept volume food11_demo: created by another checkout or an unknown program" in lines
     assert "top-secret" not in listed
-    assert "3 of them may hold the only copy of data" in machine.larder("uninstall").stderr
+    assert "5 of them may hold the only copy of data" in machine.larder("uninstall").stderr
 
 
 def test_an_empty_volume_holds_no_only_copy(machine: Machine, tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_an_empty_volume_holds_no_only_copy(machine: Machine, tmp_path: Path) ->
     machine.engine.answer("run", text=inventory.as_json(dict.fromkeys(places, nothing)))
     ended = machine.larder("uninstall")
     assert "data; empty" in ended.stdout
-    assert "only copy" not in ended.stderr
+    assert "1 of them may hold the only copy" in ended.stderr, "the store's"
 
 
 def test_a_dry_run_prints_commands_that_do_the_same(machine: Machine) -> None:
@@ -192,7 +196,7 @@ def test_images_stay_while_another_checkout_has_the_plain_name(machine: Machine,
     register = claim(machine, first)
     ended = machine.larder("uninstall", "YES=1", "COMPOSE_PROJECT_NAME=larder")
     assert ended.returncode == 0, ended.stderr
-    assert "kept       images larder-*: another checkout uses them, too" in ended.stdout
+    assert f"kept       images larder-*: for the checkout {first} (docker image rm" in ended.stdout
     assert not [call for call in changes(machine) if call[0] == "image"]
     assert register.exists()
 
@@ -203,7 +207,68 @@ def test_images_stay_while_another_checkout_has_volumes(machine: Machine, other:
     machine.engine.answer("volume", "ls", having='{{.Label "com.docker.compose.project"}}', text=f"{other}\nmine\n")
     ended = machine.larder("uninstall", "YES=1")
     assert ended.returncode == 0, ended.stderr
-    assert ("kept       images larder-*: another checkout uses them, too" in ended.stdout) == (other != "larder")
+    assert (f"kept       images larder-*: for the compose project {other} (" in ended.stdout) == (other != "larder")
+
+
+def test_a_deleted_checkout_needs_no_images_and_its_volumes_are_named(machine: Machine, tmp_path: Path) -> None:
+    fill_engine(machine)
+    register = claim(machine, machine.root)
+    register.write_text(json.dumps({"larder": str(machine.root), "larder-0123abcd": str(tmp_path / "deleted")}))
+    machine.engine.answer("volume", "ls", having='{{.Label "com.docker.compose.project"}}', text="larder-0123abcd\n")
+    machine.engine.answer("volume", "ls", having="=larder-0123abcd", text="food11_demo\n")
+    ended = machine.larder("uninstall", "YES=1")
+    assert ended.returncode == 0, ended.stderr
+    gone = f"of the checkout {tmp_path / 'deleted'}, which is gone (docker volume rm food11_demo)"
+    assert f"kept       volume food11_demo: {gone}" in ended.stdout.splitlines()
+    assert "images larder-*" not in ended.stdout
+    assert [call[:2] for call in changes(machine)][-1] == ["image", "rm"]
+    assert not register.exists()
+
+
+def test_containers_that_compose_itself_has_started_here_go_too(machine: Machine) -> None:
+    label = f"com.docker.compose.project.working_dir={machine.root / 'compose'}"
+    machine.engine.answer("ps", having=label, text="7\tmine-shard-1\tshard\texited\t\n")
+    assert machine.larder("uninstall", "YES=1").returncode == 0
+    assert changes(machine) == [["rm", "--force", "mine-shard-1"]]
+
+
+def test_generated_data_is_no_only_copy(machine: Machine) -> None:
+    volume = machine.root / ".larder" / "volumes" / "food11_demo"
+    raw = put_artifact(volume, "raw", "raw", input={"kind": "sample", "images": 440})
+    put_artifact(volume, "Food-11", "tree", made_from=raw)
+    (volume / ".larder").mkdir()
+    ended = machine.larder("uninstall", "RUNNER=host")
+    assert "data; the generated sample" in ended.stdout
+    assert "only copy" not in ended.stderr
+    put_artifact(volume, "photos", "tree", made_from="0123")
+    assert "1 of them may hold the only copy" in machine.larder("uninstall", "RUNNER=host").stderr
+
+
+@pytest.mark.parametrize("files", [[], ["known_hosts"]])
+def test_what_provision_notes_of_a_cloud_stays(machine: Machine, files: list[str]) -> None:
+    home = fill_files(machine)
+    stack = home / "provision" / "stack"
+    stack.mkdir(parents=True)
+    for name in files:
+        (stack / name).touch()
+    ended = machine.larder("uninstall", "YES=1", "RUNNER=host")
+    assert ended.returncode == 0
+    assert "which larder has not created" not in ended.stdout
+    assert (home / "cache").exists() is False
+    assert ("larder provision down" in ended.stdout) == bool(files)
+    assert {path.name for path in home.rglob("*") if path.is_file()} == set(files)
+    assert home.exists() == bool(files)
+
+
+def test_after_a_failure_the_rest_is_for_the_next_run(machine: Machine) -> None:
+    fill_engine(machine)
+    machine.engine.answer("volume", "rm", code=1)
+    ended = machine.larder("uninstall", "YES=1", "LARDER_DATASET=photos")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(
+        "not everything is removed: python3 -m larder uninstall LARDER_DATASET=photos lists and removes the rest\n"
+    )
+    assert "image" not in [call[0] for call in changes(machine)]
 
 
 @pytest.mark.parametrize("place", [".larder", ".venv", ".larder/store", ".larder/volumes", ".larder/cache"])
