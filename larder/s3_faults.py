@@ -80,7 +80,7 @@ _BY_CODE = {
     "InvalidBucketName": _Explanation(
         ConfigurationError,
         "the store rejects this bucket name",
-        "set S3_BUCKET to 3 to 63 lower-case letters, digits and hyphens",
+        "give the bucket a name of 3 to 63 lower-case letters, digits and hyphens",
     ),
     "BucketAlreadyExists": _Explanation(
         ConfigurationError,

@@ -17,7 +17,6 @@ from larder.cli.invocation import INVOCATIONS, repeat_settings
 from larder.cli.pipelines import Step, stages_of
 from larder.cli.process import Call, SignalHandler
 from larder.cli.settings import ResolvedSettings
-from larder.dataset import DEFAULT, volume_of
 
 
 class CallFailedError(Exception):
@@ -72,7 +71,6 @@ class App:
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
             print_message(f"runner: {name}{where}")
             self._runner = self._make_runner(name)
-            self._report_earlier_volume(self._runner)
         return self._runner
 
     def _make_runner(self, name: str) -> ComposeRunner | HostRunner:
@@ -93,17 +91,6 @@ class App:
     def is_compose(self) -> bool:
         """Whether the stages run in containers."""
         return isinstance(self.runner, ComposeRunner)
-
-    def _report_earlier_volume(self, runner: ComposeRunner | HostRunner) -> None:
-        """Name the volume that earlier versions used for every dataset, if only that one exists."""
-        settings, earlier = self.settings, volume_of(DEFAULT)
-        if not settings.get("LARDER_DATASET") or settings.data_volume == earlier:
-            return
-        if not runner.has_volume(settings.data_volume) and runner.has_volume(earlier):
-            print_message(
-                f"there is no volume {settings.data_volume} yet; data of an earlier version may lie in {earlier}: set "
-                f"LARDER_DATA_VOLUME={earlier}"
-            )
 
     def with_given(self, **given: str) -> App:
         """Return the same app with other settings."""

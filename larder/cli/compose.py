@@ -171,10 +171,6 @@ class ComposeRunner:
         """Return the name of a volume, which is its Docker volume."""
         return name
 
-    def has_volume(self, name: str) -> bool:
-        """Return whether a volume exists."""
-        return name in self.facts.volumes
-
     def _compose(self, file: str, *words: str, stage: str, env: Mapping[str, str] | None = None) -> Call:
         project = () if self.project == DEFAULT_PROJECT else ("-p", self.project)
         files = [word for path in local_store.env_files(self.settings) for word in ("--env-file", str(path))]

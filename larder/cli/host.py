@@ -95,10 +95,6 @@ class HostRunner:
         """Return the folder of a volume."""
         return str(self.settings.home / "volumes" / name)
 
-    def has_volume(self, name: str) -> bool:
-        """Return whether a volume exists."""
-        return (self.settings.root / self.volume(name)).is_dir()
-
     def _volume_of(self, file: str) -> str:
         """Return the volume that a pipeline's steps write to."""
         settings = self.settings

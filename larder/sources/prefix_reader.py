@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from larder import store
+from larder.contract import MANIFEST
+from larder.dataset import index_folder_of
 from larder.errors import InputError, LarderError, ServiceError
 from larder.s3_faults import NO_CONTACT, S3_ERRORS, code_of, explain_s3_error
 from larder.sources.limits import TooLargeError
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _MAX_KEYS_SEARCHED = 10_000  # to find one that isn't a folder marker
 _MAX_KEY_BYTES = 1024  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 NOT_FOUND_CODES = {"NoSuchKey", "404", "NotFound"}
+_MANIFEST_BELOW = f"/{MANIFEST}"
+_INDEX_BELOW = f"{index_folder_of('')}/{MANIFEST}"
+"""The end of an index's manifest, in whose folder is nothing else."""
 _CHANGED = {"PreconditionFailed", "412", "InvalidRange", "416"} | NOT_FOUND_CODES
 _PAUSES_SECONDS = (0.3, 1.0, 3.0, 9.0, 9.0)
 _CLIENT_LOCK = threading.Lock()
@@ -85,6 +90,7 @@ class PrefixReader:
         """Yield every object except folder markers and litter, with one request per thousand keys.
 
         Raises:
+            InputError: If a folder below the prefix is an artifact of larder.
             BadSourceError: If a key can't be a path.
             TooLargeError: If there are too many keys.
             ServiceError: If the store fails, or its listing is endless or malformed.
@@ -118,6 +124,7 @@ class PrefixReader:
             token: Token of the page; empty for the first one.
 
         Raises:
+            InputError: If a folder below is an artifact of larder.
             BadSourceError: If a key can't be a path.
             ServiceError: If the store fails, or its listing is malformed.
         """
@@ -180,6 +187,12 @@ class PrefixReader:
         below = key[len(self.start) :]
         if self._pattern is not None and not self._pattern.fullmatch(key):
             return None
+        if below.endswith(_MANIFEST_BELOW) and not below.endswith(_INDEX_BELOW):  # its files would be samples, too
+            artifact = f"s3://{self.bucket}/{key.removesuffix(_MANIFEST_BELOW)}"
+            raise InputError(
+                f"{self.name} holds more than the originals: larder has written {artifact}",
+                next_step="name the folder of the originals; move them first if larder's folders lie in it",
+            )
         if key.endswith("/") or (size == 0 and key.endswith("_$folder$")) or is_litter(below):
             return None
         try:

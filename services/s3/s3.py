@@ -21,7 +21,10 @@ def s3(settings: S3Settings, reporter: Reporter) -> StageOutcome:
 def ensure_bucket(settings: S3Settings, _: Reporter) -> StageOutcome:
     """Create the bucket unless it exists."""
     if not settings.bucket:
-        raise ConfigurationError("S3_BUCKET is not set: there is no name for the bucket", next_step="set S3_BUCKET")
+        raise ConfigurationError(
+            "S3_BUCKET is not set: there is no name for the bucket",
+            next_step=f"set S3_BUCKET, or run {StageRun('s3', 'bucket').with_settings(S3_BUCKET='my-bucket')}",
+        )
     made = make_bucket(settings)
     state = "made" if made else "already there"
     where = settings.s3_endpoint_url or "AWS"

@@ -230,6 +230,16 @@ def test_make_clears_a_dead_mount(mount: Mount, remedy: str) -> None:
     assert mount.run("make", "unmount").returncode == 0
 
 
+def test_unmount_ends_a_mount_of_the_host_runner(mount: Mount) -> None:
+    made = mount.run("make", "mount", RUNNER="host")
+    assert made.returncode == 0, made.stderr
+    assert (mount.point / "Food-11/training/class_00/0_0.jpg").read_bytes() == PIXELS
+    ended = mount.run("make", "unmount")
+    assert ended.returncode == 0, ended.stderr
+    assert mounted(mount.folder) == []
+    assert os.listdir(mount.folder) == []
+
+
 def test_a_folder_that_is_not_shared_is_an_error_with_a_remedy(mount: Mount) -> None:
     private = mount.folder / "private"
     private.mkdir()

@@ -112,8 +112,8 @@ def test_my_bucket(run: Run, checkout: Path, minio: dict[str, Any], minio_server
     (checkout / ".env").write_text(f"{SMALL}S3_BUCKET={bucket}\nLARDER_DATASET=photos\n{settings}")
     minio_server.client.create_bucket(Bucket=bucket)
     for name, data in photos().items():
-        minio_server.client.put_object(Bucket=bucket, Key=f"photos/{name}", Body=data)
-    minio_server.client.put_object(Bucket=bucket, Key="photos/train/soup/broken.jpg", Body=photo(1)[:-20])
+        minio_server.client.put_object(Bucket=bucket, Key=f"originals/{name}", Body=data)
+    minio_server.client.put_object(Bucket=bucket, Key="originals/train/soup/broken.jpg", Body=photo(1)[:-20])
     check, index, pack = (command.replace("my-bucket", bucket) for command in BUCKET)
     broken = run("bash", "-c", index, folder=checkout, RUNNER="compose")
     assert "rejected 'train/soup/broken.jpg'" in broken.stderr

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -86,6 +87,24 @@ def test_up_check_down_and_up_again(make: Run, checkout: Path) -> None:
     assert client.get_object(Bucket="larder", Key="kept")["Body"].read() == b"content"
     for one in runs:
         assert keys["AWS_SECRET_ACCESS_KEY"] not in one.stdout + one.stderr
+
+
+READ = """\
+import boto3, os
+client = boto3.client("s3", endpoint_url=os.environ["S3_ENDPOINT_URL"], region_name="us-east-1")
+print(client.get_object(Bucket=os.environ["S3_BUCKET"], Key="kept")["Body"].read().decode())
+"""
+
+
+def test_a_program_of_one_s_own_reads_from_it(make: Run, checkout: Path) -> None:
+    ended = make("s3-up")
+    address = re.search(r"http://127\.0\.0\.1:\d+", ended.stdout)
+    [line] = [line for line in ended.stdout.splitlines() if line.startswith("For your own programs: ")]
+    assert address
+    client_of(address[0], keys_of(checkout)).put_object(Bucket="larder", Key="kept", Body=b"content")
+    shell = ["sh", "-c", f'{line.partition(": ")[2]}; "$0" -c "$1"', sys.executable, READ]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
+    assert subprocess.check_output(shell, cwd=checkout, env=environ, text=True) == "content\n"
 
 
 def test_a_link_comes_changes_and_goes_without_losing_objects(make: Run, checkout: Path) -> None:

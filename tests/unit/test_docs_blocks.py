@@ -45,6 +45,9 @@ RUN_BY = {
     "docs/benchmarking.md: pip install 'larder-data[bench,dali,datasets,ray-data,s3torc": (
         f"{HERE}::test_installed_extras_exist"
     ),
+    "docs/operations.md: set -a; . ./.larder/s3-compose.env; S3_ENDPOINT_URL=http://1": (
+        "tests/containers/test_s3.py::test_a_program_of_one_s_own_reads_from_it"
+    ),
     "docs/operations.md: python3 -m larder s3-up --latency 20ms --bandwidth 200mbit": (
         "tests/containers/test_s3.py::test_a_link_comes_changes_and_goes_without_losing_objects"
     ),

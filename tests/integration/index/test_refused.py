@@ -42,6 +42,11 @@ REFUSED = {
         "LARDER_SPLITS=imagenet-train=training,imagenet-val=validation",
     ),
     "the same source twice": ({"in/a.tar": tar_of(IMAGES)}, "in/\n{source}in/", "'a.tar' is listed twice"),
+    "an artifact of larder below it": (
+        {f"in/{name}": data for name, data in IMAGES.items()} | {"in/photos-webdataset/_larder/manifest.json": b"{}"},
+        "in/",
+        "in/photos-webdataset\n",
+    ),
     "nothing": ({}, "in/", "holds no objects"),
     "no such object": ({}, "a.tar", "does not exist"),
     "images without classes": ({"in/1.jpg": b"1"}, "in/", "no recipe recognizes the layout"),
@@ -51,6 +56,14 @@ REFUSED = {
         "separately",
     ),
 }
+
+
+def test_an_index_beside_the_originals_is_no_part_of_them(stages: BucketStages) -> None:
+    stages.put({f"in/{name}": data for name, data in IMAGES.items()})
+    stages.put({"in/photos-index/_larder/manifest.json": b"{}"})
+    result = stages("index", "--verify=none", env={"LARDER_SOURCE": stages.uri("in/")})
+    assert result.code == 0, result.stderr
+    assert "6 images in 2 classes" in result.stderr + result.stdout
 
 
 @pytest.mark.parametrize("why", REFUSED)
