@@ -50,7 +50,13 @@ class Sweep(NamedTuple):
 
 
 def received_bytes(figures: dict[str, Any]) -> int:
-    """Return the bytes that this machine received during a pass, with headers and those of other programs."""
+    """Return the bytes that a loader counted during a pass.
+
+    For a loader that doesn't count, return the bytes that this machine received, with headers and those of other
+    programs.
+    """
+    if figures["network_bytes"] is not None:
+        return int(figures["network_bytes"])
     times, speeds = figures["received"]["t_s"], figures["received"]["bytes_per_s"]
     return int(sum(speed * (end - begin) for speed, begin, end in zip(speeds, times, times[1:], strict=False)))
 

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError
 
 from larder import chunks
+from larder.bench import rclone_metrics
+from larder.bench.arms.imagefolder_rclone_mount import SOCKET
 from larder.bench.layout_locations import locate_in_bucket, locate_mounted_tree, locate_tree, mount_path
 from larder.bench.rclone_mount import CHECK_STORE, REMOUNT, check_mount, map_mount_errors
 from larder.bench.run_rates import MEASURE_TWO_ARMS, ComparableArms, group_records, read_records
@@ -34,6 +36,7 @@ from larder.errors import ConfigurationError, InputError, LarderError, ServiceEr
 from larder.loaders.bucket_data import open_artifact_prefix
 from larder.loaders.hints import CREATE_AGAIN
 from larder.loaders.loader import check_manifest
+from larder.loaders.traffic import NetworkTraffic
 from larder.next_step import CREATED_BY, StageRun
 from larder.progress import NullReporter, format_amount
 from larder.s3_faults import ABSENT_CODES, S3_ERRORS, code_of, explain_s3_error
@@ -316,6 +319,11 @@ def find_mounted_tree() -> Path:
     """Return the tree's folder on the mount. Raises InputError if nothing is mounted, ServiceError if rclone died."""
     chosen = _require_ready("mount")
     return locate_mounted_tree(chosen, NullReporter())
+
+
+def mount_traffic() -> NetworkTraffic:
+    """Return the bytes and requests of the mount so far. Raise ServiceError if its rclone doesn't answer."""
+    return rclone_metrics.read_traffic(load_settings().mount_dir / SOCKET)
 
 
 def list_files(folder: Path, count: int) -> list[tuple[str, int]]:

@@ -107,10 +107,8 @@ def _bars(
 
 def _amount_of(figures: dict[str, Any]) -> str:
     """Return the bytes that a loader counted, or those that the machine received."""
-    fetched = figures["network_bytes"]
-    if fetched is None:
-        return f"{format_amount(received_bytes(figures), 'B')} received"
-    return f"{format_amount(fetched, 'B')} of data"
+    counted = "received" if figures["network_bytes"] is None else "of data"
+    return f"{format_amount(received_bytes(figures), 'B')} {counted}"
 
 
 def _amount(number: float) -> str:

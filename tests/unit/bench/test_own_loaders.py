@@ -128,9 +128,9 @@ def test_other_batches_are_refused() -> None:
         measure_loader([(torch.zeros(2, 3, 224, 224, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))])
 
 
-def figures(rate: float) -> dict[str, Any]:
+def figures(rate: float, network_bytes: int | None = None) -> dict[str, Any]:
     received = {"t_s": [0.0, 0.5, 1.5], "bytes_per_s": [100, 10]}
-    return {"imgs/s": rate, "cpu_s_per_1000_imgs": 2.5, "received": received}
+    return {"imgs/s": rate, "cpu_s_per_1000_imgs": 2.5, "received": received, "network_bytes": network_bytes}
 
 
 def test_the_verdict_names_the_setting() -> None:
@@ -146,3 +146,4 @@ def test_medians_of_other_figures() -> None:
     sweep = Sweep("workers", {"1": [figures(1)], "2": [figures(1)]})
     assert sweep.medians(cpu_milliseconds) == {"workers=1": 2.5, "workers=2": 2.5}
     assert sweep.medians(received_bytes) == {"workers=1": 60, "workers=2": 60}
+    assert received_bytes(figures(1, 7)) == 7, "the loader's own count, as of a mount that another container serves"
