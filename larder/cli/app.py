@@ -155,6 +155,8 @@ class App:
         if isinstance(runner, HostRunner) and not self.dry_run:
             host.install(self.settings, stages)  # in this process
             calls = calls[1:]
+        if any("--quiet" in call.argv for call in calls) and not self.dry_run:
+            print_message(f"checking that the images are current: {', '.join(stages)}")  # seconds without output
         for call in calls:
             self.run(call)
 

@@ -107,6 +107,7 @@ def _start_container(app: App, runner: ComposeRunner) -> None:
     start = _with_mount_propagation(app, runner.up("jupyter"))
     if app.dry_run:
         return app.run(start)
+    print_message("starting JupyterLab")
     code, _, errors = app.capture(start)
     if code:
         log = app.capture(runner.query("jupyter", "logs", "--no-log-prefix", "--tail", "15", "jupyter"))[1].rstrip()
