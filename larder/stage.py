@@ -70,7 +70,7 @@ def main(
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)  # the kernel ignores it by default for a container's first process
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent process has it ignored
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background
         signal.signal(signal.SIGINT, interrupt)
 
     def run() -> int:

@@ -244,7 +244,9 @@ def _credentials_commands(subparsers: Commands) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
+            signal.signal(number, signal.default_int_handler)
     reporter = Reporter("provision", "json" if os.environ.get("LARDER_LOG") == "json" else "auto")
     words = sys.argv[1:] if argv is None else argv
     return run_until_end(
